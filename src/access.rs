@@ -1,0 +1,214 @@
+//! What a request would touch: the vocabulary between the wire scan, the policy and the decision.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use crate::keyspace::KeyRange;
+
+/// What may be done to a key. etcd knows only read and write; write is split so that "create, never overwrite" can be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Verb {
+    /// See the key, its value, its history or the fact that it is there.
+    Read,
+    /// Make a key that does not exist.
+    Create,
+    /// Change a key that exists.
+    Update,
+    /// Remove a key, at once or by the end of a lease.
+    Delete,
+}
+
+impl Verb {
+    /// All verbs, in the order of their bits in [`Verbs`].
+    pub const ALL: [Verb; 4] = [Verb::Read, Verb::Create, Verb::Update, Verb::Delete];
+
+    /// The verb as policies and audit lines write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verb::Read => "read",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Delete => "delete",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of verbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Verbs(u8);
+
+impl Verbs {
+    /// No verb.
+    pub const NONE: Verbs = Verbs(0);
+    /// `read`
+    pub const READ: Verbs = Verbs::of(Verb::Read);
+    /// `create`
+    pub const CREATE: Verbs = Verbs::of(Verb::Create);
+    /// `update`
+    pub const UPDATE: Verbs = Verbs::of(Verb::Update);
+    /// `delete`
+    pub const DELETE: Verbs = Verbs::of(Verb::Delete);
+    /// `create` and `update`: what a plain Put may turn out to be.
+    pub const PUT: Verbs = Verbs::CREATE.and(Verbs::UPDATE);
+    /// `create`, `update` and `delete`: what etcd calls write.
+    pub const WRITE: Verbs = Verbs::PUT.and(Verbs::DELETE);
+    /// Everything.
+    pub const ALL: Verbs = Verbs::READ.and(Verbs::WRITE);
+
+    /// The set of one verb.
+    #[must_use]
+    pub const fn of(verb: Verb) -> Verbs {
+        Verbs(1 << verb as u8)
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Verbs) -> Verbs {
+        Verbs(self.0 | other.0)
+    }
+
+    /// This set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Verbs) -> Verbs {
+        Verbs(self.0 & !other.0)
+    }
+
+    /// Whether `verb` is in the set.
+    #[must_use]
+    pub const fn has(self, verb: Verb) -> bool {
+        self.0 & Verbs::of(verb).0 != 0
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The verbs of the set, in the order of [`Verb::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().filter(move |verb| self.has(*verb))
+    }
+}
+
+macro_rules! capabilities {
+    ($( $variant:ident = $name:literal, $description:literal; )+) => {
+        /// A right to an operation that has no key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Capability { $( #[doc = $description] $variant, )+ }
+
+        impl Capability {
+            /// All capabilities.
+            pub const ALL: &[Capability] = &[$(Capability::$variant,)+];
+
+            /// The capability as policies and audit lines write it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Capability::$variant => $name,)+ }
+            }
+
+            /// What it allows, in one sentence.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Capability::$variant => $description,)+ }
+            }
+        }
+    };
+}
+
+capabilities! {
+    Lease = "lease", "Grant leases, and use, renew and revoke one's own.";
+    LeaseAdmin = "lease-admin", "List all leases, and use, renew and revoke those of others.";
+    Compact = "compact", "Compact the history of the key space.";
+    Status = "status", "Ask a member for its status, its alarms and whether etcd's own auth is on.";
+    MemberList = "member-list", "List the members of the cluster.";
+    MemberAdmin = "member-admin", "Add, remove, update and promote members.";
+    Snapshot = "snapshot", "Stream a copy of the whole database: reads every key.";
+    Hash = "hash", "Ask for hashes over the whole database.";
+    Alarm = "alarm", "Raise and clear alarms.";
+    Defragment = "defragment", "Defragment a member's database, which stops it meanwhile.";
+    MoveLeader = "move-leader", "Hand leadership to another member.";
+    Downgrade = "downgrade", "Validate, start and cancel a downgrade of the cluster.";
+    AuthAdmin = "auth-admin", "Change etcd's own users and roles, and switch its auth on and off.";
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One thing that a request does to keys: allowed when every verb is granted on the whole range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access<'m> {
+    /// What is done.
+    pub verbs: Verbs,
+    /// To which keys. An empty range touches nothing.
+    pub range: KeyRange<'m>,
+}
+
+/// What a request does with a lease that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseUse {
+    /// Attach a key to it (`Put` with a lease, `Lock`, `Campaign`, `Proclaim`).
+    Attach,
+    /// End it, and with it the keys that are attached (`LeaseRevoke`).
+    Revoke,
+    /// Prolong it (`LeaseKeepAlive`).
+    KeepAlive,
+    /// Look at its time, and perhaps its keys (`LeaseTimeToLive`).
+    Look,
+}
+
+impl LeaseUse {
+    /// What is needed on every attached key when the lease is not the caller's own: etcd's rule (`LeaseTimeToLive` reads the
+    /// attached keys, everything else writes them; `server/etcdserver/apply/auth.go`, `checkLeasePuts`).
+    #[must_use]
+    pub const fn verbs_on_attached(self) -> Verbs {
+        match self {
+            LeaseUse::Look => Verbs::READ,
+            LeaseUse::Attach | LeaseUse::Revoke | LeaseUse::KeepAlive => Verbs::WRITE,
+        }
+    }
+}
+
+/// Everything that one request message would touch. All of it must be allowed; nothing at all is allowed to every bound identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accesses<'m> {
+    /// Keys. A Txn of libcalico-go has three (compare, then, else), so that the usual request needs no allocation.
+    pub ranges: SmallVec<[Access<'m>; 4]>,
+    /// The operation without a key, if the method is one.
+    pub capability: Option<Capability>,
+    /// Leases by id; id 0 ("no lease") is never listed.
+    pub leases: SmallVec<[(i64, LeaseUse); 1]>,
+}
+
+impl<'m> Accesses<'m> {
+    /// A request that needs one capability and nothing else.
+    #[must_use]
+    pub fn capability(capability: Capability) -> Self {
+        Self { capability: Some(capability), ..Self::default() }
+    }
+
+    /// Adds keys.
+    pub fn touch(&mut self, verbs: Verbs, range: KeyRange<'m>) {
+        self.ranges.push(Access { verbs, range });
+    }
+
+    /// Adds a lease, unless the id is 0, which means none.
+    pub fn lease(&mut self, id: i64, lease_use: LeaseUse) {
+        if id != 0 {
+            self.leases.push((id, lease_use));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The decision. The only place where a [`Permit`] is made, and a request is forwarded only with one.
+
+use std::fmt;
+
+use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
+use crate::keyspace::{KeyRange, OwnedRange};
+use crate::policy::{GrantId, Mode, Principal, Standing};
+use crate::wire::Malformed;
+
+/// The right to forward one message. It has no public constructor: [`authorize`] and [`refuse`] make it.
+#[derive(Debug)]
+#[must_use = "a permit is made to forward a message"]
+pub struct Permit {
+    grant: Option<GrantId>,
+    would_deny: Option<Box<Denial>>,
+}
+
+impl Permit {
+    /// The grant that allowed the first access; `None` when the request touches nothing, or only by lease ownership.
+    #[must_use]
+    pub fn grant(&self) -> Option<GrantId> {
+        self.grant
+    }
+
+    /// In shadow mode: the refusal that enforcement would have given.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<&Denial> {
+        self.would_deny.as_deref()
+    }
+}
+
+/// A refusal, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The closed reason.
+    pub reason: Reason,
+    /// What exactly is missing or wrong.
+    pub missing: Missing,
+}
+
+/// Why a request is refused: a closed list, stable in audit lines and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No binding matches the identity.
+    NoBinding,
+    /// The certificate has no usable name; the [`Missing`] says which way.
+    NoIdentity,
+    /// A captured value is no DNS-1123 subdomain.
+    BadCapture,
+    /// Some key is not covered.
+    KeyNotGranted,
+    /// The capability is not granted.
+    CapabilityNotGranted,
+    /// The lease belongs to somebody else.
+    LeaseNotOwned,
+    /// The message cannot be judged.
+    MalformedMessage,
+    /// The path names no method of etcd.
+    UnknownMethod,
+    /// The request is not the gRPC that etcd speaks (content type, framing, compression, size, trailers, HTTP method).
+    NotGrpc,
+    /// `Authenticate` while client tokens are stripped: the token could never be used.
+    TokensStripped,
+    /// A limit of the process or of the identity.
+    Limit,
+    /// The audit queue is full and `on_full` is `deny`.
+    AuditFull,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Reason; 12] = [
+        Reason::NoBinding,
+        Reason::NoIdentity,
+        Reason::BadCapture,
+        Reason::KeyNotGranted,
+        Reason::CapabilityNotGranted,
+        Reason::LeaseNotOwned,
+        Reason::MalformedMessage,
+        Reason::UnknownMethod,
+        Reason::NotGrpc,
+        Reason::TokensStripped,
+        Reason::Limit,
+        Reason::AuditFull,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Reason::NoBinding => "no-binding",
+            Reason::NoIdentity => "no-identity",
+            Reason::BadCapture => "bad-capture",
+            Reason::KeyNotGranted => "key-not-granted",
+            Reason::CapabilityNotGranted => "capability-not-granted",
+            Reason::LeaseNotOwned => "lease-not-owned",
+            Reason::MalformedMessage => "malformed-message",
+            Reason::UnknownMethod => "unknown-method",
+            Reason::NotGrpc => "not-grpc",
+            Reason::TokensStripped => "tokens-stripped",
+            Reason::Limit => "limit",
+            Reason::AuditFull => "audit-full",
+        }
+    }
+}
+
+/// The particulars of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing more to say than the reason.
+    Nothing,
+    /// The first verb and part of the key space that no grant covers.
+    Keys {
+        /// What was to be done.
+        verb: Verb,
+        /// The first uncovered part.
+        range: OwnedRange,
+    },
+    /// The capability.
+    Capability(Capability),
+    /// The lease.
+    Lease(i64),
+    /// What is wrong with the message.
+    Form(Malformed),
+    /// What is wrong with the request around the message, in words that may be shown to the client.
+    Text(&'static str),
+}
+
+impl Denial {
+    /// A refusal with nothing to add, or with a fixed sentence.
+    #[must_use]
+    pub fn new(reason: Reason, text: &'static str) -> Self {
+        Self { reason, missing: if text.is_empty() { Missing::Nothing } else { Missing::Text(text) } }
+    }
+}
+
+impl From<Malformed> for Denial {
+    fn from(malformed: Malformed) -> Self {
+        Self { reason: Reason::MalformedMessage, missing: Missing::Form(malformed) }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.code())?;
+        match &self.missing {
+            Missing::Nothing => Ok(()),
+            Missing::Keys { verb, range } => write!(f, ": {verb} {range}"),
+            Missing::Capability(capability) => write!(f, ": {capability}"),
+            Missing::Lease(id) => write!(f, ": lease {id:x}"),
+            Missing::Form(malformed) => write!(f, ": {malformed}"),
+            Missing::Text(text) => write!(f, ": {text}"),
+        }
+    }
+}
+
+/// What is known of a lease that a request names. A lease without evidence is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseEvidence {
+    /// The lease's id.
+    pub id: i64,
+    /// Whose it is.
+    pub standing: LeaseStanding,
+}
+
+/// Whose a lease is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseStanding {
+    /// The id carries the caller's mark.
+    Own,
+    /// No mark of the caller's: these keys are attached to it, as etcd says.
+    Attached(Vec<Vec<u8>>),
+    /// Marked for another identity, and no keys are attached yet.
+    AnotherIdentity,
+}
+
+/// Judges one message.
+///
+/// # Errors
+/// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in [`Permit::would_deny`].
+pub fn authorize(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence]) -> Result<Permit, Denial> {
+    match judge(principal, accesses, leases) {
+        Ok(grant) => Ok(Permit { grant, would_deny: None }),
+        Err(denial) => refuse(principal, denial),
+    }
+}
+
+/// Turns a refusal that was found outside the rights (a malformed message, an unknown method) into what the mode makes of it.
+///
+/// # Errors
+/// In enforce mode, `denial` itself.
+pub fn refuse(principal: &Principal, denial: Denial) -> Result<Permit, Denial> {
+    match principal.mode {
+        Mode::Enforce => Err(denial),
+        Mode::Shadow => Ok(Permit { grant: None, would_deny: Some(Box::new(denial)) }),
+    }
+}
+
+/// Whether the caller may speak at all; every method needs at least this.
+///
+/// # Errors
+/// Why not.
+pub fn standing(principal: &Principal) -> Result<(), Denial> {
+    match principal.standing {
+        Standing::Bound => Ok(()),
+        Standing::Unbound => Err(Denial::new(Reason::NoBinding, "")),
+        Standing::Nameless(refusal) => Err(Denial::new(Reason::NoIdentity, refusal.code())),
+        Standing::BadCapture => Err(Denial::new(Reason::BadCapture, "")),
+    }
+}
+
+fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence]) -> Result<Option<GrantId>, Denial> {
+    standing(principal)?;
+    let mut first = None;
+    if let Some(capability) = accesses.capability {
+        first = Some(holds(principal, capability)?);
+    }
+    for access in &accesses.ranges {
+        let grant = covered(principal, access.verbs, &access.range)?;
+        first = first.or(grant);
+    }
+    for &(id, lease_use) in &accesses.leases {
+        judge_lease(principal, id, lease_use, leases)?;
+    }
+    Ok(first)
+}
+
+fn holds(principal: &Principal, capability: Capability) -> Result<GrantId, Denial> {
+    principal.rights.capability(capability).ok_or(Denial { reason: Reason::CapabilityNotGranted, missing: Missing::Capability(capability) })
+}
+
+fn covered(principal: &Principal, verbs: Verbs, range: &KeyRange<'_>) -> Result<Option<GrantId>, Denial> {
+    let mut first = None;
+    for verb in verbs.iter() {
+        let grant = principal
+            .rights
+            .covers(verb, range)
+            .map_err(|range| Denial { reason: Reason::KeyNotGranted, missing: Missing::Keys { verb, range } })?;
+        first = first.or(Some(grant));
+    }
+    Ok(first)
+}
+
+fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Denial> {
+    if principal.rights.capability(Capability::LeaseAdmin).is_some() {
+        return Ok(());
+    }
+    let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
+    match leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing) {
+        Some(LeaseStanding::Own) => Ok(()),
+        Some(LeaseStanding::Attached(keys)) => {
+            for key in keys {
+                covered(principal, lease_use.verbs_on_attached(), &KeyRange::key(key)).map_err(|_| not_owned.clone())?;
+            }
+            Ok(())
+        }
+        Some(LeaseStanding::AnotherIdentity) | None => Err(not_owned),
+    }
+}

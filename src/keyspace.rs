@@ -1,0 +1,189 @@
+//! Keys and ranges of keys, with etcd's meaning of `key` and `range_end`.
+//!
+//! etcd writes a range as two byte strings (`RangeRequest` in `rpc.proto`): no `range_end` is the single key; a `range_end`
+//! of one zero byte is every key from `key` on; anything else is the half-open interval `[key, range_end)`. No key in
+//! etcd is empty, so `"\0"` is the smallest one and `("\0", "\0")` is the whole key space.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// The upper end of a range, always exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End<'k> {
+    /// Up to, and without, this key.
+    Before(&'k [u8]),
+    /// The single key that the range starts with: the same set as `Before(start + "\0")`, without the copy.
+    OnlyStart,
+    /// To the end of the key space.
+    Open,
+}
+
+/// A set of consecutive keys, borrowed from a request or from a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyRange<'k> {
+    /// The first key.
+    pub start: &'k [u8],
+    /// Where the range ends.
+    pub end: End<'k>,
+}
+
+impl<'k> KeyRange<'k> {
+    /// All keys that etcd can hold.
+    pub const WHOLE: KeyRange<'static> = KeyRange { start: b"\0", end: End::Open };
+
+    /// Exactly one key.
+    #[must_use]
+    pub const fn key(key: &'k [u8]) -> Self {
+        Self { start: key, end: End::OnlyStart }
+    }
+
+    /// The range that `key` and `range_end` mean in a request.
+    #[must_use]
+    pub fn from_request(key: &'k [u8], range_end: &'k [u8]) -> Self {
+        let end = match range_end {
+            b"" => End::OnlyStart,
+            b"\0" => End::Open,
+            end => End::Before(end),
+        };
+        Self { start: key, end }
+    }
+
+    /// `range_end` as etcd's requests write it: empty for a single key, one zero byte for an open end.
+    #[must_use]
+    pub fn range_end(&self) -> &'k [u8] {
+        match self.end {
+            End::OnlyStart => b"",
+            End::Open => b"\0",
+            End::Before(end) => end,
+        }
+    }
+
+    /// Whether no key can be in the range (`range_end <= key`).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self.end {
+            End::Before(end) => end <= self.start,
+            End::OnlyStart | End::Open => false,
+        }
+    }
+
+    /// Whether `key` is in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start && cmp_end_to_key(self, key) == Ordering::Greater
+    }
+}
+
+/// Compares the exclusive end of `range` with `key`: `Greater` means that `key` lies before the end.
+#[must_use]
+pub fn cmp_end_to_key(range: &KeyRange<'_>, key: &[u8]) -> Ordering {
+    match range.end {
+        End::Open => Ordering::Greater,
+        End::Before(end) => end.cmp(key),
+        // The end is `start` with one zero byte behind it.
+        End::OnlyStart => match key.strip_prefix(range.start) {
+            Some([]) => Ordering::Greater,
+            Some([0]) => Ordering::Equal,
+            Some(_) => Ordering::Less,
+            None => range.start.cmp(key),
+        },
+    }
+}
+
+/// The smallest byte string that is greater than every string with this prefix, or `None` when there is none
+/// (the prefix is empty or consists of `0xff` alone): clientv3's `GetPrefixRangeEnd`.
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Box<[u8]>> {
+    let (position, last) = prefix.iter().enumerate().rev().find_map(|(at, &byte)| Some((at, byte.checked_add(1)?)))?;
+    let mut end = prefix.get(..position)?.to_vec();
+    end.push(last);
+    Some(end.into_boxed_slice())
+}
+
+/// Bytes as text that can be written back: printable ASCII as it is, `\` doubled, all else as `\xNN`.
+///
+/// The one spelling of keys in policies, audit lines, logs and messages; it never holds a quote-breaking control character.
+#[derive(Clone, Copy)]
+pub struct Escaped<'k>(pub &'k [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.0 {
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                0x20..=0x7e => fmt::Write::write_char(f, char::from(byte))?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// A range as people read it: `KEY`, `PREFIX*`, `[A, B)`, `[A, ...)` or `every key`.
+impl fmt::Display for KeyRange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.end {
+            End::OnlyStart => write!(f, "{}", Escaped(self.start)),
+            End::Open if self.start <= b"\0".as_slice() => f.write_str("every key"),
+            End::Open => write!(f, "[{}, ...)", Escaped(self.start)),
+            End::Before(end) if prefix_end(self.start).as_deref() == Some(end) => write!(f, "{}*", Escaped(self.start)),
+            End::Before(end) => write!(f, "[{}, {})", Escaped(self.start), Escaped(end)),
+        }
+    }
+}
+
+/// The upper end of an [`OwnedRange`]; see [`End`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OwnedEnd {
+    /// Up to, and without, this key.
+    Before(Box<[u8]>),
+    /// The single key that the range starts with.
+    OnlyStart,
+    /// To the end of the key space.
+    Open,
+}
+
+/// A [`KeyRange`] that owns its bytes: for decisions that outlive the request, such as live watches and audit lines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnedRange {
+    /// The first key.
+    pub start: Box<[u8]>,
+    /// Where the range ends.
+    pub end: OwnedEnd,
+}
+
+impl OwnedRange {
+    /// The range, borrowed.
+    #[must_use]
+    pub fn as_range(&self) -> KeyRange<'_> {
+        let end = match &self.end {
+            OwnedEnd::Before(end) => End::Before(end),
+            OwnedEnd::OnlyStart => End::OnlyStart,
+            OwnedEnd::Open => End::Open,
+        };
+        KeyRange { start: &self.start, end }
+    }
+}
+
+impl From<KeyRange<'_>> for OwnedRange {
+    fn from(range: KeyRange<'_>) -> Self {
+        let end = match range.end {
+            End::Before(end) => OwnedEnd::Before(end.into()),
+            End::OnlyStart => OwnedEnd::OnlyStart,
+            End::Open => OwnedEnd::Open,
+        };
+        Self { start: range.start.into(), end }
+    }
+}
+
+impl fmt::Display for OwnedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_range().fmt(f)
+    }
+}

@@ -1,0 +1,1 @@
+//! A bounded protobuf cursor over a message in place.
