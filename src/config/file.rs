@@ -250,13 +250,16 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
     }
 
     fn next(&mut self) -> Result<Next<'s>, Broken> {
-        match self.events.next() {
-            Some(Ok(next)) => Ok(next),
-            Some(Err(error)) => {
-                self.mistake(*error.marker(), format!("not YAML: {}", error.info()));
-                Err(Broken)
+        loop {
+            match self.events.next() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(next)) => return Ok(next),
+                Some(Err(error)) => {
+                    self.mistake(*error.marker(), format!("not YAML: {}", error.info()));
+                    return Err(Broken);
+                }
+                None => return Err(Broken),
             }
-            None => Err(Broken),
         }
     }
 
