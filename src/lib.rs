@@ -13,3 +13,6 @@ pub mod authorize;
 pub mod policy;
 // --- what happened ---
 pub mod audit;
+// --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
+pub mod etcd;
+pub mod pki;
