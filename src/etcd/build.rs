@@ -2,7 +2,7 @@
 //! version and every hash) are part of this program, so that an installed binary can do it as well as one in its source tree.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -127,11 +127,18 @@ fn compile(release: &Release, module: &Path, programs: &Path) -> Result<(), Buil
     }
     for (name, package) in PROGRAMS {
         let started = Instant::now();
-        eprintln!("building {name} {} from its Go module (once; a minute or two)", release.version());
+        say(&format!("building {name} {} from its Go module (once; a minute or two)", release.version()));
         go_build(module, &programs.join(name), package)?;
-        eprintln!("built {name} in {} s", started.elapsed().as_secs());
+        say(&format!("built {name} in {} s", started.elapsed().as_secs()));
     }
     Ok(())
+}
+
+/// A line on standard error itself: `eprintln!` would be kept back by a test harness, and the first `cargo test` of a fresh
+/// machine would seem to hang.
+fn say(line: &str) {
+    // Progress that nobody can read is no reason to stop.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn go_build(module: &Path, program: &Path, package: &'static str) -> Result<(), BuildError> {
@@ -152,7 +159,9 @@ fn go_build(module: &Path, program: &Path, package: &'static str) -> Result<(), 
     if output.status.success() {
         return Ok(());
     }
-    Err(BuildError::Go { package, said: last_words(&String::from_utf8_lossy(&output.stderr)) })
+    #[expect(clippy::disallowed_methods, reason = "a compiler's words, shown to a person")]
+    let said = last_words(&String::from_utf8_lossy(&output.stderr));
+    Err(BuildError::Go { package, said })
 }
 
 /// The last lines of a long complaint, on one line.

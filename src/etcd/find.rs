@@ -145,8 +145,7 @@ fn with_companions(etcd: PathBuf, version: Version) -> Programs {
 fn version_of(etcd: &Path) -> Result<Version, FindError> {
     let not_etcd = |said: String| FindError::NotEtcd { program: etcd.to_owned(), said };
     let output = Command::new(etcd).arg(OsStr::new("--version")).output().map_err(|error| not_etcd(error.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let first = text.lines().next().unwrap_or_default();
+    let first = str::from_utf8(&output.stdout).ok().and_then(|text| text.lines().next()).unwrap_or_default();
     first.strip_prefix("etcd Version: ").and_then(|version| version.parse().ok()).ok_or_else(|| not_etcd(format!("`{first}`")))
 }
 
