@@ -8,8 +8,13 @@ pub mod identity;
 pub mod keyspace;
 pub mod method;
 pub mod wire;
+// --- who a lease belongs to (pure) ---
+pub mod lease_id;
 // --- the decision (pure) ---
 pub mod authorize;
 pub mod policy;
 // --- what happened ---
 pub mod audit;
+// --- generated ---
+#[doc(hidden)]
+pub mod pb;
