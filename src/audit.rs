@@ -82,7 +82,7 @@ pub struct OwnedAccesses {
 impl From<&Accesses<'_>> for OwnedAccesses {
     fn from(accesses: &Accesses<'_>) -> Self {
         Self {
-            ranges: accesses.ranges.iter().map(|access| (access.verbs, access.range.into())).collect(),
+            ranges: accesses.keys().map(|access| (access.verbs, access.range.into())).collect(),
             capability: accesses.capability,
             leases: accesses.leases.to_vec(),
         }

@@ -227,7 +227,7 @@ fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence
     if let Some(capability) = accesses.capability {
         first = Some(holds(principal, capability)?);
     }
-    for access in &accesses.ranges {
+    for access in accesses.keys() {
         let grant = covered(principal, access.verbs, &access.range)?;
         first = first.or(grant);
     }
