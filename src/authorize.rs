@@ -1,5 +1,7 @@
 //! The decision. The only place where a [`Permit`] is made, and a request is forwarded only with one.
 
+pub mod reference;
+
 use std::fmt;
 
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
