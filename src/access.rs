@@ -100,6 +100,16 @@ impl Verbs {
     }
 }
 
+/// The verbs with a comma between them.
+impl fmt::Display for Verbs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, verb) in self.iter().enumerate() {
+            write!(f, "{}{verb}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 macro_rules! capabilities {
     ($( $variant:ident = $name:literal, $description:literal; )+) => {
         /// A right to an operation that has no key.

@@ -15,13 +15,13 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
-use crate::policy::{self, Mode, Policy};
+use crate::policy::{self, Policy};
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{ClientTls, Expiring, ServerTls};
 use crate::upstream::control::{Control, ControlError};
 use crate::upstream::members::Members;
 
@@ -99,17 +99,11 @@ fn accept(
     tasks: &mut JoinSet<()>,
     listener: Listener,
     shared: &Arc<Shared>,
-    workers: Vec<WorkerHandle>,
+    workers: Vec<(WorkerHandle, std::thread::JoinHandle<()>)>,
 ) -> Vec<std::thread::JoinHandle<()>> {
-    let (handles, threads): (Vec<_>, Vec<_>) = workers
-        .into_iter()
-        .map(|worker| {
-            let WorkerHandle { sockets, connections, thread } = worker;
-            ((sockets, connections), thread)
-        })
-        .unzip();
+    let (workers, threads): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
     let shared = shared.clone();
-    tasks.spawn(async move { listener.run(&shared, &handles).await });
+    tasks.spawn(async move { listener.run(&shared, &workers).await });
     threads
 }
 
@@ -128,8 +122,8 @@ impl Running {
         let generation = self.shared.policy.generation().saturating_add(1);
         let reloaded = load_policy(&self.shared.config, generation);
         self.shared.metrics.policy_reload(reloaded.is_ok());
-        let policy = reloaded?;
-        self.shared.metrics.policy(policy.generation, policy.role_names().len());
+        let policy = reloaded.inspect_err(|error| self.shared.policy.failed(format!("{error:#}")))?;
+        count_policy(&self.shared.metrics, &policy);
         tracing::info!(generation, hash = %policy.hash, "policy reloaded");
         self.shared.policy.publish(policy);
         Ok(())
@@ -166,7 +160,13 @@ impl Running {
 fn load_policy(config: &Config, generation: u64) -> anyhow::Result<Policy> {
     let loaded = policy::load::load(&config.policy, generation, config.mode)?;
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
-    loaded.check_cas(&cas)?;
+    let unknown = loaded.check_cas(&cas);
+    if unknown.has_mistakes() {
+        return Err(unknown.into());
+    }
+    for warning in loaded.warnings().iter() {
+        tracing::warn!("{warning}");
+    }
     Ok(loaded)
 }
 
@@ -182,7 +182,7 @@ fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
 
 /// Shadow mode in front of an etcd whose own auth is on would lend every caller the proxy's rights.
 async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Control) -> anyhow::Result<()> {
-    if !policy.may_shadow() || config.allow_shadow_with_etcd_auth {
+    if !policy.has_shadow() || config.allow_shadow_with_etcd_auth {
         return Ok(());
     }
     match control.auth_enabled().await {
@@ -199,10 +199,17 @@ async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Con
     }
 }
 
+fn count_policy(metrics: &Metrics, policy: &Policy) {
+    let count = |number: usize| u32::try_from(number).map_or(f64::MAX, f64::from);
+    metrics.policy_generation.set(u32::try_from(policy.generation).map_or(f64::MAX, f64::from));
+    metrics.policy_roles.set(count(policy.role_names().len()));
+    metrics.policy_bindings.set(count(policy.bindings().count()));
+}
+
 /// One line on what starts.
 fn describe(shared: &Shared) {
     let policy = shared.policy.current();
-    shared.metrics.policy(policy.generation, policy.role_names().len());
+    count_policy(&shared.metrics, &policy);
     let members: Vec<&str> = shared.members.iter().map(|(_, member)| &*member.name).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -228,8 +235,8 @@ fn admin_state(shared: &Arc<Shared>) -> AdminState {
 fn readiness(shared: &Shared) -> Vec<Check> {
     let upstream = if shared.members.any_well() { Ok(()) } else { Err("no etcd member is reachable".to_owned()) };
     let now = SystemTime::now();
-    let expired = shared.tls.expiries().into_iter().find(|(_, end)| *end <= now);
-    let certificate = expired.map_or(Ok(()), |(name, _)| Err(format!("the {name} certificate has expired")));
+    let expired = shared.tls.expiries().iter().find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
+    let certificate = expired.map_or(Ok(()), |_| Err("the server certificate has expired".to_owned()));
     let draining = if shared.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
     vec![
         Check { name: "upstream", result: upstream },
@@ -244,10 +251,10 @@ fn policy_view(shared: &Shared) -> PolicyView {
     PolicyView {
         generation: policy.generation,
         hash: policy.hash.to_string(),
-        mode: policy.mode().to_string(),
+        mode: policy.mode(),
         roles: policy.role_names().iter().map(ToString::to_string).collect(),
-        bindings: policy.bindings(),
-        last_error: None,
+        bindings: policy.bindings().count(),
+        last_error: shared.policy.last_error(),
     }
 }
 
@@ -262,14 +269,4 @@ fn stream_views(shared: &Shared) -> Vec<StreamView> {
             watches: entry.watches.load(std::sync::atomic::Ordering::Relaxed),
         })
         .collect()
-}
-
-/// Whether any binding of the policy, or its default, is in shadow mode, said in one word.
-#[must_use]
-pub fn mode_word(policy: &Policy) -> &'static str {
-    match (policy.mode(), policy.may_shadow()) {
-        (Mode::Enforce, false) => "enforce",
-        (Mode::Shadow, _) => "shadow",
-        (Mode::Enforce, true) => "mixed",
-    }
 }

@@ -229,17 +229,3 @@ pub struct Log {
     /// As `tracing-subscriber`'s `EnvFilter` reads it.
     pub filter: String,
 }
-
-impl Endpoint {
-    /// `HOST:PORT`, with brackets around an IPv6 address.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
-    }
-
-    /// The URL.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
-    }
-}

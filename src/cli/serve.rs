@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::exit;
 use crate::app::{self, Running};
 use crate::config::{self, Config, ServeArgs};
-use crate::systemd::{self, State};
+use crate::systemd::Notifier;
 use crate::telemetry;
 
 /// Serves until a signal says to stop.
@@ -23,7 +23,10 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         print!("{effective}");
         return ExitCode::SUCCESS;
     }
-    telemetry::init(&config.log);
+    if let Err(mistake) = telemetry::init(&config.log) {
+        eprintln!("etcd-warden: {mistake}");
+        return ExitCode::from(exit::CONFIG);
+    }
     on_runtime(serve(config))
 }
 
@@ -48,13 +51,19 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
     };
     tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
-    systemd::notify(&State::Ready);
+    let systemd = Notifier::from_env();
+    // Nobody needs to know that nobody listens.
+    let _ = systemd.ready();
     loop {
         match signals.next().await {
-            Asked::Reload => reload(&running),
+            Asked::Reload => {
+                let _ = systemd.reloading();
+                reload(&running);
+                let _ = systemd.ready();
+            }
             Asked::Stop(name) => {
                 tracing::info!(signal = name, "draining");
-                systemd::notify(&State::Stopping);
+                let _ = systemd.stopping();
                 running.shutdown(signals.stop_again()).await;
                 tracing::info!("stopped");
                 return Ok(ExitCode::SUCCESS);
@@ -64,12 +73,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 fn reload(running: &Running) {
-    systemd::notify(&State::Reloading);
     running.reopen_audit();
     if let Err(error) = running.reload_policy() {
         tracing::error!("the policy was not reloaded, the last good one goes on: {error:#}");
     }
-    systemd::notify(&State::Ready);
 }
 
 struct Signals {

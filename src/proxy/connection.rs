@@ -26,7 +26,7 @@ use super::judge::Caller;
 use super::worker::{Accepted, Worker};
 use crate::identity::Identity;
 use crate::proxy_protocol;
-use crate::tls::handshake_failure;
+use crate::tls::failure::handshake_failure;
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {

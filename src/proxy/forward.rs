@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Request, Response};
 
 use crate::authorize::Permit;
 use crate::method::{Effect, Method};
@@ -177,15 +177,6 @@ impl Forwarder {
             *request.uri_mut() = uri;
         }
         request
-    }
-}
-
-impl Pool {
-    /// The URI of a path at a member. The authority is parsed once; only counters move here.
-    fn uri(&self, member: MemberIndex, path: PathAndQuery) -> Option<Uri> {
-        let mut parts = self.origin(member)?.clone();
-        parts.path_and_query = Some(path);
-        Uri::from_parts(parts).ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The policy that counts now, and the news that it changed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ pub struct LivePolicy {
     current: ArcSwap<Policy>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
+    last_error: Mutex<Option<String>>,
 }
 
 impl LivePolicy {
@@ -24,6 +25,7 @@ impl LivePolicy {
             current: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(generation),
             changed: watch::Sender::new(generation),
+            last_error: Mutex::new(None),
         }
     }
 
@@ -44,7 +46,19 @@ impl LivePolicy {
         let generation = policy.generation;
         self.current.store(Arc::new(policy));
         self.generation.store(generation, Ordering::Release);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.changed.send_replace(generation);
+    }
+
+    /// Notes why a reload changed nothing.
+    pub fn failed(&self, why: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// Why the last reload changed nothing, if it did not.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Wakes whoever waits on it at each change.

@@ -92,7 +92,7 @@ impl Note {
         roles.count(shared, &caller.policy, role, method.ok(), self.decision, caller.principal.mode);
         shared.metrics.request_duration(method.ok()).record(self.begun.elapsed().as_secs_f64());
         let Some(slot) = self.slot else { return };
-        slot.submit(Record {
+        slot.submit(&Record {
             time: self.time,
             decision: self.decision,
             identity: who.identity.clone(),

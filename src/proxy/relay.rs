@@ -68,11 +68,14 @@ pub async fn answer_until(
     }
     let mut out = respond.send_response(head, false).map_err(|_| ClientGone)?;
     // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
-    match select(pin!(messages(&mut body, &mut out)), pin!(stop)).await {
-        Either::Left((Ok(Ok(())), _)) => {}
-        Either::Left((Ok(Err(error)), _)) => return fail(&mut out, &error),
-        Either::Left((Err(gone), _)) => return Err(gone),
-        Either::Right((status, _)) => return end(&mut out, &status),
+    let copied = match select(pin!(messages(&mut body, &mut out)), pin!(stop)).await {
+        Either::Left((copied, _)) => Ok(copied?),
+        Either::Right((status, _)) => Err(status),
+    };
+    match copied {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return fail(&mut out, &error),
+        Err(status) => return end(&mut out, &status),
     }
     match body.trailers().await {
         Ok(trailers) => finish(&mut out, trailers),

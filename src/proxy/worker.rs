@@ -62,8 +62,6 @@ pub struct WorkerHandle {
     pub sockets: mpsc::UnboundedSender<Accepted>,
     /// Its connections now.
     pub connections: Arc<AtomicUsize>,
-    /// Ends when the last connection has, after `sockets` was dropped.
-    pub thread: JoinHandle<()>,
 }
 
 /// What the connections of one thread share.
@@ -80,11 +78,11 @@ pub struct Worker {
     pub authenticate: Rate,
 }
 
-/// Starts a worker thread.
+/// Starts a worker thread. It ends with its last connection, after the handle was dropped.
 ///
 /// # Errors
 /// The operating system has no thread for it, or no epoll instance.
-pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<WorkerHandle> {
+pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
     let (sockets, mut arrivals) = mpsc::unbounded_channel::<Accepted>();
     let connections = Arc::new(AtomicUsize::new(0));
     let runtime = std::sync::mpsc::channel();
@@ -106,7 +104,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<WorkerHandle
         });
     })?;
     runtime.1.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))?;
-    Ok(WorkerHandle { sockets, connections, thread })
+    Ok((WorkerHandle { sockets, connections }, thread))
 }
 
 impl Worker {

@@ -17,6 +17,7 @@ use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::pb::etcdserverpb;
 use crate::tls::ClientTls;
+use crate::tls::client::server_name;
 use crate::wire::header::ResponseHeader;
 
 /// A question that is not answered by then is a failure.
@@ -151,7 +152,7 @@ async fn connect(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> std::io::R
     match tls.filter(|_| endpoint.tls) {
         None => Ok(Box::new(tcp)),
         Some(tls) => {
-            let name = tls.server_name(endpoint).map_err(std::io::Error::other)?;
+            let name = server_name(endpoint).map_err(std::io::Error::other)?;
             Ok(Box::new(TlsConnector::from(tls.rustls_config()).connect(name, tcp).await?))
         }
     }

@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::Class;
 use crate::config::Endpoint;
 use crate::tls::ClientTls;
+use crate::tls::client::server_name;
 
 /// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
 pub const MAX_STREAMS: u32 = 200;
@@ -105,7 +106,7 @@ impl Link {
         match tls.filter(|_| endpoint.tls) {
             None => Self::handshake(tcp, class, on_close).await,
             Some(tls) => {
-                let name = tls.server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
+                let name = server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
                 let stream = TlsConnector::from(tls.rustls_config())
                     .connect(name, tcp)
                     .await

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::uri::{Parts, Scheme};
+use http::Uri;
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 use super::Class;
 use super::link::{ConnectError, Link, Place};
@@ -20,6 +21,9 @@ const SPREAD: usize = 2;
 /// Streams on every connection of a class before another is opened.
 const COMFORTABLE: u32 = 16;
 
+/// Scheme and authority of a member.
+type Origin = (Scheme, Authority);
+
 /// All connections of one worker thread.
 pub struct Pool {
     /// The members behind the connections.
@@ -27,7 +31,7 @@ pub struct Pool {
     tls: Option<Arc<ClientTls>>,
     metrics: Arc<Metrics>,
     lanes: Vec<[Lane; 3]>,
-    origins: Vec<Parts>,
+    origins: Vec<Option<Origin>>,
 }
 
 /// The connections to one member for one class of calls.
@@ -49,10 +53,13 @@ impl Pool {
         Rc::new(Self { members, tls, metrics, lanes, origins })
     }
 
-    /// Scheme and authority of a member, parsed once.
+    /// The URI of a path at a member. Its authority was parsed once; only counters move here.
     #[must_use]
-    pub fn origin(&self, member: MemberIndex) -> Option<&Parts> {
-        self.origins.get(member.0)
+    pub fn uri(&self, member: MemberIndex, path: PathAndQuery) -> Option<Uri> {
+        let (scheme, authority) = self.origins.get(member.0)?.clone()?;
+        let mut parts = Parts::default();
+        (parts.scheme, parts.authority, parts.path_and_query) = (Some(scheme), Some(authority), Some(path));
+        Uri::from_parts(parts).ok()
     }
 
     /// A connection to `member` with room for one more stream, and the place on it.
@@ -101,7 +108,7 @@ impl Pool {
     async fn open(&self, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
         let lane = self.lane(index, class)?;
         let Some(member) = self.members.at(index) else { return Ok(()) };
-        let gauge = self.metrics.upstream_connections(class);
+        let gauge = self.metrics.upstream_connections(class.name());
         let closed = gauge.clone();
         match Link::open(&member.endpoint, self.tls.as_deref(), class, move || closed.decrement(1.0)).await {
             Ok(link) => {
@@ -126,11 +133,9 @@ impl Pool {
     }
 }
 
-fn origin(endpoint: &Endpoint) -> Parts {
-    let mut parts = Parts::default();
-    parts.scheme = Some(if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = endpoint.authority().parse().ok();
-    parts
+fn origin(endpoint: &Endpoint) -> Option<Origin> {
+    let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Some((scheme, endpoint.authority().parse().ok()?))
 }
 
 impl Lane {

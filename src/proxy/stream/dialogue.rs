@@ -164,19 +164,15 @@ impl<'c> Dialogue<'c> {
         if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, Ended::Answered(None)) {
             verdict = Err(full);
         }
-        match (read, verdict) {
-            (Err(malformed), _) => Err(self.refused_stream(&malformed)),
-            (Ok(asked), Ok(_permit)) => {
-                if let Request::Watch(WatchRequest::Create(range)) = asked.request {
-                    self.ledger.borrow_mut().forwarded(range.into());
-                }
-                relay::send(send, framed).await.map_err(|ClientGone| Closing::With(Status::lost()))
-            }
-            (Ok(asked), Err(denial)) => {
-                self.refuse_one(&asked.request, &denial);
-                Ok(())
-            }
+        let asked = read.map_err(|malformed| self.refused_stream(&malformed))?;
+        if let Err(denial) = verdict {
+            self.refuse_one(&asked.request, &denial);
+            return Ok(());
         }
+        if let Request::Watch(WatchRequest::Create(range)) = asked.request {
+            self.ledger.borrow_mut().forwarded(range.into());
+        }
+        relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
     }
 
     /// Refuses one message in its place; the stream goes on.
