@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+// --- a connection ---
+pub mod proxy_protocol;
+pub mod tls;
 // --- who is calling, and what is asked for (pure) ---
 pub mod access;
 pub mod identity;
