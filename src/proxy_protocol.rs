@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes of a whole header, at most: the fixed part, the largest addresses (unix sockets, 216 bytes), and room for TLVs. It is the
-/// buffer that the specification tells receivers to have (536, the smallest TCP segment that everyone takes).
+/// Bytes of a whole header, at most: the fixed part, the largest addresses (unix sockets, 216 bytes), and room for TLVs. 536 bytes
+/// are what every TCP segment can carry (RFC 9293, 3.7.1), and a sender has to write the header as one segment.
 pub const MAX_LENGTH: usize = 536;
 
 /// Bytes of the fixed part: signature, version and command, family, and the length of the rest.
