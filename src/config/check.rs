@@ -1,6 +1,6 @@
 //! From what is in effect to [`Config`]: every value read, every combination that has no safe meaning refused, all mistakes found.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -237,6 +237,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
     fn optional<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
         match (self.effective.items(key).first(), self.effective.origin(key)) {
             (Some(item), _) => self.item(item, read).map(Some),
@@ -261,11 +262,11 @@ impl Reader<'_> {
     /// One value without a name, or any number with a name each.
     fn named(&mut self, key: Key, without_names: &str) -> Option<Vec<Item>> {
         let items = self.effective.items(key);
-        let mut seen: BTreeMap<&str, ()> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for item in items {
             let message = match item.name.as_deref() {
                 None if items.len() > 1 => without_names.to_owned(),
-                Some(name) if seen.insert(name, ()).is_some() => format!("`{}` is named a second time", value::shown(name)),
+                Some(name) if !seen.insert(name) => format!("`{}` is named a second time", value::shown(name)),
                 _ => continue,
             };
             self.mistakes.push(Diagnostic { origin: item.origin.clone(), message });

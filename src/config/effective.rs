@@ -53,7 +53,7 @@ impl fmt::Display for Effective {
                 ([], _, Default::Unset(meaning)) => writeln!(f, "# {key}: not set: {meaning}")?,
                 ([], ..) => writeln!(f, "# {key}: not set")?,
                 ([item], ..) if item.name.is_none() && !item.text.contains(',') => {
-                    writeln!(f, "{:<50} # {origin}", format!("{key}: {}", scalar(&item.text)))?
+                    writeln!(f, "{:<50} # {origin}", format!("{key}: {}", scalar(&item.text)))?;
                 }
                 (items, shape, _) => {
                     writeln!(f, "{:<50} # {origin}", format!("{key}:"))?;

@@ -2,7 +2,7 @@
 //! `--print-config` and `docs/configuration.md` all come from this table.
 //!
 //! A setting has one name, as in etcd: `listen-addr` is the key in the file, `--listen-addr` the flag and
-//! `ETCD_WARDEN_LISTEN_ADDR` the variable. Names and meanings are those of `etcd grpc-proxy start` (server/etcdmain/grpc_proxy.go)
+//! `ETCD_WARDEN_LISTEN_ADDR` the variable. Names and meanings are those of `etcd grpc-proxy start` (`server/etcdmain/grpc_proxy.go`)
 //! wherever it has the same thing.
 
 use std::fmt;

@@ -51,8 +51,8 @@ fn each_mistake_has_its_place() {
         ("policy:", "w.yaml:1:7: has no value; leave it out to keep the default"),
         ("policy: ~", "w.yaml:1:9: has no value; leave it out to keep the default"),
         ("policy: ''", "w.yaml:1:9: has no value; leave it out to keep the default"),
-        ("policy: &a x", "w.yaml:1:9: anchors and tags are not for configuration files"),
-        ("policy: !!str x", "w.yaml:1:9: anchors and tags are not for configuration files"),
+        ("policy: &a x", "w.yaml:1:12: anchors and tags are not for configuration files"),
+        ("policy: !!str x", "w.yaml:1:15: anchors and tags are not for configuration files"),
         ("? [a]\n: b", "w.yaml:1:3: a key is one word"),
         ("pin: true\n---\npin: true", "w.yaml:2:1: a second document; the configuration is one"),
     ] {
