@@ -13,3 +13,8 @@ pub mod authorize;
 pub mod policy;
 // --- what happened ---
 pub mod audit;
+pub mod metrics;
+pub mod telemetry;
+// --- operate ---
+pub mod admin;
+pub mod systemd;
