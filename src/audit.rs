@@ -1,5 +1,8 @@
 //! The audit: one JSON line per recorded decision. Field names are stable and documented in `docs/audit.md`; values are never in it.
 
+pub mod line;
+pub mod writer;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +13,7 @@ use crate::identity::Identity;
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::policy::Principal;
+pub use writer::{Audit, Full, Slot};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
