@@ -12,6 +12,8 @@ pub mod header;
 pub mod inspect;
 pub mod lease;
 mod message;
+#[cfg(test)]
+mod spell;
 pub mod watch;
 
 use std::fmt;
