@@ -54,8 +54,6 @@ pub struct Metrics {
     /// Streams that clients reset.
     pub http2_resets: Counter,
     limits_hit: Labelled<Counter>,
-    /// `Authenticate` calls refused for their number.
-    pub authenticate_limited: Counter,
     upstream_connections: Labelled<Gauge>,
     /// Requests sent to a second member.
     pub upstream_retries: Counter,
@@ -68,13 +66,10 @@ pub struct Metrics {
     pub audit_lost: Counter,
     /// Failed writes of the audit.
     pub audit_errors: Counter,
-    /// The policy's generation.
-    pub policy_generation: Gauge,
+    policy_generation: Gauge,
     policy_reloads: Labelled<Counter>,
-    /// Roles in the policy.
-    pub policy_roles: Gauge,
-    /// Bindings in the policy.
-    pub policy_bindings: Gauge,
+    policy_roles: Gauge,
+    policy_bindings: Gauge,
 }
 
 impl Metrics {
@@ -98,7 +93,6 @@ impl Metrics {
             terminated: Labelled::new(&recorder, &contract::TERMINATED, counter),
             http2_resets: counter(&recorder, &contract::HTTP2_RESETS, &[]),
             limits_hit: Labelled::new(&recorder, &contract::LIMITS_HIT, counter),
-            authenticate_limited: counter(&recorder, &contract::AUTHENTICATE_LIMITED, &[]),
             upstream_connections: Labelled::new(&recorder, &contract::UPSTREAM_CONNECTIONS, gauge),
             upstream_retries: counter(&recorder, &contract::UPSTREAM_RETRIES, &[]),
             upstream_failures: Labelled::new(&recorder, &contract::UPSTREAM_FAILURES, counter),
@@ -150,7 +144,7 @@ impl Metrics {
         self.handshake_failures.of(reason).increment(1);
     }
 
-    /// One live stream ended by the proxy: `policy`, `identity` or `drain`.
+    /// One live stream ended by the proxy: `policy`, `mode`, `identity` or `drain`.
     pub fn terminated(&self, reason: &str) {
         self.terminated.of(reason).increment(1);
     }
@@ -179,6 +173,13 @@ impl Metrics {
     /// One reload of the policy.
     pub fn policy_reload(&self, ok: bool) {
         self.policy_reloads.of(if ok { "ok" } else { "failed" }).increment(1);
+    }
+
+    /// The policy that decides from now on.
+    pub fn policy(&self, generation: u64, roles: usize, bindings: usize) {
+        self.policy_generation.set(u32::try_from(generation).unwrap_or(u32::MAX));
+        self.policy_roles.set(u32::try_from(roles).unwrap_or(u32::MAX));
+        self.policy_bindings.set(u32::try_from(bindings).unwrap_or(u32::MAX));
     }
 
     /// Days until the first certificate of a kind (`server`, `upstream`, `client_ca`, `crl`) is out of date. A kind that is not in use

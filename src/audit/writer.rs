@@ -8,10 +8,11 @@
 mod share;
 mod sink;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two lines of the log about the same trouble.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Room for what wakes the writer, beside the lines.
+const WAKE_PLACES: usize = 8;
 /// Lines are gathered up to this many bytes before they are written.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -39,7 +42,7 @@ pub struct Audit(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     /// Not in `Shared`: the writer ends when the last sender is gone.
-    sender: Sender<Message>,
+    sender: SyncSender<Message>,
     queue: Arc<Queue>,
 }
 
@@ -96,8 +99,8 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        let (sender, messages) = mpsc::channel();
-        let (finished_sender, finished) = mpsc::channel();
+        let (sender, messages) = sync_channel(config.queue.saturating_add(WAKE_PLACES));
+        let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
             allowed: config.allowed,
             sample: config.sample,
@@ -150,14 +153,15 @@ impl Audit {
     /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
     pub fn reopen(&self) {
         self.0.shared.reopen.store(true, Relaxed);
-        let _ = self.0.sender.send(Message::Wake);
+        // If it does not fit, the writer has work to wake up for.
+        let _ = self.0.sender.try_send(Message::Wake);
     }
 
     /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.
     /// Blocks the thread. Returns whether the writer ended in time; lines handed in afterwards are counted as lost.
     pub fn close(&self) -> bool {
         self.0.shared.closing.store(true, Relaxed);
-        let _ = self.0.sender.send(Message::Wake);
+        let _ = self.0.sender.try_send(Message::Wake);
         let finished = self.0.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ended = finished.is_none_or(|finished| finished.recv_timeout(CLOSE_TIMEOUT) != Err(RecvTimeoutError::Timeout));
         if !ended {
@@ -169,7 +173,8 @@ impl Audit {
 
 impl Slot {
     /// Hands the line to the writer. Never blocks on a disk.
-    pub fn submit(self, record: &Record) {
+    pub fn submit(self, record: impl Borrow<Record>) {
+        let record = record.borrow();
         let shared = &self.audit.0.shared;
         if !shared.has_sinks {
             return;
@@ -181,7 +186,8 @@ impl Slot {
             bytes.clear();
             line::render(record, Cut::NARROW, &mut bytes);
         }
-        if self.audit.0.sender.send(Message::Line(bytes, place)).is_err() {
+        // There is room for every place; an error says that the writer has ended.
+        if self.audit.0.sender.try_send(Message::Line(bytes, place)).is_err() {
             shared.count_lost();
         }
     }
@@ -258,7 +264,7 @@ impl Writer {
                 if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
                     // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
                     self.complain("audit lines cannot be written, they wait", &error);
-                    std::thread::sleep(RETRY_INTERVAL);
+                    std::thread::park_timeout(RETRY_INTERVAL);
                     self.reopen_if_asked();
                 } else {
                     let lost = sink.give_up();
