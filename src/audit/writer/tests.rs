@@ -182,6 +182,16 @@ fn on_a_slow_disk_one_identitys_flood_refuses_itself_alone() {
 }
 
 #[test]
+fn a_disk_that_hangs_does_not_hang_the_end() {
+    let pipe = pipe();
+    let (audit, _) = start(&config(&pipe.path, 2000, OnFull::Drop));
+    for id in 0..1000 {
+        submit(&audit, "alice", id).unwrap();
+    }
+    assert!(!audit.close_within(Duration::from_millis(50)));
+}
+
+#[test]
 fn after_a_rename_lines_go_to_a_new_file() {
     let directory = tempfile::tempdir().unwrap();
     let (path, old) = (directory.path().join("audit.json"), directory.path().join("audit.json.1"));
