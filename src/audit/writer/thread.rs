@@ -62,12 +62,10 @@ impl Writer {
         places
     }
 
+    /// Comes back when nothing is pending any more: written, or given up.
     fn write_out(&mut self) {
         for at in 0..self.sinks.len() {
-            while let Some((sink, Err(error))) = self.sinks.get_mut(at).map(|sink| {
-                let result = sink.flush();
-                (sink, result)
-            }) {
+            while let Some((Err(error), sink)) = self.sinks.get_mut(at).map(|sink| (sink.flush(), sink)) {
                 self.shared.metrics.audit_errors.increment(1);
                 if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
                     // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
