@@ -66,10 +66,13 @@ pub struct Metrics {
     pub audit_lost: Counter,
     /// Failed writes of the audit.
     pub audit_errors: Counter,
-    policy_generation: Gauge,
+    /// The policy's generation.
+    pub policy_generation: Gauge,
     policy_reloads: Labelled<Counter>,
-    policy_roles: Gauge,
-    policy_bindings: Gauge,
+    /// Roles in the policy.
+    pub policy_roles: Gauge,
+    /// Bindings in the policy.
+    pub policy_bindings: Gauge,
 }
 
 impl Metrics {
@@ -173,13 +176,6 @@ impl Metrics {
     /// One reload of the policy.
     pub fn policy_reload(&self, ok: bool) {
         self.policy_reloads.of(if ok { "ok" } else { "failed" }).increment(1);
-    }
-
-    /// The policy that decides from now on.
-    pub fn policy(&self, generation: u64, roles: usize, bindings: usize) {
-        self.policy_generation.set(u32::try_from(generation).unwrap_or(u32::MAX));
-        self.policy_roles.set(u32::try_from(roles).unwrap_or(u32::MAX));
-        self.policy_bindings.set(u32::try_from(bindings).unwrap_or(u32::MAX));
     }
 
     /// Days until the first certificate of a kind (`server`, `upstream`, `client_ca`, `crl`) is out of date. A kind that is not in use

@@ -109,7 +109,9 @@ fn two_sets_in_one_process_do_not_mix() {
 #[test]
 fn the_policy_that_decides_is_shown() {
     let metrics = Metrics::new();
-    metrics.policy(3, 12, 40);
+    metrics.policy_generation.set(3);
+    metrics.policy_roles.set(12);
+    metrics.policy_bindings.set(40);
     metrics.policy_reload(false);
     let text = metrics.render();
     for line in ["policy_generation 3", "policy_roles 12", "policy_bindings 40", "policy_reloads_total{result=\"failed\"} 1"] {
