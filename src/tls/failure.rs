@@ -110,7 +110,7 @@ fn tls(error: &Error) -> HandshakeFailure {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
         Error::InvalidCertificate(error) => certificate(error),
         Error::InvalidCertRevocationList(_) => HandshakeFailure::NoRevocationList,
-        Error::NoApplicationProtocol => HandshakeFailure::NoCommonAlpn,
+        Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::MessageTooLarge,
         ) => HandshakeFailure::NotTls,
@@ -120,11 +120,10 @@ fn tls(error: &Error) -> HandshakeFailure {
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => HandshakeFailure::ProtocolVersion,
+        )
+        | Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
         Error::PeerIncompatible(_) => HandshakeFailure::NothingInCommon,
         Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => HandshakeFailure::Closed,
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
-        Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
         Error::AlertReceived(_) => HandshakeFailure::RefusedByClient,
         _ => HandshakeFailure::Other,
     }
