@@ -14,18 +14,36 @@
     )
 )]
 
+pub mod cli;
 pub mod config;
-// --- who is calling, and what is asked for (pure) ---
-pub mod access;
+pub mod app;
+// --- who is calling ---
+pub mod proxy_protocol;
+pub mod tls;
 pub mod identity;
-pub mod keyspace;
+// --- what is asked for (pure) ---
 pub mod method;
+pub mod keyspace;
+pub mod access;
 pub mod wire;
+pub mod lease_id;
 // --- the decision (pure) ---
-pub mod authorize;
 pub mod policy;
+pub mod authorize;
+// --- the path of a request ---
+pub mod watch_ledger;
+pub mod proxy;
+pub mod upstream;
 // --- what happened ---
 pub mod audit;
+pub mod metrics;
+pub mod telemetry;
+// --- how it is operated ---
+pub mod admin;
+pub mod systemd;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;
 pub mod pki;
+pub mod demo;
+#[doc(hidden)]
+pub mod pb;

@@ -1,0 +1,56 @@
+//! The role sets inside the binary. Each is a file of its own, in the policy language, that `policy show` prints as it is.
+
+use super::diagnostics::Findings;
+use super::file::File;
+use super::yaml;
+
+/// A role set that a policy can include by name.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleSet {
+    /// What `include` calls it.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// The file.
+    pub text: &'static str,
+}
+
+/// All role sets, in the order in which `policy show` lists them.
+pub const ALL: &[RoleSet] = &[
+    RoleSet {
+        name: "calico/documented",
+        summary: "the tables that Calico publishes, word for word; too narrow for Calico 3.22 and later in known places",
+        text: include_str!("builtin/calico-documented.yaml"),
+    },
+    RoleSet { name: "kubernetes", summary: "kube-apiserver", text: include_str!("builtin/kubernetes.yaml") },
+    RoleSet {
+        name: "etcd-ops",
+        summary: "backup, defragmentation, monitoring and alarms as separate roles",
+        text: include_str!("builtin/etcd-ops.yaml"),
+    },
+];
+
+/// The role set of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static RoleSet> {
+    ALL.iter().find(|set| set.name == name)
+}
+
+impl RoleSet {
+    pub(super) fn file(&self, findings: &mut Findings<'_>) -> File {
+        match yaml::parse(self.text) {
+            Ok(root) => File::role_set(&root, findings),
+            Err((place, message)) => {
+                findings.mistake(place, message, "");
+                File::default()
+            }
+        }
+    }
+
+    /// The names of its roles, in its order.
+    #[must_use]
+    pub fn role_names(&self) -> Vec<String> {
+        let mut findings = Findings::new(self.name, self.text);
+        self.file(&mut findings).roles.into_iter().map(|role| role.name.text).collect()
+    }
+}

@@ -1,0 +1,365 @@
+//! From what was written to what it means: names are looked up, keys are read, and everything that cannot be meant is refused.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::diagnostics::{Findings, Place, nearest};
+use super::file::{self, File, Keys, Rule, Text, listed};
+use super::name::NamePattern;
+use super::template::{KeyError, Template};
+use super::{Grant, GrantId, Mode, builtin, shadowed};
+use crate::access::{Capability, Verb, Verbs};
+
+/// A policy that is meaningful: every name is resolved.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) mode: Mode,
+    /// The policy's own roles in the order of the file, then those of the included role sets.
+    pub(super) roles: Vec<CheckedRole>,
+    pub(super) bindings: Vec<CheckedBinding>,
+    pub(super) grants: Vec<Grant>,
+}
+
+#[derive(Debug)]
+pub(super) struct CheckedRole {
+    pub(super) name: Arc<str>,
+    place: Place,
+    pub(super) allow: Vec<Allowed>,
+    pub(super) deny: Vec<Denied>,
+    pub(super) capabilities: Vec<(Capability, GrantId)>,
+    /// The captures that its keys need.
+    pub(super) captures: BTreeSet<Arc<str>>,
+}
+
+/// One key of one `allow` entry.
+#[derive(Clone, Debug)]
+pub(super) struct Allowed {
+    pub(super) keys: Template,
+    pub(super) verbs: Verbs,
+    pub(super) grant: GrantId,
+    pub(super) place: Place,
+}
+
+/// One key of one `deny` entry.
+#[derive(Clone, Debug)]
+pub(super) struct Denied {
+    pub(super) keys: Template,
+    pub(super) verbs: Verbs,
+    pub(super) place: Place,
+}
+
+/// The part of a certificate that a binding looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// The subject's Common Name.
+    Cn,
+    /// A URI subject alternative name.
+    Uri,
+    /// A DNS subject alternative name.
+    Dns,
+    /// The subject's O.
+    O,
+}
+
+impl Field {
+    /// As a policy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Field::Cn => "cn",
+            Field::Uri => "uri",
+            Field::Dns => "dns",
+            Field::O => "o",
+        }
+    }
+
+    fn of(name: &str) -> Self {
+        [Field::Uri, Field::Dns, Field::O].into_iter().find(|field| field.name() == name).unwrap_or(Field::Cn)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct CheckedBinding {
+    pub(super) field: Field,
+    pub(super) pattern: NamePattern,
+    /// The pattern as written.
+    pub(super) written: Arc<str>,
+    pub(super) ca: Option<(Arc<str>, Place)>,
+    /// Places in [`Checked::roles`].
+    pub(super) roles: Vec<usize>,
+    pub(super) deny: Vec<Denied>,
+    pub(super) mode: Option<Mode>,
+    pub(super) line: usize,
+}
+
+/// Reads what each part of `file` means. With mistakes in `findings`, the result is incomplete and must not be used.
+pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
+    let mut checked = Checked { mode: Mode::Enforce, roles: Vec::new(), bindings: Vec::new(), grants: Vec::new() };
+    if let Some(mode) = file.mode.as_ref().and_then(|written| mode(written, findings)) {
+        checked.mode = mode;
+    }
+    for written in &file.roles {
+        role(written, &mut checked, findings);
+    }
+    let own = checked.roles.len();
+    include(&file.include, &mut checked, findings);
+    let places: HashMap<Arc<str>, usize> = checked.roles.iter().enumerate().rev().map(|(at, role)| (Arc::clone(&role.name), at)).collect();
+    let mut seen = HashMap::new();
+    for written in &file.bindings {
+        if let Some(binding) = binding(written, &checked, &places, findings) {
+            let who = (binding.field, binding.pattern.clone(), binding.ca.as_ref().map(|(name, _)| Arc::clone(name)));
+            if let Some(line) = seen.insert(who, binding.line) {
+                let help = format!("the first is in line {line}; write all roles in one");
+                findings.mistake(written.place, "two bindings name the same identities", help);
+            }
+            checked.bindings.push(binding);
+        }
+    }
+    let used: BTreeSet<usize> = checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
+    for (at, role) in checked.roles.iter().take(own).enumerate() {
+        let named = file.bindings.iter().any(|binding| binding.roles.iter().any(|name| *name.text == *role.name));
+        if !used.contains(&at) && !named {
+            findings.warning(role.place, format!("no binding uses role `{}`", role.name), "");
+        }
+        shadowed::warn(role, findings);
+    }
+    checked
+}
+
+fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) {
+    let mut from: HashMap<Arc<str>, String> =
+        checked.roles.iter().map(|role| (Arc::clone(&role.name), format!("line {}", role.place.line))).collect();
+    for (at, name) in wanted.iter().enumerate() {
+        if wanted.iter().take(at).any(|earlier| earlier.text == name.text) {
+            findings.mistake(name.place, format!("`{}` is included twice", name.text), "");
+            continue;
+        }
+        let Some(set) = builtin::find(&name.text) else {
+            let names: Vec<&str> = builtin::ALL.iter().map(|set| set.name).collect();
+            findings.mistake(name.place, format!("there is no role set `{}`", name.text), suggestion(&name.text, &names));
+            continue;
+        };
+        let first = checked.roles.len();
+        let mut inside = Findings::new(&format!("builtin:{}", set.name), set.text);
+        for written in &set.file(&mut inside).roles {
+            role(written, checked, &mut inside);
+        }
+        for role in checked.roles.iter().skip(first) {
+            if let Some(other) = from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name)) {
+                let message = format!("role set `{}` has a role `{}`, and so has {other}", set.name, role.name);
+                findings.mistake(name.place, message, "give your own role another name, or leave one of the two out");
+            }
+        }
+    }
+}
+
+fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>) {
+    let name: Arc<str> = written.name.text.as_str().into();
+    if !is_role_name(&name) {
+        let help = "letters, digits, `-`, `_`, `.` and `/`, at most 128 of them";
+        findings.mistake(written.name.place, format!("`{name}` is no name for a role"), help);
+    }
+    let index = u32::try_from(checked.roles.len()).unwrap_or(u32::MAX);
+    let mut grant = |text: &str, verbs, place| {
+        let id = GrantId(u32::try_from(checked.grants.len()).unwrap_or(u32::MAX));
+        let source = findings.source(place);
+        checked.grants.push(Grant { role: Arc::clone(&name), role_index: index, text: text.into(), verbs, source });
+        id
+    };
+    let mut capabilities: Vec<(Capability, GrantId)> = Vec::new();
+    let mut problems: Vec<(Place, String, String)> = Vec::new();
+    for written in &written.capabilities {
+        let names: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).collect();
+        match Capability::ALL.iter().find(|capability| capability.name() == written.text) {
+            None => problems.push((written.place, format!("there is no capability `{}`", written.text), suggestion(&written.text, &names))),
+            Some(found) if capabilities.iter().any(|(known, _)| known == found) => {
+                problems.push((written.place, format!("`{found}` is there twice"), String::new()));
+            }
+            Some(&found) => capabilities.push((found, grant(&format!("capability {found}"), Verbs::NONE, written.place))),
+        }
+    }
+    let mut ids = Vec::new();
+    for rule in &written.allow {
+        for keys in &rule.keys {
+            ids.push(grant(&text_of(keys), verbs_of(rule), place_of(keys)));
+        }
+    }
+    for (place, message, help) in problems {
+        findings.mistake(place, message, help);
+    }
+    for (capability, _) in &capabilities {
+        if *capability == Capability::Snapshot
+            && let Some(written) = written.capabilities.iter().find(|written| written.text == "snapshot")
+        {
+            let help = "a snapshot is a copy of the whole database: no `deny` narrows it";
+            findings.warning(written.place, format!("role `{name}` can read every key by `snapshot`"), help);
+        }
+    }
+    let allow: Vec<Allowed> = rules(&written.allow, findings)
+        .into_iter()
+        .zip(ids)
+        .filter_map(|(denied, grant)| denied.map(|d| Allowed { keys: d.keys, verbs: d.verbs, grant, place: d.place }))
+        .collect();
+    let deny: Vec<Denied> = rules(&written.deny, findings).into_iter().flatten().collect();
+    let captures = allow.iter().map(|a| &a.keys).chain(deny.iter().map(|d| &d.keys)).flat_map(Template::captures).cloned().collect();
+    checked.roles.push(CheckedRole { name, place: written.name.place, allow, deny, capabilities, captures });
+}
+
+/// One result for each key that is written; `None` for one that cannot be read.
+fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option<Denied>> {
+    let mut all = Vec::new();
+    for rule in written {
+        for verb in &rule.verbs {
+            if verbs(&verb.text).is_none() {
+                findings.mistake(verb.place, format!("there is no verb `{}`", verb.text), suggestion(&verb.text, VERBS));
+            }
+        }
+        for keys in &rule.keys {
+            let place = place_of(keys);
+            all.push(template(keys, findings).map(|keys| Denied { keys, verbs: verbs_of(rule), place }));
+        }
+    }
+    all
+}
+
+fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
+    let (read, text) = match keys {
+        Keys::Template(text) => (Template::parse(&text.text), text),
+        Keys::Interval { from, to, .. } => (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from),
+    };
+    match read {
+        Ok(template) => {
+            if let Some((message, help)) = template.spills() {
+                findings.warning(text.place, message, help);
+            }
+            Some(template)
+        }
+        Err((message, help, at)) => {
+            key_mistake(text, &(message, help, at), findings);
+            None
+        }
+    }
+}
+
+fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
+    let before = written.text.get(..*at).unwrap_or_default().chars().count();
+    // A plain scalar stands in the file as it is read, so that the very character can be shown.
+    let plain = written.text.chars().count() == written.place.width;
+    let place = if plain && *at > 0 { Place { column: written.place.column + before, width: 1, ..written.place } } else { written.place };
+    findings.mistake(place, message.clone(), *help);
+}
+
+fn binding(
+    written: &file::Binding,
+    checked: &Checked,
+    roles: &HashMap<Arc<str>, usize>,
+    findings: &mut Findings<'_>,
+) -> Option<CheckedBinding> {
+    if let Some((field, second)) = written.matchers.get(1) {
+        findings.mistake(
+            second.place,
+            format!("a binding has one matcher, and `{field}` is the second"),
+            "write a binding for each: rights add up",
+        );
+    }
+    let mode = written.mode.as_ref().and_then(|written| mode(written, findings));
+    let deny: Vec<Denied> = rules(&written.deny, findings).into_iter().flatten().collect();
+    let mut bound: Vec<usize> = Vec::new();
+    for name in &written.roles {
+        match roles.get(name.text.as_str()) {
+            Some(place) if bound.contains(place) => findings.mistake(name.place, format!("`{}` is there twice", name.text), ""),
+            Some(place) => bound.push(*place),
+            None => {
+                let mut names: Vec<&str> = checked.roles.iter().map(|role| &*role.name).collect();
+                names.sort_unstable();
+                findings.mistake(name.place, format!("there is no role `{}`", name.text), missing_role(&name.text, &names));
+            }
+        }
+    }
+    let (field, text) = written.matchers.first()?;
+    let pattern = match NamePattern::parse(&text.text) {
+        Ok(pattern) => pattern,
+        Err((message, help)) => {
+            findings.mistake(text.place, message, help);
+            return None;
+        }
+    };
+    let captured: BTreeSet<&Arc<str>> = pattern.captures().collect();
+    for name in &written.roles {
+        let Some(role) = roles.get(name.text.as_str()).and_then(|at| checked.roles.get(*at)) else { continue };
+        for capture in role.captures.iter().filter(|capture| !captured.contains(capture)) {
+            let message = format!("role `{}` needs `{{{capture}}}`, which `{}` does not capture", role.name, text.text);
+            findings.mistake(name.place, message, format!("write it into the binding, as in `{field}: \"{}:{{{capture}}}\"`", role.name));
+        }
+    }
+    for denied in &deny {
+        for capture in denied.keys.captures().filter(|capture| !captured.contains(capture)) {
+            findings.mistake(denied.place, format!("`{}` does not capture `{{{capture}}}`", text.text), "");
+        }
+    }
+    let ca = written.ca.as_ref().map(|ca| (Arc::from(ca.text.as_str()), ca.place));
+    let written_as = text.text.as_str().into();
+    Some(CheckedBinding { field: Field::of(field), pattern, written: written_as, ca, roles: bound, deny, mode, line: written.place.line })
+}
+
+fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
+    let found = [Mode::Shadow, Mode::Enforce].into_iter().find(|mode| mode.to_string() == written.text);
+    if found.is_none() {
+        findings.mistake(written.place, format!("there is no mode `{}`", written.text), suggestion(&written.text, &["shadow", "enforce"]));
+    }
+    found
+}
+
+/// The verbs that a policy can write.
+pub const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
+
+fn verbs(written: &str) -> Option<Verbs> {
+    match written {
+        "write" => Some(Verbs::WRITE),
+        "rw" => Some(Verbs::ALL),
+        one => Verb::ALL.into_iter().find(|verb| verb.name() == one).map(Verbs::of),
+    }
+}
+
+fn verbs_of(rule: &Rule) -> Verbs {
+    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::and)
+}
+
+fn text_of(keys: &Keys) -> String {
+    match keys {
+        Keys::Template(text) => text.text.clone(),
+        Keys::Interval { from, to: Some(to), .. } => format!("[{}, {})", from.text, to.text),
+        Keys::Interval { from, to: None, .. } => format!("[{}, ...)", from.text),
+    }
+}
+
+fn place_of(keys: &Keys) -> Place {
+    match keys {
+        Keys::Template(text) => text.place,
+        Keys::Interval { place, .. } => *place,
+    }
+}
+
+fn suggestion(written: &str, known: &[&str]) -> String {
+    match nearest(written, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", listed(known)),
+    }
+}
+
+fn missing_role(written: &str, known: &[&str]) -> String {
+    if let Some(set) = builtin::ALL.iter().find(|set| set.role_names().iter().any(|name| name == written)) {
+        return format!("role set `{}` has it: write `include: [{}]`", set.name, set.name);
+    }
+    match nearest(written, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "this policy has no roles: write them under `roles`, or `include` a role set".to_owned(),
+        None if known.len() > 12 => "`etcd-warden policy show` lists the role sets that can be included".to_owned(),
+        None => format!("there are {}", listed(known)),
+    }
+}
+
+fn is_role_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
+    !name.is_empty() && name.len() <= 128 && name.bytes().all(good)
+}

@@ -1,0 +1,291 @@
+//! The policy as theorems, against the reference model, over a key space that is small enough to be looked at key by key.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::compile::{Held, Holdings};
+use super::keyset::{KeySet, Pattern};
+use super::{GrantId, Mode, Principal, Rights, Standing};
+use crate::access::{Accesses, Capability, Verb, Verbs};
+use crate::authorize::{authorize, reference};
+use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange};
+
+/// Three letters: one below `/`, `/` itself, one above, so that edges meet. Keys of the universe have at most this many.
+const ALPHABET: &[u8] = b".//0";
+const LONGEST: usize = 5;
+
+/// Every key of the universe, and after each of them the next possible one (`key + "\0"`), in order.
+fn universe() -> Vec<Vec<u8>> {
+    let mut keys: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut all = Vec::new();
+    for _ in 0..LONGEST {
+        keys = keys.iter().flat_map(|key| b"./0".iter().map(|byte| [key.as_slice(), &[*byte]].concat())).collect();
+        all.extend(keys.iter().flat_map(|key| [key.clone(), [key.as_slice(), b"\0"].concat()]));
+    }
+    all.sort();
+    all
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(ALPHABET), 1..4)
+}
+
+fn range() -> impl Strategy<Value = OwnedRange> {
+    (key(), prop_oneof![3 => key().prop_map(Some), 1 => Just(None)], 0..4_u8).prop_filter_map("an empty range", |(start, end, kind)| {
+        let range = match (kind, &end) {
+            (0, _) => KeyRange::key(&start),
+            (1, _) => {
+                let end = crate::keyspace::prefix_end(&start)?;
+                return Some(OwnedRange { start: start.into(), end: OwnedEnd::Before(end) });
+            }
+            (_, Some(end)) => KeyRange { start: &start, end: End::Before(end) },
+            (_, None) => KeyRange { start: &start, end: End::Open },
+        };
+        (!range.is_empty()).then(|| range.into())
+    })
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let piece = || prop::collection::vec(prop::sample::select(b".0".as_slice()), 0..2);
+    (piece(), piece(), any::<bool>())
+        .prop_map(|(before, behind, tail)| Pattern::new(vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()], tail))
+}
+
+fn ranges_only() -> BoxedStrategy<KeySet> {
+    range().prop_map(KeySet::Range).boxed()
+}
+
+fn any_keys() -> BoxedStrategy<KeySet> {
+    prop_oneof![4 => range().prop_map(KeySet::Range), 1 => pattern().prop_map(KeySet::Pattern)].boxed()
+}
+
+fn verbs() -> impl Strategy<Value = Verbs> {
+    prop::sample::select(vec![Verbs::READ, Verbs::CREATE, Verbs::PUT, Verbs::WRITE, Verbs::ALL])
+}
+
+fn holdings(keys: fn() -> BoxedStrategy<KeySet>) -> impl Strategy<Value = Holdings> {
+    let role = (prop::collection::vec((keys(), verbs()), 0..5), prop::collection::vec((keys(), verbs()), 0..2));
+    let denied = prop::collection::vec((keys(), verbs()), 0..2);
+    (prop::collection::vec(role, 0..4), denied).prop_map(|(roles, denied)| {
+        let mut next = 0;
+        let mut grant = || {
+            next += 1;
+            GrantId(next)
+        };
+        let held = |(allowed, denied): (Vec<(KeySet, Verbs)>, Vec<(KeySet, Verbs)>)| Held {
+            allowed: allowed.into_iter().map(|(keys, verbs)| (keys, verbs, grant())).collect(),
+            denied,
+            capabilities: vec![(Capability::Lease, grant())],
+        };
+        Holdings { roles: roles.into_iter().map(held).collect(), denied }
+    })
+}
+
+fn principal(rights: Rights) -> Principal {
+    Principal {
+        name: "ca/cn:test".into(),
+        standing: Standing::Bound,
+        mode: Mode::Enforce,
+        roles: Arc::default(),
+        rights: Arc::new(rights),
+        generation: 1,
+    }
+}
+
+/// The answer of the reference for a range: the first key of the universe that is not allowed, or the grant of its start.
+fn by_every_key(holdings: &Holdings, verb: Verb, range: &KeyRange<'_>) -> Result<GrantId, Vec<u8>> {
+    let start = reference::allows(holdings, verb, range.start).ok_or_else(|| range.start.to_vec())?;
+    match universe().into_iter().filter(|key| range.contains(key)).find(|key| reference::allows(holdings, verb, key).is_none()) {
+        Some(key) => Err(key),
+        None => Ok(start),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn default_deny(range in range()) {
+        let rights = Holdings::default().compile();
+        for verb in Verb::ALL {
+            prop_assert_eq!(rights.covers(verb, &range.as_range()), Err(range.clone()));
+        }
+        prop_assert!(Capability::ALL.iter().all(|capability| rights.capability(*capability).is_none()));
+    }
+
+    /// Verdict and grant, key by key, with everything that the language has.
+    #[test]
+    fn compiled_equals_reference(holdings in holdings(any_keys)) {
+        let rights = holdings.compile();
+        for key in universe() {
+            for verb in Verb::ALL {
+                let fast = rights.covers(verb, &KeyRange::key(&key));
+                prop_assert_eq!(fast.ok(), reference::allows(&holdings, verb, &key), "{:?} {}", verb, KeyRange::key(&key));
+            }
+        }
+        for &capability in Capability::ALL {
+            prop_assert_eq!(rights.capability(capability), reference::capability(&holdings, capability));
+        }
+    }
+
+    /// Ranges: without inner wildcards the compiled form is exact, start of the first gap included.
+    #[test]
+    fn compiled_equals_reference_on_ranges(holdings in holdings(ranges_only), asked in range()) {
+        let rights = holdings.compile();
+        for verb in Verb::ALL {
+            match (rights.covers(verb, &asked.as_range()), by_every_key(&holdings, verb, &asked.as_range())) {
+                (Ok(fast), Ok(slow)) => prop_assert_eq!(fast, slow),
+                (Err(gap), Err(key)) => prop_assert!(gap.as_range().contains(&key), "{} is not in {}", KeyRange::key(&key), gap),
+                // Longer keys than the universe has may lie in a gap between two of its keys; none of the ranges here makes one.
+                (fast, slow) => prop_assert!(false, "{asked}: {fast:?} is not {slow:?}"),
+            }
+        }
+    }
+
+    /// With inner wildcards the compiled form may refuse more, and never allows more.
+    #[test]
+    fn allowed_only_if_every_key_is(holdings in holdings(any_keys), asked in range()) {
+        let rights = holdings.compile();
+        for verb in Verb::ALL {
+            if let Ok(fast) = rights.covers(verb, &asked.as_range()) {
+                prop_assert_eq!(Ok(fast), by_every_key(&holdings, verb, &asked.as_range()), "{}", asked);
+                prop_assert_eq!(rights.covering(verb, &asked.as_range()).first(), Some(&fast));
+            }
+        }
+    }
+
+    #[test]
+    fn allowed_only_if_every_access_is_covered(
+        holdings in holdings(any_keys),
+        asked in prop::collection::vec((range(), verbs()), 1..4),
+    ) {
+        let principal = principal(holdings.compile());
+        let mut accesses = Accesses::default();
+        for (range, verbs) in &asked {
+            accesses.touch(*verbs, range.as_range());
+        }
+        let all = asked.iter().all(|(range, verbs)| verbs.iter().all(|verb| principal.rights.covers(verb, &range.as_range()).is_ok()));
+        prop_assert_eq!(authorize(&principal, &accesses, &[]).is_ok(), all);
+    }
+
+    #[test]
+    fn adding_a_grant_never_revokes(
+        mut holdings in holdings(any_keys), keys in any_keys(), verbs in verbs(), role in 0..4_usize, asked in range(),
+    ) {
+        let before = holdings.compile();
+        match holdings.roles.get_mut(role) {
+            Some(role) => role.allowed.push((keys, verbs, GrantId(0))),
+            None => holdings.roles.push(Held { allowed: vec![(keys, verbs, GrantId(0))], ..Held::default() }),
+        }
+        let after = holdings.compile();
+        for verb in Verb::ALL {
+            prop_assert!(before.covers(verb, &asked.as_range()).is_err() || after.covers(verb, &asked.as_range()).is_ok(), "{}", asked);
+        }
+    }
+
+    #[test]
+    fn adding_a_deny_never_gives(
+        mut holdings in holdings(any_keys), keys in any_keys(), verbs in verbs(), role in 0..4_usize, asked in range(),
+    ) {
+        let before = holdings.compile();
+        match holdings.roles.get_mut(role) {
+            Some(role) => role.denied.push((keys.clone(), verbs)),
+            None => holdings.denied.push((keys.clone(), verbs)),
+        }
+        let after = holdings.compile();
+        for verb in Verb::ALL {
+            prop_assert!(after.covers(verb, &asked.as_range()).is_err() || before.covers(verb, &asked.as_range()).is_ok(), "{}", asked);
+        }
+    }
+
+    /// Whatever is denied in a binding stays closed, whichever role opens it.
+    #[test]
+    fn a_denied_key_is_in_nothing_that_is_covered(holdings in holdings(any_keys), asked in range()) {
+        let rights = holdings.compile();
+        for verb in Verb::ALL {
+            if rights.covers(verb, &asked.as_range()).is_ok() {
+                let denied = holdings.denied.iter().filter(|(_, verbs)| verbs.has(verb));
+                for key in universe().iter().filter(|key| asked.as_range().contains(key)) {
+                    prop_assert!(!denied.clone().any(|(keys, _)| keys.contains(key)), "{}", KeyRange::key(key));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn order_and_duplicates_do_not_matter(holdings in holdings(any_keys), asked in range(), turn in 0..4_usize) {
+        let mut other = holdings.clone();
+        for role in &mut other.roles {
+            role.allowed.extend(role.allowed.clone());
+            role.denied.extend(role.denied.clone());
+            role.allowed.reverse();
+            role.denied.reverse();
+        }
+        let roles = other.roles.len().max(1);
+        other.roles.rotate_left(turn % roles);
+        other.denied.extend(other.denied.clone());
+        let (one, two) = (holdings.compile(), other.compile());
+        for verb in Verb::ALL {
+            prop_assert_eq!(one.covers(verb, &asked.as_range()), two.covers(verb, &asked.as_range()));
+        }
+    }
+
+    #[test]
+    fn union_of_adjacent_ranges_covers_the_whole(mut cuts in prop::collection::btree_set(key(), 2..6)) {
+        let first = cuts.pop_first().unwrap();
+        let last = cuts.last().unwrap().clone();
+        let mut start = first.clone();
+        let mut role = Held::default();
+        for (at, cut) in cuts.iter().enumerate() {
+            let range = OwnedRange { start: start.clone().into(), end: OwnedEnd::Before(cut.clone().into()) };
+            role.allowed.push((KeySet::Range(range), Verbs::READ, GrantId(u32::try_from(at).unwrap())));
+            start.clone_from(cut);
+        }
+        let grants = role.allowed.len();
+        let rights = Holdings { roles: vec![role], denied: Vec::new() }.compile();
+        let whole = KeyRange { start: &first, end: End::Before(&last) };
+        prop_assert_eq!(rights.covers(Verb::Read, &whole), Ok(GrantId(0)));
+        prop_assert_eq!(rights.covering(Verb::Read, &whole).len(), grants);
+        let behind = [last.as_slice(), b"\0"].concat();
+        let more = KeyRange { start: &first, end: End::Before(&behind) };
+        let missing = OwnedRange { start: last.clone().into(), end: OwnedEnd::Before(behind.clone().into()) };
+        prop_assert_eq!(rights.covers(Verb::Read, &more), Err(missing));
+    }
+
+    /// `contains` (by the shortest way through the pattern) and the reference's search are the same.
+    #[test]
+    fn a_pattern_has_one_meaning(pattern in pattern(), asked in range()) {
+        let holdings = Holdings { roles: vec![Held { allowed: vec![(KeySet::Pattern(pattern.clone()), Verbs::READ, GrantId(1))], ..Held::default() }], denied: Vec::new() };
+        let keys = KeySet::Pattern(pattern.clone());
+        let mut touched = false;
+        for key in universe() {
+            let inside = reference::allows(&holdings, Verb::Read, &key).is_some();
+            prop_assert_eq!(keys.contains(&key), inside, "{}", KeyRange::key(&key));
+            touched |= inside && asked.as_range().contains(&key);
+            prop_assert!(inside || !asked.as_range().contains(&key) || !pattern.covers(&asked.as_range()), "{}", asked);
+        }
+        prop_assert!(!touched || keys.may_touch(&asked.as_range()), "{}", asked);
+    }
+}
+
+#[test]
+fn an_empty_range_needs_the_right_on_its_start() {
+    let allowed = vec![(KeySet::Range(KeyRange::key(b"b").into()), Verbs::READ, GrantId(7))];
+    let rights = Holdings { roles: vec![Held { allowed, ..Held::default() }], denied: Vec::new() }.compile();
+    let empty = |start| KeyRange { start, end: End::Before(b"a") };
+    assert_eq!(rights.covers(Verb::Read, &empty(b"b")), Ok(GrantId(7)));
+    assert!(rights.covers(Verb::Read, &empty(b"c")).is_err());
+}
+
+#[test]
+fn a_range_from_the_empty_key_begins_with_the_smallest_key() {
+    let whole = vec![(KeySet::Range(KeyRange::WHOLE.into()), Verbs::READ, GrantId(1))];
+    let rights = Holdings { roles: vec![Held { allowed: whole, ..Held::default() }], denied: Vec::new() }.compile();
+    assert!(rights.covers(Verb::Read, &KeyRange { start: b"", end: End::Open }).is_ok());
+    assert!(rights.covers(Verb::Read, &KeyRange::WHOLE).is_ok());
+    let later = vec![(KeySet::Range(KeyRange { start: b"\x01", end: End::Open }.into()), Verbs::READ, GrantId(1))];
+    let rights = Holdings { roles: vec![Held { allowed: later, ..Held::default() }], denied: Vec::new() }.compile();
+    assert!(rights.covers(Verb::Read, &KeyRange { start: b"", end: End::Open }).is_err());
+    assert!(rights.covers(Verb::Read, &KeyRange::WHOLE).is_err());
+}
