@@ -275,11 +275,19 @@ impl Leaf {
 }
 
 /// A certificate with its key, both PEM.
+#[derive(Clone)]
 pub struct Issued {
     /// The certificate.
     pub certificate: String,
     /// Its private key, PKCS #8.
     pub key: String,
+}
+
+impl std::fmt::Debug for Issued {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// Where a certificate and its key were written.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::find::Programs;
 use super::http;
+use crate::pki::{Issued, write_private};
 use process::Process;
 
 /// A member that is not healthy after this long will not be.
@@ -42,11 +43,27 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// The server certificate, good for 127.0.0.1, for `serverAuth` and `clientAuth` (etcd also calls itself with it).
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Who must have signed client certificates.
-    pub trusted_ca: PathBuf,
+    pub server: Issued,
+    /// Who must have signed client certificates, PEM.
+    pub trusted_ca: String,
+}
+
+impl Tls {
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        self.server.write(folder, "server")?;
+        write_private(folder, "trusted-ca.crt", &self.trusted_ca)?;
+        Ok(())
+    }
+
+    fn flags(folder: &Path) -> [String; 4] {
+        let flag = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
+        [
+            flag("cert-file", "server.crt"),
+            flag("key-file", "server.key"),
+            flag("trusted-ca-file", "trusted-ca.crt"),
+            "--client-cert-auth".to_owned(),
+        ]
+    }
 }
 
 /// Why etcd does not run.
@@ -106,6 +123,9 @@ impl Etcd {
     async fn attempt(programs: &Programs, options: Options) -> Result<Self, RunError> {
         let folder = memory_backed_folder().map_err(|error| system("cannot make a folder for etcd's data", error))?;
         let members = members(options.members.max(1)).map_err(|error| system("cannot choose ports for etcd", error))?;
+        if let Some(tls) = &options.tls {
+            tls.write(folder.path()).map_err(|error| system("cannot write etcd's certificates", error))?;
+        }
         let mut etcd = Self { programs: programs.clone(), options, members, folder };
         for index in 0..etcd.members.len() {
             etcd.spawn(index)?;
@@ -228,11 +248,8 @@ impl Etcd {
             format!("--election-timeout={election}"),
             "--unsafe-no-fsync".to_owned(),
         ];
-        if let Some(tls) = &self.options.tls {
-            flags.push(format!("--cert-file={}", tls.cert.display()));
-            flags.push(format!("--key-file={}", tls.key.display()));
-            flags.push(format!("--trusted-ca-file={}", tls.trusted_ca.display()));
-            flags.push("--client-cert-auth".to_owned());
+        if self.options.tls.is_some() {
+            flags.extend(Tls::flags(self.folder.path()));
         }
         flags.extend(self.options.flags.iter().cloned());
         flags

@@ -2,15 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use etcd_warden::etcd::{Etcd, Options, Programs, Release, Source, Tls, find};
-use etcd_warden::pki::{Authority, Leaf, Usage, write_private};
+use etcd_warden::etcd::{Etcd, Options, Release, Tls};
+use etcd_warden::pki::{Authority, Leaf, Usage};
 
-fn programs() -> &'static Programs {
-    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| find(&Source::Pinned(Release::newest())).unwrap())
+use crate::world::{TEST_ETCD, programs};
+
+#[test]
+fn the_programs_are_the_ones_that_were_asked_for() {
+    let programs = programs();
+    match std::env::var(TEST_ETCD) {
+        Ok(minor) if Release::of_minor(&minor).is_some() => assert!(programs.version.to_string().starts_with(&minor)),
+        Ok(path) => assert!(programs.etcd.starts_with(path)),
+        Err(_) => assert_eq!(programs.version, Release::newest().version()),
+    }
+    assert!(programs.etcdctl.is_some() && programs.etcdutl.is_some(), "the tests need etcdctl and etcdutl beside {programs:?}");
 }
 
 #[tokio::test]
@@ -48,11 +55,9 @@ async fn three_members_are_one_cluster() {
 
 #[tokio::test]
 async fn with_tls_only_a_certificate_of_the_trusted_authority_gets_in() {
-    let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("upstream").unwrap();
-    let server = authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap().write(folder.path(), "etcd").unwrap();
-    let trusted_ca = write_private(folder.path(), "ca.crt", &authority.pem()).unwrap();
-    let tls = Tls { cert: server.cert, key: server.key, trusted_ca };
+    let server = authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
+    let tls = Tls { server, trusted_ca: authority.pem() };
     let etcd = Etcd::start(programs(), Options { tls: Some(tls), ..Options::default() }).await.unwrap();
 
     let with = |tls: TlsOptions| ConnectOptions::new().with_tls(tls.ca_certificate(Certificate::from_pem(authority.pem())));

@@ -14,6 +14,9 @@
 
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
+mod harness;
+#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
+mod world;
 
 // --- rules of the house ---
 mod layering;

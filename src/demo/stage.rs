@@ -1,0 +1,161 @@
+//! What the demo plays on: etcd with TLS and its own auth off, a certificate per component, and two proxies in front.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use tempfile::TempDir;
+
+use super::call::expand;
+use super::script::{COMPONENTS, SEED, policy};
+use super::witness::Witness;
+use crate::app::{self, Running};
+use crate::config::{Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream};
+use crate::etcd::{Etcd, Options, Programs, Tls};
+use crate::pki::{Authority, Files, Issued, Leaf, Usage, write_private};
+use crate::policy::Mode;
+
+/// Everything that runs, until it is struck or dropped.
+pub(super) struct Stage {
+    pub(super) etcd: Etcd,
+    pub(super) enforcing: Proxy,
+    pub(super) shadow: Proxy,
+    /// Certificates, policy and audit files.
+    pub(super) folder: TempDir,
+    clients: BTreeMap<&'static str, Issued>,
+    authority: Authority,
+}
+
+/// One running proxy.
+pub(super) struct Proxy {
+    pub(super) address: SocketAddr,
+    pub(super) witness: Witness,
+    running: Running,
+}
+
+/// The files that both proxies use.
+struct Papers {
+    server: Files,
+    client_ca: PathBuf,
+    upstream: Files,
+    upstream_ca: PathBuf,
+    policy: PathBuf,
+}
+
+impl Stage {
+    /// Starts all of it.
+    pub(super) async fn set(programs: &Programs) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("etcd-warden-demo-").tempdir().context("cannot make a folder for certificates")?;
+        // Two authorities: etcd trusts the proxy's certificate and no component's, or a component could walk around the proxy.
+        let authority = Authority::new("demo clients CA")?;
+        let upstream_authority = Authority::new("demo etcd CA")?;
+        let at = folder.path();
+
+        let mut clients = BTreeMap::new();
+        for component in COMPONENTS {
+            let issued = authority.client(component.common_name)?;
+            issued.write(at, component.common_name)?;
+            clients.insert(component.common_name, issued);
+        }
+        let warden = upstream_authority.client("etcd-warden")?;
+        let papers = Papers {
+            server: authority.server(&["127.0.0.1", "localhost"])?.write(at, "server")?,
+            client_ca: write_private(at, "ca.crt", &authority.pem())?,
+            upstream: warden.write(at, "etcd-warden")?,
+            upstream_ca: write_private(at, "etcd-ca.crt", &upstream_authority.pem())?,
+            policy: write_private(at, "policy.yaml", &policy())?,
+        };
+
+        let server = upstream_authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both))?;
+        let tls = Tls { server, trusted_ca: upstream_authority.pem() };
+        let etcd = Etcd::start(programs, Options { tls: Some(tls), ..Options::default() }).await?;
+        seed(&etcd, &upstream_authority, &warden).await.context("cannot write the first keys to etcd")?;
+
+        let enforcing = Proxy::start(&etcd, &papers, Mode::Enforce, at).await?;
+        let shadow = Proxy::start(&etcd, &papers, Mode::Shadow, at).await?;
+        Ok(Self { etcd, enforcing, shadow, folder, clients, authority })
+    }
+
+    /// A client of a proxy, with the certificate of this name.
+    pub(super) async fn client(&self, proxy: &Proxy, common_name: &str) -> anyhow::Result<Client> {
+        let issued = self.clients.get(common_name).with_context(|| format!("there is no certificate for `{common_name}`"))?;
+        Ok(connect(&format!("https://{}", proxy.address), &self.authority, issued).await?)
+    }
+
+    /// Ends all of it, the proxies in an orderly way.
+    pub(super) async fn strike(self) {
+        self.enforcing.running.shutdown().await;
+        self.shadow.running.shutdown().await;
+    }
+}
+
+impl Proxy {
+    async fn start(etcd: &Etcd, papers: &Papers, mode: Mode, folder: &Path) -> anyhow::Result<Self> {
+        let audit = folder.join(format!("audit-{mode}.jsonl"));
+        let running = app::start(config(etcd, papers, mode, &audit)).await.context("the proxy does not start")?;
+        Ok(Self { address: running.listen_addr, witness: Witness::of(audit), running })
+    }
+}
+
+async fn seed(etcd: &Etcd, authority: &Authority, root: &Issued) -> anyhow::Result<()> {
+    let endpoint = etcd.endpoints().into_iter().next().context("etcd has no member")?;
+    let mut client = connect(&endpoint, authority, root).await?;
+    for key in SEED {
+        client.put(expand(key), "seed", None).await?;
+    }
+    Ok(())
+}
+
+async fn connect(endpoint: &str, authority: &Authority, issued: &Issued) -> Result<Client, etcd_client::Error> {
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(authority.pem()))
+        .identity(Identity::from_pem(&issued.certificate, &issued.key));
+    let options = ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(10));
+    Client::connect([endpoint], Some(options)).await
+}
+
+fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
+    let endpoint = |address: SocketAddr| Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() };
+    Config {
+        listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
+        proxy_protocol_from: Vec::new(),
+        downstream: Downstream {
+            cert_file: papers.server.cert.clone(),
+            key_file: papers.server.key.clone(),
+            client_cas: vec![ClientCa { name: Arc::from("default"), file: papers.client_ca.clone() }],
+            crl_files: Vec::new(),
+        },
+        upstream: Upstream {
+            endpoints: etcd.addresses().into_iter().map(endpoint).collect(),
+            identity: Some((papers.upstream.cert.clone(), papers.upstream.key.clone())),
+            cacert: Some(papers.upstream_ca.clone()),
+            insecure_plaintext: false,
+            pin: false,
+            health_interval: Duration::from_secs(5),
+        },
+        advertise: Advertise::default(),
+        client_tokens: ClientTokens::Forward,
+        policy: papers.policy.clone(),
+        mode: Some(mode),
+        allow_shadow_with_etcd_auth: false,
+        lease_key_file: None,
+        reason_trailer: false,
+        limits: Limits::default(),
+        audit: Audit {
+            file: Some(audit.to_owned()),
+            stdout: false,
+            allowed: AuditAllowed::All,
+            sample: 1.0,
+            queue: 1024,
+            on_full: OnFull::Deny,
+        },
+        admin_addr: None,
+        log: Log { json: false, filter: "off".to_owned() },
+        drain_timeout: Duration::from_secs(1),
+        workers: 1,
+    }
+}

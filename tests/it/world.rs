@@ -1,0 +1,376 @@
+//! A running etcd, a proxy in front of it and clients of both, in one line.
+//!
+//! ```ignore
+//! let world = World::start("version: 1 ...").await;
+//! world.as_("alice").await.put(world.key("a"), "1", None).await.unwrap();
+//! ```
+//!
+//! Tests of one process share one etcd, each under a prefix of its own; [`World::with`] gives one to a test that needs it alone.
+//! The proxy is always the test's own. Everything is on 127.0.0.1 and ports that the system chose.
+
+pub mod etcdctl;
+pub mod raw;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_warden::app::{self, Running};
+use etcd_warden::config::{
+    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream,
+};
+use etcd_warden::etcd::{Etcd, Options, Programs, Release, Source, Tls, find, http};
+use etcd_warden::pki::{Authority, Issued, Leaf, Usage, write_private};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// Which etcd the tests run on: `3.7` (the default), `3.6` or `3.5`, or a path.
+pub const TEST_ETCD: &str = "ETCD_WARDEN_TEST_ETCD";
+
+/// How long something that happens soon may take on a busy machine. Not an expectation: what is waited for fails only after this.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// The programs of the etcd under test.
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let source = match std::env::var(TEST_ETCD) {
+            Err(_) => Source::Pinned(Release::newest()),
+            Ok(text) => Release::of_minor(&text).map_or_else(|| Source::Named(text.into()), Source::Pinned),
+        };
+        let found = find(&source);
+        found.unwrap_or_else(|error| panic!("the tests need a real etcd: {error} (or set {TEST_ETCD} to a version or a path)"))
+    })
+}
+
+/// Waits until `look` gives something.
+pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, found).await.unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
+}
+
+/// The authorities of all tests: making them once keeps each test short.
+pub struct Authorities {
+    /// Who signs clients of the proxy, and the proxy's server certificate.
+    pub clients: Authority,
+    /// Who signs etcd and what may call it directly.
+    pub upstream: Authority,
+}
+
+pub fn authorities() -> &'static Authorities {
+    static AUTHORITIES: OnceLock<Authorities> = OnceLock::new();
+    AUTHORITIES.get_or_init(|| Authorities { clients: Authority::new("clients CA").unwrap(), upstream: Authority::new("etcd CA").unwrap() })
+}
+
+/// etcd, the proxy, and everything that a test needs to talk to them.
+pub struct World {
+    etcd: Upstreams,
+    running: Option<Running>,
+    /// What the proxy was started with.
+    pub config: Config,
+    /// Stands for `$P` in policies and before every [`World::key`]; no other test uses it.
+    pub prefix: String,
+    folder: TempDir,
+}
+
+enum Upstreams {
+    Shared(&'static Etcd),
+    Own(Box<Etcd>),
+}
+
+/// What is asked for beyond [`World::start`].
+pub struct Wish {
+    policy: String,
+    own_etcd: Option<Options>,
+    configure: Box<dyn FnOnce(&mut Config) + Send>,
+}
+
+impl Wish {
+    /// An etcd for this test alone: one that is killed, has several members, or whose state as a whole matters.
+    pub fn own_etcd(mut self) -> Self {
+        self.own_etcd.get_or_insert_default();
+        self
+    }
+
+    /// As [`Wish::own_etcd`], with so many members.
+    pub fn members(mut self, members: usize) -> Self {
+        self.own_etcd.get_or_insert_default().members = members;
+        self
+    }
+
+    /// As [`Wish::own_etcd`], with this flag for etcd.
+    pub fn etcd_flag(mut self, flag: &str) -> Self {
+        self.own_etcd.get_or_insert_default().flags.push(flag.to_owned());
+        self
+    }
+
+    /// Changes the proxy's configuration.
+    pub fn config(mut self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        let before = self.configure;
+        self.configure = Box::new(|config| {
+            before(config);
+            change(config);
+        });
+        self
+    }
+
+    /// Starts it all.
+    pub async fn start(self) -> World {
+        self.try_start().await.unwrap_or_else(|error| panic!("the proxy does not start: {error:#}"))
+    }
+
+    /// Starts it all; the proxy may refuse to start.
+    pub async fn try_start(self) -> anyhow::Result<World> {
+        let etcd = match self.own_etcd {
+            Some(options) => Upstreams::Own(Box::new(start_etcd(options).await)),
+            None => Upstreams::Shared(shared_etcd().await),
+        };
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let prefix = format!("/t{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(etcd.get(), &folder);
+        write_private(folder.path(), "policy.yaml", &self.policy.replace("$P", &prefix)).unwrap();
+        (self.configure)(&mut config);
+        let running = app::start(config.clone()).await?;
+        Ok(World { etcd, running: Some(running), config, prefix, folder })
+    }
+}
+
+impl World {
+    /// A proxy with this policy in front of the shared etcd. `$P` in the policy stands for the prefix of this test.
+    pub async fn start(policy: &str) -> Self {
+        Self::with(policy).start().await
+    }
+
+    /// As [`World::start`], with more wishes.
+    pub fn with(policy: &str) -> Wish {
+        Wish { policy: policy.to_owned(), own_etcd: None, configure: Box::new(|_| ()) }
+    }
+
+    /// etcd itself.
+    pub fn etcd(&self) -> &Etcd {
+        self.etcd.get()
+    }
+
+    /// etcd itself, to be killed or paused.
+    pub fn etcd_mut(&mut self) -> &mut Etcd {
+        match &mut self.etcd {
+            Upstreams::Own(etcd) => etcd,
+            Upstreams::Shared(_) => panic!("this etcd is shared: ask for `own_etcd()`"),
+        }
+    }
+
+    /// Where the proxy listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().listen_addr
+    }
+
+    /// The URL of the proxy.
+    pub fn endpoint(&self) -> String {
+        format!("https://{}", self.address())
+    }
+
+    /// A key of this test.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.prefix)
+    }
+
+    /// A client of the proxy, with a well-made certificate for this name.
+    pub async fn as_(&self, common_name: &str) -> Client {
+        self.with_certificate(&Leaf::client(common_name)).await
+    }
+
+    /// A client of the proxy, with any certificate of the clients' authority.
+    pub async fn with_certificate(&self, leaf: &Leaf) -> Client {
+        let issued = authorities().clients.issue(leaf).unwrap();
+        connect(&[self.endpoint()], &authorities().clients, &issued).await
+    }
+
+    /// A client of etcd itself, around the proxy.
+    pub async fn direct(&self) -> Client {
+        connect(&self.etcd().endpoints(), &authorities().upstream, root()).await
+    }
+
+    /// Replaces the policy and waits until it counts.
+    pub async fn replace_policy(&self, policy: &str) {
+        let before = self.generation().await;
+        self.write_policy(policy);
+        soon("a new policy", || async { (self.generation().await > before).then_some(()) }).await;
+    }
+
+    /// Replaces the policy file, as a careful operator does: all at once.
+    pub fn write_policy(&self, policy: &str) {
+        let new = write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix)).unwrap();
+        std::fs::rename(new, &self.config.policy).unwrap();
+    }
+
+    /// The generation of the policy that counts now.
+    pub async fn generation(&self) -> u64 {
+        let (status, body) = self.admin("/policy").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["generation"].as_u64().unwrap()
+    }
+
+    /// Status and body of a page of the admin address.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let address = self.running.as_ref().unwrap().admin_addr.expect("this proxy has an admin address");
+        http::get(address, path).await.unwrap()
+    }
+
+    /// The sum of all samples of a metric of the proxy whose labels include these, each written `name="value"`; 0 without any.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.admin("/metrics").await;
+        let samples = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+        });
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// The audit so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.audit_file()).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    /// Waits for an audit line that `fits`, and gives it.
+    pub async fn audited(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        let found = tokio::time::timeout(SOON, async {
+            loop {
+                if let Some(line) = self.audit().into_iter().find(|line| fits(line)) {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        match found.await {
+            Ok(line) => line,
+            Err(_) => panic!("no audit line fits; there are:\n{:#?}", self.audit()),
+        }
+    }
+
+    /// The proxy's audit file.
+    pub fn audit_file(&self) -> PathBuf {
+        self.config.audit.file.clone().expect("this proxy writes an audit file")
+    }
+
+    /// A folder of this test, with the proxy's files in it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// How many calls of a method etcd has answered so far, whatever the answer; on the shared etcd those of other tests too.
+    pub async fn reached_etcd(&self, rpc: &str) -> f64 {
+        let text = self.etcd().metrics(0).await.unwrap();
+        let label = format!("grpc_method=\"{rpc}\"");
+        let samples = text.lines().filter(|line| line.starts_with("grpc_server_handled_total{") && line.contains(&label));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Drains the proxy, as SIGTERM does, and waits for its end.
+    pub async fn shut_down(&mut self) {
+        self.running.take().expect("the proxy runs").shutdown().await;
+    }
+}
+
+impl Upstreams {
+    fn get(&self) -> &Etcd {
+        match self {
+            Upstreams::Shared(etcd) => etcd,
+            Upstreams::Own(etcd) => etcd,
+        }
+    }
+}
+
+async fn shared_etcd() -> &'static Etcd {
+    static SHARED: OnceCell<Etcd> = OnceCell::const_new();
+    SHARED.get_or_init(|| start_etcd(Options::default())).await
+}
+
+/// etcd with TLS, for which [`root`] is the way in.
+pub async fn start_etcd(options: Options) -> Etcd {
+    let server = authorities().upstream.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
+    let tls = Tls { server, trusted_ca: authorities().upstream.pem() };
+    let programs = tokio::task::spawn_blocking(programs).await.unwrap();
+    Etcd::start(programs, Options { tls: Some(tls), ..options }).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The certificate that etcd itself takes, CN `root`: the proxy's, and that of [`World::direct`].
+pub fn root() -> &'static Issued {
+    static ROOT: OnceLock<Issued> = OnceLock::new();
+    ROOT.get_or_init(|| authorities().upstream.client("root").unwrap())
+}
+
+/// A client of any endpoint.
+pub async fn connect(endpoints: &[String], authority: &Authority, issued: &Issued) -> Client {
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(authority.pem()))
+        .identity(Identity::from_pem(&issued.certificate, &issued.key));
+    Client::connect(endpoints, Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+/// Whether an answer of etcd-client is etcd's own refusal, word for word.
+pub fn is_permission_denied<T>(answer: &Result<T, etcd_client::Error>) -> bool {
+    matches!(answer, Err(etcd_client::Error::GRpcStatus(status))
+        if status.code() == tonic::Code::PermissionDenied && status.message() == "etcdserver: permission denied")
+}
+
+fn config(etcd: &Etcd, folder: &TempDir) -> Config {
+    let at = folder.path();
+    let server = authorities().clients.server(&["127.0.0.1", "localhost"]).unwrap().write(at, "server").unwrap();
+    let upstream = root().write(at, "upstream").unwrap();
+    let endpoint = |address: SocketAddr| Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() };
+    Config {
+        listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
+        proxy_protocol_from: Vec::new(),
+        downstream: Downstream {
+            cert_file: server.cert,
+            key_file: server.key,
+            client_cas: vec![ClientCa {
+                name: Arc::from("default"),
+                file: write_private(at, "clients-ca.crt", &authorities().clients.pem()).unwrap(),
+            }],
+            crl_files: Vec::new(),
+        },
+        upstream: Upstream {
+            endpoints: etcd.addresses().into_iter().map(endpoint).collect(),
+            identity: Some((upstream.cert, upstream.key)),
+            cacert: Some(write_private(at, "etcd-ca.crt", &authorities().upstream.pem()).unwrap()),
+            insecure_plaintext: false,
+            pin: false,
+            health_interval: Duration::from_secs(1),
+        },
+        advertise: Advertise::default(),
+        client_tokens: ClientTokens::Forward,
+        policy: at.join("policy.yaml"),
+        mode: None,
+        allow_shadow_with_etcd_auth: false,
+        lease_key_file: None,
+        reason_trailer: false,
+        limits: Limits::default(),
+        audit: Audit {
+            file: Some(at.join("audit.jsonl")),
+            stdout: false,
+            allowed: AuditAllowed::All,
+            sample: 1.0,
+            queue: 65_536,
+            on_full: OnFull::Drop,
+        },
+        admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
+        log: Log { json: false, filter: "warn".to_owned() },
+        drain_timeout: Duration::from_secs(5),
+        workers: 1,
+    }
+}

@@ -1,0 +1,198 @@
+//! A client for requests that no well-made client sends: any pseudo-header, any header, any bytes, any order.
+//!
+//! Answers are read by the `h2` crate. What it would refuse to send is sent all the same: the first header block on the connection
+//! is replaced by one that is written by hand ([`wire`]).
+
+pub mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use etcd_warden::pki::{Issued, Leaf};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{World, authorities};
+use wire::FirstBlock;
+
+/// One HTTP/2 connection to the proxy.
+pub struct Raw {
+    send: SendRequest<Bytes>,
+    /// Ends when the connection does, with the error if it ended badly.
+    pub connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+/// A stream whose request is still being written.
+pub struct Stream {
+    pub request: SendStream<Bytes>,
+    pub response: ResponseFuture,
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The HTTP status; 0 when there was no head at all.
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: HeaderMap,
+    /// How the stream or the connection broke, if it did.
+    pub error: Option<h2::Error>,
+}
+
+impl World {
+    /// A connection with a certificate for this name.
+    pub async fn raw(&self, common_name: &str) -> Raw {
+        Raw::over(self.tls(&Leaf::client(common_name)).await).await
+    }
+
+    /// A TLS connection with any certificate of the clients' authority, ALPN h2, on which nothing has been said yet.
+    pub async fn tls(&self, leaf: &Leaf) -> TlsStream<TcpStream> {
+        let issued = authorities().clients.issue(leaf).unwrap();
+        tls(self.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
+    }
+
+    /// One request on a connection of its own, with a header block as given, whatever it says; then these bytes as DATA.
+    pub async fn request_as_written(&self, common_name: &str, head: &[(&[u8], &[u8])], body: &[u8]) -> Answer {
+        let stream = FirstBlock::replaced(self.tls(&Leaf::client(common_name)).await, head);
+        Raw::over(stream).await.send("/replaced", &HeaderMap::new(), body).await
+    }
+}
+
+/// A TLS connection to the proxy, with or without a certificate.
+pub async fn tls(
+    address: SocketAddr,
+    issued: Option<&Issued>,
+    alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    let mut config = match issued {
+        None => builder.with_no_client_auth(),
+        Some(issued) => {
+            let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
+}
+
+/// One gRPC message, uncompressed, with its length.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap();
+    [&[0], &length.to_be_bytes()[..], message].concat()
+}
+
+impl Raw {
+    /// HTTP/2 over any stream.
+    pub async fn over<S>(stream: S) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        Self { send, connection: tokio::spawn(connection) }
+    }
+
+    /// A well-made unary call of gRPC.
+    pub async fn call(&mut self, path: &str, message: &[u8]) -> Answer {
+        self.send(path, &grpc_headers(), &framed(message)).await
+    }
+
+    /// A POST with these headers and bytes, ended with the last of them.
+    pub async fn send(&mut self, path: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
+        match self.open(path, headers).await {
+            Err(error) => Answer { error: Some(error), ..Answer::default() },
+            Ok(mut stream) => {
+                // A refusal may come before the end of a request; what counts is the answer.
+                let _ = stream.request.send_data(Bytes::copy_from_slice(body), true);
+                Answer::read(stream.response).await
+            }
+        }
+    }
+
+    /// A POST whose body is still to come.
+    pub async fn open(&mut self, path: &str, headers: &HeaderMap) -> Result<Stream, h2::Error> {
+        let mut request = Request::post(format!("https://127.0.0.1{path}")).body(()).unwrap();
+        *request.headers_mut() = headers.clone();
+        let mut send = self.send.clone().ready().await?;
+        let (response, request) = send.send_request(request, false)?;
+        Ok(Stream { request, response })
+    }
+}
+
+/// The headers of a well-made call.
+pub fn grpc_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "application/grpc".parse().unwrap());
+    headers.insert("te", "trailers".parse().unwrap());
+    headers
+}
+
+impl Answer {
+    /// Reads an answer to its end.
+    pub async fn read(response: ResponseFuture) -> Self {
+        let mut answer = Self::default();
+        match response.await {
+            Err(error) => answer.error = Some(error),
+            Ok(response) => {
+                answer.status = response.status().as_u16();
+                answer.headers = response.headers().clone();
+                answer.error = answer.read_body(response.into_body()).await.err();
+            }
+        }
+        answer
+    }
+
+    async fn read_body(&mut self, mut body: RecvStream) -> Result<(), h2::Error> {
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            self.body.extend_from_slice(&data);
+        }
+        self.trailers = body.trailers().await?.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The gRPC status, from trailers or from a head that is all there is.
+    pub fn grpc_status(&self) -> Option<u32> {
+        self.field("grpc-status").map(|status| status.parse().unwrap())
+    }
+
+    /// The gRPC message as it was sent (percent-encoded where it has to be).
+    pub fn grpc_message(&self) -> &str {
+        self.field("grpc-message").unwrap_or_default()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let value = self.trailers.get(name).or_else(|| self.headers.get(name))?;
+        Some(value.to_str().unwrap())
+    }
+
+    /// The messages of the body, whole ones only.
+    pub fn messages(&self) -> Vec<&[u8]> {
+        let mut messages = Vec::new();
+        let mut rest = &self.body[..];
+        while let [0, a, b, c, d, tail @ ..] = rest {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            let Some((message, tail)) = tail.split_at_checked(length) else { break };
+            messages.push(message);
+            rest = tail;
+        }
+        messages
+    }
+}
