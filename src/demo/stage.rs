@@ -88,8 +88,8 @@ impl Stage {
 
     /// Ends all of it, the proxies in an orderly way.
     pub(super) async fn strike(self) {
-        self.enforcing.running.shutdown().await;
-        self.shadow.running.shutdown().await;
+        self.enforcing.running.shutdown(std::future::pending()).await;
+        self.shadow.running.shutdown(std::future::pending()).await;
     }
 }
 
