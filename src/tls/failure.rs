@@ -115,7 +115,9 @@ fn tls(error: &Error) -> HandshakeFailure {
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::MessageTooLarge,
         ) => HandshakeFailure::NotTls,
         Error::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered
+            // An extension that TLS 1.2 brought (RFC 5246, 7.4.1.4.1); rustls misses it before it looks at the version.
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::SupportedVersionsExtensionRequired

@@ -13,7 +13,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::failure::handshake_failure;
 use super::*;
 use crate::config::{ClientCa, Downstream, Endpoint, Upstream};
 
@@ -224,6 +223,19 @@ async fn what_is_no_handshake_is_named() {
     ] {
         assert_eq!(verdict_on_bytes(&server, bytes).await, failure, "{bytes:?}");
     }
+    // ClientHellos with a version, one cipher suite (RC4), and perhaps `signature_algorithms` (ecdsa_secp256r1_sha256).
+    let bare = |minor: u8| [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0]].concat();
+    let signing = |minor: u8| {
+        let extensions = [0, 10, 0, 13, 0, 6, 0, 4, 4, 3, 8, 4];
+        [&[0x16, 3, 1, 0, 57, 1, 0, 0, 53, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0], &extensions].concat()
+    };
+    for (hello, failure) in [
+        (bare(2), HandshakeFailure::ProtocolVersion),
+        (signing(2), HandshakeFailure::ProtocolVersion),
+        (signing(3), HandshakeFailure::NothingInCommon),
+    ] {
+        assert_eq!(verdict_on_bytes(&server, &hello).await, failure, "{hello:?}");
+    }
     assert_eq!(handshake_failure(&io::ErrorKind::TimedOut.into()), HandshakeFailure::Timeout);
     assert_eq!(handshake_failure(&io::ErrorKind::NotFound.into()), HandshakeFailure::Other);
 }
@@ -286,7 +298,7 @@ async fn the_way_to_etcd_shows_the_own_certificate_and_trusts_cacert_alone() {
     let server = ServerTls::load(&pki.downstream(&[("default", &etcd)], &[])).unwrap();
     let own = leaf(&etcd, |_| {});
     let endpoint = Endpoint { tls: true, host: "warden.test".into(), port: 2379 };
-    assert_eq!(client::server_name(&endpoint).unwrap(), ServerName::try_from("warden.test").unwrap());
+    assert_eq!(server_name(&endpoint).unwrap(), ServerName::try_from("warden.test").unwrap());
 
     let trusting = ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), Some(&own))).unwrap().unwrap();
     let accepted = connect(&server, trusting.rustls_config()).await.ok().unwrap();

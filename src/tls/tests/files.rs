@@ -186,6 +186,16 @@ fn all_mistakes_come_at_once() {
 }
 
 #[test]
+fn an_expired_certificate_with_the_wrong_key_has_two_mistakes() {
+    let found = after(|_, files, ca| {
+        let expired = leaf(ca, |params| params.not_after = date_time_ymd(2024, 1, 1));
+        fs::write(&files.cert_file, expired.chain).unwrap();
+    });
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("expired on") && found[1].contains("is not the key of"), "{found:?}");
+}
+
+#[test]
 fn the_files_towards_etcd_are_held_to_the_same() {
     let (pki, etcd) = (Pki::new(), ca("etcd"));
     let server_only = leaf(&etcd, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
