@@ -115,15 +115,21 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
             checked.bindings.push(binding);
         }
     }
+    if !findings.has_mistakes() {
+        warn(&checked, own, findings);
+    }
+    checked
+}
+
+/// What has no effect: among mistakes it would only be noise.
+fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
     let used: BTreeSet<usize> = checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
     for (at, role) in checked.roles.iter().take(own).enumerate() {
-        let named = file.bindings.iter().any(|binding| binding.roles.iter().any(|name| *name.text == *role.name));
-        if !used.contains(&at) && !named {
+        if !used.contains(&at) {
             findings.warning(role.place, format!("no binding uses role `{}`", role.name), "");
         }
         shadowed::warn(role, findings);
     }
-    checked
 }
 
 fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) {
@@ -143,6 +149,9 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         let mut inside = Findings::new(&format!("builtin:{}", set.name), set.text);
         for written in &set.file(&mut inside).roles {
             role(written, checked, &mut inside);
+        }
+        if inside.has_mistakes() {
+            findings.mistake(name.place, format!("role set `{}` is broken: {}", set.name, inside.finish()), "");
         }
         for role in checked.roles.iter().skip(first) {
             if let Some(other) = from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name)) {
@@ -363,3 +372,6 @@ fn is_role_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
     !name.is_empty() && name.len() <= 128 && name.bytes().all(good)
 }
+
+#[cfg(test)]
+mod tests;

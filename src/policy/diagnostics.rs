@@ -180,6 +180,10 @@ impl<'t> Findings<'t> {
         Self { file: file.into(), text, found: Diagnostics::default(), unlisted: 0 }
     }
 
+    pub(super) fn has_mistakes(&self) -> bool {
+        self.found.has_mistakes()
+    }
+
     /// `FILE:LINE`, as a grant's source.
     pub(super) fn source(&self, place: Place) -> Arc<str> {
         format!("{}:{}", self.file, place.line).into()
