@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::keyspace::KeyRange;
+use crate::keyspace::{KeyRange, OwnedRange};
 
 /// What may be done to a key. etcd knows only read and write; write is split so that "create, never overwrite" can be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +100,16 @@ impl Verbs {
     }
 }
 
+/// The verbs with a comma between them.
+impl fmt::Display for Verbs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, verb) in self.iter().enumerate() {
+            write!(f, "{}{verb}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 macro_rules! capabilities {
     ($( $variant:ident = $name:literal, $description:literal; )+) => {
         /// A right to an operation that has no key.
@@ -187,6 +197,8 @@ impl LeaseUse {
 pub struct Accesses<'m> {
     /// Keys. A Txn of libcalico-go has three (compare, then, else), so that the usual request needs no allocation.
     pub ranges: SmallVec<[Access<'m>; 4]>,
+    /// Keys whose range does not stand in the message and had to be made: what a lock or an election called `name` keeps under `name/`.
+    pub made: Option<Box<(Verbs, OwnedRange)>>,
     /// The operation without a key, if the method is one.
     pub capability: Option<Capability>,
     /// Leases by id; id 0 ("no lease") is never listed.
@@ -203,6 +215,12 @@ impl<'m> Accesses<'m> {
     /// Adds keys.
     pub fn touch(&mut self, verbs: Verbs, range: KeyRange<'m>) {
         self.ranges.push(Access { verbs, range });
+    }
+
+    /// All keys: [`Accesses::ranges`], then [`Accesses::made`].
+    pub fn keys(&self) -> impl Iterator<Item = Access<'_>> {
+        let made = self.made.as_deref().map(|(verbs, range)| Access { verbs: *verbs, range: range.as_range() });
+        self.ranges.iter().copied().chain(made)
     }
 
     /// Adds a lease, unless the id is 0, which means none.

@@ -1,5 +1,8 @@
 //! The audit: one JSON line per recorded decision. Field names are stable and documented in `docs/audit.md`; values are never in it.
 
+pub mod line;
+pub mod writer;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +13,7 @@ use crate::identity::Identity;
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::policy::Principal;
+pub use writer::{Audit, Full, Slot};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +86,7 @@ pub struct OwnedAccesses {
 impl From<&Accesses<'_>> for OwnedAccesses {
     fn from(accesses: &Accesses<'_>) -> Self {
         Self {
-            ranges: accesses.ranges.iter().map(|access| (access.verbs, access.range.into())).collect(),
+            ranges: accesses.keys().map(|access| (access.verbs, access.range.into())).collect(),
             capability: accesses.capability,
             leases: accesses.leases.to_vec(),
         }

@@ -59,8 +59,14 @@ pub enum Reason {
     MalformedMessage,
     /// The path names no method of etcd.
     UnknownMethod,
-    /// The request is not the gRPC that etcd speaks (content type, framing, compression, size, trailers, HTTP method).
+    /// The request is not gRPC at all (HTTP method, content type).
     NotGrpc,
+    /// The message is compressed; etcd has no compressor either.
+    Compressed,
+    /// The message is larger than the limit.
+    TooLarge,
+    /// The body is not one whole message (cut, several, none, trailers behind it).
+    BadFraming,
     /// `Authenticate` while client tokens are stripped: the token could never be used.
     TokensStripped,
     /// A limit of the process or of the identity.
@@ -71,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 15] = [
         Reason::NoBinding,
         Reason::NoIdentity,
         Reason::BadCapture,
@@ -81,6 +87,9 @@ impl Reason {
         Reason::MalformedMessage,
         Reason::UnknownMethod,
         Reason::NotGrpc,
+        Reason::Compressed,
+        Reason::TooLarge,
+        Reason::BadFraming,
         Reason::TokensStripped,
         Reason::Limit,
         Reason::AuditFull,
@@ -99,6 +108,9 @@ impl Reason {
             Reason::MalformedMessage => "malformed-message",
             Reason::UnknownMethod => "unknown-method",
             Reason::NotGrpc => "not-grpc",
+            Reason::Compressed => "compressed",
+            Reason::TooLarge => "too-large",
+            Reason::BadFraming => "bad-framing",
             Reason::TokensStripped => "tokens-stripped",
             Reason::Limit => "limit",
             Reason::AuditFull => "audit-full",
@@ -217,7 +229,7 @@ fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence
     if let Some(capability) = accesses.capability {
         first = Some(holds(principal, capability)?);
     }
-    for access in &accesses.ranges {
+    for access in accesses.keys() {
         let grant = covered(principal, access.verbs, &access.range)?;
         first = first.or(grant);
     }

@@ -1,5 +1,20 @@
-//! What the program runs on: the checked form. Built only from [`file`], the environment and the flags, in one place, so that
-//! every part of the program can rely on it.
+//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load`]),
+//! so that every part of the program can rely on it.
+
+pub mod diagnostic;
+pub mod flags;
+pub mod reference;
+pub mod settings;
+// --- what each source says ---
+mod env;
+mod file;
+mod given;
+// --- what is in effect, and what it means ---
+mod address;
+mod check;
+mod effective;
+mod load;
+mod value;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,6 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::Mode;
+pub use diagnostic::{Diagnostic, Diagnostics, Origin};
+pub use effective::Effective;
+pub use flags::ServeArgs;
+pub use load::load;
+pub(crate) use load::unreadable;
 
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]

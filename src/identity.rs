@@ -1,5 +1,7 @@
 //! Who is calling: what the leaf of a **verified** chain says, and nothing else.
 
+mod certificate;
+
 use std::fmt;
 use std::sync::Arc;
 

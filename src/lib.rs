@@ -1,15 +1,49 @@
 //! etcd-warden: an mTLS authorization gateway for etcd. The modules stand in the order of a request's life.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::panic_in_result_fn,
+        clippy::string_slice,
+        clippy::unreachable,
+        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+    )
+)]
 
+pub mod cli;
 pub mod config;
-// --- who is calling, and what is asked for (pure) ---
-pub mod access;
+pub mod app;
+// --- who is calling ---
+pub mod proxy_protocol;
+pub mod tls;
 pub mod identity;
-pub mod keyspace;
+// --- what is asked for (pure) ---
 pub mod method;
+pub mod keyspace;
+pub mod access;
 pub mod wire;
+pub mod lease_id;
 // --- the decision (pure) ---
-pub mod authorize;
 pub mod policy;
+pub mod authorize;
+// --- the path of a request ---
+pub mod watch_ledger;
+pub mod proxy;
+pub mod upstream;
 // --- what happened ---
 pub mod audit;
+pub mod metrics;
+pub mod telemetry;
+// --- how it is operated ---
+pub mod admin;
+pub mod systemd;
+// --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
+pub mod etcd;
+pub mod pki;
+pub mod demo;
+#[doc(hidden)]
+pub mod pb;

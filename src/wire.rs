@@ -4,10 +4,14 @@
 //! accepts what every protobuf decoder reads the same way and refuses the rest (a singular field twice, two members of one
 //! oneof, groups, overlong varints, ...): no real client sends those, and each is a way to show two programs two messages.
 
+pub mod cluster;
+mod encode;
 pub mod field;
 pub mod frame;
+pub mod header;
 pub mod inspect;
 pub mod lease;
+mod message;
 pub mod watch;
 
 use std::fmt;
@@ -54,6 +58,12 @@ pub enum Fault {
     TooManyOperations,
     /// A Txn operation that says nothing (crashes etcd's own grpc-proxy, etcd #22065).
     EmptyOperation,
+    /// A `range_end` that is there and empty: etcd before 3.7 takes it for no upper end, where its own auth takes it for one key.
+    EmptyRangeEnd,
+    /// A `string` that is not UTF-8.
+    NotUtf8,
+    /// Fields of an answer in another order than etcd's, so that its head cannot be told from its rest.
+    OutOfOrder,
 }
 
 impl Fault {
@@ -74,6 +84,9 @@ impl Fault {
             Fault::TooDeep => "nested too deep",
             Fault::TooManyOperations => "too many operations",
             Fault::EmptyOperation => "empty operation",
+            Fault::EmptyRangeEnd => "range_end present but empty",
+            Fault::NotUtf8 => "string is not UTF-8",
+            Fault::OutOfOrder => "fields out of order",
         }
     }
 }

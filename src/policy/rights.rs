@@ -1,6 +1,7 @@
 //! What one identity may do, compiled.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 use super::keyset::{KeySet, Pattern};
@@ -20,6 +21,17 @@ pub struct Grant {
     pub verbs: Verbs,
     /// Where it was written: `FILE:LINE`, or `builtin:ROLE-SET:LINE`.
     pub source: Arc<str>,
+}
+
+/// `ROLE: KEYS [VERBS] (SOURCE)`, as audit lines and `explain` show it.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.role, self.text)?;
+        if !self.verbs.is_empty() {
+            write!(f, " [{}]", self.verbs)?;
+        }
+        write!(f, " ({})", self.source)
+    }
 }
 
 /// A grant's place in the policy's list of grants.

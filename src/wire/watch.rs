@@ -1,7 +1,34 @@
-//! Messages of the Watch stream.
+//! Messages of the Watch stream: what a client asks for, the head of each answer, and the answers that the proxy makes itself.
+//! Events are never read. Source of the shapes: `server/etcdserver/api/v3rpc/watch.go` of etcd 3.5.35, 3.6.16 and 3.7.3.
 
-use super::Malformed;
+use super::encode::{bytes, int64, number};
+use super::field::{Fields, Part, Value};
+use super::message::{Kind, kind, messages};
+use super::{Fault, Malformed};
 use crate::keyspace::KeyRange;
+
+messages! {
+    WatchCreateRequest (Refuse) {
+        1 key: bytes;
+        2 range_end: bytes;
+        3 start_revision: int64;
+        4 progress_notify: bool;
+        5 filters: enumerations;
+        6 prev_kv: bool;
+        7 watch_id: int64;
+        8 fragment: bool;
+    }
+    WatchCancelRequest (Refuse) {
+        1 watch_id: int64;
+    }
+    WatchProgressRequest (Refuse) {}
+}
+
+/// What etcd writes into `cancel_reason` when it refuses a watch.
+pub const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+
+/// The id of an answer that speaks for no single watch: a refused create, or progress for the whole stream.
+pub const NO_WATCH: i64 = -1;
 
 /// What a client asks for on a Watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +48,121 @@ pub enum WatchRequest<'m> {
 /// # Errors
 /// As for [`super::inspect()`].
 pub fn request(message: &[u8]) -> Result<WatchRequest<'_>, Malformed> {
-    let _ = message;
-    Ok(WatchRequest::Nothing)
+    let mut fields = Fields::of(REQUEST, Part::whole(message));
+    let Some(field) = fields.next()? else { return Ok(WatchRequest::Nothing) };
+    if let Some(second) = fields.next()? {
+        let fault = if matches!(second.number, 1..=3) { Fault::Repeated } else { Fault::UnknownField };
+        return Err(second.fault(REQUEST, fault));
+    }
+    let name = match field.number {
+        1 => "WatchRequest.create_request",
+        2 => "WatchRequest.cancel_request",
+        3 => "WatchRequest.progress_request",
+        _ => return Err(field.fault(REQUEST, Fault::UnknownField)),
+    };
+    let Value::Bytes(part) = field.value else { return Err(field.fault(name, Fault::WrongWireType)) };
+    match field.number {
+        1 => {
+            let create = WatchCreateRequest::read(part)?;
+            let key = if create.key.is_empty() { KeyRange::WHOLE.start } else { create.key };
+            Ok(WatchRequest::Create(KeyRange::from_request(key, create.range_end)))
+        }
+        2 => WatchCancelRequest::read(part).map(|cancel| WatchRequest::Cancel(cancel.watch_id)),
+        _ => WatchProgressRequest::read(part).map(|_| WatchRequest::Progress),
+    }
 }
+
+/// The first fields of a `WatchResponse`: which watch it is about, and whether that begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHead<'m> {
+    /// The encoded `ResponseHeader` (see [`super::header`]), empty if there is none.
+    pub header: &'m [u8],
+    /// The watch, or [`NO_WATCH`].
+    pub watch_id: i64,
+    /// The answer to a create.
+    pub created: bool,
+    /// The watch ends with this answer; with `created`, it never began.
+    pub canceled: bool,
+}
+
+/// Reads the head of a `WatchResponse` of `length` bytes of which only the first ones, `prefix`, may have come so far.
+/// `None` means that more is needed; the head is whole at the first field behind it, or at the end of the message.
+///
+/// # Errors
+/// If it is no such message, or its fields do not stand in ascending order, as etcd writes them: a head could then follow
+/// the events.
+pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead<'_>>, Malformed> {
+    let mut head = ResponseHead { header: b"", watch_id: 0, created: false, canceled: false };
+    let message = prefix.get(..length).unwrap_or(prefix);
+    let mut fields = Fields::of(RESPONSE, Part::whole(message));
+    let mut last = 0;
+    loop {
+        // The tag alone tells that the head has ended: the field behind it may be megabytes long.
+        if let Ok((tag, _)) = super::field::varint(fields.rest())
+            && tag >> 3 > 4
+        {
+            return Ok(Some(head));
+        }
+        let field = match fields.next() {
+            Ok(Some(field)) => field,
+            Ok(None) if message.len() == length => return Ok(Some(head)),
+            Ok(None) => return Ok(None),
+            Err(malformed) if cut(malformed.fault) && message.len() < length => return Ok(None),
+            Err(malformed) => return Err(malformed),
+        };
+        if field.number <= last {
+            return Err(field.fault(RESPONSE, Fault::OutOfOrder));
+        }
+        last = field.number;
+        let read = match field.number {
+            1 => kind::bytes::read(&field).map(|header| head.header = header),
+            2 => kind::int64::read(&field).map(|id| head.watch_id = id),
+            3 => kind::bool::read(&field).map(|created| head.created = created),
+            _ => kind::bool::read(&field).map(|canceled| head.canceled = canceled),
+        };
+        read.map_err(|fault| field.fault(RESPONSE, fault))?;
+    }
+}
+
+/// Whether a fault may be only that more bytes are to come.
+const fn cut(fault: Fault) -> bool {
+    matches!(fault, Fault::Truncated | Fault::LengthBeyondMessage)
+}
+
+/// The answer to a create that is refused, in the words of etcd; `header` is an encoded `ResponseHeader`.
+#[must_use]
+pub fn refused_create(header: &[u8]) -> Vec<u8> {
+    ended(header, NO_WATCH, true)
+}
+
+/// The end of a watch that has lost its right, in the words that etcd has for a refused create.
+#[must_use]
+pub fn canceled(header: &[u8], watch_id: i64) -> Vec<u8> {
+    ended(header, watch_id, false)
+}
+
+/// The `WatchRequest` that ends a watch.
+#[must_use]
+pub fn cancel_request(watch_id: i64) -> Vec<u8> {
+    let mut cancel = Vec::with_capacity(11);
+    int64(&mut cancel, 1, watch_id);
+    let mut out = Vec::with_capacity(13);
+    bytes(&mut out, 2, &cancel);
+    out
+}
+
+fn ended(header: &[u8], watch_id: i64, created: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(header.len().saturating_add(PERMISSION_DENIED.len()).saturating_add(24));
+    bytes(&mut out, 1, header);
+    int64(&mut out, 2, watch_id);
+    number(&mut out, 3, u64::from(created));
+    number(&mut out, 4, 1);
+    bytes(&mut out, 6, PERMISSION_DENIED.as_bytes());
+    out
+}
+
+const REQUEST: &str = "WatchRequest";
+const RESPONSE: &str = "WatchResponse";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::policy::Mode;
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn start(checks: Vec<Check>, debug: bool) -> Server {
+    let streams =
+        || vec![StreamView { identity: "default/cn:alice".into(), method: "/etcdserverpb.Watch/Watch", age_seconds: 7, watches: 2 }];
+    let state = AdminState {
+        metrics: Metrics::new(),
+        readiness: Box::new(move || checks.clone()),
+        policy: Box::new(|| PolicyView {
+            generation: 3,
+            hash: "ab12".into(),
+            mode: Mode::Enforce,
+            roles: vec!["calico-node".into()],
+            bindings: 1,
+            last_error: Some("policy.yaml:3:1: unknown field `verb`".into()),
+        }),
+        streams: if debug { Some(Box::new(streams)) } else { None },
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, Arc::new(state), shutdown.clone()));
+    Server { address, shutdown, task }
+}
+
+impl Server {
+    /// The whole answer to these bytes: the server closes after it.
+    async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // A refusal of an overlong header may arrive as a reset behind the answer.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.raw(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn each_page_answers() {
+    let server = start(vec![], true).await;
+    let (status, metrics) = server.get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(metrics.contains("# TYPE etcd_warden_connections gauge\n"), "{metrics}");
+    assert_eq!(server.get("/livez").await, (200, "ok\n".to_owned()));
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    assert_eq!(
+        json(server.get("/policy").await.1),
+        serde_json::json!({ "generation": 3, "hash": "ab12", "mode": "enforce", "roles": ["calico-node"], "bindings": 1,
+                            "last_error": "policy.yaml:3:1: unknown field `verb`" })
+    );
+    assert_eq!(
+        json(server.get("/debug/streams").await.1),
+        serde_json::json!([{ "identity": "default/cn:alice", "method": "/etcdserverpb.Watch/Watch", "age_seconds": 7, "watches": 2 }])
+    );
+    assert_eq!(server.get("/").await.0, 404);
+}
+
+#[tokio::test]
+async fn readiness_is_the_sum_of_its_checks() {
+    let well = Check { name: "policy", result: Ok(()) };
+    let ill = Check { name: "upstream", result: Err("no member\nanswers".into()) };
+    let server = start(vec![well.clone()], false).await;
+    assert_eq!(server.get("/readyz").await, (200, "[+]policy ok\nreadyz check passed\n".to_owned()));
+    let server = start(vec![well, ill], false).await;
+    let text = "[+]policy ok\n[-]upstream failed: no member\\x0aanswers\nreadyz check failed\n";
+    assert_eq!(server.get("/readyz").await, (503, text.to_owned()));
+}
+
+#[tokio::test]
+async fn identities_are_shown_only_when_asked_for() {
+    let server = start(vec![], false).await;
+    let (status, body) = server.get("/debug/streams").await;
+    assert_eq!(status, 404);
+    assert!(!body.contains("alice"));
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed() {
+    let server = start(vec![], true).await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let answer = server.raw(format!("{method} /policy HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"), "{answer}");
+    }
+    let head = server.raw(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn a_header_without_end_is_refused() {
+    let server = start(vec![], false).await;
+    let mut request = b"GET /livez HTTP/1.1\r\nx: ".to_vec();
+    request.resize(64 * 1024, b'a');
+    let answer = server.raw(&request).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(server.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn callers_that_say_nothing_hold_up_nobody_for_long() {
+    let server = start(vec![], false).await;
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // All places are taken; the server ends the silent ones, and this one gets its turn.
+    assert_eq!(server.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_it() {
+    let server = start(vec![], false).await;
+    assert_eq!(server.get("/livez").await.0, 200);
+    server.shutdown.cancel();
+    server.task.await.unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}

@@ -1,0 +1,272 @@
+//! Wiring: from a checked configuration to a running proxy, and back down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow, bail};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AdminState, Check, PolicyView, StreamView};
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::lease_id::LeaseKey;
+use crate::metrics::Metrics;
+use crate::policy::{self, Policy};
+use crate::proxy::Shared;
+use crate::proxy::listener::Listener;
+use crate::proxy::live_policy::LivePolicy;
+use crate::proxy::registry::Registry;
+use crate::proxy::worker::{self, WorkerHandle};
+use crate::tls::{ClientTls, Expiring, ServerTls};
+use crate::upstream::control::{Control, ControlError};
+use crate::upstream::members::Members;
+
+/// A proxy that serves.
+pub struct Running {
+    /// Where clients connect.
+    pub listen_addr: SocketAddr,
+    /// Where the admin pages are.
+    pub admin_addr: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    background: CancellationToken,
+    tasks: JoinSet<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Starts a proxy: binds its addresses, asks etcd how it is, and serves. Call it on a runtime that lives as long as the proxy.
+///
+/// # Errors
+/// Whatever makes serving unsafe or impossible; nothing was served before.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let metrics = Metrics::new();
+    let policy = load_policy(&config, 1)?;
+    let tls = ServerTls::load(&config.downstream)?;
+    let upstream_tls = ClientTls::load(&config.upstream)?.map(Arc::new);
+    let lease_key = lease_key(&config)?;
+    let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
+    let control = Control::new(members.clone(), upstream_tls.as_ref());
+    control.check_all(&metrics).await;
+    refuse_shadow_with_auth(&config, &policy, &control).await?;
+
+    let listener = Listener::bind(config.listen_addr).with_context(|| format!("cannot listen on {}", config.listen_addr))?;
+    let listen_addr = listener.address()?;
+    let admin = match config.admin_addr {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin)"))?),
+        None => None,
+    };
+    let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let audit = Audit::start(&config.audit, metrics.clone()).context("cannot start the audit")?;
+
+    let shared = Arc::new(Shared {
+        policy: LivePolicy::new(policy),
+        metrics,
+        audit,
+        lease_key,
+        members,
+        control,
+        tls,
+        upstream_tls,
+        registry: Registry::default(),
+        drain: CancellationToken::new(),
+        request_ids: AtomicU64::new(1),
+        config,
+    });
+    describe(&shared);
+    let workers = (0..shared.config.workers.max(1))
+        .map(|number| worker::start(shared.clone(), number))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("cannot start a worker thread")?;
+    let background = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(shared.control.clone().watch_health(
+        shared.config.upstream.health_interval,
+        shared.metrics.clone(),
+        background.clone(),
+    ));
+    if let Some(admin) = admin {
+        tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));
+    }
+    let threads = accept(&mut tasks, listener, &shared, workers);
+    Ok(Running { listen_addr, admin_addr, shared, background, tasks, workers: threads })
+}
+
+/// Runs the accept loop as a task; when the drain begins it ends, and with it the workers' supply of sockets.
+fn accept(
+    tasks: &mut JoinSet<()>,
+    listener: Listener,
+    shared: &Arc<Shared>,
+    workers: Vec<(WorkerHandle, std::thread::JoinHandle<()>)>,
+) -> Vec<std::thread::JoinHandle<()>> {
+    let (workers, threads): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+    let shared = shared.clone();
+    tasks.spawn(async move { listener.run(&shared, &workers).await });
+    threads
+}
+
+impl Running {
+    /// What the workers share: the live policy, the members, the metrics.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Reads the policy file again. A mistake changes nothing: the last good policy goes on.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn reload_policy(&self) -> anyhow::Result<()> {
+        let generation = self.shared.policy.generation().saturating_add(1);
+        let reloaded = load_policy(&self.shared.config, generation);
+        self.shared.metrics.policy_reload(reloaded.is_ok());
+        let policy = reloaded.inspect_err(|error| self.shared.policy.failed(format!("{error:#}")))?;
+        count_policy(&self.shared.metrics, &policy);
+        tracing::info!(generation, hash = %policy.hash, "policy reloaded");
+        self.shared.policy.publish(policy);
+        Ok(())
+    }
+
+    /// Opens the audit file again, after something has moved it away.
+    pub fn reopen_audit(&self) {
+        self.shared.audit.reopen();
+    }
+
+    /// Drains and stops: no new connections, GOAWAY, unary calls finish, streams end so that clients resume elsewhere. After
+    /// the drain timeout, or when `at_once` is ready, whatever is left is cut off.
+    pub async fn shutdown(mut self, at_once: impl Future<Output = ()>) {
+        self.shared.drain.cancel();
+        let timeout = self.shared.config.drain_timeout;
+        let workers = std::mem::take(&mut self.workers);
+        let drained = async {
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = tokio::time::sleep(timeout) => tracing::warn!("drain timeout: cutting off what is left"),
+            () = at_once => tracing::warn!("cutting off what is left"),
+        }
+        self.background.cancel();
+        self.tasks.shutdown().await;
+        self.shared.audit.close();
+    }
+}
+
+/// Reads, checks and compiles the policy, and says every warning in the log.
+fn load_policy(config: &Config, generation: u64) -> anyhow::Result<Policy> {
+    let loaded = policy::load::load(&config.policy, generation, config.mode)?;
+    let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
+    let unknown = loaded.check_cas(&cas);
+    if unknown.has_mistakes() {
+        return Err(unknown.into());
+    }
+    for warning in loaded.warnings().iter() {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}
+
+fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
+    match &config.lease_key_file {
+        Some(path) => {
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read the lease key {}", path.display()))?;
+            LeaseKey::from_bytes(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
+        }
+        None => LeaseKey::random().map_err(|error| anyhow!("no randomness for the lease key: {error}")),
+    }
+}
+
+/// Shadow mode in front of an etcd whose own auth is on would lend every caller the proxy's rights.
+async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Control) -> anyhow::Result<()> {
+    if !policy.has_shadow() || config.allow_shadow_with_etcd_auth {
+        return Ok(());
+    }
+    match control.auth_enabled().await {
+        Ok(false) => Ok(()),
+        Ok(true) => bail!(
+            "etcd's own auth is on, and the policy lets callers through in shadow mode: they would all act with the proxy's rights. \
+             use mode `enforce`, switch etcd's auth off, or say `allow_shadow_with_etcd_auth` if that is what you want"
+        ),
+        // etcd may come up after the proxy; the health checks ask again.
+        Err(ControlError::Timeout | ControlError::Failed(_)) => {
+            tracing::warn!("cannot ask etcd whether its own auth is on, and the policy has shadow mode");
+            Ok(())
+        }
+    }
+}
+
+fn count_policy(metrics: &Metrics, policy: &Policy) {
+    let count = |number: usize| u32::try_from(number).map_or(f64::MAX, f64::from);
+    metrics.policy_generation.set(u32::try_from(policy.generation).map_or(f64::MAX, f64::from));
+    metrics.policy_roles.set(count(policy.role_names().len()));
+    metrics.policy_bindings.set(count(policy.bindings().count()));
+}
+
+/// One line on what starts.
+fn describe(shared: &Shared) {
+    let policy = shared.policy.current();
+    count_policy(&shared.metrics, &policy);
+    let members: Vec<&str> = shared.members.iter().map(|(_, member)| &*member.name).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        policy = %shared.config.policy.display(),
+        hash = %policy.hash,
+        mode = %policy.mode(),
+        etcd = members.join(","),
+        workers = shared.config.workers,
+        "starting"
+    );
+}
+
+fn admin_state(shared: &Arc<Shared>) -> AdminState {
+    let (ready, policy, streams) = (shared.clone(), shared.clone(), shared.clone());
+    AdminState {
+        metrics: shared.metrics.clone(),
+        readiness: Box::new(move || readiness(&ready)),
+        policy: Box::new(move || policy_view(&policy)),
+        streams: Some(Box::new(move || stream_views(&streams))),
+    }
+}
+
+fn readiness(shared: &Shared) -> Vec<Check> {
+    let upstream = if shared.members.any_well() { Ok(()) } else { Err("no etcd member is reachable".to_owned()) };
+    let now = SystemTime::now();
+    let expired = shared.tls.expiries().iter().find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
+    let certificate = expired.map_or(Ok(()), |_| Err("the server certificate has expired".to_owned()));
+    let draining = if shared.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
+    vec![
+        Check { name: "upstream", result: upstream },
+        Check { name: "policy", result: Ok(()) },
+        Check { name: "certificate", result: certificate },
+        Check { name: "serving", result: draining },
+    ]
+}
+
+fn policy_view(shared: &Shared) -> PolicyView {
+    let policy = shared.policy.current();
+    PolicyView {
+        generation: policy.generation,
+        hash: policy.hash.to_string(),
+        mode: policy.mode(),
+        roles: policy.role_names().iter().map(ToString::to_string).collect(),
+        bindings: policy.bindings().count(),
+        last_error: shared.policy.last_error(),
+    }
+}
+
+fn stream_views(shared: &Shared) -> Vec<StreamView> {
+    let entries = shared.registry.list();
+    entries
+        .iter()
+        .map(|entry| StreamView {
+            identity: entry.identity.to_string(),
+            method: entry.method.path(),
+            age_seconds: entry.since.elapsed().as_secs(),
+            watches: entry.watches.load(std::sync::atomic::Ordering::Relaxed),
+        })
+        .collect()
+}

@@ -1,0 +1,296 @@
+//! From decisions to the disk. One thread writes; nobody else ever waits for a disk.
+//!
+//! A request takes a place in the queue ([`Audit::reserve`]) before it is forwarded and hands in its line ([`Slot::submit`]) when it
+//! is done, so that with `on_full: deny` nothing happens that could not be written down. The line is made by the thread that
+//! served the request, with a bound on its size; places and bytes are given back when the line is on the disk. `share` has the
+//! rule that keeps one identity from taking the queue away from the others.
+
+mod share;
+mod sink;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::line::{self, Cut};
+use super::{Decision, Record};
+use crate::config::{self, AuditAllowed, OnFull};
+use crate::method::Effect;
+use crate::metrics::Metrics;
+use share::{Place, Queue};
+use sink::Sink;
+
+/// How long [`Audit::close`] waits for the writer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts at a line that must not be lost (`on_full: deny`).
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two lines of the log about the same trouble.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Lines are gathered up to this many bytes before they are written.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after [`Audit::close`].
+#[derive(Clone)]
+pub struct Audit(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// Not in `Shared`: the writer ends when the last sender is gone.
+    sender: Sender<Message>,
+    queue: Arc<Queue>,
+}
+
+/// What the handle and the writer both see.
+struct Shared {
+    allowed: AuditAllowed,
+    sample: f64,
+    on_full: OnFull,
+    metrics: Arc<Metrics>,
+    has_sinks: bool,
+    /// Lines lost in front of the queue since the last line went out.
+    lost: AtomicU64,
+    sampled: AtomicU64,
+    reopen: AtomicBool,
+    closing: AtomicBool,
+    finished: Mutex<Option<Receiver<()>>>,
+}
+
+enum Message {
+    Line(Vec<u8>, Place),
+    /// Look at the flags.
+    Wake,
+}
+
+/// The queue has no place, and `on_full` is `deny`: the request must be refused ([`crate::authorize::Reason::AuditFull`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the audit queue is full")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// The place of one line. Dropped without a line, it is given back.
+#[must_use = "a slot is taken to submit a line"]
+pub struct Slot {
+    audit: Audit,
+    place: Option<Place>,
+}
+
+impl Audit {
+    /// Opens the file (append, mode 0640 if it is new) and starts the writer.
+    ///
+    /// # Errors
+    /// The file cannot be opened (the message names it), or the thread cannot be started.
+    pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> io::Result<Audit> {
+        let mut sinks = Vec::new();
+        if let Some(path) = &config.file {
+            sinks.push(Sink::file(path)?);
+        }
+        if config.stdout {
+            sinks.push(Sink::stdout()?);
+        }
+        let (sender, messages) = mpsc::channel();
+        let (finished_sender, finished) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            allowed: config.allowed,
+            sample: config.sample,
+            on_full: config.on_full,
+            has_sinks: !sinks.is_empty(),
+            lost: AtomicU64::new(0),
+            sampled: AtomicU64::new(0),
+            reopen: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            finished: Mutex::new(Some(finished)),
+            metrics: Arc::clone(&metrics),
+        });
+        let queue = Queue::new(config.queue, metrics.audit_queue_length.clone());
+        let writer = Writer { shared: Arc::clone(&shared), sinks, messages, complained: None };
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run();
+            // Whoever closes the audit may have stopped waiting.
+            let _ = finished_sender.send(());
+        })?;
+        Ok(Audit(Arc::new(Handle { shared, sender, queue })))
+    }
+
+    /// Whether a line is to be written for such a decision. Of allowed requests, the configured part is drawn here.
+    #[must_use]
+    pub fn wants(&self, decision: Decision, effect: Effect) -> bool {
+        if !self.0.shared.has_sinks {
+            return false;
+        }
+        match (decision, self.0.shared.allowed, effect) {
+            (Decision::Deny | Decision::WouldDeny, _, _) => true,
+            (Decision::Allow, AuditAllowed::All, _) | (Decision::Allow, AuditAllowed::Writes, Effect::Writes) => self.0.shared.draw(),
+            (Decision::Allow, AuditAllowed::None | AuditAllowed::Writes, _) => false,
+        }
+    }
+
+    /// Takes a place for one line of the identity `owner` (its principal's name).
+    ///
+    /// # Errors
+    /// There is none and `on_full` is `deny`. The line that will be missing is counted as lost. With `on_full: drop` there is
+    /// always a slot; what is submitted to one without a place is counted as lost.
+    pub fn reserve(&self, owner: &Arc<str>) -> Result<Slot, Full> {
+        let place = self.0.queue.take(owner);
+        if place.is_none() && self.0.shared.on_full == OnFull::Deny && self.0.shared.has_sinks {
+            self.0.shared.count_lost();
+            return Err(Full);
+        }
+        Ok(Slot { audit: self.clone(), place })
+    }
+
+    /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
+    pub fn reopen(&self) {
+        self.0.shared.reopen.store(true, Relaxed);
+        let _ = self.0.sender.send(Message::Wake);
+    }
+
+    /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.
+    /// Blocks the thread. Returns whether the writer ended in time; lines handed in afterwards are counted as lost.
+    pub fn close(&self) -> bool {
+        self.0.shared.closing.store(true, Relaxed);
+        let _ = self.0.sender.send(Message::Wake);
+        let finished = self.0.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = finished.is_none_or(|finished| finished.recv_timeout(CLOSE_TIMEOUT) != Err(RecvTimeoutError::Timeout));
+        if !ended {
+            tracing::error!(waiting = self.0.queue.taken(), "the audit did not end in time, lines are lost");
+        }
+        ended
+    }
+}
+
+impl Slot {
+    /// Hands the line to the writer. Never blocks on a disk.
+    pub fn submit(self, record: &Record) {
+        let shared = &self.audit.0.shared;
+        if !shared.has_sinks {
+            return;
+        }
+        let Some(mut place) = self.place else { return shared.count_lost() };
+        let mut bytes = Vec::with_capacity(1024);
+        line::render(record, Cut::WIDE, &mut bytes);
+        if !place.weigh(bytes.len()) {
+            bytes.clear();
+            line::render(record, Cut::NARROW, &mut bytes);
+        }
+        if self.audit.0.sender.send(Message::Line(bytes, place)).is_err() {
+            shared.count_lost();
+        }
+    }
+}
+
+impl Shared {
+    fn count_lost(&self) {
+        self.lost.fetch_add(1, Relaxed);
+        self.metrics.audit_lost.increment(1);
+    }
+
+    /// True for the configured part of calls. The sequence is mixed (splitmix64), so that no rhythm of requests falls between the draws.
+    fn draw(&self) -> bool {
+        if self.sample >= 1.0 {
+            return true;
+        }
+        let mut mixed = self.sampled.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let high = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX);
+        f64::from(high) / (f64::from(u32::MAX) + 1.0) < self.sample
+    }
+}
+
+/// The only one who touches the disk.
+struct Writer {
+    shared: Arc<Shared>,
+    sinks: Vec<Sink>,
+    messages: Receiver<Message>,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    /// Ends when every handle is gone, or when it was told to and all that was handed in before is written.
+    fn run(mut self) {
+        while let Ok(first) = self.messages.recv() {
+            self.reopen_if_asked();
+            // Places are given back when the batch is on the disk, at the end of this turn.
+            let (places, drained) = self.gather(first);
+            self.write_out();
+            drop(places);
+            if drained && self.shared.closing.load(Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Adds `first` and what else waits to the sinks, up to [`BATCH_BYTES`]. Returns their places and whether nothing waits any more.
+    fn gather(&mut self, first: Message) -> (Vec<Place>, bool) {
+        let lost = self.shared.lost.swap(0, Relaxed);
+        self.sinks.iter_mut().for_each(|sink| sink.lose(lost));
+        let (mut places, mut gathered, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(message) = next {
+            if let Message::Line(line, place) = message {
+                gathered += line.len();
+                self.sinks.iter_mut().for_each(|sink| sink.add(&line));
+                places.push(place);
+            }
+            if gathered >= BATCH_BYTES {
+                return (places, false);
+            }
+            next = self.messages.try_recv().ok();
+        }
+        (places, true)
+    }
+
+    fn write_out(&mut self) {
+        for at in 0..self.sinks.len() {
+            while let Some((sink, Err(error))) = self.sinks.get_mut(at).map(|sink| {
+                let result = sink.flush();
+                (sink, result)
+            }) {
+                self.shared.metrics.audit_errors.increment(1);
+                if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
+                    // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
+                    self.complain("audit lines cannot be written, they wait", &error);
+                    std::thread::sleep(RETRY_INTERVAL);
+                    self.reopen_if_asked();
+                } else {
+                    let lost = sink.give_up();
+                    self.shared.metrics.audit_lost.increment(lost);
+                    self.complain("audit lines cannot be written, they are lost", &error);
+                }
+            }
+            if let Some(sink) = self.sinks.get_mut(at) {
+                self.shared.metrics.audit_written.increment(sink.take_written());
+            }
+        }
+    }
+
+    fn reopen_if_asked(&mut self) {
+        if !self.shared.reopen.swap(false, Relaxed) {
+            return;
+        }
+        let failures: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.reopen().err()).collect();
+        for error in failures {
+            self.shared.metrics.audit_errors.increment(1);
+            tracing::error!(%error, "the audit file cannot be opened again, the old one stays in use");
+        }
+    }
+
+    /// Logs at most once per minute: a full disk must not fill the log as well.
+    fn complain(&mut self, what: &'static str, error: &io::Error) {
+        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+            self.complained = Some(Instant::now());
+            tracing::error!(%error, "{what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! The command line: one binary, one subcommand for each thing that an operator does.
+
+pub mod policy;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ServeArgs;
+use crate::demo::DemoArgs;
+
+/// An mTLS authorization gateway for etcd.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: judge the requests of clients and forward what the policy grants.
+    Serve(Box<ServeArgs>),
+    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
+    Demo(DemoArgs),
+    /// Check, show and explain policies.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+}
+
+/// Exit codes, as `sysexits.h` names them.
+pub mod exit {
+    /// `EX_USAGE`: the command line.
+    pub const USAGE: u8 = 64;
+    /// `EX_CONFIG`: a configuration or a policy.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not mistakes.
+            let code = if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+            let _ = error.print();
+            return code;
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
+        Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
+    }
+}

@@ -1,0 +1,113 @@
+//! `etcd-warden serve`: from start to stop.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exit;
+use crate::app::{self, Running};
+use crate::config::{self, Config, ServeArgs};
+use crate::systemd::Notifier;
+use crate::telemetry;
+
+/// Serves until a signal says to stop.
+pub fn run(args: &ServeArgs) -> ExitCode {
+    let (config, effective) = match config::load(args, std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    if args.print_config {
+        print!("{effective}");
+        return ExitCode::SUCCESS;
+    }
+    if let Err(mistake) = telemetry::init(&config.log) {
+        eprintln!("etcd-warden: {mistake}");
+        return ExitCode::from(exit::CONFIG);
+    }
+    on_runtime(serve(config))
+}
+
+/// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals. Requests are served by workers.
+pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work));
+    done.unwrap_or_else(|error| {
+        eprintln!("etcd-warden: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    // Before anything starts: a signal must never find the default action, which is to end at once.
+    let mut signals = Signals::new()?;
+    let running = match app::start(config).await {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("etcd-warden: {error:#}");
+            return Ok(ExitCode::from(exit::CONFIG));
+        }
+    };
+    tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
+    let systemd = Notifier::from_env();
+    // Nobody needs to know that nobody listens.
+    let _ = systemd.ready();
+    loop {
+        match signals.next().await {
+            Asked::Reload => {
+                let _ = systemd.reloading();
+                reload(&running);
+                let _ = systemd.ready();
+            }
+            Asked::Stop(name) => {
+                tracing::info!(signal = name, "draining");
+                let _ = systemd.stopping();
+                running.shutdown(signals.stop_again()).await;
+                tracing::info!("stopped");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+}
+
+fn reload(running: &Running) {
+    running.reopen_audit();
+    if let Err(error) = running.reload_policy() {
+        tracing::error!("the policy was not reloaded, the last good one goes on: {error:#}");
+    }
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+enum Asked {
+    Reload,
+    Stop(&'static str),
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        while let Asked::Reload = self.next().await {}
+    }
+}

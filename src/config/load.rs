@@ -1,0 +1,55 @@
+//! The one way to a [`Config`]: read every source, let the strongest win, check the result, and answer with all mistakes or none.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::effective::Effective;
+use super::flags::ServeArgs;
+use super::{Config, check, env, file};
+
+/// Reads flags, environment and file. `variables` is `std::env::vars_os()`; the file is `--config`, else `ETCD_WARDEN_CONFIG`,
+/// else there is none.
+///
+/// No file but the configuration is opened: whether certificates, keys and the policy are sound is found by those who read them.
+///
+/// # Errors
+/// All mistakes of all sources.
+pub fn load(args: &ServeArgs, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<(Config, Effective), Diagnostics> {
+    let mut mistakes = Vec::new();
+    let Some(effective) = effective(args, variables, &mut mistakes) else { return Err(Diagnostics(mistakes)) };
+    match check::config(&effective, &mut mistakes) {
+        Some(config) if mistakes.is_empty() => Ok((config, effective)),
+        _ => Err(Diagnostics(mistakes)),
+    }
+}
+
+/// What the sources say together; `None` when the file cannot be read to its end.
+fn effective(
+    args: &ServeArgs,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    mistakes: &mut Vec<Diagnostic>,
+) -> Option<Effective> {
+    let variables: Vec<_> = variables.into_iter().collect();
+    let from_variable = || variables.iter().find(|(name, _)| name == env::CONFIG).map(|(_, value)| PathBuf::from(value));
+    let path = args.config.clone().or_else(from_variable);
+
+    let from_flags = args.given(mistakes);
+    let from_env = env::read(variables, mistakes);
+    let from_file = path.map_or(Some(Vec::new()), |path| file::read(&path, mistakes))?;
+    Some(Effective::merge([&from_flags, &from_env, &from_file]))
+}
+
+/// Why a file cannot be read, as a sentence without its path.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        _ if path.is_dir() => "is a directory, not a file".into(),
+        io::ErrorKind::NotFound => "does not exist".into(),
+        io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

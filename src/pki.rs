@@ -1,0 +1,361 @@
+//! Throwaway certificates, for the demo and the tests: an authority that lives in memory, and leaves of every kind, also
+//! those that a careful server must refuse. Nothing here belongs near a production key.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::string::TeletexString;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A certificate authority with a P-256 key that is never written anywhere.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes an authority that is valid from a day ago for ten days.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new(common_name: &str) -> Result<Self, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = (SystemTime::now() - DAY).into();
+        params.not_after = (SystemTime::now() + 10 * DAY).into();
+        Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
+    }
+
+    /// The authority's own certificate, PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A client certificate with this Common Name: what a well-made component has.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn client(&self, common_name: &str) -> Result<Issued, rcgen::Error> {
+        self.issue(&Leaf::client(common_name))
+    }
+
+    /// A server certificate for these DNS names and IP addresses.
+    ///
+    /// # Errors
+    /// When a name is neither an address nor plain ASCII.
+    pub fn server(&self, names: &[&str]) -> Result<Issued, rcgen::Error> {
+        self.issue(&Leaf::server(names))
+    }
+
+    /// Any certificate.
+    ///
+    /// # Errors
+    /// When a name does not fit the string type that it needs.
+    pub fn issue(&self, leaf: &Leaf) -> Result<Issued, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let certificate = leaf.params()?.signed_by(&key, &self.issuer)?;
+        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// A revocation list that names these serials, PEM, due for renewal in a day.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn crl(&self, serials: &[u64]) -> Result<String, rcgen::Error> {
+        let now = SystemTime::now();
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: (now - HOUR).into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        CertificateRevocationListParams {
+            this_update: (now - HOUR).into(),
+            next_update: (now + DAY).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        }
+        .signed_by(&self.issuer)?
+        .pem()
+    }
+}
+
+/// What is to stand in a certificate. Starts well-made ([`Leaf::client`], [`Leaf::server`]) and is bent from there.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    common_name: Option<DnValue>,
+    second_common_name: Option<String>,
+    organization: Option<String>,
+    names: Vec<Name>,
+    validity: Validity,
+    usage: Usage,
+    serial: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Name {
+    Dns(String),
+    Ip(IpAddr),
+    Uri(String),
+}
+
+/// When a certificate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// From an hour ago for a day.
+    Current,
+    /// It ended an hour ago.
+    Expired,
+    /// It begins in an hour.
+    NotYet,
+    /// From an hour ago for this long from now.
+    For(Duration),
+}
+
+/// The extended key usage (RFC 5280, 4.2.1.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// `clientAuth`
+    Client,
+    /// `serverAuth`
+    Server,
+    /// Both: what etcd needs, whose members also call each other and themselves.
+    Both,
+    /// `codeSigning`, which is neither.
+    Neither,
+}
+
+impl Leaf {
+    /// A client certificate.
+    #[must_use]
+    pub fn client(common_name: &str) -> Self {
+        Self {
+            common_name: Some(common_name.into()),
+            second_common_name: None,
+            organization: None,
+            names: Vec::new(),
+            validity: Validity::Current,
+            usage: Usage::Client,
+            serial: None,
+        }
+    }
+
+    /// A server certificate. Names that parse as IP addresses are such.
+    #[must_use]
+    pub fn server(names: &[&str]) -> Self {
+        let name = |name: &&str| name.parse().map_or_else(|_| Name::Dns((*name).to_owned()), Name::Ip);
+        Self { names: names.iter().map(name).collect(), usage: Usage::Server, ..Self::client(names.first().copied().unwrap_or("server")) }
+    }
+
+    /// Takes the Common Name away.
+    #[must_use]
+    pub fn without_common_name(mut self) -> Self {
+        self.common_name = None;
+        self
+    }
+
+    /// Adds a second Common Name after the first.
+    #[must_use]
+    pub fn second_common_name(mut self, name: &str) -> Self {
+        self.second_common_name = Some(name.to_owned());
+        self
+    }
+
+    /// Writes the Common Name as a TeletexString (T.61), which has no certain reading.
+    ///
+    /// # Errors
+    /// When T.61 cannot hold the name.
+    pub fn teletex_common_name(mut self, name: &str) -> Result<Self, rcgen::Error> {
+        self.common_name = Some(DnValue::TeletexString(TeletexString::try_from(name)?));
+        Ok(self)
+    }
+
+    /// Sets the subject's O.
+    #[must_use]
+    pub fn organization(mut self, name: &str) -> Self {
+        self.organization = Some(name.to_owned());
+        self
+    }
+
+    /// Adds a DNS name.
+    #[must_use]
+    pub fn dns(mut self, name: &str) -> Self {
+        self.names.push(Name::Dns(name.to_owned()));
+        self
+    }
+
+    /// Adds a URI, such as a SPIFFE id.
+    #[must_use]
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.names.push(Name::Uri(uri.to_owned()));
+        self
+    }
+
+    /// Sets when it holds.
+    #[must_use]
+    pub fn validity(mut self, validity: Validity) -> Self {
+        self.validity = validity;
+        self
+    }
+
+    /// Sets what it is for.
+    #[must_use]
+    pub fn usage(mut self, usage: Usage) -> Self {
+        self.usage = usage;
+        self
+    }
+
+    /// Sets the serial number; a random one otherwise.
+    #[must_use]
+    pub fn serial(mut self, serial: u64) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    fn params(&self) -> Result<CertificateParams, rcgen::Error> {
+        let now = SystemTime::now();
+        let (from, to) = match self.validity {
+            Validity::Current => (now - HOUR, now + DAY),
+            Validity::Expired => (now - DAY, now - HOUR),
+            Validity::NotYet => (now + HOUR, now + DAY),
+            Validity::For(time) => (now - HOUR, now + time),
+        };
+        let mut params = CertificateParams::default();
+        params.not_before = from.into();
+        params.not_after = to.into();
+        params.serial_number = self.serial.map(SerialNumber::from);
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match self.usage {
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Neither => vec![ExtendedKeyUsagePurpose::CodeSigning],
+        };
+        params.distinguished_name = self.subject();
+        for name in &self.names {
+            params.subject_alt_names.push(match name {
+                Name::Dns(name) => SanType::DnsName(name.as_str().try_into()?),
+                Name::Ip(address) => SanType::IpAddress(*address),
+                Name::Uri(uri) => SanType::URI(uri.as_str().try_into()?),
+            });
+        }
+        Ok(params)
+    }
+
+    fn subject(&self) -> DistinguishedName {
+        let mut subject = DistinguishedName::new();
+        if let Some(name) = &self.organization {
+            subject.push(DnType::OrganizationName, name.as_str());
+        }
+        if let Some(name) = &self.common_name {
+            subject.push(DnType::CommonName, name.clone());
+        }
+        if let Some(name) = &self.second_common_name {
+            // rcgen keeps one value per attribute type; written as a bare object identifier, commonName counts as another type.
+            subject.push(DnType::CustomDnType(vec![2, 5, 4, 3]), name.as_str());
+        }
+        subject
+    }
+}
+
+/// A certificate with its key, both PEM.
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key, PKCS #8.
+    pub key: String,
+}
+
+/// Where a certificate and its key were written.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl Issued {
+    /// Writes `NAME.crt` and `NAME.key` into `directory`, readable by their owner alone.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, directory: &Path, name: &str) -> io::Result<Files> {
+        Ok(Files {
+            cert: write_private(directory, &format!("{name}.crt"), &self.certificate)?,
+            key: write_private(directory, &format!("{name}.key"), &self.key)?,
+        })
+    }
+}
+
+/// Writes a file that only its owner may read, over one that is there.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_private(directory: &Path, name: &str, content: &str) -> io::Result<PathBuf> {
+    let path = directory.join(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    file.write_all(content.as_bytes())?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use x509_parser::pem::parse_x509_pem;
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    use super::*;
+
+    /// The Common Names, as a third party reads them.
+    fn common_names(issued: &Issued) -> Vec<Vec<u8>> {
+        let (_, pem) = parse_x509_pem(issued.certificate.as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
+        certificate.subject().iter_common_name().map(|name| name.attr_value().data.to_vec()).collect()
+    }
+
+    #[test]
+    fn wicked_subjects_are_really_in_the_certificate() {
+        let authority = Authority::new("test").unwrap();
+        let names = |leaf: Leaf| common_names(&authority.issue(&leaf).unwrap());
+        assert_eq!(names(Leaf::client("alice")), [b"alice"]);
+        assert_eq!(names(Leaf::client("alice").second_common_name("root")), [b"alice".to_vec(), b"root".to_vec()]);
+        assert_eq!(names(Leaf::client("alice\0root")), [b"alice\0root"]);
+        assert!(names(Leaf::client("alice").without_common_name()).is_empty());
+    }
+
+    #[test]
+    fn a_serial_and_a_window_are_as_asked() {
+        let authority = Authority::new("test").unwrap();
+        let issued = authority.issue(&Leaf::client("alice").serial(77).validity(Validity::Expired)).unwrap();
+        let (_, pem) = parse_x509_pem(issued.certificate.as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
+        assert_eq!(certificate.raw_serial_as_string(), "4d");
+        assert!(!certificate.validity().is_valid());
+        assert!(authority.crl(&[77]).unwrap().starts_with("-----BEGIN X509 CRL-----"));
+    }
+
+    #[test]
+    fn keys_are_for_their_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Authority::new("test").unwrap().client("alice").unwrap().write(directory.path(), "alice").unwrap();
+        assert_eq!(files.key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,86 @@
+//! The path of a request. Read the files in this order:
+//!
+//! ```text
+//! listener    accept, connection cap, PROXY protocol; hands the socket to a worker thread
+//! worker      one thread, one runtime, its own connections to etcd
+//! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
+//! call        one request: head -> body -> judge -> forward -> record
+//!   head        method and metadata
+//!   intake      the request's body, held until it can be judged
+//!   judge       bytes -> accesses -> verdict, lease evidence included
+//!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
+//!   relay       the answer, passed on with flow control from end to end
+//!   rewrite     the answers that are changed: member URLs, lists of leases, ids of new leases
+//!   stream      Watch and LeaseKeepAlive: every message judged as it comes
+//!   raw         shadow mode's way for what cannot be judged before it is sent
+//! reply       the only file that makes a status
+//! record      metrics and audit
+//! ```
+
+pub mod call;
+pub mod connection;
+pub mod forward;
+pub mod head;
+pub mod intake;
+pub mod judge;
+pub mod listener;
+pub mod live_policy;
+pub mod raw;
+pub mod record;
+pub mod registry;
+pub mod relay;
+pub mod reply;
+pub mod rewrite;
+pub mod stream;
+pub mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::lease_id::LeaseKey;
+use crate::metrics::Metrics;
+use crate::tls::{ClientTls, ServerTls};
+use crate::upstream::control::Control;
+use crate::upstream::members::Members;
+use live_policy::LivePolicy;
+use registry::Registry;
+
+/// What all workers share. Everything that changes while the program runs changes behind one of these.
+pub struct Shared {
+    /// The effective configuration.
+    pub config: Config,
+    /// The policy that counts now.
+    pub policy: LivePolicy,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The audit's queue.
+    pub audit: Audit,
+    /// The key behind lease ids.
+    pub lease_key: LeaseKey,
+    /// etcd's members.
+    pub members: Arc<Members>,
+    /// The proxy's own questions to them.
+    pub control: Control,
+    /// TLS towards clients.
+    pub tls: ServerTls,
+    /// TLS towards etcd; `None` in plain text.
+    pub upstream_tls: Option<Arc<ClientTls>>,
+    /// Open streams, for `/debug/streams`.
+    pub registry: Registry,
+    /// Cancelled when the drain begins: connections finish what they have, streams end.
+    pub drain: CancellationToken,
+    /// The last request id that the audit has seen.
+    pub request_ids: AtomicU64,
+}
+
+impl Shared {
+    /// A number for one audit line, unique within this process.
+    #[must_use]
+    pub fn next_request_id(&self) -> u64 {
+        self.request_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,225 @@
+//! One client connection: TLS, identity, HTTP/2, and the calls on it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2::RecvStream;
+use h2::server::{Connection, SendResponse};
+use http::Request;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::call;
+use super::forward::Forwarder;
+use super::judge::Caller;
+use super::worker::{Accepted, Worker};
+use crate::identity::Identity;
+use crate::proxy_protocol;
+use crate::tls::failure::handshake_failure;
+
+/// A client, from the end of the handshake to the end of the connection.
+pub struct Client {
+    /// The thread that serves it.
+    pub worker: Rc<Worker>,
+    /// What its certificate says.
+    pub identity: Arc<Identity>,
+    /// Where it calls from: the balancer's word for it, with PROXY protocol.
+    pub peer: SocketAddr,
+    /// Its way to etcd.
+    pub forwarder: Forwarder,
+    /// Cancelled when the connection is to end: drain, or the end of the certificate.
+    pub ending: CancellationToken,
+    caller: RefCell<Rc<Caller>>,
+}
+
+impl Client {
+    /// The caller under the policy that counts now: one atomic load unless the policy has changed.
+    #[must_use]
+    pub fn caller(&self) -> Rc<Caller> {
+        let live = &self.worker.shared.policy;
+        if self.caller.borrow().policy.generation != live.generation() {
+            *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
+        }
+        self.caller.borrow().clone()
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let shared = &worker.shared;
+    let _counted = accepted.counted;
+    let metrics = &shared.metrics;
+    let greeted = timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
+    let (stream, peer) = match greeted.await {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(error)) => {
+            let failure = handshake_failure(&error).code();
+            metrics.handshake_failure(failure);
+            tracing::info!(peer = %accepted.peer, failure, %error, "handshake failed");
+            return;
+        }
+        Err(_) => {
+            metrics.handshake_failure("timeout");
+            tracing::info!(peer = %accepted.peer, failure = "timeout", "handshake failed");
+            return;
+        }
+    };
+    let Some(identity) = identity(&worker, &stream) else { return };
+    metrics.connections.increment(1.0);
+    let client = Rc::new(Client {
+        forwarder: Forwarder::new(worker.pool.clone(), shared.metrics.clone()),
+        ending: shared.drain.child_token(),
+        caller: RefCell::new(Rc::new(Caller::of(shared.policy.current(), &identity))),
+        identity,
+        peer,
+        worker: worker.clone(),
+    });
+    if let Err(error) = speak_http2(&client, stream).await {
+        tracing::debug!(peer = %client.peer, %error, "connection ended");
+    }
+    metrics.connections.decrement(1.0);
+}
+
+/// PROXY header where one is due, then TLS.
+async fn greet(
+    worker: &Worker,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    speaks_for_others: bool,
+) -> std::io::Result<(TlsStream<TcpStream>, SocketAddr)> {
+    let mut stream = TcpStream::from_std(stream)?;
+    let peer = if speaks_for_others { proxy_protocol::read(&mut stream).await?.unwrap_or(peer) } else { peer };
+    let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
+    Ok((stream, peer))
+}
+
+fn identity(worker: &Worker, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
+    // The verifier lets nobody through without a chain.
+    let chain = stream.get_ref().1.peer_certificates()?;
+    let ca = worker.shared.tls.issuing_ca(chain)?;
+    Some(Arc::new(Identity::from_certificate(chain.first()?, ca)))
+}
+
+async fn speak_http2(client: &Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
+    let limits = client.worker.shared.config.limits;
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(limits.max_header_bytes)
+        // A client's flood of resets ends its own connection (CVE-2023-44487).
+        .max_pending_accept_reset_streams(64)
+        .max_local_error_reset_streams(Some(1024))
+        .handshake::<_, Bytes>(stream);
+    let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(()) };
+    Session::new(client.clone(), connection?).run().await
+}
+
+/// The HTTP/2 side of a connection.
+struct Session {
+    client: Rc<Client>,
+    connection: Connection<TlsStream<TcpStream>, Bytes>,
+    pings: Option<h2::PingPong>,
+    alive: Alive,
+    draining: bool,
+}
+
+/// What is known of whether the other end is still there.
+enum Alive {
+    /// Nothing was asked since the last answer.
+    Quiet,
+    /// A ping is on its way.
+    Asked,
+}
+
+impl Session {
+    fn new(client: Rc<Client>, mut connection: Connection<TlsStream<TcpStream>, Bytes>) -> Self {
+        let pings = connection.ping_pong();
+        Self { client, connection, pings, alive: Alive::Quiet, draining: false }
+    }
+
+    /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
+    /// many calls leave in one write.
+    async fn run(mut self) -> Result<(), h2::Error> {
+        let limits = self.client.worker.shared.config.limits;
+        let mut calls = FuturesUnordered::new();
+        let mut keepalive = std::pin::pin!(sleep_until(Instant::now() + limits.keepalive));
+        let mut idle_since = Instant::now();
+        let mut expiry = std::pin::pin!(sleep_until(Instant::now() + time_left(self.client.identity.not_after)));
+        let ending = self.client.ending.clone();
+        let mut ended = std::pin::pin!(ending.cancelled());
+        poll_fn(|cx| {
+            loop {
+                while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
+                match self.connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => calls.push(begin(&self.client, request, respond)),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending => break,
+                }
+            }
+            if !self.draining && (ended.as_mut().poll(cx).is_ready() || expiry.as_mut().poll(cx).is_ready()) {
+                // Streams on this connection see it and end themselves; unary calls finish.
+                self.draining = true;
+                self.client.ending.cancel();
+                self.connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !calls.is_empty() {
+                idle_since = Instant::now();
+            }
+            self.keep_alive(cx, keepalive.as_mut(), idle_since)
+        })
+        .await
+    }
+
+    /// Finds clients that are gone without a word, and closes connections that nobody uses.
+    fn keep_alive(&mut self, cx: &mut Context<'_>, mut timer: std::pin::Pin<&mut Sleep>, idle_since: Instant) -> Poll<Result<(), h2::Error>> {
+        let limits = self.client.worker.shared.config.limits;
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        if let (Alive::Asked, Poll::Ready(_)) = (&self.alive, pings.poll_pong(cx)) {
+            self.alive = Alive::Quiet;
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if idle_since.elapsed() >= limits.idle_timeout {
+                self.connection.graceful_shutdown();
+            }
+            match self.alive {
+                Alive::Asked => return Poll::Ready(Ok(())),
+                Alive::Quiet => {
+                    if pings.send_ping(h2::Ping::opaque()).is_ok() {
+                        self.alive = Alive::Asked;
+                    }
+                }
+            }
+            timer.as_mut().reset(Instant::now() + limits.keepalive);
+            // The ping and a shutdown are sent by the connection, which must be polled once more.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// The future of one call. A function of its own, so that all calls are one type and none is boxed.
+fn begin(client: &Rc<Client>, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> impl Future<Output = ()> + use<> {
+    call::serve(client.clone(), request, respond)
+}
+
+/// Until a certificate ends; a certificate without an end that fits lasts a year, and is looked at again then.
+fn time_left(not_after: i64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+    end.saturating_sub(now).min(Duration::from_secs(365 * 24 * 3600))
+}

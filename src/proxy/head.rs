@@ -1,0 +1,112 @@
+//! A request's head: which method it names, and which of its metadata goes on to etcd.
+
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
+
+use crate::authorize::{Denial, Reason};
+use crate::config::ClientTokens;
+use crate::method::Method;
+
+/// The metadata that goes to etcd; everything else stays here. etcd acts on `hasleader`, `client-api-version`, `authorization`,
+/// `token` and on everything that starts with `grpcgateway-`, which tells it to ignore the client certificate's name
+/// (`server/auth/store.go`, `AuthInfoFromTLS`) and is therefore never forwarded. The trace context serves etcd's own tracing.
+const FORWARDED: [&str; 12] = [
+    "te",
+    "content-type",
+    "user-agent",
+    "grpc-timeout",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "hasleader",
+    "client-api-version",
+    "traceparent",
+    "tracestate",
+    "authorization",
+    "token",
+];
+
+/// The two of them that carry a client's token.
+const TOKENS: [&str; 2] = ["authorization", "token"];
+
+/// The method that a request names.
+///
+/// # Errors
+/// The request is no gRPC, or names no method of etcd. The path is compared as it came, query and all (CVE-2026-33186).
+pub fn method(parts: &Parts) -> Result<Method, Denial> {
+    if parts.method != http::Method::POST {
+        return Err(Denial::new(Reason::NotGrpc, "gRPC requests are POST requests"));
+    }
+    if !is_grpc(&parts.headers) {
+        return Err(Denial::new(Reason::NotGrpc, "the content-type is not application/grpc"));
+    }
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    Method::from_path(path).ok_or(Denial::new(Reason::UnknownMethod, "etcd has no such method"))
+}
+
+/// `application/grpc`, with a subtype (`+proto`) or parameters (`;`) or without: what grpc-go takes.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    content_type
+        .strip_prefix("application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
+}
+
+/// The metadata that goes on. The usual request has nothing else, and keeps its map.
+#[must_use]
+pub fn forwarded(headers: HeaderMap, tokens: ClientTokens) -> HeaderMap {
+    let goes_on = |name: &str| FORWARDED.contains(&name) && (tokens == ClientTokens::Forward || !TOKENS.contains(&name));
+    if headers.keys().all(|name| goes_on(name.as_str())) {
+        return headers;
+    }
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    for (name, value) in &headers {
+        if goes_on(name.as_str()) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn map(entries: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in entries {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn gateway_metadata_and_everything_unlisted_stay_here() {
+        let kept = forwarded(
+            map(&[("grpcgateway-accept", "x"), ("te", "trailers"), ("x-forwarded-for", "1"), ("token", "a"), ("token", "b")]),
+            ClientTokens::Forward,
+        );
+        assert_eq!(kept, map(&[("te", "trailers"), ("token", "a"), ("token", "b")]));
+    }
+
+    #[test]
+    fn stripped_tokens_stay_here() {
+        let kept = forwarded(map(&[("authorization", "x"), ("token", "a"), ("hasleader", "true")]), ClientTokens::Strip);
+        assert_eq!(kept, map(&[("hasleader", "true")]));
+    }
+
+    #[test]
+    fn only_grpc_content_types_are_grpc() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x=y", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+            ("Application/grpc", false),
+        ] {
+            assert_eq!(is_grpc(&map(&[("content-type", value)])), expected, "{value}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+}

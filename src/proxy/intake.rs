@@ -1,0 +1,164 @@
+//! A request's body, held until it can be judged.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+
+use crate::authorize::{Denial, Reason};
+use crate::wire::frame::{self, FrameFault};
+
+/// The client reset the stream, or its connection ended: nobody waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientGone;
+
+/// How much has to be there before a message is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// The end of the stream: nothing may follow the message. What enforcement waits for.
+    End,
+    /// The first whole message: what etcd itself waits for, and so what shadow mode may delay.
+    FirstMessage,
+}
+
+/// The bytes that a worker holds for requests that are not complete.
+#[derive(Clone)]
+pub struct Budget {
+    left: Rc<Cell<usize>>,
+}
+
+impl Budget {
+    /// A budget of this many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { left: Rc::new(Cell::new(bytes)) }
+    }
+}
+
+/// A request body: what has arrived of it, and the rest.
+pub struct Intake {
+    body: RecvStream,
+    held: Bytes,
+    more: BytesMut,
+    ended: bool,
+    budget: Budget,
+    taken: usize,
+}
+
+impl Intake {
+    /// Nothing was read yet.
+    #[must_use]
+    pub fn new(body: RecvStream, budget: Budget) -> Self {
+        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, budget, taken: 0 }
+    }
+
+    /// Reads until there is enough to judge, or until something shows that it never will be.
+    ///
+    /// # Errors
+    /// `Ok(Err(..))` is a refusal: what has arrived stays held. `Err` means that there is nobody to refuse.
+    pub async fn fill(&mut self, until: Until, limit: usize) -> Result<Result<(), Denial>, ClientGone> {
+        loop {
+            if let Some(denial) = self.excess(limit) {
+                return Ok(Err(denial));
+            }
+            if until == Until::FirstMessage && frame::single(self.bytes(), limit).is_ok() {
+                return Ok(Ok(()));
+            }
+            match self.body.data().await {
+                Some(Ok(chunk)) => {
+                    if !self.keep(chunk) {
+                        return Ok(Err(Denial::new(Reason::Limit, "too many requests are held at once")));
+                    }
+                }
+                Some(Err(_)) => return Err(ClientGone),
+                None => break,
+            }
+        }
+        self.ended = true;
+        if !self.body.is_end_stream() {
+            match self.body.trailers().await {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(Err(Denial::new(Reason::BadFraming, "requests have no trailers"))),
+                Err(_) => return Err(ClientGone),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The message, if the body is exactly one.
+    ///
+    /// # Errors
+    /// What the body is instead.
+    pub fn message(&self, limit: usize) -> Result<&[u8], Denial> {
+        frame::single(self.bytes(), limit).map_err(denial_of)
+    }
+
+    /// What has arrived.
+    fn bytes(&self) -> &[u8] {
+        if self.more.is_empty() { &self.held } else { &self.more }
+    }
+
+    /// What has arrived, to be forwarded.
+    #[must_use]
+    pub fn take(&mut self) -> Bytes {
+        if self.more.is_empty() { std::mem::take(&mut self.held) } else { self.more.split().freeze() }
+    }
+
+    /// Whether the client has ended its side.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    /// The rest of the body, for a request that is relayed as it comes.
+    pub fn rest(&mut self) -> &mut RecvStream {
+        &mut self.body
+    }
+
+    /// Keeps a chunk; false if there is no room. One chunk is kept as it is, so that the usual request is never copied.
+    fn keep(&mut self, chunk: Bytes) -> bool {
+        // The window is given back at once: the budget bounds what is held, not HTTP/2.
+        let _ = self.body.flow_control().release_capacity(chunk.len());
+        let Some(left) = self.budget.left.get().checked_sub(chunk.len()) else { return false };
+        self.budget.left.set(left);
+        self.taken = self.taken.saturating_add(chunk.len());
+        if self.held.is_empty() && self.more.is_empty() {
+            self.held = chunk;
+        } else {
+            if self.more.is_empty() {
+                self.more.extend_from_slice(&std::mem::take(&mut self.held));
+            }
+            self.more.extend_from_slice(&chunk);
+        }
+        true
+    }
+
+    /// Sees from the first five bytes, before the rest is held, that the message is too large.
+    fn excess(&self, limit: usize) -> Option<Denial> {
+        match frame::single(self.bytes(), limit) {
+            Err(fault @ FrameFault::TooLarge { .. }) => Some(denial_of(fault)),
+            _ if self.bytes().len() > limit.saturating_add(frame::HEADER) => Some(denial_of(FrameFault::Several)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.budget.left.set(self.budget.left.get().saturating_add(self.taken));
+    }
+}
+
+/// The refusal that a framing fault is.
+#[must_use]
+pub fn denial_of(fault: FrameFault) -> Denial {
+    match fault {
+        FrameFault::Compressed => Denial::new(Reason::Compressed, "compressed messages are not supported"),
+        FrameFault::TooLarge { .. } => Denial::new(Reason::TooLarge, "the message is larger than the limit"),
+        FrameFault::BadFlag => Denial::new(Reason::BadFraming, "the message's flag byte is neither 0 nor 1"),
+        FrameFault::Cut => Denial::new(Reason::BadFraming, "the message is cut short"),
+        FrameFault::Several => Denial::new(Reason::BadFraming, "more than one message in a unary call"),
+        FrameFault::NoMessage => Denial::new(Reason::BadFraming, "a unary call without a message"),
+    }
+}

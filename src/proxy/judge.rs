@@ -1,0 +1,105 @@
+//! From a message to a verdict, with the evidence that leases need.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Shared;
+use crate::access::{Accesses, Capability};
+use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
+use crate::config::ClientTokens;
+use crate::lease_id::Ownership;
+use crate::method::Method;
+use crate::identity::Identity;
+use crate::policy::{Policy, Principal};
+use crate::upstream::members::MemberIndex;
+use crate::wire;
+
+/// Judges the one message of a request.
+///
+/// # Errors
+/// In enforce mode, why it is refused.
+pub async fn message(
+    shared: &Shared,
+    principal: &Principal,
+    member: MemberIndex,
+    method: Method,
+    message: &[u8],
+) -> Result<Permit, Denial> {
+    // Tokens that are stripped cannot be used: the password would travel for nothing.
+    if method == Method::Authenticate && shared.config.client_tokens == ClientTokens::Strip {
+        return refuse(principal, Denial::new(Reason::TokensStripped, ""));
+    }
+    match wire::inspect(method, message) {
+        Ok(accesses) => verdict(shared, principal, member, &accesses).await,
+        // Who may not speak at all learns nothing of how its message was read.
+        Err(malformed) => refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into())),
+    }
+}
+
+/// Judges accesses, asking etcd for the keys of leases that do not carry the caller's mark.
+///
+/// # Errors
+/// In enforce mode, why they are refused.
+pub async fn verdict(
+    shared: &Shared,
+    principal: &Principal,
+    member: MemberIndex,
+    accesses: &Accesses<'_>,
+) -> Result<Permit, Denial> {
+    if accesses.leases.is_empty() {
+        return authorize(principal, accesses, &[]);
+    }
+    let evidence = lease_evidence(shared, principal, member, accesses).await;
+    authorize(principal, accesses, &evidence)
+}
+
+async fn lease_evidence(
+    shared: &Shared,
+    principal: &Principal,
+    member: MemberIndex,
+    accesses: &Accesses<'_>,
+) -> SmallVec<[LeaseEvidence; 1]> {
+    let mut evidence = SmallVec::new();
+    // No question is asked of etcd for those who are refused whatever it answers, or allowed whatever it answers.
+    if standing(principal).is_err() || principal.rights.capability(Capability::LeaseAdmin).is_some() {
+        return evidence;
+    }
+    for &(id, _) in &accesses.leases {
+        if evidence.iter().any(|known: &LeaseEvidence| known.id == id) {
+            continue;
+        }
+        let ownership = shared.lease_key.ownership(id, &principal.name);
+        let standing = match ownership {
+            Ownership::Own => Some(LeaseStanding::Own),
+            Ownership::Sealed | Ownership::Foreign => match shared.control.lease_keys(member, id).await {
+                Ok(keys) if keys.is_empty() && ownership == Ownership::Sealed => Some(LeaseStanding::AnotherIdentity),
+                Ok(keys) => Some(LeaseStanding::Attached(keys)),
+                // Without evidence the lease is refused.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
+                    None
+                }
+            },
+        };
+        evidence.extend(standing.map(|standing| LeaseEvidence { id, standing }));
+    }
+    evidence
+}
+
+/// A caller under the policy that counts now, kept by its connection.
+pub struct Caller {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// The caller under it.
+    pub principal: Arc<Principal>,
+}
+
+impl Caller {
+    /// What `policy` makes of `identity`.
+    #[must_use]
+    pub fn of(policy: Arc<Policy>, identity: &Identity) -> Self {
+        let principal = Arc::new(policy.principal(identity));
+        Self { policy, principal }
+    }
+}

@@ -1,0 +1,210 @@
+//! etcd's answer, passed on: nothing is buffered but what one window holds, and whoever stops reading stops only himself.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response};
+
+use super::forward::{ForwardError, classify};
+use super::intake::ClientGone;
+use super::reply::{self, Status};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client got this gRPC status, or an answer that has none.
+    Answered(Option<u32>),
+    /// The client had left.
+    ClientGone,
+}
+
+impl From<Result<Ended, ClientGone>> for Ended {
+    fn from(result: Result<Ended, ClientGone>) -> Self {
+        result.unwrap_or(Ended::ClientGone)
+    }
+}
+
+/// Does `work` unless the client leaves first. Dropping the work is what cancels the call at etcd.
+///
+/// # Errors
+/// The client left.
+pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future<Output = T>) -> Result<T, ClientGone> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| Err(ClientGone)),
+    })
+    .await
+}
+
+/// Passes on a whole answer: head, messages, trailers.
+///
+/// # Errors
+/// The client left.
+pub async fn answer(respond: &mut SendResponse<Bytes>, response: Response<RecvStream>) -> Result<Ended, ClientGone> {
+    answer_until(respond, response, std::future::pending()).await
+}
+
+/// Passes on an answer until it ends, or until `stop` says with which status it must end before.
+///
+/// # Errors
+/// The client left.
+pub async fn answer_until(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<RecvStream>,
+    stop: impl Future<Output = Status>,
+) -> Result<Ended, ClientGone> {
+    let (parts, mut body) = response.into_parts();
+    let status = reply::status_of(&parts.headers);
+    let head = Response::from_parts(parts, ());
+    if body.is_end_stream() {
+        respond.send_response(head, true).map_err(|_| ClientGone)?;
+        return Ok(Ended::Answered(status));
+    }
+    let mut out = respond.send_response(head, false).map_err(|_| ClientGone)?;
+    // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
+    let copied = match select(pin!(messages(&mut body, &mut out)), pin!(stop)).await {
+        Either::Left((copied, _)) => Ok(copied?),
+        Either::Right((status, _)) => Err(status),
+    };
+    match copied {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return fail(&mut out, &error),
+        Err(status) => return end(&mut out, &status),
+    }
+    match body.trailers().await {
+        Ok(trailers) => finish(&mut out, trailers),
+        Err(error) => fail(&mut out, &classify(&error)),
+    }
+}
+
+async fn messages(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result<Result<(), ForwardError>, ClientGone> {
+    while let Some(chunk) = chunk(body, out).await? {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => return Ok(Err(classify(&error))),
+        };
+        let length = chunk.len();
+        send(out, chunk).await?;
+        // Only now may etcd send more: a slow reader costs one window.
+        let _ = body.flow_control().release_capacity(length);
+    }
+    Ok(Ok(()))
+}
+
+/// The next bytes of etcd's answer.
+///
+/// # Errors
+/// The client left.
+pub async fn chunk(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result<Option<Result<Bytes, h2::Error>>, ClientGone> {
+    poll_fn(|cx| match body.poll_data(cx) {
+        Poll::Ready(chunk) => Poll::Ready(Ok(chunk)),
+        Poll::Pending => out.poll_reset(cx).map(|_| Err(ClientGone)),
+    })
+    .await
+}
+
+/// Sends bytes as the receiver's window allows.
+///
+/// # Errors
+/// The receiver left.
+pub async fn send(out: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), ClientGone> {
+    out.reserve_capacity(bytes.len());
+    loop {
+        let room = out.capacity();
+        if room >= bytes.len() {
+            return out.send_data(bytes, false).map_err(|_| ClientGone);
+        }
+        if room > 0 {
+            out.send_data(bytes.split_to(room), false).map_err(|_| ClientGone)?;
+            out.reserve_capacity(bytes.len());
+        }
+        match poll_fn(|cx| out.poll_capacity(cx)).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Err(ClientGone),
+        }
+    }
+}
+
+/// Ends an answer with etcd's trailers.
+///
+/// # Errors
+/// The client left.
+pub fn finish(out: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<Ended, ClientGone> {
+    let status = trailers.as_ref().and_then(reply::status_of);
+    match trailers {
+        Some(trailers) => out.send_trailers(trailers),
+        None => out.send_data(Bytes::new(), true),
+    }
+    .map_err(|_| ClientGone)?;
+    Ok(Ended::Answered(status))
+}
+
+/// Ends an answer that etcd did not finish.
+///
+/// # Errors
+/// The client left.
+pub fn fail(out: &mut SendStream<Bytes>, error: &ForwardError) -> Result<Ended, ClientGone> {
+    match error {
+        ForwardError::Reset(reason) => {
+            out.send_reset(*reason);
+            Ok(Ended::Answered(None))
+        }
+        ForwardError::NotSent | ForwardError::Lost => end(out, &Status::lost()),
+    }
+}
+
+/// Ends an answer with a status of the proxy's own.
+///
+/// # Errors
+/// The client left.
+pub fn end(out: &mut SendStream<Bytes>, status: &Status) -> Result<Ended, ClientGone> {
+    out.send_trailers(status.trailers()).map_err(|_| ClientGone)?;
+    Ok(Ended::Answered(Some(status.code)))
+}
+
+/// Answers a request that etcd gave no answer to.
+pub fn refuse_or_reset(respond: &mut SendResponse<Bytes>, error: &ForwardError) -> Ended {
+    let status = match error {
+        ForwardError::NotSent => Status::not_sent(),
+        ForwardError::Lost => Status::lost(),
+        ForwardError::Reset(reason) => {
+            respond.send_reset(*reason);
+            return Ended::Answered(None);
+        }
+    };
+    status.send(respond);
+    Ended::Answered(Some(status.code))
+}
+
+/// Copies what the client still sends to etcd, until it ends its side or resets the stream. Returns only when the client left.
+/// `observe` sees each piece before it goes.
+pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut observe: impl FnMut(&Bytes)) -> ClientGone {
+    loop {
+        match body.data().await {
+            Some(Ok(chunk)) => {
+                let length = chunk.len();
+                observe(&chunk);
+                if send(send_to, chunk).await.is_err() {
+                    break;
+                }
+                let _ = body.flow_control().release_capacity(length);
+            }
+            Some(Err(error)) => {
+                send_to.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+                return ClientGone;
+            }
+            None => {
+                let _ = send_to.send_data(Bytes::new(), true);
+                break;
+            }
+        }
+    }
+    // etcd's answer decides when the call ends.
+    std::future::pending().await
+}

@@ -1,0 +1,145 @@
+//! The few messages that do not pass unchanged (design: "bytes are not changed", the named exceptions).
+//!
+//! * The URLs in the answers of MemberList, MemberAdd, MemberRemove, MemberUpdate and MemberPromote, where an advertised URL is
+//!   configured: a client that syncs its endpoints must not walk around the proxy.
+//! * The answer of LeaseLeases, for those who may not see the leases of others.
+//! * The request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Response};
+
+use super::Shared;
+use super::forward::{ForwardError, classify};
+use super::intake::ClientGone;
+use super::relay::{self, Ended};
+use super::reply::{self, Status};
+use crate::access::Capability;
+use crate::lease_id::Ownership;
+use crate::method::Method;
+use crate::policy::{Mode, Principal};
+use crate::wire::{Malformed, cluster, frame, lease};
+
+/// An answer that is rewritten is held whole; this is far above any list of members or leases.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// How an answer is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Client URLs of members.
+    MemberUrls,
+    /// Leases of others are left out.
+    OwnLeases,
+}
+
+impl Rewrite {
+    /// The change that this caller's answer needs, if any.
+    #[must_use]
+    pub fn of(shared: &Shared, principal: &Principal, method: Method) -> Option<Rewrite> {
+        let advertise = &shared.config.advertise;
+        match method {
+            Method::MemberList | Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
+                (advertise.default.is_some() || !advertise.by_member.is_empty()).then_some(Rewrite::MemberUrls)
+            }
+            // Shadow mode filters nothing.
+            Method::LeaseLeases => (principal.mode == Mode::Enforce && principal.rights.capability(Capability::LeaseAdmin).is_none())
+                .then_some(Rewrite::OwnLeases),
+            _ => None,
+        }
+    }
+
+    /// The changed message.
+    ///
+    /// # Errors
+    /// etcd's answer cannot be read.
+    pub fn apply(self, shared: &Shared, principal: &Principal, method: Method, message: &[u8]) -> Result<Vec<u8>, Malformed> {
+        match self {
+            Rewrite::MemberUrls => {
+                let advertise = &shared.config.advertise;
+                cluster::replace_client_urls(method, message, |name| {
+                    advertise.by_member.get(name).or(advertise.default.as_ref()).map(String::as_str)
+                })
+            }
+            Rewrite::OwnLeases => {
+                lease::retain_leases(message, |id| shared.lease_key.ownership(id, &principal.name) == Ownership::Own)
+            }
+        }
+    }
+}
+
+/// Passes on an answer of one message, changed.
+///
+/// # Errors
+/// The client left.
+pub async fn answer(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<RecvStream>,
+    change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
+) -> Result<Ended, ClientGone> {
+    if response.body().is_end_stream() {
+        return relay::answer(respond, response).await;
+    }
+    let (parts, body) = response.into_parts();
+    let (bytes, trailers) = match relay::unless_gone(respond, collect(body)).await? {
+        Ok(whole) => whole,
+        Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
+    };
+    let changed = match frame::single(&bytes, MAX_ANSWER) {
+        // An error after the head: nothing to change.
+        Err(frame::FrameFault::NoMessage) => Cow::Borrowed(&*bytes),
+        Ok(message) => match change(message) {
+            Ok(changed) => Cow::Owned(frame::encode(&changed).to_vec()),
+            Err(malformed) => return Ok(unreadable(respond, &malformed.to_string())),
+        },
+        Err(fault) => return Ok(unreadable(respond, &fault.to_string())),
+    };
+    let mut out = respond.send_response(Response::from_parts(parts, ()), false).map_err(|_| ClientGone)?;
+    relay::send(&mut out, Bytes::from(changed.into_owned())).await?;
+    relay::finish(&mut out, trailers)
+}
+
+/// The answer that a caller gets whose answer must be changed and cannot be read: rather none than one that tells too much.
+fn unreadable(respond: &mut SendResponse<Bytes>, why: &str) -> Ended {
+    tracing::error!(why, "cannot read an answer of etcd that must be rewritten");
+    let status = Status::new(reply::code::UNAVAILABLE, "etcd-warden: etcd's answer cannot be read");
+    status.send(respond);
+    Ended::Answered(Some(status.code))
+}
+
+async fn collect(mut body: RecvStream) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.map_err(|error| classify(&error))?;
+        if whole.len().saturating_add(chunk.len()) > MAX_ANSWER {
+            return Err(ForwardError::Lost);
+        }
+        let _ = body.flow_control().release_capacity(chunk.len());
+        whole.extend_from_slice(&chunk);
+    }
+    let trailers = body.trailers().await.map_err(|error| classify(&error))?;
+    Ok((whole.freeze(), trailers))
+}
+
+/// A LeaseGrant that names no id, with the id of the caller's that the proxy chose, framed.
+#[must_use]
+pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
+    let id = shared.lease_key.mint(&principal.name, salt());
+    frame::encode(&lease::encode_grant(ttl, id))
+}
+
+/// Whether etcd says that the chosen id is taken (`ErrGRPCLeaseExist`).
+#[must_use]
+pub fn lease_is_taken(response: &Response<RecvStream>) -> bool {
+    reply::status_of(response.headers()) == Some(reply::code::FAILED_PRECONDITION)
+        && reply::message_of(response.headers()) == b"etcdserver: lease already exists"
+}
+
+fn salt() -> u32 {
+    let mut bytes = [0; 4];
+    // If the system has no randomness the salt is 0: an id that is taken is retried, and ownership does not rest on the salt.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u32::from_le_bytes(bytes)
+}

@@ -1,0 +1,183 @@
+//! Calls that stay open: what may end them before they end themselves, and how their messages are judged and recorded.
+
+mod dialogue;
+mod splitter;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use tokio::time::{Duration, sleep};
+
+pub use dialogue::serve;
+
+use super::call::Call;
+use super::intake::{ClientGone, denial_of};
+use super::judge::{self, Caller};
+use super::record::Who;
+use super::relay::{self, Ended};
+use super::reply::{self, Status};
+use crate::access::{Accesses, LeaseUse, Verbs};
+use crate::audit::OwnedAccesses;
+use crate::authorize::{Denial, Permit, authorize, refuse, standing};
+use crate::method::{Effect, Method, Shape};
+use crate::policy::Mode;
+use crate::wire::frame::{self, FrameFault};
+use crate::wire::watch::WatchRequest;
+use crate::wire::{self, Malformed};
+
+/// What one message of a conversation asks for, and what that would touch.
+pub struct Asked<'m> {
+    /// What it asks for.
+    pub request: Request<'m>,
+    /// What that would touch.
+    pub accesses: Accesses<'m>,
+}
+
+/// A message of a conversation.
+pub enum Request<'m> {
+    /// On a Watch stream.
+    Watch(WatchRequest<'m>),
+    /// On a LeaseKeepAlive stream: the lease.
+    KeepAlive(i64),
+}
+
+impl<'m> Asked<'m> {
+    /// Reads a message of `method`, one of the two conversations.
+    ///
+    /// # Errors
+    /// The message cannot be judged.
+    pub fn read(method: Method, message: &'m [u8]) -> Result<Self, Malformed> {
+        let mut accesses = Accesses::default();
+        let request = if method == Method::LeaseKeepAlive {
+            let id = wire::lease::keep_alive(message)?;
+            accesses.lease(id, LeaseUse::KeepAlive);
+            Request::KeepAlive(id)
+        } else {
+            let request = wire::watch::request(message)?;
+            if let WatchRequest::Create(range) = request {
+                accesses.touch(Verbs::READ, range);
+            }
+            Request::Watch(request)
+        };
+        Ok(Self { request, accesses })
+    }
+}
+
+/// Judges one message of a conversation that shadow mode has already sent on, and records the verdict.
+pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
+    let caller = call.client.caller();
+    let read = framed.as_ref().map_err(|fault| denial_of(*fault)).and_then(|framed| Ok(Asked::read(method, payload(framed))?));
+    let verdict = verdict(call, &caller, &read).await;
+    let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
+    // The message is on its way: a full audit queue is counted there, and changes nothing here.
+    let _ = record(call, &caller, method, &verdict, accesses, Ended::Answered(None));
+}
+
+/// The verdict on one message.
+pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Asked<'_>, Denial>) -> Result<Permit, Denial> {
+    match read {
+        Ok(asked) => judge::verdict(call.shared(), &caller.principal, call.forwarder().home(), &asked.accesses).await,
+        Err(denial) => refuse(&caller.principal, standing(&caller.principal).err().unwrap_or_else(|| denial.clone())),
+    }
+}
+
+/// Records the verdict on one message of a conversation.
+///
+/// # Errors
+/// The audit has no room, and refuses what it cannot tell.
+pub(super) fn record(
+    call: &Call<'_>,
+    caller: &Caller,
+    method: Method,
+    verdict: &Result<Permit, Denial>,
+    accesses: OwnedAccesses,
+    ended: Ended,
+) -> Result<(), Denial> {
+    let shared = call.shared();
+    let note = super::record::Note::of(shared, caller, effect(method), verdict, std::time::Instant::now())?;
+    let who = Who { identity: &call.client.identity, peer: call.client.peer, caller };
+    let member = Some(call.forwarder().home());
+    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, ended);
+    Ok(())
+}
+
+fn effect(method: Method) -> Effect {
+    method.effect()
+}
+
+/// A framed message without its frame.
+pub(super) fn payload(framed: &[u8]) -> &[u8] {
+    framed.get(frame::HEADER..).unwrap_or_default()
+}
+
+/// Waits until a call that was allowed once must end: its right is gone, or the connection is ending.
+pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
+    let mut changes = call.shared().policy.subscribe();
+    let ends_with_connection = matches!(method.shape(), Shape::Waiting | Shape::Subscription);
+    loop {
+        tokio::select! {
+            biased;
+            // A snapshot under way is finished; whoever only waits can wait elsewhere.
+            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            changed = changes.changed() => if changed.is_err() { return Status::draining() },
+        }
+        let caller = call.client.caller();
+        let message = frame::single(held, usize::MAX).unwrap_or_default();
+        if let Err(denial) = judge::message(call.shared(), &caller.principal, call.forwarder().home(), method, message).await {
+            call.shared().metrics.terminated("policy");
+            return Status::of(&denial, call.shared().config.reason_trailer);
+        }
+    }
+}
+
+/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged.
+pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
+    let mut changes = call.shared().policy.subscribe();
+    let ends_with_connection = method.is_none_or(|method| !matches!(method.shape(), Shape::Unary | Shape::Bulk));
+    loop {
+        tokio::select! {
+            biased;
+            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            changed = changes.changed() => if changed.is_err() { return Status::draining() },
+        }
+        if call.client.caller().principal.mode == Mode::Enforce {
+            call.shared().metrics.terminated("mode");
+            return Status::new(reply::code::UNAVAILABLE, "etcd-warden: the policy is enforced now");
+        }
+    }
+}
+
+/// gRPC's health service, answered by the proxy itself: whether any member can be expected to answer.
+///
+/// # Errors
+/// The client left.
+pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<Bytes>) -> Result<Ended, ClientGone> {
+    let mut out = respond.send_response(reply::head(), false).map_err(|_| ClientGone)?;
+    let mut told = None;
+    loop {
+        let serving = call.shared().members.any_well();
+        if told.replace(serving) != Some(serving) {
+            relay::send(&mut out, health_answer(serving)).await?;
+        }
+        if method == Method::HealthCheck {
+            return relay::end(&mut out, &Status::new(reply::code::OK, ""));
+        }
+        tokio::select! {
+            () = sleep(Duration::from_secs(1)) => {}
+            () = call.client.ending.cancelled() => return relay::end(&mut out, &Status::draining()),
+            _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => return Err(ClientGone),
+        }
+    }
+}
+
+/// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2 (`grpc/health/v1/health.proto`).
+fn health_answer(serving: bool) -> Bytes {
+    frame::encode(&[0x08, if serving { 1 } else { 2 }])
+}
+
+/// Judges a request that touches nothing: whether the caller may hold a stream open at all.
+///
+/// # Errors
+/// In enforce mode, why not.
+pub(super) fn may_open(caller: &Caller) -> Result<Permit, Denial> {
+    authorize(&caller.principal, &Accesses::default(), &[])
+}

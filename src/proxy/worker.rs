@@ -1,0 +1,184 @@
+//! One thread that serves connections: a current-thread runtime with connections to etcd of its own, so that a request never
+//! crosses threads between its two sockets.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::connection;
+use super::intake::Budget;
+use crate::audit::Decision;
+use crate::method::Method;
+use crate::metrics::RoleCounters;
+use crate::policy::{Mode, Policy};
+use crate::upstream::pool::Pool;
+
+/// A socket on its way to a worker.
+pub struct Accepted {
+    /// The socket, before any byte was read.
+    pub stream: std::net::TcpStream,
+    /// Its other end.
+    pub peer: SocketAddr,
+    /// Whether the peer is a balancer that must say whom it speaks for.
+    pub speaks_for_others: bool,
+    /// Counts the connection until it is dropped.
+    pub counted: Counted,
+}
+
+/// One connection more in some count, until it is dropped.
+pub struct Counted(Vec<Arc<AtomicUsize>>);
+
+impl Counted {
+    /// Counts in each of these.
+    #[must_use]
+    pub fn in_each(counts: Vec<Arc<AtomicUsize>>) -> Self {
+        for count in &counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(counts)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        for count in &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A running worker, seen from the listener.
+pub struct WorkerHandle {
+    /// Where its sockets go in.
+    pub sockets: mpsc::UnboundedSender<Accepted>,
+    /// Its connections now.
+    pub connections: Arc<AtomicUsize>,
+}
+
+/// What the connections of one thread share.
+pub struct Worker {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// Connections to etcd.
+    pub pool: Rc<Pool>,
+    /// Metric handles by role.
+    pub roles: RoleTable,
+    /// Bytes of incomplete requests.
+    pub budget: Budget,
+    /// `Authenticate` calls.
+    pub authenticate: Rate,
+}
+
+/// Starts a worker thread. It ends with its last connection, after the handle was dropped.
+///
+/// # Errors
+/// The operating system has no thread for it, or no epoll instance.
+pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
+    let (sockets, mut arrivals) = mpsc::unbounded_channel::<Accepted>();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let runtime = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told back.
+        let local = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(local) => local,
+            Err(error) => return drop(runtime.0.send(Err(error))),
+        };
+        drop(runtime.0.send(Ok(())));
+        local.block_on(async move {
+            let worker = Worker::new(shared);
+            let tasks = TaskTracker::new();
+            while let Some(accepted) = arrivals.recv().await {
+                tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
+            }
+            tasks.close();
+            tasks.wait().await;
+        });
+    })?;
+    runtime.1.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))?;
+    Ok((WorkerHandle { sockets, connections }, thread))
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Rc<Self> {
+        let limits = shared.config.limits;
+        let workers = u32::try_from(shared.config.workers.max(1)).unwrap_or(u32::MAX);
+        let pool = Pool::new(shared.members.clone(), shared.upstream_tls.clone(), shared.metrics.clone());
+        Rc::new(Self {
+            pool,
+            roles: RoleTable::default(),
+            budget: Budget::new(limits.max_held_bytes),
+            authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers)),
+            shared,
+        })
+    }
+}
+
+/// A token bucket that holds one second's worth.
+pub struct Rate {
+    per_second: u32,
+    left: Cell<f64>,
+    filled: Cell<Instant>,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, left: Cell::new(f64::from(per_second)), filled: Cell::new(Instant::now()) }
+    }
+
+    /// Takes one token; false if there is none.
+    pub fn take(&self) -> bool {
+        let now = Instant::now();
+        let most = f64::from(self.per_second);
+        let left = (self.left.get() + now.duration_since(self.filled.replace(now)).as_secs_f64() * most).min(most);
+        let taken = left >= 1.0;
+        self.left.set(if taken { left - 1.0 } else { left });
+        taken
+    }
+}
+
+/// The metric handles of each role, resolved once per policy generation.
+#[derive(Default)]
+pub struct RoleTable {
+    roles: RefCell<Roles>,
+}
+
+#[derive(Default)]
+struct Roles {
+    generation: Option<u64>,
+    by_index: Vec<Option<Arc<RoleCounters>>>,
+    none: Option<Arc<RoleCounters>>,
+}
+
+impl RoleTable {
+    /// Counts one decision under the role whose grant made it.
+    pub fn count(
+        &self,
+        shared: &Shared,
+        policy: &Policy,
+        role: Option<u32>,
+        method: Option<Method>,
+        decision: Decision,
+        mode: Mode,
+    ) {
+        let mut roles = self.roles.borrow_mut();
+        if roles.generation != Some(policy.generation) {
+            *roles = Roles { generation: Some(policy.generation), by_index: vec![None; policy.role_names().len()], none: None };
+        }
+        let slot = role.and_then(|index| usize::try_from(index).ok());
+        let named = slot.and_then(|index| Some((roles.by_index.get_mut(index)?, policy.role_names().get(index)?)));
+        let counters = match named {
+            Some((counters, name)) => counters.get_or_insert_with(|| shared.metrics.role(name)),
+            None => roles.none.get_or_insert_with(|| shared.metrics.role("none")),
+        };
+        counters.count(method, decision, mode);
+    }
+}

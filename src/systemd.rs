@@ -1,0 +1,121 @@
+//! Tells systemd how the service is doing (`sd_notify(3)`, `Type=notify-reload`): datagrams to the socket that `NOTIFY_SOCKET` names.
+//!
+//! A datagram that does not arrive changes nothing for the proxy, so failures are told to the caller and may be ignored.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The way to the service manager, or nothing when there is none.
+#[derive(Clone, Debug, Default)]
+pub struct Notifier {
+    socket: Option<OsString>,
+}
+
+impl Notifier {
+    /// As the environment says: without `NOTIFY_SOCKET` every call does nothing.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self { socket: std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) }
+    }
+
+    /// With this socket: a path, or `@NAME` for an abstract one.
+    #[must_use]
+    pub fn new(socket: impl Into<OsString>) -> Self {
+        Self { socket: Some(socket.into()) }
+    }
+
+    /// The service serves (also: again, after a reload).
+    ///
+    /// # Errors
+    /// The datagram could not be sent.
+    pub fn ready(&self) -> io::Result<()> {
+        self.send("READY=1")
+    }
+
+    /// A reload begins; [`Notifier::ready`] ends it. systemd wants the time with it, to know which signal this answers.
+    ///
+    /// # Errors
+    /// The datagram could not be sent.
+    pub fn reloading(&self) -> io::Result<()> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let microseconds = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"))
+    }
+
+    /// The service drains.
+    ///
+    /// # Errors
+    /// The datagram could not be sent.
+    pub fn stopping(&self) -> io::Result<()> {
+        self.send("STOPPING=1")
+    }
+
+    /// One line for `systemctl status`.
+    ///
+    /// # Errors
+    /// The datagram could not be sent.
+    pub fn status(&self, line: &str) -> io::Result<()> {
+        // A line break would begin another assignment.
+        self.send(&format!("STATUS={}", line.replace(char::is_control, " ")))
+    }
+
+    fn send(&self, state: &str) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address(socket)?).map(|_| ())
+    }
+}
+
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
+    match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(socket),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_state_is_one_datagram() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::new(path);
+        notifier.ready().unwrap();
+        notifier.stopping().unwrap();
+        notifier.status("serving\nREADY=1").unwrap();
+        assert_eq!([received(&socket), received(&socket), received(&socket)], ["READY=1", "STOPPING=1", "STATUS=serving READY=1"]);
+    }
+
+    #[test]
+    fn a_reload_carries_a_rising_monotonic_time() {
+        let name = format!("etcd-warden-test-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let notifier = Notifier::new(format!("@{name}"));
+        let mut times = Vec::new();
+        for _ in 0..2 {
+            notifier.reloading().unwrap();
+            let message = received(&socket);
+            times.push(message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message).parse::<u64>().unwrap());
+        }
+        assert!(times[0] > 0 && times.is_sorted());
+    }
+
+    #[test]
+    fn without_a_service_manager_nothing_is_sent_and_nothing_fails() {
+        assert!(Notifier::default().ready().is_ok());
+        assert!(Notifier::new("/nonexistent/notify").ready().is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a client's handshake failed: a closed list for metrics and logs.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+
+/// Why a handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HandshakeFailure {
+    /// The client showed no certificate.
+    NoCertificate,
+    /// No configured CA issued its certificate.
+    UnknownCa,
+    /// Its certificate has expired.
+    Expired,
+    /// Its certificate is not valid yet.
+    NotYetValid,
+    /// Its certificate is not for client authentication.
+    WrongKeyUsage,
+    /// Its certificate is revoked.
+    Revoked,
+    /// No revocation list speaks for its issuer.
+    NoRevocationList,
+    /// The revocation list of its issuer has ended.
+    RevocationListExpired,
+    /// Its certificate, or the proof that it has the key, is malformed or of an unsupported sort.
+    BadCertificate,
+    /// It asked by ALPN for protocols other than `h2`.
+    NoCommonAlpn,
+    /// What it sent is not TLS: plain text HTTP, or a scan.
+    NotTls,
+    /// It speaks neither TLS 1.2 nor TLS 1.3.
+    ProtocolVersion,
+    /// It has no cipher suite, group or signature scheme in common with the proxy.
+    NothingInCommon,
+    /// The client refused: it does not trust the proxy's certificate, or the name in it.
+    RefusedByClient,
+    /// It did not finish within `handshake-timeout`.
+    Timeout,
+    /// It closed the connection.
+    Closed,
+    /// Anything else.
+    Other,
+}
+
+impl HandshakeFailure {
+    /// All of them.
+    pub const ALL: [HandshakeFailure; 17] = [
+        HandshakeFailure::NoCertificate,
+        HandshakeFailure::UnknownCa,
+        HandshakeFailure::Expired,
+        HandshakeFailure::NotYetValid,
+        HandshakeFailure::WrongKeyUsage,
+        HandshakeFailure::Revoked,
+        HandshakeFailure::NoRevocationList,
+        HandshakeFailure::RevocationListExpired,
+        HandshakeFailure::BadCertificate,
+        HandshakeFailure::NoCommonAlpn,
+        HandshakeFailure::NotTls,
+        HandshakeFailure::ProtocolVersion,
+        HandshakeFailure::NothingInCommon,
+        HandshakeFailure::RefusedByClient,
+        HandshakeFailure::Timeout,
+        HandshakeFailure::Closed,
+        HandshakeFailure::Other,
+    ];
+
+    /// The stable name in metrics and logs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            HandshakeFailure::NoCertificate => "no_certificate",
+            HandshakeFailure::UnknownCa => "unknown_ca",
+            HandshakeFailure::Expired => "expired",
+            HandshakeFailure::NotYetValid => "not_yet_valid",
+            HandshakeFailure::WrongKeyUsage => "wrong_key_usage",
+            HandshakeFailure::Revoked => "revoked",
+            HandshakeFailure::NoRevocationList => "no_crl",
+            HandshakeFailure::RevocationListExpired => "crl_expired",
+            HandshakeFailure::BadCertificate => "bad_certificate",
+            HandshakeFailure::NoCommonAlpn => "no_common_alpn",
+            HandshakeFailure::NotTls => "not_tls",
+            HandshakeFailure::ProtocolVersion => "protocol_version",
+            HandshakeFailure::NothingInCommon => "nothing_in_common",
+            HandshakeFailure::RefusedByClient => "refused_by_client",
+            HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::Closed => "closed",
+            HandshakeFailure::Other => "other",
+        }
+    }
+}
+
+/// What an error of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
+#[must_use]
+pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        return tls(error);
+    }
+    match error.kind() {
+        io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+            HandshakeFailure::Closed
+        }
+        _ => HandshakeFailure::Other,
+    }
+}
+
+fn tls(error: &Error) -> HandshakeFailure {
+    match error {
+        Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
+        Error::InvalidCertificate(error) => certificate(error),
+        Error::InvalidCertRevocationList(_) => HandshakeFailure::NoRevocationList,
+        Error::NoApplicationProtocol => HandshakeFailure::NoCommonAlpn,
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::MessageTooLarge,
+        ) => HandshakeFailure::NotTls,
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => HandshakeFailure::ProtocolVersion,
+        Error::PeerIncompatible(_) => HandshakeFailure::NothingInCommon,
+        Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => HandshakeFailure::Closed,
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
+        Error::AlertReceived(_) => HandshakeFailure::RefusedByClient,
+        _ => HandshakeFailure::Other,
+    }
+}
+
+fn certificate(error: &CertificateError) -> HandshakeFailure {
+    match error {
+        CertificateError::UnknownIssuer => HandshakeFailure::UnknownCa,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => HandshakeFailure::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => HandshakeFailure::NotYetValid,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => HandshakeFailure::WrongKeyUsage,
+        CertificateError::Revoked => HandshakeFailure::Revoked,
+        CertificateError::UnknownRevocationStatus => HandshakeFailure::NoRevocationList,
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            HandshakeFailure::RevocationListExpired
+        }
+        _ => HandshakeFailure::BadCertificate,
+    }
+}

@@ -1,0 +1,57 @@
+//! etcd, as the proxy sees it: members that are asked now and then how they are, and connections that carry requests to them.
+//!
+//! ```text
+//! members  shared by all workers: which member is well, its last response header, who leads
+//! control  the proxy's own questions, through etcd-client: health, auth status, the keys of a lease
+//! pool     one per worker thread: h2 connections by member and class, opened when those there are full
+//! link     one h2 connection and the task that drives it
+//! ```
+//!
+//! **Isolation.** HTTP/2 ties the windows of all streams of a connection together, so that a few readers who never read
+//! could stop everybody else. Here they cannot: the connection window that we give etcd is at least the sum of the stream
+//! windows of all streams that a connection may carry (`link::CONNECTION_WINDOW`), so that a stream which is not read
+//! stops only itself. Long streams and bulk transfers have connections of their own all the same: etcd's older TLS listener
+//! starves watches that share a connection with large reads (etcd #15402).
+
+pub mod control;
+pub mod link;
+pub mod members;
+pub mod pool;
+
+use crate::method::{Method, Shape};
+
+/// Which connections a call goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Calls with one short answer.
+    Unary,
+    /// Streams that stay.
+    Long,
+    /// Transfers of unbounded size.
+    Bulk,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Class; 3] = [Class::Unary, Class::Long, Class::Bulk];
+
+    /// The class that `method` belongs to.
+    #[must_use]
+    pub const fn of(method: Method) -> Class {
+        match method.shape() {
+            Shape::Unary => Class::Unary,
+            Shape::Bulk => Class::Bulk,
+            Shape::Waiting | Shape::Subscription | Shape::Conversation => Class::Long,
+        }
+    }
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Unary => "unary",
+            Class::Long => "long",
+            Class::Bulk => "bulk",
+        }
+    }
+}

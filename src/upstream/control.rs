@@ -1,0 +1,170 @@
+//! The proxy's own questions to etcd: how a member is, whether etcd's auth is on, which keys hang on a lease.
+//!
+//! They go through `etcd-client` and tonic, over connections of their own, with the proxy's own certificate: never on behalf
+//! of a client, and never with a client's token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Uri};
+
+use super::members::{Health, Member, MemberIndex, Members};
+use crate::config::Endpoint;
+use crate::metrics::Metrics;
+use crate::pb::etcdserverpb;
+use crate::tls::ClientTls;
+use crate::tls::client::server_name;
+use crate::wire::header::ResponseHeader;
+
+/// A question that is not answered by then is a failure.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A channel to each member for the proxy's own questions. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    members: Arc<Members>,
+    channels: Arc<[Channel]>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// etcd or the way to it said no.
+    #[error("{0}")]
+    Failed(String),
+    /// No answer in time.
+    #[error("no answer within {} s", QUESTION_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Control {
+    /// Channels that connect when they are first used. Call it on the runtime that outlives all workers.
+    #[must_use]
+    pub fn new(members: Arc<Members>, tls: Option<&Arc<ClientTls>>) -> Self {
+        let channels = members.iter().map(|(_, member)| channel(&member.endpoint, tls.cloned())).collect();
+        Self { members, channels }
+    }
+
+    /// Asks every member how it is, once each `interval`, until `stop`.
+    pub async fn watch_health(self, interval: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
+        let checks = self.members.iter().map(|(index, member)| {
+            let (control, metrics) = (&self, &metrics);
+            async move {
+                loop {
+                    control.check(index, member, metrics).await;
+                    tokio::time::sleep(interval).await;
+                }
+            }
+        });
+        let _ = stop.run_until_cancelled(futures_util::future::join_all(checks)).await;
+    }
+
+    /// Asks every member once; for the start, before the first client comes.
+    pub async fn check_all(&self, metrics: &Metrics) {
+        futures_util::future::join_all(self.members.iter().map(|(index, member)| self.check(index, member, metrics))).await;
+    }
+
+    async fn check(&self, index: MemberIndex, member: &Member, metrics: &Metrics) {
+        let (health, leads, why) = match self.status(index).await {
+            Ok(status) => {
+                let header = status.header.unwrap_or_default();
+                member.saw_header(ResponseHeader {
+                    cluster_id: header.cluster_id,
+                    member_id: header.member_id,
+                    revision: header.revision,
+                    raft_term: header.raft_term,
+                });
+                let health = if status.leader == 0 { Health::Leaderless } else { Health::Well };
+                (health, status.leader == header.member_id, String::new())
+            }
+            // It answers, and will not tell this certificate how it is: etcd's own auth is on and does not know the proxy.
+            Err(ControlError::Failed(why)) if why.contains("permission denied") || why.contains("user name") => {
+                (Health::Well, false, why)
+            }
+            Err(error) => (Health::Down, false, error.to_string()),
+        };
+        member.set_leads(leads);
+        metrics.member_health(&member.name, health >= Health::Leaderless);
+        if member.set_health(health) {
+            match health {
+                Health::Well => tracing::info!(member = %member.name, "etcd member is well"),
+                _ => tracing::warn!(member = %member.name, ?health, %why, "etcd member is not well"),
+            }
+        }
+    }
+
+    async fn status(&self, index: MemberIndex) -> Result<etcdserverpb::StatusResponse, ControlError> {
+        let mut maintenance = etcdserverpb::maintenance_client::MaintenanceClient::new(self.channel(index)?);
+        answered(maintenance.status(etcdserverpb::StatusRequest {})).await.map(tonic::Response::into_inner)
+    }
+
+    /// Whether etcd's own auth is on, as any member says.
+    ///
+    /// # Errors
+    /// The last member's failure, when none answers.
+    pub async fn auth_enabled(&self) -> Result<bool, ControlError> {
+        let mut last = ControlError::Failed("no member".to_owned());
+        for (index, _) in self.members.iter() {
+            let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
+            match answered(auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
+                Ok(status) => return Ok(status.into_inner().enabled),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The keys that are attached to a lease; none for a lease that does not exist.
+    ///
+    /// # Errors
+    /// etcd did not answer.
+    pub async fn lease_keys(&self, member: MemberIndex, id: i64) -> Result<Vec<Vec<u8>>, ControlError> {
+        let channel = etcd_client::Channel::Tonic(self.channel(member)?);
+        let client = etcd_client::Client::from_channel(channel, None).await.map_err(|error| ControlError::Failed(error.to_string()))?;
+        let options = etcd_client::LeaseTimeToLiveOptions::new().with_keys();
+        let answer = answered(client.lease_client().time_to_live(id, Some(options))).await?;
+        Ok(answer.keys().iter().map(|key| key.to_vec()).collect())
+    }
+
+    fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {
+        self.channels.get(index.0).cloned().ok_or_else(|| ControlError::Failed("no such member".to_owned()))
+    }
+}
+
+/// A lazy tonic channel over the very TLS configuration that requests use.
+fn channel(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> Channel {
+    let endpoint = endpoint.clone();
+    // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
+    let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
+    Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let (endpoint, tls) = (endpoint.clone(), tls.clone());
+        async move { Ok::<_, std::io::Error>(TokioIo::new(connect(&endpoint, tls).await?)) }
+    }))
+}
+
+async fn connect(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> std::io::Result<Box<dyn Stream>> {
+    let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
+    tcp.set_nodelay(true)?;
+    match tls.filter(|_| endpoint.tls) {
+        None => Ok(Box::new(tcp)),
+        Some(tls) => {
+            let name = server_name(endpoint).map_err(std::io::Error::other)?;
+            Ok(Box::new(TlsConnector::from(tls.rustls_config()).connect(name, tcp).await?))
+        }
+    }
+}
+
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
+
+async fn answered<T, E: std::fmt::Display>(question: impl Future<Output = Result<T, E>>) -> Result<T, ControlError> {
+    match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ControlError::Failed(error.to_string())),
+        Err(_) => Err(ControlError::Timeout),
+    }
+}

@@ -1,0 +1,203 @@
+//! One HTTP/2 connection to a member.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::Class;
+use crate::config::Endpoint;
+use crate::tls::ClientTls;
+use crate::tls::client::server_name;
+
+/// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
+pub const MAX_STREAMS: u32 = 200;
+
+/// Bytes of one answer that etcd may send before they were passed on to the client.
+const fn stream_window(class: Class) -> u32 {
+    match class {
+        // One window is what a client that stops reading costs us, so unary calls get no more than their speed needs.
+        Class::Unary => 256 * 1024,
+        Class::Long => 64 * 1024,
+        Class::Bulk => 512 * 1024,
+    }
+}
+
+/// The connection window: no set of streams can use it up, because it holds the windows of them all.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// etcd permits a ping every 5 s at most, and only while a stream is open; it answers others with GOAWAY.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A live connection to a member. Clones share it.
+#[derive(Clone)]
+pub struct Link {
+    send: SendRequest<Bytes>,
+    load: Rc<Load>,
+}
+
+#[derive(Default)]
+struct Load {
+    streams: Cell<u32>,
+    closed: Cell<bool>,
+    /// Tells the driver that a stream was opened while there was none, so that it pings again.
+    busy: tokio::sync::Notify,
+}
+
+/// A place for one stream on a link, given back when it is dropped: hold it until the answer has ended.
+#[must_use = "the place is given back when this is dropped"]
+pub struct Place(Rc<Load>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// TCP.
+    #[error("cannot connect: {0}")]
+    Tcp(String),
+    /// TLS.
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
+    /// HTTP/2.
+    #[error("HTTP/2 preface failed: {0}")]
+    Http2(String),
+    /// Nothing for five seconds.
+    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Link {
+    /// Opens a connection and spawns the task that drives it on this thread. `on_close` runs when it has ended.
+    ///
+    /// # Errors
+    /// What failed first.
+    pub async fn open(
+        endpoint: &Endpoint,
+        tls: Option<&ClientTls>,
+        class: Class,
+        on_close: impl FnOnce() + 'static,
+    ) -> Result<Link, ConnectError> {
+        timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls, class, on_close)).await.unwrap_or(Err(ConnectError::Timeout))
+    }
+
+    async fn connect(
+        endpoint: &Endpoint,
+        tls: Option<&ClientTls>,
+        class: Class,
+        on_close: impl FnOnce() + 'static,
+    ) -> Result<Link, ConnectError> {
+        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
+        tcp.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.to_string()))?;
+        match tls.filter(|_| endpoint.tls) {
+            None => Self::handshake(tcp, class, on_close).await,
+            Some(tls) => {
+                let name = server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
+                let stream = TlsConnector::from(tls.rustls_config())
+                    .connect(name, tcp)
+                    .await
+                    .map_err(|error| ConnectError::Tls(error.to_string()))?;
+                Self::handshake(stream, class, on_close).await
+            }
+        }
+    }
+
+    async fn handshake<S>(stream: S, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (send, connection) = h2::client::Builder::new()
+            .initial_window_size(stream_window(class))
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(MAX_STREAMS as usize)
+            .max_frame_size(64 * 1024)
+            .max_header_list_size(64 * 1024)
+            .enable_push(false)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .map_err(|error| ConnectError::Http2(error.to_string()))?;
+        let load = Rc::new(Load::default());
+        let driven = load.clone();
+        tokio::task::spawn_local(async move {
+            drive(connection, &driven).await;
+            driven.closed.set(true);
+            on_close();
+        });
+        Ok(Link { send, load })
+    }
+
+    /// Streams that are open now.
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        self.load.streams.get()
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.load.closed.get()
+    }
+
+    /// Whether one more stream may be opened: under our own bound and the peer's.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let peers = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        !self.is_closed() && self.streams() < peers.min(MAX_STREAMS)
+    }
+
+    /// Takes a place. Check [`Link::has_room`] first.
+    pub fn place(&self) -> Place {
+        if self.load.streams.replace(self.load.streams.get().saturating_add(1)) == 0 {
+            self.load.busy.notify_one();
+        }
+        Place(self.load.clone())
+    }
+
+    /// The h2 handle, to send one request with.
+    #[must_use]
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.send.clone()
+    }
+}
+
+/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever.
+async fn drive<S>(mut connection: h2::client::Connection<S, Bytes>, load: &Load)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(mut pings) = connection.ping_pong() else {
+        let _ = connection.await;
+        return;
+    };
+    let watchdog = async {
+        loop {
+            if load.streams.get() == 0 {
+                load.busy.notified().await;
+            }
+            tokio::time::sleep(PING_INTERVAL).await;
+            if load.streams.get() > 0 && !matches!(timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "connection to etcd ended");
+        },
+        () = watchdog => tracing::warn!("etcd did not answer a ping within {} s: closing the connection", PING_TIMEOUT.as_secs()),
+    }
+}

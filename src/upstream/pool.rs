@@ -1,0 +1,154 @@
+//! One worker's connections to the members.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::Uri;
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+
+use super::Class;
+use super::link::{ConnectError, Link, Place};
+use super::members::{Health, Member, MemberIndex, Members};
+use crate::config::Endpoint;
+use crate::metrics::Metrics;
+use crate::tls::ClientTls;
+
+/// Connections per member and class before all of them are full: etcd serves two in parallel, and fewer gather more answers
+/// into one write.
+const SPREAD: usize = 2;
+/// Streams on every connection of a class before another is opened.
+const COMFORTABLE: u32 = 16;
+
+/// Scheme and authority of a member.
+type Origin = (Scheme, Authority);
+
+/// All connections of one worker thread.
+pub struct Pool {
+    /// The members behind the connections.
+    pub members: Arc<Members>,
+    tls: Option<Arc<ClientTls>>,
+    metrics: Arc<Metrics>,
+    lanes: Vec<[Lane; 3]>,
+    origins: Vec<Option<Origin>>,
+}
+
+/// The connections to one member for one class of calls.
+#[derive(Default)]
+struct Lane {
+    links: RefCell<Vec<Link>>,
+    /// One connection is opened at a time; those who wait then find room on it, or share its failure.
+    opening: tokio::sync::Mutex<()>,
+    failed: RefCell<Option<(Instant, ConnectError)>>,
+    next_is_opening: Cell<bool>,
+}
+
+impl Pool {
+    /// A pool without any connection yet.
+    #[must_use]
+    pub fn new(members: Arc<Members>, tls: Option<Arc<ClientTls>>, metrics: Arc<Metrics>) -> Rc<Self> {
+        let lanes = members.iter().map(|_| Default::default()).collect();
+        let origins = members.iter().map(|(_, member)| origin(&member.endpoint)).collect();
+        Rc::new(Self { members, tls, metrics, lanes, origins })
+    }
+
+    /// The URI of a path at a member. Its authority was parsed once; only counters move here.
+    #[must_use]
+    pub fn uri(&self, member: MemberIndex, path: PathAndQuery) -> Option<Uri> {
+        let (scheme, authority) = self.origins.get(member.0)?.clone()?;
+        let mut parts = Parts::default();
+        (parts.scheme, parts.authority, parts.path_and_query) = (Some(scheme), Some(authority), Some(path));
+        Uri::from_parts(parts).ok()
+    }
+
+    /// A connection to `member` with room for one more stream, and the place on it.
+    ///
+    /// # Errors
+    /// Why no connection could be opened; the member counts as down until a health check says otherwise.
+    pub async fn link(self: &Rc<Self>, member: MemberIndex, class: Class) -> Result<(Link, Place), ConnectError> {
+        let lane = self.lane(member, class)?;
+        if let Some(found) = lane.take() {
+            if lane.wants_another() {
+                self.open_in_background(member, class);
+            }
+            return Ok(found);
+        }
+        let since = Instant::now();
+        let _turn = lane.opening.lock().await;
+        if let Some(found) = lane.take() {
+            return Ok(found);
+        }
+        if let Some((when, error)) = lane.failed.borrow().as_ref()
+            && *when >= since
+        {
+            return Err(error.clone());
+        }
+        self.open(member, class).await?;
+        lane.take().ok_or(ConnectError::Http2("the connection closed at once".to_owned()))
+    }
+
+    fn lane(&self, member: MemberIndex, class: Class) -> Result<&Lane, ConnectError> {
+        let lane = self.lanes.get(member.0).and_then(|lanes| lanes.get(class as usize));
+        lane.ok_or_else(|| ConnectError::Tcp("no such member".to_owned()))
+    }
+
+    fn open_in_background(self: &Rc<Self>, member: MemberIndex, class: Class) {
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let Ok(lane) = pool.lane(member, class) else { return };
+            if !lane.next_is_opening.replace(true) {
+                // A failure here harms nobody: the links that are there go on.
+                let _ = pool.open(member, class).await;
+                lane.next_is_opening.set(false);
+            }
+        });
+    }
+
+    async fn open(&self, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
+        let lane = self.lane(index, class)?;
+        let Some(member) = self.members.at(index) else { return Ok(()) };
+        let gauge = self.metrics.upstream_connections(class.name());
+        let closed = gauge.clone();
+        match Link::open(&member.endpoint, self.tls.as_deref(), class, move || closed.decrement(1.0)).await {
+            Ok(link) => {
+                gauge.increment(1.0);
+                lane.links.borrow_mut().push(link);
+                Ok(())
+            }
+            Err(error) => {
+                self.note_failure(member, &error);
+                *lane.failed.borrow_mut() = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn note_failure(&self, member: &Member, error: &ConnectError) {
+        self.metrics.upstream_failure("connect");
+        if member.set_health(Health::Down) {
+            self.metrics.member_health(&member.name, false);
+            tracing::warn!(member = %member.name, %error, "etcd member is down");
+        }
+    }
+}
+
+fn origin(endpoint: &Endpoint) -> Option<Origin> {
+    let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Some((scheme, endpoint.authority().parse().ok()?))
+}
+
+impl Lane {
+    /// The least loaded link with room, and a place on it. Forgets links that have ended.
+    fn take(&self) -> Option<(Link, Place)> {
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| !link.is_closed());
+        let link = links.iter().filter(|link| link.has_room()).min_by_key(|link| link.streams())?;
+        Some((link.clone(), link.place()))
+    }
+
+    fn wants_another(&self) -> bool {
+        let links = self.links.borrow();
+        !self.next_is_opening.get() && links.len() < SPREAD && links.iter().all(|link| link.streams() > COMFORTABLE)
+    }
+}

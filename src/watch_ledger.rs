@@ -1,0 +1,193 @@
+//! Which watch of a Watch stream carries which right, and whose turn it is to be answered. Pure: no clock, no socket.
+//!
+//! ```text
+//!              refused, in its turn
+//!   create ──┬──────────────────────▶ answered: created + canceled, id -1
+//!            │ allowed: sent to etcd
+//!            ▼              created, with the id             canceled by etcd or the client
+//!         awaiting ───────────────────────────────▶ live ──────────────────────────────────▶ gone
+//!            │ right lost                             │ right lost: the client is told, etcd is asked to cancel
+//!            ▼              created                   ▼                      canceled
+//!          doomed ───────────────────────────────▶ ending (answers swallowed) ─────────────▶ gone
+//! ```
+//!
+//! clientv3 sends one create at a time and pairs answers with creates in order (`client/v3/watch.go`), and so may others with
+//! several under way: a refusal that overtakes the answer to an earlier create would be taken for that answer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::keyspace::OwnedRange;
+use crate::wire::watch::ResponseHead;
+
+/// The watches of one stream.
+#[derive(Debug, Default)]
+pub struct WatchLedger {
+    turns: VecDeque<Turn>,
+    live: HashMap<i64, OwnedRange>,
+    ending: HashSet<i64>,
+}
+
+#[derive(Debug)]
+enum Turn {
+    Awaiting { range: OwnedRange, doomed: bool },
+    Refused,
+}
+
+/// What to do with one answer of etcd's, and after it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the client gets it.
+    pub pass: bool,
+    /// A watch that lost its right while it was being made: to be ended now.
+    pub end: Option<i64>,
+    /// Refusals whose turn has come.
+    pub refusals: usize,
+}
+
+impl WatchLedger {
+    /// An allowed create goes to etcd.
+    pub fn forwarded(&mut self, range: OwnedRange) {
+        self.turns.push_back(Turn::Awaiting { range, doomed: false });
+    }
+
+    /// A create was refused. True: it is answered now; false: its turn comes with a later answer.
+    #[must_use]
+    pub fn refused(&mut self) -> bool {
+        if self.turns.is_empty() {
+            return true;
+        }
+        self.turns.push_back(Turn::Refused);
+        false
+    }
+
+    /// An answer of etcd's begins.
+    pub fn answered(&mut self, head: &ResponseHead<'_>) -> Answer {
+        if head.created {
+            return self.created(head);
+        }
+        let pass = !self.ending.contains(&head.watch_id);
+        if head.canceled {
+            self.live.remove(&head.watch_id);
+            self.ending.remove(&head.watch_id);
+        }
+        Answer { pass, end: None, refusals: 0 }
+    }
+
+    fn created(&mut self, head: &ResponseHead<'_>) -> Answer {
+        let mut end = None;
+        if let Some(Turn::Awaiting { range, doomed }) = self.turns.pop_front()
+            && !head.canceled
+        {
+            if doomed {
+                self.ending.insert(head.watch_id);
+                end = Some(head.watch_id);
+            } else {
+                self.live.insert(head.watch_id, range);
+            }
+        }
+        let mut refusals = 0_usize;
+        while let Some(Turn::Refused) = self.turns.front() {
+            self.turns.pop_front();
+            refusals = refusals.saturating_add(1);
+        }
+        Answer { pass: true, end, refusals }
+    }
+
+    /// The policy changed: watches that lost their right are ended. Returns the ids to tell the client of and to cancel at etcd.
+    pub fn recheck(&mut self, mut allowed: impl FnMut(&OwnedRange) -> bool) -> Vec<i64> {
+        for turn in &mut self.turns {
+            if let Turn::Awaiting { range, doomed } = turn {
+                *doomed = *doomed || !allowed(range);
+            }
+        }
+        let mut lost: Vec<i64> = self.live.iter().filter(|(_, range)| !allowed(range)).map(|(&id, _)| id).collect();
+        lost.sort_unstable();
+        for id in &lost {
+            self.live.remove(id);
+            self.ending.insert(*id);
+        }
+        lost
+    }
+
+    /// Watches that are alive.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Creates that wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.turns.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::KeyRange;
+
+    fn head(watch_id: i64, created: bool, canceled: bool) -> ResponseHead<'static> {
+        ResponseHead { header: b"", watch_id, created, canceled }
+    }
+
+    fn range(key: &str) -> OwnedRange {
+        KeyRange::key(key.as_bytes()).into()
+    }
+
+    fn passed(refusals: usize) -> Answer {
+        Answer { pass: true, end: None, refusals }
+    }
+
+    #[test]
+    fn a_refusal_waits_for_the_answers_to_earlier_creates() {
+        let mut ledger = WatchLedger::default();
+        ledger.forwarded(range("a"));
+        assert!(!ledger.refused());
+        ledger.forwarded(range("b"));
+        assert!(!ledger.refused());
+        assert!(!ledger.refused());
+        assert_eq!(ledger.answered(&head(0, true, false)), passed(1));
+        assert_eq!(ledger.answered(&head(0, false, false)), passed(0));
+        assert_eq!(ledger.answered(&head(1, true, false)), passed(2));
+        assert!(ledger.refused());
+        assert_eq!(ledger.live(), 2);
+    }
+
+    #[test]
+    fn a_watch_that_lost_its_right_is_swallowed_until_etcd_has_cancelled_it() {
+        let mut ledger = WatchLedger::default();
+        for (id, key) in [(7, "a"), (8, "b")] {
+            ledger.forwarded(range(key));
+            ledger.answered(&head(id, true, false));
+        }
+        assert_eq!(ledger.recheck(|held| *held == range("b")), [7]);
+        assert_eq!(ledger.answered(&head(7, false, false)), Answer { pass: false, end: None, refusals: 0 });
+        assert_eq!(ledger.answered(&head(8, false, false)), passed(0));
+        assert_eq!(ledger.answered(&head(7, false, true)), Answer { pass: false, end: None, refusals: 0 });
+        // The id is free again, and may be chosen again.
+        ledger.forwarded(range("b"));
+        assert_eq!(ledger.answered(&head(7, true, false)), passed(0));
+        assert_eq!(ledger.answered(&head(7, false, false)), passed(0));
+        assert_eq!(ledger.live(), 2);
+    }
+
+    #[test]
+    fn a_watch_that_loses_its_right_while_it_is_made_ends_as_soon_as_it_has_an_id() {
+        let mut ledger = WatchLedger::default();
+        ledger.forwarded(range("a"));
+        assert!(ledger.recheck(|_| false).is_empty());
+        assert_eq!(ledger.answered(&head(3, true, false)), Answer { pass: true, end: Some(3), refusals: 0 });
+        assert!(!ledger.answered(&head(3, false, false)).pass);
+        assert_eq!(ledger.live(), 0);
+    }
+
+    #[test]
+    fn a_create_that_etcd_refuses_itself_takes_its_turn_and_holds_nothing() {
+        let mut ledger = WatchLedger::default();
+        ledger.forwarded(range("a"));
+        assert!(!ledger.refused());
+        assert_eq!(ledger.answered(&head(-1, true, true)), passed(1));
+        assert_eq!(ledger.live(), 0);
+    }
+}

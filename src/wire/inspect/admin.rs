@@ -1,0 +1,88 @@
+//! Cluster, Maintenance and Auth: the method's capability decides.
+
+use crate::access::Capability;
+use crate::method::Method;
+use crate::wire::field::Part;
+use crate::wire::message::messages;
+use crate::wire::{Fault, Malformed};
+
+messages! {
+    Empty (Pass) {}
+    MemberAddRequest (Pass) { 1 peerURLs: strings; 2 isLearner: bool; }
+    MemberRemoveRequest (Pass) { 1 ID: uint64; }
+    MemberUpdateRequest (Pass) { 1 ID: uint64; 2 peerURLs: strings; }
+    MemberListRequest (Pass) { 1 linearizable: bool; }
+    MemberPromoteRequest (Pass) { 1 ID: uint64; }
+    AlarmRequest (Pass) { 1 action: enumeration; 2 memberID: uint64; 3 alarm: enumeration; }
+    HashKVRequest (Pass) { 1 revision: int64; }
+    MoveLeaderRequest (Pass) { 1 targetID: uint64; }
+    DowngradeRequest (Pass) { 1 action: enumeration; 2 version: string; }
+    AuthenticateRequest (Pass) { 1 name: string; 2 password: string; }
+    AuthUserAddRequest (Pass) { 1 name: string; 2 password: string; 3 options: message; 4 hashedPassword: string; }
+    AuthUserGetRequest (Pass) { 1 name: string; }
+    AuthUserDeleteRequest (Pass) { 1 name: string; }
+    AuthUserChangePasswordRequest (Pass) { 1 name: string; 2 password: string; 3 hashedPassword: string; }
+    AuthUserGrantRoleRequest (Pass) { 1 user: string; 2 role: string; }
+    AuthUserRevokeRoleRequest (Pass) { 1 name: string; 2 role: string; }
+    AuthRoleAddRequest (Pass) { 1 name: string; }
+    AuthRoleGetRequest (Pass) { 1 role: string; }
+    AuthRoleDeleteRequest (Pass) { 1 role: string; }
+    AuthRoleGrantPermissionRequest (Pass) { 1 name: string; 2 perm: message; }
+    AuthRoleRevokePermissionRequest (Pass) { 1 role: string; 2 key: bytes; 3 range_end: bytes; }
+    UserAddOptions (Pass) { 1 no_password: bool; }
+    Permission (Pass) { 1 permType: enumeration; 2 key: bytes; 3 range_end: bytes; }
+}
+
+/// What a message of one of these services needs; `None` for Authenticate, which every bound identity may call.
+pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capability>, Malformed> {
+    let capability = match method {
+        Method::MemberList => MemberListRequest::read(whole).map(|_| Capability::MemberList),
+        Method::MemberAdd => MemberAddRequest::read(whole).map(|_| Capability::MemberAdmin),
+        Method::MemberRemove => MemberRemoveRequest::read(whole).map(|_| Capability::MemberAdmin),
+        Method::MemberUpdate => MemberUpdateRequest::read(whole).map(|_| Capability::MemberAdmin),
+        Method::MemberPromote => MemberPromoteRequest::read(whole).map(|_| Capability::MemberAdmin),
+        Method::Status | Method::AuthStatus => Empty::read(whole).map(|_| Capability::Status),
+        Method::Alarm => alarm(whole),
+        Method::Defragment => Empty::read(whole).map(|_| Capability::Defragment),
+        Method::Hash => Empty::read(whole).map(|_| Capability::Hash),
+        Method::HashKV => HashKVRequest::read(whole).map(|_| Capability::Hash),
+        Method::Snapshot => Empty::read(whole).map(|_| Capability::Snapshot),
+        Method::MoveLeader => MoveLeaderRequest::read(whole).map(|_| Capability::MoveLeader),
+        Method::Downgrade => DowngradeRequest::read(whole).map(|_| Capability::Downgrade),
+        Method::Authenticate => return AuthenticateRequest::read(whole).map(|_| None),
+        _ => auth(method, whole).map(|()| Capability::AuthAdmin),
+    };
+    capability.map(Some)
+}
+
+fn alarm(whole: Part<'_>) -> Result<Capability, Malformed> {
+    match AlarmRequest::read(whole)?.action {
+        0 => Ok(Capability::Status),
+        1 | 2 => Ok(Capability::Alarm),
+        _ => Err(Malformed { field: "AlarmRequest.action", offset: whole.offset, fault: Fault::UnknownValue }),
+    }
+}
+
+fn auth(method: Method, whole: Part<'_>) -> Result<(), Malformed> {
+    match method {
+        Method::UserAdd => match AuthUserAddRequest::read(whole)?.options {
+            Some(options) => UserAddOptions::read(options).map(drop),
+            None => Ok(()),
+        },
+        Method::UserGet => AuthUserGetRequest::read(whole).map(drop),
+        Method::UserDelete => AuthUserDeleteRequest::read(whole).map(drop),
+        Method::UserChangePassword => AuthUserChangePasswordRequest::read(whole).map(drop),
+        Method::UserGrantRole => AuthUserGrantRoleRequest::read(whole).map(drop),
+        Method::UserRevokeRole => AuthUserRevokeRoleRequest::read(whole).map(drop),
+        Method::RoleAdd => AuthRoleAddRequest::read(whole).map(drop),
+        Method::RoleGet => AuthRoleGetRequest::read(whole).map(drop),
+        Method::RoleDelete => AuthRoleDeleteRequest::read(whole).map(drop),
+        Method::RoleGrantPermission => match AuthRoleGrantPermissionRequest::read(whole)?.perm {
+            Some(permission) => Permission::read(permission).map(drop),
+            None => Ok(()),
+        },
+        Method::RoleRevokePermission => AuthRoleRevokePermissionRequest::read(whole).map(drop),
+        // AuthEnable, AuthDisable, UserList, RoleList: without fields.
+        _ => Empty::read(whole).map(drop),
+    }
+}

@@ -1,0 +1,83 @@
+//! The KV service, but for Txn.
+
+use super::{attach, touch};
+use crate::access::{Accesses, Verbs};
+use crate::keyspace::KeyRange;
+use crate::wire::Malformed;
+use crate::wire::field::Part;
+use crate::wire::message::messages;
+
+messages! {
+    RangeRequest (Refuse) {
+        1 key: bytes;
+        2 range_end: range_end;
+        3 limit: int64;
+        4 revision: int64;
+        5 sort_order: enumeration;
+        6 sort_target: enumeration;
+        7 serializable: bool;
+        8 keys_only: bool;
+        9 count_only: bool;
+        10 min_mod_revision: int64;
+        11 max_mod_revision: int64;
+        12 min_create_revision: int64;
+        13 max_create_revision: int64;
+    }
+    PutRequest (Refuse) {
+        1 key: bytes;
+        2 value: bytes;
+        3 lease: int64;
+        4 prev_kv: bool;
+        5 ignore_value: bool;
+        6 ignore_lease: bool;
+    }
+    DeleteRangeRequest (Refuse) {
+        1 key: bytes;
+        2 range_end: range_end;
+        3 prev_kv: bool;
+    }
+    CompactionRequest (Refuse) {
+        1 revision: int64;
+        2 physical: bool;
+    }
+}
+
+pub(super) fn range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
+    let request = RangeRequest::read(whole)?;
+    touch(accesses, Verbs::READ, KeyRange::from_request(request.key, request.range_end));
+    Ok(())
+}
+
+/// A Put outside of a Txn, or one in a Txn that no compare guards.
+pub(super) fn put<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
+    let request = PutRequest::read(whole)?;
+    put_as(accesses, &request, Verbs::PUT);
+    Ok(())
+}
+
+/// A Put that may turn out to be any of `verbs`. With a lease it is a delete to come; `prev_kv` shows what was there.
+pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, mut verbs: Verbs) {
+    if request.lease != 0 {
+        verbs = verbs.and(Verbs::DELETE);
+        attach(accesses, request.lease);
+    }
+    if request.prev_kv {
+        verbs = verbs.and(Verbs::READ);
+    }
+    touch(accesses, verbs, KeyRange::key(request.key));
+}
+
+/// Returns what is deleted, for the Txn that it may stand in.
+pub(super) fn delete_range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
+    let request = DeleteRangeRequest::read(whole)?;
+    delete_range_as(accesses, &request);
+    Ok(())
+}
+
+/// A DeleteRange; `prev_kv` shows what was there. Returns its range.
+pub(super) fn delete_range_as<'m>(accesses: &mut Accesses<'m>, request: &DeleteRangeRequest<'m>) -> KeyRange<'m> {
+    let range = KeyRange::from_request(request.key, request.range_end);
+    let verbs = if request.prev_kv { Verbs::DELETE.and(Verbs::READ) } else { Verbs::DELETE };
+    touch(accesses, verbs, range);
+    range
+}

@@ -1,0 +1,246 @@
+//! Messages as tables: which fields there are, of which type, and whether one that is not in the table is refused.
+
+use super::field::{Field, Part, Value};
+use super::{Fault, Malformed};
+
+/// A protobuf type: how a field of it is read, and what it is when it is absent.
+pub(super) trait Kind<'m> {
+    /// What the reader gets. Repeated fields are checked and not kept.
+    type Value: Default;
+    /// Whether the field may stand more than once.
+    const REPEATED: bool = false;
+    /// Reads a field.
+    fn read(field: &Field<'m>) -> Result<Self::Value, Fault>;
+}
+
+/// The types, spelled as in a `.proto` where there is such a word.
+#[expect(non_camel_case_types, reason = "they read as in a .proto")]
+pub(super) mod kind {
+    /// `bytes`; absent is empty.
+    pub struct bytes;
+    /// `bytes range_end` of a request: refused when it stands there with no bytes.
+    pub struct range_end;
+    /// `string`, which must be UTF-8: etcd 3.7 refuses others, 3.6 does not.
+    pub struct string;
+    /// `repeated string`.
+    pub struct strings;
+    /// `int64`, as two's complement.
+    pub struct int64;
+    /// `uint64`.
+    pub struct uint64;
+    /// `bool`: any varint but 0 is true, in every decoder.
+    pub struct bool;
+    /// An enum, as all the 64 bits that were sent: decoders cut them to 32, so compare with known values only.
+    pub struct enumeration;
+    /// `repeated` enum, packed or not.
+    pub struct enumerations;
+    /// A member of a oneof that is an `int64`.
+    pub struct one_int64;
+    /// A member of a oneof that is `bytes`.
+    pub struct one_bytes;
+    /// A message.
+    pub struct message;
+}
+
+fn varint(field: &Field<'_>) -> Result<u64, Fault> {
+    match field.value {
+        Value::Varint(value) => Ok(value),
+        Value::Fixed(_) | Value::Bytes(_) => Err(Fault::WrongWireType),
+    }
+}
+
+fn part<'m>(field: &Field<'m>) -> Result<Part<'m>, Fault> {
+    match field.value {
+        Value::Bytes(part) => Ok(part),
+        Value::Fixed(_) | Value::Varint(_) => Err(Fault::WrongWireType),
+    }
+}
+
+fn text(field: &Field<'_>) -> Result<(), Fault> {
+    std::str::from_utf8(part(field)?.bytes).map(|_| ()).map_err(|_| Fault::NotUtf8)
+}
+
+impl<'m> Kind<'m> for kind::bytes {
+    type Value = &'m [u8];
+    #[inline]
+    fn read(field: &Field<'m>) -> Result<&'m [u8], Fault> {
+        part(field).map(|part| part.bytes)
+    }
+}
+
+impl<'m> Kind<'m> for kind::range_end {
+    type Value = &'m [u8];
+    #[inline]
+    fn read(field: &Field<'m>) -> Result<&'m [u8], Fault> {
+        match part(field)?.bytes {
+            [] => Err(Fault::EmptyRangeEnd),
+            end => Ok(end),
+        }
+    }
+}
+
+impl Kind<'_> for kind::string {
+    type Value = ();
+    fn read(field: &Field<'_>) -> Result<(), Fault> {
+        text(field)
+    }
+}
+
+impl Kind<'_> for kind::strings {
+    type Value = ();
+    const REPEATED: bool = true;
+    fn read(field: &Field<'_>) -> Result<(), Fault> {
+        text(field)
+    }
+}
+
+impl Kind<'_> for kind::int64 {
+    type Value = i64;
+    #[inline]
+    fn read(field: &Field<'_>) -> Result<i64, Fault> {
+        varint(field).map(u64::cast_signed)
+    }
+}
+
+impl Kind<'_> for kind::uint64 {
+    type Value = u64;
+    #[inline]
+    fn read(field: &Field<'_>) -> Result<u64, Fault> {
+        varint(field)
+    }
+}
+
+impl Kind<'_> for kind::bool {
+    type Value = bool;
+    #[inline]
+    fn read(field: &Field<'_>) -> Result<bool, Fault> {
+        varint(field).map(|value| value != 0)
+    }
+}
+
+impl Kind<'_> for kind::enumeration {
+    type Value = u64;
+    #[inline]
+    fn read(field: &Field<'_>) -> Result<u64, Fault> {
+        varint(field)
+    }
+}
+
+impl Kind<'_> for kind::enumerations {
+    type Value = ();
+    const REPEATED: bool = true;
+    fn read(field: &Field<'_>) -> Result<(), Fault> {
+        match field.value {
+            Value::Varint(_) => Ok(()),
+            Value::Fixed(_) => Err(Fault::WrongWireType),
+            Value::Bytes(packed) => {
+                let mut rest = packed.bytes;
+                while !rest.is_empty() {
+                    rest = super::field::varint(rest)?.1;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Kind<'_> for kind::one_int64 {
+    type Value = Option<i64>;
+    #[inline]
+    fn read(field: &Field<'_>) -> Result<Option<i64>, Fault> {
+        varint(field).map(|value| Some(value.cast_signed()))
+    }
+}
+
+impl<'m> Kind<'m> for kind::one_bytes {
+    type Value = Option<&'m [u8]>;
+    #[inline]
+    fn read(field: &Field<'m>) -> Result<Option<&'m [u8]>, Fault> {
+        part(field).map(|part| Some(part.bytes))
+    }
+}
+
+impl<'m> Kind<'m> for kind::message {
+    type Value = Option<Part<'m>>;
+    #[inline]
+    fn read(field: &Field<'m>) -> Result<Option<Part<'m>>, Fault> {
+        part(field).map(Some)
+    }
+}
+
+/// Which singular fields of a message have been read. Field numbers up to 64, which is `Compare.range_end`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    /// Notes that the field stands there.
+    ///
+    /// # Errors
+    /// [`Fault::Repeated`] if it already did: one decoder keeps the last, another merges.
+    #[inline]
+    pub(super) const fn once(&mut self, number: u32) -> Result<(), Fault> {
+        let bit = 1_u64.rotate_left(number);
+        if self.0 & bit != 0 {
+            return Err(Fault::Repeated);
+        }
+        self.0 |= bit;
+        Ok(())
+    }
+}
+
+/// What becomes of fields that are not in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// A newer etcd may know them, and what they touch.
+    Refuse,
+    /// The capability of the method alone decides.
+    Pass,
+}
+
+impl Unknown {
+    pub(super) const fn meet(self, field: &Field<'_>, message: &'static str) -> Result<(), Malformed> {
+        match self {
+            Unknown::Refuse => Err(field.fault(message, Fault::UnknownField)),
+            Unknown::Pass => Ok(()),
+        }
+    }
+}
+
+/// Declares messages as structs with a `read`: `NAME (Refuse or Pass) { NUMBER FIELD: KIND; .. }`.
+macro_rules! messages {
+    ($( $name:ident ($unknown:ident) { $( $number:literal $field:ident: $kind:ident; )* } )+) => { $(
+        #[doc = concat!("`", stringify!($name), "`")]
+        #[derive(Clone, Copy, Debug)]
+        #[allow(dead_code, reason = "fields that decide nothing are checked, not used")]
+        #[allow(non_snake_case, reason = "fields are called as in the .proto")]
+        pub(super) struct $name<'m> {
+            pub(super) whole: $crate::wire::field::Part<'m>,
+            $( pub(super) $field: <$crate::wire::message::kind::$kind as $crate::wire::message::Kind<'m>>::Value, )*
+        }
+
+        impl<'m> $name<'m> {
+            #[allow(unused_mut, unused_variables, reason = "some messages have no field")]
+            pub(super) fn read(whole: $crate::wire::field::Part<'m>) -> Result<Self, $crate::wire::Malformed> {
+                use $crate::wire::message::{Kind, Seen, Unknown, kind};
+                let mut message = Self { whole, $( $field: Default::default(), )* };
+                let mut seen = Seen::default();
+                let mut fields = $crate::wire::field::Fields::of(stringify!($name), whole);
+                while let Some(field) = fields.next()? {
+                    match field.number {
+                        $( $number => {
+                            let name = concat!(stringify!($name), ".", stringify!($field));
+                            if !<kind::$kind as Kind<'m>>::REPEATED {
+                                seen.once($number).map_err(|fault| field.fault(name, fault))?;
+                            }
+                            message.$field = <kind::$kind as Kind<'m>>::read(&field).map_err(|fault| field.fault(name, fault))?;
+                        } )*
+                        _ => Unknown::$unknown.meet(&field, stringify!($name))?,
+                    }
+                }
+                Ok(message)
+            }
+        }
+    )+ };
+}
+
+pub(super) use messages;

@@ -1,0 +1,19 @@
+//! Everything that needs a real etcd, in one binary. This list is its table of contents.
+#![allow(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::panic_in_result_fn,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected is to fail at once, and at that place"
+)]
+
+// --- the ground that the other tests stand on ---
+mod etcd_itself;
+
+// --- rules of the house ---
+mod layering;
