@@ -259,7 +259,7 @@ fn excerpt(f: &mut fmt::Formatter<'_>, place: Place, line: &str) -> fmt::Result 
     let number = place.line.to_string();
     let margin = " ".repeat(number.len());
     let before = place.column.saturating_sub(1);
-    let skipped = if before > SHOWN / 2 { before - SHOWN / 2 } else { 0 };
+    let skipped = before.saturating_sub(SHOWN / 2);
     let shown: String = line.chars().skip(skipped).take(SHOWN).map(printable).collect();
     let caret = before.min(line.chars().count()) - skipped.min(before.min(line.chars().count()));
     let room = shown.chars().count().saturating_sub(caret).max(1);

@@ -1,6 +1,6 @@
 //! The policy as theorems, against the reference model, over a key space that is small enough to be looked at key by key.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
@@ -15,9 +15,16 @@ use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange};
 const ALPHABET: &[u8] = b".//0";
 const LONGEST: usize = 5;
 
+/// Keys and verbs, not yet a grant or a denial.
+type Rules = Vec<(KeySet, Verbs)>;
+
 /// Every key of the universe, after each of them the next possible one (`key + "\0"`), and the ends of prefixes, in order: every
 /// edge of a range that is made here is among them, so that each piece between two edges holds one of them.
-fn universe() -> Vec<Vec<u8>> {
+fn universe() -> &'static [Vec<u8>] {
+    &UNIVERSE
+}
+
+static UNIVERSE: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut keys: Vec<Vec<u8>> = vec![Vec::new()];
     let mut all = Vec::new();
     for _ in 0..LONGEST {
@@ -28,7 +35,7 @@ fn universe() -> Vec<Vec<u8>> {
     all.sort();
     all.dedup();
     all
-}
+});
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(ALPHABET), 1..4)
@@ -76,7 +83,7 @@ fn holdings(keys: fn() -> BoxedStrategy<KeySet>) -> impl Strategy<Value = Holdin
             next += 1;
             GrantId(next)
         };
-        let held = |(allowed, denied): (Vec<(KeySet, Verbs)>, Vec<(KeySet, Verbs)>)| Held {
+        let held = |(allowed, denied): (Rules, Rules)| Held {
             allowed: allowed.into_iter().map(|(keys, verbs)| (keys, verbs, grant())).collect(),
             denied,
             capabilities: vec![(Capability::Lease, grant())],
@@ -99,8 +106,8 @@ fn principal(rights: Rights) -> Principal {
 /// The answer of the reference for a range: the first key of the universe that is not allowed, or the grant of its start.
 fn by_every_key(holdings: &Holdings, verb: Verb, range: &KeyRange<'_>) -> Result<GrantId, Vec<u8>> {
     let start = reference::allows(holdings, verb, range.start).ok_or_else(|| range.start.to_vec())?;
-    match universe().into_iter().filter(|key| range.contains(key)).find(|key| reference::allows(holdings, verb, key).is_none()) {
-        Some(key) => Err(key),
+    match universe().iter().filter(|key| range.contains(key)).find(|key| reference::allows(holdings, verb, key).is_none()) {
+        Some(key) => Err(key.clone()),
         None => Ok(start),
     }
 }
@@ -123,8 +130,8 @@ proptest! {
         let rights = holdings.compile();
         for key in universe() {
             for verb in Verb::ALL {
-                let fast = rights.covers(verb, &KeyRange::key(&key));
-                prop_assert_eq!(fast.ok(), reference::allows(&holdings, verb, &key), "{:?} {}", verb, KeyRange::key(&key));
+                let fast = rights.covers(verb, &KeyRange::key(key));
+                prop_assert_eq!(fast.ok(), reference::allows(&holdings, verb, key), "{:?} {}", verb, KeyRange::key(key));
             }
         }
         for &capability in Capability::ALL {
@@ -139,7 +146,7 @@ proptest! {
         for verb in Verb::ALL {
             match (rights.covers(verb, &asked.as_range()), by_every_key(&holdings, verb, &asked.as_range())) {
                 (Ok(fast), Ok(slow)) => prop_assert_eq!(fast, slow),
-                (Err(gap), Err(key)) => prop_assert!(gap.as_range().contains(&key), "{} is not in {}", KeyRange::key(&key), gap),
+                (Err(gap), Err(key)) => prop_assert!(gap.as_range().contains(&key), "{} is not in {}", KeyRange::key(key), gap),
                 (fast, slow) => prop_assert!(false, "{asked}: {fast:?} is not {slow:?}"),
             }
         }
@@ -264,10 +271,10 @@ proptest! {
         let keys = KeySet::Pattern(pattern.clone());
         let mut touched = false;
         for key in universe() {
-            let inside = reference::allows(&holdings, Verb::Read, &key).is_some();
-            prop_assert_eq!(keys.contains(&key), inside, "{}", KeyRange::key(&key));
-            touched |= inside && asked.as_range().contains(&key);
-            prop_assert!(inside || !asked.as_range().contains(&key) || !pattern.covers(&asked.as_range()), "{}", asked);
+            let inside = reference::allows(&holdings, Verb::Read, key).is_some();
+            prop_assert_eq!(keys.contains(key), inside, "{}", KeyRange::key(key));
+            touched |= inside && asked.as_range().contains(key);
+            prop_assert!(inside || !asked.as_range().contains(key) || !pattern.covers(&asked.as_range()), "{}", asked);
         }
         prop_assert!(!touched || keys.may_touch(&asked.as_range()), "{}", asked);
     }
