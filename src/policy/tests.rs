@@ -146,7 +146,7 @@ proptest! {
         for verb in Verb::ALL {
             match (rights.covers(verb, &asked.as_range()), by_every_key(&holdings, verb, &asked.as_range())) {
                 (Ok(fast), Ok(slow)) => prop_assert_eq!(fast, slow),
-                (Err(gap), Err(key)) => prop_assert!(gap.as_range().contains(&key), "{} is not in {}", KeyRange::key(key), gap),
+                (Err(gap), Err(key)) => prop_assert!(gap.as_range().contains(&key), "{} is not in {}", KeyRange::key(&key), gap),
                 (fast, slow) => prop_assert!(false, "{asked}: {fast:?} is not {slow:?}"),
             }
         }
