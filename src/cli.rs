@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod policy;
 mod serve;
 
 use std::process::ExitCode;
@@ -20,6 +21,9 @@ struct Cli {
 enum Command {
     /// Serve: judge the requests of clients and forward what the policy grants.
     Serve(Box<ServeArgs>),
+    /// Check, show and explain policies.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -44,5 +48,6 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

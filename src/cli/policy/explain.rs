@@ -39,7 +39,7 @@ pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) 
         Err(mistake) => return usage(err, &mistake),
     };
     let principal = policy.principal(&identity);
-    let verdicts: Vec<Verdict> = requests.iter().map(|request| Verdict::of(&policy, &principal, request)).collect();
+    let verdicts: Vec<Verdict> = requests.iter().map(|request| Verdict::of(&principal, request)).collect();
     match args.output {
         Output::Json => writeln!(out, "{}", to_json(&policy, &principal, &verdicts))?,
         Output::Text => text(&policy, &principal, &verdicts, out)?,
@@ -89,10 +89,10 @@ struct Need {
 }
 
 impl Verdict {
-    fn of(policy: &Policy, principal: &Principal, request: &Request) -> Self {
+    fn of(principal: &Principal, request: &Request) -> Self {
         let inspected = wire::inspect(request.method, &request.message);
         let (judged, needs) = match &inspected {
-            Ok(accesses) => (authorize(principal, accesses, &own_leases(accesses)), needs(policy, principal, accesses)),
+            Ok(accesses) => (authorize(principal, accesses, &own_leases(accesses)), needs(principal, accesses)),
             Err(malformed) => (refuse(principal, Denial::from(*malformed)), Vec::new()),
         };
         let (denial, shadowed) = match judged {
@@ -116,7 +116,7 @@ fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
     accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect()
 }
 
-fn needs(_policy: &Policy, principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
+fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
     if let Some(capability) = accesses.capability {
         let by = principal.rights.capability(capability).map(|grant| vec![grant]).ok_or_else(|| "no role gives it".to_owned());

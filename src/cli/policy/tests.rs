@@ -78,11 +78,37 @@ fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
 #[test]
 fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
-    insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @"");
-    insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @"");
-    insta::assert_snapshot!(explain("calico-cni:n-2", &["put", key, "v"]).1, @"");
-    insta::assert_snapshot!(explain("nobody", &["get", "a"]).1, @"");
-    insta::assert_snapshot!(explain("kube-apiserver", &["compact", "5"]).1, @"");
+    insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @r#"
+    /etcdserverpb.KV/Put  allowed
+      create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+      update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+    "#);
+    insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
+    /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
+      delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    "#);
+    insta::assert_snapshot!(explain("calico-cni:n-2", &["put", key, "v"]).1, @r#"
+    /etcdserverpb.KV/Put  goes through in shadow mode, would be refused: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    "#);
+    insta::assert_snapshot!(explain("nobody", &["get", "a"]).1, @r#"
+    /etcdserverpb.KV/Range  goes through in shadow mode, would be refused: no-binding
+      read a
+          nothing covers a
+    "#);
+    insta::assert_snapshot!(explain("kube-apiserver", &["compact", "5"]).1, @r#"
+    /etcdserverpb.KV/Compact  allowed
+      capability compact
+          by kube-apiserver: capability compact (builtin:kubernetes:18)
+    "#);
 }
 
 #[test]
@@ -166,7 +192,27 @@ fn explain_speaks_json() {
 fn a_key_names_its_holders() {
     let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
     let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", key]);
-    insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @"");
+    insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @r#"
+    /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      cn calico-node (shadow, line 38)
+          read    by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          create  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          update  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          delete  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+      cn calico-cni:{node} (shadow, line 40)
+          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
+      cn calico-cni:{node} with node=n-1 (shadow, line 40)
+          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
+          create  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          update  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          delete  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+      cn calico-kube-controllers (shadow, line 42)
+          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:65)
+      cn calicoctl-read-only (enforce, line 44)
+          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
+      cn etcd-backup (shadow, line 49)
+          reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
+    "#);
     let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);
     let said: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(said["holders"].as_array().map(Vec::len), Some(1), "a snapshot reads everything: {said}");
