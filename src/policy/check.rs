@@ -1,14 +1,19 @@
 //! From what was written to what it means: names are looked up, keys are read, and everything that cannot be meant is refused.
 
+mod rules;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub use rules::VERBS;
+use rules::{place_of, rules, text_of, verbs_of};
+
 use super::diagnostics::{Findings, Place, nearest};
-use super::file::{self, File, Keys, Rule, Text, listed};
+use super::file::{self, File, Text, listed};
 use super::name::NamePattern;
-use super::template::{KeyError, Template};
+use super::template::Template;
 use super::{Grant, GrantId, Mode, builtin, shadowed};
-use crate::access::{Capability, Verb, Verbs};
+use crate::access::{Capability, Verbs};
 
 /// A policy that is meaningful: every name is resolved.
 #[derive(Debug)]
@@ -214,50 +219,6 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     checked.roles.push(CheckedRole { name, place: written.name.place, allow, deny, capabilities, captures });
 }
 
-/// One result for each key that is written; `None` for one that cannot be read.
-fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option<Denied>> {
-    let mut all = Vec::new();
-    for rule in written {
-        for verb in &rule.verbs {
-            if verbs(&verb.text).is_none() {
-                findings.mistake(verb.place, format!("there is no verb `{}`", verb.text), suggestion(&verb.text, VERBS));
-            }
-        }
-        for keys in &rule.keys {
-            let place = place_of(keys);
-            all.push(template(keys, findings).map(|keys| Denied { keys, verbs: verbs_of(rule), place }));
-        }
-    }
-    all
-}
-
-fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
-    let (read, text) = match keys {
-        Keys::Template(text) => (Template::parse(&text.text), text),
-        Keys::Interval { from, to, .. } => (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from),
-    };
-    match read {
-        Ok(template) => {
-            if let Some((message, help)) = template.spills() {
-                findings.warning(text.place, message, help);
-            }
-            Some(template)
-        }
-        Err((message, help, at)) => {
-            key_mistake(text, &(message, help, at), findings);
-            None
-        }
-    }
-}
-
-fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
-    let before = written.text.get(..*at).unwrap_or_default().chars().count();
-    // A plain scalar stands in the file as it is read, so that the very character can be shown.
-    let plain = written.text.chars().count() == written.place.width;
-    let place = if plain && *at > 0 { Place { column: written.place.column + before, width: 1, ..written.place } } else { written.place };
-    findings.mistake(place, message.clone(), *help);
-}
-
 fn binding(
     written: &file::Binding,
     checked: &Checked,
@@ -317,36 +278,6 @@ fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
         findings.mistake(written.place, format!("there is no mode `{}`", written.text), suggestion(&written.text, &["shadow", "enforce"]));
     }
     found
-}
-
-/// The verbs that a policy can write.
-pub const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
-
-fn verbs(written: &str) -> Option<Verbs> {
-    match written {
-        "write" => Some(Verbs::WRITE),
-        "rw" => Some(Verbs::ALL),
-        one => Verb::ALL.into_iter().find(|verb| verb.name() == one).map(Verbs::of),
-    }
-}
-
-fn verbs_of(rule: &Rule) -> Verbs {
-    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::and)
-}
-
-fn text_of(keys: &Keys) -> String {
-    match keys {
-        Keys::Template(text) => text.text.clone(),
-        Keys::Interval { from, to: Some(to), .. } => format!("[{}, {})", from.text, to.text),
-        Keys::Interval { from, to: None, .. } => format!("[{}, ...)", from.text),
-    }
-}
-
-fn place_of(keys: &Keys) -> Place {
-    match keys {
-        Keys::Template(text) => text.place,
-        Keys::Interval { place, .. } => *place,
-    }
 }
 
 fn suggestion(written: &str, known: &[&str]) -> String {

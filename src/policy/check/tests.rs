@@ -544,6 +544,16 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
 }
 
 #[test]
+fn a_flood_of_warnings_hides_no_mistake_and_refuses_nothing() {
+    let keys = vec!["'/{node}*'"; 500].join(", ");
+    let body = format!("    allow:\n      - keys: [{keys}]\n        verbs: [read]");
+    let found = warnings(&with_role(&body));
+    assert_eq!((found.count(Severity::Mistake), found.count(Severity::Warning)), (0, 201));
+    let found = mistakes(with_role(&format!("{body}\n      - keys: '{{'\n        verbs: [read]")));
+    assert_eq!(found.count(Severity::Mistake), 1, "{found}");
+}
+
+#[test]
 fn a_long_line_is_shown_around_the_mistake() {
     let found = mistakes(with_key(&format!("/{}\\q{}", "a".repeat(5000), "b".repeat(5000)))).to_string();
     assert!(found.lines().all(|line| line.chars().count() < 140), "{found}");
