@@ -82,11 +82,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .context("cannot start a worker thread")?;
     let background = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(shared.control.clone().watch_health(
-        shared.config.upstream.health_interval,
-        shared.metrics.clone(),
-        background.clone(),
-    ));
+    tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
     if let Some(admin) = admin {
         tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));
     }

@@ -1,6 +1,5 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
-pub mod policy;
 mod serve;
 
 use std::process::ExitCode;
@@ -8,7 +7,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ServeArgs;
-use crate::demo::DemoArgs;
 
 /// An mTLS authorization gateway for etcd.
 #[derive(Debug, Parser)]
@@ -22,11 +20,6 @@ struct Cli {
 enum Command {
     /// Serve: judge the requests of clients and forward what the policy grants.
     Serve(Box<ServeArgs>),
-    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
-    Demo(DemoArgs),
-    /// Check, show and explain policies.
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -51,7 +44,5 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args),
-        Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
-        Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

@@ -196,7 +196,11 @@ mod tests {
     fn under_another_key_nearly_every_id_is_foreign_and_none_is_owned() {
         let (ours, theirs) = (key(1), key(2));
         let ids = (0..20_000).map(|salt| theirs.mint("a", salt));
-        let sealed = ids.map(|id| ours.ownership(id, "a")).inspect(|&whose| assert_ne!(whose, Ownership::Own)).filter(|&whose| whose == Ownership::Sealed).count();
+        let sealed = ids
+            .map(|id| ours.ownership(id, "a"))
+            .inspect(|&whose| assert_ne!(whose, Ownership::Own))
+            .filter(|&whose| whose == Ownership::Sealed)
+            .count();
         // 20,000 / 4096 = 4.9 are expected; the keys and salts are fixed, so this never changes.
         assert!(sealed < 20, "{sealed}");
     }

@@ -60,7 +60,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let shared = &worker.shared;
     let _counted = accepted.counted;
     let metrics = &shared.metrics;
-    let greeted = timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
+    let greeted =
+        timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
     let (stream, peer) = match greeted.await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
@@ -186,7 +187,12 @@ impl Session {
     }
 
     /// Finds clients that are gone without a word, and closes connections that nobody uses.
-    fn keep_alive(&mut self, cx: &mut Context<'_>, mut timer: std::pin::Pin<&mut Sleep>, idle_since: Instant) -> Poll<Result<(), h2::Error>> {
+    fn keep_alive(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: std::pin::Pin<&mut Sleep>,
+        idle_since: Instant,
+    ) -> Poll<Result<(), h2::Error>> {
         let limits = self.client.worker.shared.config.limits;
         let Some(pings) = &mut self.pings else { return Poll::Pending };
         if let (Alive::Asked, Poll::Ready(_)) = (&self.alive, pings.poll_pong(cx)) {

@@ -46,9 +46,7 @@ pub fn method(parts: &Parts) -> Result<Method, Denial> {
 /// `application/grpc`, with a subtype (`+proto`) or parameters (`;`) or without: what grpc-go takes.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    content_type
-        .strip_prefix("application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
+    content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
 }
 
 /// The metadata that goes on. The usual request has nothing else, and keeps its map.

@@ -8,9 +8,9 @@ use super::Shared;
 use crate::access::{Accesses, Capability};
 use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
 use crate::config::ClientTokens;
+use crate::identity::Identity;
 use crate::lease_id::Ownership;
 use crate::method::Method;
-use crate::identity::Identity;
 use crate::policy::{Policy, Principal};
 use crate::upstream::members::MemberIndex;
 use crate::wire;
@@ -41,12 +41,7 @@ pub async fn message(
 ///
 /// # Errors
 /// In enforce mode, why they are refused.
-pub async fn verdict(
-    shared: &Shared,
-    principal: &Principal,
-    member: MemberIndex,
-    accesses: &Accesses<'_>,
-) -> Result<Permit, Denial> {
+pub async fn verdict(shared: &Shared, principal: &Principal, member: MemberIndex, accesses: &Accesses<'_>) -> Result<Permit, Denial> {
     if accesses.leases.is_empty() {
         return authorize(principal, accesses, &[]);
     }

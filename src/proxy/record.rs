@@ -40,13 +40,7 @@ impl Note {
     ///
     /// # Errors
     /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell.
-    pub fn of(
-        shared: &Shared,
-        caller: &Caller,
-        effect: Effect,
-        verdict: &Result<Permit, Denial>,
-        begun: Instant,
-    ) -> Result<Note, Denial> {
+    pub fn of(shared: &Shared, caller: &Caller, effect: Effect, verdict: &Result<Permit, Denial>, begun: Instant) -> Result<Note, Denial> {
         let (decision, grant, denial) = match verdict {
             Ok(permit) => match permit.would_deny() {
                 None => (Decision::Allow, permit.grant(), None),

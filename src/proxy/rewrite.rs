@@ -63,9 +63,7 @@ impl Rewrite {
                     advertise.by_member.get(name).or(advertise.default.as_ref()).map(String::as_str)
                 })
             }
-            Rewrite::OwnLeases => {
-                lease::retain_leases(message, |id| shared.lease_key.ownership(id, &principal.name) == Ownership::Own)
-            }
+            Rewrite::OwnLeases => lease::retain_leases(message, |id| shared.lease_key.ownership(id, &principal.name) == Ownership::Own),
         }
     }
 }

@@ -160,15 +160,7 @@ struct Roles {
 
 impl RoleTable {
     /// Counts one decision under the role whose grant made it.
-    pub fn count(
-        &self,
-        shared: &Shared,
-        policy: &Policy,
-        role: Option<u32>,
-        method: Option<Method>,
-        decision: Decision,
-        mode: Mode,
-    ) {
+    pub fn count(&self, shared: &Shared, policy: &Policy, role: Option<u32>, method: Option<Method>, decision: Decision, mode: Mode) {
         let mut roles = self.roles.borrow_mut();
         if roles.generation != Some(policy.generation) {
             *roles = Roles { generation: Some(policy.generation), by_index: vec![None; policy.role_names().len()], none: None };

@@ -82,9 +82,7 @@ impl Control {
                 (health, status.leader == header.member_id, String::new())
             }
             // It answers, and will not tell this certificate how it is: etcd's own auth is on and does not know the proxy.
-            Err(ControlError::Failed(why)) if why.contains("permission denied") || why.contains("user name") => {
-                (Health::Well, false, why)
-            }
+            Err(ControlError::Failed(why)) if why.contains("permission denied") || why.contains("user name") => (Health::Well, false, why),
             Err(error) => (Health::Down, false, error.to_string()),
         };
         member.set_leads(leads);

@@ -147,9 +147,7 @@ impl Members {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let rotated = (0..self.members.len()).map(|step| MemberIndex(start.wrapping_add(step) % self.members.len()));
         // `min_by_key` keeps the first of equals, so the rotation decides between members in equal health.
-        rotated
-            .min_by_key(|&index| (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health))))
-            .unwrap_or(MemberIndex(0))
+        rotated.min_by_key(|&index| (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health)))).unwrap_or(MemberIndex(0))
     }
 
     /// The member that leads, if it is known and calls may go to it.

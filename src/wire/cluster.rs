@@ -12,7 +12,11 @@ use crate::method::Method;
 ///
 /// # Errors
 /// If `response` is no such message.
-pub fn replace_client_urls<'u>(method: Method, response: &[u8], mut url_for: impl FnMut(&str) -> Option<&'u str>) -> Result<Vec<u8>, Malformed> {
+pub fn replace_client_urls<'u>(
+    method: Method,
+    response: &[u8],
+    mut url_for: impl FnMut(&str) -> Option<&'u str>,
+) -> Result<Vec<u8>, Malformed> {
     // MemberAddResponse has `member` as 2 and `members` as 3, the others `members` as 2.
     let (name, members): (_, &[u32]) = match method {
         Method::MemberAdd => ("MemberAddResponse", &[2, 3]),
@@ -123,7 +127,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_member_list_is_not_guessed_at() {
-        for (bytes, fault) in [(&b"\x10\x01"[..], Fault::WrongWireType), (b"\x12\x04\x12\x05ab", Fault::LengthBeyondMessage), (b"\x12\x03\x12\x01\xff", Fault::NotUtf8)] {
+        for (bytes, fault) in [
+            (&b"\x10\x01"[..], Fault::WrongWireType),
+            (b"\x12\x04\x12\x05ab", Fault::LengthBeyondMessage),
+            (b"\x12\x03\x12\x01\xff", Fault::NotUtf8),
+        ] {
             assert_eq!(replace_client_urls(Method::MemberList, bytes, by_name).unwrap_err().fault, fault);
         }
     }

@@ -369,12 +369,7 @@ impl<'c> Dialogue<'c> {
         }
     }
 
-    fn close(
-        &self,
-        client: Option<SendStream<Bytes>>,
-        respond: &mut SendResponse<Bytes>,
-        status: &Status,
-    ) -> Result<(), ClientGone> {
+    fn close(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, status: &Status) -> Result<(), ClientGone> {
         match client {
             Some(mut out) => relay::end(&mut out, status).map(|_| ()),
             None => {

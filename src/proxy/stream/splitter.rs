@@ -77,10 +77,7 @@ impl Splitter {
 }
 
 /// The length of the message that begins here, with its frame, and what becomes of it.
-fn begin<E>(
-    bytes: &[u8],
-    decide: &mut impl FnMut(&[u8], usize) -> Result<Option<Fate>, E>,
-) -> Result<Option<(usize, Fate)>, E> {
+fn begin<E>(bytes: &[u8], decide: &mut impl FnMut(&[u8], usize) -> Result<Option<Fate>, E>) -> Result<Option<(usize, Fate)>, E> {
     let Some((&[_flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>() else { return Ok(None) };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     let seen = message.get(..length).unwrap_or(message);
