@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use crate::world::raw::wire::FirstBlock;
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
-use crate::world::{World, is_permission_denied};
+use crate::world::{World, is_permission_denied, soon};
 
 const ALICE: &str = "
 version: 1
@@ -84,7 +84,13 @@ async fn an_etcd_of_its_own_can_be_killed_and_has_as_many_members_as_asked() {
     assert_eq!(world.etcd().endpoints().len(), 3);
     assert_eq!(world.config.upstream.endpoints.len(), 3);
     world.etcd_mut().kill(1);
-    world.as_("alice").await.put(world.key("own/a"), "1", None).await.unwrap();
+    // If that was the leader, writes fail until there is another.
+    let alice = world.as_("alice").await;
+    soon("a cluster of two that takes a write", || {
+        let (mut alice, key) = (alice.clone(), world.key("own/a"));
+        async move { alice.put(key, "1", None).await.ok() }
+    })
+    .await;
 }
 
 #[tokio::test]
