@@ -16,7 +16,7 @@ use messages::request;
 use mutation::mutations;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
     fn what_an_encoder_writes_is_accepted_and_read_as_prost_reads_it((method, bytes) in request()) {

@@ -335,7 +335,7 @@ fn a_txn_has_a_greatest_depth_and_a_greatest_number_of_operations() {
     let nested = |depth: usize| (1..depth).fold(success(PUT_OP, len(1, "deep")), |inner, _| success(TXN, inner));
     assert_eq!(keys(&inspect(Method::Txn, &nested(MAX_DEPTH)).unwrap()), [(PUT, &b"deep"[..], &b""[..])]);
     assert_eq!(fault(Method::Txn, &nested(MAX_DEPTH + 1)).2, Fault::TooDeep);
-    assert_eq!(fault(Method::Txn, &nested(50_000)).2, Fault::TooDeep);
+    assert_eq!(fault(Method::Txn, &nested(2_000)).2, Fault::TooDeep);
 
     let many = |count: usize| success(RANGE, len(1, "k")).repeat(count);
     assert_eq!(inspect(Method::Txn, &many(MAX_OPERATIONS)).unwrap().ranges.len(), 1);
