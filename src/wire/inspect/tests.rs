@@ -189,6 +189,17 @@ fn a_compare_that_says_two_things_is_refused() {
     }
 }
 
+#[test]
+fn no_two_members_of_a_compare_are_accepted_in_any_order() {
+    let member = |number: u32| if number == 7 { len(7, "") } else { num(number, 0) };
+    for target in 0..5 {
+        for (first, second) in (4..=8).flat_map(|first| (4..=8).map(move |second| (first, second))) {
+            let message = len(1, wire![len(3, "k"), member(first), num(2, target), member(second)]);
+            assert_eq!(fault(Method::Txn, &message).2, Fault::Repeated, "{target} {first} {second}");
+        }
+    }
+}
+
 /// libcalico-go's create, update and delete, and kube-apiserver's (`MOD` compares; the other branch reads the key back).
 #[test]
 fn the_txns_of_calico_and_kubernetes_need_no_more_than_they_do() {
