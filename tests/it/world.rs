@@ -171,9 +171,14 @@ impl World {
         }
     }
 
+    /// The proxy.
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().expect("the proxy runs")
+    }
+
     /// Where the proxy listens.
     pub fn address(&self) -> SocketAddr {
-        self.running.as_ref().unwrap().listen_addr
+        self.running().listen_addr
     }
 
     /// The URL of the proxy.
@@ -202,14 +207,16 @@ impl World {
         connect(&self.etcd().endpoints(), &authorities().upstream, root()).await
     }
 
-    /// Replaces the policy and waits until it counts.
-    pub async fn replace_policy(&self, policy: &str) {
-        let before = self.generation().await;
+    /// Replaces the policy; it counts when this returns.
+    ///
+    /// # Panics
+    /// When the proxy refuses it.
+    pub fn replace_policy(&self, policy: &str) {
         self.write_policy(policy);
-        soon("a new policy", || async { (self.generation().await > before).then_some(()) }).await;
+        self.running().reload_policy().unwrap();
     }
 
-    /// Replaces the policy file, as a careful operator does: all at once.
+    /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
     pub fn write_policy(&self, policy: &str) {
         let new = write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix)).unwrap();
         std::fs::rename(new, &self.config.policy).unwrap();
@@ -224,7 +231,7 @@ impl World {
 
     /// Status and body of a page of the admin address.
     pub async fn admin(&self, path: &str) -> (u16, String) {
-        let address = self.running.as_ref().unwrap().admin_addr.expect("this proxy has an admin address");
+        let address = self.running().admin_addr.expect("this proxy has an admin address");
         http::get(address, path).await.unwrap()
     }
 
@@ -281,7 +288,7 @@ impl World {
 
     /// Drains the proxy, as SIGTERM does, and waits for its end.
     pub async fn shut_down(&mut self) {
-        self.running.take().expect("the proxy runs").shutdown().await;
+        self.running.take().expect("the proxy runs").shutdown(std::future::pending()).await;
     }
 }
 
