@@ -1,6 +1,15 @@
 //! The messages and clients of etcd's API, generated from `proto/`: for questions of our own, tests and benches. The request
 //! path does not decode messages; see [`crate::wire`].
-#![allow(clippy::all, clippy::pedantic, clippy::indexing_slicing, missing_docs, rustdoc::all, reason = "generated code")]
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::indexing_slicing,
+    missing_docs,
+    unused_qualifications,
+    rustdoc::all,
+    reason = "generated code"
+)]
 
 /// Keys and events.
 pub mod mvccpb {

@@ -11,7 +11,7 @@ use crate::method::Method;
 pub(super) const R: &str = "/calico/resources/v3/projectcalico.org";
 
 /// What is written by every Put.
-const VALUE: &str = "demo";
+const VALUE: &str = "1";
 
 /// A call.
 #[derive(Clone, Copy, Debug)]

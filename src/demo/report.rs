@@ -137,21 +137,23 @@ impl Report {
         self.write_text(ink, &mut out).map_or_else(|_| String::new(), |()| out)
     }
 
-    /// How to go on, for a demo that stays up.
+    /// How to go on, for a demo that stays up: lines for a shell, as they are.
     pub(super) fn invitation(&self, ink: Ink) -> String {
-        let place = &self.place;
-        [
-            "",
-            &ink.paint(BOLD, "Go on yourself, as calico/node for one; `ls` shows the other certificates. Ctrl-C ends it all."),
-            "",
-            &format!("  cd {}; R={R}", place.folder.display()),
-            &format!("  alias as-node='{} --endpoints {}", place.etcdctl.display(), place.enforcing),
-            "                 --cacert ca.crt --cert calico-node.crt --key calico-node.key'",
-            "  as-node get --prefix $R/nodes/",
-            "  as-node put $R/tiers/default mine",
-            "",
-        ]
-        .join("\n")
+        let (place, etcdctl) = (&self.place, self.place.etcdctl.display());
+        let title = "Go on yourself, as calico-node or with any other certificate of the folder; Ctrl-C here ends it all:";
+        format!(
+            "\n{}\n
+  cd {}
+  export ETCDCTL_ENDPOINTS={} ETCDCTL_CACERT=ca.crt
+  export ETCDCTL_CERT=calico-node.crt ETCDCTL_KEY=calico-node.key
+  R={R}
+  {etcdctl} get --prefix $R/nodes/
+  {etcdctl} put $R/tiers/default mine
+\n",
+            ink.paint(BOLD, title),
+            place.folder.display(),
+            place.enforcing,
+        )
     }
 
     fn write_text(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
@@ -190,8 +192,8 @@ impl Report {
 
     /// One audit line of each kind, whole.
     fn write_audit(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
-        let count = self.audit.len();
-        let title = format!("What was written meanwhile: {count} audit lines, one per call. The first of each kind:");
+        let (lines, calls) = (self.audit.len(), self.rows.len() + self.shadow.len());
+        let title = format!("What the audit wrote: {lines} lines for {calls} calls. The first of each kind:");
         writeln!(out, "\n{}", ink.paint(BOLD, &title))?;
         for decision in ["allow", "deny", "would_deny"] {
             let mark = format!("\"decision\":\"{decision}\"");
@@ -211,7 +213,7 @@ impl Report {
         }
         let rows = self.rows.iter().filter(|row| !row.as_expected()).count();
         let shadow = self.shadow.iter().filter(|row| !row.as_expected()).count();
-        writeln!(out, "\n{}", ink.paint(RED, &format!("{sum}: {} verdicts are NOT the expected ones.", rows + shadow)))
+        writeln!(out, "\n{}", ink.paint(RED, &format!("{sum}; NOT as expected: {}.", rows + shadow)))
     }
 
     fn call_width(&self) -> usize {
@@ -236,10 +238,11 @@ impl Row {
         let testimony = &self.testimony;
         if let Some(grant) = &testimony.grant {
             let keys = grant.split_once(": ").map_or(grant.as_str(), |(_, keys)| keys);
-            return keys.split_once(" (").map_or(keys, |(keys, _)| keys).to_owned();
+            let keys = keys.split_once(" (").map_or(keys, |(keys, _)| keys);
+            return keys.replace("[read, create, update, delete]", "[rw]");
         }
         match (&testimony.missing, &testimony.reason) {
-            (Some(missing), _) => format!("no grant: {missing}"),
+            (Some(missing), _) => format!("needs {missing}"),
             (None, Some(reason)) => reason.clone(),
             (None, None) => String::new(),
         }
@@ -251,5 +254,67 @@ fn failure(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Passed | Outcome::Refused => String::new(),
         Outcome::Failed(error) => format!("  {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::COMPONENTS;
+    use super::*;
+
+    fn row(verdict: Option<Verdict>, outcome: Outcome) -> Row {
+        let component = &COMPONENTS[0];
+        let grant = "calico-node: $R/* [read, create, update, delete] (builtin:calico/documented:18)".to_owned();
+        let testimony = Testimony { decision: "allow".to_owned(), grant: Some(grant), reason: None, missing: None };
+        Row { component, call: Call::Snapshot, expected: Verdict::Allowed, verdict, outcome, testimony }
+    }
+
+    fn report(rows: Vec<Row>) -> Report {
+        let place = Place {
+            etcd_version: "3.7.3".to_owned(),
+            etcd: "https://127.0.0.1:1".to_owned(),
+            etcdctl: "etcdctl".into(),
+            enforcing: "https://127.0.0.1:2".to_owned(),
+            shadow: "https://127.0.0.1:3".to_owned(),
+            folder: "/tmp/demo".into(),
+        };
+        Report { place, rows, shadow: Vec::new(), audit: Vec::new() }
+    }
+
+    #[test]
+    fn one_verdict_that_is_not_the_expected_one_spoils_the_whole() {
+        let good = || row(Some(Verdict::Allowed), Outcome::Passed);
+        assert!(report(vec![good()]).as_expected());
+        for bad in [row(Some(Verdict::Refused), Outcome::Refused), row(None, Outcome::Failed("boom".to_owned()))] {
+            let report = report(vec![good(), bad]);
+            assert!(!report.as_expected());
+            let text = report.text(Ink::Plain);
+            assert!(text.contains("WRONG") && text.contains("NOT as expected: 1."), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shadow_row_must_both_pass_and_be_recorded() {
+        let shadow = |outcome, decision: &str| ShadowRow {
+            component: &COMPONENTS[0],
+            call: Call::Snapshot,
+            outcome,
+            testimony: Testimony { decision: decision.to_owned(), grant: None, reason: None, missing: None },
+        };
+        assert!(shadow(Outcome::Passed, "would_deny").as_expected());
+        assert!(!shadow(Outcome::Passed, "allow").as_expected());
+        assert!(!shadow(Outcome::Refused, "would_deny").as_expected());
+    }
+
+    #[test]
+    fn a_grant_is_shown_without_its_role_and_place() {
+        assert_eq!(row(None, Outcome::Passed).why(), "$R/* [rw]");
+    }
+
+    #[test]
+    fn colour_is_only_where_it_is_wanted() {
+        let report = report(vec![row(Some(Verdict::Allowed), Outcome::Passed)]);
+        assert!(report.text(Ink::Colour).contains("\x1b[32mallowed"));
+        assert!(!(report.text(Ink::Plain) + &report.invitation(Ink::Plain)).contains('\x1b'));
     }
 }

@@ -99,10 +99,10 @@ pub(super) const COMPONENTS: &[Component] = &[
     Component {
         name: "OpenStack driver for Neutron",
         common_name: "neutron",
-        role: Some("openstack-neutron"),
+        role: Some("openstack-neutron-driver"),
         calls: &[
             (Allowed, Put("/calico/dhcp/v1/subnet/10.0.0.0-24")),
-            (Allowed, Put("$R/workloadendpoints/openstack/worker--1-openstack-vm-tap0")),
+            (Allowed, Put("$R/workloadendpoints/project/worker--1-openstack-vm-tap0")),
             (Refused, Put("/calico/felix/v2/no-region/host/worker-1/status")),
             (Refused, Get(Prefix("/calico/ipam/v2/"))),
         ],

@@ -28,6 +28,9 @@ pub(super) struct Stage {
     pub(super) folder: TempDir,
     clients: BTreeMap<&'static str, Issued>,
     authority: Authority,
+    upstream_authority: Authority,
+    /// The proxies' own certificate, which etcd trusts.
+    warden: Issued,
 }
 
 /// One running proxy.
@@ -73,11 +76,21 @@ impl Stage {
         let server = upstream_authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both))?;
         let tls = Tls { server, trusted_ca: upstream_authority.pem() };
         let etcd = Etcd::start(programs, Options { tls: Some(tls), ..Options::default() }).await?;
-        seed(&etcd, &upstream_authority, &warden).await.context("cannot write the first keys to etcd")?;
-
         let enforcing = Proxy::start(&etcd, &papers, Mode::Enforce, at).await?;
         let shadow = Proxy::start(&etcd, &papers, Mode::Shadow, at).await?;
-        Ok(Self { etcd, enforcing, shadow, folder, clients, authority })
+        let stage = Self { etcd, enforcing, shadow, folder, clients, authority, upstream_authority, warden };
+        stage.seed().await?;
+        Ok(stage)
+    }
+
+    /// Writes the first keys, around the proxies.
+    pub(super) async fn seed(&self) -> anyhow::Result<()> {
+        let endpoint = self.etcd.endpoints().into_iter().next().context("etcd has no member")?;
+        let mut client = connect(&endpoint, &self.upstream_authority, &self.warden).await?;
+        for key in SEED {
+            client.put(expand(key), "seed", None).await.context("cannot write the first keys to etcd")?;
+        }
+        Ok(())
     }
 
     /// A client of a proxy, with the certificate of this name.
@@ -88,8 +101,8 @@ impl Stage {
 
     /// Ends all of it, the proxies in an orderly way.
     pub(super) async fn strike(self) {
-        self.enforcing.running.shutdown(std::future::pending()).await;
-        self.shadow.running.shutdown(std::future::pending()).await;
+        self.enforcing.running.shutdown(std::future::ready(())).await;
+        self.shadow.running.shutdown(std::future::ready(())).await;
     }
 }
 
@@ -99,15 +112,6 @@ impl Proxy {
         let running = app::start(config(etcd, papers, mode, &audit)).await.context("the proxy does not start")?;
         Ok(Self { address: running.listen_addr, witness: Witness::of(audit), running })
     }
-}
-
-async fn seed(etcd: &Etcd, authority: &Authority, root: &Issued) -> anyhow::Result<()> {
-    let endpoint = etcd.endpoints().into_iter().next().context("etcd has no member")?;
-    let mut client = connect(&endpoint, authority, root).await?;
-    for key in SEED {
-        client.put(expand(key), "seed", None).await?;
-    }
-    Ok(())
 }
 
 async fn connect(endpoint: &str, authority: &Authority, issued: &Issued) -> Result<Client, etcd_client::Error> {

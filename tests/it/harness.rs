@@ -1,9 +1,154 @@
 //! The tools of the other tests do what they say.
 
+use etcd_client::GetOptions;
+use etcd_warden::authorize::Reason;
+use etcd_warden::pki::Leaf;
 use http::HeaderMap;
 
 use crate::world::raw::wire::FirstBlock;
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
+use crate::world::{World, is_permission_denied, soon};
+
+const ALICE: &str = "
+version: 1
+mode: enforce
+roles:
+  own:
+    allow:
+      - keys: $P/own/*
+        verbs: [rw]
+bindings:
+  - cn: alice
+    roles: [own]
+";
+
+#[tokio::test]
+async fn a_world_is_an_etcd_a_proxy_and_clients_of_both() {
+    let world = World::start(ALICE).await;
+    let (mut alice, mut direct) = (world.as_("alice").await, world.direct().await);
+    alice.put(world.key("own/a"), "1", None).await.unwrap();
+    assert_eq!(direct.get(world.key("own/a"), None).await.unwrap().kvs()[0].value(), b"1");
+    assert!(is_permission_denied(&alice.put(world.key("other"), "1", None).await));
+    assert!(is_permission_denied(&world.as_("bob").await.get(world.key("own/a"), None).await));
+    assert_eq!(direct.get(world.key(""), Some(GetOptions::new().with_prefix())).await.unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn two_worlds_do_not_see_each_other() {
+    let (one, two) = (World::start(ALICE).await, World::start(ALICE).await);
+    assert_ne!(one.prefix, two.prefix);
+    one.as_("alice").await.put(one.key("own/a"), "1", None).await.unwrap();
+    assert!(is_permission_denied(&two.as_("alice").await.get(one.key("own/a"), None).await));
+}
+
+#[tokio::test]
+async fn a_world_shows_audit_lines_metrics_and_admin_pages() {
+    let world = World::start(ALICE).await;
+    let refused = world.as_("alice").await.get("/elsewhere", None).await;
+    assert!(is_permission_denied(&refused));
+    let line = world.audited(|line| line["decision"] == "deny").await;
+    assert_eq!((&line["identity"]["cn"], &line["missing"]["key"]), (&"alice".into(), &"/elsewhere".into()));
+    assert_eq!(line["reason"], Reason::KeyNotGranted.code());
+    assert!(world.metric("etcd_warden_requests_total", &["decision=\"deny\""]).await >= 1.0);
+    assert_eq!(world.metric("etcd_warden_requests_total", &["decision=\"would_deny\""]).await, 0.0);
+    assert_eq!(world.admin("/livez").await.0, 200);
+    assert_eq!(world.admin("/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_replaced_policy_counts_at_once() {
+    let world = World::start(ALICE).await;
+    let mut alice = world.as_("alice").await;
+    alice.put(world.key("own/a"), "1", None).await.unwrap();
+    let before = world.generation().await;
+    world.replace_policy(&ALICE.replace("[rw]", "[read]"));
+    assert_eq!(world.generation().await, before + 1);
+    assert!(is_permission_denied(&alice.put(world.key("own/a"), "2", None).await));
+    alice.get(world.key("own/a"), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn etcdctl_runs_through_the_proxy_and_directly() {
+    let world = World::start(ALICE).await;
+    let (own, other) = (world.key("own/a"), world.key("other"));
+    assert_eq!(world.etcdctl("alice", &["put", &own, "1"]).await.ok(), "OK\n");
+    assert_eq!(world.etcdctl_with_input("alice", &["put", &own], "2").await.ok(), "OK\n");
+    assert_eq!(world.etcdctl_direct(&["get", &own, "--print-value-only"], "").await.ok(), "2\n");
+    let said = world.etcdctl("alice", &["get", &other]).await.failed();
+    assert!(said.contains("etcdserver: permission denied"), "{said}");
+}
+
+#[tokio::test]
+async fn an_etcd_of_its_own_can_be_killed_and_has_as_many_members_as_asked() {
+    let mut world = World::with(ALICE).members(3).start().await;
+    assert_eq!(world.etcd().endpoints().len(), 3);
+    assert_eq!(world.config.upstream.endpoints.len(), 3);
+    world.etcd_mut().kill(1);
+    // If that was the leader, writes fail until there is another.
+    let alice = world.as_("alice").await;
+    soon("a cluster of two that takes a write", || {
+        let (mut alice, key) = (alice.clone(), world.key("own/a"));
+        async move { alice.put(key, "1", None).await.ok() }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wish_changes_the_configuration_before_the_start() {
+    let world = World::with(ALICE).config(|config| config.reason_trailer = true).start().await;
+    assert!(world.config.reason_trailer);
+    let error = World::with(ALICE).config(|config| config.policy = "/nowhere".into()).try_start().await.err().unwrap();
+    assert!(format!("{error:#}").contains("/nowhere"), "{error:#}");
+}
+
+/// `RangeRequest { key }`
+fn range_request(key: &str) -> Vec<u8> {
+    [&[0x0a, u8::try_from(key.len()).unwrap()], key.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn raw_requests_reach_the_proxy_as_they_were_written() {
+    let world = World::start(ALICE).await;
+    let mut raw = world.raw("alice").await;
+    let message = range_request(&world.key("own/a"));
+    let answer = raw.call("/etcdserverpb.KV/Range", &message).await;
+    assert_eq!((answer.status, answer.grpc_status(), answer.messages().len()), (200, Some(0), 1), "{answer:?}");
+    let answer = raw.call("/etcdserverpb.KV/Range", &range_request("/elsewhere")).await;
+    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{answer:?}");
+
+    let path = |path: &'static [u8]| -> [(&'static [u8], &'static [u8]); 6] {
+        [
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", b"127.0.0.1"),
+            (b":path", path),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+        ]
+    };
+    let answer = world.request_as_written("alice", &path(b"/etcdserverpb.KV/Range"), &framed(&message)).await;
+    assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
+    let answer = world.request_as_written("alice", &path(b"/etcdserverpb.KV//Range"), &framed(&message)).await;
+    assert!(answer.grpc_status().is_some_and(|status| status != 0), "{answer:?}");
+    world.audited(|line| line["path"] == "/etcdserverpb.KV//Range").await;
+}
+
+#[tokio::test]
+async fn a_certificate_can_be_anything() {
+    let world = World::start(ALICE).await;
+    let mut client = world.with_certificate(&Leaf::client("alice").second_common_name("bob")).await;
+    assert!(is_permission_denied(&client.get(world.key("own/a"), None).await));
+    let line = world.audited(|line| line["decision"] == "deny").await;
+    assert_eq!(line["identity"]["cn_refusal"], "cn-several");
+}
+
+#[tokio::test]
+async fn a_world_can_be_shut_down() {
+    let mut world = World::start(ALICE).await;
+    let address = world.address();
+    world.shut_down().await;
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
 
 /// A server for one request that gives its head and body back.
 async fn echo(stream: tokio::io::DuplexStream) {

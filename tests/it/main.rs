@@ -18,5 +18,8 @@ mod harness;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
 
+// --- what a user starts ---
+mod demo;
+
 // --- rules of the house ---
 mod layering;

@@ -16,6 +16,8 @@ pub(super) struct Touched {
     pub(super) keys: BTreeSet<(Vec<u8>, Vec<u8>, Verb)>,
     pub(super) capability: Option<Capability>,
     pub(super) leases: BTreeSet<(i64, u8)>,
+    /// The message says something that must not be judged at all.
+    pub(super) unjudgeable: bool,
 }
 
 impl Touched {
@@ -69,6 +71,7 @@ pub(super) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::Alarm => {
             let request = pb::AlarmRequest::decode(bytes)?;
             let needed = if request.action == 0 { Capability::Status } else { Capability::Alarm };
+            t.unjudgeable |= !matches!(request.action, 0..=2);
             capability(t, needed, request);
         }
         Method::Status => capability(t, Capability::Status, pb::StatusRequest::decode(bytes)?),
@@ -164,6 +167,7 @@ struct Branch {
 fn txn(touched: &mut Touched, request: &pb::TxnRequest, around: &mut Vec<Branch>, written_before: bool) {
     for compare in &request.compare {
         touched.keys(Verbs::READ, &compare.key, &compare.range_end);
+        touched.unjudgeable |= !agrees(compare);
     }
     let knows = |compare: &pb::Compare, outcome| known(compare, outcome).map(|exists| (compare.key.clone(), exists));
     let success: Vec<_> = request.compare.iter().filter_map(|compare| knows(compare, true)).collect();
@@ -189,7 +193,7 @@ fn txn(touched: &mut Touched, request: &pb::TxnRequest, around: &mut Vec<Branch>
                     let written = written_before || around.last().is_some_and(|branch| !branch.written.is_empty());
                     txn(touched, request, around, written);
                 }
-                None => {}
+                None => touched.unjudgeable = true,
             }
         }
         around.pop();
@@ -250,6 +254,19 @@ pub(super) struct Stored {
     pub(super) modified: i64,
     pub(super) lease: i64,
     pub(super) value: Vec<u8>,
+}
+
+/// Whether the values are known and the member of the oneof, if there is one, is the target's.
+fn agrees(compare: &pb::Compare) -> bool {
+    let target = match compare.target_union {
+        None => compare.target,
+        Some(compare::TargetUnion::Version(_)) => 0,
+        Some(compare::TargetUnion::CreateRevision(_)) => 1,
+        Some(compare::TargetUnion::ModRevision(_)) => 2,
+        Some(compare::TargetUnion::Value(_)) => 3,
+        Some(compare::TargetUnion::Lease(_)) => 4,
+    };
+    matches!(compare.result, 0..=3) && matches!(compare.target, 0..=4) && target == compare.target
 }
 
 fn number(compare: &pb::Compare) -> i64 {

@@ -96,6 +96,15 @@ pub(super) fn txn() -> impl Strategy<Value = pb::TxnRequest> {
     })
 }
 
+/// The Txn of libcalico-go and kube-apiserver: one compare, and Puts of its key, so that whatever changes the compare shows.
+fn guarded() -> impl Strategy<Value = pb::TxnRequest> {
+    (compare(), put()).prop_map(|(compare, put)| {
+        let put = pb::PutRequest { key: compare.key.clone(), ..put };
+        let branch = vec![pb::RequestOp { request: Some(request_op::Request::RequestPut(put)) }];
+        pb::TxnRequest { compare: vec![compare], success: branch.clone(), failure: branch }
+    })
+}
+
 fn watch() -> impl Strategy<Value = pb::WatchRequest> {
     let create = (key(), range_end(), number(), any::<[bool; 3]>(), prop::collection::vec(0..2, 0..3)).prop_map(
         |(key, range_end, number, [progress_notify, prev_kv, fragment], filters)| {
@@ -116,21 +125,32 @@ fn leader() -> impl Strategy<Value = Option<election::LeaderKey>> {
     prop::option::weighted(0.9, leader)
 }
 
-/// A request of any method.
-pub(super) fn request() -> impl Strategy<Value = (Method, Vec<u8>)> {
+/// A request of any method. Each kind in a box: on the stack, all of them together do not fit into a test's thread.
+pub(super) fn request() -> BoxedStrategy<(Method, Vec<u8>)> {
+    let small = (0..Method::ALL.len(), number(), key(), "[a-z]{0,5}", any::<bool>()).prop_map(|(at, number, bytes, text, flag)| {
+        let method = Method::ALL[at];
+        (method, small(method, number, bytes, &text, flag))
+    });
+    let range = (range(), any::<bool>())
+        .prop_map(|(request, stream)| (if stream { Method::RangeStream } else { Method::Range }, request.encode_to_vec()));
+    let proclaim =
+        (leader(), key()).prop_map(|(leader, value)| (Method::Proclaim, election::ProclaimRequest { leader, value }.encode_to_vec()));
     prop_oneof![
-        6 => txn().prop_map(|request| (Method::Txn, request.encode_to_vec())),
-        2 => (range(), any::<bool>()).prop_map(|(request, stream)| (if stream { Method::RangeStream } else { Method::Range }, request.encode_to_vec())),
-        2 => put().prop_map(|request| (Method::Put, request.encode_to_vec())),
-        1 => delete_range().prop_map(|request| (Method::DeleteRange, request.encode_to_vec())),
-        2 => watch().prop_map(|request| (Method::Watch, request.encode_to_vec())),
-        2 => (leader(), key()).prop_map(|(leader, value)| (Method::Proclaim, election::ProclaimRequest { leader, value }.encode_to_vec())),
-        1 => leader().prop_map(|leader| (Method::Resign, election::ResignRequest { leader }.encode_to_vec())),
-        4 => (0..Method::ALL.len(), number(), key(), "[a-z]{0,5}", any::<bool>()).prop_map(|(at, number, bytes, text, flag)| {
-            let method = Method::ALL[at];
-            (method, small(method, number, bytes, &text, flag))
-        }),
+        6 => encoded(Method::Txn, txn()),
+        4 => encoded(Method::Txn, guarded()),
+        2 => range.boxed(),
+        2 => encoded(Method::Put, put()),
+        1 => encoded(Method::DeleteRange, delete_range()),
+        2 => encoded(Method::Watch, watch()),
+        2 => proclaim.boxed(),
+        1 => encoded(Method::Resign, leader().prop_map(|leader| election::ResignRequest { leader })),
+        4 => small.boxed(),
     ]
+    .boxed()
+}
+
+fn encoded<M: prost::Message>(method: Method, message: impl Strategy<Value = M> + 'static) -> BoxedStrategy<(Method, Vec<u8>)> {
+    message.prop_map(move |message| (method, message.encode_to_vec())).boxed()
 }
 
 fn small(method: Method, number: i64, bytes: Vec<u8>, text: &str, flag: bool) -> Vec<u8> {

@@ -10,6 +10,8 @@ use crate::wire::spell::{overlong, tag, varint, wire};
 pub(super) enum Change {
     /// The field once more, right behind it or at the end.
     Double { at_end: bool },
+    /// The field once more under another number: two members of a oneof, perhaps.
+    Twin(u32),
     /// Gone.
     Drop,
     /// Swapped with the next one.
@@ -40,6 +42,7 @@ pub(super) enum Change {
 pub(super) fn mutations() -> impl Strategy<Value = Vec<(Change, u64)>> {
     let change = prop_oneof![
         2 => any::<bool>().prop_map(|at_end| Change::Double { at_end }),
+        3 => prop_oneof![1_u32..9, Just(64)].prop_map(Change::Twin),
         1 => Just(Change::Drop),
         2 => Just(Change::Swap),
         2 => Just(Change::Splice),
@@ -102,6 +105,10 @@ fn mutate(bytes: &[u8], other: &[u8], change: Change, choice: u64) -> Vec<u8> {
     match change {
         Change::Double { at_end: true } => all.push(all[at].clone()),
         Change::Double { at_end: false } => all.insert(at, all[at].clone()),
+        Change::Twin(number) => {
+            let twin = respell(&all[at], Change::Renumber(number));
+            all.insert(at + usize::from(choice >> 41 & 1 == 1), twin);
+        }
         Change::Drop => drop(all.remove(at)),
         Change::Swap => {
             let next = (at + 1) % all.len();

@@ -71,7 +71,7 @@ fn run(store: &mut Store, txn: &pb::TxnRequest, path: &mut impl Iterator<Item = 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_txn_does_only_what_was_asked_for(txn in txn(), store in store()) {
