@@ -8,6 +8,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
+use tokio::time::{Duration, timeout};
 
 use super::Shared;
 use super::connection::Client;
@@ -25,6 +26,9 @@ use crate::method::{Effect, Method, Shape};
 use crate::policy::Mode;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
+
+/// Shadow mode holds a request for its verdict this long. What has no whole message by then is opened at etcd as it stands.
+const SHADOW_HOLDS: Duration = Duration::from_millis(20);
 
 /// Serves one request of a client.
 pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -75,32 +79,68 @@ impl Call<'_> {
     }
 
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
-        head::forwarded(headers, self.shared().config.client_tokens)
+        head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
 
     /// A request of one message: held until it can be judged, then forwarded as it is.
     async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-        let shared = self.shared();
-        let principal = &self.caller.principal;
-        let limit = shared.config.limits.max_request_bytes;
-        let until = if principal.mode == Mode::Enforce { Until::End } else { Until::FirstMessage };
-        let Ok(filled) = intake.fill(until, limit).await else { return };
-        let member = self.target(method);
-        let verdict = match filled.and_then(|()| intake.message(limit)) {
+        let limit = self.shared().config.limits.max_request_bytes;
+        let filled = match self.caller.principal.mode {
+            Mode::Enforce => intake.fill(Until::End, limit).await,
+            Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
+                Ok(filled) => filled,
+                Err(_) => return Box::pin(self.slow_message(method, headers, intake, respond)).await,
+            },
+        };
+        let Ok(filled) = filled else { return };
+        let verdict = self.judge(method, filled, &intake).await;
+        let held = intake.take();
+        let (verdict, mut note) = self.note(method.effect(), verdict);
+        let (member, ended) = match verdict {
+            Err(denial) => (None, self.refuse(&denial, respond)),
+            Ok(permit) if intake.ended() => self.permitted(&permit, method, headers, held.clone(), respond).await,
+            Ok(permit) => {
+                let outgoing = Outgoing::of(method, self.metadata(headers), held.clone(), false);
+                let open = raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond);
+                let (member, ended, tail) = Box::pin(open).await;
+                if let (Some(note), Some(denial)) = (&mut note, tail) {
+                    note.amend(self.shared(), &self.caller, denial);
+                }
+                (member, ended)
+            }
+        };
+        self.close(note, method, &held, member, ended);
+    }
+
+    /// In shadow mode, a request whose message does not come at once.
+    async fn slow_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+        let headers = self.metadata(headers);
+        let (member, ended, judged) = raw::slow(self, method, headers, &mut intake, respond).await;
+        if let Some((held, verdict)) = judged {
+            let (_, note) = self.note(method.effect(), verdict);
+            self.close(note, method, &held, member, ended);
+        }
+    }
+
+    /// The verdict on a request of one message, from what has arrived of it.
+    ///
+    /// # Errors
+    /// In enforce mode, why it is refused.
+    pub async fn judge(&self, method: Method, filled: Result<(), Denial>, intake: &Intake) -> Result<Permit, Denial> {
+        let (shared, principal) = (self.shared(), &self.caller.principal);
+        match filled.and_then(|()| intake.message(shared.config.limits.max_request_bytes)) {
             Ok(message) => match self.over_limit(method) {
-                None => judge::message(shared, principal, member, method, message).await,
+                None => judge::message(shared, principal, self.target(method), method, message).await,
                 Some(denial) => refuse(principal, denial),
             },
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
-        };
-        let held = intake.take();
-        let (verdict, note) = self.note(method.effect(), verdict);
-        let (member, ended) = match verdict {
-            Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) => self.permitted(&permit, method, headers, held.clone(), intake, respond).await,
-        };
+        }
+    }
+
+    fn close(&self, note: Option<Note>, method: Method, held: &Bytes, member: Option<MemberIndex>, ended: Ended) {
         if let Some(note) = note {
-            note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Ok(method), || accesses(method, &held), member, ended);
+            let who = self.who(&self.caller);
+            note.close(self.shared(), &self.client.worker.roles, &who, Ok(method), || accesses(method, held), member, ended);
         }
     }
 
@@ -111,7 +151,6 @@ impl Call<'_> {
         method: Method,
         headers: HeaderMap,
         held: Bytes,
-        mut intake: Intake,
         respond: &mut SendResponse<Bytes>,
     ) -> (Option<MemberIndex>, Ended) {
         let enforced = self.caller.principal.mode == Mode::Enforce;
@@ -125,10 +164,7 @@ impl Call<'_> {
         {
             return self.lease_grant(permit, headers, ttl, respond).await;
         }
-        let outgoing = Outgoing::of(method, headers, held, intake.ended());
-        if !outgoing.ends {
-            return raw::open(self, permit, Some(method), &outgoing, &mut intake, respond).await;
-        }
+        let outgoing = Outgoing::of(method, headers, held, true);
         let target = Some(self.target(method));
         let exchange = match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, target)).await {
             Err(ClientGone) => return (None, Ended::ClientGone),
@@ -184,8 +220,11 @@ impl Call<'_> {
         let (verdict, note) = self.note(Effect::Writes, verdict);
         let (member, ended) = match verdict {
             Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) => match raw::outgoing(self, parts.method.clone(), path.clone(), parts.headers) {
-                Some(outgoing) => raw::open(self, &permit, None, &outgoing, &mut intake, respond).await,
+            Ok(permit) => match raw::outgoing(parts.method, path.clone(), self.metadata(parts.headers), intake.ended()) {
+                Some(outgoing) => {
+                    let (member, ended, _) = raw::open(self, &permit, None, &outgoing, &mut intake, respond).await;
+                    (member, ended)
+                }
                 // A `:path` that is no path cannot be sent on (docs/shadow.md).
                 None => (None, self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)),
             },
@@ -215,7 +254,8 @@ impl Call<'_> {
     }
 
     /// The member for a call: the connection's own, but the leader for a call that only the leader takes.
-    fn target(&self, method: Method) -> MemberIndex {
+    #[must_use]
+    pub fn target(&self, method: Method) -> MemberIndex {
         let leader = if method == Method::MoveLeader { self.shared().members.leader() } else { None };
         leader.unwrap_or_else(|| self.forwarder().home())
     }

@@ -6,6 +6,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use h2::SendStream;
 use h2::server::SendResponse;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
@@ -13,27 +14,27 @@ use tokio::sync::Notify;
 
 use super::call::Call;
 use super::forward::{ForwardError, Outgoing, Sent, classify};
-use super::intake::{ClientGone, Intake};
-use super::relay::{self, Ended};
+use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
+use super::relay::{self, Ended, Piece};
 use super::stream;
 use crate::access::Accesses;
-use crate::authorize::{Permit, authorize};
+use crate::authorize::{Denial, Permit, authorize, refuse};
 use crate::method::{Effect, Method};
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
-use crate::wire::frame::Frames;
+use crate::wire::frame::{FrameFault, Frames};
 
 /// Messages of one stream that may wait to be judged; beyond them, recording lags behind and skips.
 const UNJUDGED: usize = 1024;
 
-/// A request that names no method, as it came.
+/// A request that names no method, as it came; `ends` with its head or goes on.
 #[must_use]
-pub fn outgoing(call: &Call<'_>, verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap) -> Option<Outgoing> {
-    let headers = super::head::forwarded(headers, call.shared().config.client_tokens);
-    Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends: false, class: Class::Long, effect: Effect::Writes })
+pub fn outgoing(verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap, ends: bool) -> Option<Outgoing> {
+    Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends, class: Class::Long, effect: Effect::Writes })
 }
 
-/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes.
+/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. Also tells what
+/// enforcement would have refused that rest for.
 pub async fn open(
     call: &Call<'_>,
     permit: &Permit,
@@ -41,9 +42,66 @@ pub async fn open(
     outgoing: &Outgoing,
     intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
-) -> (Option<MemberIndex>, Ended) {
-    let ended = intake.ended();
-    relay_both_ways(call, permit, method, outgoing, intake, respond, ended, |_| ()).await
+) -> (Option<MemberIndex>, Ended, Option<Denial>) {
+    let tail = RefCell::new(None);
+    let upload = async |mut send| {
+        if outgoing.ends {
+            return std::future::pending().await;
+        }
+        relay::upload(intake.rest(), &mut send, |piece| note_tail(&tail, &piece)).await
+    };
+    let (member, ended) = relay_both_ways(call, permit, method, outgoing, respond, upload).await;
+    (member, ended, tail.into_inner())
+}
+
+/// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
+/// encoding that it does not have); the message is held until it can be judged. Returns what was held, and the verdict: `None`
+/// if the client left before it.
+pub async fn slow(
+    call: &Call<'_>,
+    method: Method,
+    headers: HeaderMap,
+    intake: &mut Intake,
+    respond: &mut SendResponse<Bytes>,
+) -> (Option<MemberIndex>, Ended, Option<(Bytes, Result<Permit, Denial>)>) {
+    let nothing = (None, Ended::ClientGone, None);
+    // Shadow mode: always a permit.
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return nothing };
+    let judged = RefCell::new(None);
+    let tail = RefCell::new(None);
+    let upload = async |mut send: SendStream<Bytes>| {
+        let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
+        let verdict = call.judge(method, filled, intake).await;
+        let held = intake.take();
+        let ends = intake.ended();
+        judged.replace(Some((held.clone(), verdict)));
+        if ends {
+            let _ = send.send_data(held, true);
+            return std::future::pending().await;
+        }
+        let _ = relay::send(&mut send, held).await;
+        relay::upload(intake.rest(), &mut send, |piece| note_tail(&tail, &piece)).await
+    };
+    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
+    let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
+    let judged = match (judged.into_inner(), ended, tail.into_inner()) {
+        (Some((held, Ok(permit))), _, Some(denial)) if permit.would_deny().is_none() => Some((held, refuse(&call.caller.principal, denial))),
+        (Some(judged), _, _) => Some(judged),
+        (None, Ended::ClientGone, _) => None,
+        // Enforcement would have waited for the end of the message, and etcd did not.
+        (None, Ended::Answered(_), _) => Some((Bytes::new(), refuse(&call.caller.principal, denial_of(FrameFault::Cut)))),
+    };
+    (member, ended, judged)
+}
+
+/// Notes what enforcement would say of what follows a first message.
+fn note_tail(tail: &RefCell<Option<Denial>>, piece: &Piece<'_>) {
+    let denial = match piece {
+        Piece::Data(data) if data.is_empty() => return,
+        Piece::Data(_) => denial_of(FrameFault::Several),
+        Piece::Trailers => trailers_denial(),
+    };
+    tail.borrow_mut().get_or_insert(denial);
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
@@ -54,8 +112,8 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     let unjudged = RefCell::new(VecDeque::new());
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
-    let observe = |chunk: &Bytes| {
-        let Some(splitter) = &mut frames else { return };
+    let observe = |piece: Piece<'_>| {
+        let (Some(splitter), Piece::Data(chunk)) = (&mut frames, piece) else { return };
         splitter.push(chunk.clone());
         loop {
             match splitter.next() {
@@ -73,7 +131,8 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         news.notify_one();
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-    let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, &mut intake, respond, false, observe));
+    let upload = async |mut send| relay::upload(intake.rest(), &mut send, observe).await;
+    let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     let judged = pin!(async {
         loop {
             let next = unjudged.borrow_mut().pop_front();
@@ -93,32 +152,23 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one private function behind the two entries above")]
 async fn relay_both_ways(
     call: &Call<'_>,
     permit: &Permit,
     method: Option<Method>,
     outgoing: &Outgoing,
-    intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
-    client_ended: bool,
-    observe: impl FnMut(&Bytes),
+    upload: impl AsyncFnOnce(SendStream<Bytes>) -> ClientGone,
 ) -> (Option<MemberIndex>, Ended) {
-    let sent = match relay::unless_gone(respond, call.forwarder().send(permit, outgoing, None)).await {
+    let to = method.map(|method| call.target(method));
+    let sent = match relay::unless_gone(respond, call.forwarder().send(permit, outgoing, to)).await {
         Err(ClientGone) => return (None, Ended::ClientGone),
         Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
         Ok(Ok(sent)) => sent,
     };
-    let Sent { response, mut send, member, place: _place } = sent;
+    let Sent { response, send, member, place: _place } = sent;
     let member = Some(member);
-    let upload = pin!(async {
-        if client_ended {
-            let _ = send.send_data(Bytes::new(), true);
-            std::future::pending().await
-        } else {
-            relay::upload(intake.rest(), &mut send, observe).await
-        }
-    });
+    let upload = pin!(upload(send));
     let download = pin!(async {
         match relay::unless_gone(respond, response).await? {
             Ok(response) => relay::answer_until(respond, response, stream::enforced(call, method)).await,

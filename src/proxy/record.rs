@@ -12,7 +12,7 @@ use crate::audit::{self, Decision, OwnedAccesses, Record};
 use crate::authorize::{Denial, Permit, Reason};
 use crate::identity::Identity;
 use crate::method::{Effect, Method};
-use crate::policy::GrantId;
+use crate::policy::{GrantId, Mode};
 use crate::upstream::members::MemberIndex;
 
 /// The client behind a decision, as its connection knows it.
@@ -39,7 +39,8 @@ impl Note {
     /// Notes a verdict, and takes a place in the audit's queue if a line will be written.
     ///
     /// # Errors
-    /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell.
+    /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell. Shadow mode
+    /// refuses nothing: its line is lost, and counted.
     pub fn of(shared: &Shared, caller: &Caller, effect: Effect, verdict: &Result<Permit, Denial>, begun: Instant) -> Result<Note, Denial> {
         let (decision, grant, denial) = match verdict {
             Ok(permit) => match permit.would_deny() {
@@ -52,7 +53,7 @@ impl Note {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some(slot),
                 // A refusal stands anyway; its line is counted as lost.
-                Err(_) if decision == Decision::Deny => None,
+                Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
                 Err(_) => return Err(Denial::new(Reason::AuditFull, "")),
             }
         } else {
@@ -60,6 +61,14 @@ impl Note {
         };
         shared.metrics.decision_duration.record(begun.elapsed().as_secs_f64());
         Ok(Note { decision, grant, denial, slot, time: SystemTime::now(), begun })
+    }
+
+    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for.
+    pub fn amend(&mut self, shared: &Shared, caller: &Caller, denial: Denial) {
+        if self.decision == Decision::Allow {
+            (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
+            self.slot = self.slot.take().or_else(|| shared.audit.reserve(&caller.principal.name).ok());
+        }
     }
 
     /// Whether a line will be written.

@@ -129,10 +129,14 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     }
 }
 
-/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged.
+/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged. A unary
+/// call has its one answer soon, and must not be left in doubt of what became of it.
 pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
+    if method.is_some_and(|method| method.shape() == Shape::Unary) {
+        return std::future::pending().await;
+    }
     let mut changes = call.shared().policy.subscribe();
-    let ends_with_connection = method.is_none_or(|method| !matches!(method.shape(), Shape::Unary | Shape::Bulk));
+    let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;
