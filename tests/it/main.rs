@@ -21,5 +21,8 @@ mod world;
 // --- what a user starts ---
 mod demo;
 
+// --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_requests;
+
 // --- rules of the house ---
 mod layering;
