@@ -252,7 +252,7 @@ impl Call<'_> {
     pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) -> Ended {
         let status = Status::of(denial, self.shared().config.reason_trailer);
         status.send(respond);
-        Ended::Answered(Some(status.code))
+        Ended::Answered(status.code_sent())
     }
 
     /// The member for a call: the connection's own, but the leader for a call that only the leader takes.

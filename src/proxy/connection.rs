@@ -104,7 +104,7 @@ async fn greet(
     let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
     // rustls refuses a client that offers other protocols, and takes one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
-        return Err(std::io::Error::other("the client does not speak HTTP/2 (no ALPN)"));
+        return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
     Ok((stream, peer))
 }

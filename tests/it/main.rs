@@ -25,5 +25,8 @@ mod rpc_table;
 // --- what a user starts ---
 mod demo;
 
+// --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_requests;
+
 // --- rules of the house ---
 mod layering;

@@ -9,6 +9,8 @@
 //! The proxy is always the test's own. Everything is on 127.0.0.1 and ports that the system chose.
 
 pub mod etcdctl;
+pub mod fake;
+pub mod neighbour;
 pub mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};
