@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ServeArgs;
+use crate::demo::DemoArgs;
 
 /// An mTLS authorization gateway for etcd.
 #[derive(Debug, Parser)]
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Serve: judge the requests of clients and forward what the policy grants.
     Serve(Box<ServeArgs>),
+    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
+    Demo(DemoArgs),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -44,5 +47,6 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
     }
 }

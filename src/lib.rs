@@ -44,5 +44,6 @@ pub mod systemd;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;
 pub mod pki;
+pub mod demo;
 #[doc(hidden)]
 pub mod pb;
