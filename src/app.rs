@@ -1,11 +1,13 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
-use crate::tls::{ClientTls, Expiring, ServerTls};
+use crate::tls::{ClientTls, Expiring, ServerTls, TlsErrors};
 use crate::upstream::control::{Control, ControlError};
 use crate::upstream::members::Members;
 
@@ -44,8 +46,7 @@ pub struct Running {
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
     let policy = load_policy(&config, 1)?;
-    let tls = ServerTls::load(&config.downstream)?;
-    let upstream_tls = ClientTls::load(&config.upstream)?.map(Arc::new);
+    let (tls, upstream_tls) = load_tls(&config)?;
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
     let control = Control::new(members.clone(), upstream_tls.as_ref());
@@ -83,6 +84,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let background = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
+    tasks.spawn(background.clone().run_until_cancelled_owned(keep_counting_expiries(shared.clone())).map(drop));
     if let Some(admin) = admin {
         tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));
     }
@@ -164,6 +166,41 @@ fn load_policy(config: &Config, generation: u64) -> anyhow::Result<Policy> {
         tracing::warn!("{warning}");
     }
     Ok(loaded)
+}
+
+/// Reads all certificates and keys; the mistakes of both sides are told together.
+fn load_tls(config: &Config) -> anyhow::Result<(ServerTls, Option<Arc<ClientTls>>)> {
+    match (ServerTls::load(&config.downstream), ClientTls::load(&config.upstream)) {
+        (Ok(server), Ok(client)) => Ok((server, client.map(Arc::new))),
+        (server, client) => {
+            let mistakes = server.err().into_iter().chain(client.err()).flat_map(|errors| errors.0);
+            Err(TlsErrors(mistakes.collect()).into())
+        }
+    }
+}
+
+/// Days pass while a proxy runs.
+async fn keep_counting_expiries(shared: Arc<Shared>) {
+    loop {
+        count_expiries(&shared);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+}
+
+/// Says of every certificate how long it lasts.
+fn count_expiries(shared: &Shared) {
+    let upstream = shared.upstream_tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default();
+    let mut soonest = BTreeMap::new();
+    for expiry in shared.tls.expiries().iter().chain(upstream) {
+        let end = soonest.entry(expiry.what.code()).or_insert(expiry.not_after);
+        *end = expiry.not_after.min(*end);
+    }
+    for (certificate, end) in soonest {
+        // An expired certificate shows as a negative number of days.
+        let now = SystemTime::now();
+        let seconds = end.duration_since(now).map_or_else(|past| -past.duration().as_secs_f64(), |left| left.as_secs_f64());
+        shared.metrics.certificate_expiry(certificate, seconds / 86_400.0);
+    }
 }
 
 fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {

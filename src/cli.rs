@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod policy;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
     Demo(DemoArgs),
+    /// Check, show and explain policies.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -48,5 +52,6 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
+        Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

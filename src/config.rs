@@ -14,6 +14,7 @@ mod address;
 mod check;
 mod effective;
 mod load;
+mod reader;
 mod value;
 
 use std::collections::BTreeMap;

@@ -54,8 +54,6 @@ pub struct Metrics {
     /// Streams that clients reset.
     pub http2_resets: Counter,
     limits_hit: Labelled<Counter>,
-    /// `Authenticate` calls refused for their number.
-    pub authenticate_limited: Counter,
     upstream_connections: Labelled<Gauge>,
     /// Requests sent to a second member.
     pub upstream_retries: Counter,
@@ -98,7 +96,6 @@ impl Metrics {
             terminated: Labelled::new(&recorder, &contract::TERMINATED, counter),
             http2_resets: counter(&recorder, &contract::HTTP2_RESETS, &[]),
             limits_hit: Labelled::new(&recorder, &contract::LIMITS_HIT, counter),
-            authenticate_limited: counter(&recorder, &contract::AUTHENTICATE_LIMITED, &[]),
             upstream_connections: Labelled::new(&recorder, &contract::UPSTREAM_CONNECTIONS, gauge),
             upstream_retries: counter(&recorder, &contract::UPSTREAM_RETRIES, &[]),
             upstream_failures: Labelled::new(&recorder, &contract::UPSTREAM_FAILURES, counter),
@@ -150,7 +147,7 @@ impl Metrics {
         self.handshake_failures.of(reason).increment(1);
     }
 
-    /// One live stream ended by the proxy: `policy`, `identity` or `drain`.
+    /// One live stream ended by the proxy: `policy`, `mode`, `identity` or `drain`.
     pub fn terminated(&self, reason: &str) {
         self.terminated.of(reason).increment(1);
     }

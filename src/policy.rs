@@ -257,4 +257,6 @@ pub struct BindingView<'p> {
 }
 
 #[cfg(test)]
+mod docs_test;
+#[cfg(test)]
 mod tests;

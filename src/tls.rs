@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use client::ClientTls;
-pub use failure::HandshakeFailure;
+pub use client::{ClientTls, server_name};
+pub use failure::{HandshakeFailure, handshake_failure};
 pub use server::ServerTls;
 
 /// The one protocol that etcd's clients speak over TLS (RFC 9113, 3.2).

@@ -1,4 +1,4 @@
-//! From bytes to [`Accesses`]: what a request message would touch.
+//! From bytes to [`Accesses`](crate::access::Accesses): what a request message would touch.
 //!
 //! The bytes that are judged are the bytes that are sent, so a message is scanned in place and never encoded again. The scan
 //! accepts what every protobuf decoder reads the same way and refuses the rest (a singular field twice, two members of one
@@ -12,6 +12,8 @@ pub mod header;
 pub mod inspect;
 pub mod lease;
 mod message;
+#[cfg(test)]
+mod spell;
 pub mod watch;
 
 use std::fmt;

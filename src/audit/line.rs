@@ -1,18 +1,19 @@
 //! One [`Record`] as one line of JSON. `docs/audit.md` tells what each field means; a test holds the two together.
 //!
-//! Every text that comes from outside (certificates, keys, paths) is in the spelling of [`Escaped`], so that a line is ASCII, holds no
+//! Every text that comes from outside (certificates, keys, paths) is in the spelling of [`crate::keyspace::Escaped`], so that a line is ASCII, holds no
 //! control character and gives back the bytes ([`unescape`]). A line has a bound: lists and texts beyond it are cut, and say so.
 
-use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod text;
 
 use serde::{Serialize, Serializer};
 
 use super::Record;
 use crate::access::{LeaseUse, Verb, Verbs};
 use crate::authorize::Missing;
-use crate::keyspace::{Escaped, KeyRange};
+use crate::keyspace::KeyRange;
 use crate::policy::Mode;
+pub use text::unescape;
+use text::{LeaseId, Text, timestamp};
 
 /// Bytes of one line at most, its end of line included.
 pub const MAX_LINE: usize = 64 * 1024;
@@ -48,33 +49,6 @@ pub fn render(record: &Record, cut: Cut, out: &mut Vec<u8>) {
         }
         out.truncate(start);
         cut.entries /= 2;
-    }
-}
-
-/// The bytes that were written as `text` by [`Escaped`]; `None` when `text` is not of that spelling (a text that was cut is not).
-#[must_use]
-pub fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    loop {
-        rest = match rest {
-            [] => return Some(bytes),
-            [b'\\', b'\\', rest @ ..] => {
-                bytes.push(b'\\');
-                rest
-            }
-            [b'\\', b'x', high, low, rest @ ..] => {
-                let digit = |digit: &u8| char::from(*digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase());
-                bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
-                rest
-            }
-            [b'\\', ..] => return None,
-            [byte @ 0x20..=0x7e, rest @ ..] => {
-                bytes.push(*byte);
-                rest
-            }
-            _ => return None,
-        };
     }
 }
 
@@ -261,39 +235,6 @@ impl<'r> Line<'r> {
     }
 }
 
-/// Bytes from outside. What is beyond the limit is replaced by `\...+N` (N bytes), which [`Escaped`] never writes.
-struct Text<'r> {
-    bytes: &'r [u8],
-    limit: usize,
-}
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.bytes.split_at_checked(self.limit) {
-            Some((shown, rest)) if !rest.is_empty() => write!(f, "{}\\...+{}", Escaped(shown), rest.len()),
-            _ => Escaped(self.bytes).fmt(f),
-        }
-    }
-}
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A lease id as etcdctl prints and reads it: 16 hexadecimal digits (Go's `%016x`, which gives a negative number its sign).
-struct LeaseId(i64);
-
-impl Serialize for LeaseId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            id @ 0.. => serializer.collect_str(&format_args!("{id:016x}")),
-            id => serializer.collect_str(&format_args!("-{:015x}", id.unsigned_abs())),
-        }
-    }
-}
-
 fn verb_names<S: Serializer>(verbs: &Verbs, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(verbs.iter().map(Verb::name))
 }
@@ -305,13 +246,6 @@ fn use_name(lease_use: LeaseUse) -> &'static str {
         LeaseUse::KeepAlive => "keep-alive",
         LeaseUse::Look => "look",
     }
-}
-
-/// RFC 3339 in UTC with microseconds. A clock outside 1970 to 9999 shows the nearest end of that: humantime panics there.
-fn timestamp(time: SystemTime) -> String {
-    const LAST: Duration = Duration::from_secs(253_402_300_799);
-    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
-    humantime::format_rfc3339_micros(UNIX_EPOCH + since_1970).to_string()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

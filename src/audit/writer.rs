@@ -7,13 +7,15 @@
 
 mod share;
 mod sink;
+mod thread;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::line::{self, Cut};
 use super::{Decision, Record};
@@ -22,15 +24,12 @@ use crate::method::Effect;
 use crate::metrics::Metrics;
 use share::{Place, Queue};
 use sink::Sink;
+use thread::Writer;
 
 /// How long [`Audit::close`] waits for the writer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two attempts at a line that must not be lost (`on_full: deny`).
-const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// Between two lines of the log about the same trouble.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Lines are gathered up to this many bytes before they are written.
-const BATCH_BYTES: usize = 256 * 1024;
+/// Room for what wakes the writer, beside the lines.
+const WAKE_PLACES: usize = 8;
 
 /// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after [`Audit::close`].
 #[derive(Clone)]
@@ -39,7 +38,7 @@ pub struct Audit(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     /// Not in `Shared`: the writer ends when the last sender is gone.
-    sender: Sender<Message>,
+    sender: SyncSender<Message>,
     queue: Arc<Queue>,
 }
 
@@ -96,8 +95,8 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        let (sender, messages) = mpsc::channel();
-        let (finished_sender, finished) = mpsc::channel();
+        let (sender, messages) = sync_channel(config.queue.saturating_add(WAKE_PLACES));
+        let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
             allowed: config.allowed,
             sample: config.sample,
@@ -111,7 +110,7 @@ impl Audit {
             metrics: Arc::clone(&metrics),
         });
         let queue = Queue::new(config.queue, metrics.audit_queue_length.clone());
-        let writer = Writer { shared: Arc::clone(&shared), sinks, messages, complained: None };
+        let writer = Writer::new(Arc::clone(&shared), sinks, messages);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             writer.run();
             // Whoever closes the audit may have stopped waiting.
@@ -150,16 +149,21 @@ impl Audit {
     /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
     pub fn reopen(&self) {
         self.0.shared.reopen.store(true, Relaxed);
-        let _ = self.0.sender.send(Message::Wake);
+        // If it does not fit, the writer has work to wake up for.
+        let _ = self.0.sender.try_send(Message::Wake);
     }
 
     /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.
     /// Blocks the thread. Returns whether the writer ended in time; lines handed in afterwards are counted as lost.
     pub fn close(&self) -> bool {
+        self.close_within(CLOSE_TIMEOUT)
+    }
+
+    fn close_within(&self, timeout: Duration) -> bool {
         self.0.shared.closing.store(true, Relaxed);
-        let _ = self.0.sender.send(Message::Wake);
+        let _ = self.0.sender.try_send(Message::Wake);
         let finished = self.0.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ended = finished.is_none_or(|finished| finished.recv_timeout(CLOSE_TIMEOUT) != Err(RecvTimeoutError::Timeout));
+        let ended = finished.is_none_or(|finished| finished.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout));
         if !ended {
             tracing::error!(waiting = self.0.queue.taken(), "the audit did not end in time, lines are lost");
         }
@@ -169,7 +173,8 @@ impl Audit {
 
 impl Slot {
     /// Hands the line to the writer. Never blocks on a disk.
-    pub fn submit(self, record: &Record) {
+    pub fn submit(self, record: impl Borrow<Record>) {
+        let record = record.borrow();
         let shared = &self.audit.0.shared;
         if !shared.has_sinks {
             return;
@@ -181,7 +186,8 @@ impl Slot {
             bytes.clear();
             line::render(record, Cut::NARROW, &mut bytes);
         }
-        if self.audit.0.sender.send(Message::Line(bytes, place)).is_err() {
+        // There is room for every place; an error says that the writer has ended.
+        if self.audit.0.sender.try_send(Message::Line(bytes, place)).is_err() {
             shared.count_lost();
         }
     }
@@ -203,92 +209,6 @@ impl Shared {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let high = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX);
         f64::from(high) / (f64::from(u32::MAX) + 1.0) < self.sample
-    }
-}
-
-/// The only one who touches the disk.
-struct Writer {
-    shared: Arc<Shared>,
-    sinks: Vec<Sink>,
-    messages: Receiver<Message>,
-    complained: Option<Instant>,
-}
-
-impl Writer {
-    /// Ends when every handle is gone, or when it was told to and all that was handed in before is written.
-    fn run(mut self) {
-        while let Ok(first) = self.messages.recv() {
-            self.reopen_if_asked();
-            // Places are given back when the batch is on the disk, at the end of this turn.
-            let (places, drained) = self.gather(first);
-            self.write_out();
-            drop(places);
-            if drained && self.shared.closing.load(Relaxed) {
-                return;
-            }
-        }
-    }
-
-    /// Adds `first` and what else waits to the sinks, up to [`BATCH_BYTES`]. Returns their places and whether nothing waits any more.
-    fn gather(&mut self, first: Message) -> (Vec<Place>, bool) {
-        let lost = self.shared.lost.swap(0, Relaxed);
-        self.sinks.iter_mut().for_each(|sink| sink.lose(lost));
-        let (mut places, mut gathered, mut next) = (Vec::new(), 0, Some(first));
-        while let Some(message) = next {
-            if let Message::Line(line, place) = message {
-                gathered += line.len();
-                self.sinks.iter_mut().for_each(|sink| sink.add(&line));
-                places.push(place);
-            }
-            if gathered >= BATCH_BYTES {
-                return (places, false);
-            }
-            next = self.messages.try_recv().ok();
-        }
-        (places, true)
-    }
-
-    fn write_out(&mut self) {
-        for at in 0..self.sinks.len() {
-            while let Some((sink, Err(error))) = self.sinks.get_mut(at).map(|sink| {
-                let result = sink.flush();
-                (sink, result)
-            }) {
-                self.shared.metrics.audit_errors.increment(1);
-                if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
-                    // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
-                    self.complain("audit lines cannot be written, they wait", &error);
-                    std::thread::sleep(RETRY_INTERVAL);
-                    self.reopen_if_asked();
-                } else {
-                    let lost = sink.give_up();
-                    self.shared.metrics.audit_lost.increment(lost);
-                    self.complain("audit lines cannot be written, they are lost", &error);
-                }
-            }
-            if let Some(sink) = self.sinks.get_mut(at) {
-                self.shared.metrics.audit_written.increment(sink.take_written());
-            }
-        }
-    }
-
-    fn reopen_if_asked(&mut self) {
-        if !self.shared.reopen.swap(false, Relaxed) {
-            return;
-        }
-        let failures: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.reopen().err()).collect();
-        for error in failures {
-            self.shared.metrics.audit_errors.increment(1);
-            tracing::error!(%error, "the audit file cannot be opened again, the old one stays in use");
-        }
-    }
-
-    /// Logs at most once per minute: a full disk must not fill the log as well.
-    fn complain(&mut self, what: &'static str, error: &io::Error) {
-        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-            self.complained = Some(Instant::now());
-            tracing::error!(%error, "{what}");
-        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! From what is in effect to [`Config`]: every value read, every combination that has no safe meaning refused, all mistakes found.
 
-use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use super::diagnostic::{Diagnostic, Origin};
+use super::diagnostic::Diagnostic;
 use super::effective::Effective;
 use super::given::Item;
+use super::reader::{Reader, word};
 use super::settings::Key;
 use super::value;
 use super::{Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream};
@@ -201,6 +201,9 @@ fn audit(reader: &mut Reader<'_>) -> Option<Audit> {
     let sample = reader.required(Key::AuditSample, value::fraction);
     let queue = reader.number(Key::AuditQueue);
     let on_full = reader.word(Key::AuditOnFull, &[OnFull::Drop, OnFull::Deny]);
+    if let (Some(None), Some(false), Some(AuditAllowed::Writes | AuditAllowed::All)) = (&file, stdout, allowed) {
+        return reader.refuse(Key::AuditAllowed, "asks for audit lines, but neither `audit-file` nor `audit-stdout` says where to".into());
+    }
     Some(Audit { file: file?, stdout: stdout?, allowed: allowed?, sample: sample?, queue: queue?, on_full: on_full? })
 }
 
@@ -220,84 +223,4 @@ fn workers(text: &str) -> Result<usize, String> {
 #[expect(clippy::unnecessary_wraps, reason = "one of the functions that read a value, and those can fail")]
 fn path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
-}
-
-/// Reads a word as the meaning that stands at its place.
-fn word<T: Copy>(key: Key, meanings: &[T]) -> impl Fn(&str) -> Result<T, String> {
-    move |text| {
-        let index = value::choice(key.setting().kind, text)?;
-        meanings.get(index).copied().ok_or_else(|| format!("`{text}` has no meaning here"))
-    }
-}
-
-/// Reads settings and notes mistakes. `None` always means that a mistake was noted.
-struct Reader<'a> {
-    effective: &'a Effective,
-    mistakes: &'a mut Vec<Diagnostic>,
-}
-
-impl Reader<'_> {
-    #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
-    fn optional<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
-        match (self.effective.items(key).first(), self.effective.origin(key)) {
-            (Some(item), _) => self.item(item, read).map(Some),
-            (None, Origin::Default) => Some(None),
-            // Its source gave it without a usable value, and has said so.
-            (None, _) => None,
-        }
-    }
-
-    fn required<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        match self.optional(key, read)? {
-            Some(value) => Some(value),
-            None => self.refuse(key, format!("`{key}` is not set: give it in the file, as `--{key}`, or as {}", key.setting().variable())),
-        }
-    }
-
-    fn list<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
-        let values: Vec<Option<T>> = self.effective.items(key).iter().map(|item| self.item(item, &read)).collect();
-        values.into_iter().collect()
-    }
-
-    /// One value without a name, or any number with a name each.
-    fn named(&mut self, key: Key, without_names: &str) -> Option<Vec<Item>> {
-        let items = self.effective.items(key);
-        let mut seen = BTreeSet::new();
-        for item in items {
-            let message = match item.name.as_deref() {
-                None if items.len() > 1 => without_names.to_owned(),
-                Some(name) if !seen.insert(name) => format!("`{}` is named a second time", value::shown(name)),
-                _ => continue,
-            };
-            self.mistakes.push(Diagnostic { origin: item.origin.clone(), message });
-            return None;
-        }
-        Some(items.to_vec())
-    }
-
-    fn word<T: Copy>(&mut self, key: Key, meanings: &[T]) -> Option<T> {
-        self.required(key, word(key, meanings))
-    }
-
-    fn number<T: TryFrom<u64>>(&mut self, key: Key) -> Option<T> {
-        self.required(key, |text| value::number(key.setting().kind, text))
-    }
-
-    fn duration(&mut self, key: Key) -> Option<std::time::Duration> {
-        self.required(key, |text| value::duration(key.setting().kind, text))
-    }
-
-    fn item<T>(&mut self, item: &Item, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        read(&item.text).map_err(|message| self.mistakes.push(Diagnostic { origin: item.origin.clone(), message })).ok()
-    }
-
-    fn mistake(&mut self, key: Key, message: String) {
-        self.mistakes.push(Diagnostic { origin: self.effective.origin(key).clone(), message });
-    }
-
-    /// A mistake that leaves no value.
-    fn refuse<T>(&mut self, key: Key, message: String) -> Option<T> {
-        self.mistake(key, message);
-        None
-    }
 }

@@ -71,9 +71,10 @@ fn flag(setting: &'static Setting) -> Arg {
         Default::Unset(_) => String::new(),
         Default::Required => " [required]".to_owned(),
     };
+    let words = if let Kind::Choice(words) = setting.kind { format!(" [{}]", words.join(" or ")) } else { String::new() };
     let arg = Arg::new(setting.name)
         .long(setting.name)
-        .help(format!("{}{default}", setting.meaning.trim().trim_end_matches('.')))
+        .help(format!("{}{words}{default}", setting.meaning.trim().trim_end_matches('.')))
         .help_heading(setting.section)
         .value_name(placeholder(setting));
     match (setting.kind, setting.shape) {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Origin};
 use super::effective::Effective;
 use super::flags::ServeArgs;
 use super::{Config, check, env, file};
@@ -32,8 +32,13 @@ fn effective(
     mistakes: &mut Vec<Diagnostic>,
 ) -> Option<Effective> {
     let variables: Vec<_> = variables.into_iter().collect();
-    let from_variable = || variables.iter().find(|(name, _)| name == env::CONFIG).map(|(_, value)| PathBuf::from(value));
-    let path = args.config.clone().or_else(from_variable);
+    let from_variable = variables.iter().find(|(name, _)| name == env::CONFIG).map(|(_, value)| PathBuf::from(value));
+    if from_variable.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+        let origin = Origin::Variable(env::CONFIG.to_owned());
+        mistakes.push(Diagnostic { origin, message: "has no value; leave it out when there is no file".into() });
+        return None;
+    }
+    let path = args.config.clone().or(from_variable);
 
     let from_flags = args.given(mistakes);
     let from_env = env::read(variables, mistakes);

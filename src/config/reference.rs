@@ -36,17 +36,17 @@ pub fn reference() -> String {
             // Writing to a String cannot fail.
             let _ = write!(page, "## {section}\n\n");
         }
-        let many = match setting.shape {
-            Shape::One => "",
-            Shape::List => "A list: ",
-            Shape::Named => "One, or several with a name each: ",
+        let takes = match setting.shape {
+            Shape::One => "Takes",
+            Shape::List => "Takes a list; each is",
+            Shape::Named => "Takes one value, or several with a name each; each is",
         };
         let default = match setting.default {
             Default::Value(value) => format!("Default: `{value}`."),
             Default::Unset(meaning) => format!("Not set: {meaning}."),
             Default::Required => "Required.".to_owned(),
         };
-        let _ = write!(page, "### `{}`\n\n{}\n\n{many}{}. {default}\n\n", setting.name, setting.meaning.trim(), setting.kind);
+        let _ = write!(page, "### `{}`\n\n{}\n\n{takes} {}. {default}\n\n", setting.name, setting.meaning.trim(), setting.kind);
     }
     page.truncate(page.trim_end().len());
     page.push('\n');

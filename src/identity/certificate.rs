@@ -21,7 +21,7 @@ impl Identity {
     #[must_use]
     pub fn from_certificate(leaf: &[u8], ca: Arc<str>) -> Self {
         match X509Certificate::from_der(leaf) {
-            Ok((rest, certificate)) if rest.is_empty() => read(&certificate, ca),
+            Ok(([], certificate)) => read(&certificate, ca),
             _ => unreadable(ca),
         }
     }
@@ -67,9 +67,9 @@ fn common_name(certificate: &X509Certificate<'_>) -> Result<Arc<str>, NameRefusa
 
 /// A value of the subject as text.
 ///
-/// UTF8String as it is; PrintableString, IA5String and NumericString when they are ASCII, as they have to be (the characters that
-/// PrintableString lacks, `*` and `@` among them, are common in it and are read alike by everyone). TeletexString, BMPString and
-/// UniversalString have other encodings that programs disagree about.
+/// `UTF8String` as it is; `PrintableString`, `IA5String` and `NumericString` when they are ASCII, as they have to be (the characters
+/// that `PrintableString` lacks, `*` and `@` among them, are common in it and are read alike by everyone). `TeletexString`,
+/// `BMPString` and `UniversalString` have other encodings that programs disagree about.
 fn text<'a>(value: &'a AttributeTypeAndValue<'_>) -> Result<&'a str, NameRefusal> {
     let any = value.attr_value();
     let text = std::str::from_utf8(any.data).map_err(|_| NameRefusal::NotUtf8)?;

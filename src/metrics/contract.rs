@@ -100,19 +100,18 @@ contract! {
     WATCHES = Gauge "etcd_warden_watches" []
         "Watches that clients have open, several of which may share a stream.";
     HANDSHAKE_FAILURES = Counter "etcd_warden_handshake_failures_total"
-        [reason!("timeout" "no-certificate" "unknown-ca" "expired" "not-yet-valid" "revoked" "wrong-usage" "bad-signature"
-                 "bad-certificate" "no-alpn" "protocol" "not-tls" "proxy-protocol" "closed" "other")]
+        [reason!("no_certificate" "unknown_ca" "expired" "not_yet_valid" "wrong_key_usage" "revoked" "no_crl" "crl_expired"
+                 "bad_certificate" "no_common_alpn" "not_tls" "protocol_version" "nothing_in_common" "refused_by_client"
+                 "timeout" "proxy_protocol" "closed" "other")]
         "Client connections that ended before TLS stood.";
-    TERMINATED = Counter "etcd_warden_terminated_total" [reason!("policy" "identity" "drain" "other")]
-        "Live streams that the proxy ended: the policy changed, the identity ended, or the proxy drains.";
+    TERMINATED = Counter "etcd_warden_terminated_total" [reason!("policy" "mode" "identity" "drain" "other")]
+        "Live streams that the proxy ended: the policy or the mode changed, the identity ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
         "Streams that clients reset.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"
         [Label { name: "limit", values: Values::Listed(&["connections", "streams", "request-bytes", "header-bytes", "held-bytes",
-                 "idle", "keepalive", "resets", "other"]) }]
+                 "authenticate", "audit-queue", "unjudged", "idle", "keepalive", "resets", "other"]) }]
         "Requests refused, or connections closed, because of a limit.";
-    AUTHENTICATE_LIMITED = Counter "etcd_warden_authenticate_limited_total" []
-        "Authenticate calls refused because there were too many in a second.";
     UPSTREAM_CONNECTIONS = Gauge "etcd_warden_upstream_connections"
         [Label { name: "class", values: Values::Listed(&["unary", "long", "bulk"]) }]
         "Connections to etcd, by what they carry.";
@@ -121,7 +120,7 @@ contract! {
     UPSTREAM_RETRIES = Counter "etcd_warden_upstream_retries_total" []
         "Requests sent to another member after the first did not take them.";
     UPSTREAM_FAILURES = Counter "etcd_warden_upstream_failures_total"
-        [reason!("connect" "tls" "timeout" "goaway" "reset" "protocol" "closed" "no-member" "health" "other")]
+        [reason!("connect" "lost" "tls" "timeout" "goaway" "reset" "protocol" "no-member" "other")]
         "Failures on the way to etcd.";
     AUDIT_QUEUE_LENGTH = Gauge "etcd_warden_audit_queue_length" []
         "Audit lines that are not on the disk yet, places taken for requests in flight included.";
@@ -157,8 +156,9 @@ pub fn method_label(method: Option<Method>) -> &'static str {
     path.get(service_at..).unwrap_or(path)
 }
 
-/// The listed values of a metric's only label.
-pub(super) fn listed(metric: &Metric) -> &'static [&'static str] {
+/// The values of a metric's only label; none when they are not listed.
+#[must_use]
+pub fn listed(metric: &Metric) -> &'static [&'static str] {
     match metric.labels {
         [Label { values: Values::Listed(values), .. }] => values,
         _ => &[],

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::contract::{CONTRACT, Kind, Metric, Values};
+use super::contract::{CONTRACT, Kind, Label, Metric, Values};
 
 const DASHBOARD: &str = include_str!("../../deploy/grafana/etcd-warden.json");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
@@ -36,7 +36,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// What is wrong with an expression: metrics, labels in selectors and in `by (..)`, and the values of closed labels.
 fn mistakes(expression: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
-    let mut labels = Vec::new();
+    let mut labels: Vec<&Label> = Vec::new();
     for name in words(expression).filter(|word| word.starts_with("etcd_warden_") || word.starts_with("process_")) {
         match metric(name) {
             Some(metric) => labels.extend(metric.labels),

@@ -107,6 +107,19 @@ fn two_sets_in_one_process_do_not_mix() {
 }
 
 #[test]
+fn the_policy_that_decides_is_shown() {
+    let metrics = Metrics::new();
+    metrics.policy_generation.set(3);
+    metrics.policy_roles.set(12);
+    metrics.policy_bindings.set(40);
+    metrics.policy_reload(false);
+    let text = metrics.render();
+    for line in ["policy_generation 3", "policy_roles 12", "policy_bindings 40", "policy_reloads_total{result=\"failed\"} 1"] {
+        assert!(text.contains(&format!("etcd_warden_{line}\n")), "{line}");
+    }
+}
+
+#[test]
 fn methods_are_told_apart_by_their_labels() {
     let labels: BTreeSet<_> = Method::ALL.iter().map(|&method| method_label(Some(method))).chain([method_label(None)]).collect();
     assert_eq!(labels.len(), METHODS);

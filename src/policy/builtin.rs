@@ -54,3 +54,6 @@ impl RoleSet {
         self.file(&mut findings).roles.into_iter().map(|role| role.name.text).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,19 @@
 //! From what was written to what it means: names are looked up, keys are read, and everything that cannot be meant is refused.
 
+mod rules;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub use rules::VERBS;
+use rules::{place_of, rules, text_of, verbs_of};
+
 use super::diagnostics::{Findings, Place, nearest};
-use super::file::{self, File, Keys, Rule, Text, listed};
+use super::file::{self, File, Text, listed};
 use super::name::NamePattern;
-use super::template::{KeyError, Template};
+use super::template::Template;
 use super::{Grant, GrantId, Mode, builtin, shadowed};
-use crate::access::{Capability, Verb, Verbs};
+use crate::access::{Capability, Verbs};
 
 /// A policy that is meaningful: every name is resolved.
 #[derive(Debug)]
@@ -115,15 +120,21 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
             checked.bindings.push(binding);
         }
     }
+    if !findings.has_mistakes() {
+        warn(&checked, own, findings);
+    }
+    checked
+}
+
+/// What has no effect: among mistakes it would only be noise.
+fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
     let used: BTreeSet<usize> = checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
     for (at, role) in checked.roles.iter().take(own).enumerate() {
-        let named = file.bindings.iter().any(|binding| binding.roles.iter().any(|name| *name.text == *role.name));
-        if !used.contains(&at) && !named {
+        if !used.contains(&at) {
             findings.warning(role.place, format!("no binding uses role `{}`", role.name), "");
         }
         shadowed::warn(role, findings);
     }
-    checked
 }
 
 fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) {
@@ -143,6 +154,9 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         let mut inside = Findings::new(&format!("builtin:{}", set.name), set.text);
         for written in &set.file(&mut inside).roles {
             role(written, checked, &mut inside);
+        }
+        if inside.has_mistakes() {
+            findings.mistake(name.place, format!("role set `{}` is broken: {}", set.name, inside.finish()), "");
         }
         for role in checked.roles.iter().skip(first) {
             if let Some(other) = from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name)) {
@@ -203,50 +217,6 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     let deny: Vec<Denied> = rules(&written.deny, findings).into_iter().flatten().collect();
     let captures = allow.iter().map(|a| &a.keys).chain(deny.iter().map(|d| &d.keys)).flat_map(Template::captures).cloned().collect();
     checked.roles.push(CheckedRole { name, place: written.name.place, allow, deny, capabilities, captures });
-}
-
-/// One result for each key that is written; `None` for one that cannot be read.
-fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option<Denied>> {
-    let mut all = Vec::new();
-    for rule in written {
-        for verb in &rule.verbs {
-            if verbs(&verb.text).is_none() {
-                findings.mistake(verb.place, format!("there is no verb `{}`", verb.text), suggestion(&verb.text, VERBS));
-            }
-        }
-        for keys in &rule.keys {
-            let place = place_of(keys);
-            all.push(template(keys, findings).map(|keys| Denied { keys, verbs: verbs_of(rule), place }));
-        }
-    }
-    all
-}
-
-fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
-    let (read, text) = match keys {
-        Keys::Template(text) => (Template::parse(&text.text), text),
-        Keys::Interval { from, to, .. } => (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from),
-    };
-    match read {
-        Ok(template) => {
-            if let Some((message, help)) = template.spills() {
-                findings.warning(text.place, message, help);
-            }
-            Some(template)
-        }
-        Err((message, help, at)) => {
-            key_mistake(text, &(message, help, at), findings);
-            None
-        }
-    }
-}
-
-fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
-    let before = written.text.get(..*at).unwrap_or_default().chars().count();
-    // A plain scalar stands in the file as it is read, so that the very character can be shown.
-    let plain = written.text.chars().count() == written.place.width;
-    let place = if plain && *at > 0 { Place { column: written.place.column + before, width: 1, ..written.place } } else { written.place };
-    findings.mistake(place, message.clone(), *help);
 }
 
 fn binding(
@@ -310,36 +280,6 @@ fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
     found
 }
 
-/// The verbs that a policy can write.
-pub const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
-
-fn verbs(written: &str) -> Option<Verbs> {
-    match written {
-        "write" => Some(Verbs::WRITE),
-        "rw" => Some(Verbs::ALL),
-        one => Verb::ALL.into_iter().find(|verb| verb.name() == one).map(Verbs::of),
-    }
-}
-
-fn verbs_of(rule: &Rule) -> Verbs {
-    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::and)
-}
-
-fn text_of(keys: &Keys) -> String {
-    match keys {
-        Keys::Template(text) => text.text.clone(),
-        Keys::Interval { from, to: Some(to), .. } => format!("[{}, {})", from.text, to.text),
-        Keys::Interval { from, to: None, .. } => format!("[{}, ...)", from.text),
-    }
-}
-
-fn place_of(keys: &Keys) -> Place {
-    match keys {
-        Keys::Template(text) => text.place,
-        Keys::Interval { place, .. } => *place,
-    }
-}
-
 fn suggestion(written: &str, known: &[&str]) -> String {
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -363,3 +303,6 @@ fn is_role_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
     !name.is_empty() && name.len() <= 128 && name.bytes().all(good)
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,7 @@ fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
         edges.push((&hole.start, Edge::HoleBegins));
         edges.extend(hole.end.as_deref().map(|end| (end, Edge::HoleEnds)));
     }
-    edges.sort_by(|(a, _), (b, _)| a.cmp(b));
+    edges.sort_by_key(|(key, _)| *key);
     // A grant may be entered more than once (a role that is held with different captures), so each entry counts.
     let mut inside: BTreeMap<GrantId, usize> = BTreeMap::new();
     let mut holes_here = 0_usize;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Characters of a source line that a message shows.
 const SHOWN: usize = 120;
 
-/// Findings that are listed; a file with more has one cause for most of them.
+/// Findings of one severity that are listed; a file with more has one cause for most of them.
 const LISTED: usize = 200;
 
 /// A stretch of one line. Lines and columns count from 1, columns and widths in characters.
@@ -172,12 +172,17 @@ pub(super) struct Findings<'t> {
     file: Arc<str>,
     text: &'t str,
     found: Diagnostics,
-    unlisted: usize,
+    unlisted_mistakes: usize,
+    unlisted_warnings: usize,
 }
 
 impl<'t> Findings<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
-        Self { file: file.into(), text, found: Diagnostics::default(), unlisted: 0 }
+        Self { file: file.into(), text, found: Diagnostics::default(), unlisted_mistakes: 0, unlisted_warnings: 0 }
+    }
+
+    pub(super) fn has_mistakes(&self) -> bool {
+        self.found.has_mistakes()
     }
 
     /// `FILE:LINE`, as a grant's source.
@@ -195,15 +200,22 @@ impl<'t> Findings<'t> {
 
     pub(super) fn finish(mut self) -> Diagnostics {
         self.found.sort();
-        if self.unlisted > 0 {
-            self.found.append(Diagnostics::about(&self.file, format!("{} more are not listed", self.unlisted), None));
+        for (severity, count) in [(Severity::Mistake, self.unlisted_mistakes), (Severity::Warning, self.unlisted_warnings)] {
+            if count > 0 {
+                let message = format!("{count} more are not listed");
+                self.found.push(Diagnostic { severity, file: Arc::clone(&self.file), place: None, line: None, message, help: None });
+            }
         }
         self.found
     }
 
     fn add(&mut self, severity: Severity, place: Place, message: String, help: String) {
-        if self.found.list.len() >= LISTED {
-            self.unlisted += 1;
+        // Each severity has its own share: a flood of warnings must not hide a mistake.
+        if self.found.count(severity) >= LISTED {
+            match severity {
+                Severity::Mistake => self.unlisted_mistakes += 1,
+                Severity::Warning => self.unlisted_warnings += 1,
+            }
             return;
         }
         let line = place.line.checked_sub(1).and_then(|at| self.text.lines().nth(at));
@@ -255,7 +267,7 @@ fn excerpt(f: &mut fmt::Formatter<'_>, place: Place, line: &str) -> fmt::Result 
     let number = place.line.to_string();
     let margin = " ".repeat(number.len());
     let before = place.column.saturating_sub(1);
-    let skipped = if before > SHOWN / 2 { before - SHOWN / 2 } else { 0 };
+    let skipped = before.saturating_sub(SHOWN / 2);
     let shown: String = line.chars().skip(skipped).take(SHOWN).map(printable).collect();
     let caret = before.min(line.chars().count()) - skipped.min(before.min(line.chars().count()));
     let room = shown.chars().count().saturating_sub(caret).max(1);

@@ -124,7 +124,10 @@ pub(super) fn capture_name(inside: &str) -> Result<&str, (String, &'static str)>
 }
 
 /// Reads what stands behind a backslash: the byte, and how many characters it took.
-pub(super) fn escape(behind: &str) -> Result<(u8, usize), (String, &'static str)> {
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn escape(behind: &str) -> Result<(u8, usize), (String, &'static str)> {
     if behind.starts_with('\\') {
         return Ok((b'\\', 1));
     }

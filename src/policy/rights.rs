@@ -41,7 +41,8 @@ pub struct GrantId(pub u32);
 /// Everything that an identity may do.
 ///
 /// Which grant a decision names is part of the contract: of those that hold the first key, the first in the policy's order;
-/// but entries that need more than a range (an inner `*`, or a role with a denial that has one) only when no other does.
+/// but entries that need more than a range (an inner `*`, or a role with a denial that has one) only when no other does, and of
+/// those the first that holds the whole gap.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     pub(super) tables: [Table; Verb::ALL.len()],

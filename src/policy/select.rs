@@ -208,3 +208,6 @@ fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
         None => format!("{ca}/serial:{}", identity.serial).into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,11 @@ fn refusal(error: &Error) -> (Place, String) {
     let place = error.location().map(|location| Place { width: 1, ..place(&location) }).unwrap_or_default();
     let said = error.without_snippet().to_string();
     // The place is ours to show; the parser's words go without it.
-    let message = said.split(" at line ").next().unwrap_or(&said);
+    let message = match said.split(" at line ").next().unwrap_or(&said) {
+        breach if breach.starts_with("budget breached: Documents") => "a policy is one YAML document, and here a second one begins",
+        breach if breach.starts_with("budget breached: Depth") => "this is nested deeper than any policy is",
+        other => other,
+    };
     (place, message.to_owned())
 }
 

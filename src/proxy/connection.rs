@@ -26,7 +26,7 @@ use super::judge::Caller;
 use super::worker::{Accepted, Worker};
 use crate::identity::Identity;
 use crate::proxy_protocol;
-use crate::tls::failure::handshake_failure;
+use crate::tls::{ALPN_H2, handshake_failure};
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -102,6 +102,10 @@ async fn greet(
     let mut stream = TcpStream::from_std(stream)?;
     let peer = if speaks_for_others { proxy_protocol::read(&mut stream).await?.unwrap_or(peer) } else { peer };
     let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
+    // rustls refuses a client that offers other protocols, and takes one that offers none.
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
+        return Err(std::io::Error::other("the client does not speak HTTP/2 (no ALPN)"));
+    }
     Ok((stream, peer))
 }
 

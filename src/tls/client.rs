@@ -32,7 +32,7 @@ impl ClientTls {
         let mut roots = RootCertStore::empty();
         match &upstream.cacert {
             None => {
-                reader.mistake("cacert".as_ref(), "is not set: an `https://` endpoint needs the CA that issued etcd's certificate".into())
+                reader.mistake("cacert".as_ref(), "is not set: an `https://` endpoint needs the CA that issued etcd's certificate".into());
             }
             Some(path) => {
                 for der in reader.authorities(path, Expiring::UpstreamCa).unwrap_or_default() {

@@ -110,21 +110,22 @@ fn tls(error: &Error) -> HandshakeFailure {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
         Error::InvalidCertificate(error) => certificate(error),
         Error::InvalidCertRevocationList(_) => HandshakeFailure::NoRevocationList,
-        Error::NoApplicationProtocol => HandshakeFailure::NoCommonAlpn,
+        Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::MessageTooLarge,
         ) => HandshakeFailure::NotTls,
         Error::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered
+            // An extension that TLS 1.2 brought (RFC 5246, 7.4.1.4.1); rustls misses it before it looks at the version.
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => HandshakeFailure::ProtocolVersion,
+        )
+        | Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
         Error::PeerIncompatible(_) => HandshakeFailure::NothingInCommon,
         Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => HandshakeFailure::Closed,
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
-        Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
         Error::AlertReceived(_) => HandshakeFailure::RefusedByClient,
         _ => HandshakeFailure::Other,
     }

@@ -30,7 +30,7 @@ pub(super) enum Side {
 }
 
 impl Reader {
-    /// A certificate chain and its key, proven to belong together and to be in date.
+    /// A certificate chain and its key, proven to belong together and, when no mistake was noted, to be in date.
     pub(super) fn identity(&mut self, chain_path: &Path, key_path: &Path, side: Side) -> Option<CertifiedKey> {
         let chain = self.certificates(chain_path);
         let key = self.private_key(key_path);
@@ -107,12 +107,11 @@ impl Reader {
         None
     }
 
-    /// The certificate that a peer will see: in date, and meant for its side.
+    /// The certificate that a peer will see: in date, and meant for its side. `None` when it cannot be read at all.
     fn leaf(&mut self, path: &Path, der: &CertificateDer<'_>, side: Side) -> Option<()> {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return self.refuse(path, "the first certificate cannot be read".into());
         };
-        let before = self.mistakes.len();
         let (what, usage) = match side {
             Side::Server => (Expiring::Server, "serverAuth"),
             Side::Client => (Expiring::UpstreamClient, "clientAuth"),
@@ -132,7 +131,7 @@ impl Reader {
             }
             Ok(None) => {}
         }
-        (self.mistakes.len() == before).then_some(())
+        Some(())
     }
 
     fn in_date(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>, what: Expiring) {

@@ -40,7 +40,7 @@ impl ServerTls {
         let mut reader = Reader::default();
         let certified = reader.identity(&downstream.cert_file, &downstream.key_file, Side::Server);
         let cas = client_cas(&mut reader, &downstream.client_cas);
-        let lists = downstream.crl_files.iter().filter_map(|path| reader.revocation_lists(path)).flatten().collect();
+        let lists = downstream.crl_files.iter().filter_map(|path| reader.revocation_lists(path)).flatten().collect::<Vec<_>>();
         if reader.mistakes.is_empty() && !downstream.crl_files.is_empty() {
             each_ca_has_a_list(&mut reader, &cas, &lists);
         }
@@ -120,7 +120,7 @@ fn same_authority(a: &CertificateDer<'_>, b: &CertificateDer<'_>) -> bool {
     anchor(a).is_some_and(|a| anchor(b).is_some_and(|b| a == b))
 }
 
-fn each_ca_has_a_list(reader: &mut Reader, cas: &[CaFile<'_>], lists: &Vec<CertificateRevocationListDer<'static>>) {
+fn each_ca_has_a_list(reader: &mut Reader, cas: &[CaFile<'_>], lists: &[CertificateRevocationListDer<'static>]) {
     let issuer = |der| CertificateRevocationList::from_der(der).map(|(_, list)| list.issuer().as_raw().to_vec()).ok();
     let issuers: HashSet<Vec<u8>> = lists.iter().filter_map(|der: &CertificateRevocationListDer<'static>| issuer(der)).collect();
     for (ca, certificates) in cas {

@@ -17,7 +17,7 @@ use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::pb::etcdserverpb;
 use crate::tls::ClientTls;
-use crate::tls::client::server_name;
+use crate::tls::server_name;
 use crate::wire::header::ResponseHeader;
 
 /// A question that is not answered by then is a failure.

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::Class;
 use crate::config::Endpoint;
 use crate::tls::ClientTls;
-use crate::tls::client::server_name;
+use crate::tls::server_name;
 
 /// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
 pub const MAX_STREAMS: u32 = 200;

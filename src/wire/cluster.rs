@@ -87,8 +87,8 @@ mod tests {
     use crate::pb::etcdserverpb as pb;
 
     fn member(id: u64, name: &str, urls: &[&str]) -> pb::Member {
-        let client_urls = urls.iter().map(|&url| url.to_owned()).collect();
-        pb::Member { id, name: name.to_owned(), peer_urls: vec!["https://peer:2380".to_owned()], client_urls, is_learner: id == 3 }
+        let client_ur_ls = urls.iter().map(|&url| url.to_owned()).collect();
+        pb::Member { id, name: name.to_owned(), peer_ur_ls: vec!["https://peer:2380".to_owned()], client_ur_ls, is_learner: id == 3 }
     }
 
     fn by_name(name: &str) -> Option<&'static str> {

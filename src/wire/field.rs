@@ -87,7 +87,7 @@ impl<'m> Fields<'m> {
     ///
     /// # Errors
     /// If what stands there is no field, or one that is not written the one way; see the module.
-    #[inline]
+    #[inline(always)] // Measured: half of the time of a whole scan.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
     pub fn next(&mut self) -> Result<Option<Field<'m>>, Malformed> {
         if self.rest.is_empty() {
@@ -105,7 +105,7 @@ impl<'m> Fields<'m> {
 }
 
 /// Reads one field; `end` is the offset at which `bytes` end.
-#[inline]
+#[inline(always)]
 fn field(bytes: &[u8], end: usize) -> Result<(u32, Value<'_>, &[u8]), Fault> {
     let (tag, rest) = varint(bytes)?;
     let number = u32::try_from(tag >> 3).map_err(|_| Fault::FieldNumber)?;
@@ -137,7 +137,7 @@ fn fixed(number: u32, bytes: &[u8], length: usize) -> Result<(u32, Value<'_>, &[
 /// # Errors
 /// [`Fault::Truncated`] if the bytes end inside it, [`Fault::OverlongVarint`] if fewer bytes would have done or 64 bits do
 /// not hold it.
-#[inline]
+#[inline(always)]
 pub fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     match bytes.split_first() {
         Some((&byte, rest)) if byte < 0x80 => Ok((u64::from(byte), rest)),

@@ -219,7 +219,7 @@ macro_rules! messages {
         }
 
         impl<'m> $name<'m> {
-            #[allow(unused_mut, unused_variables, reason = "some messages have no field")]
+            #[allow(unused_mut, unused_variables, unused_imports, reason = "some messages have no field")]
             pub(super) fn read(whole: $crate::wire::field::Part<'m>) -> Result<Self, $crate::wire::Malformed> {
                 use $crate::wire::message::{Kind, Seen, Unknown, kind};
                 let mut message = Self { whole, $( $field: Default::default(), )* };

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -8,7 +9,7 @@ use crate::access::Capability;
 use crate::audit::{Decision, OwnedAccesses};
 use crate::authorize::{Denial, Reason};
 use crate::identity::{Identity, NameRefusal};
-use crate::keyspace::OwnedRange;
+use crate::keyspace::{Escaped, OwnedRange};
 use crate::method::Method;
 use crate::policy::{Principal, Rights, Standing};
 use crate::wire::{Fault, Malformed};

@@ -121,3 +121,92 @@ fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
     file.map_err(|error| io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A sink that takes a part of a batch and then fails (`EAGAIN`), and its other end.
+    fn narrow() -> (Sink, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Sink::new(None, File::from(OwnedFd::from(ours))), theirs)
+    }
+
+    fn drain(reader: &mut UnixStream) -> String {
+        let mut bytes = Vec::new();
+        if let Err(error) = reader.read_to_end(&mut bytes) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn add_thousands(sink: &mut Sink) -> String {
+        let lines: Vec<_> = (0..20_000).map(|id| format!("{{\"id\":{id},\"filler\":\"{}\"}}\n", "x".repeat(90))).collect();
+        lines.iter().for_each(|line| sink.add(line.as_bytes()));
+        lines.concat()
+    }
+
+    #[test]
+    fn a_second_attempt_goes_on_where_the_first_one_ended() {
+        let (mut sink, mut reader) = narrow();
+        let all = add_thousands(&mut sink);
+        let mut text = String::new();
+        let mut attempts = 0;
+        while sink.flush().is_err() {
+            text += &drain(&mut reader);
+            attempts += 1;
+        }
+        text += &drain(&mut reader);
+        assert!(attempts > 0);
+        assert!(text == all, "{} of {} bytes", text.len(), all.len());
+        assert_eq!(sink.take_written(), 20_000);
+    }
+
+    #[test]
+    fn what_is_given_up_is_told_of_and_a_torn_line_stands_alone() {
+        let (mut sink, mut reader) = narrow();
+        sink.lose(5);
+        let _ = add_thousands(&mut sink);
+        assert!(sink.flush().is_err());
+        let lost = sink.give_up();
+        let mut text = drain(&mut reader);
+        let whole = text.matches('\n').count() as u64;
+        assert_eq!((whole + lost, sink.take_written()), (20_000, whole));
+        assert!(!text.ends_with('\n'), "this test needs a torn line");
+        sink.add(b"{\"id\":1}\n");
+        sink.flush().unwrap();
+        text += &drain(&mut reader);
+        assert!(text.starts_with(&format!("{{\"id\":0,\"filler\":\"{}\",\"lost\":5}}\n", "x".repeat(90))));
+        assert!(text.ends_with(&format!("\n{{\"id\":1,\"lost\":{lost}}}\n")));
+    }
+
+    #[test]
+    fn a_loss_whose_telling_is_lost_is_told_again() {
+        let mut sink = Sink::new(None, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        sink.lose(5);
+        sink.add(b"{\"id\":1}\n");
+        assert!(sink.flush().is_err());
+        assert_eq!((sink.give_up(), sink.lost), (1, 6));
+    }
+
+    #[test]
+    fn a_new_file_begins_with_a_whole_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.json");
+        let (mut sink, mut reader) = narrow();
+        let all = add_thousands(&mut sink);
+        assert!(sink.flush().is_err());
+        sink.path = Some(path.clone());
+        sink.reopen().unwrap();
+        sink.flush().unwrap();
+        let old = drain(&mut reader);
+        let (whole, _torn) = old.rsplit_once('\n').unwrap();
+        assert!(format!("{whole}\n{}", std::fs::read_to_string(path).unwrap()) == all);
+    }
+}

@@ -80,6 +80,15 @@ fn what_is_not_yaml_is_said_once_after_what_stands_before_it() {
 }
 
 #[test]
+fn deep_nesting_is_a_mistake_and_no_overflow() {
+    for text in
+        [format!("pin: {}", "[".repeat(500_000)), format!("pin: {}", "{a: ".repeat(200_000)), "- ".repeat(500_000), "? ".repeat(500_000)]
+    {
+        assert!(!mistakes(&text).is_empty());
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_refused_with_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {

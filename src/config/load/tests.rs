@@ -93,7 +93,7 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
 
 #[test]
 fn every_setting_reaches_the_configuration() {
-    let base = format!("{BASE}cert: p.crt\nkey: p.key\n");
+    let base = format!("{BASE}cert: p.crt\nkey: p.key\naudit-file: audit.jsonl\n");
     let before = format!("{:?}", with(&[], &base).unwrap().0);
     for setting in SETTINGS {
         let base = if setting.key == Key::InsecurePlaintextUpstream {
@@ -161,6 +161,12 @@ fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
 }
 
 #[test]
+fn an_empty_name_of_a_file_is_a_mistake() {
+    let found = load(&args(&[]), variables(&[("ETCD_WARDEN_CONFIG", "")])).unwrap_err();
+    assert_eq!(found.to_string(), "ETCD_WARDEN_CONFIG: has no value; leave it out when there is no file");
+}
+
+#[test]
 fn lists_are_separated_by_commas_and_flags_repeat() {
     let file = file(BASE);
     let flags =
@@ -216,6 +222,7 @@ fn combinations_without_a_safe_meaning_are_refused() {
         (vec![(MaxHeldBytes, "1MiB")], "is below `max-request-bytes`"),
         (vec![(MaxRequestBytes, "65MiB")], "is below `max-request-bytes`"),
         (vec![(AdminAddr, "10.0.0.1:1"), (ListenAddr, "10.0.0.1:1")], "is the address of `listen-addr` too"),
+        (vec![(Key::AuditAllowed, "all")], "neither `audit-file` nor `audit-stdout` says where to"),
         (vec![(TrustedCaFile, "a.crt,b.crt")], "without names, only one file can be given"),
         (vec![(TrustedCaFile, "a=a.crt,b.crt")], "without names, only one file can be given"),
         (vec![(TrustedCaFile, "a=a.crt,a=b.crt")], "`a` is named a second time"),
@@ -236,4 +243,17 @@ fn the_example_configuration_loads() {
     for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::Named) {
         assert!(text.contains(&format!("{}:", setting.name)), "the example does not show `{}`", setting.name);
     }
+}
+
+#[test]
+fn the_systemd_unit_starts_what_there_is_and_waits_for_the_drain() {
+    let unit = include_str!("../../../deploy/systemd/etcd-warden.service");
+    let value = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let (program, flags) = value("ExecStart").split_once(" serve ").unwrap();
+    assert_eq!(program, "/usr/bin/etcd-warden");
+    let flags: Vec<String> = flags.split(' ').map(str::to_owned).collect();
+    assert_eq!(args(&flags).config, Some(PathBuf::from("/etc/etcd-warden/config.yaml")));
+    let stop = humantime::parse_duration(value("TimeoutStopSec")).unwrap();
+    assert!(stop > with(&[], BASE).unwrap().0.drain_timeout);
+    assert_eq!((value("Type"), value("ExecReload")), ("notify", "/bin/kill -HUP $MAINPID"));
 }

@@ -1,1 +1,76 @@
+//! The scan held equal to prost and to the rules, on messages that encoders write and on those that only an attacker does; and the
+//! Txn guards held against etcd's way to run a Txn.
 
+mod messages;
+mod mutation;
+mod simulation;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use super::inspect;
+use super::reference::{Touched, touched};
+use crate::method::Method;
+use messages::request;
+use mutation::mutations;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_an_encoder_writes_is_accepted_and_read_as_prost_reads_it((method, bytes) in request()) {
+        let accesses = inspect(method, &bytes).map_err(|malformed| TestCaseError::fail(malformed.to_string()))?;
+        prop_assert_eq!(Touched::from(&accesses), touched(method, &bytes).unwrap());
+    }
+
+    /// The promise: whatever bytes are let through, etcd's decoder sees what was judged.
+    #[test]
+    fn what_is_accepted_is_read_as_prost_reads_it((method, bytes) in request(), other in request(), mutations in mutations()) {
+        let mutated = mutation::apply(&bytes, &other.1, &mutations);
+        same_or_refused(method, &mutated)?;
+    }
+
+    #[test]
+    fn bytes_from_nowhere_are_refused_or_read_as_prost_reads_them(at in 0..Method::ALL.len(), bytes in prop::collection::vec(prop_oneof![0_u8..0x30, any::<u8>()], 0..24)) {
+        same_or_refused(Method::ALL[at], &bytes)?;
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_refused_or_read_as_prost_reads_it((method, bytes) in request(), cut: prop::sample::Index) {
+        let cut = cut.index(bytes.len() + 1);
+        same_or_refused(method, &bytes[..cut])?;
+    }
+}
+
+fn same_or_refused(method: Method, bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(accesses) = inspect(method, bytes) {
+        // The proxy answers health checks itself: their message is not read.
+        if matches!(method, Method::HealthCheck | Method::HealthWatch) {
+            prop_assert_eq!(Touched::from(&accesses), Touched::default());
+            return Ok(());
+        }
+        let decoded = touched(method, bytes).map_err(|error| TestCaseError::fail(format!("{method:?} accepted, prost: {error}")))?;
+        prop_assert_eq!(Touched::from(&accesses), decoded, "{:?}", method);
+    }
+    Ok(())
+}
+
+/// The properties above say nothing if every mutated message is refused.
+#[test]
+fn a_fair_share_of_mutated_messages_is_accepted() {
+    static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = (request(), request(), mutations());
+    runner
+        .run(&strategy, |((method, bytes), other, mutations)| {
+            let mutated = mutation::apply(&bytes, &other.1, &mutations);
+            if mutated != bytes && inspect(method, &mutated).is_ok() {
+                ACCEPTED.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+        .unwrap();
+    // Of 256 (proptest's own number of cases).
+    assert!(ACCEPTED.load(Ordering::Relaxed) >= 20, "{ACCEPTED:?}");
+}

@@ -1,0 +1,149 @@
+//! `etcd-warden policy`: what is wrong with a policy, what a role set holds, who may do what and by which grant.
+
+mod call;
+mod explain;
+mod holders;
+mod txn;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::exit;
+use crate::policy::diagnostics::Severity;
+use crate::policy::{Diagnostics, builtin, load};
+
+/// Check, show and explain policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Report every mistake in policy files, each with its place. Exit code 0: none; 78: mistakes; 64: wrong usage.
+    Check(CheckArgs),
+    /// List the role sets inside this binary, or print one.
+    Show(ShowArgs),
+    /// Say whether an identity may make a call, and by which grant; or who may do what to a key. Exit code 0: allowed; 1: refused.
+    Explain(Box<ExplainArgs>),
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON document.
+    Json,
+}
+
+/// Arguments of `policy check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Policy files.
+    #[arg(required = true, env = "ETCD_WARDEN_POLICY")]
+    files: Vec<PathBuf>,
+    /// How results are written.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Arguments of `policy show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The role set to print, as `include` names it.
+    role_set: Option<String>,
+}
+
+/// Arguments of `policy explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The policy file.
+    #[arg(long, env = "ETCD_WARDEN_POLICY")]
+    policy: PathBuf,
+    /// The certificate's Common Name.
+    #[arg(long)]
+    cn: Option<String>,
+    /// A URI subject alternative name; may be given several times.
+    #[arg(long)]
+    uri: Vec<String>,
+    /// A DNS subject alternative name; may be given several times.
+    #[arg(long)]
+    dns: Vec<String>,
+    /// An O of the subject; may be given several times.
+    #[arg(long)]
+    o: Vec<String>,
+    /// The name of the client CA that issued the certificate.
+    #[arg(long, default_value = "default")]
+    ca: String,
+    /// Instead of a call: who may do what to this key.
+    #[arg(long, conflicts_with_all = ["cn", "uri", "dns", "o", "call"])]
+    key: Option<String>,
+    /// How results are written.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The call as etcdctl is given it: `put KEY --prev-kv`, `get KEY --prefix`, `txn 'mod("k") = "0"' then 'put k v'`, ...
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "key", value_name = "CALL")]
+    call: Vec<String>,
+}
+
+/// Runs one of the commands. Results go to `out`, what is wrong goes to `err`.
+pub fn run(command: PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let done = match command {
+        PolicyCommand::Check(args) => check(&args, out),
+        PolicyCommand::Show(args) => show(&args, out, err),
+        PolicyCommand::Explain(args) => explain::run(&args, out, err),
+    };
+    // A reader that went away (`| head`) is no mistake of the policy.
+    ExitCode::from(done.unwrap_or(0))
+}
+
+fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
+    let mut found = Diagnostics::default();
+    let mut good = Vec::new();
+    for file in &args.files {
+        match load::load(file, 0, None) {
+            Ok(policy) => {
+                let (roles, bindings) = (policy.role_names().len(), policy.bindings().count());
+                good.push(format!("{}: no mistakes, {roles} roles, {bindings} bindings, sha256 {}", file.display(), policy.hash));
+                found.append(policy.warnings().clone());
+            }
+            Err(mistakes) => found.append(mistakes),
+        }
+    }
+    match args.output {
+        Output::Json => writeln!(out, "{}", json!({ "ok": !found.has_mistakes(), "diagnostics": found.to_json() }))?,
+        Output::Text => {
+            if !found.is_empty() {
+                writeln!(out, "{found}")?;
+            }
+            for line in good {
+                writeln!(out, "{line}")?;
+            }
+            let (mistakes, warnings) = (found.count(Severity::Mistake), found.count(Severity::Warning));
+            if mistakes + warnings > 0 {
+                writeln!(out, "mistakes: {mistakes}, warnings: {warnings}")?;
+            }
+        }
+    }
+    Ok(if found.has_mistakes() { exit::CONFIG } else { 0 })
+}
+
+fn show(args: &ShowArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+    let Some(name) = &args.role_set else {
+        for set in builtin::ALL {
+            writeln!(out, "{:<20} {}\n{:<20} roles: {}", set.name, set.summary, "", set.role_names().join(", "))?;
+        }
+        return Ok(0);
+    };
+    if let Some(set) = builtin::find(name) {
+        write!(out, "{}", set.text)?;
+        return Ok(0);
+    }
+    let names: Vec<&str> = builtin::ALL.iter().map(|set| set.name).collect();
+    writeln!(err, "error: there is no role set `{name}`; there are {}", names.join(", "))?;
+    Ok(exit::USAGE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! `policy explain`: the verdict on a call, by the code that serves.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::call::{self, Request};
+use super::{ExplainArgs, Output, holders};
+use crate::access::Accesses;
+use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, authorize, refuse};
+use crate::cli::exit;
+use crate::identity::{Identity, NameRefusal};
+use crate::keyspace::{Escaped, KeyRange};
+use crate::policy::{Grant, GrantId, Policy, Principal, load};
+use crate::wire;
+
+/// Runs `policy explain`.
+pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+    let policy = match load::load(&args.policy, 0, None) {
+        Ok(policy) => policy,
+        Err(mistakes) => {
+            write!(err, "{mistakes}")?;
+            return Ok(exit::CONFIG);
+        }
+    };
+    if let Some(key) = &args.key {
+        return match call::bytes(key) {
+            Ok(key) => holders::write(&policy, &key, args.output, out).map(|()| 0),
+            Err(mistake) => usage(err, &mistake),
+        };
+    }
+    let identity = identity(args);
+    if identity.common_name.is_err() && args.uri.is_empty() && args.dns.is_empty() && args.o.is_empty() {
+        return usage(err, "who is calling? give `--cn`, or one of `--uri`, `--dns`, `--o`");
+    }
+    let requests = match call::parse(&args.call, stdin) {
+        Ok(requests) => requests,
+        Err(mistake) => return usage(err, &mistake),
+    };
+    let principal = policy.principal(&identity);
+    let verdicts: Vec<Verdict> = requests.iter().map(|request| Verdict::of(&principal, request)).collect();
+    match args.output {
+        Output::Json => writeln!(out, "{}", to_json(&policy, &principal, &verdicts))?,
+        Output::Text => text(&policy, &principal, &verdicts, out)?,
+    }
+    Ok(u8::from(verdicts.iter().any(|verdict| verdict.denial.is_some())))
+}
+
+fn usage(err: &mut dyn Write, mistake: &str) -> std::io::Result<u8> {
+    writeln!(err, "error: {mistake}")?;
+    Ok(exit::USAGE)
+}
+
+fn stdin() -> std::io::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(1024 * 1024).read_to_string(&mut text).map(|_| text)
+}
+
+fn identity(args: &ExplainArgs) -> Identity {
+    Identity {
+        ca: args.ca.as_str().into(),
+        common_name: args.cn.as_deref().map_or(Err(NameRefusal::Missing), |name| Ok(Arc::from(name))),
+        uri_sans: args.uri.clone(),
+        dns_sans: args.dns.clone(),
+        organizations: args.o.clone(),
+        serial: String::new(),
+        issuer: String::new(),
+        not_after: 0,
+    }
+}
+
+/// What one message needs, and what comes of it.
+struct Verdict {
+    method: &'static str,
+    /// The refusal; in shadow mode the one that enforcement would give.
+    denial: Option<Denial>,
+    /// Whether it goes through all the same.
+    shadowed: bool,
+    needs: Vec<Need>,
+}
+
+/// One verb on one range, a capability or a lease.
+struct Need {
+    what: String,
+    keys: Option<(String, String)>,
+    /// The grants that together give it; or what no grant covers.
+    by: Result<Vec<GrantId>, String>,
+}
+
+impl Verdict {
+    fn of(principal: &Principal, request: &Request) -> Self {
+        let inspected = wire::inspect(request.method, &request.message);
+        let (judged, needs) = match &inspected {
+            Ok(accesses) => (authorize(principal, accesses, &own_leases(accesses)), needs(principal, accesses)),
+            Err(malformed) => (refuse(principal, Denial::from(*malformed)), Vec::new()),
+        };
+        let (denial, shadowed) = match judged {
+            Ok(permit) => (permit.would_deny().cloned(), permit.would_deny().is_some()),
+            Err(denial) => (Some(denial), false),
+        };
+        Self { method: request.method.path(), denial, shadowed, needs }
+    }
+
+    fn word(&self) -> &'static str {
+        match (&self.denial, self.shadowed) {
+            (None, _) => "allow",
+            (Some(_), false) => "deny",
+            (Some(_), true) => "would_deny",
+        }
+    }
+}
+
+/// Leases are taken as the caller's own: whose a lease is stands in its id, and only the running proxies can read it.
+fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
+    accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect()
+}
+
+fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
+    let mut needs = Vec::new();
+    if let Some(capability) = accesses.capability {
+        let by = principal.rights.capability(capability).map(|grant| vec![grant]).ok_or_else(|| "no role gives it".to_owned());
+        needs.push(Need { what: format!("capability {capability}"), keys: None, by });
+    }
+    for access in &accesses.ranges {
+        for verb in access.verbs.iter() {
+            let by = principal.rights.covers(verb, &access.range).map(|_| principal.rights.covering(verb, &access.range));
+            let by = by.map_err(|missing| format!("nothing covers {missing}"));
+            needs.push(Need { what: format!("{verb} {}", access.range), keys: Some(keys(&access.range)), by });
+        }
+    }
+    for (id, _) in &accesses.leases {
+        needs.push(Need { what: format!("lease {id:x}, taken as its own"), keys: None, by: Ok(Vec::new()) });
+    }
+    needs
+}
+
+fn keys(range: &KeyRange<'_>) -> (String, String) {
+    (Escaped(range.start).to_string(), Escaped(range.range_end()).to_string())
+}
+
+/// `ROLE: KEYS (SOURCE)`
+pub(super) fn spelled(grant: &Grant) -> String {
+    format!("{}: {} ({})", grant.role, grant.text, grant.source)
+}
+
+fn text(policy: &Policy, principal: &Principal, verdicts: &[Verdict], out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "identity  {}", principal.name)?;
+    writeln!(out, "roles     {}", if principal.roles.is_empty() { "none".to_owned() } else { principal.roles.join(", ") })?;
+    writeln!(out, "mode      {}", principal.mode)?;
+    for verdict in verdicts {
+        writeln!(out)?;
+        match (&verdict.denial, verdict.shadowed) {
+            (None, _) => writeln!(out, "{}  allowed", verdict.method)?,
+            (Some(denial), false) => writeln!(out, "{}  refused: {denial}", verdict.method)?,
+            (Some(denial), true) => writeln!(out, "{}  goes through in shadow mode, would be refused: {denial}", verdict.method)?,
+        }
+        for need in &verdict.needs {
+            match &need.by {
+                Ok(grants) if grants.is_empty() => writeln!(out, "  {}", need.what)?,
+                Ok(grants) => {
+                    let grants: Vec<String> = grants.iter().filter_map(|id| policy.grant(*id)).map(spelled).collect();
+                    writeln!(out, "  {}\n      by {}", need.what, grants.join("\n      and "))?;
+                }
+                Err(missing) => writeln!(out, "  {}\n      {missing}", need.what)?,
+            }
+        }
+        if verdict.needs.is_empty() && verdict.denial.is_none() {
+            writeln!(out, "  needs nothing but a binding")?;
+        }
+    }
+    Ok(())
+}
+
+fn to_json(policy: &Policy, principal: &Principal, verdicts: &[Verdict]) -> Value {
+    let need = |need: &Need| {
+        let grants = need.by.as_ref().ok().map(|ids| ids.iter().filter_map(|id| policy.grant(*id)).map(grant_json).collect::<Vec<_>>());
+        let (key, range_end) = need.keys.clone().unzip();
+        json!({ "what": need.what, "key": key, "range_end": range_end, "granted": need.by.is_ok(), "grants": grants, "missing": need.by.as_ref().err() })
+    };
+    let verdict = |verdict: &Verdict| {
+        let needs: Vec<Value> = verdict.needs.iter().map(need).collect();
+        let reason = verdict.denial.as_ref().map(|denial| denial.reason.code());
+        let detail = verdict.denial.as_ref().map(ToString::to_string);
+        json!({ "method": verdict.method, "decision": verdict.word(), "reason": reason, "detail": detail, "needs": needs })
+    };
+    let roles: Vec<&str> = principal.roles.iter().map(|role| &**role).collect();
+    let calls: Vec<Value> = verdicts.iter().map(verdict).collect();
+    json!({ "identity": &*principal.name, "roles": roles, "mode": principal.mode.to_string(), "policy_hash": &*policy.hash, "calls": calls })
+}
+
+pub(super) fn grant_json(grant: &Grant) -> Value {
+    json!({ "role": &*grant.role, "keys": &*grant.text, "source": &*grant.source })
+}

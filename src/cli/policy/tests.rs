@@ -1,0 +1,219 @@
+//! The commands as an operator calls them, on the example policy that ships.
+
+use clap::Parser;
+
+use super::{PolicyCommand, run};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/policy.example.yaml");
+
+#[derive(Debug, Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+/// Exit code, what was written to out, what was written to err.
+fn policy(arguments: &[&str]) -> (String, String, String) {
+    let program = Program::try_parse_from(std::iter::once(&"policy").chain(arguments)).unwrap_or_else(|error| panic!("{error}"));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = run(program.command, &mut out, &mut err);
+    (format!("{code:?}"), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// `explain` on the example for one CN: the exit code and the output without the lines about the caller.
+fn explain(cn: &str, call: &[&str]) -> (bool, String) {
+    let (code, out, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", cn].as_slice(), call].concat());
+    assert_eq!(err, "");
+    let allowed = code == format!("{:?}", std::process::ExitCode::SUCCESS);
+    (allowed, out.split_once("\n\n").map(|(_, rest)| rest.replace(EXAMPLE, "FILE")).unwrap_or_default())
+}
+
+fn allowed(cn: &str, call: &[&str]) -> bool {
+    explain(cn, call).0
+}
+
+#[test]
+fn the_example_policy_has_no_mistake_and_no_warning() {
+    let (code, out, err) = policy(&["check", EXAMPLE]);
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::SUCCESS));
+    assert_eq!(err, "");
+    assert!(out.starts_with(EXAMPLE) && out.contains("no mistakes") && !out.contains("warning"), "{out}");
+}
+
+#[test]
+fn check_gives_78_for_mistakes_and_says_all_of_them_to_machines_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.yaml");
+    std::fs::write(&file, "version: 1\nmode: enforced\nbindings: []\n").unwrap();
+    let path = file.to_str().unwrap();
+    let (code, out, _) = policy(&["check", path, "--output", "json"]);
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::from(78)));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["ok"], false);
+    assert_eq!(found["diagnostics"][0]["line"], 2);
+    assert_eq!(found["diagnostics"][0]["help"], "did you mean `enforce`?");
+    assert_eq!(found["diagnostics"][1]["message"], "`bindings` is an empty list");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.yaml");
+    let (code, out, _) = policy(&["check", missing.to_str().unwrap(), folder.path().to_str().unwrap()]);
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::from(78)));
+    assert!(out.contains("there is no such file") && out.contains("this is a directory, and a policy is one file"), "{out}");
+}
+
+#[test]
+fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
+    let (_, out, _) = policy(&["show"]);
+    assert!(["calico/documented", "kubernetes", "etcd-ops"].iter().all(|name| out.contains(name)), "{out}");
+    let (_, out, _) = policy(&["show", "kubernetes"]);
+    assert!(out.starts_with("# kubernetes:") && out.contains("keys: /registry/*"), "{out}");
+    let (code, _, err) = policy(&["show", "calico"]);
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)));
+    assert!(err.contains("there is no role set `calico`"), "{err}");
+}
+
+#[test]
+fn explain_names_each_access_with_its_grant_or_what_is_missing() {
+    let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
+    insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @r#"
+    /etcdserverpb.KV/Put  allowed
+      create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+      update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+    "#);
+    insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
+    /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
+      delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    "#);
+    insta::assert_snapshot!(explain("calico-cni:n-2", &["put", key, "v"]).1, @r#"
+    /etcdserverpb.KV/Put  goes through in shadow mode, would be refused: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    "#);
+    insta::assert_snapshot!(explain("nobody", &["get", "a"]).1, @r#"
+    /etcdserverpb.KV/Range  goes through in shadow mode, would be refused: no-binding
+      read a
+          nothing covers a
+    "#);
+    insta::assert_snapshot!(explain("kube-apiserver", &["compact", "5"]).1, @r#"
+    /etcdserverpb.KV/Compact  allowed
+      capability compact
+          by kube-apiserver: capability compact (builtin:kubernetes:18)
+    "#);
+}
+
+#[test]
+fn a_guarded_txn_creates_and_a_plain_put_may_overwrite() {
+    let tier = "/calico/resources/v3/projectcalico.org/tiers/default";
+    let create = format!("ver(\"{tier}\") = \"0\"");
+    let update = format!("mod(\"{tier}\") = \"7\"");
+    let (put, get) = (format!("put {tier} v"), format!("get {tier}"));
+    assert!(allowed("calico-node", &["txn", &create, "then", &put, "else", &get]));
+    assert!(!allowed("calico-node", &["txn", &update, "then", &put, "else", &get]));
+    assert!(!allowed("calico-node", &["put", tier, "v"]));
+}
+
+#[test]
+fn calls_are_read_as_etcdctl_reads_them() {
+    for call in [
+        &["get", "/registry/", "--prefix", "--keys-only", "--limit=5"][..],
+        &["get", "/registry/a", "/registry/b", "-w", "json"],
+        &["put", "/registry/a", "v", "--lease=1f", "--prev-kv"],
+        &["del", "/registry/", "--prefix"],
+        &["watch", "/registry/", "--prefix", "--rev", "4"],
+        &["lease", "grant", "60"],
+        &["lease", "keep-alive", "1f", "--once"],
+        &["endpoint", "status"],
+        &["compact", "7", "--physical"],
+        &["alarm", "list"],
+    ] {
+        assert!(allowed("kube-apiserver", call), "{call:?}: {}", explain("kube-apiserver", call).1);
+    }
+    for call in [
+        &["get", "", "--prefix"][..],
+        &["get", "/registry/", "--from-key"],
+        &["get", "/registry/a", "/registry0a"],
+        &["watch", "a", "--prefix"],
+        &["snapshot", "save", "f"],
+        &["member", "add", "x", "--peer-urls=http://x"],
+        &["user", "add", "root"],
+        &["lock", "/other"],
+        &["elect", "/other", "me"],
+        &["alarm", "disarm"],
+        &["defrag"],
+        &["move-leader", "1"],
+    ] {
+        assert!(!allowed("kube-apiserver", call), "{call:?}: {}", explain("kube-apiserver", call).1);
+    }
+    assert!(allowed("kube-apiserver", &["lock", "/registry/x"]));
+}
+
+#[test]
+fn what_is_no_call_is_refused_with_64() {
+    for call in [
+        &["frobnicate"][..],
+        &["get"],
+        &["get", "a", "--prefx"],
+        &["put", "a", "v", "--lease", "xyz"],
+        &["compact", "x"],
+        &["txn", "mod(k"],
+    ] {
+        let (code, _, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
+        assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)), "{call:?}");
+        assert!(err.starts_with("error: "), "{call:?}: {err}");
+    }
+    let (code, _, err) = policy(&["explain", "--policy", EXAMPLE, "get", "a"]);
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)));
+    assert!(err.contains("who is calling?"), "{err}");
+}
+
+#[test]
+fn explain_speaks_json() {
+    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--cn", "calicoctl-read-only", "-o", "json", "put", r"\x00a", "v"]);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["identity"], "default/cn:calicoctl-read-only");
+    assert_eq!(said["calls"][0]["decision"], "deny");
+    assert_eq!(said["calls"][0]["reason"], "key-not-granted");
+    assert_eq!(said["calls"][0]["needs"][0]["key"], r"\x00a");
+    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--cn", "kube-apiserver", "-o", "json", "put", "a", "v"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["calls"][0]["decision"], "would_deny");
+}
+
+#[test]
+fn a_key_names_its_holders() {
+    let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
+    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", key]);
+    insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @r#"
+    /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+      cn calico-node (shadow, line 38)
+          read    by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          create  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          update  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+          delete  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
+      cn calico-cni:{node} (shadow, line 40)
+          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
+      cn calico-cni:{node} with node=n-1 (shadow, line 40)
+          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
+          create  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          update  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          delete  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+      cn calico-kube-controllers (shadow, line 42)
+          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:65)
+      cn calicoctl-read-only (enforce, line 44)
+          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
+      cn etcd-backup (shadow, line 49)
+          reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
+    "#);
+    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["holders"].as_array().map(Vec::len), Some(1), "a snapshot reads everything: {said}");
+}

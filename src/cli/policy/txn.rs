@@ -1,0 +1,115 @@
+//! `txn` as etcdctl reads it: compares, what happens if all hold, what happens otherwise.
+
+use super::call::{Words, bytes};
+use crate::pb::etcdserverpb as pb;
+use crate::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::pb::etcdserverpb::request_op;
+
+/// The lines of the three parts: compares, success, failure.
+pub(super) type Blocks = [Vec<String>; 3];
+
+/// The parts of `COMPARE.. then OP.. else OP..`, one argument for each line.
+pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
+    let mut blocks = Blocks::default();
+    let mut at = 0;
+    for word in words {
+        match word.as_str() {
+            "then" => at = 1,
+            "else" => at = 2,
+            line => blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned())),
+        }
+    }
+    blocks
+}
+
+/// The parts of etcdctl's standard input: an empty line ends each.
+pub(super) fn blocks_of_text(text: &str) -> Blocks {
+    let mut blocks = Blocks::default();
+    let mut at = 0;
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() {
+            at += 1;
+        } else {
+            blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned()));
+        }
+    }
+    blocks
+}
+
+/// Reads the lines.
+///
+/// # Errors
+/// The first line that etcdctl would not understand either.
+pub(super) fn parse([compares, success, failure]: &Blocks) -> Result<pb::TxnRequest, String> {
+    let operations = |lines: &[String]| lines.iter().map(|line| operation(line)).collect::<Result<Vec<_>, _>>();
+    Ok(pb::TxnRequest {
+        compare: compares.iter().map(|line| compare(line)).collect::<Result<_, _>>()?,
+        success: operations(success)?,
+        failure: operations(failure)?,
+    })
+}
+
+/// `mod("key") = "0"`; the targets are `value`, `version`, `create`, `mod` and `lease`, with etcdctl's short forms.
+fn compare(line: &str) -> Result<pb::Compare, String> {
+    let wrong = || format!("`{line}` is no compare: write `mod(\"key\") = \"0\"` (value, version, create, mod, lease; =, !=, <, >)");
+    let (target, rest) = line.split_once('(').ok_or_else(wrong)?;
+    let (key, rest) = quoted(rest).ok_or_else(wrong)?;
+    let rest = rest.trim_start().strip_prefix(')').ok_or_else(wrong)?.trim_start();
+    let (result, rest) =
+        [("=", CompareResult::Equal), ("!=", CompareResult::NotEqual), ("<", CompareResult::Less), (">", CompareResult::Greater)]
+            .into_iter()
+            .find_map(|(sign, result)| Some((result, rest.strip_prefix(sign)?)))
+            .ok_or_else(wrong)?;
+    let value = rest.trim();
+    let value = quoted(value).map_or(value, |(value, _)| value);
+    let number = || value.parse::<i64>().map_err(|_| format!("`{value}` is no number, and `{}` is one", target.trim()));
+    let (target, union) = match target.trim() {
+        "val" | "value" => (CompareTarget::Value, TargetUnion::Value(bytes(value)?)),
+        "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
+        "c" | "create" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
+        "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
+        "lease" => {
+            let id = i64::from_str_radix(value, 16).map_err(|_| format!("`{value}` is no lease id: it is hexadecimal"))?;
+            (CompareTarget::Lease, TargetUnion::Lease(id))
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(pb::Compare { result: result.into(), target: target.into(), key: bytes(key)?, range_end: Vec::new(), target_union: Some(union) })
+}
+
+/// `put KEY VALUE`, `get KEY`, `del KEY`, with their flags.
+fn operation(line: &str) -> Result<pb::RequestOp, String> {
+    let words = split(line)?;
+    let (command, rest) = words.split_first().ok_or("an operation is missing")?;
+    let rest = Words::of(rest)?;
+    let request = match command.as_str() {
+        "put" => request_op::Request::RequestPut(rest.put()?),
+        "get" => request_op::Request::RequestRange(rest.range()?),
+        "del" => request_op::Request::RequestDeleteRange(rest.delete()?),
+        other => return Err(format!("`{other}` is no operation of a txn: there are put, get and del")),
+    };
+    Ok(pb::RequestOp { request: Some(request) })
+}
+
+/// What stands in double quotes at the start, and what stands behind.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    text.trim_start().strip_prefix('"')?.split_once('"')
+}
+
+/// Words, where quotes hold a word together.
+fn split(line: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    if quote.is_some() { Err(format!("`{line}` has an open quote")) } else { Ok(words) }
+}

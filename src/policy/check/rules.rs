@@ -1,0 +1,81 @@
+//! Keys and verbs of `allow` and `deny` entries.
+
+use super::{Denied, suggestion};
+use crate::access::{Verb, Verbs};
+use crate::policy::diagnostics::{Findings, Place};
+use crate::policy::file::{Keys, Rule, Text};
+use crate::policy::template::{KeyError, Template};
+
+/// The verbs that a policy can write.
+pub const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
+
+/// One result for each key that is written; `None` for one that cannot be read.
+pub(super) fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option<Denied>> {
+    let mut all = Vec::new();
+    for rule in written {
+        for verb in &rule.verbs {
+            if verbs(&verb.text).is_none() {
+                findings.mistake(verb.place, format!("there is no verb `{}`", verb.text), suggestion(&verb.text, VERBS));
+            }
+        }
+        for keys in &rule.keys {
+            let place = place_of(keys);
+            all.push(template(keys, findings).map(|keys| Denied { keys, verbs: verbs_of(rule), place }));
+        }
+    }
+    all
+}
+
+fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
+    let (read, text) = match keys {
+        Keys::Template(text) => (Template::parse(&text.text), text),
+        Keys::Interval { from, to, .. } => (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from),
+    };
+    match read {
+        Ok(template) => {
+            if let Some((message, help)) = template.spills() {
+                findings.warning(text.place, message, help);
+            }
+            Some(template)
+        }
+        Err((message, help, at)) => {
+            key_mistake(text, &(message, help, at), findings);
+            None
+        }
+    }
+}
+
+fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
+    let before = written.text.get(..*at).unwrap_or_default().chars().count();
+    // A plain scalar stands in the file as it is read, so that the very character can be shown.
+    let plain = written.text.chars().count() == written.place.width;
+    let place = if plain && *at > 0 { Place { column: written.place.column + before, width: 1, ..written.place } } else { written.place };
+    findings.mistake(place, message.clone(), *help);
+}
+
+fn verbs(written: &str) -> Option<Verbs> {
+    match written {
+        "write" => Some(Verbs::WRITE),
+        "rw" => Some(Verbs::ALL),
+        one => Verb::ALL.into_iter().find(|verb| verb.name() == one).map(Verbs::of),
+    }
+}
+
+pub(super) fn verbs_of(rule: &Rule) -> Verbs {
+    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::and)
+}
+
+pub(super) fn text_of(keys: &Keys) -> String {
+    match keys {
+        Keys::Template(text) => text.text.clone(),
+        Keys::Interval { from, to: Some(to), .. } => format!("[{}, {})", from.text, to.text),
+        Keys::Interval { from, to: None, .. } => format!("[{}, ...)", from.text),
+    }
+}
+
+pub(super) fn place_of(keys: &Keys) -> Place {
+    match keys {
+        Keys::Template(text) => text.place,
+        Keys::Interval { place, .. } => *place,
+    }
+}

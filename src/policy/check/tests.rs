@@ -1,0 +1,561 @@
+//! Every mistake has its place, its line and what to write instead.
+
+use crate::policy::diagnostics::Severity;
+use crate::policy::{Diagnostics, Policy};
+
+fn mistakes(text: impl AsRef<[u8]>) -> Diagnostics {
+    match Policy::parse("policy.yaml", text.as_ref(), 1, None) {
+        Ok(_) => panic!("no mistake was found"),
+        Err(mistakes) => mistakes,
+    }
+}
+
+fn warnings(text: &str) -> Diagnostics {
+    Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}")).warnings().clone()
+}
+
+/// A policy with one role of this body, bound to `x:{node}`.
+fn with_role(body: &str) -> String {
+    format!("version: 1\nmode: enforce\nroles:\n  r:\n{body}\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [r]\n")
+}
+
+/// A policy with one allowed key.
+fn with_key(key: &str) -> String {
+    with_role(&format!("    allow:\n      - keys: {key}\n        verbs: [read]"))
+}
+
+/// A policy with this binding.
+fn with_binding(binding: &str) -> String {
+    format!("version: 1\nmode: enforce\nroles:\n  r:\n    capabilities: [lease]\nbindings:\n{binding}\n")
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_each_with_its_line() {
+    let text = "version: 1
+mode: shdow
+include: [calico/documentd]
+roles:
+  editor:
+    allow:
+      - keys: [/a/*, '/b\\q']
+        verbs: [raed, write]
+      - keys: /c/{node}
+        verb: [read]
+    capabilities: [compct]
+bindings:
+  - cn: editor
+    roles: [editor, edtor]
+";
+    insta::assert_snapshot!(mistakes(text).to_string(), @r#"
+    error: there is no mode `shdow`
+      --> policy.yaml:2:7
+       |
+     2 | mode: shdow
+       |       ^^^^^
+      = help: did you mean `shadow`?
+
+    error: there is no role set `calico/documentd`
+      --> policy.yaml:3:11
+       |
+     3 | include: [calico/documentd]
+       |           ^^^^^^^^^^^^^^^^
+      = help: did you mean `calico/documented`?
+
+    error: `\q` is no escape
+      --> policy.yaml:7:22
+       |
+     7 |       - keys: [/a/*, '/b\q']
+       |                      ^^^^^^
+      = help: a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`
+
+    error: there is no verb `raed`
+      --> policy.yaml:8:17
+       |
+     8 |         verbs: [raed, write]
+       |                 ^^^^
+      = help: did you mean `read`?
+
+    error: an entry of `allow` needs `verbs`
+      --> policy.yaml:9:9
+       |
+     9 |       - keys: /c/{node}
+       |         ^^^^
+      = help: write `verbs: [read]` (read, create, update, delete, write, rw)
+
+    error: an entry of `allow` has no field `verb`
+      --> policy.yaml:10:9
+        |
+     10 |         verb: [read]
+        |         ^^^^
+      = help: did you mean `verbs`?
+
+    error: there is no capability `compct`
+      --> policy.yaml:11:20
+        |
+     11 |     capabilities: [compct]
+        |                    ^^^^^^
+      = help: did you mean `compact`?
+
+    error: role `editor` needs `{node}`, which `editor` does not capture
+      --> policy.yaml:14:13
+        |
+     14 |     roles: [editor, edtor]
+        |             ^^^^^^
+      = help: write it into the binding, as in `cn: "editor:{node}"`
+
+    error: there is no role `edtor`
+      --> policy.yaml:14:21
+        |
+     14 |     roles: [editor, edtor]
+        |                     ^^^^^
+      = help: did you mean `editor`?
+    "#);
+}
+
+#[test]
+fn a_file_that_is_no_policy_is_refused_as_a_whole() {
+    let said = |text: &[u8]| mistakes(text).to_string();
+    insta::assert_snapshot!(said(b""), @r#"
+    error: the policy is empty
+      --> policy.yaml
+      = help: the least is `version`, `mode`, `roles` and `bindings`
+    "#);
+    insta::assert_snapshot!(said(b"# nothing yet\n"), @r#"
+    error: the policy is empty
+      --> policy.yaml
+      = help: the least is `version`, `mode`, `roles` and `bindings`
+    "#);
+    insta::assert_snapshot!(said(b"version: 1\nmode: \xff\n"), @r#"
+    error: the policy is not UTF-8: the first bad byte is in line 2
+      --> policy.yaml
+      = help: other bytes in a key are written `\xNN`
+    "#);
+    insta::assert_snapshot!(said(&vec![b'#'; 10 * 1024 * 1024]), @r#"
+    error: the policy is larger than 8 MiB
+      --> policy.yaml
+      = help: use captures in place of one role per node
+    "#);
+    insta::assert_snapshot!(said(b"version: 1\nroles:\n\t- a\n"), @r#"
+    error: tabs disallowed within this context (block indentation)
+      --> policy.yaml:3:2
+       |
+     3 |  - a
+       |  ^
+      = help: YAML is indented by spaces, never by tabs
+    "#);
+    insta::assert_snapshot!(said(b"- version\n"), @r#"
+    error: a policy is a mapping, and this is a list
+      --> policy.yaml:1:1
+       |
+     1 | - version
+       | ^
+      = help: its fields are `version`, `mode`, `include`, `roles`, `bindings`
+    "#);
+    insta::assert_snapshot!(said(b"version: 2\nmode: enforce\n"), @r#"
+    error: a policy needs `bindings`
+      --> policy.yaml:1:1
+       |
+     1 | version: 2
+       | ^^^^^^^
+      = help: without bindings nobody may do anything
+
+    error: this version of the policy language is not known
+      --> policy.yaml:1:10
+       |
+     1 | version: 2
+       |          ^
+      = help: write `version: 1`
+    "#);
+    insta::assert_snapshot!(said(b"version: 1\n---\nversion: 1\n"), @r#"
+    error: a policy is one YAML document, and here a second one begins
+      --> policy.yaml:2:1
+       |
+     2 | ---
+       | ^
+    "#);
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut text = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
+    for (name, before) in "bcdefg".chars().zip("abcdef".chars()) {
+        text.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 10].join(",")));
+    }
+    let said = mistakes(text).to_string();
+    assert!(said.contains("alias replay limit exceeded"), "{said}");
+}
+
+#[test]
+fn slips_of_form_are_named() {
+    let said = |text: String| mistakes(text).to_string();
+    insta::assert_snapshot!(said(with_key("*")), @r#"
+    error: while scanning an anchor or alias, did not find expected alphabetic or numeric character
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: *
+       |               ^
+      = help: text that begins with such a character is written in quotes, as in `keys: "*"`
+    "#);
+    insta::assert_snapshot!(said(with_key("{node}/x")), @r#"
+    error: while parsing a block mapping, did not find expected key
+      --> policy.yaml:6:21
+       |
+     6 |       - keys: {node}/x
+       |                     ^
+      = help: text that begins with such a character is written in quotes, as in `keys: "*"`
+    "#);
+    insta::assert_snapshot!(said(with_key("12")), @r#"
+    error: a key is a number, and should be text
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: 12
+       |               ^^
+      = help: write it in quotes
+    "#);
+    insta::assert_snapshot!(said(with_key("[]")), @r#"
+    error: `keys` is an empty list
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: []
+       |               ^
+      = help: an empty list never means any: remove the field, or fill it
+    "#);
+    insta::assert_snapshot!(said(with_key("/a\n        keys: /b")), @r#"
+    error: `keys` is there twice
+      --> policy.yaml:7:9
+       |
+     7 |         keys: /b
+       |         ^^^^
+      = help: which one counts would be a guess; keep one
+    "#);
+    insta::assert_snapshot!(said(with_role("    descripton: x\n    capabilities: [lease]")), @r#"
+    error: a role has no field `descripton`
+      --> policy.yaml:5:5
+       |
+     5 |     descripton: x
+       |     ^^^^^^^^^^
+      = help: did you mean `description`?
+    "#);
+    insta::assert_snapshot!(said(with_role("    description: x")), @r#"
+    error: role `r` gives nothing
+      --> policy.yaml:4:3
+       |
+     4 |   r:
+       |   ^
+      = help: write `allow`, `capabilities` or both
+    "#);
+    insta::assert_snapshot!(said(with_role("    capabilities: lease")), @r#"
+    error: `capabilities` is text, and should be a list
+      --> policy.yaml:5:19
+       |
+     5 |     capabilities: lease
+       |                   ^^^^^
+      = help: write `[ENTRY, ...]`, or one `- ENTRY` a line
+    "#);
+    insta::assert_snapshot!(said(with_role("    allow:\n      - /a/*")), @r#"
+    error: an entry of `allow` is a mapping, and this is text
+      --> policy.yaml:6:9
+       |
+     6 |       - /a/*
+       |         ^^^^
+      = help: its fields are `keys`, `verbs`
+    "#);
+    insta::assert_snapshot!(said(with_role("    allow: []")), @r#"
+    error: `allow` is an empty list
+      --> policy.yaml:5:12
+       |
+     5 |     allow: []
+       |            ^
+      = help: an empty list never means any: remove the field, or fill it
+    "#);
+}
+
+#[test]
+fn keys_that_have_no_certain_meaning_are_refused() {
+    let said = |key: &str| mistakes(with_key(key)).to_string();
+    insta::assert_snapshot!(said(r"/a\q"), @r#"
+    error: `\q` is no escape
+      --> policy.yaml:6:17
+       |
+     6 |       - keys: /a\q
+       |                 ^
+      = help: a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`
+    "#);
+    insta::assert_snapshot!(said(r"/a\x4"), @r#"
+    error: `\x4` is no escape
+      --> policy.yaml:6:17
+       |
+     6 |       - keys: /a\x4
+       |                 ^
+      = help: a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`
+    "#);
+    insta::assert_snapshot!(said("/a/b*/c"), @r#"
+    error: `*` stands for a part of a path segment
+      --> policy.yaml:6:19
+       |
+     6 |       - keys: /a/b*/c
+       |                   ^
+      = help: inside a key, `*` is one whole path segment: `/*/`; a star that is meant as such is `\x2a`
+    "#);
+    insta::assert_snapshot!(said("'**'"), @r#"
+    error: `*` stands for a part of a path segment
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: '**'
+       |               ^^^^
+      = help: inside a key, `*` is one whole path segment: `/*/`; a star that is meant as such is `\x2a`
+    "#);
+    insta::assert_snapshot!(said("/a/{node"), @r#"
+    error: `{` without `}`
+      --> policy.yaml:6:18
+       |
+     6 |       - keys: /a/{node
+       |                  ^
+      = help: a brace that is meant as such is `\x7b`
+    "#);
+    insta::assert_snapshot!(said("/a/{Node}"), @r#"
+    error: `{Node}` is no capture
+      --> policy.yaml:6:18
+       |
+     6 |       - keys: /a/{Node}
+       |                  ^
+      = help: a capture is `{name}` with lower-case letters, digits and `_`; braces that are meant as such are `\x7b` and `\x7d`
+    "#);
+    insta::assert_snapshot!(said("/a/{node|upper}"), @r#"
+    error: `upper` is no way to write a captured value
+      --> policy.yaml:6:18
+       |
+     6 |       - keys: /a/{node|upper}
+       |                  ^
+      = help: the one that there is: `{name|dash-doubled}`
+    "#);
+    insta::assert_snapshot!(said("/a/{host}"), @r#"
+    error: role `r` needs `{host}`, which `x:{node}` does not capture
+      --> policy.yaml:10:13
+        |
+     10 |     roles: [r]
+        |             ^
+      = help: write it into the binding, as in `cn: "r:{host}"`
+    "#);
+    insta::assert_snapshot!(said("''"), @r#"
+    error: a key cannot be empty
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: ''
+       |               ^^
+      = help: `*` alone is every key
+    "#);
+    insta::assert_snapshot!(said("{from: /b, to: /a}"), @r#"
+    error: no key is in this range
+      --> policy.yaml:6:22
+       |
+     6 |       - keys: {from: /b, to: /a}
+       |                      ^^
+      = help: `to` is the first key behind the range, so it is greater than `from`
+    "#);
+    insta::assert_snapshot!(said("{from: /b*}"), @r#"
+    error: the end of a range is one exact key
+      --> policy.yaml:6:22
+       |
+     6 |       - keys: {from: /b*}
+       |                      ^^^
+      = help: no captures here; a star that is meant as such is `\x2a`
+    "#);
+    insta::assert_snapshot!(said("{to: /b}"), @r#"
+    error: a range of keys needs `from`
+      --> policy.yaml:6:16
+       |
+     6 |       - keys: {to: /b}
+       |                ^^
+      = help: write `{from: FIRST, to: END}` (END itself is not in it), or `{from: FIRST}`
+    "#);
+}
+
+#[test]
+fn bindings_that_do_not_say_whom_they_mean_are_refused() {
+    let said = |binding: &str| mistakes(with_binding(binding)).to_string();
+    insta::assert_snapshot!(said("  - roles: [r]"), @r#"
+    error: this binding does not say whom it means
+      --> policy.yaml:7:5
+       |
+     7 |   - roles: [r]
+       |     ^^^^^
+      = help: write one of `cn`, `uri`, `dns`, `o`
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, o: b, roles: [r]}"), @r#"
+    error: a binding has one matcher, and `o` is the second
+      --> policy.yaml:7:16
+       |
+     7 |   - {cn: a, o: b, roles: [r]}
+       |                ^
+      = help: write a binding for each: rights add up
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, roles: [r]}\n  - {cn: a, roles: [r]}"), @r#"
+    error: two bindings name the same identities
+      --> policy.yaml:8:6
+       |
+     8 |   - {cn: a, roles: [r]}
+       |      ^^
+      = help: the first is in line 7; write all roles in one
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, roles: [r, r]}"), @r#"
+    error: `r` is there twice
+      --> policy.yaml:7:24
+       |
+     7 |   - {cn: a, roles: [r, r]}
+       |                        ^
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, roles: []}"), @r#"
+    error: `roles` is an empty list
+      --> policy.yaml:7:20
+       |
+     7 |   - {cn: a, roles: []}
+       |                    ^
+      = help: an empty list never means any: remove the field, or fill it
+    "#);
+    insta::assert_snapshot!(said("  - {cn: 'a*', roles: [r]}"), @r#"
+    error: `*` has no meaning in a name
+      --> policy.yaml:7:10
+       |
+     7 |   - {cn: 'a*', roles: [r]}
+       |          ^^^^
+      = help: write `{name}` to match and capture a DNS name; a star that is meant as such is `\x2a`
+    "#);
+    insta::assert_snapshot!(said("  - {cn: '{a}{b}', roles: [r]}"), @r#"
+    error: nothing certain separates two captures
+      --> policy.yaml:7:10
+       |
+     7 |   - {cn: '{a}{b}', roles: [r]}
+       |          ^^^^^^^^
+      = help: put a character between them that no captured value can hold, such as `:` or `/`
+    "#);
+    insta::assert_snapshot!(said("  - {cn: '{a}.{b}', roles: [r]}"), @r#"
+    error: nothing certain separates two captures
+      --> policy.yaml:7:10
+       |
+     7 |   - {cn: '{a}.{b}', roles: [r]}
+       |          ^^^^^^^^^
+      = help: put a character between them that no captured value can hold, such as `:` or `/`
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, roles: [calico-node]}"), @r#"
+    error: there is no role `calico-node`
+      --> policy.yaml:7:21
+       |
+     7 |   - {cn: a, roles: [calico-node]}
+       |                     ^^^^^^^^^^^
+      = help: role set `calico/documented` has it: write `include: [calico/documented]`
+    "#);
+    insta::assert_snapshot!(said("  - {cn: a, roles: [r], mode: off}"), @r#"
+    error: there is no mode `off`
+      --> policy.yaml:7:31
+       |
+     7 |   - {cn: a, roles: [r], mode: off}
+       |                               ^^^
+      = help: there are `shadow`, `enforce`
+    "#);
+    insta::assert_snapshot!(said("  []"), @r#"
+    error: `bindings` is an empty list
+      --> policy.yaml:7:3
+       |
+     7 |   []
+       |   ^
+      = help: an empty list never means any: remove the field, or fill it
+    "#);
+}
+
+#[test]
+fn a_role_set_that_clashes_with_an_own_role_is_refused() {
+    let text = "version: 1\nmode: enforce\ninclude: [etcd-ops, etcd-ops]\nroles:\n  etcd-alarm:\n    capabilities: [alarm]\nbindings:\n  - cn: a\n    roles: [etcd-alarm]\n";
+    insta::assert_snapshot!(mistakes(text).to_string(), @r#"
+    error: role set `etcd-ops` has a role `etcd-alarm`, and so has line 5
+      --> policy.yaml:3:11
+       |
+     3 | include: [etcd-ops, etcd-ops]
+       |           ^^^^^^^^
+      = help: give your own role another name, or leave one of the two out
+
+    error: `etcd-ops` is included twice
+      --> policy.yaml:3:21
+       |
+     3 | include: [etcd-ops, etcd-ops]
+       |                     ^^^^^^^^
+    "#);
+}
+
+#[test]
+fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
+    let said = |body: &str| warnings(&with_role(body)).to_string();
+    insta::assert_snapshot!(said("    capabilities: [snapshot]"), @r#"
+    warning: role `r` can read every key by `snapshot`
+      --> policy.yaml:5:20
+       |
+     5 |     capabilities: [snapshot]
+       |                    ^^^^^^^^
+      = help: a snapshot is a copy of the whole database: no `deny` narrows it
+    "#);
+    insta::assert_snapshot!(said("    allow:\n      - keys: [/a/b/*, /a/*]\n        verbs: [read]"), @r#"
+    warning: this grant is inside another one of its role
+      --> policy.yaml:6:16
+       |
+     6 |       - keys: [/a/b/*, /a/*]
+       |                ^^^^^^
+      = help: line 6 gives it already; remove one
+    "#);
+    insta::assert_snapshot!(said("    allow:\n      - keys: /a/*\n        verbs: [read]\n    deny:\n      - keys: /b\n        verbs: [read]"), @r#"
+    warning: role `r` does not allow this, so denying it changes nothing
+      --> policy.yaml:9:15
+       |
+     9 |       - keys: /b
+       |               ^^
+      = help: a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets
+    "#);
+    insta::assert_snapshot!(said("    allow:\n      - keys: \"/n/{node}*\"\n        verbs: [read]"), @r#"
+    warning: this also holds every name that begins with the captured one (`n1` and `n10`)
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: "/n/{node}*"
+       |               ^^^^^^^^^^^^
+      = help: end the name before the `*`: `{name}/*`, or write the exact key
+    "#);
+    insta::assert_snapshot!(said("    allow:\n      - keys: \"/n/{node|dash-doubled}-*\"\n        verbs: [read]"), @r#"
+    warning: `a-` also begins the doubled name `a--b` of another one
+      --> policy.yaml:6:15
+       |
+     6 |       - keys: "/n/{node|dash-doubled}-*"
+       |               ^^^^^^^^^^^^^^^^^^^^^^^^^^
+      = help: name what stands behind the dash: `{node|dash-doubled}-k8s-*`
+    "#);
+    let unused = with_binding("  - {cn: a, roles: [r]}").replace("bindings:", "  s:\n    capabilities: [lease]\nbindings:");
+    insta::assert_snapshot!(warnings(&unused).to_string(), @r#"
+    warning: no binding uses role `s`
+      --> policy.yaml:6:3
+       |
+     6 |   s:
+       |   ^
+    "#);
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut_and_counted() {
+    let keys = vec![r"'/\q'"; 5000].join(", ");
+    let found = mistakes(with_key(&format!("[{keys}]")));
+    assert_eq!(found.count(Severity::Mistake), 201);
+    assert!(found.to_string().contains("4800 more are not listed"));
+}
+
+#[test]
+fn a_flood_of_warnings_hides_no_mistake_and_refuses_nothing() {
+    let keys = vec!["'/{node}*'"; 500].join(", ");
+    let body = format!("    allow:\n      - keys: [{keys}]\n        verbs: [read]");
+    let found = warnings(&with_role(&body));
+    assert_eq!((found.count(Severity::Mistake), found.count(Severity::Warning)), (0, 201));
+    let found = mistakes(with_role(&format!("{body}\n      - keys: '{{'\n        verbs: [read]")));
+    assert_eq!(found.count(Severity::Mistake), 1, "{found}");
+}
+
+#[test]
+fn a_long_line_is_shown_around_the_mistake() {
+    let found = mistakes(with_key(&format!("/{}\\q{}", "a".repeat(5000), "b".repeat(5000)))).to_string();
+    assert!(found.lines().all(|line| line.chars().count() < 140), "{found}");
+    assert!(found.contains(r"aaa\qbbb"), "{found}");
+}
