@@ -83,9 +83,10 @@ pub struct Worker {
 /// # Errors
 /// The operating system has no thread for it, or no epoll instance.
 pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
+    #[expect(clippy::disallowed_methods, reason = "bounded by `max_connections`: the listener counts a socket before it sends it")]
     let (sockets, mut arrivals) = mpsc::unbounded_channel::<Accepted>();
     let connections = Arc::new(AtomicUsize::new(0));
-    let runtime = std::sync::mpsc::channel();
+    let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told back.
         let local = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
