@@ -99,7 +99,7 @@ async fn with_an_old_etcd_and_no_go_it_names_the_ways() {
 /// The lines that it prints work when they are typed, and Ctrl-C leaves nothing behind.
 #[tokio::test]
 async fn it_stays_up_to_be_played_with_until_ctrl_c() {
-    let mut child = demo(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = demo(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut invitation = Vec::new();
     let read = async {
@@ -122,7 +122,8 @@ async fn it_stays_up_to_be_played_with_until_ctrl_c() {
     assert!(std::path::Path::new(&folder).is_dir());
     let id = child.id().unwrap().to_string();
     assert!(Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await.unwrap().success());
-    let status = tokio::time::timeout(SOON, child.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{status}");
+    let ended = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(ended.status.success(), "{}", ended.status);
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     assert!(!std::path::Path::new(&folder).exists());
 }
