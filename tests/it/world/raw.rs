@@ -75,6 +75,17 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_over(TcpStream::connect(address).await?, address, issued, alpn, versions).await
+}
+
+/// As [`tls`], over a connection on which something may have been said already (a PROXY header).
+pub async fn tls_over(
+    stream: TcpStream,
+    address: SocketAddr,
+    issued: Option<&Issued>,
+    alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -88,7 +99,6 @@ pub async fn tls(
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
 }
 
