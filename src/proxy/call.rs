@@ -1,7 +1,7 @@
 //! One request, from its head to its record.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -86,6 +86,7 @@ impl Call<'_> {
         let until = if principal.mode == Mode::Enforce { Until::End } else { Until::FirstMessage };
         let Ok(filled) = intake.fill(until, limit).await else { return };
         let member = self.target(method);
+        let judging = Instant::now();
         let verdict = match filled.and_then(|()| intake.message(limit)) {
             Ok(message) => match self.over_limit(method) {
                 None => judge::message(shared, principal, member, method, message).await,
@@ -94,7 +95,7 @@ impl Call<'_> {
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
         };
         let held = intake.take();
-        let (verdict, note) = self.note(method.effect(), verdict);
+        let (verdict, note) = self.note(method.effect(), verdict, judging.elapsed());
         let (member, ended) = match verdict {
             Err(denial) => (None, self.refuse(&denial, respond)),
             Ok(permit) => self.permitted(&permit, method, headers, held.clone(), intake, respond).await,
@@ -181,7 +182,7 @@ impl Call<'_> {
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
-        let (verdict, note) = self.note(Effect::Writes, verdict);
+        let (verdict, note) = self.note(Effect::Writes, verdict, Duration::ZERO);
         let (member, ended) = match verdict {
             Err(denial) => (None, self.refuse(&denial, respond)),
             Ok(permit) => match raw::outgoing(self, parts.method.clone(), path.clone(), parts.headers) {
@@ -197,8 +198,8 @@ impl Call<'_> {
     }
 
     /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.
-    pub fn note(&self, effect: Effect, verdict: Result<Permit, Denial>) -> (Result<Permit, Denial>, Option<Note>) {
-        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun) {
+    fn note(&self, effect: Effect, verdict: Result<Permit, Denial>, judged: Duration) -> (Result<Permit, Denial>, Option<Note>) {
+        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun, judged) {
             Ok(note) => (verdict, Some(note)),
             Err(denial) => {
                 self.shared().metrics.limit_hit("audit-queue");
