@@ -235,7 +235,7 @@ impl Call<'_> {
         match verdict {
             Ok(permit) => Ok((permit, recording)),
             Err(denial) => {
-                recording.ended = Ended::Answered(Some(Status::of(&denial, false).code));
+                recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
                 Err(denial)
             }
         }
