@@ -20,6 +20,7 @@ mod live;
 mod world;
 
 // --- every RPC, allowed and refused ---
+mod edges;
 mod rpc_table;
 
 // --- what a user starts ---
