@@ -21,5 +21,8 @@ mod world;
 // --- what a user starts ---
 mod demo;
 
+// --- shadow mode ---
+mod shadow;
+
 // --- rules of the house ---
 mod layering;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcd_warden::pki::{Issued, Leaf};
+use etcd_warden::pki::{Authority, Issued, Leaf};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{World, authorities};
+use super::{World, authorities, root};
 use wire::FirstBlock;
 
 /// One HTTP/2 connection to the proxy.
@@ -75,8 +75,19 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_trusting(&authorities().clients, address, issued, alpn, versions).await
+}
+
+/// A TLS connection to any server of an authority.
+async fn tls_trusting(
+    authority: &Authority,
+    address: SocketAddr,
+    issued: Option<&Issued>,
+    alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
     let mut config = match issued {
@@ -99,6 +110,11 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 impl Raw {
+    /// A connection to etcd itself.
+    pub async fn direct(address: SocketAddr) -> Self {
+        Self::over(tls_trusting(&authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    }
+
     /// HTTP/2 over any stream.
     pub async fn over<S>(stream: S) -> Self
     where
@@ -129,8 +145,13 @@ impl Raw {
     pub async fn open(&mut self, path: &str, headers: &HeaderMap) -> Result<Stream, h2::Error> {
         let mut request = Request::post(format!("https://127.0.0.1{path}")).body(()).unwrap();
         *request.headers_mut() = headers.clone();
+        self.begin(request, false).await
+    }
+
+    /// Any request; `ends` with its head, or a body is still to come.
+    pub async fn begin(&mut self, request: Request<()>, ends: bool) -> Result<Stream, h2::Error> {
         let mut send = self.send.clone().ready().await?;
-        let (response, request) = send.send_request(request, false)?;
+        let (response, request) = send.send_request(request, ends)?;
         Ok(Stream { request, response })
     }
 }
