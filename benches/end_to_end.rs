@@ -7,7 +7,9 @@
 //! `cargo bench --bench end_to_end -- [--program PATH] [--requests N] [--rounds N] [--peer NAME]..`
 #![allow(
     missing_docs,
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,7 +1,7 @@
 //! A closed loop over HTTP/2: so many connections, so many streams on each, every answer looked at.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -80,7 +80,7 @@ impl Load {
 
     /// Sends `requests` over fresh connections; the handshakes come before the first one is timed.
     pub async fn run(&self, target: &Target, connections: usize, streams: usize, requests: usize) -> Slice {
-        let left = AtomicUsize::new(requests);
+        let left = AtomicIsize::new(requests.try_into().unwrap());
         let senders = join_all((0..connections).map(|_| target.connect())).await;
         let loops = senders.iter().flat_map(|sender| (0..streams).map(|_| self.take_turns(sender.clone(), target, &left)));
         let mut latencies: Vec<Duration> = join_all(loops).await.into_iter().flatten().collect();
@@ -88,9 +88,9 @@ impl Load {
         Slice { latencies }
     }
 
-    async fn take_turns(&self, mut sender: h2::client::SendRequest<Bytes>, target: &Target, left: &AtomicUsize) -> Vec<Duration> {
+    async fn take_turns(&self, mut sender: h2::client::SendRequest<Bytes>, target: &Target, left: &AtomicIsize) -> Vec<Duration> {
         let mut latencies = Vec::new();
-        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+        while left.fetch_sub(1, Ordering::Relaxed) > 0 {
             let begun = Instant::now();
             self.call(&mut sender, target).await;
             latencies.push(begun.elapsed());

@@ -139,7 +139,7 @@ contract! {
     POLICY_BINDINGS = Gauge "etcd_warden_policy_bindings" []
         "Bindings in the policy that decides.";
     CERTIFICATE_EXPIRY = Gauge "etcd_warden_certificate_expiry_days"
-        [Label { name: "certificate", values: Values::Listed(&["server", "upstream", "client_ca", "crl"]) }]
+        [Label { name: "certificate", values: Values::Listed(&["server", "client_ca", "crl", "upstream_client", "upstream_ca"]) }]
         "Days until the first of the certificates of this kind (or the revocation list) is out of date; negative when it is.";
     BUILD_INFO = Gauge "etcd_warden_build_info" [VERSION]
         "Always 1; the label tells the version.";

@@ -1,14 +1,14 @@
 //! One request, from its head to its record.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
-use tokio::time::{Duration, timeout};
+use tokio::time::timeout;
 
 use super::Shared;
 use super::connection::Client;
@@ -93,9 +93,10 @@ impl Call<'_> {
             },
         };
         let Ok(filled) = filled else { return };
+        let judging = Instant::now();
         let verdict = self.judge(method, filled, &intake).await;
         let held = intake.take();
-        let (verdict, mut note) = self.note(method.effect(), verdict);
+        let (verdict, mut note) = self.note(method.effect(), verdict, judging.elapsed());
         let (member, ended) = match verdict {
             Err(denial) => (None, self.refuse(&denial, respond)),
             Ok(permit) if intake.ended() => self.permitted(&permit, method, headers, held.clone(), respond).await,
@@ -116,8 +117,8 @@ impl Call<'_> {
     async fn slow_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
         let headers = self.metadata(headers);
         let (member, ended, judged) = raw::slow(self, method, headers, &mut intake, respond).await;
-        if let Some((held, verdict)) = judged {
-            let (_, note) = self.note(method.effect(), verdict);
+        if let Some((held, verdict, took)) = judged {
+            let (_, note) = self.note(method.effect(), verdict, took);
             self.close(note, method, &held, member, ended);
         }
     }
@@ -217,7 +218,7 @@ impl Call<'_> {
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
-        let (verdict, note) = self.note(Effect::Writes, verdict);
+        let (verdict, note) = self.note(Effect::Writes, verdict, Duration::ZERO);
         let (member, ended) = match verdict {
             Err(denial) => (None, self.refuse(&denial, respond)),
             Ok(permit) => match raw::outgoing(parts.method, path.clone(), self.metadata(parts.headers), intake.ended()) {
@@ -236,8 +237,8 @@ impl Call<'_> {
     }
 
     /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.
-    pub fn note(&self, effect: Effect, verdict: Result<Permit, Denial>) -> (Result<Permit, Denial>, Option<Note>) {
-        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun) {
+    fn note(&self, effect: Effect, verdict: Result<Permit, Denial>, judged: Duration) -> (Result<Permit, Denial>, Option<Note>) {
+        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun, judged) {
             Ok(note) => (verdict, Some(note)),
             Err(denial) => {
                 self.shared().metrics.limit_hit("audit-queue");

@@ -70,6 +70,6 @@ impl Listener {
         let speaks_for_others = shared.config.proxy_protocol_from.iter().any(|network| network.contains(peer.ip()));
         let counted = Counted::in_each(vec![self.connections.clone(), worker.connections.clone()]);
         // A worker that is gone takes no sockets; the connection is closed by being dropped.
-        let _ = worker.sockets.send(Accepted { stream, peer, speaks_for_others, counted });
+        let _ = worker.sockets.try_send(Accepted { stream, peer, speaks_for_others, counted });
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -55,15 +56,15 @@ pub async fn open(
 }
 
 /// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
-/// encoding that it does not have); the message is held until it can be judged. Returns what was held, and the verdict: `None`
-/// if the client left before it.
+/// encoding that it does not have); the message is held until it can be judged. Returns what was held, the verdict, and how long
+/// it took to judge: `None` if the client left before it.
 pub async fn slow(
     call: &Call<'_>,
     method: Method,
     headers: HeaderMap,
     intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
-) -> (Option<MemberIndex>, Ended, Option<(Bytes, Result<Permit, Denial>)>) {
+) -> (Option<MemberIndex>, Ended, Option<(Bytes, Result<Permit, Denial>, Duration)>) {
     let nothing = (None, Ended::ClientGone, None);
     // Shadow mode: always a permit.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return nothing };
@@ -71,10 +72,11 @@ pub async fn slow(
     let tail = RefCell::new(None);
     let upload = async |mut send: SendStream<Bytes>| {
         let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
+        let judging = Instant::now();
         let verdict = call.judge(method, filled, intake).await;
         let held = intake.take();
         let ends = intake.ended();
-        judged.replace(Some((held.clone(), verdict)));
+        judged.replace(Some((held.clone(), verdict, judging.elapsed())));
         if ends {
             let _ = send.send_data(held, true);
             return std::future::pending().await;
@@ -85,11 +87,13 @@ pub async fn slow(
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
     let judged = match (judged.into_inner(), ended, tail.into_inner()) {
-        (Some((held, Ok(permit))), _, Some(denial)) if permit.would_deny().is_none() => Some((held, refuse(&call.caller.principal, denial))),
+        (Some((held, Ok(permit), took)), _, Some(denial)) if permit.would_deny().is_none() => {
+            Some((held, refuse(&call.caller.principal, denial), took))
+        }
         (Some(judged), _, _) => Some(judged),
         (None, Ended::ClientGone, _) => None,
         // Enforcement would have waited for the end of the message, and etcd did not.
-        (None, Ended::Answered(_), _) => Some((Bytes::new(), refuse(&call.caller.principal, denial_of(FrameFault::Cut)))),
+        (None, Ended::Answered(_), _) => Some((Bytes::new(), refuse(&call.caller.principal, denial_of(FrameFault::Cut)), Duration::ZERO)),
     };
     (member, ended, judged)
 }

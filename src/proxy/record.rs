@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::judge::Caller;
@@ -36,12 +36,20 @@ pub struct Note {
 }
 
 impl Note {
-    /// Notes a verdict, and takes a place in the audit's queue if a line will be written.
+    /// Notes a verdict on a request that began at `begun` and took `judged` to judge, and takes a place in the audit's queue if
+    /// a line will be written.
     ///
     /// # Errors
     /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell. Shadow mode
     /// refuses nothing: its line is lost, and counted.
-    pub fn of(shared: &Shared, caller: &Caller, effect: Effect, verdict: &Result<Permit, Denial>, begun: Instant) -> Result<Note, Denial> {
+    pub fn of(
+        shared: &Shared,
+        caller: &Caller,
+        effect: Effect,
+        verdict: &Result<Permit, Denial>,
+        begun: Instant,
+        judged: Duration,
+    ) -> Result<Note, Denial> {
         let (decision, grant, denial) = match verdict {
             Ok(permit) => match permit.would_deny() {
                 None => (Decision::Allow, permit.grant(), None),
@@ -52,14 +60,14 @@ impl Note {
         let slot = if shared.audit.wants(decision, effect) {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some(slot),
-                // A refusal stands anyway; its line is counted as lost.
+                // A refusal stands anyway, and shadow mode is never in the way: the line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
                 Err(_) => return Err(Denial::new(Reason::AuditFull, "")),
             }
         } else {
             None
         };
-        shared.metrics.decision_duration.record(begun.elapsed().as_secs_f64());
+        shared.metrics.decision_duration.record(judged.as_secs_f64());
         Ok(Note { decision, grant, denial, slot, time: SystemTime::now(), begun })
     }
 

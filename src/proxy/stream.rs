@@ -5,6 +5,7 @@ mod splitter;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
+use std::time::Instant;
 use tokio::time::{Duration, sleep};
 
 pub use dialogue::serve;
@@ -12,13 +13,13 @@ pub use dialogue::serve;
 use super::call::Call;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
-use super::record::Who;
+use super::record::{Note, Who};
 use super::relay::{self, Ended};
 use super::reply::{self, Status};
 use crate::access::{Accesses, LeaseUse, Verbs};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
-use crate::method::{Effect, Method, Shape};
+use crate::method::{Method, Shape};
 use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
@@ -65,11 +66,12 @@ impl<'m> Asked<'m> {
 /// Judges one message of a conversation that shadow mode has already sent on, and records the verdict.
 pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
     let caller = call.client.caller();
+    let judging = Instant::now();
     let read = framed.as_ref().map_err(|fault| denial_of(*fault)).and_then(|framed| Ok(Asked::read(method, payload(framed))?));
     let verdict = verdict(call, &caller, &read).await;
     let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
     // The message is on its way: a full audit queue is counted there, and changes nothing here.
-    let _ = record(call, &caller, method, &verdict, accesses, Ended::Answered(None));
+    let _ = record(call, &caller, method, &verdict, accesses, judging);
 }
 
 /// The verdict on one message.
@@ -90,18 +92,15 @@ pub(super) fn record(
     method: Method,
     verdict: &Result<Permit, Denial>,
     accesses: OwnedAccesses,
-    ended: Ended,
+    judging: Instant,
 ) -> Result<(), Denial> {
     let shared = call.shared();
-    let note = super::record::Note::of(shared, caller, effect(method), verdict, std::time::Instant::now())?;
+    let note = Note::of(shared, caller, method.effect(), verdict, judging, judging.elapsed())?;
     let who = Who { identity: &call.client.identity, peer: call.client.peer, caller };
     let member = Some(call.forwarder().home());
-    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, ended);
+    // A message of a conversation has no status of its own.
+    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, Ended::Answered(None));
     Ok(())
-}
-
-fn effect(method: Method) -> Effect {
-    method.effect()
 }
 
 /// A framed message without its frame.

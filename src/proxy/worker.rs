@@ -59,7 +59,7 @@ impl Drop for Counted {
 /// A running worker, seen from the listener.
 pub struct WorkerHandle {
     /// Where its sockets go in.
-    pub sockets: mpsc::UnboundedSender<Accepted>,
+    pub sockets: mpsc::Sender<Accepted>,
     /// Its connections now.
     pub connections: Arc<AtomicUsize>,
 }
@@ -83,9 +83,10 @@ pub struct Worker {
 /// # Errors
 /// The operating system has no thread for it, or no epoll instance.
 pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    let (sockets, mut arrivals) = mpsc::unbounded_channel::<Accepted>();
+    // The listener counts a connection before it hands it over, so there is room for every one.
+    let (sockets, mut arrivals) = mpsc::channel::<Accepted>(shared.config.limits.max_connections.max(1));
     let connections = Arc::new(AtomicUsize::new(0));
-    let runtime = std::sync::mpsc::channel();
+    let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told back.
         let local = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {

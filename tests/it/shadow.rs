@@ -3,7 +3,6 @@
 mod requests;
 mod twins;
 
-use etcd_warden::authorize::Reason;
 use etcd_warden::pki::Leaf;
 use serde_json::Value;
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -25,7 +26,7 @@ use crate::proxy::call::Call;
 use crate::proxy::forward::{Outgoing, Sent, classify};
 use crate::proxy::intake::{ClientGone, Intake, denial_of};
 use crate::proxy::registry::Registered;
-use crate::proxy::relay::{self, Ended};
+use crate::proxy::relay;
 use crate::proxy::reply::{self, Status};
 use crate::upstream::members::MemberIndex;
 use crate::watch_ledger::WatchLedger;
@@ -43,9 +44,9 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
     let permit = match may_open(&call.caller) {
         Ok(permit) => permit,
         Err(denial) => {
-            let ended = call.refuse(&denial, respond);
+            call.refuse(&denial, respond);
             // The refusal stands whether or not the audit has room for its line.
-            let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), ended);
+            let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), call.begun);
             return;
         }
     };
@@ -158,10 +159,11 @@ impl<'c> Dialogue<'c> {
 
     async fn judge_one(&self, framed: Bytes, send: &mut SendStream<Bytes>) -> Result<(), Closing> {
         let caller = self.call.client.caller();
+        let judging = Instant::now();
         let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         let mut verdict = verdict(self.call, &caller, &read).await;
         let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
-        if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, Ended::Answered(None)) {
+        if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
         }
         let asked = read.map_err(|malformed| self.refused_stream(&malformed))?;

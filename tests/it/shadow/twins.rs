@@ -185,8 +185,11 @@ fn seen(case: &Case, answer: &Answer) -> String {
     match method {
         // Its messages are cut from the database wherever the reader was; the sizes in them tell.
         Some(Method::Snapshot) if !messages.is_empty() => text.push_str("a snapshot\n"),
-        Some(method) => messages.iter().for_each(|message| drop(writeln!(text, "message {}", comparable(method, message)))),
-        None => messages.iter().for_each(|message| drop(writeln!(text, "message {}", message.escape_ascii()))),
+        _ => {
+            for message in &messages {
+                let _ = writeln!(text, "message {}", comparable(method, message));
+            }
+        }
     }
     let _ = writeln!(text, "rest {}", answer.body[framed..].escape_ascii());
     if let Some(error) = &answer.error {
@@ -201,19 +204,19 @@ fn shown(name: &str, value: &HeaderValue) -> String {
 }
 
 /// A message without what depends on time, on chance or on how often an etcd was asked for its health.
-fn comparable(method: Method, message: &[u8]) -> String {
+fn comparable(method: Option<Method>, message: &[u8]) -> String {
     match method {
-        Method::Status => {
+        Some(Method::Status) => {
             let status = pb::StatusResponse::decode(message).unwrap();
             let quiet = pb::StatusResponse { db_size: 0, db_size_in_use: 0, raft_index: 0, raft_applied_index: 0, ..status };
             format!("{quiet:?}")
         }
-        Method::Hash => format!("{:?}", pb::HashResponse { hash: 0, ..pb::HashResponse::decode(message).unwrap() }),
-        Method::LeaseTimeToLive => {
+        Some(Method::Hash) => format!("{:?}", pb::HashResponse { hash: 0, ..pb::HashResponse::decode(message).unwrap() }),
+        Some(Method::LeaseTimeToLive) => {
             let answer = pb::LeaseTimeToLiveResponse::decode(message).unwrap();
             format!("{:?}", pb::LeaseTimeToLiveResponse { ttl: answer.ttl.signum(), ..answer })
         }
-        Method::LeaseGrant => {
+        Some(Method::LeaseGrant) => {
             let answer = pb::LeaseGrantResponse::decode(message).unwrap();
             // Those that etcd chose have the highest bits set (its member id); those of the tests are small.
             format!("{:?}", pb::LeaseGrantResponse { id: if answer.id > 1 << 32 { 0 } else { answer.id }, ..answer })
