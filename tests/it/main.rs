@@ -29,5 +29,8 @@ mod demo;
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
 mod bad_requests;
 
+// --- shadow mode ---
+mod shadow;
+
 // --- rules of the house ---
 mod layering;
