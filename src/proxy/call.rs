@@ -34,17 +34,20 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let intake = Intake::new(body, client.worker.budget.clone());
     let call = Call { client: &client, caller, begun };
     client.worker.shared.metrics.streams.increment(1.0);
-    match (head::method(&parts), call.caller.principal.mode) {
+    let ended = match (head::method(&parts), call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
-            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
         }
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
-            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
         }
         (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
         (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
-    }
+    };
     client.worker.shared.metrics.streams.decrement(1.0);
+    if ended == Ended::ClientGone {
+        client.was_reset();
+    }
 }
 
 /// What is known of a request from its first moment on.
@@ -79,12 +82,12 @@ impl Call<'_> {
     }
 
     /// A request of one message: held until it can be judged, then forwarded as it is.
-    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
         let shared = self.shared();
         let principal = &self.caller.principal;
         let limit = shared.config.limits.max_request_bytes;
         let until = if principal.mode == Mode::Enforce { Until::End } else { Until::FirstMessage };
-        let Ok(filled) = intake.fill(until, limit).await else { return };
+        let Ok(filled) = intake.fill(until, limit).await else { return Ended::ClientGone };
         let member = self.target(method);
         let verdict = match filled.and_then(|()| intake.message(limit)) {
             Ok(message) => match self.over_limit(method) {
@@ -102,6 +105,7 @@ impl Call<'_> {
         if let Some(note) = note {
             note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Ok(method), || accesses(method, &held), member, ended);
         }
+        ended
     }
 
     /// Carries out what was allowed.
@@ -176,7 +180,7 @@ impl Call<'_> {
     }
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
-    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
         let shared = self.shared();
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
@@ -194,6 +198,7 @@ impl Call<'_> {
             let text = text.get(..256).unwrap_or(text);
             note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Err(text), OwnedAccesses::default, member, ended);
         }
+        ended
     }
 
     /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.

@@ -47,10 +47,10 @@ pub async fn open(
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
-pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
     let _open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     // Shadow mode: always a permit.
-    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return Ended::Answered(None) };
     let unjudged = RefCell::new(VecDeque::new());
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
@@ -83,14 +83,15 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
             }
         }
     });
-    match select(relayed, judged).await {
-        Either::Left(_) => {}
+    let (_, ended) = match select(relayed, judged).await {
+        Either::Left((relayed, _)) => relayed,
         Either::Right((never, _)) => match never {},
-    }
+    };
     // What is still unjudged was sent: it is recorded, too.
     for message in unjudged.take() {
         stream::observe(call, method, message).await;
     }
+    ended
 }
 
 #[expect(clippy::too_many_arguments, reason = "one private function behind the two entries above")]

@@ -22,6 +22,7 @@ mod world;
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_clients;
 mod bad_requests;
 
 // --- rules of the house ---
