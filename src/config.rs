@@ -1,4 +1,4 @@
-//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load`]),
+//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load()`]),
 //! so that every part of the program can rely on it.
 
 pub mod diagnostic;

@@ -178,7 +178,7 @@ impl Metrics {
         self.policy_reloads.of(if ok { "ok" } else { "failed" }).increment(1);
     }
 
-    /// Days until the first certificate of a kind (the codes of [`crate::tls::Expiring`]) is out of date. A kind that is not in use
+    /// Days until the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of date. A kind that is not in use
     /// is not shown: at 0 it would look as if it were out of date.
     pub fn certificate_expiry(&self, certificate: &str, days: f64) {
         debug_assert!(contract::listed(&contract::CERTIFICATE_EXPIRY).contains(&certificate), "`{certificate}` is no listed certificate");

@@ -1,5 +1,6 @@
 //! `etcd-warden serve`: from start to stop.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +21,15 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         }
     };
     if args.print_config {
-        print!("{effective}");
-        return ExitCode::SUCCESS;
+        let mut out = std::io::stdout();
+        return match write!(out, "{effective}").and_then(|()| out.flush()) {
+            // Who pipes it into `head` has seen enough.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                eprintln!("etcd-warden: cannot print the configuration: {error}");
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        };
     }
     if let Err(mistake) = telemetry::init(&config.log) {
         eprintln!("etcd-warden: {mistake}");

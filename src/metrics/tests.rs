@@ -52,6 +52,12 @@ fn what_is_rendered_is_the_contract_and_nothing_else() {
 }
 
 #[test]
+fn every_certificate_that_can_expire_has_its_series() {
+    let codes = crate::tls::Expiring::ALL.map(crate::tls::Expiring::code);
+    assert_eq!(contract::listed(&contract::CERTIFICATE_EXPIRY), codes);
+}
+
+#[test]
 fn a_new_process_shows_every_listed_value_at_zero() {
     let text = Metrics::new().render();
     assert!(!text.contains("etcd_warden_certificate_expiry_days{"), "a certificate that is not in use does not expire");

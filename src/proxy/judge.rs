@@ -15,6 +15,10 @@ use crate::policy::{Policy, Principal};
 use crate::upstream::members::MemberIndex;
 use crate::wire;
 
+/// Leases that one message may name and still be judged: a Txn of 10,000 of them must not become 10,000 questions to etcd. Those
+/// beyond have no evidence, and are refused.
+const MAX_LEASES: usize = 16;
+
 /// Judges the one message of a request.
 ///
 /// # Errors
@@ -61,6 +65,9 @@ async fn lease_evidence(
         return evidence;
     }
     for &(id, _) in &accesses.leases {
+        if evidence.len() >= MAX_LEASES {
+            break;
+        }
         if evidence.iter().any(|known: &LeaseEvidence| known.id == id) {
             continue;
         }

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use h2::SendStream;
 use h2::server::SendResponse;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
@@ -13,27 +15,28 @@ use tokio::sync::Notify;
 
 use super::call::Call;
 use super::forward::{ForwardError, Outgoing, Sent, classify};
-use super::intake::{ClientGone, Intake};
-use super::relay::{self, Ended};
+use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
+use super::record::{Recording, Subject};
+use super::relay::{self, Ended, Piece};
 use super::stream;
 use crate::access::Accesses;
-use crate::authorize::{Permit, authorize};
+use crate::authorize::{Permit, authorize, refuse};
 use crate::method::{Effect, Method};
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
-use crate::wire::frame::Frames;
+use crate::wire::frame::{FrameFault, Frames};
 
 /// Messages of one stream that may wait to be judged; beyond them, recording lags behind and skips.
 const UNJUDGED: usize = 1024;
 
-/// A request that names no method, as it came.
+/// A request that names no method, as it came; `ends` with its head or goes on.
 #[must_use]
-pub fn outgoing(call: &Call<'_>, verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap) -> Option<Outgoing> {
-    let headers = super::head::forwarded(headers, call.shared().config.client_tokens);
-    Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends: false, class: Class::Long, effect: Effect::Writes })
+pub fn outgoing(verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap, ends: bool) -> Option<Outgoing> {
+    Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends, class: Class::Long, effect: Effect::Writes })
 }
 
-/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes.
+/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. What enforcement
+/// would have refused that rest for goes into the record.
 pub async fn open(
     call: &Call<'_>,
     permit: &Permit,
@@ -41,21 +44,72 @@ pub async fn open(
     outgoing: &Outgoing,
     intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
+    recording: &mut Recording<'_>,
 ) -> (Option<MemberIndex>, Ended) {
-    let ended = intake.ended();
-    relay_both_ways(call, permit, method, outgoing, intake, respond, ended, |_| ()).await
+    let upload = async |mut send| {
+        if outgoing.ends {
+            return std::future::pending().await;
+        }
+        relay::upload(intake.rest(), &mut send, |piece| note_tail(method, recording, &piece)).await
+    };
+    relay_both_ways(call, permit, method, outgoing, respond, upload).await
+}
+
+/// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
+/// encoding that it does not have); the message is held until it can be judged.
+pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    // Shadow mode: always a permit.
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
+    let record = |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
+    let mut recording = None;
+    let upload = async |mut send: SendStream<Bytes>| {
+        let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
+        let judging = Instant::now();
+        let verdict = call.judge(method, filled, &intake).await;
+        let held = intake.take();
+        let ends = intake.ended();
+        let recording = recording.insert(record(held.clone(), verdict, judging));
+        if ends {
+            let _ = send.send_data(held, true);
+            return std::future::pending().await;
+        }
+        let _ = relay::send(&mut send, held).await;
+        let note = |piece: Piece<'_>| recording.as_mut().into_iter().for_each(|recording| note_tail(Some(method), recording, &piece));
+        relay::upload(intake.rest(), &mut send, note).await
+    };
+    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
+    let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
+    if recording.is_none() && ended != Ended::ClientGone {
+        // etcd has answered to the head alone; enforcement would have waited for the end of the message.
+        let cut = refuse(&call.caller.principal, denial_of(FrameFault::Cut));
+        recording = Some(record(Bytes::new(), cut, Instant::now()));
+    }
+    if let Some(Some(recording)) = &mut recording {
+        (recording.member, recording.ended) = (member, ended);
+    }
+}
+
+/// Notes what enforcement would say of what follows a first message. What names no method is refused whole already.
+fn note_tail(method: Option<Method>, recording: &mut Recording<'_>, piece: &Piece<'_>) {
+    let denial = match piece {
+        _ if method.is_none() => return,
+        Piece::Data(data) if data.is_empty() => return,
+        Piece::Data(_) => denial_of(FrameFault::Several),
+        Piece::Trailers => trailers_denial(),
+    };
+    recording.amend(denial);
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
-pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
+pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
     let _open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     // Shadow mode: always a permit.
-    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return Ended::Answered(None) };
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
     let unjudged = RefCell::new(VecDeque::new());
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
-    let observe = |chunk: &Bytes| {
-        let Some(splitter) = &mut frames else { return };
+    let observe = |piece: Piece<'_>| {
+        let (Some(splitter), Piece::Data(chunk)) = (&mut frames, piece) else { return };
         splitter.push(chunk.clone());
         loop {
             match splitter.next() {
@@ -73,7 +127,8 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         news.notify_one();
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-    let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, &mut intake, respond, false, observe));
+    let upload = async |mut send| relay::upload(intake.rest(), &mut send, observe).await;
+    let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     let judged = pin!(async {
         loop {
             let next = unjudged.borrow_mut().pop_front();
@@ -83,43 +138,33 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
             }
         }
     });
-    let (_, ended) = match select(relayed, judged).await {
-        Either::Left((relayed, _)) => relayed,
+    match select(relayed, judged).await {
+        Either::Left(_) => {}
         Either::Right((never, _)) => match never {},
-    };
+    }
     // What is still unjudged was sent: it is recorded, too.
     for message in unjudged.take() {
         stream::observe(call, method, message).await;
     }
-    ended
 }
 
-#[expect(clippy::too_many_arguments, reason = "one private function behind the two entries above")]
 async fn relay_both_ways(
     call: &Call<'_>,
     permit: &Permit,
     method: Option<Method>,
     outgoing: &Outgoing,
-    intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
-    client_ended: bool,
-    observe: impl FnMut(&Bytes),
+    upload: impl AsyncFnOnce(SendStream<Bytes>) -> ClientGone,
 ) -> (Option<MemberIndex>, Ended) {
-    let sent = match relay::unless_gone(respond, call.forwarder().send(permit, outgoing, None)).await {
+    let to = method.map(|method| call.target(method));
+    let sent = match relay::unless_gone(respond, call.forwarder().send(permit, outgoing, to)).await {
         Err(ClientGone) => return (None, Ended::ClientGone),
         Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
         Ok(Ok(sent)) => sent,
     };
-    let Sent { response, mut send, member, place: _place } = sent;
+    let Sent { response, send, member, place: _place } = sent;
     let member = Some(member);
-    let upload = pin!(async {
-        if client_ended {
-            let _ = send.send_data(Bytes::new(), true);
-            std::future::pending().await
-        } else {
-            relay::upload(intake.rest(), &mut send, observe).await
-        }
-    });
+    let upload = pin!(upload(send));
     let download = pin!(async {
         match relay::unless_gone(respond, response).await? {
             Ok(response) => relay::answer_until(respond, response, stream::enforced(call, method)).await,

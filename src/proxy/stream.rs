@@ -3,6 +3,9 @@
 mod dialogue;
 mod splitter;
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use h2::server::SendResponse;
 use tokio::time::{Duration, sleep};
@@ -12,13 +15,13 @@ pub use dialogue::serve;
 use super::call::Call;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
-use super::record::Who;
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::{self, Status};
 use crate::access::{Accesses, LeaseUse, Verbs};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
-use crate::method::{Effect, Method, Shape};
+use crate::method::{Method, Shape};
 use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
@@ -65,11 +68,12 @@ impl<'m> Asked<'m> {
 /// Judges one message of a conversation that shadow mode has already sent on, and records the verdict.
 pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
     let caller = call.client.caller();
+    let judging = Instant::now();
     let read = framed.as_ref().map_err(|fault| denial_of(*fault)).and_then(|framed| Ok(Asked::read(method, payload(framed))?));
     let verdict = verdict(call, &caller, &read).await;
     let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
     // The message is on its way: a full audit queue is counted there, and changes nothing here.
-    let _ = record(call, &caller, method, &verdict, accesses, Ended::Answered(None));
+    let _ = record(call, &caller, method, &verdict, accesses, judging);
 }
 
 /// The verdict on one message.
@@ -86,22 +90,17 @@ pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Aske
 /// The audit has no room, and refuses what it cannot tell.
 pub(super) fn record(
     call: &Call<'_>,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     method: Method,
     verdict: &Result<Permit, Denial>,
     accesses: OwnedAccesses,
-    ended: Ended,
+    judging: Instant,
 ) -> Result<(), Denial> {
-    let shared = call.shared();
-    let note = super::record::Note::of(shared, caller, effect(method), verdict, std::time::Instant::now())?;
-    let who = Who { identity: &call.client.identity, peer: call.client.peer, caller };
-    let member = Some(call.forwarder().home());
-    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, ended);
+    let subject = Subject::Turn(method, accesses);
+    let mut recording = Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
+    // A message of a conversation has no status of its own.
+    (recording.member, recording.ended) = (Some(call.forwarder().home()), Ended::Answered(None));
     Ok(())
-}
-
-fn effect(method: Method) -> Effect {
-    method.effect()
 }
 
 /// A framed message without its frame.
@@ -129,10 +128,14 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     }
 }
 
-/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged.
+/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged. A unary
+/// call has its one answer soon, and must not be left in doubt of what became of it.
 pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
+    if method.is_some_and(|method| method.shape() == Shape::Unary) {
+        return std::future::pending().await;
+    }
     let mut changes = call.shared().policy.subscribe();
-    let ends_with_connection = method.is_none_or(|method| !matches!(method.shape(), Shape::Unary | Shape::Bulk));
+    let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;

@@ -146,7 +146,12 @@ impl Link {
         self.load.streams.get()
     }
 
-    /// Whether the connection has ended.
+    /// Takes the connection out of use: it refused a stream, because it is ending. Streams that are open go on.
+    pub fn retire(&self) {
+        self.load.closed.set(true);
+    }
+
+    /// Whether the connection has ended, or takes no more streams.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.load.closed.get()

@@ -9,7 +9,7 @@ use etcd_warden::pb::etcdserverpb::RangeRequest;
 use etcd_warden::pki::{Authority, Issued, Leaf, Usage, Validity, write_private};
 use h2::Reason;
 use prost::Message as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::world::fake::Fake;
@@ -484,9 +484,9 @@ async fn begun_with(world: &World, bytes: &[u8], from: Ipv4Addr) -> TcpStream {
     stream
 }
 
-async fn call_over(world: &World, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Option<u32> {
+async fn call_over(world: &World, stream: TcpStream) -> Option<u32> {
     let issued = authorities().clients.client("alice").unwrap();
-    let stream = tls_over(stream, world.address().ip(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let stream = tls_over(stream, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
     Raw::over(stream).await.call(RANGE, &range(world)).await.grpc_status()
 }
 

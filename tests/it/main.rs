@@ -15,8 +15,12 @@
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
 mod harness;
+mod live;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
+
+// --- every RPC, allowed and refused ---
+mod rpc_table;
 
 // --- what a user starts ---
 mod demo;

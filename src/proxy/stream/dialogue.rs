@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -25,7 +26,7 @@ use crate::proxy::call::Call;
 use crate::proxy::forward::{Outgoing, Sent, classify};
 use crate::proxy::intake::{ClientGone, Intake, denial_of};
 use crate::proxy::registry::Registered;
-use crate::proxy::relay::{self, Ended};
+use crate::proxy::relay;
 use crate::proxy::reply::{self, Status};
 use crate::upstream::members::MemberIndex;
 use crate::watch_ledger::WatchLedger;
@@ -39,26 +40,23 @@ use crate::wire::{self, Malformed};
 const MAX_WAITING: usize = 256;
 
 /// Serves one conversation to its end.
-pub async fn serve(
-    call: &Call<'_>,
-    method: Method,
-    headers: HeaderMap,
-    mut intake: Intake,
-    respond: &mut SendResponse<Bytes>,
-) -> Ended {
+pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
     let permit = match may_open(&call.caller) {
         Ok(permit) => permit,
         Err(denial) => {
-            let ended = call.refuse(&denial, respond);
+            call.refuse(&denial, respond);
             // The refusal stands whether or not the audit has room for its line.
-            let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), ended);
-            return ended;
+            let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), call.begun);
+            return;
         }
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let sent = match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
-        Err(ClientGone) => return Ended::ClientGone,
-        Ok(Err(error)) => return relay::refuse_or_reset(respond, &error),
+        Err(ClientGone) => return,
+        Ok(Err(error)) => {
+            relay::refuse_or_reset(respond, &error);
+            return;
+        }
         Ok(Ok(sent)) => sent,
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
@@ -69,7 +67,7 @@ pub async fn serve(
     // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
     match select(up, down).await {
         Either::Left((never, _)) => match never {},
-        Either::Right((ended, _)) => ended.map_or(Ended::ClientGone, |()| Ended::Answered(None)),
+        Either::Right(_) => {}
     }
 }
 
@@ -161,10 +159,11 @@ impl<'c> Dialogue<'c> {
 
     async fn judge_one(&self, framed: Bytes, send: &mut SendStream<Bytes>) -> Result<(), Closing> {
         let caller = self.call.client.caller();
+        let judging = Instant::now();
         let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         let mut verdict = verdict(self.call, &caller, &read).await;
         let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
-        if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, Ended::Answered(None)) {
+        if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
         }
         let asked = read.map_err(|malformed| self.refused_stream(&malformed))?;

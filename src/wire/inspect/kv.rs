@@ -67,7 +67,6 @@ pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, 
     touch(accesses, verbs, KeyRange::key(request.key));
 }
 
-/// Returns what is deleted, for the Txn that it may stand in.
 pub(super) fn delete_range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = DeleteRangeRequest::read(whole)?;
     delete_range_as(accesses, &request);

@@ -5,7 +5,7 @@
 
 pub mod wire;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,6 @@ use http::{HeaderMap, Request};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -76,17 +75,17 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    tls_over(TcpStream::connect(address).await?, address.ip(), issued, alpn, versions).await
+    tls_over(TcpStream::connect(address).await?, address, issued, alpn, versions).await
 }
 
-/// As [`tls()`], over a connection that is there.
-pub async fn tls_over<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    name: IpAddr,
+/// As [`tls`], over a connection on which something may have been said already (a PROXY header).
+pub async fn tls_over(
+    stream: TcpStream,
+    address: SocketAddr,
     issued: Option<&Issued>,
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
-) -> std::io::Result<TlsStream<S>> {
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -100,7 +99,7 @@ pub async fn tls_over<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::from(name), stream).await
+    TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
 }
 
 /// One gRPC message, uncompressed, with its length.
@@ -113,7 +112,7 @@ impl Raw {
     /// HTTP/2 over any stream.
     pub async fn over<S>(stream: S) -> Self
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let (send, connection) = h2::client::handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }

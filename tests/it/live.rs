@@ -1,0 +1,104 @@
+//! A call whose messages are written and read one by one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use etcd_warden::method::Method;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use prost::Message;
+
+use crate::world::SOON;
+use crate::world::raw::{Raw, framed, grpc_headers};
+
+/// gRPC's code and message at the end of a call.
+pub type Status = (u32, String);
+
+/// A call that goes on. Dropping it resets its stream.
+pub struct Live {
+    request: SendStream<Bytes>,
+    answer: Side,
+    held: Vec<u8>,
+}
+
+enum Side {
+    Silent(ResponseFuture),
+    Talking(RecvStream),
+}
+
+impl Live {
+    /// Opens the stream; nothing is said yet.
+    pub async fn open(raw: &mut Raw, method: Method) -> Self {
+        let stream = raw.open(method.path(), &grpc_headers()).await.unwrap();
+        Self { request: stream.request, answer: Side::Silent(stream.response), held: Vec::new() }
+    }
+
+    /// Opens a stream with its one request.
+    pub async fn ask(raw: &mut Raw, method: Method, message: &[u8]) -> Self {
+        let mut live = Self::open(raw, method).await;
+        live.request.send_data(framed(message).into(), true).unwrap();
+        live
+    }
+
+    /// Says something; more may follow.
+    pub fn send(&mut self, message: &impl Message) {
+        self.send_bytes(&message.encode_to_vec());
+    }
+
+    pub fn send_bytes(&mut self, message: &[u8]) {
+        self.request.send_data(framed(message).into(), false).unwrap();
+    }
+
+    /// The next message, or the status that ends the call.
+    pub async fn next<M: Message + Default>(&mut self) -> Result<M, Status> {
+        self.next_bytes().await.map(|bytes| M::decode(&bytes[..]).unwrap())
+    }
+
+    pub async fn next_bytes(&mut self) -> Result<Vec<u8>, Status> {
+        tokio::time::timeout(SOON, self.read()).await.unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
+    }
+
+    /// Whether there is still nothing to read after a moment.
+    pub async fn is_quiet(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(100), self.read()).await.is_err()
+    }
+
+    async fn read(&mut self) -> Result<Vec<u8>, Status> {
+        loop {
+            if let Some(message) = self.whole() {
+                return Ok(message);
+            }
+            match &mut self.answer {
+                Side::Silent(response) => {
+                    let response = response.await.unwrap();
+                    if let Some(status) = status(response.headers()) {
+                        return Err(status);
+                    }
+                    self.answer = Side::Talking(response.into_body());
+                }
+                Side::Talking(body) => match body.data().await {
+                    Some(data) => {
+                        let data = data.unwrap();
+                        body.flow_control().release_capacity(data.len()).unwrap();
+                        self.held.extend_from_slice(&data);
+                    }
+                    None => return Err(status(&body.trailers().await.unwrap().unwrap_or_default()).unwrap()),
+                },
+            }
+        }
+    }
+
+    fn whole(&mut self) -> Option<Vec<u8>> {
+        let head: [u8; 5] = self.held.get(..5)?.try_into().unwrap();
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let message = self.held.get(5..5 + length)?.to_vec();
+        self.held.drain(..5 + length);
+        Some(message)
+    }
+}
+
+fn status(headers: &http::HeaderMap) -> Option<Status> {
+    let code = headers.get("grpc-status")?.to_str().unwrap().parse().unwrap();
+    let message = headers.get("grpc-message").map_or("", |message| message.to_str().unwrap());
+    Some((code, message.to_owned()))
+}
