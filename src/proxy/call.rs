@@ -1,9 +1,11 @@
 //! One request, from its head to its record.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
@@ -50,6 +52,10 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         }
         (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
         (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
+    }
+    // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
+    if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
+        client.was_reset();
     }
 }
 

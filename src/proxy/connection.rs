@@ -1,6 +1,6 @@
 //! One client connection: TLS, identity, HTTP/2, and the calls on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,10 +23,15 @@ use tokio_util::sync::CancellationToken;
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
-use super::worker::{Accepted, Worker};
+use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
 use crate::proxy_protocol;
 use crate::tls::{ALPN_H2, handshake_failure};
+
+/// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
+/// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
+const RESETS_PER_SECOND: u32 = 200;
+const RESETS_AT_ONCE: u32 = 5;
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -41,6 +46,9 @@ pub struct Client {
     /// Cancelled when the connection is to end: drain, or the end of the certificate.
     pub ending: CancellationToken,
     caller: RefCell<Rc<Caller>>,
+    resets: Rate,
+    /// It reset more streams than anybody needs to: its connection is to end at once.
+    flooding: Cell<bool>,
 }
 
 impl Client {
@@ -52,6 +60,14 @@ impl Client {
             *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
         }
         self.caller.borrow().clone()
+    }
+
+    /// The client has reset a stream.
+    pub fn was_reset(&self) {
+        self.worker.shared.metrics.http2_resets.increment(1);
+        if !self.resets.take() {
+            self.flooding.set(true);
+        }
     }
 }
 
@@ -84,6 +100,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         caller: RefCell::new(Rc::new(Caller::of(shared.policy.current(), &identity))),
         identity,
         peer,
+        resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
+        flooding: Cell::new(false),
         worker: worker.clone(),
     });
     if let Err(error) = speak_http2(&client, stream).await {
@@ -167,6 +185,10 @@ impl Session {
         poll_fn(|cx| {
             loop {
                 while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
+                if self.client.flooding.take() {
+                    self.client.worker.shared.metrics.limit_hit("resets");
+                    self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
                 match self.connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => calls.push(begin(&self.client, request, respond)),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -203,11 +225,16 @@ impl Session {
             self.alive = Alive::Quiet;
         }
         while timer.as_mut().poll(cx).is_ready() {
+            let metrics = &self.client.worker.shared.metrics;
             if idle_since.elapsed() >= limits.idle_timeout {
+                metrics.limit_hit("idle");
                 self.connection.graceful_shutdown();
             }
             match self.alive {
-                Alive::Asked => return Poll::Ready(Ok(())),
+                Alive::Asked => {
+                    metrics.limit_hit("keepalive");
+                    return Poll::Ready(Ok(()));
+                }
                 Alive::Quiet => {
                     if pings.send_ping(h2::Ping::opaque()).is_ok() {
                         self.alive = Alive::Asked;

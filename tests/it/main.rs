@@ -27,6 +27,7 @@ mod rpc_table;
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_clients;
 mod bad_requests;
 
 // --- shadow mode ---
