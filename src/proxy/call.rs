@@ -1,13 +1,16 @@
 //! One request, from its head to its record.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
+use tokio::sync::watch;
 
 use super::Shared;
 use super::connection::Client;
@@ -22,6 +25,7 @@ use super::{head, raw, stream};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Effect, Method, Shape};
+use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
@@ -33,18 +37,22 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let (parts, body) = request.into_parts();
     let intake = Intake::new(body, client.worker.budget.clone());
     let call = Call { client: &client, caller, begun };
-    client.worker.shared.metrics.streams.increment(1.0);
-    match (head::method(&parts), call.caller.principal.mode) {
+    let metrics = &client.worker.shared.metrics;
+    metrics.streams.increment(1.0);
+    let ended = match (head::method(&parts), call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
-            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
         }
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
-            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
         }
         (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
         (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
+    };
+    if ended == Ended::ClientGone {
+        metrics.http2_resets.increment(1);
     }
-    client.worker.shared.metrics.streams.decrement(1.0);
+    metrics.streams.decrement(1.0);
 }
 
 /// What is known of a request from its first moment on.
@@ -74,17 +82,43 @@ impl Call<'_> {
         Who { identity: &self.client.identity, peer: self.client.peer, caller }
     }
 
+    /// Wakes at each change of the policy that came after this request was judged.
+    #[must_use]
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        let live = &self.shared().policy;
+        let mut changes = live.subscribe();
+        if live.generation() != self.caller.policy.generation {
+            changes.mark_changed();
+        }
+        changes
+    }
+
+    /// The connection ends, and a call that stays open with it: what its client is told.
+    #[must_use]
+    pub fn ended_with_connection(&self) -> Status {
+        let drains = self.shared().drain.is_cancelled();
+        self.shared().metrics.terminated(if drains { Termination::Drain } else { Termination::Identity });
+        Status::draining()
+    }
+
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
         head::forwarded(headers, self.shared().config.client_tokens)
     }
 
     /// A request of one message: held until it can be judged, then forwarded as it is.
-    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
         let shared = self.shared();
         let principal = &self.caller.principal;
         let limit = shared.config.limits.max_request_bytes;
         let until = if principal.mode == Mode::Enforce { Until::End } else { Until::FirstMessage };
-        let Ok(filled) = intake.fill(until, limit).await else { return };
+        let Ok(filled) = intake.fill(until, limit).await else { return Ended::ClientGone };
+        if let (Err(denial), Mode::Enforce) = (&filled, principal.mode) {
+            match denial.reason {
+                Reason::TooLarge => shared.metrics.limit_hit(Limit::RequestBytes),
+                Reason::Limit => shared.metrics.limit_hit(Limit::HeldBytes),
+                _ => {}
+            }
+        }
         let member = self.target(method);
         let judging = Instant::now();
         let verdict = match filled.and_then(|()| intake.message(limit)) {
@@ -103,6 +137,7 @@ impl Call<'_> {
         if let Some(note) = note {
             note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Ok(method), || accesses(method, &held), member, ended);
         }
+        ended
     }
 
     /// Carries out what was allowed.
@@ -130,6 +165,9 @@ impl Call<'_> {
         if !outgoing.ends {
             return raw::open(self, permit, Some(method), &outgoing, &mut intake, respond).await;
         }
+        if method.shape() != Shape::Unary {
+            return Box::pin(self.long(permit, method, &outgoing, respond)).await;
+        }
         let target = Some(self.target(method));
         let exchange = match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, target)).await {
             Err(ClientGone) => return (None, Ended::ClientGone),
@@ -139,18 +177,46 @@ impl Call<'_> {
         let member = Some(exchange.member);
         let _place = exchange.place;
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
-            None if method.shape() == Shape::Unary => relay::answer(respond, exchange.response).await,
-            None => {
-                let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
-                let stop = stream::stop(self, method, &outgoing.body);
-                Box::pin(relay::answer_until(respond, exchange.response, stop)).await
-            }
+            None => relay::answer(respond, exchange.response).await,
             Some(rewrite) => {
                 let change = |message: &[u8]| rewrite.apply(self.shared(), &self.caller.principal, method, message);
                 Box::pin(rewrite::answer(respond, exchange.response, change)).await
             }
         };
         (member, ended.into())
+    }
+
+    /// A call that stays open. It ends when its right or its connection ends, also while etcd has not begun to answer: a Lock that
+    /// waits has no head yet.
+    async fn long(
+        &self,
+        permit: &Permit,
+        method: Method,
+        outgoing: &Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) -> (Option<MemberIndex>, Ended) {
+        let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
+        let target = self.target(method);
+        let mut stop = pin!(stream::stop(self, method, &outgoing.body));
+        let begun = {
+            let exchange = pin!(relay::unless_gone(respond, self.forwarder().exchange(permit, outgoing, Some(target))));
+            match select(exchange, stop.as_mut()).await {
+                Either::Left((begun, _)) => Ok(begun),
+                Either::Right((status, _)) => Err(status),
+            }
+        };
+        match begun {
+            Err(status) => {
+                status.send(respond);
+                (Some(target), Ended::Answered(Some(status.code)))
+            }
+            Ok(Err(ClientGone)) => (None, Ended::ClientGone),
+            Ok(Ok(Err(error))) => (None, relay::refuse_or_reset(respond, &error)),
+            Ok(Ok(Ok(exchange))) => {
+                let _place = exchange.place;
+                (Some(exchange.member), relay::answer_until(respond, exchange.response, stop).await.into())
+            }
+        }
     }
 
     /// A LeaseGrant whose id the proxy chooses; another one if etcd has it already.
@@ -177,7 +243,7 @@ impl Call<'_> {
     }
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
-    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
         let shared = self.shared();
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
@@ -195,6 +261,7 @@ impl Call<'_> {
             let text = text.get(..256).unwrap_or(text);
             note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Err(text), OwnedAccesses::default, member, ended);
         }
+        ended
     }
 
     /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.
@@ -202,7 +269,7 @@ impl Call<'_> {
         match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun, judged) {
             Ok(note) => (verdict, Some(note)),
             Err(denial) => {
-                self.shared().metrics.limit_hit("audit-queue");
+                self.shared().metrics.limit_hit(Limit::AuditQueue);
                 (Err(denial), None)
             }
         }
@@ -225,7 +292,7 @@ impl Call<'_> {
     fn over_limit(&self, method: Method) -> Option<Denial> {
         let limited = method == Method::Authenticate && self.caller.principal.mode == Mode::Enforce;
         if limited && !self.client.worker.authenticate.take() {
-            self.shared().metrics.limit_hit("authenticate");
+            self.shared().metrics.limit_hit(Limit::Authenticate);
             return Some(Denial::new(Reason::Limit, "too many password logins"));
         }
         None

@@ -19,6 +19,7 @@ use super::stream;
 use crate::access::Accesses;
 use crate::authorize::{Permit, authorize};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::wire::frame::Frames;
@@ -47,10 +48,10 @@ pub async fn open(
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
-pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
     let _open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     // Shadow mode: always a permit.
-    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return Ended::Answered(None) };
     let unjudged = RefCell::new(VecDeque::new());
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
@@ -60,7 +61,7 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
-                Ok(Some(_)) => call.shared().metrics.limit_hit("unjudged"),
+                Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
                 // etcd will refuse it; nothing after it can be read.
                 Err(fault) => {
@@ -83,14 +84,15 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
             }
         }
     });
-    match select(relayed, judged).await {
-        Either::Left(_) => {}
+    let ended = match select(relayed, judged).await {
+        Either::Left(((_, ended), _)) => ended,
         Either::Right((never, _)) => match never {},
-    }
+    };
     // What is still unjudged was sent: it is recorded, too.
     for message in unjudged.take() {
         stream::observe(call, method, message).await;
     }
+    ended
 }
 
 #[expect(clippy::too_many_arguments, reason = "one private function behind the two entries above")]

@@ -4,6 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
+use crate::proxy_protocol::Refusal;
+
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HandshakeFailure {
@@ -37,6 +39,8 @@ pub enum HandshakeFailure {
     RefusedByClient,
     /// It did not finish within `handshake-timeout`.
     Timeout,
+    /// A balancer did not say whom it speaks for, or not in PROXY protocol v2.
+    ProxyProtocol,
     /// It closed the connection.
     Closed,
     /// Anything else.
@@ -45,7 +49,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All of them.
-    pub const ALL: [HandshakeFailure; 17] = [
+    pub const ALL: [HandshakeFailure; 18] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::UnknownCa,
         HandshakeFailure::Expired,
@@ -61,6 +65,7 @@ impl HandshakeFailure {
         HandshakeFailure::NothingInCommon,
         HandshakeFailure::RefusedByClient,
         HandshakeFailure::Timeout,
+        HandshakeFailure::ProxyProtocol,
         HandshakeFailure::Closed,
         HandshakeFailure::Other,
     ];
@@ -84,17 +89,21 @@ impl HandshakeFailure {
             HandshakeFailure::NothingInCommon => "nothing_in_common",
             HandshakeFailure::RefusedByClient => "refused_by_client",
             HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::ProxyProtocol => "proxy_protocol",
             HandshakeFailure::Closed => "closed",
             HandshakeFailure::Other => "other",
         }
     }
 }
 
-/// What an error of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
+/// What an error of the PROXY header or of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
 #[must_use]
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return tls(error);
+    }
+    if error.get_ref().is_some_and(|inner| inner.is::<Refusal>()) {
+        return HandshakeFailure::ProxyProtocol;
     }
     match error.kind() {
         io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
