@@ -112,7 +112,7 @@ impl Call<'_> {
         let held = intake.take();
         let (permit, mut recording) = match self.record(Subject::Message(method, held.clone()), verdict, judging) {
             Ok(permitted) => permitted,
-            Err((denial, recording)) => return self.refused(&denial, recording, respond),
+            Err(denial) => return self.refuse(&denial, respond),
         };
         (recording.member, recording.ended) = if intake.ended() {
             self.permitted(&permit, method, headers, held, respond).await
@@ -209,7 +209,7 @@ impl Call<'_> {
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
         let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
             Ok(permitted) => permitted,
-            Err((denial, recording)) => return self.refused(&denial, recording, respond),
+            Err(denial) => return self.refuse(&denial, respond),
         };
         match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
             Some(outgoing) => {
@@ -217,42 +217,33 @@ impl Call<'_> {
                     raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
             }
             // A `:path` that is no path cannot be sent on (docs/shadow.md).
-            None => self.refused(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), Some(recording), respond),
+            None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
         }
     }
 
     /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has no room for it.
     ///
     /// # Errors
-    /// The refusal.
+    /// The refusal, recorded.
     pub fn record(
         &self,
         subject: Subject,
         verdict: Result<Permit, Denial>,
         judging: Instant,
-    ) -> Result<(Permit, Recording<'_>), (Denial, Option<Recording<'_>>)> {
-        match Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed()) {
-            Ok(recording) => match verdict {
-                Ok(permit) => Ok((permit, recording)),
-                Err(denial) => Err((denial, Some(recording))),
-            },
-            Err(full) => Err((full, None)),
-        }
-    }
-
-    /// Answers a refusal, and closes its record.
-    fn refused(&self, denial: &Denial, recording: Option<Recording<'_>>, respond: &mut SendResponse<Bytes>) {
-        let ended = self.refuse(denial, respond);
-        if let Some(mut recording) = recording {
-            recording.ended = ended;
+    ) -> Result<(Permit, Recording<'_>), Denial> {
+        let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
+        match verdict {
+            Ok(permit) => Ok((permit, recording)),
+            Err(denial) => {
+                recording.ended = Ended::Answered(Some(Status::of(&denial, false).code));
+                Err(denial)
+            }
         }
     }
 
     /// Answers a refusal.
-    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) -> Ended {
-        let status = Status::of(denial, self.shared().config.reason_trailer);
-        status.send(respond);
-        Ended::Answered(status.code_sent())
+    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) {
+        Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
     /// The member for a call: the connection's own, but the leader for a call that only the leader takes.
