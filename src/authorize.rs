@@ -71,7 +71,7 @@ pub enum Reason {
     TokensStripped,
     /// A limit of the process or of the identity.
     Limit,
-    /// The audit queue is full and `on_full` is `deny`.
+    /// The audit queue is full and `audit-on-full` is `deny`.
     AuditFull,
 }
 

@@ -269,7 +269,7 @@ fn begin(client: &Rc<Client>, request: Request<RecvStream>, respond: SendRespons
     call::serve(client.clone(), request, respond)
 }
 
-/// Until a certificate ends; a certificate without an end that fits lasts a year, and is looked at again then.
+/// Until a certificate ends, at most a year: no connection lasts longer.
 fn time_left(not_after: i64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));

@@ -137,7 +137,7 @@ pub fn lease_is_taken(response: &Response<RecvStream>) -> bool {
 
 fn salt() -> u32 {
     let mut bytes = [0; 4];
-    // If the system has no randomness the salt is 0: an id that is taken is retried, and ownership does not rest on the salt.
+    // If the system has no randomness the salt is 0, and an identity gets one lease at a time. Ownership does not rest on the salt.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }
