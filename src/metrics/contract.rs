@@ -93,7 +93,10 @@ const HANDSHAKE_FAILURE_CODES: [&str; HandshakeFailure::ALL.len()] = {
     let mut codes = [""; HandshakeFailure::ALL.len()];
     let mut place = 0;
     while place < codes.len() {
-        codes[place] = HandshakeFailure::ALL[place].code();
+        #[expect(clippy::indexing_slicing, reason = "both arrays are of one length, and this runs when the program is compiled")]
+        {
+            codes[place] = HandshakeFailure::ALL[place].code();
+        }
         place += 1;
     }
     codes
