@@ -21,6 +21,7 @@ mod world;
 
 // --- every RPC, allowed and refused ---
 mod edges;
+mod leases;
 mod rpc_table;
 
 // --- what a user starts ---
