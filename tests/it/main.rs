@@ -22,6 +22,7 @@ mod world;
 // --- every RPC, allowed and refused ---
 mod edges;
 mod leases;
+mod rewrites;
 mod rpc_table;
 
 // --- what a user starts ---
