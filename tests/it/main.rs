@@ -24,6 +24,7 @@ mod edges;
 mod leases;
 mod rewrites;
 mod rpc_table;
+mod rust_client;
 
 // --- what a user starts ---
 mod demo;
