@@ -19,11 +19,11 @@ use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
 use super::relay::{self, Ended, Piece};
 use super::stream;
 use crate::access::Accesses;
-use crate::authorize::{Denial, Permit, authorize, refuse};
+use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Effect, Method};
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
-use crate::wire::frame::{FrameFault, Frames};
+use crate::wire::frame::{self, FrameFault, Frames};
 
 /// Messages of one stream that may wait to be judged; beyond them, recording lags behind and skips.
 const UNJUDGED: usize = 1024;
@@ -44,15 +44,15 @@ pub async fn open(
     intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
 ) -> (Option<MemberIndex>, Ended, Option<Denial>) {
-    let tail = RefCell::new(None);
+    let mut tail = Tail::after(&outgoing.body);
     let upload = async |mut send| {
         if outgoing.ends {
             return std::future::pending().await;
         }
-        relay::upload(intake.rest(), &mut send, |piece| note_tail(&tail, &piece)).await
+        relay::upload(intake.rest(), &mut send, |piece| tail.note(&piece)).await
     };
     let (member, ended) = relay_both_ways(call, permit, method, outgoing, respond, upload).await;
-    (member, ended, tail.into_inner())
+    (member, ended, tail.denial)
 }
 
 /// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
@@ -68,44 +68,60 @@ pub async fn slow(
     let nothing = (None, Ended::ClientGone, None);
     // Shadow mode: always a permit.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return nothing };
-    let judged = RefCell::new(None);
-    let tail = RefCell::new(None);
+    let mut judged = None;
+    let mut tail = Tail::default();
     let upload = async |mut send: SendStream<Bytes>| {
         let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
         let judging = Instant::now();
         let verdict = call.judge(method, filled, intake).await;
         let held = intake.take();
         let ends = intake.ended();
-        judged.replace(Some((held.clone(), verdict, judging.elapsed())));
+        tail = Tail::after(&held);
+        judged = Some((held.clone(), verdict, judging.elapsed()));
         if ends {
             let _ = send.send_data(held, true);
             return std::future::pending().await;
         }
         let _ = relay::send(&mut send, held).await;
-        relay::upload(intake.rest(), &mut send, |piece| note_tail(&tail, &piece)).await
+        relay::upload(intake.rest(), &mut send, |piece| tail.note(&piece)).await
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
-    let judged = match (judged.into_inner(), ended, tail.into_inner()) {
-        (Some((held, Ok(permit), took)), _, Some(denial)) if permit.would_deny().is_none() => {
-            Some((held, refuse(&call.caller.principal, denial), took))
-        }
-        (Some(judged), _, _) => Some(judged),
+    // What is wrong around a message, enforcement would have seen before it looked at the message.
+    let around = |denial| refuse(&call.caller.principal, standing(&call.caller.principal).err().unwrap_or(denial));
+    let judged = match (judged, ended, tail.denial) {
+        (Some((held, _, took)), _, Some(denial)) => Some((held, around(denial), took)),
+        (Some(judged), _, None) => Some(judged),
         (None, Ended::ClientGone, _) => None,
         // Enforcement would have waited for the end of the message, and etcd did not.
-        (None, Ended::Answered(_), _) => Some((Bytes::new(), refuse(&call.caller.principal, denial_of(FrameFault::Cut)), Duration::ZERO)),
+        (None, Ended::Answered(_), _) => Some((Bytes::new(), around(denial_of(FrameFault::Cut)), Duration::ZERO)),
     };
     (member, ended, judged)
 }
 
-/// Notes what enforcement would say of what follows a first message.
-fn note_tail(tail: &RefCell<Option<Denial>>, piece: &Piece<'_>) {
-    let denial = match piece {
-        Piece::Data(data) if data.is_empty() => return,
-        Piece::Data(_) => denial_of(FrameFault::Several),
-        Piece::Trailers => trailers_denial(),
-    };
-    tail.borrow_mut().get_or_insert(denial);
+/// What follows a first message, and what enforcement would have refused the request for because of it.
+#[derive(Default)]
+struct Tail {
+    after_a_message: bool,
+    denial: Option<Denial>,
+}
+
+impl Tail {
+    /// Behind what was held. If that is no whole message, it was refused for that already, and the rest may belong to it.
+    fn after(held: &[u8]) -> Self {
+        Self { after_a_message: frame::single(held, usize::MAX).is_ok(), denial: None }
+    }
+
+    fn note(&mut self, piece: &Piece<'_>) {
+        let denial = match piece {
+            Piece::Data(data) if !data.is_empty() => denial_of(FrameFault::Several),
+            Piece::Trailers => trailers_denial(),
+            Piece::Data(_) | Piece::End => return,
+        };
+        if self.after_a_message {
+            self.denial.get_or_insert(denial);
+        }
+    }
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
@@ -117,8 +133,16 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
     let observe = |piece: Piece<'_>| {
-        let (Some(splitter), Piece::Data(chunk)) = (&mut frames, piece) else { return };
-        splitter.push(chunk.clone());
+        let Some(splitter) = &mut frames else { return };
+        match piece {
+            Piece::Data(chunk) => splitter.push(chunk.clone()),
+            Piece::Trailers => {}
+            Piece::End if splitter.is_empty() => {}
+            Piece::End => {
+                unjudged.borrow_mut().push_back(Err(FrameFault::Cut));
+                news.notify_one();
+            }
+        }
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
@@ -139,9 +163,13 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     let judged = pin!(async {
         loop {
-            let next = unjudged.borrow_mut().pop_front();
+            // It stays in the queue until it is judged: the call may end meanwhile, with the question whose a lease is on its way.
+            let next = unjudged.borrow().front().cloned();
             match next {
-                Some(message) => stream::observe(call, method, message).await,
+                Some(message) => {
+                    stream::observe(call, method, message).await;
+                    unjudged.borrow_mut().pop_front();
+                }
                 None => news.notified().await,
             }
         }

@@ -9,7 +9,7 @@ use super::judge::Caller;
 use super::relay::Ended;
 use super::worker::RoleTable;
 use crate::audit::{self, Decision, OwnedAccesses, Record};
-use crate::authorize::{Denial, Permit, Reason};
+use crate::authorize::{Denial, Permit, Reason, standing};
 use crate::identity::Identity;
 use crate::method::{Effect, Method};
 use crate::policy::{GrantId, Mode};
@@ -71,12 +71,12 @@ impl Note {
         Ok(Note { decision, grant, denial, slot, time: SystemTime::now(), begun })
     }
 
-    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for.
+    /// Shadow mode has seen only now, with the message on its way, that the request is not one message alone: what enforcement
+    /// would have refused it for before it looked at the message.
     pub fn amend(&mut self, shared: &Shared, caller: &Caller, denial: Denial) {
-        if self.decision == Decision::Allow {
-            (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
-            self.slot = self.slot.take().or_else(|| shared.audit.reserve(&caller.principal.name).ok());
-        }
+        (self.decision, self.grant) = (Decision::WouldDeny, None);
+        self.denial = Some(standing(&caller.principal).err().unwrap_or(denial));
+        self.slot = self.slot.take().or_else(|| shared.audit.reserve(&caller.principal.name).ok());
     }
 
     /// Whether a line will be written.
