@@ -19,7 +19,7 @@ use super::splitter::{Fate, Splitter};
 use super::{Asked, Request, may_open, payload, record, verdict};
 use crate::access::{Accesses, Verbs};
 use crate::audit::OwnedAccesses;
-use crate::authorize::{Denial, authorize};
+use crate::authorize::{Denial, Reason, authorize};
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::metrics::reason::Termination;
@@ -182,6 +182,11 @@ impl<'c> Dialogue<'c> {
     /// Refuses one message in its place; the stream goes on.
     fn refuse_one(&self, request: &Request<'_>, denial: &Denial) {
         match request {
+            // TTL 0 would say that the lease is gone. Nobody knows that: the client is to ask again, on a new stream.
+            Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => {
+                self.verdict.set(Some(self.refused_stream(denial)));
+                self.wake_down.notify_one();
+            }
             Request::KeepAlive(id) => self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id)),
             Request::Watch(WatchRequest::Create(_)) => {
                 if self.ledger.borrow_mut().refused() {
