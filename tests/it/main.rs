@@ -2,12 +2,16 @@
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::panic_in_result_fn,
     clippy::string_slice,
+    clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test that meets the unexpected is to fail at once, and at that place"
 )]
