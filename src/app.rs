@@ -256,12 +256,14 @@ fn describe(shared: &Shared) {
 }
 
 fn admin_state(shared: &Arc<Shared>) -> AdminState {
-    let (ready, policy, streams) = (shared.clone(), shared.clone(), shared.clone());
+    let (ready, policy) = (shared.clone(), shared.clone());
+    let streams = shared.clone();
+    let streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync> = Box::new(move || stream_views(&streams));
     AdminState {
         metrics: shared.metrics.clone(),
         readiness: Box::new(move || readiness(&ready)),
         policy: Box::new(move || policy_view(&policy)),
-        streams: Some(Box::new(move || stream_views(&streams))),
+        streams: shared.config.admin_debug.then_some(streams),
     }
 }
 

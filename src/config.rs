@@ -59,8 +59,10 @@ pub struct Config {
     pub limits: Limits,
     /// The audit.
     pub audit: Audit,
-    /// Where `/metrics`, `/livez`, `/readyz`, `/policy` and `/debug/streams` are served; `None`: nowhere.
+    /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served; `None`: nowhere.
     pub admin_addr: Option<SocketAddr>,
+    /// Whether `/debug/streams`, which names identities, is served there too.
+    pub admin_debug: bool,
     /// The log.
     pub log: Log,
     /// How long a drain may take before connections are closed.

@@ -251,8 +251,10 @@ settings! {
         AuditOnFull = "audit-on-full": One Kind::Choice(&["drop", "deny"]), Default::Value("drop");
     }
     "Running" {
-        /// Where `/metrics`, `/livez`, `/readyz`, `/policy` and `/debug/streams` are served, in plain text.
+        /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served, in plain text.
         AdminAddr = "admin-addr": One Kind::AddressOrNone, Default::Value("127.0.0.1:23791");
+        /// Serves `/debug/*` there too. It names identities, and loopback is open to every pod in the host's network.
+        AdminDebug = "admin-debug": One Kind::Switch, Default::Value("false");
         /// How the log is written.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
         /// What is logged.

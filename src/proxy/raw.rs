@@ -22,6 +22,7 @@ use super::stream;
 use crate::access::Accesses;
 use crate::authorize::{Permit, authorize, refuse};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::wire::frame::{FrameFault, Frames};
@@ -114,7 +115,7 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
-                Ok(Some(_)) => call.shared().metrics.limit_hit("unjudged"),
+                Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
                 // etcd will refuse it; nothing after it can be read.
                 Err(fault) => {

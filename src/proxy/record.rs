@@ -11,6 +11,7 @@ use super::relay::Ended;
 use crate::audit::{self, Decision, OwnedAccesses, Record};
 use crate::authorize::{Denial, Permit, Reason};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::policy::{GrantId, Mode};
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
@@ -73,7 +74,7 @@ impl<'c> Recording<'c> {
                 // A refusal stands anyway; its line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
                 Err(_) => {
-                    shared.metrics.limit_hit("audit-queue");
+                    shared.metrics.limit_hit(Limit::AuditQueue);
                     return Err(Denial::new(Reason::AuditFull, ""));
                 }
             }

@@ -20,13 +20,18 @@ mod live;
 mod world;
 
 // --- every RPC, allowed and refused ---
+mod edges;
 mod rpc_table;
 
 // --- what a user starts ---
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_clients;
 mod bad_requests;
+
+// --- shadow mode ---
+mod shadow;
 
 // --- rules of the house ---
 mod layering;

@@ -403,6 +403,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
             on_full: OnFull::Drop,
         },
         admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
+        admin_debug: true,
         log: Log { json: false, filter: "warn".to_owned() },
         drain_timeout: Duration::from_secs(5),
         workers: 1,
