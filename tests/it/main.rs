@@ -25,7 +25,10 @@ mod world;
 
 // --- every RPC, allowed and refused ---
 mod edges;
+mod leases;
+mod rewrites;
 mod rpc_table;
+mod rust_client;
 
 // --- what a user starts ---
 mod demo;
