@@ -25,6 +25,9 @@ mod rpc_table;
 // --- what a user starts ---
 mod demo;
 
+// --- a whole session ---
+mod etcdctl_session;
+
 // --- shadow mode ---
 mod shadow;
 
