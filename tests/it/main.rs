@@ -37,6 +37,9 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 
+// --- a whole session ---
+mod etcdctl_session;
+
 // --- shadow mode ---
 mod shadow;
 
