@@ -22,6 +22,9 @@ mod world;
 // --- every RPC, allowed and refused ---
 mod rpc_table;
 
+// --- what is open, under change ---
+mod reload;
+
 // --- what a user starts ---
 mod demo;
 
