@@ -30,6 +30,9 @@ mod rewrites;
 mod rpc_table;
 mod rust_client;
 
+// --- what is open, under change ---
+mod reload;
+
 // --- what a user starts ---
 mod demo;
 
