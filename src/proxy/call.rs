@@ -23,7 +23,7 @@ use super::judge::{self, Caller};
 use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::Status;
-use super::rewrite::{self, Rewrite};
+use super::rewrite::{self, Rewrite, Whole};
 use super::{head, raw, stream};
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Method, Shape};
@@ -256,13 +256,15 @@ impl Call<'_> {
         let mut outgoing = Outgoing::of(Method::LeaseGrant, headers, Bytes::new(), true);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
-            match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, None)).await {
+            let granted = async {
+                let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
+                Ok((exchange.member, Whole::read(exchange.response).await?))
+            };
+            match relay::unless_gone(respond, granted).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
-                Ok(Ok(exchange)) if last || !rewrite::lease_is_taken(&exchange.response) => {
-                    return (Some(exchange.member), relay::answer(respond, exchange.response).await.into());
-                }
-                Ok(Ok(_)) => {}
+                Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
+                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond).await.into()),
             }
         }
         (None, Ended::ClientGone)
