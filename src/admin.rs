@@ -2,7 +2,7 @@
 //! be changed here.
 //!
 //! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection, at
-//! most [`MAX_CONNECTIONS`] of them, [`DEADLINE`] for each. What names identities (`/debug/*`) can be left out.
+//! most [`MAX_CONNECTIONS`] of them, [`DEADLINE`] for each. What names identities (`/debug/*`) is there only when asked for.
 
 mod page;
 

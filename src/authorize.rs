@@ -40,7 +40,7 @@ pub struct Denial {
     pub missing: Missing,
 }
 
-/// Why a request is refused: a closed list, stable in audit lines and metrics.
+/// Why a request is refused: a closed list, stable in audit lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No binding matches the identity.

@@ -282,8 +282,7 @@ impl Call<'_> {
         };
         match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
             Some(outgoing) => {
-                (recording.member, recording.ended) =
-                    raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
+                (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
             }
             // A `:path` that is no path cannot be sent on (docs/shadow.md).
             None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
@@ -294,12 +293,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The refusal, recorded.
-    pub fn record(
-        &self,
-        subject: Subject,
-        verdict: Result<Permit, Denial>,
-        judging: Instant,
-    ) -> Result<(Permit, Recording<'_>), Denial> {
+    pub fn record(&self, subject: Subject, verdict: Result<Permit, Denial>, judging: Instant) -> Result<(Permit, Recording<'_>), Denial> {
         let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
         match verdict {
             Ok(permit) => Ok((permit, recording)),

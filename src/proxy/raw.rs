@@ -63,7 +63,8 @@ pub async fn open(
 pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
     // Shadow mode: always a permit, and always a record.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
-    let record = |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
+    let record =
+        |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
     let mut recording = None;
     let upload = async |mut send: SendStream<Bytes>| {
         let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };

@@ -30,12 +30,18 @@ mod rewrites;
 mod rpc_table;
 mod rust_client;
 
+// --- what is open, under change ---
+mod reload;
+
 // --- what a user starts ---
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
 mod bad_clients;
 mod bad_requests;
+
+// --- a whole session ---
+mod etcdctl_session;
 
 // --- shadow mode ---
 mod shadow;

@@ -1,7 +1,7 @@
 //! Shadow mode is never in the way, and records what enforcement would do.
 
 mod requests;
-mod twins;
+pub mod twins;
 
 use etcd_warden::authorize::Reason;
 use etcd_warden::config::{Config, OnFull};

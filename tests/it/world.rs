@@ -243,6 +243,11 @@ impl World {
         self.running().reload_policy().unwrap();
     }
 
+    /// Reloads what the policy file says now.
+    pub fn try_reload(&self) -> anyhow::Result<()> {
+        self.running().reload_policy()
+    }
+
     /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
     pub fn write_policy(&self, policy: &str) {
         let new = write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix)).unwrap();
