@@ -363,6 +363,9 @@ async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     stream.send(&pb::LeaseKeepAliveRequest { id: 77 });
     assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
+    // Nor does a client that has said all it will hear of a good end.
+    let mut stream = Live::ask(&mut raw, Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: 77 }.encode_to_vec()).await;
+    assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
     assert!(etcd.arrivals("LeaseRevoke").is_empty());
     for method in [Method::LeaseRevoke, Method::LeaseKeepAlive] {
         let line = world.audited(|line| line["method"] == method.path()).await;
