@@ -14,6 +14,7 @@
 
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
+mod etcdctl_watch;
 mod harness;
 mod live;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
@@ -23,7 +24,9 @@ mod world;
 mod rpc_table;
 
 // --- what is open, under change ---
+mod drain;
 mod reload;
+mod watch_streams;
 
 // --- what a user starts ---
 mod demo;
