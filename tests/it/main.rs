@@ -17,6 +17,7 @@ mod etcd_itself;
 mod etcdctl_watch;
 mod harness;
 mod live;
+mod process;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
 
@@ -29,6 +30,9 @@ mod reload;
 mod watch_streams;
 
 // --- what a user starts ---
+mod audit_trail;
+mod metrics_and_admin;
+mod serve_process;
 mod demo;
 
 // --- rules of the house ---

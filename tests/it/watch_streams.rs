@@ -214,30 +214,28 @@ async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
         events += response.events().len();
         said.push(format!("{response:?}"));
     }
+    stream.request_progress().await.unwrap();
+    said.push(format!("{:?}", message(&mut stream).await));
     for (options, answers) in [
-        // The same id again; an id of etcd's choice; a revision that is compacted; one to come; one that has something to tell.
+        // The same id again; an id of etcd's choice; one that has something to tell; a revision that is compacted; one to come.
         (WatchOptions::new().with_watch_id(77), 1),
         (WatchOptions::new(), 1),
+        (from(6).with_filters([etcd_client::WatchFilterType::NoPut]), 2),
         (from(1), 2),
         (from(1_000), 1),
-        (from(6).with_filters([etcd_client::WatchFilterType::NoPut]), 2),
     ] {
         stream.watch(format!("{prefix}/k"), Some(options)).await.unwrap();
         for _ in 0..answers {
             said.push(format!("{:?}", message(&mut stream).await));
         }
     }
-    // A stream with a watch from a revision to come has no progress (etcd's `progressIfSync`).
-    stream.cancel(2).await.unwrap();
-    said.push(format!("{:?}", message(&mut stream).await));
-    stream.request_progress().await.unwrap();
-    said.push(format!("{:?}", message(&mut stream).await));
-    stream.cancel(77).await.unwrap();
-    said.push(format!("{:?}", message(&mut stream).await));
     // The cancel of a watch that is not there has no answer.
-    stream.cancel(4711).await.unwrap();
-    stream.request_progress().await.unwrap();
-    said.push(format!("{:?}", message(&mut stream).await));
+    for id in [77, 4711, 0] {
+        stream.cancel(id).await.unwrap();
+    }
+    for _ in 0..2 {
+        said.push(format!("{:?}", message(&mut stream).await));
+    }
     said
 }
 
