@@ -22,6 +22,10 @@ const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  own: {allow: [{keys: 
 async fn each_kind_of_request_has_its_line() {
     let world = World::start(POLICY).await;
     let mut raw = world.raw("alice").await;
+    // A lease of somebody's, with a key on it that alice may not write.
+    let mut direct = world.direct().await;
+    let others = direct.lease_grant(600, None).await.unwrap().id();
+    direct.put(world.key("b"), "1", Some(etcd_client::PutOptions::new().with_lease(others))).await.unwrap();
     let (key, other) = (world.key("a/k"), world.key("b"));
     let put = |key: &str, lease| pb::PutRequest { key: key.into(), lease, ..Default::default() }.encode_to_vec();
     let range = pb::RangeRequest { key: world.key("a/").into(), range_end: b"\0".to_vec(), ..Default::default() };
@@ -30,7 +34,7 @@ async fn each_kind_of_request_has_its_line() {
         raw.call(Method::Put.path(), &put(&other, 0)).await,
         raw.call(Method::Range.path(), &range.encode_to_vec()).await,
         raw.call(Method::MemberList.path(), b"").await,
-        raw.call(Method::LeaseRevoke.path(), &pb::LeaseRevokeRequest { id: 7 }.encode_to_vec()).await,
+        raw.call(Method::LeaseRevoke.path(), &pb::LeaseRevokeRequest { id: others }.encode_to_vec()).await,
         raw.call(Method::Put.path(), b"\xff").await,
         raw.call("/etcdserverpb.KV/Putt", b"").await,
         raw.call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 60, id: 0 }.encode_to_vec()).await,
@@ -76,7 +80,7 @@ async fn each_kind_of_request_has_its_line() {
     assert_eq!(lines[1]["missing"], json!({"verb": "create", "key": other, "range_end": ""}));
     assert_eq!(lines[2]["accesses"][0]["range_end"], json!("\\x00"));
     assert_eq!(lines[3]["missing"], json!({"capability": "member-list"}));
-    assert_eq!(lines[4]["missing"], json!({"lease": "0000000000000007"}));
+    assert_eq!(lines[4]["missing"], json!({"lease": format!("{others:016x}")}));
     assert_eq!((&lines[4]["leases"][0]["use"], lines[1].get("member")), (&json!("revoke"), None));
     assert_eq!(lines[8]["accesses"][0]["verbs"], json!(["read"]));
 }
@@ -218,7 +222,7 @@ async fn with_drop_calls_go_on_and_the_loss_is_told_in_the_next_line() {
 #[tokio::test]
 async fn one_identitys_flood_loses_no_line_of_another() {
     let mut disk = SlowDisk::new();
-    let world = disk.audited(World::with(POLICY), 64, OnFull::Deny).start().await;
+    let world = disk.audited(World::with(POLICY), 256, OnFull::Deny).start().await;
     let calls = flood(&world, "eve").await;
     let mut alice = world.as_("alice").await;
     for n in 0..5 {
