@@ -224,7 +224,7 @@ async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Con
             "etcd's own auth is on, and the policy lets callers through in shadow mode: they would all act with the proxy's rights. \
              use mode `enforce`, switch etcd's auth off, or say `allow_shadow_with_etcd_auth` if that is what you want"
         ),
-        // etcd may come up after the proxy; the health checks ask again.
+        // etcd may come up after the proxy. Nobody asks again: auth that is on, or switched on later, is then not noticed.
         Err(ControlError::Timeout | ControlError::Failed(_)) => {
             tracing::warn!("cannot ask etcd whether its own auth is on, and the policy has shadow mode");
             Ok(())

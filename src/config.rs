@@ -1,4 +1,4 @@
-//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load`]),
+//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load()`]),
 //! so that every part of the program can rely on it.
 
 pub mod diagnostic;
@@ -165,7 +165,7 @@ pub struct Limits {
     pub max_held_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
-    /// Between two pings to a client that is silent; a second silence of the same length ends the connection.
+    /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
     /// `Authenticate` calls per second, all identities together (etcd hashes passwords slowly).
     pub authenticate_per_second: u32,

@@ -58,7 +58,7 @@ pub struct Metrics {
     pub http2_resets: Counter,
     limits_hit: Labelled<Counter>,
     upstream_connections: Labelled<Gauge>,
-    /// Requests sent to a second member.
+    /// Requests sent once more.
     pub upstream_retries: Counter,
     upstream_failures: Labelled<Counter>,
     /// Audit lines waiting, and places taken for them.

@@ -93,7 +93,10 @@ const HANDSHAKE_FAILURE_CODES: [&str; HandshakeFailure::ALL.len()] = {
     let mut codes = [""; HandshakeFailure::ALL.len()];
     let mut place = 0;
     while place < codes.len() {
-        codes[place] = HandshakeFailure::ALL[place].code();
+        #[expect(clippy::indexing_slicing, reason = "both arrays are of one length, and this runs when the program is compiled")]
+        {
+            codes[place] = HandshakeFailure::ALL[place].code();
+        }
         place += 1;
     }
     codes
@@ -128,7 +131,7 @@ contract! {
     UPSTREAM_HEALTHY = Gauge "etcd_warden_upstream_healthy" [MEMBER]
         "1 when the member passed its last health check, else 0.";
     UPSTREAM_RETRIES = Counter "etcd_warden_upstream_retries_total" []
-        "Requests sent to another member after the first did not take them.";
+        "Requests sent once more: to the same member over another connection, or to another member.";
     UPSTREAM_FAILURES = Counter "etcd_warden_upstream_failures_total"
         [reason(UpstreamFailure::CODES)]
         "Failures on the way to etcd.";
@@ -141,7 +144,7 @@ contract! {
     AUDIT_ERRORS = Counter "etcd_warden_audit_errors_total" []
         "Failed writes of audit lines and failed reopenings of the file.";
     POLICY_GENERATION = Gauge "etcd_warden_policy_generation" []
-        "The generation of the policy that decides; it rises by one with each reload that changed something.";
+        "The generation of the policy that decides; it rises by one with each reload that was taken.";
     POLICY_RELOADS = Counter "etcd_warden_policy_reloads_total" [Label { name: "result", values: Values::Listed(&["ok", "failed"]) }]
         "Reloads of the policy; after a failed one the last good policy goes on deciding.";
     POLICY_ROLES = Gauge "etcd_warden_policy_roles" []

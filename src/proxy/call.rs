@@ -1,34 +1,39 @@
 //! One request, from its head to its record.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
 
 use super::Shared;
 use super::connection::Client;
 use super::forward::{Forwarder, Outgoing};
 use super::intake::{ClientGone, Intake, Until};
 use super::judge::{self, Caller};
-use super::record::{Note, Who};
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::Status;
-use super::rewrite::{self, Rewrite};
+use super::rewrite::{self, Rewrite, Whole};
 use super::{head, raw, stream};
-use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
-use crate::method::{Effect, Method, Shape};
+use crate::method::{Method, Shape};
 use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
+
+/// Shadow mode holds a request for its verdict this long. What has no whole message by then is opened at etcd as it stands.
+const SHADOW_HOLDS: Duration = Duration::from_millis(20);
 
 /// Serves one request of a client.
 pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -37,22 +42,41 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let (parts, body) = request.into_parts();
     let intake = Intake::new(body, client.worker.budget.clone());
     let call = Call { client: &client, caller, begun };
-    let metrics = &client.worker.shared.metrics;
-    metrics.streams.increment(1.0);
-    let ended = match (head::method(&parts), call.caller.principal.mode) {
+    let _open = Open::count(&client.worker.shared.metrics.streams);
+    match (head::method(&parts), call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
-            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
+            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
         }
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
-            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await
+            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+        }
+        // Answered here for every verified client, whatever the policy knows of it: nothing of it reaches etcd.
+        (Ok(method @ (Method::HealthCheck | Method::HealthWatch)), Mode::Enforce) => {
+            let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
         }
         (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
         (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
-    };
-    if ended == Ended::ClientGone {
-        metrics.http2_resets.increment(1);
     }
-    metrics.streams.decrement(1.0);
+    // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
+    if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
+        client.was_reset();
+    }
+}
+
+/// One stream more on the gauge, until it is dropped: a call whose connection ends is dropped wherever it stands.
+struct Open(metrics::Gauge);
+
+impl Open {
+    fn count(gauge: &metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// What is known of a request from its first moment on.
@@ -78,10 +102,6 @@ impl Call<'_> {
         &self.client.forwarder
     }
 
-    fn who<'a>(&'a self, caller: &'a Caller) -> Who<'a> {
-        Who { identity: &self.client.identity, peer: self.client.peer, caller }
-    }
-
     /// Wakes at each change of the policy that came after this request was judged.
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
@@ -102,42 +122,55 @@ impl Call<'_> {
     }
 
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
-        head::forwarded(headers, self.shared().config.client_tokens)
+        head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
 
     /// A request of one message: held until it can be judged, then forwarded as it is.
-    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
-        let shared = self.shared();
-        let principal = &self.caller.principal;
-        let limit = shared.config.limits.max_request_bytes;
-        let until = if principal.mode == Mode::Enforce { Until::End } else { Until::FirstMessage };
-        let Ok(filled) = intake.fill(until, limit).await else { return Ended::ClientGone };
-        if let (Err(denial), Mode::Enforce) = (&filled, principal.mode) {
+    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+        let limit = self.shared().config.limits.max_request_bytes;
+        let filled = match self.caller.principal.mode {
+            Mode::Enforce => intake.fill(Until::End, limit).await,
+            Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
+                Ok(filled) => filled,
+                Err(_) => return Box::pin(raw::slow(self, method, self.metadata(headers), intake, respond)).await,
+            },
+        };
+        let Ok(filled) = filled else { return };
+        if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
             match denial.reason {
-                Reason::TooLarge => shared.metrics.limit_hit(Limit::RequestBytes),
-                Reason::Limit => shared.metrics.limit_hit(Limit::HeldBytes),
+                Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),
+                Reason::Limit => self.shared().metrics.limit_hit(Limit::HeldBytes),
                 _ => {}
             }
         }
-        let member = self.target(method);
         let judging = Instant::now();
-        let verdict = match filled.and_then(|()| intake.message(limit)) {
+        let verdict = self.judge(method, filled, &intake).await;
+        let held = intake.take();
+        let (permit, mut recording) = match self.record(Subject::Message(method, held.clone()), verdict, judging) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
+        };
+        (recording.member, recording.ended) = if intake.ended() {
+            self.permitted(&permit, method, headers, held, respond).await
+        } else {
+            let outgoing = Outgoing::of(method, self.metadata(headers), held, false);
+            Box::pin(raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond, &mut recording)).await
+        };
+    }
+
+    /// The verdict on a request of one message, from what has arrived of it.
+    ///
+    /// # Errors
+    /// In enforce mode, why it is refused.
+    pub async fn judge(&self, method: Method, filled: Result<(), Denial>, intake: &Intake) -> Result<Permit, Denial> {
+        let (shared, principal) = (self.shared(), &self.caller.principal);
+        match filled.and_then(|()| intake.message(shared.config.limits.max_request_bytes)) {
             Ok(message) => match self.over_limit(method) {
-                None => judge::message(shared, principal, member, method, message).await,
+                None => judge::message(shared, principal, self.target(method), method, message).await,
                 Some(denial) => refuse(principal, denial),
             },
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
-        };
-        let held = intake.take();
-        let (verdict, note) = self.note(method.effect(), verdict, judging.elapsed());
-        let (member, ended) = match verdict {
-            Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) => self.permitted(&permit, method, headers, held.clone(), intake, respond).await,
-        };
-        if let Some(note) = note {
-            note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Ok(method), || accesses(method, &held), member, ended);
         }
-        ended
     }
 
     /// Carries out what was allowed.
@@ -147,13 +180,9 @@ impl Call<'_> {
         method: Method,
         headers: HeaderMap,
         held: Bytes,
-        mut intake: Intake,
         respond: &mut SendResponse<Bytes>,
     ) -> (Option<MemberIndex>, Ended) {
         let enforced = self.caller.principal.mode == Mode::Enforce;
-        if enforced && matches!(method, Method::HealthCheck | Method::HealthWatch) {
-            return (None, stream::health(self, method, respond).await.into());
-        }
         let headers = self.metadata(headers);
         if enforced
             && method == Method::LeaseGrant
@@ -161,10 +190,7 @@ impl Call<'_> {
         {
             return self.lease_grant(permit, headers, ttl, respond).await;
         }
-        let outgoing = Outgoing::of(method, headers, held, intake.ended());
-        if !outgoing.ends {
-            return raw::open(self, permit, Some(method), &outgoing, &mut intake, respond).await;
-        }
+        let outgoing = Outgoing::of(method, headers, held, true);
         if method.shape() != Shape::Unary {
             return Box::pin(self.long(permit, method, &outgoing, respond)).await;
         }
@@ -230,60 +256,62 @@ impl Call<'_> {
         let mut outgoing = Outgoing::of(Method::LeaseGrant, headers, Bytes::new(), true);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
-            match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, None)).await {
+            let granted = async {
+                let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
+                Ok((exchange.member, Whole::read(exchange.response).await?))
+            };
+            match relay::unless_gone(respond, granted).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
-                Ok(Ok(exchange)) if last || !rewrite::lease_is_taken(&exchange.response) => {
-                    return (Some(exchange.member), relay::answer(respond, exchange.response).await.into());
-                }
-                Ok(Ok(_)) => {}
+                Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
+                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond).await.into()),
             }
         }
         (None, Ended::ClientGone)
     }
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
-    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
-        let shared = self.shared();
+    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
+        let subject = Subject::Path(text.get(..256).unwrap_or(text).into());
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
-        let (verdict, note) = self.note(Effect::Writes, verdict, Duration::ZERO);
-        let (member, ended) = match verdict {
-            Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) => match raw::outgoing(self, parts.method.clone(), path.clone(), parts.headers) {
-                Some(outgoing) => raw::open(self, &permit, None, &outgoing, &mut intake, respond).await,
-                // A `:path` that is no path cannot be sent on (docs/shadow.md).
-                None => (None, self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)),
-            },
+        let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
         };
-        if let Some(note) = note {
-            let text = text.get(..256).unwrap_or(text);
-            note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Err(text), OwnedAccesses::default, member, ended);
+        match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
+            Some(outgoing) => {
+                (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
+            }
+            // A `:path` that is no path cannot be sent on (docs/shadow.md).
+            None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
         }
-        ended
     }
 
-    /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.
-    fn note(&self, effect: Effect, verdict: Result<Permit, Denial>, judged: Duration) -> (Result<Permit, Denial>, Option<Note>) {
-        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun, judged) {
-            Ok(note) => (verdict, Some(note)),
+    /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has no room for it.
+    ///
+    /// # Errors
+    /// The refusal, recorded.
+    pub fn record(&self, subject: Subject, verdict: Result<Permit, Denial>, judging: Instant) -> Result<(Permit, Recording<'_>), Denial> {
+        let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
+        match verdict {
+            Ok(permit) => Ok((permit, recording)),
             Err(denial) => {
-                self.shared().metrics.limit_hit(Limit::AuditQueue);
-                (Err(denial), None)
+                recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
+                Err(denial)
             }
         }
     }
 
     /// Answers a refusal.
-    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) -> Ended {
-        let status = Status::of(denial, self.shared().config.reason_trailer);
-        status.send(respond);
-        Ended::Answered(Some(status.code))
+    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) {
+        Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
     /// The member for a call: the connection's own, but the leader for a call that only the leader takes.
-    fn target(&self, method: Method) -> MemberIndex {
+    #[must_use]
+    pub fn target(&self, method: Method) -> MemberIndex {
         let leader = if method == Method::MoveLeader { self.shared().members.leader() } else { None };
         leader.unwrap_or_else(|| self.forwarder().home())
     }
@@ -297,12 +325,6 @@ impl Call<'_> {
         }
         None
     }
-}
-
-/// What a held message would touch, for its audit line: read once more, because the usual request needs no line.
-fn accesses(method: Method, held: &Bytes) -> OwnedAccesses {
-    let message = frame::single(held, usize::MAX).unwrap_or_default();
-    wire::inspect(method, message).as_ref().map(OwnedAccesses::from).unwrap_or_default()
 }
 
 /// The time to live of a LeaseGrant that leaves its id to the server.

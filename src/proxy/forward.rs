@@ -132,12 +132,13 @@ impl Forwarder {
                 link.retire();
                 continue;
             }
-            let Ok((response, mut send)) = sender.send_request(self.request(member, outgoing), false) else {
+            let bare = outgoing.ends && outgoing.body.is_empty();
+            let Ok((response, mut send)) = sender.send_request(self.request(member, outgoing), bare) else {
                 link.retire();
                 continue;
             };
             // The message is in memory anyway: h2 holds it until etcd's window takes it.
-            if send.send_data(outgoing.body.clone(), outgoing.ends).is_err() {
+            if !bare && send.send_data(outgoing.body.clone(), outgoing.ends).is_err() {
                 continue;
             }
             return Ok(Sent { response, send, member, place });

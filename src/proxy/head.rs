@@ -6,6 +6,7 @@ use http::request::Parts;
 use crate::authorize::{Denial, Reason};
 use crate::config::ClientTokens;
 use crate::method::Method;
+use crate::policy::Mode;
 
 /// The metadata that goes to etcd; everything else stays here. etcd acts on `hasleader`, `client-api-version`, `authorization`,
 /// `token` and on everything that starts with `grpcgateway-`, which tells it to ignore the client certificate's name
@@ -49,10 +50,18 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
 }
 
-/// The metadata that goes on. The usual request has nothing else, and keeps its map.
+/// Never forwarded, whatever the mode: metadata that begins so changes who the caller is.
+const GATEWAY: &str = "grpcgateway-";
+
+/// The metadata that goes on. The usual request has nothing else, and keeps its map. Shadow mode keeps what etcd answers to in
+/// ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what may never pass.
 #[must_use]
-pub fn forwarded(headers: HeaderMap, tokens: ClientTokens) -> HeaderMap {
-    let goes_on = |name: &str| FORWARDED.contains(&name) && (tokens == ClientTokens::Forward || !TOKENS.contains(&name));
+pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> HeaderMap {
+    let listed = |name: &str| match mode {
+        Mode::Enforce => FORWARDED.contains(&name),
+        Mode::Shadow => !name.starts_with(GATEWAY),
+    };
+    let goes_on = |name: &str| listed(name) && (tokens == ClientTokens::Forward || !TOKENS.contains(&name));
     if headers.keys().all(|name| goes_on(name.as_str())) {
         return headers;
     }
@@ -83,13 +92,24 @@ mod tests {
         let kept = forwarded(
             map(&[("grpcgateway-accept", "x"), ("te", "trailers"), ("x-forwarded-for", "1"), ("token", "a"), ("token", "b")]),
             ClientTokens::Forward,
+            Mode::Enforce,
         );
         assert_eq!(kept, map(&[("te", "trailers"), ("token", "a"), ("token", "b")]));
     }
 
     #[test]
+    fn shadow_mode_keeps_all_but_gateway_metadata() {
+        let kept = forwarded(
+            map(&[("grpcgateway-accept", "x"), ("grpcgateway-authorization", "x"), ("te", "trailers"), ("x-bin", "!"), ("token", "a")]),
+            ClientTokens::Forward,
+            Mode::Shadow,
+        );
+        assert_eq!(kept, map(&[("te", "trailers"), ("x-bin", "!"), ("token", "a")]));
+    }
+
+    #[test]
     fn stripped_tokens_stay_here() {
-        let kept = forwarded(map(&[("authorization", "x"), ("token", "a"), ("hasleader", "true")]), ClientTokens::Strip);
+        let kept = forwarded(map(&[("authorization", "x"), ("token", "a"), ("hasleader", "true")]), ClientTokens::Strip, Mode::Enforce);
         assert_eq!(kept, map(&[("hasleader", "true")]));
     }
 

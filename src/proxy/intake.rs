@@ -18,7 +18,7 @@ pub struct ClientGone;
 pub enum Until {
     /// The end of the stream: nothing may follow the message. What enforcement waits for.
     End,
-    /// The first whole message: what etcd itself waits for, and so what shadow mode may delay.
+    /// The first whole message, or what shows that there will be none: what etcd itself waits for.
     FirstMessage,
 }
 
@@ -62,7 +62,8 @@ impl Intake {
             if let Some(denial) = self.excess(limit) {
                 return Ok(Err(denial));
             }
-            if until == Until::FirstMessage && frame::single(self.bytes(), limit).is_ok() {
+            let more_may_come = matches!(frame::single(self.bytes(), limit), Err(FrameFault::NoMessage | FrameFault::Cut));
+            if until == Until::FirstMessage && !more_may_come {
                 return Ok(Ok(()));
             }
             match self.body.data().await {
@@ -79,7 +80,7 @@ impl Intake {
         if !self.body.is_end_stream() {
             match self.body.trailers().await {
                 Ok(None) => {}
-                Ok(Some(_)) => return Ok(Err(Denial::new(Reason::BadFraming, "requests have no trailers"))),
+                Ok(Some(_)) => return Ok(Err(trailers_denial())),
                 Err(_) => return Err(ClientGone),
             }
         }
@@ -116,13 +117,16 @@ impl Intake {
         &mut self.body
     }
 
-    /// Keeps a chunk; false if there is no room. One chunk is kept as it is, so that the usual request is never copied.
+    /// Keeps a chunk; false if that was one too many. One chunk is kept as it is, so that the usual request is never copied.
     fn keep(&mut self, chunk: Bytes) -> bool {
         // The window is given back at once: the budget bounds what is held, not HTTP/2.
         let _ = self.body.flow_control().release_capacity(chunk.len());
-        let Some(left) = self.budget.left.get().checked_sub(chunk.len()) else { return false };
-        self.budget.left.set(left);
-        self.taken = self.taken.saturating_add(chunk.len());
+        let left = self.budget.left.get().checked_sub(chunk.len());
+        if let Some(left) = left {
+            self.budget.left.set(left);
+            self.taken = self.taken.saturating_add(chunk.len());
+        }
+        // Also the last one: shadow mode passes on all that came.
         if self.held.is_empty() && self.more.is_empty() {
             self.held = chunk;
         } else {
@@ -131,7 +135,7 @@ impl Intake {
             }
             self.more.extend_from_slice(&chunk);
         }
-        true
+        left.is_some()
     }
 
     /// Sees from the first five bytes, before the rest is held, that the message is too large.
@@ -161,4 +165,10 @@ pub fn denial_of(fault: FrameFault) -> Denial {
         FrameFault::Several => Denial::new(Reason::BadFraming, "more than one message in a unary call"),
         FrameFault::NoMessage => Denial::new(Reason::BadFraming, "a unary call without a message"),
     }
+}
+
+/// The refusal of a request with trailers.
+#[must_use]
+pub fn trailers_denial() -> Denial {
+    Denial::new(Reason::BadFraming, "requests have no trailers")
 }

@@ -182,14 +182,24 @@ pub fn refuse_or_reset(respond: &mut SendResponse<Bytes>, error: &ForwardError) 
     Ended::Answered(Some(status.code))
 }
 
+/// A piece of a request that is copied as it comes.
+pub enum Piece<'p> {
+    /// Bytes, possibly none.
+    Data(&'p Bytes),
+    /// Trailers. They do not go on: etcd takes no notice of them.
+    Trailers,
+    /// The client's side has ended.
+    End,
+}
+
 /// Copies what the client still sends to etcd, until it ends its side or resets the stream. Returns only when the client left.
 /// `observe` sees each piece before it goes.
-pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut observe: impl FnMut(&Bytes)) -> ClientGone {
+pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut observe: impl FnMut(Piece<'_>)) -> ClientGone {
     loop {
         match body.data().await {
             Some(Ok(chunk)) => {
                 let length = chunk.len();
-                observe(&chunk);
+                observe(Piece::Data(&chunk));
                 if send(send_to, chunk).await.is_err() {
                     break;
                 }
@@ -200,6 +210,15 @@ pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut 
                 return ClientGone;
             }
             None => {
+                match body.trailers().await {
+                    Ok(None) => {}
+                    Ok(Some(_)) => observe(Piece::Trailers),
+                    Err(error) => {
+                        send_to.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+                        return ClientGone;
+                    }
+                }
+                observe(Piece::End);
                 let _ = send_to.send_data(Bytes::new(), true);
                 break;
             }

@@ -3,9 +3,11 @@
 mod dialogue;
 mod splitter;
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use h2::server::SendResponse;
-use std::time::Instant;
 use tokio::time::{Duration, sleep};
 
 pub use dialogue::serve;
@@ -13,7 +15,7 @@ pub use dialogue::serve;
 use super::call::Call;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
-use super::record::{Note, Who};
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::{self, Status};
 use crate::access::{Accesses, LeaseUse, Verbs};
@@ -89,18 +91,16 @@ pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Aske
 /// The audit has no room, and refuses what it cannot tell.
 pub(super) fn record(
     call: &Call<'_>,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     method: Method,
     verdict: &Result<Permit, Denial>,
     accesses: OwnedAccesses,
     judging: Instant,
 ) -> Result<(), Denial> {
-    let shared = call.shared();
-    let note = Note::of(shared, caller, method.effect(), verdict, judging, judging.elapsed())?;
-    let who = Who { identity: &call.client.identity, peer: call.client.peer, caller };
-    let member = Some(call.forwarder().home());
+    let subject = Subject::Turn(method, accesses);
+    let mut recording = Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
     // A message of a conversation has no status of its own.
-    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, Ended::Answered(None));
+    (recording.member, recording.ended) = (Some(call.forwarder().home()), Ended::Answered(None));
     Ok(())
 }
 
@@ -129,10 +129,14 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     }
 }
 
-/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged.
+/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged. A unary
+/// call has its one answer soon, and must not be left in doubt of what became of it.
 pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
+    if method.is_some_and(|method| method.shape() == Shape::Unary) {
+        return std::future::pending().await;
+    }
     let mut changes = call.policy_changes();
-    let ends_with_connection = method.is_none_or(|method| !matches!(method.shape(), Shape::Unary | Shape::Bulk));
+    let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;

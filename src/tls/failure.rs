@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-use crate::proxy_protocol::Refusal;
+use crate::proxy_protocol;
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,10 +37,10 @@ pub enum HandshakeFailure {
     NothingInCommon,
     /// The client refused: it does not trust the proxy's certificate, or the name in it.
     RefusedByClient,
+    /// It had to begin with a PROXY protocol header (version 2), and did not.
+    ProxyProtocol,
     /// It did not finish within `handshake-timeout`.
     Timeout,
-    /// A balancer did not say whom it speaks for, or not in PROXY protocol v2.
-    ProxyProtocol,
     /// It closed the connection.
     Closed,
     /// Anything else.
@@ -64,8 +64,8 @@ impl HandshakeFailure {
         HandshakeFailure::ProtocolVersion,
         HandshakeFailure::NothingInCommon,
         HandshakeFailure::RefusedByClient,
-        HandshakeFailure::Timeout,
         HandshakeFailure::ProxyProtocol,
+        HandshakeFailure::Timeout,
         HandshakeFailure::Closed,
         HandshakeFailure::Other,
     ];
@@ -88,21 +88,21 @@ impl HandshakeFailure {
             HandshakeFailure::ProtocolVersion => "protocol_version",
             HandshakeFailure::NothingInCommon => "nothing_in_common",
             HandshakeFailure::RefusedByClient => "refused_by_client",
-            HandshakeFailure::Timeout => "timeout",
             HandshakeFailure::ProxyProtocol => "proxy_protocol",
+            HandshakeFailure::Timeout => "timeout",
             HandshakeFailure::Closed => "closed",
             HandshakeFailure::Other => "other",
         }
     }
 }
 
-/// What an error of the PROXY header or of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
+/// What an error of [`proxy_protocol::read`] or of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
 #[must_use]
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return tls(error);
     }
-    if error.get_ref().is_some_and(|inner| inner.is::<Refusal>()) {
+    if error.get_ref().is_some_and(|inner| inner.is::<proxy_protocol::Refusal>()) {
         return HandshakeFailure::ProxyProtocol;
     }
     match error.kind() {

@@ -86,7 +86,8 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
     let mut values: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
     let mut ended = Vec::new();
     let mut revision = BTreeMap::new();
-    while values.get(&4).and_then(|values| values.last()) != Some(&(count - 1)) || values.get(&2).map(Vec::len) != Some(2 * count as usize) {
+    while values.get(&4).and_then(|values| values.last()) != Some(&(count - 1)) || values.get(&2).map(Vec::len) != Some(2 * count as usize)
+    {
         let response = next(&mut stream).await;
         assert!(!ended.contains(&response.watch_id), "{response:?}");
         if response.canceled {

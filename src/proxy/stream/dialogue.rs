@@ -41,20 +41,23 @@ use crate::wire::{self, Malformed};
 const MAX_WAITING: usize = 256;
 
 /// Serves one conversation to its end.
-pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) -> Ended {
+pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
     let permit = match may_open(&call.caller) {
         Ok(permit) => permit,
         Err(denial) => {
-            let ended = call.refuse(&denial, respond);
+            call.refuse(&denial, respond);
             // The refusal stands whether or not the audit has room for its line.
             let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), call.begun);
-            return ended;
+            return;
         }
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let sent = match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
-        Err(ClientGone) => return Ended::ClientGone,
-        Ok(Err(error)) => return relay::refuse_or_reset(respond, &error),
+        Err(ClientGone) => return,
+        Ok(Err(error)) => {
+            relay::refuse_or_reset(respond, &error);
+            return;
+        }
         Ok(Ok(sent)) => sent,
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
@@ -66,7 +69,7 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
     // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
     match select(up, down).await {
         Either::Left((never, _)) => match never {},
-        Either::Right((ended, _)) => ended.into(),
+        Either::Right(_) => {}
     }
 }
 
