@@ -47,6 +47,11 @@ impl Live {
         self.request.send_data(framed(message).into(), false).unwrap();
     }
 
+    /// Sends bytes without a frame of ours around them.
+    pub fn send_as_they_are(&mut self, bytes: &[u8]) {
+        self.request.send_data(Bytes::copy_from_slice(bytes), false).unwrap();
+    }
+
     /// The next message, or the status that ends the call.
     pub async fn next<M: Message + Default>(&mut self) -> Result<M, Status> {
         self.next_bytes().await.map(|bytes| M::decode(&bytes[..]).unwrap())

@@ -17,9 +17,11 @@
 
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
+mod etcdctl_watch;
 mod harness;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod live;
+mod process;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
 
@@ -31,9 +33,14 @@ mod rpc_table;
 mod rust_client;
 
 // --- what is open, under change ---
+mod drain;
 mod reload;
+mod watch_streams;
 
 // --- what a user starts ---
+mod audit_trail;
+mod metrics_and_admin;
+mod serve_process;
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---

@@ -318,6 +318,11 @@ impl World {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// The proxy itself, to be shut down beside what goes on.
+    pub fn take_running(&mut self) -> Running {
+        self.running.take().expect("the proxy runs")
+    }
+
     /// Drains the proxy, as SIGTERM does, and waits for its end.
     pub async fn shut_down(&mut self) {
         self.running.take().expect("the proxy runs").shutdown(std::future::pending()).await;
