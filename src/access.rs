@@ -138,7 +138,7 @@ macro_rules! capabilities {
 
 capabilities! {
     Lease = "lease", "Grant leases, and use, renew and revoke one's own.";
-    LeaseAdmin = "lease-admin", "List all leases, and use, renew and revoke those of others.";
+    LeaseAdmin = "lease-admin", "All that `lease` allows, and list all leases, and use, renew and revoke those of others.";
     Compact = "compact", "Compact the history of the key space.";
     Status = "status", "Ask a member for its status, its alarms and whether etcd's own auth is on.";
     MemberList = "member-list", "List the members of the cluster.";

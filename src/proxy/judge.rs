@@ -15,7 +15,7 @@ use crate::policy::{Policy, Principal};
 use crate::upstream::members::MemberIndex;
 use crate::wire;
 
-/// Leases that one message may name and still be judged: a Txn of 10,000 of them must not become 10,000 questions to etcd. Those
+/// Leases of others that one message may name and still be judged: a Txn of 10,000 of them must not become 10,000 questions to etcd. Those
 /// beyond have no evidence, and are refused.
 const MAX_LEASES: usize = 16;
 
@@ -71,16 +71,15 @@ async fn lease_evidence(
     accesses: &Accesses<'_>,
 ) -> SmallVec<[LeaseEvidence; 1]> {
     let mut evidence = SmallVec::new();
+    let mut asked = 0_usize;
     for &(id, _) in &accesses.leases {
-        if evidence.len() >= MAX_LEASES {
-            break;
-        }
         if evidence.iter().any(|known: &LeaseEvidence| known.id == id) {
             continue;
         }
         let ownership = shared.lease_key.ownership(id, &principal.name);
         let standing = match ownership {
             Ownership::Own => LeaseStanding::Own,
+            _ if asked == MAX_LEASES => break,
             Ownership::Sealed | Ownership::Foreign => match shared.control.lease_keys(member, id).await {
                 Ok(keys) if keys.is_empty() && ownership == Ownership::Sealed => LeaseStanding::AnotherIdentity,
                 Ok(keys) => LeaseStanding::Attached(keys),
@@ -92,6 +91,7 @@ async fn lease_evidence(
                 }
             },
         };
+        asked = asked.saturating_add(usize::from(standing != LeaseStanding::Own));
         evidence.push(LeaseEvidence { id, standing });
     }
     evidence

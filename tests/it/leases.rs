@@ -23,7 +23,7 @@ roles:
   of-b: {allow: [{keys: '$P/b/*', verbs: [rw]}, {keys: '$P/shared/*', verbs: [rw]}], capabilities: [lease]}
   reader: {allow: [{keys: '$P/*', verbs: [read]}], capabilities: [lease]}
   without: {allow: [{keys: '$P/*', verbs: [rw]}]}
-  admin: {allow: [{keys: '$P/*', verbs: [rw]}], capabilities: [lease, lease-admin]}
+  admin: {allow: [{keys: '$P/*', verbs: [rw]}], capabilities: [lease-admin]}
 bindings:
   - {cn: alice, roles: [of-a]}
   - {cn: bob, roles: [of-b]}

@@ -126,6 +126,8 @@ fn policy(rows: &[Row]) -> String {
     for (place, row) in rows.iter().enumerate() {
         let (only, all_but) = (holder(row), lackers(row));
         let left_out: &[Capability] = match &row.right {
+            // Who may do everything with the leases of others may do it with leases.
+            Right::Capability(Capability::Lease) => &[Capability::Lease, Capability::LeaseAdmin],
             Right::Capability(capability) => &[*capability],
             Right::OwnLease => &[Capability::LeaseAdmin],
             Right::Keys(..) | Right::Binding | Right::Nothing => &[],

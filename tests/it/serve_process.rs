@@ -8,7 +8,8 @@ use etcd_warden::pki::{Leaf, Validity, write_private};
 use crate::process::{Place, output, text};
 use crate::world::{World, authorities, connect, soon};
 
-const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /proc/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
+const POLICY: &str =
+    "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /proc/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
 async fn place(more: &str) -> Place {
     Place::new(&World::start(POLICY).await, POLICY, more)
@@ -218,7 +219,11 @@ async fn nobody_can_forge_a_line_of_the_log_or_the_audit() {
     }
     for said in [text(&output.stderr), &file] {
         assert!(!said.contains(['\u{1b}', '\r']), "{said}");
-        assert!(!said.lines().any(|line| line.starts_with("{\"decision\"") || line.contains("Z  INFO forged") && line.starts_with("2026-01-01T00")));
+        assert!(
+            !said
+                .lines()
+                .any(|line| line.starts_with("{\"decision\"") || line.contains("Z  INFO forged") && line.starts_with("2026-01-01T00"))
+        );
     }
 }
 

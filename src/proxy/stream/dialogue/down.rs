@@ -1,0 +1,197 @@
+//! etcd to client: answers passed on, our own put in between two of them.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Response};
+use smallvec::SmallVec;
+use tokio::sync::watch;
+
+use super::{Closing, Dialogue};
+use crate::method::Method;
+use crate::proxy::forward::classify;
+use crate::proxy::intake::ClientGone;
+use crate::proxy::relay::{self, Ended};
+use crate::proxy::reply::{self, Status};
+use crate::proxy::stream::splitter::{Fate, Splitter};
+use crate::wire::header::ResponseHeader;
+use crate::wire::{self, Malformed, frame};
+
+impl Dialogue<'_> {
+    /// etcd to client.
+    pub(super) async fn down(
+        &self,
+        response: h2::client::ResponseFuture,
+        respond: &mut SendResponse<Bytes>,
+        mut changes: watch::Receiver<u64>,
+    ) -> Result<Ended, ClientGone> {
+        let mut etcd = Etcd::Silent(response);
+        let mut client: Option<SendStream<Bytes>> = None;
+        let mut splitter = Splitter::default();
+        let mut ending = pin!(self.call.client.ending.cancelled());
+        let mut pieces = Vec::new();
+        loop {
+            match self.verdict.take() {
+                Some(Closing::Gone) => return Err(ClientGone),
+                Some(Closing::With(status)) => return self.close(client, respond, &status),
+                None => {}
+            }
+            if splitter.at_boundary() {
+                self.say_own(&mut client, respond).await?;
+            }
+            let event = tokio::select! {
+                biased;
+                () = &mut ending => return self.close(client, respond, &self.call.ended_with_connection()),
+                changed = changes.changed() => { if changed.is_ok() { self.recheck(); } continue }
+                () = self.wake_down.notified() => continue,
+                _ = left(client.as_mut(), respond) => return Err(ClientGone),
+                event = etcd.next() => event,
+            };
+            match event {
+                Event::Head(answer) if answer.body().is_end_stream() && client.is_none() => {
+                    return relay::answer(respond, answer).await;
+                }
+                Event::Head(answer) => {
+                    let (parts, body) = answer.into_parts();
+                    if client.is_none() {
+                        client = Some(respond.send_response(Response::from_parts(parts, ()), false).map_err(|_| ClientGone)?);
+                    }
+                    etcd = Etcd::Talking(body);
+                }
+                Event::Data(chunk) => {
+                    let length = chunk.len();
+                    let read = splitter.feed(chunk, |seen, length| self.fate(seen, length), &mut pieces);
+                    let out = self.head(&mut client, respond)?;
+                    for piece in pieces.drain(..) {
+                        relay::send(out, piece).await?;
+                    }
+                    if let Err(malformed) = read {
+                        tracing::error!(%malformed, "cannot read a watch answer of etcd");
+                        return self.close(client, respond, &Status::lost());
+                    }
+                    etcd.read(length);
+                    // Rooms may have become free, and a doomed watch may have got its id.
+                    self.wake_up.notify_one();
+                }
+                Event::End(trailers) => {
+                    return relay::finish(self.head(&mut client, respond)?, trailers);
+                }
+                Event::Failed(error) => {
+                    return match &mut client {
+                        Some(out) => relay::fail(out, &classify(&error)),
+                        None => Ok(relay::refuse_or_reset(respond, &classify(&error))),
+                    };
+                }
+            }
+        }
+    }
+
+    /// What becomes of one message of etcd's.
+    fn fate(&self, seen: &[u8], length: usize) -> Result<Option<Fate>, Malformed> {
+        if self.method != Method::Watch {
+            return Ok(Some(Fate { pass: true, after: SmallVec::new() }));
+        }
+        let Some(head) = wire::watch::response_head(seen, length)? else { return Ok(None) };
+        self.saw_header(head.header, head.created);
+        let mut ledger = self.ledger.borrow_mut();
+        let answer = ledger.answered(&head);
+        self.count_watches(ledger.live());
+        let mut after = SmallVec::new();
+        if let Some(id) = answer.end {
+            after.push(self.ended_by_policy(id));
+        }
+        for _ in 0..answer.refusals {
+            after.push(frame::encode(&wire::watch::refused_create(&self.header.borrow())));
+        }
+        Ok(Some(Fate { pass: answer.pass, after }))
+    }
+
+    /// Keeps the newest header for answers of our own; the answer to a create also tells other streams of this member.
+    fn saw_header(&self, header: &[u8], created: bool) {
+        let mut last = self.header.borrow_mut();
+        last.clear();
+        last.extend_from_slice(header);
+        if created
+            && let Ok(header) = ResponseHeader::decode(header)
+            && let Some(member) = self.call.shared().members.at(self.member)
+        {
+            member.saw_header(header);
+        }
+    }
+
+    /// Sends our own messages, the head first if etcd's has not come.
+    async fn say_own(&self, client: &mut Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>) -> Result<(), ClientGone> {
+        loop {
+            let next = self.to_client.borrow_mut().pop_front();
+            let Some(message) = next else { return Ok(()) };
+            relay::send(self.head(client, respond)?, message).await?;
+            self.wake_up.notify_one();
+        }
+    }
+
+    fn head<'o>(
+        &self,
+        client: &'o mut Option<SendStream<Bytes>>,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Result<&'o mut SendStream<Bytes>, ClientGone> {
+        match client {
+            Some(out) => Ok(out),
+            None => Ok(client.insert(respond.send_response(reply::head(), false).map_err(|_| ClientGone)?)),
+        }
+    }
+
+    fn close(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, status: &Status) -> Result<Ended, ClientGone> {
+        match client {
+            Some(mut out) => relay::end(&mut out, status),
+            None => {
+                status.send(respond);
+                Ok(Ended::Answered(Some(status.code)))
+            }
+        }
+    }
+}
+
+/// etcd's side of the stream.
+enum Etcd {
+    /// No head yet.
+    Silent(h2::client::ResponseFuture),
+    /// Messages.
+    Talking(RecvStream),
+}
+
+enum Event {
+    Head(Response<RecvStream>),
+    Data(Bytes),
+    End(Option<HeaderMap>),
+    Failed(h2::Error),
+}
+
+impl Etcd {
+    async fn next(&mut self) -> Event {
+        match self {
+            Etcd::Silent(response) => response.await.map_or_else(Event::Failed, Event::Head),
+            Etcd::Talking(body) => match body.data().await {
+                Some(Ok(chunk)) => Event::Data(chunk),
+                Some(Err(error)) => Event::Failed(error),
+                None => body.trailers().await.map_or_else(Event::Failed, Event::End),
+            },
+        }
+    }
+
+    /// These bytes were passed on: etcd may send more.
+    fn read(&mut self, length: usize) {
+        if let Etcd::Talking(body) = self {
+            let _ = body.flow_control().release_capacity(length);
+        }
+    }
+}
+
+/// Waits until the client resets the stream.
+async fn left(client: Option<&mut SendStream<Bytes>>, respond: &mut SendResponse<Bytes>) {
+    match client {
+        Some(out) => drop(std::future::poll_fn(|cx| out.poll_reset(cx)).await),
+        None => drop(std::future::poll_fn(|cx| respond.poll_reset(cx)).await),
+    }
+}
