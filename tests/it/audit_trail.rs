@@ -68,7 +68,10 @@ async fn each_kind_of_request_has_its_line() {
     assert_eq!(decisions, expected);
     let policy = serde_json::from_str::<Value>(&world.admin("/policy").await.1).unwrap();
     for line in &lines {
-        assert_eq!((&line["identity"]["cn"], &line["identity"]["ca"], &line["mode"]), (&json!("alice"), &json!("default"), &json!("enforce")));
+        assert_eq!(
+            (&line["identity"]["cn"], &line["identity"]["ca"], &line["mode"]),
+            (&json!("alice"), &json!("default"), &json!("enforce"))
+        );
         assert_eq!((&line["roles"], &line["policy"]["hash"], &line["policy"]["generation"]), (&json!(["own"]), &policy["hash"], &json!(1)));
         assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:") && line["time"].as_str().unwrap().ends_with('Z'));
         let known = line["reason"] != "unknown-method";

@@ -183,7 +183,8 @@ async fn refused_creates_are_answered_in_their_place_in_etcds_own_form() {
         assert_eq!(bytes, expected.encode_to_vec(), "{answer:?}");
     }
     world.direct().await.put(world.key("granted/x"), "1", None).await.unwrap();
-    let both: BTreeSet<_> = [stream.next::<pb::WatchResponse>().await.unwrap(), stream.next().await.unwrap()].iter().map(|r| r.watch_id).collect();
+    let both: BTreeSet<_> =
+        [stream.next::<pb::WatchResponse>().await.unwrap(), stream.next().await.unwrap()].iter().map(|r| r.watch_id).collect();
     assert_eq!(both, BTreeSet::from([0, 1]));
 }
 
@@ -313,5 +314,10 @@ async fn a_stream_carries_a_thousand_watches_and_they_are_gone_with_it() {
     soon("the watches' end", || async { (world.metric("etcd_warden_watches", &[]).await == 0.0).then_some(()) }).await;
     soon("the stream's end", || async { (world.admin("/debug/streams").await.1.trim() == "[]").then_some(()) }).await;
     // The connection is as good as before.
-    assert_eq!(raw.call(Method::Range.path(), &pb::RangeRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec()).await.grpc_status(), Some(0));
+    assert_eq!(
+        raw.call(Method::Range.path(), &pb::RangeRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec())
+            .await
+            .grpc_status(),
+        Some(0)
+    );
 }
