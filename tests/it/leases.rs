@@ -337,3 +337,50 @@ async fn shadow_mode_chooses_no_id_and_filters_no_list() {
     let line = world.audited(|line| line["decision"] == "would_deny" && line["method"] == Method::LeaseRevoke.path()).await;
     assert_eq!(line["reason"], "lease-not-owned");
 }
+
+/// An etcd that does not say which keys are attached to a lease.
+async fn silent_about_leases() -> (Fake, World) {
+    let etcd = Fake::serving(|mut visit: Visit| async move {
+        visit.body().await;
+        match visit.path == Method::LeaseTimeToLive.path() {
+            true => visit.status(14, "etcdserver: request timed out"),
+            false => visit.answer(b""),
+        }
+    })
+    .await;
+    let world = World::with(POLICY).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
+    (etcd, world)
+}
+
+#[tokio::test]
+async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone() {
+    let (etcd, world) = silent_about_leases().await;
+    let mut raw = world.raw("alice").await;
+    let revoke = pb::LeaseRevokeRequest { id: 77 }.encode_to_vec();
+    let answer = raw.call(Method::LeaseRevoke.path(), &revoke).await;
+    // Unavailable, in the words after which clientv3 tries even a write again: nothing was sent.
+    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(14), "there is no connection available"));
+    let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
+    stream.send(&pb::LeaseKeepAliveRequest { id: 77 });
+    assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
+    // Nor does a client that has said all it will hear of a good end.
+    let mut stream = Live::ask(&mut raw, Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: 77 }.encode_to_vec()).await;
+    assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
+    assert!(etcd.arrivals("LeaseRevoke").is_empty());
+    for method in [Method::LeaseRevoke, Method::LeaseKeepAlive] {
+        let line = world.audited(|line| line["method"] == method.path()).await;
+        assert_eq!((&line["decision"], &line["reason"]), (&json!("deny"), &json!("lease-unknown")), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn etcd_is_not_asked_about_leases_of_what_is_refused_anyway() {
+    let (etcd, world) = silent_about_leases().await;
+    let mut alice = world.as_("alice").await;
+    for client in [&mut alice, &mut world.as_("nobody").await] {
+        assert!(is_permission_denied(&attach(client, world.key("b/k"), 77).await));
+    }
+    // Nor about the caller's own.
+    attach(&mut alice, world.key("a/k"), key(1).mint("default/cn:alice", 5)).await.unwrap();
+    assert!(etcd.arrivals("LeaseTimeToLive").is_empty());
+}

@@ -19,7 +19,7 @@ use super::splitter::{Fate, Splitter};
 use super::{Asked, Request, may_open, payload, record, verdict};
 use crate::access::{Accesses, Verbs};
 use crate::audit::OwnedAccesses;
-use crate::authorize::{Denial, authorize};
+use crate::authorize::{Denial, Reason, authorize};
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::metrics::reason::Termination;
@@ -170,8 +170,7 @@ impl<'c> Dialogue<'c> {
         }
         let asked = read.map_err(|malformed| self.refused_stream(&malformed))?;
         if let Err(denial) = verdict {
-            self.refuse_one(&asked.request, &denial);
-            return Ok(());
+            return self.refuse_one(&asked.request, &denial);
         }
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
@@ -179,9 +178,11 @@ impl<'c> Dialogue<'c> {
         relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
     }
 
-    /// Refuses one message in its place; the stream goes on.
-    fn refuse_one(&self, request: &Request<'_>, denial: &Denial) {
+    /// Refuses one message in its place; the stream goes on, unless the refusal is an end to it.
+    fn refuse_one(&self, request: &Request<'_>, denial: &Denial) -> Result<(), Closing> {
         match request {
+            // TTL 0 would say that the lease is gone. Nobody knows that: the client is to ask again, on a new stream.
+            Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => return Err(self.refused_stream(denial)),
             Request::KeepAlive(id) => self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id)),
             Request::Watch(WatchRequest::Create(_)) => {
                 if self.ledger.borrow_mut().refused() {
@@ -189,11 +190,9 @@ impl<'c> Dialogue<'c> {
                 }
             }
             // Cancel and progress touch nothing, so only the caller's standing can have refused them: it is gone.
-            Request::Watch(_) => {
-                self.verdict.set(Some(self.refused_stream(denial)));
-                self.wake_down.notify_one();
-            }
+            Request::Watch(_) => return Err(self.refused_stream(denial)),
         }
+        Ok(())
     }
 
     fn refused_stream(&self, denial: &Denial) -> Closing {
