@@ -188,3 +188,19 @@ async fn a_client_that_leaves_while_etcd_works_is_still_written_down() {
     world.etcd().resume(0).unwrap();
     soon("the end of the call", || async { (world.metric("etcd_warden_streams", &[]).await == 0.0).then_some(()) }).await;
 }
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_is_counted_once() {
+    let world = World::start(POLICY).await;
+    let mut raw = world.raw("alice").await;
+    for _ in 0..20_000 {
+        let Ok(stream) = raw.open(Method::Watch.path(), &crate::world::raw::grpc_headers()).await else { break };
+        drop(stream);
+        tokio::task::yield_now().await;
+    }
+    assert!(tokio::time::timeout(crate::world::SOON, raw.connection).await.expect("the connection ends").unwrap().is_err());
+    let counted = || async { (world.metric("etcd_warden_limits_hit_total", &["limit=\"resets\""]).await >= 1.0).then_some(()) };
+    soon("the flood in the metrics", counted).await;
+    soon("the end of its calls", || async { (world.metric("etcd_warden_connections", &[]).await == 0.0).then_some(()) }).await;
+    assert_eq!(world.metric("etcd_warden_limits_hit_total", &["limit=\"resets\""]).await, 1.0);
+}
