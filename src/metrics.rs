@@ -54,7 +54,7 @@ pub struct Metrics {
     pub watches: Gauge,
     handshake_failures: Labelled<Counter>,
     terminated: Labelled<Counter>,
-    /// Streams that clients left before the answer had ended.
+    /// Streams that clients reset.
     pub http2_resets: Counter,
     limits_hit: Labelled<Counter>,
     upstream_connections: Labelled<Gauge>,

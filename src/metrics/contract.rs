@@ -121,7 +121,7 @@ contract! {
     TERMINATED = Counter "etcd_warden_terminated_total" [reason(Termination::CODES)]
         "Live streams that the proxy ended: the policy or the mode changed, the identity ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
-        "Streams that clients left before the answer had ended, by a reset or with their connection.";
+        "Streams that clients reset.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"
         [Label { name: "limit", values: Values::Listed(Limit::CODES) }]
         "Requests refused, or connections closed, because of a limit.";

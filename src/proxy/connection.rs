@@ -184,11 +184,12 @@ impl Session {
         let mut expiry = std::pin::pin!(sleep_until(Instant::now() + time_left(self.client.identity.not_after)));
         let ending = self.client.ending.clone();
         let mut ended = std::pin::pin!(ending.cancelled());
+        let mut flooded = false;
         let over = poll_fn(|cx| {
             loop {
                 while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
                 if self.client.flooding.take() {
-                    self.client.worker.shared.metrics.limit_hit(Limit::Resets);
+                    flooded = true;
                     self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
                 match self.connection.poll_accept(cx) {
@@ -209,7 +210,9 @@ impl Session {
             self.keep_alive(cx, keepalive.as_mut(), idle_since)
         })
         .await;
-        if over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote()) {
+        let flooded =
+            flooded || over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote());
+        if flooded {
             self.client.worker.shared.metrics.limit_hit(Limit::Resets);
         }
         // The calls that are left see that their client is gone, and still have to be counted and written down.

@@ -121,7 +121,7 @@ async fn what_is_open_is_counted_and_gone_when_it_is_closed() {
     drop((watch, keep_alive, raw.connection));
     soon("the end", || async { (gauges().await.0 == [0.0; 3]).then_some(()) }).await;
     assert!(gauges().await.1.is_empty());
-    assert_eq!(world.metric("etcd_warden_http2_resets_total", &[]).await, 3.0);
+    assert_eq!(world.metric("etcd_warden_http2_resets_total", &[]).await, 1.0, "a connection that ends is no reset");
 }
 
 #[tokio::test]
@@ -187,4 +187,20 @@ async fn a_client_that_leaves_while_etcd_works_is_still_written_down() {
     assert_eq!((&line["decision"], line.get("grpc_status")), (&json!("would_deny"), None), "{line}");
     world.etcd().resume(0).unwrap();
     soon("the end of the call", || async { (world.metric("etcd_warden_streams", &[]).await == 0.0).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_is_counted_once() {
+    let world = World::start(POLICY).await;
+    let mut raw = world.raw("alice").await;
+    for _ in 0..20_000 {
+        let Ok(stream) = raw.open(Method::Watch.path(), &crate::world::raw::grpc_headers()).await else { break };
+        drop(stream);
+        tokio::task::yield_now().await;
+    }
+    assert!(tokio::time::timeout(crate::world::SOON, raw.connection).await.expect("the connection ends").unwrap().is_err());
+    let counted = || async { (world.metric("etcd_warden_limits_hit_total", &["limit=\"resets\""]).await >= 1.0).then_some(()) };
+    soon("the flood in the metrics", counted).await;
+    soon("the end of its calls", || async { (world.metric("etcd_warden_connections", &[]).await == 0.0).then_some(()) }).await;
+    assert_eq!(world.metric("etcd_warden_limits_hit_total", &["limit=\"resets\""]).await, 1.0);
 }
