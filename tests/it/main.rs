@@ -28,6 +28,7 @@ mod demo;
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
 mod bad_clients;
 mod bad_requests;
+mod bad_upstream;
 
 // --- rules of the house ---
 mod layering;
