@@ -29,6 +29,8 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod cancellation;
+mod isolation;
 
 // --- rules of the house ---
 mod layering;

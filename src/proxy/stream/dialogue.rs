@@ -33,7 +33,7 @@ use crate::watch_ledger::WatchLedger;
 use crate::wire::frame::{self, Frames};
 use crate::wire::header::ResponseHeader;
 use crate::wire::watch::WatchRequest;
-use crate::wire::{self, Malformed};
+use crate::wire::{self, Fault, Malformed};
 
 /// Answers of our own, and creates without an answer, that may wait before we stop listening to the client: who does not read
 /// cannot make us hold more.
@@ -255,7 +255,7 @@ impl<'c> Dialogue<'c> {
                 }
                 Event::Data(chunk) => {
                     let length = chunk.len();
-                    let read = splitter.feed(chunk, |seen, length| self.fate(seen, length), &mut pieces);
+                    let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
                         relay::send(out, piece).await?;
@@ -284,9 +284,13 @@ impl<'c> Dialogue<'c> {
     }
 
     /// What becomes of one message of etcd's.
-    fn fate(&self, seen: &[u8], length: usize) -> Result<Option<Fate>, Malformed> {
+    fn fate(&self, flag: u8, seen: &[u8], length: usize) -> Result<Option<Fate>, Malformed> {
         if self.method != Method::Watch {
             return Ok(Some(Fate { pass: true, after: SmallVec::new() }));
+        }
+        // etcd has no compressor; a message that cannot be read cannot be told from one that begins a watch.
+        if flag != 0 {
+            return Err(Malformed { field: "WatchResponse", offset: 0, fault: Fault::WireType });
         }
         let Some(head) = wire::watch::response_head(seen, length)? else { return Ok(None) };
         self.saw_header(head.header, head.created);
