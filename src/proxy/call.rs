@@ -36,7 +36,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let begun = Instant::now();
     let caller = client.caller();
     let (parts, body) = request.into_parts();
-    let intake = Intake::new(body, client.worker.budget.clone());
+    let intake = Intake::new(body, client.share.clone());
     let call = Call { client: &client, caller, begun };
     let _open = Open::count(&client.worker.shared.metrics.streams);
     match (head::method(&parts), call.caller.principal.mode) {
@@ -139,7 +139,14 @@ impl Call<'_> {
                 None => judge::message(shared, principal, self.target(method), method, message).await,
                 Some(denial) => refuse(principal, denial),
             },
-            Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
+            Err(denial) => {
+                match denial.reason {
+                    Reason::Limit => shared.metrics.limit_hit("held-bytes"),
+                    Reason::TooLarge => shared.metrics.limit_hit("request-bytes"),
+                    _ => {}
+                }
+                refuse(principal, standing(principal).err().unwrap_or(denial))
+            }
         }
     }
 
@@ -219,8 +226,7 @@ impl Call<'_> {
         };
         match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
             Some(outgoing) => {
-                (recording.member, recording.ended) =
-                    raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
+                (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
             }
             // A `:path` that is no path cannot be sent on (docs/shadow.md).
             None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
@@ -231,12 +237,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The refusal, recorded.
-    pub fn record(
-        &self,
-        subject: Subject,
-        verdict: Result<Permit, Denial>,
-        judging: Instant,
-    ) -> Result<(Permit, Recording<'_>), Denial> {
+    pub fn record(&self, subject: Subject, verdict: Result<Permit, Denial>, judging: Instant) -> Result<(Permit, Recording<'_>), Denial> {
         let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
         match verdict {
             Ok(permit) => Ok((permit, recording)),

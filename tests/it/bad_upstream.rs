@@ -66,10 +66,8 @@ fn said(answer: &Answer) -> (Option<u32>, &str) {
 
 /// Waits until the proxy says that so many members are well.
 async fn well(world: &World, members: f64) {
-    soon("the health of the members", || async {
-        (world.metric("etcd_warden_upstream_healthy", &[]).await == members).then_some(())
-    })
-    .await;
+    soon("the health of the members", || async { (world.metric("etcd_warden_upstream_healthy", &[]).await == members).then_some(()) })
+        .await;
 }
 
 fn quick_checks(config: &mut Config) {
@@ -633,10 +631,8 @@ async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
     }
     world.etcd_mut().kill(0);
     well(&world, 2.0).await;
-    soon("a leader among those that are left", || async {
-        world.as_("alice").await.put("/a", "2", None).await.is_ok().then_some(())
-    })
-    .await;
+    soon("a leader among those that are left", || async { world.as_("alice").await.put("/a", "2", None).await.is_ok().then_some(()) })
+        .await;
     for client in &mut clients {
         client.put("/a", "3", None).await.unwrap();
         assert_eq!(client.get("/a", None).await.unwrap().kvs()[0].value(), b"3");
