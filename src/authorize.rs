@@ -40,7 +40,7 @@ pub struct Denial {
     pub missing: Missing,
 }
 
-/// Why a request is refused: a closed list, stable in audit lines and metrics.
+/// Why a request is refused: a closed list, stable in audit lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No binding matches the identity.
@@ -55,6 +55,8 @@ pub enum Reason {
     CapabilityNotGranted,
     /// The lease belongs to somebody else.
     LeaseNotOwned,
+    /// Whose the lease is cannot be found out: etcd did not say which keys are attached.
+    LeaseUnknown,
     /// The message cannot be judged.
     MalformedMessage,
     /// The path names no method of etcd.
@@ -71,19 +73,20 @@ pub enum Reason {
     TokensStripped,
     /// A limit of the process or of the identity.
     Limit,
-    /// The audit queue is full and `on_full` is `deny`.
+    /// The audit queue is full and `audit-on-full` is `deny`.
     AuditFull,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::NoBinding,
         Reason::NoIdentity,
         Reason::BadCapture,
         Reason::KeyNotGranted,
         Reason::CapabilityNotGranted,
         Reason::LeaseNotOwned,
+        Reason::LeaseUnknown,
         Reason::MalformedMessage,
         Reason::UnknownMethod,
         Reason::NotGrpc,
@@ -105,6 +108,7 @@ impl Reason {
             Reason::KeyNotGranted => "key-not-granted",
             Reason::CapabilityNotGranted => "capability-not-granted",
             Reason::LeaseNotOwned => "lease-not-owned",
+            Reason::LeaseUnknown => "lease-unknown",
             Reason::MalformedMessage => "malformed-message",
             Reason::UnknownMethod => "unknown-method",
             Reason::NotGrpc => "not-grpc",
@@ -186,6 +190,8 @@ pub enum LeaseStanding {
     Attached(Vec<Vec<u8>>),
     /// Marked for another identity, and no keys are attached yet.
     AnotherIdentity,
+    /// No mark of the caller's, and etcd did not answer.
+    Unknown,
 }
 
 /// Judges one message.
@@ -268,6 +274,7 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
             }
             Ok(())
         }
+        Some(LeaseStanding::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),
         Some(LeaseStanding::AnotherIdentity) | None => Err(not_owned),
     }
 }

@@ -1,15 +1,18 @@
 //! One request, from its head to its record.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
+use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 
 use super::Shared;
@@ -20,10 +23,11 @@ use super::judge::{self, Caller};
 use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::Status;
-use super::rewrite::{self, Rewrite};
+use super::rewrite::{self, Rewrite, Whole};
 use super::{head, raw, stream};
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Method, Shape};
+use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
@@ -98,6 +102,25 @@ impl Call<'_> {
         &self.client.forwarder
     }
 
+    /// Wakes at each change of the policy that came after this request was judged.
+    #[must_use]
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        let live = &self.shared().policy;
+        let mut changes = live.subscribe();
+        if live.generation() != self.caller.policy.generation {
+            changes.mark_changed();
+        }
+        changes
+    }
+
+    /// The connection ends, and a call that stays open with it: what its client is told.
+    #[must_use]
+    pub fn ended_with_connection(&self) -> Status {
+        let drains = self.shared().drain.is_cancelled();
+        self.shared().metrics.terminated(if drains { Termination::Drain } else { Termination::Identity });
+        Status::draining()
+    }
+
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
         head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
@@ -113,6 +136,13 @@ impl Call<'_> {
             },
         };
         let Ok(filled) = filled else { return };
+        if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
+            match denial.reason {
+                Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),
+                Reason::Limit => self.shared().metrics.limit_hit(Limit::HeldBytes),
+                _ => {}
+            }
+        }
         let judging = Instant::now();
         let verdict = self.judge(method, filled, &intake).await;
         let held = intake.take();
@@ -139,14 +169,7 @@ impl Call<'_> {
                 None => judge::message(shared, principal, self.target(method), method, message).await,
                 Some(denial) => refuse(principal, denial),
             },
-            Err(denial) => {
-                match denial.reason {
-                    Reason::Limit => shared.metrics.limit_hit("held-bytes"),
-                    Reason::TooLarge => shared.metrics.limit_hit("request-bytes"),
-                    _ => {}
-                }
-                refuse(principal, standing(principal).err().unwrap_or(denial))
-            }
+            Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
         }
     }
 
@@ -168,6 +191,9 @@ impl Call<'_> {
             return self.lease_grant(permit, headers, ttl, respond).await;
         }
         let outgoing = Outgoing::of(method, headers, held, true);
+        if method.shape() != Shape::Unary {
+            return Box::pin(self.long(permit, method, &outgoing, respond)).await;
+        }
         let target = Some(self.target(method));
         let exchange = match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, target)).await {
             Err(ClientGone) => return (None, Ended::ClientGone),
@@ -177,18 +203,46 @@ impl Call<'_> {
         let member = Some(exchange.member);
         let _place = exchange.place;
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
-            None if method.shape() == Shape::Unary => relay::answer(respond, exchange.response).await,
-            None => {
-                let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
-                let stop = stream::stop(self, method, &outgoing.body);
-                Box::pin(relay::answer_until(respond, exchange.response, stop)).await
-            }
+            None => relay::answer(respond, exchange.response).await,
             Some(rewrite) => {
                 let change = |message: &[u8]| rewrite.apply(self.shared(), &self.caller.principal, method, message);
                 Box::pin(rewrite::answer(respond, exchange.response, change)).await
             }
         };
         (member, ended.into())
+    }
+
+    /// A call that stays open. It ends when its right or its connection ends, also while etcd has not begun to answer: a Lock that
+    /// waits has no head yet.
+    async fn long(
+        &self,
+        permit: &Permit,
+        method: Method,
+        outgoing: &Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) -> (Option<MemberIndex>, Ended) {
+        let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
+        let target = self.target(method);
+        let mut stop = pin!(stream::stop(self, method, &outgoing.body));
+        let begun = {
+            let exchange = pin!(relay::unless_gone(respond, self.forwarder().exchange(permit, outgoing, Some(target))));
+            match select(exchange, stop.as_mut()).await {
+                Either::Left((begun, _)) => Ok(begun),
+                Either::Right((status, _)) => Err(status),
+            }
+        };
+        match begun {
+            Err(status) => {
+                status.send(respond);
+                (Some(target), Ended::Answered(Some(status.code)))
+            }
+            Ok(Err(ClientGone)) => (None, Ended::ClientGone),
+            Ok(Ok(Err(error))) => (None, relay::refuse_or_reset(respond, &error)),
+            Ok(Ok(Ok(exchange))) => {
+                let _place = exchange.place;
+                (Some(exchange.member), relay::answer_until(respond, exchange.response, stop).await.into())
+            }
+        }
     }
 
     /// A LeaseGrant whose id the proxy chooses; another one if etcd has it already.
@@ -202,13 +256,15 @@ impl Call<'_> {
         let mut outgoing = Outgoing::of(Method::LeaseGrant, headers, Bytes::new(), true);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
-            match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, None)).await {
+            let granted = async {
+                let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
+                Ok((exchange.member, Whole::read(exchange.response).await?))
+            };
+            match relay::unless_gone(respond, granted).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
-                Ok(Ok(exchange)) if last || !rewrite::lease_is_taken(&exchange.response) => {
-                    return (Some(exchange.member), relay::answer(respond, exchange.response).await.into());
-                }
-                Ok(Ok(_)) => {}
+                Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
+                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond).await.into()),
             }
         }
         (None, Ended::ClientGone)
@@ -242,7 +298,7 @@ impl Call<'_> {
         match verdict {
             Ok(permit) => Ok((permit, recording)),
             Err(denial) => {
-                recording.ended = Ended::Answered(Some(Status::of(&denial, false).code));
+                recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
                 Err(denial)
             }
         }
@@ -264,7 +320,7 @@ impl Call<'_> {
     fn over_limit(&self, method: Method) -> Option<Denial> {
         let limited = method == Method::Authenticate && self.caller.principal.mode == Mode::Enforce;
         if limited && !self.client.worker.authenticate.take() {
-            self.shared().metrics.limit_hit("authenticate");
+            self.shared().metrics.limit_hit(Limit::Authenticate);
             return Some(Denial::new(Reason::Limit, "too many password logins"));
         }
         None

@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response};
 use crate::authorize::Permit;
 use crate::method::{Effect, Method};
 use crate::metrics::Metrics;
+use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
 use crate::upstream::link::{Link, Place};
 use crate::upstream::members::{Health, MemberIndex};
@@ -139,6 +140,7 @@ impl Forwarder {
                 }
             }
         }
+        self.metrics.upstream_failure(UpstreamFailure::NoMember);
         Err(ForwardError::NotSent)
     }
 
@@ -177,7 +179,11 @@ impl Forwarder {
             };
             attempts = attempts.saturating_sub(1);
             if !again || attempts == 0 {
-                self.metrics.upstream_failure("lost");
+                self.metrics.upstream_failure(match failure {
+                    ForwardError::NotSent => UpstreamFailure::NoMember,
+                    ForwardError::Lost => UpstreamFailure::Lost,
+                    ForwardError::Reset(_) => UpstreamFailure::Reset,
+                });
                 return Err(failure);
             }
             self.metrics.upstream_retries.increment(1);

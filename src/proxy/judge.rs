@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Shared;
-use crate::access::{Accesses, Capability};
+use crate::access::Accesses;
 use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
 use crate::config::ClientTokens;
 use crate::identity::Identity;
@@ -46,11 +46,22 @@ pub async fn message(
 /// # Errors
 /// In enforce mode, why they are refused.
 pub async fn verdict(shared: &Shared, principal: &Principal, member: MemberIndex, accesses: &Accesses<'_>) -> Result<Permit, Denial> {
-    if accesses.leases.is_empty() {
-        return authorize(principal, accesses, &[]);
+    // Everything but leases first: etcd is asked only where its answer decides.
+    let verdict = authorize(principal, accesses, &[]);
+    if !lacks_evidence(&verdict) {
+        return verdict;
     }
     let evidence = lease_evidence(shared, principal, member, accesses).await;
     authorize(principal, accesses, &evidence)
+}
+
+/// Whether what is missing is only to know whose a lease is.
+fn lacks_evidence(verdict: &Result<Permit, Denial>) -> bool {
+    let denial = match verdict {
+        Ok(permit) => permit.would_deny(),
+        Err(denial) => Some(denial),
+    };
+    denial.is_some_and(|denial| denial.reason == Reason::LeaseNotOwned)
 }
 
 async fn lease_evidence(
@@ -60,10 +71,6 @@ async fn lease_evidence(
     accesses: &Accesses<'_>,
 ) -> SmallVec<[LeaseEvidence; 1]> {
     let mut evidence = SmallVec::new();
-    // No question is asked of etcd for those who are refused whatever it answers, or allowed whatever it answers.
-    if standing(principal).is_err() || principal.rights.capability(Capability::LeaseAdmin).is_some() {
-        return evidence;
-    }
     for &(id, _) in &accesses.leases {
         if evidence.len() >= MAX_LEASES {
             break;
@@ -73,18 +80,19 @@ async fn lease_evidence(
         }
         let ownership = shared.lease_key.ownership(id, &principal.name);
         let standing = match ownership {
-            Ownership::Own => Some(LeaseStanding::Own),
+            Ownership::Own => LeaseStanding::Own,
             Ownership::Sealed | Ownership::Foreign => match shared.control.lease_keys(member, id).await {
-                Ok(keys) if keys.is_empty() && ownership == Ownership::Sealed => Some(LeaseStanding::AnotherIdentity),
-                Ok(keys) => Some(LeaseStanding::Attached(keys)),
-                // Without evidence the lease is refused.
+                Ok(keys) if keys.is_empty() && ownership == Ownership::Sealed => LeaseStanding::AnotherIdentity,
+                Ok(keys) => LeaseStanding::Attached(keys),
                 Err(error) => {
                     tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
-                    None
+                    evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
+                    // One refusal is enough, and etcd has other worries than the next question.
+                    return evidence;
                 }
             },
         };
-        evidence.extend(standing.map(|standing| LeaseEvidence { id, standing }));
+        evidence.push(LeaseEvidence { id, standing });
     }
     evidence
 }

@@ -20,11 +20,12 @@ use super::record::{Recording, Subject};
 use super::relay::{self, Ended, Piece};
 use super::stream;
 use crate::access::Accesses;
-use crate::authorize::{Permit, authorize, refuse};
+use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
-use crate::wire::frame::{FrameFault, Frames};
+use crate::wire::frame::{self, FrameFault, Frames};
 
 /// Messages of one stream that may wait to be judged; beyond them, recording lags behind and skips.
 const UNJUDGED: usize = 1024;
@@ -46,11 +47,13 @@ pub async fn open(
     respond: &mut SendResponse<Bytes>,
     recording: &mut Recording<'_>,
 ) -> (Option<MemberIndex>, Ended) {
+    let after_a_message = is_whole(&outgoing.body);
     let upload = async |mut send| {
         if outgoing.ends {
             return std::future::pending().await;
         }
-        relay::upload(intake.rest(), &mut send, |piece| note_tail(method, recording, &piece)).await
+        let note = |piece: Piece<'_>| recording.amend(piece.denial().filter(|_| after_a_message));
+        relay::upload(intake.rest(), &mut send, note).await
     };
     relay_both_ways(call, permit, method, outgoing, respond, upload).await
 }
@@ -58,9 +61,10 @@ pub async fn open(
 /// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
 /// encoding that it does not have); the message is held until it can be judged.
 pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-    // Shadow mode: always a permit.
+    // Shadow mode: always a permit, and always a record.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
-    let record = |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
+    let record =
+        |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
     let mut recording = None;
     let upload = async |mut send: SendStream<Bytes>| {
         let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
@@ -68,36 +72,46 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
         let verdict = call.judge(method, filled, &intake).await;
         let held = intake.take();
         let ends = intake.ended();
-        let recording = recording.insert(record(held.clone(), verdict, judging));
+        recording = record(held.clone(), verdict, judging);
         if ends {
             let _ = send.send_data(held, true);
             return std::future::pending().await;
         }
+        let after_a_message = is_whole(&held);
         let _ = relay::send(&mut send, held).await;
-        let note = |piece: Piece<'_>| recording.as_mut().into_iter().for_each(|recording| note_tail(Some(method), recording, &piece));
+        let note = |piece: Piece<'_>| {
+            if let Some(recording) = &mut recording {
+                recording.amend(piece.denial().filter(|_| after_a_message));
+            }
+        };
         relay::upload(intake.rest(), &mut send, note).await
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
     if recording.is_none() && ended != Ended::ClientGone {
         // etcd has answered to the head alone; enforcement would have waited for the end of the message.
-        let cut = refuse(&call.caller.principal, denial_of(FrameFault::Cut));
-        recording = Some(record(Bytes::new(), cut, Instant::now()));
+        let cut = standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
+        recording = record(Bytes::new(), refuse(&call.caller.principal, cut), Instant::now());
     }
-    if let Some(Some(recording)) = &mut recording {
+    if let Some(recording) = &mut recording {
         (recording.member, recording.ended) = (member, ended);
     }
 }
 
-/// Notes what enforcement would say of what follows a first message. What names no method is refused whole already.
-fn note_tail(method: Option<Method>, recording: &mut Recording<'_>, piece: &Piece<'_>) {
-    let denial = match piece {
-        _ if method.is_none() => return,
-        Piece::Data(data) if data.is_empty() => return,
-        Piece::Data(_) => denial_of(FrameFault::Several),
-        Piece::Trailers => trailers_denial(),
-    };
-    recording.amend(denial);
+/// Whether what was held is one whole message. If it is not, it was refused for that already, and the rest may belong to it.
+fn is_whole(held: &[u8]) -> bool {
+    frame::single(held, usize::MAX).is_ok()
+}
+
+impl Piece<'_> {
+    /// What enforcement would have refused a request for, because this follows its one message.
+    fn denial(&self) -> Option<Denial> {
+        match self {
+            Piece::Data(data) if !data.is_empty() => Some(denial_of(FrameFault::Several)),
+            Piece::Trailers => Some(trailers_denial()),
+            Piece::Data(_) | Piece::End => None,
+        }
+    }
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
@@ -109,12 +123,20 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     let news = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
     let observe = |piece: Piece<'_>| {
-        let (Some(splitter), Piece::Data(chunk)) = (&mut frames, piece) else { return };
-        splitter.push(chunk.clone());
+        let Some(splitter) = &mut frames else { return };
+        match piece {
+            Piece::Data(chunk) => splitter.push(chunk.clone()),
+            Piece::Trailers => {}
+            Piece::End if splitter.is_empty() => {}
+            Piece::End => {
+                unjudged.borrow_mut().push_back(Err(FrameFault::Cut));
+                news.notify_one();
+            }
+        }
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
-                Ok(Some(_)) => call.shared().metrics.limit_hit("unjudged"),
+                Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
                 // etcd will refuse it; nothing after it can be read.
                 Err(fault) => {
@@ -131,9 +153,13 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     let judged = pin!(async {
         loop {
-            let next = unjudged.borrow_mut().pop_front();
+            // It stays in the queue until it is judged: the call may end meanwhile, with the question whose a lease is on its way.
+            let next = unjudged.borrow().front().cloned();
             match next {
-                Some(message) => stream::observe(call, method, message).await,
+                Some(message) => {
+                    stream::observe(call, method, message).await;
+                    unjudged.borrow_mut().pop_front();
+                }
                 None => news.notified().await,
             }
         }

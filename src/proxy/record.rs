@@ -9,8 +9,9 @@ use super::connection::Client;
 use super::judge::Caller;
 use super::relay::Ended;
 use crate::audit::{self, Decision, OwnedAccesses, Record};
-use crate::authorize::{Denial, Permit, Reason};
+use crate::authorize::{Denial, Permit, Reason, standing};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::policy::{GrantId, Mode};
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
@@ -73,7 +74,7 @@ impl<'c> Recording<'c> {
                 // A refusal stands anyway; its line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
                 Err(_) => {
-                    shared.metrics.limit_hit("audit-queue");
+                    shared.metrics.limit_hit(Limit::AuditQueue);
                     return Err(Denial::new(Reason::AuditFull, ""));
                 }
             }
@@ -85,13 +86,16 @@ impl<'c> Recording<'c> {
         Ok(Self { client, caller, subject, decision, grant, denial, slot, time, begun, member, ended })
     }
 
-    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for.
-    pub fn amend(&mut self, denial: Denial) {
-        if self.decision == Decision::Allow {
-            (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
-            let audit = &self.client.worker.shared.audit;
-            self.slot = self.slot.take().or_else(|| audit.reserve(&self.caller.principal.name).ok());
+    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for before it
+    /// had looked at the message. Only the caller's standing comes before that.
+    pub fn amend(&mut self, denial: Option<Denial>) {
+        let Some(denial) = denial else { return };
+        if self.denial.as_ref().is_some_and(|known| standing(&self.caller.principal).is_err() || known.reason == denial.reason) {
+            return;
         }
+        (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
+        let audit = &self.client.worker.shared.audit;
+        self.slot = self.slot.take().or_else(|| audit.reserve(&self.caller.principal.name).ok());
     }
 }
 

@@ -188,6 +188,8 @@ pub enum Piece<'p> {
     Data(&'p Bytes),
     /// Trailers. They do not go on: etcd takes no notice of them.
     Trailers,
+    /// The client's side has ended.
+    End,
 }
 
 /// Copies what the client still sends to etcd, until it ends its side or resets the stream. Returns only when the client left.
@@ -216,6 +218,7 @@ pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut 
                         return ClientGone;
                     }
                 }
+                observe(Piece::End);
                 let _ = send_to.send_data(Bytes::new(), true);
                 break;
             }

@@ -90,6 +90,8 @@ impl Status {
             | Reason::CapabilityNotGranted
             | Reason::LeaseNotOwned
             | Reason::TokensStripped => Self::new(code::PERMISSION_DENIED, PERMISSION_DENIED),
+            // Nothing was sent, and trying again may help.
+            Reason::LeaseUnknown => Self::not_sent(),
             Reason::MalformedMessage | Reason::BadFraming => Self::told(code::INVALID_ARGUMENT, denial),
             Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
             Reason::TooLarge => Self::told(code::RESOURCE_EXHAUSTED, denial),

@@ -22,6 +22,7 @@ use crate::access::{Accesses, LeaseUse, Verbs};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Method, Shape};
+use crate::metrics::reason::Termination;
 use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
@@ -110,19 +111,19 @@ pub(super) fn payload(framed: &[u8]) -> &[u8] {
 
 /// Waits until a call that was allowed once must end: its right is gone, or the connection is ending.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
-    let mut changes = call.shared().policy.subscribe();
+    let mut changes = call.policy_changes();
     let ends_with_connection = matches!(method.shape(), Shape::Waiting | Shape::Subscription);
     loop {
         tokio::select! {
             biased;
             // A snapshot under way is finished; whoever only waits can wait elsewhere.
-            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
         let message = frame::single(held, usize::MAX).unwrap_or_default();
         if let Err(denial) = judge::message(call.shared(), &caller.principal, call.forwarder().home(), method, message).await {
-            call.shared().metrics.terminated("policy");
+            call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
         }
     }
@@ -134,16 +135,16 @@ pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
     if method.is_some_and(|method| method.shape() == Shape::Unary) {
         return std::future::pending().await;
     }
-    let mut changes = call.shared().policy.subscribe();
+    let mut changes = call.policy_changes();
     let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;
-            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         if call.client.caller().principal.mode == Mode::Enforce {
-            call.shared().metrics.terminated("mode");
+            call.shared().metrics.terminated(Termination::Mode);
             return Status::new(reply::code::UNAVAILABLE, "etcd-warden: the policy is enforced now");
         }
     }
@@ -166,7 +167,7 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
         }
         tokio::select! {
             () = sleep(Duration::from_secs(1)) => {}
-            () = call.client.ending.cancelled() => return relay::end(&mut out, &Status::draining()),
+            () = call.client.ending.cancelled() => return relay::end(&mut out, &call.ended_with_connection()),
             _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => return Err(ClientGone),
         }
     }

@@ -486,7 +486,9 @@ async fn begun_with(world: &World, bytes: &[u8], from: Ipv4Addr) -> TcpStream {
 
 async fn call_over(world: &World, stream: TcpStream) -> Option<u32> {
     let issued = authorities().clients.client("alice").unwrap();
-    let stream = tls_over(stream, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let stream = tls_over(stream, &crate::world::authorities().clients, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS)
+        .await
+        .unwrap();
     Raw::over(stream).await.call(RANGE, &range(world)).await.grpc_status()
 }
 

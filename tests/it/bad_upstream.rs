@@ -301,7 +301,7 @@ async fn what_does_not_speak_http2_counts_as_down() {
         let world = before(&[&fake]).await;
         calls_get(what, &world, UNAVAILABLE, NOT_SENT).await;
         assert_eq!(world.admin("/readyz").await.0, 503, "{what}");
-        assert!(world.metric("etcd_warden_upstream_failures_total", &[r#"reason="connect""#]).await >= 1.0);
+        assert!(world.metric("etcd_warden_upstream_failures_total", &[r#"reason="protocol""#]).await >= 1.0, "{what}");
     }
 }
 

@@ -1,7 +1,5 @@
 //! A call whose messages are written and read one by one.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use etcd_warden::method::Method;
 use h2::client::ResponseFuture;
@@ -49,6 +47,11 @@ impl Live {
         self.request.send_data(framed(message).into(), false).unwrap();
     }
 
+    /// Sends bytes without a frame of ours around them.
+    pub fn send_as_they_are(&mut self, bytes: &[u8]) {
+        self.request.send_data(Bytes::copy_from_slice(bytes), false).unwrap();
+    }
+
     /// The next message, or the status that ends the call.
     pub async fn next<M: Message + Default>(&mut self) -> Result<M, Status> {
         self.next_bytes().await.map(|bytes| M::decode(&bytes[..]).unwrap())
@@ -60,7 +63,7 @@ impl Live {
 
     /// Whether there is still nothing to read after a moment.
     pub async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(100), self.read()).await.is_err()
+        tokio::time::timeout(std::time::Duration::from_millis(100), self.read()).await.is_err()
     }
 
     async fn read(&mut self) -> Result<Vec<u8>, Status> {

@@ -2,27 +2,45 @@
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::panic_in_result_fn,
     clippy::string_slice,
+    clippy::type_complexity,
+    clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test that meets the unexpected is to fail at once, and at that place"
 )]
 
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
+mod etcdctl_watch;
 mod harness;
+#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod live;
+mod process;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
 
 // --- every RPC, allowed and refused ---
+mod edges;
+mod leases;
+mod rewrites;
 mod rpc_table;
+mod rust_client;
+
+// --- what is open, under change ---
+mod drain;
+mod reload;
+mod watch_streams;
 
 // --- what a user starts ---
+mod audit_trail;
+mod metrics_and_admin;
+mod serve_process;
 mod demo;
 
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
@@ -31,6 +49,12 @@ mod bad_requests;
 mod bad_upstream;
 mod cancellation;
 mod isolation;
+
+// --- a whole session ---
+mod etcdctl_session;
+
+// --- shadow mode ---
+mod shadow;
 
 // --- rules of the house ---
 mod layering;

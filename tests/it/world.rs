@@ -243,6 +243,11 @@ impl World {
         self.running().reload_policy().unwrap();
     }
 
+    /// Reloads what the policy file says now.
+    pub fn try_reload(&self) -> anyhow::Result<()> {
+        self.running().reload_policy()
+    }
+
     /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
     pub fn write_policy(&self, policy: &str) {
         let new = write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix)).unwrap();
@@ -325,6 +330,11 @@ impl World {
         }
         change(&mut self.config);
         self.running = Some(app::start(self.config.clone()).await.unwrap());
+    }
+
+    /// The proxy itself, to be shut down beside what goes on.
+    pub fn take_running(&mut self) -> Running {
+        self.running.take().expect("the proxy runs")
     }
 
     /// Drains the proxy, as SIGTERM does, and waits for its end.
@@ -417,6 +427,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
             on_full: OnFull::Drop,
         },
         admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
+        admin_debug: true,
         log: Log { json: false, filter: "warn".to_owned() },
         drain_timeout: Duration::from_secs(5),
         workers: 1,

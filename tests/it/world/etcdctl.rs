@@ -1,12 +1,15 @@
 //! The real etcdctl, through the proxy and directly.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use etcd_warden::etcd::Etcd;
 use etcd_warden::pki::{Issued, write_private};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
 
-use super::{World, authorities, root};
+use super::{SOON, World, authorities, root};
 
 /// What etcdctl said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,28 +55,45 @@ impl World {
     }
 
     async fn run_etcdctl(&self, endpoints: &str, ca: &str, issued: &Issued, arguments: &[&str], input: &str) -> Said {
+        Etcdctl::new(self.etcd(), endpoints, ca, issued).run(arguments, input).await
+    }
+}
+
+/// etcdctl, set up to reach one place.
+pub struct Etcdctl {
+    program: PathBuf,
+    /// Where it calls.
+    pub endpoints: String,
+    folder: TempDir,
+}
+
+/// One turn in a conversation with an etcdctl that stays.
+#[derive(Clone, Copy, Debug)]
+pub enum Turn<'t> {
+    /// This is typed.
+    Type(&'t str),
+    /// Standard output is awaited until it has so many lines in all.
+    Lines(usize),
+}
+
+impl Etcdctl {
+    /// The etcdctl beside `etcd`, for `endpoints` that are trusted because of `ca`.
+    pub fn new(etcd: &Etcd, endpoints: &str, ca: &str, issued: &Issued) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files = issued.write(folder.path(), "client").unwrap();
-        let ca = write_private(folder.path(), "ca.crt", ca).unwrap();
-        let program = self.etcd().programs().etcdctl.as_ref().expect("the tests need an etcdctl beside the etcd that is named");
-        let mut child = Command::new(program)
-            .args(["--endpoints", endpoints])
-            .arg("--cacert")
-            .arg(ca)
-            .arg("--cert")
-            .arg(files.cert)
-            .arg("--key")
-            .arg(files.key)
-            .args(arguments)
-            .current_dir(self.folder())
-            // Whatever ETCDCTL_* is set outside is not meant for this one.
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        issued.write(folder.path(), "client").unwrap();
+        write_private(folder.path(), "ca.crt", ca).unwrap();
+        let program = etcd.programs().etcdctl.clone().expect("the tests need an etcdctl beside the etcd that is named");
+        Self { program, endpoints: endpoints.to_owned(), folder }
+    }
+
+    /// Where it runs, and leaves what it writes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs it to its end.
+    pub async fn run(&self, arguments: &[&str], input: &str) -> Said {
+        let mut child = self.spawn(arguments);
         let mut stdin = child.stdin.take().unwrap();
         // It may have ended without reading.
         let _ = stdin.write_all(input.as_bytes()).await;
@@ -81,5 +101,54 @@ impl World {
         let output = child.wait_with_output().await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Talks to it, and ends it with SIGINT as a user does. Gives all that it wrote until it ended.
+    pub async fn talk(&self, arguments: &[&str], turns: &[Turn<'_>]) -> Vec<String> {
+        let mut child = self.spawn(arguments);
+        let mut stdin = child.stdin.take().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        for turn in turns {
+            match turn {
+                Turn::Type(text) => stdin.write_all(text.as_bytes()).await.unwrap(),
+                Turn::Lines(lines) => {
+                    while said.len() < *lines {
+                        let line = tokio::time::timeout(SOON, stdout.next_line()).await;
+                        let line = line.unwrap_or_else(|_| panic!("{arguments:?}: no line after {said:#?}")).unwrap();
+                        said.push(line.unwrap_or_else(|| panic!("{arguments:?} ended after {said:#?}")));
+                    }
+                }
+            }
+        }
+        let pid = child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+        while let Some(line) = tokio::time::timeout(SOON, stdout.next_line()).await.expect("etcdctl ends after SIGINT").unwrap() {
+            said.push(line);
+        }
+        child.wait().await.unwrap();
+        said
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        let file = |name: &str| self.folder.path().join(name);
+        Command::new(&self.program)
+            .args(["--endpoints", &self.endpoints])
+            .arg("--cacert")
+            .arg(file("ca.crt"))
+            .arg("--cert")
+            .arg(file("client.crt"))
+            .arg("--key")
+            .arg(file("client.key"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            // Whatever ETCDCTL_* is set outside is not meant for this one.
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 }

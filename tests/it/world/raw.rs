@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcd_warden::pki::{Issued, Leaf};
+use etcd_warden::pki::{Authority, Issued, Leaf};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{World, authorities};
+use super::{World, authorities, root};
 use wire::FirstBlock;
 
 /// One HTTP/2 connection to the proxy.
@@ -75,19 +75,20 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    tls_over(TcpStream::connect(address).await?, address, issued, alpn, versions).await
+    tls_over(TcpStream::connect(address).await?, &authorities().clients, address, issued, alpn, versions).await
 }
 
-/// As [`tls`], over a connection on which something may have been said already (a PROXY header).
+/// A TLS connection to any server of an authority, over a connection on which something may have been said already (a PROXY header).
 pub async fn tls_over(
     stream: TcpStream,
+    authority: &Authority,
     address: SocketAddr,
     issued: Option<&Issued>,
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
     let mut config = match issued {
@@ -109,12 +110,19 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 impl Raw {
+    /// A connection to etcd itself.
+    pub async fn direct(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(tls_over(stream, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    }
+
     /// HTTP/2 over any stream.
     pub async fn over<S>(stream: S) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        // Tests may let many small answers wait; h2 would take them for an attack.
+        let (send, connection) = h2::client::Builder::new().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 
@@ -139,8 +147,13 @@ impl Raw {
     pub async fn open(&mut self, path: &str, headers: &HeaderMap) -> Result<Stream, h2::Error> {
         let mut request = Request::post(format!("https://127.0.0.1{path}")).body(()).unwrap();
         *request.headers_mut() = headers.clone();
+        self.begin(request, false).await
+    }
+
+    /// Any request; `ends` with its head, or a body is still to come.
+    pub async fn begin(&mut self, request: Request<()>, ends: bool) -> Result<Stream, h2::Error> {
         let mut send = self.send.clone().ready().await?;
-        let (response, request) = send.send_request(request, false)?;
+        let (response, request) = send.send_request(request, ends)?;
         Ok(Stream { request, response })
     }
 }

@@ -1,0 +1,176 @@
+//! A whole session of etcdctl says through the proxy what it says directly.
+//!
+//! Twins of etcd get the same commands in the same order, one directly, one through an enforcing proxy and with an identity that may
+//! do everything. The outputs are compared word by word ([`compare`] lists what may differ). Then all that only reads is asked
+//! of one and the same etcd on both ways, and compared byte for byte.
+
+mod compare;
+mod steps;
+
+use etcd_warden::etcd::Etcd;
+
+use crate::shadow::twins::Twins;
+use crate::world::etcdctl::{Etcdctl, Said};
+use crate::world::{World, authorities, root, soon};
+use compare::Pairing;
+use steps::{Step, What};
+
+/// Everything there is to grant.
+const EVERYTHING: &str = "
+version: 1
+mode: enforce
+roles:
+  everything:
+    allow:
+      - keys: \"*\"
+        verbs: [rw]
+    capabilities: [lease, lease-admin, compact, status, member-list, member-admin, snapshot, hash, alarm, defragment, move-leader, downgrade, auth-admin]
+bindings:
+  - cn: admin
+    roles: [everything]
+";
+
+/// etcdctl on both ways.
+struct Both {
+    direct: Etcdctl,
+    through: Etcdctl,
+    pairing: Pairing,
+}
+
+impl Both {
+    fn of(world: &World, direct: &Etcd) -> Self {
+        let admin = authorities().clients.client("admin").unwrap();
+        let direct = Etcdctl::new(direct, &direct.endpoints().join(","), &authorities().upstream.pem(), root());
+        let through = Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &admin);
+        Self { pairing: Pairing::of(&direct.endpoints, &through.endpoints), direct, through }
+    }
+
+    /// Takes each step on both ways, and compares.
+    async fn take(&mut self, steps: &[Step]) {
+        for step in steps {
+            let (direct, through) = tokio::join!(self.one(&self.direct, step), self.one(&self.through, step));
+            let words = |said: &Said| [said.stdout.clone(), without_logs(&said.stderr)];
+            for (direct, through) in words(&direct).iter().zip(&words(&through)) {
+                if let Err(why) = self.pairing.same(direct, through, step.may_differ) {
+                    panic!("etcdctl {}: {why}\n--- direct\n{direct}\n+++ through the proxy\n{through}", step.arguments);
+                }
+            }
+            assert_eq!(direct.code, through.code, "etcdctl {}", step.arguments);
+            // An older etcdctl lacks some commands and flags; then it must say so.
+            let lacks = direct.stderr.contains("unknown") || direct.stderr.contains("Unimplemented");
+            assert!(step.fails == (direct.code != Some(0)) || lacks, "etcdctl {}: {direct:?}", step.arguments);
+        }
+    }
+
+    async fn one(&self, etcdctl: &Etcdctl, step: &Step) -> Said {
+        let arguments = self.pairing.translated(&step.arguments, etcdctl.endpoints == self.through.endpoints);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match &step.what {
+            What::Ends(input) => etcdctl.run(&arguments, input).await,
+            What::Stays(turns) => {
+                let lines = etcdctl.talk(&arguments, turns).await;
+                Said { code: Some(0), stdout: lines.join("\n"), stderr: String::new() }
+            }
+        }
+    }
+}
+
+/// What a user reads on standard error: etcdctl logs there too, a line of JSON each, with times.
+fn without_logs(stderr: &str) -> String {
+    stderr.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn a_whole_session_says_the_same_on_both_ways() {
+    let twins = Twins::start(EVERYTHING, |_| ()).await;
+    let mut both = Both::of(&twins.world, &twins.direct);
+    both.take(&steps::keys()).await;
+    both.take(&steps::watches()).await;
+    both.take(&steps::leases()).await;
+    both.take(&steps::locks_and_elections()).await;
+    both.take(&steps::maintenance()).await;
+    snapshots_are_of_the_same_keys(&both, &twins).await;
+    both.take(&steps::users_and_roles()).await;
+    let refused = twins.world.audit().into_iter().filter(|line| line["decision"] != "allow").collect::<Vec<_>>();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[tokio::test]
+async fn what_only_reads_is_the_same_byte_for_byte() {
+    let world = World::with(EVERYTHING).own_etcd().start().await;
+    let mut both = Both::of(&world, world.etcd());
+    both.through.run(&["put", "/s/a", "one"], "").await.ok();
+    both.through.run(&["put", "/s/b", "two"], "").await.ok();
+    both.through.run(&["user", "add", "u", "--no-password"], "").await.ok();
+    both.through.run(&["role", "add", "r"], "").await.ok();
+    both.through.run(&["role", "grant-permission", "r", "readwrite", "/s/", "--prefix"], "").await.ok();
+    both.through.run(&["lease", "grant", "1000000"], "").await.ok();
+    both.take(&steps::reads()).await;
+}
+
+/// `snapshot save`, then what etcdutl says of the file and makes of it.
+async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
+    let etcdutl = twins.direct.programs().etcdutl.clone().expect("the tests need an etcdutl beside the etcd that is named");
+    let mut seen = Vec::new();
+    for etcdctl in [&both.direct, &both.through] {
+        etcdctl.run(&["snapshot", "save", "saved.db"], "").await.ok();
+        let saved = etcdctl.folder().join("saved.db");
+        let status = tokio::process::Command::new(&etcdutl).args(["snapshot", "status", "-w", "json"]).arg(&saved).output().await.unwrap();
+        assert!(status.status.success(), "{status:?}");
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        seen.push((status["revision"].clone(), status["totalKey"].clone()));
+        let restored = etcdctl.folder().join("restored");
+        let restore = tokio::process::Command::new(&etcdutl)
+            .args(["snapshot", "restore"])
+            .arg(&saved)
+            .arg("--data-dir")
+            .arg(&restored)
+            .output()
+            .await;
+        let restore = restore.unwrap();
+        // The restore checks the hash at the file's end: a file that lacks a byte fails here.
+        assert!(restore.status.success() && restored.join("member/snap/db").is_file(), "{restore:?}");
+    }
+    assert!(seen[0].0.as_u64().unwrap() > 10);
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn with_etcds_own_auth_on_a_user_gets_through_the_proxy_what_it_gets_directly() {
+    let twins = Twins::start(EVERYTHING, |_| ()).await;
+    let mut both = Both::of(&twins.world, &twins.direct);
+    both.take(&steps::auth_on()).await;
+}
+
+#[tokio::test]
+async fn leadership_moves_and_says_so_as_it_does_directly() {
+    let world = World::with(EVERYTHING).members(3).start().await;
+    let both = Both::of(&world, world.etcd());
+    let leader = || async {
+        let status = both.direct.run(&["endpoint", "status", "-w", "json"], "").await.ok();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let ids = status.as_array().unwrap().iter().map(|member| member["Status"]["header"]["member_id"].as_u64().unwrap());
+        (status[0]["Status"]["leader"].as_u64().unwrap(), ids.collect::<Vec<_>>())
+    };
+    let (first, ids) = leader().await;
+    let next = *ids.iter().find(|id| **id != first).unwrap();
+    // etcdctl asks whom it reaches whether it leads, so that behind a proxy that is not pinned it may take one try for each member.
+    let moved = soon("the leader's turn", || async {
+        let said = both.through.run(&["move-leader", &format!("{next:x}")], "").await;
+        assert!(said.code == Some(0) || said.stderr.contains("no leader endpoint given"), "{said:?}");
+        (said.code == Some(0)).then_some(said.stdout)
+    })
+    .await;
+    assert_eq!(moved, format!("Leadership transferred from {first:x} to {next:x}\n"));
+    soon("the new leader", || async { (leader().await.0 == next).then_some(()) }).await;
+    let back = both.direct.run(&["move-leader", &format!("{first:x}")], "").await.ok();
+    assert_eq!(back, format!("Leadership transferred from {next:x} to {first:x}\n"));
+}
+
+#[tokio::test]
+#[ignore = "etcdctl check perf takes a minute; run it with --ignored"]
+async fn check_perf_passes_through_the_proxy() {
+    let world = World::with(EVERYTHING).own_etcd().start().await;
+    let said = world.etcdctl("admin", &["check", "perf", "--load", "s", "--prefix", &world.key("perf/")]).await;
+    assert!(said.stdout.contains("PASS: Throughput is"), "{said:?}");
+}
