@@ -209,7 +209,7 @@ impl Control {
     /// Ends the TCP connection, without a word. Never comes back, so that the stream says no last word either.
     pub async fn drop_it(&self) {
         let _ = self.0.send(Command::Drop);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Says GOAWAY and lets the streams that are open go on, as etcd does when it stops.
