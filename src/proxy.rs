@@ -7,6 +7,7 @@
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
+//!   budget      how much of that is held, and by whom
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
 //!   relay       the answer, passed on with flow control from end to end
@@ -17,6 +18,7 @@
 //! record      metrics and audit
 //! ```
 
+pub mod budget;
 pub mod call;
 pub mod connection;
 pub mod forward;

@@ -40,7 +40,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let begun = Instant::now();
     let caller = client.caller();
     let (parts, body) = request.into_parts();
-    let intake = Intake::new(body, client.worker.budget.clone());
+    let intake = Intake::new(body, client.share.clone());
     let call = Call { client: &client, caller, begun };
     let _open = Open::count(&client.worker.shared.metrics.streams);
     match (head::method(&parts), call.caller.principal.mode) {

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
@@ -46,6 +47,8 @@ pub struct Client {
     pub forwarder: Forwarder,
     /// Cancelled when the connection is to end: drain, or the end of the certificate.
     pub ending: CancellationToken,
+    /// What it may make the worker hold, together with its other connections.
+    pub share: Share,
     caller: RefCell<Rc<Caller>>,
     resets: Rate,
     /// It reset more streams than anybody needs to: its connection is to end at once.
@@ -96,10 +99,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     let Some(identity) = identity(&worker, &stream) else { return };
     metrics.connections.increment(1.0);
+    let caller = Caller::of(shared.policy.current(), &identity);
     let client = Rc::new(Client {
         forwarder: Forwarder::new(worker.pool.clone(), shared.metrics.clone()),
         ending: shared.drain.child_token(),
-        caller: RefCell::new(Rc::new(Caller::of(shared.policy.current(), &identity))),
+        share: worker.budget.share(&caller.principal.name),
+        caller: RefCell::new(Rc::new(caller)),
         identity,
         peer,
         resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),

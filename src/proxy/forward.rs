@@ -1,9 +1,11 @@
 //! From a permit and bytes to etcd's answer.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response};
@@ -13,7 +15,7 @@ use crate::method::{Effect, Method};
 use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
-use crate::upstream::link::Place;
+use crate::upstream::link::{Link, Place};
 use crate::upstream::members::{Health, MemberIndex};
 use crate::upstream::pool::Pool;
 
@@ -64,7 +66,7 @@ pub struct Exchange {
 /// A request is under way.
 pub struct Sent {
     /// Becomes the answer.
-    pub response: h2::client::ResponseFuture,
+    pub response: ResponseFuture,
     /// Our side of the stream, for requests that go on.
     pub send: SendStream<Bytes>,
     /// The member it went to.
@@ -72,6 +74,9 @@ pub struct Sent {
     /// Keeps the place on the connection.
     pub place: Place,
 }
+
+/// Connections of one member that may turn out to be ending before another member is tried: those that a lane keeps, and a new one.
+const ENDING_CONNECTIONS: usize = 3;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -126,34 +131,40 @@ impl Forwarder {
                 self.metrics.upstream_retries.increment(1);
                 member = self.move_away(member);
             }
-            let Ok((link, place)) = self.pool.link(member, outgoing.class).await else { continue };
-            let mut sender = link.sender();
-            if std::future::poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
-                link.retire();
-                continue;
+            for _ in 0..ENDING_CONNECTIONS {
+                let Ok((link, place)) = self.pool.link(member, outgoing.class).await else { break };
+                match self.send_over(&link, member, outgoing).await {
+                    Some((response, send)) => return Ok(Sent { response, send, member, place }),
+                    // It is ending (GOAWAY), which says nothing of the member.
+                    None => link.retire(),
+                }
             }
-            let bare = outgoing.ends && outgoing.body.is_empty();
-            let Ok((response, mut send)) = sender.send_request(self.request(member, outgoing), bare) else {
-                link.retire();
-                continue;
-            };
-            // The message is in memory anyway: h2 holds it until etcd's window takes it.
-            if !bare && send.send_data(outgoing.body.clone(), outgoing.ends).is_err() {
-                continue;
-            }
-            return Ok(Sent { response, send, member, place });
         }
         self.metrics.upstream_failure(UpstreamFailure::NoMember);
         Err(ForwardError::NotSent)
     }
 
+    /// `None`: the connection takes no more streams, and nothing was sent.
+    async fn send_over(&self, link: &Link, member: MemberIndex, outgoing: &Outgoing) -> Option<(ResponseFuture, SendStream<Bytes>)> {
+        let mut sender = link.sender();
+        poll_fn(|cx| sender.poll_ready(cx)).await.ok()?;
+        let bare = outgoing.ends && outgoing.body.is_empty();
+        let (response, mut send) = sender.send_request(self.request(member, outgoing), bare).ok()?;
+        // The message is in memory anyway: h2 holds it until etcd's window takes it. If the stream has ended already, the answer says why.
+        if !bare {
+            let _ = send.send_data(outgoing.body.clone(), outgoing.ends);
+        }
+        Some((response, send))
+    }
+
     /// Sends a whole request and waits for the head of the answer. What was refused unprocessed is sent again, and so is a read
-    /// that was lost; a write that may have reached etcd never is.
+    /// that was lost, to another member where there is one; a write that may have reached etcd never is.
     ///
     /// # Errors
     /// See [`ForwardError`].
     pub async fn exchange(&self, permit: &Permit, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Exchange, ForwardError> {
         let mut attempts = self.pool.members.len().saturating_add(1);
+        let mut to = to;
         loop {
             let Sent { response, send: _send, member, place } = self.send(permit, outgoing, to).await?;
             let error = match response.await {
@@ -176,6 +187,7 @@ impl Forwarder {
                 return Err(failure);
             }
             self.metrics.upstream_retries.increment(1);
+            to = Some(self.pool.members.choose(Some(member)));
         }
     }
 

@@ -1,11 +1,9 @@
 //! A request's body, held until it can be judged.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
+use super::budget::Share;
 use crate::authorize::{Denial, Reason};
 use crate::wire::frame::{self, FrameFault};
 
@@ -22,35 +20,21 @@ pub enum Until {
     FirstMessage,
 }
 
-/// The bytes that a worker holds for requests that are not complete.
-#[derive(Clone)]
-pub struct Budget {
-    left: Rc<Cell<usize>>,
-}
-
-impl Budget {
-    /// A budget of this many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self { left: Rc::new(Cell::new(bytes)) }
-    }
-}
-
 /// A request body: what has arrived of it, and the rest.
 pub struct Intake {
     body: RecvStream,
     held: Bytes,
     more: BytesMut,
     ended: bool,
-    budget: Budget,
+    share: Share,
     taken: usize,
 }
 
 impl Intake {
     /// Nothing was read yet.
     #[must_use]
-    pub fn new(body: RecvStream, budget: Budget) -> Self {
-        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, budget, taken: 0 }
+    pub fn new(body: RecvStream, share: Share) -> Self {
+        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, share, taken: 0 }
     }
 
     /// Reads until there is enough to judge, or until something shows that it never will be.
@@ -121,9 +105,8 @@ impl Intake {
     fn keep(&mut self, chunk: Bytes) -> bool {
         // The window is given back at once: the budget bounds what is held, not HTTP/2.
         let _ = self.body.flow_control().release_capacity(chunk.len());
-        let left = self.budget.left.get().checked_sub(chunk.len());
-        if let Some(left) = left {
-            self.budget.left.set(left);
+        let has_room = self.share.take(chunk.len());
+        if has_room {
             self.taken = self.taken.saturating_add(chunk.len());
         }
         // Also the last one: shadow mode passes on all that came.
@@ -135,7 +118,7 @@ impl Intake {
             }
             self.more.extend_from_slice(&chunk);
         }
-        left.is_some()
+        has_room
     }
 
     /// Sees from the first five bytes, before the rest is held, that the message is too large.
@@ -150,7 +133,7 @@ impl Intake {
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.budget.left.set(self.budget.left.get().saturating_add(self.taken));
+        self.share.give_back(self.taken);
     }
 }
 

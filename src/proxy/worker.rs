@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
+use super::budget::Budget;
 use super::connection;
-use super::intake::Budget;
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -116,7 +116,7 @@ impl Worker {
         Rc::new(Self {
             pool,
             roles: RoleTable::default(),
-            budget: Budget::new(limits.max_held_bytes),
+            budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
             authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers), 1),
             shared,
         })

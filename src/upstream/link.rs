@@ -1,10 +1,13 @@
 //! One HTTP/2 connection to a member.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -132,16 +135,18 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (send, connection) = h2::client::Builder::new()
+        let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(stream_window(class))
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_max_send_streams(MAX_STREAMS as usize)
+            // None before etcd has said how many it takes.
+            .initial_max_send_streams(0)
             .max_frame_size(64 * 1024)
             .max_header_list_size(64 * 1024)
             .enable_push(false)
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| ConnectError::Http2(error.to_string()))?;
+        greeted(&mut connection).await?;
         let load = Rc::new(Load::default());
         let driven = load.clone();
         tokio::task::spawn_local(async move {
@@ -189,6 +194,22 @@ impl Link {
     pub fn sender(&self) -> SendRequest<Bytes> {
         self.send.clone()
     }
+}
+
+/// Waits for etcd's SETTINGS, which come first (RFC 9113, 3.4): streams that are opened before may be more than etcd takes, and would
+/// then wait behind those that stay, or be refused.
+async fn greeted<S>(connection: &mut h2::client::Connection<S, Bytes>) -> Result<(), ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let closed = |why: &str| ConnectError::Http2(why.to_owned());
+    poll_fn(|cx| match connection.poll_unpin(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(closed("the connection was closed at once"))),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(closed(&error.to_string()))),
+        Poll::Pending if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever.

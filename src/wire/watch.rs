@@ -85,6 +85,10 @@ pub struct ResponseHead<'m> {
     pub canceled: bool,
 }
 
+/// Bytes that a head has at most: etcd's are below 100. An answer that has not shown its head by then is not etcd's, and waiting for
+/// more would hold whatever it sends.
+const MAX_HEAD: usize = 4096;
+
 /// Reads the head of a `WatchResponse` of `length` bytes of which only the first ones, `prefix`, may have come so far.
 /// `None` means that more is needed; the head is whole at the first field behind it, or at the end of the message.
 ///
@@ -107,7 +111,7 @@ pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead
             Ok(Some(field)) => field,
             Ok(None) if message.len() == length => return Ok(Some(head)),
             Ok(None) => return Ok(None),
-            Err(malformed) if cut(malformed.fault) && message.len() < length => return Ok(None),
+            Err(malformed) if cut(malformed.fault) && message.len() < length.min(MAX_HEAD) => return Ok(None),
             Err(malformed) => return Err(malformed),
         };
         if field.number <= last {

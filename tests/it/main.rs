@@ -46,6 +46,9 @@ mod demo;
 // --- bad input gets a clear answer, and nobody harms a neighbour ---
 mod bad_clients;
 mod bad_requests;
+mod bad_upstream;
+mod cancellation;
+mod isolation;
 
 // --- a whole session ---
 mod etcdctl_session;

@@ -318,6 +318,20 @@ impl World {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// Starts the proxy again, after [`World::shut_down`] or in place of the one that runs.
+    pub async fn start_again(&mut self) {
+        self.start_again_with(|_| ()).await;
+    }
+
+    /// As [`World::start_again`], with a change of its configuration.
+    pub async fn start_again_with(&mut self, change: impl FnOnce(&mut Config)) {
+        if self.running.is_some() {
+            self.shut_down().await;
+        }
+        change(&mut self.config);
+        self.running = Some(app::start(self.config.clone()).await.unwrap());
+    }
+
     /// The proxy itself, to be shut down beside what goes on.
     pub fn take_running(&mut self) -> Running {
         self.running.take().expect("the proxy runs")

@@ -26,12 +26,11 @@ use crate::proxy::call::Call;
 use crate::proxy::forward::{Outgoing, Sent};
 use crate::proxy::intake::{ClientGone, Intake};
 use crate::proxy::registry::Registered;
-use crate::proxy::relay::{self};
+use crate::proxy::relay;
 use crate::proxy::reply::Status;
 use crate::upstream::members::MemberIndex;
 use crate::watch_ledger::WatchLedger;
-use crate::wire::frame::{self};
-use crate::wire::{self};
+use crate::wire::{self, frame};
 
 /// Serves one conversation to its end.
 pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {

@@ -32,14 +32,15 @@ impl Splitter {
     }
 
     /// Takes the next bytes of the answer and gives the pieces that go to the client, in order, to `out`. `decide` sees the
-    /// message so far (without its frame, perhaps cut) and its whole length, and says `None` while it needs more of it.
+    /// flag of the message, the message so far (without its frame, perhaps cut) and its whole length, and says `None` while it needs
+    /// more of it.
     ///
     /// # Errors
     /// Those of `decide`.
     pub fn feed<E>(
         &mut self,
         mut chunk: Bytes,
-        mut decide: impl FnMut(&[u8], usize) -> Result<Option<Fate>, E>,
+        mut decide: impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), E> {
         if !self.partial.is_empty() {
@@ -77,11 +78,11 @@ impl Splitter {
 }
 
 /// The length of the message that begins here, with its frame, and what becomes of it.
-fn begin<E>(bytes: &[u8], decide: &mut impl FnMut(&[u8], usize) -> Result<Option<Fate>, E>) -> Result<Option<(usize, Fate)>, E> {
-    let Some((&[_flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>() else { return Ok(None) };
+fn begin<E>(bytes: &[u8], decide: &mut impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>) -> Result<Option<(usize, Fate)>, E> {
+    let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>() else { return Ok(None) };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     let seen = message.get(..length).unwrap_or(message);
-    Ok(decide(seen, length)?.map(|fate| (length.saturating_add(frame::HEADER), fate)))
+    Ok(decide(flag, seen, length)?.map(|fate| (length.saturating_add(frame::HEADER), fate)))
 }
 
 fn flush(run: Bytes, out: &mut Vec<Bytes>) {
@@ -99,7 +100,7 @@ mod tests {
     }
 
     /// Messages that begin with `x` are swallowed, those with `+` get a message behind them; a head has two bytes.
-    fn decide(seen: &[u8], length: usize) -> Result<Option<Fate>, ()> {
+    fn decide(_flag: u8, seen: &[u8], length: usize) -> Result<Option<Fate>, ()> {
         if seen.len() < length.min(2) {
             return Ok(None);
         }

@@ -1,5 +1,6 @@
 //! A server where etcd should be, which behaves as a test says and remembers who came.
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -62,6 +63,7 @@ pub struct Control(mpsc::UnboundedSender<Command>);
 enum Command {
     Drop,
     GoAway(Reason),
+    GoAwayGracefully,
 }
 
 impl Fake {
@@ -159,10 +161,21 @@ impl Visit {
         whole
     }
 
-    /// Waits until the client resets the stream, and notes it.
+    /// Waits until the client resets the stream, which has no answer yet, and notes it.
     pub async fn reset(&mut self) {
-        let reason = std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await.unwrap_or(Reason::CONNECT_ERROR);
-        self.arrivals.lock().unwrap()[self.place].reset = Some(reason);
+        let reason = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+        self.was_reset(reason);
+    }
+
+    /// As [`Visit::reset`], of a stream whose answer has begun.
+    pub async fn reset_amid(&self, out: &mut SendStream<Bytes>) {
+        let reason = poll_fn(|cx| out.poll_reset(cx)).await;
+        self.was_reset(reason);
+    }
+
+    /// An end of the whole connection counts as `CONNECT_ERROR`.
+    fn was_reset(&self, reason: Result<Reason, h2::Error>) {
+        self.arrivals.lock().unwrap()[self.place].reset = Some(reason.unwrap_or(Reason::CONNECT_ERROR));
     }
 
     /// A whole answer of one message.
@@ -193,9 +206,15 @@ impl Visit {
 }
 
 impl Control {
-    /// Ends the TCP connection, without a word.
-    pub fn drop_it(&self) {
+    /// Ends the TCP connection, without a word. Never comes back, so that the stream says no last word either.
+    pub async fn drop_it(&self) {
         let _ = self.0.send(Command::Drop);
+        std::future::pending::<()>().await;
+    }
+
+    /// Says GOAWAY and lets the streams that are open go on, as etcd does when it stops.
+    pub fn go_away_gracefully(&self) {
+        let _ = self.0.send(Command::GoAwayGracefully);
     }
 
     /// Says GOAWAY and ends the connection.
@@ -239,9 +258,14 @@ where
     let mut calls = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             command = commands.recv() => match command {
                 Some(Command::GoAway(reason)) => {
                     connection.abrupt_shutdown(reason);
+                    continue;
+                }
+                Some(Command::GoAwayGracefully) => {
+                    connection.graceful_shutdown();
                     continue;
                 }
                 Some(Command::Drop) | None => return,

@@ -17,7 +17,7 @@ use crate::proxy::relay::{self, Ended};
 use crate::proxy::reply::{self, Status};
 use crate::proxy::stream::splitter::{Fate, Splitter};
 use crate::wire::header::ResponseHeader;
-use crate::wire::{self, Malformed, frame};
+use crate::wire::{self, Fault, Malformed, frame};
 
 impl Dialogue<'_> {
     /// etcd to client.
@@ -62,7 +62,7 @@ impl Dialogue<'_> {
                 }
                 Event::Data(chunk) => {
                     let length = chunk.len();
-                    let read = splitter.feed(chunk, |seen, length| self.fate(seen, length), &mut pieces);
+                    let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
                         relay::send(out, piece).await?;
@@ -89,9 +89,13 @@ impl Dialogue<'_> {
     }
 
     /// What becomes of one message of etcd's.
-    fn fate(&self, seen: &[u8], length: usize) -> Result<Option<Fate>, Malformed> {
+    fn fate(&self, flag: u8, seen: &[u8], length: usize) -> Result<Option<Fate>, Malformed> {
         if self.method != Method::Watch {
             return Ok(Some(Fate { pass: true, after: SmallVec::new() }));
+        }
+        // etcd has no compressor; a message that cannot be read cannot be told from one that begins a watch.
+        if flag != 0 {
+            return Err(Malformed { field: "WatchResponse", offset: 0, fault: Fault::WireType });
         }
         let Some(head) = wire::watch::response_head(seen, length)? else { return Ok(None) };
         self.saw_header(head.header, head.created);
