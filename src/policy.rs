@@ -156,6 +156,14 @@ impl Policy {
         self.mode
     }
 
+    /// The same policy as a new generation, with the modes of its file or with one for all.
+    ///
+    /// # Errors
+    /// None: the text was read once already. The type says that it might be.
+    pub fn in_mode(&self, generation: u64, mode_override: Option<Mode>) -> Result<Policy, Diagnostics> {
+        Self::parse(&self.name, self.text.as_bytes(), generation, mode_override)
+    }
+
     /// Whether any identity is only watched and not refused anything: then etcd's own auth must be off.
     #[must_use]
     pub fn has_shadow(&self) -> bool {
