@@ -163,7 +163,7 @@ impl fmt::Display for Capability {
 pub struct Access<'m> {
     /// What is done.
     pub verbs: Verbs,
-    /// To which keys. An empty range touches nothing.
+    /// To which keys. An empty range holds no key, and needs the verbs on its start all the same (`Rights::covers`).
     pub range: KeyRange<'m>,
 }
 
@@ -192,7 +192,8 @@ impl LeaseUse {
     }
 }
 
-/// Everything that one request message would touch. All of it must be allowed; nothing at all is allowed to every bound identity.
+/// Everything that one request message would touch. All of it must be allowed; a message that touches nothing is allowed to every
+/// identity that a binding names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accesses<'m> {
     /// Keys. A Txn of libcalico-go has three (compare, then, else), so that the usual request needs no allocation.

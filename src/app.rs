@@ -224,7 +224,7 @@ async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Con
             "etcd's own auth is on, and the policy lets callers through in shadow mode: they would all act with the proxy's rights. \
              use mode `enforce`, switch etcd's auth off, or say `allow_shadow_with_etcd_auth` if that is what you want"
         ),
-        // etcd may come up after the proxy; the health checks ask again.
+        // etcd may come up after the proxy. Nobody asks again: auth that is on, or switched on later, is then not noticed.
         Err(ControlError::Timeout | ControlError::Failed(_)) => {
             tracing::warn!("cannot ask etcd whether its own auth is on, and the policy has shadow mode");
             Ok(())
@@ -256,12 +256,14 @@ fn describe(shared: &Shared) {
 }
 
 fn admin_state(shared: &Arc<Shared>) -> AdminState {
-    let (ready, policy, streams) = (shared.clone(), shared.clone(), shared.clone());
+    let (ready, policy) = (shared.clone(), shared.clone());
+    let streams = shared.clone();
+    let streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync> = Box::new(move || stream_views(&streams));
     AdminState {
         metrics: shared.metrics.clone(),
         readiness: Box::new(move || readiness(&ready)),
         policy: Box::new(move || policy_view(&policy)),
-        streams: Some(Box::new(move || stream_views(&streams))),
+        streams: shared.config.admin_debug.then_some(streams),
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Denial {
     pub missing: Missing,
 }
 
-/// Why a request is refused: a closed list, stable in audit lines and metrics.
+/// Why a request is refused: a closed list, stable in audit lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No binding matches the identity.
@@ -71,7 +71,7 @@ pub enum Reason {
     TokensStripped,
     /// A limit of the process or of the identity.
     Limit,
-    /// The audit queue is full and `on_full` is `deny`.
+    /// The audit queue is full and `audit-on-full` is `deny`.
     AuditFull,
 }
 

@@ -1,4 +1,4 @@
-//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load`]),
+//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load()`]),
 //! so that every part of the program can rely on it.
 
 pub mod diagnostic;
@@ -59,8 +59,10 @@ pub struct Config {
     pub limits: Limits,
     /// The audit.
     pub audit: Audit,
-    /// Where `/metrics`, `/livez`, `/readyz`, `/policy` and `/debug/streams` are served; `None`: nowhere.
+    /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served; `None`: nowhere.
     pub admin_addr: Option<SocketAddr>,
+    /// Whether `/debug/streams`, which names identities, is served there too.
+    pub admin_debug: bool,
     /// The log.
     pub log: Log,
     /// How long a drain may take before connections are closed.
@@ -163,7 +165,7 @@ pub struct Limits {
     pub max_held_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
-    /// Between two pings to a client that is silent; a second silence of the same length ends the connection.
+    /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
     /// `Authenticate` calls per second, all identities together (etcd hashes passwords slowly).
     pub authenticate_per_second: u32,

@@ -46,7 +46,7 @@ pub enum NameRefusal {
 }
 
 impl NameRefusal {
-    /// The stable name in audit lines and metrics.
+    /// The stable name in audit lines.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ pub mod contract;
 #[cfg(test)]
 mod dashboards;
 pub mod histogram;
+pub mod reason;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,8 +20,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::policy::Mode;
+use crate::tls::HandshakeFailure;
 use contract::{Kind, Metric};
 use histogram::Buckets;
+use reason::{Limit, Termination, UpstreamFailure};
 
 /// Roles with a label value of their own; what comes after them counts as `other`, so that reloads cannot grow the set without end.
 pub const MAX_ROLES: usize = 200;
@@ -51,11 +54,11 @@ pub struct Metrics {
     pub watches: Gauge,
     handshake_failures: Labelled<Counter>,
     terminated: Labelled<Counter>,
-    /// Streams that clients reset.
+    /// Streams that clients left before the answer had ended.
     pub http2_resets: Counter,
     limits_hit: Labelled<Counter>,
     upstream_connections: Labelled<Gauge>,
-    /// Requests sent to a second member.
+    /// Requests sent once more.
     pub upstream_retries: Counter,
     upstream_failures: Labelled<Counter>,
     /// Audit lines waiting, and places taken for them.
@@ -142,19 +145,19 @@ impl Metrics {
         }
     }
 
-    /// One client connection that ended before TLS stood. The reasons are those of [`contract::HANDSHAKE_FAILURES`].
-    pub fn handshake_failure(&self, reason: &str) {
-        self.handshake_failures.of(reason).increment(1);
+    /// One client connection that ended before TLS stood.
+    pub fn handshake_failure(&self, reason: HandshakeFailure) {
+        self.handshake_failures.of(reason.code()).increment(1);
     }
 
-    /// One live stream ended by the proxy: `policy`, `mode`, `identity` or `drain`.
-    pub fn terminated(&self, reason: &str) {
-        self.terminated.of(reason).increment(1);
+    /// One live stream or watch ended by the proxy.
+    pub fn terminated(&self, reason: Termination) {
+        self.terminated.of(reason.code()).increment(1);
     }
 
-    /// One request or connection refused because of a limit. The limits are those of [`contract::LIMITS_HIT`].
-    pub fn limit_hit(&self, limit: &str) {
-        self.limits_hit.of(limit).increment(1);
+    /// One request refused, or one connection closed, because of a limit.
+    pub fn limit_hit(&self, limit: Limit) {
+        self.limits_hit.of(limit.code()).increment(1);
     }
 
     /// Connections to etcd of one class: `unary`, `long` or `bulk`.
@@ -163,9 +166,9 @@ impl Metrics {
         self.upstream_connections.of(class)
     }
 
-    /// One failure on the way to etcd. The reasons are those of [`contract::UPSTREAM_FAILURES`].
-    pub fn upstream_failure(&self, reason: &str) {
-        self.upstream_failures.of(reason).increment(1);
+    /// One failure on the way to etcd.
+    pub fn upstream_failure(&self, reason: UpstreamFailure) {
+        self.upstream_failures.of(reason.code()).increment(1);
     }
 
     /// Whether a member (its `HOST:PORT` as configured) passed its last health check.

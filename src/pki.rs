@@ -1,18 +1,20 @@
 //! Throwaway certificates, for the demo and the tests: an authority that lives in memory, and leaves of every kind, also
 //! those that a careful server must refuse. Nothing here belongs near a production key.
 
+mod leaf;
+
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rcgen::string::TeletexString;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
+
+pub use leaf::{Leaf, Usage, Validity};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -92,185 +94,6 @@ impl Authority {
         }
         .signed_by(&self.issuer)?
         .pem()
-    }
-}
-
-/// What is to stand in a certificate. Starts well-made ([`Leaf::client`], [`Leaf::server`]) and is bent from there.
-#[derive(Clone, Debug)]
-pub struct Leaf {
-    common_name: Option<DnValue>,
-    second_common_name: Option<String>,
-    organization: Option<String>,
-    names: Vec<Name>,
-    validity: Validity,
-    usage: Usage,
-    serial: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-enum Name {
-    Dns(String),
-    Ip(IpAddr),
-    Uri(String),
-}
-
-/// When a certificate holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Validity {
-    /// From an hour ago for a day.
-    Current,
-    /// It ended an hour ago.
-    Expired,
-    /// It begins in an hour.
-    NotYet,
-    /// From an hour ago for this long from now.
-    For(Duration),
-}
-
-/// The extended key usage (RFC 5280, 4.2.1.12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usage {
-    /// `clientAuth`
-    Client,
-    /// `serverAuth`
-    Server,
-    /// Both: what etcd needs, whose members also call each other and themselves.
-    Both,
-    /// `codeSigning`, which is neither.
-    Neither,
-}
-
-impl Leaf {
-    /// A client certificate.
-    #[must_use]
-    pub fn client(common_name: &str) -> Self {
-        Self {
-            common_name: Some(common_name.into()),
-            second_common_name: None,
-            organization: None,
-            names: Vec::new(),
-            validity: Validity::Current,
-            usage: Usage::Client,
-            serial: None,
-        }
-    }
-
-    /// A server certificate. Names that parse as IP addresses are such.
-    #[must_use]
-    pub fn server(names: &[&str]) -> Self {
-        let name = |name: &&str| name.parse().map_or_else(|_| Name::Dns((*name).to_owned()), Name::Ip);
-        Self { names: names.iter().map(name).collect(), usage: Usage::Server, ..Self::client(names.first().copied().unwrap_or("server")) }
-    }
-
-    /// Takes the Common Name away.
-    #[must_use]
-    pub fn without_common_name(mut self) -> Self {
-        self.common_name = None;
-        self
-    }
-
-    /// Adds a second Common Name after the first.
-    #[must_use]
-    pub fn second_common_name(mut self, name: &str) -> Self {
-        self.second_common_name = Some(name.to_owned());
-        self
-    }
-
-    /// Writes the Common Name as a TeletexString (T.61), which has no certain reading.
-    ///
-    /// # Errors
-    /// When T.61 cannot hold the name.
-    pub fn teletex_common_name(mut self, name: &str) -> Result<Self, rcgen::Error> {
-        self.common_name = Some(DnValue::TeletexString(TeletexString::try_from(name)?));
-        Ok(self)
-    }
-
-    /// Sets the subject's O.
-    #[must_use]
-    pub fn organization(mut self, name: &str) -> Self {
-        self.organization = Some(name.to_owned());
-        self
-    }
-
-    /// Adds a DNS name.
-    #[must_use]
-    pub fn dns(mut self, name: &str) -> Self {
-        self.names.push(Name::Dns(name.to_owned()));
-        self
-    }
-
-    /// Adds a URI, such as a SPIFFE id.
-    #[must_use]
-    pub fn uri(mut self, uri: &str) -> Self {
-        self.names.push(Name::Uri(uri.to_owned()));
-        self
-    }
-
-    /// Sets when it holds.
-    #[must_use]
-    pub fn validity(mut self, validity: Validity) -> Self {
-        self.validity = validity;
-        self
-    }
-
-    /// Sets what it is for.
-    #[must_use]
-    pub fn usage(mut self, usage: Usage) -> Self {
-        self.usage = usage;
-        self
-    }
-
-    /// Sets the serial number; a random one otherwise.
-    #[must_use]
-    pub fn serial(mut self, serial: u64) -> Self {
-        self.serial = Some(serial);
-        self
-    }
-
-    fn params(&self) -> Result<CertificateParams, rcgen::Error> {
-        let now = SystemTime::now();
-        let (from, to) = match self.validity {
-            Validity::Current => (now - HOUR, now + DAY),
-            Validity::Expired => (now - DAY, now - HOUR),
-            Validity::NotYet => (now + HOUR, now + DAY),
-            Validity::For(time) => (now - HOUR, now + time),
-        };
-        let mut params = CertificateParams::default();
-        params.not_before = from.into();
-        params.not_after = to.into();
-        params.serial_number = self.serial.map(SerialNumber::from);
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = match self.usage {
-            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
-            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Neither => vec![ExtendedKeyUsagePurpose::CodeSigning],
-        };
-        params.distinguished_name = self.subject();
-        for name in &self.names {
-            params.subject_alt_names.push(match name {
-                Name::Dns(name) => SanType::DnsName(name.as_str().try_into()?),
-                Name::Ip(address) => SanType::IpAddress(*address),
-                Name::Uri(uri) => SanType::URI(uri.as_str().try_into()?),
-            });
-        }
-        Ok(params)
-    }
-
-    fn subject(&self) -> DistinguishedName {
-        let mut subject = DistinguishedName::new();
-        if let Some(name) = &self.organization {
-            subject.push(DnType::OrganizationName, name.as_str());
-        }
-        if let Some(name) = &self.common_name {
-            subject.push(DnType::CommonName, name.clone());
-        }
-        if let Some(name) = &self.second_common_name {
-            // rcgen keeps one value per attribute type; written as a bare object identifier, commonName counts as another type.
-            subject.push(DnType::CustomDnType(vec![2, 5, 4, 3]), name.as_str());
-        }
-        subject
     }
 }
 

@@ -67,7 +67,8 @@ pub enum Standing {
 /// An identity under one generation of the policy: everything that a decision needs to know about the caller.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// The identity's name: what leases belong to and audit lines show. `ca/cn:NAME`, or `ca/uri:..`, `ca/dns:..` without a CN.
+    /// The identity's name: what leases belong to and audit lines show. `ca/cn:NAME`; `ca/uri:..` or `ca/dns:..` when a binding on
+    /// such a name matches and none on `cn`.
     pub name: Arc<str>,
     /// Whether a binding knows it.
     pub standing: Standing,

@@ -10,7 +10,7 @@
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
 //!   relay       the answer, passed on with flow control from end to end
-//!   rewrite     the answers that are changed: member URLs, lists of leases, ids of new leases
+//!   rewrite     the messages that are changed: member URLs, lists of leases, ids of new leases
 //!   stream      Watch and LeaseKeepAlive: every message judged as it comes
 //!   raw         shadow mode's way for what cannot be judged before it is sent
 //! reply       the only file that makes a status

@@ -97,9 +97,9 @@ impl Stage {
     pub async fn handled(&self, rpc: &str) -> f64 {
         let text = self.etcd.metrics(0).await.unwrap();
         let label = format!("grpc_method=\"{rpc}\"");
-        let line = text.lines().find(|line| {
-            line.starts_with("grpc_server_handled_total{") && line.contains(&label) && line.contains("grpc_code=\"OK\"")
-        });
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("grpc_server_handled_total{") && line.contains(&label) && line.contains("grpc_code=\"OK\""));
         line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 }

@@ -22,7 +22,7 @@ pub struct Check {
 /// The policy that decides.
 #[derive(Clone, Debug, Serialize)]
 pub struct PolicyView {
-    /// Rises by one with each reload that changed something.
+    /// Rises by one with each reload that was taken.
     pub generation: u64,
     /// Hexadecimal SHA-256 of its text.
     pub hash: String,

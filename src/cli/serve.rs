@@ -1,5 +1,6 @@
 //! `etcd-warden serve`: from start to stop.
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +21,15 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         }
     };
     if args.print_config {
-        print!("{effective}");
-        return ExitCode::SUCCESS;
+        let mut out = std::io::stdout();
+        return match write!(out, "{effective}").and_then(|()| out.flush()) {
+            // Who pipes it into `head` has seen enough.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("etcd-warden: cannot print the configuration: {error}");
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        };
     }
     if let Err(mistake) = telemetry::init(&config.log) {
         eprintln!("etcd-warden: {mistake}");
@@ -47,7 +55,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Ok(running) => running,
         Err(error) => {
             eprintln!("etcd-warden: {error:#}");
-            return Ok(ExitCode::from(exit::CONFIG));
+            return Ok(if may_pass(&error) { ExitCode::FAILURE } else { ExitCode::from(exit::CONFIG) });
         }
     };
     tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
@@ -70,6 +78,13 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             }
         }
     }
+}
+
+/// Whether trying again may help: somebody else still has the address, or this host does not have it yet. Service managers that
+/// leave a refused configuration alone (`deploy/systemd`) start the service again then.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let mut kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.any(|kind| matches!(kind, ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable))
 }
 
 fn reload(running: &Running) {
@@ -109,5 +124,22 @@ impl Signals {
 
     async fn stop_again(&mut self) {
         while let Asked::Reload = self.next().await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_worth_another_try_and_a_mistake_is_not() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let in_use = std::net::TcpListener::bind(address).context("cannot listen").unwrap_err();
+        assert!(may_pass(&in_use));
+        let missing = std::fs::read("/nonexistent/lease.key").context("cannot read the lease key").unwrap_err();
+        assert!(!may_pass(&missing));
     }
 }

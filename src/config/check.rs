@@ -30,6 +30,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let limits = limits(&mut reader);
     let audit = audit(&mut reader);
     let admin_addr = reader.required(Key::AdminAddr, value::address_or_none);
+    let admin_debug = reader.required(Key::AdminDebug, value::switch);
     let log = log(&mut reader);
     let drain_timeout = reader.duration(Key::DrainTimeout);
     let workers = reader.required(Key::Workers, workers);
@@ -55,6 +56,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         limits: limits?,
         audit: audit?,
         admin_addr: admin_addr?,
+        admin_debug: admin_debug?,
         log: log?,
         drain_timeout: drain_timeout?,
         workers: workers?,

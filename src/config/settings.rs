@@ -231,7 +231,7 @@ settings! {
         MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("64MiB");
         /// A connection without any stream is closed after this.
         IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)), Default::Value("1h");
-        /// A client that is silent for so long is sent a ping; silent for so long again, it is disconnected.
+        /// Time between two pings to a client. One that has not answered by the next is disconnected.
         GrpcKeepaliveInterval = "grpc-keepalive-interval": One Kind::Duration(seconds(1), seconds(86_400)), Default::Value("30s");
         /// `Authenticate` calls per second, of all identities together: etcd hashes passwords slowly.
         AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(1, 100_000), Default::Value("20");
@@ -251,8 +251,10 @@ settings! {
         AuditOnFull = "audit-on-full": One Kind::Choice(&["drop", "deny"]), Default::Value("drop");
     }
     "Running" {
-        /// Where `/metrics`, `/livez`, `/readyz`, `/policy` and `/debug/streams` are served, in plain text.
+        /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served, in plain text.
         AdminAddr = "admin-addr": One Kind::AddressOrNone, Default::Value("127.0.0.1:23791");
+        /// Serves `/debug/*` there too. It names identities, and loopback is open to every pod in the host's network.
+        AdminDebug = "admin-debug": One Kind::Switch, Default::Value("false");
         /// How the log is written.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
         /// What is logged.

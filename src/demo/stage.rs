@@ -158,6 +158,7 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
             on_full: OnFull::Deny,
         },
         admin_addr: None,
+        admin_debug: false,
         log: Log { json: false, filter: "off".to_owned() },
         drain_timeout: Duration::from_secs(1),
         workers: 1,

@@ -1,5 +1,6 @@
 //! Runs one or several members of etcd on 127.0.0.1, for as long as a value lives.
 
+mod options;
 mod process;
 
 use std::io;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use super::find::Programs;
 use super::http;
-use crate::pki::{Issued, write_private};
+pub use options::{Options, Tls};
 use process::Process;
 
 /// A member that is not healthy after this long will not be.
@@ -20,51 +21,6 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Ports are chosen before etcd binds them; somebody else may be faster.
 const ATTEMPTS: usize = 5;
-
-/// How etcd is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Members of the cluster, at least one.
-    pub members: usize,
-    /// TLS and client certificates on the client port; plain text without.
-    pub tls: Option<Tls>,
-    /// More flags, for every member.
-    pub flags: Vec<String>,
-}
-
-impl Default for Options {
-    /// One member, plain text.
-    fn default() -> Self {
-        Self { members: 1, tls: None, flags: Vec::new() }
-    }
-}
-
-/// TLS of etcd's client port. Client certificates are required.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The server certificate, good for 127.0.0.1, for `serverAuth` and `clientAuth` (etcd also calls itself with it).
-    pub server: Issued,
-    /// Who must have signed client certificates, PEM.
-    pub trusted_ca: String,
-}
-
-impl Tls {
-    fn write(&self, folder: &Path) -> io::Result<()> {
-        self.server.write(folder, "server")?;
-        write_private(folder, "trusted-ca.crt", &self.trusted_ca)?;
-        Ok(())
-    }
-
-    fn flags(folder: &Path) -> [String; 4] {
-        let flag = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
-        [
-            flag("cert-file", "server.crt"),
-            flag("key-file", "server.key"),
-            flag("trusted-ca-file", "trusted-ca.crt"),
-            "--client-cert-auth".to_owned(),
-        ]
-    }
-}
 
 /// Why etcd does not run.
 #[derive(Debug, thiserror::Error)]

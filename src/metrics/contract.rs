@@ -4,7 +4,9 @@
 //! A name, a label or a value in here changes only with an entry in the changelog. Label values are closed sets; a key, a Common
 //! Name, an address of a client or an id is never one.
 
+use super::reason::{Limit, Termination, UpstreamFailure};
 use crate::method::Method;
+use crate::tls::HandshakeFailure;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +84,23 @@ macro_rules! contract {
     };
 }
 
-macro_rules! reason {
-    ($($value:literal)+) => { Label { name: "reason", values: Values::Listed(&[$($value,)+]) } };
+const fn reason(values: &'static [&'static str]) -> Label {
+    Label { name: "reason", values: Values::Listed(values) }
 }
+
+/// The codes of [`HandshakeFailure::ALL`].
+const HANDSHAKE_FAILURE_CODES: [&str; HandshakeFailure::ALL.len()] = {
+    let mut codes = [""; HandshakeFailure::ALL.len()];
+    let mut place = 0;
+    while place < codes.len() {
+        #[expect(clippy::indexing_slicing, reason = "both arrays are of one length, and this runs when the program is compiled")]
+        {
+            codes[place] = HandshakeFailure::ALL[place].code();
+        }
+        place += 1;
+    }
+    codes
+};
 
 contract! {
     REQUESTS = Counter "etcd_warden_requests_total" [METHOD, DECISION, MODE, ROLE]
@@ -100,17 +116,14 @@ contract! {
     WATCHES = Gauge "etcd_warden_watches" []
         "Watches that clients have open, several of which may share a stream.";
     HANDSHAKE_FAILURES = Counter "etcd_warden_handshake_failures_total"
-        [reason!("no_certificate" "unknown_ca" "expired" "not_yet_valid" "wrong_key_usage" "revoked" "no_crl" "crl_expired"
-                 "bad_certificate" "no_common_alpn" "not_tls" "protocol_version" "nothing_in_common" "refused_by_client"
-                 "timeout" "proxy_protocol" "closed" "other")]
+        [reason(&HANDSHAKE_FAILURE_CODES)]
         "Client connections that ended before TLS stood.";
-    TERMINATED = Counter "etcd_warden_terminated_total" [reason!("policy" "mode" "identity" "drain" "other")]
+    TERMINATED = Counter "etcd_warden_terminated_total" [reason(Termination::CODES)]
         "Live streams that the proxy ended: the policy or the mode changed, the identity ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
-        "Streams that clients reset.";
+        "Streams that clients left before the answer had ended, by a reset or with their connection.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"
-        [Label { name: "limit", values: Values::Listed(&["connections", "streams", "request-bytes", "header-bytes", "held-bytes",
-                 "authenticate", "audit-queue", "unjudged", "idle", "keepalive", "resets", "other"]) }]
+        [Label { name: "limit", values: Values::Listed(Limit::CODES) }]
         "Requests refused, or connections closed, because of a limit.";
     UPSTREAM_CONNECTIONS = Gauge "etcd_warden_upstream_connections"
         [Label { name: "class", values: Values::Listed(&["unary", "long", "bulk"]) }]
@@ -118,9 +131,9 @@ contract! {
     UPSTREAM_HEALTHY = Gauge "etcd_warden_upstream_healthy" [MEMBER]
         "1 when the member passed its last health check, else 0.";
     UPSTREAM_RETRIES = Counter "etcd_warden_upstream_retries_total" []
-        "Requests sent to another member after the first did not take them.";
+        "Requests sent once more: to the same member over another connection, or to another member.";
     UPSTREAM_FAILURES = Counter "etcd_warden_upstream_failures_total"
-        [reason!("connect" "lost" "tls" "timeout" "goaway" "reset" "protocol" "no-member" "other")]
+        [reason(UpstreamFailure::CODES)]
         "Failures on the way to etcd.";
     AUDIT_QUEUE_LENGTH = Gauge "etcd_warden_audit_queue_length" []
         "Audit lines that are not on the disk yet, places taken for requests in flight included.";
@@ -131,7 +144,7 @@ contract! {
     AUDIT_ERRORS = Counter "etcd_warden_audit_errors_total" []
         "Failed writes of audit lines and failed reopenings of the file.";
     POLICY_GENERATION = Gauge "etcd_warden_policy_generation" []
-        "The generation of the policy that decides; it rises by one with each reload that changed something.";
+        "The generation of the policy that decides; it rises by one with each reload that was taken.";
     POLICY_RELOADS = Counter "etcd_warden_policy_reloads_total" [Label { name: "result", values: Values::Listed(&["ok", "failed"]) }]
         "Reloads of the policy; after a failed one the last good policy goes on deciding.";
     POLICY_ROLES = Gauge "etcd_warden_policy_roles" []

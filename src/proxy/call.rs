@@ -1,28 +1,33 @@
 //! One request, from its head to its record.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
 
 use super::Shared;
 use super::connection::Client;
 use super::forward::{Forwarder, Outgoing};
 use super::intake::{ClientGone, Intake, Until};
 use super::judge::{self, Caller};
-use super::record::{Note, Who};
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::Status;
-use super::rewrite::{self, Rewrite};
+use super::rewrite::{self, Rewrite, Whole};
 use super::{head, raw, stream};
-use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
-use crate::method::{Effect, Method, Shape};
+use crate::method::{Method, Shape};
+use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
@@ -37,7 +42,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let (parts, body) = request.into_parts();
     let intake = Intake::new(body, client.worker.budget.clone());
     let call = Call { client: &client, caller, begun };
-    client.worker.shared.metrics.streams.increment(1.0);
+    let _open = Open::count(&client.worker.shared.metrics.streams);
     match (head::method(&parts), call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
             Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
@@ -45,10 +50,33 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
             Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
         }
+        // Answered here for every verified client, whatever the policy knows of it: nothing of it reaches etcd.
+        (Ok(method @ (Method::HealthCheck | Method::HealthWatch)), Mode::Enforce) => {
+            let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
+        }
         (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
         (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
     }
-    client.worker.shared.metrics.streams.decrement(1.0);
+    // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
+    if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
+        client.was_reset();
+    }
+}
+
+/// One stream more on the gauge, until it is dropped: a call whose connection ends is dropped wherever it stands.
+struct Open(metrics::Gauge);
+
+impl Open {
+    fn count(gauge: &metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// What is known of a request from its first moment on.
@@ -74,8 +102,23 @@ impl Call<'_> {
         &self.client.forwarder
     }
 
-    fn who<'a>(&'a self, caller: &'a Caller) -> Who<'a> {
-        Who { identity: &self.client.identity, peer: self.client.peer, caller }
+    /// Wakes at each change of the policy that came after this request was judged.
+    #[must_use]
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        let live = &self.shared().policy;
+        let mut changes = live.subscribe();
+        if live.generation() != self.caller.policy.generation {
+            changes.mark_changed();
+        }
+        changes
+    }
+
+    /// The connection ends, and a call that stays open with it: what its client is told.
+    #[must_use]
+    pub fn ended_with_connection(&self) -> Status {
+        let drains = self.shared().drain.is_cancelled();
+        self.shared().metrics.terminated(if drains { Termination::Drain } else { Termination::Identity });
+        Status::draining()
     }
 
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
@@ -89,38 +132,30 @@ impl Call<'_> {
             Mode::Enforce => intake.fill(Until::End, limit).await,
             Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
                 Ok(filled) => filled,
-                Err(_) => return Box::pin(self.slow_message(method, headers, intake, respond)).await,
+                Err(_) => return Box::pin(raw::slow(self, method, self.metadata(headers), intake, respond)).await,
             },
         };
         let Ok(filled) = filled else { return };
+        if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
+            match denial.reason {
+                Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),
+                Reason::Limit => self.shared().metrics.limit_hit(Limit::HeldBytes),
+                _ => {}
+            }
+        }
         let judging = Instant::now();
         let verdict = self.judge(method, filled, &intake).await;
         let held = intake.take();
-        let (verdict, mut note) = self.note(method.effect(), verdict, judging.elapsed());
-        let (member, ended) = match verdict {
-            Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) if intake.ended() => self.permitted(&permit, method, headers, held.clone(), respond).await,
-            Ok(permit) => {
-                let outgoing = Outgoing::of(method, self.metadata(headers), held.clone(), false);
-                let open = raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond);
-                let (member, ended, tail) = Box::pin(open).await;
-                if let (Some(note), Some(denial)) = (&mut note, tail) {
-                    note.amend(self.shared(), &self.caller, denial);
-                }
-                (member, ended)
-            }
+        let (permit, mut recording) = match self.record(Subject::Message(method, held.clone()), verdict, judging) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
         };
-        self.close(note, method, &held, member, ended);
-    }
-
-    /// In shadow mode, a request whose message does not come at once.
-    async fn slow_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-        let headers = self.metadata(headers);
-        let (member, ended, judged) = raw::slow(self, method, headers, &mut intake, respond).await;
-        if let Some((held, verdict, took)) = judged {
-            let (_, note) = self.note(method.effect(), verdict, took);
-            self.close(note, method, &held, member, ended);
-        }
+        (recording.member, recording.ended) = if intake.ended() {
+            self.permitted(&permit, method, headers, held, respond).await
+        } else {
+            let outgoing = Outgoing::of(method, self.metadata(headers), held, false);
+            Box::pin(raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond, &mut recording)).await
+        };
     }
 
     /// The verdict on a request of one message, from what has arrived of it.
@@ -138,13 +173,6 @@ impl Call<'_> {
         }
     }
 
-    fn close(&self, note: Option<Note>, method: Method, held: &Bytes, member: Option<MemberIndex>, ended: Ended) {
-        if let Some(note) = note {
-            let who = self.who(&self.caller);
-            note.close(self.shared(), &self.client.worker.roles, &who, Ok(method), || accesses(method, held), member, ended);
-        }
-    }
-
     /// Carries out what was allowed.
     async fn permitted(
         &self,
@@ -155,9 +183,6 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> (Option<MemberIndex>, Ended) {
         let enforced = self.caller.principal.mode == Mode::Enforce;
-        if enforced && matches!(method, Method::HealthCheck | Method::HealthWatch) {
-            return (None, stream::health(self, method, respond).await.into());
-        }
         let headers = self.metadata(headers);
         if enforced
             && method == Method::LeaseGrant
@@ -166,6 +191,9 @@ impl Call<'_> {
             return self.lease_grant(permit, headers, ttl, respond).await;
         }
         let outgoing = Outgoing::of(method, headers, held, true);
+        if method.shape() != Shape::Unary {
+            return Box::pin(self.long(permit, method, &outgoing, respond)).await;
+        }
         let target = Some(self.target(method));
         let exchange = match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, target)).await {
             Err(ClientGone) => return (None, Ended::ClientGone),
@@ -175,18 +203,46 @@ impl Call<'_> {
         let member = Some(exchange.member);
         let _place = exchange.place;
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
-            None if method.shape() == Shape::Unary => relay::answer(respond, exchange.response).await,
-            None => {
-                let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
-                let stop = stream::stop(self, method, &outgoing.body);
-                Box::pin(relay::answer_until(respond, exchange.response, stop)).await
-            }
+            None => relay::answer(respond, exchange.response).await,
             Some(rewrite) => {
                 let change = |message: &[u8]| rewrite.apply(self.shared(), &self.caller.principal, method, message);
                 Box::pin(rewrite::answer(respond, exchange.response, change)).await
             }
         };
         (member, ended.into())
+    }
+
+    /// A call that stays open. It ends when its right or its connection ends, also while etcd has not begun to answer: a Lock that
+    /// waits has no head yet.
+    async fn long(
+        &self,
+        permit: &Permit,
+        method: Method,
+        outgoing: &Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) -> (Option<MemberIndex>, Ended) {
+        let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
+        let target = self.target(method);
+        let mut stop = pin!(stream::stop(self, method, &outgoing.body));
+        let begun = {
+            let exchange = pin!(relay::unless_gone(respond, self.forwarder().exchange(permit, outgoing, Some(target))));
+            match select(exchange, stop.as_mut()).await {
+                Either::Left((begun, _)) => Ok(begun),
+                Either::Right((status, _)) => Err(status),
+            }
+        };
+        match begun {
+            Err(status) => {
+                status.send(respond);
+                (Some(target), Ended::Answered(Some(status.code)))
+            }
+            Ok(Err(ClientGone)) => (None, Ended::ClientGone),
+            Ok(Ok(Err(error))) => (None, relay::refuse_or_reset(respond, &error)),
+            Ok(Ok(Ok(exchange))) => {
+                let _place = exchange.place;
+                (Some(exchange.member), relay::answer_until(respond, exchange.response, stop).await.into())
+            }
+        }
     }
 
     /// A LeaseGrant whose id the proxy chooses; another one if etcd has it already.
@@ -200,13 +256,15 @@ impl Call<'_> {
         let mut outgoing = Outgoing::of(Method::LeaseGrant, headers, Bytes::new(), true);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
-            match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, None)).await {
+            let granted = async {
+                let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
+                Ok((exchange.member, Whole::read(exchange.response).await?))
+            };
+            match relay::unless_gone(respond, granted).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
-                Ok(Ok(exchange)) if last || !rewrite::lease_is_taken(&exchange.response) => {
-                    return (Some(exchange.member), relay::answer(respond, exchange.response).await.into());
-                }
-                Ok(Ok(_)) => {}
+                Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
+                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond).await.into()),
             }
         }
         (None, Ended::ClientGone)
@@ -214,44 +272,41 @@ impl Call<'_> {
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
     async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-        let shared = self.shared();
         let path = parts.uri.path_and_query().cloned();
         let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
+        let subject = Subject::Path(text.get(..256).unwrap_or(text).into());
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
-        let (verdict, note) = self.note(Effect::Writes, verdict, Duration::ZERO);
-        let (member, ended) = match verdict {
-            Err(denial) => (None, self.refuse(&denial, respond)),
-            Ok(permit) => match raw::outgoing(parts.method, path.clone(), self.metadata(parts.headers), intake.ended()) {
-                Some(outgoing) => {
-                    let (member, ended, _) = raw::open(self, &permit, None, &outgoing, &mut intake, respond).await;
-                    (member, ended)
-                }
-                // A `:path` that is no path cannot be sent on (docs/shadow.md).
-                None => (None, self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)),
-            },
+        let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
         };
-        if let Some(note) = note {
-            let text = text.get(..256).unwrap_or(text);
-            note.close(shared, &self.client.worker.roles, &self.who(&self.caller), Err(text), OwnedAccesses::default, member, ended);
+        match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
+            Some(outgoing) => {
+                (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
+            }
+            // A `:path` that is no path cannot be sent on (docs/shadow.md).
+            None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
         }
     }
 
-    /// Notes a verdict. A verdict that the audit has no room for becomes a refusal, which then has no note.
-    fn note(&self, effect: Effect, verdict: Result<Permit, Denial>, judged: Duration) -> (Result<Permit, Denial>, Option<Note>) {
-        match Note::of(self.shared(), &self.caller, effect, &verdict, self.begun, judged) {
-            Ok(note) => (verdict, Some(note)),
+    /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has no room for it.
+    ///
+    /// # Errors
+    /// The refusal, recorded.
+    pub fn record(&self, subject: Subject, verdict: Result<Permit, Denial>, judging: Instant) -> Result<(Permit, Recording<'_>), Denial> {
+        let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
+        match verdict {
+            Ok(permit) => Ok((permit, recording)),
             Err(denial) => {
-                self.shared().metrics.limit_hit("audit-queue");
-                (Err(denial), None)
+                recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
+                Err(denial)
             }
         }
     }
 
     /// Answers a refusal.
-    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) -> Ended {
-        let status = Status::of(denial, self.shared().config.reason_trailer);
-        status.send(respond);
-        Ended::Answered(Some(status.code))
+    pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) {
+        Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
     /// The member for a call: the connection's own, but the leader for a call that only the leader takes.
@@ -265,17 +320,11 @@ impl Call<'_> {
     fn over_limit(&self, method: Method) -> Option<Denial> {
         let limited = method == Method::Authenticate && self.caller.principal.mode == Mode::Enforce;
         if limited && !self.client.worker.authenticate.take() {
-            self.shared().metrics.limit_hit("authenticate");
+            self.shared().metrics.limit_hit(Limit::Authenticate);
             return Some(Denial::new(Reason::Limit, "too many password logins"));
         }
         None
     }
-}
-
-/// What a held message would touch, for its audit line: read once more, because the usual request needs no line.
-fn accesses(method: Method, held: &Bytes) -> OwnedAccesses {
-    let message = frame::single(held, usize::MAX).unwrap_or_default();
-    wire::inspect(method, message).as_ref().map(OwnedAccesses::from).unwrap_or_default()
 }
 
 /// The time to live of a LeaseGrant that leaves its id to the server.

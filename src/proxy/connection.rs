@@ -1,6 +1,6 @@
 //! One client connection: TLS, identity, HTTP/2, and the calls on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,10 +23,16 @@ use tokio_util::sync::CancellationToken;
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
-use super::worker::{Accepted, Worker};
+use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
+use crate::metrics::reason::Limit;
 use crate::proxy_protocol;
-use crate::tls::{ALPN_H2, handshake_failure};
+use crate::tls::{ALPN_H2, HandshakeFailure, handshake_failure};
+
+/// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
+/// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
+const RESETS_PER_SECOND: u32 = 200;
+const RESETS_AT_ONCE: u32 = 5;
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -41,6 +47,9 @@ pub struct Client {
     /// Cancelled when the connection is to end: drain, or the end of the certificate.
     pub ending: CancellationToken,
     caller: RefCell<Rc<Caller>>,
+    resets: Rate,
+    /// It reset more streams than anybody needs to: its connection is to end at once.
+    flooding: Cell<bool>,
 }
 
 impl Client {
@@ -52,6 +61,14 @@ impl Client {
             *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
         }
         self.caller.borrow().clone()
+    }
+
+    /// The client has reset a stream.
+    pub fn was_reset(&self) {
+        self.worker.shared.metrics.http2_resets.increment(1);
+        if !self.resets.take() {
+            self.flooding.set(true);
+        }
     }
 }
 
@@ -65,14 +82,15 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (stream, peer) = match greeted.await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
-            let failure = handshake_failure(&error).code();
+            let failure = handshake_failure(&error);
             metrics.handshake_failure(failure);
+            let failure = failure.code();
             tracing::info!(peer = %accepted.peer, failure, %error, "handshake failed");
             return;
         }
         Err(_) => {
-            metrics.handshake_failure("timeout");
-            tracing::info!(peer = %accepted.peer, failure = "timeout", "handshake failed");
+            metrics.handshake_failure(HandshakeFailure::Timeout);
+            tracing::info!(peer = %accepted.peer, failure = HandshakeFailure::Timeout.code(), "handshake failed");
             return;
         }
     };
@@ -84,6 +102,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         caller: RefCell::new(Rc::new(Caller::of(shared.policy.current(), &identity))),
         identity,
         peer,
+        resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
+        flooding: Cell::new(false),
         worker: worker.clone(),
     });
     if let Err(error) = speak_http2(&client, stream).await {
@@ -104,7 +124,7 @@ async fn greet(
     let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
     // rustls refuses a client that offers other protocols, and takes one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
-        return Err(std::io::Error::other("the client does not speak HTTP/2 (no ALPN)"));
+        return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
     Ok((stream, peer))
 }
@@ -164,9 +184,13 @@ impl Session {
         let mut expiry = std::pin::pin!(sleep_until(Instant::now() + time_left(self.client.identity.not_after)));
         let ending = self.client.ending.clone();
         let mut ended = std::pin::pin!(ending.cancelled());
-        poll_fn(|cx| {
+        let over = poll_fn(|cx| {
             loop {
                 while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
+                if self.client.flooding.take() {
+                    self.client.worker.shared.metrics.limit_hit(Limit::Resets);
+                    self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
                 match self.connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => calls.push(begin(&self.client, request, respond)),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -175,10 +199,7 @@ impl Session {
                 }
             }
             if !self.draining && (ended.as_mut().poll(cx).is_ready() || expiry.as_mut().poll(cx).is_ready()) {
-                // Streams on this connection see it and end themselves; unary calls finish.
-                self.draining = true;
-                self.client.ending.cancel();
-                self.connection.graceful_shutdown();
+                self.drain();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -187,7 +208,21 @@ impl Session {
             }
             self.keep_alive(cx, keepalive.as_mut(), idle_since)
         })
-        .await
+        .await;
+        if over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote()) {
+            self.client.worker.shared.metrics.limit_hit(Limit::Resets);
+        }
+        // The calls that are left see that their client is gone, and still have to be counted and written down.
+        drop(self.connection);
+        while calls.next().await.is_some() {}
+        over
+    }
+
+    /// No new streams; those that are open see it and end themselves; unary calls finish.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.client.ending.cancel();
+        self.connection.graceful_shutdown();
     }
 
     /// Finds clients that are gone without a word, and closes connections that nobody uses.
@@ -198,18 +233,25 @@ impl Session {
         idle_since: Instant,
     ) -> Poll<Result<(), h2::Error>> {
         let limits = self.client.worker.shared.config.limits;
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
-        if let (Alive::Asked, Poll::Ready(_)) = (&self.alive, pings.poll_pong(cx)) {
+        if let (Alive::Asked, Some(pings)) = (&self.alive, &mut self.pings)
+            && pings.poll_pong(cx).is_ready()
+        {
             self.alive = Alive::Quiet;
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if idle_since.elapsed() >= limits.idle_timeout {
-                self.connection.graceful_shutdown();
+            if idle_since.elapsed() >= limits.idle_timeout && !self.draining {
+                self.client.worker.shared.metrics.limit_hit(Limit::Idle);
+                self.drain();
             }
             match self.alive {
-                Alive::Asked => return Poll::Ready(Ok(())),
+                Alive::Asked => {
+                    self.client.worker.shared.metrics.limit_hit(Limit::Keepalive);
+                    return Poll::Ready(Ok(()));
+                }
                 Alive::Quiet => {
-                    if pings.send_ping(h2::Ping::opaque()).is_ok() {
+                    if let Some(pings) = &mut self.pings
+                        && pings.send_ping(h2::Ping::opaque()).is_ok()
+                    {
                         self.alive = Alive::Asked;
                     }
                 }
@@ -227,7 +269,7 @@ fn begin(client: &Rc<Client>, request: Request<RecvStream>, respond: SendRespons
     call::serve(client.clone(), request, respond)
 }
 
-/// Until a certificate ends; a certificate without an end that fits lasts a year, and is looked at again then.
+/// Until a certificate ends, at most a year: no connection lasts longer.
 fn time_left(not_after: i64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));

@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, Response};
 use crate::authorize::Permit;
 use crate::method::{Effect, Method};
 use crate::metrics::Metrics;
+use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
 use crate::upstream::link::Place;
 use crate::upstream::members::{Health, MemberIndex};
@@ -142,6 +143,7 @@ impl Forwarder {
             }
             return Ok(Sent { response, send, member, place });
         }
+        self.metrics.upstream_failure(UpstreamFailure::NoMember);
         Err(ForwardError::NotSent)
     }
 
@@ -166,7 +168,11 @@ impl Forwarder {
             };
             attempts = attempts.saturating_sub(1);
             if !again || attempts == 0 {
-                self.metrics.upstream_failure("lost");
+                self.metrics.upstream_failure(match failure {
+                    ForwardError::NotSent => UpstreamFailure::NoMember,
+                    ForwardError::Lost => UpstreamFailure::Lost,
+                    ForwardError::Reset(_) => UpstreamFailure::Reset,
+                });
                 return Err(failure);
             }
             self.metrics.upstream_retries.increment(1);

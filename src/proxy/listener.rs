@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use super::Shared;
 use super::worker::{Accepted, Counted, WorkerHandle};
+use crate::metrics::reason::Limit;
 
 /// The listening socket, bound.
 pub struct Listener {
@@ -61,7 +62,7 @@ impl Listener {
 
     fn hand_over(&self, shared: &Shared, workers: &[WorkerHandle], stream: tokio::net::TcpStream, peer: SocketAddr) {
         if self.connections.load(Ordering::Relaxed) >= shared.config.limits.max_connections {
-            shared.metrics.limit_hit("connections");
+            shared.metrics.limit_hit(Limit::Connections);
             return;
         }
         let _ = stream.set_nodelay(true);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -16,11 +16,13 @@ use tokio::sync::Notify;
 use super::call::Call;
 use super::forward::{ForwardError, Outgoing, Sent, classify};
 use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended, Piece};
 use super::stream;
 use crate::access::Accesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::wire::frame::{self, FrameFault, Frames};
@@ -34,8 +36,8 @@ pub fn outgoing(verb: http::Method, path: Option<PathAndQuery>, headers: HeaderM
     Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends, class: Class::Long, effect: Effect::Writes })
 }
 
-/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. Also tells what
-/// enforcement would have refused that rest for.
+/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. What enforcement
+/// would have refused that rest for goes into the record.
 pub async fn open(
     call: &Call<'_>,
     permit: &Permit,
@@ -43,83 +45,71 @@ pub async fn open(
     outgoing: &Outgoing,
     intake: &mut Intake,
     respond: &mut SendResponse<Bytes>,
-) -> (Option<MemberIndex>, Ended, Option<Denial>) {
-    let mut tail = Tail::after(&outgoing.body);
+    recording: &mut Recording<'_>,
+) -> (Option<MemberIndex>, Ended) {
+    let after_a_message = is_whole(&outgoing.body);
     let upload = async |mut send| {
         if outgoing.ends {
             return std::future::pending().await;
         }
-        relay::upload(intake.rest(), &mut send, |piece| tail.note(&piece)).await
+        let note = |piece: Piece<'_>| recording.amend(piece.denial().filter(|_| after_a_message));
+        relay::upload(intake.rest(), &mut send, note).await
     };
-    let (member, ended) = relay_both_ways(call, permit, method, outgoing, respond, upload).await;
-    (member, ended, tail.denial)
+    relay_both_ways(call, permit, method, outgoing, respond, upload).await
 }
 
 /// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
-/// encoding that it does not have); the message is held until it can be judged. Returns what was held, the verdict, and how long
-/// it took to judge: `None` if the client left before it.
-pub async fn slow(
-    call: &Call<'_>,
-    method: Method,
-    headers: HeaderMap,
-    intake: &mut Intake,
-    respond: &mut SendResponse<Bytes>,
-) -> (Option<MemberIndex>, Ended, Option<(Bytes, Result<Permit, Denial>, Duration)>) {
-    let nothing = (None, Ended::ClientGone, None);
-    // Shadow mode: always a permit.
-    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return nothing };
-    let mut judged = None;
-    let mut tail = Tail::default();
+/// encoding that it does not have); the message is held until it can be judged.
+pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    // Shadow mode: always a permit, and always a record.
+    let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
+    let record =
+        |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
+    let mut recording = None;
     let upload = async |mut send: SendStream<Bytes>| {
         let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
         let judging = Instant::now();
-        let verdict = call.judge(method, filled, intake).await;
+        let verdict = call.judge(method, filled, &intake).await;
         let held = intake.take();
         let ends = intake.ended();
-        tail = Tail::after(&held);
-        judged = Some((held.clone(), verdict, judging.elapsed()));
+        recording = record(held.clone(), verdict, judging);
         if ends {
             let _ = send.send_data(held, true);
             return std::future::pending().await;
         }
+        let after_a_message = is_whole(&held);
         let _ = relay::send(&mut send, held).await;
-        relay::upload(intake.rest(), &mut send, |piece| tail.note(&piece)).await
+        let note = |piece: Piece<'_>| {
+            if let Some(recording) = &mut recording {
+                recording.amend(piece.denial().filter(|_| after_a_message));
+            }
+        };
+        relay::upload(intake.rest(), &mut send, note).await
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
-    // What is wrong around a message, enforcement would have seen before it looked at the message.
-    let around = |denial| refuse(&call.caller.principal, standing(&call.caller.principal).err().unwrap_or(denial));
-    let judged = match (judged, ended, tail.denial) {
-        (Some((held, _, took)), _, Some(denial)) => Some((held, around(denial), took)),
-        (Some(judged), _, None) => Some(judged),
-        (None, Ended::ClientGone, _) => None,
-        // Enforcement would have waited for the end of the message, and etcd did not.
-        (None, Ended::Answered(_), _) => Some((Bytes::new(), around(denial_of(FrameFault::Cut)), Duration::ZERO)),
-    };
-    (member, ended, judged)
-}
-
-/// What follows a first message, and what enforcement would have refused the request for because of it.
-#[derive(Default)]
-struct Tail {
-    after_a_message: bool,
-    denial: Option<Denial>,
-}
-
-impl Tail {
-    /// Behind what was held. If that is no whole message, it was refused for that already, and the rest may belong to it.
-    fn after(held: &[u8]) -> Self {
-        Self { after_a_message: frame::single(held, usize::MAX).is_ok(), denial: None }
+    if recording.is_none() && ended != Ended::ClientGone {
+        // etcd has answered to the head alone; enforcement would have waited for the end of the message.
+        let cut = standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
+        recording = record(Bytes::new(), refuse(&call.caller.principal, cut), Instant::now());
     }
+    if let Some(recording) = &mut recording {
+        (recording.member, recording.ended) = (member, ended);
+    }
+}
 
-    fn note(&mut self, piece: &Piece<'_>) {
-        let denial = match piece {
-            Piece::Data(data) if !data.is_empty() => denial_of(FrameFault::Several),
-            Piece::Trailers => trailers_denial(),
-            Piece::Data(_) | Piece::End => return,
-        };
-        if self.after_a_message {
-            self.denial.get_or_insert(denial);
+/// Whether what was held is one whole message. If it is not, it was refused for that already, and the rest may belong to it.
+fn is_whole(held: &[u8]) -> bool {
+    frame::single(held, usize::MAX).is_ok()
+}
+
+impl Piece<'_> {
+    /// What enforcement would have refused a request for, because this follows its one message.
+    fn denial(&self) -> Option<Denial> {
+        match self {
+            Piece::Data(data) if !data.is_empty() => Some(denial_of(FrameFault::Several)),
+            Piece::Trailers => Some(trailers_denial()),
+            Piece::Data(_) | Piece::End => None,
         }
     }
 }
@@ -146,7 +136,7 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
-                Ok(Some(_)) => call.shared().metrics.limit_hit("unjudged"),
+                Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
                 // etcd will refuse it; nothing after it can be read.
                 Err(fault) => {

@@ -1,55 +1,66 @@
 //! What is said of a decision: metrics always, audit as configured.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Shared;
+use bytes::Bytes;
+
+use super::connection::Client;
 use super::judge::Caller;
 use super::relay::Ended;
-use super::worker::RoleTable;
 use crate::audit::{self, Decision, OwnedAccesses, Record};
 use crate::authorize::{Denial, Permit, Reason, standing};
-use crate::identity::Identity;
 use crate::method::{Effect, Method};
+use crate::metrics::reason::Limit;
 use crate::policy::{GrantId, Mode};
 use crate::upstream::members::MemberIndex;
+use crate::wire::{self, frame};
 
-/// The client behind a decision, as its connection knows it.
-pub struct Who<'c> {
-    /// What the certificate says.
-    pub identity: &'c Arc<Identity>,
-    /// Where it calls from.
-    pub peer: SocketAddr,
-    /// What the policy makes of it, at the moment of the decision.
-    pub caller: &'c Caller,
+/// What a decision is about.
+pub enum Subject {
+    /// A request of one message, framed.
+    Message(Method, Bytes),
+    /// One message of a conversation.
+    Turn(Method, OwnedAccesses),
+    /// A path that names no method.
+    Path(Box<[u8]>),
 }
 
-/// One decision on its way into metrics and audit.
-pub struct Note {
+/// A decision whose call is under way. It is recorded when this is dropped, with what is known by then of how the call ended: a
+/// client that leaves before its answer leaves a record all the same.
+#[must_use = "the decision is recorded when this is dropped"]
+pub struct Recording<'c> {
+    client: &'c Client,
+    caller: Rc<Caller>,
+    subject: Subject,
     decision: Decision,
     grant: Option<GrantId>,
     denial: Option<Denial>,
     slot: Option<audit::Slot>,
     time: SystemTime,
     begun: Instant,
+    /// The member that the request went to.
+    pub member: Option<MemberIndex>,
+    /// How the call ended.
+    pub ended: Ended,
 }
 
-impl Note {
+impl<'c> Recording<'c> {
     /// Notes a verdict on a request that began at `begun` and took `judged` to judge, and takes a place in the audit's queue if
     /// a line will be written.
     ///
     /// # Errors
     /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell. Shadow mode
     /// refuses nothing: its line is lost, and counted.
-    pub fn of(
-        shared: &Shared,
-        caller: &Caller,
-        effect: Effect,
+    pub fn open(
+        client: &'c Client,
+        caller: Rc<Caller>,
+        subject: Subject,
         verdict: &Result<Permit, Denial>,
         begun: Instant,
         judged: Duration,
-    ) -> Result<Note, Denial> {
+    ) -> Result<Self, Denial> {
+        let shared = &client.worker.shared;
         let (decision, grant, denial) = match verdict {
             Ok(permit) => match permit.would_deny() {
                 None => (Decision::Allow, permit.grant(), None),
@@ -57,69 +68,96 @@ impl Note {
             },
             Err(denial) => (Decision::Deny, None, Some(denial.clone())),
         };
-        let slot = if shared.audit.wants(decision, effect) {
+        let slot = if shared.audit.wants(decision, subject.effect()) {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some(slot),
-                // A refusal stands anyway, and shadow mode is never in the way: the line is counted as lost.
+                // A refusal stands anyway; its line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
-                Err(_) => return Err(Denial::new(Reason::AuditFull, "")),
+                Err(_) => {
+                    shared.metrics.limit_hit(Limit::AuditQueue);
+                    return Err(Denial::new(Reason::AuditFull, ""));
+                }
             }
         } else {
             None
         };
         shared.metrics.decision_duration.record(judged.as_secs_f64());
-        Ok(Note { decision, grant, denial, slot, time: SystemTime::now(), begun })
+        let (time, member, ended) = (SystemTime::now(), None, Ended::ClientGone);
+        Ok(Self { client, caller, subject, decision, grant, denial, slot, time, begun, member, ended })
     }
 
-    /// Shadow mode has seen only now, with the message on its way, that the request is not one message alone: what enforcement
-    /// would have refused it for before it looked at the message.
-    pub fn amend(&mut self, shared: &Shared, caller: &Caller, denial: Denial) {
-        (self.decision, self.grant) = (Decision::WouldDeny, None);
-        self.denial = Some(standing(&caller.principal).err().unwrap_or(denial));
-        self.slot = self.slot.take().or_else(|| shared.audit.reserve(&caller.principal.name).ok());
+    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for before it
+    /// had looked at the message. Only the caller's standing comes before that.
+    pub fn amend(&mut self, denial: Option<Denial>) {
+        let Some(denial) = denial else { return };
+        if self.denial.as_ref().is_some_and(|known| standing(&self.caller.principal).is_err() || known.reason == denial.reason) {
+            return;
+        }
+        (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
+        let audit = &self.client.worker.shared.audit;
+        self.slot = self.slot.take().or_else(|| audit.reserve(&self.caller.principal.name).ok());
     }
+}
 
-    /// Whether a line will be written.
-    #[must_use]
-    pub fn is_audited(&self) -> bool {
-        self.slot.is_some()
-    }
-
-    /// The call has ended: counts it, and writes the line.
-    #[expect(clippy::too_many_arguments, reason = "the particulars of one line, known only where the call ends")]
-    pub fn close(
-        self,
-        shared: &Shared,
-        roles: &RoleTable,
-        who: &Who<'_>,
-        method: Result<Method, &[u8]>,
-        accesses: impl FnOnce() -> OwnedAccesses,
-        member: Option<MemberIndex>,
-        ended: Ended,
-    ) {
-        let caller = who.caller;
-        let grant = self.grant.and_then(|id| caller.policy.grant(id));
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        let (shared, policy) = (&self.client.worker.shared, &self.caller.policy);
+        let method = self.subject.method();
+        let grant = self.grant.and_then(|id| policy.grant(id));
         let role = grant.map(|grant| grant.role_index);
-        roles.count(shared, &caller.policy, role, method.ok(), self.decision, caller.principal.mode);
-        shared.metrics.request_duration(method.ok()).record(self.begun.elapsed().as_secs_f64());
-        let Some(slot) = self.slot else { return };
-        slot.submit(&Record {
+        self.client.worker.roles.count(shared, policy, role, method, self.decision, self.caller.principal.mode);
+        shared.metrics.request_duration(method).record(self.begun.elapsed().as_secs_f64());
+        let Some(slot) = self.slot.take() else { return };
+        slot.submit(Record {
             time: self.time,
             decision: self.decision,
-            identity: who.identity.clone(),
-            principal: caller.principal.clone(),
-            peer: who.peer,
-            method: method.map_err(Box::from),
-            accesses: accesses(),
+            identity: self.client.identity.clone(),
+            principal: self.caller.principal.clone(),
+            peer: self.client.peer,
+            method: self.subject.name(),
+            accesses: self.subject.accesses(),
             grant: grant.map(ToString::to_string),
-            denial: self.denial,
-            policy_hash: caller.policy.hash.clone(),
-            member: member.and_then(|index| shared.members.at(index)).map(|member| member.name.clone()),
-            status: match ended {
+            denial: self.denial.take(),
+            policy_hash: policy.hash.clone(),
+            member: self.member.and_then(|index| shared.members.at(index)).map(|member| member.name.clone()),
+            status: match self.ended {
                 Ended::Answered(status) => status,
                 Ended::ClientGone => None,
             },
             request_id: shared.next_request_id(),
         });
+    }
+}
+
+impl Subject {
+    fn method(&self) -> Option<Method> {
+        match self {
+            Subject::Message(method, _) | Subject::Turn(method, _) => Some(*method),
+            Subject::Path(_) => None,
+        }
+    }
+
+    /// What is unknown may change something.
+    fn effect(&self) -> Effect {
+        self.method().map_or(Effect::Writes, Method::effect)
+    }
+
+    fn name(&self) -> Result<Method, Box<[u8]>> {
+        match self {
+            Subject::Message(method, _) | Subject::Turn(method, _) => Ok(*method),
+            Subject::Path(path) => Err(path.clone()),
+        }
+    }
+
+    /// What it would touch. A held message is read once more for that, because the usual request needs no line.
+    fn accesses(&mut self) -> OwnedAccesses {
+        match self {
+            Subject::Message(method, held) => {
+                let message = frame::single(held, usize::MAX).unwrap_or_default();
+                wire::inspect(*method, message).as_ref().map(OwnedAccesses::from).unwrap_or_default()
+            }
+            Subject::Turn(_, accesses) => std::mem::take(accesses),
+            Subject::Path(_) => OwnedAccesses::default(),
+        }
     }
 }

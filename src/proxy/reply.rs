@@ -110,6 +110,12 @@ impl Status {
         Self { code, message: Cow::Owned(text), reason: None, http: StatusCode::OK }
     }
 
+    /// The gRPC status that the client sees; none where it gets one of HTTP instead.
+    #[must_use]
+    pub fn code_sent(&self) -> Option<u32> {
+        (self.http == StatusCode::OK).then_some(self.code)
+    }
+
     /// Sends the status as the whole answer ("Trailers-Only"). The client may be gone: then nobody needs it.
     pub fn send(&self, respond: &mut SendResponse<Bytes>) {
         let mut response = Response::new(());

@@ -5,8 +5,6 @@
 //! * The answer of LeaseLeases, for those who may not see the leases of others.
 //! * The request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -77,26 +75,64 @@ pub async fn answer(
     response: Response<RecvStream>,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
 ) -> Result<Ended, ClientGone> {
-    if response.body().is_end_stream() {
-        return relay::answer(respond, response).await;
-    }
-    let (parts, body) = response.into_parts();
-    let (bytes, trailers) = match relay::unless_gone(respond, collect(body)).await? {
+    let mut whole = match relay::unless_gone(respond, Whole::read(response)).await? {
         Ok(whole) => whole,
         Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
     };
-    let changed = match frame::single(&bytes, MAX_ANSWER) {
-        // An error after the head: nothing to change.
-        Err(frame::FrameFault::NoMessage) => Cow::Borrowed(&*bytes),
+    match frame::single(&whole.body, MAX_ANSWER) {
+        // An error and nothing else: nothing to change.
+        Err(frame::FrameFault::NoMessage) => {}
         Ok(message) => match change(message) {
-            Ok(changed) => Cow::Owned(frame::encode(&changed).to_vec()),
+            Ok(changed) => whole.body = frame::encode(&changed),
             Err(malformed) => return Ok(unreadable(respond, &malformed.to_string())),
         },
         Err(fault) => return Ok(unreadable(respond, &fault.to_string())),
-    };
-    let mut out = respond.send_response(Response::from_parts(parts, ()), false).map_err(|_| ClientGone)?;
-    relay::send(&mut out, Bytes::from(changed.into_owned())).await?;
-    relay::finish(&mut out, trailers)
+    }
+    whole.pass_on(respond).await
+}
+
+/// An answer of etcd's, read to its end before any of it is passed on.
+pub struct Whole {
+    head: Response<()>,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl Whole {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The connection was lost before the end, or the answer is far too large.
+    pub async fn read(response: Response<RecvStream>) -> Result<Self, ForwardError> {
+        let (parts, body) = response.into_parts();
+        let (body, trailers) = collect(body).await?;
+        Ok(Self { head: Response::from_parts(parts, ()), body, trailers })
+    }
+
+    /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its status stands in trailers behind
+    /// a head of their own, since Go's HTTP server writes it; in plain text in the head, which is then all there is.
+    #[must_use]
+    pub fn says_lease_is_taken(&self) -> bool {
+        let said = self.trailers.as_ref().unwrap_or(self.head.headers());
+        reply::status_of(said) == Some(reply::code::FAILED_PRECONDITION) && reply::message_of(said) == b"etcdserver: lease already exists"
+    }
+
+    /// Passes it on.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn pass_on(self, respond: &mut SendResponse<Bytes>) -> Result<Ended, ClientGone> {
+        if self.body.is_empty() && self.trailers.is_none() {
+            let status = reply::status_of(self.head.headers());
+            respond.send_response(self.head, true).map_err(|_| ClientGone)?;
+            return Ok(Ended::Answered(status));
+        }
+        let mut out = respond.send_response(self.head, false).map_err(|_| ClientGone)?;
+        if !self.body.is_empty() {
+            relay::send(&mut out, self.body).await?;
+        }
+        relay::finish(&mut out, self.trailers)
+    }
 }
 
 /// The answer that a caller gets whose answer must be changed and cannot be read: rather none than one that tells too much.
@@ -128,16 +164,9 @@ pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
     frame::encode(&lease::encode_grant(ttl, id))
 }
 
-/// Whether etcd says that the chosen id is taken (`ErrGRPCLeaseExist`).
-#[must_use]
-pub fn lease_is_taken(response: &Response<RecvStream>) -> bool {
-    reply::status_of(response.headers()) == Some(reply::code::FAILED_PRECONDITION)
-        && reply::message_of(response.headers()) == b"etcdserver: lease already exists"
-}
-
 fn salt() -> u32 {
     let mut bytes = [0; 4];
-    // If the system has no randomness the salt is 0: an id that is taken is retried, and ownership does not rest on the salt.
+    // If the system has no randomness the salt is 0, and an identity gets one lease at a time. Ownership does not rest on the salt.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

@@ -3,9 +3,11 @@
 mod dialogue;
 mod splitter;
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use h2::server::SendResponse;
-use std::time::Instant;
 use tokio::time::{Duration, sleep};
 
 pub use dialogue::serve;
@@ -13,13 +15,14 @@ pub use dialogue::serve;
 use super::call::Call;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
-use super::record::{Note, Who};
+use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::{self, Status};
 use crate::access::{Accesses, LeaseUse, Verbs};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Method, Shape};
+use crate::metrics::reason::Termination;
 use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
@@ -88,18 +91,16 @@ pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Aske
 /// The audit has no room, and refuses what it cannot tell.
 pub(super) fn record(
     call: &Call<'_>,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     method: Method,
     verdict: &Result<Permit, Denial>,
     accesses: OwnedAccesses,
     judging: Instant,
 ) -> Result<(), Denial> {
-    let shared = call.shared();
-    let note = Note::of(shared, caller, method.effect(), verdict, judging, judging.elapsed())?;
-    let who = Who { identity: &call.client.identity, peer: call.client.peer, caller };
-    let member = Some(call.forwarder().home());
+    let subject = Subject::Turn(method, accesses);
+    let mut recording = Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
     // A message of a conversation has no status of its own.
-    note.close(shared, &call.client.worker.roles, &who, Ok(method), || accesses, member, Ended::Answered(None));
+    (recording.member, recording.ended) = (Some(call.forwarder().home()), Ended::Answered(None));
     Ok(())
 }
 
@@ -110,19 +111,19 @@ pub(super) fn payload(framed: &[u8]) -> &[u8] {
 
 /// Waits until a call that was allowed once must end: its right is gone, or the connection is ending.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
-    let mut changes = call.shared().policy.subscribe();
+    let mut changes = call.policy_changes();
     let ends_with_connection = matches!(method.shape(), Shape::Waiting | Shape::Subscription);
     loop {
         tokio::select! {
             biased;
             // A snapshot under way is finished; whoever only waits can wait elsewhere.
-            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
         let message = frame::single(held, usize::MAX).unwrap_or_default();
         if let Err(denial) = judge::message(call.shared(), &caller.principal, call.forwarder().home(), method, message).await {
-            call.shared().metrics.terminated("policy");
+            call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
         }
     }
@@ -134,16 +135,16 @@ pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
     if method.is_some_and(|method| method.shape() == Shape::Unary) {
         return std::future::pending().await;
     }
-    let mut changes = call.shared().policy.subscribe();
+    let mut changes = call.policy_changes();
     let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;
-            () = call.client.ending.cancelled(), if ends_with_connection => return Status::draining(),
+            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         if call.client.caller().principal.mode == Mode::Enforce {
-            call.shared().metrics.terminated("mode");
+            call.shared().metrics.terminated(Termination::Mode);
             return Status::new(reply::code::UNAVAILABLE, "etcd-warden: the policy is enforced now");
         }
     }
@@ -166,7 +167,7 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
         }
         tokio::select! {
             () = sleep(Duration::from_secs(1)) => {}
-            () = call.client.ending.cancelled() => return relay::end(&mut out, &Status::draining()),
+            () = call.client.ending.cancelled() => return relay::end(&mut out, &call.ended_with_connection()),
             _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => return Err(ClientGone),
         }
     }

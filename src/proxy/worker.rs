@@ -117,29 +117,33 @@ impl Worker {
             pool,
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes),
-            authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers)),
+            authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers), 1),
             shared,
         })
     }
 }
 
-/// A token bucket that holds one second's worth.
+/// A token bucket.
 pub struct Rate {
     per_second: u32,
+    most: f64,
     left: Cell<f64>,
     filled: Cell<Instant>,
 }
 
 impl Rate {
-    fn new(per_second: u32) -> Self {
-        Self { per_second, left: Cell::new(f64::from(per_second)), filled: Cell::new(Instant::now()) }
+    /// A full bucket, which holds what comes in so many seconds.
+    #[must_use]
+    pub fn new(per_second: u32, seconds: u32) -> Self {
+        let most = f64::from(per_second) * f64::from(seconds);
+        Self { per_second, most, left: Cell::new(most), filled: Cell::new(Instant::now()) }
     }
 
     /// Takes one token; false if there is none.
     pub fn take(&self) -> bool {
         let now = Instant::now();
-        let most = f64::from(self.per_second);
-        let left = (self.left.get() + now.duration_since(self.filled.replace(now)).as_secs_f64() * most).min(most);
+        let come = now.duration_since(self.filled.replace(now)).as_secs_f64() * f64::from(self.per_second);
+        let left = (self.left.get() + come).min(self.most);
         let taken = left >= 1.0;
         self.left.set(if taken { left - 1.0 } else { left });
         taken

@@ -4,6 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
+use crate::proxy_protocol;
+
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HandshakeFailure {
@@ -35,6 +37,8 @@ pub enum HandshakeFailure {
     NothingInCommon,
     /// The client refused: it does not trust the proxy's certificate, or the name in it.
     RefusedByClient,
+    /// It had to begin with a PROXY protocol header (version 2), and did not.
+    ProxyProtocol,
     /// It did not finish within `handshake-timeout`.
     Timeout,
     /// It closed the connection.
@@ -45,7 +49,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All of them.
-    pub const ALL: [HandshakeFailure; 17] = [
+    pub const ALL: [HandshakeFailure; 18] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::UnknownCa,
         HandshakeFailure::Expired,
@@ -60,6 +64,7 @@ impl HandshakeFailure {
         HandshakeFailure::ProtocolVersion,
         HandshakeFailure::NothingInCommon,
         HandshakeFailure::RefusedByClient,
+        HandshakeFailure::ProxyProtocol,
         HandshakeFailure::Timeout,
         HandshakeFailure::Closed,
         HandshakeFailure::Other,
@@ -83,6 +88,7 @@ impl HandshakeFailure {
             HandshakeFailure::ProtocolVersion => "protocol_version",
             HandshakeFailure::NothingInCommon => "nothing_in_common",
             HandshakeFailure::RefusedByClient => "refused_by_client",
+            HandshakeFailure::ProxyProtocol => "proxy_protocol",
             HandshakeFailure::Timeout => "timeout",
             HandshakeFailure::Closed => "closed",
             HandshakeFailure::Other => "other",
@@ -90,11 +96,14 @@ impl HandshakeFailure {
     }
 }
 
-/// What an error of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
+/// What an error of [`proxy_protocol::read`] or of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
 #[must_use]
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return tls(error);
+    }
+    if error.get_ref().is_some_and(|inner| inner.is::<proxy_protocol::Refusal>()) {
+        return HandshakeFailure::ProxyProtocol;
     }
     match error.kind() {
         io::ErrorKind::TimedOut => HandshakeFailure::Timeout,

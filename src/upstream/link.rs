@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Class;
 use crate::config::Endpoint;
+use crate::metrics::reason::UpstreamFailure;
 use crate::tls::ClientTls;
 use crate::tls::server_name;
 
@@ -79,6 +80,17 @@ pub enum ConnectError {
     /// Nothing for five seconds.
     #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
+}
+
+impl From<&ConnectError> for UpstreamFailure {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Tcp(_) => UpstreamFailure::Connect,
+            ConnectError::Tls(_) => UpstreamFailure::Tls,
+            ConnectError::Http2(_) => UpstreamFailure::Protocol,
+            ConnectError::Timeout => UpstreamFailure::Timeout,
+        }
+    }
 }
 
 impl Link {

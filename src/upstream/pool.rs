@@ -125,7 +125,7 @@ impl Pool {
     }
 
     fn note_failure(&self, member: &Member, error: &ConnectError) {
-        self.metrics.upstream_failure("connect");
+        self.metrics.upstream_failure(error.into());
         if member.set_health(Health::Down) {
             self.metrics.member_health(&member.name, false);
             tracing::warn!(member = %member.name, %error, "etcd member is down");

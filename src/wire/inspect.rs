@@ -25,7 +25,7 @@
 //! # Keys that are empty
 //!
 //! etcd answers "key is not provided" for them, except in a watch, where an empty key is the smallest one. The access is
-//! listed as it stands; no grant covers it, since no key is empty. A missing `leader` in Proclaim and Resign, which etcd
+//! listed as it stands, and judged as one to the smallest key (`Rights::covers`). A missing `leader` in Proclaim and Resign, which etcd
 //! answers with an error, counts as an empty key as well.
 
 mod admin;

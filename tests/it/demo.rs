@@ -1,6 +1,8 @@
 //! `etcd-warden demo`, as a user starts it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -54,17 +56,50 @@ async fn text_that_no_terminal_reads_has_no_colour_and_fits() {
 }
 
 #[tokio::test]
-async fn without_an_etcd_it_says_what_is_wrong() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_etcd-warden")).args(["demo", "--once", "--etcd", "/nowhere/etcd"]).output().await.unwrap();
+async fn a_named_etcd_that_is_not_there_is_said() {
+    let output = Command::new(env!("CARGO_BIN_EXE_etcd-warden")).args(["demo", "--etcd", "/nowhere/etcd"]).output().await.unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no etcd at `/nowhere/etcd`"));
+}
+
+/// A demo for which nothing is named, on this PATH and without anything built yet.
+fn demo_on_path(path: &str, tools: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
+    command.args(["demo", "--once", "--output", "json"]);
+    command.env_remove("ETCD_WARDEN_ETCD").env("PATH", path).env("ETCD_WARDEN_TOOLS", tools).kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn an_etcd_on_path_is_taken_when_it_is_new_enough() {
+    let nothing_built = tempfile::tempdir().unwrap();
+    let path = format!("{}:/usr/bin:/bin", programs().etcd.parent().unwrap().display());
+    let output = demo_on_path(&path, nothing_built.path()).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["etcd"]["version"], programs().version.to_string());
+    assert_eq!(nothing_built.path().read_dir().unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn with_an_old_etcd_and_no_go_it_names_the_ways() {
+    let nothing_built = tempfile::tempdir().unwrap();
+    let old = tempfile::tempdir().unwrap();
+    let etcd = old.path().join("etcd");
+    std::fs::write(&etcd, "#!/bin/sh\necho 'etcd Version: 3.4.23'\n").unwrap();
+    std::fs::set_permissions(&etcd, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = demo_on_path(old.path().to_str().unwrap(), nothing_built.path()).output().await.unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    for way in ["--etcd PATH", "ETCD_WARDEN_ETCD", "etcd 3.5 or newer on PATH", "install Go", "there is no `go` on PATH"] {
+        assert!(said.contains(way), "{said}");
+    }
 }
 
 /// The lines that it prints work when they are typed, and Ctrl-C leaves nothing behind.
 #[tokio::test]
 async fn it_stays_up_to_be_played_with_until_ctrl_c() {
-    let mut child = demo(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = demo(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut invitation = Vec::new();
     let read = async {
@@ -87,7 +122,8 @@ async fn it_stays_up_to_be_played_with_until_ctrl_c() {
     assert!(std::path::Path::new(&folder).is_dir());
     let id = child.id().unwrap().to_string();
     assert!(Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await.unwrap().success());
-    let status = tokio::time::timeout(SOON, child.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{status}");
+    let ended = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(ended.status.success(), "{}", ended.status);
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     assert!(!std::path::Path::new(&folder).exists());
 }

@@ -1,7 +1,5 @@
 //! A call whose messages are written and read one by one.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use etcd_warden::method::Method;
 use h2::client::ResponseFuture;
@@ -56,11 +54,6 @@ impl Live {
 
     pub async fn next_bytes(&mut self) -> Result<Vec<u8>, Status> {
         tokio::time::timeout(SOON, self.read()).await.unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
-    }
-
-    /// Whether there is still nothing to read after a moment.
-    pub async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(100), self.read()).await.is_err()
     }
 
     async fn read(&mut self) -> Result<Vec<u8>, Status> {

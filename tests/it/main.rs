@@ -2,12 +2,15 @@
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::panic_in_result_fn,
     clippy::string_slice,
+    clippy::type_complexity,
+    clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test that meets the unexpected is to fail at once, and at that place"
 )]
@@ -15,15 +18,27 @@
 // --- the ground that the other tests stand on ---
 mod etcd_itself;
 mod harness;
+#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod live;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod world;
 
 // --- every RPC, allowed and refused ---
+mod edges;
+mod leases;
+mod rewrites;
 mod rpc_table;
+mod rust_client;
+
+// --- what is open, under change ---
+mod reload;
 
 // --- what a user starts ---
 mod demo;
+
+// --- bad input gets a clear answer, and nobody harms a neighbour ---
+mod bad_clients;
+mod bad_requests;
 
 // --- a whole session ---
 mod etcdctl_session;

@@ -9,12 +9,14 @@
 //! The proxy is always the test's own. Everything is on 127.0.0.1 and ports that the system chose.
 
 pub mod etcdctl;
+pub mod fake;
+pub mod neighbour;
 pub mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
@@ -89,6 +91,30 @@ enum Upstreams {
     Own(Box<Etcd>),
 }
 
+impl Drop for World {
+    /// The runtime catches a panic of a task, and a test may well not notice: here it does.
+    fn drop(&mut self) {
+        let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(panics.is_empty() || std::thread::panicking(), "the proxy panicked: {panics:?}");
+    }
+}
+
+/// Every panic in `src/`, of any test of this process.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.location().is_some_and(|location| location.file().starts_with("src/")) {
+                PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(panic.to_string());
+            }
+            before(panic);
+        }));
+    });
+}
+
 /// What is asked for beyond [`World::start`].
 pub struct Wish {
     policy: String,
@@ -132,6 +158,7 @@ impl Wish {
 
     /// Starts it all; the proxy may refuse to start.
     pub async fn try_start(self) -> anyhow::Result<World> {
+        note_panics();
         let etcd = match self.own_etcd {
             Some(options) => Upstreams::Own(Box::new(start_etcd(options).await)),
             None => Upstreams::Shared(shared_etcd().await),
@@ -214,6 +241,11 @@ impl World {
     pub fn replace_policy(&self, policy: &str) {
         self.write_policy(policy);
         self.running().reload_policy().unwrap();
+    }
+
+    /// Reloads what the policy file says now.
+    pub fn try_reload(&self) -> anyhow::Result<()> {
+        self.running().reload_policy()
     }
 
     /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
@@ -376,6 +408,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
             on_full: OnFull::Drop,
         },
         admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
+        admin_debug: true,
         log: Log { json: false, filter: "warn".to_owned() },
         drain_timeout: Duration::from_secs(5),
         workers: 1,

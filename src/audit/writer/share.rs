@@ -2,7 +2,7 @@
 //!
 //! The rule: an identity may take a place while it holds less than an eighth of what is still free (and always a first one). So one
 //! that floods gets a ninth of the queue and the others keep the rest; a second one gets a ninth of that, and so on: it takes some
-//! seventy flooding identities and a dead disk to fill a queue of 8192. The same goes for bytes: each place brings 1 KiB, more
+//! seventy flooding identities and a dead disk to fill a queue of 16384. The same goes for bytes: each place brings 1 KiB, more
 //! is taken from an eighth of the free bytes.
 //!
 //! Only identities that hold a place are remembered, so there are never more of them than places.

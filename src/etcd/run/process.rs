@@ -46,9 +46,12 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends a signal, by the shell's own `kill`.
+    /// Sends a signal, by the shell's own `kill`, and waits until SIGSTOP has reached every thread.
     pub(super) fn signal(&self, name: &str) -> io::Result<()> {
-        let status = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &self.child.id().to_string()]).status()?;
+        // On a busy machine a process goes on for some milliseconds after `kill -STOP` came back.
+        const SCRIPT: &str = r#"kill -"$0" "$1" || exit
+            while [ "$0" = STOP ] && grep -qs "^State:[[:space:]]*[RSD]" /proc/"$1"/task/*/status; do sleep 0.01; done"#;
+        let status = Command::new("sh").args(["-c", SCRIPT, name, &self.child.id().to_string()]).status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other(format!("SIG{name} could not be sent"))) }
     }
 }

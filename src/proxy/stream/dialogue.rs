@@ -13,7 +13,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Response};
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::splitter::{Fate, Splitter};
 use super::{Asked, Request, may_open, payload, record, verdict};
@@ -22,11 +22,12 @@ use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, authorize};
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
+use crate::metrics::reason::Termination;
 use crate::proxy::call::Call;
 use crate::proxy::forward::{Outgoing, Sent, classify};
 use crate::proxy::intake::{ClientGone, Intake, denial_of};
 use crate::proxy::registry::Registered;
-use crate::proxy::relay;
+use crate::proxy::relay::{self, Ended};
 use crate::proxy::reply::{self, Status};
 use crate::upstream::members::MemberIndex;
 use crate::watch_ledger::WatchLedger;
@@ -61,9 +62,10 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     let Sent { response, send, member, place: _place } = sent;
+    let changes = call.policy_changes();
     let dialogue = Dialogue::new(call, method, member, open);
     let up = pin!(dialogue.up(intake.rest(), send));
-    let down = pin!(dialogue.down(response, respond));
+    let down = pin!(dialogue.down(response, respond, changes));
     // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
     match select(up, down).await {
         Either::Left((never, _)) => match never {},
@@ -217,11 +219,15 @@ impl<'c> Dialogue<'c> {
     }
 
     /// etcd to client.
-    async fn down(&self, response: h2::client::ResponseFuture, respond: &mut SendResponse<Bytes>) -> Result<(), ClientGone> {
+    async fn down(
+        &self,
+        response: h2::client::ResponseFuture,
+        respond: &mut SendResponse<Bytes>,
+        mut changes: watch::Receiver<u64>,
+    ) -> Result<Ended, ClientGone> {
         let mut etcd = Etcd::Silent(response);
         let mut client: Option<SendStream<Bytes>> = None;
         let mut splitter = Splitter::default();
-        let mut changes = self.call.shared().policy.subscribe();
         let mut ending = pin!(self.call.client.ending.cancelled());
         let mut pieces = Vec::new();
         loop {
@@ -235,7 +241,7 @@ impl<'c> Dialogue<'c> {
             }
             let event = tokio::select! {
                 biased;
-                () = &mut ending => return self.close(client, respond, &Status::draining()),
+                () = &mut ending => return self.close(client, respond, &self.call.ended_with_connection()),
                 changed = changes.changed() => { if changed.is_ok() { self.recheck(); } continue }
                 () = self.wake_down.notified() => continue,
                 _ = left(client.as_mut(), respond) => return Err(ClientGone),
@@ -243,8 +249,7 @@ impl<'c> Dialogue<'c> {
             };
             match event {
                 Event::Head(answer) if answer.body().is_end_stream() && client.is_none() => {
-                    relay::answer(respond, answer).await?;
-                    return Ok(());
+                    return relay::answer(respond, answer).await;
                 }
                 Event::Head(answer) => {
                     let (parts, body) = answer.into_parts();
@@ -269,15 +274,13 @@ impl<'c> Dialogue<'c> {
                     self.wake_up.notify_one();
                 }
                 Event::End(trailers) => {
-                    relay::finish(self.head(&mut client, respond)?, trailers)?;
-                    return Ok(());
+                    return relay::finish(self.head(&mut client, respond)?, trailers);
                 }
                 Event::Failed(error) => {
-                    match &mut client {
-                        Some(out) => relay::fail(out, &classify(&error))?,
-                        None => relay::refuse_or_reset(respond, &classify(&error)),
+                    return match &mut client {
+                        Some(out) => relay::fail(out, &classify(&error)),
+                        None => Ok(relay::refuse_or_reset(respond, &classify(&error))),
                     };
-                    return Ok(());
                 }
             }
         }
@@ -334,7 +337,7 @@ impl<'c> Dialogue<'c> {
 
     /// Asks etcd to cancel a watch, and gives what the client is told.
     fn ended_by_policy(&self, id: i64) -> Bytes {
-        self.call.shared().metrics.terminated("policy");
+        self.call.shared().metrics.terminated(Termination::Policy);
         self.to_etcd.borrow_mut().push_back(frame::encode(&wire::watch::cancel_request(id)));
         self.wake_up.notify_one();
         frame::encode(&wire::watch::canceled(&self.header.borrow(), id))
@@ -371,12 +374,12 @@ impl<'c> Dialogue<'c> {
         }
     }
 
-    fn close(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, status: &Status) -> Result<(), ClientGone> {
+    fn close(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, status: &Status) -> Result<Ended, ClientGone> {
         match client {
-            Some(mut out) => relay::end(&mut out, status).map(|_| ()),
+            Some(mut out) => relay::end(&mut out, status),
             None => {
                 status.send(respond);
-                Ok(())
+                Ok(Ended::Answered(Some(status.code)))
             }
         }
     }

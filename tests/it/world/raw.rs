@@ -75,11 +75,12 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    tls_trusting(&authorities().clients, address, issued, alpn, versions).await
+    tls_over(TcpStream::connect(address).await?, &authorities().clients, address, issued, alpn, versions).await
 }
 
-/// A TLS connection to any server of an authority.
-async fn tls_trusting(
+/// A TLS connection to any server of an authority, over a connection on which something may have been said already (a PROXY header).
+pub async fn tls_over(
+    stream: TcpStream,
     authority: &Authority,
     address: SocketAddr,
     issued: Option<&Issued>,
@@ -99,7 +100,6 @@ async fn tls_trusting(
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
 }
 
@@ -112,7 +112,8 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 impl Raw {
     /// A connection to etcd itself.
     pub async fn direct(address: SocketAddr) -> Self {
-        Self::over(tls_trusting(&authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(tls_over(stream, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
     }
 
     /// HTTP/2 over any stream.
@@ -120,7 +121,8 @@ impl Raw {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        // Tests may let many small answers wait; h2 would take them for an attack.
+        let (send, connection) = h2::client::Builder::new().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 

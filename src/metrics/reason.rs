@@ -1,0 +1,78 @@
+//! Closed sets of label values, as types: what is not in the contract cannot be counted.
+
+macro_rules! closed_set {
+    ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $meaning:literal])+ $variant:ident = $code:literal,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $meaning])+ $variant,)+ }
+
+        impl $name {
+            /// The codes of all values.
+            pub const CODES: &'static [&'static str] = &[$($code,)+];
+
+            /// The value of the label.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $($name::$variant => $code,)+ }
+            }
+        }
+    };
+}
+
+closed_set! {
+    /// Why the proxy ended a live stream or watch.
+    Termination {
+        /// The policy changed, and the right is gone.
+        Policy = "policy",
+        /// The caller is enforced now, and was not when the stream began.
+        Mode = "mode",
+        /// The client's certificate has ended.
+        Identity = "identity",
+        /// The proxy drains.
+        Drain = "drain",
+    }
+}
+
+closed_set! {
+    /// Which limit refused a request or closed a connection.
+    Limit {
+        /// `max-connections`.
+        Connections = "connections",
+        /// `max-request-bytes`.
+        RequestBytes = "request-bytes",
+        /// `max-held-bytes`.
+        HeldBytes = "held-bytes",
+        /// `authenticate-per-second`.
+        Authenticate = "authenticate",
+        /// `audit-queue`, with `audit-on-full: deny`.
+        AuditQueue = "audit-queue",
+        /// Messages of one stream in shadow mode that were passed on faster than they could be judged.
+        Unjudged = "unjudged",
+        /// `idle-timeout`.
+        Idle = "idle",
+        /// `grpc-keepalive-interval`: a ping without an answer.
+        Keepalive = "keepalive",
+        /// A flood of streams that the client reset at once (CVE-2023-44487).
+        Resets = "resets",
+    }
+}
+
+closed_set! {
+    /// What failed on the way to etcd.
+    UpstreamFailure {
+        /// No TCP connection.
+        Connect = "connect",
+        /// No TLS.
+        Tls = "tls",
+        /// No HTTP/2.
+        Protocol = "protocol",
+        /// No connection in time.
+        Timeout = "timeout",
+        /// The connection ended while an answer was awaited.
+        Lost = "lost",
+        /// etcd reset the stream.
+        Reset = "reset",
+        /// No member took the request.
+        NoMember = "no-member",
+    }
+}

@@ -1,0 +1,64 @@
+//! Which metadata reaches etcd.
+
+use etcd_warden::config::ClientTokens;
+use etcd_warden::method::Method;
+use http::HeaderMap;
+
+use super::POLICY;
+use crate::world::World;
+use crate::world::fake::Fake;
+use crate::world::raw::{framed, grpc_headers};
+
+const SENT: [(&str, &str); 10] = [
+    ("hasleader", "true"),
+    ("client-api-version", "3.7"),
+    ("grpc-timeout", "9S"),
+    ("user-agent", "a client"),
+    ("token", "t0"),
+    ("authorization", "t1"),
+    ("grpcgateway-accept", "application/json"),
+    ("grpcgateway-authorization", "t2"),
+    ("x-forwarded-for", "10.0.0.1"),
+    ("etcd-warden-reason", "none"),
+];
+
+/// What of [`SENT`] came to etcd.
+async fn arrived(policy: &str, tokens: ClientTokens) -> Vec<&'static str> {
+    let etcd = Fake::agreeable().await;
+    let world = World::with(policy).config(etcd.in_place_of_etcd()).config(move |config| config.client_tokens = tokens).start().await;
+    let mut headers = grpc_headers();
+    for (name, value) in SENT {
+        headers.insert(name, value.parse().unwrap());
+    }
+    let answer = world.raw("admin").await.send(Method::MemberList.path(), &headers, &framed(b"")).await;
+    assert_eq!(answer.grpc_status(), Some(0));
+    let arrival: HeaderMap = etcd.arrivals("MemberList").remove(0).headers;
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
+        assert_eq!(arrival[name], value);
+    }
+    SENT.iter().filter(|(name, value)| arrival.get(*name).is_some_and(|got| got == value)).map(|(name, _)| *name).collect()
+}
+
+#[tokio::test]
+async fn a_list_of_metadata_goes_to_etcd() {
+    let all = ["hasleader", "client-api-version", "grpc-timeout", "user-agent", "token", "authorization"];
+    assert_eq!(arrived(POLICY, ClientTokens::Forward).await, all);
+    assert_eq!(arrived(POLICY, ClientTokens::Strip).await, all[..4]);
+}
+
+#[tokio::test]
+async fn shadow_mode_leaves_out_only_the_gateways_and_what_is_to_be_stripped() {
+    let policy = POLICY.replace("enforce", "shadow");
+    let all = [
+        "hasleader",
+        "client-api-version",
+        "grpc-timeout",
+        "user-agent",
+        "token",
+        "authorization",
+        "x-forwarded-for",
+        "etcd-warden-reason",
+    ];
+    assert_eq!(arrived(&policy, ClientTokens::Forward).await, all);
+    assert_eq!(arrived(&policy, ClientTokens::Strip).await, [&all[..4], &all[6..]].concat());
+}
