@@ -414,6 +414,12 @@ pub fn never_half_closed() -> Vec<Case> {
     cases
 }
 
+/// A create of a watch.
+pub fn watch_of(from: &str, to: &str) -> Vec<u8> {
+    let create = pb::WatchCreateRequest { key: key(from), range_end: key(to), ..Default::default() };
+    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+}
+
 /// Watch and LeaseKeepAlive streams. A watch stream does not end with the client's side of it.
 pub fn conversations() -> Vec<Case> {
     let base = |method: Method| of_bytes(method, b"", Allow);
