@@ -56,6 +56,11 @@ impl Live {
         tokio::time::timeout(SOON, self.read()).await.unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
     }
 
+    /// Whether there is still nothing to read after a moment.
+    pub async fn is_quiet(&mut self) -> bool {
+        tokio::time::timeout(std::time::Duration::from_millis(100), self.read()).await.is_err()
+    }
+
     async fn read(&mut self) -> Result<Vec<u8>, Status> {
         loop {
             if let Some(message) = self.whole() {
