@@ -274,3 +274,31 @@ async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on(
     etcd.resume(0).unwrap();
     soon("shadow mode", || async { world.as_("nobody").await.put("x", "1", None).await.ok() }).await;
 }
+
+/// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else does: see the first test.
+fn exceptions() -> [(&'static str, Vec<Case>); 6] {
+    [
+        ("Time", Vec::new()),
+        ("What HTTP/2 does not carry", Vec::new()),
+        // Nothing shows of it: etcd's own auth is off.
+        ("Metadata that never passes", Vec::new()),
+        ("The process' own limits", vec![requests::large_head()]),
+        ("Members", vec![requests::members()]),
+        ("The switch to enforce", Vec::new()),
+    ]
+}
+
+#[tokio::test]
+async fn the_page_lists_every_exception_and_each_is_one() {
+    let page = include_str!("../../docs/shadow.md");
+    let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(headings, exceptions().map(|(heading, _)| heading));
+    let advertise = |config: &mut Config| config.advertise.default = Some("https://proxy.test:2379".to_owned());
+    let twins = Twins::start(&policy("shadow", ALICE), advertise).await;
+    for (heading, cases) in exceptions() {
+        for case in cases {
+            let differences = twins.differences(&Leaf::client("alice"), std::slice::from_ref(&case)).await;
+            assert_eq!(differences.len(), 1, "{heading}: {} does not differ any more", case.name);
+        }
+    }
+}

@@ -70,9 +70,9 @@ fn words(text: &str) -> Vec<&str> {
     text.split(|c: char| !(c.is_alphanumeric() || c == '.' || c == '_')).filter(|word| !word.is_empty()).collect()
 }
 
-/// 15 or 16 hexadecimal digits as etcdctl prints them, or the same in decimal as JSON has them.
+/// Up to 16 hexadecimal digits as etcdctl prints them, or the same in decimal as JSON has them.
 fn is_lease(word: &str) -> bool {
-    let hexadecimal = (15..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hexadecimal = (12..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     hexadecimal || ((17..=19).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

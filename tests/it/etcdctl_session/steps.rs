@@ -112,19 +112,20 @@ pub fn keys() -> Vec<Step> {
 }
 
 pub fn watches() -> Vec<Step> {
-    let large = format!("put /s/large {}", "x".repeat(900_000));
+    // Three of them in one answer are more than etcd puts into one message.
+    let large = "x".repeat(900_000);
     vec![
         stays("watch /s/a --rev=1", &[Lines(6)]),
         stays("watch /s/ --prefix --rev=1 --prev-kv", &[Lines(30)]),
-        stays("watch /s/ --prefix --rev=1 --prev-kv -w json", &[Lines(5)]),
+        stays("watch /s/ --prefix --rev=1 --prev-kv -w json", &[Lines(1)]),
         stays("watch /s/a /s/c --rev=1 -w fields", &[Lines(9)]),
         stays("watch /s/a --rev=1 -- echo event", &[Lines(1)]),
         stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("watch --prefix /s/ --rev=1 --prev-kv\n"), Lines(30)]),
         stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("progress\n"), Lines(7)]),
         run("put /s/large first"),
-        run(&large),
-        run(&large.replace("/s/large", "/s/large2")),
-        run(&large.replace("/s/large", "/s/large3")),
+        run_with("put /s/large", &large),
+        run_with("put /s/large2", &large),
+        run_with("put /s/large3", &large),
         stays("watch /s/large --prefix --rev=2", &[Lines(12)]),
         run("del /s/large --prefix"),
     ]
@@ -160,7 +161,7 @@ pub fn locks_and_elections() -> Vec<Step> {
         run("lock /s/lock --ttl=30 echo held again"),
         stays("lock /s/lock", &[Lines(1)]),
         run("get /s/lock --prefix"),
-        stays("elect /s/vote me", &[Lines(2), Type("proclaimed\n"), Lines(4)]),
+        stays("elect /s/vote me", &[Lines(2)]),
         run("get /s/vote --prefix"),
         run("put /s/vote/1 elected"),
         stays("elect --listen /s/vote", &[Lines(2)]),

@@ -504,3 +504,15 @@ pub fn conversations() -> Vec<Case> {
 pub fn unlike() -> Vec<Case> {
     vec![call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 10_000, id: 0 }, Allow).named("etcd chooses the id")]
 }
+
+/// More metadata than the proxy takes, and less than etcd does.
+pub fn large_head() -> Case {
+    let mut case = call(Method::Range, &range("/a/1", ""), Allow).named("a large head");
+    case.headers.insert("x-large", HeaderValue::from_str(&"x".repeat(20 * 1024)).unwrap());
+    case
+}
+
+/// Where the members are.
+pub fn members() -> Case {
+    call(Method::MemberList, &pb::MemberListRequest::default(), CAPABILITY)
+}
