@@ -1,7 +1,7 @@
 //! What is typed.
 
 use super::compare::MayDiffer;
-use crate::world::etcdctl::Turn::{self, Lines, Type};
+use crate::world::etcdctl::Turn::{self, Lines, Type, Until};
 
 /// One command.
 #[derive(Clone, Debug)]
@@ -115,18 +115,20 @@ pub fn watches() -> Vec<Step> {
     // Three of them in one answer are more than etcd puts into one message.
     let large = "x".repeat(900_000);
     vec![
+        run("put /s/zz last-event"),
         stays("watch /s/a --rev=1", &[Lines(6)]),
-        stays("watch /s/ --prefix --rev=1 --prev-kv", &[Lines(30)]),
+        stays("watch /s/ --prefix --rev=1 --prev-kv", &[Until("last-event")]),
         stays("watch /s/ --prefix --rev=1 --prev-kv -w json", &[Lines(1)]),
-        stays("watch /s/a /s/c --rev=1 -w fields", &[Lines(9)]),
-        stays("watch /s/a --rev=1 -- echo event", &[Lines(1)]),
-        stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("watch --prefix /s/ --rev=1 --prev-kv\n"), Lines(30)]),
+        stays("watch /s/a /s/c --rev=1 -w fields", &[Lines(32)]),
+        stays("watch /s/a --rev=1 -- /bin/echo event", &[Lines(8)]),
+        stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("watch --prefix /s/ --rev=1 --prev-kv\n"), Until("last-event")]),
         stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("progress\n"), Lines(7)]),
         run("put /s/large first"),
         run_with("put /s/large", &large),
         run_with("put /s/large2", &large),
         run_with("put /s/large3", &large),
         stays("watch /s/large --prefix --rev=2", &[Lines(12)]),
+        run("del /s/zz"),
         run("del /s/large --prefix"),
     ]
 }
@@ -157,8 +159,8 @@ pub fn leases() -> Vec<Step> {
 
 pub fn locks_and_elections() -> Vec<Step> {
     vec![
-        run("lock /s/lock echo held"),
-        run("lock /s/lock --ttl=30 echo held again"),
+        run("lock /s/lock /bin/echo held"),
+        run("lock /s/lock --ttl=30 /bin/echo held again"),
         stays("lock /s/lock", &[Lines(1)]),
         run("get /s/lock --prefix"),
         stays("elect /s/vote me", &[Lines(2)]),

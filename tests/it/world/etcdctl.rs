@@ -78,6 +78,8 @@ pub enum Turn<'t> {
     Type(&'t str),
     /// Standard output is awaited until it has so many lines in all.
     Lines(usize),
+    /// Standard output is awaited until a line is this.
+    Until(&'t str),
 }
 
 impl Etcdctl {
@@ -117,8 +119,13 @@ impl Etcdctl {
         for turn in turns {
             match turn {
                 Turn::Type(text) => stdin.write_all(text.as_bytes()).await.unwrap(),
-                Turn::Lines(lines) => {
-                    while said.len() < *lines {
+                Turn::Lines(_) | Turn::Until(_) => {
+                    let enough = |said: &[String]| match turn {
+                        Turn::Lines(lines) => said.len() >= *lines,
+                        Turn::Until(last) => said.last().is_some_and(|line| line == last),
+                        Turn::Type(_) => true,
+                    };
+                    while !enough(&said) {
                         let line = tokio::time::timeout(SOON, stdout.next_line()).await;
                         let line = line.unwrap_or_else(|_| panic!("{arguments:?}: no line after {said:#?}")).unwrap();
                         said.push(line.unwrap_or_else(|| panic!("{arguments:?} ended after {said:#?}")));
