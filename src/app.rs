@@ -1,12 +1,14 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
+pub mod shadow_guard;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -17,14 +19,14 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
-use crate::policy::{self, Policy};
+use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{ClientTls, Expiring, ServerTls, TlsErrors};
-use crate::upstream::control::{Control, ControlError};
+use crate::upstream::control::Control;
 use crate::upstream::members::Members;
 
 /// A proxy that serves.
@@ -45,13 +47,13 @@ pub struct Running {
 /// Whatever makes serving unsafe or impossible; nothing was served before.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
-    let policy = load_policy(&config, 1)?;
+    let policy = load_policy(&config, 1, config.mode)?;
     let (tls, upstream_tls) = load_tls(&config)?;
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
     let control = Control::new(members.clone(), upstream_tls.as_ref());
     control.check_all(&metrics).await;
-    refuse_shadow_with_auth(&config, &policy, &control).await?;
+    let (policy, shadow_guard) = shadow_guard::before_start(&config, policy, &control).await?;
 
     let listener = Listener::bind(config.listen_addr).with_context(|| format!("cannot listen on {}", config.listen_addr))?;
     let listen_addr = listener.address()?;
@@ -64,6 +66,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
+        shadow_guard,
         metrics,
         audit,
         lease_key,
@@ -85,6 +88,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let mut tasks = JoinSet::new();
     tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
     tasks.spawn(background.clone().run_until_cancelled_owned(keep_counting_expiries(shared.clone())).map(drop));
+    tasks.spawn(background.clone().run_until_cancelled_owned(shadow_guard::watch(shared.clone())).map(drop));
     if let Some(admin) = admin {
         tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));
     }
@@ -118,7 +122,8 @@ impl Running {
     /// What is wrong with the file.
     pub fn reload_policy(&self) -> anyhow::Result<()> {
         let generation = self.shared.policy.generation().saturating_add(1);
-        let reloaded = load_policy(&self.shared.config, generation);
+        let mode = self.shared.shadow_guard.mode_override(&self.shared.config);
+        let reloaded = load_policy(&self.shared.config, generation, mode);
         self.shared.metrics.policy_reload(reloaded.is_ok());
         let policy = reloaded.inspect_err(|error| self.shared.policy.failed(format!("{error:#}")))?;
         count_policy(&self.shared.metrics, &policy);
@@ -155,8 +160,8 @@ impl Running {
 }
 
 /// Reads, checks and compiles the policy, and says every warning in the log.
-fn load_policy(config: &Config, generation: u64) -> anyhow::Result<Policy> {
-    let loaded = policy::load::load(&config.policy, generation, config.mode)?;
+fn load_policy(config: &Config, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
+    let loaded = policy::load::load(&config.policy, generation, mode)?;
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
     let unknown = loaded.check_cas(&cas);
     if unknown.has_mistakes() {
@@ -210,25 +215,6 @@ fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
             LeaseKey::from_bytes(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
         }
         None => LeaseKey::random().map_err(|error| anyhow!("no randomness for the lease key: {error}")),
-    }
-}
-
-/// Shadow mode in front of an etcd whose own auth is on would lend every caller the proxy's rights.
-async fn refuse_shadow_with_auth(config: &Config, policy: &Policy, control: &Control) -> anyhow::Result<()> {
-    if !policy.has_shadow() || config.allow_shadow_with_etcd_auth {
-        return Ok(());
-    }
-    match control.auth_enabled().await {
-        Ok(false) => Ok(()),
-        Ok(true) => bail!(
-            "etcd's own auth is on, and the policy lets callers through in shadow mode: they would all act with the proxy's rights. \
-             use mode `enforce`, switch etcd's auth off, or say `allow_shadow_with_etcd_auth` if that is what you want"
-        ),
-        // etcd may come up after the proxy. Nobody asks again: auth that is on, or switched on later, is then not noticed.
-        Err(ControlError::Timeout | ControlError::Failed(_)) => {
-            tracing::warn!("cannot ask etcd whether its own auth is on, and the policy has shadow mode");
-            Ok(())
-        }
     }
 }
 

@@ -157,11 +157,27 @@ impl Policy {
         self.mode
     }
 
+    /// The same policy as a new generation, with the modes of its file or with one for all.
+    ///
+    /// # Errors
+    /// Never in practice: the same text was read once already.
+    pub fn in_mode(&self, generation: u64, mode_override: Option<Mode>) -> Result<Policy, Diagnostics> {
+        Self::parse(&self.name, self.text.as_bytes(), generation, mode_override)
+    }
+
     /// Whether any identity is only watched and not refused anything: then etcd's own auth must be off.
     #[must_use]
     pub fn has_shadow(&self) -> bool {
-        let bindings = || self.checked.bindings.iter().any(|binding| binding.mode == Some(Mode::Shadow));
-        self.mode == Mode::Shadow || (self.mode_override.is_none() && bindings())
+        self.has_shadow_under(self.mode_override)
+    }
+
+    /// As [`Policy::has_shadow`], were the modes of the file overridden so.
+    #[must_use]
+    pub fn has_shadow_under(&self, mode_override: Option<Mode>) -> bool {
+        mode_override.map_or_else(
+            || self.checked.mode == Mode::Shadow || self.checked.bindings.iter().any(|binding| binding.mode == Some(Mode::Shadow)),
+            |mode| mode == Mode::Shadow,
+        )
     }
 
     /// A grant that a decision named.

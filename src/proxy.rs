@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::shadow_guard::ShadowGuard;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub config: Config,
     /// The policy that counts now.
     pub policy: LivePolicy,
+    /// Whether shadow mode is suspended, because etcd's own auth is on.
+    pub shadow_guard: ShadowGuard,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The audit's queue.

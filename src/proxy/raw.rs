@@ -18,6 +18,7 @@ use super::forward::{ForwardError, Outgoing, Sent, classify};
 use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
 use super::record::{Recording, Subject};
 use super::relay::{self, Ended, Piece};
+use super::rewrite::{self, Rewrite};
 use super::stream;
 use crate::access::Accesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
@@ -193,7 +194,14 @@ async fn relay_both_ways(
     let upload = pin!(upload(send));
     let download = pin!(async {
         match relay::unless_gone(respond, response).await? {
-            Ok(response) => relay::answer_until(respond, response, stream::enforced(call, method)).await,
+            // Member lists show the proxies' URLs in every mode, or their clients would walk around the proxy.
+            Ok(response) => match method.and_then(|method| Some((method, Rewrite::of(call.shared(), &call.caller.principal, method)?))) {
+                None => relay::answer_until(respond, response, stream::enforced(call, method)).await,
+                Some((method, rewrite)) => {
+                    let change = |message: &[u8]| rewrite.apply(call.shared(), &call.caller.principal, method, message);
+                    Box::pin(rewrite::answer(respond, response, change)).await
+                }
+            },
             Err(error) => match classify(&error) {
                 ForwardError::Reset(reason) => {
                     respond.send_reset(reason);

@@ -108,9 +108,12 @@ impl Control {
         let mut last = ControlError::Failed("no member".to_owned());
         for (index, _) in self.members.iter() {
             let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
-            match answered(auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
-                Ok(status) => return Ok(status.into_inner().enabled),
-                Err(error) => last = error,
+            match tokio::time::timeout(QUESTION_TIMEOUT, auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
+                Ok(Ok(status)) => return Ok(status.into_inner().enabled),
+                // Only an etcd whose auth is on asks who is asking; the proxy's user need not be root there.
+                Ok(Err(status)) if refused_by_auth(&status) => return Ok(true),
+                Ok(Err(status)) => last = ControlError::Failed(status.to_string()),
+                Err(_) => last = ControlError::Timeout,
             }
         }
         Err(last)
@@ -158,6 +161,12 @@ async fn connect(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> std::io::R
 
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Whether etcd's auth said no: permission denied, or a certificate that names no user (`rpctypes.ErrUserEmpty`).
+fn refused_by_auth(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
+        || (status.code() == tonic::Code::InvalidArgument && status.message() == "etcdserver: user name is empty")
+}
 
 async fn answered<T, E: std::fmt::Display>(question: impl Future<Output = Result<T, E>>) -> Result<T, ControlError> {
     match tokio::time::timeout(QUESTION_TIMEOUT, question).await {

@@ -4,12 +4,15 @@ mod requests;
 pub mod twins;
 
 use etcd_warden::authorize::Reason;
-use etcd_warden::config::{Config, OnFull};
+use etcd_warden::config::{Config, Endpoint, OnFull};
+use etcd_warden::etcd::{Etcd, Options};
 use etcd_warden::method::Method;
 use etcd_warden::pki::Leaf;
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::etcdctl::{Etcdctl, Turn};
+use crate::world::raw::{Answer, framed, grpc_headers};
+use crate::world::{World, authorities, connect, is_permission_denied, root, soon, start_etcd};
 use requests::ROLE;
 use twins::{Case, Expected, Twins};
 
@@ -140,5 +143,162 @@ async fn an_audit_that_can_write_nothing_refuses_nobody_in_shadow_mode() {
     }
     for client in clients {
         client.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn modes_are_the_bindings_own_and_enforce_wins() {
+    let bindings = "  - {cn: watched, roles: [own], mode: shadow}\n  - {cn: both, roles: [own], mode: shadow}\n  - {dns: both.test, roles: [own], mode: enforce}\n";
+    let world = World::start(&policy("enforce", bindings)).await;
+    let key = world.key("x");
+    world.as_("watched").await.put(key.clone(), "1", None).await.unwrap();
+    world.with_certificate(&Leaf::client("both")).await.put(key.clone(), "2", None).await.unwrap();
+    for leaf in [Leaf::client("both").dns("both.test"), Leaf::client("nobody")] {
+        assert!(is_permission_denied(&world.with_certificate(&leaf).await.put(key.clone(), "3", None).await));
+    }
+    assert_eq!(world.direct().await.get(key, None).await.unwrap().kvs()[0].value(), b"2");
+}
+
+/// What a client is shown when its identity goes from shadow to enforce while it watches, by etcdctl, whose client is etcd's own.
+#[tokio::test]
+async fn a_watch_that_goes_from_shadow_to_enforce_comes_back_and_is_judged() {
+    let world = World::start(&policy("shadow", ALICE)).await;
+    let issued = authorities().clients.client("alice").unwrap();
+    let etcdctl = || Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
+    let (own, foreign) = (format!("/a{}", world.prefix), format!("/b{}", world.prefix));
+    let (keeps, loses) = (etcdctl(), etcdctl());
+    let (watch_own, watch_foreign) = (["watch", own.as_str()], ["watch", foreign.as_str()]);
+    let kept = keeps.talk(&watch_own, &[Turn::Lines(6)]);
+    let lost = loses.run(&watch_foreign, "");
+    let switch = async {
+        let mut direct = world.direct().await;
+        let judged = |mode: &'static str, decision: &'static str| {
+            world.audited(move |line| line["method"] == Method::Watch.path() && line["mode"] == mode && line["decision"] == decision)
+        };
+        judged("shadow", "allow").await;
+        judged("shadow", "would_deny").await;
+        direct.put(own.clone(), "before", None).await.unwrap();
+        world.replace_policy(&policy("enforce", ALICE));
+        judged("enforce", "allow").await;
+        judged("enforce", "deny").await;
+        direct.put(own.clone(), "after", None).await.unwrap();
+    };
+    let (kept, lost, ()) = tokio::join!(kept, lost, switch);
+    // The resumed watch goes on where it was: nothing is lost or seen twice.
+    assert_eq!(kept, ["PUT", &own, "before", "PUT", &own, "after"]);
+    assert!(lost.failed().contains("permission denied"));
+}
+
+#[tokio::test]
+async fn a_stream_of_shadow_mode_ends_with_unavailable_when_its_caller_is_enforced() {
+    let world = World::start(&policy("shadow", ALICE)).await;
+    let mut raw = world.raw("alice").await;
+    let message = requests::watch_of("/b/", "/b0");
+    let mut stream = raw.open(Method::Watch.path(), &grpc_headers()).await.unwrap();
+    stream.request.send_data(framed(&message).into(), false).unwrap();
+    world.audited(|line| line["method"] == Method::Watch.path()).await;
+    world.replace_policy(&policy("enforce", ALICE));
+    let answer = Answer::read(stream.response).await;
+    assert_eq!(answer.grpc_status(), Some(14), "{answer:?}");
+    assert!(world.metric("etcd_warden_terminated_total", &["reason=\"mode\""]).await >= 1.0);
+}
+
+/// An etcd whose own auth is on, and a proxy that is about to be started in front of it.
+async fn with_auth_on(upstream: &'static str, allowed: bool) -> (Etcd, anyhow::Result<World>) {
+    let etcd = start_etcd(Options::default()).await;
+    switch_auth_on(&etcd).await;
+    let world = in_front_of(&etcd, move |config| {
+        config.allow_shadow_with_etcd_auth = allowed;
+        let folder = config.policy.parent().unwrap();
+        let files = authorities().upstream.client(upstream).unwrap().write(folder, "upstream").unwrap();
+        config.upstream.identity = Some((files.cert, files.key));
+    });
+    let world = world.await;
+    (etcd, world)
+}
+
+async fn in_front_of(etcd: &Etcd, configure: impl FnOnce(&mut Config) + Send + 'static) -> anyhow::Result<World> {
+    let address = etcd.addresses()[0];
+    let wish = World::with(&policy("shadow", ALICE)).config(move |config| {
+        config.upstream.endpoints = vec![Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() }];
+        configure(config);
+    });
+    wish.try_start().await
+}
+
+async fn switch_auth_on(etcd: &Etcd) {
+    let mut root = connect(&etcd.endpoints(), &authorities().upstream, root()).await;
+    root.user_add("root", "pw", None).await.unwrap();
+    root.user_grant_role("root", "root").await.unwrap();
+    root.auth_enable().await.unwrap();
+}
+
+#[tokio::test]
+async fn shadow_mode_does_not_start_in_front_of_an_etcd_whose_auth_is_on() {
+    // A certificate that names no user of etcd is not told whether auth is on; that it is not told says enough.
+    for upstream in ["root", "no-user"] {
+        let (_etcd, refused) = with_auth_on(upstream, false).await;
+        let error = format!("{:#}", refused.err().expect("the proxy must not start"));
+        assert!(error.starts_with("etcd's own auth is on, and the policy lets callers through in shadow mode"), "{error}");
+        assert!(error.contains("allow-shadow-with-etcd-auth"), "{error}");
+    }
+    let (_etcd, allowed) = with_auth_on("root", true).await;
+    allowed.unwrap().as_("nobody").await.put("x", "1", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
+    let world = World::with(&policy("shadow", ALICE)).own_etcd().start().await;
+    let mut nobody = world.as_("nobody").await;
+    nobody.put("x", "1", None).await.unwrap();
+    switch_auth_on(world.etcd()).await;
+    let refused = || async { is_permission_denied(&world.as_("nobody").await.put("x", "2", None).await).then_some(()) };
+    soon("the end of shadow mode", refused).await;
+    let (_, page) = world.admin("/policy").await;
+    assert!(page.contains("auth was switched on") && page.contains("enforce"), "{page}");
+    // A reload does not bring it back.
+    world.replace_policy(&policy("shadow", ALICE));
+    assert!(is_permission_denied(&nobody.put("x", "3", None).await));
+    // The policy goes on to count.
+    world.as_("alice").await.put("/a/x", "1", None).await.unwrap();
+    world.direct().await.auth_disable().await.unwrap();
+    soon("shadow mode again", || async { world.as_("nobody").await.put("x", "4", None).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on() {
+    let etcd = start_etcd(Options::default()).await;
+    etcd.pause(0).unwrap();
+    let world = in_front_of(&etcd, |_| ()).await.unwrap();
+    assert!(world.admin("/policy").await.1.contains("enforce"));
+    etcd.resume(0).unwrap();
+    soon("shadow mode", || async { world.as_("nobody").await.put("x", "1", None).await.ok() }).await;
+}
+
+/// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else does: see the first test.
+fn exceptions() -> [(&'static str, Vec<Case>); 6] {
+    [
+        ("Time", Vec::new()),
+        ("What HTTP/2 does not carry", Vec::new()),
+        // Nothing shows of it: etcd's own auth is off.
+        ("Metadata that never passes", Vec::new()),
+        ("The process' own limits", vec![requests::large_head()]),
+        ("Members", vec![requests::members()]),
+        ("The switch to enforce", Vec::new()),
+    ]
+}
+
+#[tokio::test]
+async fn the_page_lists_every_exception_and_each_is_one() {
+    let page = include_str!("../../docs/shadow.md");
+    let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(headings, exceptions().map(|(heading, _)| heading));
+    let advertise = |config: &mut Config| config.advertise.default = Some("https://proxy.test:2379".to_owned());
+    let twins = Twins::start(&policy("shadow", ALICE), advertise).await;
+    for (heading, cases) in exceptions() {
+        for case in cases {
+            let differences = twins.differences(&Leaf::client("alice"), std::slice::from_ref(&case)).await;
+            assert_eq!(differences.len(), 1, "{heading}: {} does not differ any more", case.name);
+        }
     }
 }

@@ -414,6 +414,12 @@ pub fn never_half_closed() -> Vec<Case> {
     cases
 }
 
+/// A create of a watch.
+pub fn watch_of(from: &str, to: &str) -> Vec<u8> {
+    let create = pb::WatchCreateRequest { key: key(from), range_end: key(to), ..Default::default() };
+    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+}
+
 /// Watch and LeaseKeepAlive streams. A watch stream does not end with the client's side of it.
 pub fn conversations() -> Vec<Case> {
     let base = |method: Method| of_bytes(method, b"", Allow);
@@ -497,4 +503,16 @@ pub fn conversations() -> Vec<Case> {
 /// What makes the twins unlike, and so comes last: an id that etcd chooses.
 pub fn unlike() -> Vec<Case> {
     vec![call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 10_000, id: 0 }, Allow).named("etcd chooses the id")]
+}
+
+/// More metadata than the proxy takes, and less than etcd does.
+pub fn large_head() -> Case {
+    let mut case = call(Method::Range, &range("/a/1", ""), Allow).named("a large head");
+    case.headers.insert("x-large", HeaderValue::from_str(&"x".repeat(20 * 1024)).unwrap());
+    case
+}
+
+/// Where the members are.
+pub fn members() -> Case {
+    call(Method::MemberList, &pb::MemberListRequest::default(), CAPABILITY)
 }

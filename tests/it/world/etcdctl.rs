@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use etcd_warden::etcd::Etcd;
 use etcd_warden::pki::{Issued, write_private};
@@ -59,6 +60,9 @@ impl World {
     }
 }
 
+/// A command that takes longer than this hangs. (`check perf` takes a minute.)
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// etcdctl, set up to reach one place.
 pub struct Etcdctl {
     program: PathBuf,
@@ -74,6 +78,8 @@ pub enum Turn<'t> {
     Type(&'t str),
     /// Standard output is awaited until it has so many lines in all.
     Lines(usize),
+    /// Standard output is awaited until a line is this.
+    Until(&'t str),
 }
 
 impl Etcdctl {
@@ -98,7 +104,8 @@ impl Etcdctl {
         // It may have ended without reading.
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = child.wait_with_output().await.unwrap();
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("etcdctl {arguments:?} does not end")).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -112,8 +119,13 @@ impl Etcdctl {
         for turn in turns {
             match turn {
                 Turn::Type(text) => stdin.write_all(text.as_bytes()).await.unwrap(),
-                Turn::Lines(lines) => {
-                    while said.len() < *lines {
+                Turn::Lines(_) | Turn::Until(_) => {
+                    let enough = |said: &[String]| match turn {
+                        Turn::Lines(lines) => said.len() >= *lines,
+                        Turn::Until(last) => said.last().is_some_and(|line| line == last),
+                        Turn::Type(_) => true,
+                    };
+                    while !enough(&said) {
                         let line = tokio::time::timeout(SOON, stdout.next_line()).await;
                         let line = line.unwrap_or_else(|_| panic!("{arguments:?}: no line after {said:#?}")).unwrap();
                         said.push(line.unwrap_or_else(|| panic!("{arguments:?} ended after {said:#?}")));
@@ -126,7 +138,7 @@ impl Etcdctl {
         while let Some(line) = tokio::time::timeout(SOON, stdout.next_line()).await.expect("etcdctl ends after SIGINT").unwrap() {
             said.push(line);
         }
-        child.wait().await.unwrap();
+        tokio::time::timeout(SOON, child.wait()).await.expect("etcdctl ends after SIGINT").unwrap();
         said
     }
 
