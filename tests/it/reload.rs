@@ -40,6 +40,29 @@ async fn next(stream: &mut Live) -> pb::WatchResponse {
     stream.next().await.unwrap()
 }
 
+/// clientv3 never opens a Watch stream again that has ended with PERMISSION_DENIED, so a caller without a binding must not get that.
+#[tokio::test]
+async fn a_caller_that_no_binding_names_keeps_its_watch_stream_until_it_is_bound() {
+    let world = World::start(&policy("a")).await;
+    let mut raw = world.raw("carol").await;
+    let mut stream = Live::open(&mut raw, Method::Watch).await;
+    for _ in 0..2 {
+        stream.send(&create(&world.key("a/"), 0));
+        let refused = next(&mut stream).await;
+        assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
+        assert_eq!(refused.cancel_reason, format!("rpc error: code = PermissionDenied desc = {DENIED}"));
+    }
+    world.audited(|line| line["reason"] == "no-binding" && line["identity"]["cn"] == "carol").await;
+
+    world.replace_policy(&policy("a").replace("cn: bob", "cn: carol"));
+    stream.send(&create(&world.key("b/"), 0));
+    let (code, _) = stream.next::<pb::WatchResponse>().await.unwrap_err();
+    assert_eq!(code, 14, "not the end that clientv3 comes back from");
+    let mut again = Live::open(&mut raw, Method::Watch).await;
+    again.send(&create(&world.key("b/"), 0));
+    assert!(!next(&mut again).await.canceled);
+}
+
 #[tokio::test]
 async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_nothing() {
     let world = Arc::new(World::start(&policy("a, b")).await);

@@ -15,9 +15,9 @@ use h2::server::SendResponse;
 use http::HeaderMap;
 use tokio::sync::Notify;
 
-use super::{may_open, record};
+use self::down::Etcd;
+use super::may_open;
 use crate::access::{Accesses, Verbs};
-use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, authorize};
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
@@ -33,31 +33,34 @@ use crate::watch_ledger::WatchLedger;
 use crate::wire::{self, frame};
 
 /// Serves one conversation to its end.
+///
+/// A caller that may not speak at all has its conversation, too, with every message of it refused in its place and nothing at etcd:
+/// a Watch stream that ends with PERMISSION_DENIED ends all watches of that clientv3 for good, also those that it would get
+/// after the next reload of the policy (`client/v3/watch.go`, `isHaltErr`).
 pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-    let permit = match may_open(&call.caller) {
-        Ok(permit) => permit,
-        Err(denial) => {
-            call.refuse(&denial, respond);
-            // The refusal stands whether or not the audit has room for its line.
-            let _ = record(call, &call.caller, method, &Err(denial), OwnedAccesses::default(), call.begun);
-            return;
+    let (at_etcd, member) = match may_open(&call.caller) {
+        Err(_) => (None, call.forwarder().home()),
+        Ok(permit) => {
+            let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
+            match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
+                Err(ClientGone) => return,
+                Ok(Err(error)) => {
+                    relay::refuse_or_reset(respond, &error);
+                    return;
+                }
+                Ok(Ok(Sent { response, send, member, place })) => (Some((response, send, place)), member),
+            }
         }
-    };
-    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-    let sent = match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
-        Err(ClientGone) => return,
-        Ok(Err(error)) => {
-            relay::refuse_or_reset(respond, &error);
-            return;
-        }
-        Ok(Ok(sent)) => sent,
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
-    let Sent { response, send, member, place: _place } = sent;
     let changes = call.policy_changes();
+    let (etcd, send, _place) = match at_etcd {
+        Some((response, send, place)) => (Etcd::Silent(response), Some(send), Some(place)),
+        None => (Etcd::Absent, None, None),
+    };
     let dialogue = Dialogue::new(call, method, member, open);
     let up = pin!(dialogue.up(intake.rest(), send));
-    let down = pin!(dialogue.down(response, respond, changes));
+    let down = pin!(dialogue.down(etcd, respond, changes));
     // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
     match select(up, down).await {
         Either::Left((never, _)) => match never {},

@@ -23,11 +23,10 @@ impl Dialogue<'_> {
     /// etcd to client.
     pub(super) async fn down(
         &self,
-        response: h2::client::ResponseFuture,
+        mut etcd: Etcd,
         respond: &mut SendResponse<Bytes>,
         mut changes: watch::Receiver<u64>,
     ) -> Result<Ended, ClientGone> {
-        let mut etcd = Etcd::Silent(response);
         let mut client: Option<SendStream<Bytes>> = None;
         let mut splitter = Splitter::default();
         let mut ending = pin!(self.call.client.ending.cancelled());
@@ -65,7 +64,12 @@ impl Dialogue<'_> {
                     let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
-                        relay::send(out, piece).await?;
+                        // Who does not read must not hold up the end of its connection.
+                        tokio::select! {
+                            biased;
+                            sent = relay::send(out, piece) => sent?,
+                            () = &mut ending => return relay::end(out, &self.call.ended_with_connection()),
+                        }
                     }
                     if let Err(malformed) = read {
                         tracing::error!(%malformed, "cannot read a watch answer of etcd");
@@ -158,7 +162,9 @@ impl Dialogue<'_> {
 }
 
 /// etcd's side of the stream.
-enum Etcd {
+pub(super) enum Etcd {
+    /// The caller may not speak at all: nothing of it goes there, and nothing comes back.
+    Absent,
     /// No head yet.
     Silent(h2::client::ResponseFuture),
     /// Messages.
@@ -175,6 +181,7 @@ enum Event {
 impl Etcd {
     async fn next(&mut self) -> Event {
         match self {
+            Etcd::Absent => std::future::pending().await,
             Etcd::Silent(response) => response.await.map_or_else(Event::Failed, Event::Head),
             Etcd::Talking(body) => match body.data().await {
                 Some(Ok(chunk)) => Event::Data(chunk),

@@ -10,7 +10,7 @@ use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
 use crate::proxy::intake::{ClientGone, denial_of};
 use crate::proxy::relay;
-use crate::proxy::reply::Status;
+use crate::proxy::reply::{Status, code};
 use crate::proxy::stream::{Asked, Request, payload, record, verdict};
 use crate::wire;
 use crate::wire::frame::{self, Frames};
@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 256;
 
 impl Dialogue<'_> {
     /// Client to etcd.
-    pub(super) async fn up(&self, body: &mut RecvStream, mut send: SendStream<Bytes>) -> std::convert::Infallible {
+    pub(super) async fn up(&self, body: &mut RecvStream, mut send: Option<SendStream<Bytes>>) -> std::convert::Infallible {
         let closing = self.judge_all(body, &mut send).await;
         self.verdict.set(closing);
         self.wake_down.notify_one();
@@ -30,7 +30,7 @@ impl Dialogue<'_> {
     }
 
     /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the stream must end.
-    async fn judge_all(&self, body: &mut RecvStream, send: &mut SendStream<Bytes>) -> Option<Closing> {
+    async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<SendStream<Bytes>>) -> Option<Closing> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
         loop {
             self.send_cancels(send).await;
@@ -55,6 +55,8 @@ impl Dialogue<'_> {
                         }
                         Some(Err(_)) => return Some(Closing::Gone),
                         None if frames.is_empty() => {
+                            // Where there is no etcd to end the stream, it ends here, as etcd ends it.
+                            let Some(send) = send else { return Some(Closing::With(Status::new(code::OK, ""))) };
                             let _ = send.send_data(Bytes::new(), true);
                             return None;
                         }
@@ -65,7 +67,7 @@ impl Dialogue<'_> {
         }
     }
 
-    async fn judge_one(&self, framed: Bytes, send: &mut SendStream<Bytes>) -> Result<(), Closing> {
+    async fn judge_one(&self, framed: Bytes, send: &mut Option<SendStream<Bytes>>) -> Result<(), Closing> {
         let caller = self.call.client.caller();
         let judging = Instant::now();
         let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
@@ -74,10 +76,16 @@ impl Dialogue<'_> {
         if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
         }
-        let asked = read.map_err(|malformed| self.refused_stream(&malformed))?;
+        let asked = match read {
+            Ok(asked) => asked,
+            // Who may not speak at all learns nothing of how its message was read: the verdict says which of the two it is.
+            Err(malformed) => return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(&malformed))),
+        };
         if let Err(denial) = verdict {
             return self.refuse_one(&asked.request, &denial);
         }
+        // The policy has changed in the caller's favour: it comes back at once, on a stream that goes to etcd.
+        let Some(send) = send else { return Err(Closing::With(Status::draining())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
@@ -95,8 +103,9 @@ impl Dialogue<'_> {
                     self.tell(wire::watch::refused_create(&self.header.borrow()));
                 }
             }
-            // Cancel and progress touch nothing, so only the caller's standing can have refused them: it is gone.
-            Request::Watch(_) => return Err(self.refused_stream(denial)),
+            // Cancel and progress touch nothing, so only the caller's standing can have refused them. Its watches have ended with
+            // that, and clientv3 does not wait for an answer to either.
+            Request::Watch(_) => {}
         }
         Ok(())
     }
@@ -105,7 +114,8 @@ impl Dialogue<'_> {
         self.to_client.borrow().len().max(self.ledger.borrow().waiting()) < MAX_WAITING
     }
 
-    async fn send_cancels(&self, send: &mut SendStream<Bytes>) {
+    async fn send_cancels(&self, send: &mut Option<SendStream<Bytes>>) {
+        let Some(send) = send else { return };
         loop {
             let next = self.to_etcd.borrow_mut().pop_front();
             let Some(cancel) = next else { return };
