@@ -13,7 +13,7 @@ pub const PREFIX: &str = "ETCD_WARDEN_";
 pub const CONFIG: &str = "ETCD_WARDEN_CONFIG";
 
 /// Variables that are not `serve`'s: which etcd the demo and the tests run, and where they build it.
-const ELSEWHERE: [&str; 3] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TOOLS"];
+const ELSEWHERE: [&str; 4] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TEST_ETCD", "ETCD_WARDEN_TOOLS"];
 
 /// What the environment sets. Every unknown `ETCD_WARDEN_*` is a mistake: a misspelt limit would else be no limit.
 pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, mistakes: &mut Vec<Diagnostic>) -> Vec<Given> {
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn variables_of_others_do_not_concern_us() {
         assert!(
-            mistakes(&[("ETCD_WARDEN_ETCD", "/usr/bin/etcd"), ("ETCD_WARDEN_TOOLS", "x"), ("ETCD_NAME", "m1"), ("ETCD_WARDENS", "2")])
+            mistakes(&[("ETCD_WARDEN_ETCD", "/usr/bin/etcd"), ("ETCD_WARDEN_TEST_ETCD", "3.6"), ("ETCD_WARDEN_TOOLS", "x"), ("ETCD_NAME", "m1"), ("ETCD_WARDENS", "2")])
                 .is_empty()
         );
     }

@@ -165,7 +165,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for 
 /// Whether etcd's auth said no: permission denied, or a certificate that names no user (`rpctypes.ErrUserEmpty`).
 fn refused_by_auth(status: &tonic::Status) -> bool {
     matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
-        || (status.code() == tonic::Code::InvalidArgument && status.message() == "etcdserver: user name is empty")
+        || matches!(status.message(), "etcdserver: user name is empty" | "etcdserver: user name not found")
 }
 
 async fn answered<T, E: std::fmt::Display>(question: impl Future<Output = Result<T, E>>) -> Result<T, ControlError> {
