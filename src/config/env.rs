@@ -102,8 +102,14 @@ mod tests {
     #[test]
     fn variables_of_others_do_not_concern_us() {
         assert!(
-            mistakes(&[("ETCD_WARDEN_ETCD", "/usr/bin/etcd"), ("ETCD_WARDEN_TEST_ETCD", "3.6"), ("ETCD_WARDEN_TOOLS", "x"), ("ETCD_NAME", "m1"), ("ETCD_WARDENS", "2")])
-                .is_empty()
+            mistakes(&[
+                ("ETCD_WARDEN_ETCD", "/usr/bin/etcd"),
+                ("ETCD_WARDEN_TEST_ETCD", "3.6"),
+                ("ETCD_WARDEN_TOOLS", "x"),
+                ("ETCD_NAME", "m1"),
+                ("ETCD_WARDENS", "2")
+            ])
+            .is_empty()
         );
     }
 }
