@@ -128,14 +128,40 @@ impl Call<'_> {
     /// A request of one message: held until it can be judged, then forwarded as it is.
     async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
         let limit = self.shared().config.limits.max_request_bytes;
-        let filled = match self.caller.principal.mode {
-            Mode::Enforce => intake.fill(Until::End, limit).await,
-            Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
-                Ok(filled) => filled,
-                Err(_) => return Box::pin(raw::slow(self, method, self.metadata(headers), intake, respond)).await,
-            },
-        };
-        let Ok(filled) = filled else { return };
+        let mut call = Call { client: self.client, caller: self.caller.clone(), begun: self.begun };
+        loop {
+            let filled = match call.caller.principal.mode {
+                Mode::Enforce => tokio::select! {
+                    biased;
+                    filled = intake.fill(Until::End, limit) => filled,
+                    // The connection ends, perhaps because its certificate has: what has not come whole by now comes elsewhere.
+                    () = self.client.ending.cancelled() => return Status::not_sent().send(respond),
+                },
+                Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
+                    Ok(filled) => filled,
+                    Err(_) => return Box::pin(raw::slow(&call, method, call.metadata(headers), intake, respond)).await,
+                },
+            };
+            let Ok(filled) = filled else { return };
+            // A request may be begun under one policy and ended under another, hours later: the one that counts is in force now.
+            let caller = self.client.caller();
+            let same = caller.policy.generation == call.caller.policy.generation;
+            call.caller = caller;
+            if same || filled.is_err() {
+                return call.whole_message(method, headers, filled, intake, respond).await;
+            }
+        }
+    }
+
+    /// A request of one message that has come, or is known never to come as one.
+    async fn whole_message(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        filled: Result<(), Denial>,
+        mut intake: Intake,
+        respond: &mut SendResponse<Bytes>,
+    ) {
         if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
             match denial.reason {
                 Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),

@@ -18,6 +18,7 @@ use super::forward::{ForwardError, Outgoing, Sent, classify};
 use super::intake::{ClientGone, Intake, Until, denial_of, trailers_denial};
 use super::record::{Recording, Subject};
 use super::relay::{self, Ended, Piece};
+use super::reply::Status;
 use super::rewrite::{self, Rewrite};
 use super::stream;
 use crate::access::Accesses;
@@ -67,8 +68,18 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
     let record =
         |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
     let mut recording = None;
+    let mut outdated = false;
     let upload = async |mut send: SendStream<Bytes>| {
-        let Ok(filled) = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes).await else { return ClientGone };
+        let filled = tokio::select! {
+            biased;
+            filled = intake.fill(Until::FirstMessage, call.shared().config.limits.max_request_bytes) => filled,
+            // Nothing of it was sent: it comes back, and is judged.
+            _ = stream::shadow_ends(call, true) => {
+                outdated = true;
+                return ClientGone;
+            }
+        };
+        let Ok(filled) = filled else { return ClientGone };
         let judging = Instant::now();
         let verdict = call.judge(method, filled, &intake).await;
         let held = intake.take();
@@ -89,6 +100,9 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
+    if outdated {
+        return Status::not_sent().send(respond);
+    }
     if recording.is_none() && ended != Ended::ClientGone {
         // etcd has answered to the head alone; enforcement would have waited for the end of the message.
         let cut = standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));

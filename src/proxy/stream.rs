@@ -132,15 +132,19 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
 /// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged. A unary
 /// call has its one answer soon, and must not be left in doubt of what became of it.
 pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
-    if method.is_some_and(|method| method.shape() == Shape::Unary) {
-        return std::future::pending().await;
+    match method.map(Method::shape) {
+        Some(Shape::Unary) => std::future::pending().await,
+        shape => shadow_ends(call, shape != Some(Shape::Bulk)).await,
     }
+}
+
+/// Waits until the caller is enforced, or if asked for, until its connection ends.
+pub async fn shadow_ends(call: &Call<'_>, or_connection: bool) -> Status {
     let mut changes = call.policy_changes();
-    let ends_with_connection = method.is_none_or(|method| method.shape() != Shape::Bulk);
     loop {
         tokio::select! {
             biased;
-            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
+            () = call.client.ending.cancelled(), if or_connection => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         if call.client.caller().principal.mode == Mode::Enforce {
