@@ -1,4 +1,13 @@
-//! etcd-warden: an mTLS authorization gateway for etcd. The modules stand in the order of a request's life.
+//! etcd-warden: an mTLS authorization gateway for etcd.
+//!
+//! ```text
+//!   certificate ─▶ identity ─▶ policy ─▶ Principal ─┐
+//!                                                   ├─▶ authorize ─▶ Permit ─▶ upstream ─▶ etcd
+//!   request ─▶ method ─▶ wire ─▶ Accesses ──────────┘       └─▶ Denial ─▶ etcd's own words; audit, metrics
+//! ```
+//!
+//! The modules stand in the order of a request's life; `proxy` drives it, and lists its own files in that order. ARCHITECTURE.md
+//! says in two screens what runs where and what fails closed.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,
