@@ -116,9 +116,13 @@ impl Call<'_> {
     /// The connection ends, and a call that stays open with it: what its client is told.
     #[must_use]
     pub fn ended_with_connection(&self) -> Status {
-        let drains = self.shared().drain.is_cancelled();
-        self.shared().metrics.terminated(if drains { Termination::Drain } else { Termination::Identity });
-        Status::draining()
+        let (why, status) = if self.shared().drain.is_cancelled() {
+            (Termination::Drain, Status::draining())
+        } else {
+            (Termination::Identity, Status::open_again())
+        };
+        self.shared().metrics.terminated(why);
+        status
     }
 
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {

@@ -163,6 +163,8 @@ struct Session {
     pings: Option<h2::PingPong>,
     alive: Alive,
     draining: bool,
+    /// The client's certificate has ended.
+    expired: bool,
 }
 
 /// What is known of whether the other end is still there.
@@ -176,7 +178,7 @@ enum Alive {
 impl Session {
     fn new(client: Rc<Client>, mut connection: Connection<TlsStream<TcpStream>, Bytes>) -> Self {
         let pings = connection.ping_pong();
-        Self { client, connection, pings, alive: Alive::Quiet, draining: false }
+        Self { client, connection, pings, alive: Alive::Quiet, draining: false, expired: false }
     }
 
     /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
@@ -198,13 +200,23 @@ impl Session {
                     self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
                 match self.connection.poll_accept(cx) {
+                    // h2 takes new streams until the client has answered the ping of its GOAWAY, which a client may never do.
+                    Poll::Ready(Some(Ok((_, mut respond)))) if self.expired => respond.send_reset(h2::Reason::REFUSED_STREAM),
                     Poll::Ready(Some(Ok((request, respond)))) => calls.push(begin(&self.client, request, respond)),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                     Poll::Pending => break,
                 }
             }
-            if !self.draining && (ended.as_mut().poll(cx).is_ready() || expiry.as_mut().poll(cx).is_ready()) {
+            if !self.expired && expiry.as_mut().poll(cx).is_ready() {
+                self.expired = true;
+                if !self.draining {
+                    self.drain();
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+            if !self.draining && ended.as_mut().poll(cx).is_ready() {
                 self.drain();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

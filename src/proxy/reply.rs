@@ -79,6 +79,12 @@ impl Status {
         Self::new(code::UNAVAILABLE, "etcd-warden: shutting down")
     }
 
+    /// The stream ends though nothing is wrong with etcd: opened again, it is judged by what holds now.
+    #[must_use]
+    pub const fn open_again() -> Self {
+        Self::new(code::UNAVAILABLE, "etcd-warden: the policy or the certificate has changed; open the stream again")
+    }
+
     /// What a refusal looks like on the wire: exactly etcd's own words where etcd has any.
     #[must_use]
     pub fn of(denial: &Denial, tell_reason: bool) -> Self {

@@ -8,6 +8,7 @@ use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb as pb;
 use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
 use etcd_warden::pb::{v3electionpb, v3lockpb};
+use etcd_warden::pki::{Leaf, Validity};
 use prost::Message as _;
 
 use crate::live::Live;
@@ -386,4 +387,26 @@ async fn a_request_that_is_begun_in_shadow_mode_is_not_sent_on_when_it_ends_unde
         assert!(["7", "14"].contains(&&*status), "{status}");
     }
     assert_eq!(world.direct().await.get(world.key("b/x"), None).await.unwrap().count(), 0);
+}
+
+/// A connection lasts no longer than the certificate that it was opened with: what is open ends so that clientv3 comes back, what has
+/// not come whole is not sent, and nothing new is taken.
+#[tokio::test]
+async fn a_connection_ends_with_its_certificate() {
+    let world = World::start(&policy("a")).await;
+    let short = Leaf::client("alice").validity(Validity::For(std::time::Duration::from_secs(4)));
+    let mut raw = Raw::over(world.tls(&short).await).await;
+    let mut stream = Live::open(&mut raw, Method::Watch).await;
+    stream.send(&create(&world.key("a/"), 1));
+    assert!(next(&mut stream).await.created);
+    let put = pb::PutRequest { key: world.key("a/x").into(), value: b"1".into(), ..Default::default() }.encode_to_vec();
+    let begun = half(&mut raw, Method::Put, &put).await;
+
+    let (code, text) = stream.next::<pb::WatchResponse>().await.unwrap_err();
+    assert_eq!((code, text.contains("certificate")), (14, true), "{text}");
+    assert_eq!(status_of_the_rest(begun).await, "14");
+    assert_eq!(world.direct().await.get(world.key("a/x"), None).await.unwrap().count(), 0);
+    let again = raw.call(Method::Put.path(), &put).await;
+    assert!(again.grpc_status().is_none() && again.error.is_some(), "{again:?}");
+    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
 }

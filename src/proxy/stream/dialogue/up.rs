@@ -85,7 +85,7 @@ impl Dialogue<'_> {
             return self.refuse_one(&asked.request, &denial);
         }
         // The policy has changed in the caller's favour: it comes back at once, on a stream that goes to etcd.
-        let Some(send) = send else { return Err(Closing::With(Status::draining())) };
+        let Some(send) = send else { return Err(Closing::With(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
