@@ -35,6 +35,7 @@ mod rust_client;
 // --- what is open, under change ---
 mod drain;
 mod reload;
+mod renewal;
 mod watch_streams;
 
 // --- what a user starts ---
