@@ -36,11 +36,11 @@ fn renew(folder: &Path, lifetime: Duration) {
     }
 }
 
-/// `ETCD_WARDEN_RENEWALS=120 ETCD_WARDEN_LIFETIME=60` makes an hour of it.
+/// `ETCD_WARDEN_TEST_RENEWALS=120 ETCD_WARDEN_TEST_LIFETIME=60` makes an hour of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
-    let renewals = asked("ETCD_WARDEN_RENEWALS", 4);
-    let lifetime = Duration::from_secs(asked("ETCD_WARDEN_LIFETIME", 4));
+    let renewals = asked("ETCD_WARDEN_TEST_RENEWALS", 4);
+    let lifetime = Duration::from_secs(asked("ETCD_WARDEN_TEST_LIFETIME", 4));
     let program = tokio::task::spawn_blocking(|| go_tool("renewing-watcher")).await.unwrap();
     let world = World::start(POLICY).await;
     let folder = tempfile::tempdir().unwrap();
