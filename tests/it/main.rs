@@ -57,5 +57,8 @@ mod etcdctl_session;
 // --- shadow mode ---
 mod shadow;
 
+// --- the real programs of Calico and Kubernetes ---
+mod calico;
+
 // --- rules of the house ---
 mod layering;

@@ -8,7 +8,7 @@ use etcd_warden::pki::{Leaf, Validity, write_private};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::world::go_tool::go_tool;
+use crate::world::go_tool::go_program;
 use crate::world::{SOON, World, authorities};
 
 const POLICY: &str = "
@@ -41,7 +41,7 @@ fn renew(folder: &Path, lifetime: Duration) {
 async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
     let renewals = asked("ETCD_WARDEN_TEST_RENEWALS", 4);
     let lifetime = Duration::from_secs(asked("ETCD_WARDEN_TEST_LIFETIME", 4));
-    let program = tokio::task::spawn_blocking(|| go_tool("renewing-watcher")).await.unwrap();
+    let program = tokio::task::spawn_blocking(|| go_program("renewing-watcher", "renewing-watcher", ".")).await.unwrap();
     let world = World::start(POLICY).await;
     let folder = tempfile::tempdir().unwrap();
     let ca = write_private(folder.path(), "ca.crt", &authorities().clients.pem()).unwrap();
