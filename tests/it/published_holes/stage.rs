@@ -2,7 +2,6 @@
 
 use etcd_client::{Client, Permission, PermissionType};
 use etcd_warden::etcd::Programs;
-use etcd_warden::pki::Leaf;
 
 use crate::world::{World, authorities, connect, is_permission_denied};
 
@@ -53,7 +52,12 @@ impl Stage {
 
     /// The attacker at etcd itself, known there by the name in its certificate.
     pub async fn direct(&self) -> Client {
-        let issued = authorities().upstream.issue(&Leaf::client("attacker")).unwrap();
+        self.direct_as("attacker").await
+    }
+
+    /// Anybody with a certificate that etcd trusts, at etcd itself.
+    pub async fn direct_as(&self, common_name: &str) -> Client {
+        let issued = authorities().upstream.client(common_name).unwrap();
         connect(&self.world.etcd().endpoints(), &authorities().upstream, &issued).await
     }
 
