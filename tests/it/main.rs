@@ -50,6 +50,7 @@ mod bad_requests;
 mod bad_upstream;
 mod cancellation;
 mod isolation;
+mod published_holes;
 
 // --- a whole session ---
 mod etcdctl_session;

@@ -13,6 +13,7 @@ pub mod fake;
 pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
+pub mod vulnerable;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -120,6 +121,7 @@ fn note_panics() {
 pub struct Wish {
     policy: String,
     own_etcd: Option<Options>,
+    programs: fn() -> &'static Programs,
     configure: Box<dyn FnOnce(&mut Config) + Send>,
 }
 
@@ -128,6 +130,12 @@ impl Wish {
     pub fn own_etcd(mut self) -> Self {
         self.own_etcd.get_or_insert_default();
         self
+    }
+
+    /// As [`Wish::own_etcd`], of another release than the tests' own, for instance one of [`vulnerable`].
+    pub fn etcd_programs(mut self, programs: fn() -> &'static Programs) -> Self {
+        self.programs = programs;
+        self.own_etcd()
     }
 
     /// As [`Wish::own_etcd`], with so many members.
@@ -161,7 +169,7 @@ impl Wish {
     pub async fn try_start(self) -> anyhow::Result<World> {
         note_panics();
         let etcd = match self.own_etcd {
-            Some(options) => Upstreams::Own(Box::new(start_etcd(options).await)),
+            Some(options) => Upstreams::Own(Box::new(start_etcd_of(self.programs, options).await)),
             None => Upstreams::Shared(shared_etcd().await),
         };
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -183,7 +191,7 @@ impl World {
 
     /// As [`World::start`], with more wishes.
     pub fn with(policy: &str) -> Wish {
-        Wish { policy: policy.to_owned(), own_etcd: None, configure: Box::new(|_| ()) }
+        Wish { policy: policy.to_owned(), own_etcd: None, programs, configure: Box::new(|_| ()) }
     }
 
     /// etcd itself.
@@ -360,6 +368,11 @@ async fn shared_etcd() -> &'static Etcd {
 
 /// etcd with TLS, for which [`root`] is the way in.
 pub async fn start_etcd(options: Options) -> Etcd {
+    start_etcd_of(programs, options).await
+}
+
+/// As [`start_etcd`], of any release.
+pub async fn start_etcd_of(programs: fn() -> &'static Programs, options: Options) -> Etcd {
     let server = authorities().upstream.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
     let tls = Tls { server, trusted_ca: authorities().upstream.pem() };
     let programs = tokio::task::spawn_blocking(programs).await.unwrap();
