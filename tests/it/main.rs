@@ -35,6 +35,7 @@ mod rust_client;
 // --- what is open, under change ---
 mod drain;
 mod reload;
+mod renewal;
 mod watch_streams;
 
 // --- what a user starts ---
@@ -56,6 +57,9 @@ mod etcdctl_session;
 
 // --- shadow mode ---
 mod shadow;
+
+// --- the real programs of Calico and Kubernetes ---
+mod calico;
 
 // --- rules of the house ---
 mod layering;

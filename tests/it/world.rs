@@ -10,6 +10,7 @@
 
 pub mod etcdctl;
 pub mod fake;
+pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
 
