@@ -127,6 +127,8 @@ async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
         .env("FELIX_USEINTERNALDATAPLANEDRIVER", "false")
         .env("FELIX_DATAPLANEDRIVER", driver)
         .env("FELIX_LOGSEVERITYSCREEN", "info")
+        // Felix drops lines of its log when they come fast, and the one that is waited for may be among them.
+        .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
         .env("FELIX_HEALTHENABLED", "false");
     let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
     daemon.says("in-sync").await;
