@@ -61,6 +61,7 @@ mod shadow;
 
 // --- the real programs of Calico and Kubernetes ---
 mod calico;
+mod stolen_node;
 
 // --- rules of the house ---
 mod layering;
