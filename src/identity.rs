@@ -26,6 +26,23 @@ pub struct Identity {
     pub not_after: i64,
 }
 
+#[cfg(test)]
+impl Identity {
+    /// Of the CA `default`, with this CN alone.
+    pub(crate) fn named(common_name: &str) -> Self {
+        Self {
+            ca: "default".into(),
+            common_name: Ok(common_name.into()),
+            uri_sans: Vec::new(),
+            dns_sans: Vec::new(),
+            organizations: Vec::new(),
+            serial: "01".to_owned(),
+            issuer: "CN=test".to_owned(),
+            not_after: i64::MAX,
+        }
+    }
+}
+
 /// Why a certificate gives no usable name. Each has a name of its own in the audit (see [`NameRefusal::code`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NameRefusal {

@@ -13,7 +13,10 @@ pub const PREFIX: &str = "ETCD_WARDEN_";
 pub const CONFIG: &str = "ETCD_WARDEN_CONFIG";
 
 /// Variables that are not `serve`'s: which etcd the demo and the tests run, and where they build it.
-const ELSEWHERE: [&str; 4] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TEST_ETCD", "ETCD_WARDEN_TOOLS"];
+const ELSEWHERE: [&str; 3] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TOOLS"];
+
+/// What the variables of the tests alone begin with; no setting does.
+const TESTS: &str = "ETCD_WARDEN_TEST_";
 
 /// What the environment sets. Every unknown `ETCD_WARDEN_*` is a mistake: a misspelt limit would else be no limit.
 pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, mistakes: &mut Vec<Diagnostic>) -> Vec<Given> {
@@ -21,7 +24,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, mi
     all.sort();
     let mut given = Vec::new();
     for (name, value) in all {
-        if !name.starts_with(PREFIX) || ELSEWHERE.contains(&name.as_str()) {
+        if !name.starts_with(PREFIX) || ELSEWHERE.contains(&name.as_str()) || name.starts_with(TESTS) {
             continue;
         }
         let origin = Origin::Variable(name.clone());

@@ -19,7 +19,7 @@ Names and meanings are those of `etcd grpc-proxy start`, with two differences th
 In flags and variables, lists are separated by commas (a flag can also be repeated), and named values are written `NAME=VALUE`. A switch is
 `--pin` or `--pin=false`. A value that is empty, an unknown key, a repeated key and an unknown `ETCD_WARDEN_*` variable are mistakes; all
 mistakes are reported together, each with its place. (What Kubernetes puts into pods for a Service named `etcd-warden`, such as
-`ETCD_WARDEN_SERVICE_HOST`, is left alone. `ETCD_WARDEN_ETCD`, `ETCD_WARDEN_TEST_ETCD` and `ETCD_WARDEN_TOOLS` belong to the demo and the tests.)
+`ETCD_WARDEN_SERVICE_HOST`, is left alone. `ETCD_WARDEN_ETCD`, `ETCD_WARDEN_TOOLS` and `ETCD_WARDEN_TEST_*` belong to the demo and the tests.)
 
 `deploy/config.example.yaml` is a whole file. The policy has a file and a reference of its own.
 

@@ -11,6 +11,8 @@ pub struct RoleSet {
     pub name: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
+    /// What fails for whoever relies on it, and what to do; empty for a set that can be relied on.
+    pub caution: &'static str,
     /// The file.
     pub text: &'static str,
 }
@@ -20,12 +22,39 @@ pub const ALL: &[RoleSet] = &[
     RoleSet {
         name: "calico/documented",
         summary: "the tables that Calico publishes, word for word; too narrow for Calico 3.22 and later in known places",
+        caution: "with these roles alone calico/node and kube-controllers of 3.29 and later end at start-up, and since 3.22 the CNI plugin \
+                  assigns no address: include `calico/v3.31` or `calico/v3.32` instead",
         text: include_str!("builtin/calico-documented.yaml"),
     },
-    RoleSet { name: "kubernetes", summary: "kube-apiserver", text: include_str!("builtin/kubernetes.yaml") },
+    RoleSet {
+        name: "calico/v3.31",
+        summary: "what Calico 3.29 to 3.31 sends, one role for each component, with the reason of each grant",
+        caution: "",
+        text: include_str!("builtin/calico-v3.31.yaml"),
+    },
+    RoleSet {
+        name: "calico/v3.31-per-node",
+        summary: "beside calico/v3.31: what runs on a node, limited to what belongs to that node",
+        caution: "",
+        text: include_str!("builtin/calico-v3.31-per-node.yaml"),
+    },
+    RoleSet {
+        name: "calico/v3.32",
+        summary: "calico/v3.31 and what the source of Calico 3.32 adds to it",
+        caution: "",
+        text: include_str!("builtin/calico-v3.32.yaml"),
+    },
+    RoleSet {
+        name: "calico/v3.32-per-node",
+        summary: "beside calico/v3.32: what runs on a node, limited to what belongs to that node",
+        caution: "",
+        text: include_str!("builtin/calico-v3.32-per-node.yaml"),
+    },
+    RoleSet { name: "kubernetes", summary: "kube-apiserver", caution: "", text: include_str!("builtin/kubernetes.yaml") },
     RoleSet {
         name: "etcd-ops",
         summary: "backup, defragmentation, monitoring and alarms as separate roles",
+        caution: "",
         text: include_str!("builtin/etcd-ops.yaml"),
     },
 ];

@@ -150,6 +150,9 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
             findings.mistake(name.place, format!("there is no role set `{}`", name.text), suggestion(&name.text, &names));
             continue;
         };
+        if !set.caution.is_empty() {
+            findings.warning(name.place, format!("role set `{}` is there to compare with", set.name), set.caution);
+        }
         let first = checked.roles.len();
         let mut inside = Findings::new(&format!("builtin:{}", set.name), set.text);
         for written in &set.file(&mut inside).roles {
@@ -288,8 +291,12 @@ fn suggestion(written: &str, known: &[&str]) -> String {
 }
 
 fn missing_role(written: &str, known: &[&str]) -> String {
-    if let Some(set) = builtin::ALL.iter().find(|set| set.role_names().iter().any(|name| name == written)) {
-        return format!("role set `{}` has it: write `include: [{}]`", set.name, set.name);
+    let has = |set: &&builtin::RoleSet| set.caution.is_empty() && set.role_names().iter().any(|name| name == written);
+    let sets: Vec<&str> = builtin::ALL.iter().filter(has).map(|set| set.name).collect();
+    match sets.as_slice() {
+        [] => {}
+        [only] => return format!("role set `{only}` has it: write `include: [{only}]`"),
+        several => return format!("these role sets have it, `include` one: {}", listed(several)),
     }
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

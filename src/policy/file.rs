@@ -61,7 +61,7 @@ pub const ROLE_SET_FIELDS: &[&str] = &["version", "roles"];
 /// The fields of a role.
 pub const ROLE_FIELDS: &[&str] = &["description", "allow", "deny", "capabilities"];
 /// The fields of an entry of `allow` and `deny`.
-pub const RULE_FIELDS: &[&str] = &["keys", "verbs"];
+pub const RULE_FIELDS: &[&str] = &["keys", "verbs", "why"];
 /// The fields of `keys` in its long form.
 pub const INTERVAL_FIELDS: &[&str] = &["from", "to"];
 /// The fields of a binding.
@@ -153,6 +153,9 @@ fn rule(node: &Node, said: &str, findings: &mut Findings<'_>) -> Rule {
     if matches!(node.value, Value::Map(_)) {
         fields.require("keys", "write `keys: /some/prefix/*` (`*` alone is every key)", findings);
         fields.require("verbs", "write `verbs: [read]` (read, create, update, delete, write, rw)", findings);
+    }
+    if let Some(why) = fields.find("why") {
+        let _ = text(why, "`why`", findings);
     }
     let verbs = fields.find("verbs").map(|node| texts(node, "`verbs`", findings)).unwrap_or_default();
     let keys = fields.find("keys").map(|node| keys(node, findings)).unwrap_or_default();

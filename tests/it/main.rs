@@ -36,6 +36,7 @@ mod rust_client;
 // --- what is open, under change ---
 mod drain;
 mod reload;
+mod renewal;
 mod watch_streams;
 
 // --- what a user starts ---
@@ -48,14 +49,19 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod wire_forms;
 mod cancellation;
 mod isolation;
+mod published_holes;
 
 // --- a whole session ---
 mod etcdctl_session;
 
 // --- shadow mode ---
 mod shadow;
+
+// --- the real programs of Calico and Kubernetes ---
+mod calico;
 
 // --- rules of the house ---
 mod layering;

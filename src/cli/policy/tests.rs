@@ -67,7 +67,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 #[test]
 fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
     let (_, out, _) = policy(&["show"]);
-    assert!(["calico/documented", "kubernetes", "etcd-ops"].iter().all(|name| out.contains(name)), "{out}");
+    assert!(["calico/documented", "calico/v3.31-per-node", "kubernetes", "etcd-ops"].iter().all(|name| out.contains(name)), "{out}");
     let (_, out, _) = policy(&["show", "kubernetes"]);
     assert!(out.starts_with("# kubernetes:") && out.contains("keys: /registry/*"), "{out}");
     let (code, _, err) = policy(&["show", "calico"]);
@@ -81,14 +81,14 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  allowed
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
       update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
     "#);
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
     /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
+          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:223)
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
@@ -194,23 +194,20 @@ fn a_key_names_its_holders() {
     let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", key]);
     insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @r#"
     /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-      cn calico-node (shadow, line 38)
-          read    by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
-          create  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
-          update  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
-          delete  by calico-node: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/documented:19)
-      cn calico-cni:{node} (shadow, line 40)
-          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
-      cn calico-cni:{node} with node=n-1 (shadow, line 40)
-          read    by calico-cni-own-node: /calico/resources/v3/projectcalico.org/* (FILE:25)
-          create  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
-          update  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
-          delete  by calico-cni-own-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (FILE:27)
-      cn calico-kube-controllers (shadow, line 42)
-          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:65)
-      cn calicoctl-read-only (enforce, line 44)
-          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/documented:99)
-      cn etcd-backup (shadow, line 49)
+      cn calico-node (shadow, line 13)
+          read    by calico-node: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:12)
+      cn calico-cni:{node} with node=n-1 (shadow, line 16)
+          read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+      cn calico-kube-controllers (shadow, line 18)
+          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:111)
+          update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:125)
+          delete  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:125)
+      cn calicoctl-read-only (enforce, line 20)
+          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:223)
+      cn etcd-backup (shadow, line 25)
           reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
     "#);
     let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);

@@ -1,9 +1,9 @@
 //! The role sets: `calico/documented` against Calico's tables as data, and that each set stands on its own.
 
-use std::collections::BTreeSet;
-
 use super::ALL;
-use crate::access::Verbs;
+use crate::access::{Verb, Verbs};
+use crate::identity::Identity;
+use crate::keyspace::KeyRange;
 use crate::policy::Policy;
 
 const FELIX_1: &str = "/calico/felix/v1/*";
@@ -50,7 +50,8 @@ const TABLES: &[(&str, &[&str], &[&str])] = &[
 
 /// A policy that binds every role of a set, so that all of it is checked.
 fn policy_of(set: &str, roles: &[String]) -> Policy {
-    let text = format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: x\n    roles: [{}]\n", roles.join(", "));
+    let text =
+        format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [{}]\n", roles.join(", "));
     Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
@@ -76,15 +77,108 @@ fn calico_documented_is_the_published_table_rule_for_rule() {
 }
 
 #[test]
-fn every_role_set_is_without_mistakes_and_without_a_role_of_another() {
-    let mut seen = BTreeSet::new();
+fn every_role_set_is_without_mistakes() {
     for set in ALL {
         let roles = set.role_names();
         assert!(!roles.is_empty(), "{}", set.name);
-        let policy = policy_of(set.name, &roles);
-        assert!(policy.warnings().is_empty(), "{}", policy.warnings());
-        for role in roles {
-            assert!(seen.insert(role.clone()), "{role} is in two role sets");
+        let warnings = policy_of(set.name, &roles).warnings().to_string();
+        assert_eq!(warnings.is_empty(), set.caution.is_empty(), "{warnings}");
+    }
+}
+
+/// Alternatives have the same role names, so that a cluster goes from one to the other by its `include` alone.
+#[test]
+fn sets_that_are_no_alternatives_can_be_included_together() {
+    let alternatives = ["calico/documented", "calico/v3.31", "calico/v3.32"];
+    let per_node = ["calico/v3.31-per-node", "calico/v3.32-per-node"];
+    for calico in alternatives {
+        for node in per_node {
+            let text = format!(
+                "version: 1\nmode: enforce\ninclude: [{calico}, {node}, kubernetes, etcd-ops]\nbindings:\n  - {{ cn: x, roles: [calico-node] }}\n"
+            );
+            Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        }
+    }
+    assert_eq!(ALL.len(), alternatives.len() + per_node.len() + 2);
+}
+
+/// A newer Calico's set holds all of the older one's, so that the policy can be changed first.
+#[test]
+fn a_newer_set_gives_whatever_the_older_one_gives() {
+    for kind in ["", "-per-node"] {
+        let [old, new] = ["calico/v3.31", "calico/v3.32"].map(|name| super::find(&format!("{name}{kind}")).unwrap());
+        assert_eq!(old.role_names(), new.role_names());
+        let [old, new] = [old, new].map(|set| policy_of(set.name, &set.role_names()));
+        let mut more = 0;
+        for role in old.role_names() {
+            let grants = new.role_grants(role);
+            for grant in old.role_grants(role) {
+                assert!(grants.contains(&grant), "{role}: {grant:?}");
+            }
+            more += grants.len() - old.role_grants(role).len();
+        }
+        assert!(more > 0, "{kind}");
+    }
+}
+
+/// Every entry of the verified sets says what needs it.
+#[test]
+fn each_grant_of_the_verified_sets_says_why() {
+    for set in ALL.iter().filter(|set| set.name.starts_with("calico/v")) {
+        let entries = set.text.matches("        verbs: [").count();
+        assert_eq!(set.text.matches("        why: ").count(), entries, "{}", set.name);
+        assert!(entries > 5, "{}", set.name);
+    }
+}
+
+const R: &str = "/calico/resources/v3/projectcalico.org";
+
+/// What belongs to one node: keys that it may change, those of the certificate for calico/node and for CNI.
+fn belongings(node: &str) -> [Vec<String>; 2] {
+    let doubled = node.replace('-', "--");
+    let ofnode = vec![
+        format!("{R}/nodes/{node}"),
+        format!("{R}/felixconfigurations/node.{node}"),
+        format!("/calico/ipam/v2/host/{node}/ipv4/block/10.0.0.0-26"),
+        format!("/calico/ipam/v2/handle/vxlan-tunnel-addr-{node}"),
+        format!("/calico/felix/v1/host/{node}/endpoint/eth0"),
+        format!("/calico/felix/v2/region-x/host/{node}/status"),
+    ];
+    let ofcni = vec![
+        format!("{R}/workloadendpoints/prod/{doubled}-k8s-web--0-eth0"),
+        format!("{R}/workloadendpoints/{node}/{doubled}-k8s-web-eth0"),
+        format!("/calico/ipam/v2/host/{node}/ipv6/block/fd00::-122"),
+    ];
+    [ofnode, ofcni]
+}
+
+#[test]
+fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
+    let long = format!("{}.{}", "n".repeat(63), "m".repeat(63));
+    let nodes =
+        ["a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "1n", "10", "n1.example.org", "example.org", "k8s", "a-k8s", "default", &long];
+    let binding =
+        "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
+    for set in ["calico/v3.31-per-node", "calico/v3.32-per-node"] {
+        let text = format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n{binding}");
+        let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        for node in nodes {
+            let principals = ["calico-node", "cni"].map(|component| policy.principal(&Identity::named(&format!("{component}:{node}"))));
+            for other in nodes {
+                for (principal, keys) in principals.iter().zip(belongings(other)) {
+                    let changes = |key: &String| {
+                        [Verb::Create, Verb::Update].map(|verb| principal.rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok())
+                    };
+                    for key in keys {
+                        assert_eq!(changes(&key), [node == other; 2], "{} on {key}", principal.name);
+                    }
+                }
+            }
+            for global in ["tiers/default", "ippools/default-ipv4-ippool", "felixconfigurations/default"] {
+                let key = format!("{R}/{global}");
+                let may = Verb::ALL.map(|verb| principals[0].rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok());
+                assert_eq!(may, Verb::ALL.map(|verb| matches!(verb, Verb::Read | Verb::Create)), "{key}");
+            }
         }
     }
 }

@@ -258,7 +258,7 @@ fn slips_of_form_are_named() {
        |
      6 |       - /a/*
        |         ^^^^
-      = help: its fields are `keys`, `verbs`
+      = help: its fields are `keys`, `verbs`, `why`
     "#);
     insta::assert_snapshot!(said(with_role("    allow: []")), @r#"
     error: `allow` is an empty list
@@ -443,7 +443,7 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   - {cn: a, roles: [calico-node]}
        |                     ^^^^^^^^^^^
-      = help: role set `calico/documented` has it: write `include: [calico/documented]`
+      = help: these role sets have it, `include` one: `calico/v3.31`, `calico/v3.32`
     "#);
     insta::assert_snapshot!(said("  - {cn: a, roles: [r], mode: off}"), @r#"
     error: there is no mode `off`

@@ -1,0 +1,114 @@
+//! The real programs of Calico and Kubernetes, each with a certificate of its own, in front of a proxy that enforces: nothing of what they
+//! do is refused, and what they leave in etcd is what they leave there without a proxy.
+//!
+//! The programs change network interfaces, `/var/lib/calico` and `/run`, so that the scenario runs in namespaces of its own: a test starts
+//! this very binary once more, inside `unshare`. Needs root, `unshare` and `ip`; `.ci/run` runs it.
+
+mod apiserver;
+mod cluster;
+mod scenario;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::world::{World, authorities, root};
+use cluster::{Cluster, Programs, Way};
+
+/// Set inside the namespaces.
+const INSIDE: &str = "ETCD_WARDEN_TEST_INSIDE";
+
+/// Runs one test of this module in namespaces of its own, and gives whether this is already there.
+fn inside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    // kube-apiserver wants a default route, calico-node an interface with the node's address.
+    let script = "set -e
+        mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/netns /var/lib/calico
+        ip link set lo up; ip link add host0 type veth peer name host1
+        ip address add 10.10.0.1/24 dev host0; ip link set host0 up; ip link set host1 up; ip route add default via 10.10.0.254
+        exec \"$0\" \"$@\"";
+    let status = Command::new("unshare")
+        .args(["--mount", "--net", "--fork", "--kill-child", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", test])
+        .env(INSIDE, "1")
+        .status();
+    let status = status.unwrap_or_else(|error| panic!("this test needs `unshare` (util-linux), and root: {error}"));
+    assert!(status.success(), "{test} failed inside its namespaces (they need root, `ip` of iproute2, and mounts): {status}");
+    false
+}
+
+/// Every key that there is, without those that are named after the moment.
+async fn keys(world: &World) -> BTreeSet<String> {
+    let options = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
+    let found = world.direct().await.get("", Some(options)).await.unwrap();
+    found.kvs().iter().map(|kv| kv.key_str().unwrap().to_owned()).filter(|key| key.starts_with("/calico/")).collect()
+}
+
+fn policy(bindings: &str) -> String {
+    format!(
+        "version: 1\nmode: enforce\ninclude: [calico/v3.31, calico/v3.31-per-node, kubernetes]\nbindings:\n{bindings}\
+         \x20 - {{ cn: kube-apiserver, roles: [kube-apiserver] }}\n\
+         \x20 - {{ cn: kube-controllers, roles: [calico-kube-controllers, calico-kube-controllers-compaction] }}\n\
+         \x20 - {{ cn: calicoctl-ro, roles: [calicoctl-read-only] }}\n\
+         \x20 - {{ cn: calicoctl-editor, roles: [calicoctl-policy-editor] }}\n\
+         \x20 - {{ cn: calicoctl, roles: [calicoctl-full] }}\n"
+    )
+}
+
+/// The audit lines of what was refused.
+fn refused(world: &World) -> Vec<String> {
+    let denied = |line: &&Value| line["decision"] == "deny";
+    world.audit().iter().filter(denied).map(|line| line.to_string()).collect()
+}
+
+/// The scenario through a proxy with these bindings for what runs on nodes.
+async fn nothing_is_refused(bindings: &str) {
+    let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
+    let bare = World::with(&policy(bindings)).own_etcd().start().await;
+    let direct =
+        Way { endpoint: bare.etcd().endpoints()[0].clone(), ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) };
+    scenario::run(&Cluster::new(&programs, direct)).await;
+    let expected = keys(&bare).await;
+
+    let world = World::with(&policy(bindings)).own_etcd().start().await;
+    let proxied = Way {
+        endpoint: world.endpoint(),
+        ca: authorities().clients.pem(),
+        certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
+    };
+    scenario::run(&Cluster::new(&programs, proxied)).await;
+    // The last line of the audit is a refusal that was asked for: whatever was refused before it would stand there too.
+    assert!(world.as_("stranger").await.get("/calico/", None).await.is_err());
+    world.audited(|line| line.to_string().contains("stranger")).await;
+    let refused = refused(&world);
+    assert!(refused.len() == 1 && refused[0].contains("stranger"), "{refused:#?}");
+    assert_eq!(keys(&world).await, expected);
+    assert!(expected.iter().any(|key| key.contains("/workloadendpoints/prod/n1-k8s-fixed-eth0")), "{expected:?}");
+}
+
+#[test]
+#[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
+fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
+    if inside("calico::nothing_of_what_calico_does_is_refused_by_its_role_set") {
+        let bindings = "  - { cn: \"calico-node:{node}\", roles: [calico-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni] }\n";
+        runtime().block_on(nothing_is_refused(bindings));
+    }
+}
+
+#[test]
+#[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
+fn nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes() {
+    if inside("calico::nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes") {
+        let bindings =
+            "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
+        runtime().block_on(nothing_is_refused(bindings));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}

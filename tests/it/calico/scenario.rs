@@ -1,0 +1,337 @@
+//! A cluster of two nodes, from its first start to the deletion of a node.
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::apiserver::Apiserver;
+use super::cluster::{Cluster, Daemon, feed, said};
+
+const NODES: [&str; 2] = ["n1", "n1-b.example.org"];
+const NAMESPACES: [&str; 2] = ["prod", "dash-ed-ns"];
+
+/// Runs all of it; every step must succeed.
+pub async fn run(cluster: &Cluster<'_>) {
+    let apiserver = Apiserver::start(cluster).await;
+    kubernetes(&apiserver).await;
+    for _ in 0..2 {
+        for node in NODES {
+            start_node(cluster, node).await;
+        }
+    }
+    pools(cluster).await;
+    for node in NODES {
+        tunnel_addresses(cluster, node).await;
+    }
+    let mut long = Vec::new();
+    for node in NODES {
+        long.push(felix(cluster, node).await);
+        long.push(confd(cluster, node).await);
+        long.push(monitor(cluster, node).await);
+    }
+    let controllers = controllers(cluster, &apiserver).await;
+    pods(cluster, &apiserver).await;
+    calicoctl(cluster).await;
+    delete_node(cluster, &apiserver).await;
+    for daemon in long {
+        daemon.stop().await;
+    }
+    controllers.stop().await;
+    apiserver.stop().await;
+    for pod in PODS.iter().filter(|pod| pod.stays()) {
+        said("ip netns del", &Command::new("ip").args(["netns", "del", pod.container]).output().await.unwrap());
+    }
+}
+
+async fn kubernetes(apiserver: &Apiserver) {
+    for namespace in NAMESPACES {
+        apiserver.create("/api/v1/namespaces", json!({ "metadata": { "name": namespace, "labels": { "is": namespace } } })).await;
+        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        apiserver.create(&accounts, json!({ "metadata": { "name": "web-account" } })).await;
+    }
+    for node in NODES {
+        apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": node, "labels": { "zone": "a" } } })).await;
+    }
+    let crd = json!({
+        "metadata": { "name": "things.example.org" },
+        "spec": {
+            "group": "example.org", "scope": "Cluster", "names": { "plural": "things", "kind": "Thing" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }],
+        },
+    });
+    apiserver.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd).await;
+    let lease = json!({ "metadata": { "name": "a-lease" }, "spec": { "holderIdentity": "me", "leaseDurationSeconds": 15 } });
+    apiserver.create("/apis/coordination.k8s.io/v1/namespaces/prod/leases", lease).await;
+    let policy = json!({ "metadata": { "name": "allow-web" }, "spec": { "podSelector": {}, "policyTypes": ["Ingress"] } });
+    apiserver.create("/apis/networking.k8s.io/v1/namespaces/prod/networkpolicies", policy).await;
+    // Events carry a lease of etcd's.
+    let event = json!({
+        "metadata": { "name": "it-happened", "namespace": "prod" }, "reason": "Test", "type": "Normal",
+        "involvedObject": { "kind": "Namespace", "name": "prod", "namespace": "prod" },
+    });
+    apiserver.create("/api/v1/namespaces/prod/events", event).await;
+}
+
+/// calico-node as `node`.
+fn node_command(cluster: &Cluster<'_>, node: &str, arguments: &[&str]) -> Command {
+    let mut command = cluster.command(&cluster.programs.node, &format!("calico-node:{node}"));
+    let address = if node == NODES[0] { "10.10.0.1/24" } else { "10.10.0.2/24" };
+    command
+        .args(arguments)
+        .env("NODENAME", node)
+        .env("CALICO_K8S_NODE_REF", node)
+        .env("CALICO_NETWORKING_BACKEND", "bird")
+        .env("CLUSTER_TYPE", "k8s,bgp")
+        .env("IP", address)
+        .env("AS", "64512")
+        .env("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")
+        .env("CALICO_IPV6POOL_CIDR", "fd00:1::/112")
+        .env("FELIX_IPV6SUPPORT", "false");
+    command
+}
+
+async fn start_node(cluster: &Cluster<'_>, node: &str) {
+    let output = feed(node_command(cluster, node, &["-startup"]), "").await;
+    said(&format!("calico-node -startup of {node}"), &output);
+}
+
+/// VXLAN on the default pool, so that nodes need tunnel addresses.
+async fn pools(cluster: &Cluster<'_>) {
+    let pool = cluster.calicoctl("calicoctl", &["get", "ippool", "default-ipv4-ippool", "-o", "json"], "").await;
+    let mut pool: Value = serde_json::from_str(&pool).unwrap();
+    pool["spec"]["vxlanMode"] = json!("Always");
+    pool["spec"]["ipipMode"] = json!("Never");
+    cluster.calicoctl("calicoctl", &["apply", "-f", "-"], &pool.to_string()).await;
+}
+
+async fn tunnel_addresses(cluster: &Cluster<'_>, node: &str) {
+    let output = feed(node_command(cluster, node, &["-allocate-tunnel-addrs", "-allocate-tunnel-addrs-run-once"]), "").await;
+    let text = said(&format!("-allocate-tunnel-addrs of {node}"), &output);
+    assert!(!text.contains("permission denied"), "{text}");
+}
+
+/// Felix with a data plane that takes everything and does nothing, until it is in sync.
+async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
+    let driver = cluster.folder().join("dataplane");
+    std::fs::write(&driver, "#!/bin/sh\nexec cat <&3 >/dev/null\n").unwrap();
+    std::fs::set_permissions(&driver, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let secrets = cluster.secrets(&format!("calico-node:{node}"));
+    let mut command = node_command(cluster, node, &["-felix"]);
+    command
+        .env("FELIX_DATASTORETYPE", "etcdv3")
+        .env("FELIX_ETCDENDPOINTS", &cluster.way.endpoint)
+        .env("FELIX_ETCDCAFILE", secrets.ca)
+        .env("FELIX_ETCDCERTFILE", secrets.cert)
+        .env("FELIX_ETCDKEYFILE", secrets.key)
+        .env("FELIX_FELIXHOSTNAME", node)
+        .env("FELIX_USEINTERNALDATAPLANEDRIVER", "false")
+        .env("FELIX_DATAPLANEDRIVER", driver)
+        .env("FELIX_LOGSEVERITYSCREEN", "info")
+        // Felix drops lines of its log when they come fast, and the one that is waited for may be among them.
+        .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
+        .env("FELIX_HEALTHENABLED", "false");
+    let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
+    daemon.says("in-sync").await;
+    daemon
+}
+
+/// confd with one template of our own, until it has rendered that: it is in sync then.
+async fn confd(cluster: &Cluster<'_>, node: &str) -> Daemon {
+    let folder = cluster.folder().join(format!("confd-{node}"));
+    for part in ["conf.d", "config", "templates"] {
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+    }
+    let rendered = folder.join("rendered");
+    let resource = format!("[template]\nsrc = \"t\"\ndest = \"{}\"\nprefix = \"/calico\"\nkeys = [\"/\"]\n", rendered.display());
+    std::fs::write(folder.join("conf.d/t.toml"), resource).unwrap();
+    std::fs::write(folder.join("templates/t"), "in sync\n").unwrap();
+    let mut command = node_command(cluster, node, &["-confd", "-confd-confdir"]);
+    command.arg(folder);
+    let mut daemon = Daemon::start(cluster, &format!("confd-{node}"), command);
+    daemon.until("rendered", async |_| rendered.exists()).await;
+    daemon
+}
+
+async fn monitor(cluster: &Cluster<'_>, node: &str) -> Daemon {
+    Daemon::start(cluster, &format!("monitor-{node}"), node_command(cluster, node, &["-monitor-addresses"]))
+}
+
+async fn controllers(cluster: &Cluster<'_>, apiserver: &Apiserver) -> Daemon {
+    let mut command = cluster.command(&cluster.programs.controllers, "kube-controllers");
+    command
+        .env("KUBECONFIG", &apiserver.kubeconfig)
+        .env("ENABLED_CONTROLLERS", "policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer")
+        .env("COMPACTION_PERIOD", "3s")
+        .env("LOG_LEVEL", "info");
+    let mut daemon = Daemon::start(cluster, "kube-controllers", command);
+    let made = async |arguments: &[&str], name: &str| cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(name);
+    for (kind, name) in [("profile", "kns.dash-ed-ns"), ("profile", "ksa.prod.web-account")] {
+        daemon.until(name, async |_| made(&["get", kind, "-o", "yaml"], name).await).await;
+    }
+    let policies = ["get", "networkpolicy", "-n", "prod", "-o", "yaml"];
+    daemon.until("policy", async |_| made(&policies, "knp.default.allow-web").await).await;
+    daemon
+}
+
+async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str) -> String {
+    let secrets = cluster.secrets(&format!("cni:{}", pod.node));
+    let config = json!({
+        "name": "k8s-pod-network", "cniVersion": "0.3.1", "type": "calico", "log_level": "info", "nodename": pod.node,
+        "datastore_type": "etcdv3", "etcd_endpoints": cluster.way.endpoint,
+        "etcd_key_file": secrets.key, "etcd_cert_file": secrets.cert, "etcd_ca_cert_file": secrets.ca, "mtu": 1500,
+        "ipam": { "type": "calico-ipam" }, "policy": { "type": "k8s" }, "kubernetes": { "kubeconfig": apiserver.kubeconfig },
+    });
+    let folder = cluster.folder().join("cni");
+    if !folder.exists() {
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["calico", "calico-ipam"] {
+            std::os::unix::fs::symlink(&cluster.programs.cni, folder.join(name)).unwrap();
+        }
+    }
+    let arguments = [("K8S_POD_NAMESPACE", pod.namespace), ("K8S_POD_NAME", pod.name), ("K8S_POD_INFRA_CONTAINER_ID", pod.container)];
+    let mut command = Command::new(folder.join("calico"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", pod.container)
+        .env("CNI_NETNS", format!("/run/netns/{}", pod.container))
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", &folder)
+        .env("CNI_ARGS", format!("IgnoreUnknown=1;{}", arguments.map(|(name, value)| format!("{name}={value}")).join(";")))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    said(&format!("CNI {verb} of {}", pod.name), &feed(command, &config.to_string()).await)
+}
+
+struct Pod {
+    node: &'static str,
+    namespace: &'static str,
+    name: &'static str,
+    container: &'static str,
+    address: Option<&'static str>,
+}
+
+impl Pod {
+    /// Whether it is there to the end.
+    fn stays(&self) -> bool {
+        self.node != NODES[0] || self.address.is_some()
+    }
+}
+
+const PODS: [Pod; 4] = [
+    Pod { node: NODES[0], namespace: "prod", name: "web-0", container: "c0", address: None },
+    Pod { node: NODES[0], namespace: "dash-ed-ns", name: "a--b", container: "c1", address: None },
+    Pod { node: NODES[1], namespace: "prod", name: "web-1", container: "c2", address: None },
+    Pod { node: NODES[0], namespace: "prod", name: "fixed", container: "c3", address: Some("192.168.77.7") },
+];
+
+async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
+    for pod in &PODS {
+        let annotations = pod.address.map(|address| json!({ "cni.projectcalico.org/ipAddrs": format!("[\"{address}\"]") }));
+        let object = json!({
+            "metadata": { "name": pod.name, "labels": { "app": "web" }, "annotations": annotations },
+            "spec": { "nodeName": pod.node, "serviceAccountName": "web-account", "containers": [{ "name": "c", "image": "none" }] },
+        });
+        apiserver.create(&format!("/api/v1/namespaces/{}/pods", pod.namespace), object).await;
+        let made = Command::new("ip").args(["netns", "add", pod.container]).output().await.unwrap();
+        said("ip netns add", &made);
+        let answer = cni(cluster, apiserver, pod, "ADD").await;
+        let address = answer.split('"').find(|word| word.starts_with("192.168.")).unwrap_or_else(|| panic!("no address: {answer}"));
+        assert!(pod.address.is_none_or(|fixed| address.starts_with(fixed)), "{answer}");
+        // What a kubelet does; kube-controllers look at pods with an address only.
+        let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
+        let mut object = apiserver.get(&path).await.unwrap();
+        let address = address.split('/').next();
+        object["status"] = json!({ "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] });
+        apiserver.replace(&format!("{path}/status"), object).await;
+    }
+    let shown = cluster.calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-A", "-o", "yaml"], "").await;
+    assert_eq!(shown.matches("kind: WorkloadEndpoint\n").count(), PODS.len(), "{shown}");
+    // The label of a pod comes to its endpoint by kube-controllers.
+    let path = "/api/v1/namespaces/prod/pods/web-0";
+    let mut pod = apiserver.get(path).await.unwrap();
+    pod["metadata"]["labels"]["more"] = json!("label");
+    apiserver.replace(path, pod).await;
+    crate::world::soon("the label", async || {
+        let shown = cluster.calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-n", "prod", "-o", "yaml"], "").await;
+        shown.contains("more: label").then_some(())
+    })
+    .await;
+    // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the one with a fixed address for calicoctl.
+    for pod in PODS.iter().filter(|pod| !pod.stays()) {
+        for _ in 0..2 {
+            cni(cluster, apiserver, pod, "DEL").await;
+        }
+        said("ip netns del", &Command::new("ip").args(["netns", "del", pod.container]).output().await.unwrap());
+    }
+}
+
+/// Every kind that calicoctl knows, as whoever may.
+async fn calicoctl(cluster: &Cluster<'_>) {
+    let resource = |kind: &str, namespaced: bool, name: &str, spec: Value| {
+        let mut metadata = json!({ "name": name });
+        if namespaced {
+            metadata["namespace"] = json!("prod");
+        }
+        json!({ "apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec })
+    };
+    let policies = [
+        resource("Tier", false, "security", json!({ "order": 10 })),
+        resource("GlobalNetworkPolicy", false, "security.g", json!({ "tier": "security", "selector": "all()" })),
+        resource("GlobalNetworkPolicy", false, "default.g", json!({ "selector": "all()" })),
+        resource("NetworkPolicy", true, "default.n", json!({ "selector": "all()" })),
+        resource("GlobalNetworkSet", false, "gset", json!({ "nets": ["10.0.0.0/8"] })),
+        resource("NetworkSet", true, "set", json!({ "nets": ["10.0.0.0/8"] })),
+        resource("Profile", false, "p", json!({ "labelsToApply": { "a": "b" } })),
+        resource("StagedGlobalNetworkPolicy", false, "default.sg", json!({ "selector": "all()" })),
+        resource("StagedNetworkPolicy", true, "default.s", json!({ "selector": "all()" })),
+        resource("StagedKubernetesNetworkPolicy", true, "sk", json!({ "podSelector": {} })),
+    ];
+    let others = [
+        resource("BGPPeer", false, "peer", json!({ "peerIP": "10.10.0.9", "asNumber": 64513, "node": NODES[1] })),
+        resource("BGPConfiguration", false, "default", json!({ "asNumber": 64512 })),
+        resource("BGPFilter", false, "filter", json!({})),
+        resource("HostEndpoint", false, "hep", json!({ "node": NODES[1], "interfaceName": "eth0" })),
+        resource("IPPool", false, "pool", json!({ "cidr": "172.31.0.0/24" })),
+        resource("IPReservation", false, "reserved", json!({ "reservedCIDRs": ["192.168.1.0/30"] })),
+    ];
+    for (who, resources) in [("calicoctl-editor", &policies[..]), ("calicoctl", &others[..])] {
+        for resource in resources {
+            cluster.calicoctl(who, &["create", "-f", "-"], &resource.to_string()).await;
+            cluster.calicoctl(who, &["apply", "-f", "-"], &resource.to_string()).await;
+            let kind = resource["kind"].as_str().unwrap();
+            let name = resource["metadata"]["name"].as_str().unwrap();
+            let everywhere: &[&str] = if resource["metadata"]["namespace"].is_null() { &[] } else { &["-A"] };
+            let shown = cluster.calicoctl("calicoctl-ro", &[&["get", kind, "-o", "yaml"], everywhere].concat(), "").await;
+            assert!(shown.contains(name), "{kind} {name}: {shown}");
+        }
+    }
+    for kind in ["node", "felixconfiguration", "kubecontrollersconfiguration", "clusterinformation", "ippool", "profile", "tier"] {
+        cluster.calicoctl("calicoctl-ro", &["get", kind, "-o", "wide"], "").await;
+    }
+    cluster.calicoctl("calicoctl-ro", &["ipam", "show", "--show-blocks"], "").await;
+    cluster.calicoctl("calicoctl-ro", &["ipam", "check"], "").await;
+    cluster.calicoctl("calicoctl", &["ipam", "configure", "--strictaffinity=false"], "").await;
+    cluster.calicoctl("calicoctl", &["ipam", "release", "--ip=192.168.77.7"], "").await;
+    for step in ["lock", "export", "unlock"] {
+        cluster.calicoctl("calicoctl", &["datastore", "migrate", step], "").await;
+    }
+    for (who, resources) in [("calicoctl-editor", &policies[..]), ("calicoctl", &others[1..])] {
+        for resource in resources.iter().rev().filter(|resource| resource["kind"] != "HostEndpoint") {
+            cluster.calicoctl(who, &["delete", "-f", "-"], &resource.to_string()).await;
+        }
+    }
+}
+
+/// kube-controllers removes what belonged to the node.
+async fn delete_node(cluster: &Cluster<'_>, apiserver: &Apiserver) {
+    apiserver.delete(&format!("/api/v1/namespaces/prod/pods/{}?gracePeriodSeconds=0", PODS[2].name)).await;
+    apiserver.delete(&format!("/api/v1/nodes/{}", NODES[1])).await;
+    crate::world::soon("the node goes", async || {
+        let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;
+        (!shown.contains(NODES[1])).then_some(())
+    })
+    .await;
+}
