@@ -30,6 +30,7 @@ mod edges;
 mod leases;
 mod rewrites;
 mod rpc_table;
+mod oracle;
 mod rust_client;
 
 // --- what is open, under change ---
