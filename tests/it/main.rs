@@ -49,6 +49,7 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod wire_clients;
 mod wire_forms;
 mod cancellation;
 mod isolation;

@@ -13,6 +13,7 @@ pub mod fake;
 pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
+pub mod recorder;
 pub mod vulnerable;
 
 use std::net::{Ipv4Addr, SocketAddr};
