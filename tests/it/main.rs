@@ -67,3 +67,4 @@ mod stolen_node;
 
 // --- rules of the house ---
 mod layering;
+mod promises;
