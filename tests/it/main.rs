@@ -34,6 +34,7 @@ mod rust_client;
 
 // --- what is open, under change ---
 mod drain;
+mod live_certificates;
 mod reload;
 mod renewal;
 mod watch_streams;

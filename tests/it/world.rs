@@ -10,9 +10,11 @@
 
 pub mod etcdctl;
 pub mod fake;
+pub mod files;
 pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
+pub mod relay;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -353,7 +355,7 @@ impl Upstreams {
     }
 }
 
-async fn shared_etcd() -> &'static Etcd {
+pub async fn shared_etcd() -> &'static Etcd {
     static SHARED: OnceCell<Etcd> = OnceCell::const_new();
     SHARED.get_or_init(|| start_etcd(Options::default())).await
 }
