@@ -274,6 +274,8 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
     let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
     match leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing) {
         Some(LeaseStanding::Own) => Ok(()),
+        // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach one. That is more than a right to keys.
+        Some(LeaseStanding::Attached(keys)) if keys.is_empty() => holds(principal, Capability::Lease).map(drop),
         Some(LeaseStanding::Attached(keys)) => {
             for key in keys {
                 covered(principal, lease_use.verbs_on_attached(), &KeyRange::key(key)).map_err(|_| not_owned.clone())?;

@@ -1,5 +1,6 @@
 //! Builds a pinned etcd release from its Go module. The module files (`tools/etcd/MINOR/go.mod` and `go.sum`, which hold the
 //! version and every hash) are part of this program, so that an installed binary can do it as well as one in its source tree.
+//! The releases under `tools/etcd/vulnerable` are not: only the tests build those, by [`Release::pinned`].
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -27,11 +28,11 @@ pub struct Release {
 
 macro_rules! release {
     ($minor:literal) => {
-        Release {
-            minor: $minor,
-            go_mod: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/etcd/", $minor, "/go.mod")),
-            go_sum: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/etcd/", $minor, "/go.sum")),
-        }
+        Release::pinned(
+            $minor,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/etcd/", $minor, "/go.mod")),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/etcd/", $minor, "/go.sum")),
+        )
     };
 }
 
@@ -39,6 +40,13 @@ macro_rules! release {
 pub static RELEASES: [Release; 3] = [release!("3.7"), release!("3.6"), release!("3.5")];
 
 impl Release {
+    /// The release of this minor version that a `go.mod` requires. Its `tool` lines say which of etcd's programs are built;
+    /// `go.sum` has the hash of every module.
+    #[must_use]
+    pub const fn pinned(minor: &'static str, go_mod: &'static str, go_sum: &'static str) -> Self {
+        Self { minor, go_mod, go_sum }
+    }
+
     /// The newest release.
     #[must_use]
     pub fn newest() -> &'static Release {
@@ -58,6 +66,16 @@ impl Release {
         let required = self.go_mod.lines().find_map(|line| line.trim().strip_prefix(SERVER_MODULE)?.split_whitespace().next());
         // A test reads all of them, so that the number below is never seen.
         required.and_then(|version| version.parse().ok()).unwrap_or(Version::new(0, 0, 0))
+    }
+
+    /// Name and package of each program that its go.mod asks for.
+    fn programs(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let is_tool = |package: &str| self.go_mod.lines().any(|line| line.trim().trim_start_matches("tool ") == package);
+        PROGRAMS.into_iter().filter(move |(_, package)| is_tool(package))
+    }
+
+    fn is_complete(&self, folder: &Path) -> bool {
+        self.programs().all(|(name, _)| folder.join(name).is_file())
     }
 }
 
@@ -98,7 +116,7 @@ pub fn build(release: &Release) -> Result<PathBuf, BuildError> {
 fn build_into(release: &Release, tools: &Path) -> Result<PathBuf, BuildError> {
     let version = release.version();
     let finished = tools.join(format!("etcd-{version}"));
-    if is_complete(&finished) {
+    if release.is_complete(&finished) {
         return Ok(finished);
     }
     std::fs::create_dir_all(tools).map_err(|error| cannot_write(tools, error))?;
@@ -106,7 +124,7 @@ fn build_into(release: &Release, tools: &Path) -> Result<PathBuf, BuildError> {
     let lock = File::create(&lock_path).map_err(|error| cannot_write(&lock_path, error))?;
     lock.lock().map_err(|error| cannot_write(&lock_path, error))?;
     // Whoever held the lock before us may have built it.
-    if is_complete(&finished) {
+    if release.is_complete(&finished) {
         return Ok(finished);
     }
     let workshop = tempfile::Builder::new().prefix(".etcd-build-").tempdir_in(tools).map_err(|error| cannot_write(tools, error))?;
@@ -125,7 +143,7 @@ fn compile(release: &Release, module: &Path, programs: &Path) -> Result<(), Buil
         let path = module.join(name);
         std::fs::write(&path, content).map_err(|error| cannot_write(&path, error))?;
     }
-    for (name, package) in PROGRAMS {
+    for (name, package) in release.programs() {
         let started = Instant::now();
         say(&format!("building {name} {} from its Go module (once; a minute or two)", release.version()));
         go_build(module, &programs.join(name), package)?;
@@ -169,10 +187,6 @@ fn last_words(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let tail = lines.get(lines.len().saturating_sub(4)..).unwrap_or_default();
     tail.join("; ")
-}
-
-fn is_complete(folder: &Path) -> bool {
-    PROGRAMS.iter().all(|(name, _)| folder.join(name).is_file())
 }
 
 /// `target/tools` of the source tree that this was built from; where that is gone, a folder in the user's cache.
@@ -219,10 +233,21 @@ mod tests {
     fn a_folder_that_lacks_a_program_is_not_a_finished_build() {
         let directory = tempfile::tempdir().unwrap();
         for (name, _) in PROGRAMS {
-            assert!(!is_complete(directory.path()));
+            assert!(!Release::newest().is_complete(directory.path()));
             std::fs::write(directory.path().join(name), "").unwrap();
         }
-        assert!(is_complete(directory.path()));
+        assert!(Release::newest().is_complete(directory.path()));
+    }
+
+    #[test]
+    fn what_go_mod_names_as_tools_is_what_is_built() {
+        for release in &RELEASES {
+            assert!(release.programs().eq(PROGRAMS), "{release:?}");
+        }
+        let server =
+            Release::pinned("3.5", "module m\n\ntool go.etcd.io/etcd/server/v3\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.5.7\n)\n", "");
+        assert!(server.programs().eq([("etcd", SERVER_MODULE)]));
+        assert_eq!(server.version(), Version::new(3, 5, 7));
     }
 
     #[test]

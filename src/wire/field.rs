@@ -4,6 +4,8 @@
 //! writes. What is refused here is what decoders are known to read differently or to forgive: a varint with more bytes than
 //! it needs (gogo/protobuf of etcd 3.4 to 3.6 cuts a field number from one to 32 bits), groups, field number 0.
 
+use std::ops::RangeInclusive;
+
 use super::{Fault, Malformed};
 
 /// The greatest field number that protobuf has.
@@ -23,6 +25,20 @@ impl<'m> Part<'m> {
     #[must_use]
     pub const fn whole(bytes: &'m [u8]) -> Self {
         Self { bytes, offset: 0 }
+    }
+
+    /// Where the last of these fields stands in a message that has been read already; its start if there is none. Only what is to be
+    /// refused is read a second time.
+    #[must_use]
+    pub fn last_of(self, numbers: RangeInclusive<u32>) -> usize {
+        let mut fields = Fields::of("", self);
+        let mut last = self.offset;
+        while let Ok(Some(field)) = fields.next() {
+            if numbers.contains(&field.number) {
+                last = field.offset;
+            }
+        }
+        last
     }
 }
 

@@ -240,6 +240,17 @@ async fn without_the_capability_there_is_no_lease() {
     assert!(is_permission_denied(&without.lease_grant(TTL, None).await));
     let line = world.audited(|line| line["decision"] == "deny").await;
     assert_eq!((&line["reason"], &line["missing"]), (&json!("capability-not-granted"), &json!({"capability": "lease"})));
+
+    // Nor one that is nobody's: the id is not ours, and no key is attached that could speak for the caller.
+    let mut direct = world.direct().await;
+    let bare = grant(&mut direct).await;
+    assert!(is_permission_denied(&without.lease_revoke(bare).await));
+    assert!(is_permission_denied(&time_to_live(&mut without, bare, true).await));
+    assert!(is_permission_denied(&attach(&mut without, world.key("k"), bare).await));
+    assert_eq!(keep_alive(&mut Live::open(&mut world.raw("without").await, Method::LeaseKeepAlive).await, bare).await, 0);
+    // With a key on it that the caller may write, it is as etcd has it.
+    attach(&mut direct, world.key("k"), bare).await.unwrap();
+    without.lease_revoke(bare).await.unwrap();
 }
 
 /// The words on which the retry below rests are etcd's, not our stand-in's.

@@ -30,6 +30,7 @@ mod edges;
 mod leases;
 mod rewrites;
 mod rpc_table;
+mod oracle;
 mod rust_client;
 
 // --- what is open, under change ---
@@ -49,8 +50,11 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod wire_clients;
+mod wire_forms;
 mod cancellation;
 mod isolation;
+mod published_holes;
 
 // --- a whole session ---
 mod etcdctl_session;
@@ -60,6 +64,7 @@ mod shadow;
 
 // --- the real programs of Calico and Kubernetes ---
 mod calico;
+mod stolen_node;
 
 // --- rules of the house ---
 mod layering;

@@ -14,7 +14,9 @@ pub mod files;
 pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
+pub mod recorder;
 pub mod relay;
+pub mod vulnerable;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -50,6 +52,20 @@ pub fn programs() -> &'static Programs {
         let found = find(&source);
         found.unwrap_or_else(|error| panic!("the tests need a real etcd: {error} (or set {TEST_ETCD} to a version or a path)"))
     })
+}
+
+/// The programs of a pinned release.
+pub fn programs_of(minor: &str) -> &'static Programs {
+    static PROGRAMS: Mutex<Vec<(String, &'static Programs)>> = Mutex::new(Vec::new());
+    let mut known = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, programs)) = known.iter().find(|(of, _)| of == minor) {
+        return programs;
+    }
+    let release = Release::of_minor(minor).unwrap_or_else(|| panic!("no release `{minor}` is pinned"));
+    let found = find(&Source::Pinned(release)).unwrap_or_else(|error| panic!("this test needs etcd {minor}: {error}"));
+    let programs: &'static Programs = Box::leak(Box::new(found));
+    known.push((minor.to_owned(), programs));
+    programs
 }
 
 /// Waits until `look` gives something.
@@ -122,6 +138,7 @@ fn note_panics() {
 pub struct Wish {
     policy: String,
     own_etcd: Option<Options>,
+    programs: Box<dyn FnOnce() -> &'static Programs + Send>,
     configure: Box<dyn FnOnce(&mut Config) + Send>,
 }
 
@@ -130,6 +147,17 @@ impl Wish {
     pub fn own_etcd(mut self) -> Self {
         self.own_etcd.get_or_insert_default();
         self
+    }
+
+    /// As [`Wish::own_etcd`], of another release than the tests' own, for instance one of [`vulnerable`].
+    pub fn etcd_programs(mut self, programs: impl FnOnce() -> &'static Programs + Send + 'static) -> Self {
+        self.programs = Box::new(programs);
+        self.own_etcd()
+    }
+
+    /// As [`Wish::own_etcd`], of this minor version whatever the other tests run on.
+    pub fn release(self, minor: &'static str) -> Self {
+        self.etcd_programs(move || programs_of(minor))
     }
 
     /// As [`Wish::own_etcd`], with so many members.
@@ -163,7 +191,7 @@ impl Wish {
     pub async fn try_start(self) -> anyhow::Result<World> {
         note_panics();
         let etcd = match self.own_etcd {
-            Some(options) => Upstreams::Own(Box::new(start_etcd(options).await)),
+            Some(options) => Upstreams::Own(Box::new(start_etcd_of(self.programs, options).await)),
             None => Upstreams::Shared(shared_etcd().await),
         };
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -185,7 +213,7 @@ impl World {
 
     /// As [`World::start`], with more wishes.
     pub fn with(policy: &str) -> Wish {
-        Wish { policy: policy.to_owned(), own_etcd: None, configure: Box::new(|_| ()) }
+        Wish { policy: policy.to_owned(), own_etcd: None, programs: Box::new(programs), configure: Box::new(|_| ()) }
     }
 
     /// etcd itself.
@@ -362,9 +390,14 @@ pub async fn shared_etcd() -> &'static Etcd {
 
 /// etcd with TLS, for which [`root`] is the way in.
 pub async fn start_etcd(options: Options) -> Etcd {
+    start_etcd_of(programs, options).await
+}
+
+/// As [`start_etcd`], of any release.
+pub async fn start_etcd_of(programs: impl FnOnce() -> &'static Programs + Send + 'static, options: Options) -> Etcd {
+    let programs = tokio::task::spawn_blocking(programs).await.unwrap();
     let server = authorities().upstream.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
     let tls = Tls { server, trusted_ca: authorities().upstream.pem() };
-    let programs = tokio::task::spawn_blocking(programs).await.unwrap();
     Etcd::start(programs, Options { tls: Some(tls), ..options }).await.unwrap_or_else(|error| panic!("{error}"))
 }
 

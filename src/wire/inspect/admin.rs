@@ -7,7 +7,15 @@ use crate::wire::message::messages;
 use crate::wire::{Fault, Malformed};
 
 messages! {
-    Empty (Pass) {}
+    StatusRequest (Pass) {}
+    DefragmentRequest (Pass) {}
+    HashRequest (Pass) {}
+    SnapshotRequest (Pass) {}
+    AuthEnableRequest (Pass) {}
+    AuthDisableRequest (Pass) {}
+    AuthStatusRequest (Pass) {}
+    AuthUserListRequest (Pass) {}
+    AuthRoleListRequest (Pass) {}
     MemberAddRequest (Pass) { 1 peerURLs: strings; 2 isLearner: bool; }
     MemberRemoveRequest (Pass) { 1 ID: uint64; }
     MemberUpdateRequest (Pass) { 1 ID: uint64; 2 peerURLs: strings; }
@@ -41,12 +49,13 @@ pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capab
         Method::MemberRemove => MemberRemoveRequest::read(whole).map(|_| Capability::MemberAdmin),
         Method::MemberUpdate => MemberUpdateRequest::read(whole).map(|_| Capability::MemberAdmin),
         Method::MemberPromote => MemberPromoteRequest::read(whole).map(|_| Capability::MemberAdmin),
-        Method::Status | Method::AuthStatus => Empty::read(whole).map(|_| Capability::Status),
+        Method::Status => StatusRequest::read(whole).map(|_| Capability::Status),
+        Method::AuthStatus => AuthStatusRequest::read(whole).map(|_| Capability::Status),
         Method::Alarm => alarm(whole),
-        Method::Defragment => Empty::read(whole).map(|_| Capability::Defragment),
-        Method::Hash => Empty::read(whole).map(|_| Capability::Hash),
+        Method::Defragment => DefragmentRequest::read(whole).map(|_| Capability::Defragment),
+        Method::Hash => HashRequest::read(whole).map(|_| Capability::Hash),
         Method::HashKV => HashKVRequest::read(whole).map(|_| Capability::Hash),
-        Method::Snapshot => Empty::read(whole).map(|_| Capability::Snapshot),
+        Method::Snapshot => SnapshotRequest::read(whole).map(|_| Capability::Snapshot),
         Method::MoveLeader => MoveLeaderRequest::read(whole).map(|_| Capability::MoveLeader),
         Method::Downgrade => DowngradeRequest::read(whole).map(|_| Capability::Downgrade),
         Method::Authenticate => return AuthenticateRequest::read(whole).map(|_| None),
@@ -59,7 +68,7 @@ fn alarm(whole: Part<'_>) -> Result<Capability, Malformed> {
     match AlarmRequest::read(whole)?.action {
         0 => Ok(Capability::Status),
         1 | 2 => Ok(Capability::Alarm),
-        _ => Err(Malformed { field: "AlarmRequest.action", offset: whole.offset, fault: Fault::UnknownValue }),
+        _ => Err(Malformed { field: "AlarmRequest.action", offset: whole.last_of(1..=1), fault: Fault::UnknownValue }),
     }
 }
 
@@ -82,7 +91,9 @@ fn auth(method: Method, whole: Part<'_>) -> Result<(), Malformed> {
             None => Ok(()),
         },
         Method::RoleRevokePermission => AuthRoleRevokePermissionRequest::read(whole).map(drop),
-        // AuthEnable, AuthDisable, UserList, RoleList: without fields.
-        _ => Empty::read(whole).map(drop),
+        Method::AuthEnable => AuthEnableRequest::read(whole).map(drop),
+        Method::AuthDisable => AuthDisableRequest::read(whole).map(drop),
+        Method::UserList => AuthUserListRequest::read(whole).map(drop),
+        _ => AuthRoleListRequest::read(whole).map(drop),
     }
 }

@@ -1,5 +1,7 @@
 //! KV.Txn: every compare, and both branches, since which one runs is known only to etcd.
 
+use std::ops::RangeInclusive;
+
 use super::guard::{Guards, Relation, Target, exists};
 use super::kv::{DeleteRangeRequest, PutRequest, delete_range_as, put_as, range};
 use super::touch;
@@ -130,6 +132,9 @@ impl<'m> Scan<'_, 'm> {
 const TXN: &str = "TxnRequest";
 const REQUEST_OP: &str = "RequestOp";
 
+/// The members of `Compare.target_union`.
+const TARGET_UNION: RangeInclusive<u32> = 4..=8;
+
 /// A `Compare` whose parts agree.
 struct Condition<'m> {
     range: KeyRange<'m>,
@@ -143,13 +148,13 @@ impl<'m> Condition<'m> {
     /// well: that is a Compare that says two things, and is refused.
     fn read(part: Part<'m>) -> Result<Self, Malformed> {
         let compare = Compare::read(part)?;
-        let fault = |field, fault| Malformed { field, offset: part.offset, fault };
+        let fault = |field, numbers, fault| Malformed { field, offset: part.last_of(numbers), fault };
         let relation = match compare.result {
             0 => Relation::Equal,
             1 => Relation::Greater,
             2 => Relation::Less,
             3 => Relation::NotEqual,
-            _ => return Err(fault("Compare.result", Fault::UnknownValue)),
+            _ => return Err(fault("Compare.result", 1..=1, Fault::UnknownValue)),
         };
         let members = [
             compare.version.is_some(),
@@ -165,13 +170,13 @@ impl<'m> Condition<'m> {
             2 => (number(compare.mod_revision), compare.mod_revision.is_some()),
             3 => (Target::Value, compare.value.is_some()),
             4 => (Target::Lease(compare.lease.unwrap_or(0)), compare.lease.is_some()),
-            _ => return Err(fault("Compare.target", Fault::UnknownValue)),
+            _ => return Err(fault("Compare.target", 2..=2, Fault::UnknownValue)),
         };
         match members.iter().filter(|&&member| member).count() {
             0 => {}
             1 if has_member => {}
-            1 => return Err(fault("Compare.target_union", Fault::TargetMismatch)),
-            _ => return Err(fault("Compare.target_union", Fault::Repeated)),
+            1 => return Err(fault("Compare.target_union", TARGET_UNION, Fault::TargetMismatch)),
+            _ => return Err(fault("Compare.target_union", TARGET_UNION, Fault::Repeated)),
         }
         Ok(Self { range: KeyRange::from_request(compare.key, compare.range_end), relation, target })
     }

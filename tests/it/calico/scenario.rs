@@ -37,6 +37,9 @@ pub async fn run(cluster: &Cluster<'_>) {
     }
     controllers.stop().await;
     apiserver.stop().await;
+    for pod in PODS.iter().filter(|pod| pod.stays()) {
+        said("ip netns del", &Command::new("ip").args(["netns", "del", pod.container]).output().await.unwrap());
+    }
 }
 
 async fn kubernetes(apiserver: &Apiserver) {
@@ -76,6 +79,7 @@ fn node_command(cluster: &Cluster<'_>, node: &str, arguments: &[&str]) -> Comman
     command
         .args(arguments)
         .env("NODENAME", node)
+        .env("CALICO_K8S_NODE_REF", node)
         .env("CALICO_NETWORKING_BACKEND", "bird")
         .env("CLUSTER_TYPE", "k8s,bgp")
         .env("IP", address)
@@ -123,6 +127,8 @@ async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
         .env("FELIX_USEINTERNALDATAPLANEDRIVER", "false")
         .env("FELIX_DATAPLANEDRIVER", driver)
         .env("FELIX_LOGSEVERITYSCREEN", "info")
+        // Felix drops lines of its log when they come fast, and the one that is waited for may be among them.
+        .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
         .env("FELIX_HEALTHENABLED", "false");
     let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
     daemon.says("in-sync").await;
@@ -207,6 +213,13 @@ struct Pod {
     address: Option<&'static str>,
 }
 
+impl Pod {
+    /// Whether it is there to the end.
+    fn stays(&self) -> bool {
+        self.node != NODES[0] || self.address.is_some()
+    }
+}
+
 const PODS: [Pod; 4] = [
     Pod { node: NODES[0], namespace: "prod", name: "web-0", container: "c0", address: None },
     Pod { node: NODES[0], namespace: "dash-ed-ns", name: "a--b", container: "c1", address: None },
@@ -247,7 +260,7 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     })
     .await;
     // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the one with a fixed address for calicoctl.
-    for pod in PODS.iter().filter(|pod| pod.node == NODES[0] && pod.address.is_none()) {
+    for pod in PODS.iter().filter(|pod| !pod.stays()) {
         for _ in 0..2 {
             cni(cluster, apiserver, pod, "DEL").await;
         }

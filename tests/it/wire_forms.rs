@@ -1,0 +1,183 @@
+//! One reading of the bytes: every file of `tests/wire` is a way to show two programs two messages. Each is sent to three releases of
+//! etcd with their own auth on, as a user of few rights, and through the proxy with the same rights in front of the same release
+//! with auth off.
+
+mod form;
+mod page;
+mod stage;
+
+use etcd_warden::etcd::Options;
+use etcd_warden::method::Method;
+use etcd_warden::wire;
+use form::{Form, Verdict};
+use serde_json::Value;
+use stage::{Outcome, Stage};
+
+use crate::world::fake::Fake;
+use crate::world::raw::{Raw, tls_over};
+use crate::world::{World, authorities, programs_of, soon, start_etcd_of};
+
+/// What etcd's own user may do as well: any user may ask for the status and the members, and make leases.
+const POLICY: &str = "
+version: 1
+mode: MODE
+roles:
+  limited:
+    allow:
+      - {keys: g/*, verbs: [rw]}
+    capabilities: [lease, status, member-list]
+bindings:
+  - {cn: limited, roles: [limited]}
+";
+
+/// Where etcd's own auth does not stand in front, this one ends the process.
+const DEADLY: &str = "alarm-action-unknown";
+
+const RELEASES: [&str; 3] = ["3.5", "3.6", "3.7"];
+
+#[test]
+fn each_form_is_refused_at_its_field_and_offset_or_has_one_reading() {
+    let forms = form::all();
+    let refused = forms.iter().filter(|form| form.verdict != Verdict::Judged).count();
+    assert!(refused >= 40, "at least 40 hostile encodings, not {refused}");
+    let mut wrong = Vec::new();
+    for form in forms {
+        let found = match wire::inspect(form.method, &form.bytes) {
+            Ok(_) => Verdict::Judged,
+            Err(malformed) => Verdict::Refused(malformed.to_string()),
+        };
+        if found != form.verdict {
+            wrong.push(format!("{} ({}): expected {:?}, found {found:?}", form.name, form.what, form.verdict));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a release does with each form, with its own auth on.
+async fn with_auth_on(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
+    let etcd = start_etcd_of(move || programs_of(minor), Options::default()).await;
+    let mut stage = Stage::of(&etcd).await;
+    stage.auth_on().await;
+    let address = etcd.addresses()[0];
+    let limited = authorities().upstream.client("limited").unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let stream = tls_over(stream, &authorities().upstream, address, Some(&limited), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let mut raw = Raw::over(stream).await;
+    let mut outcomes = Vec::new();
+    for form in forms {
+        outcomes.push(stage.play(&mut raw, form).await);
+    }
+    outcomes
+}
+
+/// What the proxy lets through to a release whose own auth is off, and what it leaves of a refused form in shadow mode.
+async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
+    let mut world = World::with(&POLICY.replace("MODE", "enforce")).release(minor).start().await;
+    let mut stage = Stage::of(world.etcd()).await;
+    let mut raw = world.raw("limited").await;
+    let mut outcomes = Vec::new();
+    for form in forms {
+        outcomes.push(stage.play(&mut raw, form).await);
+    }
+
+    world.replace_policy(&POLICY.replace("MODE", "shadow"));
+    let mut shadowed = world.raw("limited").await;
+    let mut direct = Raw::direct(world.etcd().addresses()[0]).await;
+    let refused: Vec<&Form> = forms.iter().filter(|form| form.verdict != Verdict::Judged && form.name != DEADLY).collect();
+    let mut wrong = Vec::new();
+    for form in &refused {
+        let (expected, found) = (stage.play(&mut direct, form).await, stage.play(&mut shadowed, form).await);
+        if expected != found {
+            wrong.push(format!("{minor} {}: etcd {expected:?}, in its shadow {found:?}", form.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The audit is whole when the proxy has ended.
+    world.shut_down().await;
+    recorded(&world.audit(), "would_deny", refused);
+    recorded(&world.audit(), "deny", forms.iter().filter(|form| form.verdict != Verdict::Judged));
+    outcomes
+}
+
+/// The audit has one line for each of them, in their order.
+fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item = &'f Form>) {
+    let lines = audit.iter().filter(|line| line["decision"] == decision && line["reason"] == "malformed-message");
+    let found: Vec<&str> = lines.map(|line| line["method"].as_str().unwrap()).collect();
+    let expected: Vec<&str> = forms.into_iter().map(|form| form.method.path()).collect();
+    assert_eq!(found, expected, "{decision}");
+}
+
+/// Everything, measured.
+async fn measured(forms: &[Form]) -> Vec<page::Column> {
+    let column = async |minor| {
+        let (direct, through) = tokio::join!(with_auth_on(minor, forms), through_the_proxy(minor, forms));
+        page::Column { version: programs_of(minor).version.to_string(), direct, through }
+    };
+    let [old, middle, new] = RELEASES;
+    let (old, middle, new) = tokio::join!(column(old), column(middle), column(new));
+    vec![old, middle, new]
+}
+
+#[tokio::test]
+async fn no_form_gives_more_through_the_proxy_than_the_policy() {
+    let forms = form::all();
+    let columns = measured(&forms).await;
+    let mut wrong = Vec::new();
+    for (column, (index, form)) in columns.iter().flat_map(|column| forms.iter().enumerate().map(move |form| (column, form))) {
+        let (through, direct) = (&column.through[index], &column.direct[index]);
+        let right = match &form.verdict {
+            Verdict::Refused(why) => *through == Outcome { status: Some((3, format!("etcd-warden: {why}"))), effects: Vec::new() },
+            // What may pass does what etcd lets the same user do, or is refused by the policy.
+            Verdict::Judged => through == direct || page::denied(through),
+        };
+        if !right || !through.trespasses().is_empty() {
+            wrong.push(format!("{} {}: {through:?}, where etcd's own auth has {direct:?}", column.version, form.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let page = page::written(&forms, &columns);
+    let found = std::fs::read_to_string(page::path()).unwrap_or_default();
+    assert!(found == page, "tests/wire/README.md is not what was measured: {}\n{}", page::HOW, page::difference(&found, &page));
+}
+
+#[tokio::test]
+#[ignore = "writes tests/wire/README.md"]
+async fn write() {
+    let forms = form::all();
+    let page = page::written(&forms, &measured(&forms).await);
+    std::fs::write(page::path(), &page).unwrap();
+    assert_eq!(std::fs::read_to_string(page::path()).unwrap(), page);
+}
+
+/// etcd's counters see only what etcd understands; this sees all that arrives.
+#[tokio::test]
+async fn not_a_byte_of_a_refused_form_is_forwarded() {
+    let fake = Fake::serving(|mut visit| async move { drop(visit.body().await) }).await;
+    let world = fake.world(&POLICY.replace("MODE", "enforce")).await;
+    let mut raw = world.raw("limited").await;
+    for form in form::all() {
+        let Verdict::Refused(why) = &form.verdict else { continue };
+        let answer = raw.call(form.method.path(), &form.bytes).await;
+        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(3), &*format!("etcd-warden: {why}")), "{}", form.name);
+    }
+    let arrivals = fake.all_arrivals();
+    let conversations = [Method::Watch.path(), Method::LeaseKeepAlive.path()];
+    let nothing = arrivals.iter().all(|arrival| arrival.body.is_empty() && conversations.contains(&&*arrival.path));
+    assert!(nothing, "{arrivals:?}");
+}
+
+#[tokio::test]
+async fn an_alarm_request_that_ends_etcd_does_not_reach_it() {
+    let form = form::all().into_iter().find(|form| form.name == DEADLY).unwrap();
+    for minor in RELEASES {
+        let policy = "{version: 1, mode: enforce, roles: {ops: {capabilities: [alarm, status]}}, bindings: [{cn: ops, roles: [ops]}]}";
+        let world = World::with(policy).release(minor).start().await;
+        let mut raw = world.raw("ops").await;
+        let answer = raw.call(form.method.path(), &form.bytes).await;
+        assert_eq!(answer.grpc_status(), Some(3), "{minor}: {answer:?}");
+        assert_eq!(raw.call(Method::Alarm.path(), b"").await.grpc_status(), Some(0), "{minor}: it lives");
+        let direct = Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
+        assert!(direct.error.is_some(), "{minor}: {direct:?}");
+        soon("etcd's last words", || async { world.etcd().log(0).contains("nil pointer dereference").then_some(()) }).await;
+    }
+}
