@@ -27,8 +27,8 @@ fn named(variable: &str) -> PathBuf {
     std::env::var_os(variable).unwrap_or_else(|| panic!("`{variable}` names the program")).into()
 }
 
-async fn etcdctl(minor: &str, program: PathBuf, client: &str) {
-    let etcd = start_etcd_of(programs_of(minor), Options::default()).await;
+async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
+    let etcd = start_etcd_of(move || programs_of(minor), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
     let etcdctl = Etcdctl::named(program, &recorder.endpoint(), &authorities().upstream.pem(), root());
     let session = [
@@ -80,7 +80,7 @@ async fn etcdctl_of_debian() {
 #[tokio::test]
 #[ignore = "writes tests/wire/clients; needs Python with etcd3"]
 async fn python() {
-    let etcd = start_etcd_of(programs_of("3.7"), Options::default()).await;
+    let etcd = start_etcd_of(|| programs_of("3.7"), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
     let folder = tempfile::tempdir().unwrap();
     root().write(folder.path(), "client").unwrap();
@@ -101,7 +101,7 @@ async fn python() {
 #[tokio::test]
 #[ignore = "writes tests/wire/clients"]
 async fn rust() {
-    let etcd = start_etcd_of(programs_of("3.7"), Options::default()).await;
+    let etcd = start_etcd_of(|| programs_of("3.7"), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
     let mut client = connect(&[recorder.endpoint()], &authorities().upstream, root()).await;
     keys(&mut client).await;
