@@ -23,6 +23,7 @@ use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
+use crate::proxy::quota::Quotas;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{ClientTls, Expiring, ServerTls, TlsErrors};
@@ -75,6 +76,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         tls,
         upstream_tls,
         registry: Registry::default(),
+        quotas: Quotas::new(&config.limits),
         drain: CancellationToken::new(),
         request_ids: AtomicU64::new(1),
         config,

@@ -50,6 +50,7 @@ mod bad_requests;
 mod bad_upstream;
 mod wire_forms;
 mod cancellation;
+mod harm;
 mod isolation;
 mod published_holes;
 
