@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::budget::Budget;
 use super::connection;
+use super::handshakes::Handshake;
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -32,6 +33,8 @@ pub struct Accepted {
     pub speaks_for_others: bool,
     /// Counts the connection until it is dropped.
     pub counted: Counted,
+    /// Its handshake, which may have to make room for others.
+    pub handshake: Handshake,
 }
 
 /// One connection more in some count, until it is dropped.

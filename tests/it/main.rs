@@ -53,6 +53,7 @@ mod bad_upstream;
 mod wire_clients;
 mod wire_forms;
 mod cancellation;
+mod harm;
 mod isolation;
 mod published_holes;
 
