@@ -66,4 +66,5 @@ mod calico;
 mod stolen_node;
 
 // --- rules of the house ---
+mod dependencies;
 mod layering;
