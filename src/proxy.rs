@@ -1,9 +1,11 @@
 //! The path of a request. Read the files in this order:
 //!
 //! ```text
-//! listener    accept, connection cap, PROXY protocol; hands the socket to a worker thread
+//! listener    accept, connection cap; hands the socket to a worker thread
+//! handshakes  how many are under way at once, and who makes room
 //! worker      one thread, one runtime, its own connections to etcd
 //! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
+//! quota       what one identity may have at once, and how fast it may ask
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
@@ -22,11 +24,13 @@ pub mod budget;
 pub mod call;
 pub mod connection;
 pub mod forward;
+pub mod handshakes;
 pub mod head;
 pub mod intake;
 pub mod judge;
 pub mod listener;
 pub mod live_policy;
+pub mod quota;
 pub mod raw;
 pub mod record;
 pub mod registry;
@@ -41,15 +45,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::reload::Reloads;
 use crate::app::shadow_guard::ShadowGuard;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::LiveTls;
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
 use live_policy::LivePolicy;
+use quota::Quotas;
 use registry::Registry;
 
 /// What all workers share. Everything that changes while the program runs changes behind one of these.
@@ -60,6 +66,8 @@ pub struct Shared {
     pub policy: LivePolicy,
     /// Whether shadow mode is suspended, because etcd's own auth is on.
     pub shadow_guard: ShadowGuard,
+    /// How the last reloads went.
+    pub reloads: Reloads,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The audit's queue.
@@ -70,12 +78,12 @@ pub struct Shared {
     pub members: Arc<Members>,
     /// The proxy's own questions to them.
     pub control: Control,
-    /// TLS towards clients.
-    pub tls: ServerTls,
-    /// TLS towards etcd; `None` in plain text.
-    pub upstream_tls: Option<Arc<ClientTls>>,
+    /// The certificates that count now, towards clients and towards etcd.
+    pub tls: Arc<LiveTls>,
     /// Open streams, for `/debug/streams`.
     pub registry: Registry,
+    /// What each identity may have at once.
+    pub quotas: Quotas,
     /// Cancelled when the drain begins: connections finish what they have, streams end.
     pub drain: CancellationToken,
     /// The last request id that the audit has seen.

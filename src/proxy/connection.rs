@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -24,11 +25,14 @@ use super::budget::Share;
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
+use super::quota::Quota;
 use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
+use crate::keyspace::Escaped;
 use crate::metrics::reason::Limit;
+use crate::policy::Mode;
 use crate::proxy_protocol;
-use crate::tls::{ALPN_H2, HandshakeFailure, handshake_failure};
+use crate::tls::{ALPN_H2, HandshakeFailure, ServerTls, handshake_failure};
 
 /// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
 /// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
@@ -49,6 +53,8 @@ pub struct Client {
     pub ending: CancellationToken,
     /// What it may make the worker hold, together with its other connections.
     pub share: Share,
+    /// What it may have at once, together with its other connections on all workers.
+    pub quota: Arc<Quota>,
     caller: RefCell<Rc<Caller>>,
     resets: Rate,
     /// It reset more streams than anybody needs to: its connection is to end at once.
@@ -82,7 +88,16 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let metrics = &shared.metrics;
     let greeted =
         timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
-    let (stream, peer) = match greeted.await {
+    let greeted = tokio::select! {
+        greeted = greeted => greeted,
+        () = accepted.handshake.given_up() => {
+            metrics.limit_hit(Limit::Handshakes);
+            metrics.handshake_failure(HandshakeFailure::Timeout);
+            return tracing::info!(peer = %accepted.peer, "a handshake made room for others: too many at once");
+        }
+    };
+    drop(accepted.handshake);
+    let Greeted { stream, peer, tls } = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             let failure = handshake_failure(&error);
@@ -97,13 +112,25 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             return;
         }
     };
-    let Some(identity) = identity(&worker, &stream) else { return };
-    metrics.connections.increment(1.0);
+    let Some(identity) = identity(&tls, &stream) else { return };
     let caller = Caller::of(shared.policy.current(), &identity);
+    let quota = shared.quotas.of(&caller.principal.name);
+    let enforced = caller.principal.mode == Mode::Enforce;
+    let Some(_place) = quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy())) else {
+        metrics.limit_hit(Limit::ConnectionsPerIdentity);
+        tracing::info!(%peer, identity = %Escaped(caller.principal.name.as_bytes()), "one connection too many of this identity");
+        // In a flood there is no time for everybody.
+        if let Some(_place) = quota.leaving.place() {
+            turn_away(stream).await;
+        }
+        return;
+    };
+    metrics.connections.increment(1.0);
     let client = Rc::new(Client {
         forwarder: Forwarder::new(worker.pool.clone(), shared.metrics.clone()),
         ending: shared.drain.child_token(),
         share: worker.budget.share(&caller.principal.name),
+        quota,
         caller: RefCell::new(Rc::new(caller)),
         identity,
         peer,
@@ -117,27 +144,45 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     metrics.connections.decrement(1.0);
 }
 
-/// PROXY header where one is due, then TLS.
-async fn greet(
-    worker: &Worker,
-    stream: std::net::TcpStream,
+/// SETTINGS, then GOAWAY for ENHANCE_YOUR_CALM before any stream (RFC 9113, 3.4 and 6.8): gRPC clients come back, less and less often.
+const CALM_DOWN: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
+/// Ends a connection that is one too many, and says so. What the client has sent is read and forgotten, for a second at most: a
+/// connection that is closed with bytes unread is reset, and the client might never see why.
+async fn turn_away(mut stream: TlsStream<TcpStream>) {
+    let said = async {
+        stream.write_all(CALM_DOWN).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(Duration::from_secs(1), said).await;
+}
+
+/// A client that has shown who it is.
+struct Greeted {
+    stream: TlsStream<TcpStream>,
     peer: SocketAddr,
-    speaks_for_others: bool,
-) -> std::io::Result<(TlsStream<TcpStream>, SocketAddr)> {
+    /// What it was judged by.
+    tls: Arc<ServerTls>,
+}
+
+/// PROXY header where one is due, then TLS.
+async fn greet(worker: &Worker, stream: std::net::TcpStream, peer: SocketAddr, speaks_for_others: bool) -> std::io::Result<Greeted> {
     let mut stream = TcpStream::from_std(stream)?;
     let peer = if speaks_for_others { proxy_protocol::read(&mut stream).await?.unwrap_or(peer) } else { peer };
-    let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
+    let tls = worker.shared.tls.current().server.clone();
+    let stream = TlsAcceptor::from(tls.rustls_config()).accept(stream).await?;
     // rustls refuses a client that offers other protocols, and takes one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
-    Ok((stream, peer))
+    Ok(Greeted { stream, peer, tls })
 }
 
-fn identity(worker: &Worker, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
+fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
     // The verifier lets nobody through without a chain.
     let chain = stream.get_ref().1.peer_certificates()?;
-    let ca = worker.shared.tls.issuing_ca(chain)?;
+    let ca = tls.issuing_ca(chain)?;
     Some(Arc::new(Identity::from_certificate(chain.first()?, ca)))
 }
 

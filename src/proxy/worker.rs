@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::budget::Budget;
 use super::connection;
+use super::handshakes::Handshake;
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -32,6 +33,8 @@ pub struct Accepted {
     pub speaks_for_others: bool,
     /// Counts the connection until it is dropped.
     pub counted: Counted,
+    /// Its handshake, which may have to make room for others.
+    pub handshake: Handshake,
 }
 
 /// One connection more in some count, until it is dropped.
@@ -96,6 +99,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
         drop(runtime.0.send(Ok(())));
         local.block_on(async move {
             let worker = Worker::new(shared);
+            tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
                 tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
@@ -112,7 +116,7 @@ impl Worker {
     fn new(shared: Arc<Shared>) -> Rc<Self> {
         let limits = shared.config.limits;
         let workers = u32::try_from(shared.config.workers.max(1)).unwrap_or(u32::MAX);
-        let pool = Pool::new(shared.members.clone(), shared.upstream_tls.clone(), shared.metrics.clone());
+        let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
             pool,
             roles: RoleTable::default(),

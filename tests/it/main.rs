@@ -35,6 +35,7 @@ mod rust_client;
 
 // --- what is open, under change ---
 mod drain;
+mod live_certificates;
 mod reload;
 mod renewal;
 mod watch_streams;
@@ -52,6 +53,7 @@ mod bad_upstream;
 mod wire_clients;
 mod wire_forms;
 mod cancellation;
+mod harm;
 mod isolation;
 mod published_holes;
 
