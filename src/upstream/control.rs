@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -59,10 +60,11 @@ impl Control {
     }
 
     /// Renews the channels whenever the certificates of the way to etcd change, until `stop`. As with the workers' connections
-    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more.
-    pub async fn keep_renewed(self, again: Duration, stop: CancellationToken) {
+    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more. Changes count from the call on,
+    /// not from when the task first runs.
+    pub fn keep_renewed(self, again: Duration, stop: CancellationToken) -> impl Future<Output = ()> {
         let mut changes = self.tls.upstream_changes();
-        let following = async {
+        let following = async move {
             while changes.changed().await.is_ok() {
                 let renewals = self.members.iter().map(|(index, member)| self.renew(index, member, again));
                 let renewed = futures_util::future::join_all(renewals);
@@ -73,7 +75,7 @@ impl Control {
                 }
             }
         };
-        let _ = stop.run_until_cancelled(following).await;
+        stop.run_until_cancelled_owned(following).map(drop)
     }
 
     async fn renew(&self, index: MemberIndex, member: &Member, again: Duration) {
