@@ -13,7 +13,7 @@
 //!
 //! # To run it again
 //!
-//! A failure names its seed. `ETCD_WARDEN_ORACLE_SEED` takes it, `ETCD_WARDEN_ORACLE_REQUESTS` the number of requests.
+//! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it, `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
 
 mod answers;
 mod dice;
@@ -34,8 +34,8 @@ use trial::Trial;
 
 use crate::world::{programs, vulnerable};
 
-const SEED: &str = "ETCD_WARDEN_ORACLE_SEED";
-const REQUESTS: &str = "ETCD_WARDEN_ORACLE_REQUESTS";
+const SEED: &str = "ETCD_WARDEN_TEST_ORACLE_SEED";
+const REQUESTS: &str = "ETCD_WARDEN_TEST_ORACLE_REQUESTS";
 
 #[tokio::test]
 async fn what_we_allow_a_fixed_etcd_allows() {

@@ -31,11 +31,13 @@ pub enum Difference {
     LeaseWithoutKeys,
     /// etcd tells everybody the time of a lease.
     LeaseTime,
+    /// etcd's elections renew any lease that they are told.
+    RenewedByElection,
 }
 
 impl Difference {
     /// Every difference.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::EmptyRange,
         Self::OwnLease,
         Self::ListOfLeases,
@@ -45,6 +47,7 @@ impl Difference {
         Self::Capability,
         Self::LeaseWithoutKeys,
         Self::LeaseTime,
+        Self::RenewedByElection,
     ];
 
     /// Its id in the document.
@@ -59,6 +62,7 @@ impl Difference {
             Difference::Capability => "S-capability",
             Difference::LeaseWithoutKeys => "S-lease-without-keys",
             Difference::LeaseTime => "S-lease-time",
+            Difference::RenewedByElection => "S-renewed-by-election",
         }
     }
 
@@ -73,12 +77,15 @@ impl Difference {
             "capability-not-granted" if leases.is_empty() => ordinary(request.method).then_some(Difference::Capability),
             "capability-not-granted" | "lease-not-owned" => {
                 for id in leases {
-                    let own = known.leases.iter().any(|lease| lease.id == id && lease.marked && lease.owner == user);
-                    if !own && sides.attached(id).await.is_empty() {
+                    if !known.owned(user).contains(&id) && sides.attached(id).await.is_empty() {
                         return Some(Difference::LeaseWithoutKeys);
                     }
                 }
-                (request.method == Method::LeaseTimeToLive).then_some(Difference::LeaseTime)
+                match request.method {
+                    Method::LeaseTimeToLive => Some(Difference::LeaseTime),
+                    Method::Resign | Method::Proclaim => Some(Difference::RenewedByElection),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -91,26 +98,25 @@ impl Difference {
             Method::LeaseLeases => return Some(Difference::ListOfLeases),
             _ => {}
         }
-        let own = request.leases().iter().all(|id| known.leases.iter().any(|lease| lease.id == *id && lease.marked && lease.owner == user));
-        let Some(operation) = probe::operation(request) else { return own.then_some(Difference::OwnLease) };
-        let unleased = probe::without_leases(operation.clone());
-        let rest = probe::without_empty_ranges(operation.clone());
-        if rest.as_ref() != Some(&operation) {
+        let leases = request.leases();
+        let own = known.owned(user);
+        let Some(operation) = probe::operation(request) else {
+            return leases.iter().all(|id| own.contains(id)).then_some(Difference::OwnLease);
+        };
+        // Without the empty ranges, then also without the leases: the first that the judge has nothing against tells what it was.
+        let unleased = probe::without_leases(operation.clone(), &own);
+        for (changed, difference) in [(operation.clone(), Difference::EmptyRange), (unleased, Difference::OwnLease)] {
+            let rest = probe::without_empty_ranges(changed);
+            if rest.as_ref() == Some(&operation) {
+                continue;
+            }
             let allowed = match rest {
                 None => true,
                 Some(rest) => sides.judge_allows(user, &probe::question(rest), known).await,
             };
             if allowed {
-                return Some(Difference::EmptyRange);
+                return Some(difference);
             }
-        }
-        if own && unleased != operation {
-            let rest = probe::without_empty_ranges(unleased);
-            let allowed = match rest {
-                None => true,
-                Some(rest) => sides.judge_allows(user, &probe::question(rest), known).await,
-            };
-            return allowed.then_some(Difference::OwnLease);
         }
         None
     }

@@ -46,20 +46,18 @@ pub fn without_empty_ranges(operation: Op) -> Option<Op> {
     }
 }
 
-/// The operation with no Put attached to a lease.
-pub fn without_leases(operation: Op) -> Op {
+/// The operation with no Put attached to one of these leases.
+pub fn without_leases(operation: Op, leases: &[i64]) -> Op {
     match operation {
-        Op::RequestPut(put) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
-        Op::RequestTxn(txn) => Op::RequestTxn(each_operation(txn, &without_leases)),
+        Op::RequestPut(put) if leases.contains(&put.lease) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
+        Op::RequestTxn(mut txn) => {
+            for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+                operation.request = operation.request.take().map(|operation| without_leases(operation, leases));
+            }
+            Op::RequestTxn(txn)
+        }
         other => other,
     }
-}
-
-fn each_operation(mut txn: pb::TxnRequest, change: &dyn Fn(Op) -> Op) -> pb::TxnRequest {
-    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
-        operation.request = operation.request.take().map(change);
-    }
-    txn
 }
 
 /// The same things asked for in one Txn with nothing inside it.

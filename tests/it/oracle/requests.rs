@@ -78,6 +78,13 @@ pub struct Known {
     pub leases: Vec<Lease>,
 }
 
+impl Known {
+    /// The leases whose ids say that they are this user's.
+    pub fn owned(&self, user: &str) -> Vec<i64> {
+        self.leases.iter().filter(|lease| lease.marked && lease.owner == user).map(|lease| lease.id).collect()
+    }
+}
+
 /// A lease that is there, and who granted it.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
