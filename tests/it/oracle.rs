@@ -25,6 +25,7 @@ mod requests;
 mod rules;
 mod sides;
 mod trial;
+mod watches;
 
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ async fn what_we_allow_a_fixed_etcd_allows() {
 async fn it_finds_the_holes_of_an_etcd_that_has_them() {
     let tally = Trial::vulnerable(vulnerable::v3_6, number(SEED).unwrap_or(1), 2_000).await;
     println!("{tally:#?}");
-    for hole in [Hole::NestedTxn, Hole::PutInTxn, Hole::Unchecked] {
+    for hole in [Hole::NestedTxn, Hole::PutInTxn, Hole::Unchecked, Hole::WatchToTheEnd] {
         assert!(tally.holes.contains_key(hole.id()), "{} was not found: {tally:?}", hole.id());
     }
 }

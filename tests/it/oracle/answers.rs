@@ -1,5 +1,7 @@
 //! What a side said, so that it can be compared with what the other one said.
 
+use std::collections::BTreeSet;
+
 use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb as pb;
 use prost::Message as _;
@@ -54,14 +56,13 @@ impl Said {
         }
     }
 
-    /// Whether both sides answered the same.
-    pub fn is_like(&self, theirs: &Said, method: Method) -> bool {
+    /// Whether both sides answered the same to a user with these leases.
+    pub fn is_like(&self, theirs: &Said, method: Method, own: &[i64]) -> bool {
         match (method, self, theirs) {
             // Ours lists the caller's own.
             (Method::LeaseLeases, Said::Answered { status: 0, body: ours, .. }, Said::Answered { status: 0, body: theirs, .. }) => {
-                let ids = |body: &[u8]| pb::LeaseLeasesResponse::decode(body).unwrap().leases;
-                let theirs = ids(theirs);
-                ids(ours).iter().all(|lease| theirs.contains(lease))
+                let ids = |body: &[u8]| pb::LeaseLeasesResponse::decode(body).unwrap().leases.into_iter().map(|lease| lease.id);
+                ids(ours).collect::<BTreeSet<_>>() == ids(theirs).filter(|id| own.contains(id)).collect()
             }
             // Users and roles are theirs alone.
             (method, ..) if method.path().starts_with("/etcdserverpb.Auth/") => true,

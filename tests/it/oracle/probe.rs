@@ -28,9 +28,13 @@ pub fn question(operation: Op) -> Request {
     Request { method: Method::Txn, message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec() }
 }
 
+/// Whether a key can be in this range.
+pub fn holds(key: &[u8], end: &[u8]) -> bool {
+    end.is_empty() || end == b"\0" || key < end
+}
+
 /// The operation without those parts whose range holds no key; nothing when that was all.
 pub fn without_empty_ranges(operation: Op) -> Option<Op> {
-    let holds = |key: &[u8], end: &[u8]| end.is_empty() || end == b"\0" || key < end;
     match operation {
         Op::RequestRange(range) => holds(&range.key, &range.range_end).then_some(Op::RequestRange(range)),
         Op::RequestDeleteRange(delete) => holds(&delete.key, &delete.range_end).then_some(Op::RequestDeleteRange(delete)),

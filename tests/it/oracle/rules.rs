@@ -24,7 +24,7 @@ const KINDS: [(&str, authpb::permission::Type); 3] =
     [("read", authpb::permission::Type::Read), ("write", authpb::permission::Type::Write), ("rw", authpb::permission::Type::Readwrite)];
 
 /// A policy that both sides can express.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rules {
     roles: Vec<Vec<(Range, usize)>>,
     users: Vec<User>,
@@ -41,6 +41,11 @@ impl Rules {
         let roles = (0..ROLES).map(|_| role(dice)).collect();
         let users = USERS.iter().map(|_| user(dice)).collect();
         Self { roles, users }
+    }
+
+    /// Whether a user has this capability at ours.
+    pub fn grant(&self, user: &str, capability: &str) -> bool {
+        USERS.iter().zip(&self.users).any(|(name, of)| *name == user && of.capabilities.contains(&capability))
     }
 
     /// As a policy file.
