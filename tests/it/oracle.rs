@@ -57,6 +57,11 @@ async fn it_finds_the_holes_of_an_etcd_that_has_them() {
     }
 }
 
+#[tokio::test]
+async fn each_listed_difference_is_shown_by_one_request() {
+    Trial::shows_each_listed_difference(programs).await;
+}
+
 #[test]
 fn every_difference_is_written_down() {
     let page = include_str!("../../docs/compared-with-etcd-auth.md");

@@ -103,7 +103,7 @@ impl Difference {
                 }
                 match request.method {
                     Method::LeaseTimeToLive => Some(Difference::LeaseTime),
-                    Method::Resign | Method::Proclaim => Some(Difference::RenewedByElection),
+                    Method::Resign => Some(Difference::RenewedByElection),
                     _ => None,
                 }
             }

@@ -1,5 +1,7 @@
 //! One run: request after request to both sides, and what came of it.
 
+mod listed;
+
 use std::collections::BTreeMap;
 
 use etcd_warden::etcd::Programs;
