@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
 use super::members::{Health, Member, MemberIndex, Members};
+use super::release;
 use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::pb::etcdserverpb;
@@ -120,6 +121,9 @@ impl Control {
                     revision: header.revision,
                     raft_term: header.raft_term,
                 });
+                if member.set_version(&status.version) {
+                    describe(member, &status.version);
+                }
                 let health = if status.leader == 0 { Health::Leaderless } else { Health::Well };
                 (health, status.leader == header.member_id, String::new())
             }
@@ -177,6 +181,19 @@ impl Control {
             .get(index.0)
             .map(|channel| (**channel.load()).clone())
             .ok_or_else(|| ControlError::Failed("no such member".to_owned()))
+    }
+}
+
+/// Says which etcd a member is, and what follows from one that came after this version.
+fn describe(member: &Member, version: &str) {
+    tracing::info!(member = %member.name, %version, "etcd member says its version");
+    if release::is_newer_than_known(version) {
+        let (major, minor) = release::NEWEST_KNOWN;
+        tracing::warn!(
+            member = %member.name,
+            "etcd {version} is newer than {major}.{minor}, the newest that this version of etcd-warden knows: fields that it has added to \
+             requests for keys, watches, leases, locks and elections are refused"
+        );
     }
 }
 

@@ -69,3 +69,4 @@ mod stolen_node;
 
 // --- rules of the house ---
 mod layering;
+mod promises;
