@@ -1,5 +1,6 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
+pub mod reload;
 pub mod shadow_guard;
 
 use std::collections::BTreeMap;
@@ -19,16 +20,18 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
-use crate::policy::{self, Mode, Policy};
+use crate::metrics::reason::Reloaded;
+use crate::policy::Policy;
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
 use crate::proxy::quota::Quotas;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
-use crate::tls::{ClientTls, Expiring, ServerTls, TlsErrors};
+use crate::tls::{Expiring, LiveTls, Tls};
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
+use reload::Reloads;
 
 /// A proxy that serves.
 pub struct Running {
@@ -48,11 +51,11 @@ pub struct Running {
 /// Whatever makes serving unsafe or impossible; nothing was served before.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
-    let policy = load_policy(&config, 1, config.mode)?;
-    let (tls, upstream_tls) = load_tls(&config)?;
+    let policy = reload::load_policy(&config, 1, config.mode)?;
+    let tls = Arc::new(LiveTls::new(Tls::load(&config)?));
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
-    let control = Control::new(members.clone(), upstream_tls.as_ref());
+    let control = Control::new(members.clone(), tls.clone());
     control.check_all(&metrics).await;
     let (policy, shadow_guard) = shadow_guard::before_start(&config, policy, &control).await?;
 
@@ -68,13 +71,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         shadow_guard,
+        reloads: Reloads::default(),
         metrics,
         audit,
         lease_key,
         members,
         control,
         tls,
-        upstream_tls,
         registry: Registry::default(),
         quotas: Quotas::new(&config.limits),
         drain: CancellationToken::new(),
@@ -89,6 +92,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let background = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
+    tasks.spawn(shared.control.clone().keep_renewed(shared.config.upstream.health_interval, background.clone()));
     tasks.spawn(background.clone().run_until_cancelled_owned(keep_counting_expiries(shared.clone())).map(drop));
     tasks.spawn(background.clone().run_until_cancelled_owned(shadow_guard::watch(shared.clone())).map(drop));
     if let Some(admin) = admin {
@@ -118,19 +122,21 @@ impl Running {
         &self.shared
     }
 
-    /// Reads the policy file again. A mistake changes nothing: the last good policy goes on.
+    /// Reads the policy file again, on the calling thread. A mistake changes nothing: the last good policy goes on.
     ///
     /// # Errors
     /// What is wrong with the file.
     pub fn reload_policy(&self) -> anyhow::Result<()> {
-        let generation = self.shared.policy.generation().saturating_add(1);
-        let mode = self.shared.shadow_guard.mode_override(&self.shared.config);
-        let reloaded = load_policy(&self.shared.config, generation, mode);
-        self.shared.metrics.policy_reload(reloaded.is_ok());
-        let policy = reloaded.inspect_err(|error| self.shared.policy.failed(format!("{error:#}")))?;
-        count_policy(&self.shared.metrics, &policy);
-        tracing::info!(generation, hash = %policy.hash, "policy reloaded");
-        self.shared.policy.publish(policy);
+        reload::one(&self.shared, Reloaded::Policy)
+    }
+
+    /// Reads the policy and all certificates again, on a thread of its own. What has a mistake is told, and changes nothing.
+    ///
+    /// # Errors
+    /// What was not reloaded, and why; it was logged.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || reload::everything(&shared)).await??;
         Ok(())
     }
 
@@ -161,31 +167,6 @@ impl Running {
     }
 }
 
-/// Reads, checks and compiles the policy, and says every warning in the log.
-fn load_policy(config: &Config, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
-    let loaded = policy::load::load(&config.policy, generation, mode)?;
-    let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
-    let unknown = loaded.check_cas(&cas);
-    if unknown.has_mistakes() {
-        return Err(unknown.into());
-    }
-    for warning in loaded.warnings().iter() {
-        tracing::warn!("{warning}");
-    }
-    Ok(loaded)
-}
-
-/// Reads all certificates and keys; the mistakes of both sides are told together.
-fn load_tls(config: &Config) -> anyhow::Result<(ServerTls, Option<Arc<ClientTls>>)> {
-    match (ServerTls::load(&config.downstream), ClientTls::load(&config.upstream)) {
-        (Ok(server), Ok(client)) => Ok((server, client.map(Arc::new))),
-        (server, client) => {
-            let mistakes = server.err().into_iter().chain(client.err()).flat_map(|errors| errors.0);
-            Err(TlsErrors(mistakes.collect()).into())
-        }
-    }
-}
-
 /// Days pass while a proxy runs.
 async fn keep_counting_expiries(shared: Arc<Shared>) {
     loop {
@@ -196,9 +177,8 @@ async fn keep_counting_expiries(shared: Arc<Shared>) {
 
 /// Says of every certificate how long it lasts.
 fn count_expiries(shared: &Shared) {
-    let upstream = shared.upstream_tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default();
     let mut soonest = BTreeMap::new();
-    for expiry in shared.tls.expiries().iter().chain(upstream) {
+    for expiry in shared.tls.current().expiries() {
         let end = soonest.entry(expiry.what.code()).or_insert(expiry.not_after);
         *end = expiry.not_after.min(*end);
     }
@@ -258,7 +238,8 @@ fn admin_state(shared: &Arc<Shared>) -> AdminState {
 fn readiness(shared: &Shared) -> Vec<Check> {
     let upstream = if shared.members.any_well() { Ok(()) } else { Err("no etcd member is reachable".to_owned()) };
     let now = SystemTime::now();
-    let expired = shared.tls.expiries().iter().find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
+    let tls = shared.tls.current();
+    let expired = tls.server.expiries().find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
     let certificate = expired.map_or(Ok(()), |_| Err("the server certificate has expired".to_owned()));
     let draining = if shared.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
     vec![
@@ -277,7 +258,8 @@ fn policy_view(shared: &Shared) -> PolicyView {
         mode: policy.mode(),
         roles: policy.role_names().iter().map(ToString::to_string).collect(),
         bindings: policy.bindings().count(),
-        last_error: shared.policy.last_error(),
+        last_error: shared.reloads.policy_error(),
+        certificate_errors: shared.reloads.certificate_errors(),
     }
 }
 

@@ -56,3 +56,7 @@ pub mod pki;
 pub mod demo;
 #[doc(hidden)]
 pub mod pb;
+// --- what is fuzzed ---
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -23,7 +23,7 @@ use crate::policy::Mode;
 use crate::tls::HandshakeFailure;
 use contract::{Kind, Metric};
 use histogram::Buckets;
-use reason::{Limit, Termination, UpstreamFailure};
+use reason::{Limit, Reloaded, Termination, UpstreamFailure};
 
 /// Roles with a label value of their own; what comes after them counts as `other`, so that reloads cannot grow the set without end.
 pub const MAX_ROLES: usize = 200;
@@ -71,7 +71,7 @@ pub struct Metrics {
     pub audit_errors: Counter,
     /// The policy's generation.
     pub policy_generation: Gauge,
-    policy_reloads: Labelled<Counter>,
+    reloads: Box<[[Counter; 2]]>,
     /// Roles in the policy.
     pub policy_roles: Gauge,
     /// Bindings in the policy.
@@ -107,7 +107,10 @@ impl Metrics {
             audit_lost: counter(&recorder, &contract::AUDIT_LOST, &[]),
             audit_errors: counter(&recorder, &contract::AUDIT_ERRORS, &[]),
             policy_generation: gauge(&recorder, &contract::POLICY_GENERATION, &[]),
-            policy_reloads: Labelled::new(&recorder, &contract::POLICY_RELOADS, counter),
+            reloads: Reloaded::CODES
+                .iter()
+                .map(|what| ["ok", "failed"].map(|result| counter(&recorder, &contract::RELOADS, &[what, result])))
+                .collect(),
             policy_roles: gauge(&recorder, &contract::POLICY_ROLES, &[]),
             policy_bindings: gauge(&recorder, &contract::POLICY_BINDINGS, &[]),
             recorder,
@@ -176,9 +179,11 @@ impl Metrics {
         gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member]).set(if healthy { 1.0 } else { 0.0 });
     }
 
-    /// One reload of the policy.
-    pub fn policy_reload(&self, ok: bool) {
-        self.policy_reloads.of(if ok { "ok" } else { "failed" }).increment(1);
+    /// One reload.
+    pub fn reload(&self, what: Reloaded, ok: bool) {
+        if let Some([succeeded, failed]) = self.reloads.get(what as usize) {
+            if ok { succeeded } else { failed }.increment(1);
+        }
     }
 
     /// Days until the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of date. A kind that is not in use

@@ -157,6 +157,12 @@ impl Policy {
         self.mode
     }
 
+    /// What overrides the modes of the file, if anything does.
+    #[must_use]
+    pub fn mode_override(&self) -> Option<Mode> {
+        self.mode_override
+    }
+
     /// The same policy as a new generation, with the modes of its file or with one for all.
     ///
     /// # Errors

@@ -45,12 +45,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::reload::Reloads;
 use crate::app::shadow_guard::ShadowGuard;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::LiveTls;
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
 use live_policy::LivePolicy;
@@ -65,6 +66,8 @@ pub struct Shared {
     pub policy: LivePolicy,
     /// Whether shadow mode is suspended, because etcd's own auth is on.
     pub shadow_guard: ShadowGuard,
+    /// How the last reloads went.
+    pub reloads: Reloads,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The audit's queue.
@@ -75,10 +78,8 @@ pub struct Shared {
     pub members: Arc<Members>,
     /// The proxy's own questions to them.
     pub control: Control,
-    /// TLS towards clients.
-    pub tls: ServerTls,
-    /// TLS towards etcd; `None` in plain text.
-    pub upstream_tls: Option<Arc<ClientTls>>,
+    /// The certificates that count now, towards clients and towards etcd.
+    pub tls: Arc<LiveTls>,
     /// Open streams, for `/debug/streams`.
     pub registry: Registry,
     /// What each identity may have at once.

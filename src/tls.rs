@@ -5,7 +5,9 @@
 
 pub mod client;
 pub mod failure;
+pub mod live;
 pub mod server;
+pub mod trust;
 
 mod material;
 
@@ -15,8 +17,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use client::{ClientTls, server_name};
-pub use failure::{HandshakeFailure, handshake_failure};
-pub use server::ServerTls;
+pub use failure::{HandshakeFailure, distrusts, handshake_failure};
+pub use live::{LiveTls, Tls};
+pub use server::{ServerIdentity, ServerTls};
+pub use trust::ClientTrust;
 
 /// The one protocol that etcd's clients speak over TLS (RFC 9113, 3.2).
 pub const ALPN_H2: &[u8] = b"h2";

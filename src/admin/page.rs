@@ -1,5 +1,6 @@
 //! What each page says.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -32,8 +33,10 @@ pub struct PolicyView {
     pub roles: Vec<String>,
     /// How many bindings there are.
     pub bindings: usize,
-    /// Why the last reload failed, with the place of the mistake; `None` when it did not.
+    /// Why the last reload of the policy failed, with the place of the mistake; `None` when it did not.
     pub last_error: Option<String>,
+    /// The same of certificates and revocation lists, by what was not reloaded; empty when all were.
+    pub certificate_errors: BTreeMap<&'static str, String>,
 }
 
 /// One open stream.

@@ -25,6 +25,7 @@ async fn start(checks: Vec<Check>, debug: bool) -> Server {
             roles: vec!["calico-node".into()],
             bindings: 1,
             last_error: Some("policy.yaml:3:1: unknown field `verb`".into()),
+            certificate_errors: [("server", "server.key: is empty".to_owned())].into(),
         }),
         streams: if debug { Some(Box::new(streams)) } else { None },
     };
@@ -64,7 +65,7 @@ async fn each_page_answers() {
     assert_eq!(
         json(server.get("/policy").await.1),
         serde_json::json!({ "generation": 3, "hash": "ab12", "mode": "enforce", "roles": ["calico-node"], "bindings": 1,
-                            "last_error": "policy.yaml:3:1: unknown field `verb`" })
+                            "last_error": "policy.yaml:3:1: unknown field `verb`", "certificate_errors": { "server": "server.key: is empty" } })
     );
     assert_eq!(
         json(server.get("/debug/streams").await.1),

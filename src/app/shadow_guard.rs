@@ -5,11 +5,12 @@
 //! shadow mode is suspended and everybody is enforced, loudly, until it is off again. What is not known is taken for the worse.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
 
+use super::reload;
 use crate::config::Config;
 use crate::policy::{Mode, Policy};
 use crate::proxy::Shared;
@@ -18,15 +19,35 @@ use crate::upstream::control::Control;
 /// Between two questions while it is not known whether etcd's auth is on: shadow mode waits for the answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Whether shadow mode is suspended.
+/// etcd's auth is off: the policy's modes hold.
+const OFF: u8 = 0;
+/// Nobody has asked yet, or for a while.
+const UNKNOWN: u8 = 1;
+/// etcd's auth is on.
+const ON: u8 = 2;
+
+/// What is known of etcd's own auth, and so whether shadow mode is suspended.
 #[derive(Debug, Default)]
-pub struct ShadowGuard(AtomicBool);
+pub struct ShadowGuard(AtomicU8);
 
 impl ShadowGuard {
     /// The mode that overrides the policy's own now.
     #[must_use]
     pub fn mode_override(&self, config: &Config) -> Option<Mode> {
-        if self.0.load(Ordering::Acquire) { Some(Mode::Enforce) } else { config.mode }
+        if self.0.load(Ordering::Acquire) == OFF { config.mode } else { Some(Mode::Enforce) }
+    }
+
+    /// Before `next` follows `present`: while a policy has no shadow mode nobody asks etcd, so that one that brings it waits for an answer.
+    pub(super) fn before(&self, next: &Policy, present: &Policy, config: &Config) {
+        let brings_shadow = next.has_shadow_under(config.mode) && !present.has_shadow_under(config.mode);
+        if brings_shadow && !config.allow_shadow_with_etcd_auth {
+            self.0.store(UNKNOWN, Ordering::Release);
+        }
+    }
+
+    /// Notes what etcd said; true if that is news.
+    fn learnt(&self, state: u8) -> bool {
+        self.0.swap(state, Ordering::AcqRel) != state
     }
 }
 
@@ -46,7 +67,7 @@ pub(super) async fn before_start(config: &Config, policy: Policy, control: &Cont
         ),
         Err(error) => {
             tracing::warn!(%error, "cannot ask etcd whether its own auth is on: shadow mode begins when it has said no");
-            Ok((policy.in_mode(policy.generation, Some(Mode::Enforce))?, ShadowGuard(AtomicBool::new(true))))
+            Ok((policy.in_mode(policy.generation, Some(Mode::Enforce))?, ShadowGuard(AtomicU8::new(UNKNOWN))))
         }
     }
 }
@@ -57,20 +78,17 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         return;
     }
     let mut changes = shared.policy.subscribe();
-    let mut known = !shared.shadow_guard.0.load(Ordering::Acquire);
     loop {
         changes.mark_unchanged();
         if shared.policy.current().has_shadow_under(shared.config.mode) {
             match shared.control.auth_enabled().await {
-                Ok(on) => {
-                    known = true;
-                    suspend(&shared, on);
-                }
+                Ok(on) => suspend(&shared, if on { ON } else { OFF }),
                 // As it was: etcd without a leader answers neither this nor anything that matters.
                 Err(error) => tracing::debug!(%error, "cannot ask etcd whether its own auth is on"),
             }
         }
-        let pause = if known { shared.config.upstream.health_interval } else { ASK_AGAIN };
+        let unknown = shared.shadow_guard.0.load(Ordering::Acquire) == UNKNOWN;
+        let pause = if unknown { ASK_AGAIN } else { shared.config.upstream.health_interval };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = changes.changed() => {}
@@ -79,22 +97,22 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 }
 
 /// Suspends shadow mode, or lets it go on: a new generation of the same policy, so that every open stream is looked at again.
-fn suspend(shared: &Shared, on: bool) {
-    if shared.shadow_guard.0.swap(on, Ordering::AcqRel) == on {
+fn suspend(shared: &Shared, state: u8) {
+    if !shared.shadow_guard.learnt(state) {
         return;
     }
-    let generation = shared.policy.generation().saturating_add(1);
-    let mode = shared.shadow_guard.mode_override(&shared.config);
-    match shared.policy.current().in_mode(generation, mode) {
-        Ok(policy) => shared.policy.publish(policy),
-        Err(mistakes) => return tracing::error!(%mistakes, "a policy that was read once cannot be read again"),
-    }
-    shared.metrics.policy_generation.set(u32::try_from(generation).map_or(f64::MAX, f64::from));
-    if on {
-        let why = "etcd's own auth was switched on: shadow mode is suspended, and everybody is enforced until it is off";
+    if state == ON {
+        let why = "etcd's own auth is on: shadow mode is suspended, and everybody is enforced until it is off";
         tracing::error!("{why}");
-        shared.policy.failed(why.to_owned());
+        shared.reloads.suspended(Some(why));
     } else {
         tracing::info!("etcd's own auth is off: the policy's modes hold");
+        shared.reloads.suspended(None);
+    }
+    let mode = shared.shadow_guard.mode_override(&shared.config);
+    if shared.policy.current().mode_override() != mode
+        && let Err(mistakes) = reload::publish(shared, |present| Ok(present.in_mode(0, mode)?))
+    {
+        tracing::error!(%mistakes, "a policy that was read once cannot be read again");
     }
 }

@@ -1,7 +1,9 @@
 //! What "may this be done to this key" means, in the fewest words: every grant is looked at, one after the other, for one key at a
 //! time. The compiled form answers the same, faster; property tests hold the two equal.
 
-use crate::access::{Capability, Verb};
+use super::{Denial, LeaseEvidence, LeaseStanding, Missing, Reason};
+use crate::access::{Access, Accesses, Capability, LeaseUse, Verb};
+use crate::keyspace::KeyRange;
 use crate::policy::GrantId;
 use crate::policy::compile::{Held, Holdings};
 use crate::policy::keyset::KeySet;
@@ -19,6 +21,92 @@ pub fn allows(holdings: &Holdings, verb: Verb, key: &[u8]) -> Option<GrantId> {
 #[must_use]
 pub fn capability(holdings: &Holdings, capability: Capability) -> Option<GrantId> {
     holdings.roles.iter().flat_map(|role| &role.capabilities).filter(|(held, _)| *held == capability).map(|(_, grant)| *grant).min()
+}
+
+/// Why the reference refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A capability that nothing grants.
+    Capability(Capability),
+    /// The first key, in the order of the accesses, that may not be `verb`ed.
+    Key(Verb, Vec<u8>),
+    /// A lease that is not to be used, and for which reason.
+    Lease(Reason, i64),
+}
+
+impl Refusal {
+    /// Whether `denial` gives the same reason, and names a range that holds the key or the same capability or lease.
+    #[must_use]
+    pub fn is(&self, denial: &Denial) -> bool {
+        match (self, denial.reason, &denial.missing) {
+            (Refusal::Capability(lacking), Reason::CapabilityNotGranted, Missing::Capability(named)) => lacking == named,
+            (Refusal::Key(lacking, key), Reason::KeyNotGranted, Missing::Keys { verb, range }) => {
+                lacking == verb && range.as_range().contains(key)
+            }
+            (Refusal::Lease(lacking, id), reason, Missing::Lease(named)) => *lacking == reason && id == named,
+            _ => false,
+        }
+    }
+}
+
+/// The whole decision, for a caller that a binding names. Ranges are walked through key by key: `keys` is sorted and holds one key at
+/// least of each piece of the key space that the holdings and the accesses tell apart.
+///
+/// # Errors
+/// What is refused first.
+pub fn decide(
+    holdings: &Holdings,
+    accesses: &Accesses<'_>,
+    leases: &[LeaseEvidence],
+    keys: &[Vec<u8>],
+) -> Result<Option<GrantId>, Refusal> {
+    let mut grants = Vec::new();
+    let held = |wanted| capability(holdings, wanted);
+    match accesses.capability {
+        None => {}
+        // The greater right to leases includes the lesser.
+        Some(Capability::Lease) if held(Capability::Lease).is_none() => {
+            grants.push(held(Capability::LeaseAdmin).ok_or(Refusal::Capability(Capability::Lease))?);
+        }
+        Some(wanted) => grants.push(held(wanted).ok_or(Refusal::Capability(wanted))?),
+    }
+    for access in accesses.keys() {
+        grants.extend(decide_keys(holdings, access, keys)?);
+    }
+    for &(id, lease_use) in &accesses.leases {
+        if held(Capability::LeaseAdmin).is_none() {
+            decide_lease(holdings, id, lease_use, leases)?;
+        }
+    }
+    Ok(grants.first().copied())
+}
+
+fn decide_keys(holdings: &Holdings, access: Access<'_>, keys: &[Vec<u8>]) -> Result<Vec<GrantId>, Refusal> {
+    // The smallest key is one zero byte, and a range that holds no key stands for its first one.
+    let start = if access.range.start.is_empty() { b"\0" } else { access.range.start };
+    let asked = KeyRange { start, end: access.range.end };
+    let mut grants = Vec::new();
+    for verb in access.verbs.iter() {
+        let may = |key: &[u8]| allows(holdings, verb, key).ok_or_else(|| Refusal::Key(verb, key.to_vec()));
+        grants.push(may(start)?);
+        for key in keys.iter().filter(|key| asked.contains(key)) {
+            may(key)?;
+        }
+    }
+    Ok(grants)
+}
+
+fn decide_lease(holdings: &Holdings, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Refusal> {
+    let known = leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing);
+    let usable = match known {
+        Some(LeaseStanding::Own) => true,
+        Some(LeaseStanding::Unknown) => return Err(Refusal::Lease(Reason::LeaseUnknown, id)),
+        Some(LeaseStanding::AnotherIdentity) | None => false,
+        Some(LeaseStanding::Attached(keys)) => {
+            keys.iter().all(|key| lease_use.verbs_on_attached().iter().all(|verb| allows(holdings, verb, key).is_some()))
+        }
+    };
+    if usable { Ok(()) } else { Err(Refusal::Lease(Reason::LeaseNotOwned, id)) }
 }
 
 /// The grants of one role on the key, each with whether it is more than a range.

@@ -66,7 +66,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         match signals.next().await {
             Asked::Reload => {
                 let _ = systemd.reloading();
-                reload(&running);
+                reload(&running).await;
                 let _ = systemd.ready();
             }
             Asked::Stop(name) => {
@@ -87,11 +87,10 @@ fn may_pass(error: &anyhow::Error) -> bool {
     kinds.any(|kind| matches!(kind, ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable))
 }
 
-fn reload(running: &Running) {
+async fn reload(running: &Running) {
     running.reopen_audit();
-    if let Err(error) = running.reload_policy() {
-        tracing::error!("the policy was not reloaded, the last good one goes on: {error:#}");
-    }
+    // Each mistake has been logged.
+    let _ = running.reload().await;
 }
 
 struct Signals {

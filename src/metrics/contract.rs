@@ -4,7 +4,7 @@
 //! A name, a label or a value in here changes only with an entry in the changelog. Label values are closed sets; a key, a Common
 //! Name, an address of a client or an id is never one.
 
-use super::reason::{Limit, Termination, UpstreamFailure};
+use super::reason::{Limit, Reloaded, Termination, UpstreamFailure};
 use crate::method::Method;
 use crate::tls::HandshakeFailure;
 
@@ -145,8 +145,9 @@ contract! {
         "Failed writes of audit lines and failed reopenings of the file.";
     POLICY_GENERATION = Gauge "etcd_warden_policy_generation" []
         "The generation of the policy that decides; it rises by one with each reload that was taken.";
-    POLICY_RELOADS = Counter "etcd_warden_policy_reloads_total" [Label { name: "result", values: Values::Listed(&["ok", "failed"]) }]
-        "Reloads of the policy; after a failed one the last good policy goes on deciding.";
+    RELOADS = Counter "etcd_warden_reloads_total"
+        [Label { name: "what", values: Values::Listed(Reloaded::CODES) }, Label { name: "result", values: Values::Listed(&["ok", "failed"]) }]
+        "Reloads of the policy and of certificates; after a failed one the last good one goes on.";
     POLICY_ROLES = Gauge "etcd_warden_policy_roles" []
         "Roles in the policy that decides.";
     POLICY_BINDINGS = Gauge "etcd_warden_policy_bindings" []

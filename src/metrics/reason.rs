@@ -3,12 +3,15 @@
 macro_rules! closed_set {
     ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $meaning:literal])+ $variant:ident = $code:literal,)+ }) => {
         $(#[doc = $about])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[doc = $meaning])+ $variant,)+ }
 
         impl $name {
             /// The codes of all values.
             pub const CODES: &'static [&'static str] = &[$($code,)+];
+
+            /// All values.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
             /// The value of the label.
             #[must_use]
@@ -84,5 +87,19 @@ closed_set! {
         Reset = "reset",
         /// No member took the request.
         NoMember = "no-member",
+    }
+}
+
+closed_set! {
+    /// What is read again while the program runs, in the order in which a reload of everything goes.
+    Reloaded {
+        /// The client CAs and their revocation lists.
+        Clients = "clients",
+        /// The policy.
+        Policy = "policy",
+        /// The listener's own certificate.
+        Server = "server",
+        /// The proxy's own certificate towards etcd, and etcd's CA.
+        Upstream = "upstream",
     }
 }

@@ -118,9 +118,9 @@ fn the_policy_that_decides_is_shown() {
     metrics.policy_generation.set(3);
     metrics.policy_roles.set(12);
     metrics.policy_bindings.set(40);
-    metrics.policy_reload(false);
+    metrics.reload(Reloaded::Policy, false);
     let text = metrics.render();
-    for line in ["policy_generation 3", "policy_roles 12", "policy_bindings 40", "policy_reloads_total{result=\"failed\"} 1"] {
+    for line in ["policy_generation 3", "policy_roles 12", "policy_bindings 40", "reloads_total{what=\"policy\",result=\"failed\"} 1"] {
         assert!(text.contains(&format!("etcd_warden_{line}\n")), "{line}");
     }
 }

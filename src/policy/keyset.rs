@@ -62,7 +62,7 @@ enum Reached<'p> {
 }
 
 impl Pattern {
-    pub(super) fn new(literals: Vec<Vec<u8>>, tail: bool) -> Self {
+    pub(crate) fn new(literals: Vec<Vec<u8>>, tail: bool) -> Self {
         Self { literals: literals.into_iter().map(Vec::into_boxed_slice).collect(), tail }
     }
 

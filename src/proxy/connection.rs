@@ -32,7 +32,7 @@ use crate::keyspace::Escaped;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::proxy_protocol;
-use crate::tls::{ALPN_H2, HandshakeFailure, handshake_failure};
+use crate::tls::{ALPN_H2, HandshakeFailure, ServerTls, handshake_failure};
 
 /// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
 /// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
@@ -97,7 +97,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
     };
     drop(accepted.handshake);
-    let (stream, peer) = match greeted {
+    let Greeted { stream, peer, tls } = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             let failure = handshake_failure(&error);
@@ -112,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             return;
         }
     };
-    let Some(identity) = identity(&worker, &stream) else { return };
+    let Some(identity) = identity(&tls, &stream) else { return };
     let caller = Caller::of(shared.policy.current(), &identity);
     let quota = shared.quotas.of(&caller.principal.name);
     let enforced = caller.principal.mode == Mode::Enforce;
@@ -158,27 +158,31 @@ async fn turn_away(mut stream: TlsStream<TcpStream>) {
     let _ = timeout(Duration::from_secs(1), said).await;
 }
 
-/// PROXY header where one is due, then TLS.
-async fn greet(
-    worker: &Worker,
-    stream: std::net::TcpStream,
+/// A client that has shown who it is.
+struct Greeted {
+    stream: TlsStream<TcpStream>,
     peer: SocketAddr,
-    speaks_for_others: bool,
-) -> std::io::Result<(TlsStream<TcpStream>, SocketAddr)> {
+    /// What it was judged by.
+    tls: Arc<ServerTls>,
+}
+
+/// PROXY header where one is due, then TLS.
+async fn greet(worker: &Worker, stream: std::net::TcpStream, peer: SocketAddr, speaks_for_others: bool) -> std::io::Result<Greeted> {
     let mut stream = TcpStream::from_std(stream)?;
     let peer = if speaks_for_others { proxy_protocol::read(&mut stream).await?.unwrap_or(peer) } else { peer };
-    let stream = TlsAcceptor::from(worker.shared.tls.rustls_config()).accept(stream).await?;
+    let tls = worker.shared.tls.current().server.clone();
+    let stream = TlsAcceptor::from(tls.rustls_config()).accept(stream).await?;
     // rustls refuses a client that offers other protocols, and takes one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
-    Ok((stream, peer))
+    Ok(Greeted { stream, peer, tls })
 }
 
-fn identity(worker: &Worker, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
+fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
     // The verifier lets nobody through without a chain.
     let chain = stream.get_ref().1.peer_certificates()?;
-    let ca = worker.shared.tls.issuing_ca(chain)?;
+    let ca = tls.issuing_ca(chain)?;
     Some(Arc::new(Identity::from_certificate(chain.first()?, ca)))
 }
 

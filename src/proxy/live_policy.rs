@@ -12,8 +12,8 @@ use crate::policy::Policy;
 pub struct LivePolicy {
     current: ArcSwap<Policy>,
     generation: AtomicU64,
+    changing: Mutex<()>,
     changed: watch::Sender<u64>,
-    last_error: Mutex<Option<String>>,
 }
 
 impl LivePolicy {
@@ -24,8 +24,8 @@ impl LivePolicy {
         Self {
             current: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(generation),
+            changing: Mutex::new(()),
             changed: watch::Sender::new(generation),
-            last_error: Mutex::new(None),
         }
     }
 
@@ -41,24 +41,21 @@ impl LivePolicy {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Replaces the policy. Requests that are being judged finish under the old one.
-    pub fn publish(&self, policy: Policy) {
-        let generation = policy.generation;
-        self.current.store(Arc::new(policy));
+    /// Replaces the policy by what `next` makes for the next generation, with the present one in sight; one change at a time.
+    /// Requests that are being judged finish under the old one.
+    ///
+    /// # Errors
+    /// Those of `next`: then nothing changes.
+    pub fn replace<E>(&self, next: impl FnOnce(&Policy, u64) -> Result<Policy, E>) -> Result<Arc<Policy>, E> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation().saturating_add(1);
+        let mut policy = next(&self.current(), generation)?;
+        policy.generation = generation;
+        let policy = Arc::new(policy);
+        self.current.store(policy.clone());
         self.generation.store(generation, Ordering::Release);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.changed.send_replace(generation);
-    }
-
-    /// Notes why a reload changed nothing.
-    pub fn failed(&self, why: String) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-    }
-
-    /// Why the last reload changed nothing, if it did not.
-    #[must_use]
-    pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Ok(policy)
     }
 
     /// Wakes whoever waits on it at each change.

@@ -99,6 +99,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
         drop(runtime.0.send(Ok(())));
         local.block_on(async move {
             let worker = Worker::new(shared);
+            tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
                 tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
@@ -115,7 +116,7 @@ impl Worker {
     fn new(shared: Arc<Shared>) -> Rc<Self> {
         let limits = shared.config.limits;
         let workers = u32::try_from(shared.config.workers.max(1)).unwrap_or(u32::MAX);
-        let pool = Pool::new(shared.members.clone(), shared.upstream_tls.clone(), shared.metrics.clone());
+        let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
             pool,
             roles: RoleTable::default(),

@@ -100,7 +100,7 @@ impl HandshakeFailure {
 #[must_use]
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        return tls(error);
+        return of_tls(error);
     }
     if error.get_ref().is_some_and(|inner| inner.is::<proxy_protocol::Refusal>()) {
         return HandshakeFailure::ProxyProtocol;
@@ -114,7 +114,16 @@ pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     }
 }
 
-fn tls(error: &Error) -> HandshakeFailure {
+/// Whether an error of tokio-rustls' `connect` says that the server's certificate is not to be trusted. Every other failure says
+/// nothing of who is there.
+#[must_use]
+pub fn distrusts(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(inner, Some(Error::InvalidCertificate(_)))
+}
+
+/// What an error of rustls means.
+pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
     match error {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
         Error::InvalidCertificate(error) => certificate(error),

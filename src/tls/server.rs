@@ -1,64 +1,80 @@
 //! TLS towards clients: a client certificate is required, and must come from one of the named CAs.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::CertificateDer;
 
 use super::material::{Reader, Side};
-use super::{ALPN_H2, Expiring, Expiry, TlsErrors, provider};
-use crate::config::{ClientCa, Downstream};
+use super::trust::ClientTrust;
+use super::{ALPN_H2, Expiry, TlsError, TlsErrors, provider};
+use crate::config::Downstream;
 
 /// What every handshake with a client uses, proven sound.
 #[derive(Debug)]
 pub struct ServerTls {
     config: Arc<rustls::ServerConfig>,
-    cas: Vec<NamedCa>,
-    algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+    identity: Arc<ServerIdentity>,
+    trust: Arc<ClientTrust>,
+}
+
+/// The certificate that clients see, with its key.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    certified: Arc<CertifiedKey>,
     expiries: Vec<Expiry>,
 }
 
-#[derive(Debug)]
-struct NamedCa {
-    name: Arc<str>,
-    anchors: Vec<TrustAnchor<'static>>,
-}
-
-impl ServerTls {
-    /// Reads all files of the listener.
-    ///
-    /// With revocation lists, a certificate whose issuer has none is refused, and so is everybody under a list that has ended: a
-    /// list that is missing or old says nothing. Therefore each CA needs a list in date from the start.
+impl ServerIdentity {
+    /// Reads the listener's certificate and key.
     ///
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
         let mut reader = Reader::default();
-        let certified = reader.identity(&downstream.cert_file, &downstream.key_file, Side::Server);
-        let cas = client_cas(&mut reader, &downstream.client_cas);
-        let lists = downstream.crl_files.iter().filter_map(|path| reader.revocation_lists(path)).flatten().collect::<Vec<_>>();
-        if reader.mistakes.is_empty() && !downstream.crl_files.is_empty() {
-            each_ca_has_a_list(&mut reader, &cas, &lists);
+        match reader.identity(&downstream.cert_file, &downstream.key_file, Side::Server) {
+            Some(certified) if reader.mistakes.is_empty() => Ok(Self { certified: Arc::new(certified), expiries: reader.expiries }),
+            _ => Err(TlsErrors(reader.mistakes)),
         }
-        if let (Some(certified), true) = (certified, reader.mistakes.is_empty()) {
-            let provider = provider();
-            let algorithms = provider.signature_verification_algorithms.all;
-            match config(certified, &cas, lists, provider) {
-                Ok(config) => {
-                    let cas = cas
-                        .iter()
-                        .map(|(ca, certificates)| NamedCa { name: Arc::clone(&ca.name), anchors: anchors(certificates) })
-                        .collect();
-                    return Ok(Self { config: Arc::new(config), cas, algorithms, expiries: reader.expiries });
-                }
-                Err(message) => reader.mistake(&downstream.cert_file, message),
+    }
+}
+
+impl ServerTls {
+    /// Reads all files of the listener.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, each with its path.
+    pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
+        match (ServerIdentity::load(downstream), ClientTrust::load(downstream)) {
+            (Ok(identity), Ok(trust)) => Self::of(Arc::new(identity), Arc::new(trust), downstream),
+            (identity, trust) => {
+                let mistakes = identity.err().into_iter().chain(trust.err()).flat_map(|errors| errors.0);
+                Err(TlsErrors(mistakes.collect()))
             }
         }
-        Err(TlsErrors(reader.mistakes))
+    }
+
+    /// Both halves together.
+    ///
+    /// # Errors
+    /// rustls takes no TLS 1.2 and 1.3 from its provider, which no file can bring about.
+    pub fn of(identity: Arc<ServerIdentity>, trust: Arc<ClientTrust>, downstream: &Downstream) -> Result<Self, TlsErrors> {
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| {
+                let message = format!("TLS 1.2 and 1.3 cannot be set up: {error}");
+                TlsErrors(vec![TlsError { path: downstream.cert_file.clone(), message }])
+            })?;
+        let mut config = builder
+            .with_client_cert_verifier(trust.verifier())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        // A resumed session does not verify the client's certificate again, so that it would outlive its revocation, its end, and the
+        // removal of its CA. Connections to etcd live long: a full handshake for each costs little.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), identity, trust })
     }
 
     /// For rustls. A handshake that ends well has verified a chain (see [`Self::issuing_ca`]), but not that the client asked for
@@ -68,105 +84,26 @@ impl ServerTls {
         Arc::clone(&self.config)
     }
 
-    /// The name of the CA that a chain ends in: the leaf first, then what the client sent with it, as TLS has just verified them.
-    /// With more than one CA, the path is built again, against one CA at a time, in the configured order; revocation needs no second
-    /// look. `None`: no CA's path holds (any more).
+    /// The certificate that clients see.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<ServerIdentity> {
+        &self.identity
+    }
+
+    /// Whom it lets in.
+    #[must_use]
+    pub fn trust(&self) -> &Arc<ClientTrust> {
+        &self.trust
+    }
+
+    /// See [`ClientTrust::issuing_ca`].
     #[must_use]
     pub fn issuing_ca(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<str>> {
-        if let [only] = self.cas.as_slice() {
-            return Some(Arc::clone(&only.name));
-        }
-        let (leaf, intermediates) = chain.split_first()?;
-        let leaf = webpki::EndEntityCert::try_from(leaf).ok()?;
-        let issued = |ca: &&NamedCa| {
-            let usage = webpki::KeyUsage::client_auth();
-            leaf.verify_for_usage(self.algorithms, &ca.anchors, intermediates, UnixTime::now(), usage, None, None).is_ok()
-        };
-        self.cas.iter().find(issued).map(|ca| Arc::clone(&ca.name))
+        self.trust.issuing_ca(chain)
     }
 
     /// When the server's certificate, the client CAs and the revocation lists end.
-    #[must_use]
-    pub fn expiries(&self) -> &[Expiry] {
-        &self.expiries
+    pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
+        self.identity.expiries.iter().chain(self.trust.expiries())
     }
-}
-
-type CaFile<'a> = (&'a ClientCa, Vec<CertificateDer<'static>>);
-
-fn client_cas<'a>(reader: &mut Reader, cas: &'a [ClientCa]) -> Vec<CaFile<'a>> {
-    let mut read: Vec<CaFile<'a>> = Vec::new();
-    for ca in cas {
-        let Some(certificates) = reader.authorities(&ca.file, Expiring::ClientCa) else { continue };
-        // One CA under two names would make `ca:` in a binding a matter of order.
-        let twin = read
-            .iter()
-            .find(|(_, others)| certificates.iter().any(|certificate| others.iter().any(|other| same_authority(certificate, other))));
-        if let Some((other, _)) = twin {
-            reader.mistake(
-                &ca.file,
-                format!("CA `{}` has a certificate that CA `{}` has too: each name needs a CA of its own", ca.name, other.name),
-            );
-        }
-        read.push((ca, certificates));
-    }
-    read
-}
-
-/// Whether two certificates stand for one CA: the same name with the same key.
-fn same_authority(a: &CertificateDer<'_>, b: &CertificateDer<'_>) -> bool {
-    let anchor =
-        |der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| (anchor.subject.to_vec(), anchor.subject_public_key_info.to_vec()));
-    anchor(a).is_some_and(|a| anchor(b).is_some_and(|b| a == b))
-}
-
-fn each_ca_has_a_list(reader: &mut Reader, cas: &[CaFile<'_>], lists: &[CertificateRevocationListDer<'static>]) {
-    let issuer = |der| CertificateRevocationList::from_der(der).map(|(_, list)| list.issuer().as_raw().to_vec()).ok();
-    let issuers: HashSet<Vec<u8>> = lists.iter().filter_map(|der: &CertificateRevocationListDer<'static>| issuer(der)).collect();
-    for (ca, certificates) in cas {
-        for der in certificates {
-            if let Ok((_, certificate)) = X509Certificate::from_der(der)
-                && !issuers.contains(certificate.subject().as_raw())
-            {
-                let subject = certificate.subject();
-                reader.mistake(
-                    &ca.file,
-                    format!(
-                        "no revocation list of CA `{}` (`{subject}`) is in `client-crl-file`: all its clients would be refused",
-                        ca.name
-                    ),
-                );
-            }
-        }
-    }
-}
-
-fn config(
-    certified: rustls::sign::CertifiedKey,
-    cas: &[CaFile<'_>],
-    lists: Vec<CertificateRevocationListDer<'static>>,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<rustls::ServerConfig, String> {
-    let mut roots = RootCertStore::empty();
-    roots.extend(cas.iter().flat_map(|(_, certificates)| anchors(certificates)));
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .with_crls(lists)
-        .enforce_revocation_expiration()
-        .build()
-        .map_err(|error| format!("the client CAs or revocation lists cannot be used: {error}"))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| format!("TLS 1.2 and 1.3 cannot be set up: {error}"))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    // A resumed session does not verify the client's certificate again, so that it would outlive its revocation, its end, and the
-    // removal of its CA. Connections to etcd live long: a full handshake for each costs little.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
-}
-
-fn anchors(certificates: &[CertificateDer<'static>]) -> Vec<TrustAnchor<'static>> {
-    certificates.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned())).collect()
 }

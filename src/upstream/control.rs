@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -16,8 +17,7 @@ use super::members::{Health, Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::pb::etcdserverpb;
-use crate::tls::ClientTls;
-use crate::tls::server_name;
+use crate::tls::{LiveTls, Tls, distrusts, server_name};
 use crate::wire::header::ResponseHeader;
 
 /// A question that is not answered by then is a failure.
@@ -27,7 +27,8 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Control {
     members: Arc<Members>,
-    channels: Arc<[Channel]>,
+    tls: Arc<LiveTls>,
+    channels: Arc<[ArcSwap<Channel>]>,
 }
 
 /// Why a question has no answer.
@@ -41,12 +42,53 @@ pub enum ControlError {
     Timeout,
 }
 
+impl ControlError {
+    /// Whether it is etcd's own word: its auth is on, and does not know the proxy or what it may do.
+    fn is_an_answer(&self) -> bool {
+        matches!(self, ControlError::Failed(why) if why.contains("permission denied") || why.contains("user name"))
+    }
+}
+
 impl Control {
     /// Channels that connect when they are first used. Call it on the runtime that outlives all workers.
     #[must_use]
-    pub fn new(members: Arc<Members>, tls: Option<&Arc<ClientTls>>) -> Self {
-        let channels = members.iter().map(|(_, member)| channel(&member.endpoint, tls.cloned())).collect();
-        Self { members, channels }
+    pub fn new(members: Arc<Members>, tls: Arc<LiveTls>) -> Self {
+        let channels = members.iter().map(|(_, member)| ArcSwap::from_pointee(channel(&member.endpoint, tls.clone()))).collect();
+        Self { members, tls, channels }
+    }
+
+    /// Renews the channels whenever the certificates of the way to etcd change, until `stop`. As with the workers' connections
+    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more.
+    pub async fn keep_renewed(self, again: Duration, stop: CancellationToken) {
+        let mut changes = self.tls.upstream_changes();
+        let following = async {
+            while changes.changed().await.is_ok() {
+                let renewals = self.members.iter().map(|(index, member)| self.renew(index, member, again));
+                let renewed = futures_util::future::join_all(renewals);
+                tokio::select! {
+                    _ = renewed => {}
+                    // What is not renewed yet is renewed to the newest.
+                    changed = changes.changed() => if changed.is_ok() { changes.mark_changed() },
+                }
+            }
+        };
+        let _ = stop.run_until_cancelled(following).await;
+    }
+
+    async fn renew(&self, index: MemberIndex, member: &Member, again: Duration) {
+        loop {
+            let new = channel(&member.endpoint, self.tls.clone());
+            let tls = self.tls.current();
+            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, connect(&member.endpoint, &tls)).await;
+            let distrusted = matches!(greeted, Ok(Err(error)) if distrusts(&error));
+            if distrusted || !matches!(status_over(new.clone()).await, Err(error) if !error.is_an_answer()) {
+                if let Some(channel) = self.channels.get(index.0) {
+                    channel.store(Arc::new(new));
+                }
+                return;
+            }
+            tokio::time::sleep(again).await;
+        }
     }
 
     /// Asks every member how it is, once each `interval`, until `stop`.
@@ -82,7 +124,7 @@ impl Control {
                 (health, status.leader == header.member_id, String::new())
             }
             // It answers, and will not tell this certificate how it is: etcd's own auth is on and does not know the proxy.
-            Err(ControlError::Failed(why)) if why.contains("permission denied") || why.contains("user name") => (Health::Well, false, why),
+            Err(error) if error.is_an_answer() => (Health::Well, false, error.to_string()),
             Err(error) => (Health::Down, false, error.to_string()),
         };
         member.set_leads(leads);
@@ -96,8 +138,7 @@ impl Control {
     }
 
     async fn status(&self, index: MemberIndex) -> Result<etcdserverpb::StatusResponse, ControlError> {
-        let mut maintenance = etcdserverpb::maintenance_client::MaintenanceClient::new(self.channel(index)?);
-        answered(maintenance.status(etcdserverpb::StatusRequest {})).await.map(tonic::Response::into_inner)
+        status_over(self.channel(index)?).await
     }
 
     /// Whether etcd's own auth is on, as any member says.
@@ -132,25 +173,33 @@ impl Control {
     }
 
     fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {
-        self.channels.get(index.0).cloned().ok_or_else(|| ControlError::Failed("no such member".to_owned()))
+        self.channels
+            .get(index.0)
+            .map(|channel| (**channel.load()).clone())
+            .ok_or_else(|| ControlError::Failed("no such member".to_owned()))
     }
 }
 
-/// A lazy tonic channel over the very TLS configuration that requests use.
-fn channel(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> Channel {
+async fn status_over(channel: Channel) -> Result<etcdserverpb::StatusResponse, ControlError> {
+    let mut maintenance = etcdserverpb::maintenance_client::MaintenanceClient::new(channel);
+    answered(maintenance.status(etcdserverpb::StatusRequest {})).await.map(tonic::Response::into_inner)
+}
+
+/// A lazy tonic channel over the very TLS configuration that requests use: the one that counts whenever it connects.
+fn channel(endpoint: &Endpoint, tls: Arc<LiveTls>) -> Channel {
     let endpoint = endpoint.clone();
     // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
     let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
     Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let (endpoint, tls) = (endpoint.clone(), tls.clone());
-        async move { Ok::<_, std::io::Error>(TokioIo::new(connect(&endpoint, tls).await?)) }
+        let (endpoint, tls) = (endpoint.clone(), tls.current());
+        async move { Ok::<_, std::io::Error>(TokioIo::new(connect(&endpoint, &tls).await?)) }
     }))
 }
 
-async fn connect(endpoint: &Endpoint, tls: Option<Arc<ClientTls>>) -> std::io::Result<Box<dyn Stream>> {
+async fn connect(endpoint: &Endpoint, tls: &Tls) -> std::io::Result<Box<dyn Stream>> {
     let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
     tcp.set_nodelay(true)?;
-    match tls.filter(|_| endpoint.tls) {
+    match tls.upstream.as_ref().filter(|_| endpoint.tls) {
         None => Ok(Box::new(tcp)),
         Some(tls) => {
             let name = server_name(endpoint).map_err(std::io::Error::other)?;

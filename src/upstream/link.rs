@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,8 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::Class;
 use crate::config::Endpoint;
 use crate::metrics::reason::UpstreamFailure;
-use crate::tls::ClientTls;
-use crate::tls::server_name;
+use crate::tls::{self, Tls, server_name};
 
 /// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
 pub const MAX_STREAMS: u32 = 200;
@@ -48,7 +47,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Link {
     send: SendRequest<Bytes>,
     load: Rc<Load>,
+    /// Of the certificates that it was opened with ([`Tls::upstream_generation`]).
+    pub generation: u64,
 }
+
+/// Holds a connection without keeping it open: one that was retired ends with its last stream, unless it is cut before.
+pub struct Leash(Weak<Load>);
 
 #[derive(Default)]
 struct Load {
@@ -56,6 +60,8 @@ struct Load {
     closed: Cell<bool>,
     /// Tells the driver that a stream was opened while there was none, so that it pings again.
     busy: tokio::sync::Notify,
+    /// Tells the driver to end now, whatever is open.
+    cut: tokio::sync::Notify,
 }
 
 /// A place for one stream on a link, given back when it is dropped: hold it until the answer has ended.
@@ -77,6 +83,9 @@ pub enum ConnectError {
     /// TLS.
     #[error("TLS handshake failed: {0}")]
     Tls(String),
+    /// What answers there is not the etcd that `cacert` vouches for.
+    #[error("its certificate is not trusted: {0}")]
+    Untrusted(String),
     /// HTTP/2.
     #[error("HTTP/2 preface failed: {0}")]
     Http2(String),
@@ -89,9 +98,32 @@ impl From<&ConnectError> for UpstreamFailure {
     fn from(error: &ConnectError) -> Self {
         match error {
             ConnectError::Tcp(_) => UpstreamFailure::Connect,
-            ConnectError::Tls(_) => UpstreamFailure::Tls,
+            ConnectError::Tls(_) | ConnectError::Untrusted(_) => UpstreamFailure::Tls,
             ConnectError::Http2(_) => UpstreamFailure::Protocol,
             ConnectError::Timeout => UpstreamFailure::Timeout,
+        }
+    }
+}
+
+impl ConnectError {
+    /// What tokio-rustls' `connect` failed of.
+    fn of_handshake(error: &std::io::Error) -> Self {
+        if tls::distrusts(error) { ConnectError::Untrusted(error.to_string()) } else { ConnectError::Tls(error.to_string()) }
+    }
+}
+
+impl Leash {
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_loose(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// Ends the connection and all that is open on it.
+    pub fn cut(&self) {
+        if let Some(load) = self.0.upgrade() {
+            load.closed.set(true);
+            load.cut.notify_one();
         }
     }
 }
@@ -101,37 +133,26 @@ impl Link {
     ///
     /// # Errors
     /// What failed first.
-    pub async fn open(
-        endpoint: &Endpoint,
-        tls: Option<&ClientTls>,
-        class: Class,
-        on_close: impl FnOnce() + 'static,
-    ) -> Result<Link, ConnectError> {
+    pub async fn open(endpoint: &Endpoint, tls: &Tls, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError> {
         timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls, class, on_close)).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
-    async fn connect(
-        endpoint: &Endpoint,
-        tls: Option<&ClientTls>,
-        class: Class,
-        on_close: impl FnOnce() + 'static,
-    ) -> Result<Link, ConnectError> {
+    async fn connect(endpoint: &Endpoint, tls: &Tls, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError> {
         let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
         tcp.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.to_string()))?;
-        match tls.filter(|_| endpoint.tls) {
-            None => Self::handshake(tcp, class, on_close).await,
+        let generation = tls.upstream_generation;
+        match tls.upstream.as_ref().filter(|_| endpoint.tls) {
+            None => Self::handshake(tcp, class, generation, on_close).await,
             Some(tls) => {
                 let name = server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
-                let stream = TlsConnector::from(tls.rustls_config())
-                    .connect(name, tcp)
-                    .await
-                    .map_err(|error| ConnectError::Tls(error.to_string()))?;
-                Self::handshake(stream, class, on_close).await
+                let connected = TlsConnector::from(tls.rustls_config()).connect(name, tcp).await;
+                let stream = connected.map_err(|error| ConnectError::of_handshake(&error))?;
+                Self::handshake(stream, class, generation, on_close).await
             }
         }
     }
 
-    async fn handshake<S>(stream: S, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError>
+    async fn handshake<S>(stream: S, class: Class, generation: u64, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -154,7 +175,7 @@ impl Link {
             driven.closed.set(true);
             on_close();
         });
-        Ok(Link { send, load })
+        Ok(Link { send, load, generation })
     }
 
     /// Streams that are open now.
@@ -163,7 +184,14 @@ impl Link {
         self.load.streams.get()
     }
 
-    /// Takes the connection out of use: it refused a stream, because it is ending. Streams that are open go on.
+    /// A hold on the connection that does not keep it open.
+    #[must_use]
+    pub fn leash(&self) -> Leash {
+        Leash(Rc::downgrade(&self.load))
+    }
+
+    /// Takes the connection out of use: it refused a stream, because it is ending, or its certificate was replaced. Streams that are
+    /// open go on; it ends with the last of them.
     pub fn retire(&self) {
         self.load.closed.set(true);
     }
@@ -236,6 +264,7 @@ where
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "connection to etcd ended");
         },
+        () = load.cut.notified() => tracing::warn!("what was said over a connection to etcd cannot be trusted any more: it is closed"),
         () = watchdog => tracing::warn!("etcd did not answer a ping within {} s: closing the connection", PING_TIMEOUT.as_secs()),
     }
 }

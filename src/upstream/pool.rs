@@ -3,23 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 use super::Class;
-use super::link::{ConnectError, Link, Place};
+use super::link::{ConnectError, Leash, Link, Place};
 use super::members::{Health, Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::metrics::Metrics;
-use crate::tls::ClientTls;
+use crate::tls::LiveTls;
 
 /// Connections per member and class before all of them are full: etcd serves two in parallel, and fewer gather more answers
 /// into one write.
 const SPREAD: usize = 2;
 /// Streams on every connection of a class before another is opened.
 const COMFORTABLE: u32 = 16;
+
+/// Until a connection that could not be renewed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// Scheme and authority of a member.
 type Origin = (Scheme, Authority);
@@ -28,16 +31,20 @@ type Origin = (Scheme, Authority);
 pub struct Pool {
     /// The members behind the connections.
     pub members: Arc<Members>,
-    tls: Option<Arc<ClientTls>>,
+    tls: Arc<LiveTls>,
     metrics: Arc<Metrics>,
     lanes: Vec<[Lane; 3]>,
     origins: Vec<Option<Origin>>,
+    /// A connection was opened with certificates that were replaced meanwhile.
+    outdated: tokio::sync::Notify,
 }
 
 /// The connections to one member for one class of calls.
 #[derive(Default)]
 struct Lane {
     links: RefCell<Vec<Link>>,
+    /// Every connection with streams on it, also those that take no more, and the generation of its certificates.
+    open: RefCell<Vec<(u64, Leash)>>,
     /// One connection is opened at a time; those who wait then find room on it, or share its failure.
     opening: tokio::sync::Mutex<()>,
     failed: RefCell<Option<(Instant, ConnectError)>>,
@@ -47,10 +54,10 @@ struct Lane {
 impl Pool {
     /// A pool without any connection yet.
     #[must_use]
-    pub fn new(members: Arc<Members>, tls: Option<Arc<ClientTls>>, metrics: Arc<Metrics>) -> Rc<Self> {
+    pub fn new(members: Arc<Members>, tls: Arc<LiveTls>, metrics: Arc<Metrics>) -> Rc<Self> {
         let lanes = members.iter().map(|_| Default::default()).collect();
         let origins = members.iter().map(|(_, member)| origin(&member.endpoint)).collect();
-        Rc::new(Self { members, tls, metrics, lanes, origins })
+        Rc::new(Self { members, tls, metrics, lanes, origins, outdated: tokio::sync::Notify::new() })
     }
 
     /// The URI of a path at a member. Its authority was parsed once; only counters move here.
@@ -108,20 +115,69 @@ impl Pool {
     async fn open(&self, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
         let lane = self.lane(index, class)?;
         let Some(member) = self.members.at(index) else { return Ok(()) };
+        let opened = self.connect(lane, member, class).await;
+        if let Err(error) = &opened {
+            self.note_failure(member, error);
+            *lane.failed.borrow_mut() = Some((Instant::now(), error.clone()));
+        }
+        opened
+    }
+
+    /// One connection more on a lane, with the certificates that count now.
+    async fn connect(&self, lane: &Lane, member: &Member, class: Class) -> Result<(), ConnectError> {
         let gauge = self.metrics.upstream_connections(class.name());
         let closed = gauge.clone();
-        match Link::open(&member.endpoint, self.tls.as_deref(), class, move || closed.decrement(1.0)).await {
-            Ok(link) => {
-                gauge.increment(1.0);
-                lane.links.borrow_mut().push(link);
-                Ok(())
+        let link = Link::open(&member.endpoint, &self.tls.current(), class, move || closed.decrement(1.0)).await?;
+        gauge.increment(1.0);
+        let mut open = lane.open.borrow_mut();
+        open.retain(|(_, leash)| !leash.is_loose());
+        open.push((link.generation, link.leash()));
+        if link.generation != self.tls.current().upstream_generation {
+            self.outdated.notify_one();
+        }
+        lane.links.borrow_mut().push(link);
+        Ok(())
+    }
+
+    /// Renews connections whenever the certificates of the way to etcd change, for as long as the worker lives.
+    pub async fn keep_renewed(self: Rc<Self>) {
+        let mut changes = self.tls.upstream_changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.outdated.notified() => {}
             }
-            Err(error) => {
-                self.note_failure(member, &error);
-                *lane.failed.borrow_mut() = Some((Instant::now(), error.clone()));
-                Err(error)
+            while !self.renew().await {
+                let _ = tokio::time::timeout(RENEW_AGAIN, changes.changed()).await;
             }
         }
+    }
+
+    /// Replaces the connections that were opened with older certificates. The new one comes first, and only then do the old ones take
+    /// no more streams: a certificate that etcd refuses ends nothing. But where the member itself is not trusted any more, nothing of
+    /// what is open goes on. False: some could not be replaced yet.
+    async fn renew(&self) -> bool {
+        let lanes = self.members.iter().flat_map(|(index, member)| Class::ALL.map(|class| (index, member, class)));
+        let renewed = lanes.map(async |(index, member, class)| {
+            let Ok(lane) = self.lane(index, class) else { return true };
+            let generation = self.tls.current().upstream_generation;
+            if !lane.has_older(generation) {
+                return true;
+            }
+            match self.connect(lane, member, class).await {
+                Ok(()) => lane.retire_older(generation),
+                Err(error) => {
+                    self.metrics.upstream_failure((&error).into());
+                    tracing::warn!(member = %member.name, class = class.name(), %error, "a connection to etcd cannot be renewed");
+                    if let ConnectError::Untrusted(_) = error {
+                        lane.cut_older(generation);
+                    }
+                    return false;
+                }
+            }
+            true
+        });
+        futures_util::future::join_all(renewed).await.into_iter().all(|renewed| renewed)
     }
 
     fn note_failure(&self, member: &Member, error: &ConnectError) {
@@ -145,6 +201,22 @@ impl Lane {
         links.retain(|link| !link.is_closed());
         let link = links.iter().filter(|link| link.has_room()).min_by_key(|link| link.streams())?;
         Some((link.clone(), link.place()))
+    }
+
+    /// Whether streams may still be opened on a connection with certificates from before `generation`.
+    fn has_older(&self, generation: u64) -> bool {
+        self.links.borrow().iter().any(|link| link.generation < generation && !link.is_closed())
+    }
+
+    fn retire_older(&self, generation: u64) {
+        let mut links = self.links.borrow_mut();
+        links.iter().filter(|link| link.generation < generation).for_each(Link::retire);
+        links.retain(|link| !link.is_closed());
+    }
+
+    fn cut_older(&self, generation: u64) {
+        self.open.borrow().iter().filter(|(of, _)| *of < generation).for_each(|(_, leash)| leash.cut());
+        self.links.borrow_mut().retain(|link| !link.is_closed());
     }
 
     fn wants_another(&self) -> bool {

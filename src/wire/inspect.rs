@@ -137,7 +137,7 @@ fn attach(accesses: &mut Accesses<'_>, id: i64) {
 
 #[cfg(test)]
 mod properties;
-#[cfg(test)]
-mod reference;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! of one and the same etcd on both ways, and compared byte for byte.
 
 mod compare;
-mod steps;
+pub mod steps;
 
 use etcd_warden::etcd::Etcd;
 

@@ -24,6 +24,8 @@ const MODULES_IN_ORDER: &[&str] = &[
     "etcd", "pki", "demo",
     // generated
     "pb",
+    // what the fuzz targets do
+    "fuzzing",
 ];
 
 /// What decides, and is fuzzed and proved: the same bytes always give the same answer.

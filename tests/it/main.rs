@@ -30,10 +30,12 @@ mod edges;
 mod leases;
 mod rewrites;
 mod rpc_table;
+mod oracle;
 mod rust_client;
 
 // --- what is open, under change ---
 mod drain;
+mod live_certificates;
 mod reload;
 mod renewal;
 mod watch_streams;
@@ -48,6 +50,7 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod wire_clients;
 mod wire_forms;
 mod cancellation;
 mod harm;
@@ -62,6 +65,7 @@ mod shadow;
 
 // --- the real programs of Calico and Kubernetes ---
 mod calico;
+mod stolen_node;
 
 // --- rules of the house ---
 mod layering;

@@ -156,7 +156,7 @@ async fn the_policy_page_tells_which_policy_counts_and_why_the_last_one_does_not
     let why = failed["last_error"].as_str().unwrap();
     assert!(why.contains("policy.yaml:4:") && why.contains("fly"), "{why}");
     assert_eq!((&failed["generation"], &failed["hash"]), (&first["generation"], &first["hash"]));
-    assert_eq!(world.metric("etcd_warden_policy_reloads_total", &["result=\"failed\""]).await, 1.0);
+    assert_eq!(world.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"failed\""]).await, 1.0);
     world.replace_policy(&POLICY.replace("$P/a/*", "$P/*"));
     let second = page().await;
     assert_eq!((&second["generation"], &second["last_error"]), (&json!(2), &Value::Null));

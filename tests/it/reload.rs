@@ -327,7 +327,7 @@ async fn fifty_reloads_under_load_fail_no_call() {
     }
     assert!(calls > 50, "{calls} rounds are no load");
     assert_eq!(world.generation().await, 51);
-    assert_eq!(world.metric("etcd_warden_policy_reloads_total", &["result=\"ok\""]).await, 50.0);
+    assert_eq!(world.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"ok\""]).await, 50.0);
     assert!(!next(&mut stream).await.canceled);
 }
 

@@ -174,7 +174,10 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
     let place_of_it = "policy.yaml:3:";
     soon("the mistake", || async { serving.page("/policy").await.contains(place_of_it).then_some(()) }).await;
     let metrics = serving.page("/metrics").await;
-    assert!(metrics.contains("policy_reloads_total{result=\"failed\"} 1\n") && metrics.contains("policy_generation 2\n"), "{metrics}");
+    assert!(
+        metrics.contains("reloads_total{what=\"policy\",result=\"failed\"} 1\n") && metrics.contains("policy_generation 2\n"),
+        "{metrics}"
+    );
     client.put("/elsewhere/a", "1", None).await.unwrap();
     serving.signal("TERM");
     let (output, _) = serving.end().await;

@@ -8,6 +8,7 @@ use etcd_warden::config::{Config, Endpoint, OnFull};
 use etcd_warden::etcd::{Etcd, Options};
 use etcd_warden::method::Method;
 use etcd_warden::pki::Leaf;
+use etcd_warden::policy::Mode;
 use serde_json::Value;
 
 use crate::world::etcdctl::{Etcdctl, Turn};
@@ -255,7 +256,7 @@ async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
     let refused = || async { is_permission_denied(&world.as_("nobody").await.put("x", "2", None).await).then_some(()) };
     soon("the end of shadow mode", refused).await;
     let (_, page) = world.admin("/policy").await;
-    assert!(page.contains("auth was switched on") && page.contains("enforce"), "{page}");
+    assert!(page.contains("auth is on") && page.contains("enforce"), "{page}");
     // A reload does not bring it back.
     world.replace_policy(&policy("shadow", ALICE));
     assert!(is_permission_denied(&nobody.put("x", "3", None).await));
@@ -263,6 +264,20 @@ async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
     world.as_("alice").await.put("/a/x", "1", None).await.unwrap();
     world.direct().await.auth_disable().await.unwrap();
     soon("shadow mode again", || async { world.as_("nobody").await.put("x", "4", None).await.ok() }).await;
+}
+
+/// Nobody asks etcd while no binding is in shadow mode, so that what was true at the start may not be true any more.
+#[tokio::test]
+async fn a_reload_brings_shadow_mode_only_when_etcd_has_said_that_its_auth_is_off() {
+    let world = World::with(&policy("enforce", ALICE)).own_etcd().start().await;
+    let mut nobody = world.as_("nobody").await;
+    switch_auth_on(world.etcd()).await;
+    world.replace_policy(&policy("shadow", ALICE));
+    assert_eq!(world.running().shared().policy.current().mode(), Mode::Enforce, "the very policy that follows is enforced");
+    assert!(is_permission_denied(&nobody.put("x", "1", None).await));
+    soon("the reason", || async { world.admin("/policy").await.1.contains("auth is on").then_some(()) }).await;
+    world.direct().await.auth_disable().await.unwrap();
+    soon("shadow mode", || async { world.as_("nobody").await.put("x", "2", None).await.ok() }).await;
 }
 
 #[tokio::test]

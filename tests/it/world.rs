@@ -10,9 +10,12 @@
 
 pub mod etcdctl;
 pub mod fake;
+pub mod files;
 pub mod go_tool;
 pub mod neighbour;
 pub mod raw;
+pub mod recorder;
+pub mod relay;
 pub mod vulnerable;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -380,7 +383,7 @@ impl Upstreams {
     }
 }
 
-async fn shared_etcd() -> &'static Etcd {
+pub async fn shared_etcd() -> &'static Etcd {
     static SHARED: OnceCell<Etcd> = OnceCell::const_new();
     SHARED.get_or_init(|| start_etcd(Options::default())).await
 }

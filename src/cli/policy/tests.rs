@@ -88,7 +88,7 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
     /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:223)
+          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:232)
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
@@ -202,11 +202,11 @@ fn a_key_names_its_holders() {
           update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
           delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
       cn calico-kube-controllers (shadow, line 18)
-          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:111)
-          update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:125)
-          delete  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:125)
+          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:120)
+          update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:134)
+          delete  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:134)
       cn calicoctl-read-only (enforce, line 20)
-          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:223)
+          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:232)
       cn etcd-backup (shadow, line 25)
           reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
     "#);

@@ -3,6 +3,7 @@
 
 mod messages;
 mod mutation;
+mod narrowing;
 mod simulation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

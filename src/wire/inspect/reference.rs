@@ -12,12 +12,12 @@ use crate::pb::{v3electionpb, v3lockpb};
 
 /// What a message touches, without order or repetition: key, range end as requests write it, verb.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
-    pub(super) keys: BTreeSet<(Vec<u8>, Vec<u8>, Verb)>,
-    pub(super) capability: Option<Capability>,
-    pub(super) leases: BTreeSet<(i64, u8)>,
+pub(crate) struct Touched {
+    pub(crate) keys: BTreeSet<(Vec<u8>, Vec<u8>, Verb)>,
+    pub(crate) capability: Option<Capability>,
+    pub(crate) leases: BTreeSet<(i64, u8)>,
     /// The message says something that must not be judged at all.
-    pub(super) unjudgeable: bool,
+    pub(crate) unjudgeable: bool,
 }
 
 impl Touched {
@@ -48,7 +48,7 @@ impl From<&Accesses<'_>> for Touched {
 }
 
 /// What `bytes` touches, or why prost does not read them.
-pub(super) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::DecodeError> {
+pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::DecodeError> {
     let mut touched = Touched::default();
     let t = &mut touched;
     match method {
@@ -213,7 +213,7 @@ fn verbs(around: &[Branch], key: &[u8]) -> Verbs {
 }
 
 /// Whether a request for `from` and `end` reaches `key`.
-pub(super) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
+pub(crate) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
     match end {
         b"" => key == from,
         b"\0" => key >= from,
@@ -248,12 +248,12 @@ fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
 
 /// A key as etcd stores it.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub(super) version: i64,
-    pub(super) create: i64,
-    pub(super) modified: i64,
-    pub(super) lease: i64,
-    pub(super) value: Vec<u8>,
+pub(crate) struct Stored {
+    pub(crate) version: i64,
+    pub(crate) create: i64,
+    pub(crate) modified: i64,
+    pub(crate) lease: i64,
+    pub(crate) value: Vec<u8>,
 }
 
 /// Whether the values are known and the member of the oneof, if there is one, is the target's.
@@ -282,7 +282,7 @@ fn number(compare: &pb::Compare) -> i64 {
 }
 
 /// What etcd answers to a compare of one key (`applyCompare`, `compareKV`).
-pub(super) fn compares(compare: &pb::Compare, stored: Option<&Stored>) -> bool {
+pub(crate) fn compares(compare: &pb::Compare, stored: Option<&Stored>) -> bool {
     let counter = |stored_counter: fn(&Stored) -> i64| stored.map_or(0, stored_counter).cmp(&number(compare));
     let ordering = match compare.target() {
         compare::CompareTarget::Value => {

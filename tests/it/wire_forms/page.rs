@@ -33,6 +33,11 @@ not a byte goes on; `passes` means that there is one reading, the policy decides
 ";
 
 const FOUND: &str = "
+## The other direction
+
+`clients/` holds what real clients send, recorded in front of a real etcd: method and message, the smallest of each shape (the sequence of its fields).
+`tests/it/wire_clients.rs` reads all of them: none is refused for its form. `tests/it/wire_clients/record.rs` writes them anew.
+
 ## What this found
 
 * **etcd 3.5 and 3.6 give a reader of one key all keys behind it** (`range-end-empty`, `range-end-set-then-empty`, `txn-range-end-empty`;

@@ -85,10 +85,15 @@ pub enum Turn<'t> {
 impl Etcdctl {
     /// The etcdctl beside `etcd`, for `endpoints` that are trusted because of `ca`.
     pub fn new(etcd: &Etcd, endpoints: &str, ca: &str, issued: &Issued) -> Self {
+        let program = etcd.programs().etcdctl.clone().expect("the tests need an etcdctl beside the etcd that is named");
+        Self::named(program, endpoints, ca, issued)
+    }
+
+    /// Any etcdctl.
+    pub fn named(program: PathBuf, endpoints: &str, ca: &str, issued: &Issued) -> Self {
         let folder = tempfile::tempdir().unwrap();
         issued.write(folder.path(), "client").unwrap();
         write_private(folder.path(), "ca.crt", ca).unwrap();
-        let program = etcd.programs().etcdctl.clone().expect("the tests need an etcdctl beside the etcd that is named");
         Self { program, endpoints: endpoints.to_owned(), folder }
     }
 

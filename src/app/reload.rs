@@ -1,0 +1,156 @@
+//! What is read again while the program runs: each thing whole and aside, so that a mistake changes nothing and the last good one
+//! goes on. How a mistake is told: in the log with its place, in `etcd_warden_reloads_total`, and on `/policy`.
+//!
+//! All of this reads files and must not run on a thread that serves.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{count_expiries, count_policy};
+use crate::config::Config;
+use crate::metrics::reason::Reloaded;
+use crate::policy::{self, Mode, Policy};
+use crate::proxy::Shared;
+use crate::tls::{ClientTls, ClientTrust, ServerIdentity};
+
+/// How the last reload of each thing went.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// One reload at a time, so that what was read later is what counts later.
+    turn: Mutex<()>,
+    failed: Mutex<BTreeMap<Reloaded, String>>,
+    suspended: Mutex<Option<&'static str>>,
+}
+
+/// What was not reloaded, and why: at least one.
+#[derive(Debug)]
+pub struct Refused(Vec<(Reloaded, String)>);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.0.iter().map(|(_, why)| why.as_str()).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Reloads {
+    /// Why the policy that counts is not the one in the file, or not in its modes.
+    #[must_use]
+    pub fn policy_error(&self) -> Option<String> {
+        let suspended = *self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&Reloaded::Policy).cloned();
+        failed.or(suspended.map(str::to_owned))
+    }
+
+    /// Why the last reload of certificates and revocation lists changed nothing, by what was not reloaded.
+    #[must_use]
+    pub fn certificate_errors(&self) -> BTreeMap<&'static str, String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.iter().filter(|(what, _)| **what != Reloaded::Policy).map(|(what, why)| (what.code(), why.clone())).collect()
+    }
+
+    /// Notes that shadow mode is suspended, or that it is not.
+    pub(super) fn suspended(&self, why: Option<&'static str>) {
+        *self.suspended.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Notes how a reload went.
+    fn note(&self, what: Reloaded, error: Option<String>) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(error) => failed.insert(what, error),
+            None => failed.remove(&what),
+        };
+    }
+}
+
+/// Reads everything again. What is sound counts when this returns, whatever is wrong with the rest.
+///
+/// # Errors
+/// What was not reloaded, and why.
+pub fn everything(shared: &Shared) -> Result<(), Refused> {
+    let refused = Reloaded::ALL.iter().filter_map(|&what| Some((what, one(shared, what).err()?.to_string())));
+    let refused: Vec<_> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
+}
+
+/// Reads one thing again.
+///
+/// # Errors
+/// Why the last good one goes on.
+pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
+    let _turn = shared.reloads.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let reloaded = match what {
+        Reloaded::Clients => clients(shared),
+        Reloaded::Server => server(shared),
+        Reloaded::Upstream => upstream(shared),
+        Reloaded::Policy => policy(shared),
+    };
+    shared.metrics.reload(what, reloaded.is_ok());
+    shared.reloads.note(what, reloaded.as_ref().err().map(|error| format!("{error:#}")));
+    match &reloaded {
+        Ok(()) => tracing::info!(what = what.code(), "reloaded"),
+        Err(error) => tracing::error!(what = what.code(), "not reloaded, the last good one goes on: {error:#}"),
+    }
+    reloaded
+}
+
+fn clients(shared: &Shared) -> anyhow::Result<()> {
+    shared.tls.replace_trust(ClientTrust::load(&shared.config.downstream)?, &shared.config)?;
+    count_expiries(shared);
+    Ok(())
+}
+
+fn server(shared: &Shared) -> anyhow::Result<()> {
+    shared.tls.replace_identity(ServerIdentity::load(&shared.config.downstream)?, &shared.config)?;
+    count_expiries(shared);
+    Ok(())
+}
+
+fn upstream(shared: &Shared) -> anyhow::Result<()> {
+    if let Some(upstream) = ClientTls::load(&shared.config.upstream)? {
+        shared.tls.replace_upstream(upstream);
+        count_expiries(shared);
+    }
+    Ok(())
+}
+
+fn policy(shared: &Shared) -> anyhow::Result<()> {
+    let mode = shared.shadow_guard.mode_override(&shared.config);
+    let read = load_policy(&shared.config, 0, mode)?;
+    let policy = publish(shared, |_| Ok(read))?;
+    tracing::info!(generation = policy.generation, hash = %policy.hash, "policy reloaded");
+    Ok(())
+}
+
+/// The policy that `next` makes of the present one becomes the one that counts, in the mode that counts at that very moment.
+///
+/// # Errors
+/// Those of `next`.
+pub fn publish(shared: &Shared, next: impl FnOnce(&Policy) -> anyhow::Result<Policy>) -> anyhow::Result<Arc<Policy>> {
+    let policy = shared.policy.replace(|present, generation| {
+        let next = next(present)?;
+        shared.shadow_guard.before(&next, present, &shared.config);
+        let mode = shared.shadow_guard.mode_override(&shared.config);
+        if next.mode_override() == mode { Ok(next) } else { anyhow::Ok(next.in_mode(generation, mode)?) }
+    })?;
+    count_policy(&shared.metrics, &policy);
+    Ok(policy)
+}
+
+/// Reads, checks and compiles the policy, and says every warning in the log.
+pub(super) fn load_policy(config: &Config, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
+    let loaded = policy::load::load(&config.policy, generation, mode)?;
+    let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
+    let unknown = loaded.check_cas(&cas);
+    if unknown.has_mistakes() {
+        return Err(unknown.into());
+    }
+    for warning in loaded.warnings().iter() {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}

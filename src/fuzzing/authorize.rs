@@ -1,0 +1,163 @@
+//! The decision against the reference model: rights, denials, capabilities and leases from a small world in which edges meet.
+
+use std::sync::{Arc, LazyLock};
+
+use super::choices::Choices;
+use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
+use crate::authorize::{LeaseEvidence, LeaseStanding, authorize, reference};
+use crate::keyspace::{End, KeyRange, OwnedRange, prefix_end};
+use crate::policy::compile::{Held, Holdings};
+use crate::policy::keyset::{KeySet, Pattern};
+use crate::policy::{GrantId, Mode, Principal, Standing};
+
+/// One letter below `/`, `/` itself, one above.
+const LETTERS: &[u8] = b"./0";
+const VERBS: &[Verbs] = &[Verbs::READ, Verbs::CREATE, Verbs::UPDATE, Verbs::DELETE, Verbs::PUT, Verbs::WRITE, Verbs::ALL];
+const CAPABILITIES: &[Capability] = &[Capability::Lease, Capability::LeaseAdmin, Capability::Status];
+
+/// Every key of up to four letters, and the ends of all prefixes.
+static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let mut longest: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut all = vec![b"\0".to_vec()];
+    for _ in 0..4 {
+        longest = longest.iter().flat_map(|key| LETTERS.iter().map(|&letter| [key.as_slice(), &[letter]].concat())).collect();
+        all.extend(longest.iter().flat_map(|key| [key.clone(), [key.as_slice(), b"\0"].concat(), prefix_end(key).unwrap().into_vec()]));
+    }
+    all.sort();
+    all.dedup();
+    all
+});
+
+/// Roles with what they allow and deny, what the bindings deny, and then one request after the other.
+pub fn run(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let holdings = holdings(&mut choices);
+    let rights = holdings.compile();
+    for key in KEYS.iter() {
+        for verb in Verb::ALL {
+            let fast = rights.covers(verb, &KeyRange::key(key)).ok();
+            assert_eq!(fast, reference::allows(&holdings, verb, key), "{verb} {}", KeyRange::key(key));
+        }
+    }
+    let mut principal = Principal {
+        name: "ca/cn:fuzz".into(),
+        standing: Standing::Bound,
+        mode: Mode::Enforce,
+        roles: Arc::default(),
+        rights: Arc::new(rights),
+        generation: 1,
+    };
+    for _ in 0..4 {
+        request(&mut choices, &holdings, &mut principal);
+        if choices.is_empty() {
+            break;
+        }
+    }
+}
+
+fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Principal) {
+    let asked: Vec<(OwnedRange, Verbs)> = (0..choices.below(4)).map(|_| (range(choices), choices.one_of(VERBS))).collect();
+    let mut accesses = Accesses { capability: choices.coin().then(|| choices.one_of(CAPABILITIES)), ..Accesses::default() };
+    asked.iter().for_each(|(range, verbs)| accesses.touch(*verbs, range.as_range()));
+    for _ in 0..choices.below(3) {
+        accesses.lease(
+            i64::from(choices.byte() % 3),
+            choices.one_of(&[LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive, LeaseUse::Look]),
+        );
+    }
+    let leases = evidence(choices);
+
+    principal.mode = Mode::Enforce;
+    let fast = authorize(principal, &accesses, &leases);
+    let slow = reference::decide(holdings, &accesses, &leases, &KEYS);
+    match (&fast, &slow) {
+        (Ok(permit), Ok(grant)) => {
+            assert!(permit.would_deny().is_none());
+            if exact(holdings, &asked) {
+                assert_eq!(permit.grant(), *grant);
+            }
+        }
+        (Err(denial), Err(refusal)) if exact(holdings, &asked) => assert!(refusal.is(denial), "{denial} is not {refusal:?}"),
+        (Err(_), Err(_)) => {}
+        // Beside inner wildcards, a range may be refused although each of its keys is allowed; never the other way round.
+        (Err(denial), Ok(_)) => assert!(!exact(holdings, &asked), "{denial}, and the reference allows it"),
+        (Ok(_), Err(refusal)) => panic!("allowed, and the reference refuses: {refusal:?}"),
+    }
+    // Shadow mode decides the same and stands in nobody's way.
+    principal.mode = Mode::Shadow;
+    let shadow = authorize(principal, &accesses, &leases).expect("shadow mode refuses nothing");
+    assert_eq!(shadow.would_deny(), fast.as_ref().err());
+}
+
+/// Whether the compiled form must answer word for word as the reference does.
+fn exact(holdings: &Holdings, asked: &[(OwnedRange, Verbs)]) -> bool {
+    let pattern = |keys: &KeySet| matches!(keys, KeySet::Pattern(_));
+    let inner = holdings.denied.iter().any(|(keys, _)| pattern(keys))
+        || holdings
+            .roles
+            .iter()
+            .any(|role| role.allowed.iter().any(|(keys, ..)| pattern(keys)) || role.denied.iter().any(|(keys, _)| pattern(keys)));
+    !inner || asked.iter().all(|(range, _)| range.as_range().end == End::OnlyStart)
+}
+
+fn holdings(choices: &mut Choices<'_>) -> Holdings {
+    let mut grant = 0;
+    let mut held = |choices: &mut Choices<'_>| {
+        let mut next = || {
+            grant += 1;
+            GrantId(grant)
+        };
+        let allowed = (0..choices.below(5)).map(|_| (keys(choices), choices.one_of(VERBS), next())).collect();
+        let denied = (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect();
+        let capabilities = (0..choices.below(3)).map(|_| (choices.one_of(CAPABILITIES), next())).collect();
+        Held { allowed, denied, capabilities }
+    };
+    let roles = (0..choices.below(4)).map(|_| held(choices)).collect();
+    Holdings { roles, denied: (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect() }
+}
+
+fn keys(choices: &mut Choices<'_>) -> KeySet {
+    if choices.below(4) == 3 {
+        let (before, behind) = (key(choices, 0, 1), key(choices, 0, 1));
+        return KeySet::Pattern(Pattern::new(vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()], choices.coin()));
+    }
+    loop {
+        let range = range(choices);
+        if !range.as_range().is_empty() {
+            return KeySet::Range(range);
+        }
+    }
+}
+
+fn range(choices: &mut Choices<'_>) -> OwnedRange {
+    let start = key(choices, 1, 3);
+    match choices.below(4) {
+        0 => KeyRange::key(&start).into(),
+        1 => KeyRange { start: &start, end: End::Before(&prefix_end(&start).unwrap()) }.into(),
+        2 => KeyRange { start: &start, end: End::Open }.into(),
+        _ => {
+            let end = key(choices, 1, 3);
+            KeyRange { start: &start, end: End::Before(&end) }.into()
+        }
+    }
+}
+
+fn key(choices: &mut Choices<'_>, shortest: usize, longest: usize) -> Vec<u8> {
+    let length = shortest + choices.below(longest - shortest + 1);
+    (0..length).map(|_| choices.one_of(LETTERS)).collect()
+}
+
+fn evidence(choices: &mut Choices<'_>) -> Vec<LeaseEvidence> {
+    (1..=2)
+        .filter_map(|id| {
+            let standing = match choices.below(5) {
+                0 => return None,
+                1 => LeaseStanding::Own,
+                2 => LeaseStanding::AnotherIdentity,
+                3 => LeaseStanding::Unknown,
+                _ => LeaseStanding::Attached((0..choices.below(3)).map(|_| key(choices, 1, 3)).collect()),
+            };
+            Some(LeaseEvidence { id, standing })
+        })
+        .collect()
+}

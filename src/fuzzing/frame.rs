@@ -1,0 +1,95 @@
+//! gRPC's framing: the same messages, whichever way the stream is cut, and as a second reader takes it apart.
+
+use bytes::Bytes;
+
+use super::choices::Choices;
+use crate::wire::frame::{FrameFault, Frames, HEADER, encode, single};
+
+/// Two choices of how the stream comes (its limit; asked after each chunk or at the end), four lengths of chunks, and the stream.
+pub fn run(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let limit = choices.below(80);
+    let patient = choices.coin();
+    let cuts = [(); 4].map(|()| choices.below(40) + 1);
+    let stream = choices.rest();
+    let read = read(stream, limit);
+
+    assert_eq!(single(stream, limit), read.as_single(stream), "as the one message of a unary request");
+    let (frames, fault, empty) = streamed(stream, limit, &cuts, patient);
+    let expected: Vec<Bytes> = read.messages.iter().map(|message| encode(message)).collect();
+    assert_eq!(frames, expected);
+    assert_eq!(fault, read.fault);
+    assert_eq!(empty, read.fault.is_none() && read.left == 0);
+}
+
+/// A stream, read by the slow way.
+struct Read<'s> {
+    messages: Vec<&'s [u8]>,
+    /// What stops it for good.
+    fault: Option<FrameFault>,
+    /// Bytes behind the last whole message.
+    left: usize,
+}
+
+fn read(mut stream: &[u8], limit: usize) -> Read<'_> {
+    let (mut messages, mut fault) = (Vec::new(), None);
+    while stream.len() >= HEADER && fault.is_none() {
+        let length = stream[1..HEADER].iter().fold(0_u32, |length, &byte| length << 8 | u32::from(byte));
+        let message = usize::try_from(length).unwrap();
+        fault = match stream[0] {
+            0 if message > limit => Some(FrameFault::TooLarge { length }),
+            0 => None,
+            1 => Some(FrameFault::Compressed),
+            _ => Some(FrameFault::BadFlag),
+        };
+        if fault.is_none() {
+            if stream.len() - HEADER < message {
+                break;
+            }
+            messages.push(&stream[HEADER..HEADER + message]);
+            stream = &stream[HEADER + message..];
+        }
+    }
+    Read { messages, fault, left: stream.len() }
+}
+
+impl<'s> Read<'s> {
+    fn as_single(&self, stream: &[u8]) -> Result<&'s [u8], FrameFault> {
+        match (&self.messages[..], self.fault) {
+            ([], Some(fault)) => Err(fault),
+            ([], None) if stream.is_empty() => Err(FrameFault::NoMessage),
+            ([], None) => Err(FrameFault::Cut),
+            ([message], None) if self.left == 0 => Ok(message),
+            _ => Err(FrameFault::Several),
+        }
+    }
+}
+
+/// The stream in chunks of these lengths, in turn.
+fn streamed(stream: &[u8], limit: usize, cuts: &[usize], patient: bool) -> (Vec<Bytes>, Option<FrameFault>, bool) {
+    let (mut frames, mut seen, mut rest) = (Frames::new(limit), Vec::new(), Bytes::copy_from_slice(stream));
+    let mut fault = None;
+    for cut in cuts.iter().cycle() {
+        if !patient || rest.is_empty() {
+            fault = drain(&mut frames, &mut seen);
+        }
+        if rest.is_empty() {
+            break;
+        }
+        frames.push(rest.split_to((*cut).min(rest.len())));
+    }
+    if let Some(fault) = fault {
+        assert_eq!(frames.next(), Err(fault), "a fault is for good");
+    }
+    (seen, fault, frames.is_empty())
+}
+
+fn drain(frames: &mut Frames, seen: &mut Vec<Bytes>) -> Option<FrameFault> {
+    loop {
+        match frames.next() {
+            Ok(Some(frame)) => seen.push(frame),
+            Ok(None) => return None,
+            Err(fault) => return Some(fault),
+        }
+    }
+}

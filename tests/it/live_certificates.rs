@@ -1,0 +1,201 @@
+//! Certificates that are replaced while the proxy serves: from then on the new ones count, a mistake changes nothing, and nobody
+//! notices who has no reason to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden::pki::{Authority, Issued, Leaf};
+use prost::Message as _;
+
+use crate::live::Live;
+use crate::reload::create;
+use crate::world::files::replace;
+use crate::world::raw::tls;
+use crate::world::relay::Relay;
+use crate::world::{World, authorities, root, shared_etcd, soon};
+
+const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
+
+/// The certificate that the proxy shows to a new connection.
+async fn shown(world: &World) -> Vec<u8> {
+    let stream = world.tls(&Leaf::client("alice")).await;
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn der(issued: &Issued) -> Vec<u8> {
+    use rustls::pki_types::pem::PemObject as _;
+    rustls::pki_types::CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap().to_vec()
+}
+
+async fn failed_reloads(world: &World, what: &str) -> f64 {
+    world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), "result=\"failed\""]).await
+}
+
+#[tokio::test]
+async fn a_new_server_certificate_is_shown_from_the_next_handshake_on_and_half_a_pair_never() {
+    let world = World::start(POLICY).await;
+    let mut before = world.as_("alice").await;
+    let first = shown(&world).await;
+    let renewed = world.new_server_certificate();
+    replace(&world.config.downstream.cert_file, &renewed.certificate);
+    let error = world.reload().await.unwrap_err().to_string();
+    assert!(error.contains("server.key: is not the key of the certificate in"), "{error}");
+    assert_eq!(shown(&world).await, first);
+    let page = world.admin("/policy").await.1;
+    assert!(page.contains("\"server\": ") && page.contains("is not the key of"), "{page}");
+    assert_eq!(failed_reloads(&world, "server").await, 1.0);
+
+    world.write_server(&renewed);
+    world.reload().await.unwrap();
+    assert_eq!(shown(&world).await, der(&renewed));
+    assert!(world.admin("/policy").await.1.contains("\"certificate_errors\": {}"));
+    before.put(world.key("x"), "1", None).await.unwrap();
+    for what in ["clients", "upstream", "policy"] {
+        assert_eq!(failed_reloads(&world, what).await, 0.0, "{what}");
+        assert_eq!(world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), "result=\"ok\""]).await, 2.0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_ca_that_comes_lets_its_clients_in_and_one_that_goes_does_not() {
+    let world = World::start(POLICY).await;
+    let (ours, other) = (&authorities().clients, Authority::new("new clients CA").unwrap());
+    let (old, new) = (ours.client("alice").unwrap(), other.client("alice").unwrap());
+    let comes_in = async |issued: &Issued| {
+        let stream = tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await;
+        let Ok(stream) = stream else { return false };
+        // With TLS 1.3 the refusal comes after the handshake.
+        let mut raw = crate::world::raw::Raw::over(stream).await;
+        raw.call(Method::Range.path(), b"").await.grpc_status().is_some()
+    };
+    for (cas, expected) in [(vec![ours], [true, false]), (vec![ours, &other], [true, true]), (vec![&other], [false, true])] {
+        world.write_client_cas(&cas);
+        world.reload().await.unwrap();
+        assert_eq!([comes_in(&old).await, comes_in(&new).await], expected, "with {} CAs", cas.len());
+    }
+    assert_eq!(world.metric("etcd_warden_handshake_failures_total", &["reason=\"unknown_ca\""]).await, 2.0);
+}
+
+/// Calls of one client, one after the other, until it is told to stop: none may fail.
+struct Load {
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    async fn on(world: &World) -> Self {
+        let (mut client, key) = (world.as_("alice").await, world.key("load"));
+        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (stop.clone(), calls.clone());
+        let task = tokio::spawn(async move {
+            while !stopped.load(Ordering::SeqCst) {
+                client.put(key.clone(), "1", None).await.unwrap();
+                client.get(key.clone(), None).await.unwrap();
+                counted.fetch_add(2, Ordering::SeqCst);
+            }
+        });
+        let load = Self { stop, calls, task };
+        load.goes_on().await;
+        load
+    }
+
+    async fn goes_on(&self) {
+        let before = self.calls.load(Ordering::SeqCst);
+        soon("more calls", || async {
+            assert!(!self.task.is_finished(), "a call failed");
+            (self.calls.load(Ordering::SeqCst) > before + 4).then_some(())
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_to_etcd_are_renewed_under_load_and_no_call_fails() {
+    let relay = Relay::to(shared_etcd().await.addresses()[0]).await;
+    let world = World::with(POLICY).config(relay.before_etcd()).start().await;
+    let mut stream = Live::open(&mut world.raw("alice").await, Method::Watch).await;
+    stream.send(&create(&world.key("watched/"), 1));
+    assert!(stream.next::<pb::WatchResponse>().await.unwrap().created);
+    let load = Load::on(&world).await;
+    for _ in 0..5 {
+        let before = relay.opened();
+        world.write_upstream(&authorities().upstream.client("root").unwrap());
+        world.reload().await.unwrap();
+        // One to see who is there and one for the proxy's own questions, one for unary calls, one for watches.
+        soon("new connections", || async { (relay.opened() >= before + 4).then_some(()) }).await;
+        // The proxy's own, the unary one, that of watches, and the one that the watch was opened on.
+        soon("the end of the old ones", || async { (relay.open() <= 4).then_some(()) }).await;
+        load.goes_on().await;
+    }
+    load.end().await;
+    // The watch has stayed on the connection that it was opened on.
+    world.direct().await.put(world.key("watched/x"), "1", None).await.unwrap();
+    assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
+    assert_eq!(world.metric("etcd_warden_upstream_failures_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_etcd_refuses_ends_no_connection() {
+    let world = World::start(POLICY).await;
+    let load = Load::on(&world).await;
+    world.write_upstream(&Authority::new("unknown to etcd").unwrap().client("root").unwrap());
+    world.reload().await.unwrap();
+    let failures = async || world.metric("etcd_warden_upstream_failures_total", &[]).await;
+    soon("renewals that fail", || async { (failures().await >= 2.0).then_some(()) }).await;
+    load.goes_on().await;
+    assert_eq!(world.admin("/readyz").await.0, 200);
+
+    world.write_upstream(&authorities().upstream.client("root").unwrap());
+    world.reload().await.unwrap();
+    world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
+    load.goes_on().await;
+    load.end().await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_not_trusted_any_more_is_left_at_once() {
+    let world = World::start(POLICY).await;
+    let mut raw = world.raw("alice").await;
+    let mut stream = Live::open(&mut raw, Method::Watch).await;
+    stream.send(&create(&world.key("watched/"), 1));
+    assert!(stream.next::<pb::WatchResponse>().await.unwrap().created);
+    world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
+    world.write_cacert(&Authority::new("another etcd CA").unwrap());
+    world.reload().await.unwrap();
+    assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap_err().0, 14);
+    soon("an etcd that is down", || async { (world.admin("/readyz").await.0 == 503).then_some(()) }).await;
+    let range = pb::RangeRequest { key: world.key("x").into(), ..Default::default() };
+    let answer = raw.call(Method::Range.path(), &range.encode_to_vec()).await;
+    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(14), "there is no connection available"));
+    world.write_cacert(&authorities().upstream);
+    world.reload().await.unwrap();
+    soon("an etcd that is back", || async { (world.admin("/readyz").await.0 == 200).then_some(()) }).await;
+    world.as_("alice").await.put(world.key("x"), "2", None).await.unwrap();
+}
+
+/// What etcd says of the certificate that the proxy shows, over connections that were opened before.
+#[tokio::test]
+async fn calls_go_on_with_the_new_certificate() {
+    let world = World::with(POLICY).own_etcd().start().await;
+    let mut direct = world.direct().await;
+    direct.user_add("root", "pw", None).await.unwrap();
+    direct.user_grant_role("root", "root").await.unwrap();
+    direct.auth_enable().await.unwrap();
+    let mut alice = world.as_("alice").await;
+    alice.put(world.key("x"), "1", None).await.unwrap();
+    world.write_upstream(&authorities().upstream.client("nobody-in-etcd").unwrap());
+    world.reload().await.unwrap();
+    let answer = || async { alice.clone().get(world.key("x"), None).await };
+    soon("etcd's word on the new certificate", || async { answer().await.is_err().then_some(()) }).await;
+    world.write_upstream(root());
+    world.reload().await.unwrap();
+    soon("the old rights again", || async { answer().await.ok() }).await;
+}

@@ -1,0 +1,130 @@
+//! A random policy, once as our file and once as etcd's users and roles.
+
+use std::fmt::Write as _;
+
+use etcd_warden::method::Method;
+use etcd_warden::pb::{authpb, etcdserverpb as pb};
+use prost::Message as _;
+
+use super::dice::Dice;
+use super::keys::{self, Range};
+
+/// Who calls, on both sides, in every policy.
+pub const USERS: [&str; 3] = ["u0", "u1", "u2"];
+const ROLES: usize = 4;
+
+/// What etcd lets every user do, and so does most of our policies.
+const ORDINARY: [&str; 3] = ["lease", "status", "member-list"];
+
+/// What only root may do there, and some of ours. None of it can harm the cluster.
+const MORE: [&str; 2] = ["compact", "hash"];
+
+/// What etcd can say of a range, by the names of both sides.
+const KINDS: [(&str, authpb::permission::Type); 3] =
+    [("read", authpb::permission::Type::Read), ("write", authpb::permission::Type::Write), ("rw", authpb::permission::Type::Readwrite)];
+
+/// A policy that both sides can express.
+#[derive(Debug)]
+pub struct Rules {
+    roles: Vec<Vec<(Range, usize)>>,
+    users: Vec<User>,
+}
+
+#[derive(Debug)]
+struct User {
+    roles: Vec<usize>,
+    capabilities: Vec<&'static str>,
+}
+
+impl Rules {
+    pub fn random(dice: &mut Dice) -> Self {
+        let roles = (0..ROLES).map(|_| role(dice)).collect();
+        let users = USERS.iter().map(|_| user(dice)).collect();
+        Self { roles, users }
+    }
+
+    /// As a policy file.
+    pub fn policy(&self) -> String {
+        let mut text = "version: 1\nmode: enforce\nroles:\n".to_owned();
+        for (place, grants) in self.roles.iter().enumerate() {
+            let _ = writeln!(text, "  r{place}:\n    allow:");
+            for (range, kind) in grants {
+                let _ = writeln!(text, "      - keys: {}\n        verbs: [{}]", written(range), KINDS[*kind].0);
+            }
+        }
+        for (name, user) in USERS.iter().zip(&self.users) {
+            if !user.capabilities.is_empty() {
+                let _ = writeln!(text, "  of-{name}:\n    capabilities: [{}]", user.capabilities.join(", "));
+            }
+        }
+        text.push_str("bindings:\n");
+        for (name, user) in USERS.iter().zip(&self.users) {
+            let mut roles: Vec<String> = user.roles.iter().map(|role| format!("r{role}")).collect();
+            if !user.capabilities.is_empty() {
+                roles.push(format!("of-{name}"));
+            }
+            let _ = writeln!(text, "  - cn: {name}\n    roles: [{}]", roles.join(", "));
+        }
+        text
+    }
+
+    /// As calls of etcd's own auth API, in place of whatever these users could do before.
+    pub fn calls(&self) -> Vec<(Method, Vec<u8>)> {
+        let mut calls = Vec::new();
+        for (place, grants) in self.roles.iter().enumerate() {
+            let name = format!("r{place}");
+            calls.push((Method::RoleDelete, pb::AuthRoleDeleteRequest { role: name.clone() }.encode_to_vec()));
+            calls.push((Method::RoleAdd, pb::AuthRoleAddRequest { name: name.clone() }.encode_to_vec()));
+            for (range, kind) in grants {
+                let perm = authpb::Permission { perm_type: KINDS[*kind].1.into(), key: range.key.clone(), range_end: range.end.clone() };
+                let grant = pb::AuthRoleGrantPermissionRequest { name: name.clone(), perm: Some(perm) };
+                calls.push((Method::RoleGrantPermission, grant.encode_to_vec()));
+            }
+        }
+        for (name, user) in USERS.iter().zip(&self.users) {
+            for role in &user.roles {
+                let grant = pb::AuthUserGrantRoleRequest { user: (*name).to_owned(), role: format!("r{role}") };
+                calls.push((Method::UserGrantRole, grant.encode_to_vec()));
+            }
+        }
+        calls
+    }
+}
+
+fn role(dice: &mut Dice) -> Vec<(Range, usize)> {
+    let mut grants: Vec<(Range, usize)> = Vec::new();
+    for _ in 0..1 + dice.below(4) {
+        let range = match grants.last() {
+            // What begins where another ends: the two must join.
+            Some((before, _)) if dice.once_in(2) && before.end.len() > 1 => Range { key: before.end.clone(), end: Vec::new() },
+            _ => keys::granted(dice),
+        };
+        // A role of etcd has one kind for a range: granting it again replaces the kind.
+        if grants.iter().all(|(other, _)| *other != range) {
+            grants.push((range, dice.below(KINDS.len())));
+        }
+    }
+    grants
+}
+
+fn user(dice: &mut Dice) -> User {
+    let first = dice.below(ROLES);
+    let roles = (0..1 + dice.below(3)).map(|more| (first + more) % ROLES).collect();
+    let ordinary = ORDINARY.into_iter().filter(|_| !dice.once_in(5));
+    let mut capabilities: Vec<_> = ordinary.collect();
+    capabilities.extend(MORE.into_iter().filter(|_| dice.once_in(4)));
+    User { roles, capabilities }
+}
+
+/// A range in the language of `docs/policy.md`.
+fn written(range: &Range) -> String {
+    let text = |key: &[u8]| key.iter().fold(String::new(), |text, byte| format!("{text}\\x{byte:02x}"));
+    let key = text(&range.key);
+    match &range.end[..] {
+        b"" => format!("'{key}'"),
+        b"\0" if range.key == b"\0" => "'*'".to_owned(),
+        b"\0" => format!("{{from: '{key}'}}"),
+        end if *range == keys::prefix(range.key.clone()) && end.len() == range.key.len() => format!("'{key}*'"),
+        end => format!("{{from: '{key}', to: '{}'}}", text(end)),
+    }
+}
