@@ -5,3 +5,9 @@ mod floods;
 mod giants;
 mod handshakes;
 mod identity;
+mod readers;
+
+/// How much of something there is: so much, or what the environment says.
+fn scale(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{text}`")))
+}

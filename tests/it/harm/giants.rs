@@ -22,13 +22,6 @@ bindings:
   - {cn: neighbour, roles: [all]}
 ";
 
-/// Watches on one stream; `100000` takes a minute.
-const WATCHES: &str = "ETCD_WARDEN_TEST_WATCHES";
-
-fn watches() -> usize {
-    std::env::var(WATCHES).map_or(20_000, |text| text.parse().unwrap_or_else(|_| panic!("{WATCHES} is a number, not `{text}`")))
-}
-
 /// One watch on one key: a create that costs etcd as little as it can.
 fn create(key: String) -> pb::WatchRequest {
     let create = pb::WatchCreateRequest { key: key.into_bytes(), ..Default::default() };
@@ -41,7 +34,7 @@ async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
-    let count = watches();
+    let count = super::scale("ETCD_WARDEN_TEST_WATCHES", 20_000);
     // Every hundredth is not allowed.
     let allowed = |n: usize| n % 100 != 99;
     let mut asked = 0;
