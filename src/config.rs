@@ -177,6 +177,8 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Bytes of requests held by one worker thread while their end is awaited.
     pub max_held_bytes: usize,
+    /// Bytes of answers held by one worker thread for clients that do not read them.
+    pub max_unread_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
     /// Between two pings to a client; one that has not answered by the next is disconnected.
@@ -201,6 +203,7 @@ impl Default for Limits {
             max_request_bytes: 2 * 1024 * 1024,
             max_header_bytes: 16 * 1024,
             max_held_bytes: 64 * 1024 * 1024,
+            max_unread_bytes: 256 * 1024 * 1024,
             idle_timeout: Duration::from_secs(3600),
             keepalive: Duration::from_secs(30),
             authenticate_per_second: 20,

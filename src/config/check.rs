@@ -182,6 +182,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_request_bytes = reader.number(Key::MaxRequestBytes);
     let max_header_bytes = reader.number(Key::MaxHeaderBytes);
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
+    let max_unread_bytes = reader.number(Key::MaxUnreadBytes);
     let idle_timeout = reader.duration(Key::IdleTimeout);
     let keepalive = reader.duration(Key::GrpcKeepaliveInterval);
     let authenticate_per_second = reader.number(Key::AuthenticatePerSecond);
@@ -204,6 +205,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
         max_request_bytes: max_request_bytes?,
         max_header_bytes: max_header_bytes?,
         max_held_bytes: max_held_bytes?,
+        max_unread_bytes: max_unread_bytes?,
         idle_timeout: idle_timeout?,
         keepalive: keepalive?,
         authenticate_per_second: authenticate_per_second?,

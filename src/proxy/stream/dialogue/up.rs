@@ -11,7 +11,9 @@ use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
+use crate::proxy::budget::Hold;
 use crate::proxy::call::limited;
+use crate::proxy::connection::STREAM_WINDOW;
 use crate::proxy::intake::{ClientGone, denial_of};
 use crate::proxy::relay;
 use crate::proxy::reply::{Status, code};
@@ -37,6 +39,7 @@ impl Dialogue<'_> {
     /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the stream must end.
     async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<SendStream<Bytes>>) -> Option<Closing> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
+        let mut hold = Hold::none(&self.call.client.share);
         loop {
             self.send_cancels(send).await;
             match frames.next() {
@@ -48,6 +51,11 @@ impl Dialogue<'_> {
                 Err(fault) => return Some(self.refused_stream(&denial_of(fault))),
                 Ok(None) => {
                     let room = self.has_room();
+                    // Where nobody listens, a window of it may have come.
+                    if !hold.set(frames.len().saturating_add(if room { 0 } else { STREAM_WINDOW })) {
+                        self.call.shared().metrics.limit_hit(Limit::HeldBytes);
+                        return Some(Closing::With(Status::too_many_streams()));
+                    }
                     let chunk = tokio::select! {
                         biased;
                         () = self.wake_up.notified() => continue,
