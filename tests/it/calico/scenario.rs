@@ -22,11 +22,9 @@ pub async fn run(cluster: &Cluster<'_>) {
             start_node(cluster, node).await;
         }
         // What is not set is filled in at the next start.
-        for name in ["default", "node.n1"] {
-            let bare =
-                json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": name }, "spec": {} });
-            cluster.calicoctl("calicoctl", &["replace", "-f", "-"], &bare.to_string()).await;
-        }
+        let bare =
+            json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": "node.n1" }, "spec": {} });
+        cluster.calicoctl("calicoctl", &["replace", "-f", "-"], &bare.to_string()).await;
     }
     tunnels(cluster, "Never", "Always", "Never").await;
     let mut long = Vec::new();
