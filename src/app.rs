@@ -2,6 +2,7 @@
 
 pub mod reload;
 pub mod shadow_guard;
+pub mod watched_files;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub struct Running {
 /// Whatever makes serving unsafe or impossible; nothing was served before.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
+    let reloads = Reloads::new(&config);
     let policy = reload::load_policy(&config, 1, config.mode)?;
     let tls = Arc::new(LiveTls::new(Tls::load(&config)?));
     let lease_key = lease_key(&config)?;
@@ -70,7 +72,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         shadow_guard,
-        reloads: Reloads::default(),
+        reloads,
         metrics,
         audit,
         lease_key,
@@ -92,6 +94,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
     tasks.spawn(shared.control.clone().keep_renewed(shared.config.upstream.health_interval, background.clone()));
     tasks.spawn(background.clone().run_until_cancelled_owned(keep_counting_expiries(shared.clone())).map(drop));
+    tasks.spawn(background.clone().run_until_cancelled_owned(watched_files::watch(shared.clone())).map(drop));
     tasks.spawn(background.clone().run_until_cancelled_owned(shadow_guard::watch(shared.clone())).map(drop));
     if let Some(admin) = admin {
         tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));

@@ -65,6 +65,8 @@ pub struct Config {
     pub admin_debug: bool,
     /// The log.
     pub log: Log,
+    /// Between two looks at the files that are reloaded when they change; zero: only a signal reloads them.
+    pub reload_interval: Duration,
     /// How long a drain may take before connections are closed.
     pub drain_timeout: Duration,
     /// Threads that serve connections, each with connections to etcd of its own.
@@ -165,6 +167,8 @@ pub struct Limits {
     pub max_held_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
+    /// A client is told to open another connection when one is about this old.
+    pub max_connection_age: Option<Duration>,
     /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
     /// `Authenticate` calls per second, all identities together (etcd hashes passwords slowly).
@@ -181,6 +185,7 @@ impl Default for Limits {
             max_header_bytes: 16 * 1024,
             max_held_bytes: 64 * 1024 * 1024,
             idle_timeout: Duration::from_secs(3600),
+            max_connection_age: None,
             keepalive: Duration::from_secs(30),
             authenticate_per_second: 20,
         }

@@ -4,6 +4,8 @@
 //! listener    accept, connection cap, PROXY protocol; hands the socket to a worker thread
 //! worker      one thread, one runtime, its own connections to etcd
 //! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
+//!   lifetime    when the client is told to go, and when its certificate ends
+//!   roll        who is connected, judged again when CAs or revocation lists change
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
@@ -25,6 +27,7 @@ pub mod forward;
 pub mod head;
 pub mod intake;
 pub mod judge;
+pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
 pub mod raw;
@@ -33,6 +36,7 @@ pub mod registry;
 pub mod relay;
 pub mod reply;
 pub mod rewrite;
+pub mod roll;
 pub mod stream;
 pub mod worker;
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::watched_files::Fingerprint;
 use super::{count_expiries, count_policy};
 use crate::config::Config;
 use crate::metrics::reason::Reloaded;
@@ -14,13 +16,29 @@ use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
 use crate::tls::{ClientTls, ClientTrust, ServerIdentity};
 
+/// What was refused is read again after this, changed or not: its day may have come, and an alert goes on as long as its cause.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
 /// How the last reload of each thing went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reloads {
-    /// One reload at a time, so that what was read later is what counts later.
-    turn: Mutex<()>,
+    /// What was read last. One reload at a time, so that what was read later is what counts later.
+    read: Mutex<BTreeMap<Reloaded, LastRead>>,
     failed: Mutex<BTreeMap<Reloaded, String>>,
     suspended: Mutex<Option<&'static str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LastRead {
+    files: Fingerprint,
+    when: Instant,
+    ok: bool,
+}
+
+impl LastRead {
+    fn of(config: &Config, what: Reloaded) -> Self {
+        Self { files: Fingerprint::of(config, what), when: Instant::now(), ok: true }
+    }
 }
 
 /// What was not reloaded, and why: at least one.
@@ -37,6 +55,13 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Reloads {
+    /// For a start: make it before anything is read, so that no change is missed.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let read = Reloaded::ALL.iter().map(|&what| (what, LastRead::of(config, what))).collect();
+        Self { read: Mutex::new(read), failed: Mutex::default(), suspended: Mutex::default() }
+    }
+
     /// Why the policy that counts is not the one in the file, or not in its modes.
     #[must_use]
     pub fn policy_error(&self) -> Option<String> {
@@ -77,18 +102,34 @@ pub fn everything(shared: &Shared) -> Result<(), Refused> {
     if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
 }
 
+/// Reads again what is in files that have changed.
+pub fn what_has_changed(shared: &Shared) {
+    for &what in Reloaded::ALL {
+        let now = Fingerprint::of(&shared.config, what);
+        let read = shared.reloads.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = read.get(&what).is_none_or(|last| last.files != now || !last.ok && last.when.elapsed() >= TRY_AGAIN);
+        drop(read);
+        if due {
+            // A mistake has been told.
+            let _ = one(shared, what);
+        }
+    }
+}
+
 /// Reads one thing again.
 ///
 /// # Errors
 /// Why the last good one goes on.
 pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
-    let _turn = shared.reloads.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut read = shared.reloads.read.lock().unwrap_or_else(PoisonError::into_inner);
+    // Looked at before it is read: what changes in between is another change.
+    let looked = LastRead::of(&shared.config, what);
+    let same = read.get(&what).is_some_and(|last| last.ok && last.files == looked.files);
     let reloaded = match what {
-        Reloaded::Clients => clients(shared),
-        Reloaded::Server => server(shared),
-        Reloaded::Upstream => upstream(shared),
         Reloaded::Policy => policy(shared),
+        _ => certificates(shared, what, same),
     };
+    read.insert(what, LastRead { ok: reloaded.is_ok(), ..looked });
     shared.metrics.reload(what, reloaded.is_ok());
     shared.reloads.note(what, reloaded.as_ref().err().map(|error| format!("{error:#}")));
     match &reloaded {
@@ -98,23 +139,30 @@ pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
     reloaded
 }
 
-fn clients(shared: &Shared) -> anyhow::Result<()> {
-    shared.tls.replace_trust(ClientTrust::load(&shared.config.downstream)?, &shared.config)?;
-    count_expiries(shared);
-    Ok(())
-}
-
-fn server(shared: &Shared) -> anyhow::Result<()> {
-    shared.tls.replace_identity(ServerIdentity::load(&shared.config.downstream)?, &shared.config)?;
-    count_expiries(shared);
-    Ok(())
-}
-
-fn upstream(shared: &Shared) -> anyhow::Result<()> {
-    if let Some(upstream) = ClientTls::load(&shared.config.upstream)? {
-        shared.tls.replace_upstream(upstream);
-        count_expiries(shared);
+/// Reads certificates again. Where nothing is new they are only looked at: their day may have come.
+fn certificates(shared: &Shared, what: Reloaded, same: bool) -> anyhow::Result<()> {
+    let (config, tls) = (&shared.config, &shared.tls);
+    match what {
+        Reloaded::Clients => {
+            let trust = ClientTrust::load(&config.downstream)?;
+            if !same {
+                tls.replace_trust(trust, config)?;
+            }
+        }
+        Reloaded::Upstream => {
+            let upstream = ClientTls::load(&config.upstream)?;
+            if let Some(upstream) = upstream.filter(|_| !same) {
+                tls.replace_upstream(upstream);
+            }
+        }
+        Reloaded::Server | Reloaded::Policy => {
+            let identity = ServerIdentity::load(&config.downstream)?;
+            if !same {
+                tls.replace_identity(identity, config)?;
+            }
+        }
     }
+    count_expiries(shared);
     Ok(())
 }
 

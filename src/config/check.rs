@@ -32,6 +32,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let admin_addr = reader.required(Key::AdminAddr, value::address_or_none);
     let admin_debug = reader.required(Key::AdminDebug, value::switch);
     let log = log(&mut reader);
+    let reload_interval = reader.duration(Key::ReloadInterval);
     let drain_timeout = reader.duration(Key::DrainTimeout);
     let workers = reader.required(Key::Workers, workers);
 
@@ -58,6 +59,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         admin_addr: admin_addr?,
         admin_debug: admin_debug?,
         log: log?,
+        reload_interval: reload_interval?,
         drain_timeout: drain_timeout?,
         workers: workers?,
     })
@@ -176,6 +178,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_header_bytes = reader.number(Key::MaxHeaderBytes);
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
     let idle_timeout = reader.duration(Key::IdleTimeout);
+    let max_connection_age = reader.optional(Key::MaxConnectionAge, |text| value::duration(Key::MaxConnectionAge.setting().kind, text));
     let keepalive = reader.duration(Key::GrpcKeepaliveInterval);
     let authenticate_per_second = reader.number(Key::AuthenticatePerSecond);
     if let (Some(held), Some(request)) = (max_held_bytes, max_request_bytes)
@@ -191,6 +194,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
         max_header_bytes: max_header_bytes?,
         max_held_bytes: max_held_bytes?,
         idle_timeout: idle_timeout?,
+        max_connection_age: max_connection_age?,
         keepalive: keepalive?,
         authenticate_per_second: authenticate_per_second?,
     })

@@ -231,6 +231,8 @@ settings! {
         MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("64MiB");
         /// A connection without any stream is closed after this.
         IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)), Default::Value("1h");
+        /// A client is told to open another connection when one is about this old (a tenth more or less), so that load spreads again after a restart. Its streams end so that clientv3 opens them again.
+        MaxConnectionAge = "max-connection-age": One Kind::Duration(seconds(1), seconds(365 * 86_400)), Default::Unset("as long as the client's certificate");
         /// Time between two pings to a client. One that has not answered by the next is disconnected.
         GrpcKeepaliveInterval = "grpc-keepalive-interval": One Kind::Duration(seconds(1), seconds(86_400)), Default::Value("30s");
         /// `Authenticate` calls per second, of all identities together: etcd hashes passwords slowly.
@@ -259,6 +261,8 @@ settings! {
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
         /// What is logged.
         LogFilter = "log-filter": One Kind::LogFilter, Default::Value("info");
+        /// Time between two looks at the files of the policy, certificates, keys and revocation lists: those whose content has changed are read again. With `0s`, only SIGHUP does that.
+        ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("1s");
         /// How long calls may take to finish after SIGTERM.
         DrainTimeout = "drain-timeout": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("30s");
         /// Threads that serve connections, each with connections to etcd of its own. `auto` is one per core.

@@ -119,7 +119,7 @@ contract! {
         [reason(&HANDSHAKE_FAILURE_CODES)]
         "Client connections that ended before TLS stood.";
     TERMINATED = Counter "etcd_warden_terminated_total" [reason(Termination::CODES)]
-        "Live streams that the proxy ended: the policy or the mode changed, the identity ended, or the proxy drains.";
+        "Live streams that the proxy ended: the policy or the mode changed, the identity or the connection's time ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
         "Streams that clients reset.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::budget::Budget;
 use super::connection;
+use super::roll::{self, Roll};
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -70,6 +71,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections to etcd.
     pub pool: Rc<Pool>,
+    /// Who is connected.
+    pub roll: Roll,
     /// Metric handles by role.
     pub roles: RoleTable,
     /// Bytes of incomplete requests.
@@ -97,6 +100,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
         local.block_on(async move {
             let worker = Worker::new(shared);
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
+            tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
                 tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
@@ -116,6 +120,7 @@ impl Worker {
         let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
             pool,
+            roll: Roll::default(),
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
             authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers), 1),

@@ -35,8 +35,10 @@ mod rust_client;
 
 // --- what is open, under change ---
 mod drain;
+mod identity_ends;
 mod live_certificates;
 mod reload;
+mod reload_files;
 mod renewal;
 mod watch_streams;
 
