@@ -26,6 +26,7 @@ use crate::policy::Policy;
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
+use crate::proxy::quota::Quotas;
 use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{Expiring, LiveTls, Tls};
@@ -80,6 +81,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         control,
         tls,
         registry: Registry::default(),
+        quotas: Quotas::new(&config.limits),
         drain: CancellationToken::new(),
         request_ids: AtomicU64::new(1),
         config,

@@ -155,10 +155,24 @@ pub enum ClientTokens {
 pub struct Limits {
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
+    /// Handshakes at once.
+    pub max_handshakes: usize,
     /// Client connections at once.
     pub max_connections: usize,
+    /// Client connections at once of one identity; `None`: its fair share of them.
+    pub max_connections_per_identity: Option<usize>,
     /// Streams at once on one client connection.
     pub max_streams: u32,
+    /// Requests at once of all clients under enforcement, each until its answer's body has ended.
+    pub max_requests: usize,
+    /// The same of one identity; `None`: its fair share of them.
+    pub max_requests_per_identity: Option<usize>,
+    /// Requests per second of one identity; `None`: any number.
+    pub requests_per_second_per_identity: Option<u32>,
+    /// Watches at once of all clients under enforcement.
+    pub max_watches: usize,
+    /// The same of one identity; `None`: its fair share of them.
+    pub max_watches_per_identity: Option<usize>,
     /// Bytes of one request message. etcd's `--max-request-bytes` (1.5 MiB) and the 512 KiB that it adds for overhead.
     pub max_request_bytes: usize,
     /// Bytes of a request's header list, decoded (RFC 9113, 6.5.2).
@@ -179,8 +193,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 4096,
             max_connections: 20_000,
+            max_connections_per_identity: None,
             max_streams: 10_000,
+            max_requests: 200_000,
+            max_requests_per_identity: None,
+            requests_per_second_per_identity: None,
+            max_watches: 1_000_000,
+            max_watches_per_identity: None,
             max_request_bytes: 2 * 1024 * 1024,
             max_header_bytes: 16 * 1024,
             max_held_bytes: 64 * 1024 * 1024,

@@ -1,11 +1,13 @@
 //! The path of a request. Read the files in this order:
 //!
 //! ```text
-//! listener    accept, connection cap, PROXY protocol; hands the socket to a worker thread
+//! listener    accept, connection cap; hands the socket to a worker thread
+//! handshakes  how many are under way at once, and who makes room
 //! worker      one thread, one runtime, its own connections to etcd
 //! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
 //!   lifetime    when the client is told to go, and when its certificate ends
 //!   roll        who is connected, judged again when CAs or revocation lists change
+//! quota       what one identity may have at once, and how fast it may ask
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
@@ -24,12 +26,14 @@ pub mod budget;
 pub mod call;
 pub mod connection;
 pub mod forward;
+pub mod handshakes;
 pub mod head;
 pub mod intake;
 pub mod judge;
 pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
+pub mod quota;
 pub mod raw;
 pub mod record;
 pub mod registry;
@@ -55,6 +59,7 @@ use crate::tls::LiveTls;
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
 use live_policy::LivePolicy;
+use quota::Quotas;
 use registry::Registry;
 
 /// What all workers share. Everything that changes while the program runs changes behind one of these.
@@ -81,6 +86,8 @@ pub struct Shared {
     pub tls: Arc<LiveTls>,
     /// Open streams, for `/debug/streams`.
     pub registry: Registry,
+    /// What each identity may have at once.
+    pub quotas: Quotas,
     /// Cancelled when the drain begins: connections finish what they have, streams end.
     pub drain: CancellationToken,
     /// The last request id that the audit has seen.

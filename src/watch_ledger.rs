@@ -23,6 +23,7 @@ use crate::wire::watch::ResponseHead;
 #[derive(Debug, Default)]
 pub struct WatchLedger {
     turns: VecDeque<Turn>,
+    awaiting: usize,
     live: HashMap<i64, OwnedRange>,
     ending: HashSet<i64>,
 }
@@ -30,7 +31,16 @@ pub struct WatchLedger {
 #[derive(Debug)]
 enum Turn {
     Awaiting { range: OwnedRange, doomed: bool },
-    Refused,
+    Refused(Refusal),
+}
+
+/// Why a create is refused in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not allowed.
+    Denied,
+    /// It is one too many.
+    TooMany,
 }
 
 /// What to do with one answer of etcd's, and after it.
@@ -40,23 +50,24 @@ pub struct Answer {
     pub pass: bool,
     /// A watch that lost its right while it was being made: to be ended now.
     pub end: Option<i64>,
-    /// Refusals whose turn has come.
-    pub refusals: usize,
+    /// Refusals whose turn has come, in their order.
+    pub refusals: Vec<Refusal>,
 }
 
 impl WatchLedger {
     /// An allowed create goes to etcd.
     pub fn forwarded(&mut self, range: OwnedRange) {
         self.turns.push_back(Turn::Awaiting { range, doomed: false });
+        self.awaiting = self.awaiting.saturating_add(1);
     }
 
     /// A create was refused. True: it is answered now; false: its turn comes with a later answer.
     #[must_use]
-    pub fn refused(&mut self) -> bool {
+    pub fn refused(&mut self, refusal: Refusal) -> bool {
         if self.turns.is_empty() {
             return true;
         }
-        self.turns.push_back(Turn::Refused);
+        self.turns.push_back(Turn::Refused(refusal));
         false
     }
 
@@ -70,25 +81,27 @@ impl WatchLedger {
             self.live.remove(&head.watch_id);
             self.ending.remove(&head.watch_id);
         }
-        Answer { pass, end: None, refusals: 0 }
+        Answer { pass, end: None, refusals: Vec::new() }
     }
 
     fn created(&mut self, head: &ResponseHead<'_>) -> Answer {
         let mut end = None;
-        if let Some(Turn::Awaiting { range, doomed }) = self.turns.pop_front()
-            && !head.canceled
-        {
-            if doomed {
-                self.ending.insert(head.watch_id);
-                end = Some(head.watch_id);
-            } else {
-                self.live.insert(head.watch_id, range);
+        if let Some(Turn::Awaiting { range, doomed }) = self.turns.pop_front() {
+            self.awaiting = self.awaiting.saturating_sub(1);
+            match (head.canceled, doomed) {
+                // etcd refused it itself.
+                (true, _) => {}
+                (false, true) => {
+                    self.ending.insert(head.watch_id);
+                    end = Some(head.watch_id);
+                }
+                (false, false) => drop(self.live.insert(head.watch_id, range)),
             }
         }
-        let mut refusals = 0_usize;
-        while let Some(Turn::Refused) = self.turns.front() {
+        let mut refusals = Vec::new();
+        while let Some(&Turn::Refused(refusal)) = self.turns.front() {
             self.turns.pop_front();
-            refusals = refusals.saturating_add(1);
+            refusals.push(refusal);
         }
         Answer { pass: true, end, refusals }
     }
@@ -115,6 +128,12 @@ impl WatchLedger {
         self.live.len()
     }
 
+    /// Watches that etcd has, or will have when it has answered.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.awaiting.saturating_add(self.live.len()).saturating_add(self.ending.len())
+    }
+
     /// Creates that wait for their turn.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -124,6 +143,7 @@ impl WatchLedger {
 
 #[cfg(test)]
 mod tests {
+    use super::Refusal::{Denied, TooMany};
     use super::*;
     use crate::keyspace::KeyRange;
 
@@ -135,22 +155,24 @@ mod tests {
         KeyRange::key(key.as_bytes()).into()
     }
 
-    fn passed(refusals: usize) -> Answer {
-        Answer { pass: true, end: None, refusals }
+    fn passed(refusals: &[Refusal]) -> Answer {
+        Answer { pass: true, end: None, refusals: refusals.to_vec() }
     }
 
     #[test]
     fn a_refusal_waits_for_the_answers_to_earlier_creates() {
         let mut ledger = WatchLedger::default();
         ledger.forwarded(range("a"));
-        assert!(!ledger.refused());
+        assert!(!ledger.refused(Denied));
         ledger.forwarded(range("b"));
-        assert!(!ledger.refused());
-        assert!(!ledger.refused());
-        assert_eq!(ledger.answered(&head(0, true, false)), passed(1));
-        assert_eq!(ledger.answered(&head(0, false, false)), passed(0));
-        assert_eq!(ledger.answered(&head(1, true, false)), passed(2));
-        assert!(ledger.refused());
+        assert!(!ledger.refused(TooMany));
+        assert!(!ledger.refused(Denied));
+        assert_eq!(ledger.held(), 2);
+        assert_eq!(ledger.answered(&head(0, true, false)), passed(&[Denied]));
+        assert_eq!(ledger.answered(&head(0, false, false)), passed(&[]));
+        assert_eq!(ledger.answered(&head(1, true, false)), passed(&[TooMany, Denied]));
+        assert!(ledger.refused(Denied));
+        assert_eq!(ledger.held(), 2);
         assert_eq!(ledger.live(), 2);
     }
 
@@ -162,13 +184,14 @@ mod tests {
             ledger.answered(&head(id, true, false));
         }
         assert_eq!(ledger.recheck(|held| *held == range("b")), [7]);
-        assert_eq!(ledger.answered(&head(7, false, false)), Answer { pass: false, end: None, refusals: 0 });
-        assert_eq!(ledger.answered(&head(8, false, false)), passed(0));
-        assert_eq!(ledger.answered(&head(7, false, true)), Answer { pass: false, end: None, refusals: 0 });
+        assert_eq!(ledger.answered(&head(7, false, false)), Answer { pass: false, end: None, refusals: Vec::new() });
+        assert_eq!(ledger.answered(&head(8, false, false)), passed(&[]));
+        assert_eq!(ledger.answered(&head(7, false, true)), Answer { pass: false, end: None, refusals: Vec::new() });
+        assert_eq!(ledger.held(), 1);
         // The id is free again, and may be chosen again.
         ledger.forwarded(range("b"));
-        assert_eq!(ledger.answered(&head(7, true, false)), passed(0));
-        assert_eq!(ledger.answered(&head(7, false, false)), passed(0));
+        assert_eq!(ledger.answered(&head(7, true, false)), passed(&[]));
+        assert_eq!(ledger.answered(&head(7, false, false)), passed(&[]));
         assert_eq!(ledger.live(), 2);
     }
 
@@ -177,17 +200,19 @@ mod tests {
         let mut ledger = WatchLedger::default();
         ledger.forwarded(range("a"));
         assert!(ledger.recheck(|_| false).is_empty());
-        assert_eq!(ledger.answered(&head(3, true, false)), Answer { pass: true, end: Some(3), refusals: 0 });
+        assert_eq!(ledger.answered(&head(3, true, false)), Answer { pass: true, end: Some(3), refusals: Vec::new() });
         assert!(!ledger.answered(&head(3, false, false)).pass);
-        assert_eq!(ledger.live(), 0);
+        assert_eq!((ledger.live(), ledger.held()), (0, 1));
+        ledger.answered(&head(3, false, true));
+        assert_eq!(ledger.held(), 0);
     }
 
     #[test]
     fn a_create_that_etcd_refuses_itself_takes_its_turn_and_holds_nothing() {
         let mut ledger = WatchLedger::default();
         ledger.forwarded(range("a"));
-        assert!(!ledger.refused());
-        assert_eq!(ledger.answered(&head(-1, true, true)), passed(1));
-        assert_eq!(ledger.live(), 0);
+        assert!(!ledger.refused(Denied));
+        assert_eq!(ledger.answered(&head(-1, true, true)), passed(&[Denied]));
+        assert_eq!((ledger.live(), ledger.held()), (0, 0));
     }
 }

@@ -172,8 +172,15 @@ fn advertise(reader: &mut Reader<'_>) -> Option<Advertise> {
 
 fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let handshake_timeout = reader.duration(Key::HandshakeTimeout);
+    let max_handshakes = reader.number(Key::MaxHandshakes);
     let max_connections = reader.number(Key::MaxConnections);
+    let max_connections_per_identity = reader.optional_number(Key::MaxConnectionsPerIdentity);
     let max_streams = reader.number(Key::MaxConcurrentStreams);
+    let max_requests = reader.number(Key::MaxRequestsInFlight);
+    let max_requests_per_identity = reader.optional_number(Key::MaxRequestsInFlightPerIdentity);
+    let requests_per_second_per_identity = reader.optional_number(Key::RequestsPerSecondPerIdentity);
+    let max_watches = reader.number(Key::MaxWatches);
+    let max_watches_per_identity = reader.optional_number(Key::MaxWatchesPerIdentity);
     let max_request_bytes = reader.number(Key::MaxRequestBytes);
     let max_header_bytes = reader.number(Key::MaxHeaderBytes);
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
@@ -188,8 +195,15 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     }
     Some(Limits {
         handshake_timeout: handshake_timeout?,
+        max_handshakes: max_handshakes?,
         max_connections: max_connections?,
+        max_connections_per_identity: max_connections_per_identity?,
         max_streams: max_streams?,
+        max_requests: max_requests?,
+        max_requests_per_identity: max_requests_per_identity?,
+        requests_per_second_per_identity: requests_per_second_per_identity?,
+        max_watches: max_watches?,
+        max_watches_per_identity: max_watches_per_identity?,
         max_request_bytes: max_request_bytes?,
         max_header_bytes: max_header_bytes?,
         max_held_bytes: max_held_bytes?,

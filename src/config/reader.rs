@@ -62,6 +62,11 @@ impl Reader<'_> {
         self.required(key, |text| value::number(key.setting().kind, text))
     }
 
+    #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
+    pub(super) fn optional_number<T: TryFrom<u64>>(&mut self, key: Key) -> Option<Option<T>> {
+        self.optional(key, |text| value::number(key.setting().kind, text))
+    }
+
     pub(super) fn duration(&mut self, key: Key) -> Option<Duration> {
         self.required(key, |text| value::duration(key.setting().kind, text))
     }

@@ -219,10 +219,24 @@ settings! {
     "Limits" {
         /// From accept to the end of the TLS handshake.
         HandshakeTimeout = "handshake-timeout": One Kind::Duration(Duration::from_millis(100), seconds(300)), Default::Value("10s");
+        /// Handshakes at once. Whoever comes above waits until one ends; the oldest, when it has had a quarter of `handshake-timeout`, is ended for others.
+        MaxHandshakes = "max-handshakes": One Kind::Count(1, 1_000_000), Default::Value("4096");
         /// Client connections at once.
         MaxConnections = "max-connections": One Kind::Count(1, 1_000_000), Default::Value("20000");
+        /// Client connections at once of one identity, that is of all who share a name. By default nobody has more than are left for all others.
+        MaxConnectionsPerIdentity = "max-connections-per-identity": One Kind::Count(1, 1_000_000), Default::Unset("a fair share of `max-connections`");
         /// Streams at once on one client connection.
         MaxConcurrentStreams = "max-concurrent-streams": One Kind::Count(1, 1_000_000), Default::Value("10000");
+        /// Requests at once of all clients under enforcement, each from its head to the end of its answer's body; a stream is one.
+        MaxRequestsInFlight = "max-requests-in-flight": One Kind::Count(1, 10_000_000), Default::Value("200000");
+        /// The same of one identity.
+        MaxRequestsInFlightPerIdentity = "max-requests-in-flight-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("a fair share of `max-requests-in-flight`");
+        /// Requests per second of one identity, and as many at once. A watch counts when it is created; other messages of a stream wait their turn.
+        RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("no limit");
+        /// Watches at once of all clients under enforcement; several may share a stream.
+        MaxWatches = "max-watches": One Kind::Count(1, 100_000_000), Default::Value("1000000");
+        /// The same of one identity.
+        MaxWatchesPerIdentity = "max-watches-per-identity": One Kind::Count(1, 100_000_000), Default::Unset("a fair share of `max-watches`");
         /// Size of one request message. The default is etcd's 1.5 MiB and the 512 KiB that it adds for overhead: where etcd's `--max-request-bytes` is larger, add 512 KiB to that.
         MaxRequestBytes = "max-request-bytes": One Kind::Bytes(KIB, GIB), Default::Value("2MiB");
         /// Size of a request's headers, decoded (RFC 9113, 6.5.2).

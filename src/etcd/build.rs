@@ -14,8 +14,13 @@ use super::find::Version;
 pub const TOOLS_FOLDER: &str = "ETCD_WARDEN_TOOLS";
 
 const SERVER_MODULE: &str = "go.etcd.io/etcd/server/v3";
-const PROGRAMS: [(&str, &str); 3] =
-    [("etcd", SERVER_MODULE), ("etcdctl", "go.etcd.io/etcd/etcdctl/v3"), ("etcdutl", "go.etcd.io/etcd/etcdutl/v3")];
+/// Every program of etcd's, by its package; the server of 3.4 was a package of the one module that there was.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("etcd", SERVER_MODULE),
+    ("etcd", "go.etcd.io/etcd"),
+    ("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
+    ("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
+];
 
 /// One pinned release of etcd.
 #[derive(Debug)]
@@ -24,6 +29,7 @@ pub struct Release {
     pub minor: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
+    named: Option<Version>,
 }
 
 macro_rules! release {
@@ -44,7 +50,14 @@ impl Release {
     /// `go.sum` has the hash of every module.
     #[must_use]
     pub const fn pinned(minor: &'static str, go_mod: &'static str, go_sum: &'static str) -> Self {
-        Self { minor, go_mod, go_sum }
+        Self { minor, go_mod, go_sum, named: None }
+    }
+
+    /// Says which version it is, for a `go.mod` that requires a commit (the releases before 3.5 are no modules of their own).
+    #[must_use]
+    pub const fn named(mut self, version: Version) -> Self {
+        self.named = Some(version);
+        self
     }
 
     /// The newest release.
@@ -63,6 +76,9 @@ impl Release {
     /// The version that its go.mod asks for.
     #[must_use]
     pub fn version(&self) -> Version {
+        if let Some(version) = self.named {
+            return version;
+        }
         let required = self.go_mod.lines().find_map(|line| line.trim().strip_prefix(SERVER_MODULE)?.split_whitespace().next());
         // A test reads all of them, so that the number below is never seen.
         required.and_then(|version| version.parse().ok()).unwrap_or(Version::new(0, 0, 0))
@@ -232,7 +248,7 @@ mod tests {
     #[test]
     fn a_folder_that_lacks_a_program_is_not_a_finished_build() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, _) in PROGRAMS {
+        for name in ["etcd", "etcdctl", "etcdutl"] {
             assert!(!Release::newest().is_complete(directory.path()));
             std::fs::write(directory.path().join(name), "").unwrap();
         }
@@ -242,12 +258,15 @@ mod tests {
     #[test]
     fn what_go_mod_names_as_tools_is_what_is_built() {
         for release in &RELEASES {
-            assert!(release.programs().eq(PROGRAMS), "{release:?}");
+            assert!(release.programs().map(|(name, _)| name).eq(["etcd", "etcdctl", "etcdutl"]), "{release:?}");
         }
         let server =
             Release::pinned("3.5", "module m\n\ntool go.etcd.io/etcd/server/v3\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.5.7\n)\n", "");
         assert!(server.programs().eq([("etcd", SERVER_MODULE)]));
         assert_eq!(server.version(), Version::new(3, 5, 7));
+        let commit = Release::pinned("3.4", "module m\n\ntool go.etcd.io/etcd\n", "").named(Version::new(3, 4, 13));
+        assert!(commit.programs().eq([("etcd", "go.etcd.io/etcd")]));
+        assert_eq!(commit.version(), Version::new(3, 4, 13));
     }
 
     #[test]
@@ -256,7 +275,7 @@ mod tests {
         let release = Release::newest();
         let folder = directory.path().join(format!("etcd-{}", release.version()));
         std::fs::create_dir(&folder).unwrap();
-        for (name, _) in PROGRAMS {
+        for (name, _) in release.programs() {
             std::fs::write(folder.join(name), "").unwrap();
         }
         assert_eq!(build_into(release, directory.path()).unwrap(), folder);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::find::Programs;
+use super::find::{Programs, Version};
 use super::http;
 pub use options::{Options, Tls};
 use process::Process;
@@ -202,8 +202,11 @@ impl Etcd {
             format!("--listen-metrics-urls=http://{}", member.metrics),
             format!("--heartbeat-interval={heartbeat}"),
             format!("--election-timeout={election}"),
-            "--unsafe-no-fsync".to_owned(),
         ];
+        // 3.4 does not know it; in memory it makes no difference.
+        if self.programs.version >= Version::new(3, 5, 0) {
+            flags.push("--unsafe-no-fsync".to_owned());
+        }
         if self.options.tls.is_some() {
             flags.extend(Tls::flags(self.folder.path()));
         }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::choices::Choices;
 use crate::keyspace::{KeyRange, OwnedRange};
 use crate::pb::etcdserverpb as pb;
-use crate::watch_ledger::WatchLedger;
+use crate::watch_ledger::{Refusal, WatchLedger};
 use crate::wire::watch::{NO_WATCH, response_head};
 
 /// Keys that are watched; the policy is a set of them.
@@ -59,8 +59,8 @@ struct World {
     at_etcd: VecDeque<Create>,
     watches: BTreeMap<i64, Watch>,
     next: i64,
-    /// The creates that the client waits for: whether each was refused by the proxy.
-    owed: VecDeque<bool>,
+    /// The creates that the client waits for: which of them the proxy refused, and why.
+    owed: VecDeque<Option<Refusal>>,
 }
 
 impl World {
@@ -69,19 +69,22 @@ impl World {
     }
 
     fn create(&mut self, key: usize) {
-        let refused = !self.allows(key);
-        self.owed.push_back(refused);
-        if !refused {
-            self.ledger.forwarded(range(key));
-            self.at_etcd.push_back(Create { key, lost: false });
-        } else if self.ledger.refused() {
-            self.client_sees(true);
+        // The ledger keeps the reason, whatever it is: one for the even keys, one for the odd.
+        let refusal = (!self.allows(key)).then_some(if key.is_multiple_of(2) { Refusal::Denied } else { Refusal::TooMany });
+        self.owed.push_back(refusal);
+        match refusal {
+            None => {
+                self.ledger.forwarded(range(key));
+                self.at_etcd.push_back(Create { key, lost: false });
+            }
+            Some(reason) if self.ledger.refused(reason) => self.client_sees(refusal),
+            Some(_) => {}
         }
     }
 
     /// The client gets the answer to a create: it must be the one whose turn it is.
-    fn client_sees(&mut self, refused: bool) {
-        assert_eq!(self.owed.pop_front(), Some(refused), "an answer out of turn");
+    fn client_sees(&mut self, refusal: Option<Refusal>) {
+        assert_eq!(self.owed.pop_front(), Some(refusal), "an answer out of turn");
     }
 
     /// etcd answers the oldest create.
@@ -90,9 +93,9 @@ impl World {
         let watch_id = if refuses { NO_WATCH } else { self.next };
         let answer = self.passes(&response(watch_id, true, refuses), choices);
         assert!(answer.pass, "each answer to a create goes on, or the client would pair the next one wrongly");
-        self.client_sees(false);
-        for _ in 0..answer.refusals {
-            self.client_sees(true);
+        self.client_sees(None);
+        for refusal in answer.refusals {
+            self.client_sees(Some(refusal));
         }
         assert_eq!(answer.end, (create.lost && !refuses).then_some(watch_id));
         if !refuses {
@@ -105,14 +108,14 @@ impl World {
     fn event(&mut self, which: u8, choices: &mut Choices<'_>) {
         let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else { return };
         let answer = self.passes(&response(id, false, false), choices);
-        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, 0), "watch {id}");
+        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, Vec::new()), "watch {id}");
     }
 
     /// etcd ends a watch: because it was asked to, or by itself.
     fn cancel(&mut self, which: u8, choices: &mut Choices<'_>) {
         let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else { return };
         let answer = self.passes(&response(id, false, true), choices);
-        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, 0), "watch {id}");
+        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, Vec::new()), "watch {id}");
         self.watches.remove(&id);
         // The client may choose the id again.
         if which & 0x80 != 0 {

@@ -41,8 +41,18 @@ closed_set! {
 closed_set! {
     /// Which limit refused a request or closed a connection.
     Limit {
+        /// `max-handshakes`: one that took long made room for others.
+        Handshakes = "handshakes",
         /// `max-connections`.
         Connections = "connections",
+        /// `max-connections-per-identity`.
+        ConnectionsPerIdentity = "connections-per-identity",
+        /// `max-requests-in-flight`, of all or of one identity.
+        RequestsInFlight = "requests-in-flight",
+        /// `requests-per-second-per-identity`.
+        RequestsPerSecond = "requests-per-second",
+        /// `max-watches`, of all or of one identity.
+        Watches = "watches",
         /// `max-request-bytes`.
         RequestBytes = "request-bytes",
         /// `max-held-bytes`.

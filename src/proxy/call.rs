@@ -20,11 +20,14 @@ use super::connection::Client;
 use super::forward::{Forwarder, Outgoing};
 use super::intake::{ClientGone, Intake, Until};
 use super::judge::{self, Caller};
+use super::quota::Place;
 use super::record::{Recording, Subject};
 use super::relay::{self, Ended};
 use super::reply::Status;
 use super::rewrite::{self, Rewrite, Whole};
+use super::stream::Seat;
 use super::{head, raw, stream};
+use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::{Limit, Termination};
@@ -43,9 +46,14 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let intake = Intake::new(body, client.share.clone());
     let call = Call { client: &client, caller, begun };
     let _open = Open::count(&client.worker.shared.metrics.streams);
-    match (head::method(&parts), call.caller.principal.mode) {
+    let method = head::method(&parts);
+    let (_place, seat) = match call.place(method.as_ref().ok().copied()) {
+        Ok(place) => place,
+        Err(limit) => return call.one_too_many(method, &parts, limit, &mut respond),
+    };
+    match (method, call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
-            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond, seat)).await;
         }
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
             Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
@@ -77,6 +85,17 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
+}
+
+/// The refusal that a limit of the identity is.
+#[must_use]
+pub fn limited(limit: Limit) -> Denial {
+    let text = match limit {
+        Limit::RequestsPerSecond => "too many requests per second",
+        Limit::Watches => "too many watches",
+        _ => "too many requests in flight",
+    };
+    Denial::new(Reason::Limit, text)
 }
 
 /// What is known of a request from its first moment on.
@@ -122,6 +141,37 @@ impl Call<'_> {
         };
         self.shared().metrics.terminated(why);
         status
+    }
+
+    /// The place that a request has among those of its identity until its answer has ended. Shadow mode has no limits, and takes none.
+    fn place(&self, method: Option<Method>) -> Result<(Option<Place>, Seat), Limit> {
+        let quota = &self.client.quota;
+        if self.caller.principal.mode == Mode::Shadow {
+            return Ok((None, Seat::Taken));
+        }
+        // The messages of a conversation are counted one by one.
+        if method.is_none_or(|method| method.shape() != Shape::Conversation) {
+            quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
+        }
+        if let Some(place) = quota.requests.place() {
+            return Ok((Some(place), Seat::Taken));
+        }
+        // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of that clientv3 for good.
+        let standing = if method == Some(Method::Watch) { quota.standing.place() } else { None };
+        standing.map(|place| (Some(place), Seat::Standing)).ok_or(Limit::RequestsInFlight)
+    }
+
+    /// Refuses a request before anything of it was read.
+    fn one_too_many(&self, method: Result<Method, Denial>, parts: &Parts, limit: Limit, respond: &mut SendResponse<Bytes>) {
+        self.shared().metrics.limit_hit(limit);
+        let watch = matches!(method, Ok(Method::Watch));
+        let subject = match method {
+            Ok(method) => Subject::Turn(method, OwnedAccesses::default()),
+            Err(_) => Subject::of_path(&parts.uri),
+        };
+        if let Err(denial) = self.record(subject, Err(limited(limit)), Instant::now()) {
+            if watch { Status::too_many_streams().send(respond) } else { self.refuse(&denial, respond) }
+        }
     }
 
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
@@ -302,8 +352,7 @@ impl Call<'_> {
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
     async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
         let path = parts.uri.path_and_query().cloned();
-        let text = path.as_ref().map_or("", |path| path.as_str()).as_bytes();
-        let subject = Subject::Path(text.get(..256).unwrap_or(text).into());
+        let subject = Subject::of_path(&parts.uri);
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
         let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
             Ok(permitted) => permitted,

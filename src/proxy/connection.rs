@@ -15,6 +15,7 @@ use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
 use rustls_pki_types::CertificateDer;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -26,9 +27,12 @@ use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
 use super::lifetime::Lifetime;
+use super::quota::Quota;
 use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
+use crate::keyspace::Escaped;
 use crate::metrics::reason::{Limit, Termination};
+use crate::policy::Mode;
 use crate::proxy_protocol;
 use crate::tls::{ALPN_H2, ClientTrust, HandshakeFailure, ServerTls, handshake_failure};
 
@@ -53,6 +57,8 @@ pub struct Client {
     pub over: CancellationToken,
     /// What it may make the worker hold, together with its other connections.
     pub share: Share,
+    /// What it may have at once, together with its other connections on all workers.
+    pub quota: Arc<Quota>,
     caller: RefCell<Rc<Caller>>,
     resets: Rate,
     /// It reset more streams than anybody needs to: its connection is to end at once.
@@ -125,7 +131,16 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let metrics = &shared.metrics;
     let greeted =
         timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
-    let Greeted { stream, peer, tls } = match greeted.await {
+    let greeted = tokio::select! {
+        greeted = greeted => greeted,
+        () = accepted.handshake.given_up() => {
+            metrics.limit_hit(Limit::Handshakes);
+            metrics.handshake_failure(HandshakeFailure::Timeout);
+            return tracing::info!(peer = %accepted.peer, "a handshake made room for others: too many at once");
+        }
+    };
+    drop(accepted.handshake);
+    let Greeted { stream, peer, tls } = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             let failure = handshake_failure(&error);
@@ -141,12 +156,24 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
     };
     let Some((identity, chain)) = identity(&tls, &stream) else { return };
-    metrics.connections.increment(1.0);
     let caller = Caller::of(shared.policy.current(), &identity);
+    let quota = shared.quotas.of(&caller.principal.name);
+    let enforced = caller.principal.mode == Mode::Enforce;
+    let Some(_place) = quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy())) else {
+        metrics.limit_hit(Limit::ConnectionsPerIdentity);
+        tracing::info!(%peer, identity = %Escaped(caller.principal.name.as_bytes()), "one connection too many of this identity");
+        // In a flood there is no time for everybody.
+        if let Some(_place) = quota.leaving.place() {
+            turn_away(stream).await;
+        }
+        return;
+    };
+    metrics.connections.increment(1.0);
     let client = Rc::new(Client {
         forwarder: Forwarder::new(worker.pool.clone(), shared.metrics.clone()),
         ending: shared.drain.child_token(),
         share: worker.budget.share(&caller.principal.name),
+        quota,
         caller: RefCell::new(Rc::new(caller)),
         identity,
         peer,
@@ -163,6 +190,20 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         tracing::debug!(peer = %client.peer, %error, "connection ended");
     }
     metrics.connections.decrement(1.0);
+}
+
+/// SETTINGS, then GOAWAY for ENHANCE_YOUR_CALM before any stream (RFC 9113, 3.4 and 6.8): gRPC clients come back, less and less often.
+const CALM_DOWN: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
+/// Ends a connection that is one too many, and says so. What the client has sent is read and forgotten, for a second at most: a
+/// connection that is closed with bytes unread is reset, and the client might never see why.
+async fn turn_away(mut stream: TlsStream<TcpStream>) {
+    let said = async {
+        stream.write_all(CALM_DOWN).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(Duration::from_secs(1), said).await;
 }
 
 /// A client that has shown who it is.

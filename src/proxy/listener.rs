@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::Shared;
+use super::handshakes::Handshakes;
 use super::worker::{Accepted, Counted, WorkerHandle};
 use crate::metrics::reason::Limit;
 
@@ -43,14 +44,21 @@ impl Listener {
 
     /// Accepts until the drain begins. Whoever comes above the cap is closed at once: those who are connected matter more.
     pub async fn run(self, shared: &Shared, workers: &[WorkerHandle]) {
+        let limits = shared.config.limits;
+        let mut handshakes = Handshakes::new(limits.max_handshakes, limits.handshake_timeout);
         loop {
+            tokio::select! {
+                biased;
+                () = shared.drain.cancelled() => return,
+                () = handshakes.room() => {}
+            }
             let accepted = tokio::select! {
                 biased;
                 () = shared.drain.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.hand_over(shared, workers, stream, peer),
+                Ok((stream, peer)) => self.hand_over(shared, workers, stream, peer, &mut handshakes),
                 // Usually out of descriptors: give others time to close some.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -60,7 +68,14 @@ impl Listener {
         }
     }
 
-    fn hand_over(&self, shared: &Shared, workers: &[WorkerHandle], stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn hand_over(
+        &self,
+        shared: &Shared,
+        workers: &[WorkerHandle],
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        handshakes: &mut Handshakes,
+    ) {
         if self.connections.load(Ordering::Relaxed) >= shared.config.limits.max_connections {
             shared.metrics.limit_hit(Limit::Connections);
             return;
@@ -71,6 +86,6 @@ impl Listener {
         let speaks_for_others = shared.config.proxy_protocol_from.iter().any(|network| network.contains(peer.ip()));
         let counted = Counted::in_each(vec![self.connections.clone(), worker.connections.clone()]);
         // A worker that is gone takes no sockets; the connection is closed by being dropped.
-        let _ = worker.sockets.try_send(Accepted { stream, peer, speaks_for_others, counted });
+        let _ = worker.sockets.try_send(Accepted { stream, peer, speaks_for_others, counted, handshake: handshakes.begin() });
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::Uri;
 
 use super::connection::Client;
 use super::judge::Caller;
@@ -20,7 +21,7 @@ use crate::wire::{self, frame};
 pub enum Subject {
     /// A request of one message, framed.
     Message(Method, Bytes),
-    /// One message of a conversation.
+    /// One message of a conversation, or a request of which nothing was read.
     Turn(Method, OwnedAccesses),
     /// A path that names no method.
     Path(Box<[u8]>),
@@ -130,6 +131,13 @@ impl Drop for Recording<'_> {
 }
 
 impl Subject {
+    /// The subject of a request whose path names no method.
+    #[must_use]
+    pub fn of_path(uri: &Uri) -> Self {
+        let text = uri.path_and_query().map_or("", |path| path.as_str()).as_bytes();
+        Subject::Path(text.get(..256).unwrap_or(text).into())
+    }
+
     fn method(&self) -> Option<Method> {
         match self {
             Subject::Message(method, _) | Subject::Turn(method, _) => Some(*method),

@@ -85,6 +85,13 @@ impl Status {
         Self::new(code::UNAVAILABLE, "etcd-warden: the policy or the certificate has changed; open the stream again")
     }
 
+    /// A Watch stream more than there is any room for. clientv3 takes UNAVAILABLE for a reason to come back with all its watches, a little
+    /// later; with RESOURCE_EXHAUSTED it would end them all for good (`client/v3/watch.go`, `isHaltErr`).
+    #[must_use]
+    pub const fn too_many_streams() -> Self {
+        Self::new(code::UNAVAILABLE, TOO_MANY_REQUESTS)
+    }
+
     /// What a refusal looks like on the wire: exactly etcd's own words where etcd has any.
     #[must_use]
     pub fn of(denial: &Denial, tell_reason: bool) -> Self {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use tokio::time::{Duration, sleep};
 
-pub use dialogue::serve;
+pub use dialogue::{Seat, serve};
 
 use super::call::Call;
 use super::intake::{ClientGone, denial_of};

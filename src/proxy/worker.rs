@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::budget::Budget;
 use super::connection;
+use super::handshakes::Handshake;
 use super::roll::{self, Roll};
 use crate::audit::Decision;
 use crate::method::Method;
@@ -33,6 +34,8 @@ pub struct Accepted {
     pub speaks_for_others: bool,
     /// Counts the connection until it is dropped.
     pub counted: Counted,
+    /// Its handshake, which may have to make room for others.
+    pub handshake: Handshake,
 }
 
 /// One connection more in some count, until it is dropped.

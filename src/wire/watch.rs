@@ -27,6 +27,9 @@ messages! {
 /// What etcd writes into `cancel_reason` when it refuses a watch.
 pub const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
+/// What the proxy writes there when a watch is one too many: clientv3 knows the text, and etcd would put it so.
+pub const TOO_MANY_REQUESTS: &str = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
+
 /// The id of an answer that speaks for no single watch: a refused create, or progress for the whole stream.
 pub const NO_WATCH: i64 = -1;
 
@@ -133,16 +136,17 @@ const fn cut(fault: Fault) -> bool {
     matches!(fault, Fault::Truncated | Fault::LengthBeyondMessage)
 }
 
-/// The answer to a create that is refused, in the words of etcd; `header` is an encoded `ResponseHeader`.
+/// The answer to a create that is refused, in the words of etcd ([`PERMISSION_DENIED`], [`TOO_MANY_REQUESTS`]); `header` is an encoded
+/// `ResponseHeader`.
 #[must_use]
-pub fn refused_create(header: &[u8]) -> Vec<u8> {
-    ended(header, NO_WATCH, true)
+pub fn refused_create(header: &[u8], reason: &str) -> Vec<u8> {
+    ended(header, NO_WATCH, true, reason)
 }
 
 /// The end of a watch that has lost its right, in the words that etcd has for a refused create.
 #[must_use]
 pub fn canceled(header: &[u8], watch_id: i64) -> Vec<u8> {
-    ended(header, watch_id, false)
+    ended(header, watch_id, false, PERMISSION_DENIED)
 }
 
 /// The `WatchRequest` that ends a watch.
@@ -155,13 +159,13 @@ pub fn cancel_request(watch_id: i64) -> Vec<u8> {
     out
 }
 
-fn ended(header: &[u8], watch_id: i64, created: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(header.len().saturating_add(PERMISSION_DENIED.len()).saturating_add(24));
+fn ended(header: &[u8], watch_id: i64, created: bool, reason: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(header.len().saturating_add(reason.len()).saturating_add(24));
     bytes(&mut out, 1, header);
     int64(&mut out, 2, watch_id);
     number(&mut out, 3, u64::from(created));
     number(&mut out, 4, 1);
-    bytes(&mut out, 6, PERMISSION_DENIED.as_bytes());
+    bytes(&mut out, 6, reason.as_bytes());
     out
 }
 

@@ -5,8 +5,8 @@
 //! this very binary once more, inside `unshare`. Needs root, `unshare` and `ip`; `.ci/run` runs it.
 
 mod apiserver;
-mod cluster;
-mod scenario;
+pub mod cluster;
+pub mod scenario;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -20,7 +20,7 @@ use cluster::{Cluster, Programs, Way};
 const INSIDE: &str = "ETCD_WARDEN_TEST_INSIDE";
 
 /// Runs one test of this module in namespaces of its own, and gives whether this is already there.
-fn inside(test: &str) -> bool {
+pub fn inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -109,6 +109,6 @@ fn nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes() {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }

@@ -55,6 +55,7 @@ mod bad_upstream;
 mod wire_clients;
 mod wire_forms;
 mod cancellation;
+mod harm;
 mod isolation;
 mod published_holes;
 

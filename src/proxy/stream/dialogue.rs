@@ -25,22 +25,23 @@ use crate::metrics::reason::Termination;
 use crate::proxy::call::Call;
 use crate::proxy::forward::{Outgoing, Sent};
 use crate::proxy::intake::{ClientGone, Intake};
+use crate::proxy::quota::Places;
 use crate::proxy::registry::Registered;
 use crate::proxy::relay;
 use crate::proxy::reply::Status;
 use crate::upstream::members::MemberIndex;
-use crate::watch_ledger::WatchLedger;
+use crate::watch_ledger::{Refusal, WatchLedger};
 use crate::wire::{self, frame};
 
-/// Serves one conversation to its end.
+/// Serves one conversation to its end. Without a `seat` it is a Watch stream that is one too many: it does not go to etcd, and its
+/// creates are refused in their place.
 ///
 /// A caller that may not speak at all has its conversation, too, with every message of it refused in its place and nothing at etcd:
 /// a Watch stream that ends with PERMISSION_DENIED ends all watches of that clientv3 for good, also those that it would get
 /// after the next reload of the policy (`client/v3/watch.go`, `isHaltErr`).
-pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>, seat: Seat) {
     let (at_etcd, member) = match may_open(&call.caller) {
-        Err(_) => (None, call.forwarder().home()),
-        Ok(permit) => {
+        Ok(permit) if seat == Seat::Taken => {
             let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
             match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
                 Err(ClientGone) => return,
@@ -51,6 +52,7 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
                 Ok(Ok(Sent { response, send, member, place })) => (Some((response, send, place)), member),
             }
         }
+        _ => (None, call.forwarder().home()),
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     let changes = call.policy_changes();
@@ -58,7 +60,7 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
         Some((response, send, place)) => (Etcd::Silent(response), Some(send), Some(place)),
         None => (Etcd::Absent, None, None),
     };
-    let dialogue = Dialogue::new(call, method, member, open);
+    let dialogue = Dialogue::new(call, method, member, open, seat);
     let up = pin!(dialogue.up(intake.rest(), send));
     let down = pin!(dialogue.down(etcd, respond, changes));
     // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
@@ -73,8 +75,11 @@ struct Dialogue<'c> {
     call: &'c Call<'c>,
     method: Method,
     member: MemberIndex,
+    seat: Seat,
     open: Registered,
     ledger: RefCell<WatchLedger>,
+    /// What of the caller's quota its watches take.
+    places: Places,
     /// The newest response header on this stream, as bytes.
     header: RefCell<Vec<u8>>,
     /// Our own messages to the client, framed; they go out between two of etcd's.
@@ -87,20 +92,31 @@ struct Dialogue<'c> {
     wake_up: Notify,
 }
 
+/// Whether a conversation has a place among the caller's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// It has.
+    Taken,
+    /// There was none.
+    Standing,
+}
+
 enum Closing {
     Gone,
     With(Status),
 }
 
 impl<'c> Dialogue<'c> {
-    fn new(call: &'c Call<'c>, method: Method, member: MemberIndex, open: Registered) -> Self {
+    fn new(call: &'c Call<'c>, method: Method, member: MemberIndex, open: Registered, seat: Seat) -> Self {
         let last = call.shared().members.at(member).map(|member| member.header()).unwrap_or_default();
         Self {
             call,
             method,
             member,
+            seat,
             open,
             ledger: RefCell::default(),
+            places: Places::none(&call.client.quota.watches),
             header: RefCell::new(last.encode()),
             to_client: RefCell::default(),
             to_etcd: RefCell::default(),
@@ -132,7 +148,16 @@ impl<'c> Dialogue<'c> {
             let told = self.ended_by_policy(id);
             self.to_client.borrow_mut().push_back(told);
         }
-        self.count_watches(self.ledger.borrow().live());
+        self.count_watches(&self.ledger.borrow());
+    }
+
+    /// The answer to a create that is refused.
+    fn refused_create(&self, refusal: Refusal) -> Vec<u8> {
+        let reason = match refusal {
+            Refusal::Denied => wire::watch::PERMISSION_DENIED,
+            Refusal::TooMany => wire::watch::TOO_MANY_REQUESTS,
+        };
+        wire::watch::refused_create(&self.header.borrow(), reason)
     }
 
     /// Asks etcd to cancel a watch, and gives what the client is told.
@@ -143,7 +168,12 @@ impl<'c> Dialogue<'c> {
         frame::encode(&wire::watch::canceled(&self.header.borrow(), id))
     }
 
-    fn count_watches(&self, live: usize) {
+    fn count_watches(&self, ledger: &WatchLedger) {
+        self.places.keep(ledger.held());
+        self.show_watches(ledger.live());
+    }
+
+    fn show_watches(&self, live: usize) {
         let before = self.open.entry.watches.swap(live, Ordering::Relaxed);
         let gauge = &self.call.shared().metrics.watches;
         match live.checked_sub(before) {
@@ -156,6 +186,6 @@ impl<'c> Dialogue<'c> {
 
 impl Drop for Dialogue<'_> {
     fn drop(&mut self) {
-        self.count_watches(0);
+        self.show_watches(0);
     }
 }

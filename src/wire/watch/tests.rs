@@ -67,7 +67,7 @@ fn a_create_with_every_field_is_read() {
 #[test]
 fn what_the_proxy_says_is_what_etcd_says() {
     let reason = PERMISSION_DENIED.to_owned();
-    let refused = pb::WatchResponse::decode(&refused_create(&header().encode_to_vec())[..]).unwrap();
+    let refused = pb::WatchResponse::decode(&refused_create(&header().encode_to_vec(), PERMISSION_DENIED)[..]).unwrap();
     let common = pb::WatchResponse { header: Some(header()), canceled: true, cancel_reason: reason, ..Default::default() };
     assert_eq!(refused, pb::WatchResponse { watch_id: -1, created: true, ..common.clone() });
     for watch_id in [0, 5, i64::MAX] {

@@ -45,3 +45,62 @@ pub fn without_empty_ranges(operation: Op) -> Option<Op> {
         }
     }
 }
+
+/// The operation with no Put attached to a lease.
+pub fn without_leases(operation: Op) -> Op {
+    match operation {
+        Op::RequestPut(put) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
+        Op::RequestTxn(txn) => Op::RequestTxn(each_operation(txn, &without_leases)),
+        other => other,
+    }
+}
+
+fn each_operation(mut txn: pb::TxnRequest, change: &dyn Fn(Op) -> Op) -> pb::TxnRequest {
+    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+        operation.request = operation.request.take().map(change);
+    }
+    txn
+}
+
+/// The same things asked for in one Txn with nothing inside it.
+pub fn flat(txn: &pb::TxnRequest) -> pb::TxnRequest {
+    let mut all = pb::TxnRequest { compare: txn.compare.clone(), ..Default::default() };
+    for operation in txn.success.iter().chain(&txn.failure) {
+        match &operation.request {
+            Some(Op::RequestTxn(inner)) => {
+                let inner = flat(inner);
+                all.compare.extend(inner.compare);
+                all.failure.extend(inner.failure);
+            }
+            _ => all.failure.push(operation.clone()),
+        }
+    }
+    all
+}
+
+/// What `prev_kv` would show, asked for as a Range of its own.
+pub fn shown_before(operation: &Op) -> Vec<Op> {
+    let range = |key: &[u8], range_end: &[u8]| {
+        Op::RequestRange(pb::RangeRequest { key: key.to_vec(), range_end: range_end.to_vec(), ..Default::default() })
+    };
+    match operation {
+        Op::RequestPut(put) if put.prev_kv => vec![range(&put.key, b"")],
+        Op::RequestDeleteRange(delete) if delete.prev_kv => vec![range(&delete.key, &delete.range_end)],
+        Op::RequestTxn(txn) => {
+            let operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+            operations.flat_map(shown_before).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The request for a flat Txn of which nothing is done: its operations are all in the second branch, and its compares are asked
+/// for as ranges, which need the same right and choose no branch.
+pub fn wrapped(flat: pb::TxnRequest) -> Request {
+    let asked = flat.compare.into_iter().map(|compare| {
+        let range = pb::RangeRequest { key: compare.key, range_end: compare.range_end, ..Default::default() };
+        pb::RequestOp { request: Some(Op::RequestRange(range)) }
+    });
+    let failure = asked.chain(flat.failure).collect();
+    Request { method: Method::Txn, message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec() }
+}

@@ -3,13 +3,16 @@
 use std::fmt;
 
 use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election};
 use pb::compare::TargetUnion;
 use pb::request_op::Request as Op;
 use prost::Message as _;
 
 use super::dice::Dice;
 use super::keys::{self, Range};
+use super::probe;
+
+pub mod others;
 
 /// One unary request.
 #[derive(Clone, Debug)]
@@ -24,6 +27,32 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The leases that exist and that it would use.
+    pub fn leases(&self) -> Vec<i64> {
+        let message = &self.message[..];
+        match self.method {
+            Method::LeaseTimeToLive => vec![pb::LeaseTimeToLiveRequest::decode(message).unwrap().id],
+            Method::LeaseRevoke | Method::LeaseKeepAlive => vec![pb::LeaseRevokeRequest::decode(message).unwrap().id],
+            Method::Resign | Method::Proclaim => {
+                vec![election::ResignRequest::decode(message).unwrap().leader.unwrap_or_default().lease]
+            }
+            _ => probe::operation(self).map_or_else(Vec::new, |operation| attached(&operation)),
+        }
+    }
+}
+
+fn attached(operation: &Op) -> Vec<i64> {
+    match operation {
+        Op::RequestPut(put) if put.lease != 0 => vec![put.lease],
+        Op::RequestTxn(txn) => {
+            let operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+            operations.flat_map(attached).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The message as a person reads it.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,27 +61,43 @@ impl fmt::Display for Request {
             Method::Put => Box::new(pb::PutRequest::decode(&self.message[..])),
             Method::DeleteRange => Box::new(pb::DeleteRangeRequest::decode(&self.message[..])),
             Method::Txn => Box::new(pb::TxnRequest::decode(&self.message[..])),
+            Method::LeaseGrant => Box::new(pb::LeaseGrantRequest::decode(&self.message[..])),
+            Method::LeaseTimeToLive => Box::new(pb::LeaseTimeToLiveRequest::decode(&self.message[..])),
+            Method::LeaseRevoke | Method::LeaseKeepAlive => Box::new(pb::LeaseRevokeRequest::decode(&self.message[..])),
             _ => Box::new(()),
         };
-        write!(f, "{} {} {shown:#?}", self.method.path(), self.message.escape_ascii())
+        write!(f, "{} {} {shown:?}", self.method.path(), self.message.escape_ascii())
     }
 }
 
 /// What is known of the store, so that requests can be about what is there.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
     pub revision: i64,
+    /// The oldest first.
+    pub leases: Vec<Lease>,
+}
+
+/// A lease that is there, and who granted it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    pub id: i64,
+    pub owner: &'static str,
+    /// Its id was left to the server: through the proxy it says whose it is.
+    pub marked: bool,
 }
 
 /// Any request.
 pub fn request(dice: &mut Dice, known: &Known) -> Request {
     match dice.below(100) {
-        0..=29 => Request::new(Method::Range, &range(dice, known)),
-        30..=54 => Request::new(Method::Put, &put(dice)),
-        55..=67 => Request::new(Method::DeleteRange, &delete_range(dice)),
-        68..=97 => Request::new(Method::Txn, &txn(dice, known, 3)),
-        98 => present_but_empty(dice),
-        _ => Request::new(Method::MemberList, &pb::MemberListRequest { linearizable: dice.once_in(2) }),
+        0..=25 => Request::new(Method::Range, &range(dice, known)),
+        26..=47 => Request::new(Method::Put, &put(dice, known)),
+        48..=59 => Request::new(Method::DeleteRange, &delete_range(dice)),
+        60..=85 => Request::new(Method::Txn, &txn(dice, known, 3)),
+        86 => present_but_empty(dice),
+        87..=93 => others::lease(dice, known),
+        94..=96 => others::election(dice, known),
+        _ => others::cluster(dice, known),
     }
 }
 
@@ -77,11 +122,13 @@ fn range(dice: &mut Dice, known: &Known) -> pb::RangeRequest {
     }
 }
 
-fn put(dice: &mut Dice) -> pb::PutRequest {
+fn put(dice: &mut Dice, known: &Known) -> pb::PutRequest {
     let key = if dice.once_in(40) { Vec::new() } else { keys::key(dice) };
     let ignore_value = dice.once_in(6);
     let value = if ignore_value && !dice.once_in(8) { Vec::new() } else { vec![b'0' + dice.below(4) as u8] };
-    pb::PutRequest { key, value, lease: 0, prev_kv: dice.once_in(3), ignore_value, ignore_lease: dice.once_in(6) }
+    let ignore_lease = dice.once_in(6);
+    let lease = if dice.once_in(if ignore_lease { 12 } else { 4 }) { others::id(dice, known) } else { 0 };
+    pb::PutRequest { key, value, lease, prev_kv: dice.once_in(3), ignore_value, ignore_lease }
 }
 
 fn delete_range(dice: &mut Dice) -> pb::DeleteRangeRequest {
@@ -104,10 +151,10 @@ fn branch(dice: &mut Dice, known: &Known, depth: usize) -> Vec<pb::RequestOp> {
 fn operation(dice: &mut Dice, known: &Known, depth: usize) -> Op {
     match dice.below(10) {
         0..=2 => Op::RequestRange(range(dice, known)),
-        3..=5 => Op::RequestPut(put(dice)),
+        3..=5 => Op::RequestPut(put(dice, known)),
         6 | 7 => Op::RequestDeleteRange(delete_range(dice)),
         _ if depth > 1 => Op::RequestTxn(txn(dice, known, depth - 1)),
-        _ => Op::RequestPut(put(dice)),
+        _ => Op::RequestPut(put(dice, known)),
     }
 }
 
@@ -122,7 +169,7 @@ fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
         1 => Some(TargetUnion::CreateRevision(number)),
         2 => Some(TargetUnion::ModRevision(number)),
         3 => Some(TargetUnion::Value(vec![b'0' + dice.below(4) as u8])),
-        4 => Some(TargetUnion::Lease(0)),
+        4 => Some(TargetUnion::Lease(if dice.once_in(2) { 0 } else { others::id(dice, known) })),
         _ => None,
     };
     let unknown = dice.below(160);

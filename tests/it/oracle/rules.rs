@@ -16,6 +16,9 @@ const ROLES: usize = 4;
 /// What etcd lets every user do, and so does most of our policies.
 const ORDINARY: [&str; 3] = ["lease", "status", "member-list"];
 
+/// What only root may do there, and some of ours. None of it can harm the cluster.
+const MORE: [&str; 2] = ["compact", "hash"];
+
 /// What etcd can say of a range, by the names of both sides.
 const KINDS: [(&str, authpb::permission::Type); 3] =
     [("read", authpb::permission::Type::Read), ("write", authpb::permission::Type::Write), ("rw", authpb::permission::Type::Readwrite)];
@@ -108,7 +111,9 @@ fn user(dice: &mut Dice) -> User {
     let first = dice.below(ROLES);
     let roles = (0..1 + dice.below(3)).map(|more| (first + more) % ROLES).collect();
     let ordinary = ORDINARY.into_iter().filter(|_| !dice.once_in(5));
-    User { roles, capabilities: ordinary.collect() }
+    let mut capabilities: Vec<_> = ordinary.collect();
+    capabilities.extend(MORE.into_iter().filter(|_| dice.once_in(4)));
+    User { roles, capabilities }
 }
 
 /// A range in the language of `docs/policy.md`.

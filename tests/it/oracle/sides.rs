@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use etcd_warden::etcd::{Etcd, Options};
+use etcd_warden::etcd::{Etcd, Options, Programs};
 use etcd_warden::method::Method;
 use etcd_warden::pb::{authpb, etcdserverpb as pb};
 use etcd_warden::pki::Leaf;
 use prost::Message as _;
 use tokio::net::TcpStream;
 
-use super::requests::Request;
+use super::answers::Said;
+use super::requests::{Known, Request};
 use super::rules::{Rules, USERS};
-use crate::world::raw::{Answer, Raw, tls_over};
-use crate::world::{World, authorities, start_etcd};
+use crate::world::raw::{Raw, tls_over};
+use crate::world::{World, authorities, start_etcd_of};
 
 /// What both sides are before the first policy.
 const NOBODY: &str = "version: 1\nmode: enforce\nroles:\n  none:\n    capabilities: [status]\nbindings:\n  - cn: none\n    roles: [none]\n";
@@ -30,19 +31,11 @@ pub struct Sides {
     their_root: Raw,
 }
 
-/// What one side said to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Not allowed, and why, where the side tells.
-    Refused(String),
-    /// Not a matter of rights: what etcd answered, comparable.
-    Answered { status: u32, message: String, revision: i64, body: Vec<u8> },
-}
-
 impl Sides {
-    pub async fn start() -> Self {
-        let world = World::with(NOBODY).own_etcd().config(|config| config.reason_trailer = true).start().await;
-        let judge = start_etcd(Options::default()).await;
+    /// Both with an etcd of these programs.
+    pub async fn start(programs: fn() -> &'static Programs) -> Self {
+        let world = World::with(NOBODY).etcd_programs(programs).config(|config| config.reason_trailer = true).start().await;
+        let judge = start_etcd_of(programs, Options::default()).await;
         let (mut ours, mut theirs) = (BTreeMap::new(), BTreeMap::new());
         for user in USERS {
             ours.insert(user, world.raw(user).await);
@@ -65,27 +58,66 @@ impl Sides {
     }
 
     /// The same request of the same user to both.
-    pub async fn both(&mut self, user: &str, request: &Request) -> (Said, Said) {
-        let (path, message) = (request.method.path(), &request.message);
+    ///
+    /// A lease whose id is left to the server gets the same id on both sides: the one that ours chose.
+    pub async fn both(&mut self, user: &str, request: &Request, known: &Known) -> (Said, Said) {
+        let (method, path) = (request.method, request.method.path());
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
-        let (ours, theirs) = tokio::join!(ours.call(path, message), theirs.call(path, message));
-        (said(request.method, &ours), said(request.method, &theirs))
+        if method == Method::LeaseGrant {
+            let ours = Said::of(method, &ours.call(path, &request.message).await, known);
+            let message = with_id(request, &ours);
+            return (ours, Said::of(method, &theirs.call(path, &message).await, known));
+        }
+        let (ours, theirs) = tokio::join!(ours.call(path, &request.message), theirs.call(path, &request.message));
+        (Said::of(method, &ours, known), Said::of(method, &theirs, known))
     }
 
     /// Whether the judge has nothing against this of this user.
-    pub async fn judge_allows(&mut self, user: &str, request: &Request) -> bool {
+    pub async fn judge_allows(&mut self, user: &str, request: &Request, known: &Known) -> bool {
         let answer = self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
-        matches!(said(request.method, &answer), Said::Answered { status: 0, .. })
+        Said::of(request.method, &answer, known).is_ok()
     }
 
-    /// What the request would have done on the side that refused it: on ours.
-    pub async fn make_up_here(&mut self, request: &Request) -> Said {
-        said(request.method, &self.our_root.call(request.method.path(), &request.message).await)
+    /// Does on our side, as root, what was refused there.
+    pub async fn make_up_here(&mut self, request: &Request, theirs: &Said, known: &Known) -> Said {
+        let message = if request.method == Method::LeaseGrant { with_id(request, theirs) } else { request.message.clone() };
+        Said::of(request.method, &self.our_root.call(request.method.path(), &message).await, known)
     }
 
     /// And at the judge.
-    pub async fn make_up_there(&mut self, request: &Request) -> Said {
-        said(request.method, &self.their_root.call(request.method.path(), &request.message).await)
+    pub async fn make_up_there(&mut self, request: &Request, known: &Known) -> Said {
+        Said::of(request.method, &self.their_root.call(request.method.path(), &request.message).await, known)
+    }
+
+    /// The keys of a lease, as our etcd says.
+    pub async fn attached(&mut self, id: i64) -> Vec<Vec<u8>> {
+        let message = pb::LeaseTimeToLiveRequest { id, keys: true }.encode_to_vec();
+        let answer = self.our_root.call(Method::LeaseTimeToLive.path(), &message).await;
+        pb::LeaseTimeToLiveResponse::decode(answer.messages()[0]).unwrap().keys
+    }
+
+    /// Ends a lease on both sides.
+    pub async fn revoke(&mut self, id: i64, known: &Known) {
+        let request = Request { method: Method::LeaseRevoke, message: pb::LeaseRevokeRequest { id }.encode_to_vec() };
+        let theirs = self.make_up_there(&request, known).await;
+        assert_eq!(self.make_up_here(&request, &theirs, known).await, theirs);
+    }
+
+    /// Asserts that both stores hold the same, with all of their history: etcd's own hash says so.
+    pub async fn same_store(&mut self, known: &Known) {
+        let request = Request { method: Method::HashKV, message: Vec::new() };
+        let theirs = self.make_up_there(&request, known).await;
+        assert_eq!(self.make_up_here(&request, &theirs, known).await, theirs);
+        assert!(theirs.is_ok(), "{theirs:?}");
+    }
+}
+
+/// A LeaseGrant that leaves the id open, with the id that the other side chose.
+fn with_id(request: &Request, other: &Said) -> Vec<u8> {
+    let grant = pb::LeaseGrantRequest::decode(&request.message[..]).unwrap();
+    match (grant.id, other.granted()) {
+        (0, Some(id)) => pb::LeaseGrantRequest { id, ..grant }.encode_to_vec(),
+        _ => request.message.clone(),
     }
 }
 
@@ -112,32 +144,4 @@ async fn enable_auth(root: &mut Raw) {
         let answer = root.call(method.path(), &message).await;
         assert_eq!(answer.grpc_status(), Some(0), "{method:?}: {answer:?}");
     }
-}
-
-fn said(method: Method, answer: &Answer) -> Said {
-    let status = answer.grpc_status().unwrap_or_else(|| panic!("{method:?}: no gRPC status: {answer:?}"));
-    if let Some(reason) = answer.trailers.get("etcd-warden-reason").or_else(|| answer.headers.get("etcd-warden-reason")) {
-        return Said::Refused(reason.to_str().unwrap().to_owned());
-    }
-    if status == 7 && answer.grpc_message() == "etcdserver: permission denied" {
-        return Said::Refused(String::new());
-    }
-    let (revision, body) = answer.messages().first().map_or((0, Vec::new()), |message| comparable(method, message));
-    Said::Answered { status, message: answer.grpc_message().to_owned(), revision, body }
-}
-
-/// The revision, and the rest without what no two etcds have in common: every answer begins with its header (field 1).
-fn comparable(method: Method, message: &[u8]) -> (i64, Vec<u8>) {
-    #[derive(prost::Message)]
-    struct Headed {
-        #[prost(message, tag = "1")]
-        header: Option<pb::ResponseHeader>,
-    }
-    let header = Headed::decode(message).unwrap().header.unwrap_or_default();
-    let rest = match message {
-        [0x0a, length, rest @ ..] if *length < 0x80 => rest[usize::from(*length)..].to_vec(),
-        other => other.to_vec(),
-    };
-    let rest = if method == Method::MemberList { Vec::new() } else { rest };
-    (header.revision, rest)
 }

@@ -1,9 +1,9 @@
 //! An old etcd with its own auth on, the proxy in front of it, and one attacker who may do the same in the eyes of both.
 
-use etcd_client::{Client, Permission, PermissionType};
-use etcd_warden::etcd::Programs;
-
 use crate::world::{World, authorities, connect, is_permission_denied};
+use etcd_client::{Client, Permission, PermissionType};
+use etcd_warden::config::Config;
+use etcd_warden::etcd::Programs;
 
 /// What the policy grants to the attacker; [`Stage::on`] grants the same in etcd.
 const POLICY: &str = "
@@ -11,8 +11,10 @@ version: 1
 mode: enforce
 roles:
   own: {allow: [{keys: $P/own/*, verbs: [rw]}, {keys: $P/drop/*, verbs: [write]}, {keys: $P/x, verbs: [read]}]}
+  all: {allow: [{keys: $P/*, verbs: [rw]}]}
 bindings:
   - {cn: attacker, roles: [own]}
+  - {cn: owner, roles: [all]}
 ";
 
 /// The stage of an attack.
@@ -24,13 +26,17 @@ pub struct Stage {
 impl Stage {
     /// The attacker may read and write `own/*`, write `drop/*` and read the one key `x`; `secret` is somebody else's.
     pub async fn on(programs: fn() -> &'static Programs) -> Self {
-        Self::with_flags(programs, &[]).await
+        Self::configured(programs, &[], |_| ()).await
     }
 
-    /// As [`Stage::on`], with more flags for etcd.
-    pub async fn with_flags(programs: fn() -> &'static Programs, flags: &[&str]) -> Self {
+    /// As [`Stage::on`], with more flags for etcd, and a change of the proxy's configuration.
+    pub async fn configured(
+        programs: fn() -> &'static Programs,
+        flags: &[&str],
+        change: impl FnOnce(&mut Config) + Send + 'static,
+    ) -> Self {
         let wish = flags.iter().fold(World::with(POLICY).etcd_programs(programs), |wish, flag| wish.etcd_flag(flag));
-        let world = wish.start().await;
+        let world = wish.config(change).start().await;
         let mut root = world.direct().await;
         root.user_add("root", "root's", None).await.unwrap();
         root.user_grant_role("root", "root").await.unwrap();

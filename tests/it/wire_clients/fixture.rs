@@ -10,7 +10,8 @@ use etcd_warden::wire::field::{Fields, Part, Value};
 use crate::world::recorder::Taken;
 
 /// Who was recorded.
-pub const CLIENTS: [&str; 6] = ["etcdctl-3.4", "etcdctl-3.5", "etcdctl-3.6", "etcdctl-3.7", "etcd-client-rust", "etcd3-python"];
+pub const CLIENTS: [&str; 8] =
+    ["etcdctl-3.4", "etcdctl-3.5", "etcdctl-3.6", "etcdctl-3.7", "etcd-client-rust", "etcd3-python", "libcalico-go", "kube-apiserver"];
 
 /// The file of a client.
 pub fn path(client: &str) -> PathBuf {

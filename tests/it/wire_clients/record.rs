@@ -1,6 +1,7 @@
 //! How `tests/wire/clients` is written: each client works on an etcd with a recorder in front. Not part of a test run; the programs are
 //! named by variables where they are not built here.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -12,9 +13,11 @@ use etcd_client::{
 use etcd_warden::etcd::Options;
 
 use super::fixture;
+use crate::calico;
+use crate::calico::cluster::{Cluster, Programs, Way};
 use crate::etcdctl_session::steps::{self, Step, What};
 use crate::world::etcdctl::Etcdctl;
-use crate::world::recorder::Recorder;
+use crate::world::recorder::{Recorder, Taken};
 use crate::world::{authorities, connect, programs_of, root, start_etcd_of};
 
 /// An etcdctl of 3.4 (Debian's `etcd-client`).
@@ -80,7 +83,7 @@ async fn etcdctl_of_debian() {
 #[tokio::test]
 #[ignore = "writes tests/wire/clients; needs Python with etcd3"]
 async fn python() {
-    let etcd = start_etcd_of(|| programs_of("3.7"), Options::default()).await;
+    let etcd = start_etcd_of(move || programs_of("3.7"), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
     let folder = tempfile::tempdir().unwrap();
     root().write(folder.path(), "client").unwrap();
@@ -101,13 +104,42 @@ async fn python() {
 #[tokio::test]
 #[ignore = "writes tests/wire/clients"]
 async fn rust() {
-    let etcd = start_etcd_of(|| programs_of("3.7"), Options::default()).await;
+    let etcd = start_etcd_of(move || programs_of("3.7"), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
     let mut client = connect(&[recorder.endpoint()], &authorities().upstream, root()).await;
     keys(&mut client).await;
     leases_and_locks(&mut client).await;
     operations(&mut client).await;
     fixture::write("etcd-client-rust", &recorder.taken());
+}
+
+#[test]
+#[ignore = "writes tests/wire/clients; needs root and builds Calico and kube-apiserver, minutes the first time"]
+fn calico_and_kubernetes() {
+    if !calico::inside("wire_clients::record::calico_and_kubernetes") {
+        return;
+    }
+    calico::runtime().block_on(async {
+        let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
+        let etcd = start_etcd_of(move || programs_of("3.7"), Options::default()).await;
+        let recorder = Recorder::before(&etcd).await;
+        let way = Way { endpoint: recorder.endpoint(), ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) };
+        calico::scenario::run(&Cluster::new(&programs, way)).await;
+        // Each program has connections of its own, and its keys.
+        let all = recorder.taken();
+        let holds = |taken: &Taken, prefix: &str| taken.message.windows(prefix.len()).any(|part| part == prefix.as_bytes());
+        let kubernetes: BTreeSet<usize> = all
+            .iter()
+            .filter(|taken| holds(taken, "/registry/") || holds(taken, "compact_rev_key"))
+            .map(|taken| taken.connection)
+            .collect();
+        let calico: BTreeSet<usize> = all.iter().filter(|taken| holds(taken, "/calico/")).map(|taken| taken.connection).collect();
+        assert!(kubernetes.is_disjoint(&calico));
+        for (client, connections) in [("kube-apiserver", kubernetes), ("libcalico-go", calico)] {
+            let own: Vec<Taken> = all.iter().filter(|taken| connections.contains(&taken.connection)).cloned().collect();
+            fixture::write(client, &own);
+        }
+    });
 }
 
 async fn keys(client: &mut Client) {

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use etcd_warden::etcd::{Programs, Release, Source, find};
+use etcd_warden::etcd::{Programs, Release, Source, Version, find};
 
 macro_rules! vulnerable {
     ($minor:literal) => {
@@ -14,8 +14,15 @@ macro_rules! vulnerable {
     };
 }
 
+static V3_4: Release = vulnerable!("3.4").named(Version::new(3, 4, 13));
 static V3_5: Release = vulnerable!("3.5");
 static V3_6: Release = vulnerable!("3.6");
+
+/// etcd 3.4.13. Built once; blocks.
+pub fn v3_4() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| programs(&V3_4))
+}
 
 /// etcd 3.5.7, whose own auth has every hole since CVE-2021-28235. Built once; blocks.
 pub fn v3_5() -> &'static Programs {

@@ -105,14 +105,12 @@ impl Dialogue<'_> {
         self.saw_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
         let answer = ledger.answered(&head);
-        self.count_watches(ledger.live());
+        self.count_watches(&ledger);
         let mut after = SmallVec::new();
         if let Some(id) = answer.end {
             after.push(self.ended_by_policy(id));
         }
-        for _ in 0..answer.refusals {
-            after.push(frame::encode(&wire::watch::refused_create(&self.header.borrow())));
-        }
+        after.extend(answer.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))));
         Ok(Some(Fate { pass: answer.pass, after }))
     }
 

@@ -4,14 +4,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
+use tokio::time::sleep;
 
-use super::{Closing, Dialogue};
+use super::{Closing, Dialogue, Seat};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
+use crate::metrics::reason::Limit;
+use crate::policy::Mode;
+use crate::proxy::call::limited;
 use crate::proxy::intake::{ClientGone, denial_of};
 use crate::proxy::relay;
 use crate::proxy::reply::{Status, code};
 use crate::proxy::stream::{Asked, Request, payload, record, verdict};
+use crate::watch_ledger::Refusal;
 use crate::wire;
 use crate::wire::frame::{self, Frames};
 use crate::wire::watch::WatchRequest;
@@ -72,6 +77,12 @@ impl Dialogue<'_> {
         let judging = Instant::now();
         let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         let mut verdict = verdict(self.call, &caller, &read).await;
+        if let (Ok(_), Ok(asked), Mode::Enforce) = (&verdict, &read, caller.principal.mode)
+            && let Err(limit) = self.within_limits(&asked.request).await
+        {
+            self.call.shared().metrics.limit_hit(limit);
+            verdict = Err(limited(limit));
+        }
         let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
         if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
@@ -84,12 +95,36 @@ impl Dialogue<'_> {
         if let Err(denial) = verdict {
             return self.refuse_one(&asked.request, &denial);
         }
-        // The policy has changed in the caller's favour: it comes back at once, on a stream that goes to etcd.
+        if self.seat == Seat::Standing && !matches!(asked.request, Request::Watch(WatchRequest::Create(_))) {
+            // There is no watch here that it could be about.
+            return Ok(());
+        }
+        // The policy has changed in the caller's favour, or a place has become free: it comes back at once, on a stream that goes to etcd.
         let Some(send) = send else { return Err(Closing::With(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
         relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
+    }
+
+    /// Takes what an allowed message needs of the caller's quota. What cannot be refused in its place waits until the rate allows it.
+    async fn within_limits(&self, request: &Request<'_>) -> Result<(), Limit> {
+        let quota = &self.call.client.quota;
+        if !matches!(request, Request::Watch(WatchRequest::Create(_))) {
+            while let Err(soon) = quota.ask() {
+                sleep(soon).await;
+            }
+            return Ok(());
+        }
+        // Where a place has become free, the client finds it on a new stream.
+        if self.seat == Seat::Standing && quota.requests.place().is_none() {
+            return Err(Limit::RequestsInFlight);
+        }
+        quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
+        if self.seat == Seat::Taken && !self.places.take() {
+            return Err(Limit::Watches);
+        }
+        Ok(())
     }
 
     /// Refuses one message in its place; the stream goes on, unless the refusal is an end to it.
@@ -99,8 +134,14 @@ impl Dialogue<'_> {
             Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => return Err(self.refused_stream(denial)),
             Request::KeepAlive(id) => self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id)),
             Request::Watch(WatchRequest::Create(_)) => {
-                if self.ledger.borrow_mut().refused() {
-                    self.tell(wire::watch::refused_create(&self.header.borrow()));
+                let refusal = match denial.reason {
+                    Reason::Limit | Reason::AuditFull => Refusal::TooMany,
+                    _ => Refusal::Denied,
+                };
+                let now = self.ledger.borrow_mut().refused(refusal);
+                self.places.keep(self.ledger.borrow().held());
+                if now {
+                    self.tell(self.refused_create(refusal));
                 }
             }
             // Cancel and progress touch nothing, so only the caller's standing can have refused them. Its watches have ended with

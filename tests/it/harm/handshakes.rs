@@ -1,0 +1,114 @@
+//! Connections that come to nothing: who finishes a handshake gets in all the same.
+
+use std::time::Duration;
+
+use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::raw::{Raw, tls};
+use crate::world::{World, authorities, soon};
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: $P/*, verbs: [rw]}]}
+bindings:
+  - {cn: neighbour, roles: [all]}
+  - {cn: newcomer, roles: [all]}
+";
+
+/// Somebody who was not there before gets in and is served.
+async fn a_newcomer_is_served(world: &World) {
+    let issued = authorities().clients.client("newcomer").unwrap();
+    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    soon("a newcomer's answer", || async {
+        let stream = tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok()?;
+        let answer = Raw::over(stream).await.call(Method::Range.path(), &range).await;
+        (answer.grpc_status() == Some(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn handshakes_that_are_never_finished_keep_nobody_out() {
+    let configured = World::with(POLICY).config(|config| {
+        config.limits.max_handshakes = 16;
+        // Nobody waits for this one's end; others make room after a quarter of it.
+        config.limits.handshake_timeout = Duration::from_secs(2);
+    });
+    let world = configured.start().await;
+    let neighbour = world.neighbour().await;
+    let mut held = Vec::new();
+    for place in 0..64 {
+        let mut stream = TcpStream::connect(world.address()).await.unwrap();
+        if place % 2 == 0 {
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).await.unwrap();
+        }
+        held.push(stream);
+        if place % 16 == 15 {
+            a_newcomer_is_served(&world).await;
+        }
+    }
+    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="handshakes""#]).await >= 1.0);
+    neighbour.is_unharmed().await;
+    for mut stream in held {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(crate::world::SOON, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "one is still there");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_keeps_nobody_out() {
+    let configured = World::with(POLICY).config(|config| {
+        config.limits.max_connections = 64;
+        config.limits.max_handshakes = 16;
+        config.limits.handshake_timeout = Duration::from_secs(2);
+    });
+    let world = configured.start().await;
+    let neighbour = world.neighbour().await;
+    let address = world.address();
+    // Some open and close, some stay, some say what is no TLS: as fast as they can, until the test has seen enough.
+    let flood = tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        let mut place = 0_usize;
+        loop {
+            place += 1;
+            let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+            match place % 3 {
+                0 => drop(stream),
+                1 => drop(stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await),
+                _ => held.push_back(stream),
+            }
+            if held.len() > 200 {
+                held.pop_front();
+            }
+        }
+    });
+    for _ in 0..10 {
+        a_newcomer_is_served(&world).await;
+        neighbour.is_unharmed().await;
+    }
+    assert!(!flood.is_finished());
+    flood.abort();
+}
+
+#[tokio::test]
+async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_own() {
+    let world = World::with(POLICY).config(|config| config.limits.max_connections = 32).start().await;
+    let neighbour = world.neighbour().await;
+    let issued = authorities().clients.client("stranger").unwrap();
+    let mut held = Vec::new();
+    // TLS stands, and no HTTP/2 ever comes.
+    for _ in 0..64 {
+        held.push(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await);
+    }
+    let refused = || world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections-per-identity""#]);
+    soon("most of them refused", || async { (refused().await >= 32.0).then_some(()) }).await;
+    a_newcomer_is_served(&world).await;
+    neighbour.is_unharmed().await;
+}
