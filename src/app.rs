@@ -2,6 +2,7 @@
 
 pub mod reload;
 pub mod shadow_guard;
+pub mod state_dir;
 pub mod watched_files;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ pub struct Running {
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
     let reloads = Reloads::new(&config);
-    let policy = reload::load_policy(&config, 1, config.mode)?;
+    let policy = reload::first_policy(&config, &reloads, &metrics)?;
     let tls = Arc::new(LiveTls::new(Tls::load(&config)?));
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
@@ -87,6 +88,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config,
     });
     describe(&shared);
+    reload::keep(&shared);
     let workers = (0..shared.config.workers.max(1))
         .map(|number| worker::start(shared.clone(), number))
         .collect::<std::io::Result<Vec<_>>>()
@@ -261,6 +263,7 @@ fn policy_view(shared: &Shared) -> PolicyView {
         mode: policy.mode(),
         roles: policy.role_names().iter().map(ToString::to_string).collect(),
         bindings: policy.bindings().count(),
+        source: shared.reloads.source(),
         last_error: shared.reloads.policy_error(),
         certificate_errors: shared.reloads.certificate_errors(),
     }

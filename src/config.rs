@@ -53,6 +53,8 @@ pub struct Config {
     pub allow_shadow_with_etcd_auth: bool,
     /// The key behind lease ownership, shared by all replicas (at least 32 bytes); without one it lasts as long as the process.
     pub lease_key_file: Option<PathBuf>,
+    /// Keeps the last good policy, for a start with a broken policy file.
+    pub state_dir: Option<PathBuf>,
     /// Adds a trailer `etcd-warden-reason` to refusals (it tells about the policy).
     pub reason_trailer: bool,
     /// Limits.

@@ -27,6 +27,8 @@ pub struct PolicyView {
     pub generation: u64,
     /// Hexadecimal SHA-256 of its text.
     pub hash: String,
+    /// Where it was read: `file`, or `state-dir` when the file was broken at the start.
+    pub source: &'static str,
     /// The mode in force for bindings without one of their own.
     pub mode: Mode,
     /// Names of the roles.

@@ -21,6 +21,7 @@ async fn start(checks: Vec<Check>, debug: bool) -> Server {
         policy: Box::new(|| PolicyView {
             generation: 3,
             hash: "ab12".into(),
+            source: "file",
             mode: Mode::Enforce,
             roles: vec!["calico-node".into()],
             bindings: 1,
@@ -64,7 +65,7 @@ async fn each_page_answers() {
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     assert_eq!(
         json(server.get("/policy").await.1),
-        serde_json::json!({ "generation": 3, "hash": "ab12", "mode": "enforce", "roles": ["calico-node"], "bindings": 1,
+        serde_json::json!({ "generation": 3, "hash": "ab12", "source": "file", "mode": "enforce", "roles": ["calico-node"], "bindings": 1,
                             "last_error": "policy.yaml:3:1: unknown field `verb`", "certificate_errors": { "server": "server.key: is empty" } })
     );
     assert_eq!(

@@ -5,12 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+
 use super::watched_files::Fingerprint;
-use super::{count_expiries, count_policy};
+use super::{count_expiries, count_policy, state_dir};
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::metrics::reason::Reloaded;
 use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
@@ -26,6 +31,8 @@ pub struct Reloads {
     read: Mutex<BTreeMap<Reloaded, LastRead>>,
     failed: Mutex<BTreeMap<Reloaded, String>>,
     suspended: Mutex<Option<&'static str>>,
+    /// The policy that serves is the kept one.
+    kept: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +66,13 @@ impl Reloads {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let read = Reloaded::ALL.iter().map(|&what| (what, LastRead::of(config, what))).collect();
-        Self { read: Mutex::new(read), failed: Mutex::default(), suspended: Mutex::default() }
+        Self { read: Mutex::new(read), failed: Mutex::default(), suspended: Mutex::default(), kept: AtomicBool::new(false) }
+    }
+
+    /// Where the policy that counts was read.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        if self.kept.load(Ordering::Relaxed) { "state-dir" } else { "file" }
     }
 
     /// Why the policy that counts is not the one in the file, or not in its modes.
@@ -168,8 +181,10 @@ fn certificates(shared: &Shared, what: Reloaded, same: bool) -> anyhow::Result<(
 
 fn policy(shared: &Shared) -> anyhow::Result<()> {
     let mode = shared.shadow_guard.mode_override(&shared.config);
-    let read = load_policy(&shared.config, 0, mode)?;
+    let read = load_policy(&shared.config, &shared.config.policy, 0, mode)?;
     let policy = publish(shared, |_| Ok(read))?;
+    shared.reloads.kept.store(false, Ordering::Relaxed);
+    keep(shared);
     tracing::info!(generation = policy.generation, hash = %policy.hash, "policy reloaded");
     Ok(())
 }
@@ -189,9 +204,44 @@ pub fn publish(shared: &Shared, next: impl FnOnce(&Policy) -> anyhow::Result<Pol
     Ok(policy)
 }
 
+/// The policy to start with: the file's, or the last good one where the file has a mistake and one is kept.
+///
+/// # Errors
+/// What is wrong with the file, when nothing else can be served.
+pub(super) fn first_policy(config: &Config, reloads: &Reloads, metrics: &Metrics) -> anyhow::Result<Policy> {
+    let Some(folder) = &config.state_dir else { return load_policy(config, &config.policy, 1, config.mode) };
+    state_dir::check(folder)?;
+    let mistakes = match load_policy(config, &config.policy, 1, config.mode) {
+        Ok(policy) => return Ok(policy),
+        Err(mistakes) => mistakes,
+    };
+    let kept = state_dir::path(folder);
+    let policy = match load_policy(config, &kept, 1, config.mode) {
+        Ok(policy) => policy,
+        Err(error) => bail!("{mistakes:#}\n\nand the last good policy cannot take its place:\n{error:#}"),
+    };
+    tracing::error!(kept = %kept.display(), "the policy file has a mistake, the last good policy serves in its place: {mistakes:#}");
+    metrics.reload(Reloaded::Policy, false);
+    reloads.note(Reloaded::Policy, Some(format!("{mistakes:#}")));
+    reloads.kept.store(true, Ordering::Relaxed);
+    if let Some(last) = reloads.read.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&Reloaded::Policy) {
+        last.ok = false;
+    }
+    Ok(policy)
+}
+
+/// Keeps the policy that serves for a start with a broken file. That it cannot be kept is no reason not to serve.
+pub(super) fn keep(shared: &Shared) {
+    if let Some(folder) = &shared.config.state_dir
+        && let Err(error) = state_dir::keep(folder, &shared.policy.current())
+    {
+        tracing::error!(folder = %folder.display(), %error, "the policy cannot be kept: a start with a broken file would find the one before");
+    }
+}
+
 /// Reads, checks and compiles the policy, and says every warning in the log.
-pub(super) fn load_policy(config: &Config, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
-    let loaded = policy::load::load(&config.policy, generation, mode)?;
+fn load_policy(config: &Config, path: &Path, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
+    let loaded = policy::load::load(path, generation, mode)?;
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
     let unknown = loaded.check_cas(&cas);
     if unknown.has_mistakes() {

@@ -26,6 +26,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let mode = reader.optional(Key::Mode, word(Key::Mode, &[Mode::Shadow, Mode::Enforce]));
     let allow_shadow_with_etcd_auth = reader.required(Key::AllowShadowWithEtcdAuth, value::switch);
     let lease_key_file = reader.optional(Key::LeaseKeyFile, path);
+    let state_dir = reader.optional(Key::StateDir, path);
     let reason_trailer = reader.required(Key::ReasonTrailer, value::switch);
     let limits = limits(&mut reader);
     let audit = audit(&mut reader);
@@ -53,6 +54,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         mode: mode?,
         allow_shadow_with_etcd_auth: allow_shadow_with_etcd_auth?,
         lease_key_file: lease_key_file?,
+        state_dir: state_dir?,
         reason_trailer: reason_trailer?,
         limits: limits?,
         audit: audit?,

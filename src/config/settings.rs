@@ -213,6 +213,8 @@ settings! {
         AllowShadowWithEtcdAuth = "allow-shadow-with-etcd-auth": One Kind::Switch, Default::Value("false");
         /// The secret behind lease ownership, at least 32 random bytes, the same for all replicas.
         LeaseKeyFile = "lease-key-file": One Kind::Path, Default::Unset("a random one, known to this process alone");
+        /// Keeps the last good policy in this folder. A start with a broken policy file comes up with it, and says so.
+        StateDir = "state-dir": One Kind::Path, Default::Unset("a broken policy file means no start");
         /// Adds the trailer `etcd-warden-reason` to refusals. It tells callers about the policy.
         ReasonTrailer = "reason-trailer": One Kind::Switch, Default::Value("false");
     }

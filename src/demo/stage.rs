@@ -147,6 +147,7 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
         mode: Some(mode),
         allow_shadow_with_etcd_auth: false,
         lease_key_file: None,
+        state_dir: None,
         reason_trailer: false,
         limits: Limits::default(),
         audit: Audit {

@@ -40,6 +40,7 @@ mod live_certificates;
 mod reload;
 mod reload_files;
 mod renewal;
+mod state_dir;
 mod watch_streams;
 
 // --- what a user starts ---

@@ -452,6 +452,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
         mode: None,
         allow_shadow_with_etcd_auth: false,
         lease_key_file: None,
+        state_dir: None,
         reason_trailer: false,
         limits: Limits::default(),
         audit: Audit {
