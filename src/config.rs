@@ -65,6 +65,8 @@ pub struct Config {
     pub admin_addr: Option<SocketAddr>,
     /// Whether `/debug/streams`, which names identities, is served there too.
     pub admin_debug: bool,
+    /// A socket for the admin pages and for changing the mode.
+    pub admin_socket: Option<PathBuf>,
     /// The log.
     pub log: Log,
     /// Between two looks at the files that are reloaded when they change; zero: only a signal reloads them.

@@ -49,6 +49,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::mode::ModeOverride;
 use crate::app::reload::Reloads;
 use crate::app::shadow_guard::ShadowGuard;
 use crate::audit::Audit;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub config: Config,
     /// The policy that counts now.
     pub policy: LivePolicy,
+    /// What overrides the policy's modes.
+    pub mode: ModeOverride,
     /// Whether shadow mode is suspended, because etcd's own auth is on.
     pub shadow_guard: ShadowGuard,
     /// How the last reloads went.

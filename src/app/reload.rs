@@ -180,7 +180,7 @@ fn certificates(shared: &Shared, what: Reloaded, same: bool) -> anyhow::Result<(
 }
 
 fn policy(shared: &Shared) -> anyhow::Result<()> {
-    let mode = shared.shadow_guard.mode_override(&shared.config);
+    let mode = shared.shadow_guard.mode_override(shared.mode.get());
     let read = load_policy(&shared.config, &shared.config.policy, 0, mode)?;
     let policy = publish(shared, |_| Ok(read))?;
     shared.reloads.kept.store(false, Ordering::Relaxed);
@@ -194,11 +194,27 @@ fn policy(shared: &Shared) -> anyhow::Result<()> {
 /// # Errors
 /// Those of `next`.
 pub fn publish(shared: &Shared, next: impl FnOnce(&Policy) -> anyhow::Result<Policy>) -> anyhow::Result<Arc<Policy>> {
+    publish_in(shared, |asked| asked, next)
+}
+
+/// As [`publish`]; at that very moment, what overrides the policy's modes becomes what `overrule` makes of it.
+///
+/// # Errors
+/// Those of `next`: then nothing changes.
+pub fn publish_in(
+    shared: &Shared,
+    overrule: impl FnOnce(Option<Mode>) -> Option<Mode>,
+    next: impl FnOnce(&Policy) -> anyhow::Result<Policy>,
+) -> anyhow::Result<Arc<Policy>> {
     let policy = shared.policy.replace(|present, generation| {
         let next = next(present)?;
-        shared.shadow_guard.before(&next, present, &shared.config);
-        let mode = shared.shadow_guard.mode_override(&shared.config);
-        if next.mode_override() == mode { Ok(next) } else { anyhow::Ok(next.in_mode(generation, mode)?) }
+        let was = shared.mode.get();
+        let asked = overrule(was);
+        shared.shadow_guard.before((&next, asked), (present, was), &shared.config);
+        let mode = shared.shadow_guard.mode_override(asked);
+        let next = if next.mode_override() == mode { next } else { next.in_mode(generation, mode)? };
+        shared.mode.set(asked);
+        anyhow::Ok(next)
     })?;
     count_policy(&shared.metrics, &policy);
     Ok(policy)

@@ -32,6 +32,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let audit = audit(&mut reader);
     let admin_addr = reader.required(Key::AdminAddr, value::address_or_none);
     let admin_debug = reader.required(Key::AdminDebug, value::switch);
+    let admin_socket = reader.optional(Key::AdminSocket, path);
     let log = log(&mut reader);
     let reload_interval = reader.duration(Key::ReloadInterval);
     let drain_timeout = reader.duration(Key::DrainTimeout);
@@ -60,6 +61,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         audit: audit?,
         admin_addr: admin_addr?,
         admin_debug: admin_debug?,
+        admin_socket: admin_socket?,
         log: log?,
         reload_interval: reload_interval?,
         drain_timeout: drain_timeout?,

@@ -273,6 +273,8 @@ settings! {
         AdminAddr = "admin-addr": One Kind::AddressOrNone, Default::Value("127.0.0.1:23791");
         /// Serves `/debug/*` there too. It names identities, and loopback is open to every pod in the host's network.
         AdminDebug = "admin-debug": One Kind::Switch, Default::Value("false");
+        /// A socket for root and the user that the proxy runs as: the same pages, `/debug/*` too, and `POST /mode` (`shadow`, `enforce` or `policy`), the break-glass without a restart.
+        AdminSocket = "admin-socket": One Kind::Path, Default::Unset("no socket");
         /// How the log is written.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
         /// What is logged.

@@ -160,6 +160,7 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
         },
         admin_addr: None,
         admin_debug: false,
+        admin_socket: None,
         log: Log { json: false, filter: "off".to_owned() },
         reload_interval: Duration::ZERO,
         drain_timeout: Duration::from_secs(1),

@@ -465,6 +465,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
         },
         admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
         admin_debug: true,
+        admin_socket: None,
         log: Log { json: false, filter: "warn".to_owned() },
         reload_interval: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
