@@ -183,6 +183,8 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Bytes of requests held by one worker thread while their end is awaited.
     pub max_held_bytes: usize,
+    /// Bytes of answers held by one worker thread for clients that do not read them.
+    pub max_unread_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
     /// A client is told to open another connection when one is about this old.
@@ -209,6 +211,7 @@ impl Default for Limits {
             max_request_bytes: 2 * 1024 * 1024,
             max_header_bytes: 16 * 1024,
             max_held_bytes: 64 * 1024 * 1024,
+            max_unread_bytes: 256 * 1024 * 1024,
             idle_timeout: Duration::from_secs(3600),
             max_connection_age: None,
             keepalive: Duration::from_secs(30),

@@ -15,6 +15,8 @@
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
 //!   relay       the answer, passed on with flow control from end to end
+//!   delivery    what of it waits for its client, and whether there is room for that
+//!   outbox      what one connection was sent and has not taken: until it has, nothing more is sent or read
 //!   rewrite     the messages that are changed: member URLs, lists of leases, ids of new leases
 //!   stream      Watch and LeaseKeepAlive: every message judged as it comes
 //!   raw         shadow mode's way for what cannot be judged before it is sent
@@ -25,6 +27,7 @@
 pub mod budget;
 pub mod call;
 pub mod connection;
+pub mod delivery;
 pub mod forward;
 pub mod handshakes;
 pub mod head;
@@ -33,6 +36,7 @@ pub mod judge;
 pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
+pub mod outbox;
 pub mod quota;
 pub mod raw;
 pub mod record;

@@ -188,6 +188,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_request_bytes = reader.number(Key::MaxRequestBytes);
     let max_header_bytes = reader.number(Key::MaxHeaderBytes);
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
+    let max_unread_bytes = reader.number(Key::MaxUnreadBytes);
     let idle_timeout = reader.duration(Key::IdleTimeout);
     let max_connection_age = reader.optional(Key::MaxConnectionAge, |text| value::duration(Key::MaxConnectionAge.setting().kind, text));
     let keepalive = reader.duration(Key::GrpcKeepaliveInterval);
@@ -211,6 +212,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
         max_request_bytes: max_request_bytes?,
         max_header_bytes: max_header_bytes?,
         max_held_bytes: max_held_bytes?,
+        max_unread_bytes: max_unread_bytes?,
         idle_timeout: idle_timeout?,
         max_connection_age: max_connection_age?,
         keepalive: keepalive?,

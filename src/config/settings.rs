@@ -245,6 +245,8 @@ settings! {
         MaxHeaderBytes = "max-header-bytes": One Kind::Bytes(KIB, MIB), Default::Value("16KiB");
         /// Requests that one worker may hold while their end is awaited, in bytes. Not below `max-request-bytes`.
         MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("64MiB");
+        /// Answers that one worker may hold for clients that do not read them, in bytes. Above its share of it, an identity's unread answers end.
+        MaxUnreadBytes = "max-unread-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("256MiB");
         /// A connection without any stream is closed after this.
         IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)), Default::Value("1h");
         /// A client is told to open another connection when one is about this old (a tenth more or less), so that load spreads again after a restart. Its streams end so that clientv3 opens them again.

@@ -57,6 +57,8 @@ closed_set! {
         RequestBytes = "request-bytes",
         /// `max-held-bytes`.
         HeldBytes = "held-bytes",
+        /// `max-unread-bytes`.
+        UnreadBytes = "unread-bytes",
         /// `authenticate-per-second`.
         Authenticate = "authenticate",
         /// `audit-queue`, with `audit-on-full: deny`.

@@ -1,4 +1,4 @@
-//! The bytes that a worker holds for requests whose end has not come, and who holds them.
+//! The bytes that a worker holds for requests whose end has not come, or for answers that nobody reads, and who holds them.
 //!
 //! The rule: nobody holds more than is left for all others (but everybody one whole request, while there is room). So one identity that
 //! begins requests and never ends them gets half, a second one half of the rest, and a newcomer still finds room.
@@ -76,6 +76,43 @@ impl Share {
     }
 }
 
+/// So many bytes of a share, all of them given back when this is dropped.
+pub struct Hold {
+    share: Share,
+    bytes: usize,
+}
+
+impl Hold {
+    /// None yet.
+    #[must_use]
+    pub fn none(share: &Share) -> Self {
+        Self { share: share.clone(), bytes: 0 }
+    }
+
+    /// Holds this many bytes from now on, more or less than before. False: the rule does not give them, and nothing changes.
+    #[must_use]
+    pub fn set(&mut self, bytes: usize) -> bool {
+        let given = match bytes.checked_sub(self.bytes) {
+            Some(0) => true,
+            Some(more) => self.share.take(more),
+            None => {
+                self.share.give_back(self.bytes.saturating_sub(bytes));
+                true
+            }
+        };
+        if given {
+            self.bytes = bytes;
+        }
+        given
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.share.give_back(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +144,19 @@ mod tests {
         let budget = Budget::new(100, 1);
         let shares: Vec<Share> = (0..20).map(|n| budget.share(&format!("flood-{n}").into())).collect();
         assert_eq!(shares.iter().map(flood).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn a_hold_grows_and_shrinks_and_leaves_nothing_behind() {
+        let budget = Budget::new(100, 1);
+        let mut hold = Hold::none(&budget.share(&"a".into()));
+        assert!(hold.set(40));
+        assert!(hold.set(50));
+        assert!(!hold.set(51));
+        assert!(hold.set(20));
+        assert_eq!(budget.left.get(), 80);
+        drop(hold);
+        assert_eq!(budget.left.get(), 100);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::time::{Duration, timeout};
 
 use super::Shared;
 use super::connection::Client;
+use super::delivery::Delivery;
 use super::forward::{Forwarder, Outgoing};
 use super::intake::{ClientGone, Intake, Until};
 use super::judge::{self, Caller};
@@ -32,6 +33,7 @@ use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
+use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::wire::{self, frame};
 
@@ -119,6 +121,12 @@ impl Call<'_> {
     #[must_use]
     pub fn forwarder(&self) -> &Forwarder {
         &self.client.forwarder
+    }
+
+    /// The way of an answer back to the client.
+    #[must_use]
+    pub fn delivery(&self, class: Class) -> Delivery<'_> {
+        Delivery::new(self.client, class, self.caller.principal.mode)
     }
 
     /// Wakes at each change of the policy that came after this request was judged.
@@ -281,11 +289,12 @@ impl Call<'_> {
         };
         let member = Some(exchange.member);
         let _place = exchange.place;
+        let delivery = self.delivery(Class::of(method));
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
-            None => relay::answer(respond, exchange.response).await,
+            None => relay::answer(respond, exchange.response, &delivery).await,
             Some(rewrite) => {
                 let change = |message: &[u8]| rewrite.apply(self.shared(), &self.caller.principal, method, message);
-                Box::pin(rewrite::answer(respond, exchange.response, change)).await
+                Box::pin(rewrite::answer(respond, exchange.response, &delivery, change)).await
             }
         };
         (member, ended.into())
@@ -319,7 +328,8 @@ impl Call<'_> {
             Ok(Ok(Err(error))) => (None, relay::refuse_or_reset(respond, &error)),
             Ok(Ok(Ok(exchange))) => {
                 let _place = exchange.place;
-                (Some(exchange.member), relay::answer_until(respond, exchange.response, stop).await.into())
+                let delivery = self.delivery(Class::of(method));
+                (Some(exchange.member), relay::answer_until(respond, exchange.response, &delivery, stop).await.into())
             }
         }
     }
@@ -333,17 +343,18 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> (Option<MemberIndex>, Ended) {
         let mut outgoing = Outgoing::of(Method::LeaseGrant, headers, Bytes::new(), true);
+        let delivery = self.delivery(Class::Unary);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
             let granted = async {
                 let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
-                Ok((exchange.member, Whole::read(exchange.response).await?))
+                Ok((exchange.member, Whole::read(exchange.response, &delivery).await?))
             };
             match relay::unless_gone(respond, granted).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
                 Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
-                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond).await.into()),
+                Ok(Ok((member, whole))) => return (Some(member), whole.pass_on(respond, &delivery).await.into()),
             }
         }
         (None, Ended::ClientGone)

@@ -22,11 +22,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Share;
+use super::budget::{Hold, Share};
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
 use super::lifetime::Lifetime;
+use super::outbox::{Outbox, Paced, ROUND};
 use super::quota::Quota;
 use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
@@ -40,6 +41,9 @@ use crate::tls::{ALPN_H2, ClientTrust, HandshakeFailure, ServerTls, handshake_fa
 /// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
 const RESETS_PER_SECOND: u32 = 200;
 const RESETS_AT_ONCE: u32 = 5;
+
+/// Bytes of one request that a client may send before they were looked at.
+pub const STREAM_WINDOW: usize = 256 * 1024;
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -57,6 +61,10 @@ pub struct Client {
     pub over: CancellationToken,
     /// What it may make the worker hold, together with its other connections.
     pub share: Share,
+    /// What it may leave unread, together with its other connections.
+    pub unread: Share,
+    /// What it was sent and has not taken yet.
+    pub outbox: Rc<Outbox>,
     /// What it may have at once, together with its other connections on all workers.
     pub quota: Arc<Quota>,
     caller: RefCell<Rc<Caller>>,
@@ -72,7 +80,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The caller under the policy that counts now: one atomic load unless the policy has changed.
+    /// The caller under the policy that counts now: one load of it unless it has changed.
     #[must_use]
     pub fn caller(&self) -> Rc<Caller> {
         let live = &self.worker.shared.policy;
@@ -173,6 +181,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         forwarder: Forwarder::new(worker.pool.clone(), shared.metrics.clone()),
         ending: shared.drain.child_token(),
         share: worker.budget.share(&caller.principal.name),
+        unread: worker.unread.share(&caller.principal.name),
+        outbox: Rc::default(),
         quota,
         caller: RefCell::new(Rc::new(caller)),
         identity,
@@ -238,22 +248,25 @@ fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<(Arc<Ident
 async fn speak_http2(client: &Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
     let limits = client.worker.shared.config.limits;
     let handshake = h2::server::Builder::new()
-        .initial_window_size(256 * 1024)
+        .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
+        .max_send_buffer_size(ROUND)
         // A client's flood of resets ends its own connection (CVE-2023-44487).
         .max_pending_accept_reset_streams(64)
         .max_local_error_reset_streams(Some(1024))
-        .handshake::<_, Bytes>(stream);
+        .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone()));
     let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(()) };
     Session::new(client.clone(), connection?).run().await
 }
 
+type Http2 = Connection<Paced<TlsStream<TcpStream>>, Bytes>;
+
 /// The HTTP/2 side of a connection.
 struct Session {
     client: Rc<Client>,
-    connection: Connection<TlsStream<TcpStream>, Bytes>,
+    connection: Http2,
     pings: Option<h2::PingPong>,
     alive: Alive,
     draining: bool,
@@ -268,7 +281,7 @@ enum Alive {
 }
 
 impl Session {
-    fn new(client: Rc<Client>, mut connection: Connection<TlsStream<TcpStream>, Bytes>) -> Self {
+    fn new(client: Rc<Client>, mut connection: Http2) -> Self {
         let pings = connection.ping_pong();
         Self { client, connection, pings, alive: Alive::Quiet, draining: false }
     }
@@ -286,6 +299,8 @@ impl Session {
         let ending = self.client.ending.clone();
         let mut ended = std::pin::pin!(ending.cancelled());
         let mut flooded = false;
+        let outbox = self.client.outbox.clone();
+        let mut backlog = Hold::none(&self.client.unread);
         let over = poll_fn(|cx| {
             loop {
                 while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
@@ -293,14 +308,25 @@ impl Session {
                     flooded = true;
                     self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
+                if outbox.is_overflowing() {
+                    return Poll::Ready(Ok(()));
+                }
                 match self.connection.poll_accept(cx) {
                     // h2 takes new streams until the client has answered the ping of its GOAWAY, which a client may never do.
                     Poll::Ready(Some(Ok((_, mut respond)))) if self.client.is_over.get() => respond.send_reset(h2::Reason::REFUSED_STREAM),
-                    Poll::Ready(Some(Ok((request, respond)))) => calls.push(begin(&self.client, request, respond)),
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        outbox.give_stream();
+                        calls.push(begin(&self.client, request, respond));
+                    }
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending if outbox.goes_on() => {}
                     Poll::Pending => break,
                 }
+            }
+            if !backlog.set(outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
+                self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
+                return Poll::Ready(Ok(()));
             }
             if !self.client.is_over.get() && timer.as_mut().poll(cx).is_ready() {
                 match leave.take() {
@@ -330,6 +356,7 @@ impl Session {
         }
         // The calls that are left see that their client is gone, and still have to be counted and written down.
         drop(self.connection);
+        outbox.end();
         while calls.next().await.is_some() {}
         over
     }

@@ -87,6 +87,8 @@ pub enum ForwardError {
     Lost,
     /// etcd reset the stream; the client learns the very reason.
     Reset(Reason),
+    /// There was no room to hold the answer.
+    NoRoom,
 }
 
 /// Sends requests over one worker's pool, and keeps one client connection with one member.
@@ -175,13 +177,13 @@ impl Forwarder {
             let again = match failure {
                 ForwardError::NotSent => true,
                 ForwardError::Lost => outgoing.effect == Effect::Reads,
-                ForwardError::Reset(_) => false,
+                ForwardError::Reset(_) | ForwardError::NoRoom => false,
             };
             attempts = attempts.saturating_sub(1);
             if !again || attempts == 0 {
                 self.metrics.upstream_failure(match failure {
                     ForwardError::NotSent => UpstreamFailure::NoMember,
-                    ForwardError::Lost => UpstreamFailure::Lost,
+                    ForwardError::Lost | ForwardError::NoRoom => UpstreamFailure::Lost,
                     ForwardError::Reset(_) => UpstreamFailure::Reset,
                 });
                 return Err(failure);

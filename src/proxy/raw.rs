@@ -207,13 +207,14 @@ async fn relay_both_ways(
     let member = Some(member);
     let upload = pin!(upload(send));
     let download = pin!(async {
+        let delivery = call.delivery(outgoing.class);
         match relay::unless_gone(respond, response).await? {
             // Member lists show the proxies' URLs in every mode, or their clients would walk around the proxy.
             Ok(response) => match method.and_then(|method| Some((method, Rewrite::of(call.shared(), &call.caller.principal, method)?))) {
-                None => relay::answer_until(respond, response, stream::enforced(call, method)).await,
+                None => relay::answer_until(respond, response, &delivery, stream::enforced(call, method)).await,
                 Some((method, rewrite)) => {
                     let change = |message: &[u8]| rewrite.apply(call.shared(), &call.caller.principal, method, message);
-                    Box::pin(rewrite::answer(respond, response, change)).await
+                    Box::pin(rewrite::answer(respond, response, &delivery, change)).await
                 }
             },
             Err(error) => match classify(&error) {

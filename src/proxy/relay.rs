@@ -10,6 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response};
 
+use super::delivery::{Delivery, Undelivered};
 use super::forward::{ForwardError, classify};
 use super::intake::ClientGone;
 use super::reply::{self, Status};
@@ -46,8 +47,12 @@ pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future
 ///
 /// # Errors
 /// The client left.
-pub async fn answer(respond: &mut SendResponse<Bytes>, response: Response<RecvStream>) -> Result<Ended, ClientGone> {
-    answer_until(respond, response, std::future::pending()).await
+pub async fn answer(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<RecvStream>,
+    delivery: &Delivery<'_>,
+) -> Result<Ended, ClientGone> {
+    answer_until(respond, response, delivery, std::future::pending()).await
 }
 
 /// Passes on an answer until it ends, or until `stop` says with which status it must end before.
@@ -57,6 +62,7 @@ pub async fn answer(respond: &mut SendResponse<Bytes>, response: Response<RecvSt
 pub async fn answer_until(
     respond: &mut SendResponse<Bytes>,
     response: Response<RecvStream>,
+    delivery: &Delivery<'_>,
     stop: impl Future<Output = Status>,
 ) -> Result<Ended, ClientGone> {
     let (parts, mut body) = response.into_parts();
@@ -68,14 +74,15 @@ pub async fn answer_until(
     }
     let mut out = respond.send_response(head, false).map_err(|_| ClientGone)?;
     // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
-    let copied = match select(pin!(messages(&mut body, &mut out)), pin!(stop)).await {
-        Either::Left((copied, _)) => Ok(copied?),
-        Either::Right((status, _)) => Err(status),
+    let cut = match select(pin!(messages(&mut body, &mut out, delivery)), pin!(stop)).await {
+        Either::Left((copied, _)) => copied.err(),
+        Either::Right((status, _)) => Some(Cut::With(status)),
     };
-    match copied {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return fail(&mut out, &error),
-        Err(status) => return end(&mut out, &status),
+    match cut {
+        None => {}
+        Some(Cut::Gone) => return Err(ClientGone),
+        Some(Cut::Failed(error)) => return fail(&mut out, &error),
+        Some(Cut::With(status)) => return end(&mut out, &status),
     }
     match body.trailers().await {
         Ok(trailers) => finish(&mut out, trailers),
@@ -83,18 +90,28 @@ pub async fn answer_until(
     }
 }
 
-async fn messages(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result<Result<(), ForwardError>, ClientGone> {
-    while let Some(chunk) = chunk(body, out).await? {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => return Ok(Err(classify(&error))),
-        };
+/// Why not all messages of an answer were passed on.
+enum Cut {
+    Gone,
+    Failed(ForwardError),
+    With(Status),
+}
+
+async fn messages(body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
+    let mut left = None;
+    let mut first = true;
+    while let Some(chunk) = chunk(body, out).await.map_err(|ClientGone| Cut::Gone)? {
+        let chunk = chunk.map_err(|error| Cut::Failed(classify(&error)))?;
         let length = chunk.len();
-        send(out, chunk).await?;
+        left = if std::mem::take(&mut first) { delivery.rest(&chunk) } else { left.map(|left: usize| left.saturating_sub(length)) };
+        delivery.send(out, chunk, delivery.behind(left)).await.map_err(|undelivered| match undelivered {
+            Undelivered::Gone => Cut::Gone,
+            Undelivered::Unread => Cut::With(delivery.unread()),
+        })?;
         // Only now may etcd send more: a slow reader costs one window.
         let _ = body.flow_control().release_capacity(length);
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// The next bytes of etcd's answer.
@@ -109,10 +126,10 @@ pub async fn chunk(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result
     .await
 }
 
-/// Sends bytes as the receiver's window allows.
+/// Sends bytes to etcd as its window allows.
 ///
 /// # Errors
-/// The receiver left.
+/// etcd's side of the stream is over.
 pub async fn send(out: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), ClientGone> {
     out.reserve_capacity(bytes.len());
     loop {
@@ -156,6 +173,7 @@ pub fn fail(out: &mut SendStream<Bytes>, error: &ForwardError) -> Result<Ended, 
             Ok(Ended::Answered(None))
         }
         ForwardError::NotSent | ForwardError::Lost => end(out, &Status::lost()),
+        ForwardError::NoRoom => end(out, &Status::too_many_requests()),
     }
 }
 
@@ -173,6 +191,7 @@ pub fn refuse_or_reset(respond: &mut SendResponse<Bytes>, error: &ForwardError) 
     let status = match error {
         ForwardError::NotSent => Status::not_sent(),
         ForwardError::Lost => Status::lost(),
+        ForwardError::NoRoom => Status::too_many_requests(),
         ForwardError::Reset(reason) => {
             respond.send_reset(*reason);
             return Ended::Answered(None);

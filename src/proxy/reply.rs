@@ -92,6 +92,12 @@ impl Status {
         Self::new(code::UNAVAILABLE, TOO_MANY_REQUESTS)
     }
 
+    /// More than the caller may have at once.
+    #[must_use]
+    pub const fn too_many_requests() -> Self {
+        Self::new(code::RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
+    }
+
     /// What a refusal looks like on the wire: exactly etcd's own words where etcd has any.
     #[must_use]
     pub fn of(denial: &Denial, tell_reason: bool) -> Self {
@@ -109,7 +115,7 @@ impl Status {
             Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
             Reason::TooLarge => Self::told(code::RESOURCE_EXHAUSTED, denial),
             Reason::NotGrpc => Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::told(code::INVALID_ARGUMENT, denial) },
-            Reason::Limit | Reason::AuditFull => Self::new(code::RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS),
+            Reason::Limit | Reason::AuditFull => Self::too_many_requests(),
         };
         status.reason = tell_reason.then(|| denial.to_string());
         status

@@ -11,6 +11,8 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Response};
 
 use super::Shared;
+use super::budget::Hold;
+use super::delivery::{Delivery, Undelivered};
 use super::forward::{ForwardError, classify};
 use super::intake::ClientGone;
 use super::relay::{self, Ended};
@@ -73,9 +75,10 @@ impl Rewrite {
 pub async fn answer(
     respond: &mut SendResponse<Bytes>,
     response: Response<RecvStream>,
+    delivery: &Delivery<'_>,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
 ) -> Result<Ended, ClientGone> {
-    let mut whole = match relay::unless_gone(respond, Whole::read(response)).await? {
+    let mut whole = match relay::unless_gone(respond, Whole::read(response, delivery)).await? {
         Ok(whole) => whole,
         Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
     };
@@ -88,7 +91,7 @@ pub async fn answer(
         },
         Err(fault) => return Ok(unreadable(respond, &fault.to_string())),
     }
-    whole.pass_on(respond).await
+    whole.pass_on(respond, delivery).await
 }
 
 /// An answer of etcd's, read to its end before any of it is passed on.
@@ -96,17 +99,20 @@ pub struct Whole {
     head: Response<()>,
     body: Bytes,
     trailers: Option<HeaderMap>,
+    /// The room that it takes until it was passed on.
+    _hold: Hold,
 }
 
 impl Whole {
     /// Reads it.
     ///
     /// # Errors
-    /// The connection was lost before the end, or the answer is far too large.
-    pub async fn read(response: Response<RecvStream>) -> Result<Self, ForwardError> {
+    /// The connection was lost before the end, the answer is far too large, or there is no room for it.
+    pub async fn read(response: Response<RecvStream>, delivery: &Delivery<'_>) -> Result<Self, ForwardError> {
         let (parts, body) = response.into_parts();
-        let (body, trailers) = collect(body).await?;
-        Ok(Self { head: Response::from_parts(parts, ()), body, trailers })
+        let mut hold = delivery.hold(0).map_err(|_| ForwardError::NoRoom)?;
+        let (body, trailers) = collect(body, delivery, &mut hold).await?;
+        Ok(Self { head: Response::from_parts(parts, ()), body, trailers, _hold: hold })
     }
 
     /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its status stands in trailers behind
@@ -121,7 +127,7 @@ impl Whole {
     ///
     /// # Errors
     /// The client left.
-    pub async fn pass_on(self, respond: &mut SendResponse<Bytes>) -> Result<Ended, ClientGone> {
+    pub async fn pass_on(self, respond: &mut SendResponse<Bytes>, delivery: &Delivery<'_>) -> Result<Ended, ClientGone> {
         if self.body.is_empty() && self.trailers.is_none() {
             let status = reply::status_of(self.head.headers());
             respond.send_response(self.head, true).map_err(|_| ClientGone)?;
@@ -129,7 +135,11 @@ impl Whole {
         }
         let mut out = respond.send_response(self.head, false).map_err(|_| ClientGone)?;
         if !self.body.is_empty() {
-            relay::send(&mut out, self.body).await?;
+            match delivery.send(&mut out, self.body, 0).await {
+                Ok(()) => {}
+                Err(Undelivered::Gone) => return Err(ClientGone),
+                Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),
+            }
         }
         relay::finish(&mut out, self.trailers)
     }
@@ -143,13 +153,14 @@ fn unreadable(respond: &mut SendResponse<Bytes>, why: &str) -> Ended {
     Ended::Answered(Some(status.code))
 }
 
-async fn collect(mut body: RecvStream) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
+async fn collect(mut body: RecvStream, delivery: &Delivery<'_>, hold: &mut Hold) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
     let mut whole = BytesMut::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk.map_err(|error| classify(&error))?;
         if whole.len().saturating_add(chunk.len()) > MAX_ANSWER {
             return Err(ForwardError::Lost);
         }
+        delivery.hold_more(hold, whole.len().saturating_add(chunk.len())).map_err(|_| ForwardError::NoRoom)?;
         let _ = body.flow_control().release_capacity(chunk.len());
         whole.extend_from_slice(&chunk);
     }

@@ -13,6 +13,7 @@ use tokio::time::{Duration, sleep};
 pub use dialogue::{Seat, serve};
 
 use super::call::Call;
+use super::delivery::Undelivered;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
 use super::record::{Recording, Subject};
@@ -24,6 +25,7 @@ use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::Termination;
 use crate::policy::Mode;
+use crate::upstream::Class;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
 use crate::wire::{self, Malformed};
@@ -163,11 +165,16 @@ pub async fn shadow_ends(call: &Call<'_>, or_connection: bool) -> Status {
 /// The client left.
 pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<Bytes>) -> Result<Ended, ClientGone> {
     let mut out = respond.send_response(reply::head(), false).map_err(|_| ClientGone)?;
+    let delivery = call.delivery(Class::Long);
     let mut told = None;
     loop {
         let serving = call.shared().members.any_well();
         if told.replace(serving) != Some(serving) {
-            relay::send(&mut out, health_answer(serving)).await?;
+            match delivery.send(&mut out, health_answer(serving), 0).await {
+                Ok(()) => {}
+                Err(Undelivered::Gone) => return Err(ClientGone),
+                Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),
+            }
         }
         if method == Method::HealthCheck {
             return relay::end(&mut out, &Status::new(reply::code::OK, ""));

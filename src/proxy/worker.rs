@@ -24,6 +24,9 @@ use crate::metrics::RoleCounters;
 use crate::policy::{Mode, Policy};
 use crate::upstream::pool::Pool;
 
+/// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that waits for it.
+const ONE_UNREAD: usize = 1024 * 1024;
+
 /// A socket on its way to a worker.
 pub struct Accepted {
     /// The socket, before any byte was read.
@@ -80,6 +83,8 @@ pub struct Worker {
     pub roles: RoleTable,
     /// Bytes of incomplete requests.
     pub budget: Budget,
+    /// Bytes of answers that nobody reads.
+    pub unread: Budget,
     /// `Authenticate` calls.
     pub authenticate: Rate,
 }
@@ -126,6 +131,7 @@ impl Worker {
             roll: Roll::default(),
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
+            unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),
             authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers), 1),
             shared,
         })

@@ -23,7 +23,8 @@ use crate::tls::{self, Tls, server_name};
 pub const MAX_STREAMS: u32 = 200;
 
 /// Bytes of one answer that etcd may send before they were passed on to the client.
-const fn stream_window(class: Class) -> u32 {
+#[must_use]
+pub const fn stream_window(class: Class) -> u32 {
     match class {
         // One window is what a client that stops reading costs us, so unary calls get no more than their speed needs.
         Class::Unary => 256 * 1024,

@@ -140,6 +140,12 @@ impl Frames {
         }))
     }
 
+    /// Bytes that are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held().len()
+    }
+
     /// Whether nothing is held: the stream may end here.
     #[must_use]
     pub fn is_empty(&self) -> bool {

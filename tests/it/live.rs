@@ -61,6 +61,31 @@ impl Live {
         tokio::time::timeout(SOON, self.read()).await.unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
     }
 
+    /// The status that ends the call; what comes before is read and forgotten.
+    pub async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.next_bytes().await {
+                return status;
+            }
+        }
+    }
+
+    /// Reads so many bytes of what may be a much larger message, and forgets them.
+    pub async fn skip(&mut self, bytes: usize) {
+        let read = async {
+            if let Side::Silent(response) = &mut self.answer {
+                self.answer = Side::Talking(response.await.unwrap().into_body());
+            }
+            let mut left = bytes;
+            while let (Side::Talking(body), 1..) = (&mut self.answer, left) {
+                let data = body.data().await.expect("there is more").unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                left = left.saturating_sub(data.len());
+            }
+        };
+        tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("no {bytes} bytes within {SOON:?}"));
+    }
+
     /// Whether there is still nothing to read after a moment.
     pub async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(std::time::Duration::from_millis(100), self.read()).await.is_err()

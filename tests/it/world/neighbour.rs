@@ -1,7 +1,8 @@
 //! A well-behaved client beside those that are not: it must not notice them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use etcd_client::Client;
 use tokio::task::JoinHandle;
@@ -13,30 +14,52 @@ pub const NEIGHBOUR: &str = "neighbour";
 
 /// Reads and writes, one call after the other, for as long as this lives.
 pub struct Neighbour {
-    rounds: Arc<AtomicU64>,
+    seen: Arc<Seen>,
     task: JoinHandle<etcd_client::Error>,
+}
+
+#[derive(Default)]
+struct Seen {
+    rounds: AtomicU64,
+    /// How long each round took: a put and a get.
+    took: Mutex<Vec<Duration>>,
 }
 
 impl World {
     /// Lets a neighbour work, on one connection of its own, on keys that begin with `neighbour`.
     pub async fn neighbour(&self) -> Neighbour {
-        let (client, key) = (self.as_(NEIGHBOUR).await, self.key(NEIGHBOUR));
-        let rounds = Arc::new(AtomicU64::new(0));
-        let neighbour = Neighbour { task: tokio::spawn(work(client, key, rounds.clone())), rounds };
-        neighbour.is_unharmed().await;
-        neighbour
+        Neighbour::works(self.as_(NEIGHBOUR).await, self.key(NEIGHBOUR)).await
     }
 }
 
 impl Neighbour {
+    /// Lets a neighbour work with this client, on this key.
+    pub async fn works(client: Client, key: String) -> Self {
+        let seen = Arc::<Seen>::default();
+        let neighbour = Self { task: tokio::spawn(work(client, key, seen.clone())), seen };
+        neighbour.is_unharmed().await;
+        neighbour
+    }
+
     /// No call of its has failed so far, and calls still come to their end.
     pub async fn is_unharmed(&self) {
-        let before = self.rounds.load(Ordering::SeqCst);
+        let before = self.seen.rounds.load(Ordering::SeqCst);
         soon("the neighbour's calls", || async {
-            assert!(!self.task.is_finished(), "a call of the neighbour failed after {} rounds", self.rounds.load(Ordering::SeqCst));
-            (self.rounds.load(Ordering::SeqCst) > before + 1).then_some(())
+            let rounds = self.seen.rounds.load(Ordering::SeqCst);
+            assert!(!self.task.is_finished(), "a call of the neighbour failed after {rounds} rounds");
+            (rounds > before + 1).then_some(())
         })
         .await;
+    }
+
+    /// As [`Neighbour::is_unharmed`], and says how its calls were served since this was last asked, as text: how long is nothing that a
+    /// test could hold a busy machine to.
+    pub async fn was_served(&self, meanwhile: &str) {
+        self.is_unharmed().await;
+        let mut took = std::mem::take(&mut *self.seen.took.lock().unwrap());
+        took.sort_unstable();
+        let at = |part: usize| took[(took.len() - 1) * part / 100];
+        eprintln!("{meanwhile}: the neighbour's {} rounds without an error, p50 {:?}, p99 {:?}", took.len(), at(50), at(99));
     }
 }
 
@@ -46,9 +69,10 @@ impl Drop for Neighbour {
     }
 }
 
-async fn work(mut client: Client, key: String, rounds: Arc<AtomicU64>) -> etcd_client::Error {
+async fn work(mut client: Client, key: String, seen: Arc<Seen>) -> etcd_client::Error {
     loop {
-        let round = rounds.load(Ordering::SeqCst).to_string();
+        let round = seen.rounds.load(Ordering::SeqCst).to_string();
+        let begun = Instant::now();
         if let Err(error) = client.put(key.clone(), round, None).await {
             eprintln!("the neighbour's put: {error}");
             return error;
@@ -57,8 +81,9 @@ async fn work(mut client: Client, key: String, rounds: Arc<AtomicU64>) -> etcd_c
             eprintln!("the neighbour's get: {error}");
             return error;
         }
-        rounds.fetch_add(1, Ordering::SeqCst);
+        seen.took.lock().unwrap().push(begun.elapsed());
+        seen.rounds.fetch_add(1, Ordering::SeqCst);
         // A neighbour, not a load generator.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

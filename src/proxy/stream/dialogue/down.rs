@@ -1,6 +1,6 @@
 //! etcd to client: answers passed on, our own put in between two of them.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -11,11 +11,13 @@ use tokio::sync::watch;
 
 use super::{Closing, Dialogue};
 use crate::method::Method;
+use crate::proxy::delivery::{Delivery, Undelivered};
 use crate::proxy::forward::classify;
 use crate::proxy::intake::ClientGone;
 use crate::proxy::relay::{self, Ended};
 use crate::proxy::reply::{self, Status};
 use crate::proxy::stream::splitter::{Fate, Splitter};
+use crate::upstream::Class;
 use crate::wire::header::ResponseHeader;
 use crate::wire::{self, Fault, Malformed, frame};
 
@@ -28,17 +30,18 @@ impl Dialogue<'_> {
         mut changes: watch::Receiver<u64>,
     ) -> Result<Ended, ClientGone> {
         let mut client: Option<SendStream<Bytes>> = None;
+        let delivery = self.call.delivery(Class::Long);
         let mut splitter = Splitter::default();
         let mut ending = pin!(self.call.client.ending.cancelled());
         let mut pieces = Vec::new();
         loop {
-            match self.verdict.take() {
-                Some(Closing::Gone) => return Err(ClientGone),
-                Some(Closing::With(status)) => return self.close(client, respond, &status),
-                None => {}
+            if let Some(closing) = self.verdict.take() {
+                return self.over(client, respond, closing);
             }
-            if splitter.at_boundary() {
-                self.say_own(&mut client, respond).await?;
+            if splitter.at_boundary()
+                && let Err(closing) = self.say_own(&mut client, respond, &delivery, ending.as_mut()).await
+            {
+                return self.over(client, respond, closing);
             }
             let event = tokio::select! {
                 biased;
@@ -50,7 +53,7 @@ impl Dialogue<'_> {
             };
             match event {
                 Event::Head(answer) if answer.body().is_end_stream() && client.is_none() => {
-                    return relay::answer(respond, answer).await;
+                    return relay::answer(respond, answer, &delivery).await;
                 }
                 Event::Head(answer) => {
                     let (parts, body) = answer.into_parts();
@@ -64,11 +67,8 @@ impl Dialogue<'_> {
                     let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
-                        // Who does not read must not hold up the end of its connection.
-                        tokio::select! {
-                            biased;
-                            sent = relay::send(out, piece) => sent?,
-                            () = &mut ending => return relay::end(out, &self.call.ended_with_connection()),
+                        if let Err(closing) = self.pass(out, piece, &delivery, ending.as_mut()).await {
+                            return self.over(client, respond, closing);
                         }
                     }
                     if let Err(malformed) = read {
@@ -128,12 +128,48 @@ impl Dialogue<'_> {
     }
 
     /// Sends our own messages, the head first if etcd's has not come.
-    async fn say_own(&self, client: &mut Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>) -> Result<(), ClientGone> {
+    async fn say_own(
+        &self,
+        client: &mut Option<SendStream<Bytes>>,
+        respond: &mut SendResponse<Bytes>,
+        delivery: &Delivery<'_>,
+        mut ending: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Closing> {
         loop {
             let next = self.to_client.borrow_mut().pop_front();
             let Some(message) = next else { return Ok(()) };
-            relay::send(self.head(client, respond)?, message).await?;
+            let out = self.head(client, respond).map_err(|ClientGone| Closing::Gone)?;
+            self.pass(out, message, delivery, ending.as_mut()).await?;
             self.wake_up.notify_one();
+        }
+    }
+
+    /// Sends to the client. Who does not read must not hold up the end of its stream or connection.
+    async fn pass(
+        &self,
+        out: &mut SendStream<Bytes>,
+        piece: Bytes,
+        delivery: &Delivery<'_>,
+        ending: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Closing> {
+        tokio::select! {
+            biased;
+            sent = delivery.send(out, piece, delivery.behind(None)) => sent.map_err(|undelivered| match undelivered {
+                Undelivered::Gone => Closing::Gone,
+                Undelivered::Unread => Closing::With(delivery.unread()),
+            }),
+            () = ending => Err(Closing::With(self.call.ended_with_connection())),
+            closing = self.closing() => Err(closing),
+        }
+    }
+
+    /// Waits until the client's side has found out how the stream ends.
+    async fn closing(&self) -> Closing {
+        loop {
+            if let Some(closing) = self.verdict.take() {
+                return closing;
+            }
+            self.wake_down.notified().await;
         }
     }
 
@@ -145,6 +181,13 @@ impl Dialogue<'_> {
         match client {
             Some(out) => Ok(out),
             None => Ok(client.insert(respond.send_response(reply::head(), false).map_err(|_| ClientGone)?)),
+        }
+    }
+
+    fn over(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, closing: Closing) -> Result<Ended, ClientGone> {
+        match closing {
+            Closing::Gone => Err(ClientGone),
+            Closing::With(status) => self.close(client, respond, &status),
         }
     }
 

@@ -11,7 +11,9 @@ use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
+use crate::proxy::budget::Hold;
 use crate::proxy::call::limited;
+use crate::proxy::connection::STREAM_WINDOW;
 use crate::proxy::intake::{ClientGone, denial_of};
 use crate::proxy::relay;
 use crate::proxy::reply::{Status, code};
@@ -37,6 +39,7 @@ impl Dialogue<'_> {
     /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the stream must end.
     async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<SendStream<Bytes>>) -> Option<Closing> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
+        let mut hold = Hold::none(&self.call.client.share);
         loop {
             self.send_cancels(send).await;
             match frames.next() {
@@ -48,6 +51,11 @@ impl Dialogue<'_> {
                 Err(fault) => return Some(self.refused_stream(&denial_of(fault))),
                 Ok(None) => {
                     let room = self.has_room();
+                    // Where nobody listens, a window of it may have come.
+                    if !hold.set(frames.len().saturating_add(if room { 0 } else { STREAM_WINDOW })) {
+                        self.call.shared().metrics.limit_hit(Limit::HeldBytes);
+                        return Some(Closing::With(Status::too_many_streams()));
+                    }
                     let chunk = tokio::select! {
                         biased;
                         () = self.wake_up.notified() => continue,
@@ -73,12 +81,16 @@ impl Dialogue<'_> {
     }
 
     async fn judge_one(&self, framed: Bytes, send: &mut Option<SendStream<Bytes>>) -> Result<(), Closing> {
+        let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
+        if let Ok(asked) = &read {
+            self.until_the_rate_allows(&asked.request).await;
+        }
         let caller = self.call.client.caller();
         let judging = Instant::now();
-        let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         let mut verdict = verdict(self.call, &caller, &read).await;
         if let (Ok(_), Ok(asked), Mode::Enforce) = (&verdict, &read, caller.principal.mode)
-            && let Err(limit) = self.within_limits(&asked.request).await
+            && let Request::Watch(WatchRequest::Create(_)) = asked.request
+            && let Err(limit) = self.within_limits()
         {
             self.call.shared().metrics.limit_hit(limit);
             verdict = Err(limited(limit));
@@ -107,15 +119,20 @@ impl Dialogue<'_> {
         relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
     }
 
-    /// Takes what an allowed message needs of the caller's quota. What cannot be refused in its place waits until the rate allows it.
-    async fn within_limits(&self, request: &Request<'_>) -> Result<(), Limit> {
-        let quota = &self.call.client.quota;
-        if !matches!(request, Request::Watch(WatchRequest::Create(_))) {
-            while let Err(soon) = quota.ask() {
-                sleep(soon).await;
-            }
-            return Ok(());
+    /// What cannot be refused in its place waits here, before it is judged: the policy may change meanwhile.
+    async fn until_the_rate_allows(&self, request: &Request<'_>) {
+        let client = self.call.client;
+        while !matches!(request, Request::Watch(WatchRequest::Create(_)))
+            && client.caller().principal.mode == Mode::Enforce
+            && let Err(soon) = client.quota.ask()
+        {
+            sleep(soon).await;
         }
+    }
+
+    /// Takes what an allowed create needs of the caller's quota.
+    fn within_limits(&self) -> Result<(), Limit> {
+        let quota = &self.call.client.quota;
         // Where a place has become free, the client finds it on a new stream.
         if self.seat == Seat::Standing && quota.requests.place().is_none() {
             return Err(Limit::RequestsInFlight);

@@ -1,0 +1,124 @@
+//! An answer on its way to a client, at the client's pace. While it waits, what it makes us hold is its identity's own
+//! (`max-unread-bytes`).
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use h2::SendStream;
+
+use super::budget::Hold;
+use super::connection::Client;
+use super::reply::Status;
+use crate::metrics::reason::Limit;
+use crate::policy::Mode;
+use crate::upstream::Class;
+use crate::upstream::link::stream_window;
+use crate::wire::frame;
+
+/// Gives answers to one client.
+pub struct Delivery<'c> {
+    client: &'c Client,
+    class: Class,
+    limited: bool,
+}
+
+/// Why an answer does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The client left.
+    Gone,
+    /// The client does not read, and there is no room for more of what it does not read.
+    Unread,
+}
+
+impl<'c> Delivery<'c> {
+    /// For answers that came over connections of `class`. Shadow mode has no limits.
+    #[must_use]
+    pub fn new(client: &'c Client, class: Class, mode: Mode) -> Self {
+        Self { client, class, limited: mode == Mode::Enforce }
+    }
+
+    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see [`Delivery::behind`].
+    ///
+    /// # Errors
+    /// See [`Undelivered`].
+    pub async fn send(&self, out: &mut SendStream<Bytes>, mut bytes: Bytes, behind: usize) -> Result<(), Undelivered> {
+        let outbox = &self.client.outbox;
+        let mut hold = None;
+        out.reserve_capacity(bytes.len());
+        loop {
+            let open = outbox.has_room();
+            let room = if open { out.capacity().min(bytes.len()) } else { 0 };
+            if room > 0 || bytes.is_empty() {
+                outbox.give(room);
+                out.send_data(bytes.split_to(room), false).map_err(|_| Undelivered::Gone)?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                out.reserve_capacity(bytes.len());
+            }
+            if hold.is_none() {
+                hold = Some(self.hold(bytes.len().saturating_add(behind))?);
+            }
+            if open {
+                match poll_fn(|cx| out.poll_capacity(cx)).await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Err(Undelivered::Gone),
+                }
+            } else {
+                outbox.room().await;
+            }
+        }
+    }
+
+    /// Bytes that etcd may send before these were passed on: what is left of the one message of a unary answer, but a window at most.
+    #[must_use]
+    pub fn behind(&self, left: Option<usize>) -> usize {
+        let window = usize::try_from(stream_window(self.class)).unwrap_or(usize::MAX);
+        left.map_or(window, |left| left.min(window))
+    }
+
+    /// How long the rest of a unary answer is that begins with this chunk, if that can be seen.
+    #[must_use]
+    pub fn rest(&self, first: &[u8]) -> Option<usize> {
+        let (&[_, a, b, c, d], begun) = first.split_first_chunk::<{ frame::HEADER }>()?;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
+    }
+
+    /// What the client is told instead of an answer that it does not read. clientv3 ends all its watches for good at RESOURCE_EXHAUSTED.
+    #[must_use]
+    pub fn unread(&self) -> Status {
+        if self.class == Class::Long { Status::too_many_streams() } else { Status::too_many_requests() }
+    }
+
+    /// Room for these bytes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold(&self, bytes: usize) -> Result<Hold, Undelivered> {
+        let mut hold = Hold::none(&self.client.unread);
+        if self.limited && !hold.set(bytes) {
+            self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
+            // Who takes nothing at all could not even be told.
+            if self.client.outbox.is_blocked() {
+                self.client.outbox.overflow();
+                return Err(Undelivered::Gone);
+            }
+            return Err(Undelivered::Unread);
+        }
+        Ok(hold)
+    }
+
+    /// Takes room for more of an answer that is held whole.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold_more(&self, hold: &mut Hold, bytes: usize) -> Result<(), Undelivered> {
+        if self.limited && !hold.set(bytes) {
+            self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
+            return Err(Undelivered::Unread);
+        }
+        Ok(())
+    }
+}

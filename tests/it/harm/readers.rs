@@ -1,0 +1,288 @@
+//! Clients that do not take what is there for them: each costs its share, and nobody else waits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
+use h2::SendStream;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use super::scale;
+use crate::live::Live;
+use crate::world::fake::Fake;
+use crate::world::raw::wire::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
+use crate::world::raw::{Raw, framed, tls_over};
+use crate::world::{World, authorities, soon};
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: $P/*, verbs: [rw]}]}
+bindings:
+  - {cn: alice, roles: [all]}
+  - {cn: bob, roles: [all]}
+  - {cn: neighbour, roles: [all]}
+  - {cn: \"reader-{number}\", roles: [all]}
+";
+
+const MIB: usize = 1 << 20;
+
+/// What is on its way to each reader.
+pub const ANSWER: usize = 100 * MIB;
+
+const TOO_MANY: &str = "etcdserver: too many requests";
+
+const WINDOW_UPDATE: u8 = 8;
+const NEVER_FULL: u32 = (1 << 31) - 1;
+
+/// Answers the neighbour at once, and whoever else asks with more than 100 MiB, as fast as it is taken.
+pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
+    let taken = Arc::<AtomicUsize>::default();
+    let counted = taken.clone();
+    let fake = Fake::serving(move |mut visit| {
+        let taken = counted.clone();
+        async move {
+            if visit.path == Method::Watch.path() {
+                let mut out = visit.begin(&pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec());
+                let kv = etcd_warden::pb::mvccpb::KeyValue { value: vec![b'x'; MIB], ..Default::default() };
+                let event = etcd_warden::pb::mvccpb::Event { kv: Some(kv), ..Default::default() };
+                let events = pb::WatchResponse { events: vec![event], ..Default::default() };
+                return pour(&mut out, &framed(&events.encode_to_vec()).into(), ANSWER, &taken).await;
+            }
+            if visit.body().await.windows(9).any(|part| part == b"neighbour") {
+                return visit.answer(b"");
+            }
+            let mut out = visit.head();
+            out.send_data([&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(), false).unwrap();
+            pour(&mut out, &vec![0; MIB].into(), ANSWER, &taken).await;
+        }
+    });
+    (fake.await, taken)
+}
+
+/// Sends the piece again and again, as the window allows.
+async fn pour(out: &mut SendStream<Bytes>, piece: &Bytes, bytes: usize, taken: &AtomicUsize) {
+    for _ in 0..bytes / MIB {
+        let mut piece = piece.clone();
+        while !piece.is_empty() {
+            out.reserve_capacity(piece.len());
+            let Some(Ok(room)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else { return };
+            let part = piece.split_to(room.min(piece.len()));
+            taken.fetch_add(part.len(), Ordering::Relaxed);
+            if out.send_data(part, false).is_err() {
+                return;
+            }
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+pub fn range(key: String) -> Vec<u8> {
+    pb::RangeRequest { key: key.into(), ..Default::default() }.encode_to_vec()
+}
+
+fn create(key: String) -> pb::WatchRequest {
+    let create = pb::WatchCreateRequest { key: key.into(), ..Default::default() };
+    pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+/// A connection of a client that takes nothing at all: all windows are open, and its socket is never read. It asks so many times.
+pub async fn deaf(address: SocketAddr, common_name: &str, request: &[u8], times: u32) -> TlsStream<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let issued = authorities().clients.client(common_name).unwrap();
+    let connected = socket.connect(address).await.unwrap();
+    let mut stream = tls_over(connected, &authorities().clients, address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let settings = [&[0, 4][..], &NEVER_FULL.to_be_bytes()].concat();
+    let mut said = [PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat();
+    said.extend(frame(WINDOW_UPDATE, 0, 0, &(NEVER_FULL - 65_535).to_be_bytes()));
+    for n in 0..times {
+        said.extend(call(2 * n + 1, request));
+    }
+    stream.write_all(&said).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+fn call(stream: u32, request: &[u8]) -> Vec<u8> {
+    let head = block(&[
+        (b":method", b"POST"),
+        (b":scheme", b"https"),
+        (b":authority", b"127.0.0.1"),
+        (b":path", Method::Range.path().as_bytes()),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    ]);
+    [frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, END_STREAM, stream, &framed(request))].concat()
+}
+
+async fn hits(world: &World, limit: &str) -> f64 {
+    world.metric("etcd_warden_limits_hit_total", &[&format!("limit=\"{limit}\"")]).await
+}
+
+#[tokio::test]
+async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody() {
+    let (fake, taken) = generous().await;
+    let world = fake.world(POLICY).await;
+    let neighbour = world.neighbour().await;
+    let readers = scale("ETCD_WARDEN_TEST_READERS", 300);
+    let mut held = Vec::new();
+    let mut deaf_ones = Vec::new();
+    for number in 0..readers {
+        let name = format!("reader-{number}");
+        if number % 2 == 0 {
+            let mut raw = world.raw(&name).await;
+            held.push((Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await, raw));
+        } else {
+            deaf_ones.push(deaf(world.address(), &name, &range(world.key("big")), 1).await);
+        }
+        if number == 0 {
+            neighbour.was_served("one reader that never reads").await;
+        }
+    }
+    soon("all of them at etcd", || async {
+        let asked = fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
+        (asked == readers).then_some(())
+    })
+    .await;
+    neighbour.was_served(&format!("{readers} readers that never read")).await;
+    assert!(world.metric("etcd_warden_streams", &[]).await >= readers as f64, "they are all still there");
+    assert_eq!(hits(&world, "unread-bytes").await, 0.0);
+    // Of 100 MiB for each, what the sockets hold and a window was taken from etcd.
+    let each = taken.load(Ordering::Relaxed) / readers;
+    assert!(each < 8 * MIB, "{each} bytes were taken for each");
+    eprintln!("{readers} readers: {} KiB were taken from etcd for each, of {} MiB", each / 1024, ANSWER / MIB);
+}
+
+#[tokio::test]
+async fn what_nobody_reads_ends_above_its_identitys_share() {
+    let (fake, _) = generous().await;
+    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_unread_bytes = 8 * MIB).start().await;
+    let neighbour = world.neighbour().await;
+    const ASKED: usize = 100;
+    let mut raw = world.raw("alice").await;
+    let mut held = Vec::new();
+    for _ in 0..ASKED {
+        held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
+    }
+    // Each that stays holds a window of 256 KiB, and half of 8 MiB is alice's.
+    soon("all but her share ended", || async { (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(()) }).await;
+    neighbour.was_served("answers of one identity that nobody reads").await;
+    assert!(world.metric("etcd_warden_streams", &[]).await >= 8.0, "her share is still open");
+    assert_eq!(held.pop().unwrap().next_bytes().await, Err((8, TOO_MANY.to_owned())));
+    // Others have their own. Who reads is served, however slowly.
+    let mut bobs = world.raw("bob").await;
+    let mut slow = Live::ask(&mut bobs, Method::Range, &range(world.key("big"))).await;
+    slow.skip(4 * MIB).await;
+    // A Watch stream ends with what makes clientv3 come back.
+    let before = hits(&world, "unread-bytes").await;
+    let mut watches = Vec::new();
+    for _ in 0..12 {
+        let mut raw = world.raw("alice").await;
+        let mut stream = Live::open(&mut raw, Method::Watch).await;
+        stream.send(&create(world.key("w")));
+        watches.push((stream, raw));
+    }
+    soon("watches that ended", || async { (hits(&world, "unread-bytes").await >= before + 6.0).then_some(()) }).await;
+    let (mut last, _raw) = watches.pop().unwrap();
+    assert_eq!(last.end().await, (14, TOO_MANY.to_owned()));
+    // What is given up is given back.
+    drop((held, raw, watches));
+    let small = range(world.key("neighbour/of/alice"));
+    soon("her share", || async {
+        let mut raw = world.raw("alice").await;
+        let mut again = Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await;
+        again.skip(MIB).await;
+        drop(again);
+        (raw.call(Method::Range.path(), &small).await.grpc_status() == Some(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_used_up() {
+    let (fake, _) = generous().await;
+    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_unread_bytes = 4 * MIB).start().await;
+    let neighbour = world.neighbour().await;
+    let mut raw = world.raw("alice").await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
+    }
+    soon("her share used up", || async { (hits(&world, "unread-bytes").await >= 1.0).then_some(()) }).await;
+    // What comes at once is sent at once, and fills the sockets. Then nothing of it can be held.
+    let mut stream = deaf(world.address(), "alice", &[], 0).await;
+    let at_etcd = || fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
+    let is_there = async || world.metric("etcd_warden_connections", &[]).await >= 3.0;
+    soon("the connection", || async { is_there().await.then_some(()) }).await;
+    let mut asked = 0;
+    while is_there().await {
+        let before = at_etcd();
+        if stream.write_all(&call(2 * asked + 1, &range(world.key("big")))).await.is_err() {
+            break;
+        }
+        soon("the call at etcd, or the end", || async { (at_etcd() > before || !is_there().await).then_some(()) }).await;
+        asked += 1;
+        assert!(asked < 500, "nobody minds what waits in the sockets");
+    }
+    neighbour.was_served("a connection that is never read").await;
+    let mut bob = world.raw("bob").await;
+    assert_eq!(bob.call(Method::Range.path(), &range(world.key("neighbour/of/bob"))).await.grpc_status(), Some(0));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
+    let (fake, _) = generous().await;
+    let world = fake.world(POLICY).await;
+    let neighbour = world.neighbour().await;
+    let mut stream = deaf(world.address(), "alice", &range(world.key("big")), 1).await;
+    // Pings, as many as the sockets hold: nobody reads them while nobody reads us.
+    let ping = frame(crate::world::raw::wire::PING, 0, 0, &[0; 8]).repeat(1000);
+    let mut sent = 0;
+    let stuck = loop {
+        match tokio::time::timeout(std::time::Duration::from_millis(500), stream.write_all(&ping)).await {
+            Ok(written) => written.unwrap(),
+            Err(_) => break true,
+        }
+        sent += ping.len();
+        if sent > 64 * MIB {
+            break false;
+        }
+    };
+    assert!(stuck, "64 MiB of pings were read while nothing was taken");
+    neighbour.was_served("a client that takes nothing").await;
+    // It changes its mind: the rest of the answer comes, and so do the answers to its pings.
+    let mut read = 0;
+    let mut buffer = vec![0; MIB];
+    while read < ANSWER + 1000 * 17 {
+        read += stream.read(&mut buffer).await.unwrap();
+    }
+    neighbour.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
+    let (fake, _) = generous().await;
+    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_held_bytes = 8 * MIB).start().await;
+    let neighbour = world.neighbour().await;
+    let mut raw: Raw = world.raw("alice").await;
+    let mut streams = Vec::new();
+    let cut = framed(&vec![0; MIB + 1])[..MIB].to_vec();
+    for _ in 0..32 {
+        let mut stream = Live::open(&mut raw, Method::Watch).await;
+        stream.send_as_they_are(&cut);
+        streams.push(stream);
+    }
+    soon("all but her share refused", || async { (hits(&world, "held-bytes").await >= 27.0).then_some(()) }).await;
+    neighbour.was_served("watch requests that are never whole").await;
+    assert_eq!(streams.pop().unwrap().end().await, (14, TOO_MANY.to_owned()));
+}
