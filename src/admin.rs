@@ -1,9 +1,10 @@
 //! The operator's side: HTTP/1.1 on an address of its own, for probes, Prometheus and a look inside. GET and HEAD only; nothing can
-//! be changed here.
+//! be changed there. At a socket in the file system, for root and the proxy's own user, the mode can (`POST /mode`).
 //!
 //! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection, at
 //! most [`MAX_CONNECTIONS`] of them, [`DEADLINE`] for each. What names identities (`/debug/*`) is there only when asked for.
 
+mod door;
 mod page;
 
 use std::convert::Infallible;
@@ -11,17 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+use crate::policy::Mode;
+use door::Caller;
+pub use door::{Door, Peer, Socket};
 pub use page::{Check, PolicyView, StreamView};
 
 /// Connections served at once; more wait in the listener's backlog.
@@ -33,6 +36,9 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of a request's header (hyper takes no less).
 const MAX_HEADER: usize = 8 * 1024;
 
+/// Bytes of what `POST /mode` says.
+const MAX_MODE: usize = 64;
+
 /// What the pages are made of.
 pub struct AdminState {
     /// `/metrics`
@@ -41,18 +47,22 @@ pub struct AdminState {
     pub readiness: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
     /// `/policy`
     pub policy: Box<dyn Fn() -> PolicyView + Send + Sync>,
-    /// `/debug/streams`; `None`: not served. It names identities.
-    pub streams: Option<Box<dyn Fn() -> Vec<StreamView> + Send + Sync>>,
+    /// `/debug/streams`, which names identities.
+    pub streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync>,
+    /// It is served to anybody who reaches the address.
+    pub debug: bool,
+    /// `POST /mode`, at the socket: what overrides the policy's modes from now on, and who wants it.
+    pub change_mode: Box<dyn Fn(Option<Mode>, Peer) -> anyhow::Result<()> + Send + Sync>,
 }
 
-/// Serves until `shutdown`; then takes no more connections and ends when the open ones have their answer (within [`DEADLINE`]).
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: CancellationToken) {
+/// Serves one door until `shutdown`; then takes no more connections and ends when the open ones have their answer (within [`DEADLINE`]).
+pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            (place, door.accept().await)
         };
         let (place, accepted) = tokio::select! {
             biased;
@@ -60,17 +70,18 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: Canc
             accepted = accept => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(None) => {}
+            Ok(Some(caller)) => {
                 let state = Arc::clone(&state);
                 connections.spawn(async move {
                     let _place = place;
                     // A caller that is too slow gets no answer; nobody else waits for it.
-                    let _ = tokio::time::timeout(DEADLINE, answer_one(stream, state)).await;
+                    let _ = tokio::time::timeout(DEADLINE, answer_one(caller, state)).await;
                 });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: they come back.
-                tracing::warn!(%error, "the admin address cannot accept a connection");
+                tracing::warn!(%error, ?door, "an admin connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -79,10 +90,11 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: Canc
     connections.wait().await;
 }
 
-async fn answer_one(stream: TcpStream, state: Arc<AdminState>) {
+async fn answer_one(caller: Caller, state: Arc<AdminState>) {
+    let Caller { stream, peer } = caller;
     let service = service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, &request)) }
+        async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,20 +107,36 @@ async fn answer_one(stream: TcpStream, state: Arc<AdminState>) {
     }
 }
 
-fn answer<B>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
-    let page = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => page::metrics(&state.metrics),
-        (&Method::GET | &Method::HEAD, "/livez") => page::live(),
-        (&Method::GET | &Method::HEAD, "/readyz") => page::ready(&(state.readiness)()),
-        (&Method::GET | &Method::HEAD, "/policy") => page::json(&(state.policy)()),
-        (&Method::GET | &Method::HEAD, "/debug/streams") => match &state.streams {
-            Some(streams) => page::json(&streams()),
-            None => page::not_served(),
-        },
-        (&Method::GET | &Method::HEAD, _) => page::not_found(),
+async fn answer(state: &Arc<AdminState>, peer: Option<Peer>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let page = match (request.method(), request.uri().path(), peer) {
+        (&Method::GET | &Method::HEAD, "/metrics", _) => page::metrics(&state.metrics),
+        (&Method::GET | &Method::HEAD, "/livez", _) => page::live(),
+        (&Method::GET | &Method::HEAD, "/readyz", _) => page::ready(&(state.readiness)()),
+        (&Method::GET | &Method::HEAD, "/policy", _) => page::json(&(state.policy)()),
+        (&Method::GET | &Method::HEAD, "/debug/streams", peer) if state.debug || peer.is_some() => page::json(&(state.streams)()),
+        (&Method::GET | &Method::HEAD, "/debug/streams", _) => page::not_served(),
+        (&Method::GET | &Method::HEAD, _, _) => page::not_found(),
+        (&Method::POST, "/mode", Some(peer)) => change_mode(state, peer, request.into_body()).await,
         _ => page::only_get(),
     };
     page.map(|text| Full::new(Bytes::from(text)))
+}
+
+/// Does what the body says, on a thread that serves nobody: the policy is compiled again.
+async fn change_mode(state: &Arc<AdminState>, peer: Peer, body: Incoming) -> page::Page {
+    let Ok(body) = Limited::new(body, MAX_MODE).collect().await else { return page::no_mode() };
+    let asked = match body.to_bytes().trim_ascii() {
+        b"shadow" => Some(Mode::Shadow),
+        b"enforce" => Some(Mode::Enforce),
+        b"policy" => None,
+        _ => return page::no_mode(),
+    };
+    let changing = Arc::clone(state);
+    let changed = tokio::task::spawn_blocking(move || (changing.change_mode)(asked, peer)).await;
+    match changed.map_err(anyhow::Error::from).flatten() {
+        Ok(()) => page::json(&(state.policy)()),
+        Err(error) => page::failed(&error),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
+pub mod mode;
 pub mod reload;
 pub mod shadow_guard;
+pub mod state_dir;
+pub mod watched_files;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminState, Check, PolicyView, StreamView};
+use crate::admin::{self, AdminState, Check, Door, PolicyView, Socket, StreamView};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::lease_id::LeaseKey;
@@ -31,6 +34,7 @@ use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{Expiring, LiveTls, Tls};
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
+use mode::ModeOverride;
 use reload::Reloads;
 
 /// A proxy that serves.
@@ -51,7 +55,8 @@ pub struct Running {
 /// Whatever makes serving unsafe or impossible; nothing was served before.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
-    let policy = reload::load_policy(&config, 1, config.mode)?;
+    let reloads = Reloads::new(&config);
+    let policy = reload::first_policy(&config, &reloads, &metrics)?;
     let tls = Arc::new(LiveTls::new(Tls::load(&config)?));
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
@@ -66,12 +71,17 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         None => None,
     };
     let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let socket = config.admin_socket.as_deref();
+    let socket = socket
+        .map(|path| Socket::bind(path).with_context(|| format!("cannot make the socket `{}` (admin-socket)", path.display())))
+        .transpose()?;
     let audit = Audit::start(&config.audit, metrics.clone()).context("cannot start the audit")?;
 
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
+        mode: ModeOverride::new(config.mode),
         shadow_guard,
-        reloads: Reloads::default(),
+        reloads,
         metrics,
         audit,
         lease_key,
@@ -85,6 +95,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config,
     });
     describe(&shared);
+    reload::keep(&shared);
     let workers = (0..shared.config.workers.max(1))
         .map(|number| worker::start(shared.clone(), number))
         .collect::<std::io::Result<Vec<_>>>()
@@ -94,9 +105,11 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
     tasks.spawn(shared.control.clone().keep_renewed(shared.config.upstream.health_interval, background.clone()));
     tasks.spawn(background.clone().run_until_cancelled_owned(keep_counting_expiries(shared.clone())).map(drop));
+    tasks.spawn(background.clone().run_until_cancelled_owned(watched_files::watch(shared.clone())).map(drop));
     tasks.spawn(background.clone().run_until_cancelled_owned(shadow_guard::watch(shared.clone())).map(drop));
-    if let Some(admin) = admin {
-        tasks.spawn(admin::serve(admin, Arc::new(admin_state(&shared)), background.clone()));
+    let state = Arc::new(admin_state(&shared));
+    for door in admin.map(Door::Address).into_iter().chain(socket.map(Door::Socket)) {
+        tasks.spawn(admin::serve(door, state.clone(), background.clone()));
     }
     let threads = accept(&mut tasks, listener, &shared, workers);
     Ok(Running { listen_addr, admin_addr, shared, background, tasks, workers: threads })
@@ -225,13 +238,14 @@ fn describe(shared: &Shared) {
 
 fn admin_state(shared: &Arc<Shared>) -> AdminState {
     let (ready, policy) = (shared.clone(), shared.clone());
-    let streams = shared.clone();
-    let streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync> = Box::new(move || stream_views(&streams));
+    let (streams, mode) = (shared.clone(), shared.clone());
     AdminState {
         metrics: shared.metrics.clone(),
         readiness: Box::new(move || readiness(&ready)),
         policy: Box::new(move || policy_view(&policy)),
-        streams: shared.config.admin_debug.then_some(streams),
+        streams: Box::new(move || stream_views(&streams)),
+        debug: shared.config.admin_debug,
+        change_mode: Box::new(move |asked, peer| mode::change(&mode, asked, peer)),
     }
 }
 
@@ -258,6 +272,8 @@ fn policy_view(shared: &Shared) -> PolicyView {
         mode: policy.mode(),
         roles: policy.role_names().iter().map(ToString::to_string).collect(),
         bindings: policy.bindings().count(),
+        source: shared.reloads.source(),
+        mode_override: shared.mode.get(),
         last_error: shared.reloads.policy_error(),
         certificate_errors: shared.reloads.certificate_errors(),
     }

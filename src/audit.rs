@@ -1,6 +1,7 @@
 //! The audit: one JSON line per recorded decision. Field names are stable and documented in `docs/audit.md`; values are never in it.
 
 pub mod line;
+mod mode_change;
 pub mod writer;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use crate::identity::Identity;
 use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::policy::Principal;
+pub use mode_change::ModeChange;
 pub use writer::{Audit, Full, Slot};
 
 /// What was decided.

@@ -53,6 +53,8 @@ pub struct Config {
     pub allow_shadow_with_etcd_auth: bool,
     /// The key behind lease ownership, shared by all replicas (at least 32 bytes); without one it lasts as long as the process.
     pub lease_key_file: Option<PathBuf>,
+    /// Keeps the last good policy, for a start with a broken policy file.
+    pub state_dir: Option<PathBuf>,
     /// Adds a trailer `etcd-warden-reason` to refusals (it tells about the policy).
     pub reason_trailer: bool,
     /// Limits.
@@ -63,8 +65,12 @@ pub struct Config {
     pub admin_addr: Option<SocketAddr>,
     /// Whether `/debug/streams`, which names identities, is served there too.
     pub admin_debug: bool,
+    /// A socket for the admin pages and for changing the mode.
+    pub admin_socket: Option<PathBuf>,
     /// The log.
     pub log: Log,
+    /// Between two looks at the files that are reloaded when they change; zero: only a signal reloads them.
+    pub reload_interval: Duration,
     /// How long a drain may take before connections are closed.
     pub drain_timeout: Duration,
     /// Threads that serve connections, each with connections to etcd of its own.
@@ -181,6 +187,8 @@ pub struct Limits {
     pub max_unread_bytes: usize,
     /// A connection without any stream is closed after this.
     pub idle_timeout: Duration,
+    /// A client is told to open another connection when one is about this old.
+    pub max_connection_age: Option<Duration>,
     /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
     /// `Authenticate` calls per second, all identities together (etcd hashes passwords slowly).
@@ -205,6 +213,7 @@ impl Default for Limits {
             max_held_bytes: 64 * 1024 * 1024,
             max_unread_bytes: 256 * 1024 * 1024,
             idle_timeout: Duration::from_secs(3600),
+            max_connection_age: None,
             keepalive: Duration::from_secs(30),
             authenticate_per_second: 20,
         }

@@ -72,6 +72,7 @@ pub struct Metrics {
     /// The policy's generation.
     pub policy_generation: Gauge,
     reloads: Box<[[Counter; 2]]>,
+    mode_changes: Labelled<Counter>,
     /// Roles in the policy.
     pub policy_roles: Gauge,
     /// Bindings in the policy.
@@ -111,6 +112,7 @@ impl Metrics {
                 .iter()
                 .map(|what| ["ok", "failed"].map(|result| counter(&recorder, &contract::RELOADS, &[what, result])))
                 .collect(),
+            mode_changes: Labelled::new(&recorder, &contract::MODE_CHANGES, counter),
             policy_roles: gauge(&recorder, &contract::POLICY_ROLES, &[]),
             policy_bindings: gauge(&recorder, &contract::POLICY_BINDINGS, &[]),
             recorder,
@@ -184,6 +186,11 @@ impl Metrics {
         if let Some([succeeded, failed]) = self.reloads.get(what as usize) {
             if ok { succeeded } else { failed }.increment(1);
         }
+    }
+
+    /// One change of the mode at the admin socket: `shadow`, `enforce` or `policy`.
+    pub fn mode_changed(&self, mode: &'static str) {
+        self.mode_changes.of(mode).increment(1);
     }
 
     /// Days until the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of date. A kind that is not in use

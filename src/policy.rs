@@ -186,6 +186,12 @@ impl Policy {
         )
     }
 
+    /// The file's text, as it was read.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// A grant that a decision named.
     #[must_use]
     pub fn grant(&self, id: GrantId) -> Option<&Grant> {

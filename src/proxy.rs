@@ -5,6 +5,8 @@
 //! handshakes  how many are under way at once, and who makes room
 //! worker      one thread, one runtime, its own connections to etcd
 //! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
+//!   lifetime    when the client is told to go, and when its certificate ends
+//!   roll        who is connected, judged again when CAs or revocation lists change
 //! quota       what one identity may have at once, and how fast it may ask
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
@@ -31,6 +33,7 @@ pub mod handshakes;
 pub mod head;
 pub mod intake;
 pub mod judge;
+pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
 pub mod outbox;
@@ -41,6 +44,7 @@ pub mod registry;
 pub mod relay;
 pub mod reply;
 pub mod rewrite;
+pub mod roll;
 pub mod stream;
 pub mod worker;
 
@@ -49,6 +53,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::mode::ModeOverride;
 use crate::app::reload::Reloads;
 use crate::app::shadow_guard::ShadowGuard;
 use crate::audit::Audit;
@@ -68,6 +73,8 @@ pub struct Shared {
     pub config: Config,
     /// The policy that counts now.
     pub policy: LivePolicy,
+    /// What overrides the policy's modes.
+    pub mode: ModeOverride,
     /// Whether shadow mode is suspended, because etcd's own auth is on.
     pub shadow_guard: ShadowGuard,
     /// How the last reloads went.

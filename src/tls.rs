@@ -10,6 +10,7 @@ pub mod server;
 pub mod trust;
 
 mod material;
+mod revocation;
 
 use std::fmt;
 use std::path::PathBuf;

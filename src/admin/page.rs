@@ -27,8 +27,12 @@ pub struct PolicyView {
     pub generation: u64,
     /// Hexadecimal SHA-256 of its text.
     pub hash: String,
+    /// Where it was read: `file`, or `state-dir` when the file was broken at the start.
+    pub source: &'static str,
     /// The mode in force for bindings without one of their own.
     pub mode: Mode,
+    /// What overrides the modes of the policy: the setting `mode`, or what was asked for at the admin socket since.
+    pub mode_override: Option<Mode>,
     /// Names of the roles.
     pub roles: Vec<String>,
     /// How many bindings there are.
@@ -99,6 +103,14 @@ pub(super) fn only_get() -> Page {
     let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
     page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     page
+}
+
+pub(super) fn no_mode() -> Page {
+    text(StatusCode::BAD_REQUEST, "say `shadow`, `enforce` or `policy`\n".to_owned())
+}
+
+pub(super) fn failed(error: &dyn std::fmt::Display) -> Page {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n"))
 }
 
 fn text(status: StatusCode, body: String) -> Page {

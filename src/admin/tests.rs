@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -21,18 +22,22 @@ async fn start(checks: Vec<Check>, debug: bool) -> Server {
         policy: Box::new(|| PolicyView {
             generation: 3,
             hash: "ab12".into(),
+            source: "file",
             mode: Mode::Enforce,
+            mode_override: None,
             roles: vec!["calico-node".into()],
             bindings: 1,
             last_error: Some("policy.yaml:3:1: unknown field `verb`".into()),
             certificate_errors: [("server", "server.key: is empty".to_owned())].into(),
         }),
-        streams: if debug { Some(Box::new(streams)) } else { None },
+        streams: Box::new(streams),
+        debug,
+        change_mode: Box::new(|_, _| panic!("nobody may change the mode here")),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, Arc::new(state), shutdown.clone()));
+    let task = tokio::spawn(serve(listener.into(), Arc::new(state), shutdown.clone()));
     Server { address, shutdown, task }
 }
 
@@ -64,7 +69,7 @@ async fn each_page_answers() {
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     assert_eq!(
         json(server.get("/policy").await.1),
-        serde_json::json!({ "generation": 3, "hash": "ab12", "mode": "enforce", "roles": ["calico-node"], "bindings": 1,
+        serde_json::json!({ "generation": 3, "hash": "ab12", "source": "file", "mode": "enforce", "mode_override": null, "roles": ["calico-node"], "bindings": 1,
                             "last_error": "policy.yaml:3:1: unknown field `verb`", "certificate_errors": { "server": "server.key: is empty" } })
     );
     assert_eq!(
@@ -100,6 +105,8 @@ async fn nothing_can_be_changed() {
         let answer = server.raw(format!("{method} /policy HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"), "{answer}");
     }
+    let answer = server.raw(b"POST /mode HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nshadow").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     let head = server.raw(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
 }

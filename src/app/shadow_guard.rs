@@ -31,15 +31,16 @@ const ON: u8 = 2;
 pub struct ShadowGuard(AtomicU8);
 
 impl ShadowGuard {
-    /// The mode that overrides the policy's own now.
+    /// The mode that overrides the policy's own now, where `asked` is asked for.
     #[must_use]
-    pub fn mode_override(&self, config: &Config) -> Option<Mode> {
-        if self.0.load(Ordering::Acquire) == OFF { config.mode } else { Some(Mode::Enforce) }
+    pub fn mode_override(&self, asked: Option<Mode>) -> Option<Mode> {
+        if self.0.load(Ordering::Acquire) == OFF { asked } else { Some(Mode::Enforce) }
     }
 
-    /// Before `next` follows `present`: while a policy has no shadow mode nobody asks etcd, so that one that brings it waits for an answer.
-    pub(super) fn before(&self, next: &Policy, present: &Policy, config: &Config) {
-        let brings_shadow = next.has_shadow_under(config.mode) && !present.has_shadow_under(config.mode);
+    /// Before `next` follows `present`, each with what overrides its modes: while a policy has no shadow mode nobody asks etcd, so that one
+    /// that brings it waits for an answer.
+    pub(super) fn before(&self, next: (&Policy, Option<Mode>), present: (&Policy, Option<Mode>), config: &Config) {
+        let brings_shadow = next.0.has_shadow_under(next.1) && !present.0.has_shadow_under(present.1);
         if brings_shadow && !config.allow_shadow_with_etcd_auth {
             self.0.store(UNKNOWN, Ordering::Release);
         }
@@ -80,7 +81,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     let mut changes = shared.policy.subscribe();
     loop {
         changes.mark_unchanged();
-        if shared.policy.current().has_shadow_under(shared.config.mode) {
+        if shared.policy.current().has_shadow_under(shared.mode.get()) {
             match shared.control.auth_enabled().await {
                 Ok(on) => suspend(&shared, if on { ON } else { OFF }),
                 // As it was: etcd without a leader answers neither this nor anything that matters.
@@ -109,7 +110,7 @@ fn suspend(shared: &Shared, state: u8) {
         tracing::info!("etcd's own auth is off: the policy's modes hold");
         shared.reloads.suspended(None);
     }
-    let mode = shared.shadow_guard.mode_override(&shared.config);
+    let mode = shared.shadow_guard.mode_override(shared.mode.get());
     if shared.policy.current().mode_override() != mode
         && let Err(mistakes) = reload::publish(shared, |present| Ok(present.in_mode(0, mode)?))
     {

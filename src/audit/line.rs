@@ -12,8 +12,9 @@ use crate::access::{LeaseUse, Verb, Verbs};
 use crate::authorize::Missing;
 use crate::keyspace::KeyRange;
 use crate::policy::Mode;
+pub(super) use text::timestamp;
 pub use text::unescape;
-use text::{LeaseId, Text, timestamp};
+use text::{LeaseId, Text};
 
 /// Bytes of one line at most, its end of line included.
 pub const MAX_LINE: usize = 64 * 1024;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::line::{self, Cut};
-use super::{Decision, Record};
+use super::{Decision, ModeChange, Record};
 use crate::config::{self, AuditAllowed, OnFull};
 use crate::method::Effect;
 use crate::metrics::Metrics;
@@ -144,6 +144,19 @@ impl Audit {
             return Err(Full);
         }
         Ok(Slot { audit: self.clone(), place })
+    }
+
+    /// Hands in the line of a changed mode. It waits for nothing: whoever breaks the glass may do it because the audit is full. Then the
+    /// line is counted as lost, and the log has it.
+    pub fn mode_changed(&self, change: &ModeChange) {
+        let shared = &self.0.shared;
+        if !shared.has_sinks {
+            return;
+        }
+        let sent = self.0.queue.take(&"admin socket".into()).map(|place| self.0.sender.try_send(Message::Line(change.line(), place)));
+        if !matches!(sent, Some(Ok(()))) {
+            shared.count_lost();
+        }
     }
 
     /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.

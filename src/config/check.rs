@@ -26,12 +26,15 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let mode = reader.optional(Key::Mode, word(Key::Mode, &[Mode::Shadow, Mode::Enforce]));
     let allow_shadow_with_etcd_auth = reader.required(Key::AllowShadowWithEtcdAuth, value::switch);
     let lease_key_file = reader.optional(Key::LeaseKeyFile, path);
+    let state_dir = reader.optional(Key::StateDir, path);
     let reason_trailer = reader.required(Key::ReasonTrailer, value::switch);
     let limits = limits(&mut reader);
     let audit = audit(&mut reader);
     let admin_addr = reader.required(Key::AdminAddr, value::address_or_none);
     let admin_debug = reader.required(Key::AdminDebug, value::switch);
+    let admin_socket = reader.optional(Key::AdminSocket, path);
     let log = log(&mut reader);
+    let reload_interval = reader.duration(Key::ReloadInterval);
     let drain_timeout = reader.duration(Key::DrainTimeout);
     let workers = reader.required(Key::Workers, workers);
 
@@ -52,12 +55,15 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         mode: mode?,
         allow_shadow_with_etcd_auth: allow_shadow_with_etcd_auth?,
         lease_key_file: lease_key_file?,
+        state_dir: state_dir?,
         reason_trailer: reason_trailer?,
         limits: limits?,
         audit: audit?,
         admin_addr: admin_addr?,
         admin_debug: admin_debug?,
+        admin_socket: admin_socket?,
         log: log?,
+        reload_interval: reload_interval?,
         drain_timeout: drain_timeout?,
         workers: workers?,
     })
@@ -184,6 +190,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
     let max_unread_bytes = reader.number(Key::MaxUnreadBytes);
     let idle_timeout = reader.duration(Key::IdleTimeout);
+    let max_connection_age = reader.optional(Key::MaxConnectionAge, |text| value::duration(Key::MaxConnectionAge.setting().kind, text));
     let keepalive = reader.duration(Key::GrpcKeepaliveInterval);
     let authenticate_per_second = reader.number(Key::AuthenticatePerSecond);
     if let (Some(held), Some(request)) = (max_held_bytes, max_request_bytes)
@@ -207,6 +214,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
         max_held_bytes: max_held_bytes?,
         max_unread_bytes: max_unread_bytes?,
         idle_timeout: idle_timeout?,
+        max_connection_age: max_connection_age?,
         keepalive: keepalive?,
         authenticate_per_second: authenticate_per_second?,
     })

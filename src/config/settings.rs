@@ -213,6 +213,8 @@ settings! {
         AllowShadowWithEtcdAuth = "allow-shadow-with-etcd-auth": One Kind::Switch, Default::Value("false");
         /// The secret behind lease ownership, at least 32 random bytes, the same for all replicas.
         LeaseKeyFile = "lease-key-file": One Kind::Path, Default::Unset("a random one, known to this process alone");
+        /// Keeps the last good policy in this folder. A start with a broken policy file comes up with it, and says so.
+        StateDir = "state-dir": One Kind::Path, Default::Unset("a broken policy file means no start");
         /// Adds the trailer `etcd-warden-reason` to refusals. It tells callers about the policy.
         ReasonTrailer = "reason-trailer": One Kind::Switch, Default::Value("false");
     }
@@ -247,6 +249,8 @@ settings! {
         MaxUnreadBytes = "max-unread-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("256MiB");
         /// A connection without any stream is closed after this.
         IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)), Default::Value("1h");
+        /// A client is told to open another connection when one is about this old (a tenth more or less), so that load spreads again after a restart. Its streams end so that clientv3 opens them again.
+        MaxConnectionAge = "max-connection-age": One Kind::Duration(seconds(1), seconds(365 * 86_400)), Default::Unset("as long as the client's certificate");
         /// Time between two pings to a client. One that has not answered by the next is disconnected.
         GrpcKeepaliveInterval = "grpc-keepalive-interval": One Kind::Duration(seconds(1), seconds(86_400)), Default::Value("30s");
         /// `Authenticate` calls per second, of all identities together: etcd hashes passwords slowly.
@@ -271,10 +275,14 @@ settings! {
         AdminAddr = "admin-addr": One Kind::AddressOrNone, Default::Value("127.0.0.1:23791");
         /// Serves `/debug/*` there too. It names identities, and loopback is open to every pod in the host's network.
         AdminDebug = "admin-debug": One Kind::Switch, Default::Value("false");
+        /// A socket for root and the user that the proxy runs as: the same pages, `/debug/*` too, and `POST /mode` (`shadow`, `enforce` or `policy`), the break-glass without a restart.
+        AdminSocket = "admin-socket": One Kind::Path, Default::Unset("no socket");
         /// How the log is written.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
         /// What is logged.
         LogFilter = "log-filter": One Kind::LogFilter, Default::Value("info");
+        /// Time between two looks at the files of the policy, certificates, keys and revocation lists: those whose content has changed are read again. With `0s`, only SIGHUP does that.
+        ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("1s");
         /// How long calls may take to finish after SIGTERM.
         DrainTimeout = "drain-timeout": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("30s");
         /// Threads that serve connections, each with connections to etcd of its own. `auto` is one per core.

@@ -147,6 +147,7 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
         mode: Some(mode),
         allow_shadow_with_etcd_auth: false,
         lease_key_file: None,
+        state_dir: None,
         reason_trailer: false,
         limits: Limits::default(),
         audit: Audit {
@@ -159,7 +160,9 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
         },
         admin_addr: None,
         admin_debug: false,
+        admin_socket: None,
         log: Log { json: false, filter: "off".to_owned() },
+        reload_interval: Duration::ZERO,
         drain_timeout: Duration::from_secs(1),
         workers: 1,
     }

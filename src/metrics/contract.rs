@@ -119,7 +119,7 @@ contract! {
         [reason(&HANDSHAKE_FAILURE_CODES)]
         "Client connections that ended before TLS stood.";
     TERMINATED = Counter "etcd_warden_terminated_total" [reason(Termination::CODES)]
-        "Live streams that the proxy ended: the policy or the mode changed, the identity ended, or the proxy drains.";
+        "Live streams that the proxy ended: the policy or the mode changed, the identity or the connection's time ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
         "Streams that clients reset.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"
@@ -148,6 +148,8 @@ contract! {
     RELOADS = Counter "etcd_warden_reloads_total"
         [Label { name: "what", values: Values::Listed(Reloaded::CODES) }, Label { name: "result", values: Values::Listed(&["ok", "failed"]) }]
         "Reloads of the policy and of certificates; after a failed one the last good one goes on.";
+    MODE_CHANGES = Counter "etcd_warden_mode_changes_total" [Label { name: "to", values: Values::Listed(&["shadow", "enforce", "policy"]) }]
+        "Changes of the mode at the admin socket, by what holds from then on: `policy` means the policy's own modes.";
     POLICY_ROLES = Gauge "etcd_warden_policy_roles" []
         "Roles in the policy that decides.";
     POLICY_BINDINGS = Gauge "etcd_warden_policy_bindings" []

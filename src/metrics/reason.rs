@@ -29,8 +29,10 @@ closed_set! {
         Policy = "policy",
         /// The caller is enforced now, and was not when the stream began.
         Mode = "mode",
-        /// The client's certificate has ended.
+        /// The client's certificate ends, is revoked, or its CA is gone.
         Identity = "identity",
+        /// `max-connection-age`.
+        Age = "age",
         /// The proxy drains.
         Drain = "drain",
     }

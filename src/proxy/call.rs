@@ -143,10 +143,9 @@ impl Call<'_> {
     /// The connection ends, and a call that stays open with it: what its client is told.
     #[must_use]
     pub fn ended_with_connection(&self) -> Status {
-        let (why, status) = if self.shared().drain.is_cancelled() {
-            (Termination::Drain, Status::draining())
-        } else {
-            (Termination::Identity, Status::open_again())
+        let (why, status) = match self.client.why() {
+            Termination::Drain => (Termination::Drain, Status::draining()),
+            why => (why, Status::open_again()),
         };
         self.shared().metrics.terminated(why);
         status

@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
+use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -25,15 +26,16 @@ use super::budget::{Hold, Share};
 use super::call;
 use super::forward::Forwarder;
 use super::judge::Caller;
+use super::lifetime::Lifetime;
 use super::outbox::{Outbox, Paced, ROUND};
 use super::quota::Quota;
 use super::worker::{Accepted, Rate, Worker};
 use crate::identity::Identity;
 use crate::keyspace::Escaped;
-use crate::metrics::reason::Limit;
+use crate::metrics::reason::{Limit, Termination};
 use crate::policy::Mode;
 use crate::proxy_protocol;
-use crate::tls::{ALPN_H2, HandshakeFailure, ServerTls, handshake_failure};
+use crate::tls::{ALPN_H2, ClientTrust, HandshakeFailure, ServerTls, handshake_failure};
 
 /// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
 /// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
@@ -53,8 +55,10 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Its way to etcd.
     pub forwarder: Forwarder,
-    /// Cancelled when the connection is to end: drain, or the end of the certificate.
+    /// Cancelled when the connection is to end: what only waits ends, what is under way is finished.
     pub ending: CancellationToken,
+    /// Cancelled when its certificate counts no more: nothing of it goes on but calls that etcd has already.
+    pub over: CancellationToken,
     /// What it may make the worker hold, together with its other connections.
     pub share: Share,
     /// What it may leave unread, together with its other connections.
@@ -67,6 +71,12 @@ pub struct Client {
     resets: Rate,
     /// It reset more streams than anybody needs to: its connection is to end at once.
     flooding: Cell<bool>,
+    /// As TLS has verified it: the leaf, and what was sent with it.
+    chain: Vec<CertificateDer<'static>>,
+    /// Why the connection ends, if not because of a drain.
+    left: Cell<Option<Termination>>,
+    /// As [`Client::over`]: asked for each stream.
+    is_over: Cell<bool>,
 }
 
 impl Client {
@@ -78,6 +88,39 @@ impl Client {
             *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
         }
         self.caller.borrow().clone()
+    }
+
+    /// Why its connection ends.
+    #[must_use]
+    pub fn why(&self) -> Termination {
+        self.left.get().unwrap_or(Termination::Drain)
+    }
+
+    /// Asks another judge, and ends the connection if the client would not be let in now.
+    pub fn judge_again(&self, trust: &ClientTrust) {
+        let verdict = trust.verify(&self.chain).map_err(HandshakeFailure::code);
+        // Two CAs may have changed their names: then bindings would mean somebody else.
+        let same_ca = |()| trust.issuing_ca(&self.chain).filter(|ca| *ca == self.identity.ca).map(drop).ok_or("another_ca");
+        if let Err(reason) = verdict.and_then(same_ca)
+            && !self.is_over.get()
+        {
+            let (peer, identity, serial) = (self.peer, &self.caller.borrow().principal.name, &self.identity.serial);
+            tracing::warn!(%peer, %identity, %serial, reason, "the certificate counts no more: its connection ends");
+            self.end_identity();
+        }
+    }
+
+    /// The connection is to end.
+    fn end(&self, why: Termination) {
+        self.left.set(Some(why));
+        self.ending.cancel();
+    }
+
+    /// Its certificate counts no more.
+    fn end_identity(&self) {
+        self.is_over.set(true);
+        self.over.cancel();
+        self.end(Termination::Identity);
     }
 
     /// The client has reset a stream.
@@ -120,7 +163,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             return;
         }
     };
-    let Some(identity) = identity(&tls, &stream) else { return };
+    let Some((identity, chain)) = identity(&tls, &stream) else { return };
     let caller = Caller::of(shared.policy.current(), &identity);
     let quota = shared.quotas.of(&caller.principal.name);
     let enforced = caller.principal.mode == Mode::Enforce;
@@ -146,8 +189,13 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         peer,
         resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
         flooding: Cell::new(false),
+        over: CancellationToken::new(),
+        chain,
+        left: Cell::new(None),
+        is_over: Cell::new(false),
         worker: worker.clone(),
     });
+    let _entry = worker.roll.enter(&client, tls.trust());
     if let Err(error) = speak_http2(&client, stream).await {
         tracing::debug!(peer = %client.peer, %error, "connection ended");
     }
@@ -189,11 +237,12 @@ async fn greet(worker: &Worker, stream: std::net::TcpStream, peer: SocketAddr, s
     Ok(Greeted { stream, peer, tls })
 }
 
-fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<Arc<Identity>> {
+fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {
     // The verifier lets nobody through without a chain.
     let chain = stream.get_ref().1.peer_certificates()?;
     let ca = tls.issuing_ca(chain)?;
-    Some(Arc::new(Identity::from_certificate(chain.first()?, ca)))
+    let identity = Identity::from_certificate(chain.first()?, ca);
+    Some((Arc::new(identity), chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
 }
 
 async fn speak_http2(client: &Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
@@ -221,8 +270,6 @@ struct Session {
     pings: Option<h2::PingPong>,
     alive: Alive,
     draining: bool,
-    /// The client's certificate has ended.
-    expired: bool,
 }
 
 /// What is known of whether the other end is still there.
@@ -236,7 +283,7 @@ enum Alive {
 impl Session {
     fn new(client: Rc<Client>, mut connection: Http2) -> Self {
         let pings = connection.ping_pong();
-        Self { client, connection, pings, alive: Alive::Quiet, draining: false, expired: false }
+        Self { client, connection, pings, alive: Alive::Quiet, draining: false }
     }
 
     /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
@@ -246,7 +293,9 @@ impl Session {
         let mut calls = FuturesUnordered::new();
         let mut keepalive = std::pin::pin!(sleep_until(Instant::now() + limits.keepalive));
         let mut idle_since = Instant::now();
-        let mut expiry = std::pin::pin!(sleep_until(Instant::now() + time_left(self.client.identity.not_after)));
+        let begun = Instant::now();
+        let Lifetime { mut leave, end } = Lifetime::of(time_left(self.client.identity.not_after), limits.max_connection_age, dice());
+        let mut timer = std::pin::pin!(sleep_until(begun + leave.map_or(end, |(when, _)| when)));
         let ending = self.client.ending.clone();
         let mut ended = std::pin::pin!(ending.cancelled());
         let mut flooded = false;
@@ -264,7 +313,7 @@ impl Session {
                 }
                 match self.connection.poll_accept(cx) {
                     // h2 takes new streams until the client has answered the ping of its GOAWAY, which a client may never do.
-                    Poll::Ready(Some(Ok((_, mut respond)))) if self.expired => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                    Poll::Ready(Some(Ok((_, mut respond)))) if self.client.is_over.get() => respond.send_reset(h2::Reason::REFUSED_STREAM),
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         outbox.give_stream();
                         calls.push(begin(&self.client, request, respond));
@@ -279,13 +328,15 @@ impl Session {
                 self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
                 return Poll::Ready(Ok(()));
             }
-            if !self.expired && expiry.as_mut().poll(cx).is_ready() {
-                self.expired = true;
-                if !self.draining {
-                    self.drain();
-                    cx.waker().wake_by_ref();
+            if !self.client.is_over.get() && timer.as_mut().poll(cx).is_ready() {
+                match leave.take() {
+                    Some((_, why)) => {
+                        self.client.end(why);
+                        timer.as_mut().reset(begun + end);
+                        cx.waker().wake_by_ref();
+                    }
+                    None => self.client.end_identity(),
                 }
-                return Poll::Pending;
             }
             if !self.draining && ended.as_mut().poll(cx).is_ready() {
                 self.drain();
@@ -361,9 +412,17 @@ fn begin(client: &Rc<Client>, request: Request<RecvStream>, respond: SendRespons
     call::serve(client.clone(), request, respond)
 }
 
-/// Until a certificate ends, at most a year: no connection lasts longer.
+/// Until a certificate ends.
 fn time_left(not_after: i64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
-    end.saturating_sub(now).min(Duration::from_secs(365 * 24 * 3600))
+    end.saturating_sub(now)
+}
+
+/// From 0 to 1. Nothing hangs on it but that clients do not come back all at once.
+fn dice() -> f64 {
+    let mut bytes = [0; 2];
+    // Without randomness they do.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }

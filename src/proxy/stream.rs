@@ -120,6 +120,8 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
             biased;
             // A snapshot under way is finished; whoever only waits can wait elsewhere.
             () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
+            // But not when its caller has become nobody.
+            () = call.client.over.cancelled() => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
@@ -147,6 +149,7 @@ pub async fn shadow_ends(call: &Call<'_>, or_connection: bool) -> Status {
         tokio::select! {
             biased;
             () = call.client.ending.cancelled(), if or_connection => return call.ended_with_connection(),
+            () = call.client.over.cancelled() => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         if call.client.caller().principal.mode == Mode::Enforce {

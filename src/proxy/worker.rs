@@ -17,6 +17,7 @@ use super::Shared;
 use super::budget::Budget;
 use super::connection;
 use super::handshakes::Handshake;
+use super::roll::{self, Roll};
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -76,6 +77,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections to etcd.
     pub pool: Rc<Pool>,
+    /// Who is connected.
+    pub roll: Roll,
     /// Metric handles by role.
     pub roles: RoleTable,
     /// Bytes of incomplete requests.
@@ -105,6 +108,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
         local.block_on(async move {
             let worker = Worker::new(shared);
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
+            tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
                 tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
@@ -124,6 +128,7 @@ impl Worker {
         let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
             pool,
+            roll: Roll::default(),
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
             unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),

@@ -1,4 +1,4 @@
-//! Certificates, keys and revocation lists, from files to proven values.
+//! Certificates and keys, from files to proven values; revocation lists are read in `revocation`.
 
 use std::fs;
 use std::io::Read;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Certificate, X509Version};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 use super::{Expiring, Expiry, TlsError, provider};
 
@@ -65,36 +65,6 @@ impl Reader {
             }
         }
         (self.mistakes.len() == before).then_some(certificates)
-    }
-
-    /// The revocation lists of one file, PEM or DER, at least one, each in date.
-    pub(super) fn revocation_lists(&mut self, path: &Path) -> Option<Vec<CertificateRevocationListDer<'static>>> {
-        let bytes = self.bytes(path)?;
-        let lists: Vec<_> = if is_der(&bytes) {
-            vec![CertificateRevocationListDer::from(bytes)]
-        } else {
-            self.sections(path, &bytes)?.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der.into()).collect()
-        };
-        if lists.is_empty() {
-            return self.refuse(path, "holds no revocation list (`-----BEGIN X509 CRL-----`)".into());
-        }
-        let before = self.mistakes.len();
-        for (index, der) in lists.iter().enumerate() {
-            let number = index + 1;
-            match CertificateRevocationList::from_der(der).map(|(_, list)| list.next_update()) {
-                Err(_) => self.mistake(path, format!("revocation list {number} cannot be read")),
-                // RFC 5280, 5.1.2.5: every list has one.
-                Ok(None) => self.mistake(path, format!("revocation list {number} does not say when it ends (`nextUpdate`)")),
-                Ok(Some(next_update)) => {
-                    let not_after = time(next_update);
-                    self.expiries.push(Expiry { what: Expiring::Crl, not_after });
-                    if not_after < SystemTime::now() {
-                        self.mistake(path, format!("revocation list {number} ended on {}: fetch the CA's newest", date(not_after)));
-                    }
-                }
-            }
-        }
-        (self.mistakes.len() == before).then_some(lists)
     }
 
     pub(super) fn mistake(&mut self, path: &Path, message: String) {
@@ -169,7 +139,7 @@ impl Reader {
         }
     }
 
-    fn sections(&mut self, path: &Path, bytes: &[u8]) -> Option<Vec<(SectionKind, Vec<u8>)>> {
+    pub(super) fn sections(&mut self, path: &Path, bytes: &[u8]) -> Option<Vec<(SectionKind, Vec<u8>)>> {
         if is_der(bytes) {
             return self.refuse(path, "is DER, not PEM: convert it (`openssl x509 -inform der`, or `openssl pkey -inform der`)".into());
         }
@@ -179,7 +149,7 @@ impl Reader {
         }
     }
 
-    fn bytes(&mut self, path: &Path) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&mut self, path: &Path) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         match fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)) {
             Ok(0) => self.refuse(path, "is empty".into()),
@@ -191,7 +161,7 @@ impl Reader {
 }
 
 /// Whether these bytes are DER: they begin as an ASN.1 SEQUENCE of more than 127 bytes, and no PEM file begins so.
-fn is_der(bytes: &[u8]) -> bool {
+pub(super) fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x84, ..])
 }
 
@@ -206,10 +176,10 @@ fn pem_mistake(error: &pem::Error) -> &'static str {
 }
 
 /// Times before 1970 are shown as 1970: long past is all that matters of them.
-fn time(time: ASN1Time) -> SystemTime {
+pub(super) fn time(time: ASN1Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
-fn date(time: SystemTime) -> impl std::fmt::Display {
+pub(super) fn date(time: SystemTime) -> impl std::fmt::Display {
     humantime::format_rfc3339_seconds(time)
 }

@@ -331,3 +331,5 @@ fn expiries_are_those_of_the_files() {
 }
 
 mod files;
+mod refused;
+mod revocation;

@@ -1,13 +1,11 @@
 //! Whom the listener lets in: the client CAs and their revocation lists, and the one judge of a client's chain.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 
 use super::failure;
 use super::material::Reader;
@@ -33,7 +31,7 @@ impl ClientTrust {
     /// Reads the client CAs and their revocation lists.
     ///
     /// With revocation lists, a certificate whose issuer has none is refused, and so is everybody under a list that has ended: a
-    /// list that is missing or old says nothing. Therefore each CA needs a list in date from the start.
+    /// list that is missing or old says nothing. Therefore each CA needs a list in date from the start, signed with its key.
     ///
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
@@ -42,7 +40,7 @@ impl ClientTrust {
         let cas = client_cas(&mut reader, &downstream.client_cas);
         let lists = downstream.crl_files.iter().filter_map(|path| reader.revocation_lists(path)).flatten().collect::<Vec<_>>();
         if reader.mistakes.is_empty() && !downstream.crl_files.is_empty() {
-            each_ca_has_a_list(&mut reader, &cas, &lists);
+            reader.each_ca_has_a_list(&cas, &lists);
         }
         if !reader.mistakes.is_empty() {
             return Err(TlsErrors(reader.mistakes));
@@ -110,7 +108,7 @@ impl ClientTrust {
     }
 }
 
-type CaFile<'a> = (&'a ClientCa, Vec<CertificateDer<'static>>);
+pub(super) type CaFile<'a> = (&'a ClientCa, Vec<CertificateDer<'static>>);
 
 fn client_cas<'a>(reader: &mut Reader, cas: &'a [ClientCa]) -> Vec<CaFile<'a>> {
     let mut read: Vec<CaFile<'a>> = Vec::new();
@@ -136,27 +134,6 @@ fn same_authority(a: &CertificateDer<'_>, b: &CertificateDer<'_>) -> bool {
     let anchor =
         |der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| (anchor.subject.to_vec(), anchor.subject_public_key_info.to_vec()));
     anchor(a).is_some_and(|a| anchor(b).is_some_and(|b| a == b))
-}
-
-fn each_ca_has_a_list(reader: &mut Reader, cas: &[CaFile<'_>], lists: &[CertificateRevocationListDer<'static>]) {
-    let issuer = |der| CertificateRevocationList::from_der(der).map(|(_, list)| list.issuer().as_raw().to_vec()).ok();
-    let issuers: HashSet<Vec<u8>> = lists.iter().filter_map(|der: &CertificateRevocationListDer<'static>| issuer(der)).collect();
-    for (ca, certificates) in cas {
-        for der in certificates {
-            if let Ok((_, certificate)) = X509Certificate::from_der(der)
-                && !issuers.contains(certificate.subject().as_raw())
-            {
-                let subject = certificate.subject();
-                reader.mistake(
-                    &ca.file,
-                    format!(
-                        "no revocation list of CA `{}` (`{subject}`) is in `client-crl-file`: all its clients would be refused",
-                        ca.name
-                    ),
-                );
-            }
-        }
-    }
 }
 
 fn anchors(certificates: &[CertificateDer<'static>]) -> Vec<TrustAnchor<'static>> {

@@ -34,10 +34,16 @@ mod oracle;
 mod rust_client;
 
 // --- what is open, under change ---
+mod admin_socket;
 mod drain;
+mod identity_ends;
 mod live_certificates;
 mod reload;
+mod reload_files;
+mod reloads_under_load;
 mod renewal;
+mod state_dir;
+mod streams_end;
 mod watch_streams;
 
 // --- what a user starts ---

@@ -45,7 +45,8 @@ impl Place {
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         let config = format!(
             "listen-addr: {listen}\nadmin-addr: {admin}\ncert-file: {}\nkey-file: {}\ntrusted-ca-file: {}\nendpoints: {}\n\
-             cert: {}\nkey: {}\ncacert: {}\npolicy: {}\naudit-file: {}\nworkers: 1\n{more}\n",
+             cert: {}\nkey: {}\ncacert: {}\npolicy: {}\naudit-file: {}\nworkers: 1\n\
+             reload-interval: 0s\n{more}\n",
             at(files),
             at(key),
             at("clients-ca.crt"),

@@ -332,7 +332,7 @@ async fn fifty_reloads_under_load_fail_no_call() {
 }
 
 /// A call that has begun, and has sent this much of its one message.
-async fn half(raw: &mut Raw, method: Method, message: &[u8]) -> (crate::world::raw::Stream, bytes::Bytes) {
+pub async fn half(raw: &mut Raw, method: Method, message: &[u8]) -> (crate::world::raw::Stream, bytes::Bytes) {
     let mut request = http::Request::post(format!("https://proxy{}", method.path())).body(()).unwrap();
     *request.headers_mut() = crate::world::raw::grpc_headers();
     let mut stream = raw.begin(request, false).await.unwrap();
@@ -342,7 +342,7 @@ async fn half(raw: &mut Raw, method: Method, message: &[u8]) -> (crate::world::r
 }
 
 /// The gRPC status of a call whose rest is sent now.
-async fn status_of_the_rest((mut stream, rest): (crate::world::raw::Stream, bytes::Bytes)) -> String {
+pub async fn status_of_the_rest((mut stream, rest): (crate::world::raw::Stream, bytes::Bytes)) -> String {
     // The answer may have come already, and then the rest cannot be sent.
     let _ = stream.request.send_data(rest, true);
     let response = stream.response.await.unwrap();

@@ -452,6 +452,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
         mode: None,
         allow_shadow_with_etcd_auth: false,
         lease_key_file: None,
+        state_dir: None,
         reason_trailer: false,
         limits: Limits::default(),
         audit: Audit {
@@ -464,7 +465,9 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
         },
         admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
         admin_debug: true,
+        admin_socket: None,
         log: Log { json: false, filter: "warn".to_owned() },
+        reload_interval: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         workers: 1,
     }

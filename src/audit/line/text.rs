@@ -68,7 +68,7 @@ impl Serialize for LeaseId {
 }
 
 /// RFC 3339 in UTC with microseconds. A clock outside 1970 to 9999 shows the nearest end of that: humantime panics there.
-pub(super) fn timestamp(time: SystemTime) -> String {
+pub(in crate::audit) fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
     humantime::format_rfc3339_micros(UNIX_EPOCH + since_1970).to_string()

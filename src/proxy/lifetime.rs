@@ -1,0 +1,82 @@
+//! How long a connection may last: no longer than the certificate that it was opened with, and if asked for, no longer than a
+//! certain age. A client is told to go before that, so that it comes back in its own time.
+
+use std::time::Duration;
+
+use crate::metrics::reason::Termination;
+
+/// No timer is set for longer: no connection lasts a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A client goes at most so long before its certificate ends.
+const LEAD: Duration = Duration::from_secs(300);
+/// Where less than this is left to go ahead of the end, nobody is told to: a client that has no new certificate yet would only come back
+/// with the old one.
+const LEAST_LEAD: Duration = Duration::from_secs(1);
+
+/// From the handshake on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When the client is told to open another connection, and why.
+    pub leave: Option<(Duration, Termination)>,
+    /// When the certificate ends, and with it all that is open.
+    pub end: Duration,
+}
+
+impl Lifetime {
+    /// Of a connection whose certificate lasts for `left` from now on. `dice`, from 0 to 1, spreads those who came together.
+    ///
+    /// The lead before the end of a certificate is a tenth of what is left, at most five minutes: short-lived certificates are renewed
+    /// long before that (SPIFFE agents do it at half their time), and whoever comes back with the old one has a tenth of the tenth.
+    #[must_use]
+    pub fn of(left: Duration, max_age: Option<Duration>, dice: f64) -> Self {
+        let end = left.min(LONGEST);
+        let dice = dice.clamp(0.0, 1.0);
+        let lead = (end / 10).min(LEAD);
+        let before_end = (lead >= LEAST_LEAD).then(|| (end.saturating_sub(lead.mul_f64(0.5 + dice / 2.0)), Termination::Identity));
+        let aged = max_age.map(|age| (age.mul_f64(0.9 + dice / 5.0), Termination::Age));
+        Self { leave: before_end.into_iter().chain(aged).filter(|(when, _)| *when < end).min_by_key(|(when, _)| *when), end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_client_goes_a_little_before_its_certificate_ends_and_not_all_at_once() {
+        let leave = |left, dice| Lifetime::of(left, None, dice).leave.map(|(when, why)| (when.as_secs(), why));
+        assert_eq!(leave(HOUR, 0.0), Some((3600 - 150, Termination::Identity)));
+        assert_eq!(leave(HOUR, 1.0), Some((3600 - 300, Termination::Identity)));
+        assert_eq!(leave(Duration::from_secs(60), 0.0), Some((57, Termination::Identity)));
+        assert_eq!(leave(Duration::from_secs(60), 1.0), Some((54, Termination::Identity)));
+        assert_eq!(Lifetime::of(HOUR, None, 0.5).end, HOUR);
+    }
+
+    #[test]
+    fn whoever_comes_back_with_the_old_certificate_is_left_alone_soon() {
+        let mut left = HOUR;
+        let mut times = 0;
+        while let Some((when, _)) = Lifetime::of(left, None, 0.0).leave {
+            left -= when;
+            times += 1;
+        }
+        assert!(times <= 4 && left < Duration::from_secs(10), "{times} times, {left:?} left");
+    }
+
+    #[test]
+    fn an_age_is_spread_and_never_beyond_the_certificate() {
+        let leave = |left, dice| Lifetime::of(left, Some(HOUR), dice).leave;
+        assert_eq!(leave(48 * HOUR, 0.0), Some((HOUR.mul_f64(0.9), Termination::Age)));
+        assert_eq!(leave(48 * HOUR, 1.0), Some((HOUR.mul_f64(1.1), Termination::Age)));
+        assert_eq!(leave(HOUR / 2, 1.0).map(|(_, why)| why), Some(Termination::Identity));
+        assert_eq!(leave(Duration::from_secs(2), 1.0), None);
+    }
+
+    #[test]
+    fn a_certificate_without_end_sets_a_timer_that_can_be_set() {
+        assert_eq!(Lifetime::of(Duration::MAX, None, 0.5).end, LONGEST);
+        assert_eq!(Lifetime::of(Duration::ZERO, Some(HOUR), 0.5), Lifetime { leave: None, end: Duration::ZERO });
+    }
+}

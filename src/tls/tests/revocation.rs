@@ -1,0 +1,166 @@
+//! Revocation lists: which count, which are refused before they can do harm, and what becomes of clients under them.
+
+use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope};
+use rustls_pki_types::CertificateRevocationListDer;
+
+use super::*;
+
+/// The mistakes of a listener with these CAs and lists, with the folder's name cut off.
+fn mistakes(cas: &[(&str, &Ca)], lists: &[impl AsRef<[u8]>]) -> Vec<String> {
+    let pki = Pki::new();
+    let mut downstream = pki.downstream(cas, &[]);
+    downstream.crl_files = lists.iter().enumerate().map(|(index, list)| pki.write(&format!("{index}.crl"), list)).collect();
+    let folder = format!("{}/", pki.folder.path().display());
+    let errors = ClientTrust::load(&downstream).err().map_or_else(Vec::new, |errors| errors.0);
+    errors.iter().map(|error| error.to_string().replace(&folder, "")).collect()
+}
+
+fn scoped(issuer: &Ca, scope: Option<CrlScope>) -> String {
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from_slice(&[1]),
+        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec!["http://ca.test/x.crl".into()] },
+            scope,
+        }),
+        revoked_certs: vec![],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).unwrap().pem().unwrap()
+}
+
+/// The list in DER, with these bytes replaced by others, as many: what rcgen does not make.
+fn patched(list: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut der = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap().to_vec();
+    let at = der.windows(from.len()).position(|window| window == from).unwrap();
+    der[at..at + to.len()].copy_from_slice(to);
+    der
+}
+
+#[test]
+fn each_of_several_cas_needs_a_list() {
+    let (one, two) = (ca("one"), ca("two"));
+    let cas = [("calico", &one), ("kubernetes", &two)];
+    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2090), crl(&two, &[], 2090)]), [""; 0]);
+    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2090) + &crl(&two, &[], 2090)]), [""; 0], "both in one file");
+    assert_eq!(
+        mistakes(&cas, &[crl(&one, &[], 2090)]),
+        ["kubernetes.crt: no revocation list of CA `kubernetes` (`CN=two`) is in `client-crl-file`: all its clients would be refused"]
+    );
+    let one_ended = "1.crl: revocation list 1 ended on 2025-01-01T00:00:00Z: fetch the CA's newest";
+    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2090), crl(&two, &[], 2025)]), [one_ended]);
+}
+
+/// In a handshake such a list would shut out everybody, and in a reload everybody who is connected.
+#[test]
+fn a_list_that_another_key_has_signed_is_refused_as_a_file() {
+    let (one, twin) = (ca("same name"), ca("same name"));
+    let not_signed = |name: &str| {
+        format!(
+            "{name}.crt: a revocation list that names CA `{name}` (`CN=same name`) as its issuer is not signed with that CA's key: all its \
+             clients would be refused"
+        )
+    };
+    assert_eq!(mistakes(&[("default", &one)], &[crl(&twin, &[], 2090)]), [not_signed("default")]);
+    let flipped = patched(&crl(&one, &[66], 2090), &[2, 1, 66], &[2, 1, 67]);
+    assert_eq!(mistakes(&[("default", &one)], &[flipped]), [not_signed("default")], "one bit");
+    let both = [crl(&one, &[], 2090), crl(&twin, &[], 2090)];
+    assert_eq!(mistakes(&[("one", &one), ("twin", &twin)], &both), [not_signed("one"), not_signed("twin")]);
+}
+
+#[test]
+fn a_ca_that_may_not_sign_lists_is_refused_with_lists() {
+    let mut params = ca_params("no crls");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let other = KeyPair::generate().unwrap();
+    let signer = CertifiedIssuer::self_signed(ca_params("no crls"), KeyPair::from_pem(&other.serialize_pem()).unwrap()).unwrap();
+    let limited = CertifiedIssuer::self_signed(params, other).unwrap();
+    let found = mistakes(&[("default", &limited)], &[crl(&signer, &[], 2090)]);
+    assert_eq!(
+        found,
+        ["default.crt: CA `default` (`CN=no crls`) may not sign revocation lists (key usage `cRLSign`): all its clients would be refused"]
+    );
+    assert_eq!(mistakes(&[("default", &limited)], &[""; 0]), [""; 0], "without lists it need not");
+}
+
+#[test]
+fn lists_of_a_sort_that_is_not_understood_are_refused_by_name() {
+    let issuer = ca("calico");
+    let found = |list: Vec<u8>| mistakes(&[("default", &issuer)], &[list]);
+    let of_clients = scoped(&issuer, Some(CrlScope::UserCertsOnly));
+    assert_eq!(found(of_clients.clone().into()), [""; 0]);
+    // The extension of RFC 5280, 5.2.5, becomes the one of 5.2.4: both are critical.
+    assert_eq!(
+        found(patched(&of_clients, &[0x55, 0x1d, 0x1c], &[0x55, 0x1d, 0x1b])),
+        [
+            "0.crl: revocation list 1 (`CN=calico`) is a delta list, which says what has changed and not who is revoked: fetch the whole list"
+        ]
+    );
+    // onlyContainsUserCerts becomes indirectCRL.
+    assert_eq!(
+        found(patched(&of_clients, &[0x81, 1, 0xff], &[0x84, 1, 0xff])),
+        ["0.crl: revocation list 1 (`CN=calico`) is an indirect list, which speaks for other CAs too: fetch the list of the CA itself"]
+    );
+    assert_eq!(
+        found(patched(&of_clients, &[0x55, 0x1d, 0x1c], &[0x55, 0x1d, 0x7f])),
+        [
+            "0.crl: revocation list 1 (`CN=calico`) has a critical extension that is not known here, so that it may not be used (RFC 5280, 5.2)"
+        ]
+    );
+    assert_eq!(
+        found(scoped(&issuer, Some(CrlScope::CaCertsOnly)).into()),
+        [
+            "default.crt: the revocation lists of CA `default` (`CN=calico`) speak of other certificates than clients': all its clients would \
+          be refused"
+        ]
+    );
+}
+
+#[test]
+fn a_large_list_counts_and_a_giant_file_is_refused_unread() {
+    let (pki, issuer) = (Pki::new(), ca("calico"));
+    let revoked_certs = (0..20_000_u32).map(|serial| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&[&[1], &serial.to_be_bytes()[..]].concat()),
+        revocation_time: date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from_slice(&[1]),
+        issuing_distribution_point: None,
+        revoked_certs: revoked_certs.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let mut files = pki.downstream(&[("default", &issuer)], &[params.signed_by(&issuer).unwrap().pem().unwrap()]);
+    let trust = ClientTrust::load(&files).unwrap();
+    let with = |serial: &[u8]| {
+        let leaf = leaf(&issuer, |params| params.serial_number = Some(SerialNumber::from_slice(serial)));
+        trust.verify(&[CertificateDer::from_pem_slice(leaf.chain.as_bytes()).unwrap()])
+    };
+    assert_eq!(with(&[1, 0, 0, 0x4e, 0x1f]), Err(HandshakeFailure::Revoked), "the last one");
+    assert_eq!(with(&[1, 0, 0, 0x4e, 0x20]), Ok(()));
+
+    let giant = pki.write("giant.crl", "");
+    fs::File::create(&giant).unwrap().set_len((64 << 20) + 1).unwrap();
+    files.crl_files = vec![giant];
+    assert!(ClientTrust::load(&files).unwrap_err().to_string().ends_with("giant.crl: is larger than 64 MiB"));
+}
+
+/// The list says which certificates are revoked: those that it names, also of intermediate CAs.
+#[test]
+fn a_revoked_intermediate_takes_its_clients_along() {
+    let (pki, root) = (Pki::new(), ca("root"));
+    let mut params = ca_params("below");
+    params.serial_number = Some(SerialNumber::from_slice(&[42]));
+    let below = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root).unwrap();
+    let node = leaf(&below, |_| {});
+    let chain = [CertificateDer::from_pem_slice(node.chain.as_bytes()).unwrap(), below.der().clone()];
+    for (revoked, verdict) in [(&[41][..], Ok(())), (&[42], Err(HandshakeFailure::Revoked))] {
+        let lists = [crl(&root, revoked, 2090), crl(&below, &[], 2090)];
+        assert_eq!(ClientTrust::load(&pki.downstream(&[("default", &root)], &lists)).unwrap().verify(&chain), verdict);
+    }
+}

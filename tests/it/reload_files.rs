@@ -1,0 +1,134 @@
+//! Files that change while the proxy runs: it sees what is in them, takes what is sound, and says what is not.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcd_warden::config::Config;
+use etcd_warden::pki::{Authority, Leaf, write_private};
+use serde_json::Value;
+
+use crate::world::files::replace;
+use crate::world::{World, authorities, soon};
+
+const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
+
+fn watching(config: &mut Config) {
+    config.reload_interval = Duration::from_millis(20);
+}
+
+async fn reloads(world: &World, what: &str, result: &str) -> f64 {
+    world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), &format!("result=\"{result}\"")]).await
+}
+
+async fn page(world: &World) -> Value {
+    serde_json::from_str(&world.admin("/policy").await.1).unwrap()
+}
+
+async fn shown(world: &World) -> Vec<u8> {
+    world.tls(&Leaf::client("alice")).await.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// A folder as Kubernetes mounts a Secret or a ConfigMap: every file is a link into `..data`, which is a link to the folder of the day.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn put(&self, day: &str, files: &[(&str, &str)]) {
+        let folder = self.0.join(format!("..{day}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, content) in files {
+            write_private(&folder, name, content).unwrap();
+            if !self.0.join(name).is_symlink() {
+                std::os::unix::fs::symlink(Path::new("..data").join(name), self.0.join(name)).unwrap();
+            }
+        }
+        let before = std::fs::read_link(self.0.join("..data")).ok();
+        std::os::unix::fs::symlink(format!("..{day}"), self.0.join("..data_tmp")).unwrap();
+        std::fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).unwrap();
+        if let Some(before) = before {
+            std::fs::remove_dir_all(self.0.join(before)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mounted_folder_is_followed_to_what_is_in_it() {
+    let server = authorities().clients.server(&["127.0.0.1"]).unwrap();
+    let policy = POLICY.replace("$P", "/mounted");
+    let (certificate, key, first) = (server.certificate.clone(), server.key.clone(), policy.clone());
+    let world = World::with(POLICY)
+        .config(move |config| {
+            watching(config);
+            let mount = Mount(config.policy.with_file_name("mount"));
+            mount.put("monday", &[("policy.yaml", &first), ("tls.crt", &certificate), ("tls.key", &key)]);
+            config.policy = mount.0.join("policy.yaml");
+            (config.downstream.cert_file, config.downstream.key_file) = (mount.0.join("tls.crt"), mount.0.join("tls.key"));
+        })
+        .start()
+        .await;
+    let mount = Mount(world.folder().join("mount"));
+    let first = shown(&world).await;
+    assert!(world.as_("carol").await.put("/mounted/x", "1", None).await.is_err());
+
+    // Another folder and other inodes with the same content are no change; the policy is one.
+    let wider = policy.replace("cn: alice", "cn: carol");
+    mount.put("tuesday", &[("policy.yaml", &wider), ("tls.crt", &server.certificate), ("tls.key", &server.key)]);
+    soon("the new policy", || async { world.as_("carol").await.put("/mounted/x", "1", None).await.ok() }).await;
+    assert_eq!((reloads(&world, "policy", "ok").await, reloads(&world, "server", "ok").await), (1.0, 0.0));
+    assert_eq!(shown(&world).await, first);
+
+    let renewed = authorities().clients.server(&["127.0.0.1"]).unwrap();
+    mount.put("wednesday", &[("policy.yaml", &wider), ("tls.crt", &renewed.certificate), ("tls.key", &renewed.key)]);
+    soon("the new certificate", || async { (shown(&world).await != first).then_some(()) }).await;
+    let failed = world.metric("etcd_warden_reloads_total", &["result=\"failed\""]).await;
+    assert_eq!((reloads(&world, "policy", "ok").await, failed), (1.0, 0.0), "the folder changes all at once");
+}
+
+#[tokio::test]
+async fn half_a_pair_is_told_and_the_other_half_completes_it() {
+    let world = World::with(POLICY).config(watching).start().await;
+    let first = shown(&world).await;
+    let renewed = world.new_server_certificate();
+    replace(&world.config.downstream.cert_file, &renewed.certificate);
+    soon("the mistake", || async { (reloads(&world, "server", "failed").await >= 1.0).then_some(()) }).await;
+    assert!(page(&world).await["certificate_errors"]["server"].as_str().unwrap().contains("is not the key of"));
+    assert_eq!(shown(&world).await, first);
+    replace(&world.config.downstream.key_file, &renewed.key);
+    soon("the new certificate", || async { (shown(&world).await != first).then_some(()) }).await;
+    soon("the end of the mistake", || async { page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_written_in_two_pieces_counts_when_it_is_whole() {
+    let world = World::with(POLICY).config(watching).start().await;
+    let mut alice = world.as_("alice").await;
+    let whole = POLICY
+        .replace("$P", &world.prefix)
+        .replace("bindings:", "bindings:\n  - {cn: bob, roles: [r]}\n")
+        .replace(" [{cn: alice", "  - {cn: alice")
+        .replace("}]\n", "}\n");
+    let half = &whole[..whole.find("- {cn: bob").unwrap() + 5];
+    std::fs::write(&world.config.policy, half).unwrap();
+    soon("the mistake", || async { page(&world).await["last_error"].as_str().map(drop) }).await;
+    let error = page(&world).await["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("policy.yaml:5:"), "{error}");
+    alice.put(world.key("x"), "1", None).await.unwrap();
+    assert_eq!(world.generation().await, 1);
+    std::fs::write(&world.config.policy, &whole).unwrap();
+    soon("the whole policy", || async { (world.generation().await == 2).then_some(()) }).await;
+    assert_eq!(page(&world).await["last_error"], Value::Null);
+    world.as_("bob").await.put(world.key("x"), "2", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
+    let world = World::with(POLICY).config(watching).start().await;
+    let file = &world.config.downstream.client_cas[0].file;
+    std::fs::remove_file(file).unwrap();
+    soon("the mistake", || async { page(&world).await["certificate_errors"]["clients"].as_str().map(drop) }).await;
+    assert!(page(&world).await["certificate_errors"]["clients"].as_str().unwrap().ends_with("clients-ca.crt: does not exist"));
+    world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
+    world.write_client_cas(&[&authorities().clients, &Authority::new("one more").unwrap()]);
+    soon("the new CAs", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) }).await;
+    world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
+}
