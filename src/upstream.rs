@@ -4,6 +4,7 @@
 //! members  shared by all workers: which member is well, its last response header, who leads
 //! control  the proxy's own questions, through etcd-client: health, auth status, the keys of a lease
 //! pool     one per worker thread: h2 connections by member and class, opened when those there are full
+//! release  which etcd this version was written for
 //! link     one h2 connection and the task that drives it
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod control;
 pub mod link;
 pub mod members;
 pub mod pool;
+mod release;
 
 use crate::method::{Method, Shape};
 

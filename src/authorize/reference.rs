@@ -102,6 +102,10 @@ fn decide_lease(holdings: &Holdings, id: i64, lease_use: LeaseUse, leases: &[Lea
         Some(LeaseStanding::Own) => true,
         Some(LeaseStanding::Unknown) => return Err(Refusal::Lease(Reason::LeaseUnknown, id)),
         Some(LeaseStanding::AnotherIdentity) | None => false,
+        // Nobody's yet.
+        Some(LeaseStanding::Attached(keys)) if keys.is_empty() => {
+            return capability(holdings, Capability::Lease).map(drop).ok_or(Refusal::Capability(Capability::Lease));
+        }
         Some(LeaseStanding::Attached(keys)) => {
             keys.iter().all(|key| lease_use.verbs_on_attached().iter().all(|verb| allows(holdings, verb, key).is_some()))
         }

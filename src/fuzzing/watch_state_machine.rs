@@ -90,6 +90,10 @@ impl World {
     /// etcd answers the oldest create.
     fn answer(&mut self, refuses: bool, choices: &mut Choices<'_>) {
         let Some(create) = self.at_etcd.pop_front() else { return };
+        // etcd gives no id twice at a time (mvcc/watchable_store.go).
+        while self.watches.contains_key(&self.next) {
+            self.next += 1;
+        }
         let watch_id = if refuses { NO_WATCH } else { self.next };
         let answer = self.passes(&response(watch_id, true, refuses), choices);
         assert!(answer.pass, "each answer to a create goes on, or the client would pair the next one wrongly");
@@ -120,9 +124,6 @@ impl World {
         // The client may choose the id again.
         if which & 0x80 != 0 {
             self.next = id;
-            while self.watches.contains_key(&self.next) {
-                self.next += 1;
-            }
         }
     }
 

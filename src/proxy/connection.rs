@@ -73,7 +73,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The caller under the policy that counts now: one atomic load unless the policy has changed.
+    /// The caller under the policy that counts now: one load of it unless it has changed.
     #[must_use]
     pub fn caller(&self) -> Rc<Caller> {
         let live = &self.worker.shared.policy;

@@ -1,6 +1,5 @@
 //! The policy that counts now, and the news that it changed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -10,8 +9,8 @@ use crate::policy::Policy;
 
 /// The one place where the serving policy is replaced.
 pub struct LivePolicy {
+    /// The policy with its generation: one value, swapped as a whole, so that nobody ever sees the one without the other.
     current: ArcSwap<Policy>,
-    generation: AtomicU64,
     changing: Mutex<()>,
     changed: watch::Sender<u64>,
 }
@@ -21,12 +20,7 @@ impl LivePolicy {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let generation = policy.generation;
-        Self {
-            current: ArcSwap::from_pointee(policy),
-            generation: AtomicU64::new(generation),
-            changing: Mutex::new(()),
-            changed: watch::Sender::new(generation),
-        }
+        Self { current: ArcSwap::from_pointee(policy), changing: Mutex::new(()), changed: watch::Sender::new(generation) }
     }
 
     /// The policy.
@@ -35,10 +29,10 @@ impl LivePolicy {
         self.current.load_full()
     }
 
-    /// Its generation: one load, so that a connection can ask on each request whether its principal is still true.
+    /// Its generation: a connection asks on each request whether its principal is still true, and takes no count of the policy for it.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.current.load().generation
     }
 
     /// Replaces the policy by what `next` makes for the next generation, with the present one in sight; one change at a time.
@@ -52,8 +46,8 @@ impl LivePolicy {
         let mut policy = next(&self.current(), generation)?;
         policy.generation = generation;
         let policy = Arc::new(policy);
+        // In this order: whoever hears of the change finds it made, and who subscribes too late to hear of it does as well.
         self.current.store(policy.clone());
-        self.generation.store(generation, Ordering::Release);
         self.changed.send_replace(generation);
         Ok(policy)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
 use super::members::{Health, Member, MemberIndex, Members};
+use super::release;
 use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::pb::etcdserverpb;
@@ -58,10 +60,11 @@ impl Control {
     }
 
     /// Renews the channels whenever the certificates of the way to etcd change, until `stop`. As with the workers' connections
-    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more.
-    pub async fn keep_renewed(self, again: Duration, stop: CancellationToken) {
+    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more. Changes count from the call on,
+    /// not from when the task first runs.
+    pub fn keep_renewed(self, again: Duration, stop: CancellationToken) -> impl Future<Output = ()> {
         let mut changes = self.tls.upstream_changes();
-        let following = async {
+        let following = async move {
             while changes.changed().await.is_ok() {
                 let renewals = self.members.iter().map(|(index, member)| self.renew(index, member, again));
                 let renewed = futures_util::future::join_all(renewals);
@@ -72,7 +75,7 @@ impl Control {
                 }
             }
         };
-        let _ = stop.run_until_cancelled(following).await;
+        stop.run_until_cancelled_owned(following).map(drop)
     }
 
     async fn renew(&self, index: MemberIndex, member: &Member, again: Duration) {
@@ -120,6 +123,9 @@ impl Control {
                     revision: header.revision,
                     raft_term: header.raft_term,
                 });
+                if member.set_version(&status.version) {
+                    describe(member, &status.version);
+                }
                 let health = if status.leader == 0 { Health::Leaderless } else { Health::Well };
                 (health, status.leader == header.member_id, String::new())
             }
@@ -177,6 +183,19 @@ impl Control {
             .get(index.0)
             .map(|channel| (**channel.load()).clone())
             .ok_or_else(|| ControlError::Failed("no such member".to_owned()))
+    }
+}
+
+/// Says which etcd a member is, and what follows from one that came after this version.
+fn describe(member: &Member, version: &str) {
+    tracing::info!(member = %member.name, %version, "etcd member says its version");
+    if release::is_newer_than_known(version) {
+        let (major, minor) = release::NEWEST_KNOWN;
+        tracing::warn!(
+            member = %member.name,
+            "etcd {version} is newer than {major}.{minor}, the newest that this version of etcd-warden knows: fields that it has added to \
+             requests for keys, watches, leases, locks and elections are refused"
+        );
     }
 }
 

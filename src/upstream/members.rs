@@ -33,6 +33,7 @@ pub struct Member {
     pub name: Arc<str>,
     health: AtomicU8,
     leads: AtomicBool,
+    version: Mutex<Box<str>>,
     header: Mutex<ResponseHeader>,
     seen: AtomicU64,
 }
@@ -45,6 +46,7 @@ impl Member {
             name,
             health: AtomicU8::new(Health::Unknown as u8),
             leads: AtomicBool::new(false),
+            version: Mutex::default(),
             header: Mutex::new(ResponseHeader::default()),
             seen: AtomicU64::new(0),
         }
@@ -75,6 +77,16 @@ impl Member {
     /// Notes whether it leads.
     pub fn set_leads(&self, leads: bool) {
         self.leads.store(leads, Ordering::Relaxed);
+    }
+
+    /// Notes the version of etcd that it says it is; true if that is news.
+    pub fn set_version(&self, version: &str) -> bool {
+        let mut last = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = **last != *version;
+        if news {
+            *last = version.into();
+        }
+        news
     }
 
     /// The newest response header that this member sent us: what an answer that the proxy gives in etcd's place carries.

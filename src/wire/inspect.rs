@@ -10,7 +10,7 @@
 //!
 //! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself may stand once and has to be
 //! known. Everywhere, a known field must have its own wire type, a singular one may stand once, and each message must be
-//! well-formed to its end.
+//! well-formed to its end. `docs/unknown-fields.md` has the rule message by message, held to this code.
 //!
 //! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in prost alike. Where an enum
 //! chooses a right (`Compare.result`, `Compare.target`, `AlarmRequest.action`), only the values in the table are accepted.
@@ -141,3 +141,5 @@ mod properties;
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unknown_fields;

@@ -6,12 +6,15 @@
 
 mod apiserver;
 pub mod cluster;
+mod dataplane;
+mod needed;
 pub mod scenario;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use serde_json::Value;
+use etcd_warden::config::{Audit, AuditAllowed, Config};
+use serde_json::{Value, json};
 
 use crate::world::{World, authorities, root};
 use cluster::{Cluster, Programs, Way};
@@ -48,33 +51,43 @@ async fn keys(world: &World) -> BTreeSet<String> {
     found.kvs().iter().map(|kv| kv.key_str().unwrap().to_owned()).filter(|key| key.starts_with("/calico/")).collect()
 }
 
-fn policy(bindings: &str) -> String {
-    format!(
-        "version: 1\nmode: enforce\ninclude: [calico/v3.31, calico/v3.31-per-node, kubernetes]\nbindings:\n{bindings}\
-         \x20 - {{ cn: kube-apiserver, roles: [kube-apiserver] }}\n\
-         \x20 - {{ cn: kube-controllers, roles: [calico-kube-controllers, calico-kube-controllers-compaction] }}\n\
-         \x20 - {{ cn: calicoctl-ro, roles: [calicoctl-read-only] }}\n\
-         \x20 - {{ cn: calicoctl-editor, roles: [calicoctl-policy-editor] }}\n\
-         \x20 - {{ cn: calicoctl, roles: [calicoctl-full] }}\n"
-    )
+/// A pattern of Common Names, and the roles of who fits it.
+type Binding = (&'static str, &'static [&'static str]);
+
+/// What does not run on nodes.
+const ELSEWHERE: [Binding; 6] = [
+    ("kube-apiserver", &["kube-apiserver"]),
+    ("kube-controllers", &["calico-kube-controllers", "calico-kube-controllers-compaction"]),
+    ("typha", &["calico-typha"]),
+    ("calicoctl-ro", &["calicoctl-read-only"]),
+    ("calicoctl-editor", &["calicoctl-policy-editor"]),
+    ("calicoctl", &["calicoctl-full"]),
+];
+
+fn policy(bindings: &[Binding]) -> String {
+    let bindings: Vec<Value> = bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
+    let include = ["calico/v3.31", "calico/v3.31-per-node", "kubernetes"];
+    json!({ "version": 1, "mode": "enforce", "include": include, "bindings": bindings }).to_string()
 }
 
 /// The audit lines of what was refused.
-fn refused(world: &World) -> Vec<String> {
+fn refused(audit: &[Value]) -> Vec<String> {
     let denied = |line: &&Value| line["decision"] == "deny";
-    world.audit().iter().filter(denied).map(|line| line.to_string()).collect()
+    audit.iter().filter(denied).map(|line| line.to_string()).collect()
 }
 
-/// The scenario through a proxy with these bindings for what runs on nodes.
-async fn nothing_is_refused(bindings: &str) {
+/// The scenario through a proxy where what runs on nodes has these roles: nothing is refused, and nothing that `sets` grant is too much.
+async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
-    let bare = World::with(&policy(bindings)).own_etcd().start().await;
+    let bindings: Vec<Binding> = on_nodes.into_iter().chain(ELSEWHERE).collect();
+    let bare = World::with(&policy(&bindings)).own_etcd().start().await;
     let direct =
         Way { endpoint: bare.etcd().endpoints()[0].clone(), ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) };
     scenario::run(&Cluster::new(&programs, direct)).await;
     let expected = keys(&bare).await;
 
-    let world = World::with(&policy(bindings)).own_etcd().start().await;
+    let all = |config: &mut Config| config.audit = Audit { allowed: AuditAllowed::All, queue: 1_000_000, ..config.audit.clone() };
+    let world = World::with(&policy(&bindings)).own_etcd().config(all).start().await;
     let proxied = Way {
         endpoint: world.endpoint(),
         ca: authorities().clients.pem(),
@@ -84,18 +97,21 @@ async fn nothing_is_refused(bindings: &str) {
     // The last line of the audit is a refusal that was asked for: whatever was refused before it would stand there too.
     assert!(world.as_("stranger").await.get("/calico/", None).await.is_err());
     world.audited(|line| line.to_string().contains("stranger")).await;
-    let refused = refused(&world);
+    let audit = world.audit();
+    let refused = refused(&audit);
     assert!(refused.len() == 1 && refused[0].contains("stranger"), "{refused:#?}");
     assert_eq!(keys(&world).await, expected);
     assert!(expected.iter().any(|key| key.contains("/workloadendpoints/prod/n1-k8s-fixed-eth0")), "{expected:?}");
+    let wrong = needed::wrong_marks(&audit, &bindings, sets);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
     if inside("calico::nothing_of_what_calico_does_is_refused_by_its_role_set") {
-        let bindings = "  - { cn: \"calico-node:{node}\", roles: [calico-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni] }\n";
-        runtime().block_on(nothing_is_refused(bindings));
+        let on_nodes = [("calico-node:{node}", &["calico-node"] as &[_]), ("cni:{node}", &["calico-cni"])];
+        runtime().block_on(nothing_is_refused(on_nodes, &["calico/v3.31", "kubernetes"]));
     }
 }
 
@@ -103,9 +119,8 @@ fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes() {
     if inside("calico::nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes") {
-        let bindings =
-            "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
-        runtime().block_on(nothing_is_refused(bindings));
+        let on_nodes = [("calico-node:{node}", &["calico-node-per-node"] as &[_]), ("cni:{node}", &["calico-cni-per-node"])];
+        runtime().block_on(nothing_is_refused(on_nodes, &["calico/v3.31-per-node"]));
     }
 }
 

@@ -68,4 +68,6 @@ mod calico;
 mod stolen_node;
 
 // --- rules of the house ---
+mod dependencies;
 mod layering;
+mod promises;

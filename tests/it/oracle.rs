@@ -13,7 +13,7 @@
 //!
 //! # To run it again
 //!
-//! A failure names its seed. `ETCD_WARDEN_ORACLE_SEED` takes it, `ETCD_WARDEN_ORACLE_REQUESTS` the number of requests.
+//! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it, `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
 
 mod answers;
 mod dice;
@@ -25,6 +25,7 @@ mod requests;
 mod rules;
 mod sides;
 mod trial;
+mod watches;
 
 use std::collections::BTreeSet;
 
@@ -34,8 +35,8 @@ use trial::Trial;
 
 use crate::world::{programs, vulnerable};
 
-const SEED: &str = "ETCD_WARDEN_ORACLE_SEED";
-const REQUESTS: &str = "ETCD_WARDEN_ORACLE_REQUESTS";
+const SEED: &str = "ETCD_WARDEN_TEST_ORACLE_SEED";
+const REQUESTS: &str = "ETCD_WARDEN_TEST_ORACLE_REQUESTS";
 
 #[tokio::test]
 async fn what_we_allow_a_fixed_etcd_allows() {
@@ -51,9 +52,14 @@ async fn what_we_allow_a_fixed_etcd_allows() {
 async fn it_finds_the_holes_of_an_etcd_that_has_them() {
     let tally = Trial::vulnerable(vulnerable::v3_6, number(SEED).unwrap_or(1), 2_000).await;
     println!("{tally:#?}");
-    for hole in [Hole::NestedTxn, Hole::PutInTxn, Hole::Unchecked] {
+    for hole in [Hole::NestedTxn, Hole::PutInTxn, Hole::Unchecked, Hole::WatchToTheEnd] {
         assert!(tally.holes.contains_key(hole.id()), "{} was not found: {tally:?}", hole.id());
     }
+}
+
+#[tokio::test]
+async fn each_listed_difference_is_shown_by_one_request() {
+    Trial::shows_each_listed_difference(programs).await;
 }
 
 #[test]

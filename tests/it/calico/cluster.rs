@@ -16,6 +16,7 @@ pub struct Programs {
     pub node: PathBuf,
     pub cni: PathBuf,
     pub controllers: PathBuf,
+    pub typha: PathBuf,
     pub calicoctl: PathBuf,
     pub apiserver: PathBuf,
 }
@@ -28,6 +29,7 @@ impl Programs {
             node: calico("calico-node", "node/cmd/calico-node"),
             cni: calico("calico", "cni-plugin/cmd/calico"),
             controllers: calico("kube-controllers", "kube-controllers/cmd/kube-controllers"),
+            typha: calico("calico-typha", "typha/cmd/calico-typha"),
             calicoctl: calico("calicoctl", "calicoctl/calicoctl"),
             apiserver: go_program("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         }

@@ -5,31 +5,47 @@ use tokio::process::Command;
 
 use super::apiserver::Apiserver;
 use super::cluster::{Cluster, Daemon, feed, said};
+use super::dataplane;
+use crate::world::soon;
 
 const NODES: [&str; 2] = ["n1", "n1-b.example.org"];
 const NAMESPACES: [&str; 2] = ["prod", "dash-ed-ns"];
 
 /// Runs all of it; every step must succeed.
 pub async fn run(cluster: &Cluster<'_>) {
+    // What the CNI plugin does once on each host.
+    let _ = std::fs::remove_file("/run/calico/cni/ipam_upgraded");
     let apiserver = Apiserver::start(cluster).await;
     kubernetes(&apiserver).await;
     for _ in 0..2 {
         for node in NODES {
             start_node(cluster, node).await;
         }
+        // What is not set is filled in at the next start.
+        for name in ["default", "node.n1"] {
+            let bare =
+                json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": name }, "spec": {} });
+            cluster.calicoctl("calicoctl", &["replace", "-f", "-"], &bare.to_string()).await;
+        }
     }
-    pools(cluster).await;
-    for node in NODES {
-        tunnel_addresses(cluster, node).await;
-    }
+    tunnels(cluster, "Never", "Always", "Never").await;
     let mut long = Vec::new();
     for node in NODES {
         long.push(felix(cluster, node).await);
         long.push(confd(cluster, node).await);
         long.push(monitor(cluster, node).await);
     }
+    long.push(typha(cluster).await);
+    wireguard(cluster).await;
+    tunnels(cluster, "Always", "Never", "Always").await;
+    for node in NODES {
+        let off = r#"{"status":{"wireguardPublicKey":"","wireguardPublicKeyV6":""}}"#;
+        cluster.calicoctl("calicoctl", &["patch", "node", node, "--patch", off], "").await;
+    }
+    tunnels(cluster, "Never", "Always", "Never").await;
     let controllers = controllers(cluster, &apiserver).await;
     pods(cluster, &apiserver).await;
+    changes(cluster, &apiserver).await;
     calicoctl(cluster).await;
     delete_node(cluster, &apiserver).await;
     for daemon in long {
@@ -38,7 +54,7 @@ pub async fn run(cluster: &Cluster<'_>) {
     controllers.stop().await;
     apiserver.stop().await;
     for pod in PODS.iter().filter(|pod| pod.stays()) {
-        said("ip netns del", &Command::new("ip").args(["netns", "del", pod.container]).output().await.unwrap());
+        netns("del", pod).await;
     }
 }
 
@@ -83,10 +99,11 @@ fn node_command(cluster: &Cluster<'_>, node: &str, arguments: &[&str]) -> Comman
         .env("CALICO_NETWORKING_BACKEND", "bird")
         .env("CLUSTER_TYPE", "k8s,bgp")
         .env("IP", address)
+        .env("IP6", address.replace("10.10.0.", "fd00:10::").replace("/24", "/64"))
         .env("AS", "64512")
         .env("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")
         .env("CALICO_IPV6POOL_CIDR", "fd00:1::/112")
-        .env("FELIX_IPV6SUPPORT", "false");
+        .env("FELIX_IPV6SUPPORT", "true");
     command
 }
 
@@ -95,13 +112,24 @@ async fn start_node(cluster: &Cluster<'_>, node: &str) {
     said(&format!("calico-node -startup of {node}"), &output);
 }
 
-/// VXLAN on the default pool, so that nodes need tunnel addresses.
-async fn pools(cluster: &Cluster<'_>) {
-    let pool = cluster.calicoctl("calicoctl", &["get", "ippool", "default-ipv4-ippool", "-o", "json"], "").await;
-    let mut pool: Value = serde_json::from_str(&pool).unwrap();
-    pool["spec"]["vxlanMode"] = json!("Always");
-    pool["spec"]["ipipMode"] = json!("Never");
-    cluster.calicoctl("calicoctl", &["apply", "-f", "-"], &pool.to_string()).await;
+/// The modes of the default pools, and then the tunnel addresses that each node needs, or needs no more.
+async fn tunnels(cluster: &Cluster<'_>, ipip: &str, vxlan: &str, vxlan_v6: &str) {
+    for (pool, ipip, vxlan) in [("default-ipv4-ippool", ipip, vxlan), ("default-ipv6-ippool", "Never", vxlan_v6)] {
+        let modes = json!({ "spec": { "ipipMode": ipip, "vxlanMode": vxlan } }).to_string();
+        cluster.calicoctl("calicoctl", &["patch", "ippool", pool, "--patch", &modes], "").await;
+    }
+    for node in NODES {
+        tunnel_addresses(cluster, node).await;
+    }
+}
+
+/// Each Felix writes the keys into its Node, which is the last thing that its data plane reports.
+async fn wireguard(cluster: &Cluster<'_>) {
+    soon("the keys of WireGuard", async || {
+        let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;
+        (shown.matches(dataplane::PUBLIC_KEY).count() == 2 * NODES.len()).then_some(())
+    })
+    .await;
 }
 
 async fn tunnel_addresses(cluster: &Cluster<'_>, node: &str) {
@@ -110,11 +138,8 @@ async fn tunnel_addresses(cluster: &Cluster<'_>, node: &str) {
     assert!(!text.contains("permission denied"), "{text}");
 }
 
-/// Felix with a data plane that takes everything and does nothing, until it is in sync.
+/// Felix with a data plane that only reports, until it is in sync.
 async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
-    let driver = cluster.folder().join("dataplane");
-    std::fs::write(&driver, "#!/bin/sh\nexec cat <&3 >/dev/null\n").unwrap();
-    std::fs::set_permissions(&driver, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let secrets = cluster.secrets(&format!("calico-node:{node}"));
     let mut command = node_command(cluster, node, &["-felix"]);
     command
@@ -125,12 +150,31 @@ async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
         .env("FELIX_ETCDKEYFILE", secrets.key)
         .env("FELIX_FELIXHOSTNAME", node)
         .env("FELIX_USEINTERNALDATAPLANEDRIVER", "false")
-        .env("FELIX_DATAPLANEDRIVER", driver)
+        .env("FELIX_DATAPLANEDRIVER", dataplane::driver(cluster.folder(), node))
+        .env("FELIX_ENDPOINTREPORTINGENABLED", "true")
         .env("FELIX_LOGSEVERITYSCREEN", "info")
         // Felix drops lines of its log when they come fast, and the one that is waited for may be among them.
         .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
         .env("FELIX_HEALTHENABLED", "false");
     let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
+    daemon.says("in-sync").await;
+    daemon
+}
+
+/// Typha, until it could serve.
+async fn typha(cluster: &Cluster<'_>) -> Daemon {
+    let secrets = cluster.secrets("typha");
+    let mut command = cluster.command(&cluster.programs.typha, "typha");
+    command
+        .env("TYPHA_DATASTORETYPE", "etcdv3")
+        .env("TYPHA_ETCDENDPOINTS", &cluster.way.endpoint)
+        .env("TYPHA_ETCDCAFILE", secrets.ca)
+        .env("TYPHA_ETCDCERTFILE", secrets.cert)
+        .env("TYPHA_ETCDKEYFILE", secrets.key)
+        .env("TYPHA_LOGSEVERITYSCREEN", "info")
+        .env("TYPHA_LOGFILEPATH", "none")
+        .env("TYPHA_DEBUGDISABLELOGDROPPING", "true");
+    let mut daemon = Daemon::start(cluster, "typha", command);
     daemon.says("in-sync").await;
     daemon
 }
@@ -161,7 +205,9 @@ async fn controllers(cluster: &Cluster<'_>, apiserver: &Apiserver) -> Daemon {
     command
         .env("KUBECONFIG", &apiserver.kubeconfig)
         .env("ENABLED_CONTROLLERS", "policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer")
-        .env("COMPACTION_PERIOD", "3s")
+        .env("AUTO_HOST_ENDPOINTS", "enabled")
+        // More often than kube-apiserver, so that either has its turn: who wrote the key compacts.
+        .env("COMPACTION_PERIOD", "1s")
         .env("LOG_LEVEL", "info");
     let mut daemon = Daemon::start(cluster, "kube-controllers", command);
     let made = async |arguments: &[&str], name: &str| cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(name);
@@ -179,7 +225,7 @@ async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str
         "name": "k8s-pod-network", "cniVersion": "0.3.1", "type": "calico", "log_level": "info", "nodename": pod.node,
         "datastore_type": "etcdv3", "etcd_endpoints": cluster.way.endpoint,
         "etcd_key_file": secrets.key, "etcd_cert_file": secrets.cert, "etcd_ca_cert_file": secrets.ca, "mtu": 1500,
-        "ipam": { "type": "calico-ipam" }, "policy": { "type": "k8s" }, "kubernetes": { "kubeconfig": apiserver.kubeconfig },
+        "ipam": { "type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true" }, "policy": { "type": "k8s" }, "kubernetes": { "kubeconfig": apiserver.kubeconfig },
     });
     let folder = cluster.folder().join("cni");
     if !folder.exists() {
@@ -205,6 +251,7 @@ async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str
     said(&format!("CNI {verb} of {}", pod.name), &feed(command, &config.to_string()).await)
 }
 
+#[derive(Clone, Copy)]
 struct Pod {
     node: &'static str,
     namespace: &'static str,
@@ -235,8 +282,7 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
             "spec": { "nodeName": pod.node, "serviceAccountName": "web-account", "containers": [{ "name": "c", "image": "none" }] },
         });
         apiserver.create(&format!("/api/v1/namespaces/{}/pods", pod.namespace), object).await;
-        let made = Command::new("ip").args(["netns", "add", pod.container]).output().await.unwrap();
-        said("ip netns add", &made);
+        netns("add", pod).await;
         let answer = cni(cluster, apiserver, pod, "ADD").await;
         let address = answer.split('"').find(|word| word.starts_with("192.168.")).unwrap_or_else(|| panic!("no address: {answer}"));
         assert!(pod.address.is_none_or(|fixed| address.starts_with(fixed)), "{answer}");
@@ -254,18 +300,73 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     let mut pod = apiserver.get(path).await.unwrap();
     pod["metadata"]["labels"]["more"] = json!("label");
     apiserver.replace(path, pod).await;
-    crate::world::soon("the label", async || {
+    soon("the label", async || {
         let shown = cluster.calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-n", "prod", "-o", "yaml"], "").await;
         shown.contains("more: label").then_some(())
     })
     .await;
+    // A pod whose sandbox is made anew before the old one is gone.
+    let again = Pod { container: "c4", ..PODS[0] };
+    netns("add", &again).await;
+    cni(cluster, apiserver, &again, "ADD").await;
     // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the one with a fixed address for calicoctl.
-    for pod in PODS.iter().filter(|pod| !pod.stays()) {
+    for pod in PODS.iter().filter(|pod| !pod.stays()).chain([&again]) {
         for _ in 0..2 {
             cni(cluster, apiserver, pod, "DEL").await;
         }
-        said("ip netns del", &Command::new("ip").args(["netns", "del", pod.container]).output().await.unwrap());
+        netns("del", pod).await;
     }
+}
+
+async fn netns(verb: &str, pod: &Pod) {
+    said(&format!("ip netns {verb}"), &Command::new("ip").args(["netns", verb, pod.container]).output().await.unwrap());
+}
+
+/// What comes to Calico by kube-controllers, changed and taken away.
+async fn changes(cluster: &Cluster<'_>, apiserver: &Apiserver) {
+    let shows = async |arguments: &[&str], text: &str| cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(text);
+    for (path, label) in [("/api/v1/namespaces/prod", "of-the-namespace"), ("/api/v1/nodes/n1", "of-the-node")] {
+        let mut object = apiserver.get(path).await.unwrap();
+        object["metadata"]["labels"]["more"] = json!(label);
+        apiserver.replace(path, object).await;
+    }
+    let policy = "/apis/networking.k8s.io/v1/namespaces/prod/networkpolicies/allow-web";
+    let mut object = apiserver.get(policy).await.unwrap();
+    object["spec"]["ingress"] = json!([{ "ports": [{ "port": 4711 }] }]);
+    apiserver.replace(policy, object).await;
+    for (kind, text) in [("profile", "of-the-namespace"), ("hostendpoint", "of-the-node")] {
+        soon(text, async || shows(&["get", kind, "-o", "yaml"], text).await.then_some(())).await;
+    }
+    let policies = ["get", "networkpolicy", "-n", "prod", "-o", "yaml"];
+    soon("the policy changes", async || shows(&policies, "4711").await.then_some(())).await;
+    apiserver.delete(policy).await;
+    apiserver.delete("/api/v1/namespaces/dash-ed-ns/serviceaccounts/web-account").await;
+    soon("the policy goes", async || (!shows(&policies, "allow-web").await).then_some(())).await;
+    soon("the profile goes", async || (!shows(&["get", "profile"], "ksa.dash-ed-ns").await).then_some(())).await;
+    load_balancer(cluster, apiserver).await;
+}
+
+/// A Service with an address from a pool for load balancers.
+async fn load_balancer(cluster: &Cluster<'_>, apiserver: &Apiserver) {
+    let pool = json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": { "name": "balanced" },
+        "spec": { "cidr": "172.30.0.0/26", "allowedUses": ["LoadBalancer"], "assignmentMode": "Automatic", "nodeSelector": "all()" },
+    });
+    cluster.calicoctl("calicoctl", &["create", "-f", "-"], &pool.to_string()).await;
+    let services = "/api/v1/namespaces/prod/services";
+    let service = json!({ "metadata": { "name": "web" }, "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "web" } } });
+    apiserver.create(services, service).await;
+    let address = soon("an address of the load balancer", async || {
+        let service = apiserver.get(&format!("{services}/web")).await.unwrap();
+        service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned)
+    })
+    .await;
+    apiserver.delete(&format!("{services}/web")).await;
+    soon("the address is free", async || {
+        let shown = cluster.calicoctl("calicoctl-ro", &["ipam", "show", &format!("--ip={address}")], "").await;
+        shown.contains("not assigned").then_some(())
+    })
+    .await;
 }
 
 /// Every kind that calicoctl knows, as whoever may.
@@ -311,7 +412,9 @@ async fn calicoctl(cluster: &Cluster<'_>) {
     for kind in ["node", "felixconfiguration", "kubecontrollersconfiguration", "clusterinformation", "ippool", "profile", "tier"] {
         cluster.calicoctl("calicoctl-ro", &["get", kind, "-o", "wide"], "").await;
     }
-    cluster.calicoctl("calicoctl-ro", &["ipam", "show", "--show-blocks"], "").await;
+    for who in ["calicoctl-ro", "calicoctl-editor"] {
+        cluster.calicoctl(who, &["ipam", "show", "--show-blocks"], "").await;
+    }
     cluster.calicoctl("calicoctl-ro", &["ipam", "check"], "").await;
     cluster.calicoctl("calicoctl", &["ipam", "configure", "--strictaffinity=false"], "").await;
     cluster.calicoctl("calicoctl", &["ipam", "release", "--ip=192.168.77.7"], "").await;
@@ -329,7 +432,7 @@ async fn calicoctl(cluster: &Cluster<'_>) {
 async fn delete_node(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     apiserver.delete(&format!("/api/v1/namespaces/prod/pods/{}?gracePeriodSeconds=0", PODS[2].name)).await;
     apiserver.delete(&format!("/api/v1/nodes/{}", NODES[1])).await;
-    crate::world::soon("the node goes", async || {
+    soon("the node goes", async || {
         let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;
         (!shown.contains(NODES[1])).then_some(())
     })

@@ -277,6 +277,29 @@ async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_wai
     }
 }
 
+/// What waits for the rate is judged after it has waited. Where the new policy may have come too late for that, another identity tries.
+#[tokio::test]
+async fn a_message_that_waited_is_judged_by_the_policy_of_its_turn() {
+    let world = limited(POLICY, |limits| limits.requests_per_second_per_identity = Some(1)).await;
+    let lease = world.direct().await.lease_grant(600, None).await.unwrap().id();
+    for name in ["alice", "bob", "neighbour"] {
+        world.replace_policy(POLICY);
+        let mut keepalive = Live::open(&mut world.raw(name).await, Method::LeaseKeepAlive).await;
+        let before_the_first = std::time::Instant::now();
+        for _ in 0..2 {
+            keepalive.send(&pb::LeaseKeepAliveRequest { id: lease });
+        }
+        assert!(keepalive.next::<pb::LeaseKeepAliveResponse>().await.unwrap().ttl > 0);
+        world.replace_policy(&POLICY.replace("[lease]", "[status]"));
+        let in_time = before_the_first.elapsed() < std::time::Duration::from_secs(1);
+        let second = keepalive.next::<pb::LeaseKeepAliveResponse>().await.unwrap();
+        if in_time {
+            return assert_eq!(second.ttl, 0, "{second:?}");
+        }
+    }
+    panic!("the policy was three times too late");
+}
+
 #[tokio::test]
 async fn by_default_a_flood_gets_its_share_and_the_others_find_room() {
     let world = limited(POLICY, |limits| limits.max_requests = 40).await;

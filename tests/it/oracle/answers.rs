@@ -1,5 +1,7 @@
 //! What a side said, so that it can be compared with what the other one said.
 
+use std::collections::BTreeSet;
+
 use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb as pb;
 use prost::Message as _;
@@ -23,8 +25,8 @@ impl Said {
         if let Some(reason) = answer.trailers.get("etcd-warden-reason").or_else(|| answer.headers.get("etcd-warden-reason")) {
             return Said::Refused(reason.to_str().unwrap().to_owned());
         }
-        // Lock and Election pass on what etcd's own client says to them.
-        if answer.grpc_message().ends_with("etcdserver: permission denied") {
+        // Lock and Election pass on what etcd's own client says to them, and Maintenance of 3.5 what its auth store says.
+        if answer.grpc_message().ends_with(": permission denied") {
             return Said::Refused(String::new());
         }
         let (revision, body) = answer.messages().first().map_or((0, Vec::new()), |message| comparable(method, message));
@@ -54,14 +56,13 @@ impl Said {
         }
     }
 
-    /// Whether both sides answered the same.
-    pub fn is_like(&self, theirs: &Said, method: Method) -> bool {
+    /// Whether both sides answered the same to a user with these leases.
+    pub fn is_like(&self, theirs: &Said, method: Method, own: &[i64]) -> bool {
         match (method, self, theirs) {
             // Ours lists the caller's own.
             (Method::LeaseLeases, Said::Answered { status: 0, body: ours, .. }, Said::Answered { status: 0, body: theirs, .. }) => {
-                let ids = |body: &[u8]| pb::LeaseLeasesResponse::decode(body).unwrap().leases;
-                let theirs = ids(theirs);
-                ids(ours).iter().all(|lease| theirs.contains(lease))
+                let ids = |body: &[u8]| pb::LeaseLeasesResponse::decode(body).unwrap().leases.into_iter().map(|lease| lease.id);
+                ids(ours).collect::<BTreeSet<_>>() == ids(theirs).filter(|id| own.contains(id)).collect()
             }
             // Users and roles are theirs alone.
             (method, ..) if method.path().starts_with("/etcdserverpb.Auth/") => true,

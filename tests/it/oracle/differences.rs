@@ -1,14 +1,26 @@
 //! The verdicts that may differ, by the ids of `docs/compared-with-etcd-auth.md`. Nothing else may.
 
 use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
 
 use super::answers::Said;
 use super::probe;
 use super::requests::{Known, Request};
+use super::rules::Rules;
 use super::sides::Sides;
+use super::watches::Made;
 
 /// gRPC's code for a request that can never be right.
 const INVALID_ARGUMENT: u32 = 3;
+
+/// A request, who asked, and what counts.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub user: &'static str,
+    pub request: &'a Request,
+    pub rules: &'a Rules,
+    pub known: &'a Known,
+}
 
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +43,15 @@ pub enum Difference {
     LeaseWithoutKeys,
     /// etcd tells everybody the time of a lease.
     LeaseTime,
+    /// etcd's elections renew any lease that they are told.
+    RenewedByElection,
+    /// A lock's key is one of many under its name: the right is asked for all of them.
+    LockName,
 }
 
 impl Difference {
     /// Every difference.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::EmptyRange,
         Self::OwnLease,
         Self::ListOfLeases,
@@ -45,6 +61,8 @@ impl Difference {
         Self::Capability,
         Self::LeaseWithoutKeys,
         Self::LeaseTime,
+        Self::RenewedByElection,
+        Self::LockName,
     ];
 
     /// Its id in the document.
@@ -59,74 +77,92 @@ impl Difference {
             Difference::Capability => "S-capability",
             Difference::LeaseWithoutKeys => "S-lease-without-keys",
             Difference::LeaseTime => "S-lease-time",
+            Difference::RenewedByElection => "S-renewed-by-election",
+            Difference::LockName => "S-lock-name",
         }
     }
 
     /// Why we may refuse, with this reason, what etcd allows.
-    pub async fn stricter(sides: &mut Sides, user: &str, request: &Request, reason: &str, theirs: &Said, known: &Known) -> Option<Self> {
+    pub async fn stricter(asked: Asked<'_>, sides: &mut Sides, reason: &str, theirs: &Said) -> Option<Self> {
+        let Asked { user, request, rules, known } = asked;
         if matches!(theirs, Said::Answered { status: INVALID_ARGUMENT, .. }) {
             return Some(Difference::Order);
         }
         let leases = request.leases();
         match reason.split(':').next()? {
-            "malformed-message" => Some(Difference::Form),
-            "capability-not-granted" if leases.is_empty() => ordinary(request.method).then_some(Difference::Capability),
+            "malformed-message" => request.is_odd().then_some(Difference::Form),
+            "key-not-granted" => request.waits().map(|_| Difference::LockName),
+            "capability-not-granted" if leases.is_empty() => {
+                (!rules.grant(user, ordinary(request.method)?)).then_some(Difference::Capability)
+            }
             "capability-not-granted" | "lease-not-owned" => {
                 for id in leases {
-                    let own = known.leases.iter().any(|lease| lease.id == id && lease.marked && lease.owner == user);
-                    if !own && sides.attached(id).await.is_empty() {
+                    if !known.owned(user).contains(&id) && sides.attached(id).await.is_empty() {
                         return Some(Difference::LeaseWithoutKeys);
                     }
                 }
-                (request.method == Method::LeaseTimeToLive).then_some(Difference::LeaseTime)
+                match request.method {
+                    Method::LeaseTimeToLive => Some(Difference::LeaseTime),
+                    Method::Resign => Some(Difference::RenewedByElection),
+                    _ => None,
+                }
             }
             _ => None,
         }
     }
 
+    /// Why a watch may be made by one side and refused by the other.
+    pub fn of_watch(create: &pb::WatchCreateRequest, ours: &Made, theirs: &Made) -> Option<Self> {
+        match (ours, theirs) {
+            (Made::Refused(_), Made::Impossible(_)) => Some(Difference::Order),
+            (Made::Impossible(_), Made::Refused(_)) => (!probe::holds(&create.key, &create.range_end)).then_some(Difference::EmptyRange),
+            _ => None,
+        }
+    }
+
     /// Why we may allow what etcd refuses. Asks the judge what it is that it refuses.
-    pub async fn finer(sides: &mut Sides, user: &str, request: &Request, known: &Known) -> Option<Self> {
+    pub async fn finer(asked: Asked<'_>, sides: &mut Sides) -> Option<Self> {
+        let Asked { user, request, rules, known } = asked;
         match request.method {
-            Method::Compact | Method::HashKV => return Some(Difference::MoreCapability),
+            Method::Compact => return rules.grant(user, "compact").then_some(Difference::MoreCapability),
+            Method::HashKV => return rules.grant(user, "hash").then_some(Difference::MoreCapability),
+            // Before 3.7, and before 3.6.9.
+            Method::AuthStatus | Method::Status => return rules.grant(user, "status").then_some(Difference::MoreCapability),
             Method::LeaseLeases => return Some(Difference::ListOfLeases),
             _ => {}
         }
-        let own = request.leases().iter().all(|id| known.leases.iter().any(|lease| lease.id == *id && lease.marked && lease.owner == user));
-        let Some(operation) = probe::operation(request) else { return own.then_some(Difference::OwnLease) };
-        let unleased = probe::without_leases(operation.clone());
-        let rest = probe::without_empty_ranges(operation.clone());
-        if rest.as_ref() != Some(&operation) {
+        let leases = request.leases();
+        let own = known.owned(user);
+        let Some(operation) = probe::operation(request) else {
+            return (!leases.is_empty() && leases.iter().all(|id| own.contains(id))).then_some(Difference::OwnLease);
+        };
+        // Without the empty ranges, then also without the leases: the first that the judge has nothing against tells what it was.
+        let unleased = probe::without_leases(operation.clone(), &own);
+        for (changed, difference) in [(operation.clone(), Difference::EmptyRange), (unleased, Difference::OwnLease)] {
+            let rest = probe::without_empty_ranges(changed);
+            if rest.as_ref() == Some(&operation) {
+                continue;
+            }
             let allowed = match rest {
                 None => true,
                 Some(rest) => sides.judge_allows(user, &probe::question(rest), known).await,
             };
             if allowed {
-                return Some(Difference::EmptyRange);
+                return Some(difference);
             }
-        }
-        if own && unleased != operation {
-            let rest = probe::without_empty_ranges(unleased);
-            let allowed = match rest {
-                None => true,
-                Some(rest) => sides.judge_allows(user, &probe::question(rest), known).await,
-            };
-            return allowed.then_some(Difference::OwnLease);
         }
         None
     }
 }
 
-/// What etcd lets every user do.
-fn ordinary(method: Method) -> bool {
-    matches!(
-        method,
-        Method::MemberList
-            | Method::Status
-            | Method::AuthStatus
-            | Method::Alarm
-            | Method::LeaseGrant
-            | Method::LeaseLeases
-            | Method::UserGet
-            | Method::RoleGet
-    )
+/// What etcd lets every user do, and the capability that it takes here.
+fn ordinary(method: Method) -> Option<&'static str> {
+    Some(match method {
+        Method::MemberList => "member-list",
+        Method::Status | Method::AuthStatus | Method::Alarm => "status",
+        Method::LeaseGrant | Method::LeaseLeases => "lease",
+        // Of oneself.
+        Method::UserGet | Method::RoleGet => "auth-admin",
+        _ => return None,
+    })
 }

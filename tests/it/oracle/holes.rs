@@ -17,6 +17,8 @@ pub enum Hole {
     PutInTxn,
     /// Compact, and more, asked for no right at all.
     Unchecked,
+    /// A watch of every later key asked for the right on its first one alone.
+    WatchToTheEnd,
 }
 
 impl Hole {
@@ -26,6 +28,7 @@ impl Hole {
             Hole::NestedTxn => "CVE-2026-33343",
             Hole::PutInTxn => "CVE-2026-44283",
             Hole::Unchecked => "CVE-2026-33413",
+            Hole::WatchToTheEnd => "GHSA-xg4h-6gfc-h4m8",
         }
     }
 
@@ -49,11 +52,24 @@ impl Hole {
         if nested && !sides.judge_allows(user, &probe::wrapped(flat), known).await {
             return Some(Hole::NestedTxn);
         }
-        for range in probe::shown_before(&Op::RequestTxn(txn)) {
-            if !sides.judge_allows(user, &probe::question(range), known).await {
+        // Each key that `prev_kv` shows is to be readable, and each that a lease holds already is to be writable.
+        let mut asked = probe::shown_before(&Op::RequestTxn(txn));
+        for lease in request.leases() {
+            let keys = sides.attached(lease).await;
+            asked.extend(keys.into_iter().map(|key| Op::RequestPut(pb::PutRequest { key, ..Default::default() })));
+        }
+        for operation in asked {
+            if !sides.judge_allows(user, &probe::question(operation), known).await {
                 return Some(Hole::PutInTxn);
             }
         }
         None
+    }
+
+    /// Which hole let this watch be made. The judge is asked for a Range of the same keys.
+    pub async fn of_watch(sides: &mut Sides, user: &str, create: &pb::WatchCreateRequest, known: &Known) -> Option<Self> {
+        let range = pb::RangeRequest { key: create.key.clone(), range_end: create.range_end.clone(), ..Default::default() };
+        let readable = sides.judge_allows(user, &probe::question(Op::RequestRange(range)), known).await;
+        (create.range_end == b"\0" && !readable).then_some(Hole::WatchToTheEnd)
     }
 }

@@ -28,9 +28,13 @@ pub fn question(operation: Op) -> Request {
     Request { method: Method::Txn, message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec() }
 }
 
+/// Whether a key can be in this range.
+pub fn holds(key: &[u8], end: &[u8]) -> bool {
+    end.is_empty() || end == b"\0" || key < end
+}
+
 /// The operation without those parts whose range holds no key; nothing when that was all.
 pub fn without_empty_ranges(operation: Op) -> Option<Op> {
-    let holds = |key: &[u8], end: &[u8]| end.is_empty() || end == b"\0" || key < end;
     match operation {
         Op::RequestRange(range) => holds(&range.key, &range.range_end).then_some(Op::RequestRange(range)),
         Op::RequestDeleteRange(delete) => holds(&delete.key, &delete.range_end).then_some(Op::RequestDeleteRange(delete)),
@@ -46,20 +50,18 @@ pub fn without_empty_ranges(operation: Op) -> Option<Op> {
     }
 }
 
-/// The operation with no Put attached to a lease.
-pub fn without_leases(operation: Op) -> Op {
+/// The operation with no Put attached to one of these leases.
+pub fn without_leases(operation: Op, leases: &[i64]) -> Op {
     match operation {
-        Op::RequestPut(put) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
-        Op::RequestTxn(txn) => Op::RequestTxn(each_operation(txn, &without_leases)),
+        Op::RequestPut(put) if leases.contains(&put.lease) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
+        Op::RequestTxn(mut txn) => {
+            for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+                operation.request = operation.request.take().map(|operation| without_leases(operation, leases));
+            }
+            Op::RequestTxn(txn)
+        }
         other => other,
     }
-}
-
-fn each_operation(mut txn: pb::TxnRequest, change: &dyn Fn(Op) -> Op) -> pb::TxnRequest {
-    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
-        operation.request = operation.request.take().map(change);
-    }
-    txn
 }
 
 /// The same things asked for in one Txn with nothing inside it.

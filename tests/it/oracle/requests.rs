@@ -3,7 +3,7 @@
 use std::fmt;
 
 use etcd_warden::method::Method;
-use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election};
+use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 use pb::compare::TargetUnion;
 use pb::request_op::Request as Op;
 use prost::Message as _;
@@ -22,12 +22,10 @@ pub struct Request {
 }
 
 impl Request {
-    fn new(method: Method, message: &impl prost::Message) -> Self {
+    pub fn new(method: Method, message: &impl prost::Message) -> Self {
         Self { method, message: message.encode_to_vec() }
     }
-}
 
-impl Request {
     /// The leases that exist and that it would use.
     pub fn leases(&self) -> Vec<i64> {
         let message = &self.message[..];
@@ -37,10 +35,51 @@ impl Request {
             Method::Resign | Method::Proclaim => {
                 vec![election::ResignRequest::decode(message).unwrap().leader.unwrap_or_default().lease]
             }
+            Method::Lock | Method::Campaign => vec![lock::LockRequest::decode(message).unwrap().lease],
             _ => probe::operation(self).map_or_else(Vec::new, |operation| attached(&operation)),
         }
     }
+
+    /// The name and the key of a call that waits while there is an older key under the name.
+    pub fn waits(&self) -> Option<(Range, Vec<u8>)> {
+        if !matches!(self.method, Method::Lock | Method::Campaign) {
+            return None;
+        }
+        // The fields of both have the same numbers.
+        let lock = lock::LockRequest::decode(&self.message[..]).unwrap();
+        let name = [&lock.name[..], b"/"].concat();
+        let key = [&name[..], format!("{:x}", lock.lease).as_bytes()].concat();
+        Some((keys::prefix(name), key))
+    }
+
+    /// Whether etcd reads it as nobody means it, or two decoders could read it differently.
+    pub fn is_odd(&self) -> bool {
+        match probe::operation(self) {
+            Some(Op::RequestTxn(txn)) => has_odd_compare(&txn),
+            Some(_) => self.message.ends_with(EMPTY_RANGE_END),
+            None => false,
+        }
+    }
 }
+
+fn has_odd_compare(txn: &pb::TxnRequest) -> bool {
+    let odd = |compare: &pb::Compare| {
+        let kind = match compare.target_union {
+            Some(TargetUnion::Version(_)) => 0,
+            Some(TargetUnion::CreateRevision(_)) => 1,
+            Some(TargetUnion::ModRevision(_)) => 2,
+            Some(TargetUnion::Value(_)) => 3,
+            Some(TargetUnion::Lease(_)) => 4,
+            None => -1,
+        };
+        kind != compare.target || !(0..4).contains(&compare.result)
+    };
+    let mut operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+    txn.compare.iter().any(odd) || operations.any(|operation| matches!(operation, Op::RequestTxn(inner) if has_odd_compare(inner)))
+}
+
+/// The field `range_end`, which stands there with no bytes.
+const EMPTY_RANGE_END: &[u8] = &[0x12, 0x00];
 
 fn attached(operation: &Op) -> Vec<i64> {
     match operation {
@@ -64,6 +103,8 @@ impl fmt::Display for Request {
             Method::LeaseGrant => Box::new(pb::LeaseGrantRequest::decode(&self.message[..])),
             Method::LeaseTimeToLive => Box::new(pb::LeaseTimeToLiveRequest::decode(&self.message[..])),
             Method::LeaseRevoke | Method::LeaseKeepAlive => Box::new(pb::LeaseRevokeRequest::decode(&self.message[..])),
+            Method::Lock => Box::new(lock::LockRequest::decode(&self.message[..])),
+            Method::Campaign => Box::new(election::CampaignRequest::decode(&self.message[..])),
             _ => Box::new(()),
         };
         write!(f, "{} {} {shown:?}", self.method.path(), self.message.escape_ascii())
@@ -76,6 +117,13 @@ pub struct Known {
     pub revision: i64,
     /// The oldest first.
     pub leases: Vec<Lease>,
+}
+
+impl Known {
+    /// The leases whose ids say that they are this user's.
+    pub fn owned(&self, user: &str) -> Vec<i64> {
+        self.leases.iter().filter(|lease| lease.marked && lease.owner == user).map(|lease| lease.id).collect()
+    }
 }
 
 /// A lease that is there, and who granted it.
@@ -186,6 +234,6 @@ fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
 fn present_but_empty(dice: &mut Dice) -> Request {
     let method = dice.of(&[Method::Range, Method::DeleteRange]);
     let mut message = pb::DeleteRangeRequest { key: keys::key(dice), ..Default::default() }.encode_to_vec();
-    message.extend([0x12, 0x00]);
+    message.extend(EMPTY_RANGE_END);
     Request { method, message }
 }

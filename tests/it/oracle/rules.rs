@@ -24,7 +24,7 @@ const KINDS: [(&str, authpb::permission::Type); 3] =
     [("read", authpb::permission::Type::Read), ("write", authpb::permission::Type::Write), ("rw", authpb::permission::Type::Readwrite)];
 
 /// A policy that both sides can express.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rules {
     roles: Vec<Vec<(Range, usize)>>,
     users: Vec<User>,
@@ -37,10 +37,23 @@ struct User {
 }
 
 impl Rules {
+    /// Roles as ranges, each with what may be done with it; users by the numbers of their roles and their capabilities.
+    pub fn of(roles: &[&[(&str, &str, &str)]], users: [(&[usize], &[&'static str]); USERS.len()]) -> Self {
+        let kind = |kind: &str| KINDS.iter().position(|(name, _)| *name == kind).unwrap();
+        let grant = |(key, end, may): &(&str, &str, &str)| (Range { key: (*key).into(), end: (*end).into() }, kind(may));
+        let user = |(roles, capabilities): (&[usize], &[&'static str])| User { roles: roles.to_vec(), capabilities: capabilities.to_vec() };
+        Self { roles: roles.iter().map(|role| role.iter().map(grant).collect()).collect(), users: users.map(user).into() }
+    }
+
     pub fn random(dice: &mut Dice) -> Self {
         let roles = (0..ROLES).map(|_| role(dice)).collect();
         let users = USERS.iter().map(|_| user(dice)).collect();
         Self { roles, users }
+    }
+
+    /// Whether a user has this capability at ours.
+    pub fn grant(&self, user: &str, capability: &str) -> bool {
+        USERS.iter().zip(&self.users).any(|(name, of)| *name == user && of.capabilities.contains(&capability))
     }
 
     /// As a policy file.

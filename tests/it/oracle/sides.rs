@@ -10,9 +10,10 @@ use prost::Message as _;
 use tokio::net::TcpStream;
 
 use super::answers::Said;
+use super::keys::Range;
 use super::requests::{Known, Request};
 use super::rules::{Rules, USERS};
-use crate::world::raw::{Raw, tls_over};
+use crate::world::raw::{Raw, Stream, grpc_headers, tls_over};
 use crate::world::{World, authorities, start_etcd_of};
 
 /// What both sides are before the first policy.
@@ -72,6 +73,20 @@ impl Sides {
         (Said::of(method, &ours, known), Said::of(method, &theirs, known))
     }
 
+    /// A stream of the user's on either side, of which the request goes on.
+    pub async fn streams(&mut self, user: &str, method: Method) -> (Stream, Stream) {
+        let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
+        let headers = grpc_headers();
+        (ours.open(method.path(), &headers).await.unwrap(), theirs.open(method.path(), &headers).await.unwrap())
+    }
+
+    /// The same request as root to both, who then have done the same.
+    pub async fn both_as_root(&mut self, request: &Request, known: &Known) -> Said {
+        let theirs = self.make_up_there(request, known).await;
+        assert_eq!(self.make_up_here(request, &theirs, known).await, theirs, "{request}");
+        theirs
+    }
+
     /// Whether the judge has nothing against this of this user.
     pub async fn judge_allows(&mut self, user: &str, request: &Request, known: &Known) -> bool {
         let answer = self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
@@ -96,19 +111,42 @@ impl Sides {
         pb::LeaseTimeToLiveResponse::decode(answer.messages()[0]).unwrap().keys
     }
 
+    /// Lets a call that would wait behind an older key not wait: whatever is under its name goes.
+    pub async fn clear_the_way(&mut self, request: &Request, known: &Known) {
+        let Some((Range { key, end: range_end }, own)) = request.waits() else { return };
+        let below = pb::RangeRequest { key: key.clone(), range_end: range_end.clone(), ..Default::default() }.encode_to_vec();
+        let found = self.our_root.call(Method::Range.path(), &below).await;
+        let found = pb::RangeResponse::decode(found.messages()[0]).unwrap().kvs;
+        if found.iter().any(|kv| kv.key != own) {
+            let all = pb::DeleteRangeRequest { key, range_end, prev_kv: false };
+            self.both_as_root(&Request::new(Method::DeleteRange, &all), known).await;
+        }
+    }
+
+    /// Campaign asks for its rights in two steps: where the second is refused, the judge has done the first.
+    pub async fn level(&mut self, request: &Request, known: &Known) {
+        if request.method != Method::Campaign {
+            return;
+        }
+        let nothing = pb::RangeRequest { key: b"z".to_vec(), count_only: true, ..Default::default() };
+        let nothing = Request::new(Method::Range, &nothing);
+        let theirs = self.make_up_there(&nothing, known).await;
+        if self.make_up_here(&nothing, &theirs, known).await != theirs {
+            self.make_up_here(request, &theirs, known).await;
+        }
+    }
+
     /// Ends a lease on both sides.
     pub async fn revoke(&mut self, id: i64, known: &Known) {
         let request = Request { method: Method::LeaseRevoke, message: pb::LeaseRevokeRequest { id }.encode_to_vec() };
-        let theirs = self.make_up_there(&request, known).await;
-        assert_eq!(self.make_up_here(&request, &theirs, known).await, theirs);
+        self.both_as_root(&request, known).await;
     }
 
     /// Asserts that both stores hold the same, with all of their history: etcd's own hash says so.
     pub async fn same_store(&mut self, known: &Known) {
         let request = Request { method: Method::HashKV, message: Vec::new() };
-        let theirs = self.make_up_there(&request, known).await;
-        assert_eq!(self.make_up_here(&request, &theirs, known).await, theirs);
-        assert!(theirs.is_ok(), "{theirs:?}");
+        let said = self.both_as_root(&request, known).await;
+        assert!(said.is_ok(), "{said:?}");
     }
 }
 

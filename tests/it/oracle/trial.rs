@@ -1,5 +1,7 @@
 //! One run: request after request to both sides, and what came of it.
 
+mod listed;
+
 use std::collections::BTreeMap;
 
 use etcd_warden::etcd::Programs;
@@ -9,14 +11,18 @@ use prost::Message as _;
 
 use super::answers::Said;
 use super::dice::Dice;
-use super::differences::Difference;
+use super::differences::{Asked, Difference};
 use super::holes::Hole;
 use super::requests::{self, Known, Lease, Request, others};
 use super::rules::{Rules, USERS};
 use super::sides::Sides;
+use super::watches::{self, Made, Watcher};
 
 /// So many requests are judged by one policy.
 const PER_POLICY: usize = 250;
+
+/// Between two requests, once in so many, something is done about a watch.
+const WATCH_EVERY: usize = 20;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -25,6 +31,9 @@ pub struct Tally {
     pub policies: usize,
     pub both_allow: usize,
     pub both_refuse: usize,
+    /// Watches that both sides made, and the events that they told of.
+    pub watches: usize,
+    pub events: usize,
     /// Differences that are written down.
     pub listed: BTreeMap<&'static str, usize>,
     /// What the judge allowed though no etcd should.
@@ -33,8 +42,10 @@ pub struct Tally {
 
 /// Two sides, and what is known of them.
 pub struct Trial {
-    pub sides: Sides,
-    pub known: Known,
+    sides: Sides,
+    known: Known,
+    rules: Rules,
+    watchers: BTreeMap<&'static str, Watcher>,
     tally: Tally,
     /// Whether the judge has holes that are to be found.
     vulnerable: bool,
@@ -52,39 +63,109 @@ impl Trial {
     }
 
     async fn start(programs: fn() -> &'static Programs, vulnerable: bool) -> Self {
-        Self { sides: Sides::start(programs).await, known: Known::default(), tally: Tally::default(), vulnerable }
+        let (sides, known, rules) = (Sides::start(programs).await, Known::default(), Rules::default());
+        Self { sides, known, rules, watchers: BTreeMap::new(), tally: Tally::default(), vulnerable }
     }
 
     async fn run(mut self, seed: u64, requests: usize) -> Tally {
         let mut dice = Dice::new(seed);
         for place in 0..requests {
+            let fails = |what: String| panic!("{what}\nrequest {place} of {}={seed}", super::SEED);
             if place % PER_POLICY == 0 {
-                self.sides.same_store(&self.known).await;
-                self.sides.rule(&Rules::random(&mut dice)).await;
-                self.tally.policies += 1;
+                self.told_alike().await.unwrap_or_else(fails);
+                self.next_policy(&mut dice).await;
             }
             let user = dice.of(&USERS);
+            if dice.once_in(WATCH_EVERY) {
+                self.watch(&mut dice, user).await.unwrap_or_else(fails);
+            }
             let request = requests::request(&mut dice, &self.known);
             let verdict = self.judge(user, &request).await;
-            verdict.unwrap_or_else(|what| panic!("{what}\nrequest {place} of {}={seed}, by {user}: {request}", super::SEED));
+            verdict.unwrap_or_else(|what| fails(format!("{what}\nby {user}: {request}\n{:?}", self.rules)));
             self.tally.requests += 1;
         }
+        self.told_alike().await.unwrap_or_else(|what| panic!("{what}\nat the end of {}={seed}", super::SEED));
         self.sides.same_store(&self.known).await;
         self.tally
+    }
+
+    /// Other rules, on both sides, with new streams: who lost a right is not the question here.
+    async fn next_policy(&mut self, dice: &mut Dice) {
+        self.sides.same_store(&self.known).await;
+        self.rules = Rules::random(dice);
+        self.sides.rule(&self.rules).await;
+        for user in USERS {
+            self.watchers.insert(user, Watcher::new(self.sides.streams(user, Method::Watch).await));
+        }
+        self.tally.policies += 1;
+    }
+
+    /// Asks for a watch on both sides, or ends one.
+    async fn watch(&mut self, dice: &mut Dice, user: &'static str) -> Result<(), String> {
+        if dice.once_in(5) {
+            self.told_alike().await?;
+            self.watchers.get_mut(user).unwrap().cancel(dice).await;
+            return Ok(());
+        }
+        let create = watches::create(dice, &self.known);
+        let (ours, theirs) = self.watchers.get_mut(user).unwrap().create(dice, &create).await;
+        if ours == theirs {
+            match ours {
+                Made::Refused(_) => self.tally.both_refuse += 1,
+                _ => self.tally.watches += 1,
+            }
+        } else {
+            match Difference::of_watch(&create, &ours, &theirs) {
+                Some(difference) => *self.tally.listed.entry(difference.id()).or_default() += 1,
+                None => {
+                    let sought = self.vulnerable && matches!(ours, Made::Refused(_));
+                    let hole = if sought { Hole::of_watch(&mut self.sides, user, &create, &self.known).await } else { None };
+                    let unlisted = || format!("a watch of {user}: ours {ours:?}, theirs {theirs:?}: {create:?}\n{:?}", self.rules);
+                    *self.tally.holes.entry(hole.ok_or_else(unlisted)?.id()).or_default() += 1;
+                }
+            }
+        }
+        // What it tells of the past depends on what is compacted: only now is it the same for both.
+        if create.start_revision != 0 { self.told_alike().await } else { Ok(()) }
+    }
+
+    /// Lets both sides tell every watch everything, and compares.
+    async fn told_alike(&mut self) -> Result<(), String> {
+        if !self.watchers.values().any(Watcher::is_watching) {
+            return Ok(());
+        }
+        let furthest = self.watchers.values().map(Watcher::furthest).max().unwrap_or_default();
+        // At least one, so that an earlier answer is not taken for one to the question that comes now.
+        loop {
+            let put = pb::PutRequest { key: b"z".to_vec(), ..Default::default() };
+            let said = self.sides.both_as_root(&Request::new(Method::Put, &put), &self.known).await;
+            let Said::Answered { revision, .. } = said else { return Err(format!("{said:?}")) };
+            self.known.revision = revision;
+            if revision >= furthest {
+                break;
+            }
+        }
+        for watcher in self.watchers.values_mut() {
+            self.tally.events += watcher.compare(self.known.revision).await?;
+        }
+        Ok(())
     }
 
     /// Sends one request to both sides and makes up for what only one of them did.
     async fn judge(&mut self, user: &'static str, request: &Request) -> Result<(), String> {
         let known = &self.known;
+        self.sides.clear_the_way(request, known).await;
+        let asked = Asked { user, request, rules: &self.rules, known };
         let (ours, theirs) = self.sides.both(user, request, known).await;
         let allowed = !matches!(ours, Said::Refused(_));
         let (ours, theirs) = match (ours, theirs) {
             (Said::Refused(_), Said::Refused(_)) => {
                 self.tally.both_refuse += 1;
+                self.sides.level(request, known).await;
                 return Ok(());
             }
             (Said::Refused(reason), theirs) => {
-                match Difference::stricter(&mut self.sides, user, request, &reason, &theirs, known).await {
+                match Difference::stricter(asked, &mut self.sides, &reason, &theirs).await {
                     Some(difference) => *self.tally.listed.entry(difference.id()).or_default() += 1,
                     None => {
                         let hole = if self.vulnerable { Hole::of(&mut self.sides, user, request, known).await } else { None };
@@ -95,7 +176,7 @@ impl Trial {
                 (self.sides.make_up_here(request, &theirs, known).await, theirs)
             }
             (ours, Said::Refused(_)) => {
-                let difference = Difference::finer(&mut self.sides, user, request, known).await;
+                let difference = Difference::finer(asked, &mut self.sides).await;
                 let difference = difference.ok_or_else(|| format!("WE ALLOW WHAT ETCD REFUSES: {ours:?}"))?;
                 *self.tally.listed.entry(difference.id()).or_default() += 1;
                 let theirs = self.sides.make_up_there(request, known).await;
@@ -106,7 +187,8 @@ impl Trial {
                 both
             }
         };
-        if !ours.is_like(&theirs, request.method) {
+        let own = if allowed { known.owned(user) } else { known.leases.iter().map(|lease| lease.id).collect() };
+        if !ours.is_like(&theirs, request.method, &own) {
             return Err(format!("the answers differ:\n ours   {ours:?}\n theirs {theirs:?}"));
         }
         self.note(user, request, allowed, &theirs).await;

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::{Closing, Dialogue, Seat};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
+use crate::keyspace::KeyRange;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::proxy::budget::Hold;
@@ -82,12 +83,16 @@ impl Dialogue<'_> {
     }
 
     async fn judge_one(&self, framed: Bytes, send: &mut Option<SendStream<Bytes>>) -> Result<(), Closing> {
+        let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
+        if let Ok(asked) = &read {
+            self.until_the_rate_allows(&asked.request).await;
+        }
         let caller = self.call.client.caller();
         let judging = Instant::now();
-        let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         let mut verdict = verdict(self.call, &caller, &read).await;
         if let (Ok(_), Ok(asked), Mode::Enforce) = (&verdict, &read, caller.principal.mode)
-            && let Err(limit) = self.within_limits(&asked.request).await
+            && let Request::Watch(WatchRequest::Create(range)) = asked.request
+            && let Err(limit) = self.within_limits(range)
         {
             self.call.shared().metrics.limit_hit(limit);
             verdict = Err(limited(limit));
@@ -116,21 +121,26 @@ impl Dialogue<'_> {
         relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
     }
 
-    /// Takes what an allowed message needs of the caller's quota. What cannot be refused in its place waits until the rate allows it.
-    async fn within_limits(&self, request: &Request<'_>) -> Result<(), Limit> {
+    /// What cannot be refused in its place waits here, before it is judged: the policy may change meanwhile.
+    async fn until_the_rate_allows(&self, request: &Request<'_>) {
+        let client = self.call.client;
+        while !matches!(request, Request::Watch(WatchRequest::Create(_)))
+            && client.caller().principal.mode == Mode::Enforce
+            && let Err(soon) = client.quota.ask()
+        {
+            sleep(soon).await;
+        }
+    }
+
+    /// Takes what an allowed create needs of the caller's quota.
+    fn within_limits(&self, range: KeyRange<'_>) -> Result<(), Limit> {
         let quota = &self.call.client.quota;
-        let Request::Watch(WatchRequest::Create(range)) = request else {
-            while let Err(soon) = quota.ask() {
-                sleep(soon).await;
-            }
-            return Ok(());
-        };
         // Where a place has become free, the client finds it on a new stream.
         if self.seat == Seat::Standing && quota.requests.place().is_none() {
             return Err(Limit::RequestsInFlight);
         }
         quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        if self.seat == Seat::Taken && !self.places.take(places(*range)) {
+        if self.seat == Seat::Taken && !self.places.take(places(range)) {
             return Err(Limit::Watches);
         }
         Ok(())

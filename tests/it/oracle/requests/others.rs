@@ -33,16 +33,18 @@ pub fn id(dice: &mut Dice, known: &Known) -> i64 {
     if known.leases.is_empty() || dice.once_in(12) { 77 } else { known.leases[dice.below(known.leases.len())].id }
 }
 
-/// Locks and elections, but for the calls that wait ([`crate::oracle::elections`]).
+/// Locks and elections.
 pub fn election(dice: &mut Dice, known: &Known) -> Request {
     let (name, key) = (keys::key(dice), keys::key(dice));
     // Without a lease etcd would make one, and no two etcds choose the same id.
     let leader =
         Some(election::LeaderKey { name: name.clone(), key: key.clone(), rev: dice.around(known.revision, 8), lease: id(dice, known) });
-    match dice.below(4) {
-        0 => Request::new(Method::Unlock, &lock::UnlockRequest { key }),
-        1 => Request::new(Method::Leader, &election::LeaderRequest { name }),
-        2 => Request::new(Method::Resign, &election::ResignRequest { leader }),
+    match dice.below(6) {
+        0 => Request::new(Method::Lock, &lock::LockRequest { name, lease: id(dice, known) }),
+        1 => Request::new(Method::Campaign, &election::CampaignRequest { name, lease: id(dice, known), value: b"1".to_vec() }),
+        2 => Request::new(Method::Unlock, &lock::UnlockRequest { key }),
+        3 => Request::new(Method::Leader, &election::LeaderRequest { name }),
+        4 => Request::new(Method::Resign, &election::ResignRequest { leader }),
         _ => Request::new(Method::Proclaim, &election::ProclaimRequest { leader, value: b"1".to_vec() }),
     }
 }
