@@ -171,6 +171,15 @@ impl OwnedRange {
     }
 }
 
+impl KeyRange<'_> {
+    /// Bytes of its bounds.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        let end = if let End::Before(end) = self.end { end.len() } else { 0 };
+        self.start.len().saturating_add(end)
+    }
+}
+
 impl From<KeyRange<'_>> for OwnedRange {
     fn from(range: KeyRange<'_>) -> Self {
         let end = match range.end {

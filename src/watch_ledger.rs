@@ -16,14 +16,25 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::keyspace::OwnedRange;
+use crate::keyspace::{KeyRange, OwnedRange};
 use crate::wire::watch::ResponseHead;
+
+/// Bytes of a range that one place is enough for.
+const BYTES_OF_A_PLACE: usize = 1024;
+
+/// Places that a watch on this range takes: one, and one more for each KiB of its bounds. A key may be as long as a request.
+#[must_use]
+pub fn places(range: KeyRange<'_>) -> usize {
+    (range.length() / BYTES_OF_A_PLACE).saturating_add(1)
+}
 
 /// The watches of one stream.
 #[derive(Debug, Default)]
 pub struct WatchLedger {
     turns: VecDeque<Turn>,
     awaiting: usize,
+    /// Places that ranges take beyond one each.
+    beyond: usize,
     live: HashMap<i64, OwnedRange>,
     ending: HashSet<i64>,
 }
@@ -57,6 +68,7 @@ pub struct Answer {
 impl WatchLedger {
     /// An allowed create goes to etcd.
     pub fn forwarded(&mut self, range: OwnedRange) {
+        self.beyond = self.beyond.saturating_add(beyond(&range));
         self.turns.push_back(Turn::Awaiting { range, doomed: false });
         self.awaiting = self.awaiting.saturating_add(1);
     }
@@ -78,7 +90,7 @@ impl WatchLedger {
         }
         let pass = !self.ending.contains(&head.watch_id);
         if head.canceled {
-            self.live.remove(&head.watch_id);
+            self.forget(head.watch_id);
             self.ending.remove(&head.watch_id);
         }
         Answer { pass, end: None, refusals: Vec::new() }
@@ -90,12 +102,16 @@ impl WatchLedger {
             self.awaiting = self.awaiting.saturating_sub(1);
             match (head.canceled, doomed) {
                 // etcd refused it itself.
-                (true, _) => {}
+                (true, _) => self.beyond = self.beyond.saturating_sub(beyond(&range)),
                 (false, true) => {
+                    self.beyond = self.beyond.saturating_sub(beyond(&range));
                     self.ending.insert(head.watch_id);
                     end = Some(head.watch_id);
                 }
-                (false, false) => drop(self.live.insert(head.watch_id, range)),
+                (false, false) => {
+                    self.forget(head.watch_id);
+                    self.live.insert(head.watch_id, range);
+                }
             }
         }
         let mut refusals = Vec::new();
@@ -116,10 +132,16 @@ impl WatchLedger {
         let mut lost: Vec<i64> = self.live.iter().filter(|(_, range)| !allowed(range)).map(|(&id, _)| id).collect();
         lost.sort_unstable();
         for id in &lost {
-            self.live.remove(id);
+            self.forget(*id);
             self.ending.insert(*id);
         }
         lost
+    }
+
+    fn forget(&mut self, id: i64) {
+        if let Some(range) = self.live.remove(&id) {
+            self.beyond = self.beyond.saturating_sub(beyond(&range));
+        }
     }
 
     /// Watches that are alive.
@@ -128,10 +150,10 @@ impl WatchLedger {
         self.live.len()
     }
 
-    /// Watches that etcd has, or will have when it has answered.
+    /// Places of the watches that etcd has, or will have when it has answered: see [`places`].
     #[must_use]
     pub fn held(&self) -> usize {
-        self.awaiting.saturating_add(self.live.len()).saturating_add(self.ending.len())
+        self.awaiting.saturating_add(self.live.len()).saturating_add(self.ending.len()).saturating_add(self.beyond)
     }
 
     /// Creates that wait for their turn.
@@ -139,6 +161,10 @@ impl WatchLedger {
     pub fn waiting(&self) -> usize {
         self.turns.len()
     }
+}
+
+fn beyond(range: &OwnedRange) -> usize {
+    range.as_range().length() / BYTES_OF_A_PLACE
 }
 
 #[cfg(test)]
@@ -205,6 +231,32 @@ mod tests {
         assert_eq!((ledger.live(), ledger.held()), (0, 1));
         ledger.answered(&head(3, false, true));
         assert_eq!(ledger.held(), 0);
+    }
+
+    #[test]
+    fn a_long_range_takes_more_places_until_it_is_gone_whichever_way_it_goes() {
+        let long = "k".repeat(3000);
+        assert_eq!(places(KeyRange::key(long.as_bytes())), 3);
+        let ledger_with = |id, canceled| {
+            let mut ledger = WatchLedger::default();
+            ledger.forwarded(range(&long));
+            assert_eq!(ledger.held(), 3);
+            ledger.answered(&head(id, true, canceled));
+            ledger
+        };
+        assert_eq!(ledger_with(-1, true).held(), 0);
+        let mut cancelled = ledger_with(0, false);
+        assert_eq!(cancelled.held(), 3);
+        cancelled.answered(&head(0, false, true));
+        assert_eq!(cancelled.held(), 0);
+        let mut ended = ledger_with(0, false);
+        ended.recheck(|_| false);
+        assert_eq!(ended.held(), 1);
+        let mut doomed = WatchLedger::default();
+        doomed.forwarded(range(&long));
+        doomed.recheck(|_| false);
+        doomed.answered(&head(0, true, false));
+        assert_eq!(doomed.held(), 1);
     }
 
     #[test]

@@ -235,7 +235,7 @@ settings! {
         MaxRequestsInFlightPerIdentity = "max-requests-in-flight-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("a fair share of `max-requests-in-flight`");
         /// Requests per second of one identity, and as many at once. A watch counts when it is created; other messages of a stream wait their turn.
         RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("no limit");
-        /// Watches at once of all clients under enforcement; several may share a stream.
+        /// Watches at once of all clients under enforcement; several may share a stream. One on keys of more than 1 KiB counts once more for each KiB.
         MaxWatches = "max-watches": One Kind::Count(1, 100_000_000), Default::Value("1000000");
         /// The same of one identity.
         MaxWatchesPerIdentity = "max-watches-per-identity": One Kind::Count(1, 100_000_000), Default::Unset("a fair share of `max-watches`");

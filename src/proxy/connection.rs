@@ -45,6 +45,9 @@ const RESETS_AT_ONCE: u32 = 5;
 /// Bytes of one request that a client may send before they were looked at.
 pub const STREAM_WINDOW: usize = 256 * 1024;
 
+/// A small piece of a body keeps the buffer that it was read into, which has about this size: where it stays, it is copied or counted so.
+pub const READ_BUFFER: usize = 16 * 1024;
+
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
     /// The thread that serves it.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::SendStream;
 
 use super::budget::Hold;
-use super::connection::Client;
+use super::connection::{Client, READ_BUFFER};
 use super::reply::Status;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
@@ -58,7 +58,12 @@ impl<'c> Delivery<'c> {
                 out.reserve_capacity(bytes.len());
             }
             if hold.is_none() {
+                // What waits must not keep the buffers of what does not.
+                let behind = if behind == 0 { 0 } else { behind.max(READ_BUFFER) };
                 hold = Some(self.hold(bytes.len().saturating_add(behind))?);
+                if bytes.len() < READ_BUFFER {
+                    bytes = Bytes::copy_from_slice(&bytes);
+                }
             }
             if open {
                 match poll_fn(|cx| out.poll_capacity(cx)).await {

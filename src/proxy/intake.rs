@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
 use super::budget::Share;
+use super::connection::READ_BUFFER;
 use crate::authorize::{Denial, Reason};
 use crate::wire::frame::{self, FrameFault};
 
@@ -101,7 +102,8 @@ impl Intake {
         &mut self.body
     }
 
-    /// Keeps a chunk; false if that was one too many. One chunk is kept as it is, so that the usual request is never copied.
+    /// Keeps a chunk; false if that was one too many. One chunk is kept as it is, so that the
+    /// usual request is never copied.
     fn keep(&mut self, chunk: Bytes) -> bool {
         // The window is given back at once: the budget bounds what is held, not HTTP/2.
         let _ = self.body.flow_control().release_capacity(chunk.len());
@@ -111,7 +113,8 @@ impl Intake {
         }
         // Also the last one: shadow mode passes on all that came.
         if self.held.is_empty() && self.more.is_empty() {
-            self.held = chunk;
+            let stays = !self.body.is_end_stream() && chunk.len() < READ_BUFFER;
+            self.held = if stays { Bytes::copy_from_slice(&chunk) } else { chunk };
         } else {
             if self.more.is_empty() {
                 self.more.extend_from_slice(&std::mem::take(&mut self.held));

@@ -143,13 +143,13 @@ impl Meter {
 
     /// A place without any rule: what shadow mode takes. It is counted all the same.
     pub fn occupy(self: &Arc<Self>) -> Place {
-        self.add();
+        self.add(1);
         Place(self.clone())
     }
 
-    fn add(&self) {
-        self.mine.fetch_add(1, Ordering::Relaxed);
-        self.all.taken.fetch_add(1, Ordering::Relaxed);
+    fn add(&self, places: usize) {
+        self.mine.fetch_add(places, Ordering::Relaxed);
+        self.all.taken.fetch_add(places, Ordering::Relaxed);
     }
 
     /// Whether what is taken, the newest included, is within the rule. Two that come at the same moment may both be refused the last
@@ -179,15 +179,15 @@ impl Places {
         Self { meter: meter.clone(), held: Cell::new(0) }
     }
 
-    /// Takes one more, if the rule gives it.
+    /// Takes so many more, if the rule gives them.
     #[must_use]
-    pub fn take(&self) -> bool {
-        self.meter.add();
+    pub fn take(&self, places: usize) -> bool {
+        self.meter.add(places);
         let given = self.meter.fits();
         if given {
-            self.held.set(self.held.get().saturating_add(1));
+            self.held.set(self.held.get().saturating_add(places));
         } else {
-            self.meter.give_back(1);
+            self.meter.give_back(places);
         }
         given
     }
@@ -287,7 +287,7 @@ mod tests {
         let quotas = Quotas::new(&Limits { max_watches: 10, ..Limits::default() });
         let quota = quotas.of(&"a".into());
         let places = Places::none(&quota.watches);
-        assert_eq!(std::iter::from_fn(|| places.take().then_some(())).count(), 5);
+        assert_eq!(std::iter::from_fn(|| places.take(1).then_some(())).count(), 5);
         places.keep(7);
         places.keep(2);
         assert_eq!(quota.watches.mine.load(Ordering::Relaxed), 2);

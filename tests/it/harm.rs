@@ -5,7 +5,9 @@ mod floods;
 mod giants;
 mod handshakes;
 mod identity;
+mod memory;
 mod readers;
+mod records;
 
 /// How much of something there is: so much, or what the environment says.
 fn scale(variable: &str, usual: usize) -> usize {

@@ -128,6 +128,20 @@ async fn hits(world: &World, limit: &str) -> f64 {
     world.metric("etcd_warden_limits_hit_total", &[&format!("limit=\"{limit}\"")]).await
 }
 
+/// Watch streams of alice's that nobody reads, each with a connection: more than her share has room for, to less than a window.
+async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
+    let before = hits(world, "unread-bytes").await;
+    let mut watches = Vec::new();
+    for _ in 0..12 {
+        let mut raw = world.raw("alice").await;
+        let mut stream = Live::open(&mut raw, Method::Watch).await;
+        stream.send(&create(world.key("w")));
+        watches.push((stream, raw));
+    }
+    soon("watches that ended", || async { (hits(world, "unread-bytes").await >= before + 6.0).then_some(()) }).await;
+    watches
+}
+
 #[tokio::test]
 async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody() {
     let (fake, taken) = generous().await;
@@ -183,15 +197,7 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
     let mut slow = Live::ask(&mut bobs, Method::Range, &range(world.key("big"))).await;
     slow.skip(4 * MIB).await;
     // A Watch stream ends with what makes clientv3 come back.
-    let before = hits(&world, "unread-bytes").await;
-    let mut watches = Vec::new();
-    for _ in 0..12 {
-        let mut raw = world.raw("alice").await;
-        let mut stream = Live::open(&mut raw, Method::Watch).await;
-        stream.send(&create(world.key("w")));
-        watches.push((stream, raw));
-    }
-    soon("watches that ended", || async { (hits(&world, "unread-bytes").await >= before + 6.0).then_some(()) }).await;
+    let mut watches = unread_watches(&world).await;
     let (mut last, _raw) = watches.pop().unwrap();
     assert_eq!(last.end().await, (14, TOO_MANY.to_owned()));
     // What is given up is given back.
@@ -218,10 +224,13 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
         held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
     }
     soon("her share used up", || async { (hits(&world, "unread-bytes").await >= 1.0).then_some(()) }).await;
+    let watches = unread_watches(&world).await;
     // What comes at once is sent at once, and fills the sockets. Then nothing of it can be held.
     let mut stream = deaf(world.address(), "alice", &[], 0).await;
     let at_etcd = || fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
-    let is_there = async || world.metric("etcd_warden_connections", &[]).await >= 3.0;
+    // The neighbour's, alice's first, one for each watch, and this.
+    let all = 3.0 + watches.len() as f64;
+    let is_there = async || world.metric("etcd_warden_connections", &[]).await >= all;
     soon("the connection", || async { is_there().await.then_some(()) }).await;
     let mut asked = 0;
     while is_there().await {
@@ -236,7 +245,7 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
     neighbour.was_served("a connection that is never read").await;
     let mut bob = world.raw("bob").await;
     assert_eq!(bob.call(Method::Range.path(), &range(world.key("neighbour/of/bob"))).await.grpc_status(), Some(0));
-    drop(held);
+    drop((held, watches));
 }
 
 #[tokio::test]
@@ -284,5 +293,6 @@ async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
     }
     soon("all but her share refused", || async { (hits(&world, "held-bytes").await >= 27.0).then_some(()) }).await;
     neighbour.was_served("watch requests that are never whole").await;
-    assert_eq!(streams.pop().unwrap().end().await, (14, TOO_MANY.to_owned()));
+    let mut ends: futures_util::stream::FuturesUnordered<_> = streams.iter_mut().map(Live::end).collect();
+    assert_eq!(futures_util::StreamExt::next(&mut ends).await, Some((14, TOO_MANY.to_owned())));
 }

@@ -9,16 +9,17 @@ use tokio::time::sleep;
 use super::{Closing, Dialogue, Seat};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Reason};
+use crate::keyspace::KeyRange;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::proxy::budget::Hold;
 use crate::proxy::call::limited;
-use crate::proxy::connection::STREAM_WINDOW;
+use crate::proxy::connection::{READ_BUFFER, STREAM_WINDOW};
 use crate::proxy::intake::{ClientGone, denial_of};
 use crate::proxy::relay;
 use crate::proxy::reply::{Status, code};
 use crate::proxy::stream::{Asked, Request, payload, record, verdict};
-use crate::watch_ledger::Refusal;
+use crate::watch_ledger::{Refusal, places};
 use crate::wire;
 use crate::wire::frame::{self, Frames};
 use crate::wire::watch::WatchRequest;
@@ -51,8 +52,9 @@ impl Dialogue<'_> {
                 Err(fault) => return Some(self.refused_stream(&denial_of(fault))),
                 Ok(None) => {
                     let room = self.has_room();
-                    // Where nobody listens, a window of it may have come.
-                    if !hold.set(frames.len().saturating_add(if room { 0 } else { STREAM_WINDOW })) {
+                    // A piece keeps the buffer that it came in; where nobody listens, a window may have come.
+                    let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
+                    if !hold.set(piece.saturating_add(if room { 0 } else { STREAM_WINDOW })) {
                         self.call.shared().metrics.limit_hit(Limit::HeldBytes);
                         return Some(Closing::With(Status::too_many_streams()));
                     }
@@ -89,8 +91,8 @@ impl Dialogue<'_> {
         let judging = Instant::now();
         let mut verdict = verdict(self.call, &caller, &read).await;
         if let (Ok(_), Ok(asked), Mode::Enforce) = (&verdict, &read, caller.principal.mode)
-            && let Request::Watch(WatchRequest::Create(_)) = asked.request
-            && let Err(limit) = self.within_limits()
+            && let Request::Watch(WatchRequest::Create(range)) = asked.request
+            && let Err(limit) = self.within_limits(range)
         {
             self.call.shared().metrics.limit_hit(limit);
             verdict = Err(limited(limit));
@@ -131,14 +133,14 @@ impl Dialogue<'_> {
     }
 
     /// Takes what an allowed create needs of the caller's quota.
-    fn within_limits(&self) -> Result<(), Limit> {
+    fn within_limits(&self, range: KeyRange<'_>) -> Result<(), Limit> {
         let quota = &self.call.client.quota;
         // Where a place has become free, the client finds it on a new stream.
         if self.seat == Seat::Standing && quota.requests.place().is_none() {
             return Err(Limit::RequestsInFlight);
         }
         quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        if self.seat == Seat::Taken && !self.places.take() {
+        if self.seat == Seat::Taken && !self.places.take(places(range)) {
             return Err(Limit::Watches);
         }
         Ok(())

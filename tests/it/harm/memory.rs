@@ -1,0 +1,200 @@
+//! `docs/limits.md`: its table is that of the settings, its sum is right, and the program stays below it under all harm at once.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use etcd_warden::config::settings::{self, SETTINGS};
+use etcd_warden::method::Method;
+use etcd_warden::metrics::reason::Limit;
+
+use super::readers::{deaf, generous, range};
+use crate::live::Live;
+use crate::process::{Place, Serving};
+use crate::world::neighbour::Neighbour;
+use crate::world::raw::{Raw, framed, grpc_headers, tls};
+use crate::world::{World, authorities, connect, soon};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn page() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md")).unwrap()
+}
+
+/// The cells of a table's rows whose first cell is in backticks.
+fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let section = page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+fn plain(cell: &str) -> &str {
+    cell.trim_matches('`')
+}
+
+/// A number, with a unit if it is one of bytes.
+fn number(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = match unit {
+        "" => 1,
+        "KiB" => KIB,
+        "MiB" => MIB,
+        "GiB" => GIB,
+        _ => return None,
+    };
+    Some(digits.parse::<u64>().ok()? * unit)
+}
+
+fn defaults() -> HashMap<String, u64> {
+    let given = SETTINGS.iter().filter_map(|setting| match setting.default {
+        settings::Default::Value(value) => Some((setting.name.to_owned(), number(value)?)),
+        _ => None,
+    });
+    given.collect()
+}
+
+/// The sum of the table's rows with these settings.
+fn bound(page: &str, settings: &HashMap<String, u64>) -> u64 {
+    let value = |factor: &str| number(factor).unwrap_or_else(|| *settings.get(factor).unwrap_or_else(|| panic!("no setting `{factor}`")));
+    let product = |cell: &str| plain(cell).split(" * ").map(value).product::<u64>();
+    rows(page, "Memory").iter().map(|row| product(&row[0]) * product(&row[1])).sum()
+}
+
+/// The settings that the page proposes where memory is scarce.
+fn proposed(page: &str) -> (String, HashMap<String, u64>) {
+    let yaml = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut settings = defaults();
+    settings.insert("workers".to_owned(), 1);
+    for line in yaml.lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name}");
+        settings.insert(name.to_owned(), number(value).unwrap());
+    }
+    (yaml.to_owned(), settings)
+}
+
+#[test]
+fn the_table_of_bounds_is_that_of_the_settings() {
+    let page = page();
+    let rows = rows(&page, "Bounds");
+    let named: Vec<&str> = rows.iter().map(|row| plain(&row[0])).collect();
+    let limits = SETTINGS.iter().filter(|setting| setting.section == "Limits").map(|setting| setting.name);
+    for name in limits.chain(["audit-queue"]) {
+        assert!(named.contains(&name), "`{name}` is missing");
+    }
+    for row in &rows {
+        let setting = SETTINGS.iter().find(|setting| setting.name == plain(&row[0])).unwrap_or_else(|| panic!("no setting {}", row[0]));
+        let default = match setting.default {
+            settings::Default::Value(value) => format!("`{value}`"),
+            settings::Default::Unset(meaning) => meaning.to_owned(),
+            settings::Default::Required => panic!("{} has no default", setting.name),
+        };
+        assert_eq!(row[1], default, "{}", setting.name);
+        assert!(row[3] == "-" || Limit::CODES.contains(&plain(&row[3])), "{}: {}", setting.name, row[3]);
+    }
+    for code in Limit::CODES {
+        assert!(page.contains(&format!("`{code}`")), "`{code}` is missing");
+    }
+}
+
+#[test]
+fn the_sums_are_what_the_rows_give() {
+    let page = page();
+    let mut settings = defaults();
+    settings.insert("workers".to_owned(), 2);
+    let text = format!("the sum is `{} GiB`", (bound(&page, &settings) + GIB / 2) / GIB);
+    assert!(page.contains(&text), "{text}");
+    let text = format!("this is `{} MiB`", bound(&page, &proposed(&page).1).div_ceil(MIB));
+    assert!(page.contains(&text), "{text}");
+}
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: /t/*, verbs: [rw]}]}
+bindings:
+  - {cn: neighbour, roles: [all]}
+  - {cn: \"reader-{number}\", roles: [all]}
+";
+
+/// The largest that its resident size ever was.
+fn peak(serving: &Serving) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * KIB
+}
+
+async fn raw(serving: &Serving, common_name: &str) -> Raw {
+    let issued = authorities().clients.client(common_name).unwrap();
+    Raw::over(tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+}
+
+async fn hits(serving: &Serving, limit: &str) -> u64 {
+    let page = serving.page("/metrics").await;
+    let line = page.lines().find(|line| line.starts_with("etcd_warden_limits_hit_total{") && line.contains(&format!("\"{limit}\"")));
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
+    let page = page();
+    let (yaml, settings) = proposed(&page);
+    let bound = bound(&page, &settings);
+    let world = World::start(POLICY).await;
+    let (fake, _) = generous().await;
+    let endpoint = format!("https://{}", fake.address);
+    let serving = Place::new(&world, POLICY, &yaml).start(&["--endpoints", &endpoint]).await;
+    let issued = authorities().clients.client("neighbour").unwrap();
+    let client = connect(&[format!("https://{}", serving.place.listen)], &authorities().clients, &issued).await;
+    let neighbour = Neighbour::works(client, "/t/neighbour".to_owned()).await;
+    eprintln!("at rest: {} MiB", peak(&serving) / MIB);
+
+    // Handshakes that are begun, and left.
+    let mut handshakes = Vec::new();
+    for _ in 0..90 {
+        handshakes.push(tokio::net::TcpStream::connect(serving.place.listen).await.unwrap());
+    }
+    // Sockets that are never read, with answers of 100 MiB or with refusals under way.
+    let mut sockets = Vec::new();
+    for number in 0..100 {
+        let (key, times) = if number % 4 == 0 { ("/elsewhere", 5000) } else { ("/t/big", 20) };
+        sockets.push(deaf(serving.place.listen, &format!("reader-{}", number % 10), &range(key.to_owned()), times).await);
+    }
+    neighbour.was_served("sockets that are never read").await;
+    // Windows that stay shut.
+    let mut unread = Vec::new();
+    for number in 10..20 {
+        let mut raw = raw(&serving, &format!("reader-{number}")).await;
+        for _ in 0..60 {
+            unread.push(Live::ask(&mut raw, Method::Range, &range("/t/big".to_owned())).await);
+        }
+        unread.push(Live::open(&mut raw, Method::Watch).await);
+        unread.last_mut().unwrap().send_as_they_are(&framed(&vec![0; 1 << 20])[..1 << 20]);
+    }
+    soon("unread answers that end", || async { (hits(&serving, "unread-bytes").await > 100).then_some(()) }).await;
+    neighbour.was_served("windows that stay shut").await;
+    eprintln!("with answers unread: {} MiB", peak(&serving) / MIB);
+    // Requests that are never ended: large ones, and small ones with large heads.
+    let mut begun = Vec::new();
+    let small = grpc_headers();
+    let mut heads = grpc_headers();
+    heads.insert("x-much", "y".repeat(14_000).parse().unwrap());
+    for number in 20..30 {
+        let mut raw = raw(&serving, &format!("reader-{number}")).await;
+        for n in 0..120 {
+            let mut stream = raw.open(Method::Put.path(), if n < 100 { &heads } else { &small }).await.unwrap();
+            let bytes = framed(&vec![0; 1 << 20])[..if n < 100 { 6 } else { 1 << 20 }].to_vec();
+            let _ = stream.request.send_data(bytes.into(), false);
+            begun.push(stream);
+        }
+    }
+    soon("requests that are refused", || async { (hits(&serving, "held-bytes").await > 20).then_some(()) }).await;
+    neighbour.was_served("requests that are never ended").await;
+    let peak = peak(&serving);
+    eprintln!("at the worst: {} MiB, of {} MiB", peak / MIB, bound / MIB);
+    assert!(peak < bound, "{} MiB are more than {} MiB", peak / MIB, bound / MIB);
+    drop((handshakes, sockets, unread, begun));
+    neighbour.was_served("their end").await;
+}

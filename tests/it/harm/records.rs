@@ -1,0 +1,102 @@
+//! What is written down about hostile clients: on a disk that is full, and with names that would forge a line.
+
+use etcd_warden::config::{AuditAllowed, OnFull};
+use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
+use prost::Message as _;
+use serde_json::Value;
+
+use crate::process::{Place, text};
+use crate::world::raw::{Raw, tls};
+use crate::world::{World, authorities, soon};
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: $P/*, verbs: [rw]}]}
+bindings:
+  - {cn: alice, roles: [all]}
+  - {cn: bob, roles: [all]}
+  - {cn: neighbour, roles: [all]}
+";
+
+fn range(key: &[u8]) -> Vec<u8> {
+    pb::RangeRequest { key: key.to_vec(), ..Default::default() }.encode_to_vec()
+}
+
+async fn on_a_full_disk(on_full: OnFull, allowed: AuditAllowed) -> World {
+    let world = World::with(POLICY).config(move |config| {
+        config.audit.file = Some("/dev/full".into());
+        config.audit.queue = 256;
+        config.audit.on_full = on_full;
+        config.audit.allowed = allowed;
+    });
+    world.start().await
+}
+
+#[tokio::test]
+async fn a_flood_of_lines_for_a_full_disk_slows_nobody_down_and_is_counted() {
+    let world = on_a_full_disk(OnFull::Drop, AuditAllowed::All).await;
+    let neighbour = world.neighbour().await;
+    let mut raw = world.raw("alice").await;
+    for _ in 0..2000 {
+        assert_eq!(raw.call(Method::Range.path(), &range(b"/elsewhere")).await.grpc_status(), Some(7));
+    }
+    neighbour.was_served("audit at full tilt on a full disk").await;
+    soon("the losses", || async { (world.metric("etcd_warden_audit_lost_total", &[]).await >= 2000.0).then_some(()) }).await;
+    assert!(world.metric("etcd_warden_audit_errors_total", &[]).await >= 1.0);
+    assert_eq!(world.metric("etcd_warden_audit_written_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_down_and_nothing_else() {
+    let world = on_a_full_disk(OnFull::Deny, AuditAllowed::Writes).await;
+    let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
+    let put = pb::PutRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let mut answers = Vec::new();
+    while answers.last() != Some(&Some(8)) {
+        answers.push(alice.call(Method::Put.path(), &put).await.grpc_status());
+        assert!(answers.len() < 10_000, "everything was written to a full disk");
+    }
+    assert!(answers.iter().all(|status| matches!(status, Some(0 | 8))), "{answers:?}");
+    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="audit-queue""#]).await >= 1.0);
+    for _ in 0..500 {
+        assert_eq!(bob.call(Method::Range.path(), &range(world.key("a").as_bytes())).await.grpc_status(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
+    const FORGED: &str = "\n{\"forged\":true}\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
+    let world = World::start(POLICY).await;
+    let place = Place::new(&world, &POLICY.replace("$P", "/t"), "max-connections-per-identity: 1\nlog-filter: debug");
+    let serving = place.start(&[]).await;
+    let key = [b"/t/".as_slice(), FORGED.as_bytes(), b"\xff\x00"].concat();
+    let mut held = Vec::new();
+    for name in [format!("evil{FORGED}"), format!("evil{FORGED}"), "alice".to_owned(), "alice".to_owned()] {
+        let issued = authorities().clients.issue(&etcd_warden::pki::Leaf::client(&name).organization(&name)).unwrap();
+        let stream = tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+        let mut raw = Raw::over(stream).await;
+        let _ = raw.call(Method::Range.path(), &range(&key)).await;
+        let mut headers = crate::world::raw::grpc_headers();
+        headers.insert("user-agent", http::HeaderValue::from_bytes(b"\xff{\"forged\":true}").unwrap());
+        let _ = raw.send("/%0a{forged}/x", &headers, b"").await;
+        held.push(raw);
+    }
+    serving.signal("TERM");
+    drop(held);
+    let (output, place) = serving.end().await;
+    let log = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(log.contains("one connection too many"), "{log}");
+    for line in log.lines() {
+        assert!(!line.starts_with("2026-01-01") && !line.starts_with('{'), "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+    let audit = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
+    assert!(!audit.is_empty());
+    for line in audit.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line.get("forged").is_none() && line.get("decision").is_some(), "{line:#}");
+    }
+}
