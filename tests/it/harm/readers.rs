@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use etcd_warden::config::Config;
 use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb as pb;
 use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
@@ -145,9 +146,11 @@ async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
 #[tokio::test]
 async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody() {
     let (fake, taken) = generous().await;
-    let world = fake.world(POLICY).await;
-    let neighbour = world.neighbour().await;
     let readers = scale("ETCD_WARDEN_TEST_READERS", 300);
+    // The default has room for 300 of them.
+    let room = move |config: &mut Config| config.limits.max_unread_bytes = config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB);
+    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(room).start().await;
+    let neighbour = world.neighbour().await;
     let mut held = Vec::new();
     let mut deaf_ones = Vec::new();
     for number in 0..readers {
