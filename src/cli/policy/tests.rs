@@ -81,14 +81,14 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  allowed
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
       update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
     "#);
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
     /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:232)
+          by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:236)
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
@@ -195,18 +195,18 @@ fn a_key_names_its_holders() {
     insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @r#"
     /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       cn calico-node (shadow, line 13)
-          read    by calico-node: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:12)
+          read    by calico-node: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:14)
       cn calico-cni:{node} with node=n-1 (shadow, line 16)
-          read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
-          create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
-          update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
-          delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:98)
+          read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
       cn calico-kube-controllers (shadow, line 18)
-          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:120)
-          update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:134)
-          delete  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:134)
+          read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:122)
+          update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:136)
+          delete  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:136)
       cn calicoctl-read-only (enforce, line 20)
-          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:232)
+          read    by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:236)
       cn etcd-backup (shadow, line 25)
           reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
     "#);
