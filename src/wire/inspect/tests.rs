@@ -186,6 +186,7 @@ fn faults_name_the_field_and_its_place() {
         (Method::Txn, wire![[0x0a, 0x05], len(3, "k")], ("TxnRequest", 0, Fault::LengthBeyondMessage)),
         (Method::Proclaim, wire![len(1, len(2, "a")), len(1, len(2, "b"))], ("ProclaimRequest.leader", 5, Fault::Repeated)),
         (Method::UserAdd, len(1, [0xff]), ("AuthUserAddRequest.name", 0, Fault::NotUtf8)),
+        (Method::MemberAdd, wire![len(1, "a"), len(1, [0xff])], ("MemberAddRequest.peerURLs", 3, Fault::NotUtf8)),
     ] {
         assert_eq!(fault(method, &message), expected, "{method:?} {message:02x?}");
     }
