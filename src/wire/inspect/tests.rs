@@ -205,6 +205,7 @@ fn a_compare_that_says_two_things_is_refused() {
         (wire![num(1, 1 << 32)], ("Compare.result", Fault::UnknownValue)),
         (wire![num(2, 5)], ("Compare.target", Fault::UnknownValue)),
         (wire![num(2, -1)], ("Compare.target", Fault::UnknownValue)),
+        (wire![num(2, 3), num(7, 1)], ("Compare.value", Fault::WrongWireType)),
         (wire![num(9, 1)], ("Compare", Fault::UnknownField)),
     ] {
         let (field, _, fault) = fault(Method::Txn, &len(1, wire![len(3, "k"), fields]));
