@@ -231,3 +231,51 @@ impl<'m> Accesses<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both the decision and the reference model walk through a set by `iter`: what it forgets, neither asks for.
+    #[test]
+    fn a_set_is_walked_through_whole_in_its_order_and_says_so() {
+        let sets = [
+            (Verbs::NONE, &[][..], ""),
+            (Verbs::READ, &[Verb::Read], "read"),
+            (Verbs::CREATE, &[Verb::Create], "create"),
+            (Verbs::UPDATE, &[Verb::Update], "update"),
+            (Verbs::DELETE, &[Verb::Delete], "delete"),
+            (Verbs::PUT, &[Verb::Create, Verb::Update], "create, update"),
+            (Verbs::WRITE, &[Verb::Create, Verb::Update, Verb::Delete], "create, update, delete"),
+            (Verbs::ALL, &Verb::ALL, "read, create, update, delete"),
+            (Verbs::ALL.without(Verbs::UPDATE), &[Verb::Read, Verb::Create, Verb::Delete], "read, create, delete"),
+        ];
+        for (set, verbs, text) in sets {
+            assert_eq!(set.iter().collect::<Vec<_>>(), verbs);
+            assert_eq!(set.to_string(), text);
+            assert_eq!(set.is_empty(), verbs.is_empty());
+            assert!(Verb::ALL.iter().all(|verb| set.has(*verb) == verbs.contains(verb)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_listed() {
+        let mut accesses = Accesses::capability(Capability::Compact);
+        assert_eq!(accesses.capability, Some(Capability::Compact));
+        accesses.touch(Verbs::READ, KeyRange::key(b"a"));
+        accesses.made = Some(Box::new((Verbs::WRITE, KeyRange::key(b"b").into())));
+        let keys: Vec<_> = accesses.keys().map(|access| (access.verbs, access.range)).collect();
+        assert_eq!(keys, [(Verbs::READ, KeyRange::key(b"a")), (Verbs::WRITE, KeyRange::key(b"b"))]);
+        accesses.lease(0, LeaseUse::Attach);
+        accesses.lease(7, LeaseUse::Look);
+        assert_eq!(accesses.leases.as_slice(), [(7, LeaseUse::Look)]);
+    }
+
+    #[test]
+    fn a_lease_of_others_takes_etcds_rights_on_its_keys() {
+        assert_eq!(LeaseUse::Look.verbs_on_attached(), Verbs::READ);
+        for lease_use in [LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive] {
+            assert_eq!(lease_use.verbs_on_attached(), Verbs::WRITE, "{lease_use:?}");
+        }
+    }
+}

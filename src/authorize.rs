@@ -286,3 +286,6 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
         Some(LeaseStanding::AnotherIdentity) | None => Err(not_owned),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,43 @@ impl fmt::Display for OwnedRange {
         self.as_range().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_reads_as_what_it_holds() {
+        let rows: [(&[u8], &[u8], &str); 11] = [
+            (b"a", b"", "a"),
+            (b"", b"", ""),
+            (b"a\n\\\"\xff", b"", r#"a\x0a\\"\xff"#),
+            (b"\0", b"\0", "every key"),
+            (b"", b"\0", "every key"),
+            (b"\x01", b"\0", r"[\x01, ...)"),
+            (b"a", b"\0", "[a, ...)"),
+            (b"/a/", b"/a0", "/a/*"),
+            (b"/a\xff", b"/b", r"/a\xff*"),
+            (b"/a/", b"/a1", "[/a/, /a1)"),
+            (b"b", b"a", "[b, a)"),
+        ];
+        for (key, range_end, text) in rows {
+            let range = KeyRange::from_request(key, range_end);
+            assert_eq!(range.to_string(), text);
+            assert_eq!(OwnedRange::from(range).to_string(), text);
+            assert_eq!(OwnedRange::from(range).as_range(), range);
+            assert_eq!((range.start, range.range_end()), (key, range_end));
+        }
+        assert_eq!(format!("{:?}", Escaped(b"a\0")), r#""a\x00""#);
+    }
+
+    #[test]
+    fn only_an_end_that_is_not_behind_the_start_makes_a_range_empty() {
+        for (key, range_end, empty) in [("b", "", false), ("b", "\0", false), ("b", "a", true), ("b", "b", true), ("b", "b\0", false)] {
+            let range = KeyRange::from_request(key.as_bytes(), range_end.as_bytes());
+            assert_eq!(range.is_empty(), empty, "{range}");
+            assert_eq!(range.contains(b"b"), !empty, "{range}");
+            assert!(!range.contains(b"a"), "{range}");
+        }
+    }
+}

@@ -126,7 +126,6 @@ fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
     let end = match range.end {
         End::OnlyStart => return start,
         End::Open => return start.get(..start.iter().take_while(|byte| **byte == 0xff).count()).unwrap_or_default(),
-        End::Before(_) if is_single(range) => return start,
         End::Before(end) => end,
     };
     let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
@@ -147,5 +146,34 @@ fn is_single(range: &KeyRange<'_>) -> bool {
         End::OnlyStart => true,
         End::Before(end) => end.strip_prefix(range.start) == Some(b"\0"),
         End::Open => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shorter it is said to be, the less is granted by a pattern and the more is denied: too long is what must never be.
+    #[test]
+    fn every_key_of_a_range_begins_with_its_common_prefix() {
+        let rows: [(&[u8], &[u8], &[u8]); 13] = [
+            (b"a/b", b"", b"a/b"),
+            (b"a/b", b"a/b\0", b"a/b"),
+            (b"a/b", b"\0", b""),
+            (b"\xff\xffa", b"\0", b"\xff\xff"),
+            (b"a/", b"c", b""),
+            (b"a/b", b"a/c", b"a/b"),
+            (b"a/b/d", b"a/c", b"a/b"),
+            (b"a/b", b"a/d", b"a/"),
+            (b"a/b", b"a/c\0", b"a/"),
+            (b"a/b\xff\xff", b"a/c", b"a/b\xff\xff"),
+            (b"a/b\xff\xffx", b"a/c", b"a/b\xff\xff"),
+            (b"a/\xff", b"a0", b"a/\xff"),
+            (b"abc/", b"abc/x", b"abc/"),
+        ];
+        for (key, range_end, prefix) in rows {
+            let range = KeyRange::from_request(key, range_end);
+            assert_eq!(KeyRange::key(common_prefix(&range)), KeyRange::key(prefix), "{range}");
+        }
     }
 }

@@ -195,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn a_captures_name_has_letters_digits_and_underscores() {
+        assert_eq!(yes("{node_2}", "a"), pairs(&[("node_2", "a")]));
+        for bad in ["{2a}", "{_a}", "{a-b}", "{aB}", "{a b}"] {
+            assert!(NamePattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn patterns_with_two_readings_are_refused() {
         for bad in ["{a}{b}", "{a}.{b}", "{a}-x-{b}", "{a}:{a}", "{", "}", "*", "a*", "{A}", "{}", r"\q", r"\x4", r"\xff", ""] {
             assert!(NamePattern::parse(bad).is_err(), "{bad}");

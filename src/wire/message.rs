@@ -36,7 +36,7 @@ pub(super) mod kind {
     pub struct enumerations;
     /// A member of a oneof that is an `int64`.
     pub struct one_int64;
-    /// A member of a oneof that is `bytes`.
+    /// A member of a oneof that is `bytes`, of which only its presence counts.
     pub struct one_bytes;
     /// A message.
     pub struct message;
@@ -152,11 +152,11 @@ impl Kind<'_> for kind::one_int64 {
     }
 }
 
-impl<'m> Kind<'m> for kind::one_bytes {
-    type Value = Option<&'m [u8]>;
+impl Kind<'_> for kind::one_bytes {
+    type Value = Option<()>;
     #[inline]
-    fn read(field: &Field<'m>) -> Result<Option<&'m [u8]>, Fault> {
-        part(field).map(|part| Some(part.bytes))
+    fn read(field: &Field<'_>) -> Result<Option<()>, Fault> {
+        part(field).map(|_| Some(()))
     }
 }
 

@@ -188,3 +188,23 @@ proptest! {
         prop_assert!(identity.common_name.is_ok() || identity.common_name.is_err_and(|refusal| !refusal.code().is_empty()));
     }
 }
+
+#[test]
+fn a_serial_is_written_without_the_byte_of_its_sign_alone() {
+    for (serial, text) in [(&[0, 0x80, 1][..], "8001"), (&[0], "00"), (&[1, 0], "0100"), (&[0, 0, 1], "0001")] {
+        assert_eq!(hexadecimal(serial), text);
+    }
+}
+
+#[test]
+fn each_refusal_has_its_word_and_its_sentence() {
+    use NameRefusal as N;
+    let all = [N::Missing, N::Several, N::Empty, N::Nul, N::Control, N::NotUtf8, N::Unreadable];
+    let codes = ["cn-missing", "cn-several", "cn-empty", "cn-nul", "cn-control-character", "cn-not-utf8", "certificate-unreadable"];
+    assert_eq!(all.map(N::code), codes);
+    let mut sentences = all.map(|refusal| refusal.to_string());
+    assert!(sentences.iter().all(|sentence| sentence.starts_with("the certificate")), "{sentences:?}");
+    sentences.sort();
+    assert!(sentences.windows(2).all(|two| two[0] != two[1]), "{sentences:?}");
+    assert!(all.iter().all(|refusal| refusal.leaves_other_names() == (*refusal == N::Missing)));
+}

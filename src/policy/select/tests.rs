@@ -223,3 +223,37 @@ fn many_grants_and_many_bindings_compile() {
     assert!(!may(&policy, &cn("user-9999"), Verb::Delete, "/k/10000/x"));
     assert!(Arc::ptr_eq(&policy.principal(&cn("user-1")).rights, &policy.principal(&cn("user-2")).rights));
 }
+
+/// What those see who explain a policy.
+#[test]
+fn a_policy_tells_its_grants_bindings_and_captures() {
+    let told = policy(NODES);
+    let grants: Vec<String> = told.grants().iter().map(ToString::to_string).collect();
+    assert_eq!(grants.first().unwrap(), "node: /r/* [read] (policy.yaml:7)");
+    assert!(grants.contains(&"reader: capability lease (policy.yaml:20)".to_owned()), "{grants:?}");
+    let bindings: Vec<_> =
+        told.bindings().map(|binding| (binding.place, binding.field, binding.pattern, binding.ca, binding.mode)).collect();
+    assert_eq!(bindings[0], (0, "cn", "node:{node}", None, Mode::Enforce));
+    assert_eq!(bindings[3], (3, "uri", "spiffe://{domain}/reader", Some("mesh"), Mode::Shadow));
+    assert_eq!(told.capture_names(0), ["node".into()]);
+    assert_eq!(told.capture_names(1), []);
+    let solved = told.captures_for(0, b"/r/nodes/a");
+    assert_eq!(solved, [vec![], vec![("node".into(), "a".into())]]);
+    assert_eq!(told.captures_for(4, b"/r/nodes/a"), [vec![]]);
+    assert!(told.captures_for(0, b"/elsewhere").is_empty());
+    assert!(told.captures_for(99, b"/r/nodes/a").is_empty());
+}
+
+#[test]
+fn an_override_replaces_every_mode() {
+    let told = policy(NODES);
+    assert_eq!((told.mode_override(), told.has_shadow()), (None, true));
+    assert!(!told.has_shadow_under(Some(Mode::Enforce)) && told.has_shadow_under(Some(Mode::Shadow)));
+    let enforced = told.in_mode(4, Some(Mode::Enforce)).unwrap();
+    assert_eq!((enforced.mode_override(), enforced.has_shadow(), enforced.generation), (Some(Mode::Enforce), false, 4));
+    assert!(enforced.bindings().all(|binding| binding.mode == Mode::Enforce));
+    // One binding that is only watched is enough.
+    let one = NODES.replace("mode: shadow", "mode: enforce");
+    assert!(!policy(&one).has_shadow());
+    assert!(policy(&one.replace("    mode: enforce", "    mode: shadow")).has_shadow());
+}

@@ -26,11 +26,21 @@ fn fields_come_in_order_with_their_offsets() {
 }
 
 #[test]
+fn the_last_of_some_fields_is_found_in_its_place() {
+    let bytes = wire![num(1, 300), len(2, "abc"), num(1, 1), len(3, "")];
+    let part = Part { bytes: &bytes, offset: 100 };
+    for (numbers, place) in [(1..=1, 108), (2..=2, 103), (1..=2, 108), (1..=9, 110), (4..=9, 100)] {
+        assert_eq!(part.last_of(numbers.clone()), place, "{numbers:?}");
+    }
+    assert_eq!(read(&num((1 << 29) - 1, 1)).unwrap()[0].number, MAX_FIELD_NUMBER);
+}
+
+#[test]
 fn each_way_to_be_no_field_has_its_fault_and_place() {
     let good = num(1, 1);
     for (bytes, expected) in [
         (wire![tag(0, 0), [1]], Fault::FieldNumber),
-        (wire![spelled(u64::from(MAX_FIELD_NUMBER + 1) << 3), [1]], Fault::FieldNumber),
+        (wire![spelled(1 << 29 << 3), [1]], Fault::FieldNumber),
         (wire![spelled(1 << 35 | 1 << 3), [1]], Fault::FieldNumber),
         (wire![overlong(8, 1), [1]], Fault::OverlongVarint),
         (wire![tag(1, 0), overlong(0, 1)], Fault::OverlongVarint),

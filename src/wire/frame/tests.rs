@@ -38,6 +38,24 @@ fn a_frame_in_one_chunk_is_not_copied() {
 }
 
 #[test]
+fn what_is_held_is_counted_and_only_what_spans_chunks_is_copied() {
+    let mut frames = Frames::new(100);
+    let whole = encode(b"message");
+    frames.push(whole.slice(..3));
+    assert_eq!((frames.len(), frames.is_empty()), (3, false));
+    frames.push(whole.slice(3..));
+    assert_eq!(frames.len(), whole.len());
+    let joined = frames.next().unwrap().unwrap();
+    assert_eq!(joined, whole);
+    assert_ne!(joined.as_ptr(), whole.as_ptr());
+    assert_eq!((frames.len(), frames.is_empty()), (0, true));
+    for _ in 0..2 {
+        frames.push(whole.clone());
+        assert_eq!(frames.next().unwrap().unwrap().as_ptr(), whole.as_ptr());
+    }
+}
+
+#[test]
 fn a_header_is_judged_as_soon_as_it_is_there_and_for_good() {
     let mut frames = Frames::new(4);
     frames.push(Bytes::from_static(b"\0\0\0\0"));

@@ -127,6 +127,37 @@ fn what_has_no_key_needs_its_capability() {
     assert_eq!(fault(Method::Alarm, &wire![num(1, 0), num(1, 1)]), ("AlarmRequest.action", 2, Fault::Repeated));
 }
 
+/// Of a message that only a capability guards, too, each is read as itself: what is wrong in it is named after it.
+#[test]
+fn each_message_of_the_auth_service_is_read_as_itself() {
+    // What stands first in it, twice; nothing, where it has no fields.
+    for (method, name, twice) in [
+        (Method::UserAdd, "AuthUserAddRequest", len(1, "a")),
+        (Method::UserGet, "AuthUserGetRequest", len(1, "a")),
+        (Method::UserDelete, "AuthUserDeleteRequest", len(1, "a")),
+        (Method::UserChangePassword, "AuthUserChangePasswordRequest", len(1, "a")),
+        (Method::UserGrantRole, "AuthUserGrantRoleRequest", len(1, "a")),
+        (Method::UserRevokeRole, "AuthUserRevokeRoleRequest", len(1, "a")),
+        (Method::UserList, "AuthUserListRequest", vec![]),
+        (Method::RoleAdd, "AuthRoleAddRequest", len(1, "a")),
+        (Method::RoleGet, "AuthRoleGetRequest", len(1, "a")),
+        (Method::RoleDelete, "AuthRoleDeleteRequest", len(1, "a")),
+        (Method::RoleGrantPermission, "AuthRoleGrantPermissionRequest", len(1, "a")),
+        (Method::RoleRevokePermission, "AuthRoleRevokePermissionRequest", len(1, "a")),
+        (Method::RoleList, "AuthRoleListRequest", vec![]),
+        (Method::AuthEnable, "AuthEnableRequest", vec![]),
+        (Method::AuthDisable, "AuthDisableRequest", vec![]),
+    ] {
+        let (named, _, cut) = fault(method, &tag(1, 2));
+        assert!(named.starts_with(name), "{method:?}: {named} {cut:?}");
+        if !twice.is_empty() {
+            let (named, offset, found) = fault(method, &wire![twice.clone(), twice.clone()]);
+            assert_eq!((offset, found), (twice.len(), Fault::Repeated), "{method:?}");
+            assert!(named.starts_with(&format!("{name}.")), "{method:?}: {named}");
+        }
+    }
+}
+
 #[test]
 fn an_empty_range_end_is_not_an_absent_one() {
     let range = wire![len(1, "a"), len(2, "")];
@@ -155,6 +186,7 @@ fn faults_name_the_field_and_its_place() {
         (Method::Txn, wire![[0x0a, 0x05], len(3, "k")], ("TxnRequest", 0, Fault::LengthBeyondMessage)),
         (Method::Proclaim, wire![len(1, len(2, "a")), len(1, len(2, "b"))], ("ProclaimRequest.leader", 5, Fault::Repeated)),
         (Method::UserAdd, len(1, [0xff]), ("AuthUserAddRequest.name", 0, Fault::NotUtf8)),
+        (Method::MemberAdd, wire![len(1, "a"), len(1, [0xff])], ("MemberAddRequest.peerURLs", 3, Fault::NotUtf8)),
     ] {
         assert_eq!(fault(method, &message), expected, "{method:?} {message:02x?}");
     }
@@ -173,6 +205,7 @@ fn a_compare_that_says_two_things_is_refused() {
         (wire![num(1, 1 << 32)], ("Compare.result", Fault::UnknownValue)),
         (wire![num(2, 5)], ("Compare.target", Fault::UnknownValue)),
         (wire![num(2, -1)], ("Compare.target", Fault::UnknownValue)),
+        (wire![num(2, 3), num(7, 1)], ("Compare.value", Fault::WrongWireType)),
         (wire![num(9, 1)], ("Compare", Fault::UnknownField)),
     ] {
         let (field, _, fault) = fault(Method::Txn, &len(1, wire![len(3, "k"), fields]));
@@ -312,7 +345,14 @@ fn a_nested_txn_compares_before_anything_is_applied() {
     assert_eq!(last_put(&wire![wide.clone(), success(TXN, &guarded)]), READ.and(PUT));
     assert_eq!(last_put(&wire![success(TXN, &guarded), wide.clone()]), READ.and(CREATE));
     assert_eq!(last_put(&wire![wide, failure(TXN, &guarded)]), READ.and(CREATE));
-    // A guard of the Txn around it holds inside.
+    // What one of its branches writes may have changed what the next one's compare saw, whichever branch it is.
+    let wide_in = |branch: fn(u32, Vec<u8>) -> Vec<u8>| success(TXN, branch(DELETE_RANGE, wire![len(1, "a"), len(2, "\0")]));
+    assert_eq!(last_put(&wire![wide_in(success), success(TXN, &guarded)]), READ.and(PUT));
+    assert_eq!(last_put(&wire![wide_in(failure), success(TXN, &guarded)]), READ.and(PUT));
+    // A guard of the Txn around it holds inside, and behind it.
+    let exists = compare(2, 0, "k", 5);
+    let nested = success(TXN, wire![compare(0, 0, "l", 0), success(RANGE, len(1, "l"))]);
+    assert_eq!(last_put(&wire![exists, nested, success(PUT_OP, len(1, "k"))]), UPDATE);
     assert_eq!(last_put(&wire![compare(2, 0, "k", 5), success(TXN, success(PUT_OP, len(1, "k")))]), READ.and(UPDATE));
 }
 

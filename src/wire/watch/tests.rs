@@ -85,6 +85,9 @@ fn a_head_that_comes_after_something_else_is_not_believed() {
     assert_eq!(response_head(&num(1, 1), 2).unwrap_err().fault, Fault::WrongWireType);
     assert_eq!(response_head(&[0x10], 1).unwrap_err().fault, Fault::Truncated);
     assert_eq!(response_head(&[0x0a, 5, 1], 3).unwrap_err().fault, Fault::LengthBeyondMessage);
+    // What more bytes cannot mend is refused at once.
+    assert_eq!(response_head(&[0x0b], 100).unwrap_err().fault, Fault::WireType);
+    assert_eq!(response_head(&[0x0a, 5, 1], 100), Ok(None));
 }
 
 fn responses() -> impl Strategy<Value = pb::WatchResponse> {
