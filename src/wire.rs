@@ -62,6 +62,10 @@ pub enum Fault {
     EmptyOperation,
     /// A `range_end` that is there and empty: etcd before 3.7 takes it for no upper end, where its own auth takes it for one key.
     EmptyRangeEnd,
+    /// A Txn that deletes all keys from one on, and puts one of them with `ignore_value` or `ignore_lease`. etcd does not see that the two meet
+    /// (`checkIntervals`, `server/etcdserver/txn/txn.go`), finds nothing to keep when it applies them, and ends; what is in its log ends it
+    /// again at each start. Seen on 3.5.35, 3.6.16 and 3.7.3; ranges with an end are refused by etcd itself.
+    DeletedAndKept,
     /// A `string` that is not UTF-8.
     NotUtf8,
     /// Fields of an answer in another order than etcd's, so that its head cannot be told from its rest.
@@ -87,6 +91,7 @@ impl Fault {
             Fault::TooManyOperations => "too many operations",
             Fault::EmptyOperation => "empty operation",
             Fault::EmptyRangeEnd => "range_end present but empty",
+            Fault::DeletedAndKept => "key deleted and its value or lease kept",
             Fault::NotUtf8 => "string is not UTF-8",
             Fault::OutOfOrder => "fields out of order",
         }

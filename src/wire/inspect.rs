@@ -22,6 +22,10 @@
 //! single key `a`. etcd 3.7 takes both for the single key. In Range, DeleteRange and Compare it is refused; a watch
 //! normalizes it in every release (`v3rpc/watch.go`) and may have it.
 //!
+//! # A Txn of which etcd dies
+//!
+//! One that deletes all keys from one on and keeps the value or lease of one of them: [`super::Fault::DeletedAndKept`].
+//!
 //! # Keys that are empty
 //!
 //! etcd answers "key is not provided" for them, except in a watch, where an empty key is the smallest one. The access is
@@ -30,6 +34,7 @@
 
 mod admin;
 mod guard;
+mod kept;
 mod kv;
 mod lease;
 mod lock;

@@ -30,8 +30,9 @@ bindings:
   - {cn: limited, roles: [limited]}
 ";
 
-/// Where etcd's own auth does not stand in front, this one ends the process.
-const DEADLY: &str = "alarm-action-unknown";
+/// Where nobody's rights stand in front, these end the process; the second one at each start again.
+const DEADLY_ALARM: &str = "alarm-action-unknown";
+const DEADLY_TXN: &str = "txn-delete-from-key-and-keep-value";
 
 const RELEASES: [&str; 3] = ["3.5", "3.6", "3.7"];
 
@@ -83,7 +84,8 @@ async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> 
     world.replace_policy(&POLICY.replace("MODE", "shadow"));
     let mut shadowed = world.raw("limited").await;
     let mut direct = Raw::direct(world.etcd().addresses()[0]).await;
-    let refused: Vec<&Form> = forms.iter().filter(|form| form.verdict != Verdict::Judged && form.name != DEADLY).collect();
+    let lives = |form: &&Form| ![DEADLY_ALARM, DEADLY_TXN].contains(&&*form.name);
+    let refused: Vec<&Form> = forms.iter().filter(|form| form.verdict != Verdict::Judged).filter(lives).collect();
     let mut wrong = Vec::new();
     for form in &refused {
         let (expected, found) = (stage.play(&mut direct, form).await, stage.play(&mut shadowed, form).await);
@@ -166,18 +168,45 @@ async fn not_a_byte_of_a_refused_form_is_forwarded() {
     assert!(nothing, "{arrivals:?}");
 }
 
+/// Sends a deadly form through the proxy, as one who may do everything that it asks for, and then around the proxy: etcd's last words.
+async fn refused_and_deadly(world: &World, name: &str) -> String {
+    let form = form::all().into_iter().find(|form| form.name == name).unwrap();
+    let mut raw = world.raw("ops").await;
+    let answer = raw.call(form.method.path(), &form.bytes).await;
+    assert_eq!(answer.grpc_status(), Some(3), "{name}: {answer:?}");
+    assert_eq!(raw.call(Method::Status.path(), b"").await.grpc_status(), Some(0), "{name}: it lives");
+    let direct = Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
+    assert!(direct.error.is_some(), "{name}: {direct:?}");
+    soon("etcd's last words", || async {
+        let log = world.etcd().log(0);
+        log.lines().any(|line| line.starts_with("goroutine ")).then_some(log)
+    })
+    .await
+}
+
+async fn world_of(minor: &'static str) -> World {
+    let role = "{capabilities: [alarm, status], allow: [{keys: \"*\", verbs: [rw]}]}";
+    let policy = format!("{{version: 1, mode: enforce, roles: {{ops: {role}}}, bindings: [{{cn: ops, roles: [ops]}}]}}");
+    World::with(&policy).release(minor).start().await
+}
+
 #[tokio::test]
 async fn an_alarm_request_that_ends_etcd_does_not_reach_it() {
-    let form = form::all().into_iter().find(|form| form.name == DEADLY).unwrap();
     for minor in RELEASES {
-        let policy = "{version: 1, mode: enforce, roles: {ops: {capabilities: [alarm, status]}}, bindings: [{cn: ops, roles: [ops]}]}";
-        let world = World::with(policy).release(minor).start().await;
-        let mut raw = world.raw("ops").await;
-        let answer = raw.call(form.method.path(), &form.bytes).await;
-        assert_eq!(answer.grpc_status(), Some(3), "{minor}: {answer:?}");
-        assert_eq!(raw.call(Method::Alarm.path(), b"").await.grpc_status(), Some(0), "{minor}: it lives");
-        let direct = Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
-        assert!(direct.error.is_some(), "{minor}: {direct:?}");
-        soon("etcd's last words", || async { world.etcd().log(0).contains("nil pointer dereference").then_some(()) }).await;
+        let log = refused_and_deadly(&world_of(minor).await, DEADLY_ALARM).await;
+        assert!(log.contains("nil pointer dereference"), "{minor}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_txn_that_ends_etcd_for_good_does_not_reach_it() {
+    for minor in RELEASES {
+        let mut world = world_of(minor).await;
+        world.direct().await.put("g/b", "1", None).await.unwrap();
+        let log = refused_and_deadly(&world, DEADLY_TXN).await;
+        let words = if minor == "3.7" { "index out of range" } else { "unexpected error during txn" };
+        assert!(log.contains(words), "{minor}: {log}");
+        let again = world.etcd_mut().restart(0).await;
+        assert!(again.is_err(), "{minor}: what is in its log ends it at the next start");
     }
 }

@@ -193,6 +193,32 @@ fn faults_name_the_field_and_its_place() {
 }
 
 #[test]
+fn a_key_that_is_deleted_from_a_start_on_is_not_kept_in_the_same_txn() {
+    let put = |key: &str, ignore: u32| len(2, wire![len(1, key), num(ignore, 1)]);
+    let from = |key: &str| len(3, wire![len(1, key), len(2, "\0")]);
+    let until = |key: &str, end: &str| len(3, wire![len(1, key), len(2, end)]);
+    let nested = |operation: Vec<u8>| len(4, len(3, operation));
+    for (deadly, operations) in [
+        (true, wire![len(2, from("b")), len(2, put("b", 5))]),
+        (true, wire![len(2, from("b")), len(2, put("c", 6))]),
+        (true, wire![len(2, put("c", 6)), len(2, from("b"))]),
+        (true, wire![len(2, from("z")), len(2, from("b")), len(2, put("c", 5))]),
+        (true, wire![len(2, from("\0")), len(3, nested(put("c", 5)))]),
+        (true, wire![len(2, nested(from("b"))), len(2, nested(put("c", 5)))]),
+        (false, wire![len(2, from("b")), len(2, put("a", 5))]),
+        (false, wire![len(2, from("b")), len(2, put("c", 4))]),
+        // etcd refuses this one itself.
+        (false, wire![len(2, until("b", "d")), len(2, put("c", 5))]),
+        (false, wire![len(2, put("c", 5)), len(2, put("d", 6))]),
+    ] {
+        let found = inspect(Method::Txn, &operations).err().map(|malformed| malformed.fault);
+        assert_eq!(found, deadly.then_some(Fault::DeletedAndKept), "{operations:02x?}");
+    }
+    let one = wire![len(2, from("b")), len(2, put("c", 5))];
+    assert_eq!(fault(Method::Txn, &one), ("PutRequest", 17, Fault::DeletedAndKept));
+}
+
+#[test]
 fn a_compare_that_says_two_things_is_refused() {
     for (fields, expected) in [
         (wire![num(2, 0), num(5, 0)], ("Compare.target_union", Fault::TargetMismatch)),

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::guard::{Guards, Relation, Target, exists};
+use super::kept::Kept;
 use super::kv::{DeleteRangeRequest, PutRequest, delete_range_as, put_as, range};
 use super::touch;
 use crate::access::{Accesses, Verbs};
@@ -33,12 +34,15 @@ messages! {
 }
 
 pub(super) fn txn<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
-    Scan { accesses, guards: Guards::new(), operations: 0 }.txn(whole, 1, false).map(drop)
+    let mut scan = Scan { accesses, guards: Guards::new(), kept: Kept::default(), operations: 0 };
+    scan.txn(whole, 1, false)?;
+    scan.kept.none_is_deleted()
 }
 
 struct Scan<'a, 'm> {
     accesses: &'a mut Accesses<'m>,
     guards: Guards<'m>,
+    kept: Kept<'m>,
     operations: usize,
 }
 
@@ -115,12 +119,14 @@ impl<'m> Scan<'_, 'm> {
             1 => range(self.accesses, request).map(|()| false),
             2 => {
                 let put = PutRequest::read(request)?;
+                self.kept.put(&put);
                 let verbs = self.guards.put(put.key);
                 put_as(self.accesses, &put, verbs);
                 Ok(true)
             }
             3 => {
                 let deleted = delete_range_as(self.accesses, &DeleteRangeRequest::read(request)?);
+                self.kept.delete(&deleted);
                 self.guards.delete(&deleted);
                 Ok(true)
             }

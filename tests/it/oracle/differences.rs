@@ -47,11 +47,13 @@ pub enum Difference {
     RenewedByElection,
     /// A lock's key is one of many under its name: the right is asked for all of them.
     LockName,
+    /// A Txn of which etcd dies. It is not sent to the judge.
+    Deadly,
 }
 
 impl Difference {
     /// Every difference.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::EmptyRange,
         Self::OwnLease,
         Self::ListOfLeases,
@@ -63,6 +65,7 @@ impl Difference {
         Self::LeaseTime,
         Self::RenewedByElection,
         Self::LockName,
+        Self::Deadly,
     ];
 
     /// Its id in the document.
@@ -79,6 +82,7 @@ impl Difference {
             Difference::LeaseTime => "S-lease-time",
             Difference::RenewedByElection => "S-renewed-by-election",
             Difference::LockName => "S-lock-name",
+            Difference::Deadly => "S-deadly",
         }
     }
 

@@ -52,6 +52,21 @@ impl Request {
         Some((keys::prefix(name), key))
     }
 
+    /// Whether etcd dies of it: it keeps a key that it deletes, and the deletion has no end, so that etcd does not see it.
+    pub fn is_deadly(&self) -> bool {
+        let mut operations: Vec<Op> = probe::operation(self).into_iter().collect();
+        let (mut deleted, mut kept) = (Vec::new(), Vec::new());
+        while let Some(operation) = operations.pop() {
+            match operation {
+                Op::RequestTxn(txn) => operations.extend([txn.success, txn.failure].concat().into_iter().filter_map(|inner| inner.request)),
+                Op::RequestDeleteRange(delete) if delete.range_end == b"\0" => deleted.push(delete.key),
+                Op::RequestPut(put) if put.ignore_value || put.ignore_lease => kept.push(put.key),
+                _ => {}
+            }
+        }
+        deleted.iter().any(|start| kept.iter().any(|key| key >= start))
+    }
+
     /// Whether etcd reads it as nobody means it, or two decoders could read it differently.
     pub fn is_odd(&self) -> bool {
         match probe::operation(self) {

@@ -13,7 +13,7 @@ use super::answers::Said;
 use super::keys::Range;
 use super::requests::{Known, Request};
 use super::rules::{Rules, USERS};
-use crate::world::raw::{Raw, Stream, grpc_headers, tls_over};
+use crate::world::raw::{Answer, Raw, Stream, grpc_headers, tls_over};
 use crate::world::{World, authorities, start_etcd_of};
 
 /// What both sides are before the first policy.
@@ -22,7 +22,7 @@ const NOBODY: &str = "version: 1\nmode: enforce\nroles:\n  none:\n    capabiliti
 /// A proxy with its etcd, and an etcd with auth on.
 pub struct Sides {
     world: World,
-    _judge: Etcd,
+    judge: Etcd,
     /// Connections through the proxy, by user.
     ours: BTreeMap<&'static str, Raw>,
     /// The same users at the judge.
@@ -45,7 +45,7 @@ impl Sides {
         let our_root = Raw::direct(world.etcd().addresses()[0]).await;
         let mut their_root = Raw::direct(judge.addresses()[0]).await;
         enable_auth(&mut their_root).await;
-        Self { world, _judge: judge, ours, theirs, our_root, their_root }
+        Self { world, judge, ours, theirs, our_root, their_root }
     }
 
     /// Both sides judge by these rules from now on.
@@ -65,12 +65,28 @@ impl Sides {
         let (method, path) = (request.method, request.method.path());
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
         if method == Method::LeaseGrant {
-            let ours = Said::of(method, &ours.call(path, &request.message).await, known);
-            let message = with_id(request, &ours);
-            return (ours, Said::of(method, &theirs.call(path, &message).await, known));
+            let answer = ours.call(path, &request.message).await;
+            let ours = Said::of(method, &answer, known);
+            let answer = theirs.call(path, &with_id(request, &ours)).await;
+            return (ours, self.said(request, &answer, known));
         }
         let (ours, theirs) = tokio::join!(ours.call(path, &request.message), theirs.call(path, &request.message));
-        (Said::of(method, &ours, known), Said::of(method, &theirs, known))
+        (self.said(request, &ours, known), self.said(request, &theirs, known))
+    }
+
+    /// A request that the judge would not survive.
+    pub async fn ours_alone(&mut self, user: &str, request: &Request, known: &Known) -> Said {
+        let answer = self.ours.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
+        self.said(request, &answer, known)
+    }
+
+    /// What the answer to a request says. Where there is none, an etcd may have died of the request: the ends of both logs tell.
+    fn said(&self, request: &Request, answer: &Answer, known: &Known) -> Said {
+        if answer.grpc_status().is_none() {
+            let end = |etcd: &Etcd| etcd.log(0).lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+            panic!("{request}: {answer:?}\nour etcd:\n{}\nthe judge:\n{}", end(self.world.etcd()), end(&self.judge));
+        }
+        Said::of(request.method, answer, known)
     }
 
     /// A stream of the user's on either side, of which the request goes on.
@@ -90,18 +106,20 @@ impl Sides {
     /// Whether the judge has nothing against this of this user.
     pub async fn judge_allows(&mut self, user: &str, request: &Request, known: &Known) -> bool {
         let answer = self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
-        Said::of(request.method, &answer, known).is_ok()
+        self.said(request, &answer, known).is_ok()
     }
 
     /// Does on our side, as root, what was refused there.
     pub async fn make_up_here(&mut self, request: &Request, theirs: &Said, known: &Known) -> Said {
         let message = if request.method == Method::LeaseGrant { with_id(request, theirs) } else { request.message.clone() };
-        Said::of(request.method, &self.our_root.call(request.method.path(), &message).await, known)
+        let answer = self.our_root.call(request.method.path(), &message).await;
+        self.said(request, &answer, known)
     }
 
     /// And at the judge.
     pub async fn make_up_there(&mut self, request: &Request, known: &Known) -> Said {
-        Said::of(request.method, &self.their_root.call(request.method.path(), &request.message).await, known)
+        let answer = self.their_root.call(request.method.path(), &request.message).await;
+        self.said(request, &answer, known)
     }
 
     /// The keys of a lease, as our etcd says.

@@ -50,6 +50,10 @@ const FOUND: &str = "
   one rule would be wrong about the other. Fields of a wrong type are skipped by 3.7 and refused before; numbers beyond 2^29 are cut to 32 bits before 3.7.
 * **One Alarm request ends etcd** (`alarm-action-unknown`, all three releases): for an `action` that there is not, the answer is a nil pointer, and the panic
   takes the process with it. It needs root, or an etcd without auth; the proxy refuses it also to who has `alarm`.
+* **One Txn ends etcd for good** (`txn-delete-from-key-and-keep-value`, all three releases): etcd refuses a Txn that deletes and puts one key, but does not
+  see it where the deletion has no end (`range_end` is `\\0`). When the put is to keep the value or the lease of what is gone, applying it fails, which it may
+  not, and the process ends; the Txn is in the log of every member by then, so that each ends again at its next start. It takes the right to
+  delete without end, which no prefix gives. Found by `it::oracle`; the proxy refuses the form.
 * **A compare that says two things is true or false by accident**: an unknown result counts as equal to whatever holds, a value of another target as 0.
 ";
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use etcd_warden::etcd::Programs;
 use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb::request_op;
 use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 
 use super::Trial;
@@ -41,8 +42,14 @@ impl Trial {
         let put = |key: &[u8]| Request::new(Method::Put, &pb::PutRequest { key: key.into(), ..Default::default() });
         let grant = || Request::new(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 9_000_000, id: 0 });
         let empty_range_end = Request { method: Method::Range, message: b"\x0a\x01a\x12\x00".to_vec() };
+        let delete = pb::DeleteRangeRequest { key: b"a".into(), range_end: b"\0".into(), prev_kv: false };
+        let keep = pb::PutRequest { key: b"b".into(), ignore_lease: true, ..Default::default() };
+        let both = [request_op::Request::RequestDeleteRange(delete), request_op::Request::RequestPut(keep)];
+        let success = both.into_iter().map(|request| pb::RequestOp { request: Some(request) }).collect();
+        let deadly = Request::new(Method::Txn, &pb::TxnRequest { success, ..Default::default() });
         vec![
             ("u0", put(b"a"), None),
+            ("u0", deadly, Some(Difference::Deadly)),
             ("u0", range(b"b", b""), None),
             ("u0", range(b"a", b"@"), Some(Difference::EmptyRange)),
             ("u0", empty_range_end, Some(Difference::Form)),
