@@ -140,7 +140,9 @@ pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
     let same = read.get(&what).is_some_and(|last| last.ok && last.files == looked.files);
     let reloaded = match what {
         Reloaded::Policy => policy(shared),
-        _ => certificates(shared, what, same),
+        Reloaded::Clients => clients(shared, same),
+        Reloaded::Server => server(shared, same),
+        Reloaded::Upstream => upstream(shared, same),
     };
     read.insert(what, LastRead { ok: reloaded.is_ok(), ..looked });
     shared.metrics.reload(what, reloaded.is_ok());
@@ -152,28 +154,30 @@ pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
     reloaded
 }
 
-/// Reads certificates again. Where nothing is new they are only looked at: their day may have come.
-fn certificates(shared: &Shared, what: Reloaded, same: bool) -> anyhow::Result<()> {
-    let (config, tls) = (&shared.config, &shared.tls);
-    match what {
-        Reloaded::Clients => {
-            let trust = ClientTrust::load(&config.downstream)?;
-            if !same {
-                tls.replace_trust(trust, config)?;
-            }
-        }
-        Reloaded::Upstream => {
-            let upstream = ClientTls::load(&config.upstream)?;
-            if let Some(upstream) = upstream.filter(|_| !same) {
-                tls.replace_upstream(upstream);
-            }
-        }
-        Reloaded::Server | Reloaded::Policy => {
-            let identity = ServerIdentity::load(&config.downstream)?;
-            if !same {
-                tls.replace_identity(identity, config)?;
-            }
-        }
+// Certificates are read also where nothing is new (`same`): their day may have come. But then nothing is replaced.
+
+fn clients(shared: &Shared, same: bool) -> anyhow::Result<()> {
+    let trust = ClientTrust::load(&shared.config.downstream)?;
+    if !same {
+        shared.tls.replace_trust(trust, &shared.config)?;
+    }
+    count_expiries(shared);
+    Ok(())
+}
+
+fn server(shared: &Shared, same: bool) -> anyhow::Result<()> {
+    let identity = ServerIdentity::load(&shared.config.downstream)?;
+    if !same {
+        shared.tls.replace_identity(identity, &shared.config)?;
+    }
+    count_expiries(shared);
+    Ok(())
+}
+
+fn upstream(shared: &Shared, same: bool) -> anyhow::Result<()> {
+    let upstream = ClientTls::load(&shared.config.upstream)?;
+    if let Some(upstream) = upstream.filter(|_| !same) {
+        shared.tls.replace_upstream(upstream);
     }
     count_expiries(shared);
     Ok(())

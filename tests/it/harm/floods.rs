@@ -9,19 +9,10 @@ use h2::Reason;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::POLICY;
 use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame};
 use crate::world::raw::{Raw, framed, grpc_headers};
 use crate::world::{World, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all: {allow: [{keys: $P/*, verbs: [rw]}]}
-bindings:
-  - {cn: alice, roles: [all]}
-  - {cn: neighbour, roles: [all]}
-";
 
 const PRIORITY: u8 = 2;
 const GOAWAY: u8 = 7;

@@ -8,19 +8,10 @@ use etcd_warden::pki::Leaf;
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
 
+use super::POLICY;
 use crate::live::Live;
 use crate::world::raw::{Answer, Raw, framed, tls};
 use crate::world::{World, authorities};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all: {allow: [{keys: $P/*, verbs: [rw]}]}
-bindings:
-  - {cn: alice, roles: [all]}
-  - {cn: neighbour, roles: [all]}
-";
 
 /// One watch on one key: a create that costs etcd as little as it can.
 fn create(key: String) -> pb::WatchRequest {

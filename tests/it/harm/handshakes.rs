@@ -8,18 +8,9 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::POLICY;
 use crate::world::raw::{Raw, tls};
 use crate::world::{World, authorities, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all: {allow: [{keys: $P/*, verbs: [rw]}]}
-bindings:
-  - {cn: neighbour, roles: [all]}
-  - {cn: newcomer, roles: [all]}
-";
 
 /// Somebody who was not there before gets in and is served.
 async fn a_newcomer_is_served(world: &World) {

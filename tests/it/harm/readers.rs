@@ -15,24 +15,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use super::scale;
+use super::{POLICY, scale};
 use crate::live::Live;
 use crate::world::fake::Fake;
 use crate::world::raw::wire::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
 use crate::world::raw::{Raw, framed, tls_over};
 use crate::world::{World, authorities, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all: {allow: [{keys: $P/*, verbs: [rw]}]}
-bindings:
-  - {cn: alice, roles: [all]}
-  - {cn: bob, roles: [all]}
-  - {cn: neighbour, roles: [all]}
-  - {cn: \"reader-{number}\", roles: [all]}
-";
 
 const MIB: usize = 1 << 20;
 

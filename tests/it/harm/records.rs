@@ -6,20 +6,10 @@ use etcd_warden::pb::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::Value;
 
+use super::POLICY;
 use crate::process::{Place, text};
 use crate::world::raw::{Raw, tls};
 use crate::world::{World, authorities, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all: {allow: [{keys: $P/*, verbs: [rw]}]}
-bindings:
-  - {cn: alice, roles: [all]}
-  - {cn: bob, roles: [all]}
-  - {cn: neighbour, roles: [all]}
-";
 
 fn range(key: &[u8]) -> Vec<u8> {
     pb::RangeRequest { key: key.to_vec(), ..Default::default() }.encode_to_vec()
