@@ -2,10 +2,11 @@
 //!
 //! etcd with auth on takes the proxy for the user that the proxy's certificate names, so that whoever passes in shadow mode acts
 //! with the proxy's rights. Therefore `serve` does not start so, and while it runs it goes on asking: when auth is switched on,
-//! shadow mode is suspended and everybody is enforced, loudly, until it is off again. What is not known is taken for the worse.
+//! shadow mode is suspended and everybody is enforced, loudly, until it is off again. What is not known is taken for the worse; only at the start,
+//! when it may soon be known, nobody is judged before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -28,13 +29,24 @@ const ON: u8 = 2;
 
 /// What is known of etcd's own auth, and so whether shadow mode is suspended.
 #[derive(Debug, Default)]
-pub struct ShadowGuard(AtomicU8);
+pub struct ShadowGuard {
+    state: AtomicU8,
+    /// It was asked at the start, and not answered yet.
+    waits: AtomicBool,
+}
 
 impl ShadowGuard {
     /// The mode that overrides the policy's own now, where `asked` is asked for.
     #[must_use]
     pub fn mode_override(&self, asked: Option<Mode>) -> Option<Mode> {
-        if self.0.load(Ordering::Acquire) == OFF { asked } else { Some(Mode::Enforce) }
+        if self.state.load(Ordering::Acquire) == OFF { asked } else { Some(Mode::Enforce) }
+    }
+
+    /// Whether shadow mode has yet to begin. Nobody is judged until then: under enforcement somebody might be refused for good, where one
+    /// who is told that etcd cannot be asked comes back.
+    #[must_use]
+    pub fn has_yet_to_begin(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
     }
 
     /// Before `next` follows `present`, each with what overrides its modes: while a policy has no shadow mode nobody asks etcd, so that one
@@ -42,13 +54,13 @@ impl ShadowGuard {
     pub(super) fn before(&self, next: (&Policy, Option<Mode>), present: (&Policy, Option<Mode>), config: &Config) {
         let brings_shadow = next.0.has_shadow_under(next.1) && !present.0.has_shadow_under(present.1);
         if brings_shadow && !config.allow_shadow_with_etcd_auth {
-            self.0.store(UNKNOWN, Ordering::Release);
+            self.state.store(UNKNOWN, Ordering::Release);
         }
     }
 
     /// Notes what etcd said; true if that is news.
     fn learnt(&self, state: u8) -> bool {
-        self.0.swap(state, Ordering::AcqRel) != state
+        self.state.swap(state, Ordering::AcqRel) != state
     }
 }
 
@@ -68,7 +80,10 @@ pub(super) async fn before_start(config: &Config, policy: Policy, control: &Cont
         ),
         Err(error) => {
             tracing::warn!(%error, "cannot ask etcd whether its own auth is on: shadow mode begins when it has said no");
-            Ok((policy.in_mode(policy.generation, Some(Mode::Enforce))?, ShadowGuard(AtomicU8::new(UNKNOWN))))
+            Ok((
+                policy.in_mode(policy.generation, Some(Mode::Enforce))?,
+                ShadowGuard { state: AtomicU8::new(UNKNOWN), waits: AtomicBool::new(true) },
+            ))
         }
     }
 }
@@ -88,7 +103,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
                 Err(error) => tracing::debug!(%error, "cannot ask etcd whether its own auth is on"),
             }
         }
-        let unknown = shared.shadow_guard.0.load(Ordering::Acquire) == UNKNOWN;
+        let unknown = shared.shadow_guard.state.load(Ordering::Acquire) == UNKNOWN;
         let pause = if unknown { ASK_AGAIN } else { shared.config.upstream.health_interval };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -116,4 +131,6 @@ fn suspend(shared: &Shared, state: u8) {
     {
         tracing::error!(%mistakes, "a policy that was read once cannot be read again");
     }
+    // Only now: whoever is judged from here on finds the policy in its modes.
+    shared.shadow_guard.waits.store(false, Ordering::Release);
 }

@@ -42,6 +42,9 @@ const SHADOW_HOLDS: Duration = Duration::from_millis(20);
 
 /// Serves one request of a client.
 pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    if client.worker.shared.shadow_guard.has_yet_to_begin() {
+        return Status::not_sent().send(&mut respond);
+    }
     let begun = Instant::now();
     let caller = client.caller();
     let (parts, body) = request.into_parts();

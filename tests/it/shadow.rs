@@ -7,13 +7,15 @@ use etcd_warden::authorize::Reason;
 use etcd_warden::config::{Config, Endpoint, OnFull};
 use etcd_warden::etcd::{Etcd, Options};
 use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
 use etcd_warden::pki::Leaf;
 use etcd_warden::policy::Mode;
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::world::etcdctl::{Etcdctl, Turn};
 use crate::world::raw::{Answer, framed, grpc_headers};
-use crate::world::{World, authorities, connect, is_permission_denied, root, soon, start_etcd};
+use crate::world::{SOON, World, authorities, connect, is_permission_denied, root, soon, start_etcd};
 use requests::ROLE;
 use twins::{Case, Expected, Twins};
 
@@ -286,8 +288,23 @@ async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on(
     etcd.pause(0).unwrap();
     let world = in_front_of(&etcd, |_| ()).await.unwrap();
     assert!(world.admin("/policy").await.1.contains("enforce"));
+    let mut raw = world.raw("nobody").await;
+    let put = pb::PutRequest { key: b"x".into(), ..Default::default() }.encode_to_vec();
+    // clientv3 sends again, a write too, what is refused in these words.
+    let waits = (Some(14), "there is no connection available");
+    let answer = raw.call(Method::Put.path(), &put).await;
+    assert_eq!((answer.grpc_status(), answer.grpc_message()), waits);
     etcd.resume(0).unwrap();
-    soon("shadow mode", || async { world.as_("nobody").await.put("x", "1", None).await.ok() }).await;
+    let passes = async {
+        loop {
+            let answer = raw.call(Method::Put.path(), &put).await;
+            if answer.grpc_status() == Some(0) {
+                break;
+            }
+            assert_eq!((answer.grpc_status(), answer.grpc_message()), waits, "nobody is refused meanwhile");
+        }
+    };
+    tokio::time::timeout(SOON, passes).await.expect("shadow mode");
 }
 
 /// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else does: see the first test.

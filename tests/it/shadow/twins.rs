@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::world::raw::{Answer, Raw, Stream};
-use crate::world::{SOON, World, start_etcd};
+use crate::world::{SOON, World, soon, start_etcd};
 
 /// One request: its head, and what is done with its stream after that.
 #[derive(Clone, Debug)]
@@ -72,7 +72,12 @@ impl Twins {
         let flags = ALIKE.map(str::to_owned).to_vec();
         let direct = start_etcd(Options { flags, ..Options::default() }).await;
         let wish = ALIKE.iter().fold(World::with(policy), |wish, flag| wish.etcd_flag(flag));
-        Self { world: wish.config(configure).start().await, direct }
+        let world = wish.config(configure).start().await;
+        for etcd in [&direct, world.etcd()] {
+            // Before that, etcd 3.7.3 dies of a Downgrade that cancels: it has no version to compare with.
+            soon("the version of the cluster", || async { etcd.log(0).contains("set initial cluster version").then_some(()) }).await;
+        }
+        Self { world, direct }
     }
 
     /// Sends every request to both sides, one after the other. What differs comes back as text.
