@@ -9,12 +9,13 @@ mod simulation;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::inspect;
 use super::reference::{Touched, touched};
 use crate::method::Method;
 use crate::wire::Fault;
-use messages::request;
+use messages::{is_deadly, request, txn};
 use mutation::mutations;
 
 proptest! {
@@ -22,9 +23,14 @@ proptest! {
 
     #[test]
     fn what_an_encoder_writes_is_accepted_and_read_as_prost_reads_it((method, bytes) in request()) {
-        prop_assume!(!is_deadly(method, &bytes));
         let accesses = inspect(method, &bytes).map_err(|malformed| TestCaseError::fail(malformed.to_string()))?;
         prop_assert_eq!(Touched::from(&accesses), touched(method, &bytes).unwrap());
+    }
+
+    #[test]
+    fn a_txn_is_refused_if_etcd_would_die_of_it_and_else_accepted(txn in txn()) {
+        let fault = inspect(Method::Txn, &txn.encode_to_vec()).err().map(|malformed| malformed.fault);
+        prop_assert_eq!(fault, is_deadly(&txn).then_some(Fault::DeletedAndKept));
     }
 
     /// The promise: whatever bytes are let through, etcd's decoder sees what was judged.
@@ -44,11 +50,6 @@ proptest! {
         let cut = cut.index(bytes.len() + 1);
         same_or_refused(method, &bytes[..cut])?;
     }
-}
-
-/// A Txn of which etcd dies is refused, as well-formed as it is.
-fn is_deadly(method: Method, bytes: &[u8]) -> bool {
-    inspect(method, bytes).is_err_and(|malformed| malformed.fault == Fault::DeletedAndKept)
 }
 
 fn same_or_refused(method: Method, bytes: &[u8]) -> Result<(), TestCaseError> {

@@ -96,6 +96,40 @@ pub(super) fn txn() -> impl Strategy<Value = pb::TxnRequest> {
     })
 }
 
+/// A Txn that etcd survives: one that it would die of keeps nothing any more.
+pub(super) fn living_txn() -> impl Strategy<Value = pb::TxnRequest> {
+    txn().prop_map(|mut txn| {
+        if is_deadly(&txn) {
+            each_operation(&mut txn, &mut |operation| {
+                if let request_op::Request::RequestPut(put) = operation {
+                    (put.ignore_value, put.ignore_lease) = (false, false);
+                }
+            });
+        }
+        txn
+    })
+}
+
+/// What [`Fault::DeletedAndKept`](crate::wire::Fault::DeletedAndKept) says, found out the slow way.
+pub(super) fn is_deadly(txn: &pb::TxnRequest) -> bool {
+    let (mut deleted_from, mut kept) = (Vec::new(), Vec::new());
+    each_operation(&mut txn.clone(), &mut |operation| match operation {
+        request_op::Request::RequestDeleteRange(delete) if delete.range_end == [0] => deleted_from.push(delete.key.clone()),
+        request_op::Request::RequestPut(put) if put.ignore_value || put.ignore_lease => kept.push(put.key.clone()),
+        _ => {}
+    });
+    kept.iter().any(|key| deleted_from.iter().any(|from| from <= key))
+}
+
+fn each_operation(txn: &mut pb::TxnRequest, visit: &mut impl FnMut(&mut request_op::Request)) {
+    for operation in txn.success.iter_mut().chain(&mut txn.failure).filter_map(|operation| operation.request.as_mut()) {
+        visit(operation);
+        if let request_op::Request::RequestTxn(nested) = operation {
+            each_operation(nested, visit);
+        }
+    }
+}
+
 /// The Txn of libcalico-go and kube-apiserver: one compare, and Puts of its key, so that whatever changes the compare shows.
 fn guarded() -> impl Strategy<Value = pb::TxnRequest> {
     (compare(), put()).prop_map(|(compare, put)| {
@@ -136,7 +170,7 @@ pub(super) fn request() -> BoxedStrategy<(Method, Vec<u8>)> {
     let proclaim =
         (leader(), key()).prop_map(|(leader, value)| (Method::Proclaim, election::ProclaimRequest { leader, value }.encode_to_vec()));
     prop_oneof![
-        6 => encoded(Method::Txn, txn()),
+        6 => encoded(Method::Txn, living_txn()),
         4 => encoded(Method::Txn, guarded()),
         2 => range.boxed(),
         2 => encoded(Method::Put, put()),
