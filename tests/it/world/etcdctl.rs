@@ -140,10 +140,10 @@ impl Etcdctl {
         }
         let pid = child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
-        while let Some(line) = tokio::time::timeout(SOON, stdout.next_line()).await.expect("etcdctl ends after SIGINT").unwrap() {
+        while let Some(line) = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("etcdctl ends after SIGINT").unwrap() {
             said.push(line);
         }
-        tokio::time::timeout(SOON, child.wait()).await.expect("etcdctl ends after SIGINT").unwrap();
+        tokio::time::timeout(PATIENCE, child.wait()).await.expect("etcdctl ends after SIGINT").unwrap();
         said
     }
 
