@@ -4,8 +4,11 @@
 //! listener    accept, connection cap; hands the socket to a worker thread
 //! handshakes  how many are under way at once, and who makes room
 //! worker      one thread, one runtime, its own connections to etcd
-//! connection  TLS handshake, certificate -> identity -> principal, HTTP/2, the calls of one client
-//!   lifetime    when the client is told to go, and when its certificate ends
+//! connection  TLS handshake, certificate -> identity -> principal
+//! client      who it is, what it may hold, and whether it is to go
+//! session     HTTP/2, the calls of one client
+//!   keepalive   whether it is still there
+//!   lifetime    when it is told to go, and when its certificate ends
 //!   roll        who is connected, judged again when CAs or revocation lists change
 //! quota       what one identity may have at once, and how fast it may ask
 //! call        one request: head -> body -> judge -> forward -> record
@@ -13,6 +16,7 @@
 //!   intake      the request's body, held until it can be judged
 //!   budget      how much of that is held, and by whom
 //!   judge       bytes -> accesses -> verdict, lease evidence included
+//!   permitted   what was allowed is carried out
 //!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
 //!   relay       the answer, passed on with flow control from end to end
 //!   delivery    what of it waits for its client, and whether there is room for that
@@ -26,6 +30,7 @@
 
 pub mod budget;
 pub mod call;
+pub mod client;
 pub mod connection;
 pub mod delivery;
 pub mod forward;
@@ -33,10 +38,12 @@ pub mod handshakes;
 pub mod head;
 pub mod intake;
 pub mod judge;
+pub mod keepalive;
 pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
 pub mod outbox;
+pub mod permitted;
 pub mod quota;
 pub mod raw;
 pub mod record;
@@ -45,6 +52,7 @@ pub mod relay;
 pub mod reply;
 pub mod rewrite;
 pub mod roll;
+pub mod session;
 pub mod stream;
 pub mod worker;
 

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use h2::SendStream;
 
 use super::budget::Hold;
-use super::connection::{Client, READ_BUFFER};
+use super::client::Client;
 use super::reply::Status;
+use super::session::READ_BUFFER;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::upstream::Class;

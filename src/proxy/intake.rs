@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
 use super::budget::Share;
-use super::connection::READ_BUFFER;
+use super::session::READ_BUFFER;
 use crate::authorize::{Denial, Reason};
 use crate::wire::frame::{self, FrameFault};
 

@@ -1,7 +1,11 @@
 //! How long a connection may last: no longer than the certificate that it was opened with, and if asked for, no longer than a
 //! certain age. A client is told to go before that, so that it comes back in its own time.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::metrics::reason::Termination;
 
@@ -36,6 +40,56 @@ impl Lifetime {
         let aged = max_age.map(|age| (age.mul_f64(0.9 + dice / 5.0), Termination::Age));
         Self { leave: before_end.into_iter().chain(aged).filter(|(when, _)| *when < end).min_by_key(|(when, _)| *when), end }
     }
+}
+
+/// The lifetime of one connection, as it passes.
+pub struct Term {
+    timer: Pin<Box<Sleep>>,
+    leave: Option<Termination>,
+    end: Instant,
+}
+
+/// What a connection has come to.
+pub enum Due {
+    /// Its client is to be told to go.
+    Leave(Termination),
+    /// Its certificate has ended.
+    End,
+}
+
+impl Term {
+    /// Of a connection that begins now, with a certificate that ends at `not_after` (seconds since 1970).
+    #[must_use]
+    pub fn begin(not_after: i64, max_age: Option<Duration>) -> Self {
+        let Lifetime { leave, end } = Lifetime::of(time_left(not_after), max_age, dice());
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(now + leave.map_or(end, |(when, _)| when)));
+        Self { timer, leave: leave.map(|(_, why)| why), end: now + end }
+    }
+
+    /// Ready once for each thing that is due, in their order; the end stays due.
+    pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        ready!(self.timer.as_mut().poll(cx));
+        let Some(why) = self.leave.take() else { return Poll::Ready(Due::End) };
+        self.timer.as_mut().reset(self.end);
+        cx.waker().wake_by_ref();
+        Poll::Ready(Due::Leave(why))
+    }
+}
+
+/// Until a certificate ends.
+fn time_left(not_after: i64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+    end.saturating_sub(now)
+}
+
+/// From 0 to 1. Nothing hangs on it but that clients do not come back all at once.
+fn dice() -> f64 {
+    let mut bytes = [0; 2];
+    // Without randomness they do.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }
 
 #[cfg(test)]

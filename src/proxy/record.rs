@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::Uri;
 
-use super::connection::Client;
+use super::client::Client;
 use super::judge::Caller;
 use super::relay::Ended;
 use crate::audit::{self, Decision, OwnedAccesses, Record};

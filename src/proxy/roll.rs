@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::connection::Client;
+use super::client::Client;
 use super::worker::Worker;
 use crate::tls::ClientTrust;
 

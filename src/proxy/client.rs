@@ -1,0 +1,153 @@
+//! One client that is connected: who it is, what it may hold, and whether it is to go.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Share;
+use super::forward::Forwarder;
+use super::judge::Caller;
+use super::outbox::Outbox;
+use super::quota::Quota;
+use super::worker::{Rate, Worker};
+use crate::identity::Identity;
+use crate::metrics::reason::Termination;
+use crate::tls::{ClientTrust, HandshakeFailure};
+
+/// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
+/// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
+const RESETS_PER_SECOND: u32 = 200;
+const RESETS_AT_ONCE: u32 = 5;
+
+/// A client, from the end of the handshake to the end of the connection.
+pub struct Client {
+    /// The thread that serves it.
+    pub worker: Rc<Worker>,
+    /// What its certificate says.
+    pub identity: Arc<Identity>,
+    /// Where it calls from: the balancer's word for it, with PROXY protocol.
+    pub peer: SocketAddr,
+    /// Its way to etcd.
+    pub forwarder: Forwarder,
+    /// Cancelled when the connection is to end: what only waits ends, what is under way is finished.
+    pub ending: CancellationToken,
+    /// Cancelled when its certificate counts no more: nothing of it goes on but calls that etcd has already.
+    pub over: CancellationToken,
+    /// What it may make the worker hold, together with its other connections.
+    pub share: Share,
+    /// What it may leave unread, together with its other connections.
+    pub unread: Share,
+    /// What it was sent and has not taken yet.
+    pub outbox: Rc<Outbox>,
+    /// What it may have at once, together with its other connections on all workers.
+    pub quota: Arc<Quota>,
+    caller: RefCell<Rc<Caller>>,
+    resets: Rate,
+    /// It reset more streams than anybody needs to: its connection is to end at once.
+    flooding: Cell<bool>,
+    /// As TLS has verified it: the leaf, and what was sent with it.
+    chain: Vec<CertificateDer<'static>>,
+    /// Why the connection ends, if not because of a drain.
+    left: Cell<Option<Termination>>,
+    /// As [`Client::over`]: asked for each stream.
+    is_over: Cell<bool>,
+}
+
+impl Client {
+    /// A client that `caller` says may be here.
+    #[must_use]
+    pub fn new(
+        worker: Rc<Worker>,
+        peer: SocketAddr,
+        identity: Arc<Identity>,
+        chain: Vec<CertificateDer<'static>>,
+        caller: Caller,
+        quota: Arc<Quota>,
+    ) -> Self {
+        Self {
+            forwarder: Forwarder::new(worker.pool.clone(), worker.shared.metrics.clone()),
+            ending: worker.shared.drain.child_token(),
+            over: CancellationToken::new(),
+            share: worker.budget.share(&caller.principal.name),
+            unread: worker.unread.share(&caller.principal.name),
+            outbox: Rc::default(),
+            quota,
+            caller: RefCell::new(Rc::new(caller)),
+            identity,
+            peer,
+            resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
+            flooding: Cell::new(false),
+            chain,
+            left: Cell::new(None),
+            is_over: Cell::new(false),
+            worker,
+        }
+    }
+
+    /// The caller under the policy that counts now: one load of it unless it has changed.
+    #[must_use]
+    pub fn caller(&self) -> Rc<Caller> {
+        let live = &self.worker.shared.policy;
+        if self.caller.borrow().policy.generation != live.generation() {
+            *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
+        }
+        self.caller.borrow().clone()
+    }
+
+    /// Why its connection ends.
+    #[must_use]
+    pub fn why(&self) -> Termination {
+        self.left.get().unwrap_or(Termination::Drain)
+    }
+
+    /// Asks another judge, and ends the connection if the client would not be let in now.
+    pub fn judge_again(&self, trust: &ClientTrust) {
+        let verdict = trust.verify(&self.chain).map_err(HandshakeFailure::code);
+        // Two CAs may have changed their names: then bindings would mean somebody else.
+        let same_ca = |()| trust.issuing_ca(&self.chain).filter(|ca| *ca == self.identity.ca).map(drop).ok_or("another_ca");
+        if let Err(reason) = verdict.and_then(same_ca)
+            && !self.is_over.get()
+        {
+            let (peer, identity, serial) = (self.peer, &self.caller.borrow().principal.name, &self.identity.serial);
+            tracing::warn!(%peer, %identity, %serial, reason, "the certificate counts no more: its connection ends");
+            self.end_identity();
+        }
+    }
+
+    /// The connection is to end.
+    pub fn end(&self, why: Termination) {
+        self.left.set(Some(why));
+        self.ending.cancel();
+    }
+
+    /// Its certificate counts no more.
+    pub fn end_identity(&self) {
+        self.is_over.set(true);
+        self.over.cancel();
+        self.end(Termination::Identity);
+    }
+
+    /// Whether its certificate counts no more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    /// Whether it has reset too many streams since this was last asked.
+    #[must_use]
+    pub fn is_flooding(&self) -> bool {
+        self.flooding.take()
+    }
+
+    /// The client has reset a stream.
+    pub fn was_reset(&self) {
+        self.worker.shared.metrics.http2_resets.increment(1);
+        if !self.resets.take() {
+            self.flooding.set(true);
+        }
+    }
+}
