@@ -85,4 +85,6 @@ impl RoleSet {
 }
 
 #[cfg(test)]
+mod access_page;
+#[cfg(test)]
 mod tests;
