@@ -115,7 +115,8 @@ impl Etcdctl {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Talks to it, and ends it with SIGINT as a user does. Gives all that it wrote until it ended.
+    /// Talks to it, and ends it with SIGTERM: SIGINT is ignored by what a shell has put into the background, and so by a test there. Gives all
+    /// that it wrote until it ended.
     pub async fn talk(&self, arguments: &[&str], turns: &[Turn<'_>]) -> Vec<String> {
         let mut child = self.spawn(arguments);
         let mut stdin = child.stdin.take().unwrap();
@@ -139,11 +140,11 @@ impl Etcdctl {
             }
         }
         let pid = child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
-        while let Some(line) = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("etcdctl ends after SIGINT").unwrap() {
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        while let Some(line) = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("etcdctl ends after SIGTERM").unwrap() {
             said.push(line);
         }
-        tokio::time::timeout(PATIENCE, child.wait()).await.expect("etcdctl ends after SIGINT").unwrap();
+        tokio::time::timeout(PATIENCE, child.wait()).await.expect("etcdctl ends after SIGTERM").unwrap();
         said
     }
 
