@@ -185,12 +185,11 @@ fn too_much(page: &mut String, documented: &Role, verified: &Principal) {
             beyond.push(format!("{more} on {}", short(&row.keys)));
         }
     }
-    match beyond.is_empty() {
-        true => writeln!(page, "\nCalico's table gives nothing beyond that.").unwrap(),
-        false => {
-            writeln!(page, "\nCalico's table gives all of this, where only what stands above is needed: {}.", beyond.join("; ")).unwrap()
-        }
-    }
+    let told = match beyond.is_empty() {
+        true => "Calico's table gives nothing beyond that".to_owned(),
+        false => format!("Calico's table gives all of this, where only what stands above is needed: {}", beyond.join("; ")),
+    };
+    writeln!(page, "\n{told}.").unwrap();
 }
 
 fn page() -> String {
