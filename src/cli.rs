@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod doctor;
 pub mod policy;
 mod serve;
 
@@ -24,6 +25,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
     Demo(DemoArgs),
+    /// Look at a deployment as its operator and as a thief would: ways around the proxy, certificates, etcd, keys without an owner.
+    Doctor(doctor::DoctorArgs),
     /// Check, show and explain policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
+        Command::Doctor(args) => serve::on_runtime(doctor::run(args)),
         Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

@@ -49,6 +49,7 @@ pub mod metrics;
 pub mod telemetry;
 // --- how it is operated ---
 pub mod admin;
+pub mod doctor;
 pub mod systemd;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;

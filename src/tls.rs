@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod failure;
+pub mod intruder;
 pub mod live;
 pub mod server;
 pub mod trust;
@@ -19,6 +20,7 @@ use std::time::SystemTime;
 
 pub use client::{ClientTls, server_name};
 pub use failure::{HandshakeFailure, distrusts, handshake_failure};
+pub use intruder::Intruder;
 pub use live::{LiveTls, Tls};
 pub use server::{ServerIdentity, ServerTls};
 pub use trust::ClientTrust;

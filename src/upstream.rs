@@ -18,7 +18,7 @@ pub mod control;
 pub mod link;
 pub mod members;
 pub mod pool;
-mod release;
+pub mod release;
 
 use crate::method::{Method, Shape};
 

@@ -28,6 +28,12 @@ impl Network {
 }
 
 impl Endpoint {
+    /// Whether only this host itself can reach it, pods with the host's network included.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        &*self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+
     /// `HOST:PORT`, with brackets where they belong: how logs, metrics and the audit name a member.
     #[must_use]
     pub fn authority(&self) -> String {

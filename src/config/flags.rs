@@ -19,6 +19,12 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// No flag but the file.
+    #[must_use]
+    pub fn of_file(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     pub(super) fn given(&self, mistakes: &mut Vec<Diagnostic>) -> Vec<Given> {
         let given = |(key, texts): &(Key, Vec<String>)| {
             let origin = Origin::Flag(format!("--{key}"));

@@ -74,6 +74,12 @@ impl ClientTrust {
         Arc::clone(&self.verifier)
     }
 
+    /// Whether a client CA has this name (DER).
+    #[must_use]
+    pub fn has_ca_called(&self, name: &[u8]) -> bool {
+        self.verifier.root_hint_subjects().iter().any(|subject| subject.as_ref() == name)
+    }
+
     /// What a handshake would say of this chain now: the leaf first, then what the client sent with it.
     ///
     /// # Errors

@@ -143,7 +143,11 @@ impl Control {
         }
     }
 
-    async fn status(&self, index: MemberIndex) -> Result<etcdserverpb::StatusResponse, ControlError> {
+    /// How a member is.
+    ///
+    /// # Errors
+    /// etcd did not answer.
+    pub async fn status(&self, index: MemberIndex) -> Result<etcdserverpb::StatusResponse, ControlError> {
         status_over(self.channel(index)?).await
     }
 
@@ -176,6 +180,34 @@ impl Control {
         let options = etcd_client::LeaseTimeToLiveOptions::new().with_keys();
         let answer = answered(client.lease_client().time_to_live(id, Some(options))).await?;
         Ok(answer.keys().iter().map(|key| key.to_vec()).collect())
+    }
+
+    /// All members, as one of them tells.
+    ///
+    /// # Errors
+    /// etcd did not answer.
+    pub async fn member_list(&self, index: MemberIndex) -> Result<Vec<etcdserverpb::Member>, ControlError> {
+        let mut cluster = etcdserverpb::cluster_client::ClusterClient::new(self.channel(index)?);
+        let list = cluster.member_list(etcdserverpb::MemberListRequest { linearizable: false });
+        answered(list).await.map(|list| list.into_inner().members)
+    }
+
+    /// At most `limit` keys from `from` on, without their values, and whether there are more.
+    ///
+    /// # Errors
+    /// etcd did not answer.
+    pub async fn keys(&self, member: MemberIndex, from: &[u8], limit: i64) -> Result<(Vec<Vec<u8>>, bool), ControlError> {
+        let mut kv = etcdserverpb::kv_client::KvClient::new(self.channel(member)?);
+        let range = etcdserverpb::RangeRequest {
+            key: from.to_vec(),
+            range_end: vec![0],
+            limit,
+            keys_only: true,
+            serializable: true,
+            ..etcdserverpb::RangeRequest::default()
+        };
+        let page = answered(kv.range(range)).await?.into_inner();
+        Ok((page.kvs.into_iter().map(|kv| kv.key).collect(), page.more))
     }
 
     fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {

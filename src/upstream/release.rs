@@ -10,6 +10,20 @@ pub fn is_newer_than_known(version: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) > NEWEST_KNOWN)
 }
 
+/// The first patch release of each minor one without a published hole, as of 2026-11 (`docs/threat-model.md` names them).
+const FIXED: [(u32, u32, u32); 3] = [(3, 5, 35), (3, 6, 16), (3, 7, 3)];
+
+/// Whether `version` is older than the fixes of its minor release, or of one that gets none any more. What is no version is not.
+#[must_use]
+pub fn has_published_holes(version: &str) -> bool {
+    let mut numbers = version.split('-').next().unwrap_or_default().split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
+    match FIXED.iter().find(|(fixed_major, fixed_minor, _)| (*fixed_major, *fixed_minor) == (major, minor)) {
+        Some((_, _, fixed)) => patch < *fixed,
+        None => (major, minor) < (3, 5),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,6 +33,23 @@ mod tests {
     fn the_newest_that_is_known_is_the_newest_that_is_tested() {
         let newest = RELEASES.iter().map(|release| release.minor.strip_prefix("3.").unwrap().parse::<u32>().unwrap()).max();
         assert_eq!(newest, Some(NEWEST_KNOWN.1));
+    }
+
+    #[test]
+    fn a_release_before_its_fixes_has_holes() {
+        for (version, holes) in [
+            ("3.4.40", true),
+            ("3.5.34", true),
+            ("3.5.35", false),
+            ("3.6.8", true),
+            ("3.6.16", false),
+            ("3.7.0-rc.1", true),
+            ("3.7.3", false),
+            ("3.8.0", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(has_published_holes(version), holes, "{version}");
+        }
     }
 
     #[test]
