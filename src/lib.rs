@@ -50,6 +50,8 @@ pub mod telemetry;
 // --- how it is operated ---
 pub mod admin;
 pub mod systemd;
+// --- what is done to Calico's own files ---
+pub mod calico;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;
 pub mod pki;

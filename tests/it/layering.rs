@@ -20,6 +20,8 @@ const MODULES_IN_ORDER: &[&str] = &[
     "audit", "metrics", "telemetry",
     // how it is operated
     "admin", "systemd",
+    // what is done to Calico's own files
+    "calico",
     // a real etcd and throwaway certificates, and what stands on them
     "etcd", "pki", "demo",
     // generated

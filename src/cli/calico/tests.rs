@@ -1,0 +1,1 @@
+//! `calico segment`: what it prints, writes and ends with.
