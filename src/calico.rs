@@ -143,3 +143,6 @@ fn notes(seen: &Seen, version: Option<Version>) -> Vec<String> {
     }
     notes
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,17 +18,16 @@ pub(super) fn policy(file: &str, seen: &Seen, version: Option<Version>) -> Strin
     if per_node(Component::Node) || per_node(Component::Cni) {
         include.push(format!("{set}-per-node"));
     }
-    let mut text = format!("# The policy for {file}, as `etcd-warden calico segment` leaves it.\n");
+    let mut text = format!("# The policy for {}, as `etcd-warden calico segment` leaves it.\n", file.escape_debug());
     let known = version.map_or_else(|| "of a version that its images do not tell".to_owned(), |version| version.to_string());
-    let _ = match version {
-        Some(version) if version.is_observed() => {
-            writeln!(text, "# Calico is {known}: the programs of 3.31.0 were seen to need just these roles.")
+    let roles = match version {
+        Some(version) if version.is_observed() => "the programs of 3.31.0 were seen to need just these roles.",
+        Some(version) if version.is_new() => {
+            "the roles are those of 3.31 with what the source of 3.32 adds: NOT verified with its programs."
         }
-        _ => writeln!(
-            text,
-            "# Calico is {known}. The roles are what the programs of 3.31.0 were seen to need; for this version that is NOT verified."
-        ),
+        _ => "the programs of 3.31.0 were seen to need these roles; for this version that is NOT verified.",
     };
+    let _ = writeln!(text, "# Calico is {known}: {roles}");
     let _ = write!(
         text,
         "# When the audit shows no `would_deny` any more: `mode: enforce`, for one binding at a time or for all.\nversion: 1\nmode: shadow\ninclude: [{}]\nbindings:\n",

@@ -3,7 +3,8 @@
 use super::change::{Change, Changes};
 use super::component::Component;
 use super::cursor::{Cursor, Path};
-use super::mounts::{Mounted, Volume};
+use super::manifest::Volume;
+use super::mounts::Mounted;
 use super::report::Report;
 use super::source::{FILES, FOLDER, Source, mode};
 use super::wish::Wish;
@@ -11,33 +12,37 @@ use super::yaml::{Step, Value};
 
 /// What keeps the certificates from being the components' own, and the changes that help.
 pub(super) fn inspect<'t>(mounted: &[Mounted<'t>], wish: &Wish, report: &mut Report<'t>, changes: &mut Changes) {
-    let mut taken: Vec<(Component, Source)> = Vec::new();
+    let mut plans: Vec<(&Mounted<'t>, Source)> = Vec::new();
     for one in mounted {
-        let sharers = sharers(one, mounted);
-        let Some(wanted) = wanted(one, &sharers, wish, report) else { continue };
-        if let Some((other, _)) = taken.iter().find(|(_, source)| *source == wanted) {
-            let message = format!("{} and {other} would both have their certificate from {wanted}", one.component);
-            report.mistake(&one.container, message, "name another with `--secret COMPONENT=NAME`");
-            continue;
+        let Some(wanted) = wanted(one, &sharers(one, mounted), wish, report) else { continue };
+        match plans.iter().find(|(_, source)| *source == wanted) {
+            None => plans.push((one, wanted)),
+            Some((other, _)) => {
+                let message = format!("{} and {} would both have their certificate from {wanted}", one.component, other.component);
+                report.mistake(&one.container, message, "name another with `--secret COMPONENT=NAME`");
+            }
         }
-        taken.push((one.component, wanted.clone()));
+    }
+    for (index, (one, wanted)) in plans.iter().enumerate() {
         match &one.volume {
             None => {
                 report.lack(&one.container, format!("{} has no certificate: nothing is mounted at {FOLDER}", one.component));
-                mount(one, &wanted, report, changes);
+                mount(one, wanted, report, changes);
             }
-            Some(volume) if volume.source == wanted => details(one.component, volume, report, changes),
+            Some(volume) if volume.source == *wanted => details(one.component, volume, report, changes),
             Some(volume) => {
+                let sharers = sharers(one, mounted);
                 let why = if sharers.is_empty() { format!("and is to have it from {wanted}") } else { why(&sharers) };
                 report.lack(&volume.at, format!("{} has its certificate from {}, {why}", one.component, volume.source));
-                let before = mounted.iter().take_while(|before| before.component != one.component);
-                let is_kept = before
-                    .filter(|before| before.is_beside(one))
-                    .any(|before| before.volume.as_ref().is_some_and(|kept| kept.name == volume.name));
-                if is_kept {
-                    another(one, volume, &wanted, changes);
+                // Of two who mount one volume, the one keeps it that needs it as it is, or else the first.
+                let keeps = |at: usize, other: &Mounted<'_>, wanted: &Source| {
+                    let same = other.volume.as_ref().is_some_and(|kept| kept.name == volume.name);
+                    at != index && other.is_beside(one) && same && (at < index || *wanted == volume.source)
+                };
+                if plans.iter().enumerate().any(|(at, (other, wanted))| keeps(at, other, wanted)) {
+                    another(one, volume, wanted, report, changes);
                 } else {
-                    refill(one.component, volume, &wanted, report, changes);
+                    refill(one.component, volume, wanted, report, changes);
                 }
             }
         }
@@ -52,7 +57,7 @@ fn sharers(one: &Mounted<'_>, mounted: &[Mounted<'_>]) -> Vec<Component> {
 
 fn why(sharers: &[Component]) -> String {
     let names: Vec<&str> = sharers.iter().map(|component| component.name()).collect();
-    format!("as {} have it", names.join(" and ")).replace("have it", if sharers.len() == 1 { "has it" } else { "have it" })
+    format!("as {} {} it", names.join(" and "), if sharers.len() == 1 { "has" } else { "have" })
 }
 
 /// What a component's certificate is to come from: what is asked for, else what is its own already, else a Secret of its own.
@@ -138,8 +143,12 @@ fn modes<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>,
 
 /// The component's volume, filled from elsewhere.
 fn refill<'t>(component: Component, volume: &Volume<'t>, wanted: &Source, report: &mut Report<'t>, changes: &mut Changes) {
-    let known = [("secret", volume.at.get("secret")), ("hostPath", volume.at.get("hostPath"))];
-    let Some((key, Some(old))) = known.into_iter().find(|(_, old)| old.is_some()) else {
+    let key = match volume.source {
+        Source::Secret(_) => Some("secret"),
+        Source::HostPath(_) => Some("hostPath"),
+        Source::Csi(_) | Source::Other(_) => None,
+    };
+    let Some((key, old)) = key.and_then(|key| Some((key, volume.at.get(key)?))) else {
         let message = format!("{} has its certificate from {}, which this command does not change", component, volume.source);
         report.mistake(&volume.at, message, "make it a Secret by hand, or take the flag away that asks for another");
         return;
@@ -157,15 +166,20 @@ fn refill<'t>(component: Component, volume: &Volume<'t>, wanted: &Source, report
     }
 }
 
-/// A volume of its own for the second who mounts one.
-fn another(one: &Mounted<'_>, shared: &Volume<'_>, wanted: &Source, changes: &mut Changes) {
-    let name = free(one, &format!("{}-{}", shared.name, one.component));
-    let (Some(value), Some((index, list))) = (filled(one.component, &name, wanted), shared.at.path.split_last()) else { return };
-    let Step::Index(after) = index else { return };
-    changes.add(Change::Push { path: Path::from(list), after: *after, values: vec![value] });
-    if let Some(mount) = one.mount_name.clone() {
-        changes.add(Change::Set { path: mount.path, value: Value::text(name) });
+/// A volume of its own for the second who mounts one: one that is there already, or a new one behind the shared one.
+fn another<'t>(one: &Mounted<'t>, shared: &Volume<'t>, wanted: &Source, report: &mut Report<'t>, changes: &mut Changes) {
+    let Some(mount) = one.mount_name.clone() else { return };
+    if let Some(volume) = one.workload.volumes().into_iter().find(|volume| volume.source == *wanted) {
+        changes.add(Change::Set { path: mount.path, value: Value::text(volume.name) });
+        details(one.component, &volume, report, changes);
+        return;
     }
+    let name = free(one, &format!("{}-{}", shared.name, one.component));
+    let (Some(value), Some((Step::Index(after), list))) = (filled(one.component, &name, wanted), shared.at.path.split_last()) else {
+        return;
+    };
+    changes.add(Change::Push { path: Path::from(list), after: *after, values: vec![value] });
+    changes.add(Change::Set { path: mount.path, value: Value::text(name) });
 }
 
 /// Mount and volume, where there are none.
@@ -215,8 +229,8 @@ fn filled(component: Component, name: &str, source: &Source) -> Option<Value> {
 
 /// A name that no volume of the pod has.
 fn free(one: &Mounted<'_>, name: &str) -> String {
-    let volumes = one.workload.pod.list("volumes");
-    let is_free = |name: &String| volumes.iter().all(|volume| volume.scalar("name") != Some(name));
+    let volumes = one.workload.volumes();
+    let is_free = |name: &String| volumes.iter().all(|volume| volume.name != name);
     let mut names = std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}-{number}")));
     names.find(is_free).unwrap_or_default()
 }

@@ -45,7 +45,10 @@ pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, 
     let mut seen = Seen { compacts: true, ..Seen::default() };
     for one in &mounted {
         let look = Look { objects: &objects, workload: &one.workload, container: &one.container };
-        look.surprises(report);
+        if look.surprises(report) {
+            // Everything else would only be said to be missing.
+            continue;
+        }
         look.endpoints(wish, report, changes);
         match one.component {
             Component::Cni => look.cni(report),
@@ -95,8 +98,9 @@ impl<'t> Look<'_, 't> {
         setting::read(self.objects, self.workload, self.container, name, report)
     }
 
-    /// Variables that speak louder than those that are looked at.
-    fn surprises(&self, report: &mut Report<'t>) {
+    /// Variables that speak louder than those that are looked at. Gives whether this Calico has no etcd at all.
+    fn surprises(&self, report: &mut Report<'t>) -> bool {
+        let mut without_etcd = false;
         for entry in self.container.list("env") {
             let name = entry.scalar("name").unwrap_or_default();
             if name.starts_with("CALICO_ETCD_") || name.starts_with("FELIX_ETCD") || name == "ETCD_DISCOVERY_SRV" {
@@ -111,8 +115,10 @@ impl<'t> Look<'_, 't> {
                     "this Calico has its data in Kubernetes, not in etcd",
                     "this reads calico-etcd.yaml of Calico 3.20 to 3.31",
                 );
+                without_etcd = true;
             }
         }
+        without_etcd
     }
 
     fn endpoints(&self, wish: &Wish, report: &mut Report<'t>, changes: &mut Changes) {

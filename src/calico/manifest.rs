@@ -3,6 +3,7 @@
 use super::component::Component;
 use super::cursor::Cursor;
 use super::report::Report;
+use super::source::Source;
 use super::yaml::Node;
 
 /// An object of Kubernetes.
@@ -71,9 +72,22 @@ impl<'t> Workload<'t> {
         [self.pod.list("initContainers"), self.pod.list("containers")].concat()
     }
 
+    pub(super) fn volumes(&self) -> Vec<Volume<'t>> {
+        let volume = |at: Cursor<'t>| Volume { name: at.scalar("name").unwrap_or_default(), source: Source::of(&at), at };
+        self.pod.list("volumes").into_iter().map(volume).collect()
+    }
+
     pub(super) fn container(&self, name: &str) -> Option<Cursor<'t>> {
         self.containers().into_iter().find(|container| container.scalar("name") == Some(name))
     }
+}
+
+/// A volume of a pod.
+#[derive(Debug)]
+pub(super) struct Volume<'t> {
+    pub(super) name: &'t str,
+    pub(super) at: Cursor<'t>,
+    pub(super) source: Source,
 }
 
 /// The one workload of this kind that a component runs in.

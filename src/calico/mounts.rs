@@ -2,7 +2,7 @@
 
 use super::component::Component;
 use super::cursor::Cursor;
-use super::manifest::Workload;
+use super::manifest::{Volume, Workload};
 use super::report::Report;
 use super::source::{FILES, FOLDER, Source, trimmed};
 
@@ -15,14 +15,6 @@ pub(super) struct Mounted<'t> {
     pub(super) volume: Option<Volume<'t>>,
     /// Where its mount names the volume.
     pub(super) mount_name: Option<Cursor<'t>>,
-}
-
-/// The volume that is mounted there.
-#[derive(Debug)]
-pub(super) struct Volume<'t> {
-    pub(super) name: &'t str,
-    pub(super) at: Cursor<'t>,
-    pub(super) source: Source,
 }
 
 impl<'t> Mounted<'t> {
@@ -83,16 +75,16 @@ fn volume<'t>(workload: &Workload<'t>, mount: &Cursor<'t>, report: &mut Report<'
         return None;
     }
     let name = mount.scalar("name").unwrap_or_default();
-    let mut volumes = workload.pod.list("volumes").into_iter().filter(|volume| volume.scalar("name") == Some(name));
-    let Some(at) = volumes.next() else {
+    let mut volumes = workload.volumes().into_iter().filter(|volume| volume.name == name);
+    let Some(found) = volumes.next() else {
         report.mistake(mount, format!("there is no volume `{name}`"), "name one of the pod's volumes");
         return None;
     };
     if let Some(second) = volumes.next() {
-        report.mistake(&second, format!("a second volume `{name}`"), "leave one of them");
+        report.mistake(&second.at, format!("a second volume `{name}`"), "leave one of them");
         return None;
     }
-    Some(Volume { name, source: Source::of(&at), at })
+    Some(found)
 }
 
 /// Containers of no component that mount what one of them has its certificate from.
@@ -108,9 +100,8 @@ pub(super) fn strangers<'t>(mounted: &[Mounted<'t>], report: &mut Report<'t>) {
                 continue;
             }
             for mount in container.list("volumeMounts") {
-                let name = mount.scalar("name");
-                let volume = pod.workload.pod.list("volumes").into_iter().find(|volume| volume.scalar("name") == name);
-                let source = volume.map(|volume| Source::of(&volume));
+                let volume = pod.workload.volumes().into_iter().find(|volume| mount.scalar("name") == Some(volume.name));
+                let source = volume.map(|volume| volume.source);
                 if let Some(owner) = mounted.iter().find(|known| source.is_some() && known.source() == source.as_ref()) {
                     let message = format!(
                         "this container is given the certificate of {}, and is none of Calico's programs that this command knows",

@@ -37,6 +37,11 @@ impl fmt::Display for Source {
 impl Source {
     /// Of a volume in a pod's `volumes`.
     pub(super) fn of(volume: &Cursor<'_>) -> Self {
+        let mut kinds = volume.node.entries().iter().filter_map(|(key, _)| key.scalar()).filter(|key| *key != "name");
+        let (first, second) = (kinds.next(), kinds.next());
+        if let (Some(first), Some(second)) = (first, second) {
+            return Source::Other(format!("{first} and {second}"));
+        }
         if let Some(name) = volume.get("secret").and_then(|secret| secret.scalar("secretName").map(str::to_owned)) {
             return Source::Secret(name);
         }
@@ -46,8 +51,7 @@ impl Source {
         if let Some(csi) = volume.get("csi") {
             return Source::Csi(csi.node.value());
         }
-        let kind = volume.node.entries().iter().filter_map(|(key, _)| key.scalar()).find(|key| *key != "name");
-        Source::Other(kind.unwrap_or("emptyDir").to_owned())
+        Source::Other(first.unwrap_or("emptyDir").to_owned())
     }
 
     /// The entry of a volume that is filled from this: its key and its value. `None` for what this program does not write.

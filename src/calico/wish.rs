@@ -90,7 +90,7 @@ impl PerNode {
             ));
         }
         let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-        if !folder.starts_with('/') || trimmed(folder) == "/" || !plain || folder.split('/').any(|part| part == "..") {
+        if !folder.starts_with('/') || folder.trim_matches('/').is_empty() || !plain || folder.split('/').any(|part| part == "..") {
             return Err(format!("`{folder}` has to be an absolute directory of letters, digits, `.`, `_`, `-`, and without `..`"));
         }
         Ok(Self { folder: trimmed(folder).to_owned() })
