@@ -110,6 +110,11 @@ fn proved(file: &str, new: &str, old: &yaml::Node, changes: &Changes, wish: &Wis
     }
 }
 
+/// The Common Name where each node has a certificate of its own.
+fn name_on_nodes(component: Component) -> String {
+    format!("{}{}", component.common_name(), if component.is_on_nodes() { ":NODE" } else { "" })
+}
+
 /// What is left to do.
 fn notes(seen: &Seen, version: Option<Version>) -> Vec<String> {
     let mut notes = Vec::new();
@@ -122,18 +127,19 @@ fn notes(seen: &Seen, version: Option<Version>) -> Vec<String> {
                 component.common_name()
             ),
             Source::HostPath(path) => format!(
-                "{component}: put {files} for CN `{}:NODE` into {path} on every node, owned by root with mode 0400 (`etcd-warden certs issue`, and whatever manages the nodes' files)",
-                component.common_name()
+                "{component}: put {files} for CN `{}` into {path} on every node, owned by root with mode 0400 (`etcd-warden certs issue`, and whatever manages the nodes' files)",
+                name_on_nodes(*component)
             ),
-            Source::Csi(_) | Source::Other(_) => {
-                format!("{component}: {source} has to bring {files}, for CN `{}:NODE`", component.common_name())
-            }
+            Source::Csi(_) | Source::Other(_) => format!("{component}: {source} has to bring {files}, for CN `{}`", name_on_nodes(*component)),
         });
     }
     for name in &seen.filled {
         if !seen.sources.iter().any(|(_, source)| *source == Source::Secret(name.clone())) {
             notes.push(format!("Secret `{name}` still holds a key, and no pod of this manifest mounts it: remove it and revoke its certificate when all pods have been made anew"));
         }
+    }
+    for (name, key) in &seen.empty {
+        notes.push(format!("Secret `{name}` in this manifest has no `{key}`: when the manifest is applied, what the cluster has there may go; take it out, or fill it in"));
     }
     match version {
         Some(version) if version < Version::OLDEST => notes.push(format!("Calico {version} is older than the manifests that this was tried on ({} to 3.31)", Version::OLDEST)),

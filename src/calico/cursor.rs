@@ -39,6 +39,15 @@ impl<'t> Cursor<'t> {
         (0..self.node.items().len()).filter_map(|index| self.to(&Step::Index(index))).collect()
     }
 
+    /// The keys of this mapping with what stands under them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'t str, Self)> {
+        let node: &'t Node = self.node;
+        node.entries().iter().map(|(key, value)| {
+            let key = key.scalar().unwrap_or_default();
+            (key, Self { node: value, path: [self.path.as_slice(), &[Step::Key(key.to_owned())]].concat() })
+        })
+    }
+
     /// The characters of a scalar under a key.
     pub(super) fn scalar(&self, key: &str) -> Option<&'t str> {
         self.node.get(key).and_then(Node::scalar)

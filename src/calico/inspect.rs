@@ -9,7 +9,7 @@ use super::manifest::{Object, Workload, objects, workload};
 use super::mounts::{Mounted, strangers};
 use super::report::Report;
 use super::setting::{self, Setting};
-use super::source::{FILES, FOLDER};
+use super::source::{FILES, FOLDER, Source, trimmed};
 use super::wish::{Wish, is_never, usable};
 use super::yaml::{Node, Value};
 
@@ -19,13 +19,15 @@ pub(super) struct Seen {
     /// Component and image.
     pub(super) images: Vec<(Component, String)>,
     /// What each certificate comes from.
-    pub(super) sources: Vec<(Component, super::source::Source)>,
+    pub(super) sources: Vec<(Component, Source)>,
     /// The namespace of the pods, and so of the Secrets.
     pub(super) namespace: String,
     /// Whether kube-controllers compact etcd.
     pub(super) compacts: bool,
     /// Secrets in the manifest that hold keys.
     pub(super) filled: Vec<String>,
+    /// Secrets in the manifest that a component's certificate comes from, without this key.
+    pub(super) empty: Vec<(String, &'static str)>,
 }
 
 /// Looks at all of it.
@@ -62,20 +64,24 @@ pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, 
         seen.sources.extend(one.source().map(|source| (one.component, source.clone())));
         seen.namespace = one.workload.object.namespace.to_owned();
     }
-    let holds_key = |object: &&Object<'_>| {
-        let data = [object.at.get("data"), object.at.get("stringData")];
-        object.kind == "Secret" && data.into_iter().flatten().any(|data| data.get("etcd-key").is_some_and(|key| !key.node.is_nothing()))
-    };
-    seen.filled = objects.iter().filter(holds_key).map(|object| object.name.to_owned()).collect();
+    for object in objects.iter().filter(|object| object.kind == "Secret") {
+        let holds =
+            |key: &&str| ["data", "stringData"].iter().any(|data| object.at.along(&[data, key]).is_some_and(|at| !at.node.is_nothing()));
+        if holds(&"etcd-key") {
+            seen.filled.push(object.name.to_owned());
+        }
+        let is_used = seen.sources.iter().any(|(_, source)| *source == Source::Secret(object.name.to_owned()));
+        if let Some(missing) = FILES.iter().find(|key| is_used && !holds(key)) {
+            seen.empty.push((object.name.to_owned(), missing));
+        }
+    }
     seen
 }
 
 /// Merge keys (`<<`) say in one place what counts in another.
 fn merged<'t>(at: &Cursor<'t>, report: &mut Report<'t>) {
-    for (key, _) in at.node.entries() {
-        let Some(name) = key.scalar() else { continue };
-        let Some(value) = at.get(name) else { continue };
-        if name == "<<" {
+    for (key, value) in at.entries() {
+        if key == "<<" {
             report.mistake(&value, "a merge key (`<<`) stands here", "write out what it merges");
         } else {
             merged(&value, report);
@@ -100,10 +106,24 @@ impl<'t> Look<'_, 't> {
 
     /// Variables that speak louder than those that are looked at. Gives whether this Calico has no etcd at all.
     fn surprises(&self, report: &mut Report<'t>) -> bool {
+        let is_surprise = |name: &str| name.starts_with("CALICO_ETCD_") || name.starts_with("FELIX_ETCD") || name == "ETCD_DISCOVERY_SRV";
         let mut without_etcd = false;
+        for from in self.container.list("envFrom") {
+            let Some(name) = from.get("configMapRef").and_then(|map| map.scalar("name")) else { continue };
+            let map = self.objects.iter().find(|object| object.kind == "ConfigMap" && object.name == name);
+            for (key, value) in map.and_then(|map| map.at.get("data")).iter().flat_map(Cursor::entries) {
+                if is_surprise(key) {
+                    report.mistake(
+                        &value,
+                        format!("`{key}` says where etcd is, or by which certificate it is spoken to, a second time"),
+                        "take it away",
+                    );
+                }
+            }
+        }
         for entry in self.container.list("env") {
             let name = entry.scalar("name").unwrap_or_default();
-            if name.starts_with("CALICO_ETCD_") || name.starts_with("FELIX_ETCD") || name == "ETCD_DISCOVERY_SRV" {
+            if is_surprise(name) {
                 report.mistake(
                     &entry,
                     format!("`{name}` says where etcd is, or by which certificate it is spoken to, a second time"),
@@ -188,7 +208,7 @@ impl<'t> Look<'_, 't> {
     /// (cni-plugin/pkg/install/install.go).
     fn cni(&self, report: &mut Report<'t>) {
         if let Setting::Written { value, at } = self.read("TLS_ASSETS_DIR", report)
-            && super::source::trimmed(value) != FOLDER
+            && trimmed(value) != FOLDER
         {
             report.mistake(
                 &at,

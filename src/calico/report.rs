@@ -24,7 +24,9 @@ pub struct Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, object, field, message } = self;
-        write!(f, "{}:{}: {object}, {field}: {message}", place.line, place.column)
+        let text = format!("{object}, {field}: {message}");
+        // Names come from the file: what would move a terminal's cursor stays out.
+        write!(f, "{}:{}: {}", place.line, place.column, text.replace(char::is_control, "\u{fffd}"))
     }
 }
 

@@ -247,6 +247,9 @@ fn what_is_left_to_do_is_said() {
     let filled = with(NEWEST, "  # etcd-key: null\n", "  etcd-key: a2V5\n");
     let notes = done(&filled, &wish()).notes.join("\n");
     assert!(notes.contains("Secret `calico-etcd-secrets` still holds a key"), "{notes}");
+    let empty = with(NEWEST, "  name: calico-etcd-secrets\n", "  name: calico-etcd-secrets-node\n");
+    let notes = done(&empty, &wish()).notes.join("\n");
+    assert!(notes.contains("Secret `calico-etcd-secrets-node` in this manifest has no `etcd-ca`"), "{notes}");
 }
 
 #[test]

@@ -109,6 +109,9 @@ fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut dyn Write, err: &
 }
 
 fn wish(args: &SegmentArgs) -> Result<Wish, String> {
+    if args.out.is_some() && args.out == args.policy_out {
+        return Err("`--out` and `--policy-out` are one file".to_owned());
+    }
     let mut wish = Wish {
         endpoints: args.endpoints.clone(),
         per_node: args.per_node.clone(),
@@ -206,7 +209,7 @@ fn hand_over(done: &Segmented, err: &mut dyn Write) -> std::io::Result<()> {
 }
 
 fn notes(done: &Segmented, err: &mut dyn Write) -> std::io::Result<()> {
-    done.notes.iter().try_for_each(|note| writeln!(err, "note: {note}"))
+    done.notes.iter().try_for_each(|note| writeln!(err, "note: {}", note.replace(char::is_control, "\u{fffd}")))
 }
 
 #[cfg(test)]

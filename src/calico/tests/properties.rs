@@ -139,7 +139,7 @@ fn only_values_change(old: &str, new: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn local_changes_in_any_style_are_kept_and_the_rest_is_segmented(

@@ -152,6 +152,13 @@ fn settings_that_come_from_elsewhere_are_named() {
         "            - name: FELIX_ETCDKEYFILE\n              value: x\n            - name: CLUSTER_TYPE\n",
         &["env[FELIX_ETCDKEYFILE]: `FELIX_ETCDKEYFILE` says where etcd is"],
     );
+    let from = with(NEWEST, "  # Typha is disabled.\n", "  CALICO_ETCD_KEY_FILE: /key\n");
+    let from = from.replacen("                name: kubernetes-services-endpoint\n", "                name: calico-config\n", 1);
+    refused_text(
+        &from,
+        &wish(),
+        &["ConfigMap kube-system/calico-config, data.CALICO_ETCD_KEY_FILE: `CALICO_ETCD_KEY_FILE` says where etcd is"],
+    );
     refused(
         "            - name: SLEEP\n",
         "            - name: TLS_ASSETS_DIR\n              value: /tls\n            - name: SLEEP\n",
