@@ -112,7 +112,7 @@ fn proved(file: &str, new: &str, old: &yaml::Node, changes: &Changes, wish: &Wis
 
 /// The Common Name where each node has a certificate of its own.
 fn name_on_nodes(component: Component) -> String {
-    format!("{}{}", component.common_name(), if component.is_on_nodes() { ":NODE" } else { "" })
+    if component.is_on_nodes() { format!("{component}:NODE") } else { component.common_name().to_owned() }
 }
 
 /// What is left to do.
@@ -121,13 +121,16 @@ fn notes(seen: &Seen, version: Option<Version>) -> Vec<String> {
     for (component, source) in &seen.sources {
         let files = source::FILES.join(", ");
         notes.push(match source {
-            Source::Secret(name) => format!(
-                "{component}: make Secret `{name}` in namespace `{}` with the keys {files} for CN `{}` (`etcd-warden certs issue --output secret`)",
-                seen.namespace,
-                component.common_name()
-            ),
+            Source::Secret(name) => {
+                let shared = if component.is_on_nodes() { " --cluster-wide" } else { "" };
+                format!(
+                    "{component}: make Secret `{name}` in namespace `{}` with the keys {files} for CN `{}` (`etcd-warden certs issue --component {component}{shared} --output secret`)",
+                    seen.namespace,
+                    component.common_name()
+                )
+            }
             Source::HostPath(path) => format!(
-                "{component}: put {files} for CN `{}` into {path} on every node, owned by root with mode 0400 (`etcd-warden certs issue`, and whatever manages the nodes' files)",
+                "{component}: put {files} for CN `{}` into {path} on every node, owned by root with mode 0400 (`nodes/NODE/{component}` of `etcd-warden certs issue`, by whatever manages the nodes' files)",
                 name_on_nodes(*component)
             ),
             Source::Csi(_) | Source::Other(_) => format!("{component}: {source} has to bring {files}, for CN `{}`", name_on_nodes(*component)),

@@ -34,10 +34,10 @@ pub(super) fn policy(file: &str, seen: &Seen, version: Option<Version>) -> Strin
         include.join(", ")
     );
     for component in super::component::ALL {
-        let (cn, suffix) = (component.common_name(), if per_node(component) { "-per-node" } else { "" });
+        let suffix = if per_node(component) { "-per-node" } else { "" };
         let _ = match component {
-            Component::Node | Component::Cni if per_node(component) => writeln!(text, "  - cn: \"{cn}:{{node}}\""),
-            _ => writeln!(text, "  - cn: {cn}"),
+            Component::Node | Component::Cni if per_node(component) => writeln!(text, "  - cn: \"{component}:{{node}}\""),
+            _ => writeln!(text, "  - cn: {}", component.common_name()),
         };
         let _ = match component {
             Component::Node => writeln!(text, "    roles: [calico-node{suffix}]"),

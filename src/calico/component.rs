@@ -1,4 +1,4 @@
-//! The programs of Calico's hosted manifest that speak to etcd, each with a certificate of its own.
+//! The programs of Calico's hosted manifest that speak to etcd, each with a certificate of its own. The names are those of `certs issue`.
 
 use std::fmt;
 
@@ -21,9 +21,9 @@ impl Component {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Component::Node => "node",
+            Component::Node => "calico-node",
             Component::Cni => "cni",
-            Component::KubeControllers => "kube-controllers",
+            Component::KubeControllers => "calico-kube-controllers",
         }
     }
 
@@ -47,19 +47,19 @@ impl Component {
     #[must_use]
     pub const fn secret(self) -> &'static str {
         match self {
-            Component::Node => "calico-etcd-secrets-node",
-            Component::Cni => "calico-etcd-secrets-cni",
-            Component::KubeControllers => "calico-etcd-secrets-kube-controllers",
+            Component::Node => "calico-etcd-node",
+            Component::Cni => "calico-etcd-cni",
+            Component::KubeControllers => "calico-etcd-kube-controllers",
         }
     }
 
-    /// The Common Name of its certificate; where there is one for each node, `:` and the node's name follow.
+    /// The Common Name of its only certificate. Where there is one for each node, that is [`Component::name`], `:` and the node's name.
     #[must_use]
     pub const fn common_name(self) -> &'static str {
         match self {
             Component::Node => "calico-node",
-            Component::Cni => "cni",
-            Component::KubeControllers => "kube-controllers",
+            Component::Cni => "calico-cni",
+            Component::KubeControllers => "calico-kube-controllers",
         }
     }
 

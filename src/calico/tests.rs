@@ -73,13 +73,13 @@ fn of_a_real_manifest_these_lines_change_and_no_other() {
         "-              name: etcd-certs",
         "+              name: etcd-certs-cni",
         "-            secretName: calico-etcd-secrets",
-        "+            secretName: calico-etcd-secrets-node",
+        "+            secretName: calico-etcd-node",
         "+        - name: etcd-certs-cni",
         "+          secret:",
-        "+            secretName: calico-etcd-secrets-cni",
+        "+            secretName: calico-etcd-cni",
         "+            defaultMode: 0400",
         "-            secretName: calico-etcd-secrets",
-        "+            secretName: calico-etcd-secrets-kube-controllers",
+        "+            secretName: calico-etcd-kube-controllers",
     ];
     for (version, text) in MANIFESTS {
         let new = done(text, &wish()).text;
@@ -96,14 +96,14 @@ fn of_certificates_of_single_nodes_these_lines_change_and_no_other() {
         "-            secretName: calico-etcd-secrets",
         "-            defaultMode: 0400",
         "+          hostPath:",
-        "+            path: /etc/calico/etcd-certs/node",
+        "+            path: /etc/calico/etcd-certs/calico-node",
         "+            type: Directory",
         "+        - name: etcd-certs-cni",
         "+          hostPath:",
         "+            path: /etc/calico/etcd-certs/cni",
         "+            type: Directory",
         "-            secretName: calico-etcd-secrets",
-        "+            secretName: calico-etcd-secrets-kube-controllers",
+        "+            secretName: calico-etcd-kube-controllers",
     ];
     for (version, text) in MANIFESTS {
         let new = done(text, &per_node()).text;
@@ -130,15 +130,15 @@ fn expected(mut documents: Vec<serde_json::Value>) -> Vec<serde_json::Value> {
                 mounts.iter_mut().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap()["name"] = json!("etcd-certs-cni");
                 let volumes = pod["volumes"].as_array_mut().unwrap();
                 let at = volumes.iter().position(|volume| volume["name"] == "etcd-certs").unwrap();
-                volumes[at]["secret"]["secretName"] = json!("calico-etcd-secrets-node");
+                volumes[at]["secret"]["secretName"] = json!("calico-etcd-node");
                 let mut another = volumes[at].clone();
                 another["name"] = json!("etcd-certs-cni");
-                another["secret"]["secretName"] = json!("calico-etcd-secrets-cni");
+                another["secret"]["secretName"] = json!("calico-etcd-cni");
                 volumes.insert(at + 1, another);
             }
             "Deployment" => {
                 let volume = &mut document["spec"]["template"]["spec"]["volumes"][0];
-                volume["secret"]["secretName"] = json!("calico-etcd-secrets-kube-controllers");
+                volume["secret"]["secretName"] = json!("calico-etcd-kube-controllers");
             }
             _ => {}
         }
@@ -178,12 +178,12 @@ fn a_check_names_everything_that_is_missing_with_its_place() {
             "70:12: ConfigMap kube-system/calico-config, data.etcd_ca: has to be /calico-secrets/etcd-ca",
             "71:14: ConfigMap kube-system/calico-config, data.etcd_cert: has to be /calico-secrets/etcd-cert",
             "72:13: ConfigMap kube-system/calico-config, data.etcd_key: has to be /calico-secrets/etcd-key",
-            "610:11: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: node has its certificate from Secret \
-             `calico-etcd-secrets`, as cni and kube-controllers have it",
+            "610:11: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: calico-node has its certificate from Secret \
+             `calico-etcd-secrets`, as cni and calico-kube-controllers have it",
             "610:11: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: cni has its certificate from Secret \
-             `calico-etcd-secrets`, as node and kube-controllers have it",
-            "718:11: Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs]: kube-controllers has its \
-             certificate from Secret `calico-etcd-secrets`, as node and cni have it",
+             `calico-etcd-secrets`, as calico-node and calico-kube-controllers have it",
+            "718:11: Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs]: calico-kube-controllers has its \
+             certificate from Secret `calico-etcd-secrets`, as calico-node and cni have it",
         ]
     );
 }
@@ -192,8 +192,8 @@ fn a_check_names_everything_that_is_missing_with_its_place() {
 fn each_missing_thing_alone_is_found() {
     let whole = done(NEWEST, &wish()).text;
     let steps = [
-        ("secretName: calico-etcd-secrets-cni", "secretName: calico-etcd-secrets-node", 1),
-        ("secretName: calico-etcd-secrets-kube-controllers", "secretName: calico-etcd-secrets-node", 1),
+        ("secretName: calico-etcd-cni", "secretName: calico-etcd-node", 1),
+        ("secretName: calico-etcd-kube-controllers", "secretName: calico-etcd-node", 1),
         ("name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext", 1),
         ("defaultMode: 0440", "defaultMode: 0644", 1),
         ("etcd_key: \"/calico-secrets/etcd-key\"", "etcd_key: \"\"", 1),
@@ -218,12 +218,12 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
             assert_eq!(policy.contains("NOT verified"), version != "v3.31.0", "{policy}");
         }
     }
-    let shared = "  - cn: calico-node\n    roles: [calico-node]\n  - cn: cni\n    roles: [calico-cni]\n  - cn: kube-controllers\n    \
+    let shared = "  - cn: calico-node\n    roles: [calico-node]\n  - cn: calico-cni\n    roles: [calico-cni]\n  - cn: calico-kube-controllers\n    \
                   roles: [calico-kube-controllers, calico-kube-controllers-compaction]\n";
     assert_eq!(bindings(&done(NEWEST, &wish()).policy), shared);
     let never = Wish { compaction_period: Some(CompactionPeriod::parse("0").unwrap()), ..per_node() };
     let nodes = "  - cn: \"calico-node:{node}\"\n    roles: [calico-node-per-node]\n  - cn: \"cni:{node}\"\n    roles: [calico-cni-per-node]\n  \
-                 - cn: kube-controllers\n    roles: [calico-kube-controllers]       # COMPACTION_PERIOD is 0: somebody else compacts etcd\n";
+                 - cn: calico-kube-controllers\n    roles: [calico-kube-controllers]       # COMPACTION_PERIOD is 0: somebody else compacts etcd\n";
     let policy = done(NEWEST, &never).policy;
     assert_eq!(bindings(&policy), nodes);
     assert!(policy.contains("include: [calico/v3.31, calico/v3.31-per-node]"));
@@ -238,18 +238,18 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
 fn what_is_left_to_do_is_said() {
     let notes = done(NEWEST, &per_node()).notes.join("\n");
     for part in [
-        "node: put etcd-ca, etcd-cert, etcd-key for CN `calico-node:NODE` into /etc/calico/etcd-certs/node on every node",
+        "calico-node: put etcd-ca, etcd-cert, etcd-key for CN `calico-node:NODE` into /etc/calico/etcd-certs/calico-node on every node",
         "cni: put etcd-ca, etcd-cert, etcd-key for CN `cni:NODE` into /etc/calico/etcd-certs/cni on every node",
-        "kube-controllers: make Secret `calico-etcd-secrets-kube-controllers` in namespace `kube-system`",
+        "calico-kube-controllers: make Secret `calico-etcd-kube-controllers` in namespace `kube-system`",
     ] {
         assert!(notes.contains(part), "{notes}");
     }
     let filled = with(NEWEST, "  # etcd-key: null\n", "  etcd-key: a2V5\n");
     let notes = done(&filled, &wish()).notes.join("\n");
     assert!(notes.contains("Secret `calico-etcd-secrets` still holds a key"), "{notes}");
-    let empty = with(NEWEST, "  name: calico-etcd-secrets\n", "  name: calico-etcd-secrets-node\n");
+    let empty = with(NEWEST, "  name: calico-etcd-secrets\n", "  name: calico-etcd-node\n");
     let notes = done(&empty, &wish()).notes.join("\n");
-    assert!(notes.contains("Secret `calico-etcd-secrets-node` in this manifest has no `etcd-ca`"), "{notes}");
+    assert!(notes.contains("Secret `calico-etcd-node` in this manifest has no `etcd-ca`"), "{notes}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl PerNode {
 /// # Errors
 /// What to write instead.
 pub fn secret(text: &str) -> Result<(Component, String), String> {
-    let usage = "write `COMPONENT=NAME`, with node, cni or kube-controllers for COMPONENT";
+    let usage = "write `COMPONENT=NAME`, with calico-node, cni or calico-kube-controllers for COMPONENT";
     let (component, name) = text.split_once('=').ok_or(usage)?;
     let component = Component::named(component).ok_or_else(|| format!("there is no component `{component}`: {usage}"))?;
     let label = |label: &str| {

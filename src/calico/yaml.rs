@@ -233,6 +233,7 @@ impl<'t> Reader<'t> {
         };
         let node = Node { data, span: range.start..end, place, anchored: anchor > 0, aliased: false };
         if anchor > 0 {
+            self.count(size(&node), span)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)

@@ -36,10 +36,10 @@ pub struct SegmentArgs {
     /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:PORT.
     #[arg(long, value_name = "URLS", required_unless_present = "check", value_parser = Endpoints::parse)]
     endpoints: Option<Endpoints>,
-    /// Certificates of single nodes for node and cni: `host-path=DIRECTORY`, with folders `node` and `cni` in it on every node.
+    /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders of these names in it on every node.
     #[arg(long, value_name = "FORM", value_parser = PerNode::parse)]
     per_node: Option<PerNode>,
-    /// Another name for a component's Secret: `node=NAME`, `cni=NAME`, `kube-controllers=NAME`; may be given several times.
+    /// Another name for a component's Secret: `calico-node=NAME`, `cni=NAME`, `calico-kube-controllers=NAME`; may be given several times.
     #[arg(long, value_name = "COMPONENT=NAME", value_parser = calico::secret)]
     secret: Vec<(Component, String)>,
     /// How often kube-controllers compact etcd, as Go writes times; `0` for never. Without it, this is left alone.

@@ -9,15 +9,10 @@ fn pods(text: &str, wish: &Wish) -> Vec<String> {
     changes(text, &done.text).into_iter().filter(|line| !line[1..].starts_with("  etcd_")).collect()
 }
 
-const NODE: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-secrets-node"];
-const CNI: [&str; 4] = [
-    "+        - name: etcd-certs-cni",
-    "+          secret:",
-    "+            secretName: calico-etcd-secrets-cni",
-    "+            defaultMode: 0400",
-];
-const CONTROLLERS: [&str; 2] =
-    ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-secrets-kube-controllers"];
+const NODE: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-node"];
+const CNI: [&str; 4] =
+    ["+        - name: etcd-certs-cni", "+          secret:", "+            secretName: calico-etcd-cni", "+            defaultMode: 0400"];
+const CONTROLLERS: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-kube-controllers"];
 const MOUNT: [&str; 2] = ["-              name: etcd-certs", "+              name: etcd-certs-cni"];
 
 #[test]
@@ -28,7 +23,7 @@ fn comments_and_other_lines_may_be_anywhere() {
         "            # ours\n            secretName: calico-etcd-secrets # the old one\n\n            defaultMode: 0400\n            # end\n",
     );
     let new = pods(&text, &wish());
-    assert!(new.contains(&"+            secretName: calico-etcd-secrets-node # the old one".to_owned()), "{new:#?}");
+    assert!(new.contains(&"+            secretName: calico-etcd-node # the old one".to_owned()), "{new:#?}");
     // Another image, more environment, another container, other order.
     let text = NEWEST.replace("quay.io/calico/", "registry.example:5000/mirror/");
     let text = with(
@@ -68,8 +63,7 @@ fn volumes_may_have_other_names_and_be_each_components_own() {
         "        - name: tls2\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 256\n        # Used to create per-pod",
     );
     let lines =
-        [&NODE[..], &["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-secrets-cni"], &CONTROLLERS]
-            .concat();
+        [&NODE[..], &["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-cni"], &CONTROLLERS].concat();
     assert_eq!(pods(&two, &wish()), lines);
 }
 
@@ -87,7 +81,10 @@ fn secrets_that_are_each_components_own_keep_their_names() {
     assert_eq!(pods(NEWEST, &kept), [&MOUNT[..], &CNI, &CONTROLLERS].concat());
     let kept = named(&[(Component::Cni, "calico-etcd-secrets")]);
     let lines = pods(NEWEST, &kept);
-    assert!(lines.contains(&"+              name: etcd-certs-node".to_owned()) && !lines.contains(&MOUNT[1].to_owned()), "{lines:#?}");
+    assert!(
+        lines.contains(&"+              name: etcd-certs-calico-node".to_owned()) && !lines.contains(&MOUNT[1].to_owned()),
+        "{lines:#?}"
+    );
     // A volume that is there already is used.
     let unused =
         with(&done(NEWEST, &wish()).text, "name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext");
@@ -98,7 +95,7 @@ fn secrets_that_are_each_components_own_keep_their_names() {
 fn forms_change_into_each_other() {
     let (secrets, nodes) = (done(NEWEST, &wish()).text, done(NEWEST, &per_node()).text);
     assert_eq!(done(&secrets, &per_node()).text, nodes);
-    let back = named(&[(Component::Node, "calico-etcd-secrets-node"), (Component::Cni, "calico-etcd-secrets-cni")]);
+    let back = named(&[(Component::Node, "calico-etcd-node"), (Component::Cni, "calico-etcd-cni")]);
     assert_eq!(done(&nodes, &back).text, secrets);
 }
 

@@ -112,15 +112,15 @@ fn segmented(documents: &mut [Value], volume: &str) {
         *get(data, &format!("etcd_{file}")) = Value::text(format!("/calico-secrets/etcd-{file}"));
     }
     let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
-    *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-secrets-kube-controllers");
+    *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-kube-controllers");
     let pod = along(of_kind(documents, "DaemonSet"), &["spec", "template", "spec"]);
     let another = format!("{volume}-cni");
     let install = named_in(get(pod, "initContainers"), "name", "install-cni");
     *get(named_in(get(install, "volumeMounts"), "mountPath", "/calico-secrets"), "name") = Value::text(&another);
     let volumes = list(get(pod, "volumes"));
     let at = volumes.iter().position(|one| is(one, "name", volume)).unwrap();
-    *along(&mut volumes[at], &["secret", "secretName"]) = Value::text("calico-etcd-secrets-node");
-    let secret = Value::map([("secretName", Value::text("calico-etcd-secrets-cni")), ("defaultMode", Value::Other("0400".to_owned()))]);
+    *along(&mut volumes[at], &["secret", "secretName"]) = Value::text("calico-etcd-node");
+    let secret = Value::map([("secretName", Value::text("calico-etcd-cni")), ("defaultMode", Value::Other("0400".to_owned()))]);
     volumes.insert(at + 1, Value::map([("name", Value::text(another)), ("secret", secret)]));
 }
 

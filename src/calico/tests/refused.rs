@@ -24,7 +24,7 @@ fn brackets_anchors_and_aliases_are_named_with_their_place() {
     // A scalar in brackets can be changed.
     let text = with(NEWEST, VOLUME, flow);
     assert!(done(&text, &wish()).text.contains(
-        "        - {name: etcd-certs, secret: {secretName: calico-etcd-secrets-node, defaultMode: 0400}}\n        - name: etcd-certs-cni\n"
+        "        - {name: etcd-certs, secret: {secretName: calico-etcd-node, defaultMode: 0400}}\n        - name: etcd-certs-cni\n"
     ));
     refused_text(
         &text,
@@ -74,7 +74,7 @@ fn sources_that_are_not_understood_are_named() {
         VOLUME,
         "        - name: etcd-certs\n          projected:\n            sources: []\n",
         &[
-            &format!("{DAEMON_SET}volumes[etcd-certs]: node has its certificate from a volume of the kind `projected`"),
+            &format!("{DAEMON_SET}volumes[etcd-certs]: calico-node has its certificate from a volume of the kind `projected`"),
             "--> FILE:610:11",
             "--per-node host-path=DIRECTORY",
         ],
@@ -83,7 +83,7 @@ fn sources_that_are_not_understood_are_named() {
         VOLUME,
         "        - name: etcd-certs\n          hostPath:\n            path: /etc/calico\n",
         &[
-            "node has its certificate from the node's folder `/etc/calico`, which cannot be told from others",
+            "calico-node has its certificate from the node's folder `/etc/calico`, which cannot be told from others",
             "cni has its certificate from the node's folder `/etc/calico`",
         ],
     );
@@ -120,7 +120,7 @@ fn a_stranger_with_the_same_certificate_is_named() {
     refused(
         "      containers:\n        # Runs calico-node",
         sidecar,
-        &[&format!("{DAEMON_SET}containers[sidecar].volumeMounts[etcd-certs]: this container is given the certificate of node")],
+        &[&format!("{DAEMON_SET}containers[sidecar].volumeMounts[etcd-certs]: this container is given the certificate of calico-node")],
     );
 }
 
@@ -196,6 +196,18 @@ fn merge_keys_double_keys_and_broken_yaml_are_named() {
 }
 
 #[test]
+fn a_small_file_cannot_become_a_large_tree() {
+    let line = |at: usize| format!("b{at}: &a{at} [{}]\n", vec![format!("*a{}", at - 1); 9].join(", "));
+    let aliases: String = (1..9).map(line).collect();
+    let nested: String = (0..200).map(|at| format!("{}- &a{at}\n", " ".repeat(at))).collect();
+    let leaves: String = (0..9_000).map(|_| format!("{}- x\n", " ".repeat(200))).collect();
+    for text in [format!("a: &a0 [x]\n{aliases}"), format!("{nested}{leaves}"), format!("a: {}", "[".repeat(1_000))] {
+        let found = mistakes(&text, &wish());
+        assert!(found.contains("larger than any manifest") || found.contains("recursion limit"), "{found}");
+    }
+}
+
+#[test]
 fn what_is_no_hosted_manifest_of_calico_with_etcd_is_named() {
     let twice = format!("{NEWEST}---\n{}", NEWEST.split("---\n").find(|document| document.contains("kind: DaemonSet")).unwrap());
     refused_text(&twice, &wish(), &["a second DaemonSet with a container `calico-node`"]);
@@ -219,10 +231,9 @@ fn all_mistakes_are_told_at_once() {
 
 #[test]
 fn two_components_are_never_given_one_secret() {
-    for names in [
-        [(Component::Node, "one"), (Component::Cni, "one")],
-        [(Component::Node, "calico-etcd-secrets-cni"), (Component::KubeControllers, "x")],
-    ] {
+    for names in
+        [[(Component::Node, "one"), (Component::Cni, "one")], [(Component::Node, "calico-etcd-cni"), (Component::KubeControllers, "x")]]
+    {
         refused_text(NEWEST, &named(&names), &["would both have their certificate from Secret"]);
     }
 }
@@ -251,7 +262,7 @@ fn flags_are_read_strictly() {
         assert!(PerNode::parse(bad).is_err(), "{bad}");
     }
     assert_eq!(PerNode::parse("host-path=/a/b/").unwrap().folder(), "/a/b");
-    for bad in ["", "node", "node=", "nodes=x", "node=A", "node=-a", "node=a..b", "cni=a/b"] {
+    for bad in ["", "calico-node", "calico-node=", "node=x", "calico-node=A", "calico-node=-a", "calico-node=a..b", "cni=a/b"] {
         assert!(secret(bad).is_err(), "{bad}");
     }
     for (text, good) in [

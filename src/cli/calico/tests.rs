@@ -69,7 +69,7 @@ fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
     let (code, out, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY}"));
     assert_eq!(code, 0);
     assert!(out.starts_with("---\n# Source: calico/templates") && out.contains(PROXY) && !out.contains("bindings:"));
-    assert!(err.contains("\nmode: shadow\n") && err.contains("note: cni: make Secret `calico-etcd-secrets-cni`"), "{err}");
+    assert!(err.contains("\nmode: shadow\n") && err.contains("note: cni: make Secret `calico-etcd-cni`"), "{err}");
     let (_, from_input, _) = place.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
     assert_eq!(from_input, out);
     assert_eq!(place.files(), ["calico.yaml"]);
@@ -169,9 +169,9 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
 #[test]
 fn flags_that_contradict_each_other_are_refused() {
     let place = Place::new();
-    for arguments in ["--secret node=a --secret node=b", "--secret node=a --per-node host-path=/x"] {
+    for arguments in ["--secret calico-node=a --secret calico-node=b", "--secret calico-node=a --per-node host-path=/x"] {
         let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
-        assert!(code == exit::USAGE && err.starts_with("error: `--secret node=...`"), "{err}");
+        assert!(code == exit::USAGE && err.starts_with("error: `--secret calico-node=...`"), "{err}");
     }
     for arguments in [
         "--manifest m",

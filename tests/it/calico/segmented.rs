@@ -26,7 +26,7 @@ const PER_NODE: &str = "host-path=/etc/calico/etcd-certs";
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs() {
     if inside("calico::segmented::a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs") {
-        runtime().block_on(certificates_drive_the_programs(None, ["calico-node", "cni", "kube-controllers"]));
+        runtime().block_on(certificates_drive_the_programs(None, ["calico-node", "calico-cni", "calico-kube-controllers"]));
     }
 }
 
@@ -34,7 +34,7 @@ fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_th
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn so_is_one_with_the_certificates_of_single_nodes() {
     if inside("calico::segmented::so_is_one_with_the_certificates_of_single_nodes") {
-        runtime().block_on(certificates_drive_the_programs(Some(PER_NODE), ["calico-node:n1", "cni:n1", "kube-controllers"]));
+        runtime().block_on(certificates_drive_the_programs(Some(PER_NODE), ["calico-node:n1", "cni:n1", "calico-kube-controllers"]));
     }
 }
 
@@ -139,7 +139,7 @@ impl Kubelet {
             // It is not there yet: no Secret of the manifest has been mounted twice.
             apiserver.create("/api/v1/namespaces/kube-system/secrets", object).await;
             let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
-            assert_eq!(mode, if name == "kube-controllers" { 0o440 } else { 0o400 }, "{name}");
+            assert_eq!(mode, if name == "calico-kube-controllers" { 0o440 } else { 0o400 }, "{name}");
             lay(&self.folder.join("secrets").join(secret), &cluster.way.ca, &issued, mode as u32);
         }
     }
