@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use etcd_warden::calico::{Endpoints, PerNode, Segmented, Wish, segment};
 use etcd_warden::pki::Issued;
@@ -199,8 +200,8 @@ impl Kubelet {
             };
             command.env(name, value);
         }
-        command.current_dir(&self.folder).stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+        command.current_dir(&self.folder).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 }
@@ -220,26 +221,24 @@ async fn start_node(cluster: &Cluster<'_>, kubelet: &Kubelet) {
     said("calico-node -startup", &feed(command, "").await);
 }
 
-/// What `install-cni` leaves on the host (cni-plugin/pkg/install/install.go): copies of its certificate, and the configuration with what stands
-/// for placeholders; then the plugin, with that.
+/// `install-cni` in a root of its own, with its mounts; then the plugin, with the configuration and the files that it leaves on the host.
 async fn install_cni_and_start_a_pod(cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet) {
-    let net = kubelet.folder.join("net.d");
-    fs::create_dir_all(&net).unwrap();
-    fs::rename(kubelet.secrets("install-cni"), net.join("calico-tls")).unwrap();
-    let environment: BTreeMap<String, String> = kubelet.environment("install-cni").into_iter().collect();
-    let at = |file: &str| net.join(file).display().to_string();
-    let placeholders = [
-        ("__ETCD_ENDPOINTS__", environment["ETCD_ENDPOINTS"].clone()),
-        ("__ETCD_CA_CERT_FILE__", at("calico-tls/etcd-ca")),
-        ("__ETCD_CERT_FILE__", at("calico-tls/etcd-cert")),
-        ("__ETCD_KEY_FILE__", at("calico-tls/etcd-key")),
-        ("__CNI_MTU__", environment["CNI_MTU"].clone()),
-        ("__KUBECONFIG_FILEPATH__", at("calico-kubeconfig")),
-    ];
-    let template = environment["CNI_NETWORK_CONFIG"].clone();
-    let written = placeholders.iter().fold(template, |text, (name, value)| text.replace(name, value));
-    assert!(!written.contains("__"), "{written}");
-    let list: Value = serde_json::from_str(&written).unwrap();
+    let root = kubelet.folder.join("install-cni");
+    for folder in ["opt/cni/bin", "host/opt/cni/bin", "host/etc/cni/net.d"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::copy(&cluster.programs.install, root.join("opt/cni/bin/install")).unwrap();
+    fs::rename(kubelet.secrets("install-cni"), root.join("calico-secrets")).unwrap();
+    let mut command = Command::new("chroot");
+    command.arg(&root).arg(kubelet.container("install-cni")["command"][0].as_str().unwrap());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(kubelet.environment("install-cni"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    said("install-cni", &feed(command, "").await);
+    let net = root.join("host/etc/cni/net.d");
+    let written = fs::read_to_string(net.join("10-calico.conflist")).unwrap();
+    assert!(written.contains("\"etcd_key_file\": \"/etc/cni/net.d/calico-tls/etcd-key\""), "{written}");
+    // The host's folder stands elsewhere here.
+    let list: Value = serde_json::from_str(&written.replace("/etc/cni/net.d/", &format!("{}/", net.display()))).unwrap();
     let mut config = list["plugins"][0].clone();
     for key in ["name", "cniVersion"] {
         config[key] = list[key].clone();
