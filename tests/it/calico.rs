@@ -9,6 +9,7 @@ pub mod cluster;
 mod dataplane;
 mod needed;
 pub mod scenario;
+mod segmented;
 
 use std::collections::BTreeSet;
 use std::process::Command;

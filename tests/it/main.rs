@@ -73,6 +73,7 @@ mod shadow;
 
 // --- the real programs of Calico and Kubernetes ---
 mod calico;
+mod segment;
 mod stolen_node;
 
 // --- rules of the house ---
