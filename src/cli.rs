@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod certs;
 pub mod policy;
 mod serve;
 
@@ -27,6 +28,9 @@ enum Command {
     /// Check, show and explain policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Issue, list and renew certificates of components, from your own CA.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -53,5 +57,6 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
         Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
+        Command::Certs(command) => certs::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

@@ -50,6 +50,7 @@ pub mod telemetry;
 // --- how it is operated ---
 pub mod admin;
 pub mod systemd;
+pub mod certs;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;
 pub mod pki;

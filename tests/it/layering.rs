@@ -19,7 +19,7 @@ const MODULES_IN_ORDER: &[&str] = &[
     // what happened
     "audit", "metrics", "telemetry",
     // how it is operated
-    "admin", "systemd",
+    "admin", "systemd", "certs",
     // a real etcd and throwaway certificates, and what stands on them
     "etcd", "pki", "demo",
     // generated
