@@ -8,17 +8,23 @@
 
 pub mod ca;
 pub mod component;
+pub mod found;
 pub mod issue;
 pub mod key;
 pub mod layout;
 pub mod nodes;
+pub mod reading;
+pub mod renew;
 pub mod request;
+pub mod server;
 pub mod store;
 pub mod subject;
 
 mod certificate;
 mod der;
 mod encrypted;
+mod manifest;
+mod threads;
 
 use crate::policy::Diagnostics;
 use crate::policy::diagnostics::{Diagnostic, Severity};
@@ -49,6 +55,12 @@ fn refuse<T>(what: &str, message: impl Into<String>, help: &str) -> Result<T, Di
     let mut all = Diagnostics::default();
     all.push(mistake(what, message, help));
     Err(all)
+}
+
+/// The sections of a PEM file; none where one of them is cut or malformed. The error's own words could hold a line of a key.
+fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
+    let begun = bytes.windows(11).filter(|window| window == b"-----BEGIN ").count();
+    pem::parse_many(bytes).ok().filter(|sections| sections.len() == begun)
 }
 
 /// The bytes of a file, at most `most` of them.

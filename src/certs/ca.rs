@@ -1,5 +1,7 @@
 //! The operator's CA: its certificate and its key, proven to belong together and to be able to issue.
 
+mod old;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,9 +15,14 @@ use super::certificate::{Contents, Issuer, key_id};
 use super::encrypted::{self, PrivateKey};
 use super::{note, read, refuse};
 use crate::policy::Diagnostics;
+pub use old::OldCa;
+use old::has_issued;
 
 /// Bytes that a CA's file may have.
 const MOST: u64 = 4 << 20;
+
+/// How long before now a certificate begins: clocks of etcd's hosts may be behind.
+pub(super) const SKEW: Duration = Duration::from_secs(300);
 
 /// Where the CA lies.
 #[derive(Clone, Debug)]
@@ -134,7 +141,6 @@ impl Ca {
     /// From `now`, a little before, for so long; never beyond the CA. The note says when that shortened it.
     #[must_use]
     pub fn window(&self, now: SystemTime, lifetime: Duration) -> (Window, Option<Diagnostics>) {
-        const SKEW: Duration = Duration::from_secs(300);
         let wanted = now + lifetime;
         let window = Window { from: (now - SKEW).max(self.not_before), to: wanted.min(self.not_after) };
         if wanted <= self.not_after {
@@ -171,6 +177,12 @@ impl Ca {
         }
     }
 
+    /// Whether its key has signed this certificate, be it in date or not.
+    #[must_use]
+    pub fn has_issued(&self, der: &CertificateDer<'_>) -> bool {
+        has_issued(std::slice::from_ref(&self.anchor), self.algorithms, der)
+    }
+
     /// The certificate, and behind it those between it and a root: what a client shows. PEM.
     #[must_use]
     pub fn chain_pem(&self, leaf: &CertificateDer<'_>) -> String {
@@ -195,7 +207,7 @@ pub struct Window {
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     let name = path.display().to_string();
     let bytes = read(path, MOST)?;
-    let Ok(sections) = pem::parse_many(&bytes) else {
+    let Some(sections) = super::sections(&bytes) else {
         return refuse(&name, "the file is not PEM, or a section of it is cut", "DER is converted by `openssl x509 -inform der`");
     };
     let found: Vec<CertificateDer<'static>> =

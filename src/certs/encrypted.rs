@@ -32,10 +32,8 @@ pub(super) type KeyMistake = (String, &'static str);
 
 /// Finds the one key.
 pub(super) fn private_key(bytes: &[u8]) -> Result<PrivateKey, KeyMistake> {
-    let sections = pem::parse_many(bytes).map_err(|_| {
-        // The error's own words may hold a line of the key.
-        ("the file is not PEM, or a section of it is cut".to_owned(), "a key in DER is converted by `openssl pkey -inform der`")
-    })?;
+    let cut = ("the file is not PEM, or a section of it is cut".to_owned(), "a key in DER is converted by `openssl pkey -inform der`");
+    let sections = super::sections(bytes).ok_or(cut)?;
     let mut keys: Vec<Pem> = sections.into_iter().filter(|section| section.tag().ends_with("PRIVATE KEY")).collect();
     match (keys.pop(), keys.len()) {
         (Some(key), 0) => of_section(key),

@@ -1,7 +1,6 @@
 //! From an order to certificates: planned and checked as a whole first, then made, on all processors.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -113,21 +112,7 @@ pub fn make(
     trust: &str,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Set>, Diagnostics> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let done = AtomicUsize::new(0);
-    let one = |planned: &Planned| {
-        let set = make_one(ca, planned, keys, window, trust);
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        set
-    };
-    let chunk = planned.len().div_ceil(threads).max(1);
-    let sets: Vec<Result<Vec<Set>, Diagnostics>> = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            planned.chunks(chunk).map(|part| scope.spawn(|| part.iter().map(one).collect::<Result<Vec<Set>, _>>())).collect();
-        let lost = || super::refuse("etcd-warden", "a thread that made certificates has ended", "");
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| lost())).collect()
-    });
-    sets.into_iter().collect::<Result<Vec<Vec<Set>>, _>>().map(|parts| parts.into_iter().flatten().collect())
+    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust))
 }
 
 fn make_one(ca: &Ca, planned: &Planned, keys: &Keys, window: Window, trust: &str) -> Result<Set, Diagnostics> {

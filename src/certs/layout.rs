@@ -39,6 +39,8 @@ pub struct Wanted {
     pub content: Zeroizing<String>,
     /// Whether only its owner may read it.
     pub secret: bool,
+    /// Whether it keeps the owner and the mode of the file that it replaces.
+    pub renews: bool,
 }
 
 /// The folder of one holder's files, in the layout `directories`. A node's own folder holds nothing that is not that node's.
@@ -53,8 +55,9 @@ pub fn directory(holder: &Holder) -> PathBuf {
 /// The files of one set, in the order in which they are to be put in place.
 #[must_use]
 pub fn files(directory: &Path, set: Set) -> Vec<Wanted> {
-    let open = |name: &str, content: String| Wanted { path: directory.join(name), content: Zeroizing::new(content), secret: false };
-    let key = set.key.map(|content| Wanted { path: directory.join(KEY_FILE), content, secret: true });
+    let open =
+        |name: &str, content: String| Wanted { path: directory.join(name), content: Zeroizing::new(content), secret: false, renews: false };
+    let key = set.key.map(|content| Wanted { path: directory.join(KEY_FILE), content, secret: true, renews: false });
     std::iter::once(open(CA_FILE, set.ca)).chain(key).chain(std::iter::once(open(CERT_FILE, set.certificate))).collect()
 }
 
@@ -85,6 +88,6 @@ pub fn lay_out(layout: Layout, sets: Vec<(&Holder, Set)>, manifest: &Manifest) -
     match layout {
         Layout::Files => sets.into_iter().flat_map(|(_, set)| files(Path::new(""), set)).collect(),
         Layout::Directories => sets.into_iter().flat_map(|(holder, set)| files(&directory(holder), set)).collect(),
-        Layout::Secret => vec![Wanted { path: SECRETS_FILE.into(), content: manifest.text(&sets), secret: true }],
+        Layout::Secret => vec![Wanted { path: SECRETS_FILE.into(), content: manifest.text(&sets), secret: true, renews: false }],
     }
 }

@@ -91,6 +91,7 @@ fn check(source: &Source<'_>, written: &[Written<'_>], mut found: Diagnostics) -
         }
     }
     if found.has_mistakes() {
+        found.sort();
         return Err(found);
     }
     if let Some(first) = raised.first() {

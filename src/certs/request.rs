@@ -24,7 +24,7 @@ pub fn public_key(path: &Path) -> Result<Vec<u8>, Diagnostics> {
 
 fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
     let unreadable = || ("the request cannot be read".to_owned(), "make it with `openssl req -new -key KEY -subj /CN=any`");
-    let sections = pem::parse_many(bytes).map_err(|_| unreadable())?;
+    let sections = super::sections(bytes).ok_or_else(unreadable)?;
     let mut requests = sections.into_iter().filter(|section| matches!(section.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"));
     let request = match (requests.next(), requests.next()) {
         (Some(request), None) => request,
@@ -54,7 +54,11 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
         ));
     }
     let signature = &request.signature_value.data;
-    let proven = of_key.iter().any(|algorithm| algorithm.verify_signature(&key.subject_public_key.data, info.raw, signature).is_ok());
+    let named = super::der::oid(request.signature_algorithm.algorithm.as_bytes());
+    let proven = of_key
+        .iter()
+        .filter(|algorithm| algorithm.signature_alg_id().starts_with(&named))
+        .any(|algorithm| algorithm.verify_signature(&key.subject_public_key.data, info.raw, signature).is_ok());
     if !proven {
         return Err((
             "the request's signature does not hold: whoever sent it may not have its key".to_owned(),

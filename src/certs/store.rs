@@ -6,9 +6,9 @@
 //! lies a moment in which they do not fit; a client that loads them just then fails in TLS and loads them again.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Wanted};
@@ -16,7 +16,7 @@ use super::{mistake, note, refuse};
 use crate::policy::Diagnostics;
 
 const STAGED: &str = ".etcd-warden-staged";
-const COMPLETE: &str = ".etcd-warden-complete";
+pub(super) const COMPLETE: &str = ".etcd-warden-complete";
 
 /// A folder that this process alone writes to.
 #[derive(Debug)]
@@ -106,7 +106,8 @@ impl Store {
         for file in files {
             let path = staged.join(&file.path);
             let parent = path.parent().unwrap_or(staged);
-            create_folder(parent).and_then(|()| write_new(&path, file)).map_err(|error| (path, error))?;
+            let before = self.folder.join(&file.path);
+            create_folder(parent).and_then(|()| write_new(&path, file, &before)).map_err(|error| (path, error))?;
         }
         self.sync().map_err(|error| (staged.to_owned(), error))
     }
@@ -157,9 +158,20 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn write_new(path: &Path, wanted: &Wanted) -> io::Result<()> {
+/// Writes one file. What renews a file has the owner and the mode of that.
+fn write_new(path: &Path, wanted: &Wanted, before: &Path) -> io::Result<()> {
     let mode = if wanted.secret { 0o600 } else { 0o644 };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if wanted.renews
+        && let Ok(before) = before.metadata()
+    {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+            fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        let allowed = if wanted.secret { 0o770 } else { 0o777 };
+        file.set_permissions(Permissions::from_mode(before.mode() & allowed))?;
+    }
     file.write_all(wanted.content.as_bytes())
 }
 
