@@ -87,6 +87,9 @@ impl Store {
     /// # Errors
     /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of renames) the next run goes on.
     pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
+        if files.is_empty() {
+            return Ok(());
+        }
         let staged = self.folder.join(STAGED);
         if let Err((path, error)) = self.stage(&staged, files) {
             // Nothing is in place yet; what cannot be removed is removed by the next run.

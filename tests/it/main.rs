@@ -48,6 +48,7 @@ mod watch_streams;
 
 // --- what a user starts ---
 mod audit_trail;
+mod certs;
 mod metrics_and_admin;
 mod serve_process;
 mod demo;
