@@ -22,8 +22,8 @@ pub(super) const COMPLETE: &str = ".etcd-warden-complete";
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    /// Held until the end; the kernel lets go of it when the process ends, however it ends.
-    _lock: File,
+    /// The folder itself, locked until the end; the kernel lets go of it when the process ends, however it ends.
+    lock: File,
 }
 
 /// What stands in the way of these places in a folder: with `force`, only what cannot be replaced. Changes nothing.
@@ -70,7 +70,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => return refuse(&name, "another `etcd-warden certs` is at work in this folder", "wait for it"),
             Err(TryLockError::Error(error)) => return refuse(&name, format!("the folder cannot be locked: {error}"), ""),
         }
-        let store = Self { folder: folder.to_owned(), _lock: lock };
+        let store = Self { folder: folder.to_owned(), lock };
         match store.recover() {
             Ok(false) => Ok((store, None)),
             Ok(true) => {
@@ -82,16 +82,18 @@ impl Store {
         }
     }
 
-    /// Puts all files in place.
+    /// Puts all files in place. One that holds what it is to hold already (`etcd-ca`, most of the time) is left alone.
     ///
     /// # Errors
     /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of renames) the next run goes on.
     pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
+        let same = |file: &Wanted| !file.secret && fs::read(self.folder.join(&file.path)).is_ok_and(|old| old == file.content.as_bytes());
+        let files: Vec<&Wanted> = files.iter().filter(|file| !same(file)).collect();
         if files.is_empty() {
             return Ok(());
         }
         let staged = self.folder.join(STAGED);
-        if let Err((path, error)) = self.stage(&staged, files) {
+        if let Err((path, error)) = self.stage(&staged, &files) {
             // Nothing is in place yet; what cannot be removed is removed by the next run.
             let _ = fs::remove_dir_all(&staged);
             return refuse(&path.display().to_string(), format!("the file cannot be written: {error}"), "nothing has changed");
@@ -105,19 +107,15 @@ impl Store {
     }
 
     /// Everything to the disk, in files of its own.
-    fn stage(&self, staged: &Path, files: &[Wanted]) -> Result<(), (PathBuf, io::Error)> {
+    fn stage(&self, staged: &Path, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
         for file in files {
             let path = staged.join(&file.path);
             let parent = path.parent().unwrap_or(staged);
             let before = self.folder.join(&file.path);
             create_folder(parent).and_then(|()| write_new(&path, file, &before)).map_err(|error| (path, error))?;
         }
-        self.sync().map_err(|error| (staged.to_owned(), error))
-    }
-
-    /// One call for thousands of files.
-    fn sync(&self) -> io::Result<()> {
-        rustix::fs::syncfs(&self._lock).map_err(io::Error::from)
+        sync_each(staged, files)?;
+        File::open(staged).and_then(|folder| folder.sync_all()).map_err(|error| (staged.to_owned(), error))
     }
 
     /// Whether there was something to finish.
@@ -135,7 +133,7 @@ impl Store {
 
     fn finish(&self) -> io::Result<()> {
         move_into(&self.folder.join(COMPLETE), &self.folder)?;
-        self.sync()
+        self.lock.sync_all()
     }
 }
 
@@ -152,6 +150,21 @@ fn move_into(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(from)
+}
+
+/// Syncs thousands of files, many at a time: a file system commits those together that wait together. (One `syncfs` would wait for whatever
+/// else this machine writes.)
+fn sync_each(staged: &Path, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
+    const AT_A_TIME: usize = 16;
+    let one = |file: &&Wanted| {
+        let path = staged.join(&file.path);
+        File::open(&path).and_then(|file| file.sync_all()).map_err(|error| (path, error))
+    };
+    std::thread::scope(|scope| {
+        let chunks = files.chunks(files.len().div_ceil(AT_A_TIME).max(1));
+        let workers: Vec<_> = chunks.map(|chunk| scope.spawn(|| chunk.iter().try_for_each(one))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 fn create_folder(folder: &Path) -> io::Result<()> {

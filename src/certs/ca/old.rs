@@ -37,7 +37,7 @@ impl OldCa {
         Ok(Self(anchors.collect()))
     }
 
-    /// See [`Ca::has_issued`].
+    /// Whether it has issued this certificate, be it in date or not.
     #[must_use]
     pub fn has_issued(&self, der: &CertificateDer<'_>) -> bool {
         has_issued(&self.0, rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all, der)

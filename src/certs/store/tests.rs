@@ -42,7 +42,7 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
         let folder = folder.path();
         open(folder).0.put(&set("old")).unwrap();
         let store = open(folder).0;
-        store.stage(&folder.join(STAGED), &set("new")).map_err(|(_, error)| error).unwrap();
+        store.stage(&folder.join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
         fs::rename(folder.join(STAGED), folder.join(COMPLETE)).unwrap();
         for name in old.iter().take(renames) {
             let path = format!("nodes/n1/cni/{name}");
@@ -65,7 +65,7 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
 fn what_was_cut_before_it_was_complete_goes_away() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).0;
-    store.stage(&folder.path().join(STAGED), &set("new")).map_err(|(_, error)| error).unwrap();
+    store.stage(&folder.path().join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
     drop(store);
     assert!(open(folder.path()).1.is_none());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -103,4 +103,16 @@ fn a_renewed_file_keeps_its_mode_but_for_others() {
     store.put(&[renewed("etcd-key"), renewed("etcd-cert")]).unwrap();
     let mode = |path: &str| folder.path().join(path).metadata().unwrap().mode() & 0o777;
     assert_eq!((mode("etcd-key"), mode("etcd-cert")), (0o640, 0o444));
+}
+
+#[test]
+fn what_holds_its_content_already_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "1")]).unwrap();
+    let inode = |path: &str| folder.path().join(path).metadata().unwrap().ino();
+    let before = (inode("etcd-ca"), inode("etcd-cert"));
+    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "2")]).unwrap();
+    assert_eq!(inode("etcd-ca"), before.0);
+    assert_ne!(inode("etcd-cert"), before.1);
 }

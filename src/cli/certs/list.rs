@@ -11,7 +11,7 @@ use crate::certs::found::{Found, KeyState, Sight, look};
 use crate::certs::reading::{Kind, Reading, read};
 use crate::certs::server;
 use crate::cli::policy::Output;
-use crate::policy::{Diagnostics, Policy, load};
+use crate::policy::{Diagnostics, load};
 
 /// Arguments of `certs list`.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
         .certificates
         .iter()
         .map(|found| read(found, policy.as_ref(), &args.ca, now))
-        .chain(servers.iter().map(|found| of_server(found, policy.as_ref(), &args.ca, now)))
+        .chain(servers.iter().map(|found| of_server(found, &args.ca, now)))
         .collect();
     let _ = match args.output {
         Output::Json => json(&readings, &sight, out),
@@ -71,11 +71,11 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
 }
 
 /// What a server shows is a server's certificate, though it may be a client's too.
-fn of_server(found: &Found, policy: Option<&Policy>, ca: &str, now: SystemTime) -> Reading {
-    let mut reading = read(found, policy, ca, now);
+fn of_server(found: &Found, ca: &str, now: SystemTime) -> Reading {
+    let mut reading = read(found, None, ca, now);
     if reading.kind == Kind::Client {
-        reading.problems.retain(|problem| !problem.contains("policy") && !problem.contains("clientAuth"));
-        (reading.kind, reading.roles, reading.component, reading.node) = (Kind::Server, None, None, None);
+        reading.problems.retain(|problem| !problem.contains("clientAuth"));
+        (reading.kind, reading.component, reading.node) = (Kind::Server, None, None);
     }
     if reading.dns.is_empty() && !crate::certs::reading::has_addresses(found.leaf()) {
         reading.problems.push("it names no host (no DNS name and no address among its SANs): clients refuse it".to_owned());
