@@ -7,9 +7,11 @@
 mod apiserver;
 pub mod cluster;
 mod dataplane;
+mod kubelet;
 mod needed;
 pub mod scenario;
 mod segmented;
+mod tutorial;
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use etcd_warden::calico::{Endpoints, PerNode, Segmented, Wish, segment};
@@ -15,6 +13,7 @@ use tokio::process::Command;
 
 use super::apiserver::Apiserver;
 use super::cluster::{Cluster, Daemon, Programs, Way, feed, said};
+use super::kubelet::{Kubelet, lay};
 use super::scenario::{Pod, netns, plugin};
 use super::{inside, refused, runtime};
 use crate::segment::{MANIFESTS, manifest};
@@ -58,8 +57,9 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
         assert!(version != "v3.31.0" || done.policy == policy);
         objects = applied(&apiserver, &done.text).await;
     }
-    let kubelet = Kubelet { folder: cluster.folder().join("kubelet"), objects, names };
-    kubelet.fill(&cluster, &apiserver).await;
+    let folder = cluster.folder().join("kubelet");
+    let kubelet = Kubelet { host: folder.join("host"), folder, node: NODE.to_owned(), objects };
+    fill(&kubelet, names, &cluster, &apiserver).await;
     start_node(&cluster, &kubelet).await;
     install_cni_and_start_a_pod(&cluster, &apiserver, &kubelet).await;
     controllers(&cluster, &apiserver, &kubelet, &world).await;
@@ -114,105 +114,32 @@ async fn applied(apiserver: &Apiserver, text: &str) -> BTreeMap<(String, String)
     objects
 }
 
-/// What a kubelet does with the pods: environments and mounts of their containers.
-struct Kubelet {
-    folder: PathBuf,
-    objects: BTreeMap<(String, String), Value>,
-    names: [&'static str; 3],
-}
-
-impl Kubelet {
-    /// Makes what the volumes at `/calico-secrets` name, each with the certificate of its component: Secrets, or folders of the host.
-    async fn fill(&self, cluster: &Cluster<'_>, apiserver: &Apiserver) {
-        for (container, name) in ["calico-node", "install-cni", "calico-kube-controllers"].into_iter().zip(self.names) {
-            let volume = self.volume(container);
-            let issued = (cluster.way.certificates)(name);
-            if let Some(path) = volume["hostPath"]["path"].as_str() {
-                assert_eq!(volume["hostPath"]["type"], "Directory");
-                lay(&self.folder.join("host").join(path.trim_start_matches('/')), &cluster.way.ca, &issued, 0o400);
-                continue;
-            }
-            let secret = volume["secret"]["secretName"].as_str().unwrap();
-            let object = json!({
-                "metadata": { "name": secret },
-                "stringData": { "etcd-ca": cluster.way.ca, "etcd-cert": issued.certificate, "etcd-key": issued.key },
-            });
-            // It is not there yet: no Secret of the manifest has been mounted twice.
-            apiserver.create("/api/v1/namespaces/kube-system/secrets", object).await;
-            let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
-            assert_eq!(mode, if name == "calico-kube-controllers" { 0o440 } else { 0o400 }, "{name}");
-            lay(&self.folder.join("secrets").join(secret), &cluster.way.ca, &issued, mode as u32);
+/// Makes what the volumes at `/calico-secrets` name, each with the certificate of its component: Secrets, or folders of the host.
+async fn fill(kubelet: &Kubelet, names: [&str; 3], cluster: &Cluster<'_>, apiserver: &Apiserver) {
+    for (container, name) in ["calico-node", "install-cni", "calico-kube-controllers"].into_iter().zip(names) {
+        let volume = kubelet.volume(container);
+        let issued = (cluster.way.certificates)(name);
+        if let Some(path) = volume["hostPath"]["path"].as_str() {
+            assert_eq!(volume["hostPath"]["type"], "Directory");
+            lay(&kubelet.host.join(path.trim_start_matches('/')), &files(&cluster.way.ca, &issued), 0o400);
+            continue;
         }
-    }
-
-    fn pod(&self, container: &str) -> &Value {
-        let kind = if container == "calico-kube-controllers" { "Deployment" } else { "DaemonSet" };
-        let ((_, _), object) = self.objects.iter().find(|((of, _), _)| of == kind).unwrap();
-        &object["spec"]["template"]["spec"]
-    }
-
-    fn container(&self, name: &str) -> &Value {
-        let pod = self.pod(name);
-        let all = ["initContainers", "containers"].into_iter().flat_map(|list| pod[list].as_array().into_iter().flatten());
-        all.into_iter().find(|container| container["name"] == name).unwrap()
-    }
-
-    fn volume(&self, container: &str) -> &Value {
-        let mounts = self.container(container)["volumeMounts"].as_array().unwrap();
-        let mount = mounts.iter().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap();
-        self.pod(container)["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap()
-    }
-
-    /// The folder that the container sees at `/calico-secrets`.
-    fn secrets(&self, container: &str) -> PathBuf {
-        let volume = self.volume(container);
-        match volume["hostPath"]["path"].as_str() {
-            Some(path) => self.folder.join("host").join(path.trim_start_matches('/')),
-            None => self.folder.join("secrets").join(volume["secret"]["secretName"].as_str().unwrap()),
-        }
-    }
-
-    fn environment(&self, container: &str) -> Vec<(String, String)> {
-        let entries = self.container(container)["env"].as_array().unwrap();
-        let value = |entry: &Value| {
-            let from = &entry["valueFrom"];
-            if let Some(reference) = from.get("configMapKeyRef") {
-                let map = &self.objects[&("ConfigMap".to_owned(), reference["name"].as_str().unwrap().to_owned())];
-                return map["data"][reference["key"].as_str().unwrap()].as_str().unwrap().to_owned();
-            }
-            match from["fieldRef"]["fieldPath"].as_str() {
-                Some("spec.nodeName") => NODE.to_owned(),
-                Some(other) => panic!("{other}"),
-                None => entry["value"].as_str().unwrap_or_default().to_owned(),
-            }
-        };
-        entries.iter().map(|entry| (entry["name"].as_str().unwrap().to_owned(), value(entry))).collect()
-    }
-
-    /// A program with all that its container says of etcd; only its root is the host's.
-    fn command(&self, program: &Path, container: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        for (name, value) in self.environment(container) {
-            let value = match value.strip_prefix("/calico-secrets/") {
-                Some(file) => self.secrets(container).join(file).display().to_string(),
-                None => value,
-            };
-            command.env(name, value);
-        }
-        command.current_dir(&self.folder).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
+        let secret = volume["secret"]["secretName"].as_str().unwrap();
+        let object = json!({
+            "metadata": { "name": secret },
+            "stringData": { "etcd-ca": cluster.way.ca, "etcd-cert": issued.certificate, "etcd-key": issued.key },
+        });
+        // It is not there yet: no Secret of the manifest has been mounted twice.
+        apiserver.create("/api/v1/namespaces/kube-system/secrets", object).await;
+        let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
+        assert_eq!(mode, if name == "calico-kube-controllers" { 0o440 } else { 0o400 }, "{name}");
+        lay(&kubelet.folder.join("secrets").join(secret), &files(&cluster.way.ca, &issued), mode as u32);
     }
 }
 
 /// The three files of a component.
-fn lay(folder: &Path, ca: &str, issued: &Issued, mode: u32) {
-    fs::create_dir_all(folder).unwrap();
-    for (name, content) in [("etcd-ca", ca), ("etcd-cert", issued.certificate.as_str()), ("etcd-key", issued.key.as_str())] {
-        fs::write(folder.join(name), content).unwrap();
-        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
-    }
+fn files(ca: &str, issued: &Issued) -> [(&'static str, Vec<u8>); 3] {
+    [("etcd-ca", ca.into()), ("etcd-cert", issued.certificate.clone().into()), ("etcd-key", issued.key.clone().into())]
 }
 
 async fn start_node(cluster: &Cluster<'_>, kubelet: &Kubelet) {
