@@ -3,6 +3,7 @@
 //! Everything is read and proved sound when it is loaded, all mistakes at once, so that a handshake can fail for the peer's reasons
 //! only. The cryptography provider is always passed by hand: there is no process-wide default that another crate could change.
 
+pub mod any_server;
 pub mod client;
 pub mod failure;
 pub mod intruder;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use any_server::AnyServer;
 pub use client::{ClientTls, server_name};
 pub use failure::{HandshakeFailure, distrusts, handshake_failure};
 pub use intruder::Intruder;
