@@ -7,6 +7,7 @@
 mod apiserver;
 pub mod cluster;
 mod dataplane;
+mod manifests;
 mod needed;
 pub mod scenario;
 

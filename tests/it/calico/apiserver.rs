@@ -51,6 +51,8 @@ impl Apiserver {
             ("tls-private-key-file", serving.key.display().to_string()),
             ("token-auth-file", tokens.display().to_string()),
             ("authorization-mode", "RBAC".to_owned()),
+            // calico-node is privileged.
+            ("allow-privileged", "true".to_owned()),
             ("service-account-issuer", "https://127.0.0.1".to_owned()),
             ("service-account-key-file", signing.cert.display().to_string()),
             ("service-account-signing-key-file", signing.key.display().to_string()),
@@ -80,21 +82,34 @@ impl Apiserver {
 
     /// Makes an object.
     pub async fn create(&self, path: &str, object: Value) -> Value {
-        let (status, body) = self.ask("POST", path, Some(object)).await;
+        let (status, body) = self.ask("POST", path, Some(Body::json(&object))).await;
         assert!((200..300).contains(&status), "{path}: {status} {body}\n{}", self.daemon.log());
         serde_json::from_str(&body).unwrap()
     }
 
-    /// What there is; `None` when there is nothing.
+    /// Server-side apply of an object in YAML, where an unknown or repeated field is a mistake. Gives what kube-apiserver has read.
+    pub async fn apply(&self, path: &str, yaml: &str) -> Value {
+        let (status, body) = self.try_apply(path, yaml).await;
+        assert!([200, 201].contains(&status), "{path}: {status} {body}\n{yaml}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The same, and what kube-apiserver says to it.
+    pub async fn try_apply(&self, path: &str, yaml: &str) -> (u16, String) {
+        let path = format!("{path}?fieldManager=segmented&fieldValidation=Strict");
+        self.ask("PATCH", &path, Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() })).await
+    }
+
+    /// What there is; `None` when there is nothing, or not yet (429: a new resource's storage is being set up).
     pub async fn get(&self, path: &str) -> Option<Value> {
         let (status, body) = self.ask("GET", path, None).await;
-        assert!([200, 404].contains(&status), "{path}: {status} {body}");
+        assert!([200, 404, 429].contains(&status), "{path}: {status} {body}");
         (status == 200).then(|| serde_json::from_str(&body).unwrap())
     }
 
     /// Changes an object.
     pub async fn replace(&self, path: &str, object: Value) {
-        let (status, body) = self.ask("PUT", path, Some(object)).await;
+        let (status, body) = self.ask("PUT", path, Some(Body::json(&object))).await;
         assert_eq!(status, 200, "{path}: {body}");
     }
 
@@ -104,7 +119,7 @@ impl Apiserver {
         assert!((200..300).contains(&status), "{path}: {status} {body}");
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
+    async fn ask(&self, method: &str, path: &str, body: Option<Body>) -> (u16, String) {
         for _ in 0..5 {
             if let Some(answer) = ask(&self.connector, self.address, method, path, body.clone()).await {
                 return answer;
@@ -119,13 +134,26 @@ impl Apiserver {
     }
 }
 
+/// What is sent, and in which form.
+#[derive(Clone)]
+struct Body {
+    kind: &'static str,
+    text: String,
+}
+
+impl Body {
+    fn json(object: &Value) -> Self {
+        Self { kind: "application/json", text: object.to_string() }
+    }
+}
+
 /// One request of HTTP/1.0, which is answered in one piece.
-async fn ask(connector: &TlsConnector, address: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Option<(u16, String)> {
+async fn ask(connector: &TlsConnector, address: SocketAddr, method: &str, path: &str, body: Option<Body>) -> Option<(u16, String)> {
     let socket = TcpStream::connect(address).await.ok()?;
     let mut stream = connector.connect(ServerName::from(address.ip()), socket).await.ok()?;
-    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let Body { kind, text: body } = body.unwrap_or(Body { kind: "application/json", text: String::new() });
     let head = format!(
-        "{method} {path} HTTP/1.0\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.ok()?;
