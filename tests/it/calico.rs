@@ -7,9 +7,11 @@
 mod apiserver;
 pub mod cluster;
 mod dataplane;
+mod firewall;
 mod manifests;
 mod needed;
 pub mod scenario;
+mod vault;
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -74,6 +74,9 @@ mod shadow;
 mod calico;
 mod stolen_node;
 
+// --- how it is deployed ---
+mod deploy;
+
 // --- rules of the house ---
 mod dependencies;
 mod layering;

@@ -5,12 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use etcd_warden::config::Config;
+use etcd_warden::doctor::examine;
+use etcd_warden::doctor::report::{Part, Verdict};
+use etcd_warden::doctor::thief::Thief;
+use etcd_warden::pki::write_private;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::apiserver::Apiserver;
 use super::cluster::{Cluster, Programs, Way};
 use super::{inside, refused, runtime};
+use crate::deploy::{deploy, text};
 use crate::world::go_tool::go_program;
 use crate::world::{World, authorities, soon};
 
@@ -54,10 +60,6 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
-}
-
 /// That of the release whose programs the other tests run, from the same module.
 fn calico_manifest() -> String {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/calico");
@@ -98,10 +100,10 @@ fn place(object: &Value) -> String {
 /// A cluster whose kube-apiserver has its etcd behind a proxy with the policy of the static pod, enforced.
 async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
-    let shadow = fs::read_to_string(deploy().join("kubernetes/proxy/static-pod/policy.yaml")).unwrap();
+    let shadow = text("kubernetes/proxy/static-pod/policy.yaml");
     let policy = shadow.replace("mode: shadow", "mode: enforce");
     assert_ne!(policy, shadow);
-    let components = |config: &mut etcd_warden::config::Config| config.downstream.client_cas[0].name = "components".into();
+    let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
     let world = World::with(&policy).own_etcd().config(components).start().await;
     let way = Way {
         endpoint: world.endpoint(),
@@ -112,6 +114,19 @@ async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     let apiserver = Apiserver::start(&cluster).await;
     soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
     look(&apiserver).await;
+    // What `etcd-warden doctor` says of it: certificates that open the proxy, no certificate and plain text fail at etcd itself.
+    let stolen = cluster.folder().join("stolen");
+    let thieves = ["kube-apiserver", "calico-node", "calico-kube-controllers"].map(|name| {
+        let at = stolen.join(name);
+        fs::create_dir_all(&at).unwrap();
+        let issued = authorities().clients.client(name).unwrap();
+        write_private(&at, "etcd-cert", &issued.certificate).unwrap();
+        write_private(&at, "etcd-key", &issued.key).unwrap();
+        Thief::read(&at).unwrap()
+    });
+    let report = examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &thieves).await;
+    let around: Vec<_> = report.findings().iter().filter(|finding| finding.part == Part::Around).collect();
+    assert!(around.len() > thieves.len() && around.iter().all(|finding| finding.verdict == Verdict::Ok), "{report}");
     apiserver.stop().await;
     assert_eq!(refused(&world.audit()), Vec::<String>::new());
 }
@@ -128,8 +143,8 @@ fn kube_apiserver_takes_every_form_field_for_field() {
             let served = "/apis/spire.spiffe.io/v1alpha1/clusterspiffeids";
             soon("the resource of SPIRE", async || apiserver.get(served).await.map(drop)).await;
             for form in FORMS {
-                for (text, object) in tree.rendered(form) {
-                    let taken = apiserver.apply(&place(&object), &text).await;
+                for (yaml, object) in tree.rendered(form) {
+                    let taken = apiserver.apply(&place(&object), &yaml).await;
                     let template = taken.pointer("/spec/template").unwrap_or(&taken);
                     for container in containers(template).filter(|container| container["name"] == "etcd-warden") {
                         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{form}: {container}");
@@ -177,4 +192,87 @@ fn spiffe_ids() -> String {
         },
     })
     .to_string()
+}
+
+/// What Vault's JWT method reads (`/kubernetes.io/node/name`), and SPIRE's attestation of agents.
+#[test]
+#[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
+fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() {
+    if inside("calico::manifests::a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not") {
+        runtime().block_on(behind_the_static_pods_policy(async |apiserver| {
+            let system = "/api/v1/namespaces/kube-system";
+            apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
+            apiserver.create(&format!("{system}/serviceaccounts"), json!({ "metadata": { "name": "calico-node" } })).await;
+            let container = json!({ "name": "c", "image": "c" });
+            let spec = json!({ "nodeName": "n1", "serviceAccountName": "calico-node", "containers": [container] });
+            let pod = apiserver.create(&format!("{system}/pods"), json!({ "metadata": { "name": "calico-node-x" }, "spec": spec })).await;
+            let bound = json!({ "kind": "Pod", "apiVersion": "v1", "name": "calico-node-x", "uid": pod["metadata"]["uid"] });
+            let claims = async |bound: Value| {
+                let request = json!({ "spec": { "audiences": ["vault"], "expirationSeconds": 3600, "boundObjectRef": bound } });
+                let token = apiserver.create(&format!("{system}/serviceaccounts/calico-node/token"), request).await;
+                claims(token["status"]["token"].as_str().unwrap())
+            };
+            let of_pod = claims(bound).await;
+            assert_eq!(of_pod.pointer("/kubernetes.io/node/name").unwrap(), "n1", "{of_pod}");
+            assert_eq!((&of_pod["sub"], &of_pod["aud"]), (&json!("system:serviceaccount:kube-system:calico-node"), &json!(["vault"])));
+            // Who may only ask for tokens of the account gets none of a node.
+            let of_nobody = claims(Value::Null).await;
+            assert!(of_nobody.pointer("/kubernetes.io/node").is_none(), "{of_nobody}");
+        }));
+    }
+}
+
+/// The claims of a JWT, unverified.
+fn claims(token: &str) -> Value {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let sextets = token.split('.').nth(1).unwrap().bytes().map(|byte| alphabet.iter().position(|known| *known == byte).unwrap());
+    let (mut held, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for sextet in sextets {
+        (held, count) = (held << 6 | sextet as u32, count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((held >> count) as u8);
+        }
+    }
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[test]
+#[ignore = "builds kustomize and takes Calico's module, a minute the first time; .ci/run runs it"]
+fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_configuration() {
+    let manifest = calico_manifest();
+    let calico = manifest.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let calico = calico.into_iter().find(|object| object["metadata"]["name"] == "calico-config").unwrap();
+    let theirs = calico["data"]["cni_network_config"].as_str().unwrap();
+    let tree = Tree::new();
+    for (form, key_and_certificate, ca) in [
+        ("host-files", "/etc/calico/etcd-certs/cni", "/etc/calico/etcd-certs/cni/etcd-ca"),
+        ("vault", "/run/calico-etcd/cni", "__ETCD_CA_CERT_FILE__"),
+        ("spire", "/run/calico-etcd/cni", "__ETCD_CA_CERT_FILE__"),
+    ] {
+        let expected = theirs
+            .replace("__ETCD_KEY_FILE__", &format!("{key_and_certificate}/etcd-key"))
+            .replace("__ETCD_CERT_FILE__", &format!("{key_and_certificate}/etcd-cert"))
+            .replace("__ETCD_CA_CERT_FILE__", ca);
+        let ours = fs::read_to_string(tree.folder.path().join(format!("per-node/{form}/cni-network-config.json"))).unwrap();
+        let parsed = |text: &str| serde_json::from_str::<Value>(&text.replace("__CNI_MTU__", "1500")).unwrap();
+        assert_eq!(parsed(&ours), parsed(&expected), "{form}");
+
+        let objects = tree.rendered(&format!("per-node/{form}"));
+        let node = &objects.iter().find(|(_, object)| object["kind"] == "DaemonSet").unwrap().1["spec"]["template"];
+        let names: Vec<&str> = containers(node).map(|container| container["name"].as_str().unwrap()).collect();
+        let side_cars: &[&str] = match form {
+            "vault" => &["vault-agent"],
+            "spire" => &["spiffe-helper-node", "spiffe-helper-cni"],
+            _ => &[],
+        };
+        // Whoever issues starts first, and goes on.
+        assert_eq!(names, [side_cars, &["install-cni", "ebpf-bootstrap", "calico-node"]].concat(), "{form}");
+        for container in containers(node).take(side_cars.len()) {
+            assert_eq!(container["restartPolicy"], "Always", "{form}");
+        }
+        let secrets: Vec<&Value> =
+            node["spec"]["volumes"].as_array().unwrap().iter().filter(|volume| volume["secret"].is_object()).collect();
+        assert!(secrets.is_empty(), "{form}: a Secret is the same on every node: {secrets:?}");
+    }
 }
