@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod calico;
 pub mod doctor;
 pub mod policy;
 mod serve;
@@ -30,6 +31,9 @@ enum Command {
     /// Check, show and explain policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Change Calico's own files.
+    #[command(subcommand)]
+    Calico(calico::CalicoCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -57,5 +61,6 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
         Command::Doctor(args) => serve::on_runtime(doctor::run(args)),
         Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
+        Command::Calico(command) => calico::run(command, &mut std::io::stdin(), &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

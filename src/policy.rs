@@ -8,6 +8,7 @@ pub mod check;
 pub mod compile;
 pub mod diagnostics;
 pub mod file;
+pub mod import;
 pub mod keyset;
 pub mod load;
 pub mod name;

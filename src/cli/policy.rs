@@ -3,6 +3,7 @@
 mod call;
 mod explain;
 mod holders;
+mod import;
 mod txn;
 
 use std::io::Write;
@@ -25,6 +26,8 @@ pub enum PolicyCommand {
     Show(ShowArgs),
     /// Say whether an identity may make a call, and by which grant; or who may do what to a key. Exit code 0: allowed; 1: refused.
     Explain(Box<ExplainArgs>),
+    /// Write etcd's own users and roles as a policy that gives the same rights. Exit code 1: etcd does not tell them.
+    Import(import::ImportArgs),
 }
 
 /// How results are written.
@@ -93,6 +96,7 @@ pub fn run(command: PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> 
         PolicyCommand::Check(args) => check(&args, out),
         PolicyCommand::Show(args) => show(&args, out, err),
         PolicyCommand::Explain(args) => explain::run(&args, out, err),
+        PolicyCommand::Import(args) => import::run(&args, out, err),
     };
     // A reader that went away (`| head`) is no mistake of the policy.
     ExitCode::from(done.unwrap_or(0))

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::string::TeletexString;
-use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber};
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber,
+};
 
 use super::{DAY, HOUR};
 
@@ -18,6 +20,7 @@ pub struct Leaf {
     validity: Validity,
     usage: Usage,
     serial: Option<u64>,
+    extensions: Vec<CustomExtension>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +68,7 @@ impl Leaf {
             validity: Validity::Current,
             usage: Usage::Client,
             serial: None,
+            extensions: Vec::new(),
         }
     }
 
@@ -140,6 +144,15 @@ impl Leaf {
         self
     }
 
+    /// Adds an extension that nobody knows, number `number` below an identifier that nobody has.
+    #[must_use]
+    pub fn extension(mut self, number: u64, content: Vec<u8>, critical: bool) -> Self {
+        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4_294_967_295, number], content);
+        extension.set_criticality(critical);
+        self.extensions.push(extension);
+        self
+    }
+
     pub(super) fn params(&self) -> Result<CertificateParams, rcgen::Error> {
         let now = SystemTime::now();
         let (from, to) = match self.validity {
@@ -161,6 +174,7 @@ impl Leaf {
             Usage::Neither => vec![ExtendedKeyUsagePurpose::CodeSigning],
         };
         params.distinguished_name = self.subject();
+        params.custom_extensions = self.extensions.clone();
         for name in &self.names {
             params.subject_alt_names.push(match name {
                 Name::Dns(name) => SanType::DnsName(name.as_str().try_into()?),

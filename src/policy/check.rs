@@ -306,7 +306,7 @@ fn missing_role(written: &str, known: &[&str]) -> String {
     }
 }
 
-fn is_role_name(name: &str) -> bool {
+pub(super) fn is_role_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
     !name.is_empty() && name.len() <= 128 && name.bytes().all(good)
 }

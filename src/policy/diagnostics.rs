@@ -168,7 +168,7 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 /// Collects what is found in one text, and fetches the lines.
-pub(super) struct Findings<'t> {
+pub(crate) struct Findings<'t> {
     file: Arc<str>,
     text: &'t str,
     found: Diagnostics,
@@ -177,28 +177,28 @@ pub(super) struct Findings<'t> {
 }
 
 impl<'t> Findings<'t> {
-    pub(super) fn new(file: &str, text: &'t str) -> Self {
+    pub(crate) fn new(file: &str, text: &'t str) -> Self {
         Self { file: file.into(), text, found: Diagnostics::default(), unlisted_mistakes: 0, unlisted_warnings: 0 }
     }
 
-    pub(super) fn has_mistakes(&self) -> bool {
+    pub(crate) fn has_mistakes(&self) -> bool {
         self.found.has_mistakes()
     }
 
     /// `FILE:LINE`, as a grant's source.
-    pub(super) fn source(&self, place: Place) -> Arc<str> {
+    pub(crate) fn source(&self, place: Place) -> Arc<str> {
         format!("{}:{}", self.file, place.line).into()
     }
 
-    pub(super) fn mistake(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn mistake(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
         self.add(Severity::Mistake, place, message.into(), help.into());
     }
 
-    pub(super) fn warning(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn warning(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
         self.add(Severity::Warning, place, message.into(), help.into());
     }
 
-    pub(super) fn finish(mut self) -> Diagnostics {
+    pub(crate) fn finish(mut self) -> Diagnostics {
         self.found.sort();
         for (severity, count) in [(Severity::Mistake, self.unlisted_mistakes), (Severity::Warning, self.unlisted_warnings)] {
             if count > 0 {

@@ -18,7 +18,8 @@ use super::members::{Health, Member, MemberIndex, Members};
 use super::release;
 use crate::config::Endpoint;
 use crate::metrics::Metrics;
-use crate::pb::etcdserverpb;
+use crate::pb::{authpb, etcdserverpb};
+use crate::policy::import::{EtcdRole, EtcdUser, Permission};
 use crate::tls::{LiveTls, Tls, distrusts, server_name};
 use crate::wire::header::ResponseHeader;
 
@@ -210,12 +211,42 @@ impl Control {
         Ok((page.kvs.into_iter().map(|kv| kv.key).collect(), page.more))
     }
 
+    /// The roles and users of etcd's own auth.
+    ///
+    /// # Errors
+    /// etcd did not answer, or tells them to nobody but root.
+    pub async fn users_and_roles(&self, index: MemberIndex) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
+        let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
+        let (mut roles, mut users) = (Vec::new(), Vec::new());
+        let names = answered(auth.role_list(etcdserverpb::AuthRoleListRequest {})).await?.into_inner().roles;
+        for name in names {
+            let role = answered(auth.role_get(etcdserverpb::AuthRoleGetRequest { role: name.clone() })).await?.into_inner();
+            roles.push(EtcdRole { name, permissions: role.perm.into_iter().map(permission).collect() });
+        }
+        let names = answered(auth.user_list(etcdserverpb::AuthUserListRequest {})).await?.into_inner().users;
+        for name in names {
+            let user = answered(auth.user_get(etcdserverpb::AuthUserGetRequest { name: name.clone() })).await?.into_inner();
+            users.push(EtcdUser { name, roles: user.roles });
+        }
+        Ok((roles, users))
+    }
+
     fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {
         self.channels
             .get(index.0)
             .map(|channel| (**channel.load()).clone())
             .ok_or_else(|| ControlError::Failed("no such member".to_owned()))
     }
+}
+
+fn permission(permission: authpb::Permission) -> Permission {
+    let authpb::Permission { key, range_end, .. } = &permission;
+    let (read, write) = match permission.perm_type() {
+        authpb::permission::Type::Read => (true, false),
+        authpb::permission::Type::Write => (false, true),
+        authpb::permission::Type::Readwrite => (true, true),
+    };
+    Permission { read, write, key: key.clone(), range_end: range_end.clone() }
 }
 
 /// Says which etcd a member is, and what follows from one that came after this version.

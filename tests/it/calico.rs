@@ -11,6 +11,8 @@ mod firewall;
 mod manifests;
 mod needed;
 pub mod scenario;
+mod segmented;
+mod static_pod;
 mod vault;
 
 use std::collections::BTreeSet;

@@ -7,10 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use etcd_warden::config::{Config, ServeArgs, load};
+use etcd_warden::config::{ClientCa, Config, ServeArgs, load};
+use etcd_warden::pki::{Authority, Issued, Leaf, write_private};
 use etcd_warden::policy::Policy;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::world::{World, authorities, connect, is_permission_denied};
 
 /// The CAs that the configurations name, and the one that they have as a comment.
 const CAS: [&str; 2] = ["components", "nodes"];
@@ -23,7 +26,7 @@ pub fn text(path: &str) -> String {
     fs::read_to_string(deploy().join(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
 }
 
-fn yaml(path: &str) -> Value {
+pub fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
 }
 
@@ -197,6 +200,41 @@ fn spire_issues_the_ids_that_the_policy_binds() {
     assert_eq!(ids, bound(&format!("{folder}/policy.yaml")));
 }
 
+/// With the certificates of each form: a node writes its own Node, and neither another's nor anything as another component; and who issues for
+/// nodes cannot make a kube-apiserver.
+#[tokio::test]
+async fn with_each_form_a_node_speaks_for_itself_alone() {
+    let nodes = Authority::new("nodes CA").unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = write_private(folder.path(), "nodes-ca.crt", &nodes.pem()).unwrap();
+    let by_uri = |uri: &str| Leaf::client("").without_common_name().uri(uri);
+    for (form, issuer, leaf) in [
+        ("host-files", &authorities().clients, Leaf::client("calico-node:n1")),
+        ("vault", &nodes, Leaf::client("calico-node:n1")),
+        ("spire", &nodes, by_uri("spiffe://example.org/calico-node/n1")),
+    ] {
+        let policy = text(&format!("kubernetes/per-node/{form}/policy.yaml")).replace("mode: shadow", "mode: enforce");
+        let file = file.clone();
+        let two_cas = |config: &mut Config| {
+            config.downstream.client_cas[0].name = "components".into();
+            config.downstream.client_cas.push(ClientCa { name: "nodes".into(), file });
+        };
+        let world = World::with(&policy).own_etcd().config(two_cas).start().await;
+        let as_ = async |issued: &Issued| connect(&[world.endpoint()], &authorities().clients, issued).await;
+        let (own, other) = ["n1", "n2"].map(|node| format!("/calico/resources/v3/projectcalico.org/nodes/{node}")).into();
+        let mut node = as_(&issuer.issue(&leaf).unwrap()).await;
+        node.put(own.as_str(), "mine", None).await.unwrap_or_else(|error| panic!("{form}: {error}"));
+        for key in [other.as_str(), "/calico/resources/v3/projectcalico.org/clusterinformations/default", "/registry/pods/a/b"] {
+            assert!(is_permission_denied(&node.put(key, "not mine", None).await), "{form}: {key}");
+        }
+        let pods = "/registry/pods/default/a";
+        let mut real = as_(&authorities().clients.client("kube-apiserver").unwrap()).await;
+        real.put(pods, "1", None).await.unwrap_or_else(|error| panic!("{form}: {error}"));
+        let mut minted = as_(&nodes.client("kube-apiserver").unwrap()).await;
+        assert!(is_permission_denied(&minted.put(pods, "2", None).await), "{form}");
+    }
+}
+
 fn push(nodes: &Path, host: &Path, names: &[&str]) -> Output {
     let remote = host.join("remote");
     fs::write(&remote, format!("#!/bin/sh\nETCD_CERTS={}/$1 exec sh -c \"$2\"\n", host.display())).unwrap();
@@ -223,7 +261,7 @@ fn certificates_go_to_their_own_node_and_change_together() {
     let said = push(&nodes, &hosts, &[]);
     assert!(said.status.success(), "{said:?}");
     assert_eq!(String::from_utf8(said.stdout).unwrap(), "n1\nn2\n");
-    for (path, content) in [("n1/node/etcd-cert", "n1 calico-node etcd-cert 1"), ("n2/cni/etcd-key", "n2 cni etcd-key 1")] {
+    for (path, content) in [("n1/calico-node/etcd-cert", "n1 calico-node etcd-cert 1"), ("n2/cni/etcd-key", "n2 cni etcd-key 1")] {
         assert_eq!(read(path), content);
     }
     let mode = |path: &str| fs::metadata(hosts.join(path)).unwrap().permissions().mode() & 0o777;
@@ -232,18 +270,18 @@ fn certificates_go_to_their_own_node_and_change_together() {
     issue(2);
     assert!(push(&nodes, &hosts, &["n1"]).status.success());
     assert_eq!(
-        (read("n1/node/etcd-key"), read("n2/node/etcd-key")),
+        (read("n1/calico-node/etcd-key"), read("n2/calico-node/etcd-key")),
         ("n1 calico-node etcd-key 2".into(), "n2 calico-node etcd-key 1".into())
     );
-    assert!(fs::read_link(hosts.join("n1/node/etcd-key")).unwrap().starts_with("..data"));
+    assert!(fs::read_link(hosts.join("n1/calico-node/etcd-key")).unwrap().starts_with("..data"));
     // Half a set changes nothing, not even of the other component; a node that is not there is told.
     issue(3);
     fs::remove_file(nodes.join("n1/cni/etcd-key")).unwrap();
     for wrong in [&["n1"], &["n3"]] {
         assert_eq!(push(&nodes, &hosts, wrong).status.code(), Some(1));
     }
-    assert_eq!(read("n1/node/etcd-key"), "n1 calico-node etcd-key 2");
-    let versions = fs::read_dir(hosts.join("n1/node")).unwrap().count();
+    assert_eq!(read("n1/calico-node/etcd-key"), "n1 calico-node etcd-key 2");
+    let versions = fs::read_dir(hosts.join("n1/calico-node")).unwrap().count();
     assert_eq!(versions, 5, "three files, the link, and one version");
 }
 

@@ -49,6 +49,7 @@ mod watch_streams;
 // --- what a user starts ---
 mod audit_trail;
 mod doctor;
+mod migrating;
 mod metrics_and_admin;
 mod serve_process;
 mod demo;
@@ -72,6 +73,7 @@ mod shadow;
 
 // --- the real programs of Calico and Kubernetes ---
 mod calico;
+mod segment;
 mod stolen_node;
 
 // --- how it is deployed ---

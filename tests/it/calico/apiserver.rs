@@ -96,7 +96,7 @@ impl Apiserver {
 
     /// The same, and what kube-apiserver says to it.
     pub async fn try_apply(&self, path: &str, yaml: &str) -> (u16, String) {
-        let path = format!("{path}?fieldManager=segmented&fieldValidation=Strict");
+        let path = format!("{path}?fieldManager=tests&fieldValidation=Strict");
         self.ask("PATCH", &path, Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() })).await
     }
 

@@ -15,6 +15,8 @@ use crate::world::go_tool::go_program;
 pub struct Programs {
     pub node: PathBuf,
     pub cni: PathBuf,
+    /// Of the container `install-cni`.
+    pub install: PathBuf,
     pub controllers: PathBuf,
     pub typha: PathBuf,
     pub calicoctl: PathBuf,
@@ -28,6 +30,7 @@ impl Programs {
         Self {
             node: calico("calico-node", "node/cmd/calico-node"),
             cni: calico("calico", "cni-plugin/cmd/calico"),
+            install: go_program("calico-install", "install", "github.com/projectcalico/calico/cni-plugin/cmd/install"),
             controllers: calico("kube-controllers", "kube-controllers/cmd/kube-controllers"),
             typha: calico("calico-typha", "typha/cmd/calico-typha"),
             calicoctl: calico("calicoctl", "calicoctl/calicoctl"),

@@ -17,6 +17,7 @@ use super::apiserver::Apiserver;
 use super::cluster::{Cluster, Programs, Way};
 use super::{inside, refused, runtime};
 use crate::deploy::{deploy, text};
+use crate::segment::manifest;
 use crate::world::go_tool::go_program;
 use crate::world::{World, authorities, soon};
 
@@ -34,7 +35,7 @@ impl Tree {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy(&deploy().join("kubernetes"), folder.path());
-        fs::write(folder.path().join("calico/calico-etcd.yaml"), calico_manifest()).unwrap();
+        fs::write(folder.path().join("calico/calico-etcd.yaml"), manifest("v3.31.0")).unwrap();
         Self { folder, kustomize: go_program("kustomize", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5") }
     }
 
@@ -58,17 +59,6 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
-}
-
-/// That of the release whose programs the other tests run, from the same module.
-fn calico_manifest() -> String {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/calico");
-    let mut go = Command::new("go");
-    go.current_dir(module).args(["mod", "download", "-json", "github.com/projectcalico/calico"]).env("GOWORK", "off");
-    let output = go.output().unwrap_or_else(|error| panic!("this test needs `go` on PATH: {error}"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    fs::read_to_string(Path::new(found["Dir"].as_str().unwrap()).join("manifests/calico-etcd.yaml")).unwrap()
 }
 
 /// Where kube-apiserver has an object.
@@ -238,10 +228,10 @@ fn claims(token: &str) -> Value {
 }
 
 #[test]
-#[ignore = "builds kustomize and takes Calico's module, a minute the first time; .ci/run runs it"]
+#[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
 fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_configuration() {
-    let manifest = calico_manifest();
-    let calico = manifest.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let calico = manifest("v3.31.0");
+    let calico = calico.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
     let calico = calico.into_iter().find(|object| object["metadata"]["name"] == "calico-config").unwrap();
     let theirs = calico["data"]["cni_network_config"].as_str().unwrap();
     let tree = Tree::new();

@@ -225,6 +225,11 @@ async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str
         "etcd_key_file": secrets.key, "etcd_cert_file": secrets.cert, "etcd_ca_cert_file": secrets.ca, "mtu": 1500,
         "ipam": { "type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true" }, "policy": { "type": "k8s" }, "kubernetes": { "kubeconfig": apiserver.kubeconfig },
     });
+    plugin(cluster, &config, pod, verb).await
+}
+
+/// The CNI plugin, with this configuration, for a pod.
+pub async fn plugin(cluster: &Cluster<'_>, config: &Value, pod: &Pod, verb: &str) -> String {
     let folder = cluster.folder().join("cni");
     if !folder.exists() {
         std::fs::create_dir(&folder).unwrap();
@@ -250,12 +255,12 @@ async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str
 }
 
 #[derive(Clone, Copy)]
-struct Pod {
-    node: &'static str,
-    namespace: &'static str,
-    name: &'static str,
-    container: &'static str,
-    address: Option<&'static str>,
+pub struct Pod {
+    pub node: &'static str,
+    pub namespace: &'static str,
+    pub name: &'static str,
+    pub container: &'static str,
+    pub address: Option<&'static str>,
 }
 
 impl Pod {
@@ -316,7 +321,7 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     }
 }
 
-async fn netns(verb: &str, pod: &Pod) {
+pub async fn netns(verb: &str, pod: &Pod) {
     said(&format!("ip netns {verb}"), &Command::new("ip").args(["netns", verb, pod.container]).output().await.unwrap());
 }
 

@@ -189,3 +189,26 @@ async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_wi
     assert!(world.metric("etcd_warden_handshake_failures_total", &[]).await >= 1.0);
     neighbour.was_served("certificates of 64 KiB").await;
 }
+
+/// Extensions that nobody knows are read over, unless they say that they must not be (RFC 5280, 4.2).
+#[tokio::test]
+async fn a_certificate_full_of_extensions_is_who_it_says_and_one_that_must_be_understood_is_not_let_in() {
+    let world = World::start(POLICY).await;
+    let neighbour = world.neighbour().await;
+    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let many = (0..1_500).fold(Leaf::client("alice"), |leaf, n| leaf.extension(n, vec![4, 1, 7], false));
+    let large = Leaf::client("alice").extension(1, vec![0xff; 60_000], false);
+    let twice = Leaf::client("alice").extension(1, vec![5, 0], false).extension(1, vec![5, 0], false);
+    for leaf in [many, large, twice] {
+        let issued = authorities().clients.issue(&leaf).unwrap();
+        let mut raw = Raw::over(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await;
+        assert_eq!(raw.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
+    }
+    let before = world.metric("etcd_warden_handshake_failures_total", &[]).await;
+    let critical = authorities().clients.issue(&Leaf::client("alice").extension(1, vec![5, 0], true)).unwrap();
+    if let Ok(mut stream) = tls(world.address(), Some(&critical), &[b"h2"], rustls::ALL_VERSIONS).await {
+        assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1)), "what must be understood was read over");
+    }
+    assert!(world.metric("etcd_warden_handshake_failures_total", &[]).await >= before + 1.0);
+    neighbour.was_served("certificates full of extensions").await;
+}

@@ -15,6 +15,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -90,13 +91,16 @@ pub async fn tls_over(
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
     let mut config = match issued {
         None => builder.with_no_client_auth(),
         Some(issued) => {
             let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
+            // Not looked at: it is the proxy that is to refuse a certificate.
+            let shown = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).unwrap());
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();

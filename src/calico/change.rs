@@ -1,0 +1,98 @@
+//! What is to be changed, said once: as an edit of the text, and as what the text means afterwards.
+
+use super::cursor::Path;
+use super::yaml::{Step, Value};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Another scalar.
+    Set { path: Path, value: Value },
+    /// One more entry in the mapping at `path`, behind the entry `after`.
+    Put { path: Path, after: String, key: String, value: Value },
+    /// More items in the list at `path`, behind the item at `after`.
+    Push { path: Path, after: usize, values: Vec<Value> },
+    /// Another entry in place of `key` in the mapping at `path`.
+    Swap { path: Path, key: String, by: &'static str, value: Value },
+}
+
+impl Change {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Change::Set { path, .. } | Change::Put { path, .. } | Change::Push { path, .. } | Change::Swap { path, .. } => path,
+        }
+    }
+}
+
+/// All changes. Those that say the same are one.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Vec<Change>);
+
+impl Changes {
+    pub(super) fn add(&mut self, change: Change) {
+        if let Change::Push { path, after, values } = &change {
+            for known in &mut self.0 {
+                if let Change::Push { path: known_path, after: known_after, values: known_values } = known
+                    && (&*known_path, *known_after) == (path, *after)
+                {
+                    known_values.extend(values.iter().cloned());
+                    return;
+                }
+            }
+        }
+        if !self.0.contains(&change) {
+            self.0.push(change);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
+        self.0.iter()
+    }
+
+    /// What the documents mean with all changes; `None` where one has no place in them.
+    pub(super) fn applied(&self, mut documents: Value) -> Option<Value> {
+        // Items that are added move those behind them: what is inside an item is changed before, and lists from their end on.
+        let mut pushes: Vec<&Change> = Vec::new();
+        for change in &self.0 {
+            match change {
+                Change::Push { .. } => pushes.push(change),
+                _ => apply(change, &mut documents)?,
+            }
+        }
+        pushes.sort_by_key(|change| if let Change::Push { after, .. } = change { std::cmp::Reverse(*after) } else { std::cmp::Reverse(0) });
+        for change in pushes {
+            apply(change, &mut documents)?;
+        }
+        Some(documents)
+    }
+}
+
+fn apply(change: &Change, documents: &mut Value) -> Option<()> {
+    let mut at = documents;
+    for step in change.path() {
+        at = match (at, step) {
+            (Value::Map(entries), Step::Key(key)) => &mut entries.iter_mut().find(|(name, _)| name == key)?.1,
+            (Value::List(items), Step::Index(index)) => items.get_mut(*index)?,
+            _ => return None,
+        };
+    }
+    match (change, at) {
+        (Change::Set { value, .. }, at) => *at = value.clone(),
+        (Change::Put { after, key, value, .. }, Value::Map(entries)) => {
+            let index = entries.iter().position(|(name, _)| name == after)?;
+            entries.insert(index + 1, (key.clone(), value.clone()));
+        }
+        (Change::Push { after, values, .. }, Value::List(items)) if *after < items.len() => {
+            items.splice(after + 1..after + 1, values.iter().cloned());
+        }
+        (Change::Swap { key, by, value, .. }, Value::Map(entries)) => {
+            *entries.iter_mut().find(|(name, _)| name == key)? = ((*by).to_owned(), value.clone());
+        }
+        _ => return None,
+    }
+    Some(())
+}

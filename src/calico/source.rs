@@ -1,0 +1,81 @@
+//! What a volume is filled from.
+
+use std::fmt;
+
+use super::cursor::Cursor;
+use super::yaml::Value;
+
+/// The folder that Calico's programs read their certificate from; `install-cni` knows no other.
+pub(super) const FOLDER: &str = "/calico-secrets";
+/// The three files in it, which are the keys of a Secret as well.
+pub(super) const FILES: [&str; 3] = ["etcd-ca", "etcd-cert", "etcd-key"];
+
+/// What a volume is filled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A Secret of this name.
+    Secret(String),
+    /// A folder of the node.
+    HostPath(String),
+    /// A CSI driver, with all that it is told: per pod, and so per node.
+    Csi(Value),
+    /// Another kind.
+    Other(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Secret(name) => write!(f, "Secret `{name}`"),
+            Source::HostPath(path) => write!(f, "the node's folder `{path}`"),
+            Source::Csi(_) => write!(f, "a CSI volume"),
+            Source::Other(kind) => write!(f, "a volume of the kind `{kind}`"),
+        }
+    }
+}
+
+impl Source {
+    /// Of a volume in a pod's `volumes`.
+    pub(super) fn of(volume: &Cursor<'_>) -> Self {
+        let mut kinds = volume.node.entries().iter().filter_map(|(key, _)| key.scalar()).filter(|key| *key != "name");
+        let (first, second) = (kinds.next(), kinds.next());
+        if let (Some(first), Some(second)) = (first, second) {
+            return Source::Other(format!("{first} and {second}"));
+        }
+        if let Some(name) = volume.get("secret").and_then(|secret| secret.scalar("secretName").map(str::to_owned)) {
+            return Source::Secret(name);
+        }
+        if let Some(path) = volume.get("hostPath").and_then(|folder| folder.scalar("path").map(str::to_owned)) {
+            return Source::HostPath(trimmed(&path).to_owned());
+        }
+        if let Some(csi) = volume.get("csi") {
+            return Source::Csi(csi.node.value());
+        }
+        Source::Other(first.unwrap_or("emptyDir").to_owned())
+    }
+
+    /// The entry of a volume that is filled from this: its key and its value. `None` for what this program does not write.
+    pub(super) fn entry(&self, mode: &str) -> Option<(&'static str, Value)> {
+        match self {
+            Source::Secret(name) => {
+                Some(("secret", Value::map([("secretName", Value::text(name)), ("defaultMode", Value::Other(mode.to_owned()))])))
+            }
+            Source::HostPath(path) => Some(("hostPath", Value::map([("path", Value::text(path)), ("type", Value::text("Directory"))]))),
+            Source::Csi(_) | Source::Other(_) => None,
+        }
+    }
+}
+
+/// A path without the slashes at its end.
+pub(super) fn trimmed(path: &str) -> &str {
+    match path.trim_end_matches('/') {
+        "" => path,
+        trimmed => trimmed,
+    }
+}
+
+/// The bits of a mode as Kubernetes reads it: octal after `0` or `0o`, else decimal.
+pub(super) fn mode(written: &str) -> Option<u32> {
+    let octal = written.strip_prefix("0o").or_else(|| written.strip_prefix('0').filter(|rest| !rest.is_empty()));
+    octal.map_or_else(|| written.parse().ok(), |digits| u32::from_str_radix(digits, 8).ok())
+}

@@ -1,0 +1,243 @@
+//! Manifests as operators have changed them: what is still understood is changed right, and only where it has to be.
+
+use super::*;
+
+/// What is changed in the newest manifest by hand, and the lines that then go and come in the pods.
+fn pods(text: &str, wish: &Wish) -> Vec<String> {
+    let done = done(text, wish);
+    assert_eq!(super::done(&done.text, wish).text, done.text);
+    changes(text, &done.text).into_iter().filter(|line| !line[1..].starts_with("  etcd_")).collect()
+}
+
+const NODE: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-node"];
+const CNI: [&str; 4] =
+    ["+        - name: etcd-certs-cni", "+          secret:", "+            secretName: calico-etcd-cni", "+            defaultMode: 0400"];
+const CONTROLLERS: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-kube-controllers"];
+const MOUNT: [&str; 2] = ["-              name: etcd-certs", "+              name: etcd-certs-cni"];
+
+#[test]
+fn comments_and_other_lines_may_be_anywhere() {
+    let text = with(
+        NEWEST,
+        "            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
+        "            # ours\n            secretName: calico-etcd-secrets # the old one\n\n            defaultMode: 0400\n            # end\n",
+    );
+    let new = pods(&text, &wish());
+    assert!(new.contains(&"+            secretName: calico-etcd-node # the old one".to_owned()), "{new:#?}");
+    // Another image, more environment, another container, other order.
+    let text = NEWEST.replace("quay.io/calico/", "registry.example:5000/mirror/");
+    let text = with(
+        &text,
+        "            - name: CLUSTER_TYPE\n",
+        "            - name: MINE\n              value: \"1\"\n            - name: CLUSTER_TYPE\n",
+    );
+    let text = with(
+        &text,
+        "      containers:\n        # Runs calico-node",
+        "      containers:\n        - name: sidecar\n          image: x\n        # Runs calico-node",
+    );
+    let text = with(
+        &text,
+        "              name: etcd-certs\n          securityContext",
+        "              name: etcd-certs\n              readOnly: true\n          securityContext",
+    );
+    assert_eq!(pods(&text, &wish()), [&MOUNT[..], &NODE, &CNI, &CONTROLLERS].concat());
+}
+
+#[test]
+fn volumes_may_have_other_names_and_be_each_components_own() {
+    let text = NEWEST.replace("name: etcd-certs", "name: tls");
+    let new = pods(&text, &wish());
+    assert_eq!(new[..2], ["-              name: tls", "+              name: tls-cni"]);
+    let taken = with(
+        &text,
+        "        - name: lib-modules\n          hostPath:",
+        "        - name: tls-cni\n          emptyDir: {}\n        - name: lib-modules\n          hostPath:",
+    );
+    assert_eq!(pods(&taken, &wish())[1], "+              name: tls-cni-2");
+    // Two volumes of one Secret.
+    let two = with(&text, "              name: tls\n          securityContext", "              name: tls2\n          securityContext");
+    let two = with(
+        &two,
+        "        # Used to create per-pod",
+        "        - name: tls2\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 256\n        # Used to create per-pod",
+    );
+    let lines =
+        [&NODE[..], &["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-cni"], &CONTROLLERS].concat();
+    assert_eq!(pods(&two, &wish()), lines);
+}
+
+#[test]
+fn secrets_that_are_each_components_own_keep_their_names() {
+    let text = done(NEWEST, &named(&[(Component::Node, "a"), (Component::Cni, "b.c"), (Component::KubeControllers, "d")])).text;
+    for name in ["secretName: a\n", "secretName: b.c\n", "secretName: d\n"] {
+        assert_eq!(text.matches(name).count(), 1, "{name}");
+    }
+    assert_eq!(done(&text, &wish()).text, text);
+    let renamed = named(&[(Component::Node, "e")]);
+    assert_eq!(pods(&text, &renamed), ["-            secretName: a", "+            secretName: e"]);
+    // The one that keeps the shared Secret is asked for by its name.
+    let kept = named(&[(Component::Node, "calico-etcd-secrets")]);
+    assert_eq!(pods(NEWEST, &kept), [&MOUNT[..], &CNI, &CONTROLLERS].concat());
+    let kept = named(&[(Component::Cni, "calico-etcd-secrets")]);
+    let lines = pods(NEWEST, &kept);
+    assert!(
+        lines.contains(&"+              name: etcd-certs-calico-node".to_owned()) && !lines.contains(&MOUNT[1].to_owned()),
+        "{lines:#?}"
+    );
+    // A volume that is there already is used.
+    let unused =
+        with(&done(NEWEST, &wish()).text, "name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext");
+    assert_eq!(pods(&unused, &wish()), MOUNT);
+}
+
+#[test]
+fn forms_change_into_each_other() {
+    let (secrets, nodes) = (done(NEWEST, &wish()).text, done(NEWEST, &per_node()).text);
+    assert_eq!(done(&secrets, &per_node()).text, nodes);
+    let back = named(&[(Component::Node, "calico-etcd-node"), (Component::Cni, "calico-etcd-cni")]);
+    assert_eq!(done(&nodes, &back).text, secrets);
+}
+
+#[test]
+fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open() {
+    for same in ["0400", "0o400", "256"] {
+        assert_eq!(pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {same}")), &wish()).len(), 10, "{same}");
+    }
+    for open in ["0444", "0440", "400", "0600"] {
+        let new = pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {open} # here")), &wish());
+        assert!(new.contains(&"+            defaultMode: 0400 # here".to_owned()), "{open}: {new:#?}");
+    }
+    let new = pods(&with(NEWEST, "\n            defaultMode: 0400", ""), &wish());
+    assert_eq!(new.iter().filter(|line| *line == "+            defaultMode: 0400").count(), 2);
+    assert_eq!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0400"), &wish()).len(), 10);
+    assert!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0404"), &wish()).contains(&"+            defaultMode: 0440".to_owned()));
+    let folder = done(NEWEST, &per_node()).text;
+    let open = with(
+        &folder,
+        "            path: /etc/calico/etcd-certs/cni\n            type: Directory\n",
+        "            path: /etc/calico/etcd-certs/cni\n",
+    );
+    assert_eq!(pods(&open, &wish()), ["+            type: Directory"]);
+    let open = with(
+        &folder,
+        "            path: /etc/calico/etcd-certs/cni\n            type: Directory\n",
+        "            path: /etc/calico/etcd-certs/cni/\n            type: \"\"\n",
+    );
+    assert_eq!(pods(&open, &wish()), ["-            type: \"\"", "+            type: \"Directory\""]);
+}
+
+#[test]
+fn what_was_taken_away_is_put_back() {
+    // No TLS at all: neither mounts nor volume nor variables.
+    let mount = "            - mountPath: /calico-secrets\n              name: etcd-certs\n";
+    let text = NEWEST.replace(mount, "");
+    let text = text.replace(
+        "        - name: etcd-certs\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
+        "",
+    );
+    let text = with(&text, "          volumeMounts:\n            # Mount in the etcd TLS secrets.\n", "");
+    let text = with(
+        &text,
+        "      volumes:\n        # Mount in the etcd TLS secrets with mode 400.\n        # See https://kubernetes.io/docs/concepts/configuration/secret/\n        - name: etcd-certs\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 0440\n",
+        "",
+    );
+    let variable = |name: &str, key: &str| {
+        format!(
+            "            - name: {name}\n              valueFrom:\n                configMapKeyRef:\n                  name: calico-config\n                  key: {key}\n"
+        )
+    };
+    let text = text.replace(&variable("ETCD_KEY_FILE", "etcd_key"), "").replace(&variable("ETCD_CA_CERT_FILE", "etcd_ca"), "");
+    let text = with(&text, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
+    let new = done(&text, &wish()).text;
+    assert!(check("FILE", &new, &wish()).unwrap().is_empty());
+    let lines = changes(&text, &new);
+    assert!(lines.iter().filter(|line| line.starts_with('-')).all(|line| line.contains("etcd_")), "{lines:#?}");
+    for line in [
+        "+            - name: ETCD_KEY_FILE",
+        "+              value: /calico-secrets/etcd-key",
+        "+            - mountPath: /calico-secrets",
+        "+          volumeMounts:",
+        "+      volumes:",
+        "+  etcd_cert: /calico-secrets/etcd-cert",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}\n{lines:#?}");
+    }
+}
+
+#[test]
+fn values_may_stand_in_the_pods_themselves() {
+    let reference = |key: &str| {
+        format!(
+            "              valueFrom:\n                configMapKeyRef:\n                  name: calico-config\n                  key: {key}\n"
+        )
+    };
+    let text = NEWEST
+        .replace(&reference("etcd_endpoints"), "              value: http://old:2379\n")
+        .replace(&reference("etcd_ca"), "              value: ''\n");
+    let new = done(&text, &wish()).text;
+    assert_eq!(new.matches(&format!("              value: \"{PROXIES}\"\n")).count(), 3);
+    assert_eq!(new.matches("              value: '/calico-secrets/etcd-ca'\n").count(), 2);
+    // Nothing at all is as good as an empty text.
+    let text = with(&with(NEWEST, "etcd_ca: \"\" ", "etcd_ca: "), "etcd_key: \"\" ", "etcd_key:");
+    let new = done(&text, &wish()).text;
+    assert!(new.contains("  etcd_ca: /calico-secrets/etcd-ca   #") && new.contains("  etcd_key: /calico-secrets/etcd-key #"), "{new}");
+}
+
+#[test]
+fn compaction_is_left_alone_or_set() {
+    let period = |text: &str| Wish { compaction_period: Some(CompactionPeriod::parse(text).unwrap()), ..wish() };
+    let compacts = |done: &Segmented| done.policy.contains("calico-kube-controllers-compaction");
+    assert!(compacts(&done(NEWEST, &wish())));
+    let never = done(NEWEST, &period("0"));
+    assert!(!compacts(&never) && never.text.contains("            - name: COMPACTION_PERIOD\n              value: \"0\"\n"));
+    assert!(!compacts(&done(&never.text, &wish())) && done(&never.text, &wish()).text == never.text);
+    let often = done(&never.text, &period("1h30m"));
+    assert!(compacts(&often) && often.text.contains("              value: \"1h30m\"\n"));
+    assert_eq!(changes(&never.text, &often.text).len(), 2);
+}
+
+#[test]
+fn line_breaks_marks_and_ends_stay_as_they_are() {
+    let windows = NEWEST.replace('\n', "\r\n");
+    assert_eq!(done(&windows, &wish()).text, done(NEWEST, &wish()).text.replace('\n', "\r\n"));
+    for (before, after) in [("\u{feff}", ""), ("# ours\n\n---\n", "---\n# nothing\n"), ("", "...\n"), ("%YAML 1.2\n", "")] {
+        let text = format!("{before}{NEWEST}{after}");
+        assert_eq!(done(&text, &per_node()).text, format!("{before}{}{after}", done(NEWEST, &per_node()).text), "{before:?} {after:?}");
+    }
+    let cut = NEWEST.trim_end();
+    assert_eq!(done(cut, &wish()).text, done(NEWEST, &wish()).text.trim_end());
+    // The last line of the file is the one behind which something is added.
+    let open = with(cut, "\n            defaultMode: 0440", "");
+    assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end());
+}
+
+#[test]
+fn objects_may_stand_in_a_list() {
+    let items: String = NEWEST
+        .split("---\n")
+        .filter(|document| !document.trim().is_empty())
+        .map(|document| {
+            let lines: String = document.lines().map(|line| format!("    {line}\n")).collect();
+            format!("  -\n{lines}")
+        })
+        .collect();
+    let text = format!("apiVersion: v1\nkind: List\nitems:\n{items}");
+    let new = done(&text, &wish()).text;
+    assert_eq!(changes(&text, &new).len(), changes(NEWEST, &done(NEWEST, &wish()).text).len());
+    let lacks = check("FILE", &text, &Wish::default()).unwrap();
+    assert!(lacks[0].to_string().contains("ConfigMap kube-system/calico-config, data.etcd_endpoints"), "{}", lacks[0]);
+}
+
+#[test]
+fn names_and_namespace_are_the_operators() {
+    let text = NEWEST.replace("calico-config\n", "calico-config-7f2k\n").replace("namespace: kube-system", "namespace: calico");
+    let text = with(
+        &text,
+        "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: calico-node\n",
+        "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: prod-calico\n",
+    );
+    let done = done(&text, &wish());
+    assert!(done.notes.iter().any(|note| note.contains("in namespace `calico`")), "{:?}", done.notes);
+    assert!(done.lacks.iter().any(|lack| lack.object == "DaemonSet calico/prod-calico"));
+}

@@ -1,0 +1,188 @@
+//! Manifests with random local changes, written in random styles: the result means what it has to, and of the text nothing else is different.
+
+use proptest::prelude::*;
+
+use super::super::yaml::{Value, parse};
+use super::emit::{Dice, Style, text};
+use super::*;
+
+/// The documents of a real manifest.
+fn documents(version: usize) -> Vec<Value> {
+    let Value::List(documents) = parse(MANIFESTS[version].1).unwrap().value() else { unreachable!() };
+    documents
+}
+
+fn get<'v>(value: &'v mut Value, key: &str) -> &'v mut Value {
+    let Value::Map(entries) = value else { panic!("{key}: no mapping") };
+    &mut entries.iter_mut().find(|(name, _)| name == key).unwrap_or_else(|| panic!("no {key}")).1
+}
+
+/// Whether the value under a key is this text.
+fn is(value: &Value, key: &str, text: &str) -> bool {
+    let Value::Map(entries) = value else { return false };
+    entries.iter().any(|(name, value)| name == key && *value == Value::text(text))
+}
+
+fn along<'v>(value: &'v mut Value, keys: &[&str]) -> &'v mut Value {
+    keys.iter().fold(value, |value, key| get(value, key))
+}
+
+fn list(value: &mut Value) -> &mut Vec<Value> {
+    let Value::List(items) = value else { panic!("no list") };
+    items
+}
+
+fn of_kind<'v>(documents: &'v mut [Value], kind: &str) -> &'v mut Value {
+    documents.iter_mut().find(|document| is(document, "kind", kind)).unwrap()
+}
+
+fn named_in<'v>(items: &'v mut Value, key: &str, name: &str) -> &'v mut Value {
+    list(items).iter_mut().find(|item| is(item, key, name)).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// Entries of mappings in any order, but for those of ConfigMaps' text.
+fn shuffle(value: &mut Value, dice: &mut Dice) {
+    match value {
+        Value::Map(entries) => {
+            for at in (1..entries.len()).rev() {
+                entries.swap(at, dice.below(at + 1));
+            }
+            entries.iter_mut().for_each(|(_, value)| shuffle(value, dice));
+        }
+        Value::List(items) => items.iter_mut().for_each(|item| shuffle(item, dice)),
+        Value::Text(_) | Value::Other(_) => {}
+    }
+}
+
+/// Containers, variables, volumes and objects that only the operator knows; and another name for the volume.
+fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
+    let sidecar = || {
+        Value::map([
+            ("name", Value::text("sidecar")),
+            ("image", Value::text("x:1")),
+            ("volumeMounts", Value::List(vec![Value::map([("name", Value::text("theirs")), ("mountPath", Value::text("/theirs"))])])),
+        ])
+    };
+    let variable = || Value::map([("name", Value::text("THEIRS")), ("value", Value::text("a b"))]);
+    let more = || Value::map([("name", Value::text("theirs")), ("emptyDir", Value::Map(Vec::new()))]);
+    for (kind, lists) in [("DaemonSet", vec!["initContainers", "containers"]), ("Deployment", vec!["containers"])] {
+        let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
+        for name in lists {
+            for container in list(get(pod, name)) {
+                if let Value::Map(entries) = container
+                    && let Some((_, env)) = entries.iter_mut().find(|(key, _)| key == "env")
+                {
+                    let env = list(env);
+                    let at = dice.below(env.len() + 1);
+                    env.insert(at, variable());
+                }
+                if !is(container, "name", "flexvol-driver")
+                    && let Value::Map(entries) = container
+                    && let Some((_, mounts)) = entries.iter_mut().find(|(key, _)| key == "volumeMounts")
+                {
+                    for mount in list(mounts).iter_mut().filter(|mount| is(mount, "name", "etcd-certs")) {
+                        *get(mount, "name") = Value::text(volume);
+                    }
+                }
+            }
+            let containers = list(get(pod, name));
+            let at = dice.below(containers.len() + 1);
+            let mut one = sidecar();
+            *get(&mut one, "name") = Value::text(format!("sidecar-{name}").to_lowercase());
+            containers.insert(at, one);
+        }
+        let volumes = get(pod, "volumes");
+        *get(named_in(volumes, "name", "etcd-certs"), "name") = Value::text(volume);
+        let volumes = list(volumes);
+        let at = dice.below(volumes.len() + 1);
+        volumes.insert(at, more());
+    }
+    let at = dice.below(documents.len() + 1);
+    let metadata = Value::map([("name", Value::text("theirs"))]);
+    documents.insert(at, Value::map([("apiVersion", Value::text("v1")), ("kind", Value::text("ConfigMap")), ("metadata", metadata)]));
+}
+
+/// What has to come of it, done on the documents.
+fn segmented(documents: &mut [Value], volume: &str) {
+    let has_data = |document: &&mut Value| matches!(&**document, Value::Map(entries) if entries.iter().any(|(key, _)| key == "data"));
+    let config = documents.iter_mut().filter(has_data).find(|document| is(document, "kind", "ConfigMap")).unwrap();
+    let data = get(config, "data");
+    *get(data, "etcd_endpoints") = Value::text(PROXIES);
+    for file in ["ca", "cert", "key"] {
+        *get(data, &format!("etcd_{file}")) = Value::text(format!("/calico-secrets/etcd-{file}"));
+    }
+    let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
+    *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-kube-controllers");
+    let pod = along(of_kind(documents, "DaemonSet"), &["spec", "template", "spec"]);
+    let another = format!("{volume}-cni");
+    let install = named_in(get(pod, "initContainers"), "name", "install-cni");
+    *get(named_in(get(install, "volumeMounts"), "mountPath", "/calico-secrets"), "name") = Value::text(&another);
+    let volumes = list(get(pod, "volumes"));
+    let at = volumes.iter().position(|one| is(one, "name", volume)).unwrap();
+    *along(&mut volumes[at], &["secret", "secretName"]) = Value::text("calico-etcd-node");
+    let secret = Value::map([("secretName", Value::text("calico-etcd-cni")), ("defaultMode", Value::Other("0400".to_owned()))]);
+    volumes.insert(at + 1, Value::map([("name", Value::text(another)), ("secret", secret)]));
+}
+
+/// Of each line that went, the line that came in its place has the same beginning and the same end.
+fn only_values_change(old: &str, new: &str) -> Result<(), TestCaseError> {
+    let lines = changes(old, new);
+    let went: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('-')).collect();
+    let came: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('+')).collect();
+    prop_assert!(went.len() <= 7 && came.len() <= went.len() + 4, "{lines:#?}");
+    for line in went {
+        let (key, _) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
+        let comment = line.split_once(" # theirs").map_or("", |_| " # theirs: too");
+        prop_assert!(came.iter().any(|other| other.starts_with(key) && other.ends_with(comment)), "{line}\n{lines:#?}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn local_changes_in_any_style_are_kept_and_the_rest_is_segmented(
+        version in 0..MANIFESTS.len(), seed in 1u64.., indent in 2usize..5, flush in any::<bool>(), windows in any::<bool>(),
+        comments in prop_oneof![Just(1_000_000usize), Just(12), Just(3)], quotes in prop_oneof![Just(1_000_000usize), Just(3)],
+        flow in prop_oneof![3 => Just(1_000_000usize), 1 => Just(3)], volume in prop_oneof![Just("etcd-certs"), Just("tls")], changed in any::<bool>(),
+    ) {
+        let mut dice = Dice(seed);
+        let mut documents = documents(version);
+        if changed {
+            local_changes(&mut documents, volume, &mut dice);
+        }
+        let volume = if changed { volume } else { "etcd-certs" };
+        documents.iter_mut().for_each(|document| shuffle(document, &mut dice));
+        let style = Style { indent, flush, newline: if windows { "\r\n" } else { "\n" }, comments, quotes, flow };
+        let old = text(&documents, &style, &mut dice);
+        let Value::List(read) = parse(&old).unwrap_or_else(|wrong| panic!("{wrong:?}\n{old}")).value() else { unreachable!() };
+        prop_assert_eq!(read.len(), documents.len());
+        for (read, written) in read.iter().zip(&documents) {
+            prop_assert_eq!(read, written, "the writer of this test");
+        }
+        match segment("FILE", &old, &wish()) {
+            Ok(done) => {
+                segmented(&mut documents, volume);
+                prop_assert_eq!(parse(&done.text).unwrap().value(), Value::List(documents));
+                only_values_change(&old, &done.text)?;
+                prop_assert_eq!(&segment("FILE", &done.text, &wish()).unwrap().text, &done.text);
+            }
+            // Brackets are the one thing here in which nothing can be added.
+            Err(mistakes) => prop_assert!(flow == 3 && mistakes.to_string().contains("in brackets"), "{}", mistakes),
+        }
+    }
+
+    #[test]
+    fn no_text_is_changed_into_what_was_not_meant(at in 0usize..24_000, cut in 0usize..40, put in "[ a-z:{}\\[\\]'\"#&*|>\n\t-]{0,8}", nodes in any::<bool>()) {
+        let mut text = NEWEST.to_owned();
+        let at = at.min(text.len());
+        text.replace_range(at..(at + cut).min(text.len()), &put);
+        let wish = if nodes { per_node() } else { wish() };
+        // Whatever it is: it is refused with a place, or the result is proved and stays.
+        match segment("FILE", &text, &wish) {
+            Ok(done) => prop_assert_eq!(&segment("FILE", &done.text, &wish).unwrap().text, &done.text),
+            Err(mistakes) => prop_assert!(!mistakes.to_string().contains("mistake of etcd-warden"), "{}", mistakes),
+        }
+    }
+}

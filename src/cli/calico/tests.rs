@@ -1,0 +1,185 @@
+//! `calico segment`: what it prints, writes and ends with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{CalicoCommand, run};
+use crate::cli::exit;
+
+const MANIFEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
+const PROXY: &str = "https://10.0.0.1:2379";
+
+#[derive(Debug, Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: CalicoCommand,
+}
+
+/// A folder with the manifest in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::write(place.at("calico.yaml"), MANIFEST).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Exit code, what was written to out, what was written to err. Words that end in `.yaml` are files here.
+    fn segment(&self, arguments: &str) -> (u8, String, String) {
+        self.segment_from(arguments, "")
+    }
+
+    fn segment_from(&self, arguments: &str, input: &str) -> (u8, String, String) {
+        let words = arguments
+            .split_whitespace()
+            .map(|word| if word.ends_with(".yaml") { self.at(word).display().to_string() } else { word.to_owned() });
+        let program = Program::try_parse_from(["calico".to_owned(), "segment".to_owned()].into_iter().chain(words));
+        let program = program.unwrap_or_else(|error| panic!("{error}"));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(program.command, &mut input.as_bytes(), &mut out, &mut err);
+        let code = (0..=u8::MAX).find(|number| format!("{:?}", std::process::ExitCode::from(*number)) == format!("{code:?}")).unwrap();
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
+    let place = Place::new();
+    let (code, out, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY}"));
+    assert_eq!(code, 0);
+    assert!(out.starts_with("---\n# Source: calico/templates") && out.contains(PROXY) && !out.contains("bindings:"));
+    assert!(err.contains("\nmode: shadow\n") && err.contains("note: cni: make Secret `calico-etcd-cni`"), "{err}");
+    let (_, from_input, _) = place.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
+    assert_eq!(from_input, out);
+    assert_eq!(place.files(), ["calico.yaml"]);
+}
+
+#[test]
+fn files_are_written_both_or_neither_and_never_over_others() {
+    let place = Place::new();
+    let arguments = format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml --policy-out policy.yaml");
+    let (code, out, err) = place.segment(&arguments);
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(err.lines().all(|line| line.starts_with("note: ")), "{err}");
+    assert!(read(&place.at("new.yaml")).contains(PROXY) && read(&place.at("policy.yaml")).contains("mode: shadow"));
+    fs::remove_file(place.at("policy.yaml")).unwrap();
+    fs::write(place.at("new.yaml"), "mine").unwrap();
+    let (code, _, err) = place.segment(&arguments);
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("new.yaml is there already: name another file, or say --force"), "{err}");
+    assert_eq!(read(&place.at("new.yaml")), "mine");
+    assert_eq!(place.files(), ["calico.yaml", "new.yaml"]);
+    fs::set_permissions(place.at("new.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(place.segment(&format!("{arguments} --force")).0, 0);
+    assert!(read(&place.at("new.yaml")).contains(PROXY));
+    assert_eq!(fs::metadata(place.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
+    // With the manifest in a file, the policy has standard output for itself.
+    let (_, out, _) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
+    assert!(out.starts_with("# The policy for") && out.contains("bindings:"), "{out}");
+}
+
+#[test]
+fn what_is_no_file_is_not_written_over_and_keys_stay_as_hidden_as_they_were() {
+    let place = Place::new();
+    std::os::unix::fs::symlink(place.at("calico.yaml"), place.at("link.yaml")).unwrap();
+    let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --force --out link.yaml"));
+    assert!(code == exit::USAGE && err.contains("is no file"), "{err}");
+    assert_eq!(read(&place.at("calico.yaml")), MANIFEST);
+    let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out no/such.yaml"));
+    assert!(code == exit::USAGE && err.contains("cannot be written"), "{err}");
+    fs::set_permissions(place.at("calico.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
+    assert_eq!(fs::metadata(place.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_diff_shows_what_would_change() {
+    let place = Place::new();
+    let (code, out, _) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --diff"));
+    assert_eq!(code, 0);
+    let name = place.at("calico.yaml").display().to_string();
+    assert!(out.starts_with(&format!("--- {name}\n+++ {name} (segmented)\n@@ -64,12 +64,12 @@\n")), "{out}");
+    assert_eq!(out.lines().filter(|line| line.starts_with('+')).count(), 12);
+    assert_eq!(place.files(), ["calico.yaml"]);
+}
+
+#[test]
+fn a_check_ends_by_what_it_finds() {
+    let place = Place::new();
+    let (code, out, _) = place.segment("--manifest calico.yaml --check");
+    assert_eq!(code, 1);
+    assert!(out.ends_with("calico.yaml: not segmented, missing: 7\n"), "{out}");
+    let (code, out, _) = place.segment("--manifest calico.yaml --check --output json");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["segmented"], report["missing"].as_array().unwrap().len()), (1, &Value::Bool(false), 7));
+    assert_eq!(report["missing"][0]["field"], "data.etcd_endpoints");
+    assert_eq!(report["missing"][0]["line"], 67);
+    place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
+    let (code, out, _) = place.segment("--manifest new.yaml --check");
+    assert!(code == 0 && out.ends_with("new.yaml: segmented\n"), "{out}");
+    // What is asked for is looked for.
+    assert_eq!(place.segment("--manifest new.yaml --check --endpoints https://other:1").0, 1);
+    assert_eq!(place.segment("--manifest new.yaml --check --per-node host-path=/x").0, 1);
+}
+
+#[test]
+fn what_is_not_understood_ends_with_78_and_writes_nothing() {
+    let place = Place::new();
+    fs::write(place.at("bad.yaml"), MANIFEST.replace("kind: Deployment", "kind: Job")).unwrap();
+    for arguments in ["--out new.yaml --policy-out policy.yaml", "--diff", ""] {
+        let (code, out, err) = place.segment(&format!("--manifest bad.yaml --endpoints {PROXY} {arguments}"));
+        assert_eq!((code, out.as_str()), (exit::CONFIG, ""));
+        assert!(
+            err.contains("there is no Deployment with a container `calico-kube-controllers`") && err.ends_with("nothing was written\n"),
+            "{err}"
+        );
+    }
+    let (code, out, _) = place.segment("--manifest bad.yaml --check -o json");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == exit::CONFIG && report["segmented"].is_null() && report["diagnostics"].as_array().unwrap().len() == 1, "{report}");
+    fs::write(place.at("bytes.yaml"), b"a: \xff").unwrap();
+    for (name, message) in [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "cannot be read")] {
+        let (code, _, err) = place.segment(&format!("--manifest {name} --check"));
+        assert!(code == exit::CONFIG && err.contains(message), "{err}");
+    }
+    assert_eq!(place.files(), ["bad.yaml", "bytes.yaml", "calico.yaml"]);
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused() {
+    let place = Place::new();
+    for arguments in ["--secret calico-node=a --secret calico-node=b", "--secret calico-node=a --per-node host-path=/x"] {
+        let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
+        assert!(code == exit::USAGE && err.starts_with("error: `--secret calico-node=...`"), "{err}");
+    }
+    for arguments in [
+        "--manifest m",
+        "--manifest m --endpoints http://a:1",
+        "--manifest m --endpoints https://a:1 --diff --out x",
+        "--manifest m --check --diff",
+        "--manifest m --endpoints https://a:1 -o json",
+    ] {
+        assert!(Program::try_parse_from(["calico", "segment"].into_iter().chain(arguments.split(' '))).is_err(), "{arguments}");
+    }
+}

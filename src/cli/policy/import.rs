@@ -1,0 +1,67 @@
+//! `policy import`: etcd's own users and roles, written as a policy.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cli::exit;
+use crate::config::{self, ServeArgs};
+use crate::policy::import::{EtcdRole, EtcdUser, import};
+use crate::tls::{LiveTls, Tls};
+use crate::upstream::control::{Control, ControlError};
+use crate::upstream::members::Members;
+
+/// Arguments of `policy import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The configuration file of `serve`: etcd is asked with the proxy's own certificate, whose Common Name must be a user with the role root.
+    #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Asks etcd, and writes the policy.
+pub(super) fn run(args: &ImportArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+    let variables = std::env::vars_os().filter(|(name, _)| name != "ETCD_WARDEN_CONFIG");
+    let config = match config::load(&ServeArgs::of_file(args.config.clone()), variables) {
+        Ok((config, _)) => config,
+        Err(mistakes) => return writeln!(err, "{mistakes}").map(|()| exit::CONFIG),
+    };
+    let tls = match Tls::load(&config) {
+        Ok(tls) => tls,
+        Err(mistakes) => return writeln!(err, "{mistakes}").map(|()| exit::CONFIG),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = runtime.block_on(async {
+        let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
+        let control = Control::new(members.clone(), Arc::new(LiveTls::new(tls)));
+        found(&members, &control).await
+    });
+    match asked {
+        Ok((roles, users)) => {
+            let imported = import(&roles, &users);
+            for note in imported.notes {
+                writeln!(err, "note: {note}")?;
+            }
+            write!(out, "{}", imported.text)?;
+            Ok(0)
+        }
+        Err(error) => {
+            writeln!(err, "etcd-warden: etcd does not tell its users and roles: {error}")?;
+            Ok(1)
+        }
+    }
+}
+
+/// From the first member that answers.
+async fn found(members: &Members, control: &Control) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
+    let mut last = ControlError::Failed("no member".to_owned());
+    for (index, _) in members.iter() {
+        match control.users_and_roles(index).await {
+            Ok(found) => return Ok(found),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
