@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::apiserver::Apiserver;
 use super::cluster::{Cluster, Programs, Way};
+use super::segmented::segmented;
 use super::{inside, refused, runtime};
 use crate::deploy::{deploy, text};
 use crate::segment::manifest;
@@ -264,5 +265,36 @@ fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_confi
         let secrets: Vec<&Value> =
             node["spec"]["volumes"].as_array().unwrap().iter().filter(|volume| volume["secret"].is_object()).collect();
         assert!(secrets.is_empty(), "{form}: a Secret is the same on every node: {secrets:?}");
+    }
+}
+
+/// Where the container of this name has its certificate from: the volume at `/calico-secrets`, without its name and its files' mode.
+fn certificate(objects: &[Value], name: &str) -> (Value, Value) {
+    let found = objects.iter().map(|object| &object["spec"]["template"]).find_map(|pod| {
+        let container = containers(pod).find(|container| container["name"] == name)?;
+        Some((pod, container))
+    });
+    let (pod, container) = found.unwrap_or_else(|| panic!("there is no container {name}"));
+    let mount = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap();
+    let mut volume = pod["spec"]["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap().clone();
+    volume.as_object_mut().unwrap().remove("name");
+    let mode = volume.get_mut("secret").map_or(Value::Null, |secret| secret["defaultMode"].take());
+    (volume, mode)
+}
+
+#[test]
+#[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
+fn each_container_has_the_certificate_that_calico_segment_gives_it() {
+    let tree = Tree::new();
+    for (form, per_node) in [("per-component", None), ("per-node/host-files", Some("host-path=/etc/calico/etcd-certs"))] {
+        let ours: Vec<Value> = tree.rendered(form).into_iter().map(|(_, object)| object).collect();
+        let segmented = segmented("v3.31.0", "https://10.0.0.1:23790", per_node).text;
+        let theirs = segmented.split("---\n").filter(|object| object.contains("\nkind: ") || object.starts_with("kind: "));
+        let theirs: Vec<Value> = theirs.map(|object| serde_saphyr::from_str(object).unwrap()).collect();
+        for (container, mode) in [("calico-node", 0o400), ("install-cni", 0o400), ("calico-kube-controllers", 0o440)] {
+            let ((volume, given), (expected, _)) = (certificate(&ours, container), certificate(&theirs, container));
+            assert_eq!(volume, expected, "{form}: {container}");
+            assert!(given.is_null() || given == mode, "{form}: {container}: {given}");
+        }
     }
 }
