@@ -8,6 +8,7 @@ mod apiserver;
 pub mod cluster;
 mod dataplane;
 mod firewall;
+mod install_cni;
 mod manifests;
 mod needed;
 pub mod scenario;

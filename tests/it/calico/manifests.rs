@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::apiserver::Apiserver;
-use super::cluster::{Cluster, Programs, Way};
+use super::cluster::{Cluster, Programs, Way, feed, said};
 use super::segmented::segmented;
 use super::{inside, refused, runtime};
-use crate::deploy::{deploy, text};
+use crate::deploy::{denying, deploy, text};
 use crate::segment::manifest;
 use crate::world::go_tool::go_program;
 use crate::world::{World, authorities, soon};
@@ -296,5 +296,36 @@ fn each_container_has_the_certificate_that_calico_segment_gives_it() {
             assert_eq!(volume, expected, "{form}: {container}");
             assert!(given.is_null() || given == mode, "{form}: {container}: {given}");
         }
+    }
+}
+
+/// The policies of single nodes have a denial as a comment, which the first node of a cluster could not start with.
+#[test]
+#[ignore = "needs root and builds Calico, minutes the first time; .ci/run runs it"]
+fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too() {
+    if inside("calico::manifests::nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too") {
+        runtime().block_on(async {
+            let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
+            let policy = text("kubernetes/per-node/host-files/policy.yaml").replace("mode: shadow", "mode: enforce");
+            let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
+            let world = World::with(&policy).own_etcd().config(components).start().await;
+            let way = Way {
+                endpoint: world.endpoint(),
+                ca: authorities().clients.pem(),
+                certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
+            };
+            let cluster = Cluster::new(&programs, way);
+            let start = async |node: &str, address: &str| {
+                let mut startup = cluster.command(&programs.node, &format!("calico-node:{node}"));
+                startup.arg("-startup").envs([("NODENAME", node), ("IP", address), ("CLUSTER_TYPE", "k8s,bgp")]);
+                startup.envs([("CALICO_NETWORKING_BACKEND", "bird"), ("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")]);
+                said(&format!("calico-node -startup on {node}"), &feed(startup, "").await);
+            };
+            start("n1", "10.10.0.1/24").await;
+            world.replace_policy(&denying(&policy));
+            start("n1", "10.10.0.1/24").await;
+            start("n2", "10.10.0.2/24").await;
+            assert_eq!(refused(&world.audit()), Vec::<String>::new());
+        });
     }
 }
