@@ -11,6 +11,7 @@ mod firewall;
 mod install_cni;
 mod manifests;
 mod needed;
+mod per_node;
 pub mod scenario;
 mod segmented;
 mod static_pod;
