@@ -1,6 +1,7 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
 pub mod calico;
+pub mod certs;
 pub mod doctor;
 pub mod policy;
 mod serve;
@@ -34,6 +35,9 @@ enum Command {
     /// Change Calico's own files.
     #[command(subcommand)]
     Calico(calico::CalicoCommand),
+    /// Issue, list and renew certificates of components, from your own CA.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
 }
 
 /// Exit codes, as `sysexits.h` names them.
@@ -62,5 +66,6 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => serve::on_runtime(doctor::run(args)),
         Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
         Command::Calico(command) => calico::run(command, &mut std::io::stdin(), &mut std::io::stdout(), &mut std::io::stderr()),
+        Command::Certs(command) => certs::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
     }
 }

@@ -51,7 +51,8 @@ pub mod telemetry;
 pub mod admin;
 pub mod doctor;
 pub mod systemd;
-// --- what is done to Calico's own files ---
+// --- what is made for clients: their certificates, and Calico's own files ---
+pub mod certs;
 pub mod calico;
 // --- a real etcd and throwaway certificates: for the demo, the tests and the benches ---
 pub mod etcd;

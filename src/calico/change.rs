@@ -96,3 +96,20 @@ fn apply(change: &Change, documents: &mut Value) -> Option<()> {
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_at_two_places_of_a_list_stands_where_it_was_meant() {
+        let list = |texts: &[&str]| Value::List(texts.iter().map(|text| Value::text(*text)).collect());
+        let mut changes = Changes::default();
+        for (after, text) in [(0, "x"), (1, "y"), (0, "z"), (2, "w")] {
+            changes.add(Change::Push { path: Path::new(), after, values: vec![Value::text(text)] });
+        }
+        assert_eq!(changes.applied(list(&["a", "b", "c"])), Some(list(&["a", "x", "z", "b", "y", "c", "w"])));
+        changes.add(Change::Push { path: Path::new(), after: 3, values: Vec::new() });
+        assert_eq!(changes.applied(list(&["a", "b", "c"])), None);
+    }
+}

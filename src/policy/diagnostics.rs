@@ -132,7 +132,7 @@ impl Diagnostics {
     }
 
     /// Sorts by place; findings about the file as a whole come first.
-    pub(super) fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.list.sort_by_key(|diagnostic| diagnostic.place);
     }
 

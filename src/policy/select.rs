@@ -111,6 +111,14 @@ impl Policy {
         holdings(&self.checked, &self.rights_key(std::iter::once((binding, captures))))
     }
 
+    /// The bindings that match an identity, by their places, each with what it captured: how the policy reads its names.
+    #[must_use]
+    pub fn readings(&self, identity: &Identity) -> Vec<(usize, Captures)> {
+        let unusable = identity.common_name.as_ref().err().is_some_and(|refusal| !refusal.leaves_other_names());
+        let matched = if unusable { Vec::new() } else { self.matching(identity).0 };
+        matched.into_iter().map(|matched| (matched.binding, matched.captures)).collect()
+    }
+
     /// What an identity was given, word for word: the input of the reference model.
     #[must_use]
     pub fn holdings(&self, identity: &Identity) -> Holdings {

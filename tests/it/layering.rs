@@ -20,8 +20,8 @@ const MODULES_IN_ORDER: &[&str] = &[
     "audit", "metrics", "telemetry",
     // how it is operated
     "admin", "doctor", "systemd",
-    // what is done to Calico's own files
-    "calico",
+    // what is made for clients: their certificates, and Calico's own files
+    "certs", "calico",
     // a real etcd and throwaway certificates, and what stands on them
     "etcd", "pki", "demo",
     // generated

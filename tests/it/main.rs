@@ -50,6 +50,7 @@ mod watch_streams;
 mod audit_trail;
 mod doctor;
 mod migrating;
+mod certs;
 mod metrics_and_admin;
 mod serve_process;
 mod demo;

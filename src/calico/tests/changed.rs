@@ -207,6 +207,8 @@ fn line_breaks_marks_and_ends_stay_as_they_are() {
     }
     let cut = NEWEST.trim_end();
     assert_eq!(done(cut, &wish()).text, done(NEWEST, &wish()).text.trim_end());
+    let open = with(cut, "\n            defaultMode: 0440", "").replace('\n', "\r\n");
+    assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end().replace('\n', "\r\n"));
     // The last line of the file is the one behind which something is added.
     let open = with(cut, "\n            defaultMode: 0440", "");
     assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end());

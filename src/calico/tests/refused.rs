@@ -152,6 +152,17 @@ fn settings_that_come_from_elsewhere_are_named() {
         "            - name: FELIX_ETCDKEYFILE\n              value: x\n            - name: CLUSTER_TYPE\n",
         &["env[FELIX_ETCDKEYFILE]: `FELIX_ETCDKEYFILE` says where etcd is"],
     );
+    let (before, after) = NEWEST.split_once("kind: ConfigMap\n").unwrap();
+    let elsewhere = format!("{before}kind: ConfigMap\n{}", after.replacen("namespace: kube-system", "namespace: default", 1));
+    refused_text(&elsewhere, &wish(), &["ConfigMap `calico-config` is not in this manifest"]);
+    refused(
+        "etcd_ca: \"\" ",
+        "etcd_ca: !!str",
+        &["data.etcd_ca: this is not written as one scalar in its line", "help: write it in quotes"],
+    );
+    let variable = "            - name: SLEEP\n              value: \"false\"\n";
+    let together = "            - name: TLS_ASSETS_DIR\n              value: $(HOME)/calico-secrets\n";
+    refused(variable, together, &["env[TLS_ASSETS_DIR].value: `TLS_ASSETS_DIR` is put together from other variables"]);
     let from = with(NEWEST, "  # Typha is disabled.\n", "  CALICO_ETCD_KEY_FILE: /key\n");
     let from = from.replacen("                name: kubernetes-services-endpoint\n", "                name: calico-config\n", 1);
     refused_text(

@@ -78,7 +78,7 @@ fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
 #[test]
 fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
-    insta::assert_snapshot!(explain("calico-cni:n-1", &["put", key, "v"]).1, @r#"
+    insta::assert_snapshot!(explain("cni:n-1", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  allowed
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
@@ -92,7 +92,7 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
-    insta::assert_snapshot!(explain("calico-cni:n-2", &["put", key, "v"]).1, @r#"
+    insta::assert_snapshot!(explain("cni:n-2", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  goes through in shadow mode, would be refused: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
@@ -196,7 +196,7 @@ fn a_key_names_its_holders() {
     /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       cn calico-node (shadow, line 13)
           read    by calico-node: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:14)
-      cn calico-cni:{node} with node=n-1 (shadow, line 16)
+      cn cni:{node} with node=n-1 (shadow, line 16)
           read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
           create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
           update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)

@@ -155,8 +155,15 @@ fn belongings(node: &str) -> [Vec<String>; 2] {
 #[test]
 fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
     let long = format!("{}.{}", "n".repeat(63), "m".repeat(63));
-    let nodes =
-        ["a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "1n", "10", "n1.example.org", "example.org", "k8s", "a-k8s", "default", &long];
+    // 63 characters are a host name's most, 253 those of all its parts together.
+    let label = "n".repeat(63);
+    let longest = format!("{label}.{label}.{label}.{}", "m".repeat(61));
+    let almost = &longest[..252];
+    #[rustfmt::skip]
+    let nodes = [
+        "a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "n1-0", "1n", "10", "1", "0.0", "n1.example.org", "n1.example", "example.org", "k8s",
+        "a-k8s", "a-k8s-b", "default", "prod", "kube-system", "calico-node", "node", "node.n1", "block", &long, &label, &longest, almost,
+    ];
     let binding =
         "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
     for set in ["calico/v3.31-per-node", "calico/v3.32-per-node"] {
@@ -174,11 +181,31 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                     }
                 }
             }
+            // A namespace that is called as a node is that node's no more than any other.
+            for other in nodes.iter().filter(|other| **other != node) {
+                let key = format!("{R}/workloadendpoints/{node}/{}-k8s-web-eth0", other.replace('-', "--"));
+                assert!(principals[1].rights.covers(Verb::Create, &KeyRange::key(key.as_bytes())).is_err(), "{node} on {key}");
+            }
             for global in ["tiers/default", "ippools/default-ipv4-ippool", "felixconfigurations/default"] {
                 let key = format!("{R}/{global}");
                 let may = Verb::ALL.map(|verb| principals[0].rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok());
                 assert_eq!(may, Verb::ALL.map(|verb| matches!(verb, Verb::Read | Verb::Create)), "{key}");
             }
+        }
+    }
+}
+
+/// Calico writes host names in lower case. A certificate with another case, or with what is no node's name, is refused by a reason of its own.
+#[test]
+fn a_name_that_is_no_node_of_calico_gets_nothing() {
+    let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n";
+    let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let too_long = format!("{0}.{0}.{0}.{1}", "n".repeat(63), "m".repeat(62));
+    for node in ["Worker-1", "worker_1", "-a", "a-", "a.", ".a", "a..b", "a/b", "a:b", "*", "", "a b", "\u{e9}", &too_long] {
+        let principal = policy.principal(&Identity::named(&format!("calico-node:{node}")));
+        assert_eq!(principal.standing, crate::policy::Standing::BadCapture, "{node:?}");
+        for key in belongings(&node.to_ascii_lowercase()).concat() {
+            assert!(Verb::ALL.iter().all(|verb| principal.rights.covers(*verb, &KeyRange::key(key.as_bytes())).is_err()), "{key}");
         }
     }
 }

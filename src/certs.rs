@@ -1,0 +1,79 @@
+//! Certificates for components, issued from the operator's own CA; what certificates say; and their renewal.
+//!
+//! Nothing here serves requests, and nothing here trusts what it has made: each certificate is verified as the proxy verifies its
+//! clients (`webpki`, with the CA as anchor) before a byte of it is written.
+//!
+//! Certificates are put together here and not by rcgen, which keeps one value for each attribute of a name: a CA called
+//! `DC=example, DC=org` or with two OUs would get certificates whose issuer is another name, and a renewed subject would lose some.
+
+pub mod ca;
+pub mod component;
+pub mod found;
+pub mod issue;
+pub mod key;
+pub mod layout;
+pub mod nodes;
+pub mod reading;
+pub mod renew;
+pub mod request;
+pub mod server;
+pub mod store;
+pub mod subject;
+
+mod certificate;
+mod der;
+mod encrypted;
+mod manifest;
+mod threads;
+
+use crate::policy::Diagnostics;
+use crate::policy::diagnostics::{Diagnostic, Severity};
+
+/// A mistake of the command line or of a file as a whole: `what` is the flag or the file.
+fn mistake(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
+    finding(Severity::Mistake, what, message.into(), help)
+}
+
+/// Something that is done otherwise than the operator may expect.
+fn note(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
+    finding(Severity::Warning, what, message.into(), help)
+}
+
+fn finding(severity: Severity, what: &str, message: String, help: &str) -> Diagnostic {
+    Diagnostic {
+        severity,
+        file: what.into(),
+        place: None,
+        line: None,
+        message,
+        help: Some(help.to_owned()).filter(|help| !help.is_empty()),
+    }
+}
+
+/// One mistake as all there is.
+fn refuse<T>(what: &str, message: impl Into<String>, help: &str) -> Result<T, Diagnostics> {
+    let mut all = Diagnostics::default();
+    all.push(mistake(what, message, help));
+    Err(all)
+}
+
+/// The sections of a PEM file; none where one of them is cut or malformed. The error's own words could hold a line of a key.
+fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
+    let begun = bytes.windows(11).filter(|window| window == b"-----BEGIN ").count();
+    pem::parse_many(bytes).ok().filter(|sections| sections.len() == begun)
+}
+
+/// The bytes of a file, at most `most` of them.
+fn read(path: &std::path::Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
+    use std::io::Read as _;
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    match std::fs::File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
+        Ok(_) if u64::try_from(bytes.len()).is_ok_and(|length| length > most) => {
+            refuse(&name, format!("the file is larger than {} MiB", most >> 20), "")
+        }
+        Ok(0) => refuse(&name, "the file is empty", ""),
+        Ok(_) => Ok(bytes),
+        Err(error) => refuse(&name, format!("the file {}", crate::config::unreadable(path, &error)), ""),
+    }
+}

@@ -1,0 +1,47 @@
+use super::*;
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n";
+const OTHER: &str = "-----BEGIN CERTIFICATE-----\nCCCC\n-----END CERTIFICATE-----\n";
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[test]
+fn secrets_are_read_as_text_in_base64_and_from_lists() {
+    let plain = format!(
+        "---\nkind: Secret\nmetadata:\n  name: a\nstringData:\n  etcd-cert: |\n{}---\nkind: ConfigMap\nmetadata: {{name: x}}\n",
+        indented(PEM)
+    );
+    let encoded = format!(
+        "kind: Secret\nmetadata:\n  name: b\n  labels: {{x: y}}\ntype: kubernetes.io/tls\ndata:\n  tls.crt: {}\n",
+        STANDARD.encode(PEM)
+    );
+    let list = format!(
+        r#"{{"kind": "List", "items": [{{"kind": "Secret", "metadata": {{"name": "c"}}, "data": {{"etcd-cert": "{}"}}}}]}}"#,
+        STANDARD.encode(PEM)
+    );
+    for (text, name) in [(plain, "a"), (encoded, "b"), (list, "c")] {
+        let found = secrets(&text);
+        assert_eq!(found.len(), 1, "{text}");
+        assert_eq!((found[0].name.as_str(), found[0].certificate.as_str()), (name, PEM));
+    }
+    for text in ["", "kind: Secret\ndata: {}\n", ": :\n\t", "[1, 2]"] {
+        assert!(secrets(text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
+    let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
+    let around = |pem: &str| format!("# a comment\nkind: Secret\nstringData:\n  etcd-cert: |\n{}  other: x\n", indented(pem));
+    let (text, count) = replaced(&around(PEM), &change);
+    assert_eq!((text.as_str(), count), (around(OTHER).as_str(), 1));
+    for around in [|value: &str| format!("  tls.crt: {value}\n"), |value: &str| format!("  \"tls.crt\": \"{value}\",\n")] {
+        let (text, count) = replaced(&around(&STANDARD.encode(PEM)), &change);
+        assert_eq!((text.as_str(), count), (around(&STANDARD.encode(OTHER)).as_str(), 1));
+    }
+    // The same first line, and another certificate.
+    let near = around(&PEM.replace("BBBB", "DDDD"));
+    assert_eq!(replaced(&near, &change), (Zeroizing::new(near.clone()), 0));
+}

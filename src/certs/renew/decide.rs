@@ -1,0 +1,102 @@
+//! Whether one certificate is renewed, and what stands in the new one.
+
+use std::time::{Duration, SystemTime};
+
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+use super::{Fate, Terms, length};
+use crate::certs::ca::{Ca, SKEW, Window, time};
+use crate::certs::certificate::{Contents, Extension};
+use crate::certs::der;
+use crate::certs::found::{Found, KeyState};
+use crate::certs::key::KeyType;
+
+/// What is to be made: the old certificate's names and extensions for a new time.
+pub struct Due {
+    pub(super) contents: Contents,
+    pub(super) window: Window,
+    /// What the new key is; `None` when there is to be none.
+    pub(super) key_type: Option<KeyType>,
+}
+
+/// What becomes of a certificate, or what is to be made in its place.
+///
+/// # Errors
+/// Why it stays as it is.
+pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<Due, Fate> {
+    let left = |why: &str| Err(Fate::Left(why.to_owned()));
+    let Some(der) = found.chain.first() else { return left("it cannot be read") };
+    let Ok(([], old)) = X509Certificate::from_der(der) else { return left("it cannot be read") };
+    if old.is_ca() {
+        return Err(Fate::Ca);
+    }
+    if found.file.is_symlink() {
+        return left("it is a symbolic link: renew it where it lies");
+    }
+    // Whoever can put a file here must not get its names certified: only what this CA has signed is renewed.
+    if !ca.has_issued(der) && !terms.old_ca.as_ref().is_some_and(|old| old.has_issued(der)) {
+        let by =
+            if old.issuer().as_raw() == ca.subject() { "a key that is not this CA's".to_owned() } else { format!("`{}`", old.issuer()) };
+        return left(&format!("it was not issued to a client by this CA, but by {by}; `--old-ca` names a CA that is left behind"));
+    }
+    let window = Window { from: time(old.validity().not_before.timestamp()), to: time(old.validity().not_after.timestamp()) };
+    let left_over = terms.before.unwrap_or(length(window) / 3);
+    let due_at = window.to.checked_sub(left_over).unwrap_or(SystemTime::UNIX_EPOCH);
+    // Key and certificate that do not fit are no use to anybody, be they in date or not.
+    let broken = matches!(found.key, KeyState::Wrong(_)) && !terms.keep_key;
+    let moves = !ca.has_issued(der);
+    if now < due_at && !broken && !moves {
+        return Err(Fate::NotYet(due_at));
+    }
+    let lifetime = terms.lifetime.unwrap_or_else(|| length(window).saturating_sub(SKEW).max(Duration::from_secs(60)));
+    let (new, _) = ca.window(now, lifetime);
+    if new.to <= window.to && new.to == ca.not_after() && !broken && !moves {
+        let end = humantime::format_rfc3339_seconds(new.to);
+        return Err(Fate::Failed(format!("it would end with its CA, on {end}, and not later than now: renew the CA")));
+    }
+    let key_type = key_type(found, terms, &old)?;
+    let made_anew = [der::AUTHORITY_KEY_ID, der::SUBJECT_KEY_ID];
+    let kept = old.iter_extensions().filter(|extension| !made_anew.contains(&extension.oid.as_bytes()));
+    let extensions = kept.map(|extension| Extension {
+        oid: extension.oid.as_bytes().to_vec(),
+        critical: extension.critical,
+        value: extension.value.to_vec(),
+    });
+    let contents = Contents {
+        subject: old.subject().as_raw().to_vec(),
+        public_key: old.public_key().raw.to_vec(),
+        extensions: extensions.collect(),
+        not_before: new.from,
+        not_after: new.to,
+    };
+    Ok(Due { contents, window: new, key_type })
+}
+
+fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<Option<KeyType>, Fate> {
+    let failed = |why: &str| Err(Fate::Failed(why.to_owned()));
+    match (&found.key, terms.keep_key) {
+        (KeyState::Wrong(why), true) => return failed(&format!("its key: {why}; without `--keep-key` it gets a new one")),
+        (_, true) => return Ok(None),
+        (KeyState::Elsewhere, false) => {
+            return failed("its key is not here: `--keep-key` renews it for the same key, `certs issue --csr` for a new one");
+        }
+        (KeyState::Encrypted, false) => return failed("its key is encrypted: `--keep-key` renews it for the same key"),
+        (KeyState::OfCa, false) => return Err(Fate::Ca),
+        (KeyState::Fits(_) | KeyState::Wrong(_), false) => {}
+    }
+    if let Some(kind) = terms.key_type {
+        return Ok(Some(kind));
+    }
+    let kind = match old.public_key().parsed() {
+        Ok(PublicKey::EC(point)) if point.key_size() == 256 => KeyType::EcdsaP256,
+        Ok(PublicKey::EC(point)) if point.key_size() == 384 => KeyType::EcdsaP384,
+        Ok(PublicKey::RSA(key)) if key.key_size() <= 2048 => KeyType::Rsa2048,
+        Ok(PublicKey::RSA(key)) if key.key_size() <= 3072 => KeyType::Rsa3072,
+        Ok(PublicKey::RSA(_)) => KeyType::Rsa4096,
+        // 1.3.101.112, Ed25519.
+        _ if old.public_key().algorithm.algorithm.as_bytes() == [0x2b, 0x65, 0x70] => KeyType::Ed25519,
+        _ => return failed("keys of its kind are not made here: name another by `--key-type`, or `--keep-key`"),
+    };
+    Ok(Some(kind))
+}

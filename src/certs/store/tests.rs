@@ -1,0 +1,118 @@
+use super::*;
+use zeroize::Zeroizing;
+
+fn wanted(path: &str, content: &str) -> Wanted {
+    Wanted { path: path.into(), content: Zeroizing::new(content.to_owned()), secret: path.ends_with(KEY_FILE), renews: false }
+}
+
+fn open(folder: &Path) -> (Store, Option<Diagnostics>) {
+    Store::open(folder).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+fn text(folder: &Path, path: &str) -> String {
+    fs::read_to_string(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn set(content: &str) -> Vec<Wanted> {
+    [CA_FILE, KEY_FILE, CERT_FILE].map(|name| wanted(&format!("nodes/n1/cni/{name}"), content)).into()
+}
+
+#[test]
+fn files_come_into_place_and_keys_are_their_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("new/folder");
+    let (store, note) = open(&folder);
+    assert!(note.is_none());
+    store.put(&set("1")).unwrap();
+    store.put(&[wanted("nodes/n2/etcd-key", "2")]).unwrap();
+    store.put(&set("3")).unwrap();
+    assert_eq!(text(&folder, "nodes/n1/cni/etcd-key"), "3");
+    assert_eq!(text(&folder, "nodes/n2/etcd-key"), "2");
+    let mode = |path: &str| folder.join(path).metadata().unwrap().mode() & 0o777;
+    assert_eq!((mode("nodes/n1/cni/etcd-key"), mode("nodes/n1/cni"), mode("")), (0o600, 0o700, 0o700));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
+}
+
+/// A run is cut at each point of its renames: the next one finds whole files, and finishes.
+#[test]
+fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
+    let old = [CA_FILE, KEY_FILE, CERT_FILE];
+    for renames in 0..=old.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        open(folder).0.put(&set("old")).unwrap();
+        let store = open(folder).0;
+        store.stage(&folder.join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
+        fs::rename(folder.join(STAGED), folder.join(COMPLETE)).unwrap();
+        for name in old.iter().take(renames) {
+            let path = format!("nodes/n1/cni/{name}");
+            fs::rename(folder.join(COMPLETE).join(&path), folder.join(&path)).unwrap();
+        }
+        for name in old {
+            assert!(["old", "new"].contains(&text(folder, &format!("nodes/n1/cni/{name}")).as_str()));
+        }
+        drop(store);
+        let (_, note) = open(folder);
+        assert!(note.unwrap().to_string().contains("an earlier run was cut"));
+        for name in old {
+            assert_eq!(text(folder, &format!("nodes/n1/cni/{name}")), "new");
+        }
+        assert!(!folder.join(COMPLETE).exists());
+    }
+}
+
+#[test]
+fn what_was_cut_before_it_was_complete_goes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).0;
+    store.stage(&folder.path().join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
+    drop(store);
+    assert!(open(folder.path()).1.is_none());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn one_run_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = open(folder.path());
+    assert!(Store::open(folder.path()).unwrap_err().to_string().contains("another `etcd-warden certs`"));
+}
+
+#[test]
+fn what_is_in_the_way_is_told_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("nodes"), "").unwrap();
+    fs::create_dir_all(folder.join("etcd-key")).unwrap();
+    fs::write(folder.join("etcd-cert"), "").unwrap();
+    let places: Vec<PathBuf> = ["nodes/n1/etcd-cert", "etcd-key", "etcd-cert"].map(PathBuf::from).into();
+    assert_eq!(obstacles(folder, &places, false).iter().count(), 3);
+    assert_eq!(obstacles(folder, &places, true).iter().count(), 2, "`--force` replaces files, and no folder");
+    assert!(obstacles(&folder.join("etcd-cert"), &places, true).has_mistakes());
+}
+
+#[test]
+fn a_renewed_file_keeps_its_mode_but_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    store.put(&[wanted("etcd-key", "1"), wanted("etcd-cert", "1")]).unwrap();
+    let set = |path: &str, mode| fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
+    set("etcd-key", 0o644);
+    set("etcd-cert", 0o444);
+    let renewed = |path: &str| Wanted { renews: true, ..wanted(path, "2") };
+    store.put(&[renewed("etcd-key"), renewed("etcd-cert")]).unwrap();
+    let mode = |path: &str| folder.path().join(path).metadata().unwrap().mode() & 0o777;
+    assert_eq!((mode("etcd-key"), mode("etcd-cert")), (0o640, 0o444));
+}
+
+#[test]
+fn what_holds_its_content_already_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "1")]).unwrap();
+    let inode = |path: &str| folder.path().join(path).metadata().unwrap().ino();
+    let before = (inode("etcd-ca"), inode("etcd-cert"));
+    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "2")]).unwrap();
+    assert_eq!(inode("etcd-ca"), before.0);
+    assert_ne!(inode("etcd-cert"), before.1);
+}

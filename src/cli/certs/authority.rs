@@ -1,0 +1,82 @@
+//! The CA's files, and the passphrase of its key: from a file, the environment or the terminal, never from the command line.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::certs::ca::{Ca, CaFiles};
+use crate::policy::Diagnostics;
+
+/// The variable with the passphrase.
+const VARIABLE: &str = "ETCD_WARDEN_CA_KEY_PASSPHRASE";
+
+/// The operator's CA.
+#[derive(Debug, Args)]
+pub struct CaArgs {
+    /// Certificate of the CA that issues, PEM; behind it those of the CAs above, if it is no root.
+    #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CA_CERT")]
+    ca_cert: PathBuf,
+    /// Its private key, PEM; PKCS #8 or OpenSSL's older forms, also encrypted.
+    #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CA_KEY")]
+    ca_key: PathBuf,
+    /// A file with the key's passphrase in its first line. Otherwise ETCD_WARDEN_CA_KEY_PASSPHRASE, or the terminal is asked.
+    #[arg(long, value_name = "FILE")]
+    ca_key_passphrase_file: Option<PathBuf>,
+}
+
+impl CaArgs {
+    /// Reads and proves the CA.
+    pub(super) fn load(&self) -> Result<Ca, Diagnostics> {
+        let files = CaFiles { certificate: self.ca_cert.clone(), key: self.ca_key.clone() };
+        Ca::load(&files, || self.passphrase())
+    }
+
+    fn passphrase(&self) -> Result<Zeroizing<Vec<u8>>, Diagnostics> {
+        if let Some(path) = &self.ca_key_passphrase_file {
+            let name = path.display().to_string();
+            let mut line = Zeroizing::new(Vec::new());
+            let read = File::open(path).and_then(|file| BufReader::new(file).read_until(b'\n', &mut line));
+            return match read {
+                Ok(_) => Ok(without_line_end(line)),
+                Err(error) => Err(Diagnostics::about(&name, format!("the file {}", crate::config::unreadable(path, &error)), None)),
+            };
+        }
+        if let Some(value) = std::env::var_os(VARIABLE) {
+            return Ok(Zeroizing::new(value.into_encoded_bytes()));
+        }
+        match File::options().read(true).write(true).open("/dev/tty") {
+            Ok(terminal) if std::io::stderr().is_terminal() => ask(&terminal)
+                .map_err(|error| Diagnostics::about("--ca-key", format!("the terminal cannot be asked for the passphrase: {error}"), None)),
+            _ => Err(Diagnostics::about(
+                &self.ca_key.display().to_string(),
+                "the key is encrypted, and there is no passphrase",
+                Some("give `--ca-key-passphrase-file FILE`, or set ETCD_WARDEN_CA_KEY_PASSPHRASE"),
+            )),
+        }
+    }
+}
+
+/// Asks without showing what is typed.
+fn ask(mut terminal: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let shown = tcgetattr(terminal)?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    hidden.local_modes.insert(LocalModes::ECHONL);
+    terminal.write_all(b"Passphrase of the CA's key: ")?;
+    tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+    let mut line = Zeroizing::new(Vec::new());
+    let read = BufReader::new(terminal).read_until(b'\n', &mut line);
+    tcsetattr(terminal, OptionalActions::Flush, &shown)?;
+    read.map(|_| without_line_end(line))
+}
+
+fn without_line_end(mut line: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        line.pop();
+    }
+    line
+}
