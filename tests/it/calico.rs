@@ -7,11 +7,17 @@
 mod apiserver;
 pub mod cluster;
 mod dataplane;
+mod firewall;
+mod install_cni;
 mod kubelet;
+mod manifests;
 mod needed;
+mod per_node;
 pub mod scenario;
 mod segmented;
+mod static_pod;
 mod tutorial;
+mod vault;
 
 use std::collections::BTreeSet;
 use std::process::Command;

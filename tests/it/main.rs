@@ -77,6 +77,9 @@ mod calico;
 mod segment;
 mod stolen_node;
 
+// --- how it is deployed ---
+mod deploy;
+
 // --- rules of the house ---
 mod dependencies;
 mod layering;

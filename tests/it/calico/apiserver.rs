@@ -89,16 +89,21 @@ impl Apiserver {
 
     /// Server-side apply of an object in YAML, where an unknown or repeated field is a mistake. Gives what kube-apiserver has read.
     pub async fn apply(&self, path: &str, yaml: &str) -> Value {
-        let path = format!("{path}?fieldManager=segmented&fieldValidation=Strict");
-        let (status, body) = self.ask("PATCH", &path, Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() })).await;
+        let (status, body) = self.try_apply(path, yaml).await;
         assert!([200, 201].contains(&status), "{path}: {status} {body}\n{yaml}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// What there is; `None` when there is nothing.
+    /// The same, and what kube-apiserver says to it.
+    pub async fn try_apply(&self, path: &str, yaml: &str) -> (u16, String) {
+        let path = format!("{path}?fieldManager=tests&fieldValidation=Strict");
+        self.ask("PATCH", &path, Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() })).await
+    }
+
+    /// What there is; `None` when there is nothing, or not yet (429: a new resource's storage is being set up).
     pub async fn get(&self, path: &str) -> Option<Value> {
         let (status, body) = self.ask("GET", path, None).await;
-        assert!([200, 404].contains(&status), "{path}: {status} {body}");
+        assert!([200, 404, 429].contains(&status), "{path}: {status} {body}");
         (status == 200).then(|| serde_json::from_str(&body).unwrap())
     }
 

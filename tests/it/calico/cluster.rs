@@ -30,13 +30,18 @@ impl Programs {
         Self {
             node: calico("calico-node", "node/cmd/calico-node"),
             cni: calico("calico", "cni-plugin/cmd/calico"),
-            install: go_program("calico-install", "install", "github.com/projectcalico/calico/cni-plugin/cmd/install"),
+            install: install_cni(),
             controllers: calico("kube-controllers", "kube-controllers/cmd/kube-controllers"),
             typha: calico("calico-typha", "typha/cmd/calico-typha"),
             calicoctl: calico("calicoctl", "calicoctl/calicoctl"),
             apiserver: go_program("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         }
     }
+}
+
+/// What the container `install-cni` runs.
+pub fn install_cni() -> PathBuf {
+    go_program("calico-install", "install", "github.com/projectcalico/calico/cni-plugin/cmd/install")
 }
 
 /// How the programs reach etcd: through a proxy, or directly.

@@ -76,7 +76,7 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
     }
 }
 
-fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segmented {
+pub fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segmented {
     let wish = Wish {
         endpoints: Some(Endpoints::parse(endpoint).unwrap()),
         per_node: per_node.map(|form| PerNode::parse(form).unwrap()),

@@ -1,0 +1,84 @@
+//! What certificates of single nodes stand on: the node's name in a pod's token, and real nodes that start under the policies beside the forms.
+
+use etcd_warden::config::Config;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Programs, Way, feed, said};
+use super::manifests::behind_the_static_pods_policy;
+use super::{inside, refused, runtime};
+use crate::deploy::{denying, text};
+use crate::world::{World, authorities};
+
+/// What Vault's JWT method reads (`/kubernetes.io/node/name`), and SPIRE's attestation of agents.
+#[test]
+#[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
+fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() {
+    if inside("calico::per_node::a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not") {
+        runtime().block_on(behind_the_static_pods_policy(async |apiserver| {
+            let system = "/api/v1/namespaces/kube-system";
+            apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
+            apiserver.create(&format!("{system}/serviceaccounts"), json!({ "metadata": { "name": "calico-node" } })).await;
+            let container = json!({ "name": "c", "image": "c" });
+            let spec = json!({ "nodeName": "n1", "serviceAccountName": "calico-node", "containers": [container] });
+            let pod = apiserver.create(&format!("{system}/pods"), json!({ "metadata": { "name": "calico-node-x" }, "spec": spec })).await;
+            let bound = json!({ "kind": "Pod", "apiVersion": "v1", "name": "calico-node-x", "uid": pod["metadata"]["uid"] });
+            let claims = async |bound: Value| {
+                let request = json!({ "spec": { "audiences": ["vault"], "expirationSeconds": 3600, "boundObjectRef": bound } });
+                let token = apiserver.create(&format!("{system}/serviceaccounts/calico-node/token"), request).await;
+                claims(token["status"]["token"].as_str().unwrap())
+            };
+            let of_pod = claims(bound).await;
+            assert_eq!(of_pod.pointer("/kubernetes.io/node/name").unwrap(), "n1", "{of_pod}");
+            assert_eq!((&of_pod["sub"], &of_pod["aud"]), (&json!("system:serviceaccount:kube-system:calico-node"), &json!(["vault"])));
+            // Who may only ask for tokens of the account gets none of a node.
+            let of_nobody = claims(Value::Null).await;
+            assert!(of_nobody.pointer("/kubernetes.io/node").is_none(), "{of_nobody}");
+        }));
+    }
+}
+
+/// The claims of a JWT, unverified.
+fn claims(token: &str) -> Value {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let sextets = token.split('.').nth(1).unwrap().bytes().map(|byte| alphabet.iter().position(|known| *known == byte).unwrap());
+    let (mut held, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for sextet in sextets {
+        (held, count) = (held << 6 | sextet as u32, count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((held >> count) as u8);
+        }
+    }
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// The policies of single nodes have a denial as a comment, which the first node of a cluster could not start with.
+#[test]
+#[ignore = "needs root and builds Calico, minutes the first time; .ci/run runs it"]
+fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too() {
+    if inside("calico::per_node::nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too") {
+        runtime().block_on(async {
+            let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
+            let policy = text("kubernetes/per-node/host-files/policy.yaml").replace("mode: shadow", "mode: enforce");
+            let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
+            let world = World::with(&policy).own_etcd().config(components).start().await;
+            let way = Way {
+                endpoint: world.endpoint(),
+                ca: authorities().clients.pem(),
+                certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
+            };
+            let cluster = Cluster::new(&programs, way);
+            let start = async |node: &str, address: &str| {
+                let mut startup = cluster.command(&programs.node, &format!("calico-node:{node}"));
+                startup.arg("-startup").envs([("NODENAME", node), ("IP", address), ("CLUSTER_TYPE", "k8s,bgp")]);
+                startup.envs([("CALICO_NETWORKING_BACKEND", "bird"), ("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")]);
+                said(&format!("calico-node -startup on {node}"), &feed(startup, "").await);
+            };
+            start("n1", "10.10.0.1/24").await;
+            world.replace_policy(&denying(&policy));
+            start("n1", "10.10.0.1/24").await;
+            start("n2", "10.10.0.2/24").await;
+            assert_eq!(refused(&world.audit()), Vec::<String>::new());
+        });
+    }
+}
