@@ -21,7 +21,7 @@ What is left in the last column is what no rule on keys can stop:
 * **Blocks and handles of addresses** have no node in their key, and every node has to change them: a block may be borrowed from. A thief can
   give addresses out twice or free those in use. Only a rule on values could tell (a block says whose it is in `affinity`).
 * **`clusterinformations/default`** is updated by calico/node when the version changes. A thief can set `datastoreReady: false`, which stops new pods until
-  somebody sets it back. `deny` on `update` in the binding of the nodes closes that; lift it while Calico is upgraded.
+  somebody sets it back. `deny` on `update` in the binding of the nodes closes that; lift it while Calico is upgraded, and for a cluster's first node.
 
 Reading is not in the table: a node sees all policies, endpoints and addresses, because Felix needs them.
 
