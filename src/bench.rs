@@ -15,6 +15,7 @@
 
 pub mod arrivals;
 pub mod book;
+pub mod calico;
 pub mod connection;
 pub mod crew;
 pub mod dice;

@@ -55,6 +55,7 @@ impl Book {
             now,
             |tally, measured| {
                 tally.sent(method, result.as_ref().err());
+                tally.series.entry(name).or_default().requests = true;
                 Self::result(tally, name, now.saturating_sub(due), &result, measured);
             },
             due,

@@ -31,7 +31,8 @@ pub struct Slice {
 }
 
 impl Slice {
-    fn add(&mut self, second: u64, tally: &Tally, until: Duration) {
+    /// Takes in a second of one thread.
+    pub fn add(&mut self, second: u64, tally: &Tally, until: Duration) {
         self.seconds.entry(second).or_default().add(tally);
         self.total.add(tally);
         self.until = self.until.max(until);

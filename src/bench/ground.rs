@@ -27,9 +27,7 @@ const PAGE: i64 = 5000;
 #[derive(Debug, thiserror::Error)]
 pub enum GroundError {
     /// Somebody else's keys are there.
-    #[error(
-        "{count} keys below `{prefix}` are not of this program, such as {example}: take another `--prefix`, or `--force` to leave them there and go on"
-    )]
+    #[error("{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them there and goes on")]
     Foreign {
         /// How many.
         count: usize,

@@ -189,23 +189,13 @@ pub struct Measured {
     pub own: Option<Duration>,
 }
 
-/// Events of watches are no requests.
-const EVENTS: &str = "watch-event";
-
-fn requests(tally: &Tally) -> u64 {
-    let series = tally.series.iter().filter(|(name, _)| **name != EVENTS);
-    series.map(|(_, series)| series.latency.len() + series.failed()).sum()
-}
-
 /// All slices of one target.
 #[must_use]
 pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
     let mut total = Tally::default();
     slices.iter().for_each(|measured| total.add(&measured.slice.total));
     let seconds: f64 = slices.iter().map(|measured| measured.measured.as_secs_f64()).sum();
-    let events = total.series.get(EVENTS);
-    let ok = total.succeeded() - events.map_or(0, |events| events.latency.len());
-    let failed = total.failed() - events.map_or(0, super::tally::Series::failed);
+    let (ok, failed) = (total.succeeded(), total.failed());
     // CPU time is that of the warm-up too.
     let per_request = |time: Option<Duration>| time.filter(|_| total.calls > 0).map(|time| time.as_secs_f64() * 1e6 / float(total.calls));
     let cpu: Option<Duration> = slices.iter().map(|measured| measured.usage.map(|(cpu, _)| cpu)).sum();
@@ -290,7 +280,7 @@ pub fn ratios(names: &[String], slices: &[Vec<Measured>]) -> Vec<Compared> {
             }
         }
         push("requests per second".to_owned(), &|measured| {
-            Some(float(requests(&measured.slice.total)) / measured.measured.as_secs_f64()).filter(|rate| rate.is_finite())
+            Some(float(measured.slice.total.succeeded()) / measured.measured.as_secs_f64()).filter(|rate| rate.is_finite())
         });
         push("CPU per request".to_owned(), &|measured| {
             let (cpu, _) = measured.usage?;

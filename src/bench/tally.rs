@@ -25,11 +25,13 @@ pub struct Series {
     pub latency: Latencies,
     /// Failures, by gRPC's name of the code or what else went wrong: how many, and what the first one said.
     pub failures: BTreeMap<String, (u64, String)>,
+    /// Whether these are requests, and not events or what is made of several requests.
+    pub requests: bool,
 }
 
 impl Default for Series {
     fn default() -> Self {
-        Self { latency: latencies(), failures: BTreeMap::new() }
+        Self { latency: latencies(), failures: BTreeMap::new(), requests: false }
     }
 }
 
@@ -59,6 +61,7 @@ impl Series {
     fn add(&mut self, other: &Series) {
         // Both have the same bounds.
         let _ = self.latency.add(&other.latency);
+        self.requests |= other.requests;
         for (name, (count, message)) in &other.failures {
             self.failures.entry(name.clone()).or_insert_with(|| (0, message.clone())).0 += count;
         }
@@ -132,16 +135,20 @@ impl Tally {
         self.latest = self.latest.max(other.latest);
     }
 
-    /// Successes of all names.
+    /// Requests that succeeded.
     #[must_use]
     pub fn succeeded(&self) -> u64 {
-        self.series.values().map(|series| series.latency.len()).sum()
+        self.requests().map(|series| series.latency.len()).sum()
     }
 
-    /// Failures of all names.
+    /// Requests that failed.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        self.series.values().map(Series::failed).sum()
+        self.requests().map(Series::failed).sum()
+    }
+
+    fn requests(&self) -> impl Iterator<Item = &Series> {
+        self.series.values().filter(|series| series.requests)
     }
 }
 
@@ -155,10 +162,15 @@ mod tests {
         let refused = Failure::Grpc(7, "etcdserver: permission denied".into());
         for number in 1..=1000_u64 {
             for tally in [&mut whole, &mut parts[number as usize % 3]] {
-                tally.series.entry("range").or_default().success(Duration::from_micros(number * 10));
+                let series = tally.series.entry("range").or_default();
+                series.requests = true;
+                series.success(Duration::from_micros(number * 10));
+                tally.series.entry("event").or_default().success(Duration::ZERO);
                 tally.sent(Method::Range, None);
                 if number % 10 == 0 {
-                    tally.series.entry("put").or_default().failure(&refused);
+                    let series = tally.series.entry("put").or_default();
+                    series.requests = true;
+                    series.failure(&refused);
                     tally.sent(Method::Put, Some(&refused));
                     tally.sent(Method::Put, Some(&Failure::Timeout));
                     tally.wrong(|| number.to_string());

@@ -1,5 +1,6 @@
 //! `etcd-warden bench`.
 
+mod calico;
 mod given;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
@@ -27,13 +28,23 @@ use crate::config::Endpoint;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    scene: Option<Scene>,
     #[command(flatten)]
     whom: Whom,
     #[command(flatten)]
     what: What,
     #[command(flatten)]
     report: ReportArgs,
+}
+
+/// Whole scenes in place of a mix.
+#[derive(Debug, Subcommand)]
+enum Scene {
+    /// What a Calico cluster of so many nodes puts on etcd: the storm at its start, then pods that come and go.
+    Calico(Box<calico::CalicoArgs>),
 }
 
 /// Where the load goes, and as whom.
@@ -159,6 +170,9 @@ struct ReportArgs {
 /// # Errors
 /// It could not be done.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    if let Some(Scene::Calico(args)) = args.scene {
+        return calico::run(*args).await;
+    }
     let plan = match given::plan(&args) {
         Ok(plan) => plan,
         Err(mistakes) => {

@@ -265,3 +265,78 @@ async fn mistakes_are_told_all_at_once() {
         assert_eq!(caller.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
     }
 }
+
+const CALICO: &str = "
+version: 1
+mode: enforce
+include: [calico/v3.31, calico/v3.31-per-node]
+bindings:
+  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }
+  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }
+  - { cn: calico-kube-controllers, roles: [calico-kube-controllers] }
+  - { cn: calicoctl-full, roles: [calicoctl-full] }
+";
+
+/// A folder as `certs issue --all --output directories` makes it, for these nodes.
+fn certificates(folder: &Path, nodes: &[&str]) {
+    let set = |place: String, name: &str| {
+        let (at, issued) = (folder.join(place), authorities().clients.client(name).unwrap());
+        std::fs::create_dir_all(&at).unwrap();
+        write_private(&at, "etcd-cert", &issued.certificate).unwrap();
+        write_private(&at, "etcd-key", &issued.key).unwrap();
+        write_private(&at, "etcd-ca", &authorities().clients.pem()).unwrap();
+    };
+    for node in nodes {
+        set(format!("nodes/{node}/calico-node"), &format!("calico-node:{node}"));
+        set(format!("nodes/{node}/cni"), &format!("cni:{node}"));
+    }
+    for component in ["calico-kube-controllers", "calicoctl-full"] {
+        set(format!("cluster/{component}"), component);
+    }
+}
+
+/// The program with nothing but these arguments.
+async fn calico(folder: &Path, arguments: &[&str]) -> Ran {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
+    command.args(["bench", "calico", "--output=json", "--identities=."]).args(arguments);
+    command.current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    Ran(tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap())
+}
+
+#[tokio::test]
+async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_and_leaves_nothing() {
+    let world = World::with(CALICO).own_etcd().start().await;
+    let folder = tempfile::tempdir().unwrap();
+    // One name is how another begins, dashes doubled or not.
+    let nodes = ["worker", "worker-1", "worker-10"];
+    certificates(folder.path(), &nodes);
+    let (endpoint, metrics) = (format!("--endpoint={}", world.endpoint()), metrics(&world));
+    let size = ["--time=2s", "--pods-per-second=10", "--pods-per-node=2", "--policies=3"];
+    let arguments = [&[&*endpoint, &*metrics], &size[..]].concat();
+    let report = calico(folder.path(), &arguments).await.report(0);
+    let all = report["steps"][0]["targets"][0]["series"].as_array().unwrap();
+    for one in all {
+        assert_eq!(one["failures"], Value::Array(vec![]), "{one:#}");
+    }
+    let ok = |name: &str| series(&report, 0, name)["ok"].as_u64().unwrap();
+    assert_eq!((ok("node in sync"), ok("controllers in sync")), (3, 1));
+    // Each node: Felix' 17 kinds and the blocks, confd's 5 and the affinities, pools and its own Node, statuses.
+    let watches = ["felix watch", "confd watch", "tunnel watch", "status watch"].map(ok);
+    assert_eq!(watches, [3 * 18, 3 * 6, 3 * 2, 3]);
+    assert!(ok("pod added") > 0 && ok("pod removed") > 0 && ok("calicoctl list") > 0 && ok("controllers write") > 0);
+    // Each pod that came is an event for each Felix, and for nobody else less.
+    assert!(ok("watch event") >= 3 * ok("pod added"), "{report:#}");
+    let counts = report["verification"]["etcd_counts"].as_array().unwrap();
+    assert!(counts.len() == 2 && counts.iter().all(|count| count["ok"] == count["counted"]), "{counts:?}");
+    assert_eq!(world.audit().iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>(), [&Value::Null; 0]);
+    let left = etcd_client::GetOptions::new().with_prefix().with_keys_only();
+    let left = world.direct().await.get("/calico/", Some(left)).await.unwrap();
+    assert_eq!(left.kvs().iter().map(|pair| pair.key_str().unwrap().to_owned()).collect::<Vec<_>>(), [""; 0]);
+
+    // A node too many, and keys that are there.
+    let refused = calico(folder.path(), &[&*endpoint, "--nodes=4"]).await;
+    assert!(refused.0.status.code() == Some(78) && refused.err().contains("3 nodes have certificates"), "{}", refused.err());
+    world.direct().await.put("/calico/ipam/v2/x", "1", None).await.unwrap();
+    let refused = calico(folder.path(), &arguments).await;
+    assert!(refused.0.status.code() == Some(1) && refused.err().contains("such as /calico/ipam/v2/x"), "{}", refused.err());
+}

@@ -170,7 +170,9 @@ mod tests {
         for second in 0..3 {
             let mut tally = Tally::default();
             for extra in 0..100 {
-                tally.series.entry("range").or_default().success(Duration::from_micros(latency + extra));
+                let series = tally.series.entry("range").or_default();
+                series.requests = true;
+                series.success(Duration::from_micros(latency + extra));
                 tally.calls += 1;
             }
             slice.total.add(&tally);
