@@ -1,5 +1,6 @@
 //! The command line: one binary, one subcommand for each thing that an operator does.
 
+pub mod bench;
 pub mod calico;
 pub mod certs;
 pub mod doctor;
@@ -29,6 +30,8 @@ enum Command {
     Demo(DemoArgs),
     /// Look at a deployment as its operator and as a thief would: ways around the proxy, certificates, etcd, keys without an owner.
     Doctor(doctor::DoctorArgs),
+    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were wrong.
+    Bench(Box<bench::BenchArgs>),
     /// Check, show and explain policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
         Command::Doctor(args) => serve::on_runtime(doctor::run(args)),
+        Command::Bench(args) => serve::on_runtime(bench::run(*args)),
         Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
         Command::Calico(command) => calico::run(command, &mut std::io::stdin(), &mut std::io::stdout(), &mut std::io::stderr()),
         Command::Certs(command) => certs::run(command, &mut std::io::stdout(), &mut std::io::stderr()),

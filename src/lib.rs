@@ -50,6 +50,7 @@ pub mod telemetry;
 // --- how it is operated ---
 pub mod admin;
 pub mod doctor;
+pub mod bench;
 pub mod systemd;
 // --- what is made for clients: their certificates, and Calico's own files ---
 pub mod certs;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use super::{Endpoint, Network};
 
@@ -38,6 +39,15 @@ impl Endpoint {
     #[must_use]
     pub fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    /// `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        super::value::endpoint(text)
     }
 }
 

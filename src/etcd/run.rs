@@ -125,6 +125,12 @@ impl Etcd {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Where a member tells its metrics, in plain text.
+    #[must_use]
+    pub fn metrics_address(&self, member: usize) -> Option<SocketAddr> {
+        self.members.get(member).map(|member| member.metrics)
+    }
+
     /// The Prometheus metrics of a member; `grpc_server_handled_total` counts the RPCs that reached it.
     ///
     /// # Errors

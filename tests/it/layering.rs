@@ -19,7 +19,7 @@ const MODULES_IN_ORDER: &[&str] = &[
     // what happened
     "audit", "metrics", "telemetry",
     // how it is operated
-    "admin", "doctor", "systemd",
+    "admin", "doctor", "bench", "systemd",
     // what is made for clients: their certificates, and Calico's own files
     "certs", "calico",
     // a real etcd and throwaway certificates, and what stands on them

@@ -48,6 +48,7 @@ mod watch_streams;
 
 // --- what a user starts ---
 mod audit_trail;
+mod bench;
 mod doctor;
 mod migrating;
 mod certs;

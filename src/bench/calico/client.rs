@@ -1,0 +1,369 @@
+//! One client as libcalico-go has it: a connection, and on it reads, lists, guarded writes, and one stream with all its watches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use h2::SendStream;
+use prost::Message;
+
+use super::cluster::{value, written};
+use crate::bench::book::Book;
+use crate::bench::connection::{Answer, Connection, Door, Failure};
+use crate::bench::figure;
+use crate::bench::identity::Identity;
+use crate::bench::slot::guarded;
+use crate::config::Endpoint;
+use crate::keyspace::{Escaped, prefix_end};
+use crate::method::Method;
+use crate::pb::etcdserverpb::watch_request::RequestUnion;
+use crate::pb::etcdserverpb::{
+    DeleteRangeRequest, RangeRequest, RangeResponse, RequestOp, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, request_op,
+    response_op,
+};
+use crate::pb::mvccpb::{Event, KeyValue, event::EventType};
+use crate::wire::frame;
+
+/// What all clients of one thread share.
+pub struct Stage {
+    /// Where they call.
+    pub endpoint: Endpoint,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// Bytes of each value.
+    pub size: usize,
+    /// Where it is noted.
+    pub book: Rc<Book>,
+    /// Keys that were made here and are still there.
+    pub made: RefCell<BTreeSet<Vec<u8>>>,
+    /// Events that watchers had.
+    pub events: Cell<u64>,
+    /// The highest revision at which an endpoint was written or removed.
+    pub endpoints_at: Cell<i64>,
+}
+
+/// What a program's calls are named in reports.
+#[derive(Clone, Copy)]
+pub struct Names {
+    /// Of one key.
+    pub read: &'static str,
+    /// Of all below a prefix.
+    pub list: &'static str,
+    /// Guarded.
+    pub write: &'static str,
+    /// Until it is there.
+    pub watch: &'static str,
+}
+
+/// A client.
+pub struct Client {
+    stage: Rc<Stage>,
+    connection: Connection,
+    names: Names,
+}
+
+/// One key, or all below a prefix, as a request has it.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    key: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Keys {
+    /// One.
+    #[must_use]
+    pub fn one(key: Vec<u8>) -> Self {
+        Self { key, end: Vec::new() }
+    }
+
+    /// All below a prefix.
+    #[must_use]
+    pub fn below(prefix: Vec<u8>) -> Self {
+        let end = prefix_end(&prefix).unwrap_or_default().into_vec();
+        Self { key: prefix, end }
+    }
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    frame::encode(&message.encode_to_vec())
+}
+
+fn wrong<T>(what: String) -> Result<T, Failure> {
+    Err(Failure::Wrong(what))
+}
+
+impl Client {
+    /// Not connected yet.
+    #[must_use]
+    pub fn new(stage: &Rc<Stage>, identity: &Identity, names: Names) -> Self {
+        let door = Door { endpoint: stage.endpoint.clone(), tls: identity.tls.clone() };
+        Self { stage: stage.clone(), connection: Connection::new(door), names }
+    }
+
+    async fn ask<M: Message + Default>(&self, name: &'static str, method: Method, message: &impl Message) -> Result<M, Failure> {
+        let due = self.stage.book.now();
+        let answer = self.connection.call(method, framed(message), self.stage.patience).await;
+        let answer = answer.and_then(|answer| M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}"))));
+        self.stage.book.note(name, method, due, answer.as_ref().map(drop).map_err(Clone::clone));
+        answer
+    }
+
+    /// libcalico-go's Get: linearizable, like all that it reads.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn get(&self, key: Vec<u8>) -> Result<Option<KeyValue>, Failure> {
+        let asked = RangeRequest { key, ..RangeRequest::default() };
+        let answer: RangeResponse = self.ask(self.names.read, Method::Range, &asked).await?;
+        Ok(answer.kvs.into_iter().next())
+    }
+
+    /// Its List: all at once, and the revision that it is of.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn list(&self, keys: &Keys) -> Result<i64, Failure> {
+        let asked = RangeRequest { key: keys.key.clone(), range_end: keys.end.clone(), ..RangeRequest::default() };
+        let answer: RangeResponse = self.ask(self.names.list, Method::Range, &asked).await?;
+        Ok(answer.header.map_or(0, |header| header.revision))
+    }
+
+    /// Its Create (revision 0) or Update: gives the revision at which the key is now, by us or as somebody else left it.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn write(&self, key: &[u8], revision: i64) -> Result<Written, Failure> {
+        let content = value(self.stage.size, figure::micros(self.stage.book.now()));
+        let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await?;
+        let now = answer.header.as_ref().map_or(0, |header| header.revision);
+        if answer.succeeded {
+            // What was there before is not ours to remove.
+            if revision == 0 {
+                self.stage.made.borrow_mut().insert(key.to_vec());
+            }
+            self.note_endpoint(key, now);
+            return Ok(Written::At(now));
+        }
+        match answer.responses.into_iter().next().and_then(|response| response.response) {
+            Some(response_op::Response::ResponseRange(range)) => Ok(Written::Not(range.kvs.first().map_or(0, |pair| pair.mod_revision))),
+            _ => {
+                let what = format!("the Txn on {} has not the answer of its else branch", Escaped(key));
+                self.stage.book.observe(self.names.write, self.stage.book.now(), &wrong(what.clone()));
+                wrong(what)
+            }
+        }
+    }
+
+    /// Writes at whatever revision the key is, as libcalico-go's retries do.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn write_anyhow(&self, key: &[u8], mut revision: i64) -> Result<i64, Failure> {
+        // As often as IPAM tries (`lib/ipam/ipam.go`, datastoreRetries).
+        for _ in 0..100 {
+            match self.write(key, revision).await? {
+                Written::At(now) => return Ok(now),
+                Written::Not(other) => revision = other,
+            }
+        }
+        wrong(format!("{} was written by somebody else a hundred times", Escaped(key)))
+    }
+
+    /// Its Delete of a revision: one compare, one DeleteRange with `prev_kv`, else a Range.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn delete(&self, key: &[u8], revision: i64) -> Result<(), Failure> {
+        let mut txn = guarded(key, Vec::new(), revision);
+        let delete = DeleteRangeRequest { key: key.to_vec(), prev_kv: true, ..DeleteRangeRequest::default() };
+        txn.success = vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
+        let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &txn).await?;
+        if answer.succeeded {
+            self.stage.made.borrow_mut().remove(key);
+            self.note_endpoint(key, answer.header.map_or(0, |header| header.revision));
+        }
+        Ok(())
+    }
+
+    fn note_endpoint(&self, key: &[u8], revision: i64) {
+        if key.starts_with(super::cluster::resource("workloadendpoints", "").as_slice()) {
+            self.stage.endpoints_at.set(self.stage.endpoints_at.get().max(revision));
+        }
+    }
+
+    /// A syncer: lists each, then watches each from there on, all on one stream. The lists go out together, as each kind has a cache of
+    /// its own (`watchersyncer/watchercache.go`); creates go one after the other, as clientv3 sends them.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn list_and_watch(&self, ranges: &[Keys]) -> Result<Watches, Failure> {
+        let revisions = try_join_all(ranges.iter().map(|keys| self.list(keys))).await?;
+        let (mut send, response) = self.connection.begin(Method::Watch).await?;
+        let mut response = Some(response);
+        let mut watches: Option<Watches> = None;
+        for (keys, revision) in ranges.iter().zip(revisions) {
+            let due = self.stage.book.now();
+            let create = WatchCreateRequest {
+                key: keys.key.clone(),
+                range_end: keys.end.clone(),
+                start_revision: revision + 1,
+                prev_kv: true,
+                ..WatchCreateRequest::default()
+            };
+            let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            send.send_data(framed(&request), false).map_err(|error| Failure::Lost(error.to_string()))?;
+            let created = tokio::time::timeout(self.stage.patience, async {
+                if let Some(response) = response.take() {
+                    watches = Some(Watches {
+                        stage: self.stage.clone(),
+                        answer: Answer::of(response).await?,
+                        send: None,
+                        open: HashMap::new(),
+                        endpoints: None,
+                    });
+                }
+                let watches = watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
+                watches.created(keys).await
+            });
+            let created = created.await.unwrap_or(Err(Failure::Timeout));
+            self.stage.book.observe(self.names.watch, due, &created);
+            created?;
+        }
+        let mut watches = watches.ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
+        watches.send = Some(send);
+        Ok(watches)
+    }
+}
+
+/// What came of a guarded write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is there, at this revision.
+    At(i64),
+    /// It was at this one instead; 0: nowhere.
+    Not(i64),
+}
+
+/// All watches of a client.
+pub struct Watches {
+    stage: Rc<Stage>,
+    answer: Answer,
+    /// Dropped, it would end the stream.
+    send: Option<SendStream<Bytes>>,
+    open: HashMap<i64, Seen>,
+    /// The watch of the endpoints, if there is one.
+    endpoints: Option<i64>,
+}
+
+#[derive(Default)]
+struct Seen {
+    last: i64,
+    versions: HashMap<Vec<u8>, i64>,
+}
+
+impl Watches {
+    /// Waits for the answer to the create that was sent last; events of earlier ones may come before it.
+    async fn created(&mut self, keys: &Keys) -> Result<(), Failure> {
+        loop {
+            let response = self.next().await?;
+            if !response.created {
+                self.take(response);
+                continue;
+            }
+            if response.canceled {
+                return Err(Failure::Grpc(7, response.cancel_reason));
+            }
+            self.open.insert(response.watch_id, Seen::default());
+            if keys.key == super::cluster::resource("workloadendpoints", "") {
+                self.endpoints = Some(response.watch_id);
+            }
+            return Ok(());
+        }
+    }
+
+    async fn next(&mut self) -> Result<WatchResponse, Failure> {
+        let message = self.answer.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
+        WatchResponse::decode(message).or_else(|error| wrong(format!("a watch answer cannot be read: {error}")))
+    }
+
+    /// Reads what comes, for ever: until it fails, which is noted, or this is dropped. `seen` is told how far the endpoints are.
+    pub async fn run(mut self, seen: Rc<Cell<i64>>) {
+        loop {
+            match self.next().await {
+                Ok(response) if response.canceled => {
+                    let failure = Failure::Lost(format!("a watch was cancelled: {}", response.cancel_reason));
+                    self.stage.book.observe("watch event", self.stage.book.now(), &Err(failure));
+                }
+                Ok(response) => self.take(response),
+                Err(failure) => return self.stage.book.observe("watch event", self.stage.book.now(), &Err(failure)),
+            }
+            if let Some(endpoints) = self.endpoints.and_then(|id| self.open.get(&id)) {
+                seen.set(endpoints.last);
+            }
+        }
+    }
+
+    /// Whether the endpoints are among what is watched.
+    #[must_use]
+    pub const fn has_endpoints(&self) -> bool {
+        self.endpoints.is_some()
+    }
+
+    fn take(&mut self, response: WatchResponse) {
+        let (stage, Some(seen)) = (&self.stage, self.open.get_mut(&response.watch_id)) else { return };
+        for event in response.events {
+            stage.events.set(stage.events.get() + 1);
+            let due = event.kv.as_ref().and_then(|pair| written(&pair.value)).map(Duration::from_micros);
+            let checked = seen.check(&event);
+            match (&checked, due) {
+                // What was removed does not say when.
+                (Ok(()), None) => {}
+                _ => stage.book.observe("watch event", due.unwrap_or_else(|| stage.book.now()), &checked),
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// Revisions grow, and of each key every version comes (`version` counts a key's writes since it was made).
+    fn check(&mut self, event: &Event) -> Result<(), Failure> {
+        let Some(pair) = &event.kv else { return wrong("an event without a key".to_owned()) };
+        if pair.mod_revision <= self.last {
+            return wrong(format!("an event of revision {} after one of {}", pair.mod_revision, self.last));
+        }
+        self.last = pair.mod_revision;
+        let before = if event.r#type == i32::from(EventType::Put) {
+            self.versions.insert(pair.key.clone(), pair.version).filter(|before| before + 1 != pair.version)
+        } else {
+            // The next one begins with 1.
+            self.versions.insert(pair.key.clone(), 0);
+            None
+        };
+        before.map_or(Ok(()), |before| wrong(format!("version {} of {} after {before}: there is a gap", pair.version, Escaped(&pair.key))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(key: &str, revision: i64, version: i64) -> Event {
+        let kind = if version == 0 { EventType::Delete } else { EventType::Put };
+        let pair = KeyValue { key: key.into(), mod_revision: revision, version, ..KeyValue::default() };
+        Event { r#type: kind.into(), kv: Some(pair), prev_kv: None }
+    }
+
+    #[test]
+    fn a_gap_a_repetition_and_another_order_are_seen() {
+        let mut seen = Seen::default();
+        for (key, revision, version) in [("a", 5, 3), ("b", 6, 1), ("a", 7, 4), ("a", 8, 0), ("a", 9, 1)] {
+            assert_eq!(seen.check(&event(key, revision, version)), Ok(()), "{key} {revision}");
+        }
+        assert!(seen.check(&event("b", 9, 2)).is_err(), "a revision again");
+        assert!(seen.check(&event("a", 10, 3)).is_err(), "a version is missing");
+        assert!(seen.check(&Event::default()).is_err());
+    }
+}

@@ -1,0 +1,397 @@
+//! A cluster on threads: the storm at its start, pods that come and go, and its end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::central::{self, Controllers, HEALTH_PERIOD};
+use super::client::{Client, Names, Stage};
+use super::cluster::{self, IPAM, Node, R};
+use super::cni;
+use super::node::{MONITOR_PERIOD, Running};
+use crate::bench::arrivals::{Arrivals, Gaps};
+use crate::bench::book::{Book, Page};
+use crate::bench::connection::{Connection, Door, Failure};
+use crate::bench::crew::Slice;
+use crate::bench::dice::Dice;
+use crate::bench::ground;
+use crate::bench::identity::Identity;
+use crate::bench::plan::{Progress, Target};
+use crate::bench::process::usage;
+use crate::bench::report::{self, Measured, Report, Step, Verification};
+use crate::bench::tally::Tally;
+use crate::bench::timer::Timer;
+use crate::bench::witness::{self, MetricsUrl};
+use crate::bench::worker::Pace;
+
+/// What all keys of this load begin with: what calicoctl may read, and no more is asked for.
+fn prefixes() -> [String; 2] {
+    [format!("{R}/"), format!("{IPAM}/")]
+}
+
+/// Keys written beforehand, at a time.
+const AT_ONCE: usize = 64;
+
+const PREPARE: Names = Names { read: "prepare", list: "prepare", write: "prepare", watch: "prepare" };
+
+/// All that is asked for, checked.
+pub struct Cluster {
+    /// Where all of it calls.
+    pub target: Target,
+    /// The nodes, each with its certificates.
+    pub nodes: Vec<Node>,
+    /// As whom kube-controllers call.
+    pub controllers: Identity,
+    /// As whom calicoctl calls.
+    pub calicoctl: Identity,
+    /// Who writes what is there beforehand, and removes all at the end.
+    pub operator: Identity,
+    /// Threads.
+    pub threads: usize,
+    /// Over which the starts of the nodes are spread; zero: all at once.
+    pub spread: Duration,
+    /// How long pods come and go.
+    pub time: Duration,
+    /// Pods that come, and as many that go, per second.
+    pub pods_per_second: f64,
+    /// Pods that run on each node before.
+    pub pods_per_node: u64,
+    /// NetworkPolicies that are there before.
+    pub policies: u32,
+    /// Bytes of each value.
+    pub value_size: usize,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// The seed of all chance.
+    pub seed: u64,
+    /// Where etcd's members tell what they have counted.
+    pub etcd_metrics: Vec<MetricsUrl>,
+    /// Whether keys that are there already are no reason to refuse.
+    pub force: bool,
+}
+
+enum Order {
+    Steady,
+    Settle(i64),
+}
+
+enum News {
+    Page(Page),
+    Up,
+    Done(i64),
+    Settled(BTreeSet<Vec<u8>>),
+    Failed(String),
+}
+
+/// Runs it. On a `LocalSet`.
+///
+/// # Errors
+/// Why it could not begin.
+pub async fn run(
+    cluster: Arc<Cluster>,
+    stop: &Arc<AtomicBool>,
+    settings: BTreeMap<&'static str, String>,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, String> {
+    let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let door = Door { endpoint: cluster.target.endpoint.clone(), tls: cluster.operator.tls.clone() };
+    let operator = Connection::new(door);
+    for prefix in prefixes() {
+        ground::look(&operator, &prefix, cluster.force, |_| false).await.map_err(|error| error.to_string())?;
+    }
+    say(Progress::Note(format!("writing what is there before {} nodes start", cluster.nodes.len())));
+    let made = prepare(&cluster).await;
+    let ran = match &made {
+        (_, Some(failure)) => Err(format!("writing what is there before: {failure}")),
+        (_, None) => measure(&cluster, stop, say).await,
+    };
+    say(Progress::Note("removing the keys".to_owned()));
+    let mut keys = made.0;
+    let (measured, mut verification) = match ran {
+        Ok((measured, verification, more)) => {
+            keys.extend(more);
+            (Ok(measured), verification)
+        }
+        Err(why) => (Err(why), Verification::default()),
+    };
+    let mut left = ground::delete(&operator, &keys.into_iter().collect::<Vec<_>>()).await.err();
+    for prefix in prefixes() {
+        // A write whose answer was lost may have made a key that nobody knows of.
+        if left.is_none() && !cluster.force {
+            left = ground::look(&operator, &prefix, false, |_| false).await.err();
+        }
+    }
+    let measured = measured?;
+    if let Some(error) = left {
+        verification.mistakes.push(format!("keys are left: {error}"));
+    }
+    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), &[measured]);
+    let steps = vec![Step { offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
+    let stopped = stop.load(Ordering::Relaxed);
+    Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee: None, verification, stopped })
+}
+
+/// Makes what is not there, and never writes over anything. Gives what it made, and what went wrong.
+async fn prepare(cluster: &Cluster) -> (BTreeSet<Vec<u8>>, Option<Failure>) {
+    // Nobody reads these notes.
+    let (notes, _) = page_channel();
+    let stage = stage(cluster, Instant::now(), notes);
+    let client = Client::new(&stage, &cluster.operator, PREPARE);
+    let keys: Vec<Vec<u8>> = cluster::before(&cluster.nodes, cluster.policies, cluster.pods_per_node).collect();
+    let mut failure = None;
+    for some in keys.chunks(AT_ONCE) {
+        failure = try_join_all(some.iter().map(|key| client.write(key, 0))).await.err();
+        if failure.is_some() {
+            break;
+        }
+    }
+    (stage.made.take(), failure)
+}
+
+fn stage(cluster: &Cluster, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
+    Rc::new(Stage {
+        endpoint: cluster.target.endpoint.clone(),
+        patience: cluster.patience,
+        size: cluster.value_size,
+        book: Rc::new(Book::new(base, Duration::ZERO, notes, News::Page)),
+        made: RefCell::default(),
+        events: Cell::new(0),
+        endpoints_at: Cell::new(0),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a second of measurements from each thread: none may be lost, and no thread may wait")]
+fn page_channel() -> (UnboundedSender<News>, UnboundedReceiver<News>) {
+    unbounded_channel()
+}
+
+async fn measure(
+    cluster: &Arc<Cluster>,
+    stop: &Arc<AtomicBool>,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Measured, Verification, BTreeSet<Vec<u8>>), String> {
+    let before = witness::handled(&cluster.etcd_metrics).await?;
+    let look = |pid: Option<u32>| pid.and_then(usage);
+    let (theirs, own) = (look(cluster.target.pid), usage(std::process::id()));
+    say(Progress::Slice("the storm", Pace::Closed));
+    let (tell, news) = page_channel();
+    let base = Instant::now();
+    let (mut orders, mut threads) = (Vec::new(), Vec::new());
+    for thread in 0..cluster.threads {
+        // One order is given when the one before is done.
+        let (order, given) = channel(4);
+        let (cluster, stop, tell) = (cluster.clone(), stop.clone(), tell.clone());
+        let begun =
+            std::thread::Builder::new().name(format!("calico-{thread}")).spawn(move || work(&cluster, thread, base, &stop, given, &tell));
+        threads.push(begun.map_err(|error| format!("no thread: {error}"))?);
+        orders.push(order);
+    }
+    drop(tell);
+    let (slice, made) = listen(&orders, news, base, say).await?;
+    for thread in threads {
+        // One that panicked has said so.
+        let _ = thread.join();
+    }
+    let mut verification =
+        Verification { wrong_answers: slice.total.wrong, examples: slice.total.examples.clone(), ..Verification::default() };
+    if !cluster.etcd_metrics.is_empty() {
+        verification.etcd_counts = witness::compare(&slice.total.sent, &before, &witness::handled(&cluster.etcd_metrics).await?);
+    }
+    let after = look(cluster.target.pid);
+    let usage = theirs.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), after.resident));
+    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
+    Ok((Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }, verification, made))
+}
+
+/// Adds up what the threads tell, and lets each phase begin when all have ended the one before.
+async fn listen(
+    orders: &[Sender<Order>],
+    mut news: UnboundedReceiver<News>,
+    base: Instant,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Slice, BTreeSet<Vec<u8>>), String> {
+    let all = |order: fn(i64) -> Order, revision: i64| orders.iter().for_each(|one| drop(one.try_send(order(revision))));
+    let (mut slice, mut made) = (Slice::default(), BTreeSet::new());
+    let (mut up, mut done, mut settled, mut endpoints) = (0, 0, 0, 0);
+    let mut clock = tokio::time::interval_at((base + Duration::from_secs(1)).into(), Duration::from_secs(1));
+    while settled < orders.len() {
+        tokio::select! {
+            news = news.recv() => match news {
+                Some(News::Page(page)) => slice.add(page.second, &page.tally, page.until),
+                Some(News::Up) => {
+                    up += 1;
+                    if up == orders.len() {
+                        say(Progress::Slice("all nodes are up; pods come and go", Pace::Closed));
+                        all(|_| Order::Steady, 0);
+                    }
+                }
+                Some(News::Done(revision)) => {
+                    endpoints = endpoints.max(revision);
+                    done += 1;
+                    if done == orders.len() {
+                        all(Order::Settle, endpoints);
+                    }
+                }
+                Some(News::Settled(keys)) => {
+                    made.extend(keys);
+                    settled += 1;
+                }
+                Some(News::Failed(why)) => return Err(why),
+                None => return Err("a thread of the load ended".to_owned()),
+            },
+            _ = clock.tick() => if let Some(second) = base.elapsed().as_secs().checked_sub(2) {
+                say(Progress::Second(second, slice.seconds.get(&second).unwrap_or(&Tally::default())));
+            }
+        }
+    }
+    Ok((slice, made))
+}
+
+fn work(
+    cluster: &Arc<Cluster>,
+    thread: usize,
+    base: Instant,
+    stop: &Arc<AtomicBool>,
+    orders: Receiver<Order>,
+    tell: &UnboundedSender<News>,
+) {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, thread, base, stop, orders, tell)),
+        Err(error) => drop(tell.send(News::Failed(format!("no runtime: {error}")))),
+    }
+}
+
+async fn live(
+    cluster: &Arc<Cluster>,
+    thread: usize,
+    base: Instant,
+    stop: &Arc<AtomicBool>,
+    mut orders: Receiver<Order>,
+    tell: &UnboundedSender<News>,
+) {
+    let stage = stage(cluster, base, tell.clone());
+    let controllers = if thread == 0 {
+        let started = Controllers::start(&stage, &cluster.controllers).await;
+        stage.book.observe("controllers in sync", Duration::ZERO, &started.as_ref().map(drop).map_err(Clone::clone));
+        started.ok()
+    } else {
+        None
+    };
+    let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
+    let running: Vec<Running> = join_all(mine.iter().map(|node| start(cluster, &stage, node))).await.into_iter().flatten().collect();
+    let _ = tell.send(News::Up);
+    if let Some(Order::Steady) = orders.recv().await {
+        tokio::join!(
+            pods(cluster, thread, &stage, &mine, stop),
+            monitor(cluster, &running, stop),
+            operate(cluster, &stage, controllers.as_ref(), thread, stop)
+        );
+    }
+    let _ = tell.send(News::Done(stage.endpoints_at.get()));
+    if let Some(Order::Settle(revision)) = orders.recv().await {
+        settle(&stage, &running, revision).await;
+    }
+    stage.book.close();
+    let _ = tell.send(News::Settled(stage.made.take()));
+}
+
+/// A node starts when it is due.
+async fn start(cluster: &Cluster, stage: &Rc<Stage>, node: &Node) -> Option<Running> {
+    let share = f64::from(node.number) / crate::bench::figure::length(cluster.nodes.len());
+    let due = cluster.spread.mul_f64(share);
+    tokio::time::sleep_until((stage.book.base() + due).into()).await;
+    let started = Running::start(stage, node).await;
+    stage.book.observe("node in sync", due, &started.as_ref().map(drop).map_err(Clone::clone));
+    started.ok()
+}
+
+/// Pods come and go in turn, at times that are fixed beforehand, each on any of this thread's nodes.
+async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &[&Node], stop: &AtomicBool) {
+    let (Ok(timer), false) = (Timer::new(), nodes.is_empty() || cluster.pods_per_second <= 0.0) else { return };
+    let begin = stage.book.now();
+    let stream = u64::try_from(thread).unwrap_or_default();
+    let mut dice = Dice::new(cluster.seed, stream);
+    let rate = cluster.pods_per_second * 2.0;
+    let arrivals = Arrivals::new(Gaps::Poisson, rate, thread, cluster.threads, Dice::new(cluster.seed, !stream));
+    let there: Rc<RefCell<VecDeque<(Node, u64)>>> = Rc::default();
+    let mut tasks = JoinSet::new();
+    for (number, at) in (0_u64..).zip(arrivals).take_while(|(_, at)| *at < cluster.time) {
+        let due = begin + at;
+        if stop.load(Ordering::Relaxed) || timer.until(stage.book.base() + due).await.is_err() {
+            break;
+        }
+        let (stage, there) = (stage.clone(), there.clone());
+        let goes = if number % 2 == 1 { there.borrow_mut().pop_front() } else { None };
+        if let Some((node, pod)) = goes {
+            tasks.spawn_local(async move {
+                let gone = cni::delete(&stage, &node, pod).await;
+                stage.book.observe("pod removed", due, &counted_before(gone));
+            });
+        } else {
+            let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
+            let Some(node) = nodes.get(place).map(|node| (*node).clone()) else { continue };
+            // No pod of before has such a number.
+            let pod = (1 << 40) + number;
+            tasks.spawn_local(async move {
+                let added = cni::add(&stage, &node, pod).await;
+                stage.book.observe("pod added", due, &counted_before(added.clone()));
+                if added.is_ok() {
+                    there.borrow_mut().push_back((node, pod));
+                }
+            });
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// A wrong answer is noted where it came: here it is one failed pod more.
+fn counted_before(result: Result<(), Failure>) -> Result<(), Failure> {
+    result.map_err(|failure| if let Failure::Wrong(what) = failure { Failure::NotGrpc(what) } else { failure })
+}
+
+/// The address monitors, spread over their period.
+async fn monitor(cluster: &Cluster, running: &[Running], stop: &AtomicBool) {
+    let begin = Instant::now();
+    let gap = MONITOR_PERIOD.div_f64(crate::bench::figure::length(running.len().max(1)));
+    for (number, node) in running.iter().cycle().enumerate() {
+        let due = gap.mul_f64(crate::bench::figure::length(number));
+        if due >= cluster.time || stop.load(Ordering::Relaxed) {
+            return;
+        }
+        tokio::time::sleep_until((begin + due).into()).await;
+        node.look().await;
+    }
+}
+
+/// kube-controllers' health checks, and somebody who looks with calicoctl as often.
+async fn operate(cluster: &Cluster, stage: &Rc<Stage>, controllers: Option<&Controllers>, thread: usize, stop: &AtomicBool) {
+    let begin = Instant::now();
+    while thread == 0 && begin.elapsed() < cluster.time && !stop.load(Ordering::Relaxed) {
+        if let Some(controllers) = controllers {
+            controllers.check().await;
+        }
+        central::calicoctl(stage, &cluster.calicoctl).await;
+        tokio::time::sleep(HEALTH_PERIOD.min(cluster.time.saturating_sub(begin.elapsed()))).await;
+    }
+}
+
+/// Each Felix is to see the last endpoint that was written.
+async fn settle(stage: &Rc<Stage>, running: &[Running], revision: i64) {
+    let begin = Instant::now();
+    let behind = || running.iter().filter(|node| node.felix.get() < revision).count();
+    while behind() > 0 && begin.elapsed() < stage.patience {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let behind = behind();
+    if behind > 0 {
+        let why = format!("{behind} nodes did not see the endpoints up to revision {revision}");
+        stage.book.observe("watch event", stage.book.now(), &Err(Failure::Wrong(why)));
+    }
+}

@@ -1,0 +1,340 @@
+//! One HTTP/2 connection of a client, opened again when it is lost. No layer between a request and `h2`.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::uri::{PathAndQuery, Scheme, Uri};
+use http::{HeaderMap, HeaderValue, Method as Verb, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Endpoint;
+use crate::keyspace::Escaped;
+use crate::method::Method;
+use crate::tls::server_name;
+use crate::wire::frame::{self, Frames};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two attempts to open a connection that could not be opened.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// No server waits for our windows: the client is not what is measured.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Why a request has no good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A status of gRPC, with its message.
+    Grpc(i32, String),
+    /// No answer within `--timeout`.
+    Timeout,
+    /// The connection ended under it.
+    Lost(String),
+    /// There was no connection: nothing was sent.
+    NoConnection(String),
+    /// An answer that is no gRPC.
+    NotGrpc(String),
+    /// An answer with OK whose content is not what it had to be.
+    Wrong(String),
+}
+
+/// gRPC's names of its codes (`google.rpc.Code` as grpc-go writes them), by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+impl Failure {
+    /// As reports count it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Failure::Grpc(code, _) => {
+                usize::try_from(*code).ok().and_then(|code| CODES.get(code)).map_or_else(|| format!("code {code}"), ToString::to_string)
+            }
+            Failure::Timeout => "no answer in time".to_owned(),
+            Failure::Lost(_) => "connection lost".to_owned(),
+            Failure::NoConnection(_) => "no connection".to_owned(),
+            Failure::NotGrpc(_) => "no gRPC".to_owned(),
+            Failure::Wrong(_) => "wrong answer".to_owned(),
+        }
+    }
+
+    /// What was said about it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Failure::Grpc(_, message)
+            | Failure::Lost(message)
+            | Failure::NoConnection(message)
+            | Failure::NotGrpc(message)
+            | Failure::Wrong(message) => message,
+            Failure::Timeout => "",
+        }
+    }
+
+    /// Whether etcd may have done what was asked, and have counted it as done.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        // Unavailable, Canceled, DeadlineExceeded and Unknown can be a proxy's word for an answer that it lost.
+        matches!(self, Failure::Timeout | Failure::Lost(_) | Failure::NotGrpc(_) | Failure::Grpc(1 | 2 | 4 | 14, _))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.message().is_empty() { f.write_str(&self.name()) } else { write!(f, "{}: {}", self.name(), self.message()) }
+    }
+}
+
+/// A place to connect to, as somebody.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// As whom; `None` for plain text.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// A connection, or the will to have one. Everything happens on one thread.
+pub struct Connection {
+    door: Door,
+    live: RefCell<Option<Live>>,
+    /// Held while it is opened, so that its streams do not all open one.
+    opening: Mutex<()>,
+    authority: String,
+    headers: HeaderMap,
+}
+
+#[derive(Clone)]
+struct Live {
+    sender: SendRequest<Bytes>,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Connection {
+    /// Nothing is opened yet.
+    #[must_use]
+    pub fn new(door: Door) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        headers.insert("user-agent", HeaderValue::from_static(concat!("etcd-warden-bench/", env!("CARGO_PKG_VERSION"))));
+        let authority = door.endpoint.authority();
+        Self { door, live: RefCell::default(), opening: Mutex::new(()), authority, headers }
+    }
+
+    /// Opens it, unless it is open.
+    ///
+    /// # Errors
+    /// What went wrong, a moment after it did: nobody is to try in a tight circle.
+    pub async fn open(&self) -> Result<(), Failure> {
+        self.live().await.map(drop)
+    }
+
+    async fn live(&self) -> Result<Live, Failure> {
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        let opened = timeout(CONNECT_TIMEOUT, self.connect()).await.unwrap_or_else(|_| Err("no connection within 10 s".to_owned()));
+        match opened {
+            Ok(live) => {
+                *self.live.borrow_mut() = Some(live.clone());
+                Ok(live)
+            }
+            Err(why) => {
+                tokio::time::sleep(PAUSE).await;
+                Err(Failure::NoConnection(why))
+            }
+        }
+    }
+
+    fn usable(&self) -> Option<Live> {
+        self.live.borrow().clone().filter(|live| !live.ended.get())
+    }
+
+    async fn connect(&self) -> Result<Live, String> {
+        let endpoint = &self.door.endpoint;
+        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(|error| error.to_string())?;
+        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        match self.door.tls.as_ref().filter(|_| endpoint.tls) {
+            None => greet(tcp).await,
+            Some(tls) => {
+                let name = server_name(endpoint).map_err(|error| error.to_string())?;
+                greet(TlsConnector::from(tls.clone()).connect(name, tcp).await.map_err(|error| error.to_string())?).await
+            }
+        }
+    }
+
+    /// Begins a call; what is sent goes through the first half, what is answered comes from the second.
+    ///
+    /// # Errors
+    /// There is no connection, or it takes no stream.
+    pub async fn begin(&self, method: Method) -> Result<(SendStream<Bytes>, ResponseFuture), Failure> {
+        let request = self.request(method.path());
+        let mut live = self.live().await?;
+        let refused = |error: h2::Error| {
+            live.ended.set(true);
+            Failure::NoConnection(error.to_string())
+        };
+        poll_fn(|cx| live.sender.poll_ready(cx)).await.map_err(refused)?;
+        let (response, body) = live.sender.send_request(request, false).map_err(|error| Failure::NoConnection(error.to_string()))?;
+        Ok((body, response))
+    }
+
+    fn request(&self, path: &'static str) -> Request<()> {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(if self.door.endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = self.authority.parse().ok();
+        parts.path_and_query = Some(PathAndQuery::from_static(path));
+        let mut request = Request::new(());
+        *request.method_mut() = Verb::POST;
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        request.headers_mut().clone_from(&self.headers);
+        request
+    }
+
+    /// One message, and the one that answers it.
+    ///
+    /// # Errors
+    /// Whatever comes instead.
+    pub async fn call(&self, method: Method, message: Bytes, patience: Duration) -> Result<Bytes, Failure> {
+        timeout(patience, self.unary(method, message)).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    async fn unary(&self, method: Method, message: Bytes) -> Result<Bytes, Failure> {
+        let (mut send, response) = self.begin(method).await?;
+        send.send_data(message, true).map_err(lost)?;
+        let mut answer = Answer::of(response).await?;
+        let mut whole = answer.chunk().await?.unwrap_or_default();
+        if let Some(second) = answer.chunk().await? {
+            let mut joined = BytesMut::from(whole);
+            joined.extend_from_slice(&second);
+            while let Some(chunk) = answer.chunk().await? {
+                joined.extend_from_slice(&chunk);
+            }
+            whole = joined.freeze();
+        }
+        answer.end().await?;
+        let message = frame::single(&whole, usize::MAX).map_err(|fault| Failure::NotGrpc(fault.to_string()))?;
+        Ok(whole.slice_ref(message))
+    }
+}
+
+/// The answer of a call, as it comes.
+pub struct Answer {
+    body: RecvStream,
+    frames: Frames,
+}
+
+impl Answer {
+    /// Waits for its head.
+    ///
+    /// # Errors
+    /// It is a status alone, or none came.
+    pub async fn of(response: ResponseFuture) -> Result<Self, Failure> {
+        let (head, body) = response.await.map_err(lost)?.into_parts();
+        if let Some(status) = status(&head.headers) {
+            return Err(status.err().unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
+        }
+        if !head.status.is_success() {
+            return Err(Failure::NotGrpc(format!("HTTP status {}", head.status)));
+        }
+        Ok(Self { body, frames: Frames::new(usize::MAX) })
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(chunk) = self.body.data().await else { return Ok(None) };
+        let chunk = chunk.map_err(lost)?;
+        let _ = self.body.flow_control().release_capacity(chunk.len());
+        Ok(Some(chunk))
+    }
+
+    /// The next message; `None` at the end, when the status is OK.
+    ///
+    /// # Errors
+    /// Another status, or no gRPC.
+    pub async fn message(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            if let Some(framed) = self.frames.next().map_err(|fault| Failure::NotGrpc(fault.to_string()))? {
+                return Ok(Some(framed.slice(frame::HEADER..)));
+            }
+            match self.chunk().await? {
+                Some(chunk) => self.frames.push(chunk),
+                None => return self.end().await.map(|()| None),
+            }
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        let trailers = self.body.trailers().await.map_err(lost)?.unwrap_or_default();
+        status(&trailers).unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
+    }
+}
+
+fn status(headers: &HeaderMap) -> Option<Result<(), Failure>> {
+    let code = headers.get("grpc-status")?;
+    if code.as_bytes() == b"0" {
+        return Some(Ok(()));
+    }
+    let code = code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2);
+    let message = headers.get("grpc-message").map(|message| Escaped(message.as_bytes()).to_string());
+    Some(Err(Failure::Grpc(code, message.unwrap_or_default())))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn lost(error: h2::Error) -> Failure {
+    Failure::Lost(error.to_string())
+}
+
+async fn greet<S>(stream: S) -> Result<Live, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(256 * 1024)
+        .enable_push(false)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    let ended = Rc::new(Cell::new(false));
+    let driven = ended.clone();
+    tokio::task::spawn_local(async move {
+        // What it ended with is told to each of its streams.
+        let _ = connection.await;
+        driven.set(true);
+    });
+    Ok(Live { sender, ended })
+}

@@ -1,0 +1,150 @@
+//! The keys before and after: what is there already, what has to be there, and that nothing is left.
+
+use std::time::Duration;
+
+use prost::Message;
+
+use super::connection::{Connection, Failure};
+use super::keys::Keys;
+use crate::keyspace::{Escaped, prefix_end};
+use crate::method::Method;
+use crate::pb::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, request_op,
+};
+use crate::wire::frame;
+
+/// For an answer to a question of ours, which may be a large one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Operations in one Txn: etcd's `--max-txn-ops` is 128, and a request may have 1.5 MiB.
+const OPS: usize = 100;
+const BYTES: usize = 1 << 20;
+
+/// Keys of one page.
+const PAGE: i64 = 5000;
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    /// Somebody else's keys are there.
+    #[error("{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them there and goes on")]
+    Foreign {
+        /// How many.
+        count: usize,
+        /// Where.
+        prefix: String,
+        /// One of them.
+        example: String,
+    },
+    /// A request failed.
+    #[error("{doing}: {failure}")]
+    Failed {
+        /// What was to be done.
+        doing: &'static str,
+        /// What came instead.
+        failure: Failure,
+    },
+}
+
+/// Every key below a prefix.
+///
+/// # Errors
+/// A page cannot be read.
+pub async fn list(connection: &Connection, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
+    let range_end = prefix_end(prefix).unwrap_or_default().into_vec();
+    let (mut from, mut keys) = (prefix.to_vec(), Vec::new());
+    loop {
+        let page = RangeRequest { key: from, range_end: range_end.clone(), limit: PAGE, keys_only: true, ..RangeRequest::default() };
+        let answer: RangeResponse = ask(connection, "listing the keys below the prefix", Method::Range, &page).await?;
+        keys.extend(answer.kvs.into_iter().map(|pair| pair.key));
+        match keys.last() {
+            Some(last) if answer.more => from = [last, [0].as_slice()].concat(),
+            _ => return Ok(keys),
+        }
+    }
+}
+
+/// Refuses keys that are not `ours`; gives those that are.
+///
+/// # Errors
+/// There are some, or they cannot be listed.
+pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, GroundError> {
+    let (left, foreign): (Vec<_>, Vec<_>) = list(connection, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
+    match foreign.first() {
+        Some(example) if !force => {
+            Err(GroundError::Foreign { count: foreign.len(), prefix: prefix.to_owned(), example: Escaped(example).to_string() })
+        }
+        _ => Ok(left),
+    }
+}
+
+/// Removes what an earlier run has left, and writes all data keys.
+///
+/// # Errors
+/// Foreign keys, or a request that fails.
+pub async fn prepare(connection: &Connection, keys: &Keys, force: bool) -> Result<(), GroundError> {
+    let left = look(connection, &keys.prefix, force, |key| keys.is_ours(key)).await?;
+    delete(connection, &left).await?;
+    let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
+    put(connection, values).await
+}
+
+/// Removes what this program has written, key by key: whatever else is there stays.
+///
+/// # Errors
+/// A request fails.
+pub async fn clean(connection: &Connection, keys: &Keys) -> Result<(), GroundError> {
+    let ours: Vec<_> = list(connection, keys.prefix.as_bytes()).await?.into_iter().filter(|key| keys.is_ours(key)).collect();
+    delete(connection, &ours).await
+}
+
+/// Writes pairs, many in one Txn.
+///
+/// # Errors
+/// A request fails.
+pub async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), GroundError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for (key, value) in pairs {
+        let size = key.len() + value.len();
+        if batch.len() >= OPS || (bytes + size > BYTES && !batch.is_empty()) {
+            change(connection, "writing keys", std::mem::take(&mut batch)).await?;
+            bytes = 0;
+        }
+        bytes += size;
+        batch.push(request_op::Request::RequestPut(PutRequest { key, value, ..PutRequest::default() }));
+    }
+    change(connection, "writing keys", batch).await
+}
+
+/// Deletes keys, many in one Txn.
+///
+/// # Errors
+/// A request fails.
+pub async fn delete(connection: &Connection, keys: &[Vec<u8>]) -> Result<(), GroundError> {
+    for some in keys.chunks(OPS) {
+        let delete = |key: &Vec<u8>| DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
+        let batch = some.iter().map(|key| request_op::Request::RequestDeleteRange(delete(key))).collect();
+        change(connection, "deleting keys", batch).await?;
+    }
+    Ok(())
+}
+
+async fn change(connection: &Connection, doing: &'static str, batch: Vec<request_op::Request>) -> Result<(), GroundError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let success = batch.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+    let txn = TxnRequest { success, ..TxnRequest::default() };
+    ask::<TxnResponse>(connection, doing, Method::Txn, &txn).await.map(drop)
+}
+
+async fn ask<M: Message + Default>(
+    connection: &Connection,
+    doing: &'static str,
+    method: Method,
+    message: &impl Message,
+) -> Result<M, GroundError> {
+    let failed = |failure| GroundError::Failed { doing, failure };
+    let answer = connection.call(method, frame::encode(&message.encode_to_vec()), PATIENCE).await.map_err(failed)?;
+    M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
+}

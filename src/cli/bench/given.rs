@@ -1,0 +1,193 @@
+//! From arguments to a plan, with all mistakes at once.
+
+use std::time::Duration;
+
+use super::BenchArgs;
+use crate::bench::identity::{Files, Identity};
+use crate::bench::plan::{Length, Plan, Target};
+use crate::bench::worker::Pace;
+use crate::config::Endpoint;
+
+/// How many rates a ramp has where nobody says.
+const RAMP_STEPS: u32 = 8;
+
+/// The rates of a ramp.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rates(pub Vec<f64>);
+
+/// `NAME=URL`.
+pub fn named(text: &str) -> Result<(String, Endpoint), String> {
+    let (name, url) = text.split_once('=').ok_or_else(|| format!("`{text}` has no name: write `direct=https://HOST:PORT`"))?;
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err(format!("`{name}` is no name: write letters, digits, `-`, `_` and `.`"));
+    }
+    Ok((name.to_owned(), url.parse()?))
+}
+
+/// `NAME=PID`, or a number alone.
+pub fn pid(text: &str) -> Result<(Option<String>, u32), String> {
+    let (name, number) = text.split_once('=').map_or((None, text), |(name, number)| (Some(name.to_owned()), number));
+    let number = number.parse().map_err(|_| format!("`{number}` is no process id"))?;
+    Ok((name, number))
+}
+
+/// A rate above 0.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| (0.001..=10_000_000.0).contains(rate));
+    rate.ok_or_else(|| format!("`{text}` is no rate from 0.001 to 10000000 per second"))
+}
+
+/// `FROM..TO` or `FROM..TO/STEPS`: each rate is the one before times the same factor.
+pub fn ramp(text: &str) -> Result<Rates, String> {
+    let (range, steps) = text.split_once('/').unwrap_or((text, ""));
+    let wrong = || format!("`{text}` is no ramp: write `1000..20000` or `1000..20000/8`");
+    let (from, to) = range.split_once("..").ok_or_else(wrong)?;
+    let steps = if steps.is_empty() { RAMP_STEPS } else { steps.parse().map_err(|_| wrong())? };
+    let (from, to) = (rate(from)?, rate(to)?);
+    if from >= to || !(2..=1000).contains(&steps) {
+        return Err(wrong());
+    }
+    let factor = (to / from).powf(1.0 / f64::from(steps - 1));
+    Ok(Rates((0..steps).map(|step| from * factor.powf(f64::from(step))).collect()))
+}
+
+/// A time, as `30s` or `500ms`.
+pub fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no time: write `30s`, `2m` or `500ms`"))
+}
+
+/// A prefix that ends with a slash.
+pub fn prefix(text: &str) -> Result<String, String> {
+    if text.len() > 1 && text.starts_with('/') && text.ends_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` does not begin and end with `/`: write `/etcd-warden-bench/`"))
+    }
+}
+
+/// What is asked for, checked.
+///
+/// # Errors
+/// All that cannot be used.
+pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
+    let (whom, what) = (&args.whom, &args.what);
+    let mut mistakes = Vec::new();
+    let named = whom.endpoint.iter().map(|endpoint| ("target".to_owned(), endpoint.clone())).chain(whom.compare.iter().cloned());
+    let mut targets: Vec<Target> = named.map(|(name, endpoint)| Target { name, endpoint, pid: None }).collect();
+    if whom.endpoint.is_none() && targets.len() < 2 {
+        mistakes.push("`--compare` has one target: it needs two or more, and `--endpoint` is for one".to_owned());
+    }
+    for (number, target) in targets.iter().enumerate() {
+        if targets.iter().take(number).any(|other| other.name == target.name) {
+            mistakes.push(format!("`--compare` has `{}` twice", target.name));
+        }
+    }
+    for (name, pid) in &whom.pid {
+        let single = targets.len() == 1;
+        match targets.iter_mut().find(|target| name.as_ref().map_or(single, |name| *name == target.name)) {
+            Some(target) => target.pid = Some(*pid),
+            None => mistakes.push(format!("`--pid` is of no target: write `NAME={pid}` with a name of `--compare`")),
+        }
+        if crate::bench::process::usage(*pid).is_none() {
+            mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
+        }
+    }
+    if !(0.0..=10.0).contains(&what.zipf) {
+        mistakes.push(format!("`--zipf {}` is not from 0 to 10", what.zipf));
+    }
+    if what.time.is_zero() {
+        mistakes.push("`--time` is 0".to_owned());
+    }
+    if what.timeout.is_zero() {
+        mistakes.push("`--timeout` is 0".to_owned());
+    }
+    let people = people(args, &targets).map_err(|wrong| mistakes.extend(wrong));
+    let (identities, operator) = match people {
+        Ok(people) if mistakes.is_empty() => people,
+        _ => return Err(mistakes),
+    };
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let paces = match (&what.ramp, what.rate) {
+        (Some(Rates(rates)), _) => rates.iter().map(|rate| Pace::Open(*rate)).collect(),
+        (None, Some(rate)) => vec![Pace::Open(rate)],
+        (None, None) => vec![Pace::Closed],
+    };
+    Ok(Plan {
+        rounds: if targets.len() > 1 { what.rounds } else { 1 },
+        targets,
+        identities,
+        operator,
+        mix: what.mix.clone(),
+        keys: what.keys,
+        value_size: number(what.value_size),
+        zipf: what.zipf,
+        serializable: what.serializable,
+        connections: number(what.connections),
+        streams: number(what.streams),
+        threads: what.threads.map_or(processors.min(4), number).min(number(what.connections)),
+        watchers: number(what.watchers),
+        gaps: what.gaps,
+        paces,
+        ramp: what.ramp.is_some(),
+        limit_p99: what.limit_p99,
+        seed: what.seed,
+        patience: what.timeout,
+        warm_up: what.warm_up,
+        length: what.count.map_or(Length::Time(what.time), Length::Count),
+        etcd_metrics: whom.etcd_metrics.clone(),
+        prefix: what.prefix.clone(),
+        force: what.force,
+    })
+}
+
+/// Who sends, and who writes and removes the keys.
+fn people(args: &BenchArgs, targets: &[Target]) -> Result<(Vec<Identity>, Identity), Vec<String>> {
+    let whom = &args.whom;
+    let endpoints: Vec<Endpoint> = targets.iter().map(|target| target.endpoint.clone()).collect();
+    let mut mistakes = Vec::new();
+    let mut keep = |wrong: Vec<String>| mistakes.extend(wrong);
+    let own = whom.cert.clone().zip(whom.key.clone());
+    let named = own.as_ref().map_or_else(|| "nobody".to_owned(), |(cert, _)| cert.display().to_string());
+    // Folders bring their own CA, and an identity of its own is not asked for beside them.
+    let alone = (own.is_some() || whom.identities.is_none())
+        .then(|| Identity::read(named, Files { ca: whom.cacert.clone(), identity: own }, &endpoints).map_err(&mut keep).ok())
+        .flatten();
+    let many =
+        whom.identities.as_ref().and_then(|folder| Identity::read_all(folder, whom.cacert.as_deref(), &endpoints).map_err(&mut keep).ok());
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let identities = many.or_else(|| alone.clone().map(|one| vec![one])).unwrap_or_default();
+    let operator = alone.or_else(|| identities.first().cloned());
+    operator.map(|operator| (identities, operator)).ok_or_else(|| vec!["there is no certificate".to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_grows_by_the_same_factor_from_end_to_end() {
+        let Rates(rates) = ramp("1000..8000/4").unwrap();
+        let whole: Vec<u64> = rates.iter().map(|rate| rate.round() as u64).collect();
+        assert_eq!(whole, [1000, 2000, 4000, 8000]);
+        assert_eq!(ramp("1..10").unwrap().0.len(), 8);
+        for wrong in ["1000", "1000..", "2000..1000", "1..2/1", "1..2/x", "0..5"] {
+            assert!(ramp(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_pids_and_prefixes_have_their_forms() {
+        assert_eq!(named("direct=https://h:1").unwrap().0, "direct");
+        assert!(named("https://h:1").is_err() && named("=https://h:1").is_err() && named("a=ftp://h:1").is_err());
+        assert_eq!(pid("12"), Ok((None, 12)));
+        assert_eq!(pid("a=12"), Ok((Some("a".to_owned()), 12)));
+        assert!(pid("a=b").is_err());
+        assert!(prefix("/x/").is_ok());
+        for wrong in ["", "/", "x/", "/x"] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and against servers that misbehave.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use etcd_warden::pb::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader, TxnResponse, response_op};
+use etcd_warden::pki::{Issued, write_private};
+use prost::Message as _;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::text;
+use crate::world::fake::{Fake, Visit};
+use crate::world::{World, authorities, root};
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  bench: { allow: [{ keys: $P/*, verbs: [rw] }], capabilities: [lease, snapshot] }
+  reader: { allow: [{ keys: $P/*, verbs: [read] }] }
+bindings:
+  - { cn: bench, roles: [bench] }
+  - { cn: reader, roles: [reader] }
+";
+
+/// Files of a client, and what it calls.
+struct Caller {
+    folder: TempDir,
+}
+
+impl Caller {
+    fn of(issued: &Issued, ca: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        issued.write(folder.path(), "client").unwrap();
+        write_private(folder.path(), "ca.crt", ca).unwrap();
+        Self { folder }
+    }
+
+    /// Somebody whom the proxy knows.
+    fn client(name: &str) -> Self {
+        Self::of(&authorities().clients.client(name).unwrap(), &authorities().clients.pem())
+    }
+
+    /// One who may call etcd itself.
+    fn direct() -> Self {
+        Self::of(root(), &authorities().upstream.pem())
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn bench(&self, arguments: &[&str]) -> Ran {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
+        command.arg("bench").args(["--cacert", "ca.crt", "--cert", "client.crt", "--key", "client.key", "--output=json"]);
+        command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
+        Ran(output)
+    }
+}
+
+struct Ran(Output);
+
+impl Ran {
+    /// The report of a run that ended with this code.
+    fn report(&self, code: i32) -> Value {
+        assert_eq!(self.0.status.code(), Some(code), "{}\n{}", text(&self.0.stdout), self.err());
+        serde_json::from_slice(&self.0.stdout).unwrap()
+    }
+
+    fn err(&self) -> &str {
+        text(&self.0.stderr)
+    }
+}
+
+fn series<'r>(report: &'r Value, target: usize, name: &str) -> &'r Value {
+    let all = report["steps"][0]["targets"][target]["series"].as_array().unwrap();
+    all.iter().find(|series| series["name"] == name).unwrap_or_else(|| panic!("no `{name}`: {report:#}"))
+}
+
+fn metrics(world: &World) -> String {
+    format!("--etcd-metrics=http://{}", world.etcd().metrics_address(0).unwrap())
+}
+
+async fn keys_left(world: &World) -> i64 {
+    let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
+    world.direct().await.get(world.prefix.as_str(), Some(options)).await.unwrap().count()
+}
+
+#[tokio::test]
+async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
+    let world = World::with(POLICY).own_etcd().start().await;
+    let mix = "--mix=range=4,put=2,txn=2,watch-fanout=1,lease=3,snapshot=1";
+    let prefix = format!("--prefix={}/", world.prefix);
+    let (metrics, endpoint) = (metrics(&world), format!("--endpoint={}", world.endpoint()));
+    for pace in ["--count=300", "--rate=300"] {
+        let pace = if pace == "--rate=300" { vec![pace, "--time=1s"] } else { vec![pace] };
+        let mut arguments =
+            vec![&*endpoint, &*prefix, mix, &*metrics, "--keys=50", "--connections=3", "--streams=4", "--watchers=5", "--warm-up=0s"];
+        arguments.extend(pace);
+        let report = Caller::client("bench").bench(&arguments).await.report(0);
+        for name in ["range", "put", "txn", "watch-put", "lease-grant", "lease-keepalive", "lease-revoke", "snapshot"] {
+            let series = series(&report, 0, name);
+            assert!(series["ok"].as_u64().unwrap() > 0 && series["failures"].as_array().unwrap().is_empty(), "{series:#}");
+        }
+        assert_eq!(series(&report, 0, "watch-event")["ok"].as_u64().unwrap(), 5 * series(&report, 0, "watch-put")["ok"].as_u64().unwrap());
+        let counts = report["verification"]["etcd_counts"].as_array().unwrap();
+        assert_eq!(counts.len(), 7, "{counts:?}");
+        assert!(counts.iter().all(|count| count["ok"] == count["counted"]), "{counts:?}");
+        assert_eq!(keys_left(&world).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile() {
+    // 100 requests per second, one at a time; the first is answered after a second and all others at once.
+    const STALL: Duration = Duration::from_secs(1);
+    let fake = Fake::serving(|mut visit: Visit| async move {
+        let path = visit.path.clone();
+        visit.body().await;
+        // Before the first request of the load there is the list of what is there, and the Txn that writes the one key.
+        if visit.place == 2 {
+            tokio::time::sleep(STALL).await;
+        }
+        let revision = i64::try_from(visit.place).unwrap() + 1;
+        let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+        match &*path {
+            "/etcdserverpb.KV/Put" => visit.answer(&PutResponse { header, prev_kv: None }.encode_to_vec()),
+            "/etcdserverpb.KV/Txn" => {
+                let put = response_op::Response::ResponsePut(PutResponse::default());
+                let responses = vec![etcd_warden::pb::etcdserverpb::ResponseOp { response: Some(put) }];
+                visit.answer(&TxnResponse { header, succeeded: true, responses }.encode_to_vec());
+            }
+            _ => visit.answer(&RangeResponse { header, ..RangeResponse::default() }.encode_to_vec()),
+        }
+    })
+    .await;
+    let endpoint = format!("--endpoint=https://{}", fake.address);
+    let run = |pace: &'static [&'static str]| {
+        let mut arguments =
+            vec!["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s", "--gaps=uniform", "--count=150"];
+        arguments.extend(pace);
+        arguments
+    };
+    let mut arguments = run(&["--rate=100"]);
+    arguments.push(&endpoint);
+    let caller = Caller::direct();
+    let open = caller.bench(&arguments).await.report(0);
+    let latency = &series(&open, 0, "put")["latency_us"];
+    // 100 of 150 were due while the server stood still: the median waited for what was left of it.
+    assert_eq!(series(&open, 0, "put")["ok"], 150);
+    assert!(latency["p50"].as_u64().unwrap() > 200_000, "{latency}");
+    assert!(latency["max"].as_u64().unwrap() >= 1_000_000, "{latency}");
+}
+
+#[tokio::test]
+async fn what_the_policy_refuses_is_counted_by_its_code_and_has_no_latency() {
+    let world = World::start(POLICY).await;
+    let caller = Caller::direct();
+    let folder = caller.path().join("people/reader");
+    std::fs::create_dir_all(&folder).unwrap();
+    // The reader's certificate for the load; whoever may write prepares the keys, both through the proxy.
+    let reader = authorities().clients.client("reader").unwrap();
+    write_private(&folder, "etcd-cert", &reader.certificate).unwrap();
+    write_private(&folder, "etcd-key", &reader.key).unwrap();
+    write_private(&folder, "etcd-ca", &authorities().clients.pem()).unwrap();
+    let operator = Caller::client("bench");
+    let endpoint = format!("--endpoint={}", world.endpoint());
+    let (prefix, people) = (format!("--prefix={}/", world.prefix), format!("--identities={}", caller.path().join("people").display()));
+    let arguments = [&*endpoint, &*prefix, &*people, "--mix=range,put", "--keys=10", "--count=200", "--warm-up=0s"];
+    let report = operator.bench(&arguments).await.report(0);
+    let (range, put) = (series(&report, 0, "range"), series(&report, 0, "put"));
+    assert_eq!(range["failures"], Value::Array(vec![]));
+    assert_eq!(put["ok"], 0);
+    assert_eq!(put["latency_us"]["max"], 0);
+    assert_eq!(put["failures"][0]["what"], "PermissionDenied");
+    assert_eq!(put["failures"][0]["message"], "etcdserver: permission denied");
+    assert_eq!(range["ok"].as_u64().unwrap() + put["failures"][0]["count"].as_u64().unwrap(), 200);
+    assert_eq!(keys_left(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_answer_is_found_and_ends_with_exit_code_1() {
+    let fake = Fake::serving(|mut visit: Visit| async move {
+        visit.body().await;
+        let header = Some(ResponseHeader { revision: 7, ..ResponseHeader::default() });
+        visit.answer(&PutResponse { header, prev_kv: None }.encode_to_vec());
+    })
+    .await;
+    let endpoint = format!("--endpoint=https://{}", fake.address);
+    let arguments = [&*endpoint, "--mix=put", "--keys=5", "--count=3", "--connections=1", "--streams=1", "--warm-up=0s"];
+    let report = Caller::direct().bench(&arguments).await.report(1);
+    // The first has a revision; those after it have the same one.
+    assert_eq!(report["verification"]["wrong_answers"], 2);
+    assert!(report["verification"]["examples"][0].as_str().unwrap().contains("revision 7"), "{report:#}");
+}
+
+#[tokio::test]
+async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
+    // One certificate that both take: etcd's CA beside the clients'.
+    let both = authorities().upstream.pem() + &authorities().clients.pem();
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = write_private(folder.path(), "both.crt", &both).unwrap();
+    let world = World::with(POLICY).etcd_flag(&format!("--trusted-ca-file={}", trusted.display())).start().await;
+    let caller = Caller::of(&authorities().clients.client("bench").unwrap(), &both);
+    let compare = format!("--compare=direct={},proxy={}", world.etcd().endpoints()[0], world.endpoint());
+    let (prefix, metrics) = (format!("--prefix={}/", world.prefix), metrics(&world));
+    let pids = format!("--pid=proxy={}", std::process::id());
+    let arguments = [
+        &*compare,
+        &*prefix,
+        &*metrics,
+        &*pids,
+        "--rounds=6",
+        "--count=600",
+        "--keys=20",
+        "--html=r.html",
+        "--json=r.json",
+        "--warm-up=0s",
+    ];
+    let report = caller.bench(&arguments).await.report(0);
+    let step = &report["steps"][0];
+    for target in [0, 1] {
+        assert_eq!((&step["targets"][target]["slices"], &step["targets"][target]["ok"]), (&6.into(), &600.into()), "{step:#}");
+    }
+    assert!(step["targets"][1]["resident"].as_u64().unwrap() > 0 && step["targets"][0].get("resident").is_none());
+    let ratio = step["ratios"].as_array().unwrap().iter().find(|ratio| ratio["figure"] == "range p50").unwrap();
+    assert_eq!((&ratio["base"], &ratio["target"], &ratio["pairs"]), (&"direct".into(), &"proxy".into(), &6.into()));
+    assert!(ratio["low"].as_f64() <= ratio["median"].as_f64() && ratio["median"].as_f64() <= ratio["high"].as_f64(), "{ratio}");
+    let read = |name: &str| std::fs::read_to_string(caller.path().join(name)).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&read("r.json")).unwrap(), report);
+    let page = read("r.html");
+    let data = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report);
+}
+
+#[tokio::test]
+async fn keys_of_others_are_a_reason_to_refuse_and_stay_where_it_is_forced() {
+    let world = World::start(POLICY).await;
+    let key = world.key("somebody's");
+    world.direct().await.put(key.clone(), "1", None).await.unwrap();
+    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
+    let caller = Caller::client("bench");
+    let refused = caller.bench(&arguments).await;
+    assert_eq!(refused.0.status.code(), Some(1));
+    assert!(refused.err().contains(&format!("such as {key}")), "{}", refused.err());
+    caller.bench(&[&arguments[..], &["--force"]].concat()).await.report(0);
+    let left = world.direct().await.get(key.as_str(), None).await.unwrap();
+    assert_eq!((left.kvs().len(), keys_left(&world).await), (1, 1));
+}
+
+#[tokio::test]
+async fn mistakes_are_told_all_at_once() {
+    let caller = Caller::direct();
+    let arguments = ["--compare=a=https://127.0.0.1:1,a=https://127.0.0.1:2", "--pid=x=1", "--zipf=11", "--identities=none"];
+    let refused = caller.bench(&arguments).await;
+    assert_eq!(refused.0.status.code(), Some(78));
+    for part in ["`a` twice", "`--pid` is of no target", "--zipf 11", "none: the folder"] {
+        assert!(refused.err().contains(part), "{part}: {}", refused.err());
+    }
+    for usage in [&["--endpoint=https://127.0.0.1:1", "--mix=rang"][..], &["--endpoint=x"], &["--rate=5"]] {
+        assert_eq!(caller.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
+    }
+}
+
+const CALICO: &str = "
+version: 1
+mode: enforce
+include: [calico/v3.31, calico/v3.31-per-node]
+bindings:
+  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }
+  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }
+  - { cn: calico-kube-controllers, roles: [calico-kube-controllers] }
+  - { cn: calicoctl-full, roles: [calicoctl-full] }
+";
+
+/// A folder as `certs issue --all --output directories` makes it, for these nodes.
+fn certificates(folder: &Path, nodes: &[&str]) {
+    let set = |place: String, name: &str| {
+        let (at, issued) = (folder.join(place), authorities().clients.client(name).unwrap());
+        std::fs::create_dir_all(&at).unwrap();
+        write_private(&at, "etcd-cert", &issued.certificate).unwrap();
+        write_private(&at, "etcd-key", &issued.key).unwrap();
+        write_private(&at, "etcd-ca", &authorities().clients.pem()).unwrap();
+    };
+    for node in nodes {
+        set(format!("nodes/{node}/calico-node"), &format!("calico-node:{node}"));
+        set(format!("nodes/{node}/cni"), &format!("cni:{node}"));
+    }
+    for component in ["calico-kube-controllers", "calicoctl-full"] {
+        set(format!("cluster/{component}"), component);
+    }
+}
+
+/// The program with nothing but these arguments.
+async fn calico(folder: &Path, arguments: &[&str]) -> Ran {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
+    command.args(["bench", "calico", "--output=json", "--identities=."]).args(arguments);
+    command.current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    Ran(tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap())
+}
+
+#[tokio::test]
+async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_and_leaves_nothing() {
+    let world = World::with(CALICO).own_etcd().start().await;
+    let folder = tempfile::tempdir().unwrap();
+    // One name is how another begins, dashes doubled or not.
+    let nodes = ["worker", "worker-1", "worker-10"];
+    certificates(folder.path(), &nodes);
+    let (endpoint, metrics) = (format!("--endpoint={}", world.endpoint()), metrics(&world));
+    let size = ["--time=2s", "--pods-per-second=10", "--pods-per-node=2", "--policies=3"];
+    let arguments = [&[&*endpoint, &*metrics], &size[..]].concat();
+    let report = calico(folder.path(), &arguments).await.report(0);
+    let all = report["steps"][0]["targets"][0]["series"].as_array().unwrap();
+    for one in all {
+        assert_eq!(one["failures"], Value::Array(vec![]), "{one:#}");
+    }
+    let ok = |name: &str| series(&report, 0, name)["ok"].as_u64().unwrap();
+    assert_eq!((ok("node in sync"), ok("controllers in sync")), (3, 1));
+    // Each node: Felix' 17 kinds and the blocks, confd's 5 and the affinities, pools and its own Node, statuses.
+    let watches = ["felix watch", "confd watch", "tunnel watch", "status watch"].map(ok);
+    assert_eq!(watches, [3 * 18, 3 * 6, 3 * 2, 3]);
+    assert!(ok("pod added") > 0 && ok("pod removed") > 0 && ok("calicoctl list") > 0 && ok("controllers write") > 0);
+    // Each pod that came is an event for each Felix, and for nobody else less.
+    assert!(ok("watch event") >= 3 * ok("pod added"), "{report:#}");
+    let counts = report["verification"]["etcd_counts"].as_array().unwrap();
+    assert!(counts.len() == 2 && counts.iter().all(|count| count["ok"] == count["counted"]), "{counts:?}");
+    assert_eq!(world.audit().iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>(), [&Value::Null; 0]);
+    let left = etcd_client::GetOptions::new().with_prefix().with_keys_only();
+    let left = world.direct().await.get("/calico/", Some(left)).await.unwrap();
+    assert_eq!(left.kvs().iter().map(|pair| pair.key_str().unwrap().to_owned()).collect::<Vec<_>>(), [""; 0]);
+
+    // A node too many, and keys that are there.
+    let refused = calico(folder.path(), &[&*endpoint, "--nodes=4"]).await;
+    assert!(refused.0.status.code() == Some(78) && refused.err().contains("3 nodes have certificates"), "{}", refused.err());
+    world.direct().await.put("/calico/ipam/v2/x", "1", None).await.unwrap();
+    let refused = calico(folder.path(), &arguments).await;
+    assert!(refused.0.status.code() == Some(1) && refused.err().contains("such as /calico/ipam/v2/x"), "{}", refused.err());
+}
