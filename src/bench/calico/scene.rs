@@ -133,7 +133,7 @@ pub async fn run(
         verification.mistakes.push(format!("keys are left: {error}"));
     }
     let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), &[measured]);
-    let steps = vec![Step { offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
+    let steps = vec![Step { name: "the cluster".to_owned(), offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
     let stopped = stop.load(Ordering::Relaxed);
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee: None, verification, stopped })
 }
@@ -277,15 +277,10 @@ async fn live(
     tell: &UnboundedSender<News>,
 ) {
     let stage = stage(cluster, base, tell.clone());
-    let controllers = if thread == 0 {
-        let started = Controllers::start(&stage, &cluster.controllers).await;
-        stage.book.observe("controllers in sync", Duration::ZERO, &started.as_ref().map(drop).map_err(Clone::clone));
-        started.ok()
-    } else {
-        None
-    };
     let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
-    let running: Vec<Running> = join_all(mine.iter().map(|node| start(cluster, &stage, node))).await.into_iter().flatten().collect();
+    let (controllers, running) =
+        tokio::join!(control(cluster, &stage, thread), join_all(mine.iter().map(|node| start(cluster, &stage, node))));
+    let running: Vec<Running> = running.into_iter().flatten().collect();
     let _ = tell.send(News::Up);
     if let Some(Order::Steady) = orders.recv().await {
         tokio::join!(
@@ -300,6 +295,16 @@ async fn live(
     }
     stage.book.close();
     let _ = tell.send(News::Settled(stage.made.take()));
+}
+
+/// kube-controllers, on the first thread.
+async fn control(cluster: &Cluster, stage: &Rc<Stage>, thread: usize) -> Option<Controllers> {
+    if thread > 0 {
+        return None;
+    }
+    let started = Controllers::start(stage, &cluster.controllers).await;
+    stage.book.observe("controllers in sync", Duration::ZERO, &started.as_ref().map(drop).map_err(Clone::clone));
+    started.ok()
 }
 
 /// A node starts when it is due.
