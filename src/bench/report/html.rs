@@ -207,7 +207,9 @@ mod tests {
             let name = tag.split([' ', '/']).find(|name| !name.is_empty()).unwrap().to_owned();
             if let Some(closed) = tag.strip_prefix('/') {
                 assert_eq!(open.pop().as_deref(), Some(closed));
-            } else if !tag.starts_with('!') && !tag.ends_with('/') {
+                continue;
+            }
+            if !tag.starts_with('!') && !tag.ends_with('/') {
                 open.push(name.clone());
             }
             all.push(name);
