@@ -19,6 +19,7 @@ pub mod calico;
 pub mod connection;
 pub mod crew;
 pub mod dice;
+pub mod failure;
 pub mod fan;
 pub mod figure;
 pub mod ground;

@@ -6,16 +6,20 @@
 //!
 //! ```text
 //!   cluster   names of keys, and what is there before the first node starts
-//!   client    one clientv3 client: a connection, lists, guarded writes, and one stream with all its watches
+//!   client    one clientv3 client: a connection, lists, guarded writes
+//!   watches   and one stream with all its watches
 //!   node      what runs on a node: start-up, tunnel addresses, status, confd, Felix; then its address monitor
 //!   cni       one pod that comes, or goes: two processes, a new connection each
 //!   central   kube-controllers and calicoctl
-//!   scene     all of it on threads, from the storm at the start to the end
+//!   life      one thread's share of all that
+//!   scene     the threads, from the storm at the start to the end
 //! ```
 
 pub mod central;
 pub mod client;
 pub mod cluster;
 pub mod cni;
+mod life;
 pub mod node;
 pub mod scene;
+pub mod watches;

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+pub use super::failure::Failure;
 use crate::config::Endpoint;
 use crate::keyspace::Escaped;
 use crate::method::Method;
@@ -31,87 +32,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// No server waits for our windows: the client is not what is measured.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-
-/// Why a request has no good answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// A status of gRPC, with its message.
-    Grpc(i32, String),
-    /// No answer within `--timeout`.
-    Timeout,
-    /// The connection ended under it.
-    Lost(String),
-    /// There was no connection: nothing was sent.
-    NoConnection(String),
-    /// An answer that is no gRPC.
-    NotGrpc(String),
-    /// An answer with OK whose content is not what it had to be.
-    Wrong(String),
-}
-
-/// gRPC's names of its codes (`google.rpc.Code` as grpc-go writes them), by number.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
-impl Failure {
-    /// As reports count it.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Failure::Grpc(code, _) => {
-                usize::try_from(*code).ok().and_then(|code| CODES.get(code)).map_or_else(|| format!("code {code}"), ToString::to_string)
-            }
-            Failure::Timeout => "no answer in time".to_owned(),
-            Failure::Lost(_) => "connection lost".to_owned(),
-            Failure::NoConnection(_) => "no connection".to_owned(),
-            Failure::NotGrpc(_) => "no gRPC".to_owned(),
-            Failure::Wrong(_) => "wrong answer".to_owned(),
-        }
-    }
-
-    /// What was said about it.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        match self {
-            Failure::Grpc(_, message)
-            | Failure::Lost(message)
-            | Failure::NoConnection(message)
-            | Failure::NotGrpc(message)
-            | Failure::Wrong(message) => message,
-            Failure::Timeout => "",
-        }
-    }
-
-    /// Whether etcd may have done what was asked, and have counted it as done.
-    #[must_use]
-    pub fn is_uncertain(&self) -> bool {
-        // Unavailable, Canceled, DeadlineExceeded and Unknown can be a proxy's word for an answer that it lost.
-        matches!(self, Failure::Timeout | Failure::Lost(_) | Failure::NotGrpc(_) | Failure::Grpc(1 | 2 | 4 | 14, _))
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.message().is_empty() { f.write_str(&self.name()) } else { write!(f, "{}: {}", self.name(), self.message()) }
-    }
-}
 
 /// A place to connect to, as somebody.
 #[derive(Clone, Debug)]

@@ -210,7 +210,8 @@ async fn rounds(
             };
             let slice = crew.slice(place, go, tick).await?;
             let used = |before: Option<Usage>, after: Option<Usage>| Some((after?.cpu.saturating_sub(before?.cpu), after?.resident));
-            let planned = if let Length::Time(_) = plan.length { planned(plan) } else { Duration::ZERO };
+            // One that was stopped has no planned end.
+            let planned = if stop.load(Ordering::Relaxed) { Duration::ZERO } else { planned(plan) };
             let measured = slice.until.saturating_sub(warm_up).max(planned);
             let measured = Measured {
                 at,
@@ -262,7 +263,8 @@ fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>]) -> Step {
             target.failed == 0 && planned / target.seconds >= KEPT_UP && in_time
         })
     });
-    Step { offered, sustained, ratios: report::ratios(&names, slices), targets }
+    let name = offered.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate:.0} requests per second due"));
+    Step { name, offered, sustained, ratios: report::ratios(&names, slices), targets }
 }
 
 /// Whether all watchers together have had each event, as far as its write has an answer.

@@ -41,6 +41,8 @@ pub struct Report {
 /// All slices of one rate.
 #[derive(Debug, Serialize)]
 pub struct Step {
+    /// What it is.
+    pub name: String,
     /// Requests per second that were due; none in a closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<f64>,
@@ -223,7 +225,8 @@ fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]
     let mut timeline = Vec::new();
     for measured in slices {
         for (second, tally) in &measured.slice.seconds {
-            if let Some(series) = tally.series.get(name) {
+            // Nothing was measured in the warm-up.
+            if let Some(series) = tally.series.get(name).filter(|series| !series.latency.is_empty() || series.failed() > 0) {
                 let Quantiles { p50, p99, p999, .. } = quantiles(&series.latency);
                 let second = measured.at.as_secs() + second;
                 timeline.push(Point { second, ok: series.latency.len(), failed: series.failed(), p50, p99, p999 });
@@ -254,7 +257,11 @@ fn distribution(latency: &Latencies) -> Vec<(f64, u64)> {
     if latency.is_empty() {
         return Vec::new();
     }
-    latency.iter_quantiles(STEPS_PER_HALF).map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to())).collect()
+    // No further than there are values for it: the largest of a hundred is no 99.99th percentile.
+    let last = 1.0 - 1.0 / float(latency.len());
+    let steps = latency.iter_quantiles(STEPS_PER_HALF).take_while(|step| step.quantile_iterated_to() < last);
+    let steps = steps.map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()));
+    steps.chain([(last * 100.0, latency.max())]).collect()
 }
 
 /// Each other target against the first: latencies by name, and CPU time where both have a process.

@@ -138,16 +138,9 @@ async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile()
     })
     .await;
     let endpoint = format!("--endpoint=https://{}", fake.address);
-    let run = |pace: &'static [&'static str]| {
-        let mut arguments =
-            vec!["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s", "--gaps=uniform", "--count=150"];
-        arguments.extend(pace);
-        arguments
-    };
-    let mut arguments = run(&["--rate=100"]);
-    arguments.push(&endpoint);
-    let caller = Caller::direct();
-    let open = caller.bench(&arguments).await.report(0);
+    let load = ["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s"];
+    let pace = ["--gaps=uniform", "--rate=100", "--count=150", &endpoint];
+    let open = Caller::direct().bench(&[&load[..], &pace].concat()).await.report(0);
     let latency = &series(&open, 0, "put")["latency_us"];
     // 100 of 150 were due while the server stood still: the median waited for what was left of it.
     assert_eq!(series(&open, 0, "put")["ok"], 150);
@@ -233,6 +226,28 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
     assert_eq!(serde_json::from_str::<Value>(&read("r.json")).unwrap(), report);
     let page = read("r.html");
     let data = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report);
+}
+
+#[tokio::test]
+#[ignore = "needs chromium on PATH; .ci/run runs it"]
+async fn a_browser_shows_the_page_as_it_was_written_and_asks_nobody_for_anything() {
+    let world = World::start(POLICY).await;
+    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let caller = Caller::client("bench");
+    let report = caller.bench(&[&*endpoint, &*prefix, "--count=200", "--keys=10", "--warm-up=0s", "--html=r.html"]).await.report(0);
+    let file = caller.path().join("r.html");
+    let mut browser = tokio::process::Command::new("chromium");
+    // No name leads anywhere.
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]);
+    browser.arg(format!("--user-data-dir={}", caller.path().join("profile").display())).arg(format!("file://{}", file.display()));
+    let ran = browser.output().await.expect("chromium is on PATH (Debian: apt-get install chromium)");
+    let (shown, written) = (text(&ran.stdout), std::fs::read_to_string(&file).unwrap());
+    for part in ["<svg", "<path", "<text", "<td", "<h3"] {
+        assert!(written.matches(part).count() > 0, "{part}");
+        assert_eq!(shown.matches(part).count(), written.matches(part).count(), "{part}: the browser reads another page");
+    }
+    let data = shown.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report);
 }
 

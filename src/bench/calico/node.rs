@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::try_join4;
 
-use super::client::{Client, Keys, Names, Stage, Watches, Written};
+use super::client::{Client, Keys, Names, Stage, Written};
 use super::cluster::{CONFD, FELIX, IPAM, Node, TIERS, resource};
+use super::watches::Watches;
 use crate::bench::connection::Failure;
 
 const START: Names = Names { read: "start read", list: "start list", write: "start write", watch: "start watch" };

@@ -69,8 +69,9 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
         let _ = write!(svg, r#"<text x="{at:.1}" y="{:.1}" text-anchor="middle">{label}</text>"#, HEIGHT - 10.0);
     }
     for ((name, points), (number, colour)) in placed.iter().zip(COLOURS.iter().cycle().enumerate()) {
-        let path: Vec<String> = points.iter().map(|point| format!("{:.1} {:.1}", x(point.0), y(point.1))).collect();
-        let _ = write!(svg, r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="1.6"/>"#, path.join("L"));
+        // The last point twice: one that stands alone is a dot.
+        let path: Vec<String> = points.iter().chain(points.last()).map(|point| format!("{:.1} {:.1}", x(point.0), y(point.1))).collect();
+        let _ = write!(svg, r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-linecap="round"/>"#, path.join("L"));
         let row = TOP + 14.0 * crate::bench::figure::length(number + 1);
         let _ = write!(svg, r#"<text x="{:.1}" y="{row:.1}" fill="{colour}">{}</text>"#, WIDTH - RIGHT + 10.0, escape(name));
     }

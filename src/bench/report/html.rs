@@ -68,8 +68,7 @@ fn verdict(report: &Report, page: &mut String) {
 }
 
 fn step(step: &Step, page: &mut String) {
-    let offered = step.offered.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate:.0} requests per second due"));
-    let _ = writeln!(page, "<h2>{offered}</h2>");
+    let _ = writeln!(page, "<h2>{}</h2>", escape(&step.name));
     for target in &step.targets {
         self::target(target, page);
     }
@@ -107,8 +106,14 @@ fn step(step: &Step, page: &mut String) {
                 series.timeline.iter().map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
             }
         };
-        let mut times = of(&over_time(|point| point.p50), " p50");
-        times.extend(of(&over_time(|point| point.p99), " p99"));
+        let timed = |figure: fn(&super::Point) -> u64| {
+            move |series: &super::Series| {
+                let answered = series.timeline.iter().filter(|point| point.ok > 0);
+                answered.map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
+            }
+        };
+        let mut times = of(&timed(|point| point.p50), " p50");
+        times.extend(of(&timed(|point| point.p99), " p99"));
         let mut counts = of(&over_time(|point| point.ok), " ok");
         counts.extend(
             of(&over_time(|point| point.failed), " failed").into_iter().filter(|line| line.points.iter().any(|point| point.1 > 0.0)),
@@ -187,7 +192,7 @@ mod tests {
         let slices: Vec<Vec<Measured>> = [100, 200].iter().map(|latency| (0..10).map(|_| measured(*latency)).collect()).collect();
         let targets = names.iter().zip(&slices).map(|(name, slices)| target(name, "https://h:1", slices)).collect();
         let ratios = ratios(&names, &slices);
-        let step = Step { offered: Some(100.0), sustained: None, targets, ratios };
+        let step = Step { name: "100 due".to_owned(), offered: Some(100.0), sustained: None, targets, ratios };
         let verification = Verification { wrong_answers: 1, examples: vec!["key </script> & more".to_owned()], ..Verification::default() };
         let settings = std::collections::BTreeMap::from([("mix", "range=1".to_owned())]);
         Report { version: "0", started: "now".into(), settings, steps: vec![step], knee: None, verification, stopped: false }
@@ -202,7 +207,9 @@ mod tests {
             let name = tag.split([' ', '/']).find(|name| !name.is_empty()).unwrap().to_owned();
             if let Some(closed) = tag.strip_prefix('/') {
                 assert_eq!(open.pop().as_deref(), Some(closed));
-            } else if !tag.starts_with('!') && !tag.ends_with('/') {
+                continue;
+            }
+            if !tag.starts_with('!') && !tag.ends_with('/') {
                 open.push(name.clone());
             }
             all.push(name);
