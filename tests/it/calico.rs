@@ -36,14 +36,14 @@ pub fn inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    // kube-apiserver wants a default route, calico-node an interface with the node's address.
+    // With processes of their own, so that whatever a test has left running ends with it. kube-apiserver wants a default route, calico-node an interface with the node's address.
     let script = "set -e
         mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/netns /var/lib/calico
         ip link set lo up; ip link add host0 type veth peer name host1
         ip address add 10.10.0.1/24 dev host0; ip link set host0 up; ip link set host1 up; ip route add default via 10.10.0.254
         exec \"$0\" \"$@\"";
     let status = Command::new("unshare")
-        .args(["--mount", "--net", "--fork", "--kill-child", "sh", "-c", script])
+        .args(["--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", test])
         .env(INSIDE, "1")
