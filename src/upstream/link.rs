@@ -165,6 +165,9 @@ impl Link {
             .max_frame_size(64 * 1024)
             .max_header_list_size(64 * 1024)
             .enable_push(false)
+            // What etcd had sent of an answer before it heard that its caller has gone comes all the same, and each such frame counts as an
+            // error of the peer's, whose number ends the connection: clients decide how many there are, and others share it.
+            .max_local_error_reset_streams(None)
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| ConnectError::Http2(error.to_string()))?;

@@ -91,6 +91,28 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
     neighbour.is_unharmed().await;
 }
 
+/// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes all the same, for a stream that is over.
+/// However much of that there is, the connection is also that of others.
+#[tokio::test]
+async fn calls_that_are_given_up_while_their_answers_come_end_no_connection_to_etcd() {
+    let world = World::with(POLICY).own_etcd().start().await;
+    fill(&world, 2).await;
+    let neighbour = world.neighbour().await;
+    for round in 0..40 {
+        let mut raw = world.raw(&format!("reader-{}", round % 8)).await;
+        let mut asked = Vec::new();
+        for _ in 0..60 {
+            let Stream { mut request, response } = raw.open(RANGE, &grpc_headers()).await.unwrap();
+            request.send_data(framed(&range("/big/")).into(), true).unwrap();
+            asked.push((request, response));
+        }
+        let (_, first) = asked.swap_remove(round % 60);
+        first.await.unwrap();
+    }
+    neighbour.is_unharmed().await;
+    assert_eq!(world.metric("etcd_warden_upstream_failures_total", &[]).await, 0.0);
+}
+
 #[tokio::test]
 async fn the_stream_limit_of_etcd_is_met_with_more_connections() {
     let world = World::with(POLICY).etcd_flag("--max-concurrent-streams=8").start().await;
