@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::contract::{CONTRACT, Kind, Label, Metric, Values};
+use crate::config::settings::{Default, SETTINGS};
 
 const DASHBOARD: &str = include_str!("../../deploy/grafana/etcd-warden.json");
+const SCRAPE: &str = include_str!("../../deploy/prometheus/scrape.yaml");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
 
 /// What Prometheus and Grafana add themselves.
@@ -65,6 +67,17 @@ fn mistakes(expression: &str) -> Vec<String> {
         words(list).for_each(|label| check(label, None));
     }
     mistakes
+}
+
+/// What is scraped is the proxy, where it listens unless told otherwise, under the name by which the alerts know it.
+#[test]
+fn the_scrape_configuration_finds_the_proxy() {
+    let setting = SETTINGS.iter().find(|setting| setting.name == "admin-addr").unwrap();
+    let Default::Value(address) = setting.default else { panic!("`admin-addr` has no default") };
+    assert!(SCRAPE.contains(&format!("targets: [\"{address}\"]")), "{SCRAPE}");
+    let job = SCRAPE.lines().find_map(|line| line.trim().strip_prefix("- job_name: ")).unwrap();
+    assert!(ALERTS.contains(&format!("job=\"{job}\"")), "{job}");
+    assert!(SCRAPE.contains("`admin-addr`"));
 }
 
 #[test]

@@ -28,14 +28,17 @@ use serde_json::{Value, json};
 use crate::world::{World, authorities, root};
 use cluster::{Cluster, Programs, Way};
 
-/// Set inside the namespaces.
+/// Set inside the namespaces: the file that says which test was entered.
 const INSIDE: &str = "ETCD_WARDEN_TEST_INSIDE";
 
 /// Runs one test of this module in namespaces of its own, and gives whether this is already there.
 pub fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if let Some(entered) = std::env::var_os(INSIDE) {
+        std::fs::write(entered, test).unwrap();
         return true;
     }
+    // A name that no test has would run none, and pass.
+    let entered = tempfile::NamedTempFile::new().unwrap();
     // With processes of their own, so that whatever a test has left running ends with it. kube-apiserver wants a default route, calico-node an interface with the node's address.
     let script = "set -e
         mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/netns /var/lib/calico
@@ -46,10 +49,11 @@ pub fn inside(test: &str) -> bool {
         .args(["--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", test])
-        .env(INSIDE, "1")
+        .env(INSIDE, entered.path())
         .status();
     let status = status.unwrap_or_else(|error| panic!("this test needs `unshare` (util-linux), and root: {error}"));
     assert!(status.success(), "{test} failed inside its namespaces (they need root, `ip` of iproute2, and mounts): {status}");
+    assert_eq!(std::fs::read_to_string(entered.path()).unwrap(), test, "there is no test of this name");
     false
 }
 

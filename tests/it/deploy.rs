@@ -198,6 +198,17 @@ fn spire_issues_the_ids_that_the_policy_binds() {
         .map(|id| id.trim_matches('"').replace("{{ .TrustDomain }}", "example.org").replace("{{ .PodSpec.NodeName }}", "{node}"))
         .collect();
     assert_eq!(ids, bound(&format!("{folder}/policy.yaml")));
+    // Which container asks tells calico/node from the plugin: without it any container of the pod is either.
+    let documents = text(&format!("{folder}/spiffe-ids.yaml"));
+    for (document, component, helper) in
+        documents.split("---\n").zip(["calico-node", "cni"]).zip(["node", "cni"]).map(|((a, b), c)| (a, b, c))
+    {
+        assert!(document.contains(&format!("/{component}/{{{{ .PodSpec.NodeName }}}}\"")), "{document}");
+        let selectors: Vec<&str> = document.lines().filter_map(|line| line.trim().strip_prefix("- k8s:")).collect();
+        assert_eq!(selectors, ["ns:kube-system", "sa:calico-node", &format!("container-name:spiffe-helper-{helper}")]);
+        // A kubelet may set labels of its own Node.
+        assert!(!document.lines().any(|line| line.contains("NodeMeta") && !line.trim().starts_with('#')));
+    }
 }
 
 /// A policy of single nodes with the denial that it has as a comment.
@@ -292,6 +303,12 @@ fn certificates_go_to_their_own_node_and_change_together() {
     assert_eq!(read("n1/calico-node/etcd-key"), "n1 calico-node etcd-key 2");
     let versions = fs::read_dir(hosts.join("n1/calico-node")).unwrap().count();
     assert_eq!(versions, 5, "three files, the link, and one version");
+    // What a push leaves that was cut.
+    issue(4);
+    let current = fs::read_link(hosts.join("n1/calico-node/..data")).unwrap();
+    std::os::unix::fs::symlink(current, hosts.join("n1/calico-node/..next")).unwrap();
+    assert!(push(&nodes, &hosts, &["n1"]).status.success());
+    assert_eq!(read("n1/calico-node/etcd-key"), "n1 calico-node etcd-key 4");
 }
 
 #[test]

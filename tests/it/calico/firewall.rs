@@ -2,7 +2,8 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::inside;
 use crate::deploy::{deploy, text};
@@ -49,4 +50,76 @@ fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
     }
     let uid = format!("meta skuid != {} ", USERS[0].0);
     assert!(text("firewall/etcd-host.nft").contains(&uid));
+}
+
+/// A host of its own behind this one, with these addresses on its side and on ours.
+fn host(name: &str, ours: &[&str], theirs: &[&str]) {
+    let ip = |arguments: &str| assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+    ip(&format!("netns add {name}"));
+    ip(&format!("link add {name}0 type veth peer name {name}1"));
+    ip(&format!("link set {name}1 netns {name}"));
+    for (address, at) in ours.iter().map(|address| (address, "")).chain(theirs.iter().map(|address| (address, name))) {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        match at {
+            "" => ip(&format!("address add {address} dev {name}0{nodad}")),
+            name => ip(&format!("-n {name} address add {address} dev {name}1{nodad}")),
+        }
+    }
+    ip(&format!("link set {name}0 up"));
+    ip(&format!("-n {name} link set {name}1 up"));
+    ip(&format!("-n {name} route add default via {}", ours[0].split('/').next().unwrap()));
+}
+
+/// Whether somebody on that host gets a connection.
+fn reaches(host: &str, address: &str) -> bool {
+    let (to, port) = address.rsplit_once(':').unwrap();
+    let connect = format!("exec 3<>/dev/tcp/{to}/{port}");
+    let status = Command::new("ip").args(["netns", "exec", host, "timeout", "2", "bash", "-c", &connect]).stderr(Stdio::null()).status();
+    status.unwrap().success()
+}
+
+/// Somebody who listens on that host.
+struct Listening(Child);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+fn listening(host: &str, address: &str) -> Listening {
+    let mut server = Command::new("ip");
+    server.args(["netns", "exec", host, "openssl", "s_server", "-nocert", "-quiet", "-accept", address]);
+    Listening(server.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and nft; .ci/run runs it"]
+fn nobody_from_elsewhere_reaches_etcd_nor_through_its_host() {
+    if !inside("calico::firewall::nobody_from_elsewhere_reaches_etcd_nor_through_its_host") {
+        return;
+    }
+    // This host is one of the set, `member` another, and `pod` has a network of its own.
+    host("member", &["10.0.0.1/24"], &["10.0.0.2/24"]);
+    host("pod", &["10.20.0.1/24", "fd00:20::1/64"], &["10.20.0.2/24", "fd00:20::2/64"]);
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    let here = ["10.0.0.1:2379", "10.20.0.1:2379", "10.20.0.1:2380", "[fd00:20::1]:2379", "10.20.0.1:23790"];
+    let _here: Vec<TcpListener> = here.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
+    let there = ["10.0.0.2:2379", "10.0.0.2:23790"];
+    let _there: Vec<Listening> = there.iter().map(|address| listening("member", address)).collect();
+    let of_pod = ["10.20.0.1:2379", "10.20.0.1:2380", "fd00:20::1:2379", "10.0.0.2:2379"];
+    let open = ["10.20.0.1:23790", "10.0.0.2:23790"];
+    for address in of_pod.iter().chain(&open) {
+        let begun = std::time::Instant::now();
+        while !reaches("pod", address) {
+            assert!(begun.elapsed() < crate::world::SOON, "before the firewall: {address}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    nft(&["-f", &deploy().join("firewall/etcd-host.nft").display().to_string()]);
+    for address in of_pod {
+        assert!(!reaches("pod", address), "{address}");
+    }
+    assert!(open.iter().all(|address| reaches("pod", address)), "the proxy's port is for everybody");
+    assert!(reaches("member", "10.0.0.1:2379"), "hosts of the set are let in");
 }

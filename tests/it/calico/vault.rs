@@ -94,6 +94,15 @@ async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
         "one certificate for each template"
     );
 
+    // The policy of Vault lets these parameters through and no other: `not_after`, say, would outlive the role's max_ttl.
+    let policy = text("kubernetes/per-node/vault/vault-policy.hcl");
+    let list = policy.split_once("allowed_parameters = {").unwrap().1.split_once('}').unwrap().0;
+    let allowed: Vec<&str> = list.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(allowed, ["common_name", "exclude_cn_from_sans", "ttl"]);
+    for (_, parameters) in asked.lock().unwrap().iter() {
+        assert!(parameters.as_object().unwrap().keys().all(|name| allowed.contains(&name.as_str())), "{parameters}");
+    }
+
     // One CA stands for both here.
     let shadow = text("kubernetes/per-node/vault/policy.yaml");
     let policy = shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");
