@@ -25,7 +25,7 @@ use std::process::Command;
 use etcd_warden::config::{Audit, AuditAllowed, Config};
 use serde_json::{Value, json};
 
-use crate::world::{World, authorities, root};
+use crate::world::World;
 use cluster::{Cluster, Programs, Way};
 
 /// Set inside the namespaces: the file that says which test was entered.
@@ -94,19 +94,12 @@ async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let bindings: Vec<Binding> = on_nodes.into_iter().chain(ELSEWHERE).collect();
     let bare = World::with(&policy(&bindings)).own_etcd().start().await;
-    let direct =
-        Way { endpoint: bare.etcd().endpoints()[0].clone(), ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) };
-    scenario::run(&Cluster::new(&programs, direct)).await;
+    scenario::run(&Cluster::new(&programs, Way::direct(bare.etcd().endpoints()[0].clone()))).await;
     let expected = keys(&bare).await;
 
     let all = |config: &mut Config| config.audit = Audit { allowed: AuditAllowed::All, queue: 1_000_000, ..config.audit.clone() };
     let world = World::with(&policy(&bindings)).own_etcd().config(all).start().await;
-    let proxied = Way {
-        endpoint: world.endpoint(),
-        ca: authorities().clients.pem(),
-        certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
-    };
-    scenario::run(&Cluster::new(&programs, proxied)).await;
+    scenario::run(&Cluster::new(&programs, Way::through(&world))).await;
     // The last line of the audit is a refusal that was asked for: whatever was refused before it would stand there too.
     assert!(world.as_("stranger").await.get("/calico/", None).await.is_err());
     world.audited(|line| line.to_string().contains("stranger")).await;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use etcd_warden::config::Config;
 use etcd_warden::doctor::examine;
-use etcd_warden::doctor::report::{Part, Report, Verdict};
+use etcd_warden::doctor::report::{Finding, Part, Report, Verdict};
 use etcd_warden::doctor::thief::Thief;
 use etcd_warden::etcd::run::{Etcd, Options};
 use etcd_warden::pki::write_private;
@@ -84,6 +84,18 @@ async fn a_plain_text_port_that_etcd_tells_its_clients_is_found() {
     let world = World::with(POLICY).etcd_flag(&format!("--advertise-client-urls={url},https://127.0.0.1:1")).start().await;
     let report = looked(&world).await;
     assert_eq!(said(&report, Part::Around, &format!("{url} in plain text")), (Verdict::Wrong, "reads keys"));
+}
+
+/// That nothing answered says nothing about a certificate.
+#[tokio::test]
+async fn a_stolen_certificate_that_could_be_tried_nowhere_is_wrong() {
+    let world = World::start(POLICY).await;
+    let mut config = Config { listen_addr: world.address(), ..world.config.clone() };
+    config.upstream.endpoints[0].port = 1;
+    let folder = tempfile::tempdir().unwrap();
+    let report = examine(&config, &[Thief::read(&stolen(folder.path(), "alice")).unwrap()]).await;
+    let told = |part: &Finding| part.subject == "CN=alice" && part.verdict == Verdict::Wrong;
+    assert!(report.findings().iter().any(told), "{report}");
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-use crate::world::SOON;
 use crate::world::go_tool::go_program;
+use crate::world::{SOON, World, authorities, root};
 
 /// The real programs.
 pub struct Programs {
@@ -50,6 +50,19 @@ pub struct Way {
     pub ca: String,
     /// The certificate for a name.
     pub certificates: Box<dyn Fn(&str) -> Issued>,
+}
+
+impl Way {
+    /// Through the proxy, each name with a certificate of the components' CA.
+    pub fn through(world: &World) -> Self {
+        let certificates = Box::new(|name: &str| authorities().clients.client(name).unwrap());
+        Self { endpoint: world.endpoint(), ca: authorities().clients.pem(), certificates }
+    }
+
+    /// To etcd itself, everybody as root.
+    pub fn direct(endpoint: String) -> Self {
+        Self { endpoint, ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) }
+    }
 }
 
 /// One cluster on one etcd.

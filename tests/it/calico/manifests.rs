@@ -96,12 +96,7 @@ pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     assert_ne!(policy, shadow);
     let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
     let world = World::with(&policy).own_etcd().config(components).start().await;
-    let way = Way {
-        endpoint: world.endpoint(),
-        ca: authorities().clients.pem(),
-        certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
-    };
-    let cluster = Cluster::new(&programs, way);
+    let cluster = Cluster::new(&programs, Way::through(&world));
     let apiserver = Apiserver::start(&cluster).await;
     soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
     look(&apiserver).await;

@@ -7,7 +7,7 @@ use super::cluster::{Cluster, Programs, Way, feed, said};
 use super::manifests::behind_the_static_pods_policy;
 use super::{inside, refused, runtime};
 use crate::deploy::{denying, text};
-use crate::world::{World, authorities};
+use crate::world::World;
 
 /// What Vault's JWT method reads (`/kubernetes.io/node/name`), and SPIRE's attestation of agents.
 #[test]
@@ -62,12 +62,7 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
             let policy = text("kubernetes/per-node/host-files/policy.yaml").replace("mode: shadow", "mode: enforce");
             let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
             let world = World::with(&policy).own_etcd().config(components).start().await;
-            let way = Way {
-                endpoint: world.endpoint(),
-                ca: authorities().clients.pem(),
-                certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
-            };
-            let cluster = Cluster::new(&programs, way);
+            let cluster = Cluster::new(&programs, Way::through(&world));
             let start = async |node: &str, address: &str| {
                 let mut startup = cluster.command(&programs.node, &format!("calico-node:{node}"));
                 startup.arg("-startup").envs([("NODENAME", node), ("IP", address), ("CLUSTER_TYPE", "k8s,bgp")]);

@@ -17,7 +17,7 @@ use super::kubelet::{Kubelet, lay};
 use super::scenario::{Pod, netns, plugin};
 use super::{inside, refused, runtime};
 use crate::segment::{MANIFESTS, manifest};
-use crate::world::{World, authorities, soon};
+use crate::world::{World, soon};
 
 const NODE: &str = "n1";
 const PER_NODE: &str = "host-path=/etc/calico/etcd-certs";
@@ -42,12 +42,7 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let policy = segmented("v3.31.0", "https://192.0.2.1:2379", per_node).policy;
     let world = World::with(&enforced(&policy)).own_etcd().start().await;
-    let way = Way {
-        endpoint: world.endpoint(),
-        ca: authorities().clients.pem(),
-        certificates: Box::new(|name| authorities().clients.client(name).unwrap()),
-    };
-    let cluster = Cluster::new(&programs, way);
+    let cluster = Cluster::new(&programs, Way::through(&world));
     let apiserver = Apiserver::start(&cluster).await;
     soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
     // The last one is the one whose programs run.

@@ -2,7 +2,7 @@
 //! cluster does by itself is done here where the page says so in a comment: `<!-- pods -->` (Calico's pods start anew, with what the
 //! manifest in kube-apiserver gives them, and do their work) and `<!-- etcd: FLAGS -->` (an operator starts etcd again with other flags).
 //!
-//! Two nodes share this host, so that `scp` to a node is a copy into that node's folder.
+//! Two nodes share this host, so that push-certificates comes to a node's folder in place of `ssh` to it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,9 +17,10 @@ use super::cluster::{Cluster, Daemon, Programs, Way, feed, said};
 use super::kubelet::Kubelet;
 use super::scenario::{Pod, netns, plugin};
 use super::{inside, runtime};
+use crate::deploy::deploy;
 use crate::segment::manifest;
 use crate::world::go_tool::go_program;
-use crate::world::{SOON, World, authorities, programs, root, soon};
+use crate::world::{SOON, World, programs, soon};
 
 const PAGE: &str = include_str!("../../../docs/tutorial.md");
 const ETCD: &str = "https://10.10.0.1:2379";
@@ -108,9 +109,7 @@ async fn tutorial() {
     // Kubernetes has an etcd of its own here.
     let world = World::with("version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: x, roles: [r]}]\n");
     let world = world.own_etcd().start().await;
-    let direct =
-        Way { endpoint: world.etcd().endpoints()[0].clone(), ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) };
-    let cluster = Cluster::new(&calico, direct);
+    let cluster = Cluster::new(&calico, Way::direct(world.etcd().endpoints()[0].clone()));
     let apiserver = Apiserver::start(&cluster).await;
     soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
     for node in NODES {
@@ -168,13 +167,17 @@ impl Place {
         }
         let etcdctl = programs().etcdctl.clone().unwrap_or_else(|| panic!("there is no etcdctl beside {}", programs().etcd.display()));
         let warden = PathBuf::from(env!("CARGO_BIN_EXE_etcd-warden"));
+        let remote = bin.join("remote");
+        std::fs::write(&remote, "#!/bin/sh\nETCD_CERTS=hosts/$1/etc/calico/etcd-certs exec sh -c \"$2\"\n").unwrap();
+        std::fs::set_permissions(&remote, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(deploy().join("hosts/push-certificates"), bin.join("push-certificates")).unwrap();
         for (name, program) in
             [("etcdctl", &etcdctl), ("kubectl", &kubectl.to_owned()), ("calicoctl", &cluster.programs.calicoctl), ("etcd-warden", &warden)]
         {
             std::os::unix::fs::symlink(program, bin.join(name)).unwrap();
         }
         let ca = Authority::new("etcd").unwrap();
-        write_private(&folder, "etcd-ca.crt", &ca.pem()).unwrap();
+        write_private(&folder, "old-etcd-ca.crt", &ca.pem()).unwrap();
         ca.issue(&Leaf::server(&["10.10.0.1"]).usage(Usage::Both)).unwrap().write(&folder, "etcd").unwrap();
         let shared = ca.client("calico").unwrap();
         shared.write(&folder, "calico").unwrap();
@@ -195,9 +198,13 @@ impl Place {
     async fn etcd(&self, flags: &[String]) -> Etcd {
         let mut command = Command::new(&programs().etcd);
         command.current_dir(&self.folder).env_clear();
-        for flag in
-            ["--data-dir=etcd-data", "--client-cert-auth", "--trusted-ca-file=etcd-ca.crt", "--cert-file=etcd.crt", "--key-file=etcd.key"]
-        {
+        for flag in [
+            "--data-dir=etcd-data",
+            "--client-cert-auth",
+            "--trusted-ca-file=old-etcd-ca.crt",
+            "--cert-file=etcd.crt",
+            "--key-file=etcd.key",
+        ] {
             command.arg(flag);
         }
         command.args([format!("--listen-client-urls={ETCD}"), format!("--advertise-client-urls={ETCD}")]);
@@ -213,7 +220,12 @@ impl Place {
         let mut child = Command::new("bash")
             .current_dir(&self.folder)
             .env_clear()
-            .envs([("PATH", path.as_str()), ("KUBECONFIG", self.kubeconfig.to_str().unwrap()), ("HOME", self.folder.to_str().unwrap())])
+            .envs([
+                ("PATH", path.as_str()),
+                ("KUBECONFIG", self.kubeconfig.to_str().unwrap()),
+                ("HOME", self.folder.to_str().unwrap()),
+                ("REMOTE_SHELL", "remote"),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -309,9 +321,8 @@ struct Shell {
 impl Shell {
     async fn run(&mut self, commands: &str) {
         const DONE: &str = "@@ done";
-        // `scp` to a node of this host; what goes on in the background ends with the shell.
-        let before = "exec 2>&1; set -eu; trap 'kill $(jobs -p)' EXIT
-            scp() { local host=${3#root@}; mkdir -p hosts/${host%%:*}${host#*:}; cp -r $2 hosts/${host%%:*}${host#*:}; }\n";
+        // What goes on in the background ends with the shell.
+        let before = "exec 2>&1; set -eu; trap 'kill $(jobs -p)' EXIT\n";
         let before = if self.said.is_empty() { before } else { "" };
         self.stdin.write_all(format!("{before}{commands}\necho '{DONE}'\n").as_bytes()).await.unwrap();
         let first = self.said.len();
