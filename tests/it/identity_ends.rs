@@ -253,8 +253,5 @@ async fn a_connection_of_a_certain_age_is_opened_anew() {
     let (code, text) = end_of(&mut stream).await;
     assert_eq!((code, text.contains("open the stream again")), (14, true), "{text}");
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"age\""]).await, 1.0);
-    let ended = tokio::time::timeout(crate::world::SOON, hers.connection).await.expect("the connection ends").unwrap();
-    // It is closed when nothing is open on it; what the client still had to acknowledge finds nobody then.
-    let closed = |error: &h2::Error| error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
-    assert!(ended.as_ref().err().is_none_or(closed), "{ended:?}");
+    hers.is_closed_in_order().await;
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{World, authorities, root};
+use super::{SOON, World, authorities, root};
 use wire::FirstBlock;
 
 /// One HTTP/2 connection to the proxy.
@@ -128,6 +128,14 @@ impl Raw {
         // Tests may let many small answers wait; h2 would take them for an attack.
         let (send, connection) = h2::client::Builder::new().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
+    }
+
+    /// Waits until the server has closed the connection, after its GOAWAY and all answers. It closes when nothing is open any more; what the
+    /// client still had to acknowledge finds nobody then.
+    pub async fn is_closed_in_order(self) {
+        let ended = tokio::time::timeout(SOON, self.connection).await.expect("the connection ends").unwrap();
+        let late = |error: &h2::Error| error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        assert!(ended.as_ref().err().is_none_or(late), "{ended:?}");
     }
 
     /// A well-made unary call of gRPC.
