@@ -66,7 +66,7 @@ async fn calls_under_way_finish_and_nobody_new_is_let_in() {
     world.etcd().resume(0).unwrap();
     assert!(call.next_bytes().await.is_ok());
     assert_eq!(call.next_bytes().await, Err((0, String::new())));
-    raw.is_closed_in_order().await;
+    raw.closed_in_order().await;
     shutdown.await.unwrap();
     assert_eq!(world.direct().await.get(world.key("k"), None).await.unwrap().count(), 1);
 }

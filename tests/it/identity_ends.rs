@@ -253,5 +253,5 @@ async fn a_connection_of_a_certain_age_is_opened_anew() {
     let (code, text) = end_of(&mut stream).await;
     assert_eq!((code, text.contains("open the stream again")), (14, true), "{text}");
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"age\""]).await, 1.0);
-    hers.is_closed_in_order().await;
+    hers.closed_in_order().await;
 }

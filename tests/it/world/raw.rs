@@ -132,7 +132,7 @@ impl Raw {
 
     /// Waits until the server has closed the connection, after its GOAWAY and all answers. It closes when nothing is open any more; what the
     /// client still had to acknowledge finds nobody then.
-    pub async fn is_closed_in_order(self) {
+    pub async fn closed_in_order(self) {
         let ended = tokio::time::timeout(SOON, self.connection).await.expect("the connection ends").unwrap();
         let late = |error: &h2::Error| error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
         assert!(ended.as_ref().err().is_none_or(late), "{ended:?}");
