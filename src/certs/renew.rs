@@ -23,6 +23,8 @@ pub struct Terms {
     pub before: Option<Duration>,
     /// The new lifetime; the old one if not given.
     pub lifetime: Option<Duration>,
+    /// What has expired is renewed, too.
+    pub expired: bool,
     /// Only the certificate is renewed, for the same key.
     pub keep_key: bool,
     /// What new keys are; as the old ones if not given.

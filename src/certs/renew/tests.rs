@@ -51,7 +51,7 @@ impl Own {
 }
 
 fn terms() -> Terms {
-    Terms { before: None, lifetime: None, keep_key: false, key_type: None, old_ca: None, server_ca: None }
+    Terms { before: None, lifetime: None, expired: false, keep_key: false, key_type: None, old_ca: None, server_ca: None }
 }
 
 #[test]
@@ -106,7 +106,9 @@ fn what_another_ca_has_signed_is_left() {
     let at = own.set("a", HOUR / 4);
     let foreign = Authority::new("rcgen self signed cert").unwrap();
     let leaf = Leaf::client("kube-apiserver").validity(Validity::For(HOUR / 4));
-    write_private(&at, "etcd-cert", &foreign.issue(&leaf).unwrap().certificate).unwrap();
+    let planted = foreign.issue(&leaf).unwrap();
+    write_private(&at, "etcd-cert", &planted.certificate).unwrap();
+    write_private(&at, "etcd-key", &planted.key).unwrap();
     let outcome = own.renew(&Terms { before: Some(1000 * HOUR), ..terms() });
     assert!(matches!(&outcome.fates[..], [Fate::Left(why)] if why.contains("a key that is not this CA's")), "{:?}", outcome.fates);
     let old_ca = write_private(own.folder.path(), "old.pem", &foreign.pem()).unwrap();
@@ -115,18 +117,37 @@ fn what_another_ca_has_signed_is_left() {
     // A server's certificate is not this command's business.
     let server = foreign.issue(&leaf.usage(Usage::Server)).unwrap();
     write_private(&at, "etcd-cert", &server.certificate).unwrap();
+    write_private(&at, "etcd-key", &server.key).unwrap();
     let outcome = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
     assert!(matches!(outcome.fates[..], [Fate::Left(_)]), "{:?}", outcome.fates);
 }
 
+/// A certificate is public: with junk, or a key of his own, beside a copy of it nobody gets a valid key for its name.
 #[test]
-fn a_pair_that_does_not_fit_is_made_whole() {
+fn a_new_key_is_given_for_the_old_one_only() {
     let own = own();
-    let at = own.set("a", 100 * HOUR);
-    write_private(&at, "etcd-key", &rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    assert!(matches!(own.renew(&terms()).fates[..], [Fate::Renewed(_)]));
-    let kept = own.renew(&Terms { keep_key: true, before: Some(200 * HOUR), ..terms() });
-    assert!(matches!(kept.fates[..], [Fate::Failed(_)]), "{:?}", kept.fates);
+    let at = own.set("a", HOUR / 4);
+    let (another, p521) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap());
+    for junk in ["junk".to_owned(), String::new(), another.serialize_pem(), p521.serialize_pem()] {
+        write_private(&at, "etcd-key", &junk).unwrap();
+        for keep_key in [false, true] {
+            let outcome = own.renew(&Terms { keep_key, before: Some(200 * HOUR), ..terms() });
+            let failed = matches!(&outcome.fates[..], [Fate::Failed(why)] if why.contains("`certs issue --force` makes the pair anew"));
+            assert!(failed && outcome.files.is_empty(), "{junk}: {:?}", outcome.fates);
+        }
+    }
+    // Also while the pair would not be due: it is of no use to anybody.
+    write_private(&own.set("a", 100 * HOUR), "etcd-key", "junk").unwrap();
+    assert!(matches!(own.renew(&terms()).fates[..], [Fate::Failed(_)]));
+}
+
+#[test]
+fn what_has_expired_is_renewed_only_when_asked_to() {
+    let own = own();
+    own.set("a", Duration::ZERO);
+    let renewed = |expired| own.renew(&Terms { expired, ..terms() }).fates;
+    assert!(matches!(&renewed(false)[..], [Fate::Failed(why)] if why.contains("it expired on") && why.contains("`--expired`")));
+    assert!(matches!(renewed(true)[..], [Fate::Renewed(_)]));
 }
 
 #[test]

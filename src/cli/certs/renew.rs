@@ -31,6 +31,9 @@ pub struct RenewArgs {
     /// How long the new ones hold; as long as the old ones if not given. Never longer than the CA.
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     lifetime: Option<Duration>,
+    /// Renew also what has expired: whoever has its key has a valid certificate again.
+    #[arg(long)]
+    expired: bool,
     /// Renew the certificate alone, for the same key: one file changes, so that no reader can see half of a pair.
     #[arg(long)]
     keep_key: bool,
@@ -85,6 +88,7 @@ impl RenewArgs {
         Ok(Terms {
             before: self.before,
             lifetime: self.lifetime,
+            expired: self.expired,
             keep_key: self.keep_key,
             key_type: self.key_type,
             old_ca: self.old_ca.as_ref().map(|path| OldCa::load(path)).transpose()?,
