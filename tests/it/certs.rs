@@ -500,3 +500,21 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
     let said = stage.renew(&["out", "--before", "300d"]).ended(1);
     assert!(said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here") && said.contains("failed: 1"), "{said}");
 }
+
+#[test]
+fn a_renewal_that_cannot_read_a_certificate_ends_with_1_and_renews_the_rest() {
+    let stage = Stage::usual();
+    stage.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"]).ended(0);
+    stage.write("out/nodes/n1/cni/etcd-cert", "junk");
+    stage.write("out/broken.yaml", "kind: Secret\ndata: [x\n");
+    stage.write("out/note.txt", "hello");
+    let said = stage.renew(&["out", "--before", "11d"]).ended(1);
+    for words in [
+        "failed: out/nodes/n1/cni/etcd-cert: no certificate in it",
+        "failed: out/broken.yaml: document 1 of the manifest cannot be read",
+        "skipped: out/note.txt: no certificate in it",
+        "renewed: 2, not due yet: 0, failed: 2",
+    ] {
+        assert!(said.contains(words), "`{words}` is not in:\n{said}");
+    }
+}

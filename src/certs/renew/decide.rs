@@ -9,7 +9,7 @@ use super::{Fate, Terms, length};
 use crate::certs::ca::{Ca, SKEW, Window, time};
 use crate::certs::certificate::{Contents, Extension};
 use crate::certs::der;
-use crate::certs::found::{Found, KeyState};
+use crate::certs::found::{Found, KeyPlace, KeyState};
 use crate::certs::key::KeyType;
 
 /// What is to be made: the old certificate's names and extensions for a new time.
@@ -27,12 +27,12 @@ pub struct Due {
 pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<Due, Fate> {
     let left = |why: &str| Err(Fate::Left(why.to_owned()));
     let failed = |why: &str| Err(Fate::Failed(why.to_owned()));
-    let Some(der) = found.chain.first() else { return left("it cannot be read") };
-    let Ok(([], old)) = X509Certificate::from_der(der) else { return left("it cannot be read") };
+    let Some(der) = found.chain.first() else { return failed("it cannot be read") };
+    let Ok(([], old)) = X509Certificate::from_der(der) else { return failed("it cannot be read") };
     if old.is_ca() {
         return Err(Fate::Ca);
     }
-    if found.file.is_symlink() {
+    if found.linked {
         return left("it is a symbolic link: renew it where it lies");
     }
     // Whoever can put a file here must not get its names certified: only what this CA has signed is renewed.
@@ -51,6 +51,9 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
     let moves = !ca.has_issued(der);
     if now < due_at && !moves {
         return Err(Fate::NotYet(due_at));
+    }
+    if found.der {
+        return failed("it is DER, and PEM is written here: `openssl x509 -inform der` converts it");
     }
     // Its end is what takes a key away from whoever has it by then, a thief or a machine that was given away.
     if window.to <= now && !terms.expired {
@@ -91,6 +94,9 @@ fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<O
         (KeyState::Encrypted, false) => return failed("its key is encrypted: `--keep-key` renews it for the same key"),
         (KeyState::OfCa, false) => return Err(Fate::Ca),
         (KeyState::Wrong(why), false) => return failed(why),
+        (KeyState::Fits(_), false) if matches!(found.key_place, KeyPlace::Beside { linked: true, .. }) => {
+            return failed("its key is a symbolic link: renew it where it lies, or `--keep-key`");
+        }
         (KeyState::Fits(_), false) => {}
     }
     if let Some(kind) = terms.key_type {
