@@ -26,6 +26,13 @@ mod encrypted;
 mod manifest;
 mod threads;
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::policy::Diagnostics;
 use crate::policy::diagnostics::{Diagnostic, Severity};
 
@@ -52,9 +59,7 @@ fn finding(severity: Severity, what: &str, message: String, help: &str) -> Diagn
 
 /// One mistake as all there is.
 fn refuse<T>(what: &str, message: impl Into<String>, help: &str) -> Result<T, Diagnostics> {
-    let mut all = Diagnostics::default();
-    all.push(mistake(what, message, help));
-    Err(all)
+    Err(Diagnostics::about(what, message, Some(help).filter(|help| !help.is_empty())))
 }
 
 /// The sections of a PEM file; none where one of them is cut or malformed. The error's own words could hold a line of a key.
@@ -64,11 +69,23 @@ fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
 }
 
 /// The bytes of a file, at most `most` of them.
-fn read(path: &std::path::Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
-    use std::io::Read as _;
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
+    bytes(path, File::open(path), most)
+}
+
+/// The same, and whether the file lies behind a symbolic link: told by the opening itself, so that nobody can change it in between.
+fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, bool) {
+    let here = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    match here {
+        Err(Errno::LOOP) => (read(path, most), true),
+        here => (bytes(path, here.map(File::from).map_err(Into::into), most), false),
+    }
+}
+
+fn bytes(path: &Path, file: io::Result<File>, most: u64) -> Result<Vec<u8>, Diagnostics> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
-    match std::fs::File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
+    match file.and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
         Ok(_) if u64::try_from(bytes.len()).is_ok_and(|length| length > most) => {
             refuse(&name, format!("the file is larger than {} MiB", most >> 20), "")
         }

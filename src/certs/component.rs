@@ -90,6 +90,18 @@ mod tests {
         }
     }
 
+    /// What `calico segment` puts into a manifest is what `certs issue --all` makes.
+    #[test]
+    fn hosted_components_are_those_of_the_manifest() {
+        use crate::calico;
+        let hosted: Vec<&Component> = ALL.iter().filter(|component| component.hosted).collect();
+        assert_eq!(hosted.len(), calico::ALL.len());
+        for (own, theirs) in hosted.into_iter().zip(calico::ALL) {
+            let names = (own.name, own.secret, own.cluster_name, own.scope == Scope::Node);
+            assert_eq!(names, (theirs.name(), theirs.secret(), theirs.common_name(), theirs.is_on_nodes()));
+        }
+    }
+
     #[test]
     fn names_are_unique() {
         for names in [ALL.iter().map(|c| c.name).collect::<Vec<_>>(), ALL.iter().map(|c| c.secret).collect()] {

@@ -14,7 +14,7 @@ const CONVERT: &str = "convert it: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD
 /// The one private key of a PEM file.
 pub(super) enum PrivateKey {
     /// Ready to use.
-    Plain(PrivateKeyDer<'static>),
+    Plain(Zeroizing<PrivateKeyDer<'static>>),
     /// Needs its passphrase.
     Encrypted(Encrypted),
 }
@@ -56,18 +56,19 @@ fn of_section(section: Pem) -> Result<PrivateKey, KeyMistake> {
     plain(&tag, section.into_contents()).map(PrivateKey::Plain)
 }
 
-fn plain(tag: &str, der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyMistake> {
-    match tag {
-        "PRIVATE KEY" => Ok(PrivateKeyDer::Pkcs8(der.into())),
-        "RSA PRIVATE KEY" => Ok(PrivateKeyDer::Pkcs1(der.into())),
-        "EC PRIVATE KEY" => Ok(PrivateKeyDer::Sec1(der.into())),
-        other => Err((format!("a key of the kind `{other}` cannot be used"), CONVERT)),
-    }
+fn plain(tag: &str, der: Vec<u8>) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+    let key = match tag {
+        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.into()),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.into()),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.into()),
+        other => return Err((format!("a key of the kind `{other}` cannot be used"), CONVERT)),
+    };
+    Ok(Zeroizing::new(key))
 }
 
 impl Encrypted {
     /// The key in the clear.
-    pub(super) fn decrypt(self, passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, KeyMistake> {
+    pub(super) fn decrypt(self, passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
         match self {
             Encrypted::Pkcs8(der) => pkcs8(&der, passphrase),
             Encrypted::Legacy { tag, cipher, iv, data } => legacy(&tag, &cipher, &iv, data, passphrase),
@@ -79,7 +80,7 @@ fn wrong_passphrase() -> KeyMistake {
     ("the passphrase does not open the key".to_owned(), "try it alone: `openssl pkey -in KEY -noout`")
 }
 
-fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, KeyMistake> {
+fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
     let unreadable = || ("the encrypted key cannot be read".to_owned(), CONVERT);
     let (_, outer) = Sequence::from_der(der).map_err(|_| unreadable())?;
     let inside: &[u8] = outer.content.as_ref();
@@ -106,7 +107,13 @@ fn whole(opened: &[u8]) -> Result<(), KeyMistake> {
     }
 }
 
-fn legacy(tag: &str, cipher: &str, iv: &[u8], mut data: Vec<u8>, passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, KeyMistake> {
+fn legacy(
+    tag: &str,
+    cipher: &str,
+    iv: &[u8],
+    mut data: Vec<u8>,
+    passphrase: &[u8],
+) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
     let (algorithm, length): (&Algorithm, usize) = match cipher {
         "AES-128-CBC" => (&AES_128, 16),
         "AES-192-CBC" => (&AES_192, 24),

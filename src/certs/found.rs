@@ -11,11 +11,12 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::layout::{CERT_FILE, KEY_FILE};
+use super::layout::CERT_FILE;
+pub use super::manifest::SecretName;
 use super::manifest::{self, Secret};
-use super::{read, refuse};
+use super::{read_told, refuse};
 use crate::policy::Diagnostics;
-pub use key::KeyState;
+pub use key::{KeyPlace, KeyState};
 
 /// Bytes that a file may have: a manifest of thousands of Secrets.
 const MOST: u64 = 256 << 20;
@@ -25,12 +26,18 @@ const MOST: u64 = 256 << 20;
 pub struct Found {
     /// The file that it stands in.
     pub file: PathBuf,
+    /// Whether that is a symbolic link.
+    pub linked: bool,
     /// The Secret in that file, if it is a manifest.
-    pub secret: Option<String>,
+    pub secret: Option<SecretName>,
     /// The leaf, and what stands behind it.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Where its key is, and whether it fits.
+    /// Whether the file is DER, and not PEM.
+    pub der: bool,
+    /// Whether its key is there and fits.
     pub key: KeyState,
+    /// Where that key is.
+    pub key_place: KeyPlace,
     /// In how many other places the same CA certificate stands.
     pub copies: usize,
 }
@@ -49,11 +56,29 @@ impl Found {
         self.chain.first().map(AsRef::as_ref).unwrap_or_default()
     }
 
-    /// The file of its key in a folder, if one is there.
+    /// What the server at this URL shows.
     #[must_use]
-    pub fn key_file(&self) -> Option<PathBuf> {
-        key::file_beside(&self.file)
+    pub fn at_server(url: &str, chain: Vec<CertificateDer<'static>>) -> Self {
+        let (key, key_place) = (KeyState::Elsewhere, KeyPlace::Nowhere);
+        Self { file: url.into(), linked: false, secret: None, chain, der: false, key, key_place, copies: 0 }
     }
+
+    /// Whether it is the `etcd-cert` of a set.
+    #[must_use]
+    pub fn is_of_set(&self) -> bool {
+        self.file.file_name().is_some_and(|name| name == CERT_FILE)
+    }
+}
+
+/// A file, or a part of a manifest, without a certificate.
+#[derive(Debug)]
+pub struct Other {
+    /// The file.
+    pub file: PathBuf,
+    /// What it is.
+    pub what: String,
+    /// Whether a certificate is to be expected there, by its name or by what it is: nobody can tell when that ends.
+    pub lost: bool,
 }
 
 /// What was found.
@@ -61,8 +86,8 @@ impl Found {
 pub struct Sight {
     /// Certificates, in the order of their places.
     pub certificates: Vec<Found>,
-    /// Files without a certificate, and what they are.
-    pub others: Vec<(PathBuf, String)>,
+    /// Files without a certificate.
+    pub others: Vec<Other>,
     /// Folders where a run was cut before everything was in place.
     pub cut: Vec<PathBuf>,
 }
@@ -79,7 +104,8 @@ pub fn look(path: &Path) -> Result<Sight, Diagnostics> {
             return refuse(&path.display().to_string(), format!("the folder cannot be read: {error}"), "");
         }
     } else {
-        file(path, &read(path, MOST)?, &mut sight, &mut cas);
+        let (bytes, linked) = read_told(path, MOST);
+        file(path, linked, &Zeroizing::new(bytes?), &mut sight, &mut cas);
     }
     Ok(sight)
 }
@@ -109,40 +135,54 @@ fn walk(folder: &Path, depth: usize, sight: &mut Sight, cas: &mut Cas) -> Result
         if !path.is_file() {
             continue;
         }
-        match read(&path, MOST) {
-            Ok(bytes) => file(&path, &Zeroizing::new(bytes), sight, cas),
-            Err(why) => {
-                let why = why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ");
-                sight.others.push((path, why));
+        match read_told(&path, MOST) {
+            (Ok(bytes), linked) => file(&path, linked, &Zeroizing::new(bytes), sight, cas),
+            (Err(why), _) => {
+                let what = why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ");
+                let lost = is_called_certificate(&path);
+                sight.others.push(Other { file: path, what, lost });
             }
         }
     }
     Ok(())
 }
 
-fn file(path: &Path, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
-    if let Some(secrets) = std::str::from_utf8(bytes).ok().filter(|_| manifest::may_be(path)).map(manifest::secrets) {
-        if secrets.is_empty() {
-            sight.others.push((path.to_owned(), "a manifest without a Secret that holds a certificate".to_owned()));
+/// Whether a file's name says that it holds a certificate.
+fn is_called_certificate(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == CERT_FILE)
+        || path.extension().is_some_and(|extension| ["crt", "cert", "pem"].iter().any(|known| extension == *known))
+}
+
+fn file(path: &Path, linked: bool, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
+    let other = |what: &str, lost: bool| Other { file: path.to_owned(), what: what.to_owned(), lost };
+    if let Some(seen) = std::str::from_utf8(bytes).ok().filter(|_| manifest::may_be(path)).map(manifest::secrets) {
+        if seen.secrets.is_empty() && seen.unreadable.is_empty() {
+            sight.others.push(other("a manifest without a Secret that holds a certificate", false));
         }
-        for secret in secrets {
-            of_secret(path, &secret, sight);
+        sight.others.extend(seen.unreadable.iter().map(|what| other(what, true)));
+        for secret in seen.secrets {
+            of_secret(path, linked, &secret, sight);
         }
         return;
     }
-    let (chain, holds_key) = match contents(bytes) {
+    let Contents { chain, holds_key, der } = match contents(bytes) {
         Ok(read) => read,
-        Err(why) => return sight.others.push((path.to_owned(), why.to_owned())),
+        Err(why) => return sight.others.push(other(why, is_called_certificate(path))),
     };
-    let Some(leaf) = chain.first() else {
-        if !holds_key || !key::has_certificate(path) {
-            let what = if holds_key { "a key without a certificate beside it" } else { "no certificate in it" };
-            sight.others.push((path.to_owned(), what.to_owned()));
+    let mut found =
+        Found { file: path.to_owned(), linked, secret: None, chain, der, key: KeyState::OfCa, key_place: KeyPlace::Nowhere, copies: 0 };
+    let Some(leaf) = found.chain.first() else {
+        // PEM of another kind may be called `.pem`.
+        let lost = is_called_certificate(path) && path.extension().is_none_or(|extension| extension != "pem");
+        match holds_key {
+            true if key::has_certificate(path) => {}
+            true => sight.others.push(other("a key without a certificate beside it", lost)),
+            false => sight.others.push(other("no certificate in it", lost)),
         }
         return;
     };
     let is_ca = X509Certificate::from_der(leaf).is_ok_and(|(_, certificate)| certificate.is_ca());
-    if is_ca && path.file_name().is_none_or(|name| name != CERT_FILE) {
+    if is_ca && !found.is_of_set() {
         if let Some(at) = cas.get(leaf.as_ref()) {
             if let Some(first) = sight.certificates.get_mut(*at) {
                 first.copies += 1;
@@ -150,35 +190,42 @@ fn file(path: &Path, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
             return;
         }
         cas.insert(leaf.to_vec(), sight.certificates.len());
-        sight.certificates.push(Found { file: path.to_owned(), secret: None, chain, key: KeyState::OfCa, copies: 0 });
-        return;
+    } else {
+        (found.key, found.key_place) = key::of(path, leaf, holds_key.then_some(bytes));
     }
-    let key = key::beside(path, leaf, holds_key.then_some(bytes));
-    sight.certificates.push(Found { file: path.to_owned(), secret: None, chain, key, copies: 0 });
+    sight.certificates.push(found);
 }
 
-fn of_secret(path: &Path, secret: &Secret, sight: &mut Sight) {
-    let name = Some(secret.name.clone());
-    match contents(secret.certificate.as_bytes()) {
-        Ok((chain, _)) if !chain.is_empty() => {
-            let key = match (&secret.key, chain.first()) {
-                (Some(pem), Some(leaf)) => key::fits(pem.as_bytes(), leaf),
-                _ => KeyState::Elsewhere,
-            };
-            sight.certificates.push(Found { file: path.to_owned(), secret: name, chain, key, copies: 0 });
-        }
-        _ => {
-            let what = format!("Secret `{}`: its `{}` holds no certificate", secret.name, secret.certificate_name);
-            sight.others.push((path.to_owned(), what));
-        }
-    }
+fn of_secret(path: &Path, linked: bool, secret: &Secret, sight: &mut Sight) {
+    let chain = contents(secret.certificate.as_bytes()).map(|contents| contents.chain).unwrap_or_default();
+    let Some(leaf) = chain.first() else {
+        let what = format!("Secret `{}`: its `{}` holds no certificate", secret.name, secret.certificate_name);
+        return sight.others.push(Other { file: path.to_owned(), what, lost: true });
+    };
+    let (key, key_place) = match &secret.key {
+        Some(pem) => (key::fits(pem.as_bytes(), leaf), KeyPlace::Same),
+        None => (KeyState::Elsewhere, KeyPlace::Nowhere),
+    };
+    let secret = Some(secret.name.clone());
+    sight.certificates.push(Found { file: path.to_owned(), linked, secret, chain, der: false, key, key_place, copies: 0 });
 }
 
-/// The certificates in a file, and whether there is a private key in it too.
-fn contents(bytes: &[u8]) -> Result<(Vec<CertificateDer<'static>>, bool), &'static str> {
+/// The first certificate in a text.
+pub(super) fn leaf_in(text: &str) -> Option<CertificateDer<'static>> {
+    contents(text.as_bytes()).ok()?.chain.into_iter().next()
+}
+
+struct Contents {
+    chain: Vec<CertificateDer<'static>>,
+    /// Whether there is a private key too.
+    holds_key: bool,
+    der: bool,
+}
+
+fn contents(bytes: &[u8]) -> Result<Contents, &'static str> {
     if bytes.starts_with(&[0x30]) {
         return match X509Certificate::from_der(bytes) {
-            Ok(([], _)) => Ok((vec![bytes.to_vec().into()], false)),
+            Ok(([], _)) => Ok(Contents { chain: vec![bytes.to_vec().into()], holds_key: false, der: true }),
             _ => Err("neither PEM nor a certificate in DER"),
         };
     }
@@ -188,13 +235,7 @@ fn contents(bytes: &[u8]) -> Result<(Vec<CertificateDer<'static>>, bool), &'stat
     let sections = super::sections(bytes).ok_or("PEM that is cut or malformed")?;
     let holds_key = sections.iter().any(|section| section.tag().ends_with("PRIVATE KEY"));
     let certificates = sections.into_iter().filter(|section| section.tag() == "CERTIFICATE");
-    Ok((certificates.map(|section| section.into_contents().into()).collect(), holds_key))
-}
-
-/// The name of a set's key file, beside `etcd-cert`.
-#[must_use]
-pub fn is_set(file: &Path) -> bool {
-    file.file_name().is_some_and(|name| name == CERT_FILE) && file.with_file_name(KEY_FILE) != file
+    Ok(Contents { chain: certificates.map(|section| section.into_contents().into()).collect(), holds_key, der: false })
 }
 
 #[cfg(test)]

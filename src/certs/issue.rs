@@ -112,7 +112,7 @@ pub fn make(
     trust: &str,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Set>, Diagnostics> {
-    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust))
+    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust)).into_iter().collect()
 }
 
 fn make_one(ca: &Ca, planned: &Planned, keys: &Keys, window: Window, trust: &str) -> Result<Set, Diagnostics> {

@@ -1,6 +1,7 @@
 //! Secrets in Kubernetes manifests: those of `--output secret`, and those of `kubectl get secret -o yaml` or `-o json`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -13,10 +14,34 @@ use super::layout::{CERT_FILE, KEY_FILE};
 /// The names of certificate and key in a Secret: Calico's, and those of `kubernetes.io/tls`.
 const NAMES: [(&str, &str); 2] = [(CERT_FILE, KEY_FILE), ("tls.crt", "tls.key")];
 
+/// What a Secret is called. Other namespaces may have others of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName {
+    /// Its namespace, where the manifest says it.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.namespace.as_ref().map_or(Ok(()), |namespace| write!(f, "{namespace}/"))?;
+        f.write_str(&self.name)
+    }
+}
+
+/// What stands in a manifest.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) secrets: Vec<Secret>,
+    /// Documents that may hold Secrets and cannot be read.
+    pub(super) unreadable: Vec<String>,
+}
+
 /// A Secret with a certificate.
 pub struct Secret {
     /// Its name.
-    pub name: String,
+    pub name: SecretName,
     /// What its certificate is called in it.
     pub certificate_name: &'static str,
     /// PEM.
@@ -41,6 +66,8 @@ struct Document {
 #[derive(Default, Deserialize)]
 struct Metadata {
     #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
     name: String,
 }
 
@@ -49,9 +76,23 @@ pub(super) fn may_be(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
-/// The Secrets with a certificate in a manifest. What is no Secret, and what cannot be read, is passed over.
-pub(super) fn secrets(text: &str) -> Vec<Secret> {
-    documents(text).into_iter().filter_map(|text| serde_saphyr::from_str::<Document>(&text).ok()).flat_map(of_document).collect()
+/// The Secrets with a certificate in a manifest. What is no Secret is passed over.
+pub(super) fn secrets(text: &str) -> Seen {
+    let mut seen = Seen::default();
+    for (number, text) in (1..).zip(documents(text)) {
+        match serde_saphyr::from_str::<Document>(&text) {
+            Ok(document) => seen.secrets.extend(of_document(document)),
+            Err(_) if is_of_another_kind(&text) => {}
+            Err(_) => seen.unreadable.push(format!("document {number} of the manifest cannot be read")),
+        }
+    }
+    seen
+}
+
+/// Whether this is a Kubernetes object, and neither a Secret nor a list, in which one could be.
+fn is_of_another_kind(text: &str) -> bool {
+    let object = serde_saphyr::from_str::<serde_json::Value>(text).unwrap_or_default();
+    object.get("kind").and_then(serde_json::Value::as_str).is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
 }
 
 /// The documents of a YAML stream: a line `---` parts them, as `kubectl` and this program write it.
@@ -78,13 +119,14 @@ fn of_document(document: Document) -> Vec<Secret> {
     }
     let (text, data) = (document.text.unwrap_or_default(), document.data.unwrap_or_default());
     let value = |name: &str| {
-        let decoded = || String::from_utf8(STANDARD.decode(data.get(name)?.trim()).ok()?).ok();
-        text.get(name).cloned().or_else(decoded)
+        // What is not base64 is there all the same, and holds nothing.
+        let decoded = |value: &String| String::from_utf8(STANDARD.decode(value.trim()).unwrap_or_default()).unwrap_or_default();
+        text.get(name).cloned().or_else(|| data.get(name).map(decoded))
     };
     let found = NAMES.iter().find_map(|(certificate, key)| Some((*certificate, value(certificate)?, value(key))));
     found
         .map(|(certificate_name, certificate, key)| Secret {
-            name: document.metadata.name,
+            name: SecretName { namespace: document.metadata.namespace, name: document.metadata.name },
             certificate_name,
             certificate,
             key: key.map(Zeroizing::new),
@@ -93,51 +135,64 @@ fn of_document(document: Document) -> Vec<Secret> {
         .collect()
 }
 
-/// The manifest with PEM texts in place of others, as `(old, new)`: as it stands there, with its indentation, or in base64. Says how many
-/// were found.
-pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (Zeroizing<String>, usize) {
-    let mut plain: HashMap<&str, (Vec<&str>, &str)> = HashMap::new();
-    let mut encoded: HashMap<String, Zeroizing<String>> = HashMap::new();
-    for (old, new) in changes {
+/// A PEM text that is to be replaced where it stands as it is.
+struct Block<'t> {
+    /// Its place among the changes.
+    number: usize,
+    old: Vec<&'t str>,
+    new: &'t str,
+}
+
+/// The manifest with PEM texts in place of others, as `(old, new)`: as it stands there, with its indentation, or in base64. Says how often
+/// each was found.
+pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (Zeroizing<String>, Vec<usize>) {
+    let mut plain: HashMap<&str, Vec<Block<'_>>> = HashMap::new();
+    let mut encoded: HashMap<String, (usize, Zeroizing<String>)> = HashMap::new();
+    for (number, (old, new)) in changes.iter().enumerate() {
         let lines: Vec<&str> = old.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        // The line behind `BEGIN` is another one in each certificate and in each key.
+        // The line behind `BEGIN` is another one in most certificates and keys.
         if let Some(second) = lines.get(1) {
-            plain.insert(second, (lines, new));
+            plain.entry(second).or_default().push(Block { number, old: lines, new });
         }
-        encoded.insert(STANDARD.encode(old), Zeroizing::new(STANDARD.encode(new.as_bytes())));
+        encoded.insert(STANDARD.encode(old), (number, Zeroizing::new(STANDARD.encode(new.as_bytes()))));
     }
-    let lines: Vec<&str> = text.lines().collect();
+    // With their ends, which stay as they are.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
-    let (mut at, mut found) = (0, 0);
+    let (mut at, mut counts) = (0, vec![0; changes.len()]);
+    let mut count = |number: usize| counts.get_mut(number).map_or((), |count| *count += 1);
     while let Some(line) = lines.get(at) {
         let next = lines.get(at + 1).map_or("", |line| line.trim());
-        let block =
-            plain.get(next).filter(|(old, _)| lines.iter().skip(at).take(old.len()).map(|line| line.trim()).eq(old.iter().copied()));
-        if let Some((old, new)) = block {
+        let mut blocks = plain.get(next).into_iter().flatten();
+        let block = blocks.find(|Block { old, .. }| lines.iter().skip(at).take(old.len()).map(|line| line.trim()).eq(old.iter().copied()));
+        if let Some(Block { number, old, new }) = block {
             let indentation: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-            for line in new.lines() {
-                out.push_str(&indentation);
-                push_line(&mut out, line);
+            let (end, last) = (line_end(line), lines.get(at + old.len() - 1).map_or("", |line| line_end(line)));
+            for (place, line) in new.lines().enumerate() {
+                let between = if place == 0 { "" } else { end };
+                [between, &indentation, line].into_iter().for_each(|part| out.push_str(part));
             }
-            (at, found) = (at + old.len(), found + 1);
+            out.push_str(last);
+            count(*number);
+            at += old.len();
             continue;
         }
-        let value = line.rsplit(' ').next().unwrap_or_default().trim_matches(['"', ',', '\'']);
+        let value = line.trim_end().rsplit(' ').next().unwrap_or_default().trim_matches(['"', ',', '\'']);
         match encoded.get(value) {
-            Some(new) => {
-                push_line(&mut out, &line.replace(value, new));
-                found += 1;
+            Some((number, new)) => {
+                out.push_str(&line.replace(value, new));
+                count(*number);
             }
-            None => push_line(&mut out, line),
+            None => out.push_str(line),
         }
         at += 1;
     }
-    (out, found)
+    (out, counts)
 }
 
-fn push_line(out: &mut String, line: &str) {
-    out.push_str(line);
-    out.push('\n');
+/// How a line ends: not at all at the end of a file, it may be.
+fn line_end(line: &str) -> &'static str {
+    line.strip_suffix('\n').map_or("", |line| if line.ends_with('\r') { "\r\n" } else { "\n" })
 }
 
 #[cfg(test)]

@@ -3,17 +3,17 @@
 mod decide;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, OldCa, Window};
-use super::found::{Found, Sight};
+use super::found::{self, Found, KeyPlace, Sight};
 use super::key::KeyType;
 use super::layout::{CA_FILE, Wanted};
 use super::manifest;
-use crate::policy::Diagnostics;
 pub use decide::{Due, decide};
 
 /// What is renewed, and how.
@@ -23,6 +23,8 @@ pub struct Terms {
     pub before: Option<Duration>,
     /// The new lifetime; the old one if not given.
     pub lifetime: Option<Duration>,
+    /// What has expired is renewed, too.
+    pub expired: bool,
     /// Only the certificate is renewed, for the same key.
     pub keep_key: bool,
     /// What new keys are; as the old ones if not given.
@@ -63,41 +65,33 @@ pub struct Outcome {
 }
 
 /// Renews what is due of what was found below `folder`, and writes nothing. `progress` is told how many were looked at.
-///
-/// # Errors
-/// A certificate that could not be made: then nothing is to be written.
-pub fn renew(
-    ca: &Ca,
-    sight: &Sight,
-    folder: &Path,
-    terms: &Terms,
-    now: SystemTime,
-    progress: &(dyn Fn(usize) + Sync),
-) -> Result<Outcome, Diagnostics> {
-    let made = super::threads::each(&sight.certificates, progress, |found| match decide(ca, found, terms, now) {
-        Err(fate) => Ok((fate, None)),
-        Ok(due) => {
-            let fate = Fate::Renewed(due.window.to);
-            match make(ca, due, terms) {
-                Ok(renewed) => Ok((fate, Some(renewed))),
-                Err(message) => super::refuse(&found.place(), message, "nothing has changed"),
-            }
+#[must_use]
+pub fn renew(ca: &Ca, sight: &Sight, folder: &Path, terms: &Terms, now: SystemTime, progress: &(dyn Fn(usize) + Sync)) -> Outcome {
+    let made = super::threads::each(&sight.certificates, progress, |found| {
+        let due = match decide(ca, found, terms, now) {
+            Ok(due) => due,
+            Err(fate) => return (fate, None),
+        };
+        let until = due.window.to;
+        match make(ca, due, terms) {
+            Ok(renewed) => (Fate::Renewed(until), Some(renewed)),
+            Err(message) => (Fate::Failed(message), None),
         }
-    })?;
+    });
     let mut outcome = Outcome { files: Vec::new(), fates: Vec::new() };
-    let mut manifests: BTreeMap<PathBuf, Vec<(usize, &Found, Renewed)>> = BTreeMap::new();
+    let mut manifests: BTreeMap<&Path, Vec<(usize, &Found, Renewed)>> = BTreeMap::new();
     for (at, (found, (fate, renewed))) in sight.certificates.iter().zip(made).enumerate() {
         outcome.fates.push(fate);
         match renewed {
             None => {}
-            Some(renewed) if found.secret.is_some() => manifests.entry(found.file.clone()).or_default().push((at, found, renewed)),
+            Some(renewed) if found.secret.is_some() => manifests.entry(&found.file).or_default().push((at, found, renewed)),
             Some(renewed) => outcome.files.extend(in_folder(folder, found, renewed, terms)),
         }
     }
     for (file, renewed) in manifests {
-        in_manifest(folder, &file, renewed, &mut outcome)?;
+        in_manifest(folder, file, renewed, &mut outcome);
     }
-    Ok(outcome)
+    outcome
 }
 
 fn make(ca: &Ca, mut due: Due, terms: &Terms) -> Result<Renewed, String> {
@@ -118,16 +112,18 @@ fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> V
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
     let wanted = |path: &Path, content: Zeroizing<String>, secret: bool| Wanted { path: relative(path), content, secret, renews: true };
     let mut files = Vec::new();
-    if let (Some(pem), true) = (&terms.server_ca, super::found::is_set(&found.file)) {
+    if let (Some(pem), true) = (&terms.server_ca, found.is_of_set()) {
         files.push(wanted(&found.file.with_file_name(CA_FILE), Zeroizing::new(pem.clone()), false));
     }
-    match (renewed.key, found.key_file()) {
-        (Some(key), Some(path)) => {
-            files.push(wanted(&path, key, true));
+    match (renewed.key, &found.key_place) {
+        (Some(key), KeyPlace::Beside { file, .. }) => {
+            files.push(wanted(file, key, true));
             files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false));
         }
         // Certificate and key in one file: one rename.
-        (Some(key), None) => files.push(wanted(&found.file, Zeroizing::new(renewed.certificate + &key), true)),
+        (Some(key), KeyPlace::Same | KeyPlace::Nowhere) => {
+            files.push(wanted(&found.file, Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()), true));
+        }
         (None, _) => files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false)),
     }
     files
@@ -137,45 +133,58 @@ fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> V
 type Changes = Vec<(String, Zeroizing<String>)>;
 
 /// A manifest is one file, and replaced as one.
-fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)>, outcome: &mut Outcome) -> Result<(), Diagnostics> {
-    let name = file.display().to_string();
-    let text = Zeroizing::new(super::read(file, 256 << 20)?);
-    let Ok(text) = std::str::from_utf8(&text) else { return super::refuse(&name, "the manifest is not UTF-8", "") };
-    let old: BTreeMap<String, manifest::Secret> = manifest::secrets(text).into_iter().map(|secret| (secret.name.clone(), secret)).collect();
-    let mut sets = Vec::new();
+fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)>, outcome: &mut Outcome) {
+    let mut fail = |at: usize, why: &str| {
+        if let Some(fate) = outcome.fates.get_mut(at) {
+            *fate = Fate::Failed(why.to_owned());
+        }
+    };
+    let text = super::read(file, 256 << 20).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = Zeroizing::new(text.unwrap_or_default());
+    let old: Vec<_> = manifest::secrets(&text).secrets.into_iter().map(|secret| (found::leaf_in(&secret.certificate), secret)).collect();
+    let mut sets: Vec<(usize, Changes)> = Vec::new();
     for (at, found, new) in renewed {
-        let Some(secret) = found.secret.as_ref().and_then(|name| old.get(name)) else {
-            return super::refuse(&name, "the manifest has changed meanwhile", "nothing has changed");
+        // By all that tells it from others: another namespace may have a Secret of its name.
+        let is_it = |leaf: &Option<CertificateDer<'_>>, secret: &manifest::Secret| {
+            Some(&secret.name) == found.secret.as_ref() && leaf.as_deref() == Some(found.leaf())
         };
+        let Some((leaf, secret)) = old.iter().find(|(leaf, secret)| is_it(leaf, secret)) else {
+            fail(at, "the manifest has changed meanwhile");
+            continue;
+        };
+        // Texts are replaced wherever they stand.
+        let shares = |(its, other): &&(Option<CertificateDer<'_>>, manifest::Secret)| {
+            its == leaf || (other.key.is_some() && other.key == secret.key)
+        };
+        if old.iter().filter(shares).count() != 1 {
+            fail(at, "another Secret of the manifest holds the same certificate or key: each has one of its own");
+            continue;
+        }
         let mut own: Changes = vec![(secret.certificate.clone(), Zeroizing::new(new.certificate))];
         if let (Some(key), Some(pem)) = (new.key, &secret.key) {
             own.push((pem.to_string(), key));
         }
         sets.push((at, own));
     }
-    let all = |sets: &[(usize, Changes)]| sets.iter().flat_map(|(_, own)| own.iter().cloned()).collect::<Changes>();
-    let mut changes = all(&sets);
-    let (mut content, mut count) = manifest::replaced(text, &changes);
-    if count != changes.len() {
-        // One by one, to tell which of them cannot be replaced.
+    let content = loop {
+        let changes: Changes = sets.iter().flat_map(|(_, own)| own.iter().cloned()).collect();
+        let (content, counts) = manifest::replaced(&text, &changes);
+        let (mut counts, all) = (counts.into_iter(), sets.len());
         sets.retain(|(at, own)| {
-            let replaced = manifest::replaced(text, own).1 == own.len();
-            if let (false, Some(fate)) = (replaced, outcome.fates.get_mut(*at)) {
-                *fate = Fate::Failed("the manifest writes it in a form that cannot be replaced here".to_owned());
+            let whole = counts.by_ref().take(own.len()).filter(|count| *count == 1).count() == own.len();
+            if !whole {
+                fail(*at, "the manifest writes it in a form that cannot be replaced here, or more than once");
             }
-            replaced
+            whole
         });
-        changes = all(&sets);
-        (content, count) = manifest::replaced(text, &changes);
-    }
-    if count != changes.len() {
-        return super::refuse(&name, "two Secrets of the manifest share a certificate or a key", "nothing has changed");
-    }
-    if !changes.is_empty() {
+        if sets.len() == all {
+            break content;
+        }
+    };
+    if !sets.is_empty() {
         let path = file.strip_prefix(folder).unwrap_or(file).to_owned();
         outcome.files.push(Wanted { path, content, secret: true, renews: true });
     }
-    Ok(())
 }
 
 /// A window's length.

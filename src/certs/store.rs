@@ -4,16 +4,22 @@
 //! Everything is written to `.etcd-warden-staged`, synced, and renamed to `.etcd-warden-complete`. From there each entry moves to its place:
 //! a folder that is not there yet as a whole, a file over the one that it replaces. Between the rename of a key and that of its certificate
 //! lies a moment in which they do not fit; a client that loads them just then fails in TLS and loads them again.
+//!
+//! Others may write to the folder, or to one below it, and root may be at work here: nothing is done behind a symbolic link ([`open`]), and
+//! only what this user alone can have written is put in place.
+
+mod open;
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Wanted};
 use super::{mistake, note, refuse};
 use crate::policy::Diagnostics;
+use open::Folder;
 
 const STAGED: &str = ".etcd-warden-staged";
 pub(super) const COMPLETE: &str = ".etcd-warden-complete";
@@ -21,9 +27,9 @@ pub(super) const COMPLETE: &str = ".etcd-warden-complete";
 /// A folder that this process alone writes to.
 #[derive(Debug)]
 pub struct Store {
-    folder: PathBuf,
-    /// The folder itself, locked until the end; the kernel lets go of it when the process ends, however it ends.
-    lock: File,
+    path: PathBuf,
+    /// Locked until the end; the kernel lets go of it when the process ends, however it ends.
+    folder: Folder,
 }
 
 /// What stands in the way of these places in a folder: with `force`, only what cannot be replaced. Changes nothing.
@@ -38,7 +44,10 @@ pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics 
     for place in places {
         let path = folder.join(place);
         let name = path.display().to_string();
-        if path.is_dir() {
+        if let Some(link) = place.ancestors().skip(1).map(|above| folder.join(above)).find(|above| above != folder && above.is_symlink()) {
+            let message = format!("`{}` is a symbolic link, and nothing is written behind one", link.display());
+            found.push(mistake(&name, message, "name the folder that it leads to by `--out`"));
+        } else if path.is_dir() {
             found.push(mistake(&name, "this is a folder, and a file is to go there", "move it away"));
         } else if let Some(file) = path.ancestors().skip(1).find(|above| above.exists()).filter(|above| !above.is_dir()) {
             found.push(mistake(&name, format!("`{}` is a file, and a folder is to go there", file.display()), "move it away"));
@@ -60,17 +69,17 @@ impl Store {
     /// Another run is at work in it, or it cannot be written to.
     pub fn open(folder: &Path) -> Result<(Self, Option<Diagnostics>), Diagnostics> {
         let name = folder.display().to_string();
-        let opened = create_folder(folder).and_then(|()| File::open(folder));
-        let lock = match opened {
-            Ok(lock) => lock,
+        let opened = create_folder(folder).and_then(|()| Folder::open(folder));
+        let opened = match opened {
+            Ok(opened) => opened,
             Err(error) => return refuse(&name, format!("the folder cannot be used: {error}"), ""),
         };
-        match lock.try_lock() {
+        match opened.0.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return refuse(&name, "another `etcd-warden certs` is at work in this folder", "wait for it"),
             Err(TryLockError::Error(error)) => return refuse(&name, format!("the folder cannot be locked: {error}"), ""),
         }
-        let store = Self { folder: folder.to_owned(), lock };
+        let store = Self { path: folder.to_owned(), folder: opened };
         match store.recover() {
             Ok(false) => Ok((store, None)),
             Ok(true) => {
@@ -87,78 +96,95 @@ impl Store {
     /// # Errors
     /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of renames) the next run goes on.
     pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
-        let same = |file: &Wanted| !file.secret && fs::read(self.folder.join(&file.path)).is_ok_and(|old| old == file.content.as_bytes());
+        let same = |file: &Wanted| !file.secret && fs::read(self.path.join(&file.path)).is_ok_and(|old| old == file.content.as_bytes());
         let files: Vec<&Wanted> = files.iter().filter(|file| !same(file)).collect();
         if files.is_empty() {
             return Ok(());
         }
-        let staged = self.folder.join(STAGED);
-        if let Err((path, error)) = self.stage(&staged, &files) {
-            // Nothing is in place yet; what cannot be removed is removed by the next run.
-            let _ = fs::remove_dir_all(&staged);
-            return refuse(&path.display().to_string(), format!("the file cannot be written: {error}"), "nothing has changed");
-        }
-        let complete = self.folder.join(COMPLETE);
-        let moved = fs::rename(&staged, &complete).and_then(|()| self.finish());
+        let staged = match self.stage(&files) {
+            Ok(staged) => staged,
+            Err((path, error)) => {
+                // Nothing is in place yet; what cannot be removed is removed by the next run.
+                let _ = fs::remove_dir_all(self.path.join(STAGED));
+                return refuse(&path.display().to_string(), format!("the file cannot be written: {error}"), "nothing has changed");
+            }
+        };
+        let moved = self.folder.rename(STAGED.as_ref(), &self.folder, COMPLETE.as_ref()).and_then(|()| self.finish(&staged));
         moved.or_else(|error| {
             let message = format!("the files are written and cannot all be put in place: {error}");
-            refuse(&complete.display().to_string(), message, "the next run goes on with it")
+            refuse(&self.path.join(COMPLETE).display().to_string(), message, "the next run goes on with it")
         })
     }
 
     /// Everything to the disk, in files of its own.
-    fn stage(&self, staged: &Path, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
+    fn stage(&self, files: &[&Wanted]) -> Result<Folder, (PathBuf, io::Error)> {
+        let shown = self.path.join(STAGED);
+        let staged = self.folder.create(STAGED.as_ref()).map_err(|error| (shown.clone(), error))?;
         for file in files {
-            let path = staged.join(&file.path);
-            let parent = path.parent().unwrap_or(staged);
-            let before = self.folder.join(&file.path);
-            create_folder(parent).and_then(|()| write_new(&path, file, &before)).map_err(|error| (path, error))?;
+            self.write_new(&staged, file).map_err(|error| (shown.join(&file.path), error))?;
         }
-        sync_each(staged, files)?;
-        File::open(staged).and_then(|folder| folder.sync_all()).map_err(|error| (staged.to_owned(), error))
+        sync_each(&staged, files).map_err(|(path, error)| (shown.join(path), error))?;
+        staged.0.sync_all().map_err(|error| (shown, error))?;
+        Ok(staged)
+    }
+
+    /// Writes one file. What renews a file has the owner and the mode of that.
+    fn write_new(&self, staged: &Folder, wanted: &Wanted) -> io::Result<()> {
+        let mode = if wanted.secret { 0o600 } else { 0o644 };
+        let (parent, name) = staged.make_way(&wanted.path)?;
+        let mut file = parent.create_file(name, mode)?;
+        if wanted.renews
+            && let Ok(before) = self.folder.find_file(&wanted.path).and_then(|before| before.metadata())
+        {
+            let own = file.metadata()?;
+            if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+                fchown(&file, Some(before.uid()), Some(before.gid()))?;
+            }
+            let allowed = if wanted.secret { 0o770 } else { 0o777 };
+            file.set_permissions(Permissions::from_mode(before.mode() & allowed))?;
+        }
+        file.write_all(wanted.content.as_bytes())
     }
 
     /// Whether there was something to finish.
     fn recover(&self) -> io::Result<bool> {
-        let staged = self.folder.join(STAGED);
-        if staged.exists() {
-            fs::remove_dir_all(&staged)?;
+        if self.folder.own(STAGED.as_ref())?.is_some() {
+            fs::remove_dir_all(self.path.join(STAGED))?;
         }
-        let begun = self.folder.join(COMPLETE).exists();
-        if begun {
-            self.finish()?;
-        }
-        Ok(begun)
+        let Some(complete) = self.folder.own(COMPLETE.as_ref())? else { return Ok(false) };
+        self.finish(&complete).map(|()| true)
     }
 
-    fn finish(&self) -> io::Result<()> {
-        move_into(&self.folder.join(COMPLETE), &self.folder)?;
-        self.lock.sync_all()
+    fn finish(&self, complete: &Folder) -> io::Result<()> {
+        move_into(complete, &self.folder)?;
+        self.folder.remove(COMPLETE.as_ref())?;
+        self.folder.0.sync_all()
     }
 }
 
-/// Moves all that `from` holds into `to`, and removes `from`. Done again after a cut, it goes on.
-fn move_into(from: &Path, to: &Path) -> io::Result<()> {
-    let mut names: Vec<OsString> = fs::read_dir(from)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
+/// Moves all that `from` holds into `to`. Done again after a cut, it goes on.
+fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
+    let mut names: Vec<OsString> = from.names()?;
     names.sort_by_key(|name| ([CA_FILE, KEY_FILE, CERT_FILE].iter().position(|known| name == known), name.clone()));
-    for name in names {
-        let (source, target) = (from.join(&name), to.join(&name));
-        if source.is_dir() && target.is_dir() {
-            move_into(&source, &target)?;
-        } else {
-            fs::rename(&source, &target)?;
+    for name in &names {
+        match (from.find_folder(name)?, to.find_folder(name)?) {
+            (Some(source), Some(target)) => {
+                move_into(&source, &target)?;
+                from.remove(name)?;
+            }
+            _ => from.rename(name, to, name)?,
         }
     }
-    fs::remove_dir(from)
+    Ok(())
 }
 
 /// Syncs thousands of files, many at a time: a file system commits those together that wait together. (One `syncfs` would wait for whatever
 /// else this machine writes.)
-fn sync_each(staged: &Path, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
+fn sync_each(staged: &Folder, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
     const AT_A_TIME: usize = 16;
     let one = |file: &&Wanted| {
-        let path = staged.join(&file.path);
-        File::open(&path).and_then(|file| file.sync_all()).map_err(|error| (path, error))
+        let synced = staged.find_file(&file.path).and_then(|file| file.sync_all());
+        synced.map_err(|error| (file.path.clone(), error))
     };
     std::thread::scope(|scope| {
         let chunks = files.chunks(files.len().div_ceil(AT_A_TIME).max(1));
@@ -172,23 +198,6 @@ fn create_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Writes one file. What renews a file has the owner and the mode of that.
-fn write_new(path: &Path, wanted: &Wanted, before: &Path) -> io::Result<()> {
-    let mode = if wanted.secret { 0o600 } else { 0o644 };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    if wanted.renews
-        && let Ok(before) = before.metadata()
-    {
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-            fchown(&file, Some(before.uid()), Some(before.gid()))?;
-        }
-        let allowed = if wanted.secret { 0o770 } else { 0o777 };
-        file.set_permissions(Permissions::from_mode(before.mode() & allowed))?;
-    }
-    file.write_all(wanted.content.as_bytes())
 }
 
 #[cfg(test)]

@@ -3,14 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Does `work` on each item; the results are in the order of the items. `progress` is told how many are done, from several threads.
-///
-/// # Errors
-/// The first error, in that order.
-pub(super) fn each<T: Sync, R: Send, E: Send>(
-    items: &[T],
-    progress: &(dyn Fn(usize) + Sync),
-    work: impl Fn(&T) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E> {
+pub(super) fn each<T: Sync, R: Send>(items: &[T], progress: &(dyn Fn(usize) + Sync), work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let done = AtomicUsize::new(0);
     let one = |item: &T| {
@@ -18,11 +11,11 @@ pub(super) fn each<T: Sync, R: Send, E: Send>(
         progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         result
     };
-    let parts: Vec<Result<Vec<R>, E>> = std::thread::scope(|scope| {
+    let parts: Vec<Vec<R>> = std::thread::scope(|scope| {
         let chunks = items.chunks(items.len().div_ceil(threads).max(1));
         let workers: Vec<_> = chunks.map(|chunk| scope.spawn(|| chunk.iter().map(one).collect())).collect();
         // A panic there goes on here.
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
-    parts.into_iter().collect::<Result<Vec<_>, E>>().map(|parts| parts.into_iter().flatten().collect())
+    parts.into_iter().flatten().collect()
 }

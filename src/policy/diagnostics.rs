@@ -60,10 +60,11 @@ pub struct Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.severity.name(), Printable(&self.message))?;
+        let file = Printable(&self.file);
         match self.place {
-            None => writeln!(f, "  --> {}", self.file)?,
+            None => writeln!(f, "  --> {file}")?,
             Some(place) => {
-                writeln!(f, "  --> {}:{}:{}", self.file, place.line, place.column)?;
+                writeln!(f, "  --> {file}:{}:{}", place.line, place.column)?;
                 if let Some(line) = &self.line {
                     excerpt(f, place, line)?;
                 }
@@ -284,8 +285,8 @@ fn printable(c: char) -> char {
     }
 }
 
-/// Text without control characters.
-struct Printable<'t>(&'t str);
+/// Text without control characters: names of files and issuers may hold what a terminal obeys.
+pub(crate) struct Printable<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -500,3 +500,83 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
     let said = stage.renew(&["out", "--before", "300d"]).ended(1);
     assert!(said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here") && said.contains("failed: 1"), "{said}");
 }
+
+#[test]
+fn a_renewal_that_cannot_read_a_certificate_ends_with_1_and_renews_the_rest() {
+    let stage = Stage::usual();
+    stage.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"]).ended(0);
+    stage.write("out/nodes/n1/cni/etcd-cert", "junk");
+    stage.write("out/broken.yaml", "kind: Secret\ndata: [x\n");
+    stage.write("out/note.txt", "hello");
+    let said = stage.renew(&["out", "--before", "11d"]).ended(1);
+    for words in [
+        "failed: out/nodes/n1/cni/etcd-cert: no certificate in it",
+        "failed: out/broken.yaml: document 1 of the manifest cannot be read",
+        "skipped: out/note.txt: no certificate in it",
+        "renewed: 2, not due yet: 0, failed: 2",
+    ] {
+        assert!(said.contains(words), "`{words}` is not in:\n{said}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_looked_for_when_a_cut_run_is_finished() {
+    let stage = Stage::usual();
+    let all = ["--all", "--node", "n1", "--out", "out"];
+    stage.issue(&all).ended(0);
+    let before = stage.files("out");
+    // As a run leaves it that was cut after its first renames.
+    let staged = stage.path("out/.etcd-warden-complete");
+    for folder in [staged.clone(), staged.join("nodes"), staged.join("nodes/n1")] {
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    std::fs::rename(stage.path("out/nodes/n1/cni"), staged.join("nodes/n1/cni")).unwrap();
+    let missing = [&all[..], &["--missing"]].concat();
+    let dry = stage.issue(&[&missing[..], &["--dry-run"]].concat());
+    assert!(staged.exists() && dry.ended(0).contains("would be issued: 1 cni"));
+    let ran = stage.issue(&missing);
+    assert!(ran.err.contains("an earlier run was cut"), "{}", ran.err);
+    assert!(ran.ended(0).contains("nothing, all of it is there"));
+    assert_eq!(stage.files("out"), before);
+}
+
+/// Names of files and of issuers are others' words, and a terminal obeys some of them.
+#[test]
+fn no_name_reaches_the_terminal_as_a_command() {
+    let stage = Stage::usual();
+    stage.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out\u{1b}[2J"]).ended(0);
+    let folder = "out\u{1b}[2J";
+    stage.openssl(
+        &[
+            &["req", "-x509", "-nodes", "-subj", "/CN=x\u{1b}[2J", "-addext", "basicConstraints=CA:FALSE", "-keyout"][..],
+            &["other.key", "-out", &format!("{folder}/other.crt"), "-newkey"],
+            P256,
+        ]
+        .concat(),
+    );
+    stage.write(&format!("{folder}/a\u{1b}]0;x.txt"), "x");
+    stage.write(&format!("{folder}/bad.crt"), "x");
+    for ran in [
+        stage.certs(&["list", folder]),
+        stage.renew(&[folder, "--before", "11d"]),
+        stage.issue(&["--all", "--node", "n1", "--out", folder]),
+        stage.issue(&["--all", "--node", "n1", "--out", folder, "--force"]),
+        stage.certs(&["list", "no\u{1b}where"]),
+    ] {
+        assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{ran:?}");
+        assert!(ran.out.len() + ran.err.len() > 10, "{ran:?}");
+    }
+}
+
+#[test]
+fn a_binding_that_is_printed_is_one_that_a_policy_reads() {
+    let stage = Stage::usual();
+    let format = "a\"b\\*{component}:{node}";
+    let said = stage.issue(&["--component", "cni", "--node", "n1", "--cn-format", format, "--out", "out"]).ended(0);
+    let bindings = said.split_once("bindings of a policy that fit:\n").unwrap().1;
+    stage.write("policy.yaml", &format!("version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n{bindings}"));
+    let listed: Value =
+        serde_json::from_str(&stage.certs(&["list", "out/etcd-cert", "--policy", "policy.yaml", "-o", "json"]).ended(0)).unwrap();
+    assert_eq!(listed["certificates"][0]["roles"], serde_json::json!(["calico-cni-per-node"]), "{said}");
+}

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::certs::encrypted::{self, PrivateKey};
 use crate::certs::layout::{CERT_FILE, KEY_FILE};
-use crate::certs::read;
+use crate::certs::read_told;
 
 /// Whether a certificate's key is there, and right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,27 @@ pub enum KeyState {
     OfCa,
 }
 
+/// Where a certificate's key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// Not here.
+    Nowhere,
+    /// In the file, or in the Secret, of the certificate.
+    Same,
+    /// In a file beside it.
+    Beside {
+        /// The file.
+        file: PathBuf,
+        /// Whether that is a symbolic link.
+        linked: bool,
+    },
+}
+
 /// Suffixes of certificates, each with those that their keys have.
 const SUFFIXES: [(&str, &[&str]); 3] = [(".crt", &[".key"]), (".cert", &[".key"]), (".pem", &[".key", "-key.pem", ".key.pem"])];
 
 /// The key file that belongs to a certificate's file by its name, if it is there.
-pub(super) fn file_beside(certificate: &Path) -> Option<PathBuf> {
+fn file_beside(certificate: &Path) -> Option<PathBuf> {
     let name = certificate.file_name()?.to_str()?;
     let candidates = SUFFIXES.iter().filter_map(|(suffix, keys)| Some((name.strip_suffix(suffix)?, keys)));
     let mut candidates: Vec<String> = candidates.flat_map(|(stem, keys)| keys.iter().map(move |key| format!("{stem}{key}"))).collect();
@@ -48,18 +64,20 @@ pub(super) fn has_certificate(key: &Path) -> bool {
 }
 
 /// The key of the certificate `leaf` in the file `certificate`: in the same file (`own`), or in one beside it.
-pub(super) fn beside(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> KeyState {
-    let (path, state) = match (own, file_beside(certificate)) {
-        (Some(bytes), _) => (certificate.to_owned(), fits(bytes, leaf)),
-        (None, None) => return KeyState::Elsewhere,
-        (None, Some(path)) => {
-            let state = match read(&path, 1 << 20).map(Zeroizing::new) {
-                Ok(bytes) => fits(&bytes, leaf),
-                Err(why) => KeyState::Wrong(why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ")),
-            };
-            (path, state)
-        }
+pub(super) fn of(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> (KeyState, KeyPlace) {
+    if let Some(bytes) = own {
+        return (open_to_others(certificate, fits(bytes, leaf)), KeyPlace::Same);
+    }
+    let Some(file) = file_beside(certificate) else { return (KeyState::Elsewhere, KeyPlace::Nowhere) };
+    let (read, linked) = read_told(&file, 1 << 20);
+    let state = match read.map(Zeroizing::new) {
+        Ok(bytes) => fits(&bytes, leaf),
+        Err(why) => KeyState::Wrong(why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ")),
     };
+    (open_to_others(&file, state), KeyPlace::Beside { file, linked })
+}
+
+fn open_to_others(path: &Path, state: KeyState) -> KeyState {
     match (state, path.metadata()) {
         (KeyState::Fits(_), Ok(metadata)) => {
             let mode = metadata.permissions().mode() & 0o777;

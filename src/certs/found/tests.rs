@@ -53,7 +53,7 @@ fn what_is_no_certificate_is_said_and_stops_nothing() {
     }
     fs::write(at.join("0.der"), [0x30, 0x82, 0, 0]).unwrap();
     let sight = seen(at);
-    let names: Vec<String> = sight.others.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = sight.others.iter().map(|other| other.file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     assert_eq!(names, ["0.der", "a.txt", "cut.crt", "empty", "lone.key", "odd.yaml"]);
     assert_eq!(sight.certificates.len(), 1);
     assert!(look(&at.join("nowhere")).is_err());
@@ -75,4 +75,34 @@ fn a_ca_stands_in_the_list_once() {
     // A client that shows a CA's certificate is no CA here: it is a mistake that is to be told.
     write_private(&folder.path().join("n1"), "etcd-cert", &authority.pem()).unwrap();
     assert!(seen(folder.path()).certificates.iter().any(|found| found.key == KeyState::Elsewhere && found.file.ends_with("n1/etcd-cert")));
+}
+
+/// Of these nobody can tell when they end; a manifest with one bad document is not one without Secrets.
+#[test]
+fn what_should_hold_a_certificate_and_does_not_is_told_from_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let issued = authority().client("a").unwrap();
+    let secret = |key: &str| format!("---\nkind: Secret\nmetadata: {{name: x}}\ndata: {{{key}: \"%%%\"}}\n");
+    let lost = [
+        ("a-cut.crt", issued.certificate[..300].to_owned()),
+        ("b-empty.pem", String::new()),
+        ("c-key.crt", issued.key.clone()),
+        ("d.yaml", format!("kind: ConfigMap\n---\nkind: Secret\ndata: [{}\n", "x")),
+        ("e.yml", secret("tls.crt")),
+        ("etcd-cert", "junk".to_owned()),
+    ];
+    let right = [
+        ("f-key.pem", issued.key.clone()),
+        ("g.yaml", "kind: Thing\nmetadata: {name: x}\ndata: {a: {b: c}}\n".to_owned()),
+        ("h.json", "{\"kind\": \"NodeList\", \"items\": [{\"metadata\": {\"name\": \"n1\"}}]}".to_owned()),
+        ("i.yaml", secret("password")),
+        ("notes", "x".to_owned()),
+    ];
+    for (name, content) in lost.iter().chain(&right) {
+        write_private(at, name, content).unwrap();
+    }
+    let told = seen(at).others.into_iter().map(|other| (other.file.file_name().unwrap().to_str().unwrap().to_owned(), other.lost));
+    let expected = lost.iter().map(|(name, _)| ((*name).to_owned(), true)).chain(right.iter().map(|(name, _)| ((*name).to_owned(), false)));
+    assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }

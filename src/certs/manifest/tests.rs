@@ -22,12 +22,12 @@ fn secrets_are_read_as_text_in_base64_and_from_lists() {
         STANDARD.encode(PEM)
     );
     for (text, name) in [(plain, "a"), (encoded, "b"), (list, "c")] {
-        let found = secrets(&text);
+        let found = secrets(&text).secrets;
         assert_eq!(found.len(), 1, "{text}");
-        assert_eq!((found[0].name.as_str(), found[0].certificate.as_str()), (name, PEM));
+        assert_eq!((found[0].name.name.as_str(), found[0].certificate.as_str()), (name, PEM));
     }
     for text in ["", "kind: Secret\ndata: {}\n", ": :\n\t", "[1, 2]"] {
-        assert!(secrets(text).is_empty(), "{text}");
+        assert!(secrets(text).secrets.is_empty(), "{text}");
     }
 }
 
@@ -35,13 +35,33 @@ fn secrets_are_read_as_text_in_base64_and_from_lists() {
 fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
     let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
     let around = |pem: &str| format!("# a comment\nkind: Secret\nstringData:\n  etcd-cert: |\n{}  other: x\n", indented(pem));
-    let (text, count) = replaced(&around(PEM), &change);
-    assert_eq!((text.as_str(), count), (around(OTHER).as_str(), 1));
+    let (text, counts) = replaced(&around(PEM), &change);
+    assert_eq!((text.as_str(), counts), (around(OTHER).as_str(), vec![1]));
     for around in [|value: &str| format!("  tls.crt: {value}\n"), |value: &str| format!("  \"tls.crt\": \"{value}\",\n")] {
-        let (text, count) = replaced(&around(&STANDARD.encode(PEM)), &change);
-        assert_eq!((text.as_str(), count), (around(&STANDARD.encode(OTHER)).as_str(), 1));
+        let (text, counts) = replaced(&around(&STANDARD.encode(PEM)), &change);
+        assert_eq!((text.as_str(), counts), (around(&STANDARD.encode(OTHER)).as_str(), vec![1]));
     }
     // The same first line, and another certificate.
     let near = around(&PEM.replace("BBBB", "DDDD"));
-    assert_eq!(replaced(&near, &change), (Zeroizing::new(near.clone()), 0));
+    assert_eq!(replaced(&near, &change), (Zeroizing::new(near.clone()), vec![0]));
+}
+
+#[test]
+fn line_ends_stay_as_they_are() {
+    let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
+    let plain = |pem: &str| format!("kind: Secret\nstringData:\n  etcd-cert: |\n{}", indented(pem));
+    let encoded = |pem: &str| format!("kind: Secret\ndata:\n  other: x\n  etcd-cert: {}\n", STANDARD.encode(pem));
+    for (old, new) in [(plain(PEM), plain(OTHER)), (encoded(PEM), encoded(OTHER))] {
+        for form in [|text: &str| text.replace('\n', "\r\n"), |text: &str| text.trim_end().to_owned()] {
+            assert_eq!(secrets(&form(&old)).secrets.len(), 1);
+            assert_eq!(replaced(&form(&old), &change), (Zeroizing::new(form(&new)), vec![1]));
+        }
+    }
+}
+
+#[test]
+fn each_text_is_counted_for_itself() {
+    let (second, third) = (PEM.replace("AAAA", "EEEE"), PEM.replace("BBBB", "DDDD"));
+    let changes = [&PEM.to_owned(), &second, &third].map(|old| (old.clone(), Zeroizing::new(OTHER.to_owned())));
+    assert_eq!(replaced(&[PEM, PEM, &third].concat(), &changes).1, [2, 0, 1]);
 }

@@ -9,7 +9,7 @@ use super::{Fate, Terms, length};
 use crate::certs::ca::{Ca, SKEW, Window, time};
 use crate::certs::certificate::{Contents, Extension};
 use crate::certs::der;
-use crate::certs::found::{Found, KeyState};
+use crate::certs::found::{Found, KeyPlace, KeyState};
 use crate::certs::key::KeyType;
 
 /// What is to be made: the old certificate's names and extensions for a new time.
@@ -26,12 +26,13 @@ pub struct Due {
 /// Why it stays as it is.
 pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<Due, Fate> {
     let left = |why: &str| Err(Fate::Left(why.to_owned()));
-    let Some(der) = found.chain.first() else { return left("it cannot be read") };
-    let Ok(([], old)) = X509Certificate::from_der(der) else { return left("it cannot be read") };
+    let failed = |why: &str| Err(Fate::Failed(why.to_owned()));
+    let Some(der) = found.chain.first() else { return failed("it cannot be read") };
+    let Ok(([], old)) = X509Certificate::from_der(der) else { return failed("it cannot be read") };
     if old.is_ca() {
         return Err(Fate::Ca);
     }
-    if found.file.is_symlink() {
+    if found.linked {
         return left("it is a symbolic link: renew it where it lies");
     }
     // Whoever can put a file here must not get its names certified: only what this CA has signed is renewed.
@@ -40,18 +41,28 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
             if old.issuer().as_raw() == ca.subject() { "a key that is not this CA's".to_owned() } else { format!("`{}`", old.issuer()) };
         return left(&format!("it was not issued to a client by this CA, but by {by}; `--old-ca` names a CA that is left behind"));
     }
+    // A new key is given for the old one only: whoever copies a certificate here, which is public, has no part in its successor.
+    if let KeyState::Wrong(why) = &found.key {
+        return failed(&format!("its key: {why}; `certs issue --force` makes the pair anew"));
+    }
     let window = Window { from: time(old.validity().not_before.timestamp()), to: time(old.validity().not_after.timestamp()) };
     let left_over = terms.before.unwrap_or(length(window) / 3);
     let due_at = window.to.checked_sub(left_over).unwrap_or(SystemTime::UNIX_EPOCH);
-    // Key and certificate that do not fit are no use to anybody, be they in date or not.
-    let broken = matches!(found.key, KeyState::Wrong(_)) && !terms.keep_key;
     let moves = !ca.has_issued(der);
-    if now < due_at && !broken && !moves {
+    if now < due_at && !moves {
         return Err(Fate::NotYet(due_at));
+    }
+    if found.der {
+        return failed("it is DER, and PEM is written here: `openssl x509 -inform der` converts it");
+    }
+    // Its end is what takes a key away from whoever has it by then, a thief or a machine that was given away.
+    if window.to <= now && !terms.expired {
+        let end = humantime::format_rfc3339_seconds(window.to);
+        return failed(&format!("it expired on {end}: `--expired` renews it all the same, `certs issue --force` makes the pair anew"));
     }
     let lifetime = terms.lifetime.unwrap_or_else(|| length(window).saturating_sub(SKEW).max(Duration::from_secs(60)));
     let (new, _) = ca.window(now, lifetime);
-    if new.to <= window.to && new.to == ca.not_after() && !broken && !moves {
+    if new.to <= window.to && new.to == ca.not_after() && !moves {
         let end = humantime::format_rfc3339_seconds(new.to);
         return Err(Fate::Failed(format!("it would end with its CA, on {end}, and not later than now: renew the CA")));
     }
@@ -76,14 +87,17 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
 fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<Option<KeyType>, Fate> {
     let failed = |why: &str| Err(Fate::Failed(why.to_owned()));
     match (&found.key, terms.keep_key) {
-        (KeyState::Wrong(why), true) => return failed(&format!("its key: {why}; without `--keep-key` it gets a new one")),
         (_, true) => return Ok(None),
         (KeyState::Elsewhere, false) => {
             return failed("its key is not here: `--keep-key` renews it for the same key, `certs issue --csr` for a new one");
         }
         (KeyState::Encrypted, false) => return failed("its key is encrypted: `--keep-key` renews it for the same key"),
         (KeyState::OfCa, false) => return Err(Fate::Ca),
-        (KeyState::Fits(_) | KeyState::Wrong(_), false) => {}
+        (KeyState::Wrong(why), false) => return failed(why),
+        (KeyState::Fits(_), false) if matches!(found.key_place, KeyPlace::Beside { linked: true, .. }) => {
+            return failed("its key is a symbolic link: renew it where it lies, or `--keep-key`");
+        }
+        (KeyState::Fits(_), false) => {}
     }
     if let Some(kind) = terms.key_type {
         return Ok(Some(kind));

@@ -42,7 +42,7 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
         let folder = folder.path();
         open(folder).0.put(&set("old")).unwrap();
         let store = open(folder).0;
-        store.stage(&folder.join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
+        store.stage(&set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
         fs::rename(folder.join(STAGED), folder.join(COMPLETE)).unwrap();
         for name in old.iter().take(renames) {
             let path = format!("nodes/n1/cni/{name}");
@@ -65,10 +65,65 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
 fn what_was_cut_before_it_was_complete_goes_away() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).0;
-    store.stage(&folder.path().join(STAGED), &set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
+    store.stage(&set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
     drop(store);
     assert!(open(folder.path()).1.is_none());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Who may write to the folder must not get root to write elsewhere, or to put in place what root has not written.
+#[test]
+fn what_another_hand_has_staged_is_refused() {
+    let outside = tempfile::tempdir().unwrap();
+    let planted = outside.path().join("planted");
+    fs::create_dir(&planted).unwrap();
+    fs::write(planted.join("etcd-cert"), "planted").unwrap();
+    for name in [STAGED, COMPLETE] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join(name);
+        let refused = |why: &str| {
+            let said = Store::open(folder.path()).unwrap_err().to_string();
+            assert!(said.contains(why) && said.contains("look at it, and remove it"), "{said}");
+            assert!(!folder.path().join("etcd-cert").exists() && planted.join("etcd-cert").exists());
+        };
+        std::os::unix::fs::symlink(&planted, &at).unwrap();
+        refused("is a symbolic link");
+        fs::remove_file(&at).unwrap();
+        std::os::unix::fs::symlink("nowhere", &at).unwrap();
+        refused("is a symbolic link");
+        fs::remove_file(&at).unwrap();
+        fs::create_dir(&at).unwrap();
+        fs::set_permissions(&at, Permissions::from_mode(0o777)).unwrap();
+        refused("with mode 0777");
+        // Of another user, where this one may make that.
+        fs::set_permissions(&at, Permissions::from_mode(0o700)).unwrap();
+        if std::os::unix::fs::chown(&at, Some(65534), None).is_ok() {
+            refused("belongs to user 65534");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_put_in_place_behind_a_link() {
+    let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let elsewhere = outside.path().join("n1");
+    fs::create_dir(&elsewhere).unwrap();
+    let (store, _) = open(folder.path());
+    std::os::unix::fs::symlink(outside.path(), folder.path().join("nodes")).unwrap();
+    let places: Vec<PathBuf> = set("new").iter().map(|file| file.path.clone()).collect();
+    assert!(obstacles(folder.path(), &places, true).to_string().contains("is a symbolic link, and nothing is written behind one"));
+    assert!(store.put(&set("new")).is_err());
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    // One that is found only when the rest is in place: the target of a file.
+    fs::remove_file(folder.path().join("nodes")).unwrap();
+    drop(store);
+    let (store, _) = open(folder.path());
+    let kept = outside.path().join("kept");
+    fs::write(&kept, "kept").unwrap();
+    std::os::unix::fs::symlink(&kept, folder.path().join("nodes/n1/cni/etcd-ca.link")).unwrap();
+    fs::rename(folder.path().join("nodes/n1/cni/etcd-ca.link"), folder.path().join("nodes/n1/cni/etcd-ca")).unwrap();
+    store.put(&set("newer")).unwrap();
+    assert_eq!((fs::read_to_string(&kept).unwrap().as_str(), text(folder.path(), "nodes/n1/cni/etcd-ca").as_str()), ("kept", "newer"));
 }
 
 #[test]

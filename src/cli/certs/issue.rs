@@ -19,6 +19,7 @@ use crate::certs::nodes::NameFrom;
 use crate::certs::store::{Store, obstacles};
 use crate::certs::subject::Naming;
 use crate::policy::Diagnostics;
+use crate::policy::diagnostics::Printable;
 use order::Order;
 
 /// Arguments of `certs issue`.
@@ -90,6 +91,14 @@ pub struct IssueArgs {
     dry_run: bool,
 }
 
+impl IssueArgs {
+    /// The folder that is written to, if it is there. A new one is made only when there is something to write.
+    fn existing_store(&self, found: &mut Diagnostics, err: &mut dyn Write) -> Option<Store> {
+        let writes = !self.dry_run && !self.to_stdout() && self.out.is_dir();
+        writes.then(|| open(&self.out, err).map_err(|mistakes| found.append(mistakes)).ok()).flatten()
+    }
+}
+
 /// `90d`, `8760h`, `1y`: at least a minute.
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
@@ -102,6 +111,8 @@ pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
 /// Runs `certs issue`.
 pub(super) fn run(args: &IssueArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Diagnostics> {
     let mut found = Diagnostics::default();
+    // First of all, so that what a cut run left is in place before anybody looks for what is missing.
+    let store = args.existing_store(&mut found, err);
     let order = args.order(&mut found);
     let (mistakes, notes) = split(found);
     tell(Some(notes), err);
@@ -129,8 +140,10 @@ pub(super) fn run(args: &IssueArgs, out: &mut dyn Write, err: &mut dyn Write) ->
         return Ok(());
     }
     let files = layout::lay_out(order.layout, sets, &order.manifest);
-    let (store, note) = Store::open(&args.out)?;
-    tell(note, err);
+    let store = match store {
+        Some(store) => store,
+        None => open(&args.out, err)?,
+    };
     // Somebody may have been faster since the first look.
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     let obstacles = obstacles(&args.out, &paths, args.force);
@@ -140,6 +153,13 @@ pub(super) fn run(args: &IssueArgs, out: &mut dyn Write, err: &mut dyn Write) ->
     store.put(&files)?;
     say(&order, "issued", window.to, &args.out, out);
     Ok(())
+}
+
+/// Takes the folder, and tells what had to be finished there.
+fn open(folder: &Path, err: &mut dyn Write) -> Result<Store, Diagnostics> {
+    let (store, note) = Store::open(folder)?;
+    tell(note, err);
+    Ok(store)
 }
 
 fn split(found: Diagnostics) -> (Diagnostics, Diagnostics) {
@@ -163,7 +183,7 @@ fn say(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn 
         bindings.insert(binding(one, &order.naming));
     }
     let counts: Vec<String> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let place = if folder.as_os_str().is_empty() { String::new() } else { format!(" in {}", folder.display()) };
+    let place = if folder.as_os_str().is_empty() { String::new() } else { format!(" in {}", Printable(&folder.display().to_string())) };
     if counts.is_empty() {
         let _ = writeln!(out, "{done}{place}: nothing, all of it is there");
         return;
@@ -183,5 +203,7 @@ fn binding(one: &Planned, naming: &Naming) -> String {
         (None, Some(_)) => ("uri", naming.uri.as_ref().unwrap_or(&naming.long_uri).for_component(component.name)),
         (_, None) => ("cn", one.subject.name().to_owned()),
     };
-    format!("  - {{ {field}: \"{name}\", roles: [{role}] }}")
+    // What a policy takes for itself, and a format does not, is escaped. What JSON quotes, YAML reads as the same text.
+    let name = name.replace('\\', r"\\").replace('*', r"\x2a");
+    format!("  - {{ {field}: {}, roles: [{role}] }}", serde_json::Value::from(name))
 }

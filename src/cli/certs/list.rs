@@ -7,10 +7,11 @@ use std::time::SystemTime;
 use clap::Args;
 use serde_json::json;
 
-use crate::certs::found::{Found, KeyState, Sight, look};
+use crate::certs::found::{Found, Sight, look};
 use crate::certs::reading::{Kind, Reading, read};
 use crate::certs::server;
 use crate::cli::policy::Output;
+use crate::policy::diagnostics::Printable;
 use crate::policy::{Diagnostics, load};
 
 /// Arguments of `certs list`.
@@ -39,7 +40,7 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
     for place in &args.places {
         if place.starts_with("https://") {
             match server::chain(place) {
-                Ok(chain) => servers.push(Found { file: place.into(), secret: None, chain, key: KeyState::Elsewhere, copies: 0 }),
+                Ok(chain) => servers.push(Found::at_server(place, chain)),
                 Err(mistakes) => wrong.append(mistakes),
             }
             continue;
@@ -84,7 +85,7 @@ fn of_server(found: &Found, ca: &str, now: SystemTime) -> Reading {
 }
 
 fn json(readings: &[Reading], sight: &Sight, out: &mut dyn Write) -> std::io::Result<()> {
-    let others: Vec<_> = sight.others.iter().map(|(file, what)| json!({ "file": file.display().to_string(), "what": what })).collect();
+    let others: Vec<_> = sight.others.iter().map(|other| json!({ "file": other.file.display().to_string(), "what": other.what })).collect();
     let cut: Vec<String> = sight.cut.iter().map(|folder| folder.display().to_string()).collect();
     writeln!(out, "{}", json!({ "certificates": readings, "others": others, "unfinished": cut }))
 }
@@ -125,18 +126,18 @@ fn text(readings: &[Reading], sight: &Sight, with_policy: bool, out: &mut dyn Wr
                 writeln!(out, "    and {} copies", reading.copies)?;
             }
             for problem in &reading.problems {
-                writeln!(out, "    problem: {problem}")?;
+                writeln!(out, "    problem: {}", Printable(problem))?;
             }
         }
     }
-    for (file, what) in &sight.others {
-        writeln!(out, "skipped: {}: {what}", file.display())?;
+    for other in &sight.others {
+        writeln!(out, "skipped: {}: {}", Printable(&other.file.display().to_string()), Printable(&other.what))?;
     }
     for folder in &sight.cut {
         writeln!(
             out,
             "problem: {}: a run of `certs` was cut here before all its files were in place: `certs issue --missing` or `certs renew` goes on with it",
-            folder.display()
+            Printable(&folder.display().to_string())
         )?;
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::certs::key::KeyType;
 use crate::certs::renew::{Fate, Outcome, Terms, renew};
 use crate::certs::store::Store;
 use crate::policy::Diagnostics;
+use crate::policy::diagnostics::Printable;
 
 /// Arguments of `certs renew`.
 #[derive(Debug, Args)]
@@ -31,6 +32,9 @@ pub struct RenewArgs {
     /// How long the new ones hold; as long as the old ones if not given. Never longer than the CA.
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     lifetime: Option<Duration>,
+    /// Renew also what has expired: whoever has its key has a valid certificate again.
+    #[arg(long)]
+    expired: bool,
     /// Renew the certificate alone, for the same key: one file changes, so that no reader can see half of a pair.
     #[arg(long)]
     keep_key: bool,
@@ -72,7 +76,6 @@ pub(super) fn run(args: &RenewArgs, out: &mut dyn Write, err: &mut dyn Write) ->
     let progress = Progress::new(sight.certificates.len());
     let outcome = renew(&ca, &sight, folder, &terms, SystemTime::now(), &|count| progress.done(count));
     progress.end();
-    let outcome = outcome?;
     if let Some(store) = store.filter(|_| !outcome.files.is_empty()) {
         store.put(&outcome.files)?;
     }
@@ -85,6 +88,7 @@ impl RenewArgs {
         Ok(Terms {
             before: self.before,
             lifetime: self.lifetime,
+            expired: self.expired,
             keep_key: self.keep_key,
             key_type: self.key_type,
             old_ca: self.old_ca.as_ref().map(|path| OldCa::load(path)).transpose()?,
@@ -100,6 +104,7 @@ fn say(sight: &Sight, outcome: &Outcome, dry_run: bool, out: &mut dyn Write) -> 
     let word = if dry_run { "due" } else { "renewed" };
     for (found, fate) in sight.certificates.iter().zip(&outcome.fates) {
         let place = found.place();
+        let place = Printable(&place);
         let _ = match fate {
             Fate::Renewed(until) => {
                 renewed += 1;
@@ -111,14 +116,24 @@ fn say(sight: &Sight, outcome: &Outcome, dry_run: bool, out: &mut dyn Write) -> 
                 Ok(())
             }
             Fate::Ca => Ok(()),
-            Fate::Left(why) => writeln!(out, "left: {place}: {why}"),
+            Fate::Left(why) => writeln!(out, "left: {place}: {}", Printable(why)),
             Fate::Failed(why) => {
                 failed += 1;
-                writeln!(out, "failed: {place}: {why}")
+                writeln!(out, "failed: {place}: {}", Printable(why))
             }
         };
     }
+    failed += others(sight, out);
     let next = next.map_or(String::new(), |next| format!(" (the first on {})", date(next)));
     let _ = writeln!(out, "{word}: {renewed}, not due yet: {not_yet}{next}, failed: {failed}");
     failed > 0
+}
+
+/// Tells what holds no certificate; and how many of these should.
+fn others(sight: &Sight, out: &mut dyn Write) -> usize {
+    for other in &sight.others {
+        let word = if other.lost { "failed" } else { "skipped" };
+        let _ = writeln!(out, "{word}: {}: {}", Printable(&other.file.display().to_string()), Printable(&other.what));
+    }
+    sight.others.iter().filter(|other| other.lost).count()
 }
