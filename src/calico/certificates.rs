@@ -98,12 +98,7 @@ fn details<'t>(component: Component, volume: &Volume<'t>, report: &mut Report<'t
         }
         None => {
             report.lack(&folder, "has no `type: Directory`, so that a pod starts without certificates");
-            changes.add(Change::Put {
-                path: folder.path,
-                after: "path".to_owned(),
-                key: "type".to_owned(),
-                value: Value::text("Directory"),
-            });
+            put(&folder, "path", "type", Value::text("Directory"), changes);
         }
     }
 }
@@ -127,8 +122,7 @@ fn modes<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>,
     let wanted = component.mode();
     let Some(written) = secret.get("defaultMode") else {
         report.lack(secret, format!("has no `defaultMode`, so that everybody may read the key: {wanted}"));
-        let value = Value::Other(wanted.to_owned());
-        changes.add(Change::Put { path: secret.path.clone(), after: "secretName".to_owned(), key: "defaultMode".to_owned(), value });
+        put(secret, "secretName", "defaultMode", Value::Other(wanted.to_owned()), changes);
         return;
     };
     let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(mode);
@@ -199,10 +193,15 @@ fn mount<'t>(one: &Mounted<'t>, wanted: &Source, report: &mut Report<'t>, change
     append(&one.workload.pod, "volumes", "containers", volume, changes);
 }
 
+/// One more entry in a mapping, behind another.
+fn put(at: &Cursor<'_>, behind: &str, key: &str, value: Value, changes: &mut Changes) {
+    changes.add(Change::Put { path: at.path.clone(), after: behind.to_owned(), entries: vec![(key.to_owned(), value)] });
+}
+
 /// One more entry at the end of a mapping.
-pub(super) fn put(at: &Cursor<'_>, key: &str, value: Value, changes: &mut Changes) {
+pub(super) fn put_last(at: &Cursor<'_>, key: &str, value: Value, changes: &mut Changes) {
     let last = at.node.entries().last().and_then(|(name, _)| name.scalar()).unwrap_or_default();
-    changes.add(Change::Put { path: at.path.clone(), after: last.to_owned(), key: key.to_owned(), value });
+    put(at, last, key, value, changes);
 }
 
 /// One more item in the list under `key`, or that list, behind another key.
@@ -213,12 +212,7 @@ pub(super) fn append(at: &Cursor<'_>, key: &str, behind: &str, value: Value, cha
             changes.add(Change::Push { path: list.path, after, values: vec![value] });
         }
         Some(nothing) => changes.add(Change::Set { path: nothing.path, value: Value::List(vec![value]) }),
-        None => changes.add(Change::Put {
-            path: at.path.clone(),
-            after: behind.to_owned(),
-            key: key.to_owned(),
-            value: Value::List(vec![value]),
-        }),
+        None => put(at, behind, key, Value::List(vec![value]), changes),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that is looked at in a manifest: what is understood, what it lacks, and the changes that help. `--check` shows the lacks,
 //! `segment` makes the changes and then looks once more.
 
-use super::certificates::{self, append, put};
+use super::certificates::{self, append, put_last};
 use super::change::{Change, Changes};
 use super::component::Component;
 use super::cursor::Cursor;
@@ -149,7 +149,7 @@ impl<'t> Look<'_, 't> {
             Setting::Unset { data, key } => {
                 report.lack(data, format!("has no `{key}`"));
                 if let Some(wanted) = &wish.endpoints {
-                    put(data, key, Value::text(wanted.as_str()), changes);
+                    put_last(data, key, Value::text(wanted.as_str()), changes);
                 }
                 return;
             }
@@ -193,7 +193,7 @@ impl<'t> Look<'_, 't> {
                 ),
                 Setting::Unset { data, key } => {
                     report.lack(&data, format!("has no `{key}`, which has to be {path}"));
-                    put(&data, key, Value::text(path), changes);
+                    put_last(&data, key, Value::text(path), changes);
                 }
                 Setting::Missing => {
                     report.lack(self.container, format!("has no {name}, which has to be {path}"));
@@ -266,7 +266,7 @@ impl<'t> Look<'_, 't> {
             }
             Setting::Unset { data, key } => {
                 report.lack(&data, format!("has no `{key}`, which has to be {}", wanted.as_str()));
-                put(&data, key, Value::text(wanted.as_str()), changes);
+                put_last(&data, key, Value::text(wanted.as_str()), changes);
             }
             Setting::Unreadable => {}
         }

@@ -165,6 +165,47 @@ fn what_was_taken_away_is_put_back() {
     }
 }
 
+/// The documents with these keys of `calico-config` taken out.
+fn without(text: &str, keys: &[&str]) -> String {
+    let is_key = |line: &str| keys.iter().any(|key| line.starts_with(&format!("  {key}: ")));
+    text.split_inclusive('\n').filter(|line| !is_key(line)).collect()
+}
+
+#[test]
+fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
+    const KEYS: [&str; 4] = ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"];
+    for (version, text) in MANIFESTS {
+        for chosen in 1..1_u32 << KEYS.len() {
+            let keys: Vec<&str> = KEYS.into_iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, key)| key).collect();
+            let text = without(text, &keys);
+            let new = done(&text, &wish()).text;
+            let came: Vec<String> = changes(&text, &new).into_iter().filter(|line| line.starts_with("+  etcd_")).collect();
+            for key in keys {
+                let value = if key == "etcd_endpoints" { PROXIES.to_owned() } else { format!("/calico-secrets/{}", key.replace('_', "-")) };
+                assert_eq!(
+                    came.iter().filter(|line| **line == format!("+  {key}: {value}") || **line == format!("+  {key}: \"{value}\"")).count(),
+                    1,
+                    "{version}: {came:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_added_inside_of_what_ends_here_stands_before_what_is_added_behind_it() {
+    // kube-controllers whose container ends with its environment, in pods without volumes.
+    let (before, _) = NEWEST.rsplit_once("          env:\n").unwrap();
+    let text = format!("{before}          env:\n            - name: ETCD_ENDPOINTS\n              value: https://x:1\n");
+    let new = done(&text, &wish()).text;
+    let tail = new.split_once("            - name: ETCD_CA_CERT_FILE\n              value: /calico-secrets/etcd-ca\n").unwrap().1;
+    assert!(tail.contains("\n      volumes:\n        - name: etcd-certs\n"), "{tail}");
+    // The same behind a key without a value, and at an end without a line break.
+    for text in [text.replace("value: https://x:1", "value:"), text.trim_end().to_owned()] {
+        assert!(check("FILE", &done(&text, &wish()).text, &wish()).unwrap().is_empty());
+    }
+}
+
 #[test]
 fn values_may_stand_in_the_pods_themselves() {
     let reference = |key: &str| {

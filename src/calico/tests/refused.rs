@@ -189,6 +189,19 @@ fn settings_that_come_from_elsewhere_are_named() {
 }
 
 #[test]
+fn one_value_that_would_have_to_be_two_is_named() {
+    let shared = |text: &str| text.replace("                  key: etcd_key\n", "                  key: etcd_cert\n");
+    let expected = "one value would have to be /calico-secrets/etcd-cert and /calico-secrets/etcd-key";
+    refused_text(
+        &shared(NEWEST),
+        &wish(),
+        &[&format!("ConfigMap kube-system/calico-config, data.etcd_cert: {expected}"), "--> FILE:71:14"],
+    );
+    let gone = with(NEWEST, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
+    refused_text(&shared(&gone), &wish(), &[&format!("ConfigMap kube-system/calico-config, data: {expected}")]);
+}
+
+#[test]
 fn merge_keys_double_keys_and_broken_yaml_are_named() {
     refused(
         "            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
