@@ -6,7 +6,7 @@ use super::cursor::{Cursor, Path};
 use super::manifest::Volume;
 use super::mounts::Mounted;
 use super::report::Report;
-use super::source::{FILES, FOLDER, Source, mode};
+use super::source::{FILES, FOLDER, Source, bits};
 use super::wish::Wish;
 use super::yaml::{Step, Value};
 
@@ -86,8 +86,15 @@ fn wanted<'t>(one: &Mounted<'t>, sharers: &[Component], wish: &Wish, report: &mu
 /// A volume that is the component's own, and may still be too open.
 fn details<'t>(component: Component, volume: &Volume<'t>, report: &mut Report<'t>, changes: &mut Changes) {
     if let Some(secret) = volume.at.get("secret") {
-        items(&secret, report);
-        modes(component, &secret, report, changes);
+        items(component, &secret, report, changes);
+        match secret.get("defaultMode") {
+            Some(written) => mode(component, written, report, changes),
+            None => {
+                let wanted = component.mode();
+                report.lack(&secret, format!("has no `defaultMode`, so that everybody may read the key: {wanted}"));
+                put(&secret, "secretName", "defaultMode", Value::Other(wanted.to_owned()), changes);
+            }
+        }
     }
     let Some(folder) = volume.at.get("hostPath") else { return };
     match folder.get("type") {
@@ -103,29 +110,34 @@ fn details<'t>(component: Component, volume: &Volume<'t>, report: &mut Report<'t
     }
 }
 
-/// A Secret's keys under other names are not what Calico reads.
-fn items<'t>(secret: &Cursor<'t>, report: &mut Report<'t>) {
-    for item in secret.list("items") {
+/// Keys of the Secret that are chosen: under other names they are not what Calico reads, and each may have a mode of its own.
+fn items<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
+    let items = secret.list("items");
+    for item in &items {
         let (key, path) = (item.scalar("key"), item.scalar("path"));
         if key != path || key.is_none_or(|key| !FILES.contains(&key)) {
             report.mistake(
-                &item,
+                item,
                 "a key of the Secret is mounted under another name",
                 format!("give the Secrets the keys {} and mount them without `items`", FILES.join(", ")),
             );
         }
+        if let Some(written) = item.get("mode") {
+            mode(component, written, report, changes);
+        }
+    }
+    let is_left_out = |file: &&str| items.iter().all(|item| item.scalar("path") != Some(file));
+    let left_out: Vec<&str> = FILES.into_iter().filter(is_left_out).collect();
+    if let Some(list) = secret.get("items").filter(|_| !items.is_empty() && !left_out.is_empty()) {
+        let verb = if left_out.len() == 1 { "is" } else { "are" };
+        report.mistake(&list, format!("{} {verb} left out", left_out.join(" and ")), "mount the Secret without `items`");
     }
 }
 
 /// Only root may read nodes' files; kube-controllers read theirs by their group.
-fn modes<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
+fn mode<'t>(component: Component, written: Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
     let wanted = component.mode();
-    let Some(written) = secret.get("defaultMode") else {
-        report.lack(secret, format!("has no `defaultMode`, so that everybody may read the key: {wanted}"));
-        put(secret, "secretName", "defaultMode", Value::Other(wanted.to_owned()), changes);
-        return;
-    };
-    let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(mode);
+    let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(bits);
     let enough = if component.is_on_nodes() { [Some(0o400), None] } else { [Some(0o440), Some(0o400)] };
     if bits.is_none() {
         report.mistake(&written, "this is no mode", format!("write {wanted}"));

@@ -128,6 +128,45 @@ fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open()
 }
 
 #[test]
+fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
+    let items = |mode: &str| {
+        let item = |file: &str| format!("              - key: {file}\n                path: {file}\n");
+        let items = ["etcd-ca", "etcd-cert", "etcd-key"].map(item).concat();
+        format!("            defaultMode: 0400\n            items:\n{items}                mode: {mode}\n")
+    };
+    let segmented = done(NEWEST, &wish()).text;
+    let with_mode = |mode: &str| {
+        let at = segmented.find("            defaultMode: 0400\n").unwrap();
+        let (before, after) = segmented.split_at(at);
+        format!("{before}{}", after.replacen("            defaultMode: 0400\n", &items(mode), 1))
+    };
+    for open in ["0444", "292", "0440"] {
+        let text = with_mode(open);
+        let lacks = check("FILE", &text, &Wish::default()).unwrap();
+        assert_eq!(lacks.len(), 1, "{open}");
+        assert_eq!(lacks[0].field, "spec.template.spec.volumes[etcd-certs].secret.items[2].mode");
+        assert_eq!(pods(&text, &wish()), [format!("-                mode: {open}"), "+                mode: 0400".to_owned()]);
+    }
+    assert!(check("FILE", &with_mode("0400"), &Wish::default()).unwrap().is_empty());
+    assert!(mistakes(&with_mode("none"), &wish()).contains("items[2].mode: this is no mode"));
+}
+
+#[test]
+fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
+    let variables = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: mine\n  namespace: kube-system\ndata:\n  PERIOD: \"0\"\n";
+    let from = "          envFrom:\n            - prefix: COMPACTION_\n              configMapRef:\n                name: mine\n";
+    let (before, after) = NEWEST.rsplit_once("          env:\n").unwrap();
+    let text = format!("{before}{from}          env:\n{}---\n{variables}", after.trim_end().to_owned() + "\n");
+    assert!(done(&text, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+    let own = with(
+        &text,
+        &format!("{from}          env:\n"),
+        &format!("{from}          env:\n            - name: COMPACTION_PERIOD\n              value: 5m\n"),
+    );
+    assert!(!done(&own, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+}
+
+#[test]
 fn what_was_taken_away_is_put_back() {
     // No TLS at all: neither mounts nor volume nor variables.
     let mount = "            - mountPath: /calico-secrets\n              name: etcd-certs\n";
