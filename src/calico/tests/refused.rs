@@ -344,6 +344,8 @@ fn flags_are_read_strictly() {
         assert!(PerNode::parse(bad).is_err(), "{bad}");
     }
     assert_eq!(PerNode::parse("host-path=/a/b/").unwrap().folder(), "/a/b");
+    assert!(secret(&format!("cni={}", "a".repeat(253))).is_ok() && secret(&format!("cni={}", "a".repeat(254))).is_err());
+    assert_eq!(secret("cni=a.b-1"), Ok((Component::Cni, "a.b-1".to_owned())));
     for bad in ["", "calico-node", "calico-node=", "node=x", "calico-node=A", "calico-node=-a", "calico-node=a..b", "cni=a/b"] {
         assert!(secret(bad).is_err(), "{bad}");
     }
