@@ -33,7 +33,8 @@ pub struct SegmentArgs {
     /// The manifest; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:PORT.
+    /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:23790. On an etcd host 2379 is etcd
+    /// itself.
     #[arg(long, value_name = "URLS", required_unless_present = "check", value_parser = Endpoints::parse)]
     endpoints: Option<Endpoints>,
     /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders of these names in it on every node.

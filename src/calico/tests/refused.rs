@@ -322,7 +322,7 @@ fn two_components_are_never_given_one_secret() {
 
 #[test]
 fn flags_are_read_strictly() {
-    for good in ["https://a:1", "https://10.0.0.1:2379,https://[::1]:2379", "https://proxy.example.org:2379/"] {
+    for good in ["https://a:1", "https://10.0.0.1:23790,https://[::1]:2379", "https://proxy.example.org:2379/"] {
         assert!(Endpoints::parse(good).is_ok(), "{good}");
     }
     for bad in [

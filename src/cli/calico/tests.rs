@@ -13,7 +13,7 @@ use super::{CalicoCommand, run};
 use crate::cli::exit;
 
 const MANIFEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
-const PROXY: &str = "https://10.0.0.1:2379";
+const PROXY: &str = "https://10.0.0.1:23790";
 
 #[derive(Debug, Parser)]
 struct Program {
