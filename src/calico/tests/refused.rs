@@ -180,8 +180,8 @@ fn settings_that_come_from_elsewhere_are_named() {
     );
     refused(
         "\"etcd_key_file\": \"__ETCD_KEY_FILE__\"",
-        "\"etcd_key_file\": \"/root/key\"",
-        &["data.cni_network_config: `etcd_key_file` of the CNI configuration is `/root/key`"],
+        "\"etcd_key_file\": \"/opt/keys/etcd-key\"",
+        &["data.cni_network_config: `etcd_key_file` of the CNI configuration is `/opt/keys/etcd-key`"],
     );
     refused("          \"etcd_key_file\": \"__ETCD_KEY_FILE__\",\n", "", &["the CNI configuration has no `etcd_key_file`"]);
 }
