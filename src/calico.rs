@@ -130,7 +130,7 @@ fn notes(seen: &Seen, version: Option<Version>) -> Vec<String> {
                 )
             }
             Source::HostPath(path) => format!(
-                "{component}: put {files} for CN `{}` into {path} on every node, owned by root with mode 0400 (`nodes/NODE/{component}` of `etcd-warden certs issue`, by whatever manages the nodes' files)",
+                "{component}: put {files} for CN `{}` into {path} on every node, owned by root, the key readable by root alone (`nodes/NODE/{component}` of `etcd-warden certs issue`, by whatever manages the nodes' files)",
                 name_on_nodes(*component)
             ),
             Source::Csi(_) | Source::Other(_) => format!("{component}: {source} has to bring {files}, for CN `{}`", name_on_nodes(*component)),

@@ -6,7 +6,7 @@ use super::cursor::{Cursor, Path};
 use super::manifest::Volume;
 use super::mounts::Mounted;
 use super::report::Report;
-use super::source::{FILES, FOLDER, Source, mode};
+use super::source::{FILES, FOLDER, Source, bits};
 use super::wish::Wish;
 use super::yaml::{Step, Value};
 
@@ -86,8 +86,15 @@ fn wanted<'t>(one: &Mounted<'t>, sharers: &[Component], wish: &Wish, report: &mu
 /// A volume that is the component's own, and may still be too open.
 fn details<'t>(component: Component, volume: &Volume<'t>, report: &mut Report<'t>, changes: &mut Changes) {
     if let Some(secret) = volume.at.get("secret") {
-        items(&secret, report);
-        modes(component, &secret, report, changes);
+        items(component, &secret, report, changes);
+        match secret.get("defaultMode") {
+            Some(written) => mode(component, written, report, changes),
+            None => {
+                let wanted = component.mode();
+                report.lack(&secret, format!("has no `defaultMode`, so that everybody may read the key: {wanted}"));
+                put(&secret, "secretName", "defaultMode", Value::Other(wanted.to_owned()), changes);
+            }
+        }
     }
     let Some(folder) = volume.at.get("hostPath") else { return };
     match folder.get("type") {
@@ -98,40 +105,39 @@ fn details<'t>(component: Component, volume: &Volume<'t>, report: &mut Report<'t
         }
         None => {
             report.lack(&folder, "has no `type: Directory`, so that a pod starts without certificates");
-            changes.add(Change::Put {
-                path: folder.path,
-                after: "path".to_owned(),
-                key: "type".to_owned(),
-                value: Value::text("Directory"),
-            });
+            put(&folder, "path", "type", Value::text("Directory"), changes);
         }
     }
 }
 
-/// A Secret's keys under other names are not what Calico reads.
-fn items<'t>(secret: &Cursor<'t>, report: &mut Report<'t>) {
-    for item in secret.list("items") {
+/// Keys of the Secret that are chosen: under other names they are not what Calico reads, and each may have a mode of its own.
+fn items<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
+    let items = secret.list("items");
+    for item in &items {
         let (key, path) = (item.scalar("key"), item.scalar("path"));
         if key != path || key.is_none_or(|key| !FILES.contains(&key)) {
             report.mistake(
-                &item,
+                item,
                 "a key of the Secret is mounted under another name",
                 format!("give the Secrets the keys {} and mount them without `items`", FILES.join(", ")),
             );
         }
+        if let Some(written) = item.get("mode") {
+            mode(component, written, report, changes);
+        }
+    }
+    let is_left_out = |file: &&str| items.iter().all(|item| item.scalar("path") != Some(file));
+    let left_out: Vec<&str> = FILES.into_iter().filter(is_left_out).collect();
+    if let Some(list) = secret.get("items").filter(|_| !items.is_empty() && !left_out.is_empty()) {
+        let verb = if left_out.len() == 1 { "is" } else { "are" };
+        report.mistake(&list, format!("{} {verb} left out", left_out.join(" and ")), "mount the Secret without `items`");
     }
 }
 
 /// Only root may read nodes' files; kube-controllers read theirs by their group.
-fn modes<'t>(component: Component, secret: &Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
+fn mode<'t>(component: Component, written: Cursor<'t>, report: &mut Report<'t>, changes: &mut Changes) {
     let wanted = component.mode();
-    let Some(written) = secret.get("defaultMode") else {
-        report.lack(secret, format!("has no `defaultMode`, so that everybody may read the key: {wanted}"));
-        let value = Value::Other(wanted.to_owned());
-        changes.add(Change::Put { path: secret.path.clone(), after: "secretName".to_owned(), key: "defaultMode".to_owned(), value });
-        return;
-    };
-    let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(mode);
+    let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(bits);
     let enough = if component.is_on_nodes() { [Some(0o400), None] } else { [Some(0o440), Some(0o400)] };
     if bits.is_none() {
         report.mistake(&written, "this is no mode", format!("write {wanted}"));
@@ -199,10 +205,15 @@ fn mount<'t>(one: &Mounted<'t>, wanted: &Source, report: &mut Report<'t>, change
     append(&one.workload.pod, "volumes", "containers", volume, changes);
 }
 
+/// One more entry in a mapping, behind another.
+fn put(at: &Cursor<'_>, behind: &str, key: &str, value: Value, changes: &mut Changes) {
+    changes.add(Change::Put { path: at.path.clone(), after: behind.to_owned(), entries: vec![(key.to_owned(), value)] });
+}
+
 /// One more entry at the end of a mapping.
-pub(super) fn put(at: &Cursor<'_>, key: &str, value: Value, changes: &mut Changes) {
+pub(super) fn put_last(at: &Cursor<'_>, key: &str, value: Value, changes: &mut Changes) {
     let last = at.node.entries().last().and_then(|(name, _)| name.scalar()).unwrap_or_default();
-    changes.add(Change::Put { path: at.path.clone(), after: last.to_owned(), key: key.to_owned(), value });
+    put(at, last, key, value, changes);
 }
 
 /// One more item in the list under `key`, or that list, behind another key.
@@ -213,12 +224,7 @@ pub(super) fn append(at: &Cursor<'_>, key: &str, behind: &str, value: Value, cha
             changes.add(Change::Push { path: list.path, after, values: vec![value] });
         }
         Some(nothing) => changes.add(Change::Set { path: nothing.path, value: Value::List(vec![value]) }),
-        None => changes.add(Change::Put {
-            path: at.path.clone(),
-            after: behind.to_owned(),
-            key: key.to_owned(),
-            value: Value::List(vec![value]),
-        }),
+        None => put(at, behind, key, Value::List(vec![value]), changes),
     }
 }
 

@@ -8,8 +8,8 @@ use super::yaml::{Step, Value};
 pub(super) enum Change {
     /// Another scalar.
     Set { path: Path, value: Value },
-    /// One more entry in the mapping at `path`, behind the entry `after`.
-    Put { path: Path, after: String, key: String, value: Value },
+    /// More entries in the mapping at `path`, behind the entry `after`.
+    Put { path: Path, after: String, entries: Vec<(String, Value)> },
     /// More items in the list at `path`, behind the item at `after`.
     Push { path: Path, after: usize, values: Vec<Value> },
     /// Another entry in place of `key` in the mapping at `path`.
@@ -22,27 +22,36 @@ impl Change {
             Change::Set { path, .. } | Change::Put { path, .. } | Change::Push { path, .. } | Change::Swap { path, .. } => path,
         }
     }
+
+    /// Takes over what the other one says, if both are about one place; else gives it back.
+    fn join(&mut self, other: Change) -> Option<Change> {
+        match (self, other) {
+            (Change::Put { path, after, entries }, Change::Put { path: place, after: behind, entries: more })
+                if (&*path, &*after) == (&place, &behind) =>
+            {
+                let new: Vec<_> = more.into_iter().filter(|entry| !entries.contains(entry)).collect();
+                entries.extend(new);
+                None
+            }
+            (Change::Push { path, after, values }, Change::Push { path: place, after: behind, values: more })
+                if (&*path, *after) == (&place, behind) =>
+            {
+                values.extend(more);
+                None
+            }
+            (known, other) => (*known != other).then_some(other),
+        }
+    }
 }
 
-/// All changes. Those that say the same are one.
+/// All changes. Those of one place are one, so that text and meaning have what is added there in one order.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<Change>);
 
 impl Changes {
     pub(super) fn add(&mut self, change: Change) {
-        if let Change::Push { path, after, values } = &change {
-            for known in &mut self.0 {
-                if let Change::Push { path: known_path, after: known_after, values: known_values } = known
-                    && (&*known_path, *known_after) == (path, *after)
-                {
-                    known_values.extend(values.iter().cloned());
-                    return;
-                }
-            }
-        }
-        if !self.0.contains(&change) {
-            self.0.push(change);
-        }
+        let left = self.0.iter_mut().try_fold(change, |change, known| known.join(change));
+        self.0.extend(left);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,9 +91,9 @@ fn apply(change: &Change, documents: &mut Value) -> Option<()> {
     }
     match (change, at) {
         (Change::Set { value, .. }, at) => *at = value.clone(),
-        (Change::Put { after, key, value, .. }, Value::Map(entries)) => {
+        (Change::Put { after, entries: more, .. }, Value::Map(entries)) => {
             let index = entries.iter().position(|(name, _)| name == after)?;
-            entries.insert(index + 1, (key.clone(), value.clone()));
+            entries.splice(index + 1..index + 1, more.iter().cloned());
         }
         (Change::Push { after, values, .. }, Value::List(items)) if *after < items.len() => {
             items.splice(after + 1..after + 1, values.iter().cloned());

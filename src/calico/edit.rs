@@ -1,5 +1,6 @@
 //! Changes as edits of the text: every byte outside of them stays.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::change::{Change, Changes};
@@ -23,18 +24,22 @@ pub(super) struct Refusal {
 pub(super) fn edited(text: &str, root: &Node, changes: &Changes) -> Result<String, Vec<Refusal>> {
     let (mut edits, mut refusals) = (Vec::new(), Vec::new());
     for change in changes.iter() {
+        if let Some(refusal) = contradiction(root, change, changes) {
+            refusals.push(refusal);
+            continue;
+        }
         match edit(text, root, change) {
-            Ok(edit) => edits.push(edit),
+            Ok((range, new)) => edits.push((range, change.path().len(), new)),
             Err(refusal) => refusals.push(refusal),
         }
     }
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    // Stable: two insertions at one place stay in the order in which they were asked for.
-    edits.sort_by_key(|(range, _)| (range.start, range.end));
+    // Where two nodes end at one place, what is added inside the inner one stands before what is added behind it.
+    edits.sort_by_key(|(range, depth, _)| (range.start, range.end, Reverse(*depth)));
     let (mut result, mut at) = (String::with_capacity(text.len() + 1024), 0);
-    for (range, new) in edits {
+    for (range, _, new) in edits {
         // Two edits of one stretch do not come from one plan; the check of the result would find what came of them.
         result.push_str(text.get(at..range.start).unwrap_or_default());
         result.push_str(&new);
@@ -67,14 +72,15 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
     match change {
         Change::Set { value, .. } => scalar(text, root, change.path(), node, value)
             .ok_or_else(|| refuse(node, "this is not written as one scalar in its line", "write it in quotes, behind its key")),
-        Change::Put { after, key, value, .. } => {
+        Change::Put { after, entries, .. } => {
             let Data::Map { flow: false, .. } = node.data else { return Err(in_flow(node)) };
             let (name, before) = node.entry(after).ok_or_else(|| no_place(node))?;
             if before.aliased || before.anchored {
                 return Err(shared(change.path(), before));
             }
             let indent = column(text, name.span.start, true).ok_or_else(|| no_place(name))?;
-            insertion(text, before, &entry(key, value, indent)).ok_or_else(|| no_place(before))
+            let lines: Vec<String> = entries.iter().flat_map(|(key, value)| entry(key, value, indent)).collect();
+            insertion(text, before, &lines).ok_or_else(|| no_place(before))
         }
         Change::Push { after, values, .. } => {
             let Data::List { items, flow: false } = &node.data else { return Err(in_flow(node)) };
@@ -97,6 +103,29 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
             Ok((name.span.start..old.span.end, lines.trim_start().to_owned()))
         }
     }
+}
+
+/// Why a change cannot be made beside the others: one value would have to be two things.
+fn contradiction(root: &Node, change: &Change, changes: &Changes) -> Option<Refusal> {
+    let (first, second) = match change {
+        Change::Set { path, value } => {
+            let other =
+                |other: &Change| if let Change::Set { path: place, value } = other { (place == path).then(|| value.clone()) } else { None };
+            (value.clone(), changes.iter().filter_map(other).find(|other| other != value)?)
+        }
+        Change::Put { entries, .. } => entries.iter().enumerate().find_map(|(at, (key, value))| {
+            let again = entries.iter().skip(at + 1).find(|(other, _)| other == key);
+            again.map(|(_, other)| (value.clone(), other.clone()))
+        })?,
+        Change::Push { .. } | Change::Swap { .. } => return None,
+    };
+    let node = change.path().iter().try_fold(root, |node, step| node.at(step)).unwrap_or(root);
+    Some(Refusal {
+        path: change.path().clone(),
+        place: node.place,
+        message: format!("one value would have to be {} and {}", inline(&first), inline(&second)),
+        help: "write each of the variables that use it as a value of its own".to_owned(),
+    })
 }
 
 /// The node at a path, where nothing on the way is shared with another place.
@@ -157,8 +186,8 @@ fn insertion(text: &str, behind: &Node, lines: &[String]) -> Option<Edit> {
     }
     let rest = text.get(end..)?;
     let (line, next) = rest.find('\n').map_or((rest, None), |at| (rest.get(..at).unwrap_or_default(), Some(end + at + 1)));
-    // Behind an empty value its colon is left over.
-    let tail = line.strip_prefix(':').filter(|_| behind.span.is_empty()).unwrap_or(line).trim();
+    // Behind an empty value, or what ends with one, its colon is left over.
+    let tail = line.strip_prefix(':').unwrap_or(line).trim();
     if !tail.is_empty() && !tail.starts_with('#') {
         return None;
     }

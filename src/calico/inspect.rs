@@ -1,14 +1,14 @@
 //! Everything that is looked at in a manifest: what is understood, what it lacks, and the changes that help. `--check` shows the lacks,
 //! `segment` makes the changes and then looks once more.
 
-use super::certificates::{self, append, put};
+use super::certificates::{self, append, put_last};
 use super::change::{Change, Changes};
 use super::component::Component;
 use super::cursor::Cursor;
-use super::manifest::{Object, Workload, objects, workload};
+use super::manifest::{objects, repeated, workload};
 use super::mounts::{Mounted, strangers};
 use super::report::Report;
-use super::setting::{self, Setting};
+use super::setting::{Environment, Setting};
 use super::source::{FILES, FOLDER, Source, trimmed};
 use super::wish::{Wish, is_never, usable};
 use super::yaml::{Node, Value};
@@ -34,6 +34,7 @@ pub(super) struct Seen {
 pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, changes: &mut Changes) -> Seen {
     let objects = objects(root, report);
     report.set_objects(objects.clone());
+    repeated(&objects, report);
     for object in &objects {
         merged(&object.at, report);
     }
@@ -46,7 +47,8 @@ pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, 
     certificates::inspect(&mounted, wish, report, changes);
     let mut seen = Seen { compacts: true, ..Seen::default() };
     for one in &mounted {
-        let look = Look { objects: &objects, workload: &one.workload, container: &one.container };
+        let environment = Environment::of(&objects, &one.workload, &one.container, report);
+        let look = Look { environment, container: &one.container };
         if look.surprises(report) {
             // Everything else would only be said to be missing.
             continue;
@@ -94,51 +96,39 @@ fn merged<'t>(at: &Cursor<'t>, report: &mut Report<'t>) {
 
 /// One container.
 struct Look<'l, 't> {
-    objects: &'l [Object<'t>],
-    workload: &'l Workload<'t>,
+    environment: Environment<'l, 't>,
     container: &'l Cursor<'t>,
 }
 
 impl<'t> Look<'_, 't> {
     fn read(&self, name: &str, report: &mut Report<'t>) -> Setting<'t> {
-        setting::read(self.objects, self.workload, self.container, name, report)
+        self.environment.read(name, report)
     }
 
     /// Variables that speak louder than those that are looked at. Gives whether this Calico has no etcd at all.
     fn surprises(&self, report: &mut Report<'t>) -> bool {
-        let is_surprise = |name: &str| name.starts_with("CALICO_ETCD_") || name.starts_with("FELIX_ETCD") || name == "ETCD_DISCOVERY_SRV";
-        let mut without_etcd = false;
-        for from in self.container.list("envFrom") {
-            let Some(name) = from.get("configMapRef").and_then(|map| map.scalar("name")) else { continue };
-            let map = self.objects.iter().find(|object| object.kind == "ConfigMap" && object.name == name);
-            for (key, value) in map.and_then(|map| map.at.get("data")).iter().flat_map(Cursor::entries) {
-                if is_surprise(key) {
-                    report.mistake(
-                        &value,
-                        format!("`{key}` says where etcd is, or by which certificate it is spoken to, a second time"),
-                        "take it away",
-                    );
-                }
-            }
-        }
-        for entry in self.container.list("env") {
-            let name = entry.scalar("name").unwrap_or_default();
-            if is_surprise(name) {
+        for (name, at) in self.environment.names() {
+            // Felix knows its variables in capitals or not (felix/config/env_var_loader.go).
+            let upper = name.to_ascii_uppercase();
+            if upper.starts_with("CALICO_ETCD_") || upper.starts_with("FELIX_ETCD") || upper == "ETCD_DISCOVERY_SRV" {
                 report.mistake(
-                    &entry,
+                    &at,
                     format!("`{name}` says where etcd is, or by which certificate it is spoken to, a second time"),
                     "take it away: ETCD_ENDPOINTS, ETCD_CA_CERT_FILE, ETCD_CERT_FILE and ETCD_KEY_FILE say it for all of Calico",
                 );
-            } else if name == "DATASTORE_TYPE" && entry.scalar("value") == Some("kubernetes") {
+            }
+        }
+        match self.read("DATASTORE_TYPE", report) {
+            Setting::Written { value: "kubernetes", at } => {
                 report.mistake(
-                    &entry,
+                    &at,
                     "this Calico has its data in Kubernetes, not in etcd",
                     "this reads calico-etcd.yaml of Calico 3.20 to 3.31",
                 );
-                without_etcd = true;
+                true
             }
+            _ => false,
         }
-        without_etcd
     }
 
     fn endpoints(&self, wish: &Wish, report: &mut Report<'t>, changes: &mut Changes) {
@@ -149,7 +139,7 @@ impl<'t> Look<'_, 't> {
             Setting::Unset { data, key } => {
                 report.lack(data, format!("has no `{key}`"));
                 if let Some(wanted) = &wish.endpoints {
-                    put(data, key, Value::text(wanted.as_str()), changes);
+                    put_last(data, key, Value::text(wanted.as_str()), changes);
                 }
                 return;
             }
@@ -193,7 +183,7 @@ impl<'t> Look<'_, 't> {
                 ),
                 Setting::Unset { data, key } => {
                     report.lack(&data, format!("has no `{key}`, which has to be {path}"));
-                    put(&data, key, Value::text(path), changes);
+                    put_last(&data, key, Value::text(path), changes);
                 }
                 Setting::Missing => {
                     report.lack(self.container, format!("has no {name}, which has to be {path}"));
@@ -266,7 +256,7 @@ impl<'t> Look<'_, 't> {
             }
             Setting::Unset { data, key } => {
                 report.lack(&data, format!("has no `{key}`, which has to be {}", wanted.as_str()));
-                put(&data, key, Value::text(wanted.as_str()), changes);
+                put_last(&data, key, Value::text(wanted.as_str()), changes);
             }
             Setting::Unreadable => {}
         }

@@ -1,5 +1,7 @@
 //! The objects of a manifest, and the pods that speak to etcd.
 
+use std::collections::HashSet;
+
 use super::component::Component;
 use super::cursor::Cursor;
 use super::report::Report;
@@ -10,12 +12,19 @@ use super::yaml::Node;
 #[derive(Clone, Debug)]
 pub(super) struct Object<'t> {
     pub(super) at: Cursor<'t>,
+    /// The group of its API; empty for Kubernetes' own first one.
+    group: &'t str,
     pub(super) kind: &'t str,
     pub(super) name: &'t str,
     pub(super) namespace: &'t str,
 }
 
-impl Object<'_> {
+impl<'t> Object<'t> {
+    /// What no two objects of a cluster share: group, kind, namespace and name.
+    pub(super) fn identity(&self) -> [&'t str; 4] {
+        [self.group, self.kind, self.namespace, self.name]
+    }
+
     /// `DaemonSet kube-system/calico-node`.
     pub(super) fn title(&self) -> String {
         match self.namespace {
@@ -55,7 +64,18 @@ fn object<'t>(at: Cursor<'t>, found: &mut Vec<Object<'t>>, report: &mut Report<'
     let metadata = at.get("metadata");
     let field = |key: &str| metadata.as_ref().and_then(|metadata| metadata.scalar(key)).unwrap_or_default();
     let (name, namespace) = (field("name"), field("namespace"));
-    found.push(Object { at, kind, name, namespace });
+    let group = at.scalar("apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
+    found.push(Object { at, group, kind, name, namespace });
+}
+
+/// Objects that stand in the manifest already: `kubectl apply` leaves what the last one says.
+pub(super) fn repeated<'t>(objects: &[Object<'t>], report: &mut Report<'t>) {
+    let mut seen = HashSet::new();
+    for object in objects {
+        if !object.name.is_empty() && !seen.insert(object.identity()) {
+            report.mistake(&object.at, "this object stands a second time in this manifest", "leave one of them");
+        }
+    }
 }
 
 /// A workload whose pods speak to etcd.

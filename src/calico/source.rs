@@ -75,7 +75,7 @@ pub(super) fn trimmed(path: &str) -> &str {
 }
 
 /// The bits of a mode as Kubernetes reads it: octal after `0` or `0o`, else decimal.
-pub(super) fn mode(written: &str) -> Option<u32> {
+pub(super) fn bits(written: &str) -> Option<u32> {
     let octal = written.strip_prefix("0o").or_else(|| written.strip_prefix('0').filter(|rest| !rest.is_empty()));
     octal.map_or_else(|| written.parse().ok(), |digits| u32::from_str_radix(digits, 8).ok())
 }

@@ -14,7 +14,7 @@ pub(super) const MANIFESTS: [(&str, &str); 4] = [
     ("v3.31.0", NEWEST),
 ];
 pub(super) const NEWEST: &str = include_str!("../../tests/manifests/calico-etcd-v3.31.0.yaml");
-pub(super) const PROXIES: &str = "https://10.0.0.1:2379,https://10.0.0.2:2379";
+pub(super) const PROXIES: &str = "https://10.0.0.1:23790,https://10.0.0.2:23790";
 
 pub(super) fn wish() -> Wish {
     Wish { endpoints: Some(Endpoints::parse(PROXIES).unwrap()), ..Wish::default() }
@@ -58,7 +58,7 @@ pub(super) fn read(text: &str) -> Vec<serde_json::Value> {
 
 const CONFIG_MAP: [&str; 8] = [
     "-  etcd_endpoints: \"http://<ETCD_IP>:<ETCD_PORT>\"",
-    "+  etcd_endpoints: \"https://10.0.0.1:2379,https://10.0.0.2:2379\"",
+    "+  etcd_endpoints: \"https://10.0.0.1:23790,https://10.0.0.2:23790\"",
     "-  etcd_ca: \"\"   # \"/calico-secrets/etcd-ca\"",
     "-  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"",
     "-  etcd_key: \"\"  # \"/calico-secrets/etcd-key\"",
@@ -197,7 +197,7 @@ fn each_missing_thing_alone_is_found() {
         ("name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext", 1),
         ("defaultMode: 0440", "defaultMode: 0644", 1),
         ("etcd_key: \"/calico-secrets/etcd-key\"", "etcd_key: \"\"", 1),
-        ("https://10.0.0.2:2379", "http://10.0.0.2:2379", 1),
+        ("https://10.0.0.2:23790", "http://10.0.0.2:23790", 1),
     ];
     for (old, new, count) in steps {
         let text = with(&whole, old, new);

@@ -6,6 +6,7 @@ use http::Uri;
 
 use super::component::Component;
 use super::source::{Source, trimmed};
+use crate::policy::name::is_subdomain;
 
 /// What a manifest is to become.
 #[derive(Clone, Debug, Default)]
@@ -111,12 +112,7 @@ pub fn secret(text: &str) -> Result<(Component, String), String> {
     let usage = "write `COMPONENT=NAME`, with calico-node, cni or calico-kube-controllers for COMPONENT";
     let (component, name) = text.split_once('=').ok_or(usage)?;
     let component = Component::named(component).ok_or_else(|| format!("there is no component `{component}`: {usage}"))?;
-    let label = |label: &str| {
-        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let inside = label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        inside && ends(label.chars().next()) && ends(label.chars().next_back())
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
+    if !is_subdomain(name) {
         return Err(format!("`{name}` is no name of a Secret: lower-case letters, digits, `-` and `.`"));
     }
     Ok((component, name.to_owned()))

@@ -69,14 +69,14 @@ impl Value {
 }
 
 impl Node {
-    /// The value of a key; the last one, should there be several, as most readers have it.
+    /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        self.entries().iter().rev().find(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
+        self.entry(key).map(|(_, value)| value)
     }
 
-    /// Key and value; the last one of that key.
+    /// Key and value. No key stands twice: the reader refuses that.
     pub(super) fn entry(&self, key: &str) -> Option<&(Node, Node)> {
-        self.entries().iter().rev().find(|(name, _)| name.scalar() == Some(key))
+        self.entries().iter().find(|(name, _)| name.scalar() == Some(key))
     }
 
     pub(super) fn entries(&self) -> &[(Node, Node)] {

@@ -33,7 +33,8 @@ pub struct SegmentArgs {
     /// The manifest; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:PORT.
+    /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:23790. On an etcd host 2379 is etcd
+    /// itself.
     #[arg(long, value_name = "URLS", required_unless_present = "check", value_parser = Endpoints::parse)]
     endpoints: Option<Endpoints>,
     /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders of these names in it on every node.
@@ -109,7 +110,9 @@ fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut dyn Write, err: &
 }
 
 fn wish(args: &SegmentArgs) -> Result<Wish, String> {
-    if args.out.is_some() && args.out == args.policy_out {
+    if let (Some(out), Some(policy_out)) = (&args.out, &args.policy_out)
+        && files::are_one(out, policy_out)
+    {
         return Err("`--out` and `--policy-out` are one file".to_owned());
     }
     let mut wish = Wish {
@@ -181,10 +184,8 @@ fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut dyn Write, err: &mu
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    if mistakes.is_empty() {
-        mistakes.extend(targets.into_iter().filter_map(|target| target.finish().err()));
-    }
-    if !mistakes.is_empty() {
+    let written = if mistakes.is_empty() { files::finish(targets) } else { Err(mistakes) };
+    if let Err(mistakes) = written {
         for mistake in mistakes {
             writeln!(err, "error: {mistake}")?;
         }

@@ -9,7 +9,7 @@ pub fn manifest(version: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn warden(arguments: &[&str]) -> Output {
@@ -26,11 +26,47 @@ fn a_user_segments_each_real_manifest_with_one_command_and_the_check_agrees() {
         let check = |path: &str| warden(&["calico", "segment", "--manifest", path, "--check"]).status.code();
         assert_eq!(check(&given), Some(1));
         let arguments =
-            ["calico", "segment", "--manifest", &given, "--endpoints", "https://192.0.2.1:2379", "--out", &new, "--policy-out", &policy];
+            ["calico", "segment", "--manifest", &given, "--endpoints", "https://192.0.2.1:23790", "--out", &new, "--policy-out", &policy];
         let output = warden(&arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(check(&new), Some(0));
         assert!(warden(&["policy", "check", &policy]).status.success());
         assert!(Path::new(&given).exists() && std::fs::read_to_string(&given).unwrap() == manifest(version));
     }
+}
+
+/// README.md and the pages below docs/ and deploy/.
+fn pages() -> Vec<PathBuf> {
+    fn look(folder: &Path, found: &mut Vec<PathBuf>) {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                look(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("README.md")];
+    look(&root.join("docs"), &mut found);
+    look(&root.join("deploy"), &mut found);
+    found
+}
+
+/// On an etcd host 2379 is etcd itself: whoever copies such a line points Calico past the proxy.
+#[test]
+fn no_page_points_calico_past_the_proxy() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap().replace("\\\n", " ");
+        for line in text.lines().filter(|line| line.contains("calico segment ")) {
+            let Some((_, behind)) = line.split_once("--endpoints") else { continue };
+            let urls = behind.trim_start_matches([' ', '=']).split_whitespace().next().unwrap_or_default();
+            for url in urls.split(',') {
+                assert!(!url.trim_end_matches(['/', '`', '"', '\'']).ends_with(":2379"), "{}: {url}", page.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 6, "{seen}: the pages have lost their commands, or this test does not find them any more");
 }

@@ -128,6 +128,45 @@ fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open()
 }
 
 #[test]
+fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
+    let items = |mode: &str| {
+        let item = |file: &str| format!("              - key: {file}\n                path: {file}\n");
+        let items = ["etcd-ca", "etcd-cert", "etcd-key"].map(item).concat();
+        format!("            defaultMode: 0400\n            items:\n{items}                mode: {mode}\n")
+    };
+    let segmented = done(NEWEST, &wish()).text;
+    let with_mode = |mode: &str| {
+        let at = segmented.find("            defaultMode: 0400\n").unwrap();
+        let (before, after) = segmented.split_at(at);
+        format!("{before}{}", after.replacen("            defaultMode: 0400\n", &items(mode), 1))
+    };
+    for open in ["0444", "292", "0440"] {
+        let text = with_mode(open);
+        let lacks = check("FILE", &text, &Wish::default()).unwrap();
+        assert_eq!(lacks.len(), 1, "{open}");
+        assert_eq!(lacks[0].field, "spec.template.spec.volumes[etcd-certs].secret.items[2].mode");
+        assert_eq!(pods(&text, &wish()), [format!("-                mode: {open}"), "+                mode: 0400".to_owned()]);
+    }
+    assert!(check("FILE", &with_mode("0400"), &Wish::default()).unwrap().is_empty());
+    assert!(mistakes(&with_mode("none"), &wish()).contains("items[2].mode: this is no mode"));
+}
+
+#[test]
+fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
+    let variables = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: mine\n  namespace: kube-system\ndata:\n  PERIOD: \"0\"\n";
+    let from = "          envFrom:\n            - prefix: COMPACTION_\n              configMapRef:\n                name: mine\n";
+    let (before, after) = NEWEST.rsplit_once("          env:\n").unwrap();
+    let text = format!("{before}{from}          env:\n{}---\n{variables}", after.trim_end().to_owned() + "\n");
+    assert!(done(&text, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+    let own = with(
+        &text,
+        &format!("{from}          env:\n"),
+        &format!("{from}          env:\n            - name: COMPACTION_PERIOD\n              value: 5m\n"),
+    );
+    assert!(!done(&own, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+}
+
+#[test]
 fn what_was_taken_away_is_put_back() {
     // No TLS at all: neither mounts nor volume nor variables.
     let mount = "            - mountPath: /calico-secrets\n              name: etcd-certs\n";
@@ -162,6 +201,47 @@ fn what_was_taken_away_is_put_back() {
         "+  etcd_cert: /calico-secrets/etcd-cert",
     ] {
         assert!(lines.iter().any(|found| found == line), "{line}\n{lines:#?}");
+    }
+}
+
+/// The documents with these keys of `calico-config` taken out.
+fn without(text: &str, keys: &[&str]) -> String {
+    let is_key = |line: &str| keys.iter().any(|key| line.starts_with(&format!("  {key}: ")));
+    text.split_inclusive('\n').filter(|line| !is_key(line)).collect()
+}
+
+#[test]
+fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
+    const KEYS: [&str; 4] = ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"];
+    for (version, text) in MANIFESTS {
+        for chosen in 1..1_u32 << KEYS.len() {
+            let keys: Vec<&str> = KEYS.into_iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, key)| key).collect();
+            let text = without(text, &keys);
+            let new = done(&text, &wish()).text;
+            let came: Vec<String> = changes(&text, &new).into_iter().filter(|line| line.starts_with("+  etcd_")).collect();
+            for key in keys {
+                let value = if key == "etcd_endpoints" { PROXIES.to_owned() } else { format!("/calico-secrets/{}", key.replace('_', "-")) };
+                assert_eq!(
+                    came.iter().filter(|line| **line == format!("+  {key}: {value}") || **line == format!("+  {key}: \"{value}\"")).count(),
+                    1,
+                    "{version}: {came:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_added_inside_of_what_ends_here_stands_before_what_is_added_behind_it() {
+    // kube-controllers whose container ends with its environment, in pods without volumes.
+    let (before, _) = NEWEST.rsplit_once("          env:\n").unwrap();
+    let text = format!("{before}          env:\n            - name: ETCD_ENDPOINTS\n              value: https://x:1\n");
+    let new = done(&text, &wish()).text;
+    let tail = new.split_once("            - name: ETCD_CA_CERT_FILE\n              value: /calico-secrets/etcd-ca\n").unwrap().1;
+    assert!(tail.contains("\n      volumes:\n        - name: etcd-certs\n"), "{tail}");
+    // The same behind a key without a value, and at an end without a line break.
+    for text in [text.replace("value: https://x:1", "value:"), text.trim_end().to_owned()] {
+        assert!(check("FILE", &done(&text, &wish()).text, &wish()).unwrap().is_empty());
     }
 }
 

@@ -32,6 +32,17 @@ fn list(value: &mut Value) -> &mut Vec<Value> {
     items
 }
 
+fn entries(value: &mut Value) -> &mut Vec<(String, Value)> {
+    let Value::Map(entries) = value else { panic!("no mapping") };
+    entries
+}
+
+/// `calico-config`: the ConfigMap that has data.
+fn config(documents: &mut [Value]) -> &mut Value {
+    let has_data = |document: &&mut Value| matches!(&**document, Value::Map(entries) if entries.iter().any(|(key, _)| key == "data"));
+    documents.iter_mut().filter(has_data).find(|document| is(document, "kind", "ConfigMap")).unwrap()
+}
+
 fn of_kind<'v>(documents: &'v mut [Value], kind: &str) -> &'v mut Value {
     documents.iter_mut().find(|document| is(document, "kind", kind)).unwrap()
 }
@@ -102,17 +113,96 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
     documents.insert(at, Value::map([("apiVersion", Value::text("v1")), ("kind", Value::text("ConfigMap")), ("metadata", metadata)]));
 }
 
+const FILES: [&str; 3] = ["ca", "cert", "key"];
+
+/// What an operator without TLS takes out of the manifest.
+#[derive(Debug, Default)]
+struct Removed {
+    /// Keys of `calico-config`.
+    keys: Vec<String>,
+    /// Containers and the variables that they have no more.
+    variables: Vec<(&'static str, &'static str, String)>,
+    /// Mount and volume of kube-controllers.
+    volume: bool,
+}
+
+fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
+    let mut removed = Removed::default();
+    for key in ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"] {
+        if dice.once_in(2) {
+            entries(get(config(documents), "data")).retain(|(name, _)| name != key);
+            removed.keys.push(key.to_owned());
+        }
+    }
+    for (kind, container) in [("DaemonSet", "calico-node"), ("Deployment", "calico-kube-controllers")] {
+        let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
+        let env = list(get(named_in(get(pod, "containers"), "name", container), "env"));
+        for file in FILES {
+            if dice.once_in(3) {
+                let variable = variable(file);
+                env.retain(|one| !is(one, "name", &variable));
+                removed.variables.push((kind, container, variable));
+            }
+        }
+    }
+    if dice.once_in(3) {
+        let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
+        entries(named_in(get(pod, "containers"), "name", "calico-kube-controllers")).retain(|(key, _)| key != "volumeMounts");
+        entries(pod).retain(|(key, _)| key != "volumes");
+        removed.volume = true;
+    }
+    removed
+}
+
+fn variable(file: &str) -> String {
+    if file == "ca" { "ETCD_CA_CERT_FILE".to_owned() } else { format!("ETCD_{}_FILE", file.to_uppercase()) }
+}
+
+fn path(file: &str) -> Value {
+    Value::text(format!("/calico-secrets/etcd-{file}"))
+}
+
+/// Puts an entry behind another, and whatever stands there already.
+fn put(value: &mut Value, behind: &str, key: &str, new: Value) {
+    let entries = entries(value);
+    let at = entries.iter().position(|(name, _)| name == behind).unwrap();
+    entries.insert(at + 1, (key.to_owned(), new));
+}
+
 /// What has to come of it, done on the documents.
-fn segmented(documents: &mut [Value], volume: &str) {
-    let has_data = |document: &&mut Value| matches!(&**document, Value::Map(entries) if entries.iter().any(|(key, _)| key == "data"));
-    let config = documents.iter_mut().filter(has_data).find(|document| is(document, "kind", "ConfigMap")).unwrap();
-    let data = get(config, "data");
-    *get(data, "etcd_endpoints") = Value::text(PROXIES);
-    for file in ["ca", "cert", "key"] {
-        *get(data, &format!("etcd_{file}")) = Value::text(format!("/calico-secrets/etcd-{file}"));
+fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
+    let is_gone = |kind: &str, variable: &str| removed.variables.iter().any(|(known, _, gone)| *known == kind && gone == variable);
+    let data = get(config(documents), "data");
+    let mut set = |key: String, value: Value| {
+        let entries = entries(data);
+        match entries.iter_mut().find(|(name, _)| *name == key) {
+            Some((_, old)) => *old = value,
+            None => entries.push((key, value)),
+        }
+    };
+    set("etcd_endpoints".to_owned(), Value::text(PROXIES));
+    // A key is put back for the first who needs it.
+    for kind in ["DaemonSet", "Deployment"] {
+        for file in FILES.into_iter().filter(|file| !is_gone(kind, &variable(file))) {
+            set(format!("etcd_{file}"), path(file));
+        }
+    }
+    for (kind, container, variable) in &removed.variables {
+        let file = FILES.into_iter().find(|file| self::variable(file) == *variable).unwrap();
+        let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
+        let env = get(named_in(get(pod, "containers"), "name", container), "env");
+        list(env).push(Value::map([("name", Value::text(variable)), ("value", path(file))]));
     }
     let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
-    *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-kube-controllers");
+    if removed.volume {
+        let mount = Value::map([("mountPath", Value::text("/calico-secrets")), ("name", Value::text("etcd-certs"))]);
+        put(named_in(get(pod, "containers"), "name", "calico-kube-controllers"), "name", "volumeMounts", Value::List(vec![mount]));
+        let secret = [("secretName", Value::text("calico-etcd-kube-controllers")), ("defaultMode", Value::Other("0440".to_owned()))];
+        let new = Value::map([("name", Value::text("etcd-certs")), ("secret", Value::map(secret))]);
+        put(pod, "containers", "volumes", Value::List(vec![new]));
+    } else {
+        *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-kube-controllers");
+    }
     let pod = along(of_kind(documents, "DaemonSet"), &["spec", "template", "spec"]);
     let another = format!("{volume}-cni");
     let install = named_in(get(pod, "initContainers"), "name", "install-cni");
@@ -125,11 +215,12 @@ fn segmented(documents: &mut [Value], volume: &str) {
 }
 
 /// Of each line that went, the line that came in its place has the same beginning and the same end.
-fn only_values_change(old: &str, new: &str) -> Result<(), TestCaseError> {
+fn only_values_change(old: &str, new: &str, removed: &Removed) -> Result<(), TestCaseError> {
     let lines = changes(old, new);
     let went: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('-')).collect();
     let came: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('+')).collect();
-    prop_assert!(went.len() <= 7 && came.len() <= went.len() + 4, "{lines:#?}");
+    let back = removed.keys.len() + 2 * removed.variables.len() + if removed.volume { 8 } else { 0 };
+    prop_assert!(went.len() <= 7 && came.len() <= went.len() + 4 + back, "{lines:#?}");
     for line in went {
         let (key, _) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         let comment = line.split_once(" # theirs").map_or("", |_| " # theirs: too");
@@ -145,7 +236,7 @@ proptest! {
     fn local_changes_in_any_style_are_kept_and_the_rest_is_segmented(
         version in 0..MANIFESTS.len(), seed in 1u64.., indent in 2usize..5, flush in any::<bool>(), windows in any::<bool>(),
         comments in prop_oneof![Just(1_000_000usize), Just(12), Just(3)], quotes in prop_oneof![Just(1_000_000usize), Just(3)],
-        flow in prop_oneof![3 => Just(1_000_000usize), 1 => Just(3)], volume in prop_oneof![Just("etcd-certs"), Just("tls")], changed in any::<bool>(),
+        flow in prop_oneof![3 => Just(1_000_000usize), 1 => Just(3)], volume in prop_oneof![Just("etcd-certs"), Just("tls")], changed in any::<bool>(), taken in any::<bool>(),
     ) {
         let mut dice = Dice(seed);
         let mut documents = documents(version);
@@ -153,6 +244,7 @@ proptest! {
             local_changes(&mut documents, volume, &mut dice);
         }
         let volume = if changed { volume } else { "etcd-certs" };
+        let removed = if taken { remove(&mut documents, &mut dice) } else { Removed::default() };
         documents.iter_mut().for_each(|document| shuffle(document, &mut dice));
         let style = Style { indent, flush, newline: if windows { "\r\n" } else { "\n" }, comments, quotes, flow };
         let old = text(&documents, &style, &mut dice);
@@ -163,9 +255,9 @@ proptest! {
         }
         match segment("FILE", &old, &wish()) {
             Ok(done) => {
-                segmented(&mut documents, volume);
-                prop_assert_eq!(parse(&done.text).unwrap().value(), Value::List(documents));
-                only_values_change(&old, &done.text)?;
+                segmented(&mut documents, volume, &removed);
+                prop_assert_eq!(parse(&done.text).unwrap().value(), Value::List(documents), "{:?}", removed);
+                only_values_change(&old, &done.text, &removed)?;
                 prop_assert_eq!(&segment("FILE", &done.text, &wish()).unwrap().text, &done.text);
             }
             // Brackets are the one thing here in which nothing can be added.

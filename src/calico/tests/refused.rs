@@ -93,6 +93,11 @@ fn sources_that_are_not_understood_are_named() {
         &[&format!("{DAEMON_SET}volumes[etcd-certs].secret.items[0]: a key of the Secret is mounted under another name")],
     );
     refused(
+        "            defaultMode: 0400\n",
+        "            defaultMode: 0400\n            items:\n              - key: etcd-ca\n                path: etcd-ca\n",
+        &[&format!("{DAEMON_SET}volumes[etcd-certs].secret.items: etcd-cert and etcd-key are left out")],
+    );
+    refused(
         "defaultMode: 0440",
         "defaultMode: \"0440\"",
         &["Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs].secret.defaultMode: this is no mode"],
@@ -163,13 +168,6 @@ fn settings_that_come_from_elsewhere_are_named() {
     let variable = "            - name: SLEEP\n              value: \"false\"\n";
     let together = "            - name: TLS_ASSETS_DIR\n              value: $(HOME)/calico-secrets\n";
     refused(variable, together, &["env[TLS_ASSETS_DIR].value: `TLS_ASSETS_DIR` is put together from other variables"]);
-    let from = with(NEWEST, "  # Typha is disabled.\n", "  CALICO_ETCD_KEY_FILE: /key\n");
-    let from = from.replacen("                name: kubernetes-services-endpoint\n", "                name: calico-config\n", 1);
-    refused_text(
-        &from,
-        &wish(),
-        &["ConfigMap kube-system/calico-config, data.CALICO_ETCD_KEY_FILE: `CALICO_ETCD_KEY_FILE` says where etcd is"],
-    );
     refused(
         "            - name: SLEEP\n",
         "            - name: TLS_ASSETS_DIR\n              value: /tls\n            - name: SLEEP\n",
@@ -182,10 +180,83 @@ fn settings_that_come_from_elsewhere_are_named() {
     );
     refused(
         "\"etcd_key_file\": \"__ETCD_KEY_FILE__\"",
-        "\"etcd_key_file\": \"/root/key\"",
-        &["data.cni_network_config: `etcd_key_file` of the CNI configuration is `/root/key`"],
+        "\"etcd_key_file\": \"/opt/keys/etcd-key\"",
+        &["data.cni_network_config: `etcd_key_file` of the CNI configuration is `/opt/keys/etcd-key`"],
     );
     refused("          \"etcd_key_file\": \"__ETCD_KEY_FILE__\",\n", "", &["the CNI configuration has no `etcd_key_file`"]);
+}
+
+/// What `install-cni` takes its variables from, in the newest manifest.
+fn from(new: &str) -> String {
+    let old = "            - configMapRef:\n                # Allow KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT to be overridden for eBPF mode.\n                name: kubernetes-services-endpoint\n                optional: true\n";
+    assert_eq!(NEWEST.matches(old).count(), 2);
+    NEWEST.replacen(old, new, 1)
+}
+
+#[test]
+fn variables_from_whole_objects_are_known_or_refused() {
+    const INSTALL: &str = "DaemonSet kube-system/calico-node, spec.template.spec.initContainers[install-cni].envFrom[0]: ";
+    let config = |name: &str, namespace: &str, data: &str| {
+        format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {namespace}\ndata:\n  {data}\n")
+    };
+    let mine = "            - configMapRef:\n                name: mine\n";
+    refused_text(
+        &from("            - secretRef:\n                name: mine\n"),
+        &wish(),
+        &[&format!("{INSTALL}`secretRef` brings variables that are not in this manifest"), "help: write them as `value`"],
+    );
+    refused_text(&from(mine), &wish(), &[&format!("{INSTALL}ConfigMap `mine` is not in this manifest")]);
+    let elsewhere = format!("{}{}", from(mine), config("mine", "default", "A: b"));
+    refused_text(&elsewhere, &wish(), &[&format!("{INSTALL}ConfigMap `mine` is not in this manifest")]);
+    let surprise = "`CALICO_ETCD_KEY_FILE` says where etcd is";
+    let whole = format!("{}{}", from(mine), config("mine", "kube-system", "CALICO_ETCD_KEY_FILE: /key"));
+    refused_text(&whole, &wish(), &[&format!("ConfigMap kube-system/mine, data.CALICO_ETCD_KEY_FILE: {surprise}")]);
+    let prefixed = format!("            - prefix: CALICO_\n{}", mine.replacen('-', " ", 1));
+    let whole = format!("{}{}", from(&prefixed), config("mine", "kube-system", "ETCD_KEY_FILE: /key"));
+    refused_text(&whole, &wish(), &[&format!("ConfigMap kube-system/mine, data.ETCD_KEY_FILE: {surprise}")]);
+    let assets = format!("{}{}", from(mine), config("mine", "kube-system", "TLS_ASSETS_DIR: /tls"));
+    refused_text(&assets, &wish(), &["ConfigMap kube-system/mine, data.TLS_ASSETS_DIR: the certificate is taken from `/tls`"]);
+    // Calico's own, which speaks of kube-apiserver, may be missing; but not turned into something else.
+    let own = "            - prefix: CALICO_\n              configMapRef:\n                name: kubernetes-services-endpoint\n";
+    refused_text(&from(own), &wish(), &[&format!("{INSTALL}ConfigMap `kubernetes-services-endpoint` is not in this manifest")]);
+    let harmless = format!("{}{}", from(mine), config("mine", "kube-system", "A: b"));
+    assert!(check("FILE", &done(&harmless, &wish()).text, &wish()).unwrap().is_empty());
+}
+
+#[test]
+fn variables_of_felix_are_known_in_capitals_or_not() {
+    refused(
+        "            - name: CLUSTER_TYPE\n",
+        "            - name: felix_EtcdKeyFile\n              value: x\n            - name: CLUSTER_TYPE\n",
+        &["env[felix_EtcdKeyFile]: `felix_EtcdKeyFile` says where etcd is"],
+    );
+}
+
+#[test]
+fn one_object_twice_is_named_for_the_last_one_would_count() {
+    let segmented = done(NEWEST, &wish()).text;
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: calico-config\n  namespace: kube-system\ndata:\n  etcd_key: \"\"\n";
+    let found = check("FILE", &format!("{segmented}---\n{config}"), &Wish::default()).unwrap_err().to_string();
+    let expected = "ConfigMap kube-system/calico-config: this object stands a second time in this manifest";
+    assert!(found.contains(expected) && found.contains("help: leave one of them"), "{found}");
+    // An object of another namespace, or of another group with a kind of this name, is another one.
+    let others = [config.replace("kube-system", "default"), config.replace("v1", "example.org/v1")];
+    for other in others {
+        assert!(check("FILE", &format!("{other}---\n{segmented}"), &Wish::default()).unwrap().is_empty(), "{other}");
+    }
+}
+
+#[test]
+fn one_value_that_would_have_to_be_two_is_named() {
+    let shared = |text: &str| text.replace("                  key: etcd_key\n", "                  key: etcd_cert\n");
+    let expected = "one value would have to be /calico-secrets/etcd-cert and /calico-secrets/etcd-key";
+    refused_text(
+        &shared(NEWEST),
+        &wish(),
+        &[&format!("ConfigMap kube-system/calico-config, data.etcd_cert: {expected}"), "--> FILE:71:14"],
+    );
+    let gone = with(NEWEST, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
+    refused_text(&shared(&gone), &wish(), &[&format!("ConfigMap kube-system/calico-config, data: {expected}")]);
 }
 
 #[test]
@@ -251,7 +322,7 @@ fn two_components_are_never_given_one_secret() {
 
 #[test]
 fn flags_are_read_strictly() {
-    for good in ["https://a:1", "https://10.0.0.1:2379,https://[::1]:2379", "https://proxy.example.org:2379/"] {
+    for good in ["https://a:1", "https://10.0.0.1:23790,https://[::1]:2379", "https://proxy.example.org:2379/"] {
         assert!(Endpoints::parse(good).is_ok(), "{good}");
     }
     for bad in [
@@ -273,6 +344,8 @@ fn flags_are_read_strictly() {
         assert!(PerNode::parse(bad).is_err(), "{bad}");
     }
     assert_eq!(PerNode::parse("host-path=/a/b/").unwrap().folder(), "/a/b");
+    assert!(secret(&format!("cni={}", "a".repeat(253))).is_ok() && secret(&format!("cni={}", "a".repeat(254))).is_err());
+    assert_eq!(secret("cni=a.b-1"), Ok((Component::Cni, "a.b-1".to_owned())));
     for bad in ["", "calico-node", "calico-node=", "node=x", "calico-node=A", "calico-node=-a", "calico-node=a..b", "cni=a/b"] {
         assert!(secret(bad).is_err(), "{bad}");
     }

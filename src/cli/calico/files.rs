@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -22,11 +22,46 @@ pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<Stri
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
+/// Whether both are names of one file, there or not: one name in one folder, however that is written.
+pub(super) fn are_one(first: &Path, second: &Path) -> bool {
+    let place = |path: &Path| Some::<PathBuf>(folder(path).canonicalize().ok()?.join(path.file_name()?));
+    first == second || place(first).is_some_and(|first| place(second) == Some(first))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Moves all to their places, or none: where one finds no place, those before it are taken away again. What was written over cannot be
+/// brought back.
+///
+/// # Errors
+/// Which one has no place, and what stays of those before it.
+pub(super) fn finish<'p>(targets: impl IntoIterator<Item = Target<'p>>) -> Result<(), Vec<String>> {
+    let mut placed = Vec::new();
+    for target in targets {
+        let (path, was_there) = (target.path, target.was_there);
+        let Err(mistake) = target.place() else {
+            placed.push((path, was_there));
+            continue;
+        };
+        let left = |(path, was_there): (&Path, bool)| {
+            if was_there {
+                return Some(format!("{} is written over already", path.display()));
+            }
+            fs::remove_file(path).err().map(|error| format!("{} is written already, and cannot be taken away: {error}", path.display()))
+        };
+        return Err(std::iter::once(mistake).chain(placed.into_iter().filter_map(left)).collect());
+    }
+    Ok(())
+}
+
 /// A file that is written beside its place, and moved there when all are written.
 pub(super) struct Target<'p> {
     path: &'p Path,
     file: NamedTempFile,
     force: bool,
+    was_there: bool,
 }
 
 impl<'p> Target<'p> {
@@ -40,7 +75,7 @@ impl<'p> Target<'p> {
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             return Err(format!("{} is no file, and is not written over", path.display()));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let was_there = there.is_some();
         let like = there.or_else(|| like.and_then(|like| like.metadata().ok())).filter(fs::Metadata::is_file);
         // The umask takes its part of it.
         let mode = like.map_or(0o666, |like| like.permissions().mode());
@@ -48,14 +83,14 @@ impl<'p> Target<'p> {
         let mut file = builder
             .prefix(".etcd-warden-")
             .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(folder)
+            .tempfile_in(folder(path))
             .map_err(|error| wrong(&error))?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(|error| wrong(&error))?;
-        Ok(Self { path, file, force })
+        Ok(Self { path, file, force, was_there })
     }
 
     /// Moves it to its place.
-    pub(super) fn finish(self) -> Result<(), String> {
+    fn place(self) -> Result<(), String> {
         let path = self.path;
         let moved = if self.force { self.file.persist(path) } else { self.file.persist_noclobber(path) };
         moved.map(|_| ()).map_err(|error| format!("{}: cannot be written: {}", path.display(), error.error))

@@ -8,11 +8,12 @@ use clap::Parser;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::files::{self, Target};
 use super::{CalicoCommand, run};
 use crate::cli::exit;
 
 const MANIFEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
-const PROXY: &str = "https://10.0.0.1:2379";
+const PROXY: &str = "https://10.0.0.1:23790";
 
 #[derive(Debug, Parser)]
 struct Program {
@@ -97,6 +98,50 @@ fn files_are_written_both_or_neither_and_never_over_others() {
     // With the manifest in a file, the policy has standard output for itself.
     let (_, out, _) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
     assert!(out.starts_with("# The policy for") && out.contains("bindings:"), "{out}");
+}
+
+#[test]
+fn two_names_of_one_file_are_refused_before_anything_is_written() {
+    let place = Place::new();
+    fs::create_dir(place.at("folder")).unwrap();
+    std::os::unix::fs::symlink(place.at("folder"), place.at("link")).unwrap();
+    fs::write(place.at("x.yaml"), "mine").unwrap();
+    for (out, policy_out) in
+        [("x.yaml", "x.yaml"), ("x.yaml", "./x.yaml"), ("x.yaml", "folder/../x.yaml"), ("folder/y.yaml", "link/y.yaml")]
+    {
+        for force in ["", "--force"] {
+            let (code, _, err) =
+                place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out {out} --policy-out {policy_out} {force}"));
+            assert_eq!((code, err.as_str()), (exit::USAGE, "error: `--out` and `--policy-out` are one file\n"), "{out} {policy_out}");
+        }
+    }
+    assert_eq!(read(&place.at("x.yaml")), "mine");
+    assert_eq!(fs::read_dir(place.at("folder")).unwrap().count(), 0);
+    assert!(files::are_one(Path::new("x.yaml"), Path::new("./x.yaml")));
+    // One name in two folders is two files.
+    let arguments = format!("--manifest calico.yaml --endpoints {PROXY} --out folder/x.yaml --policy-out x.yaml --force");
+    assert_eq!(place.segment(&arguments).0, 0);
+    assert!(read(&place.at("folder/x.yaml")).contains(PROXY) && read(&place.at("x.yaml")).contains("bindings:"));
+}
+
+#[test]
+fn a_second_file_that_finds_no_place_takes_the_first_back() {
+    let place = Place::new();
+    let (first, second) = (place.at("first.yaml"), place.at("second.yaml"));
+    let prepared = |force| [&first, &second].map(|path| Target::prepare(path, "text", None, force).unwrap());
+    let targets = prepared(false);
+    fs::write(&second, "theirs").unwrap();
+    let mistakes = files::finish(targets).unwrap_err();
+    assert!(mistakes.len() == 1 && mistakes[0].contains("second.yaml: cannot be written"), "{mistakes:?}");
+    assert_eq!((place.files(), read(&second)), (vec!["calico.yaml".to_owned(), "second.yaml".to_owned()], "theirs".to_owned()));
+    // What was written over cannot be brought back, and that is said.
+    fs::write(&first, "old").unwrap();
+    let targets = prepared(true);
+    fs::remove_file(&second).unwrap();
+    fs::create_dir(&second).unwrap();
+    let mistakes = files::finish(targets).unwrap_err();
+    assert!(mistakes.len() == 2 && mistakes[1].ends_with("first.yaml is written over already"), "{mistakes:?}");
+    assert_eq!((read(&first), place.files().len()), ("text".to_owned(), 3));
 }
 
 #[test]
