@@ -4,7 +4,7 @@
 //! figure that holds (user and system, all threads of the peer, from `/proc/PID/stat`); latency is what one client saw. At the end
 //! etcd's own count of handled requests must equal what was sent.
 //!
-//! `cargo bench --bench end_to_end -- [--program PATH] [--requests N] [--rounds N] [--peer NAME]..`
+//! `cargo bench --bench end_to_end -- [--program PATH].. [--requests N] [--rounds N] [--peer NAME]..`
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
@@ -33,7 +33,7 @@ use peers::{Peer, Stage};
 const SHAPES: [(usize, usize); 3] = [(1, 1), (4, 4), (8, 8)];
 
 struct Arguments {
-    program: Option<String>,
+    programs: Vec<String>,
     requests: usize,
     rounds: usize,
     peers: Vec<String>,
@@ -41,12 +41,12 @@ struct Arguments {
 
 impl Arguments {
     fn parse() -> Self {
-        let mut parsed = Self { program: None, requests: 20_000, rounds: 5, peers: Vec::new() };
+        let mut parsed = Self { programs: Vec::new(), requests: 20_000, rounds: 5, peers: Vec::new() };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
             match argument.as_str() {
-                "--program" => parsed.program = Some(value()),
+                "--program" => parsed.programs.push(value()),
                 "--requests" => parsed.requests = value().parse().expect("a number"),
                 "--rounds" => parsed.rounds = value().parse().expect("a number"),
                 "--peer" => parsed.peers.push(value()),
@@ -70,9 +70,9 @@ struct Figures {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let arguments = Arguments::parse();
-    let stage = Stage::set(arguments.program.as_deref()).await;
+    let stage = Stage::set(&arguments.programs).await;
     let peers: Vec<&Peer> =
-        stage.peers.iter().filter(|peer| arguments.peers.is_empty() || arguments.peers.iter().any(|name| name == peer.name)).collect();
+        stage.peers.iter().filter(|peer| arguments.peers.is_empty() || arguments.peers.iter().any(|name| *name == peer.name)).collect();
     println!("{}", stage.description);
     let targets: Vec<Target> = peers.iter().map(|peer| stage.target(peer)).collect();
     let loads = [Load::range(stage.key()), Load::put(stage.key()), Load::guarded_txn(stage.key())];
@@ -117,18 +117,21 @@ fn report(load: &Load, peers: &[&Peer], figures: &BTreeMap<(usize, usize), Figur
             .collect();
         println!("  {:<14} {:>30}   {}", peer.name, cpu.join(" "), latency.join("  "));
     }
-    let place = |name: &str| peers.iter().position(|peer| peer.name == name);
-    if let (Some(ours), Some(theirs)) = (place("etcd-warden"), place("haproxy")) {
-        // Slice by slice, because only neighbours in time compare.
-        let ratios: Vec<String> = (0..SHAPES.len())
-            .map(|shape| {
-                let pairs = figures[&(shape, ours)].cpu.iter().zip(&figures[&(shape, theirs)].cpu);
-                let mut ratios: Vec<f64> = pairs.map(|(ours, theirs)| ours / theirs).collect();
-                ratios.sort_by(f64::total_cmp);
-                format!("{:.2} ({:.2}-{:.2})", median(&ratios), ratios[0], ratios[ratios.len() - 1])
-            })
-            .collect();
-        println!("  CPU against HAProxy: {}", ratios.join("   "));
+    // Slice by slice, because only neighbours in time compare.
+    let against = |ours: usize, theirs: usize| -> String {
+        let ratios = (0..SHAPES.len()).map(|shape| {
+            let pairs = figures[&(shape, ours)].cpu.iter().zip(&figures[&(shape, theirs)].cpu);
+            let mut ratios: Vec<f64> = pairs.map(|(ours, theirs)| ours / theirs).collect();
+            ratios.sort_by(f64::total_cmp);
+            format!("{:.2} ({:.2}-{:.2})", median(&ratios), ratios[0], ratios[ratios.len() - 1])
+        });
+        ratios.collect::<Vec<_>>().join("   ")
+    };
+    let proxies = peers.iter().enumerate().filter(|(_, peer)| peer.name != "direct");
+    if let Some((last, base)) = proxies.clone().last() {
+        for (number, peer) in proxies.filter(|(number, _)| *number != last) {
+            println!("  CPU of {} against {}: {}", peer.name, base.name, against(number, last));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::load::Target;
 
 /// Something that requests can go through.
 pub struct Peer {
-    pub name: &'static str,
+    pub name: String,
     address: SocketAddr,
     process: Option<Child>,
 }
@@ -55,7 +55,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn set(program: Option<&str>) -> Self {
+    /// With the proxy as cargo built it, or with other builds of it, each named as its file.
+    pub async fn set(others: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("bench").unwrap();
         let server = authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
@@ -71,8 +72,14 @@ impl Stage {
         let key = format!("/bench/{}", "k".repeat(93)).into_bytes();
         put(&etcd, &authority, &client, &key).await;
 
-        let mut peers = vec![Peer { name: "direct", address: etcd.addresses()[0], process: None }];
-        peers.push(warden(program, folder.path(), &files, etcd.addresses()[0]));
+        let mut peers = vec![Peer { name: "direct".to_owned(), address: etcd.addresses()[0], process: None }];
+        if others.is_empty() {
+            peers.push(warden("etcd-warden", env!("CARGO_BIN_EXE_etcd-warden"), folder.path(), &files, etcd.addresses()[0]));
+        }
+        for program in others {
+            let name = Path::new(program).file_name().unwrap().to_str().unwrap();
+            peers.push(warden(name, program, folder.path(), &files, etcd.addresses()[0]));
+        }
         let mut description = format!("etcd {}", programs.version);
         match haproxy(folder.path(), &files, etcd.addresses()[0]) {
             Some(peer) => peers.push(peer),
@@ -125,17 +132,17 @@ fn policy() -> String {
     policy
 }
 
-fn warden(program: Option<&str>, folder: &Path, files: &Pki, etcd: SocketAddr) -> Peer {
+fn warden(name: &str, program: &str, folder: &Path, files: &Pki, etcd: SocketAddr) -> Peer {
     let policy = write_private(folder, "policy.yaml", &policy()).unwrap();
     let address = free_address();
-    let mut command = Command::new(program.unwrap_or(env!("CARGO_BIN_EXE_etcd-warden")));
+    let mut command = Command::new(program);
     command.arg("serve").arg(format!("--listen-addr={address}")).arg(format!("--endpoints=https://{etcd}"));
     command.arg("--cert").arg(&files.proxy.cert).arg("--key").arg(&files.proxy.key).arg("--cacert").arg(&files.ca);
     command.arg("--cert-file").arg(&files.server.cert).arg("--key-file").arg(&files.server.key).arg("--trusted-ca-file").arg(&files.ca);
-    command.arg("--policy").arg(policy).arg("--audit-file").arg(folder.join("audit.jsonl"));
+    command.arg("--policy").arg(policy).arg("--audit-file").arg(folder.join(format!("{name}.jsonl")));
     command.arg("--admin-addr=none").arg("--workers=1").arg("--log-filter=warn");
     let process = command.stdin(Stdio::null()).spawn().unwrap();
-    Peer { name: "etcd-warden", address, process: Some(process) }
+    Peer { name: name.to_owned(), address, process: Some(process) }
 }
 
 /// One thread, as we have; it checks the CN and the path, which is all that it can see.
@@ -155,7 +162,7 @@ fn haproxy(folder: &Path, files: &Pki, etcd: SocketAddr) -> Option<Peer> {
     let config = write_private(folder, "haproxy.cfg", &config).unwrap();
     let mut command = Command::new("haproxy");
     let process = command.arg("-f").arg(config).arg("-db").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-    Some(Peer { name: "haproxy", address, process: Some(process) })
+    Some(Peer { name: "haproxy".to_owned(), address, process: Some(process) })
 }
 
 async fn put(etcd: &Etcd, authority: &Authority, client: &etcd_warden::pki::Issued, key: &[u8]) {

@@ -84,12 +84,18 @@ impl<'c> Delivery<'c> {
         left.map_or(window, |left| left.min(window))
     }
 
+    /// Whether the answer is one message and its status.
+    #[must_use]
+    pub fn is_unary(&self) -> bool {
+        self.class == Class::Unary
+    }
+
     /// How long the rest of a unary answer is that begins with this chunk, if that can be seen.
     #[must_use]
     pub fn rest(&self, first: &[u8]) -> Option<usize> {
         let (&[_, a, b, c, d], begun) = first.split_first_chunk::<{ frame::HEADER }>()?;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
+        self.is_unary().then(|| length.saturating_sub(begun.len()))
     }
 
     /// What the client is told instead of an answer that it does not read. clientv3 ends all its watches for good at RESOURCE_EXHAUSTED.

@@ -43,16 +43,18 @@ pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future
     .await
 }
 
-/// Passes on a whole answer: head, messages, trailers.
+/// Passes on an answer: head, messages, trailers. A unary call is over for its client when the trailers are there, so a short answer waits
+/// for them and leaves in one write; etcd often sends it in three.
 ///
 /// # Errors
 /// The client left.
 pub async fn answer(
     respond: &mut SendResponse<Bytes>,
-    response: Response<RecvStream>,
+    mut response: Response<RecvStream>,
     delivery: &Delivery<'_>,
 ) -> Result<Ended, ClientGone> {
-    answer_until(respond, response, delivery, std::future::pending()).await
+    let begun = unless_gone(respond, beginning(response.body_mut(), delivery)).await?;
+    pass_on(respond, response, begun, delivery, std::future::pending()).await
 }
 
 /// Passes on an answer until it ends, or until `stop` says with which status it must end before.
@@ -65,16 +67,40 @@ pub async fn answer_until(
     delivery: &Delivery<'_>,
     stop: impl Future<Output = Status>,
 ) -> Result<Ended, ClientGone> {
+    pass_on(respond, response, [None, None], delivery, stop).await
+}
+
+/// What has come of an answer before anything of it is passed on: pieces of its body.
+type Beginning = [Option<Result<Bytes, h2::Error>>; 2];
+
+/// The whole message of a short unary answer, once it is known what follows; else the first piece.
+async fn beginning(body: &mut RecvStream, delivery: &Delivery<'_>) -> Beginning {
+    if !delivery.is_unary() {
+        return [None, None];
+    }
+    let first = body.data().await;
+    let is_whole = first.as_ref().is_some_and(|first| first.as_ref().is_ok_and(|chunk| delivery.rest(chunk) == Some(0)));
+    // With the trailers next there is no second piece.
+    [first, if is_whole { body.data().await } else { None }]
+}
+
+async fn pass_on(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<RecvStream>,
+    begun: Beginning,
+    delivery: &Delivery<'_>,
+    stop: impl Future<Output = Status>,
+) -> Result<Ended, ClientGone> {
     let (parts, mut body) = response.into_parts();
     let status = reply::status_of(&parts.headers);
     let head = Response::from_parts(parts, ());
-    if body.is_end_stream() {
+    if body.is_end_stream() && begun.iter().all(Option::is_none) {
         respond.send_response(head, true).map_err(|_| ClientGone)?;
         return Ok(Ended::Answered(status));
     }
     let mut out = respond.send_response(head, false).map_err(|_| ClientGone)?;
     // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
-    let cut = match select(pin!(messages(&mut body, &mut out, delivery)), pin!(stop)).await {
+    let cut = match select(pin!(messages(begun, &mut body, &mut out, delivery)), pin!(stop)).await {
         Either::Left((copied, _)) => copied.err(),
         Either::Right((status, _)) => Some(Cut::With(status)),
     };
@@ -97,10 +123,16 @@ enum Cut {
     With(Status),
 }
 
-async fn messages(body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
+async fn messages(begun: Beginning, body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
+    let mut begun = begun.into_iter().flatten();
     let mut left = None;
     let mut first = true;
-    while let Some(chunk) = chunk(body, out).await.map_err(|ClientGone| Cut::Gone)? {
+    loop {
+        let piece = match begun.next() {
+            Some(piece) => Some(piece),
+            None => chunk(body, out).await.map_err(|ClientGone| Cut::Gone)?,
+        };
+        let Some(chunk) = piece else { return Ok(()) };
         let chunk = chunk.map_err(|error| Cut::Failed(classify(&error)))?;
         let length = chunk.len();
         left = if std::mem::take(&mut first) { delivery.rest(&chunk) } else { left.map(|left: usize| left.saturating_sub(length)) };
@@ -111,7 +143,6 @@ async fn messages(body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: 
         // Only now may etcd send more: a slow reader costs one window.
         let _ = body.flow_control().release_capacity(length);
     }
-    Ok(())
 }
 
 /// The next bytes of etcd's answer.
