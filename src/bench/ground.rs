@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::connection::{Connection, Failure};
 use super::keys::Keys;
+use super::report::Verification;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
 use crate::pb::etcdserverpb::{
@@ -64,6 +65,16 @@ pub async fn list(connection: &Connection, prefix: &[u8]) -> Result<Vec<Vec<u8>>
     }
 }
 
+/// The value of a key that is there.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn value(connection: &Connection, key: &[u8]) -> Result<Option<Vec<u8>>, GroundError> {
+    let one = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
+    let answer: RangeResponse = ask(connection, "reading a key", Method::Range, &one).await?;
+    Ok(answer.kvs.into_iter().next().map(|pair| pair.value))
+}
+
 /// Refuses keys that are not `ours`; gives those that are.
 ///
 /// # Errors
@@ -96,6 +107,26 @@ pub async fn prepare(connection: &Connection, keys: &Keys, force: bool) -> Resul
 pub async fn clean(connection: &Connection, keys: &Keys) -> Result<(), GroundError> {
     let ours: Vec<_> = list(connection, keys.prefix.as_bytes()).await?.into_iter().filter(|key| keys.is_ours(key)).collect();
     delete(connection, &ours).await
+}
+
+/// What a run gave, when the removal of its keys has ended: keys that are left are told whether it went well or not.
+///
+/// # Errors
+/// The run's own, with the keys that are left.
+pub fn leave<T>(
+    ran: Result<(T, Verification), String>,
+    cleaned: Result<(), GroundError>,
+    below: &str,
+) -> Result<(T, Verification), String> {
+    let left = cleaned.err().map(|error| format!("keys are left below {below}: {error}"));
+    match (ran, left) {
+        (Ok((gave, mut verification)), left) => {
+            verification.mistakes.extend(left);
+            Ok((gave, verification))
+        }
+        (Err(why), Some(left)) => Err(format!("{why}; {left}")),
+        (Err(why), None) => Err(why),
+    }
 }
 
 /// Writes pairs, many in one Txn.
@@ -147,4 +178,19 @@ async fn ask<M: Message + Default>(
     let failed = |failure| GroundError::Failed { doing, failure };
     let answer = connection.call(method, frame::encode(&message.encode_to_vec()), PATIENCE).await.map_err(failed)?;
     M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_left_are_told_after_a_good_run_and_after_a_bad_one() {
+        let failed = || Err(GroundError::Failed { doing: "deleting keys", failure: Failure::Timeout });
+        let ((), verification) = leave(Ok(((), Verification::default())), failed(), "/p/").unwrap();
+        assert_eq!(verification.mistakes, ["keys are left below /p/: deleting keys: no answer in time"]);
+        let why = leave::<()>(Err("no thread".to_owned()), failed(), "/p/").unwrap_err();
+        assert_eq!(why, "no thread; keys are left below /p/: deleting keys: no answer in time");
+        assert_eq!(leave::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(), "no thread");
+    }
 }

@@ -125,10 +125,7 @@ pub async fn run(
     let ran = measure(plan, &keys, stop, say).await;
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = ground::clean(&operator, &keys).await;
-    let (steps, mut verification) = ran?;
-    if let Err(error) = cleaned {
-        verification.mistakes.push(format!("keys are left below {}: {error}", plan.prefix));
-    }
+    let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;
     let knee = steps.iter().filter(|step| step.sustained == Some(true)).filter_map(|step| step.offered).reduce(f64::max);
     let stopped = stop.load(Ordering::Relaxed);
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee, verification, stopped })
@@ -167,10 +164,7 @@ async fn measure(
     crew.dismiss();
     verification.wrong_answers = total.wrong;
     verification.examples = total.examples;
-    if !plan.etcd_metrics.is_empty() {
-        let after = witness::handled(&plan.etcd_metrics).await?;
-        verification.etcd_counts = witness::compare(&total.sent, &before, &after);
-    }
+    witness::confirm(&plan.etcd_metrics, &before, &total.sent, &mut verification).await;
     Ok((steps, verification))
 }
 

@@ -1,5 +1,7 @@
 //! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and against servers that misbehave.
 
+mod mishaps;
+
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -87,6 +89,12 @@ fn metrics(world: &World) -> String {
 async fn keys_left(world: &World) -> i64 {
     let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
     world.direct().await.get(world.prefix.as_str(), Some(options)).await.unwrap().count()
+}
+
+async fn keys_below(world: &World, prefix: &str) -> Vec<String> {
+    let options = etcd_client::GetOptions::new().with_prefix().with_keys_only();
+    let left = world.direct().await.get(prefix, Some(options)).await.unwrap();
+    left.kvs().iter().map(|pair| pair.key_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -344,9 +352,7 @@ async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_a
     let counts = report["verification"]["etcd_counts"].as_array().unwrap();
     assert!(counts.len() == 2 && counts.iter().all(|count| count["ok"] == count["counted"]), "{counts:?}");
     assert_eq!(world.audit().iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>(), [&Value::Null; 0]);
-    let left = etcd_client::GetOptions::new().with_prefix().with_keys_only();
-    let left = world.direct().await.get("/calico/", Some(left)).await.unwrap();
-    assert_eq!(left.kvs().iter().map(|pair| pair.key_str().unwrap().to_owned()).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(keys_below(&world, "/calico/").await, [""; 0]);
 
     // A node too many, and keys that are there.
     let refused = calico(folder.path(), &[&*endpoint, "--nodes=4"]).await;

@@ -1,7 +1,7 @@
 //! One thread's share of a cluster: its nodes, and the pods on them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use super::central::{self, Controllers, HEALTH_PERIOD};
 use super::client::Stage;
 use super::cluster::Node;
 use super::cni;
+use super::made::Made;
 use super::node::{MONITOR_PERIOD, Running};
 use super::scene::Cluster;
 use crate::bench::arrivals::{Arrivals, Gaps};
@@ -34,19 +35,18 @@ pub(super) enum News {
     Page(Page),
     Up,
     Done(i64),
-    Settled(BTreeSet<Vec<u8>>),
+    Settled,
     Failed(String),
 }
 
 /// What all clients of one thread share.
-pub(super) fn stage(cluster: &Cluster, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
+pub(super) fn stage(cluster: &Cluster, made: &Arc<Made>, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
     Rc::new(Stage {
         endpoint: cluster.target.endpoint.clone(),
         patience: cluster.patience,
         size: cluster.value_size,
         book: Rc::new(Book::new(base, Duration::ZERO, notes, News::Page)),
-        made: RefCell::default(),
-        events: Cell::new(0),
+        made: made.clone(),
         endpoints_at: Cell::new(0),
     })
 }
@@ -54,6 +54,7 @@ pub(super) fn stage(cluster: &Cluster, base: Instant, notes: UnboundedSender<New
 /// Runs one thread's share until it is told to end.
 pub(super) fn work(
     cluster: &Arc<Cluster>,
+    made: &Arc<Made>,
     thread: usize,
     base: Instant,
     stop: &Arc<AtomicBool>,
@@ -61,20 +62,21 @@ pub(super) fn work(
     tell: &UnboundedSender<News>,
 ) {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, thread, base, stop, orders, tell)),
+        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, made, thread, base, stop, orders, tell)),
         Err(error) => drop(tell.send(News::Failed(format!("no runtime: {error}")))),
     }
 }
 
 async fn live(
     cluster: &Arc<Cluster>,
+    made: &Arc<Made>,
     thread: usize,
     base: Instant,
     stop: &Arc<AtomicBool>,
     mut orders: Receiver<Order>,
     tell: &UnboundedSender<News>,
 ) {
-    let stage = stage(cluster, base, tell.clone());
+    let stage = stage(cluster, made, base, tell.clone());
     let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
     let (controllers, running) =
         tokio::join!(control(cluster, &stage, thread), join_all(mine.iter().map(|node| start(cluster, &stage, node))));
@@ -92,7 +94,7 @@ async fn live(
         settle(&stage, &running, revision).await;
     }
     stage.book.close();
-    let _ = tell.send(News::Settled(stage.made.take()));
+    let _ = tell.send(News::Settled);
 }
 
 /// kube-controllers, on the first thread.

@@ -98,7 +98,6 @@ impl Watches {
     fn take(&mut self, response: WatchResponse) {
         let (stage, Some(seen)) = (&self.stage, self.open.get_mut(&response.watch_id)) else { return };
         for event in response.events {
-            stage.events.set(stage.events.get() + 1);
             let due = event.kv.as_ref().and_then(|pair| written(&pair.value)).map(Duration::from_micros);
             let checked = seen.check(&event);
             match (&checked, due) {
