@@ -99,8 +99,7 @@ impl Watcher {
             return (Duration::ZERO, Err(Failure::Wrong("an event that is no Put".into())));
         };
         let key = || Escaped(&pair.key).to_string();
-        let number = pair.key.get(pair.key.len().saturating_sub(5)..).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-        let Some(stamp) = number.and_then(|number| keys.stamp(number, &pair.value)) else {
+        let Some(stamp) = Keys::stream(&pair.key).and_then(|number| keys.stamp(number, &pair.value)) else {
             return (Duration::ZERO, Err(Failure::Wrong(format!("an event with another value than was written to {}", key()))));
         };
         let due = Duration::from_micros(stamp);

@@ -37,6 +37,14 @@ pub enum GroundError {
         /// One of them.
         example: String,
     },
+    /// Two targets that are not the same etcd.
+    #[error("`{}` is cluster {:x} and `{}` is cluster {:x}: `--compare` is for several ways to one etcd, and two etcds take a run each", .first.0, .first.1, .other.0, .other.1)]
+    Clusters {
+        /// A target's name, and the id of its cluster.
+        first: (String, u64),
+        /// Another's.
+        other: (String, u64),
+    },
     /// A request failed.
     #[error("{doing}: {failure}")]
     Failed {
@@ -45,6 +53,25 @@ pub enum GroundError {
         /// What came instead.
         failure: Failure,
     },
+}
+
+/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of them alone.
+///
+/// # Errors
+/// They do not, or one cannot be asked.
+pub async fn one_cluster(targets: &[(String, Connection)], prefix: &str) -> Result<(), GroundError> {
+    let mut first: Option<(String, u64)> = None;
+    for (name, connection) in targets {
+        let any = RangeRequest { key: prefix.as_bytes().to_vec(), limit: 1, keys_only: true, ..RangeRequest::default() };
+        let answer: RangeResponse = ask(connection, "asking each target which cluster it is", Method::Range, &any).await?;
+        let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
+        match &first {
+            None => first = Some(this),
+            Some(first) if first.1 == this.1 => {}
+            Some(first) => return Err(GroundError::Clusters { first: first.clone(), other: this }),
+        }
+    }
+    Ok(())
 }
 
 /// Every key below a prefix.
@@ -92,10 +119,9 @@ pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl
 /// Removes what an earlier run has left, and writes all data keys.
 ///
 /// # Errors
-/// Foreign keys, or a request that fails.
-pub async fn prepare(connection: &Connection, keys: &Keys, force: bool) -> Result<(), GroundError> {
-    let left = look(connection, &keys.prefix, force, |key| keys.is_ours(key)).await?;
-    delete(connection, &left).await?;
+/// A request fails; some keys may be there then.
+pub async fn prepare(connection: &Connection, keys: &Keys, left: &[Vec<u8>]) -> Result<(), GroundError> {
+    delete(connection, left).await?;
     let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
     put(connection, values).await
 }

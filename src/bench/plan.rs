@@ -117,12 +117,20 @@ pub async fn run(
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
-    let door = Door { endpoint: first.endpoint.clone(), tls: plan.operator.tls.clone() };
-    let operator = Connection::new(door);
+    let connect = |target: &Target| Connection::new(Door { endpoint: target.endpoint.clone(), tls: plan.operator.tls.clone() });
+    if plan.targets.len() > 1 {
+        let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target))).collect();
+        ground::one_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
+    }
+    let operator = connect(first);
     let keys = Arc::new(Keys::new(&plan.prefix, plan.keys, plan.value_size, plan.serializable));
+    let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key)).await.map_err(|error| error.to_string())?;
     say(Progress::Note(format!("writing {} keys of {} bytes below {}", plan.keys, plan.value_size, plan.prefix)));
-    ground::prepare(&operator, &keys, plan.force).await.map_err(|error| error.to_string())?;
-    let ran = measure(plan, &keys, stop, say).await;
+    // From here on keys may be there, whatever happens.
+    let ran = match ground::prepare(&operator, &keys, &left).await {
+        Ok(()) => measure(plan, &keys, stop, say).await,
+        Err(error) => Err(error.to_string()),
+    };
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = ground::clean(&operator, &keys).await;
     let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;

@@ -54,7 +54,7 @@ struct Whom {
     /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
     #[arg(long, value_name = "URL", conflicts_with = "compare", required_unless_present = "compare")]
     endpoint: Option<Endpoint>,
-    /// Several that get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
+    /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = given::named)]
     compare: Vec<(String, Endpoint)>,
     /// The CA of the servers. Folders of `--identities` have their own, `etcd-ca`.

@@ -51,3 +51,26 @@ async fn metrics_that_are_gone_after_a_cluster_leave_none_of_its_keys() {
     is_told(&calico(folder.path(), &[&endpoint, &metrics, "--time=1s", "--pods-per-node=2", "--policies=3"]).await);
     assert_eq!(keys_below(&world, "/calico/").await, [""; 0]);
 }
+
+#[tokio::test]
+async fn two_etcds_are_not_compared_and_neither_is_written_to() {
+    let (one, other) = (World::start(POLICY).await, World::with(POLICY).own_etcd().start().await);
+    let compare = format!("--compare=a={},b={}", one.etcd().endpoints()[0], other.etcd().endpoints()[0]);
+    let prefix = format!("--prefix={}/", one.prefix);
+    let ran = Caller::direct().bench(&[&compare, &prefix, "--count=20", "--keys=5", "--warm-up=0s"]).await;
+    assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
+    assert!(ran.err().contains("`a` is cluster ") && ran.err().contains(" and `b` is cluster "), "{}", ran.err());
+    assert_eq!(keys_left(&one).await, 0);
+}
+
+#[tokio::test]
+async fn keys_of_somebody_that_look_like_a_benchmark_are_not_its_own() {
+    let world = World::start(POLICY).await;
+    let key = world.key("data/00000001");
+    world.direct().await.put(key.clone(), "1", None).await.unwrap();
+    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
+    let refused = Caller::client("bench").bench(&arguments).await;
+    assert!(refused.0.status.code() == Some(1) && refused.err().contains(&format!("such as {key}")), "{}", refused.err());
+    assert_eq!(keys_left(&world).await, 1);
+}
