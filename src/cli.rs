@@ -49,6 +49,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// `EX_CONFIG`: a configuration or a policy.
     pub const CONFIG: u8 = 78;
+    /// Ended at once by SIGINT, as shells write it.
+    pub const INTERRUPTED: u8 = 130;
 }
 
 /// Runs the command that the arguments name.

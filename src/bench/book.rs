@@ -24,16 +24,24 @@ pub struct Page {
 pub struct Book {
     base: Instant,
     warm_up: Duration,
+    until: Duration,
     open: RefCell<Page>,
     pages: Box<dyn Fn(Page)>,
 }
 
 impl Book {
-    /// A book that begins at `base`. What is due in the warm-up counts as sent, and is not measured.
+    /// A book that begins at `base`. What is due in the warm-up counts as sent, and is not measured; what is done after `until` is not in
+    /// time.
     #[must_use]
-    pub fn new<T: 'static>(base: Instant, warm_up: Duration, to: UnboundedSender<T>, wrap: impl Fn(Page) -> T + 'static) -> Self {
+    pub fn new<T: 'static>(
+        base: Instant,
+        warm_up: Duration,
+        until: Duration,
+        to: UnboundedSender<T>,
+        wrap: impl Fn(Page) -> T + 'static,
+    ) -> Self {
         let pages = Box::new(move |page| drop(to.send(wrap(page))));
-        Self { base, warm_up, open: RefCell::new(blank(0)), pages }
+        Self { base, warm_up, until, open: RefCell::new(blank(0)), pages }
     }
 
     /// The time since the start.
@@ -56,6 +64,9 @@ impl Book {
             |tally, measured| {
                 tally.sent(method, result.as_ref().err());
                 tally.series.entry(name).or_default().requests = true;
+                if measured && result.is_ok() && now <= self.until {
+                    tally.in_time += 1;
+                }
                 Self::result(tally, name, now.saturating_sub(due), &result, measured);
             },
             due,
@@ -82,10 +93,19 @@ impl Book {
         }
     }
 
+    /// A request that was due then, and will not be sent.
+    pub fn not_sent(&self, due: Duration) {
+        self.leaves(due);
+        if due >= self.warm_up {
+            self.open.borrow_mut().tally.not_sent += 1;
+        }
+    }
+
     fn result(tally: &mut Tally, name: &'static str, latency: Duration, result: &Result<(), Failure>, measured: bool) {
         match result {
             Ok(()) if measured => tally.series.entry(name).or_default().success(latency),
-            Ok(()) => {}
+            // Nothing has happened.
+            Ok(()) | Err(Failure::Stopped) => {}
             Err(failure) => {
                 if let Failure::Wrong(what) = failure {
                     tally.wrong(|| format!("{name}: {what}"));

@@ -79,7 +79,7 @@ impl Crew {
         }
     }
 
-    /// Runs one slice. `tick` is called each second with what is there so far, and says whether to stop.
+    /// Runs one slice. `tick` is called each second with what is there so far, and how long it has run.
     ///
     /// # Errors
     /// A watch cannot be opened.
@@ -114,8 +114,10 @@ impl Crew {
     }
 
     /// Ends the threads and their connections.
-    pub fn dismiss(self) {
+    pub async fn dismiss(mut self) {
         drop(self.orders);
+        // Each thread has its end of the channel until it ends: to join it would keep signals waiting.
+        while self.news.recv().await.is_some() {}
         for thread in self.threads {
             // One that panicked has said so.
             let _ = thread.join();

@@ -11,6 +11,8 @@ pub enum Failure {
     Lost(String),
     /// There was no connection: nothing was sent.
     NoConnection(String),
+    /// Nothing was sent: the run is to end.
+    Stopped,
     /// An answer that is no gRPC.
     NotGrpc(String),
     /// An answer with OK whose content is not what it had to be.
@@ -49,6 +51,7 @@ impl Failure {
             Failure::Timeout => "no answer in time".to_owned(),
             Failure::Lost(_) => "connection lost".to_owned(),
             Failure::NoConnection(_) => "no connection".to_owned(),
+            Failure::Stopped => "stopped by a signal".to_owned(),
             Failure::NotGrpc(_) => "no gRPC".to_owned(),
             Failure::Wrong(_) => "wrong answer".to_owned(),
         }
@@ -63,7 +66,7 @@ impl Failure {
             | Failure::NoConnection(message)
             | Failure::NotGrpc(message)
             | Failure::Wrong(message) => message,
-            Failure::Timeout => "",
+            Failure::Timeout | Failure::Stopped => "",
         }
     }
 

@@ -7,6 +7,7 @@ use prost::Message;
 use super::connection::{Connection, Failure};
 use super::keys::Keys;
 use super::report::Verification;
+use super::stop::Stop;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
 use crate::pb::etcdserverpb::{
@@ -119,11 +120,11 @@ pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl
 /// Removes what an earlier run has left, and writes all data keys.
 ///
 /// # Errors
-/// A request fails; some keys may be there then.
-pub async fn prepare(connection: &Connection, keys: &Keys, left: &[Vec<u8>]) -> Result<(), GroundError> {
+/// A request fails, or it is to stop; some keys may be there then.
+pub async fn prepare(connection: &Connection, keys: &Keys, left: &[Vec<u8>], stop: &Stop) -> Result<(), GroundError> {
     delete(connection, left).await?;
     let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
-    put(connection, values).await
+    put(connection, values, stop).await
 }
 
 /// Removes what this program has written, key by key: whatever else is there stays.
@@ -156,14 +157,14 @@ pub fn leave<T>(
 }
 
 /// Writes pairs, many in one Txn.
-///
-/// # Errors
-/// A request fails.
-pub async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), GroundError> {
+async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, stop: &Stop) -> Result<(), GroundError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (key, value) in pairs {
         let size = key.len() + value.len();
         if batch.len() >= OPS || (bytes + size > BYTES && !batch.is_empty()) {
+            if stop.is_wanted() {
+                return Err(GroundError::Failed { doing: "writing keys", failure: Failure::Stopped });
+            }
             change(connection, "writing keys", std::mem::take(&mut batch)).await?;
             bytes = 0;
         }

@@ -2,26 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::arrivals::Gaps;
-use super::connection::{Connection, Door};
+use super::connection::{Connection, Door, Failure};
 use super::crew::{Crew, Slice};
+use super::figure;
+use super::ground::{self, GroundError};
 use super::identity::Identity;
 use super::keys::Keys;
 use super::mix::{Kind, Mix};
 use super::process::{Usage, usage};
+use super::ramp::{self, Shown};
 use super::report::{self, Measured, Report, Step, Verification};
+use super::stop::Stop;
 use super::tally::Tally;
 use super::witness::{self, MetricsUrl};
 use super::worker::{Assignment, End, Go, Pace};
 use super::zipf::Zipf;
-use super::{figure, ground};
 use crate::config::Endpoint;
-
-/// A ramp's rate is sustained when at least this share of what was due in a second was done in a second.
-const KEPT_UP: f64 = 0.95;
 
 /// Where requests go.
 #[derive(Clone, Debug)]
@@ -111,7 +110,7 @@ pub enum Progress<'p> {
 /// Why it could not begin, or not go on.
 pub async fn run(
     plan: &Plan,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     settings: BTreeMap<&'static str, String>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
@@ -127,22 +126,24 @@ pub async fn run(
     let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key)).await.map_err(|error| error.to_string())?;
     say(Progress::Note(format!("writing {} keys of {} bytes below {}", plan.keys, plan.value_size, plan.prefix)));
     // From here on keys may be there, whatever happens.
-    let ran = match ground::prepare(&operator, &keys, &left).await {
+    let ran = match ground::prepare(&operator, &keys, &left, stop).await {
         Ok(()) => measure(plan, &keys, stop, say).await,
+        // A report of nothing says that it was stopped, and whether its keys are gone.
+        Err(GroundError::Failed { failure: Failure::Stopped, .. }) => Ok(Default::default()),
         Err(error) => Err(error.to_string()),
     };
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = ground::clean(&operator, &keys).await;
     let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;
     let knee = steps.iter().filter(|step| step.sustained == Some(true)).filter_map(|step| step.offered).reduce(f64::max);
-    let stopped = stop.load(Ordering::Relaxed);
+    let stopped = stop.is_wanted();
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee, verification, stopped })
 }
 
 async fn measure(
     plan: &Plan,
     keys: &Arc<Keys>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Vec<Step>, Verification), String> {
     let before = witness::handled(&plan.etcd_metrics).await?;
@@ -154,7 +155,7 @@ async fn measure(
         let slices = match rounds(plan, *pace, &mut crew, began, &mut number, stop, say).await {
             Ok(slices) => slices,
             Err(why) => {
-                crew.dismiss();
+                crew.dismiss().await;
                 return Err(why);
             }
         };
@@ -162,28 +163,28 @@ async fn measure(
             total.add(&measured.slice.total);
             verification.mistakes.extend(lost_events(plan, &measured.slice.total));
         }
-        let step = step(plan, *pace, &slices);
-        let last = step.sustained == Some(false) || stop.load(Ordering::Relaxed);
+        let step = step(plan, *pace, &slices, !stop.is_wanted());
+        let sustained = step.sustained;
         steps.push(step);
-        if last {
+        if sustained == Some(false) || stop.is_wanted() {
             break;
         }
     }
-    crew.dismiss();
+    crew.dismiss().await;
     verification.wrong_answers = total.wrong;
     verification.examples = total.examples;
     witness::confirm(&plan.etcd_metrics, &before, &total.sent, &mut verification).await;
     Ok((steps, verification))
 }
 
-/// One pace: the targets in turn, round after round. What a first round of several measures is not kept: it warms up.
+/// One pace: the targets in turn, round after round. Each of several has its warm-up in the first round.
 async fn rounds(
     plan: &Plan,
     pace: Pace,
     crew: &mut Crew,
     began: Instant,
     number: &mut u64,
-    stop: &AtomicBool,
+    stop: &Stop,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<Vec<Measured>>, String> {
     let mut slices: Vec<Vec<Measured>> = plan.targets.iter().map(|_| Vec::new()).collect();
@@ -194,7 +195,7 @@ async fn rounds(
             order.reverse();
         }
         for (place, target) in order {
-            if stop.load(Ordering::Relaxed) {
+            if stop.is_wanted() {
                 break;
             }
             say(Progress::Slice(&target.name, pace));
@@ -213,7 +214,7 @@ async fn rounds(
             let slice = crew.slice(place, go, tick).await?;
             let used = |before: Option<Usage>, after: Option<Usage>| Some((after?.cpu.saturating_sub(before?.cpu), after?.resident));
             // One that was stopped has no planned end.
-            let planned = if stop.load(Ordering::Relaxed) { Duration::ZERO } else { planned(plan) };
+            let planned = if stop.is_wanted() { Duration::ZERO } else { planned(plan) };
             let measured = slice.until.saturating_sub(warm_up).max(planned);
             let measured = Measured {
                 at,
@@ -248,7 +249,7 @@ fn end(plan: &Plan) -> End {
     }
 }
 
-fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>]) -> Step {
+fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>], whole: bool) -> Step {
     let targets: Vec<report::Target> = plan
         .targets
         .iter()
@@ -257,12 +258,15 @@ fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>]) -> Step {
         .collect();
     let names: Vec<String> = plan.targets.iter().map(|target| target.name.clone()).collect();
     let offered = if let Pace::Open(rate) = pace { Some(rate) } else { None };
-    let sustained = offered.filter(|_| plan.ramp).map(|_| {
-        targets.iter().zip(slices).all(|(target, slices)| {
-            let planned = planned(plan).as_secs_f64() * figure::length(slices.len());
-            let limit = plan.limit_p99.map_or(u64::MAX, figure::micros);
-            let in_time = target.series.iter().all(|series| series.latency_us.p99 <= limit);
-            target.failed == 0 && planned / target.seconds >= KEPT_UP && in_time
+    // A rate that was not measured to its end has shown nothing.
+    let sustained = (plan.ramp && whole).then(|| {
+        let limit = plan.limit_p99.map(figure::micros);
+        targets.iter().all(|target| {
+            let p99_us = target.series.iter().map(|series| series.latency_us.p99).max().unwrap_or(0);
+            let due = target.ok + target.failed + target.not_sent;
+            // An event that did not come is a failure too.
+            let failed = target.series.iter().flat_map(|series| &series.failures).map(|failed| failed.count).sum();
+            ramp::sustained(Shown { due, in_time: target.in_time, failed, p99_us }, limit)
         })
     });
     let name = offered.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate:.0} requests per second due"));
@@ -281,7 +285,7 @@ fn lost_events(plan: &Plan, tally: &Tally) -> Option<String> {
     bad.then(|| format!("{watchers} watchers had {events} events of {} writes", puts.latency.len()))
 }
 
-fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<AtomicBool>) -> Vec<Assignment> {
+fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignment> {
     let zipf = Arc::new(Zipf::new(plan.keys, plan.zipf));
     let threads = plan.threads.min(plan.connections).max(1);
     let doors = |target: &Target, thread: usize| -> Vec<Door> {

@@ -70,10 +70,14 @@ pub struct Target {
     pub ok: u64,
     /// Requests that failed.
     pub failed: u64,
+    /// Requests that succeeded before the measured time was over.
+    pub in_time: u64,
+    /// Requests that were due, and not sent within `--timeout` of the end, or because the run was stopped.
+    pub not_sent: u64,
     /// Successes per second.
     pub rate: f64,
     /// How late a request left at most, in microseconds: because all streams were busy, or this program was.
-    pub latest_us: u64,
+    pub max_late_us: u64,
     /// CPU time per request of the process that `--pid` names, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<f64>,
@@ -209,8 +213,10 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
         seconds,
         ok,
         failed,
+        in_time: total.in_time,
+        not_sent: total.not_sent,
         rate: if seconds > 0.0 { float(ok) / seconds } else { 0.0 },
-        latest_us: super::figure::micros(total.latest),
+        max_late_us: super::figure::micros(total.latest),
         cpu_us: per_request(cpu),
         resident: slices.iter().filter_map(|measured| measured.usage.map(|(_, resident)| resident)).max(),
         generator_cpu_us: per_request(slices.iter().map(|measured| measured.own).sum()),

@@ -90,6 +90,10 @@ pub struct Tally {
     pub wrong: u64,
     /// The first of them, in words.
     pub examples: Vec<String>,
+    /// Requests that succeeded before the measured time was over.
+    pub in_time: u64,
+    /// Requests that were due and are not sent: it was too late for them, or the run was stopped.
+    pub not_sent: u64,
     /// How late requests left at most: waiting for a free stream, or for this program itself.
     pub latest: Duration,
 }
@@ -130,6 +134,8 @@ impl Tally {
         }
         self.calls += other.calls;
         self.wrong += other.wrong;
+        self.in_time += other.in_time;
+        self.not_sent += other.not_sent;
         let room = EXAMPLES.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.iter().take(room).cloned());
         self.latest = self.latest.max(other.latest);

@@ -8,7 +8,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -21,6 +20,7 @@ use crate::bench::arrivals::Gaps;
 use crate::bench::mix::Mix;
 use crate::bench::plan::{self, Progress};
 use crate::bench::report::{Report, html, text};
+use crate::bench::stop::Stop;
 use crate::bench::tally::Tally;
 use crate::bench::witness::MetricsUrl;
 use crate::bench::worker::Pace;
@@ -112,7 +112,7 @@ struct What {
     #[arg(long, value_name = "PER SECOND", value_parser = given::rate, conflicts_with = "ramp")]
     rate: Option<f64>,
     /// Open loop at rising rates, until one is not sustained: `FROM..TO`, or `FROM..TO/STEPS`. `--time` is for each.
-    #[arg(long, value_name = "RATES", value_parser = given::ramp)]
+    #[arg(long, value_name = "RATES", value_parser = given::ramp, conflicts_with = "count")]
     ramp: Option<given::Rates>,
     /// A p99 above this does not count as sustained.
     #[arg(long, value_name = "TIME", value_parser = given::time, requires = "ramp")]
@@ -165,7 +165,7 @@ struct ReportArgs {
 }
 
 /// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not be done; 78: files or addresses that
-/// cannot be used.
+/// cannot be used; 130: ended at once by a second signal.
 ///
 /// # Errors
 /// It could not be done.
@@ -182,31 +182,40 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     };
     let settings = settings(&args, &plan);
     let quiet = args.report.quiet;
-    let report = LocalSet::new()
-        .run_until(until_stopped(async |stop| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await))
-        .await;
-    finish(&args.report, &report.map_err(anyhow::Error::msg)?)
+    let work = async |stop: &Arc<Stop>| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let report = LocalSet::new().run_until(until_stopped(&plan.prefix, work)).await;
+    finish(&args.report, report)
 }
 
-/// Runs something that a signal can end early, in order.
-async fn until_stopped<T>(work: impl AsyncFnOnce(&Arc<AtomicBool>) -> Result<T, String>) -> Result<T, String> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// Runs something that a signal ends early and in order, and a second signal at once: then it gives nothing.
+async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Result<T, String>) -> Result<Option<T>, String> {
+    let stop = Arc::new(Stop::default());
     let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
     let (mut interrupt, mut terminate) = signals.map_err(|error| error.to_string())?;
-    let asked = stop.clone();
-    let listener = tokio::task::spawn_local(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+    let twice = async {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if !stop.is_wanted() {
+                eprintln!("ending, and removing the keys; another signal ends it at once");
+                stop.want();
+            }
         }
-        asked.store(true, Ordering::Relaxed);
-    });
-    let done = work(&stop).await;
-    listener.abort();
-    done
+    };
+    tokio::select! {
+        done = work(&stop) => done.map(Some),
+        () = twice => {
+            eprintln!("ended at once: keys of this run may be left below {prefix}");
+            Ok(None)
+        }
+    }
 }
 
-fn finish(args: &ReportArgs, report: &Report) -> anyhow::Result<ExitCode> {
+fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::Result<ExitCode> {
+    let Some(report) = report.map_err(anyhow::Error::msg)? else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
+    let report = &report;
     let json = serde_json::to_string_pretty(report)?;
     for (file, content) in [(&args.json, &json), (&args.html, &html::page(report, &json))] {
         if let Some(file) = file {

@@ -1,6 +1,7 @@
 //! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and against servers that misbehave.
 
 mod mishaps;
+mod signals;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -86,6 +87,22 @@ fn metrics(world: &World) -> String {
     format!("--etcd-metrics=http://{}", world.etcd().metrics_address(0).unwrap())
 }
 
+/// Answers a request of a load of Puts as etcd would, each at a revision of its own.
+fn as_etcd(visit: &mut Visit) {
+    let revision = i64::try_from(visit.place).unwrap() + 1;
+    let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+    let answer = match &*visit.path {
+        "/etcdserverpb.KV/Put" => PutResponse { header, prev_kv: None }.encode_to_vec(),
+        "/etcdserverpb.KV/Txn" => {
+            let put = response_op::Response::ResponsePut(PutResponse::default());
+            let responses = vec![etcd_warden::pb::etcdserverpb::ResponseOp { response: Some(put) }];
+            TxnResponse { header, succeeded: true, responses }.encode_to_vec()
+        }
+        _ => RangeResponse { header, ..RangeResponse::default() }.encode_to_vec(),
+    };
+    visit.answer(&answer);
+}
+
 async fn keys_left(world: &World) -> i64 {
     let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
     world.direct().await.get(world.prefix.as_str(), Some(options)).await.unwrap().count()
@@ -126,23 +143,12 @@ async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile()
     // 100 requests per second, one at a time; the first is answered after a second and all others at once.
     const STALL: Duration = Duration::from_secs(1);
     let fake = Fake::serving(|mut visit: Visit| async move {
-        let path = visit.path.clone();
         visit.body().await;
         // Before the first request of the load there is the list of what is there, and the Txn that writes the one key.
         if visit.place == 2 {
             tokio::time::sleep(STALL).await;
         }
-        let revision = i64::try_from(visit.place).unwrap() + 1;
-        let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
-        match &*path {
-            "/etcdserverpb.KV/Put" => visit.answer(&PutResponse { header, prev_kv: None }.encode_to_vec()),
-            "/etcdserverpb.KV/Txn" => {
-                let put = response_op::Response::ResponsePut(PutResponse::default());
-                let responses = vec![etcd_warden::pb::etcdserverpb::ResponseOp { response: Some(put) }];
-                visit.answer(&TxnResponse { header, succeeded: true, responses }.encode_to_vec());
-            }
-            _ => visit.answer(&RangeResponse { header, ..RangeResponse::default() }.encode_to_vec()),
-        }
+        as_etcd(&mut visit);
     })
     .await;
     let endpoint = format!("--endpoint=https://{}", fake.address);
@@ -154,6 +160,28 @@ async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile()
     assert_eq!(series(&open, 0, "put")["ok"], 150);
     assert!(latency["p50"].as_u64().unwrap() > 200_000, "{latency}");
     assert!(latency["max"].as_u64().unwrap() >= 1_000_000, "{latency}");
+}
+
+#[tokio::test]
+async fn a_ramp_ends_with_the_rate_whose_answers_come_after_its_time() {
+    // One at a time, 20 ms each: 50 per second.
+    let fake = Fake::serving(|mut visit: Visit| async move {
+        visit.body().await;
+        if visit.path.ends_with("/Put") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        as_etcd(&mut visit);
+    })
+    .await;
+    let endpoint = format!("--endpoint=https://{}", fake.address);
+    let load = ["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s", "--gaps=uniform"];
+    let report = Caller::direct().bench(&[&load[..], &["--ramp=10..1000/3", "--time=2s", &endpoint]].concat()).await.report(0);
+    let steps = report["steps"].as_array().unwrap();
+    let shown: Vec<_> = steps.iter().map(|step| (&step["sustained"], &step["targets"][0]["ok"])).collect();
+    // All that the second rate asked for was answered, in twice its time; the third is not tried.
+    assert_eq!(shown, [(&true.into(), &20.into()), (&false.into(), &200.into())], "{report:#}");
+    assert!(steps[1]["targets"][0]["in_time"].as_u64().unwrap() <= 100, "{report:#}");
+    assert_eq!(report["knee"], 10.0);
 }
 
 #[tokio::test]
@@ -284,7 +312,8 @@ async fn mistakes_are_told_all_at_once() {
     for part in ["`a` twice", "`--pid` is of no target", "--zipf 11", "none: the folder"] {
         assert!(refused.err().contains(part), "{part}: {}", refused.err());
     }
-    for usage in [&["--endpoint=https://127.0.0.1:1", "--mix=rang"][..], &["--endpoint=x"], &["--rate=5"]] {
+    let both = ["--endpoint=https://127.0.0.1:1", "--ramp=1..2", "--count=5"];
+    for usage in [&["--endpoint=https://127.0.0.1:1", "--mix=rang"][..], &["--endpoint=x"], &["--rate=5"], &both] {
         assert_eq!(caller.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
     }
 }

@@ -17,6 +17,7 @@ use crate::bench::connection::{Answer, Connection, Door, Failure};
 use crate::bench::figure;
 use crate::bench::identity::Identity;
 use crate::bench::slot::guarded;
+use crate::bench::stop::Stop;
 use crate::config::Endpoint;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
@@ -35,12 +36,24 @@ pub struct Stage {
     pub patience: Duration,
     /// Bytes of each value.
     pub size: usize,
+    /// Set when everybody is to end.
+    pub stop: Arc<Stop>,
     /// Where it is noted.
     pub book: Rc<Book>,
     /// Keys that were made and are still there, of all threads.
     pub made: Arc<Made>,
     /// The highest revision at which an endpoint was written or removed.
     pub endpoints_at: Cell<i64>,
+}
+
+impl Stage {
+    /// Looked at before each request, and never while one is on its way: etcd counts those too.
+    ///
+    /// # Errors
+    /// Everybody is to end.
+    pub fn goes_on(&self) -> Result<(), Failure> {
+        if self.stop.is_wanted() { Err(Failure::Stopped) } else { Ok(()) }
+    }
 }
 
 /// What a program's calls are named in reports.
@@ -102,6 +115,7 @@ impl Client {
     }
 
     async fn ask<M: Message + Default>(&self, name: &'static str, method: Method, message: &impl Message) -> Result<M, Failure> {
+        self.stage.goes_on()?;
         let due = self.stage.book.now();
         let answer = self.connection.call(method, framed(message), self.stage.patience).await;
         let answer = answer.and_then(|answer| M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}"))));
@@ -210,6 +224,7 @@ impl Client {
         let mut response = Some(response);
         let mut watches: Option<Watches> = None;
         for (keys, revision) in ranges.iter().zip(revisions) {
+            self.stage.goes_on()?;
             let due = self.stage.book.now();
             let create = WatchCreateRequest {
                 key: keys.key.clone(),

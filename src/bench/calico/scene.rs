@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
@@ -19,6 +18,7 @@ use crate::bench::identity::Identity;
 use crate::bench::plan::{Progress, Target};
 use crate::bench::process::usage;
 use crate::bench::report::{self, Measured, Report, Step, Verification};
+use crate::bench::stop::Stop;
 use crate::bench::tally::Tally;
 use crate::bench::witness::{self, MetricsUrl};
 use crate::bench::worker::Pace;
@@ -75,7 +75,7 @@ pub struct Cluster {
 /// Why it could not begin.
 pub async fn run(
     cluster: Arc<Cluster>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     settings: BTreeMap<&'static str, String>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
@@ -87,24 +87,26 @@ pub async fn run(
     }
     say(Progress::Note(format!("writing what is there before {} nodes start", cluster.nodes.len())));
     let made = Arc::new(Made::default());
-    let ran = match prepare(&cluster, &made).await {
+    let ran = match prepare(&cluster, &made, stop).await {
+        // A report of nothing says that it was stopped, and whether its keys are gone.
+        Err(Failure::Stopped) => Ok(Default::default()),
         Err(failure) => Err(format!("writing what is there before: {failure}")),
         Ok(()) => measure(&cluster, &made, stop, say).await,
     };
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = clean(&operator, &made, cluster.force).await;
     let (measured, verification) = ground::leave(ran, cleaned, "/calico/")?;
-    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), &[measured]);
+    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), measured.as_slice());
     let steps = vec![Step { name: "the cluster".to_owned(), offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
-    let stopped = stop.load(Ordering::Relaxed);
+    let stopped = stop.is_wanted();
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee: None, verification, stopped })
 }
 
 /// Makes what is not there, and never writes over anything.
-async fn prepare(cluster: &Cluster, made: &Arc<Made>) -> Result<(), Failure> {
+async fn prepare(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>) -> Result<(), Failure> {
     // Nobody reads these notes.
     let (notes, _) = page_channel();
-    let stage = stage(cluster, made, Instant::now(), notes);
+    let stage = stage(cluster, made, stop, Instant::now(), notes);
     let client = Client::new(&stage, &cluster.operator, PREPARE);
     let keys: Vec<Vec<u8>> = cluster::before(&cluster.nodes, cluster.policies, cluster.pods_per_node).collect();
     for some in keys.chunks(AT_ONCE) {
@@ -132,9 +134,9 @@ fn page_channel() -> (UnboundedSender<News>, UnboundedReceiver<News>) {
 async fn measure(
     cluster: &Arc<Cluster>,
     made: &Arc<Made>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     say: &mut dyn FnMut(Progress<'_>),
-) -> Result<(Measured, Verification), String> {
+) -> Result<(Option<Measured>, Verification), String> {
     let before = witness::handled(&cluster.etcd_metrics).await?;
     let look = |pid: Option<u32>| pid.and_then(usage);
     let (theirs, own) = (look(cluster.target.pid), usage(std::process::id()));
@@ -146,17 +148,17 @@ async fn measure(
     let after = look(cluster.target.pid);
     let usage = theirs.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), after.resident));
     let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
-    Ok((Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }, verification))
+    Ok((Some(Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }), verification))
 }
 
 /// Runs the cluster. When it comes back, for whatever reason, no thread makes keys any more.
 async fn on_threads(
     cluster: &Arc<Cluster>,
     made: &Arc<Made>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Slice, String> {
-    let (tell, news) = page_channel();
+    let (tell, mut news) = page_channel();
     let base = Instant::now();
     let (mut orders, mut threads, mut failed) = (Vec::new(), Vec::new(), None);
     for thread in 0..cluster.threads {
@@ -174,13 +176,15 @@ async fn on_threads(
     }
     drop(tell);
     let heard = match failed {
-        None => listen(&orders, news, base, say).await,
+        None => listen(&orders, &mut news, base, say).await,
         Some(why) => Err(why),
     };
     if heard.is_err() {
-        stop.store(true, Ordering::Relaxed);
+        stop.want();
     }
     drop(orders);
+    // Each thread has its end of the channel until it ends: to join it would keep signals waiting.
+    while news.recv().await.is_some() {}
     for thread in threads {
         // One that panicked has said so.
         let _ = thread.join();
@@ -191,7 +195,7 @@ async fn on_threads(
 /// Adds up what the threads tell, and lets each phase begin when all have ended the one before.
 async fn listen(
     orders: &[Sender<Order>],
-    mut news: UnboundedReceiver<News>,
+    news: &mut UnboundedReceiver<News>,
     base: Instant,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Slice, String> {

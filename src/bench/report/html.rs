@@ -136,8 +136,11 @@ fn target(target: &Target, page: &mut String) {
         escape(&target.url),
         target.rate,
         target.seconds,
-        Time(float(target.latest_us))
+        Time(float(target.max_late_us))
     );
+    if target.not_sent > 0 {
+        let _ = write!(page, "; {} were due and not sent", target.not_sent);
+    }
     if let Some(cpu) = target.cpu_us {
         let resident = float(target.resident.unwrap_or_default()) / f64::from(1 << 20);
         let _ = write!(page, "; its process took {cpu:.1} us of CPU per request, and {resident:.1} MiB");

@@ -15,6 +15,7 @@ use crate::bench::calico::node::{CONNECTIONS, WATCHES};
 use crate::bench::calico::scene::{self, Cluster};
 use crate::bench::identity::{Files, Identity};
 use crate::bench::plan::Target;
+use crate::bench::stop::Stop;
 use crate::bench::witness::MetricsUrl;
 use crate::config::Endpoint;
 
@@ -107,9 +108,9 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
         ("seed", args.seed.to_string()),
     ]);
     let quiet = args.report.quiet;
-    let work = until_stopped(async |stop| scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await);
-    let report = LocalSet::new().run_until(work).await;
-    finish(&args.report, &report.map_err(anyhow::Error::msg)?)
+    let work = async |stop: &Arc<Stop>| scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let report = LocalSet::new().run_until(until_stopped("/calico/", work)).await;
+    finish(&args.report, report)
 }
 
 fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
