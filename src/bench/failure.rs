@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A status of gRPC, with its message.
-    Grpc(i32, String),
+    Grpc(u32, String),
     /// No answer within `--timeout`.
     Timeout,
     /// The connection ended under it.
