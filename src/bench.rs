@@ -36,6 +36,7 @@ pub mod slot;
 pub mod stop;
 pub mod tally;
 pub mod timer;
+pub mod watch;
 pub mod witness;
 pub mod worker;
 pub mod zipf;

@@ -2,6 +2,7 @@
 
 mod mishaps;
 mod signals;
+mod watches;
 
 use std::path::Path;
 use std::process::{Output, Stdio};

@@ -240,7 +240,7 @@ impl Client {
                     watches = Some(Watches::new(self.stage.clone(), Answer::of(response).await?));
                 }
                 let watches = watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
-                watches.created(&keys.key).await
+                watches.created(&keys.key, revision).await
             });
             let created = created.await.unwrap_or(Err(Failure::Timeout));
             self.stage.book.observe(self.names.watch, due, &created);
