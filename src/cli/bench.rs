@@ -1,6 +1,7 @@
 //! `etcd-warden bench`.
 
 mod calico;
+mod credentials;
 mod given;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
+use self::credentials::Credentials;
 use super::exit;
 use super::policy::Output;
 use crate::bench::arrivals::Gaps;
@@ -57,18 +59,8 @@ struct Whom {
     /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = given::named)]
     compare: Vec<(String, Endpoint)>,
-    /// The CA of the servers. Folders of `--identities` have their own, `etcd-ca`.
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// The certificate that is shown. Beside `--identities`: that of who writes the keys beforehand, and removes them.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-    /// A folder with many certificates, as `certs issue --output directories` makes it; connections take them in turn.
-    #[arg(long, value_name = "DIRECTORY")]
-    identities: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Processes whose CPU time and memory is looked at: `NAME=PID` of each target, or a number alone for one.
     #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = given::pid)]
     pid: Vec<(Option<String>, u32)>,
