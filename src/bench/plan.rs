@@ -150,9 +150,9 @@ async fn measure(
     let mut crew = Crew::assemble(assignments(plan, keys, stop)).await?;
     let began = Instant::now();
     let (mut steps, mut verification, mut total) = (Vec::new(), Verification::default(), Tally::default());
-    let mut number = 0;
-    for pace in &plan.paces {
-        let slices = match rounds(plan, *pace, &mut crew, began, &mut number, stop, say).await {
+    for (number, pace) in (0_u64..).zip(&plan.paces) {
+        let first = number * u64::from(plan.rounds);
+        let slices = match rounds(plan, *pace, &mut crew, began, first, stop, say).await {
             Ok(slices) => slices,
             Err(why) => {
                 crew.dismiss().await;
@@ -177,13 +177,13 @@ async fn measure(
     Ok((steps, verification))
 }
 
-/// One pace: the targets in turn, round after round. Each of several has its warm-up in the first round.
+/// One pace: the targets in turn, round after round, of which the first has this number. Each of several has its warm-up in the first.
 async fn rounds(
     plan: &Plan,
     pace: Pace,
     crew: &mut Crew,
     began: Instant,
-    number: &mut u64,
+    first: u64,
     stop: &Stop,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<Vec<Measured>>, String> {
@@ -200,8 +200,8 @@ async fn rounds(
             }
             say(Progress::Slice(&target.name, pace));
             let warm_up = if round == 0 || plan.targets.len() == 1 { plan.warm_up } else { Duration::ZERO };
-            let go = Go { base: Instant::now(), warm_up, pace, end: end(plan), number: *number };
-            *number += 1;
+            // The same number, and with it the same chance, for all targets: each gets what the others get.
+            let go = Go { base: Instant::now(), warm_up, pace, end: end(plan, round), number: first + u64::from(round) };
             let at = began.elapsed();
             let looked = |pid: Option<u32>| pid.and_then(usage);
             let (theirs, own) = (looked(target.pid), usage(std::process::id()));
@@ -239,13 +239,10 @@ fn planned(plan: &Plan) -> Duration {
     }
 }
 
-fn end(plan: &Plan) -> End {
+fn end(plan: &Plan, round: u32) -> End {
     match plan.length {
         Length::Time(_) => End::After(planned(plan)),
-        Length::Count(count) => {
-            let threads = u64::try_from(plan.threads).unwrap_or(1);
-            End::Count(count.div_ceil(u64::from(plan.rounds.max(1)) * threads.max(1)))
-        }
+        Length::Count(count) => End::Count(figure::share(count, u64::from(plan.rounds), u64::from(round))),
     }
 }
 

@@ -15,6 +15,7 @@ use super::book::{Book, Page};
 use super::connection::{Connection, Door};
 use super::dice::Dice;
 use super::fan::Watcher;
+use super::figure;
 use super::jobs::Jobs;
 use super::keys::Keys;
 use super::mix::Mix;
@@ -69,7 +70,7 @@ pub enum Pace {
 pub enum End {
     /// So long after its warm-up.
     After(Duration),
-    /// After so many requests of each thread, warm-up not counted.
+    /// After so many requests of all threads together, warm-up not counted.
     Count(u64),
 }
 
@@ -89,6 +90,16 @@ pub struct Go {
 }
 
 impl Go {
+    /// What one of several threads has of it.
+    #[must_use]
+    pub fn of_thread(self, thread: usize, threads: usize) -> Self {
+        let number = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
+        match self.end {
+            End::Count(count) => Self { end: End::Count(figure::share(count, number(threads), number(thread))), ..self },
+            End::After(_) => self,
+        }
+    }
+
     /// When its time is over, counted from its begin; never for a number of requests.
     #[must_use]
     pub const fn until(&self) -> Duration {
@@ -167,6 +178,7 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
     }
     let _ = news.send(News::Ready);
     let Some(Order::Go(go)) = orders.recv().await else { return };
+    let go = go.of_thread(assignment.thread, assignment.threads);
     let book = Rc::new(Book::new(go.base, go.warm_up, go.until(), news.clone(), News::Page));
     let (until, seen) = watch::channel(None);
     let mut watching = JoinSet::new();

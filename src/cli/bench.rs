@@ -115,7 +115,7 @@ struct What {
     /// The measured time of each target, all its slices together.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time, conflicts_with = "count")]
     time: Duration,
-    /// Instead of a time: how many requests each target gets.
+    /// Instead of a time: how many requests each target gets, exactly; those of the warm-up are not among them.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// What is not measured, at the start of each rate.
@@ -127,7 +127,8 @@ struct What {
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time)]
     timeout: Duration,
-    /// The same seed gives the same requests at the same times.
+    /// Of all chance: when requests of an open loop are due, and what each stream asks for, one after the other. In each round of `--compare`
+    /// all targets get the same.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// What all keys begin with. They are removed at the end.

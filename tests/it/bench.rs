@@ -244,7 +244,9 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
         &*metrics,
         &*pids,
         "--rounds=6",
-        "--count=600",
+        // Neither rounds nor threads divide it.
+        "--count=601",
+        "--threads=2",
         "--keys=20",
         "--html=r.html",
         "--json=r.json",
@@ -253,7 +255,7 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
     let report = caller.bench(&arguments).await.report(0);
     let step = &report["steps"][0];
     for target in [0, 1] {
-        assert_eq!((&step["targets"][target]["slices"], &step["targets"][target]["ok"]), (&6.into(), &600.into()), "{step:#}");
+        assert_eq!((&step["targets"][target]["slices"], &step["targets"][target]["ok"]), (&6.into(), &601.into()), "{step:#}");
     }
     assert!(step["targets"][1]["resident"].as_u64().unwrap() > 0 && step["targets"][0].get("resident").is_none());
     let ratio = step["ratios"].as_array().unwrap().iter().find(|ratio| ratio["figure"] == "range p50").unwrap();
@@ -264,6 +266,24 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
     let page = read("r.html");
     let data = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report);
+}
+
+#[tokio::test]
+async fn in_each_round_all_targets_are_asked_for_the_same() {
+    let serve = || {
+        Fake::serving(|mut visit: Visit| async move {
+            visit.body().await;
+            as_etcd(&mut visit);
+        })
+    };
+    let (one, other) = (serve().await, serve().await);
+    let compare = format!("--compare=a=https://{},b=https://{}", one.address, other.address);
+    let load = ["--mix=put", "--keys=1000", "--connections=1", "--streams=1", "--warm-up=0s", "--rounds=2", "--count=41"];
+    Caller::direct().bench(&[&load[..], &[&compare]].concat()).await.report(0);
+    let [puts, others] = [one, other].map(|fake| fake.arrivals("Put").into_iter().map(|arrival| arrival.body).collect::<Vec<_>>());
+    assert_eq!((puts.len(), &puts), (41, &others));
+    // 21 and 20: another round asks for something else.
+    assert_ne!(puts[..20], puts[21..]);
 }
 
 #[tokio::test]

@@ -132,6 +132,8 @@ async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &
         let due = begin + at;
         let Some(Ok(())) = stage.stop.or(timer.until(stage.book.base() + due)).await else { break };
         let (stage, there) = (stage.clone(), there.clone());
+        // Also where it is not needed: how fast the answers come is not to change the nodes of those after it.
+        let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
         let goes = if number % 2 == 1 { there.borrow_mut().pop_front() } else { None };
         if let Some((node, pod)) = goes {
             tasks.spawn_local(async move {
@@ -139,7 +141,6 @@ async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &
                 stage.book.observe("pod removed", due, &counted_before(gone));
             });
         } else {
-            let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
             let Some(node) = nodes.get(place).map(|node| (*node).clone()) else { continue };
             // No pod of before has such a number.
             let pod = (1 << 40) + number;

@@ -53,7 +53,7 @@ pub struct CalicoArgs {
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = given::time)]
     timeout: Duration,
-    /// The same seed gives the same pods at the same times.
+    /// Of all chance: when pods come and go, and on which nodes. `--threads` has a part in it.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// The process whose CPU time and memory is looked at.
