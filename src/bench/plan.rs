@@ -208,7 +208,7 @@ async fn rounds(
             let tick = |slice: &Slice, elapsed: Duration| {
                 // The second before the last: what ended in it has been told by every thread.
                 if let Some(second) = elapsed.as_secs().checked_sub(2) {
-                    say(Progress::Second(second, slice.seconds.get(&second).unwrap_or(&Tally::default())));
+                    say(Progress::Second(second, slice.timeline.second(second).unwrap_or(&Tally::default())));
                 }
             };
             let slice = crew.slice(place, go, tick).await?;

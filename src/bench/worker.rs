@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::arrivals::{Arrivals, Gaps};
-use super::book::{Book, Page};
+use super::book::{Book, Clock, Page};
 use super::connection::{Connection, Door};
 use super::dice::Dice;
 use super::fan::Watcher;
@@ -180,6 +180,7 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
     let Some(Order::Go(go)) = orders.recv().await else { return };
     let go = go.of_thread(assignment.thread, assignment.threads);
     let book = Rc::new(Book::new(go.base, go.warm_up, go.until(), news.clone(), News::Page));
+    let clock = Clock::of(&book);
     let (until, seen) = watch::channel(None);
     let mut watching = JoinSet::new();
     for watcher in watchers {
@@ -203,6 +204,7 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
         let _ = until.send(Some(revision));
         while watching.join_next().await.is_some() {}
     }
+    drop(clock);
     book.close();
     let _ = news.send(News::Settled);
 }

@@ -21,6 +21,7 @@ use super::policy::Output;
 use crate::bench::arrivals::Gaps;
 use crate::bench::mix::Mix;
 use crate::bench::plan::{self, Progress};
+use crate::bench::quantiles::Quantiles;
 use crate::bench::report::{Report, html, text};
 use crate::bench::stop::Stop;
 use crate::bench::tally::Tally;
@@ -271,10 +272,10 @@ fn show(progress: &Progress<'_>, quiet: bool) {
 fn line(tally: &Tally) -> String {
     let mut all = crate::bench::tally::Series::default();
     for series in tally.series.values() {
-        // All have the same bounds.
+        // It grows as far as each of them.
         let _ = all.latency.add(&series.latency);
     }
-    let quantiles = crate::bench::report::quantiles(&all.latency);
+    let quantiles = Quantiles::of(&all.latency);
     let time = |us: u64| text::Time(crate::bench::figure::float(us)).to_string();
     let failed = if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
     let (p50, p99, p999) = (time(quantiles.p50), time(quantiles.p99), time(quantiles.p999));

@@ -18,7 +18,7 @@ use super::made::Made;
 use super::node::{MONITOR_PERIOD, Running};
 use super::scene::Cluster;
 use crate::bench::arrivals::{Arrivals, Gaps};
-use crate::bench::book::{Book, Page};
+use crate::bench::book::{Book, Clock, Page};
 use crate::bench::connection::Failure;
 use crate::bench::dice::Dice;
 use crate::bench::stop::Stop;
@@ -78,6 +78,7 @@ async fn live(
     tell: &UnboundedSender<News>,
 ) {
     let stage = stage(cluster, made, stop, base, tell.clone());
+    let clock = Clock::of(&stage.book);
     let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
     let (controllers, running) =
         tokio::join!(control(cluster, &stage, thread), join_all(mine.iter().map(|node| start(cluster, &stage, node))));
@@ -94,6 +95,7 @@ async fn live(
     if let Some(Order::Settle(revision)) = orders.recv().await {
         settle(&stage, &running, revision).await;
     }
+    drop(clock);
     stage.book.close();
     let _ = tell.send(News::Settled);
 }

@@ -226,7 +226,7 @@ async fn listen(
                 None => return Err("a thread of the load ended".to_owned()),
             },
             _ = clock.tick() => if let Some(second) = base.elapsed().as_secs().checked_sub(2) {
-                say(Progress::Second(second, slice.seconds.get(&second).unwrap_or(&Tally::default())));
+                say(Progress::Second(second, slice.timeline.second(second).unwrap_or(&Tally::default())));
             }
         }
     }
