@@ -30,7 +30,8 @@ enum Command {
     Demo(DemoArgs),
     /// Look at a deployment as its operator and as a thief would: ways around the proxy, certificates, etcd, keys without an owner.
     Doctor(doctor::DoctorArgs),
-    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were wrong.
+    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were
+    /// wrong; 130: ended at once by a second signal.
     Bench(Box<bench::BenchArgs>),
     /// Check, show and explain policies.
     #[command(subcommand)]
