@@ -4,7 +4,7 @@
 //!   Plan ─▶ ground   the prefix: nothing foreign there, all keys written; removed again at the end
 //!        ─▶ witness  etcd's own counts, before and after
 //!        ─▶ crew     threads (worker), each with a runtime, connections and streams (slot, fan) of its own
-//!                    slice after slice: targets in turn, rates of a ramp one after the other
+//!                    slice after slice (jobs): targets in turn, rates of a ramp one after the other
 //!        ─▶ tally    seconds of histograms, added up ─▶ report: text, JSON, HTML
 //! ```
 //!
@@ -24,15 +24,21 @@ pub mod fan;
 pub mod figure;
 pub mod ground;
 pub mod identity;
+pub mod jobs;
 pub mod keys;
 pub mod mix;
 pub mod plan;
 pub mod process;
+pub mod quantiles;
+pub mod ramp;
 pub mod ratio;
 pub mod report;
 pub mod slot;
+pub mod stop;
 pub mod tally;
+pub mod timeline;
 pub mod timer;
+pub mod watch;
 pub mod witness;
 pub mod worker;
 pub mod zipf;

@@ -30,7 +30,8 @@ enum Command {
     Demo(DemoArgs),
     /// Look at a deployment as its operator and as a thief would: ways around the proxy, certificates, etcd, keys without an owner.
     Doctor(doctor::DoctorArgs),
-    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were wrong.
+    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were
+    /// wrong; 130: ended at once by a second signal.
     Bench(Box<bench::BenchArgs>),
     /// Check, show and explain policies.
     #[command(subcommand)]
@@ -49,6 +50,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// `EX_CONFIG`: a configuration or a policy.
     pub const CONFIG: u8 = 78;
+    /// Ended at once by SIGINT, as shells write it.
+    pub const INTERRUPTED: u8 = 130;
 }
 
 /// Runs the command that the arguments name.

@@ -14,6 +14,7 @@ pub mod lease;
 mod message;
 #[cfg(test)]
 mod spell;
+pub mod status;
 pub mod watch;
 
 use std::fmt;

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   cluster   names of keys, and what is there before the first node starts
+//!   made      the keys that are to be removed again
 //!   client    one clientv3 client: a connection, lists, guarded writes
 //!   watches   and one stream with all its watches
 //!   node      what runs on a node: start-up, tunnel addresses, status, confd, Felix; then its address monitor
@@ -20,6 +21,7 @@ pub mod client;
 pub mod cluster;
 pub mod cni;
 mod life;
+pub mod made;
 pub mod node;
 pub mod scene;
 pub mod watches;

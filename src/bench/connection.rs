@@ -23,6 +23,7 @@ use crate::keyspace::Escaped;
 use crate::method::Method;
 use crate::tls::server_name;
 use crate::wire::frame::{self, Frames};
+use crate::wire::status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -184,8 +185,8 @@ impl Answer {
     /// It is a status alone, or none came.
     pub async fn of(response: ResponseFuture) -> Result<Self, Failure> {
         let (head, body) = response.await.map_err(lost)?.into_parts();
-        if let Some(status) = status(&head.headers) {
-            return Err(status.err().unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
+        if let Some(ended) = ended(&head.headers) {
+            return Err(ended.err().unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
         }
         if !head.status.is_success() {
             return Err(Failure::NotGrpc(format!("HTTP status {}", head.status)));
@@ -218,18 +219,16 @@ impl Answer {
 
     async fn end(&mut self) -> Result<(), Failure> {
         let trailers = self.body.trailers().await.map_err(lost)?.unwrap_or_default();
-        status(&trailers).unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
+        ended(&trailers).unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
     }
 }
 
-fn status(headers: &HeaderMap) -> Option<Result<(), Failure>> {
-    let code = headers.get("grpc-status")?;
-    if code.as_bytes() == b"0" {
-        return Some(Ok(()));
-    }
-    let code = code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2);
-    let message = headers.get("grpc-message").map(|message| Escaped(message.as_bytes()).to_string());
-    Some(Err(Failure::Grpc(code, message.unwrap_or_default())))
+/// How the call ended, if these headers say it.
+fn ended(headers: &HeaderMap) -> Option<Result<(), Failure>> {
+    status::code(headers).map(|code| match code {
+        0 => Ok(()),
+        _ => Err(Failure::Grpc(code, Escaped(&status::message(headers)).to_string())),
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -1,12 +1,12 @@
 //! All threads of the load, and what they measure, added up.
 
-use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, channel, unbounded_channel};
 
 use super::tally::Tally;
+use super::timeline::Timeline;
 use super::worker::{self, Assignment, Go, News, Order};
 
 /// Threads that begin a slice do so together, a little later.
@@ -23,7 +23,7 @@ pub struct Crew {
 #[derive(Debug, Default)]
 pub struct Slice {
     /// By second, from its start.
-    pub seconds: BTreeMap<u64, Tally>,
+    pub timeline: Timeline,
     /// All of it.
     pub total: Tally,
     /// From its start until the last answer.
@@ -33,7 +33,7 @@ pub struct Slice {
 impl Slice {
     /// Takes in a second of one thread.
     pub fn add(&mut self, second: u64, tally: &Tally, until: Duration) {
-        self.seconds.entry(second).or_default().add(tally);
+        self.timeline.add(second, tally);
         self.total.add(tally);
         self.until = self.until.max(until);
     }
@@ -79,7 +79,7 @@ impl Crew {
         }
     }
 
-    /// Runs one slice. `tick` is called each second with what is there so far, and says whether to stop.
+    /// Runs one slice. `tick` is called each second with what is there so far, and how long it has run.
     ///
     /// # Errors
     /// A watch cannot be opened.
@@ -114,8 +114,10 @@ impl Crew {
     }
 
     /// Ends the threads and their connections.
-    pub fn dismiss(self) {
+    pub async fn dismiss(mut self) {
         drop(self.orders);
+        // Each thread has its end of the channel until it ends: to join it would keep signals waiting.
+        while self.news.recv().await.is_some() {}
         for thread in self.threads {
             // One that panicked has said so.
             let _ = thread.join();

@@ -1,16 +1,22 @@
 //! What can come instead of a good answer, and how reports count it.
 
+use crate::keyspace::Escaped;
+
 /// Why a request has no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A status of gRPC, with its message.
-    Grpc(i32, String),
+    Grpc(u32, String),
     /// No answer within `--timeout`.
     Timeout,
     /// The connection ended under it.
     Lost(String),
     /// There was no connection: nothing was sent.
     NoConnection(String),
+    /// Nothing was sent: the run is to end.
+    Stopped,
+    /// A watch that was refused, or ended, for a reason that is no status of gRPC.
+    Cancelled(String),
     /// An answer that is no gRPC.
     NotGrpc(String),
     /// An answer with OK whose content is not what it had to be.
@@ -39,6 +45,18 @@ const CODES: [&str; 17] = [
 ];
 
 impl Failure {
+    /// What a watch's `cancel_reason` says: where it is an error of gRPC as Go writes one, that error.
+    #[must_use]
+    pub fn cancelled(reason: &str) -> Self {
+        let shown = |text: &str| Escaped(text.as_bytes()).to_string();
+        let status = || {
+            let (name, message) = reason.strip_prefix("rpc error: code = ")?.split_once(" desc = ")?;
+            let code = CODES.iter().position(|known| *known == name)?;
+            Some(Failure::Grpc(u32::try_from(code).ok()?, shown(message)))
+        };
+        status().unwrap_or_else(|| Failure::Cancelled(shown(reason)))
+    }
+
     /// As reports count it.
     #[must_use]
     pub fn name(&self) -> String {
@@ -49,6 +67,8 @@ impl Failure {
             Failure::Timeout => "no answer in time".to_owned(),
             Failure::Lost(_) => "connection lost".to_owned(),
             Failure::NoConnection(_) => "no connection".to_owned(),
+            Failure::Stopped => "stopped by a signal".to_owned(),
+            Failure::Cancelled(_) => "watch cancelled".to_owned(),
             Failure::NotGrpc(_) => "no gRPC".to_owned(),
             Failure::Wrong(_) => "wrong answer".to_owned(),
         }
@@ -61,9 +81,10 @@ impl Failure {
             Failure::Grpc(_, message)
             | Failure::Lost(message)
             | Failure::NoConnection(message)
+            | Failure::Cancelled(message)
             | Failure::NotGrpc(message)
             | Failure::Wrong(message) => message,
-            Failure::Timeout => "",
+            Failure::Timeout | Failure::Stopped => "",
         }
     }
 

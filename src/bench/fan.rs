@@ -1,6 +1,5 @@
 //! Watchers of one prefix: each must get every event once, in order, and soon.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,11 @@ use tokio::time::timeout;
 use super::book::Book;
 use super::connection::{Answer, Connection, Failure};
 use super::keys::Keys;
+use super::watch::{self, Seen};
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
 use crate::pb::etcdserverpb::watch_request::RequestUnion;
-use crate::pb::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use crate::pb::mvccpb::{Event, event::EventType};
 use crate::wire::frame;
 
@@ -25,9 +25,8 @@ pub struct Watcher {
     answer: Answer,
     /// Dropped, it would end the stream.
     _send: SendStream<Bytes>,
-    /// The version that each key had last: etcd counts the writes of a key, so that a gap shows.
-    versions: HashMap<Vec<u8>, i64>,
-    last: i64,
+    id: i64,
+    seen: Seen,
 }
 
 impl Watcher {
@@ -46,12 +45,15 @@ impl Watcher {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         send.send_data(frame::encode(&request.encode_to_vec()), false).map_err(|error| Failure::Lost(error.to_string()))?;
         let mut answer = Answer::of(response).await?;
-        let created = next(&mut answer).await?;
-        if !created.created || created.canceled {
-            return Err(Failure::Grpc(7, created.cancel_reason));
+        let created = watch::next(&mut answer).await?;
+        if let Some(failure) = watch::ended(&created) {
+            return Err(failure);
         }
-        let last = created.header.map_or(0, |header| header.revision);
-        Ok(Self { answer, _send: send, versions: HashMap::new(), last })
+        if !created.created {
+            return Err(Failure::Wrong("a watch stream that does not begin with the answer to its create".to_owned()));
+        }
+        let seen = Seen::after(created.header.map_or(0, |header| header.revision));
+        Ok(Self { answer, _send: send, id: created.watch_id, seen })
     }
 
     /// Notes each event, until the one of the revision that is told to be the last.
@@ -59,14 +61,14 @@ impl Watcher {
         let mut deadline: Option<Instant> = None;
         loop {
             let last = *until.borrow_and_update();
-            if last.is_some_and(|last| self.last >= last) {
+            if last.is_some_and(|last| self.seen.last() >= last) {
                 return;
             }
             if last.is_some() {
                 deadline.get_or_insert_with(|| Instant::now() + patience);
             }
             let heard = tokio::select! {
-                heard = next(&mut self.answer) => heard,
+                heard = watch::next(&mut self.answer) => heard,
                 changed = until.changed(), if last.is_none() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -77,11 +79,17 @@ impl Watcher {
                     return;
                 }
             };
+            let heard = heard.and_then(|response| watch::ended(&response).map_or(Ok(response), Err));
             match heard {
-                Ok(answer) => {
-                    for event in answer.events {
-                        let (due, checked) = self.check(event, keys);
+                Ok(response) if response.watch_id == self.id => {
+                    for event in response.events {
+                        let (due, checked) = self.check(&event, keys);
                         book.observe("watch-event", due, &checked);
+                    }
+                }
+                Ok(response) => {
+                    if let Some(failure) = watch::stray(&response) {
+                        book.observe("watch-event", book.now(), &Err(failure));
                     }
                 }
                 Err(failure) => {
@@ -93,35 +101,18 @@ impl Watcher {
     }
 
     /// When the write of this event was due, and whether the event follows on those before.
-    fn check(&mut self, event: Event, keys: &Keys) -> (Duration, Result<(), Failure>) {
+    fn check(&mut self, event: &Event, keys: &Keys) -> (Duration, Result<(), Failure>) {
+        let checked = self.seen.check(event);
         let put = event.r#type == i32::from(EventType::Put);
-        let Some(pair) = event.kv.filter(|_| put) else {
+        let Some(pair) = event.kv.as_ref().filter(|_| put) else {
             return (Duration::ZERO, Err(Failure::Wrong("an event that is no Put".into())));
         };
-        let key = || Escaped(&pair.key).to_string();
-        let number = pair.key.get(pair.key.len().saturating_sub(5)..).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-        let Some(stamp) = number.and_then(|number| keys.stamp(number, &pair.value)) else {
-            return (Duration::ZERO, Err(Failure::Wrong(format!("an event with another value than was written to {}", key()))));
-        };
-        let due = Duration::from_micros(stamp);
-        if pair.mod_revision <= self.last {
-            return (due, Err(Failure::Wrong(format!("revision {} after {}", pair.mod_revision, self.last))));
-        }
-        self.last = pair.mod_revision;
-        match self.versions.insert(pair.key.clone(), pair.version) {
-            Some(before) if before + 1 != pair.version => {
-                (due, Err(Failure::Wrong(format!("version {} of {} after {before}: there is a gap", pair.version, key()))))
+        match Keys::stream(&pair.key).and_then(|number| keys.stamp(number, &pair.value)) {
+            Some(stamp) => (Duration::from_micros(stamp), checked),
+            None => {
+                let what = format!("an event with another value than was written to {}", Escaped(&pair.key));
+                (Duration::ZERO, Err(Failure::Wrong(what)))
             }
-            _ => (due, Ok(())),
         }
     }
-}
-
-async fn next(answer: &mut Answer) -> Result<WatchResponse, Failure> {
-    let message = answer.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
-    let response = WatchResponse::decode(message).map_err(|error| Failure::Wrong(format!("a watch answer cannot be read: {error}")))?;
-    if response.canceled && !response.created {
-        return Err(Failure::Lost(format!("the watch was cancelled: {}", response.cancel_reason)));
-    }
-    Ok(response)
 }

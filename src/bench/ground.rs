@@ -6,6 +6,8 @@ use prost::Message;
 
 use super::connection::{Connection, Failure};
 use super::keys::Keys;
+use super::report::Verification;
+use super::stop::Stop;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
 use crate::pb::etcdserverpb::{
@@ -36,6 +38,14 @@ pub enum GroundError {
         /// One of them.
         example: String,
     },
+    /// Two targets that are not the same etcd.
+    #[error("`{}` is cluster {:x} and `{}` is cluster {:x}: `--compare` is for several ways to one etcd, and two etcds take a run each", .first.0, .first.1, .other.0, .other.1)]
+    Clusters {
+        /// A target's name, and the id of its cluster.
+        first: (String, u64),
+        /// Another's.
+        other: (String, u64),
+    },
     /// A request failed.
     #[error("{doing}: {failure}")]
     Failed {
@@ -44,6 +54,25 @@ pub enum GroundError {
         /// What came instead.
         failure: Failure,
     },
+}
+
+/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of them alone.
+///
+/// # Errors
+/// They do not, or one cannot be asked.
+pub async fn one_cluster(targets: &[(String, Connection)], prefix: &str) -> Result<(), GroundError> {
+    let mut first: Option<(String, u64)> = None;
+    for (name, connection) in targets {
+        let any = RangeRequest { key: prefix.as_bytes().to_vec(), limit: 1, keys_only: true, ..RangeRequest::default() };
+        let answer: RangeResponse = ask(connection, "asking each target which cluster it is", Method::Range, &any).await?;
+        let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
+        match &first {
+            None => first = Some(this),
+            Some(first) if first.1 == this.1 => {}
+            Some(first) => return Err(GroundError::Clusters { first: first.clone(), other: this }),
+        }
+    }
+    Ok(())
 }
 
 /// Every key below a prefix.
@@ -64,6 +93,16 @@ pub async fn list(connection: &Connection, prefix: &[u8]) -> Result<Vec<Vec<u8>>
     }
 }
 
+/// The value of a key that is there.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn value(connection: &Connection, key: &[u8]) -> Result<Option<Vec<u8>>, GroundError> {
+    let one = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
+    let answer: RangeResponse = ask(connection, "reading a key", Method::Range, &one).await?;
+    Ok(answer.kvs.into_iter().next().map(|pair| pair.value))
+}
+
 /// Refuses keys that are not `ours`; gives those that are.
 ///
 /// # Errors
@@ -81,12 +120,11 @@ pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl
 /// Removes what an earlier run has left, and writes all data keys.
 ///
 /// # Errors
-/// Foreign keys, or a request that fails.
-pub async fn prepare(connection: &Connection, keys: &Keys, force: bool) -> Result<(), GroundError> {
-    let left = look(connection, &keys.prefix, force, |key| keys.is_ours(key)).await?;
-    delete(connection, &left).await?;
+/// A request fails, or it is to stop; some keys may be there then.
+pub async fn prepare(connection: &Connection, keys: &Keys, left: &[Vec<u8>], stop: &Stop) -> Result<(), GroundError> {
+    delete(connection, left).await?;
     let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
-    put(connection, values).await
+    put(connection, values, stop).await
 }
 
 /// Removes what this program has written, key by key: whatever else is there stays.
@@ -98,15 +136,35 @@ pub async fn clean(connection: &Connection, keys: &Keys) -> Result<(), GroundErr
     delete(connection, &ours).await
 }
 
-/// Writes pairs, many in one Txn.
+/// What a run gave, when the removal of its keys has ended: keys that are left are told whether it went well or not.
 ///
 /// # Errors
-/// A request fails.
-pub async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), GroundError> {
+/// The run's own, with the keys that are left.
+pub fn leave<T>(
+    ran: Result<(T, Verification), String>,
+    cleaned: Result<(), GroundError>,
+    below: &str,
+) -> Result<(T, Verification), String> {
+    let left = cleaned.err().map(|error| format!("keys are left below {below}: {error}"));
+    match (ran, left) {
+        (Ok((gave, mut verification)), left) => {
+            verification.mistakes.extend(left);
+            Ok((gave, verification))
+        }
+        (Err(why), Some(left)) => Err(format!("{why}; {left}")),
+        (Err(why), None) => Err(why),
+    }
+}
+
+/// Writes pairs, many in one Txn.
+async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, stop: &Stop) -> Result<(), GroundError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (key, value) in pairs {
         let size = key.len() + value.len();
         if batch.len() >= OPS || (bytes + size > BYTES && !batch.is_empty()) {
+            if stop.is_wanted() {
+                return Err(GroundError::Failed { doing: "writing keys", failure: Failure::Stopped });
+            }
             change(connection, "writing keys", std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
@@ -147,4 +205,19 @@ async fn ask<M: Message + Default>(
     let failed = |failure| GroundError::Failed { doing, failure };
     let answer = connection.call(method, frame::encode(&message.encode_to_vec()), PATIENCE).await.map_err(failed)?;
     M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_left_are_told_after_a_good_run_and_after_a_bad_one() {
+        let failed = || Err(GroundError::Failed { doing: "deleting keys", failure: Failure::Timeout });
+        let ((), verification) = leave(Ok(((), Verification::default())), failed(), "/p/").unwrap();
+        assert_eq!(verification.mistakes, ["keys are left below /p/: deleting keys: no answer in time"]);
+        let why = leave::<()>(Err("no thread".to_owned()), failed(), "/p/").unwrap_err();
+        assert_eq!(why, "no thread; keys are left below /p/: deleting keys: no answer in time");
+        assert_eq!(leave::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(), "no thread");
+    }
 }

@@ -12,10 +12,19 @@ use crate::wire::frame;
 pub const HEAD: usize = 52;
 const MARK: &[u8] = b"etcd-warden-bench ";
 
+/// What follows the prefix in each key: below `--prefix /app/` somebody may well have an `/app/data/00000001`.
+const MINE: &str = "etcd-warden-bench/";
+
+/// Digits of a data key, and of a stream: more than the command line takes.
+const INDEX: usize = 8;
+const STREAM: usize = 10;
+
 /// The keys.
 pub struct Keys {
     /// Ends with a slash.
     pub prefix: String,
+    /// What all of these begin with.
+    root: String,
     /// Bytes of each value, at least [`HEAD`].
     pub size: usize,
     /// The keys that are read and written at random.
@@ -28,28 +37,35 @@ impl Keys {
     /// So many keys.
     #[must_use]
     pub fn new(prefix: &str, count: u64, size: usize, serializable: bool) -> Self {
-        let data: Vec<Vec<u8>> = (0..count).map(|index| format!("{prefix}data/{index:08}").into_bytes()).collect();
+        let root = format!("{prefix}{MINE}");
+        let data: Vec<Vec<u8>> = (0..count).map(|index| format!("{root}data/{index:0INDEX$}").into_bytes()).collect();
         let range =
             |key: &Vec<u8>| frame::encode(&RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }.encode_to_vec());
-        Self { prefix: prefix.to_owned(), size, ranges: data.iter().map(range).collect(), data }
+        Self { prefix: prefix.to_owned(), root, size, ranges: data.iter().map(range).collect(), data }
     }
 
     /// A key of one stream alone, for guarded updates.
     #[must_use]
     pub fn own(&self, thread: usize, stream: usize) -> Vec<u8> {
-        format!("{}txn/{thread:03}-{stream:05}", self.prefix).into_bytes()
+        format!("{}txn/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
     /// A key that all watchers watch, written by one stream alone.
     #[must_use]
     pub fn watched(&self, thread: usize, stream: usize) -> Vec<u8> {
-        format!("{}watch/{thread:03}-{stream:05}", self.prefix).into_bytes()
+        format!("{}watch/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
     /// What watchers watch.
     #[must_use]
     pub fn watched_prefix(&self) -> Vec<u8> {
-        format!("{}watch/", self.prefix).into_bytes()
+        format!("{}watch/", self.root).into_bytes()
+    }
+
+    /// Which stream writes a watched key.
+    #[must_use]
+    pub fn stream(key: &[u8]) -> Option<u64> {
+        std::str::from_utf8(key.get(key.len().checked_sub(STREAM)?..)?).ok()?.parse().ok()
     }
 
     /// The framed Range of a data key.
@@ -61,11 +77,12 @@ impl Keys {
     /// Whether a key has the form of those that a run writes: anything else below the prefix is somebody else's.
     #[must_use]
     pub fn is_ours(&self, key: &[u8]) -> bool {
-        let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
+        let Some(rest) = key.strip_prefix(self.root.as_bytes()) else { return false };
         let digits = |text: &[u8], count: usize| text.len() == count && text.iter().all(u8::is_ascii_digit);
-        let pair = |text: &[u8]| text.get(..3).is_some_and(|first| digits(first, 3)) && text.get(4..).is_some_and(|last| digits(last, 5));
+        let pair =
+            |text: &[u8]| text.get(..3).is_some_and(|first| digits(first, 3)) && text.get(4..).is_some_and(|last| digits(last, STREAM));
         if let Some(number) = rest.strip_prefix(b"data/") {
-            return digits(number, 8);
+            return digits(number, INDEX);
         }
         let pairs = [b"txn/".as_slice(), b"watch/"];
         pairs.iter().any(|kind| rest.strip_prefix(*kind).is_some_and(|name| name.get(3) == Some(&b'-') && pair(name)))
@@ -119,13 +136,28 @@ mod tests {
     }
 
     #[test]
-    fn its_own_keys_are_known_by_their_form() {
+    fn its_own_keys_are_known_by_the_tools_name_and_their_form() {
         let keys = Keys::new("/p/", 3, 100, false);
         for ours in [keys.data[2].clone(), keys.own(1, 2), keys.watched(0, 99_999)] {
             assert!(keys.is_ours(&ours), "{ours:?}");
         }
-        for other in ["/p/data/0000000", "/p/data/0000000x", "/p/", "/p/x", "/q/data/00000000", "/p/txn/000-0000", "/p/watch/000x00000"] {
+        let others =
+            ["data/0000000", "data/0000000x", "", "x", "txn/000-000000000", "watch/000x0000000000"].map(|key| format!("/p/{MINE}{key}"));
+        let elsewhere = ["/p/data/00000000", "/p/txn/000-0000000000", "/q/etcd-warden-bench/data/00000000"].map(str::to_owned);
+        for other in others.iter().chain(&elsewhere) {
             assert!(!keys.is_ours(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn as_many_streams_as_can_be_asked_for_have_keys_of_their_own() {
+        let keys = Keys::new("/p/", 1, 100, false);
+        // `--connections` times `--streams`, on one thread.
+        let most = 100_000 * 10_000 - 1;
+        for stream in [0, 99_999, 100_000, most] {
+            assert!(keys.is_ours(&keys.own(0, stream)) && keys.is_ours(&keys.watched(255, stream)), "{stream}");
+            assert_eq!(Keys::stream(&keys.watched(0, stream)), Some(stream as u64));
+        }
+        assert_eq!(Keys::stream(b"short"), None);
     }
 }

@@ -2,26 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::arrivals::Gaps;
-use super::connection::{Connection, Door};
+use super::connection::{Connection, Door, Failure};
 use super::crew::{Crew, Slice};
+use super::figure;
+use super::ground::{self, GroundError};
 use super::identity::Identity;
 use super::keys::Keys;
 use super::mix::{Kind, Mix};
 use super::process::{Usage, usage};
+use super::ramp::{self, Shown};
 use super::report::{self, Measured, Report, Step, Verification};
+use super::stop::Stop;
 use super::tally::Tally;
 use super::witness::{self, MetricsUrl};
 use super::worker::{Assignment, End, Go, Pace};
 use super::zipf::Zipf;
-use super::{figure, ground};
 use crate::config::Endpoint;
-
-/// A ramp's rate is sustained when at least this share of what was due in a second was done in a second.
-const KEPT_UP: f64 = 0.95;
 
 /// Where requests go.
 #[derive(Clone, Debug)]
@@ -111,45 +110,52 @@ pub enum Progress<'p> {
 /// Why it could not begin, or not go on.
 pub async fn run(
     plan: &Plan,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     settings: BTreeMap<&'static str, String>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
-    let door = Door { endpoint: first.endpoint.clone(), tls: plan.operator.tls.clone() };
-    let operator = Connection::new(door);
+    let connect = |target: &Target| Connection::new(Door { endpoint: target.endpoint.clone(), tls: plan.operator.tls.clone() });
+    if plan.targets.len() > 1 {
+        let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target))).collect();
+        ground::one_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
+    }
+    let operator = connect(first);
     let keys = Arc::new(Keys::new(&plan.prefix, plan.keys, plan.value_size, plan.serializable));
+    let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key)).await.map_err(|error| error.to_string())?;
     say(Progress::Note(format!("writing {} keys of {} bytes below {}", plan.keys, plan.value_size, plan.prefix)));
-    ground::prepare(&operator, &keys, plan.force).await.map_err(|error| error.to_string())?;
-    let ran = measure(plan, &keys, stop, say).await;
+    // From here on keys may be there, whatever happens.
+    let ran = match ground::prepare(&operator, &keys, &left, stop).await {
+        Ok(()) => measure(plan, &keys, stop, say).await,
+        // A report of nothing says that it was stopped, and whether its keys are gone.
+        Err(GroundError::Failed { failure: Failure::Stopped, .. }) => Ok(Default::default()),
+        Err(error) => Err(error.to_string()),
+    };
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = ground::clean(&operator, &keys).await;
-    let (steps, mut verification) = ran?;
-    if let Err(error) = cleaned {
-        verification.mistakes.push(format!("keys are left below {}: {error}", plan.prefix));
-    }
+    let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;
     let knee = steps.iter().filter(|step| step.sustained == Some(true)).filter_map(|step| step.offered).reduce(f64::max);
-    let stopped = stop.load(Ordering::Relaxed);
+    let stopped = stop.is_wanted();
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee, verification, stopped })
 }
 
 async fn measure(
     plan: &Plan,
     keys: &Arc<Keys>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Vec<Step>, Verification), String> {
     let before = witness::handled(&plan.etcd_metrics).await?;
     let mut crew = Crew::assemble(assignments(plan, keys, stop)).await?;
     let began = Instant::now();
     let (mut steps, mut verification, mut total) = (Vec::new(), Verification::default(), Tally::default());
-    let mut number = 0;
-    for pace in &plan.paces {
-        let slices = match rounds(plan, *pace, &mut crew, began, &mut number, stop, say).await {
+    for (number, pace) in (0_u64..).zip(&plan.paces) {
+        let first = number * u64::from(plan.rounds);
+        let slices = match rounds(plan, *pace, &mut crew, began, first, stop, say).await {
             Ok(slices) => slices,
             Err(why) => {
-                crew.dismiss();
+                crew.dismiss().await;
                 return Err(why);
             }
         };
@@ -157,31 +163,28 @@ async fn measure(
             total.add(&measured.slice.total);
             verification.mistakes.extend(lost_events(plan, &measured.slice.total));
         }
-        let step = step(plan, *pace, &slices);
-        let last = step.sustained == Some(false) || stop.load(Ordering::Relaxed);
+        let step = step(plan, *pace, &slices, !stop.is_wanted());
+        let sustained = step.sustained;
         steps.push(step);
-        if last {
+        if sustained == Some(false) || stop.is_wanted() {
             break;
         }
     }
-    crew.dismiss();
+    crew.dismiss().await;
     verification.wrong_answers = total.wrong;
     verification.examples = total.examples;
-    if !plan.etcd_metrics.is_empty() {
-        let after = witness::handled(&plan.etcd_metrics).await?;
-        verification.etcd_counts = witness::compare(&total.sent, &before, &after);
-    }
+    witness::confirm(&plan.etcd_metrics, &before, &total.sent, &mut verification).await;
     Ok((steps, verification))
 }
 
-/// One pace: the targets in turn, round after round. What a first round of several measures is not kept: it warms up.
+/// One pace: the targets in turn, round after round, of which the first has this number. Each of several has its warm-up in the first.
 async fn rounds(
     plan: &Plan,
     pace: Pace,
     crew: &mut Crew,
     began: Instant,
-    number: &mut u64,
-    stop: &AtomicBool,
+    first: u64,
+    stop: &Stop,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<Vec<Measured>>, String> {
     let mut slices: Vec<Vec<Measured>> = plan.targets.iter().map(|_| Vec::new()).collect();
@@ -192,26 +195,26 @@ async fn rounds(
             order.reverse();
         }
         for (place, target) in order {
-            if stop.load(Ordering::Relaxed) {
+            if stop.is_wanted() {
                 break;
             }
             say(Progress::Slice(&target.name, pace));
             let warm_up = if round == 0 || plan.targets.len() == 1 { plan.warm_up } else { Duration::ZERO };
-            let go = Go { base: Instant::now(), warm_up, pace, end: end(plan), number: *number };
-            *number += 1;
+            // The same number, and with it the same chance, for all targets: each gets what the others get.
+            let go = Go { base: Instant::now(), warm_up, pace, end: end(plan, round), number: first + u64::from(round) };
             let at = began.elapsed();
             let looked = |pid: Option<u32>| pid.and_then(usage);
             let (theirs, own) = (looked(target.pid), usage(std::process::id()));
             let tick = |slice: &Slice, elapsed: Duration| {
                 // The second before the last: what ended in it has been told by every thread.
                 if let Some(second) = elapsed.as_secs().checked_sub(2) {
-                    say(Progress::Second(second, slice.seconds.get(&second).unwrap_or(&Tally::default())));
+                    say(Progress::Second(second, slice.timeline.second(second).unwrap_or(&Tally::default())));
                 }
             };
             let slice = crew.slice(place, go, tick).await?;
             let used = |before: Option<Usage>, after: Option<Usage>| Some((after?.cpu.saturating_sub(before?.cpu), after?.resident));
             // One that was stopped has no planned end.
-            let planned = if stop.load(Ordering::Relaxed) { Duration::ZERO } else { planned(plan) };
+            let planned = if stop.is_wanted() { Duration::ZERO } else { planned(plan) };
             let measured = slice.until.saturating_sub(warm_up).max(planned);
             let measured = Measured {
                 at,
@@ -236,17 +239,14 @@ fn planned(plan: &Plan) -> Duration {
     }
 }
 
-fn end(plan: &Plan) -> End {
+fn end(plan: &Plan, round: u32) -> End {
     match plan.length {
         Length::Time(_) => End::After(planned(plan)),
-        Length::Count(count) => {
-            let threads = u64::try_from(plan.threads).unwrap_or(1);
-            End::Count(count.div_ceil(u64::from(plan.rounds.max(1)) * threads.max(1)))
-        }
+        Length::Count(count) => End::Count(figure::share(count, u64::from(plan.rounds), u64::from(round))),
     }
 }
 
-fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>]) -> Step {
+fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>], whole: bool) -> Step {
     let targets: Vec<report::Target> = plan
         .targets
         .iter()
@@ -255,12 +255,15 @@ fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>]) -> Step {
         .collect();
     let names: Vec<String> = plan.targets.iter().map(|target| target.name.clone()).collect();
     let offered = if let Pace::Open(rate) = pace { Some(rate) } else { None };
-    let sustained = offered.filter(|_| plan.ramp).map(|_| {
-        targets.iter().zip(slices).all(|(target, slices)| {
-            let planned = planned(plan).as_secs_f64() * figure::length(slices.len());
-            let limit = plan.limit_p99.map_or(u64::MAX, figure::micros);
-            let in_time = target.series.iter().all(|series| series.latency_us.p99 <= limit);
-            target.failed == 0 && planned / target.seconds >= KEPT_UP && in_time
+    // A rate that was not measured to its end has shown nothing.
+    let sustained = (plan.ramp && whole).then(|| {
+        let limit = plan.limit_p99.map(figure::micros);
+        targets.iter().all(|target| {
+            let p99_us = target.series.iter().map(|series| series.latency_us.p99).max().unwrap_or(0);
+            let due = target.ok + target.failed + target.not_sent;
+            // An event that did not come is a failure too.
+            let failed = target.series.iter().flat_map(|series| &series.failures).map(|failed| failed.count).sum();
+            ramp::sustained(Shown { due, in_time: target.in_time, failed, p99_us }, limit)
         })
     });
     let name = offered.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate:.0} requests per second due"));
@@ -279,7 +282,7 @@ fn lost_events(plan: &Plan, tally: &Tally) -> Option<String> {
     bad.then(|| format!("{watchers} watchers had {events} events of {} writes", puts.latency.len()))
 }
 
-fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<AtomicBool>) -> Vec<Assignment> {
+fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignment> {
     let zipf = Arc::new(Zipf::new(plan.keys, plan.zipf));
     let threads = plan.threads.min(plan.connections).max(1);
     let doors = |target: &Target, thread: usize| -> Vec<Door> {

@@ -11,12 +11,11 @@ use serde::Serialize;
 
 use super::crew::Slice;
 use super::figure::float;
+use super::quantiles::{Quantiles, distribution};
 use super::ratio::Ratio;
-use super::tally::{Latencies, Tally};
+use super::tally::Tally;
+use super::timeline::Point;
 use super::witness::Count;
-
-/// Percentiles of a distribution: halfway to 100 again and again, with steps between.
-const STEPS_PER_HALF: u32 = 4;
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -70,10 +69,14 @@ pub struct Target {
     pub ok: u64,
     /// Requests that failed.
     pub failed: u64,
+    /// Requests that succeeded before the measured time was over.
+    pub in_time: u64,
+    /// Requests that were due, and not sent within `--timeout` of the end, or because the run was stopped.
+    pub not_sent: u64,
     /// Successes per second.
     pub rate: f64,
     /// How late a request left at most, in microseconds: because all streams were busy, or this program was.
-    pub latest_us: u64,
+    pub max_late_us: u64,
     /// CPU time per request of the process that `--pid` names, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<f64>,
@@ -113,32 +116,6 @@ pub struct Failed {
     pub count: u64,
     /// What the first one said.
     pub message: String,
-}
-
-/// Latencies in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[expect(missing_docs, reason = "names that say it")]
-pub struct Quantiles {
-    pub mean: f64,
-    pub min: u64,
-    pub p50: u64,
-    pub p90: u64,
-    pub p99: u64,
-    pub p999: u64,
-    pub max: u64,
-}
-
-/// One second.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[expect(missing_docs, reason = "names that say it")]
-pub struct Point {
-    /// Counted from the start of the run.
-    pub second: u64,
-    pub ok: u64,
-    pub failed: u64,
-    pub p50: u64,
-    pub p99: u64,
-    pub p999: u64,
 }
 
 /// One figure of one target against the first.
@@ -209,8 +186,10 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
         seconds,
         ok,
         failed,
+        in_time: total.in_time,
+        not_sent: total.not_sent,
         rate: if seconds > 0.0 { float(ok) / seconds } else { 0.0 },
-        latest_us: super::figure::micros(total.latest),
+        max_late_us: super::figure::micros(total.max_late),
         cpu_us: per_request(cpu),
         resident: slices.iter().filter_map(|measured| measured.usage.map(|(_, resident)| resident)).max(),
         generator_cpu_us: per_request(slices.iter().map(|measured| measured.own).sum()),
@@ -224,44 +203,17 @@ fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]
         failures.map(|(what, (count, message))| Failed { what: what.clone(), count: *count, message: message.clone() }).collect();
     let mut timeline = Vec::new();
     for measured in slices {
-        for (second, tally) in &measured.slice.seconds {
-            // Nothing was measured in the warm-up.
-            if let Some(series) = tally.series.get(name).filter(|series| !series.latency.is_empty() || series.failed() > 0) {
-                let Quantiles { p50, p99, p999, .. } = quantiles(&series.latency);
-                let second = measured.at.as_secs() + second;
-                timeline.push(Point { second, ok: series.latency.len(), failed: series.failed(), p50, p99, p999 });
-            }
-        }
+        let at = measured.at.as_secs();
+        timeline.extend(measured.slice.timeline.points(name).map(|point| Point { second: at + point.second, ..point }));
     }
     Series {
         name,
         ok: series.latency.len(),
         failures,
-        latency_us: quantiles(&series.latency),
+        latency_us: Quantiles::of(&series.latency),
         distribution: distribution(&series.latency),
         timeline,
     }
-}
-
-/// The usual ones; all 0 without any latency.
-#[must_use]
-pub fn quantiles(latency: &Latencies) -> Quantiles {
-    if latency.is_empty() {
-        return Quantiles::default();
-    }
-    let at = |percentile| latency.value_at_percentile(percentile);
-    Quantiles { mean: latency.mean(), min: latency.min(), p50: at(50.0), p90: at(90.0), p99: at(99.0), p999: at(99.9), max: latency.max() }
-}
-
-fn distribution(latency: &Latencies) -> Vec<(f64, u64)> {
-    if latency.is_empty() {
-        return Vec::new();
-    }
-    // No further than there are values for it: the largest of a hundred is no 99.99th percentile.
-    let last = 1.0 - 1.0 / float(latency.len());
-    let steps = latency.iter_quantiles(STEPS_PER_HALF).take_while(|step| step.quantile_iterated_to() < last);
-    let steps = steps.map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()));
-    steps.chain([(last * 100.0, latency.max())]).collect()
 }
 
 /// Each other target against the first: latencies by name, and CPU time where both have a process.

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
+use super::report::Verification;
 use super::tally::Sent;
 use crate::config::Endpoint;
 use crate::etcd::http;
 use crate::method::Method;
+
+/// For the answer of one member.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a member tells its metrics: its `--listen-metrics-urls`, in plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +53,40 @@ pub async fn handled(members: &[MetricsUrl]) -> Result<BTreeMap<Method, u64>, St
     let mut sum = BTreeMap::new();
     for member in members {
         let failed = |why: String| format!("{member}: {why}");
-        let host = (&*member.endpoint.host, member.endpoint.port);
-        let mut addresses = tokio::net::lookup_host(host).await.map_err(|error| failed(error.to_string()))?;
-        let address = addresses.next().ok_or_else(|| failed("no address".to_owned()))?;
-        let (status, text) = http::get(address, &member.path).await.map_err(|error| failed(error.to_string()))?;
+        let (status, text) = page(member, PATIENCE).await.map_err(failed)?;
         if status != 200 || !text.contains("grpc_server_handled_total") {
             return Err(failed(format!("HTTP status {status}, and no `grpc_server_handled_total`")));
         }
         count(&text, &mut sum);
     }
     Ok(sum)
+}
+
+async fn page(member: &MetricsUrl, patience: Duration) -> Result<(u16, String), String> {
+    let asked = async {
+        let host = (&*member.endpoint.host, member.endpoint.port);
+        let mut addresses = tokio::net::lookup_host(host).await.map_err(|error| error.to_string())?;
+        let address = addresses.next().ok_or("no address")?;
+        http::get(address, &member.path).await.map_err(|error| error.to_string())
+    };
+    tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")))
+}
+
+/// After a run: what was sent of it against what the members counted since `before`. A member that does not tell any more is a mistake of
+/// the run, and takes nothing from what else it has shown.
+pub async fn confirm(
+    members: &[MetricsUrl],
+    before: &BTreeMap<Method, u64>,
+    sent: &BTreeMap<Method, Sent>,
+    verification: &mut Verification,
+) {
+    if members.is_empty() {
+        return;
+    }
+    match handled(members).await {
+        Ok(after) => verification.etcd_counts = compare(sent, before, &after),
+        Err(why) => verification.mistakes.push(format!("what etcd counted is not known: {why}")),
+    }
 }
 
 fn count(text: &str, sum: &mut BTreeMap<Method, u64>) {
@@ -140,5 +169,12 @@ mod tests {
         for text in ["https://127.0.0.1:2379", "127.0.0.1:2381", "http://127.0.0.1"] {
             assert!(text.parse::<MetricsUrl>().is_err(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_never_answers_ends_no_run() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let member = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        assert_eq!(page(&member, Duration::from_millis(20)).await, Err("no answer within 20ms".to_owned()));
     }
 }

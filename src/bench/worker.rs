@@ -1,26 +1,26 @@
 //! One thread of the load: its own runtime, its own connections, and nothing shared with others while it sends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::arrivals::{Arrivals, Gaps};
-use super::book::{Book, Page};
+use super::book::{Book, Clock, Page};
 use super::connection::{Connection, Door};
 use super::dice::Dice;
 use super::fan::Watcher;
+use super::figure;
+use super::jobs::Jobs;
 use super::keys::Keys;
 use super::mix::Mix;
 use super::slot::{Scene, Slot};
-use super::timer::Timer;
+use super::stop::Stop;
 use super::zipf::Zipf;
 
 /// Handshakes of one thread at a time.
@@ -53,7 +53,7 @@ pub struct Assignment {
     /// The seed of the run.
     pub seed: u64,
     /// Set when everybody is to stop.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Arc<Stop>,
 }
 
 /// How fast it is to go.
@@ -70,7 +70,7 @@ pub enum Pace {
 pub enum End {
     /// So long after its warm-up.
     After(Duration),
-    /// After so many requests of each thread, warm-up not counted.
+    /// After so many requests of all threads together, warm-up not counted.
     Count(u64),
 }
 
@@ -87,6 +87,27 @@ pub struct Go {
     pub end: End,
     /// Which slice of the run it is, for chance.
     pub number: u64,
+}
+
+impl Go {
+    /// What one of several threads has of it.
+    #[must_use]
+    pub fn of_thread(self, thread: usize, threads: usize) -> Self {
+        let number = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
+        match self.end {
+            End::Count(count) => Self { end: End::Count(figure::share(count, number(threads), number(thread))), ..self },
+            End::After(_) => self,
+        }
+    }
+
+    /// When its time is over, counted from its begin; never for a number of requests.
+    #[must_use]
+    pub const fn until(&self) -> Duration {
+        match self.end {
+            End::After(time) => self.warm_up.saturating_add(time),
+            End::Count(_) => Duration::MAX,
+        }
+    }
 }
 
 /// What a thread is told.
@@ -146,6 +167,10 @@ pub fn run(assignment: Assignment, mut orders: Receiver<Order>, news: UnboundedS
 async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orders: &mut Receiver<Order>, news: &UnboundedSender<News>) {
     let mut watchers = Vec::new();
     for connection in connections.iter().cycle().take(assignment.watchers) {
+        // Nothing is sent then, and nobody misses the others.
+        if assignment.stop.is_wanted() {
+            break;
+        }
         match Watcher::open(connection, &assignment.keys, assignment.patience).await {
             Ok(watcher) => watchers.push(watcher),
             Err(failure) => return drop(news.send(News::Failed(format!("a watcher: {failure}")))),
@@ -153,7 +178,9 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
     }
     let _ = news.send(News::Ready);
     let Some(Order::Go(go)) = orders.recv().await else { return };
-    let book = Rc::new(Book::new(go.base, go.warm_up, news.clone(), News::Page));
+    let go = go.of_thread(assignment.thread, assignment.threads);
+    let book = Rc::new(Book::new(go.base, go.warm_up, go.until(), news.clone(), News::Page));
+    let clock = Clock::of(&book);
     let (until, seen) = watch::channel(None);
     let mut watching = JoinSet::new();
     for watcher in watchers {
@@ -177,20 +204,14 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
         let _ = until.send(Some(revision));
         while watching.join_next().await.is_some() {}
     }
+    drop(clock);
     book.close();
     let _ = news.send(News::Settled);
 }
 
 /// Sends all of a slice, and waits for the answers.
 async fn send(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], scene: &Rc<Scene>, go: Go) {
-    let jobs = Rc::new(Jobs {
-        go,
-        left: Cell::new(count(go.end)),
-        stop: assignment.stop.clone(),
-        due: RefCell::default(),
-        bell: Notify::new(),
-        over: Cell::new(false),
-    });
+    let jobs = Rc::new(Jobs::new(go, assignment.stop.clone(), assignment.patience, scene.book.clone()));
     let mut slots = JoinSet::new();
     for number in 0..connections.len().saturating_mul(assignment.streams) {
         let Some(connection) = connections.get(number % connections.len().max(1)) else { continue };
@@ -198,7 +219,7 @@ async fn send(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], scene
         let mut slot = Slot::new(connection.clone(), assignment.thread, number, Dice::new(assignment.seed, chance));
         let (jobs, scene) = (jobs.clone(), scene.clone());
         slots.spawn_local(async move {
-            while let Some(due) = jobs.next(&scene.book).await {
+            while let Some(due) = jobs.next().await {
                 scene.book.leaves(due);
                 slot.work(&scene, due).await;
             }
@@ -211,76 +232,5 @@ async fn send(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], scene
         jobs.dispatch(arrivals).await;
     }
     while slots.join_next().await.is_some() {}
-}
-
-const fn count(end: End) -> u64 {
-    match end {
-        End::Count(count) => count,
-        End::After(_) => u64::MAX,
-    }
-}
-
-/// What is to be done, and by whom.
-struct Jobs {
-    go: Go,
-    left: Cell<u64>,
-    stop: Arc<AtomicBool>,
-    /// Of an open loop: what is due and not yet taken.
-    due: RefCell<VecDeque<Duration>>,
-    bell: Notify,
-    over: Cell<bool>,
-}
-
-impl Jobs {
-    /// The next job of one stream; `None` at the end.
-    async fn next(&self, book: &Book) -> Option<Duration> {
-        if self.go.pace == Pace::Closed {
-            if let Some(early) = self.go.base.checked_duration_since(Instant::now()) {
-                tokio::time::sleep(early).await;
-            }
-            let now = book.now();
-            return self.admits(now).then_some(now);
-        }
-        loop {
-            if let Some(due) = self.due.borrow_mut().pop_front() {
-                return Some(due);
-            }
-            if self.over.get() {
-                return None;
-            }
-            self.bell.notified().await;
-        }
-    }
-
-    /// Hands out what is due when it is due.
-    async fn dispatch(&self, arrivals: Arrivals) {
-        // Without a timer nothing can be due: it would show as a slice without a request.
-        if let Ok(timer) = Timer::new() {
-            for (number, due) in arrivals.enumerate() {
-                if !self.admits(due) || timer.until(self.go.base + due).await.is_err() {
-                    break;
-                }
-                self.due.borrow_mut().push_back(due);
-                self.bell.notify_one();
-                if number % 64 == 63 {
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
-        self.over.set(true);
-        self.bell.notify_waiters();
-    }
-
-    /// Whether what is due then still belongs to the slice; counts it.
-    fn admits(&self, due: Duration) -> bool {
-        let measured = due >= self.go.warm_up;
-        let in_time = match self.go.end {
-            End::After(time) => due < self.go.warm_up + time,
-            End::Count(_) => !measured || self.left.get() > 0,
-        };
-        if in_time && measured {
-            self.left.set(self.left.get().saturating_sub(1));
-        }
-        in_time && !self.stop.load(Ordering::Relaxed)
-    }
+    jobs.close();
 }

@@ -1,6 +1,7 @@
 //! `etcd-warden bench`.
 
 mod calico;
+mod credentials;
 mod given;
 
 use std::collections::BTreeMap;
@@ -8,19 +9,21 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
+use self::credentials::Credentials;
 use super::exit;
 use super::policy::Output;
 use crate::bench::arrivals::Gaps;
 use crate::bench::mix::Mix;
 use crate::bench::plan::{self, Progress};
+use crate::bench::quantiles::Quantiles;
 use crate::bench::report::{Report, html, text};
+use crate::bench::stop::Stop;
 use crate::bench::tally::Tally;
 use crate::bench::witness::MetricsUrl;
 use crate::bench::worker::Pace;
@@ -54,21 +57,11 @@ struct Whom {
     /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
     #[arg(long, value_name = "URL", conflicts_with = "compare", required_unless_present = "compare")]
     endpoint: Option<Endpoint>,
-    /// Several that get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
+    /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = given::named)]
     compare: Vec<(String, Endpoint)>,
-    /// The CA of the servers. Folders of `--identities` have their own, `etcd-ca`.
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// The certificate that is shown. Beside `--identities`: that of who writes the keys beforehand, and removes them.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-    /// A folder with many certificates, as `certs issue --output directories` makes it; connections take them in turn.
-    #[arg(long, value_name = "DIRECTORY")]
-    identities: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Processes whose CPU time and memory is looked at: `NAME=PID` of each target, or a number alone for one.
     #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = given::pid)]
     pid: Vec<(Option<String>, u32)>,
@@ -112,7 +105,7 @@ struct What {
     #[arg(long, value_name = "PER SECOND", value_parser = given::rate, conflicts_with = "ramp")]
     rate: Option<f64>,
     /// Open loop at rising rates, until one is not sustained: `FROM..TO`, or `FROM..TO/STEPS`. `--time` is for each.
-    #[arg(long, value_name = "RATES", value_parser = given::ramp)]
+    #[arg(long, value_name = "RATES", value_parser = given::ramp, conflicts_with = "count")]
     ramp: Option<given::Rates>,
     /// A p99 above this does not count as sustained.
     #[arg(long, value_name = "TIME", value_parser = given::time, requires = "ramp")]
@@ -123,7 +116,7 @@ struct What {
     /// The measured time of each target, all its slices together.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time, conflicts_with = "count")]
     time: Duration,
-    /// Instead of a time: how many requests each target gets.
+    /// Instead of a time: how many requests each target gets, exactly; those of the warm-up are not among them.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// What is not measured, at the start of each rate.
@@ -135,7 +128,8 @@ struct What {
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time)]
     timeout: Duration,
-    /// The same seed gives the same requests at the same times.
+    /// Of all chance: when requests of an open loop are due, and what each stream asks for, one after the other. In each round of `--compare`
+    /// all targets get the same.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// What all keys begin with. They are removed at the end.
@@ -165,7 +159,7 @@ struct ReportArgs {
 }
 
 /// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not be done; 78: files or addresses that
-/// cannot be used.
+/// cannot be used; 130: ended at once by a second signal.
 ///
 /// # Errors
 /// It could not be done.
@@ -182,31 +176,40 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     };
     let settings = settings(&args, &plan);
     let quiet = args.report.quiet;
-    let report = LocalSet::new()
-        .run_until(until_stopped(async |stop| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await))
-        .await;
-    finish(&args.report, &report.map_err(anyhow::Error::msg)?)
+    let work = async |stop: &Arc<Stop>| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let report = LocalSet::new().run_until(until_stopped(&plan.prefix, work)).await;
+    finish(&args.report, report)
 }
 
-/// Runs something that a signal can end early, in order.
-async fn until_stopped<T>(work: impl AsyncFnOnce(&Arc<AtomicBool>) -> Result<T, String>) -> Result<T, String> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// Runs something that a signal ends early and in order, and a second signal at once: then it gives nothing.
+async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Result<T, String>) -> Result<Option<T>, String> {
+    let stop = Arc::new(Stop::default());
     let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
     let (mut interrupt, mut terminate) = signals.map_err(|error| error.to_string())?;
-    let asked = stop.clone();
-    let listener = tokio::task::spawn_local(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+    let twice = async {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if !stop.is_wanted() {
+                eprintln!("ending, and removing the keys; another signal ends it at once");
+                stop.want();
+            }
         }
-        asked.store(true, Ordering::Relaxed);
-    });
-    let done = work(&stop).await;
-    listener.abort();
-    done
+    };
+    tokio::select! {
+        done = work(&stop) => done.map(Some),
+        () = twice => {
+            eprintln!("ended at once: keys of this run may be left below {prefix}");
+            Ok(None)
+        }
+    }
 }
 
-fn finish(args: &ReportArgs, report: &Report) -> anyhow::Result<ExitCode> {
+fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::Result<ExitCode> {
+    let Some(report) = report.map_err(anyhow::Error::msg)? else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
+    let report = &report;
     let json = serde_json::to_string_pretty(report)?;
     for (file, content) in [(&args.json, &json), (&args.html, &html::page(report, &json))] {
         if let Some(file) = file {
@@ -269,10 +272,10 @@ fn show(progress: &Progress<'_>, quiet: bool) {
 fn line(tally: &Tally) -> String {
     let mut all = crate::bench::tally::Series::default();
     for series in tally.series.values() {
-        // All have the same bounds.
+        // It grows as far as each of them.
         let _ = all.latency.add(&series.latency);
     }
-    let quantiles = crate::bench::report::quantiles(&all.latency);
+    let quantiles = Quantiles::of(&all.latency);
     let time = |us: u64| text::Time(crate::bench::figure::float(us)).to_string();
     let failed = if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
     let (p50, p99, p999) = (time(quantiles.p50), time(quantiles.p99), time(quantiles.p999));

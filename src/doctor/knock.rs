@@ -16,7 +16,7 @@ use crate::keyspace::Escaped;
 use crate::method::Method;
 use crate::pb::etcdserverpb::RangeRequest;
 use crate::tls::Intruder;
-use crate::wire::frame;
+use crate::wire::{frame, status};
 
 /// A door that has not answered by then does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub enum Answer {
     /// Not let in: TLS or HTTP/2 ended before any answer of gRPC.
     ShutOut(String),
     /// Let in: gRPC answered, with this code and message.
-    LetIn(i32, String),
+    LetIn(u32, String),
 }
 
 impl Answer {
@@ -72,7 +72,7 @@ pub async fn knock(host: &str, port: u16, intruder: Option<&Intruder>) -> Answer
     }
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &str, port: u16) -> io::Result<(i32, String)> {
+async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &str, port: u16) -> io::Result<(u32, String)> {
     let (mut sender, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let request = Request::post(format!("{scheme}://{host}:{port}{}", Method::Range.path()))
@@ -85,15 +85,15 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &s
         let (response, mut body) = sender.send_request(request, false).map_err(io::Error::other)?;
         body.send_data(frame::encode(&message.encode_to_vec()), true).map_err(io::Error::other)?;
         let (head, mut answer) = response.await.map_err(io::Error::other)?.into_parts();
-        if let Some(status) = status(&head.headers) {
-            return Ok(status);
+        if let Some(said) = said(&head.headers) {
+            return Ok(said);
         }
         while let Some(chunk) = answer.data().await {
             let chunk = chunk.map_err(io::Error::other)?;
             let _ = answer.flow_control().release_capacity(chunk.len());
         }
         let trailers = answer.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
-        status(&trailers).ok_or_else(|| io::Error::other(format!("no gRPC: HTTP status {}", head.status)))
+        said(&trailers).ok_or_else(|| io::Error::other(format!("no gRPC: HTTP status {}", head.status)))
     };
     let mut connection = pin!(connection);
     tokio::select! {
@@ -110,8 +110,7 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &s
     }
 }
 
-fn status(headers: &HeaderMap) -> Option<(i32, String)> {
-    let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
-    let message = headers.get("grpc-message").map(|message| Escaped(message.as_bytes()).to_string());
-    Some((code, message.unwrap_or_default()))
+/// Code and message, as they can be shown.
+fn said(headers: &HeaderMap) -> Option<(u32, String)> {
+    status::code(headers).map(|code| (code, Escaped(&status::message(headers)).to_string()))
 }

@@ -13,7 +13,8 @@ use http::{HeaderMap, Response};
 use super::delivery::{Delivery, Undelivered};
 use super::forward::{ForwardError, classify};
 use super::intake::ClientGone;
-use super::reply::{self, Status};
+use super::reply::Status;
+use crate::wire::status;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ async fn pass_on(
     stop: impl Future<Output = Status>,
 ) -> Result<Ended, ClientGone> {
     let (parts, mut body) = response.into_parts();
-    let status = reply::status_of(&parts.headers);
+    let status = status::code(&parts.headers);
     let head = Response::from_parts(parts, ());
     if body.is_end_stream() && begun.iter().all(Option::is_none) {
         respond.send_response(head, true).map_err(|_| ClientGone)?;
@@ -184,7 +185,7 @@ pub async fn send(out: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), C
 /// # Errors
 /// The client left.
 pub fn finish(out: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<Ended, ClientGone> {
-    let status = trailers.as_ref().and_then(reply::status_of);
+    let status = trailers.as_ref().and_then(status::code);
     match trailers {
         Some(trailers) => out.send_trailers(trailers),
         None => out.send_data(Bytes::new(), true),

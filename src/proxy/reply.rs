@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::authorize::{Denial, Missing, Reason};
+use crate::wire::status;
 
 /// gRPC status codes that the proxy uses (gRPC's `doc/statuscodes.md`).
 pub mod code {
@@ -36,8 +37,6 @@ pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 /// (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
 pub const NOT_SENT: &str = "there is no connection available";
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const REASON: HeaderName = HeaderName::from_static("etcd-warden-reason");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -157,9 +156,9 @@ impl Status {
     #[must_use]
     pub fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::with_capacity(4);
-        trailers.insert(GRPC_STATUS, HeaderValue::from(self.code));
+        trailers.insert(status::STATUS, HeaderValue::from(self.code));
         if !self.message.is_empty() {
-            trailers.insert(GRPC_MESSAGE, percent_encoded(&self.message));
+            trailers.insert(status::MESSAGE, percent_encoded(&self.message));
         }
         if let Some(reason) = &self.reason {
             trailers.insert(REASON, percent_encoded(reason));
@@ -174,18 +173,6 @@ pub fn head() -> Response<()> {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
-}
-
-/// The `grpc-status` of trailers, or of the head of an answer that has nothing else.
-#[must_use]
-pub fn status_of(headers: &HeaderMap) -> Option<u32> {
-    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// The `grpc-message` of the same, as it stands.
-#[must_use]
-pub fn message_of(headers: &HeaderMap) -> &[u8] {
-    headers.get(GRPC_MESSAGE).map_or(b"", HeaderValue::as_bytes)
 }
 
 /// `grpc-message` carries printable ASCII; `%` and everything else as `%NN` (gRPC's `PROTOCOL-HTTP2.md`).
@@ -209,14 +196,17 @@ mod tests {
     #[test]
     fn messages_are_percent_encoded() {
         assert_eq!(percent_encoded("50% of ü\n"), "50%25 of %C3%BC%0A");
+        let all: String = (0..0x2_0000).filter_map(char::from_u32).collect();
+        let trailers = HeaderMap::from_iter([(status::MESSAGE, percent_encoded(&all))]);
+        assert!(status::message(&trailers) == all.as_bytes(), "what is written is what is read");
     }
 
     #[test]
     fn a_refusal_by_the_policy_is_etcds_own_and_says_nothing_of_the_policy() {
         for reason in [Reason::NoBinding, Reason::KeyNotGranted, Reason::LeaseNotOwned, Reason::CapabilityNotGranted] {
             let trailers = Status::of(&Denial::new(reason, "secret"), false).trailers();
-            assert_eq!(status_of(&trailers), Some(code::PERMISSION_DENIED));
-            assert_eq!(message_of(&trailers), PERMISSION_DENIED.as_bytes());
+            assert_eq!(status::code(&trailers), Some(code::PERMISSION_DENIED));
+            assert_eq!(status::message(&trailers), PERMISSION_DENIED.as_bytes());
             assert_eq!(trailers.len(), 2);
         }
     }

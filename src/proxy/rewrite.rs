@@ -21,7 +21,7 @@ use crate::access::Capability;
 use crate::lease_id::Ownership;
 use crate::method::Method;
 use crate::policy::{Mode, Principal};
-use crate::wire::{Malformed, cluster, frame, lease};
+use crate::wire::{Malformed, cluster, frame, lease, status};
 
 /// An answer that is rewritten is held whole; this is far above any list of members or leases.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -120,7 +120,7 @@ impl Whole {
     #[must_use]
     pub fn says_lease_is_taken(&self) -> bool {
         let said = self.trailers.as_ref().unwrap_or(self.head.headers());
-        reply::status_of(said) == Some(reply::code::FAILED_PRECONDITION) && reply::message_of(said) == b"etcdserver: lease already exists"
+        status::code(said) == Some(reply::code::FAILED_PRECONDITION) && status::message(said) == b"etcdserver: lease already exists"
     }
 
     /// Passes it on.
@@ -129,7 +129,7 @@ impl Whole {
     /// The client left.
     pub async fn pass_on(self, respond: &mut SendResponse<Bytes>, delivery: &Delivery<'_>) -> Result<Ended, ClientGone> {
         if self.body.is_empty() && self.trailers.is_none() {
-            let status = reply::status_of(self.head.headers());
+            let status = status::code(self.head.headers());
             respond.send_response(self.head, true).map_err(|_| ClientGone)?;
             return Ok(Ended::Answered(status));
         }

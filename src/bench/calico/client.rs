@@ -1,21 +1,23 @@
 //! One client as libcalico-go has it: a connection, and on it reads, lists, guarded writes, and one stream with all its watches.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use prost::Message;
 
 use super::cluster::value;
+use super::made::{Ended, Made};
 use super::watches::Watches;
 use crate::bench::book::Book;
 use crate::bench::connection::{Answer, Connection, Door, Failure};
 use crate::bench::figure;
 use crate::bench::identity::Identity;
 use crate::bench::slot::guarded;
+use crate::bench::stop::Stop;
 use crate::config::Endpoint;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::method::Method;
@@ -34,14 +36,24 @@ pub struct Stage {
     pub patience: Duration,
     /// Bytes of each value.
     pub size: usize,
+    /// Set when everybody is to end.
+    pub stop: Arc<Stop>,
     /// Where it is noted.
     pub book: Rc<Book>,
-    /// Keys that were made here and are still there.
-    pub made: RefCell<BTreeSet<Vec<u8>>>,
-    /// Events that watchers had.
-    pub events: Cell<u64>,
+    /// Keys that were made and are still there, of all threads.
+    pub made: Arc<Made>,
     /// The highest revision at which an endpoint was written or removed.
     pub endpoints_at: Cell<i64>,
+}
+
+impl Stage {
+    /// Looked at before each request, and never while one is on its way: etcd counts those too.
+    ///
+    /// # Errors
+    /// Everybody is to end.
+    pub fn goes_on(&self) -> Result<(), Failure> {
+        if self.stop.is_wanted() { Err(Failure::Stopped) } else { Ok(()) }
+    }
 }
 
 /// What a program's calls are named in reports.
@@ -103,6 +115,7 @@ impl Client {
     }
 
     async fn ask<M: Message + Default>(&self, name: &'static str, method: Method, message: &impl Message) -> Result<M, Failure> {
+        self.stage.goes_on()?;
         let due = self.stage.book.now();
         let answer = self.connection.call(method, framed(message), self.stage.patience).await;
         let answer = answer.and_then(|answer| M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}"))));
@@ -136,13 +149,19 @@ impl Client {
     /// It fails.
     pub async fn write(&self, key: &[u8], revision: i64) -> Result<Written, Failure> {
         let content = value(self.stage.size, figure::micros(self.stage.book.now()));
-        let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await?;
+        // What was there before is not ours to remove.
+        let creates = revision == 0;
+        if creates {
+            self.stage.made.asks(key);
+        }
+        let answer: Result<TxnResponse, Failure> = self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await;
+        if creates {
+            let done = |answer: &TxnResponse| if answer.succeeded { Ended::Done } else { Ended::NotDone };
+            self.stage.made.ended(key, answer.as_ref().map_or_else(Ended::of, done));
+        }
+        let answer = answer?;
         let now = answer.header.as_ref().map_or(0, |header| header.revision);
         if answer.succeeded {
-            // What was there before is not ours to remove.
-            if revision == 0 {
-                self.stage.made.borrow_mut().insert(key.to_vec());
-            }
             self.note_endpoint(key, now);
             return Ok(Written::At(now));
         }
@@ -181,7 +200,7 @@ impl Client {
         txn.success = vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
         let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &txn).await?;
         if answer.succeeded {
-            self.stage.made.borrow_mut().remove(key);
+            self.stage.made.removed(key);
             self.note_endpoint(key, answer.header.map_or(0, |header| header.revision));
         }
         Ok(())
@@ -199,11 +218,13 @@ impl Client {
     /// # Errors
     /// It fails.
     pub async fn list_and_watch(&self, ranges: &[Keys]) -> Result<Watches, Failure> {
-        let revisions = try_join_all(ranges.iter().map(|keys| self.list(keys))).await?;
+        // All are waited for, also when one fails: etcd counts those that nobody hears too.
+        let revisions = join_all(ranges.iter().map(|keys| self.list(keys))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (mut send, response) = self.connection.begin(Method::Watch).await?;
         let mut response = Some(response);
         let mut watches: Option<Watches> = None;
         for (keys, revision) in ranges.iter().zip(revisions) {
+            self.stage.goes_on()?;
             let due = self.stage.book.now();
             let create = WatchCreateRequest {
                 key: keys.key.clone(),
@@ -219,7 +240,7 @@ impl Client {
                     watches = Some(Watches::new(self.stage.clone(), Answer::of(response).await?));
                 }
                 let watches = watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
-                watches.created(&keys.key).await
+                watches.created(&keys.key, revision).await
             });
             let created = created.await.unwrap_or(Err(Failure::Timeout));
             self.stage.book.observe(self.names.watch, due, &created);

@@ -1,10 +1,9 @@
 //! One thread's share of a cluster: its nodes, and the pods on them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -15,12 +14,14 @@ use super::central::{self, Controllers, HEALTH_PERIOD};
 use super::client::Stage;
 use super::cluster::Node;
 use super::cni;
+use super::made::Made;
 use super::node::{MONITOR_PERIOD, Running};
 use super::scene::Cluster;
 use crate::bench::arrivals::{Arrivals, Gaps};
-use crate::bench::book::{Book, Page};
+use crate::bench::book::{Book, Clock, Page};
 use crate::bench::connection::Failure;
 use crate::bench::dice::Dice;
+use crate::bench::stop::Stop;
 use crate::bench::timer::Timer;
 
 /// What a thread is told.
@@ -34,19 +35,19 @@ pub(super) enum News {
     Page(Page),
     Up,
     Done(i64),
-    Settled(BTreeSet<Vec<u8>>),
+    Settled,
     Failed(String),
 }
 
 /// What all clients of one thread share.
-pub(super) fn stage(cluster: &Cluster, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
+pub(super) fn stage(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
     Rc::new(Stage {
         endpoint: cluster.target.endpoint.clone(),
         patience: cluster.patience,
         size: cluster.value_size,
-        book: Rc::new(Book::new(base, Duration::ZERO, notes, News::Page)),
-        made: RefCell::default(),
-        events: Cell::new(0),
+        stop: stop.clone(),
+        book: Rc::new(Book::new(base, Duration::ZERO, Duration::MAX, notes, News::Page)),
+        made: made.clone(),
         endpoints_at: Cell::new(0),
     })
 }
@@ -54,27 +55,30 @@ pub(super) fn stage(cluster: &Cluster, base: Instant, notes: UnboundedSender<New
 /// Runs one thread's share until it is told to end.
 pub(super) fn work(
     cluster: &Arc<Cluster>,
+    made: &Arc<Made>,
     thread: usize,
     base: Instant,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     orders: Receiver<Order>,
     tell: &UnboundedSender<News>,
 ) {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, thread, base, stop, orders, tell)),
+        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, made, thread, base, stop, orders, tell)),
         Err(error) => drop(tell.send(News::Failed(format!("no runtime: {error}")))),
     }
 }
 
 async fn live(
     cluster: &Arc<Cluster>,
+    made: &Arc<Made>,
     thread: usize,
     base: Instant,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     mut orders: Receiver<Order>,
     tell: &UnboundedSender<News>,
 ) {
-    let stage = stage(cluster, base, tell.clone());
+    let stage = stage(cluster, made, stop, base, tell.clone());
+    let clock = Clock::of(&stage.book);
     let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
     let (controllers, running) =
         tokio::join!(control(cluster, &stage, thread), join_all(mine.iter().map(|node| start(cluster, &stage, node))));
@@ -82,17 +86,18 @@ async fn live(
     let _ = tell.send(News::Up);
     if let Some(Order::Steady) = orders.recv().await {
         tokio::join!(
-            pods(cluster, thread, &stage, &mine, stop),
+            pods(cluster, thread, &stage, &mine),
             monitor(cluster, &running, stop),
-            operate(cluster, &stage, controllers.as_ref(), thread, stop)
+            operate(cluster, &stage, controllers.as_ref(), thread)
         );
     }
     let _ = tell.send(News::Done(stage.endpoints_at.get()));
     if let Some(Order::Settle(revision)) = orders.recv().await {
         settle(&stage, &running, revision).await;
     }
+    drop(clock);
     stage.book.close();
-    let _ = tell.send(News::Settled(stage.made.take()));
+    let _ = tell.send(News::Settled);
 }
 
 /// kube-controllers, on the first thread.
@@ -109,14 +114,14 @@ async fn control(cluster: &Cluster, stage: &Rc<Stage>, thread: usize) -> Option<
 async fn start(cluster: &Cluster, stage: &Rc<Stage>, node: &Node) -> Option<Running> {
     let share = f64::from(node.number) / crate::bench::figure::length(cluster.nodes.len());
     let due = cluster.spread.mul_f64(share);
-    tokio::time::sleep_until((stage.book.base() + due).into()).await;
+    stage.stop.or(tokio::time::sleep_until((stage.book.base() + due).into())).await?;
     let started = Running::start(stage, node).await;
     stage.book.observe("node in sync", due, &started.as_ref().map(drop).map_err(Clone::clone));
     started.ok()
 }
 
 /// Pods come and go in turn, at times that are fixed beforehand, each on any of this thread's nodes.
-async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &[&Node], stop: &AtomicBool) {
+async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &[&Node]) {
     let (Ok(timer), false) = (Timer::new(), nodes.is_empty() || cluster.pods_per_second <= 0.0) else { return };
     let begin = stage.book.now();
     let stream = u64::try_from(thread).unwrap_or_default();
@@ -127,10 +132,10 @@ async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &
     let mut tasks = JoinSet::new();
     for (number, at) in (0_u64..).zip(arrivals).take_while(|(_, at)| *at < cluster.time) {
         let due = begin + at;
-        if stop.load(Ordering::Relaxed) || timer.until(stage.book.base() + due).await.is_err() {
-            break;
-        }
+        let Some(Ok(())) = stage.stop.or(timer.until(stage.book.base() + due)).await else { break };
         let (stage, there) = (stage.clone(), there.clone());
+        // Also where it is not needed: how fast the answers come is not to change the nodes of those after it.
+        let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
         let goes = if number % 2 == 1 { there.borrow_mut().pop_front() } else { None };
         if let Some((node, pod)) = goes {
             tasks.spawn_local(async move {
@@ -138,7 +143,6 @@ async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &
                 stage.book.observe("pod removed", due, &counted_before(gone));
             });
         } else {
-            let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
             let Some(node) = nodes.get(place).map(|node| (*node).clone()) else { continue };
             // No pod of before has such a number.
             let pod = (1 << 40) + number;
@@ -160,28 +164,27 @@ fn counted_before(result: Result<(), Failure>) -> Result<(), Failure> {
 }
 
 /// The address monitors, spread over their period.
-async fn monitor(cluster: &Cluster, running: &[Running], stop: &AtomicBool) {
+async fn monitor(cluster: &Cluster, running: &[Running], stop: &Stop) {
     let begin = Instant::now();
     let gap = MONITOR_PERIOD.div_f64(crate::bench::figure::length(running.len().max(1)));
     for (number, node) in running.iter().cycle().enumerate() {
         let due = gap.mul_f64(crate::bench::figure::length(number));
-        if due >= cluster.time || stop.load(Ordering::Relaxed) {
+        if due >= cluster.time || stop.or(tokio::time::sleep_until((begin + due).into())).await.is_none() {
             return;
         }
-        tokio::time::sleep_until((begin + due).into()).await;
         node.look().await;
     }
 }
 
 /// kube-controllers' health checks, and somebody who looks with calicoctl as often.
-async fn operate(cluster: &Cluster, stage: &Rc<Stage>, controllers: Option<&Controllers>, thread: usize, stop: &AtomicBool) {
+async fn operate(cluster: &Cluster, stage: &Rc<Stage>, controllers: Option<&Controllers>, thread: usize) {
     let begin = Instant::now();
-    while thread == 0 && begin.elapsed() < cluster.time && !stop.load(Ordering::Relaxed) {
+    while thread == 0 && begin.elapsed() < cluster.time && stage.goes_on().is_ok() {
         if let Some(controllers) = controllers {
             controllers.check().await;
         }
         central::calicoctl(stage, &cluster.calicoctl).await;
-        tokio::time::sleep(HEALTH_PERIOD.min(cluster.time.saturating_sub(begin.elapsed()))).await;
+        stage.stop.or(tokio::time::sleep(HEALTH_PERIOD.min(cluster.time.saturating_sub(begin.elapsed())))).await;
     }
 }
 

@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::try_join4;
-
 use super::client::{Client, Keys, Names, Stage, Written};
 use super::cluster::{CONFD, FELIX, IPAM, Node, TIERS, resource};
 use super::watches::Watches;
@@ -58,11 +56,13 @@ impl Running {
             syncer.list_and_watch(&kinds.chain([blocks]).collect::<Vec<_>>()).await
         };
         let statuses = [Keys::below(resource("caliconodestatuses", ""))];
+        // As in a list and watch: none is dropped on its way because another failed.
         let (one, two, three, four) =
-            try_join4(tunnel_addresses(&tunnel, node), status.list_and_watch(&statuses), bgp(&confd, node), felix_up).await?;
+            tokio::join!(tunnel_addresses(&tunnel, node), status.list_and_watch(&statuses), bgp(&confd, node), felix_up);
+        let begun = [one?, two?, three?, four?];
         monitor.get(resource("nodes", &node.name)).await?;
         let seen = Rc::new(Cell::new(0));
-        for watches in [one, two, three, four] {
+        for watches in begun {
             let seen = if watches.has_endpoints() { seen.clone() } else { Rc::default() };
             tokio::task::spawn_local(watches.run(seen));
         }

@@ -1,23 +1,24 @@
 //! A cluster on threads: the storm at its start, pods that come and go, and its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 
 use super::client::{Client, Names};
 use super::cluster::{self, IPAM, Node, R};
 use super::life::{News, Order, stage, work};
+use super::made::Made;
 use crate::bench::connection::{Connection, Door, Failure};
 use crate::bench::crew::Slice;
-use crate::bench::ground;
+use crate::bench::ground::{self, GroundError};
 use crate::bench::identity::Identity;
 use crate::bench::plan::{Progress, Target};
 use crate::bench::process::usage;
 use crate::bench::report::{self, Measured, Report, Step, Verification};
+use crate::bench::stop::Stop;
 use crate::bench::tally::Tally;
 use crate::bench::witness::{self, MetricsUrl};
 use crate::bench::worker::Pace;
@@ -74,7 +75,7 @@ pub struct Cluster {
 /// Why it could not begin.
 pub async fn run(
     cluster: Arc<Cluster>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     settings: BTreeMap<&'static str, String>,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
@@ -85,52 +86,44 @@ pub async fn run(
         ground::look(&operator, &prefix, cluster.force, |_| false).await.map_err(|error| error.to_string())?;
     }
     say(Progress::Note(format!("writing what is there before {} nodes start", cluster.nodes.len())));
-    let made = prepare(&cluster).await;
-    let ran = match &made {
-        (_, Some(failure)) => Err(format!("writing what is there before: {failure}")),
-        (_, None) => measure(&cluster, stop, say).await,
+    let made = Arc::new(Made::default());
+    let ran = match prepare(&cluster, &made, stop).await {
+        // A report of nothing says that it was stopped, and whether its keys are gone.
+        Err(Failure::Stopped) => Ok(Default::default()),
+        Err(failure) => Err(format!("writing what is there before: {failure}")),
+        Ok(()) => measure(&cluster, &made, stop, say).await,
     };
     say(Progress::Note("removing the keys".to_owned()));
-    let mut keys = made.0;
-    let (measured, mut verification) = match ran {
-        Ok((measured, verification, more)) => {
-            keys.extend(more);
-            (Ok(measured), verification)
-        }
-        Err(why) => (Err(why), Verification::default()),
-    };
-    let mut left = ground::delete(&operator, &keys.into_iter().collect::<Vec<_>>()).await.err();
-    for prefix in prefixes() {
-        // A write whose answer was lost may have made a key that nobody knows of.
-        if left.is_none() && !cluster.force {
-            left = ground::look(&operator, &prefix, false, |_| false).await.err();
-        }
-    }
-    let measured = measured?;
-    if let Some(error) = left {
-        verification.mistakes.push(format!("keys are left: {error}"));
-    }
-    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), &[measured]);
+    let cleaned = clean(&operator, &made, cluster.force).await;
+    let (measured, verification) = ground::leave(ran, cleaned, "/calico/")?;
+    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), measured.as_slice());
     let steps = vec![Step { name: "the cluster".to_owned(), offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
-    let stopped = stop.load(Ordering::Relaxed);
+    let stopped = stop.is_wanted();
     Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee: None, verification, stopped })
 }
 
-/// Makes what is not there, and never writes over anything. Gives what it made, and what went wrong.
-async fn prepare(cluster: &Cluster) -> (BTreeSet<Vec<u8>>, Option<Failure>) {
+/// Makes what is not there, and never writes over anything.
+async fn prepare(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>) -> Result<(), Failure> {
     // Nobody reads these notes.
     let (notes, _) = page_channel();
-    let stage = stage(cluster, Instant::now(), notes);
+    let stage = stage(cluster, made, stop, Instant::now(), notes);
     let client = Client::new(&stage, &cluster.operator, PREPARE);
     let keys: Vec<Vec<u8>> = cluster::before(&cluster.nodes, cluster.policies, cluster.pods_per_node).collect();
-    let mut failure = None;
     for some in keys.chunks(AT_ONCE) {
-        failure = try_join_all(some.iter().map(|key| client.write(key, 0))).await.err();
-        if failure.is_some() {
-            break;
+        join_all(some.iter().map(|key| client.write(key, 0))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    Ok(())
+}
+
+/// Removes what was made, and looks whether anything is left that nobody knows of.
+async fn clean(operator: &Connection, made: &Made, force: bool) -> Result<(), GroundError> {
+    made.clean(operator).await?;
+    if !force {
+        for prefix in prefixes() {
+            ground::look(operator, &prefix, false, |_| false).await?;
         }
     }
-    (stage.made.take(), failure)
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a second of measurements from each thread: none may be lost, and no thread may wait")]
@@ -140,51 +133,74 @@ fn page_channel() -> (UnboundedSender<News>, UnboundedReceiver<News>) {
 
 async fn measure(
     cluster: &Arc<Cluster>,
-    stop: &Arc<AtomicBool>,
+    made: &Arc<Made>,
+    stop: &Arc<Stop>,
     say: &mut dyn FnMut(Progress<'_>),
-) -> Result<(Measured, Verification, BTreeSet<Vec<u8>>), String> {
+) -> Result<(Option<Measured>, Verification), String> {
     let before = witness::handled(&cluster.etcd_metrics).await?;
     let look = |pid: Option<u32>| pid.and_then(usage);
     let (theirs, own) = (look(cluster.target.pid), usage(std::process::id()));
     say(Progress::Slice("the storm", Pace::Closed));
-    let (tell, news) = page_channel();
+    let slice = on_threads(cluster, made, stop, say).await?;
+    let mut verification =
+        Verification { wrong_answers: slice.total.wrong, examples: slice.total.examples.clone(), ..Verification::default() };
+    witness::confirm(&cluster.etcd_metrics, &before, &slice.total.sent, &mut verification).await;
+    let after = look(cluster.target.pid);
+    let usage = theirs.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), after.resident));
+    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
+    Ok((Some(Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }), verification))
+}
+
+/// Runs the cluster. When it comes back, for whatever reason, no thread makes keys any more.
+async fn on_threads(
+    cluster: &Arc<Cluster>,
+    made: &Arc<Made>,
+    stop: &Arc<Stop>,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<Slice, String> {
+    let (tell, mut news) = page_channel();
     let base = Instant::now();
-    let (mut orders, mut threads) = (Vec::new(), Vec::new());
+    let (mut orders, mut threads, mut failed) = (Vec::new(), Vec::new(), None);
     for thread in 0..cluster.threads {
         // One order is given when the one before is done.
         let (order, given) = channel(4);
-        let (cluster, stop, tell) = (cluster.clone(), stop.clone(), tell.clone());
-        let begun =
-            std::thread::Builder::new().name(format!("calico-{thread}")).spawn(move || work(&cluster, thread, base, &stop, given, &tell));
-        threads.push(begun.map_err(|error| format!("no thread: {error}"))?);
+        let (cluster, made, stop, tell) = (cluster.clone(), made.clone(), stop.clone(), tell.clone());
+        let begun = std::thread::Builder::new()
+            .name(format!("calico-{thread}"))
+            .spawn(move || work(&cluster, &made, thread, base, &stop, given, &tell));
+        match begun {
+            Ok(begun) => threads.push(begun),
+            Err(error) => failed = Some(format!("no thread: {error}")),
+        }
         orders.push(order);
     }
     drop(tell);
-    let (slice, made) = listen(&orders, news, base, say).await?;
+    let heard = match failed {
+        None => listen(&orders, &mut news, base, say).await,
+        Some(why) => Err(why),
+    };
+    if heard.is_err() {
+        stop.want();
+    }
+    drop(orders);
+    // Each thread has its end of the channel until it ends: to join it would keep signals waiting.
+    while news.recv().await.is_some() {}
     for thread in threads {
         // One that panicked has said so.
         let _ = thread.join();
     }
-    let mut verification =
-        Verification { wrong_answers: slice.total.wrong, examples: slice.total.examples.clone(), ..Verification::default() };
-    if !cluster.etcd_metrics.is_empty() {
-        verification.etcd_counts = witness::compare(&slice.total.sent, &before, &witness::handled(&cluster.etcd_metrics).await?);
-    }
-    let after = look(cluster.target.pid);
-    let usage = theirs.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), after.resident));
-    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
-    Ok((Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }, verification, made))
+    heard
 }
 
 /// Adds up what the threads tell, and lets each phase begin when all have ended the one before.
 async fn listen(
     orders: &[Sender<Order>],
-    mut news: UnboundedReceiver<News>,
+    news: &mut UnboundedReceiver<News>,
     base: Instant,
     say: &mut dyn FnMut(Progress<'_>),
-) -> Result<(Slice, BTreeSet<Vec<u8>>), String> {
+) -> Result<Slice, String> {
     let all = |order: fn(i64) -> Order, revision: i64| orders.iter().for_each(|one| drop(one.try_send(order(revision))));
-    let (mut slice, mut made) = (Slice::default(), BTreeSet::new());
+    let mut slice = Slice::default();
     let (mut up, mut done, mut settled, mut endpoints) = (0, 0, 0, 0);
     let mut clock = tokio::time::interval_at((base + Duration::from_secs(1)).into(), Duration::from_secs(1));
     while settled < orders.len() {
@@ -205,17 +221,14 @@ async fn listen(
                         all(Order::Settle, endpoints);
                     }
                 }
-                Some(News::Settled(keys)) => {
-                    made.extend(keys);
-                    settled += 1;
-                }
+                Some(News::Settled) => settled += 1,
                 Some(News::Failed(why)) => return Err(why),
                 None => return Err("a thread of the load ended".to_owned()),
             },
             _ = clock.tick() => if let Some(second) = base.elapsed().as_secs().checked_sub(2) {
-                say(Progress::Second(second, slice.seconds.get(&second).unwrap_or(&Tally::default())));
+                say(Progress::Second(second, slice.timeline.second(second).unwrap_or(&Tally::default())));
             }
         }
     }
-    Ok((slice, made))
+    Ok(slice)
 }

@@ -8,6 +8,7 @@ use super::chart::{Across, Line, Up, draw, escape};
 use super::text::Time;
 use super::{Report, Step, Target};
 use crate::bench::figure::float;
+use crate::bench::timeline::Point;
 
 const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
     table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}\
@@ -101,12 +102,12 @@ fn step(step: &Step, page: &mut String) {
             step.targets.iter().filter_map(with).collect()
         };
         let spread = of(&|series| series.distribution.iter().map(|(percentile, us)| (*percentile, float(*us))).collect(), "");
-        let over_time = |figure: fn(&super::Point) -> u64| {
+        let over_time = |figure: fn(&Point) -> u64| {
             move |series: &super::Series| {
                 series.timeline.iter().map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
             }
         };
-        let timed = |figure: fn(&super::Point) -> u64| {
+        let timed = |figure: fn(&Point) -> u64| {
             move |series: &super::Series| {
                 let answered = series.timeline.iter().filter(|point| point.ok > 0);
                 answered.map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
@@ -136,8 +137,11 @@ fn target(target: &Target, page: &mut String) {
         escape(&target.url),
         target.rate,
         target.seconds,
-        Time(float(target.latest_us))
+        Time(float(target.max_late_us))
     );
+    if target.not_sent > 0 {
+        let _ = write!(page, "; {} were due and not sent", target.not_sent);
+    }
     if let Some(cpu) = target.cpu_us {
         let resident = float(target.resident.unwrap_or_default()) / f64::from(1 << 20);
         let _ = write!(page, "; its process took {cpu:.1} us of CPU per request, and {resident:.1} MiB");
@@ -180,8 +184,7 @@ mod tests {
                 series.success(Duration::from_micros(latency + extra));
                 tally.calls += 1;
             }
-            slice.total.add(&tally);
-            slice.seconds.insert(second, tally);
+            slice.add(second, &tally, Duration::from_secs(second + 1));
         }
         let usage = Some((Duration::from_millis(latency * 3), 5 << 20));
         Measured { at: Duration::ZERO, slice, measured: Duration::from_secs(3), usage, own: None }

@@ -28,7 +28,8 @@ impl Display for Report {
         for step in &self.steps {
             write!(f, "{step}")?;
         }
-        if let Some(last) = self.steps.last().filter(|step| step.sustained.is_some()) {
+        // A last rate that a signal cut short has no say.
+        if let Some(last) = self.steps.iter().rfind(|step| step.sustained.is_some()) {
             match (self.knee, last.sustained) {
                 (Some(knee), Some(false)) => {
                     writeln!(f, "the knee is between {knee:.0} and {:.0} requests per second", last.offered.unwrap_or(knee))?;
@@ -90,8 +91,11 @@ impl Display for Target {
                 writeln!(f, "    {} x {}{message}", failed.count, failed.what)?;
             }
         }
-        if self.latest_us > 0 {
-            writeln!(f, "  a request left {} late at most", time(self.latest_us))?;
+        if self.max_late_us > 0 {
+            writeln!(f, "  a request left {} late at most", time(self.max_late_us))?;
+        }
+        if self.not_sent > 0 {
+            writeln!(f, "  {} were due and not sent", self.not_sent)?;
         }
         if let Some(cpu) = self.cpu_us {
             let resident = float(self.resident.unwrap_or_default()) / f64::from(1 << 20);

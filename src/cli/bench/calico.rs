@@ -1,7 +1,6 @@
 //! `etcd-warden bench calico`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::task::LocalSet;
 
+use super::credentials::{Credentials, People};
 use super::{ReportArgs, exit, finish, given, show, until_stopped};
 use crate::bench::calico::cluster::Node;
 use crate::bench::calico::node::{CONNECTIONS, WATCHES};
 use crate::bench::calico::scene::{self, Cluster};
-use crate::bench::identity::{Files, Identity};
 use crate::bench::plan::Target;
+use crate::bench::stop::Stop;
 use crate::bench::witness::MetricsUrl;
 use crate::config::Endpoint;
 
@@ -24,19 +24,8 @@ pub struct CalicoArgs {
     /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
     #[arg(long, value_name = "URL")]
     endpoint: Endpoint,
-    /// The CA of the server. Folders of `--identities` have their own, `etcd-ca`.
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// The certificate of everybody; beside `--identities`, of those who have none there, and of who removes all keys at the end.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-    /// Certificates for each node and component, as `certs issue --output directories` makes them: `nodes/NODE/calico-node`, `nodes/NODE/cni`,
-    /// `cluster/calico-kube-controllers`, `cluster/calicoctl-full`.
-    #[arg(long, value_name = "DIRECTORY")]
-    identities: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// How many nodes; by default as many as have certificates of their own.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: Option<u32>,
@@ -64,7 +53,7 @@ pub struct CalicoArgs {
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = given::time)]
     timeout: Duration,
-    /// The same seed gives the same pods at the same times.
+    /// Of all chance: when pods come and go, and on which nodes. `--threads` has a part in it.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// The process whose CPU time and memory is looked at.
@@ -107,13 +96,12 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
         ("seed", args.seed.to_string()),
     ]);
     let quiet = args.report.quiet;
-    let work = until_stopped(async |stop| scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await);
-    let report = LocalSet::new().run_until(work).await;
-    finish(&args.report, &report.map_err(anyhow::Error::msg)?)
+    let work = async |stop: &Arc<Stop>| scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let report = LocalSet::new().run_until(until_stopped("/calico/", work)).await;
+    finish(&args.report, report)
 }
 
 fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
-    let endpoints = [args.endpoint.clone()];
     let mut mistakes = Vec::new();
     if args.timeout.is_zero() {
         mistakes.push("`--timeout` is 0".to_owned());
@@ -121,18 +109,11 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
     if let Some(pid) = args.pid.filter(|pid| crate::bench::process::usage(*pid).is_none()) {
         mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
     }
-    let mut keep = |wrong: Vec<String>| mistakes.extend(wrong);
-    let own = args.cert.clone().zip(args.key.clone());
-    let alone = (own.is_some() || args.identities.is_none())
-        .then(|| {
-            Identity::read("everybody".to_owned(), Files { ca: args.cacert.clone(), identity: own }, &endpoints).map_err(&mut keep).ok()
-        })
-        .flatten();
-    let all = args.identities.as_ref().map(|folder| Identity::read_all(folder, args.cacert.as_deref(), &endpoints).map_err(&mut keep));
-    let all = all.and_then(Result::ok).unwrap_or_default();
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
+    let people = args.credentials.read(std::slice::from_ref(&args.endpoint)).map_err(|wrong| mistakes.extend(wrong));
+    let (alone, all) = match people {
+        Ok(People { alone, many }) if mistakes.is_empty() => (alone, many),
+        _ => return Err(mistakes),
+    };
     let find = |node: Option<&str>, component: &str| {
         let of =
             |node: Option<&str>| all.iter().find(|one| one.node.as_deref() == node && one.component.as_deref() == Some(component)).cloned();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::BenchArgs;
-use crate::bench::identity::{Files, Identity};
+use super::credentials::People;
+use crate::bench::identity::Identity;
 use crate::bench::plan::{Length, Plan, Target};
 use crate::bench::worker::Pace;
 use crate::config::Endpoint;
@@ -143,24 +144,10 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
 
 /// Who sends, and who writes and removes the keys.
 fn people(args: &BenchArgs, targets: &[Target]) -> Result<(Vec<Identity>, Identity), Vec<String>> {
-    let whom = &args.whom;
     let endpoints: Vec<Endpoint> = targets.iter().map(|target| target.endpoint.clone()).collect();
-    let mut mistakes = Vec::new();
-    let mut keep = |wrong: Vec<String>| mistakes.extend(wrong);
-    let own = whom.cert.clone().zip(whom.key.clone());
-    let named = own.as_ref().map_or_else(|| "nobody".to_owned(), |(cert, _)| cert.display().to_string());
-    // Folders bring their own CA, and an identity of its own is not asked for beside them.
-    let alone = (own.is_some() || whom.identities.is_none())
-        .then(|| Identity::read(named, Files { ca: whom.cacert.clone(), identity: own }, &endpoints).map_err(&mut keep).ok())
-        .flatten();
-    let many =
-        whom.identities.as_ref().and_then(|folder| Identity::read_all(folder, whom.cacert.as_deref(), &endpoints).map_err(&mut keep).ok());
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    let identities = many.or_else(|| alone.clone().map(|one| vec![one])).unwrap_or_default();
-    let operator = alone.or_else(|| identities.first().cloned());
-    operator.map(|operator| (identities, operator)).ok_or_else(|| vec!["there is no certificate".to_owned()])
+    let People { alone, many } = args.whom.credentials.read(&endpoints)?;
+    let operator = alone.or_else(|| many.first().cloned()).ok_or_else(|| vec!["there is no certificate".to_owned()])?;
+    Ok((if many.is_empty() { vec![operator.clone()] } else { many }, operator))
 }
 
 #[cfg(test)]
