@@ -1,7 +1,7 @@
 //! What a request costs through the proxy, beside etcd alone and beside HAProxy, in one run.
 //!
 //! Every peer gets slices of the same load in turn, so that whatever else the machine does meets all of them. CPU time is the
-//! figure that holds (user and system, all threads of the peer, from `/proc/PID/stat`); latency is what one client saw. At the end
+//! figure that holds (all threads of the peer, from `/proc/PID/task/*/schedstat`); latency is what one client saw. At the end
 //! etcd's own count of handled requests must equal what was sent.
 //!
 //! `cargo bench --bench end_to_end -- [--program PATH].. [--requests N] [--rounds N] [--peer NAME]..`
@@ -72,7 +72,7 @@ async fn main() {
     let arguments = Arguments::parse();
     let stage = Stage::set(&arguments.programs).await;
     let peers: Vec<&Peer> =
-        stage.peers.iter().filter(|peer| arguments.peers.is_empty() || arguments.peers.iter().any(|name| *name == peer.name)).collect();
+        stage.peers.iter().filter(|peer| arguments.peers.is_empty() || arguments.peers.contains(&peer.name)).collect();
     println!("{}", stage.description);
     let targets: Vec<Target> = peers.iter().map(|peer| stage.target(peer)).collect();
     let loads = [Load::range(stage.key()), Load::put(stage.key()), Load::guarded_txn(stage.key())];
@@ -128,7 +128,7 @@ fn report(load: &Load, peers: &[&Peer], figures: &BTreeMap<(usize, usize), Figur
         ratios.collect::<Vec<_>>().join("   ")
     };
     let proxies = peers.iter().enumerate().filter(|(_, peer)| peer.name != "direct");
-    if let Some((last, base)) = proxies.clone().last() {
+    if let Some((last, base)) = proxies.clone().next_back() {
         for (number, peer) in proxies.filter(|(number, _)| *number != last) {
             println!("  CPU of {} against {}: {}", peer.name, base.name, against(number, last));
         }

@@ -7,6 +7,7 @@
 //! connection  TLS handshake, certificate -> identity -> principal
 //! client      who it is, what it may hold, and whether it is to go
 //! session     HTTP/2, the calls of one client
+//!   part        what of it is polled
 //!   keepalive   whether it is still there
 //!   lifetime    when it is told to go, and when its certificate ends
 //!   roll        who is connected, judged again when CAs or revocation lists change
@@ -43,6 +44,7 @@ pub mod lifetime;
 pub mod listener;
 pub mod live_policy;
 pub mod outbox;
+pub mod part;
 pub mod permitted;
 pub mod quota;
 pub mod raw;

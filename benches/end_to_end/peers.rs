@@ -23,15 +23,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// User and system time of all its threads so far; etcd itself is not measured.
+    /// Time that its threads have run so far, to the nanosecond as the scheduler counts it; etcd itself is not measured.
     pub fn cpu(&self) -> Duration {
         let Some(process) = &self.process else { return Duration::ZERO };
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        // The second field, the name, may hold spaces: count from its closing parenthesis. utime and stime are fields 14 and 15.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // USER_HZ is 100 on every Linux that Rust runs on.
-        Duration::from_millis(ticks * 10)
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+        let ran = |thread: std::io::Result<std::fs::DirEntry>| -> u64 {
+            let schedstat = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+            schedstat.split(' ').next().unwrap().parse().unwrap()
+        };
+        Duration::from_nanos(threads.map(ran).sum())
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Keepalive {
     pings: Option<PingPong>,
     /// A ping is on its way.
     asked: bool,
+    /// Calls are open.
+    busy: bool,
     idle_since: Instant,
 }
 
@@ -30,14 +32,18 @@ impl Keepalive {
     #[must_use]
     pub fn new(pings: Option<PingPong>, interval: Duration) -> Self {
         let now = Instant::now();
-        Self { interval, timer: Box::pin(sleep_until(now + interval)), pings, asked: false, idle_since: now }
+        Self { interval, timer: Box::pin(sleep_until(now + interval)), pings, asked: false, busy: false, idle_since: now }
     }
 
-    /// Ready at the end of each interval. `busy`: calls are open.
-    pub fn poll(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<Found> {
-        if busy {
+    /// Whether calls are open, each time that this may have changed.
+    pub fn note(&mut self, busy: bool) {
+        if std::mem::replace(&mut self.busy, busy) && !busy {
             self.idle_since = Instant::now();
         }
+    }
+
+    /// Ready at the end of each interval.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Found> {
         if self.asked
             && let Some(pings) = &mut self.pings
             && pings.poll_pong(cx).is_ready()
@@ -52,6 +58,6 @@ impl Keepalive {
             return Poll::Ready(Found::Gone);
         }
         self.asked = self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
-        Poll::Ready(Found::Idle(self.idle_since.elapsed()))
+        Poll::Ready(Found::Idle(if self.busy { Duration::ZERO } else { self.idle_since.elapsed() }))
     }
 }

@@ -22,6 +22,7 @@ use super::client::Client;
 use super::keepalive::{Found, Keepalive};
 use super::lifetime::{Due, Term};
 use super::outbox::{Outbox, Paced, ROUND};
+use super::part::Part;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 
@@ -56,6 +57,8 @@ pub async fn serve(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(
 struct Session {
     client: Rc<Client>,
     connection: Http2,
+    /// Wakes it.
+    connected: Part,
     outbox: Rc<Outbox>,
     /// What the outbox holds, counted as the client's.
     backlog: Hold,
@@ -74,7 +77,6 @@ enum Next {
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// Something moved: calls may go on.
     Again,
-    Nothing,
     Over(Result<(), h2::Error>),
 }
 
@@ -91,24 +93,37 @@ impl Session {
             ending: Box::pin(client.ending.clone().cancelled_owned()),
             client,
             connection,
+            connected: Part::new(),
         }
     }
 
     /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
-    /// many calls leave in one write.
+    /// many calls leave in one write. A call that gives h2 something to send wakes the connection with it.
     async fn run(mut self) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
+        let (connected, beside) = (self.connected.clone(), Part::new());
         let over = poll_fn(|cx| {
+            connected.of_task(cx);
+            beside.of_task(cx);
             loop {
                 while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
-                match self.next(cx) {
-                    Next::Request(request, respond) => calls.push(call::serve(self.client.clone(), request, respond)),
-                    Next::Again => {}
-                    Next::Nothing => break,
-                    Next::Over(how) => return Poll::Ready(how),
+                if self.outbox.is_overflowing() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.end_flood();
+                match connected.poll(|cx| self.next(cx)) {
+                    Poll::Ready(Next::Request(request, respond)) => calls.push(call::serve(self.client.clone(), request, respond)),
+                    Poll::Ready(Next::Again) => {}
+                    Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
+                    Poll::Pending => break,
                 }
             }
-            self.tend(cx, !calls.is_empty())
+            if !self.backlog.set(self.outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
+                self.limit_hit(Limit::UnreadBytes);
+                return Poll::Ready(Ok(()));
+            }
+            self.keepalive.note(!calls.is_empty());
+            beside.poll(|cx| self.tend(cx))
         })
         .await;
         let by_h2 = over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote());
@@ -122,15 +137,16 @@ impl Session {
         over
     }
 
-    fn next(&mut self, cx: &mut Context<'_>) -> Next {
+    fn end_flood(&mut self) {
         if self.client.is_flooding() {
             self.flooded = true;
             self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            self.connected.wake();
         }
-        if self.outbox.is_overflowing() {
-            return Next::Over(Ok(()));
-        }
-        match self.connection.poll_accept(cx) {
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        Poll::Ready(match self.connection.poll_accept(cx) {
             // h2 takes new streams until the client has answered the ping of its GOAWAY, which a client may never do.
             Poll::Ready(Some(Ok((_, mut respond)))) if self.client.is_over() => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
@@ -143,16 +159,12 @@ impl Session {
             Poll::Ready(Some(Err(error))) => Next::Over(Err(error)),
             Poll::Ready(None) => Next::Over(Ok(())),
             Poll::Pending if self.outbox.goes_on() => Next::Again,
-            Poll::Pending => Next::Nothing,
-        }
+            Poll::Pending => return Poll::Pending,
+        })
     }
 
     /// What is due beside the calls. Ready when the connection is to end without more ado.
-    fn tend(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<Result<(), h2::Error>> {
-        if !self.backlog.set(self.outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
-            self.limit_hit(Limit::UnreadBytes);
-            return Poll::Ready(Ok(()));
-        }
+    fn tend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.client.is_over() {
             match self.term.poll_due(cx) {
                 Poll::Ready(Due::Leave(why)) => self.client.end(why),
@@ -162,11 +174,9 @@ impl Session {
         }
         if !self.draining && self.ending.as_mut().poll(cx).is_ready() {
             self.drain();
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         let limits = self.client.worker.shared.config.limits;
-        match self.keepalive.poll(cx, busy) {
+        match self.keepalive.poll(cx) {
             Poll::Ready(Found::Gone) => {
                 self.limit_hit(Limit::Keepalive);
                 return Poll::Ready(Ok(()));
@@ -185,6 +195,7 @@ impl Session {
         self.draining = true;
         self.client.ending.cancel();
         self.connection.graceful_shutdown();
+        self.connected.wake();
     }
 
     fn limit_hit(&self, limit: Limit) {

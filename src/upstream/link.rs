@@ -244,16 +244,16 @@ where
     .await
 }
 
-/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever.
+/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever. The connection
+/// has a task of its own: what it shares one with would be polled whenever something is sent or comes.
 async fn drive<S>(mut connection: h2::client::Connection<S, Bytes>, load: &Load)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Some(mut pings) = connection.ping_pong() else {
-        let _ = connection.await;
-        return;
-    };
+    let pings = connection.ping_pong();
+    let mut driven = tokio::task::spawn_local(connection);
     let watchdog = async {
+        let Some(mut pings) = pings else { return std::future::pending().await };
         loop {
             if load.streams.get() == 0 {
                 load.busy.notified().await;
@@ -265,10 +265,11 @@ where
         }
     };
     tokio::select! {
-        ended = connection => if let Err(error) = ended {
+        ended = &mut driven => if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "connection to etcd ended");
         },
         () = load.cut.notified() => tracing::warn!("what was said over a connection to etcd cannot be trusted any more: it is closed"),
         () = watchdog => tracing::warn!("etcd did not answer a ping within {} s: closing the connection", PING_TIMEOUT.as_secs()),
     }
+    driven.abort();
 }
