@@ -212,7 +212,9 @@ async fn rounds(
                 }
             };
             let slice = crew.slice(place, go, tick).await?;
-            let used = |before: Option<Usage>, after: Option<Usage>| Some((after?.cpu.saturating_sub(before?.cpu), after?.resident));
+            let used = |before: Option<Usage>, after: Option<Usage>| {
+                after.zip(before).map(|(after, before)| (after.since(&before), after.resident))
+            };
             // One that was stopped has no planned end.
             let planned = if stop.is_wanted() { Duration::ZERO } else { planned(plan) };
             let measured = slice.until.saturating_sub(warm_up).max(planned);

@@ -1,15 +1,30 @@
 //! CPU time and memory of other processes, from `/proc`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
 /// What one process has used so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// User and system time of all its threads. The kernel counts in steps of 10 ms.
-    pub cpu: Duration,
+    /// User and system time of all its threads, in steps of 10 ms, also of those that have ended.
+    cpu: Duration,
+    /// What each of its threads has run, to the nanosecond.
+    threads: BTreeMap<u32, Duration>,
     /// Bytes that are resident now.
     pub resident: u64,
+}
+
+impl Usage {
+    /// CPU time since an earlier look: to the nanosecond, unless a thread has ended meanwhile.
+    #[must_use]
+    pub fn since(&self, earlier: &Usage) -> Duration {
+        let sum = |threads: &BTreeMap<u32, Duration>| threads.values().sum::<Duration>();
+        if !earlier.threads.is_empty() && earlier.threads.keys().all(|thread| self.threads.contains_key(thread)) {
+            return sum(&self.threads).saturating_sub(sum(&earlier.threads));
+        }
+        self.cpu.saturating_sub(earlier.cpu)
+    }
 }
 
 /// Looks at a process; `None` where it is gone, or this is no Linux.
@@ -17,7 +32,21 @@ pub struct Usage {
 pub fn usage(pid: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some(Usage { cpu: cpu(&stat)?, resident: resident(&status)? })
+    Some(Usage { cpu: cpu(&stat)?, threads: threads(pid).unwrap_or_default(), resident: resident(&status)? })
+}
+
+/// The first figure of `schedstat` is the time that the thread has run, in nanoseconds (the kernel's `Documentation/scheduler/sched-stats.rst`);
+/// a kernel may be built without it.
+fn threads(pid: u32) -> Option<BTreeMap<u32, Duration>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let ran = |task: std::io::Result<fs::DirEntry>| {
+        let task = task.ok()?;
+        let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let ran = Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?);
+        Some((task.file_name().to_str()?.parse().ok()?, ran))
+    };
+    // One that ends while it is looked at is none that is there.
+    Some(tasks.filter_map(ran).collect())
 }
 
 /// proc_pid_stat(5): the second field, the name, may hold spaces and parentheses; utime and stime are fields 14 and 15.
@@ -51,5 +80,18 @@ mod tests {
     fn this_process_has_used_something() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.resident > 1 << 20);
+    }
+
+    #[test]
+    fn nanoseconds_count_unless_a_thread_has_ended() {
+        let of = |cpu, threads: &[(u32, u64)]| Usage {
+            cpu: Duration::from_millis(cpu),
+            threads: threads.iter().map(|(thread, ran)| (*thread, Duration::from_nanos(*ran))).collect(),
+            resident: 0,
+        };
+        let before = of(100, &[(1, 50), (2, 60)]);
+        assert_eq!(of(110, &[(1, 70), (2, 60), (3, 5)]).since(&before), Duration::from_nanos(25));
+        assert_eq!(of(110, &[(1, 70)]).since(&before), Duration::from_millis(10));
+        assert_eq!(of(110, &[]).since(&of(90, &[])), Duration::from_millis(20));
     }
 }

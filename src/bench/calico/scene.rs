@@ -146,8 +146,8 @@ async fn measure(
         Verification { wrong_answers: slice.total.wrong, examples: slice.total.examples.clone(), ..Verification::default() };
     witness::confirm(&cluster.etcd_metrics, &before, &slice.total.sent, &mut verification).await;
     let after = look(cluster.target.pid);
-    let usage = theirs.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), after.resident));
-    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
+    let usage = theirs.zip(after).map(|(before, after)| (after.since(&before), after.resident));
+    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.since(&before));
     Ok((Some(Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }), verification))
 }
 
