@@ -28,8 +28,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let shared = &worker.shared;
     let _counted = accepted.counted;
     let metrics = &shared.metrics;
-    let greeted =
-        timeout(shared.config.limits.handshake_timeout, greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
+    let greeted = Box::pin(greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
+    let greeted = timeout(shared.config.limits.handshake_timeout, greeted);
     let greeted = tokio::select! {
         greeted = greeted => greeted,
         () = accepted.handshake.given_up() => {
@@ -63,14 +63,20 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         tracing::info!(%peer, identity = %Escaped(caller.principal.name.as_bytes()), "one connection too many of this identity");
         // In a flood there is no time for everybody.
         if let Some(_place) = quota.leaving.place() {
-            turn_away(stream).await;
+            Box::pin(turn_away(stream)).await;
         }
         return;
     };
     metrics.connections.increment(1.0);
     let client = Rc::new(Client::new(worker.clone(), peer, identity, chain, caller, quota));
     let _entry = worker.roll.enter(&client, tls.trust());
-    if let Err(error) = session::serve(client.clone(), stream).await {
+    // A connection lasts for days, and what it begins with is to leave nothing in its task.
+    let ended = match Box::pin(session::begin(client.clone(), stream)).await {
+        Ok(Some(session)) => session.run().await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
         tracing::debug!(peer = %client.peer, %error, "connection ended");
     }
     metrics.connections.decrement(1.0);

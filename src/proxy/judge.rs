@@ -51,7 +51,7 @@ pub async fn verdict(shared: &Shared, principal: &Principal, member: MemberIndex
     if !lacks_evidence(&verdict) {
         return verdict;
     }
-    let evidence = lease_evidence(shared, principal, member, accesses).await;
+    let evidence = Box::pin(lease_evidence(shared, principal, member, accesses)).await;
     authorize(principal, accesses, &evidence)
 }
 

@@ -35,14 +35,14 @@ impl Call<'_> {
             && method == Method::LeaseGrant
             && let Some(ttl) = unnamed_lease(&held)
         {
-            return self.lease_grant(permit, headers, ttl, respond).await;
+            return Box::pin(self.lease_grant(permit, headers, ttl, respond)).await;
         }
         let outgoing = Outgoing::of(method, headers, held, true);
         if method.shape() != Shape::Unary {
             return Box::pin(self.long(permit, method, &outgoing, respond)).await;
         }
         let target = Some(self.target(method));
-        let exchange = match relay::unless_gone(respond, self.forwarder().exchange(permit, &outgoing, target)).await {
+        let exchange = match relay::unless_gone(respond, pin!(self.forwarder().exchange(permit, &outgoing, target))).await {
             Err(ClientGone) => return (None, Ended::ClientGone),
             Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
             Ok(Ok(exchange)) => exchange,
@@ -73,7 +73,8 @@ impl Call<'_> {
         let target = self.target(method);
         let mut stop = pin!(stream::stop(self, method, &outgoing.body));
         let begun = {
-            let exchange = pin!(relay::unless_gone(respond, self.forwarder().exchange(permit, outgoing, Some(target))));
+            let exchange = pin!(self.forwarder().exchange(permit, outgoing, Some(target)));
+            let exchange = pin!(relay::unless_gone(respond, exchange));
             match select(exchange, stop.as_mut()).await {
                 Either::Left((begun, _)) => Ok(begun),
                 Either::Right((status, _)) => Err(status),
@@ -110,7 +111,7 @@ impl Call<'_> {
                 let exchange = self.forwarder().exchange(permit, &outgoing, None).await?;
                 Ok((exchange.member, Whole::read(exchange.response, &delivery).await?))
             };
-            match relay::unless_gone(respond, granted).await {
+            match relay::unless_gone(respond, pin!(granted)).await {
                 Err(ClientGone) => return (None, Ended::ClientGone),
                 Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
                 Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}

@@ -198,7 +198,7 @@ async fn relay_both_ways(
     upload: impl AsyncFnOnce(SendStream<Bytes>) -> ClientGone,
 ) -> (Option<MemberIndex>, Ended) {
     let to = method.map(|method| call.target(method));
-    let sent = match relay::unless_gone(respond, call.forwarder().send(permit, outgoing, to)).await {
+    let sent = match relay::unless_gone(respond, pin!(call.forwarder().send(permit, outgoing, to))).await {
         Err(ClientGone) => return (None, Ended::ClientGone),
         Ok(Err(error)) => return (None, relay::refuse_or_reset(respond, &error)),
         Ok(Ok(sent)) => sent,
@@ -208,7 +208,7 @@ async fn relay_both_ways(
     let upload = pin!(upload(send));
     let download = pin!(async {
         let delivery = call.delivery(outgoing.class);
-        match relay::unless_gone(respond, response).await? {
+        match relay::unless_gone(respond, pin!(response)).await? {
             // Member lists show the proxies' URLs in every mode, or their clients would walk around the proxy.
             Ok(response) => match method.and_then(|method| Some((method, Rewrite::of(call.shared(), &call.caller.principal, method)?))) {
                 None => relay::answer_until(respond, response, &delivery, stream::enforced(call, method)).await,

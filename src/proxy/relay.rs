@@ -1,7 +1,7 @@
 //! etcd's answer, passed on: nothing is buffered but what one window holds, and whoever stops reading stops only himself.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -35,8 +35,7 @@ impl From<Result<Ended, ClientGone>> for Ended {
 ///
 /// # Errors
 /// The client left.
-pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, work: impl Future<Output = T>) -> Result<T, ClientGone> {
-    let mut work = pin!(work);
+pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, ClientGone> {
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
         Poll::Pending => respond.poll_reset(cx).map(|_| Err(ClientGone)),
@@ -54,7 +53,7 @@ pub async fn answer(
     mut response: Response<RecvStream>,
     delivery: &Delivery<'_>,
 ) -> Result<Ended, ClientGone> {
-    let begun = unless_gone(respond, beginning(response.body_mut(), delivery)).await?;
+    let begun = unless_gone(respond, pin!(beginning(response.body_mut(), delivery))).await?;
     pass_on(respond, response, begun, delivery, std::future::pending()).await
 }
 

@@ -5,6 +5,8 @@
 //! * The answer of LeaseLeases, for those who may not see the leases of others.
 //! * The request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -78,7 +80,7 @@ pub async fn answer(
     delivery: &Delivery<'_>,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
 ) -> Result<Ended, ClientGone> {
-    let mut whole = match relay::unless_gone(respond, Whole::read(response, delivery)).await? {
+    let mut whole = match relay::unless_gone(respond, pin!(Whole::read(response, delivery))).await? {
         Ok(whole) => whole,
         Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
     };

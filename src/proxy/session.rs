@@ -34,11 +34,11 @@ pub const READ_BUFFER: usize = 16 * 1024;
 
 type Http2 = Connection<Paced<TlsStream<TcpStream>>, Bytes>;
 
-/// Speaks HTTP/2 with a client until its connection ends.
+/// Begins to speak HTTP/2 with a client. `None`: it did not begin in time.
 ///
 /// # Errors
 /// What the client did against the protocol, or the network.
-pub async fn serve(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
+pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<Option<Box<Session>>, h2::Error> {
     let limits = client.worker.shared.config.limits;
     let handshake = h2::server::Builder::new()
         .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
@@ -50,11 +50,12 @@ pub async fn serve(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<(
         .max_pending_accept_reset_streams(64)
         .max_local_error_reset_streams(Some(1024))
         .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone()));
-    let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(()) };
-    Session::new(client, connection?).run().await
+    let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(None) };
+    Ok(Some(Box::new(Session::new(client, connection?))))
 }
 
-struct Session {
+/// An HTTP/2 connection with a client.
+pub struct Session {
     client: Rc<Client>,
     connection: Http2,
     /// Wakes it.
@@ -99,7 +100,10 @@ impl Session {
 
     /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
     /// many calls leave in one write. A call that gives h2 something to send wakes the connection with it.
-    async fn run(mut self) -> Result<(), h2::Error> {
+    ///
+    /// # Errors
+    /// What the client did against the protocol, or the network.
+    pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
         let (connected, beside) = (self.connected.clone(), Part::new());
         let over = poll_fn(|cx| {

@@ -91,7 +91,8 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        self.open(member, class).await?;
+        // On the heap: a request has this in it, and hardly one opens a connection.
+        Box::pin(self.open(member, class)).await?;
         lane.take().ok_or(ConnectError::Http2("the connection closed at once".to_owned()))
     }
 

@@ -43,7 +43,7 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
     let (at_etcd, member) = match may_open(&call.caller) {
         Ok(permit) if seat == Seat::Taken => {
             let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-            match relay::unless_gone(respond, call.forwarder().send(&permit, &outgoing, None)).await {
+            match relay::unless_gone(respond, pin!(call.forwarder().send(&permit, &outgoing, None))).await {
                 Err(ClientGone) => return,
                 Ok(Err(error)) => {
                     relay::refuse_or_reset(respond, &error);
