@@ -118,3 +118,40 @@ impl Shared {
         self.request_ids.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+    use h2::RecvStream;
+    use h2::server::SendResponse;
+    use http::Request;
+
+    use super::*;
+    use client::Client;
+    use session::Session;
+    use worker::{Accepted, Worker};
+
+    fn of_call<F: Future>(_: impl Fn(Rc<Client>, Request<RecvStream>, SendResponse<Bytes>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn of_connection<F: Future>(_: impl Fn(Rc<Worker>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand connections have all of these, and one call's more than they have calls (`FuturesUnordered`'s stub): what is rare in
+    /// them is on the heap, while it lasts.
+    #[test]
+    fn what_a_call_and_a_connection_hold_while_they_wait_stays_small() {
+        let sizes = [
+            ("call", of_call(call::serve), 4_608),
+            ("connection", of_connection(connection::serve), 3_328),
+            ("session", size_of::<Session>(), 2_816),
+        ];
+        for (name, size, most) in sizes {
+            assert!(size <= most, "a {name} has {size} bytes, and is to have {most} at most");
+        }
+    }
+}

@@ -11,16 +11,18 @@ pub struct Peer {
     pub name: String,
     pub address: SocketAddr,
     process: Option<Child>,
+    /// Bytes that it had when it had begun to listen, before any load.
+    pub fresh: u64,
 }
 
 impl Peer {
     /// etcd itself, which is not measured.
     pub fn direct(address: SocketAddr) -> Self {
-        Self { name: "direct".to_owned(), address, process: None }
+        Self { name: "direct".to_owned(), address, process: None, fresh: 0 }
     }
 
     pub fn new(name: &str, address: SocketAddr, process: Child) -> Self {
-        Self { name: name.to_owned(), address, process: Some(process) }
+        Self { name: name.to_owned(), address, process: Some(process), fresh: 0 }
     }
 
     pub fn pid(&self) -> Option<u32> {

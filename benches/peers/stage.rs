@@ -102,9 +102,11 @@ impl Stage {
         if wanted("direct") {
             peers.push(Peer::direct(etcd));
         }
-        for peer in &peers {
+        for peer in &mut peers {
             reachable(peer, self.folder.path()).await;
         }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        peers.iter_mut().for_each(|peer| peer.fresh = peer.resident().unwrap_or_default());
         self.description = format!(
             "etcd {}, {} thread(s) for each peer, each slice {} s, {} rounds",
             programs.version, arguments.workers, arguments.slice, arguments.rounds

@@ -50,7 +50,7 @@ impl Targets {
         let Some((_, ours)) = column.rows.iter().find(|(peer, _)| peer == "etcd-warden") else { return };
         match name {
             "idle-connections" => {
-                self.push("memory before any load, MB".to_owned(), Some(ours[0]), 15.0, 10.0);
+                self.push("memory at its start, MB".to_owned(), Some(ours[0]), 15.0, 10.0);
                 self.push("memory of 10,000 idle connections, MB".to_owned(), Some(ours[1] * 10_000.0 / IDLE as f64), 400.0, 200.0);
             }
             "huge-answers" => {

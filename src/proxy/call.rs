@@ -46,7 +46,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let (parts, body) = request.into_parts();
     let intake = Intake::new(body, client.share.clone());
     let call = Call { client: &client, caller, begun };
-    let _open = Open::count(&client.worker.shared.metrics.streams);
+    let _open = Open::count(&client);
     let method = head::method(&parts);
     let (_place, seat) = match call.place(method.as_ref().ok().copied()) {
         Ok(place) => place,
@@ -72,19 +72,21 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     }
 }
 
-/// One stream more on the gauge, until it is dropped: a call whose connection ends is dropped wherever it stands.
-struct Open(metrics::Gauge);
+/// One call more of a client, until it is dropped: a call whose connection ends is dropped wherever it stands.
+struct Open<'c>(&'c Client);
 
-impl Open {
-    fn count(gauge: &metrics::Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge.clone())
+impl<'c> Open<'c> {
+    fn count(client: &'c Client) -> Self {
+        client.worker.shared.metrics.streams.increment(1.0);
+        client.count_call(true);
+        Self(client)
     }
 }
 
-impl Drop for Open {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.decrement(1.0);
+        self.0.worker.shared.metrics.streams.decrement(1.0);
+        self.0.count_call(false);
     }
 }
 

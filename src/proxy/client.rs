@@ -55,6 +55,8 @@ pub struct Client {
     left: Cell<Option<Termination>>,
     /// As [`Client::over`]: asked for each stream.
     is_over: Cell<bool>,
+    /// Its calls that are open on this connection.
+    calls: Cell<usize>,
 }
 
 impl Client {
@@ -84,6 +86,7 @@ impl Client {
             chain,
             left: Cell::new(None),
             is_over: Cell::new(false),
+            calls: Cell::new(0),
             worker,
         }
     }
@@ -96,6 +99,18 @@ impl Client {
             *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
         }
         self.caller.borrow().clone()
+    }
+
+    /// One call more or less is open on its connection.
+    pub fn count_call(&self, opened: bool) {
+        let calls = self.calls.get();
+        self.calls.set(if opened { calls.saturating_add(1) } else { calls.saturating_sub(1) });
+    }
+
+    /// Whether it has several calls open on its connection.
+    #[must_use]
+    pub fn has_several_calls(&self) -> bool {
+        self.calls.get() > 1
     }
 
     /// Why its connection ends.

@@ -84,10 +84,11 @@ impl<'c> Delivery<'c> {
         left.map_or(window, |left| left.min(window))
     }
 
-    /// Whether the answer is one message and its status.
+    /// Whether a short answer is to leave in one write: where the writes of several calls can become one. A call that is alone is answered
+    /// sooner if its client has read the message when the trailers come, and costs no more.
     #[must_use]
-    pub fn is_unary(&self) -> bool {
-        self.class == Class::Unary
+    pub fn gathers(&self) -> bool {
+        self.class == Class::Unary && self.client.has_several_calls()
     }
 
     /// How long the rest of a unary answer is that begins with this chunk, if that can be seen.
@@ -95,7 +96,7 @@ impl<'c> Delivery<'c> {
     pub fn rest(&self, first: &[u8]) -> Option<usize> {
         let (&[_, a, b, c, d], begun) = first.split_first_chunk::<{ frame::HEADER }>()?;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        self.is_unary().then(|| length.saturating_sub(begun.len()))
+        (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
     }
 
     /// What the client is told instead of an answer that it does not read. clientv3 ends all its watches for good at RESOURCE_EXHAUSTED.

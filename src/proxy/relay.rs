@@ -43,8 +43,8 @@ pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, mut work: Pin<&mu
     .await
 }
 
-/// Passes on an answer: head, messages, trailers. A unary call is over for its client when the trailers are there, so a short answer waits
-/// for them and leaves in one write; etcd often sends it in three.
+/// Passes on an answer: head, messages, trailers. A unary call is over for its client when the trailers are there, so a short answer may wait
+/// for them and leave in one write; etcd often sends it in three.
 ///
 /// # Errors
 /// The client left.
@@ -75,7 +75,7 @@ type Beginning = [Option<Result<Bytes, h2::Error>>; 2];
 
 /// The whole message of a short unary answer, once it is known what follows; else the first piece.
 async fn beginning(body: &mut RecvStream, delivery: &Delivery<'_>) -> Beginning {
-    if !delivery.is_unary() {
+    if !delivery.gathers() {
         return [None, None];
     }
     let first = body.data().await;
