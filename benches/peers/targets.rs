@@ -1,4 +1,4 @@
-//! The bars that the proxy has set itself (ARCHITECTURE.md), and whether this run was under them.
+//! The bars that the project has set itself, and whether this run was under them (docs/performance.md).
 
 use std::fmt;
 
