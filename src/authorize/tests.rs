@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::*;
-use crate::identity::NameRefusal;
-use crate::policy::Rights;
-use crate::wire::Fault;
+use crate::identity::{Identity, NameRefusal};
+use crate::method::Method;
+use crate::pb::etcdserverpb::{PutRequest, RangeRequest};
+use crate::policy::{Policy, Rights};
+use crate::wire::{self, Fault};
 
 fn principal(standing: Standing, mode: Mode) -> Principal {
     Principal { name: "ca/cn:test".into(), standing, mode, roles: Arc::default(), rights: Arc::new(Rights::default()), generation: 1 }
@@ -90,4 +94,29 @@ fn a_refusal_says_what_is_missing() {
     for (denial, text) in cases {
         assert_eq!(denial.to_string(), text);
     }
+}
+
+/// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has, nothing is allocated for them.
+#[test]
+fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {
+    let grants: String = (0..1000).map(|number| format!("      - {{ keys: /k/{number}/*, verbs: [rw] }}\n")).collect();
+    let text = format!("version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  - {{ cn: node, roles: [r] }}\n");
+    let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap();
+    let principal = policy.principal(&Identity::named("node"));
+    let key = b"/k/500/x".to_vec();
+    let range = RangeRequest { key: key.clone(), ..RangeRequest::default() }.encode_to_vec();
+    let put = PutRequest { key, value: vec![b'v'; 100], ..PutRequest::default() }.encode_to_vec();
+    for (method, message) in [(Method::Range, &range), (Method::Put, &put)] {
+        let allocated = allocation_counter::measure(|| {
+            let accesses = wire::inspect(method, message).unwrap();
+            assert!(authorize(&principal, &accesses, &[]).is_ok());
+        });
+        assert_eq!(allocated.count_total, 0, "{method:?}");
+    }
+    // The count counts.
+    assert_eq!(allocation_counter::measure(|| drop(message_of_some_length())).count_total, 1);
+}
+
+fn message_of_some_length() -> Vec<u8> {
+    std::hint::black_box(vec![1; 100])
 }

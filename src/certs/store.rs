@@ -5,7 +5,7 @@
 //! a folder that is not there yet as a whole, a file over the one that it replaces. Between the rename of a key and that of its certificate
 //! lies a moment in which they do not fit; a client that loads them just then fails in TLS and loads them again.
 //!
-//! Others may write to the folder, or to one below it, and root may be at work here: nothing is done behind a symbolic link ([`open`]), and
+//! Others may write to the folder, or to one below it, and root may be at work here: nothing is done behind a symbolic link (`open`), and
 //! only what this user alone can have written is put in place.
 
 mod open;
