@@ -38,6 +38,8 @@ impl Writer {
             // Places are given back when the batch is on the disk, at the end of this turn.
             let places = self.gather(first);
             self.write_out();
+            // The message that asks for it may have been gathered with lines, and no other may come for a long time.
+            self.reopen_if_asked();
             drop(places);
         }
     }
