@@ -88,6 +88,17 @@ impl Audit {
     /// # Errors
     /// The file cannot be opened (the message names it), or the thread cannot be started.
     pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> io::Result<Audit> {
+        let (audit, writer, finished) = Self::with_writer(config, metrics)?;
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run();
+            // Whoever closes the audit may have stopped waiting.
+            let _ = finished.send(());
+        })?;
+        Ok(audit)
+    }
+
+    /// The handle, the writer that is still to run, and whom to tell when it has ended.
+    fn with_writer(config: &config::Audit, metrics: Arc<Metrics>) -> io::Result<(Audit, Writer, SyncSender<()>)> {
         let mut sinks = Vec::new();
         if let Some(path) = &config.file {
             sinks.push(Sink::file(path)?);
@@ -111,12 +122,7 @@ impl Audit {
         });
         let queue = Queue::new(config.queue, metrics.audit_queue_length.clone());
         let writer = Writer::new(Arc::clone(&shared), sinks, messages);
-        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            writer.run();
-            // Whoever closes the audit may have stopped waiting.
-            let _ = finished_sender.send(());
-        })?;
-        Ok(Audit(Arc::new(Handle { shared, sender, queue })))
+        Ok((Audit(Arc::new(Handle { shared, sender, queue })), writer, finished_sender))
     }
 
     /// Whether a line is to be written for such a decision. Of allowed requests, the configured part is drawn here.

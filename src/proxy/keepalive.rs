@@ -52,7 +52,7 @@ impl Keepalive {
         }
         ready!(self.timer.as_mut().poll(cx));
         self.timer.as_mut().reset(Instant::now() + self.interval);
-        // The timer has to be polled to be heard, and the connection to send the ping.
+        // The timer has to be polled to be heard. h2 wakes the connection for the ping.
         cx.waker().wake_by_ref();
         if self.asked {
             return Poll::Ready(Found::Gone);

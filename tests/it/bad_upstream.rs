@@ -12,14 +12,17 @@ use etcd_warden::pb::etcdserverpb::{
     WatchRequest, WatchResponse, watch_request,
 };
 use etcd_warden::pki::Authority;
+use futures_util::FutureExt as _;
 use h2::Reason;
 use http::Response;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::world::fake::{Fake, Visit, certificate, trailers};
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
-use crate::world::{World, soon};
+use crate::world::{SOON, World, soon};
 
 const POLICY: &str = "
 version: 1
@@ -507,6 +510,54 @@ async fn an_answer_that_breaks_off_is_a_lost_connection() {
         assert!(answer.messages().is_empty(), "half a message is none");
         assert_eq!(fake.arrivals(rpc).len(), 1, "what was begun is not begun again");
     }
+}
+
+// --- an answer that comes in pieces ---
+
+/// Beside other calls a short answer leaves in one write, and so waits for its trailers; alone it is passed on as it comes.
+#[tokio::test]
+async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone() {
+    let ends = Arc::new(Semaphore::new(0));
+    let waits = ends.clone();
+    let fake = Fake::serving(move |mut visit| {
+        let ends = waits.clone();
+        async move {
+            visit.body().await;
+            match &*visit.path {
+                RANGE => {
+                    let mut out = visit.begin(b"whole");
+                    ends.acquire().await.unwrap().forget();
+                    out.send_trailers(trailers(0, "")).unwrap();
+                }
+                TXN => visit.answer(b""),
+                _ => visit.reset().await,
+            }
+        }
+    })
+    .await;
+    let world = before(&[&fake]).await;
+    let mut raw = world.raw("alice").await;
+    let asked = async |raw: &mut Raw, path, message: Vec<u8>| {
+        let mut stream = raw.open(path, &grpc_headers()).await.unwrap();
+        stream.request.send_data(framed(&message).into(), true).unwrap();
+        stream
+    };
+    let alone = asked(&mut raw, RANGE, range()).await;
+    let mut body = timeout(SOON, alone.response).await.expect("a head before the trailers").unwrap().into_body();
+    let message = timeout(SOON, body.data()).await.expect("a message before the trailers").unwrap().unwrap();
+    assert_eq!(message, framed(b"whole"));
+    ends.add_permits(1);
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+
+    let _open = asked(&mut raw, PUT, put()).await;
+    let mut beside = asked(&mut raw, RANGE, range()).await;
+    soon("the request at etcd", || async { (fake.arrivals("Range").len() == 2).then_some(()) }).await;
+    // What comes behind on the same connection to etcd has been passed on: so has been seen what came before.
+    assert_eq!(raw.call(TXN, &txn()).await.grpc_status(), Some(0));
+    assert!((&mut beside.response).now_or_never().is_none(), "nothing before the trailers");
+    ends.add_permits(1);
+    let answer = Answer::read(beside.response).await;
+    assert_eq!((answer.grpc_status(), answer.messages()), (Some(0), vec![&b"whole"[..]]));
 }
 
 // --- watch answers that are none ---

@@ -206,6 +206,20 @@ fn after_a_rename_lines_go_to_a_new_file() {
     assert_eq!(ids(&std::fs::read_to_string(path).unwrap()), [2]);
 }
 
+/// The line woke the writer, and the wish to reopen came before it had gathered all that was there.
+#[test]
+fn a_wish_to_reopen_that_is_gathered_with_a_line_counts_in_the_same_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.json");
+    let (audit, mut writer, _finished) = Audit::with_writer(&config(&path, 100, OnFull::Drop), Metrics::new()).unwrap();
+    submit(&audit, "alice", 1).unwrap();
+    let first = writer.next().unwrap();
+    std::fs::rename(&path, directory.path().join("old.json")).unwrap();
+    audit.reopen();
+    writer.turn(first);
+    assert_eq!(ids(&std::fs::read_to_string(path).unwrap()), [1]);
+}
+
 #[test]
 fn a_reopening_that_fails_keeps_the_old_file() {
     let directory = tempfile::tempdir().unwrap();

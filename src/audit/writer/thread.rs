@@ -34,17 +34,20 @@ impl Writer {
     /// Ends when every handle is gone, or when it was told to and all that was handed in before is written.
     pub(super) fn run(mut self) {
         while let Some(first) = self.next() {
-            self.reopen_if_asked();
-            // Places are given back when the batch is on the disk, at the end of this turn.
-            let places = self.gather(first);
-            self.write_out();
-            // The message that asks for it may have been gathered with lines, and no other may come for a long time.
-            self.reopen_if_asked();
-            drop(places);
+            self.turn(first);
         }
     }
 
-    fn next(&self) -> Option<Message> {
+    /// Writes `first` and what else waits.
+    pub(super) fn turn(&mut self, first: Message) {
+        // Places are given back when the batch is on the disk, at the end of this turn.
+        let _places = self.gather(first);
+        // Behind the gathering: a `Wake` that was taken with lines comes only once.
+        self.reopen_if_asked();
+        self.write_out();
+    }
+
+    pub(super) fn next(&self) -> Option<Message> {
         if self.shared.closing.load(Relaxed) { self.messages.try_recv().ok() } else { self.messages.recv().ok() }
     }
 
