@@ -88,8 +88,10 @@ fn main() {
         for shape in load.shapes().iter().filter(|shape| Arguments::wants(&arguments.shapes, shape.name)) {
             table.add(shape, &stage, &arguments);
         }
-        println!("{table}");
-        targets.of_table(&table);
+        if !table.columns.is_empty() {
+            println!("{table}");
+            targets.of_table(&table);
+        }
     }
     for alone in alone::ALL.iter().filter(|alone| Arguments::wants(&arguments.loads, alone.name)) {
         let column = tokio::task::LocalSet::new().block_on(&runtime, alone.measure(&stage));

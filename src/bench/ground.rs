@@ -46,6 +46,14 @@ pub enum GroundError {
         /// Another's.
         other: (String, u64),
     },
+    /// One of several targets does not even say which cluster it is.
+    #[error("`{target}`: {error}")]
+    At {
+        /// Its name.
+        target: String,
+        /// What came instead.
+        error: Box<GroundError>,
+    },
     /// A request failed.
     #[error("{doing}: {failure}")]
     Failed {
@@ -56,7 +64,8 @@ pub enum GroundError {
     },
 }
 
-/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of them alone.
+/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of them alone. They are asked by somebody who
+/// is to load them, and so has to be let in.
 ///
 /// # Errors
 /// They do not, or one cannot be asked.
@@ -64,7 +73,8 @@ pub async fn one_cluster(targets: &[(String, Connection)], prefix: &str) -> Resu
     let mut first: Option<(String, u64)> = None;
     for (name, connection) in targets {
         let any = RangeRequest { key: prefix.as_bytes().to_vec(), limit: 1, keys_only: true, ..RangeRequest::default() };
-        let answer: RangeResponse = ask(connection, "asking each target which cluster it is", Method::Range, &any).await?;
+        let asked = ask(connection, "asking each target which cluster it is", Method::Range, &any).await;
+        let answer: RangeResponse = asked.map_err(|error| GroundError::At { target: name.clone(), error: Box::new(error) })?;
         let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
         match &first {
             None => first = Some(this),

@@ -116,12 +116,13 @@ pub async fn run(
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
-    let connect = |target: &Target| Connection::new(Door { endpoint: target.endpoint.clone(), tls: plan.operator.tls.clone() });
+    let connect = |target: &Target, who: &Identity| Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() });
     if plan.targets.len() > 1 {
-        let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target))).collect();
+        let somebody = plan.identities.first().unwrap_or(&plan.operator);
+        let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target, somebody))).collect();
         ground::one_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
     }
-    let operator = connect(first);
+    let operator = connect(first, &plan.operator);
     let keys = Arc::new(Keys::new(&plan.prefix, plan.keys, plan.value_size, plan.serializable));
     let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key)).await.map_err(|error| error.to_string())?;
     say(Progress::Note(format!("writing {} keys of {} bytes below {}", plan.keys, plan.value_size, plan.prefix)));

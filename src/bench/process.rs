@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+/// How much the two counts may differ where both have counted all: user and system time are each cut to a step, at both ends.
+const STEPS: Duration = Duration::from_millis(40);
+
 /// What one process has used so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -16,14 +19,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// CPU time since an earlier look: to the nanosecond, unless a thread has ended meanwhile.
+    /// CPU time since an earlier look: to the nanosecond, unless that leaves out threads that have ended since, also such as began since.
     #[must_use]
     pub fn since(&self, earlier: &Usage) -> Duration {
         let sum = |threads: &BTreeMap<u32, Duration>| threads.values().sum::<Duration>();
-        if !earlier.threads.is_empty() && earlier.threads.keys().all(|thread| self.threads.contains_key(thread)) {
-            return sum(&self.threads).saturating_sub(sum(&earlier.threads));
-        }
-        self.cpu.saturating_sub(earlier.cpu)
+        let steps = self.cpu.saturating_sub(earlier.cpu);
+        let exact = sum(&self.threads).saturating_sub(sum(&earlier.threads));
+        let all_are_there = earlier.threads.keys().all(|thread| self.threads.contains_key(thread));
+        if all_are_there && exact.saturating_add(STEPS) >= steps { exact } else { steps }
     }
 }
 
@@ -86,12 +89,14 @@ mod tests {
     fn nanoseconds_count_unless_a_thread_has_ended() {
         let of = |cpu, threads: &[(u32, u64)]| Usage {
             cpu: Duration::from_millis(cpu),
-            threads: threads.iter().map(|(thread, ran)| (*thread, Duration::from_nanos(*ran))).collect(),
+            threads: threads.iter().map(|(thread, ran)| (*thread, Duration::from_micros(*ran))).collect(),
             resident: 0,
         };
-        let before = of(100, &[(1, 50), (2, 60)]);
-        assert_eq!(of(110, &[(1, 70), (2, 60), (3, 5)]).since(&before), Duration::from_nanos(25));
-        assert_eq!(of(110, &[(1, 70)]).since(&before), Duration::from_millis(10));
-        assert_eq!(of(110, &[]).since(&of(90, &[])), Duration::from_millis(20));
+        let before = of(100, &[(1, 50_000), (2, 60_000)]);
+        assert_eq!(of(110, &[(1, 70_001), (2, 60_000), (3, 5)]).since(&before), Duration::from_micros(20_006));
+        // One that was there, one that came and went, and a kernel that does not count threads.
+        assert_eq!(of(110, &[(1, 70_000)]).since(&before), Duration::from_millis(10));
+        assert_eq!(of(700, &[(1, 50_001), (2, 60_000)]).since(&before), Duration::from_millis(600));
+        assert_eq!(of(200, &[]).since(&of(90, &[])), Duration::from_millis(110));
     }
 }
