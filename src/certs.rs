@@ -35,6 +35,7 @@ use rustix::io::Errno;
 
 use crate::policy::Diagnostics;
 use crate::policy::diagnostics::{Diagnostic, Severity};
+use layout::Owner;
 
 /// A mistake of the command line or of a file as a whole: `what` is the flag or the file.
 fn mistake(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
@@ -73,12 +74,26 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
     bytes(path, File::open(path), most)
 }
 
-/// The same, and whether the file lies behind a symbolic link: told by the opening itself, so that nobody can change it in between.
-fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, bool) {
-    let here = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    match here {
-        Err(Errno::LOOP) => (read(path, most), true),
-        here => (bytes(path, here.map(File::from).map_err(Into::into), most), false),
+/// What is told of a file by its opening itself, so that nobody can change it in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether it lies behind a symbolic link.
+    pub linked: bool,
+    /// Whose it is, unless it does.
+    pub owner: Option<Owner>,
+}
+
+/// The bytes of a file, at most `most` of them, and whose it is.
+fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
+    // Nobody is waited for who may have put a pipe here meanwhile.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::LOOP) => (read(path, most), Told { linked: true, owner: None }),
+        here => {
+            let file = here.map(File::from).map_err(io::Error::from);
+            let owner = file.as_ref().ok().and_then(|file| file.metadata().ok()).map(|metadata| Owner::of(&metadata));
+            (bytes(path, file, most), Told { linked: false, owner })
+        }
     }
 }
 

@@ -29,9 +29,16 @@ impl Change {
             (Change::Put { path, after, entries }, Change::Put { path: place, after: behind, entries: more })
                 if (&*path, &*after) == (&place, &behind) =>
             {
-                let new: Vec<_> = more.into_iter().filter(|entry| !entries.contains(entry)).collect();
-                entries.extend(new);
+                for (key, value) in more {
+                    let mut known = entries.iter_mut().filter(|(known, _)| *known == key);
+                    // Another value of the same key stays beside it, and is a contradiction.
+                    let left = known.try_fold(value, |value, (_, known)| known.join(value));
+                    entries.extend(left.map(|value| (key, value)));
+                }
                 None
+            }
+            (Change::Set { path, value }, Change::Set { path: place, value: other }) if *path == place => {
+                value.join(other).map(|value| Change::Set { path: place, value })
             }
             (Change::Push { path, after, values }, Change::Push { path: place, after: behind, values: more })
                 if (&*path, *after) == (&place, behind) =>
@@ -118,6 +125,15 @@ mod tests {
             changes.add(Change::Push { path: Path::new(), after, values: vec![Value::text(text)] });
         }
         assert_eq!(changes.applied(list(&["a", "b", "c"])), Some(list(&["a", "x", "z", "b", "y", "c", "w"])));
+        // A list that is made for the first is there for the second; another value of one key is a contradiction, which is told.
+        let put = |item: &str| Change::Put { path: Path::new(), after: "a".to_owned(), entries: vec![("env".to_owned(), list(&[item]))] };
+        let mut puts = Changes::default();
+        ["x", "y", "x"].into_iter().for_each(|item| puts.add(put(item)));
+        let map = Value::map([("a", Value::text("1"))]);
+        assert_eq!(puts.applied(map), Some(Value::map([("a", Value::text("1")), ("env", list(&["x", "y"]))])));
+        let mut sets = Changes::default();
+        ["x", "y"].into_iter().for_each(|item| sets.add(Change::Set { path: Path::new(), value: list(&[item]) }));
+        assert_eq!(sets.applied(list(&[])), Some(list(&["x", "y"])));
         changes.add(Change::Push { path: Path::new(), after: 3, values: Vec::new() });
         assert_eq!(changes.applied(list(&["a", "b", "c"])), None);
     }

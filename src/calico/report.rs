@@ -6,7 +6,7 @@ use super::cursor::{Cursor, field};
 use super::edit::Refusal;
 use super::manifest::Object;
 use crate::policy::Diagnostics;
-use crate::policy::diagnostics::{Findings, Place};
+use crate::policy::diagnostics::{Findings, Place, Printable};
 
 /// Something that keeps a manifest from being segmented, and that `segment` changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl fmt::Display for Lack {
         let Self { place, object, field, message } = self;
         let text = format!("{object}, {field}: {message}");
         // Names come from the file: what would move a terminal's cursor stays out.
-        write!(f, "{}:{}: {}", place.line, place.column, text.replace(char::is_control, "\u{fffd}"))
+        write!(f, "{}:{}: {}", place.line, place.column, Printable(&text))
     }
 }
 

@@ -59,6 +59,18 @@ pub(super) enum Step {
 }
 
 impl Value {
+    /// Takes in another value of the same place, if it is an equal one or both are lists; else gives it back.
+    pub(super) fn join(&mut self, other: Value) -> Option<Value> {
+        match (self, other) {
+            (Value::List(items), Value::List(more)) => {
+                let new: Vec<_> = more.into_iter().filter(|item| !items.contains(item)).collect();
+                items.extend(new);
+                None
+            }
+            (known, other) => (*known != other).then_some(other),
+        }
+    }
+
     pub(super) fn text(text: impl Into<String>) -> Self {
         Value::Text(text.into())
     }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::layout::CERT_FILE;
 pub use super::manifest::SecretName;
 use super::manifest::{self, Secret};
-use super::{read_told, refuse};
+use super::{Told, read_told, refuse};
 use crate::policy::Diagnostics;
 pub use key::{KeyPlace, KeyState};
 
@@ -26,8 +26,8 @@ const MOST: u64 = 256 << 20;
 pub struct Found {
     /// The file that it stands in.
     pub file: PathBuf,
-    /// Whether that is a symbolic link.
-    pub linked: bool,
+    /// What its opening tells of it.
+    pub told: Told,
     /// The Secret in that file, if it is a manifest.
     pub secret: Option<SecretName>,
     /// The leaf, and what stands behind it.
@@ -60,7 +60,7 @@ impl Found {
     #[must_use]
     pub fn at_server(url: &str, chain: Vec<CertificateDer<'static>>) -> Self {
         let (key, key_place) = (KeyState::Elsewhere, KeyPlace::Nowhere);
-        Self { file: url.into(), linked: false, secret: None, chain, der: false, key, key_place, copies: 0 }
+        Self { file: url.into(), told: Told { linked: false, owner: None }, secret: None, chain, der: false, key, key_place, copies: 0 }
     }
 
     /// Whether it is the `etcd-cert` of a set.
@@ -104,8 +104,8 @@ pub fn look(path: &Path) -> Result<Sight, Diagnostics> {
             return refuse(&path.display().to_string(), format!("the folder cannot be read: {error}"), "");
         }
     } else {
-        let (bytes, linked) = read_told(path, MOST);
-        file(path, linked, &Zeroizing::new(bytes?), &mut sight, &mut cas);
+        let (bytes, told) = read_told(path, MOST);
+        file(path, told, &Zeroizing::new(bytes?), &mut sight, &mut cas);
     }
     Ok(sight)
 }
@@ -133,13 +133,16 @@ fn walk(folder: &Path, depth: usize, sight: &mut Sight, cas: &mut Cas) -> Result
             continue;
         }
         if !path.is_file() {
+            if path.is_symlink() && is_called_certificate(&path) && !path.exists() {
+                sight.others.push(Other { file: path, what: "a symbolic link that leads nowhere".to_owned(), lost: true });
+            }
             continue;
         }
         match read_told(&path, MOST) {
-            (Ok(bytes), linked) => file(&path, linked, &Zeroizing::new(bytes), sight, cas),
+            (Ok(bytes), told) => file(&path, told, &Zeroizing::new(bytes), sight, cas),
             (Err(why), _) => {
                 let what = why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ");
-                let lost = is_called_certificate(&path);
+                let lost = is_called_certificate(&path) || manifest::may_be(&path);
                 sight.others.push(Other { file: path, what, lost });
             }
         }
@@ -153,15 +156,17 @@ fn is_called_certificate(path: &Path) -> bool {
         || path.extension().is_some_and(|extension| ["crt", "cert", "pem"].iter().any(|known| extension == *known))
 }
 
-fn file(path: &Path, linked: bool, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
+fn file(path: &Path, told: Told, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
     let other = |what: &str, lost: bool| Other { file: path.to_owned(), what: what.to_owned(), lost };
-    if let Some(seen) = std::str::from_utf8(bytes).ok().filter(|_| manifest::may_be(path)).map(manifest::secrets) {
+    if manifest::may_be(path) {
+        let Ok(text) = std::str::from_utf8(bytes) else { return sight.others.push(other("a manifest that is not UTF-8", true)) };
+        let seen = manifest::secrets(text);
         if seen.secrets.is_empty() && seen.unreadable.is_empty() {
             sight.others.push(other("a manifest without a Secret that holds a certificate", false));
         }
         sight.others.extend(seen.unreadable.iter().map(|what| other(what, true)));
         for secret in seen.secrets {
-            of_secret(path, linked, &secret, sight);
+            of_secret(path, told, &secret, sight);
         }
         return;
     }
@@ -170,7 +175,7 @@ fn file(path: &Path, linked: bool, bytes: &[u8], sight: &mut Sight, cas: &mut Ca
         Err(why) => return sight.others.push(other(why, is_called_certificate(path))),
     };
     let mut found =
-        Found { file: path.to_owned(), linked, secret: None, chain, der, key: KeyState::OfCa, key_place: KeyPlace::Nowhere, copies: 0 };
+        Found { file: path.to_owned(), told, secret: None, chain, der, key: KeyState::OfCa, key_place: KeyPlace::Nowhere, copies: 0 };
     let Some(leaf) = found.chain.first() else {
         // PEM of another kind may be called `.pem`.
         let lost = is_called_certificate(path) && path.extension().is_none_or(|extension| extension != "pem");
@@ -196,7 +201,7 @@ fn file(path: &Path, linked: bool, bytes: &[u8], sight: &mut Sight, cas: &mut Ca
     sight.certificates.push(found);
 }
 
-fn of_secret(path: &Path, linked: bool, secret: &Secret, sight: &mut Sight) {
+fn of_secret(path: &Path, told: Told, secret: &Secret, sight: &mut Sight) {
     let chain = contents(secret.certificate.as_bytes()).map(|contents| contents.chain).unwrap_or_default();
     let Some(leaf) = chain.first() else {
         let what = format!("Secret `{}`: its `{}` holds no certificate", secret.name, secret.certificate_name);
@@ -207,7 +212,12 @@ fn of_secret(path: &Path, linked: bool, secret: &Secret, sight: &mut Sight) {
         None => (KeyState::Elsewhere, KeyPlace::Nowhere),
     };
     let secret = Some(secret.name.clone());
-    sight.certificates.push(Found { file: path.to_owned(), linked, secret, chain, der: false, key, key_place, copies: 0 });
+    sight.certificates.push(Found { file: path.to_owned(), told, secret, chain, der: false, key, key_place, copies: 0 });
+}
+
+/// Whether this PEM holds the certificate's key.
+pub(super) fn fits(pem: &[u8], leaf: &[u8]) -> bool {
+    matches!(key::fits(pem, leaf), KeyState::Fits(_))
 }
 
 /// The first certificate in a text.

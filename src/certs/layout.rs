@@ -2,6 +2,8 @@
 
 mod secret;
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -39,8 +41,27 @@ pub struct Wanted {
     pub content: Zeroizing<String>,
     /// Whether only its owner may read it.
     pub secret: bool,
-    /// Whether it keeps the owner and the mode of the file that it replaces.
-    pub renews: bool,
+    /// Of the file that it replaces, where it is to have the same.
+    pub owner: Option<Owner>,
+}
+
+/// Whom a file belongs to, and who may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The mode, as `chmod` has it: others in the lowest three bits.
+    pub mode: u32,
+}
+
+impl Owner {
+    /// As the file says.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o777 }
+    }
 }
 
 /// The folder of one holder's files, in the layout `directories`. A node's own folder holds nothing that is not that node's.
@@ -56,8 +77,8 @@ pub fn directory(holder: &Holder) -> PathBuf {
 #[must_use]
 pub fn files(directory: &Path, set: Set) -> Vec<Wanted> {
     let open =
-        |name: &str, content: String| Wanted { path: directory.join(name), content: Zeroizing::new(content), secret: false, renews: false };
-    let key = set.key.map(|content| Wanted { path: directory.join(KEY_FILE), content, secret: true, renews: false });
+        |name: &str, content: String| Wanted { path: directory.join(name), content: Zeroizing::new(content), secret: false, owner: None };
+    let key = set.key.map(|content| Wanted { path: directory.join(KEY_FILE), content, secret: true, owner: None });
     std::iter::once(open(CA_FILE, set.ca)).chain(key).chain(std::iter::once(open(CERT_FILE, set.certificate))).collect()
 }
 
@@ -88,6 +109,6 @@ pub fn lay_out(layout: Layout, sets: Vec<(&Holder, Set)>, manifest: &Manifest) -
     match layout {
         Layout::Files => sets.into_iter().flat_map(|(_, set)| files(Path::new(""), set)).collect(),
         Layout::Directories => sets.into_iter().flat_map(|(holder, set)| files(&directory(holder), set)).collect(),
-        Layout::Secret => vec![Wanted { path: SECRETS_FILE.into(), content: manifest.text(&sets), secret: true, renews: false }],
+        Layout::Secret => vec![Wanted { path: SECRETS_FILE.into(), content: manifest.text(&sets), secret: true, owner: None }],
     }
 }

@@ -89,10 +89,11 @@ pub(super) fn secrets(text: &str) -> Seen {
     seen
 }
 
-/// Whether this is a Kubernetes object, and neither a Secret nor a list, in which one could be.
+/// Whether this is no Kubernetes object, or one that is neither a Secret nor a list, in which one could be.
 fn is_of_another_kind(text: &str) -> bool {
-    let object = serde_saphyr::from_str::<serde_json::Value>(text).unwrap_or_default();
-    object.get("kind").and_then(serde_json::Value::as_str).is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
+    let Ok(object) = serde_saphyr::from_str::<serde_json::Value>(text) else { return false };
+    !object.is_object()
+        || object.get("kind").and_then(serde_json::Value::as_str).is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
 }
 
 /// The documents of a YAML stream: a line `---` parts them, as `kubectl` and this program write it.

@@ -2,8 +2,8 @@
 
 mod decide;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::ca::{Ca, OldCa, Window};
 use super::found::{self, Found, KeyPlace, Sight};
 use super::key::KeyType;
-use super::layout::{CA_FILE, Wanted};
-use super::manifest;
+use super::layout::{CA_FILE, Owner, Wanted};
+use super::{manifest, store};
 pub use decide::{Due, decide};
 
 /// What is renewed, and how.
@@ -67,11 +67,16 @@ pub struct Outcome {
 /// Renews what is due of what was found below `folder`, and writes nothing. `progress` is told how many were looked at.
 #[must_use]
 pub fn renew(ca: &Ca, sight: &Sight, folder: &Path, terms: &Terms, now: SystemTime, progress: &(dyn Fn(usize) + Sync)) -> Outcome {
+    let shared = shared_keys(sight);
     let made = super::threads::each(&sight.certificates, progress, |found| {
         let due = match decide(ca, found, terms, now) {
             Ok(due) => due,
             Err(fate) => return (fate, None),
         };
+        if !terms.keep_key && matches!(&found.key_place, KeyPlace::Beside { file, .. } if shared.contains(&**file)) {
+            let why = "another certificate here has the same key file: give each one of its own, or `--keep-key`";
+            return (Fate::Failed(why.to_owned()), None);
+        }
         let until = due.window.to;
         match make(ca, due, terms) {
             Ok(renewed) => (Fate::Renewed(until), Some(renewed)),
@@ -80,13 +85,19 @@ pub fn renew(ca: &Ca, sight: &Sight, folder: &Path, terms: &Terms, now: SystemTi
     });
     let mut outcome = Outcome { files: Vec::new(), fates: Vec::new() };
     let mut manifests: BTreeMap<&Path, Vec<(usize, &Found, Renewed)>> = BTreeMap::new();
-    for (at, (found, (fate, renewed))) in sight.certificates.iter().zip(made).enumerate() {
-        outcome.fates.push(fate);
+    for (at, (found, (mut fate, renewed))) in sight.certificates.iter().zip(made).enumerate() {
         match renewed {
             None => {}
             Some(renewed) if found.secret.is_some() => manifests.entry(&found.file).or_default().push((at, found, renewed)),
-            Some(renewed) => outcome.files.extend(in_folder(folder, found, renewed, terms)),
+            Some(renewed) => {
+                let files = in_folder(folder, found, renewed, terms);
+                match in_the_way(folder, &files) {
+                    None => outcome.files.extend(files),
+                    Some(why) => fate = Fate::Failed(why),
+                }
+            }
         }
+        outcome.fates.push(fate);
     }
     for (file, renewed) in manifests {
         in_manifest(folder, file, renewed, &mut outcome);
@@ -107,24 +118,47 @@ fn make(ca: &Ca, mut due: Due, terms: &Terms) -> Result<Renewed, String> {
     Ok(Renewed { certificate: ca.chain_pem(&der), key })
 }
 
-/// The files of a set, in the order in which they are put in place.
+/// Key files that more than one certificate has by its name.
+fn shared_keys(sight: &Sight) -> BTreeSet<&Path> {
+    let mut seen = BTreeSet::new();
+    let files = sight.certificates.iter().filter_map(|found| match &found.key_place {
+        KeyPlace::Beside { file, .. } => Some(file.as_path()),
+        KeyPlace::Nowhere | KeyPlace::Same => None,
+    });
+    files.filter(|file| !seen.insert(*file)).collect()
+}
+
+/// Why the files of one set cannot be put in place. What is found only later stops all of them.
+fn in_the_way(folder: &Path, files: &[Wanted]) -> Option<String> {
+    let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
+    if let Some(link) = paths.iter().map(|path| folder.join(path)).find(|path| path.is_symlink()) {
+        return Some(format!("`{}` is a symbolic link: renew it where it lies", link.display()));
+    }
+    store::obstacles(folder, &paths, true).iter().next().map(|obstacle| format!("{}: {}", obstacle.file, obstacle.message))
+}
+
+/// The files of a set.
 fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> Vec<Wanted> {
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
-    let wanted = |path: &Path, content: Zeroizing<String>, secret: bool| Wanted { path: relative(path), content, secret, renews: true };
+    let wanted = |path: &Path, content: Zeroizing<String>, secret: bool, owner| Wanted { path: relative(path), content, secret, owner };
+    let owner = found.told.owner;
     let mut files = Vec::new();
     if let (Some(pem), true) = (&terms.server_ca, found.is_of_set()) {
-        files.push(wanted(&found.file.with_file_name(CA_FILE), Zeroizing::new(pem.clone()), false));
+        let ca = found.file.with_file_name(CA_FILE);
+        // No secret: it does not matter who changes it in between.
+        let owner = ca.symlink_metadata().ok().map(|metadata| Owner::of(&metadata));
+        files.push(wanted(&ca, Zeroizing::new(pem.clone()), false, owner));
     }
     match (renewed.key, &found.key_place) {
-        (Some(key), KeyPlace::Beside { file, .. }) => {
-            files.push(wanted(file, key, true));
-            files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false));
+        (Some(key), KeyPlace::Beside { file, told }) => {
+            files.push(wanted(file, key, true, told.owner));
+            files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner));
         }
         // Certificate and key in one file: one rename.
-        (Some(key), KeyPlace::Same | KeyPlace::Nowhere) => {
-            files.push(wanted(&found.file, Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()), true));
+        (Some(key), _) => {
+            files.push(wanted(&found.file, Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()), true, owner));
         }
-        (None, _) => files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false)),
+        (None, _) => files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner)),
     }
     files
 }
@@ -139,7 +173,8 @@ fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)
             *fate = Fate::Failed(why.to_owned());
         }
     };
-    let text = super::read(file, 256 << 20).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let (read, told) = super::read_told(file, 256 << 20);
+    let text = read.ok().filter(|_| !told.linked).and_then(|bytes| String::from_utf8(bytes).ok());
     let text = Zeroizing::new(text.unwrap_or_default());
     let old: Vec<_> = manifest::secrets(&text).secrets.into_iter().map(|secret| (found::leaf_in(&secret.certificate), secret)).collect();
     let mut sets: Vec<(usize, Changes)> = Vec::new();
@@ -156,6 +191,12 @@ fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)
         let shares = |(its, other): &&(Option<CertificateDer<'_>>, manifest::Secret)| {
             its == leaf || (other.key.is_some() && other.key == secret.key)
         };
+        // The key is looked at again, as the manifest was read again: a new one is given for the old one only.
+        let is_kept = new.key.is_none() || secret.key.as_ref().is_some_and(|pem| found::fits(pem.as_bytes(), found.leaf()));
+        if !is_kept {
+            fail(at, "the manifest has changed meanwhile");
+            continue;
+        }
         if old.iter().filter(shares).count() != 1 {
             fail(at, "another Secret of the manifest holds the same certificate or key: each has one of its own");
             continue;
@@ -183,7 +224,7 @@ fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)
     };
     if !sets.is_empty() {
         let path = file.strip_prefix(folder).unwrap_or(file).to_owned();
-        outcome.files.push(Wanted { path, content, secret: true, renews: true });
+        outcome.files.push(Wanted { path, content, secret: true, owner: told.owner });
     }
 }
 

@@ -12,11 +12,11 @@ mod open;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Wanted};
+use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Owner, Wanted};
 use super::{mistake, note, refuse};
 use crate::policy::Diagnostics;
 use open::Folder;
@@ -96,8 +96,7 @@ impl Store {
     /// # Errors
     /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of renames) the next run goes on.
     pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
-        let same = |file: &Wanted| !file.secret && fs::read(self.path.join(&file.path)).is_ok_and(|old| old == file.content.as_bytes());
-        let files: Vec<&Wanted> = files.iter().filter(|file| !same(file)).collect();
+        let files: Vec<&Wanted> = files.iter().filter(|file| file.secret || !self.holds(file)).collect();
         if files.is_empty() {
             return Ok(());
         }
@@ -116,32 +115,41 @@ impl Store {
         })
     }
 
+    /// Whether a file is there with this content.
+    fn holds(&self, wanted: &Wanted) -> bool {
+        let (content, mut old) = (wanted.content.as_bytes(), Vec::new());
+        let read = self.folder.find_file(&wanted.path).and_then(|file| {
+            let metadata = file.metadata()?;
+            let may_be = metadata.is_file() && usize::try_from(metadata.len()).is_ok_and(|length| length == content.len());
+            if may_be { file.take(metadata.len()).read_to_end(&mut old) } else { Ok(0) }
+        });
+        read.is_ok() && old == content
+    }
+
     /// Everything to the disk, in files of its own.
     fn stage(&self, files: &[&Wanted]) -> Result<Folder, (PathBuf, io::Error)> {
         let shown = self.path.join(STAGED);
         let staged = self.folder.create(STAGED.as_ref()).map_err(|error| (shown.clone(), error))?;
         for file in files {
-            self.write_new(&staged, file).map_err(|error| (shown.join(&file.path), error))?;
+            Self::write_new(&staged, file).map_err(|error| (shown.join(&file.path), error))?;
         }
         sync_each(&staged, files).map_err(|(path, error)| (shown.join(path), error))?;
         staged.0.sync_all().map_err(|error| (shown, error))?;
         Ok(staged)
     }
 
-    /// Writes one file. What renews a file has the owner and the mode of that.
-    fn write_new(&self, staged: &Folder, wanted: &Wanted) -> io::Result<()> {
+    /// Writes one file, and gives it to whom it is to belong: never to whoever has a file at its place now.
+    fn write_new(staged: &Folder, wanted: &Wanted) -> io::Result<()> {
         let mode = if wanted.secret { 0o600 } else { 0o644 };
         let (parent, name) = staged.make_way(&wanted.path)?;
         let mut file = parent.create_file(name, mode)?;
-        if wanted.renews
-            && let Ok(before) = self.folder.find_file(&wanted.path).and_then(|before| before.metadata())
-        {
-            let own = file.metadata()?;
-            if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-                fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        if let Some(owner) = wanted.owner {
+            let own = Owner::of(&file.metadata()?);
+            if (own.uid, own.gid) != (owner.uid, owner.gid) {
+                fchown(&file, Some(owner.uid), Some(owner.gid))?;
             }
             let allowed = if wanted.secret { 0o770 } else { 0o777 };
-            file.set_permissions(Permissions::from_mode(before.mode() & allowed))?;
+            file.set_permissions(Permissions::from_mode(owner.mode & allowed))?;
         }
         file.write_all(wanted.content.as_bytes())
     }
@@ -157,6 +165,7 @@ impl Store {
 
     fn finish(&self, complete: &Folder) -> io::Result<()> {
         move_into(complete, &self.folder)?;
+        complete.unmark()?;
         self.folder.remove(COMPLETE.as_ref())?;
         self.folder.0.sync_all()
     }
@@ -165,6 +174,7 @@ impl Store {
 /// Moves all that `from` holds into `to`. Done again after a cut, it goes on.
 fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
     let mut names: Vec<OsString> = from.names()?;
+    names.retain(|name| name != open::MARK);
     names.sort_by_key(|name| ([CA_FILE, KEY_FILE, CERT_FILE].iter().position(|known| name == known), name.clone()));
     for name in &names {
         match (from.find_folder(name)?, to.find_folder(name)?) {
@@ -172,7 +182,7 @@ fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
                 move_into(&source, &target)?;
                 from.remove(name)?;
             }
-            _ => from.rename(name, to, name)?,
+            _ => from.rename(name, to, name).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name.display())))?,
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use super::exit;
 use super::policy::Output;
 use crate::calico::{self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish};
 use crate::policy::Diagnostics;
+use crate::policy::diagnostics::Printable;
 use files::Target;
 
 /// What `--check` ends with where a manifest is not segmented.
@@ -96,7 +97,7 @@ fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut dyn Write, err: &
     match calico::segment(&name, &text, &wish) {
         Err(mistakes) => {
             write!(err, "{mistakes}")?;
-            writeln!(err, "{name} is left as it is: nothing was written")?;
+            writeln!(err, "{} is left as it is: nothing was written", Printable(&name))?;
             Ok(exit::CONFIG)
         }
         Ok(done) if args.diff => {
@@ -158,6 +159,7 @@ fn tell(
             writeln!(out, "{}", json!({ "segmented": null, "missing": [], "diagnostics": mistakes.to_json() }))?;
         }
         (Output::Text, Ok(lacks)) => {
+            let name = Printable(name);
             for lack in &lacks {
                 writeln!(out, "{name}:{lack}")?;
             }
@@ -187,7 +189,7 @@ fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut dyn Write, err: &mu
     let written = if mistakes.is_empty() { files::finish(targets) } else { Err(mistakes) };
     if let Err(mistakes) = written {
         for mistake in mistakes {
-            writeln!(err, "error: {mistake}")?;
+            writeln!(err, "error: {}", Printable(&mistake))?;
         }
         return Ok(exit::USAGE);
     }
@@ -210,7 +212,7 @@ fn hand_over(done: &Segmented, err: &mut dyn Write) -> std::io::Result<()> {
 }
 
 fn notes(done: &Segmented, err: &mut dyn Write) -> std::io::Result<()> {
-    done.notes.iter().try_for_each(|note| writeln!(err, "note: {}", note.replace(char::is_control, "\u{fffd}")))
+    done.notes.iter().try_for_each(|note| writeln!(err, "note: {}", Printable(note)))
 }
 
 #[cfg(test)]

@@ -531,6 +531,7 @@ fn what_is_missing_is_looked_for_when_a_cut_run_is_finished() {
         std::fs::create_dir(&folder).unwrap();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
     }
+    std::fs::write(staged.join(".etcd-warden"), "").unwrap();
     std::fs::rename(stage.path("out/nodes/n1/cni"), staged.join("nodes/n1/cni")).unwrap();
     let missing = [&all[..], &["--missing"]].concat();
     let dry = stage.issue(&[&missing[..], &["--dry-run"]].concat());

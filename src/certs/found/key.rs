@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::certs::encrypted::{self, PrivateKey};
 use crate::certs::layout::{CERT_FILE, KEY_FILE};
-use crate::certs::read_told;
+use crate::certs::{Told, read_told};
 
 /// Whether a certificate's key is there, and right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum KeyPlace {
     Beside {
         /// The file.
         file: PathBuf,
-        /// Whether that is a symbolic link.
-        linked: bool,
+        /// What its opening tells of it.
+        told: Told,
     },
 }
 
@@ -69,12 +69,12 @@ pub(super) fn of(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> (KeySta
         return (open_to_others(certificate, fits(bytes, leaf)), KeyPlace::Same);
     }
     let Some(file) = file_beside(certificate) else { return (KeyState::Elsewhere, KeyPlace::Nowhere) };
-    let (read, linked) = read_told(&file, 1 << 20);
+    let (read, told) = read_told(&file, 1 << 20);
     let state = match read.map(Zeroizing::new) {
         Ok(bytes) => fits(&bytes, leaf),
         Err(why) => KeyState::Wrong(why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ")),
     };
-    (open_to_others(&file, state), KeyPlace::Beside { file, linked })
+    (open_to_others(&file, state), KeyPlace::Beside { file, told })
 }
 
 fn open_to_others(path: &Path, state: KeyState) -> KeyState {

@@ -96,6 +96,7 @@ fn what_should_hold_a_certificate_and_does_not_is_told_from_the_rest() {
         ("f-key.pem", issued.key.clone()),
         ("g.yaml", "kind: Thing\nmetadata: {name: x}\ndata: {a: {b: c}}\n".to_owned()),
         ("h.json", "{\"kind\": \"NodeList\", \"items\": [{\"metadata\": {\"name\": \"n1\"}}]}".to_owned()),
+        ("hosts.yaml", "- hosts: all\n".to_owned()),
         ("i.yaml", secret("password")),
         ("notes", "x".to_owned()),
     ];
@@ -105,4 +106,16 @@ fn what_should_hold_a_certificate_and_does_not_is_told_from_the_rest() {
     let told = seen(at).others.into_iter().map(|other| (other.file.file_name().unwrap().to_str().unwrap().to_owned(), other.lost));
     let expected = lost.iter().map(|(name, _)| ((*name).to_owned(), true)).chain(right.iter().map(|(name, _)| ((*name).to_owned(), false)));
     assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+/// Read as PEM, it would be one pair, and replaced as such.
+#[test]
+fn a_manifest_that_is_not_utf_8_is_told_and_not_read_as_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let issued = authority().client("a").unwrap();
+    let text = ["# caf\u{e9}\n", &issued.certificate, &issued.key].concat();
+    let latin_1: Vec<u8> = text.chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect();
+    fs::write(folder.path().join("secrets.yaml"), latin_1).unwrap();
+    let sight = seen(folder.path());
+    assert!(sight.certificates.is_empty() && sight.others[0].lost && sight.others[0].what.contains("not UTF-8"), "{sight:?}");
 }

@@ -6,6 +6,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::{Fate, Terms, length};
+use crate::certs::Told;
 use crate::certs::ca::{Ca, SKEW, Window, time};
 use crate::certs::certificate::{Contents, Extension};
 use crate::certs::der;
@@ -32,7 +33,7 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
     if old.is_ca() {
         return Err(Fate::Ca);
     }
-    if found.linked {
+    if found.told.linked {
         return left("it is a symbolic link: renew it where it lies");
     }
     // Whoever can put a file here must not get its names certified: only what this CA has signed is renewed.
@@ -66,6 +67,11 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
         let end = humantime::format_rfc3339_seconds(new.to);
         return Err(Fate::Failed(format!("it would end with its CA, on {end}, and not later than now: renew the CA")));
     }
+    if terms.keep_key && found.key_place == KeyPlace::Same && found.secret.is_none() {
+        return failed(
+            "its key is in the same file, which is replaced as a whole: without `--keep-key` both are new, or give the key a file of its own",
+        );
+    }
     let key_type = key_type(found, terms, &old)?;
     let made_anew = [der::AUTHORITY_KEY_ID, der::SUBJECT_KEY_ID];
     let kept = old.iter_extensions().filter(|extension| !made_anew.contains(&extension.oid.as_bytes()));
@@ -94,7 +100,7 @@ fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<O
         (KeyState::Encrypted, false) => return failed("its key is encrypted: `--keep-key` renews it for the same key"),
         (KeyState::OfCa, false) => return Err(Fate::Ca),
         (KeyState::Wrong(why), false) => return failed(why),
-        (KeyState::Fits(_), false) if matches!(found.key_place, KeyPlace::Beside { linked: true, .. }) => {
+        (KeyState::Fits(_), false) if matches!(found.key_place, KeyPlace::Beside { told: Told { linked: true, .. }, .. }) => {
             return failed("its key is a symbolic link: renew it where it lies, or `--keep-key`");
         }
         (KeyState::Fits(_), false) => {}

@@ -262,6 +262,61 @@ fn a_pair_in_one_file_stays_in_it() {
     let outcome = own.renew(&terms());
     let names: Vec<_> = outcome.files.iter().map(|file| (file.path.clone(), file.secret, file.content.matches("BEGIN").count())).collect();
     assert_eq!(names, [(PathBuf::from("a/both.pem"), true, 2)]);
+    // The certificate alone in its place would be the end of the key.
+    let kept = own.renew(&Terms { keep_key: true, ..terms() });
+    assert!(matches!(&kept.fates[..], [Fate::Failed(why)] if why.contains("its key is in the same file")), "{:?}", kept.fates);
+    assert!(kept.files.is_empty());
+}
+
+#[test]
+fn a_key_that_two_certificates_have_is_not_replaced_for_one() {
+    let own = own();
+    let (certificate, key) = own.pair("a", HOUR / 4);
+    let sets = own.folder.path().join("sets");
+    std::fs::create_dir(&sets).unwrap();
+    for (name, text) in [("c.crt", &certificate), ("c.pem", &certificate), ("c.key", &key)] {
+        write_private(&sets, name, text).unwrap();
+    }
+    own.set("b", HOUR / 4);
+    let outcome = own.renew(&terms());
+    let failed = |fate: &Fate| matches!(fate, Fate::Failed(why) if why.contains("the same key file"));
+    assert!(matches!(&outcome.fates[..], [Fate::Renewed(_), one, two] if failed(one) && failed(two)), "{:?}", outcome.fates);
+    assert_eq!(outcome.files.len(), 2);
+    let kept = own.renew(&Terms { keep_key: true, ..terms() });
+    assert!(kept.fates.iter().all(|fate| matches!(fate, Fate::Renewed(_))), "{:?}", kept.fates);
+}
+
+/// What cannot be put in place would stop this run, and each one after it.
+#[test]
+fn a_set_with_something_in_its_way_fails_alone() {
+    let own = own();
+    for name in ["a", "b", "c"] {
+        own.set(name, HOUR / 4);
+    }
+    let sets = own.folder.path().join("sets");
+    std::fs::create_dir(sets.join("a/etcd-ca")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", sets.join("b/etcd-ca")).unwrap();
+    let outcome = own.renew(&Terms { server_ca: Some("CA".to_owned()), ..terms() });
+    match &outcome.fates[..] {
+        [Fate::Failed(folder), Fate::Failed(link), Fate::Renewed(_)] => {
+            assert!(folder.contains("a/etcd-ca: this is a folder") && link.contains("b/etcd-ca` is a symbolic link"), "{folder}; {link}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(outcome.files.iter().all(|file| file.path.starts_with("c")));
+}
+
+/// Whoever puts a file of his own in the key's place, behind its check, is not given the new one.
+#[test]
+fn a_new_key_belongs_to_whom_the_old_one_belonged_when_it_was_looked_at() {
+    let own = own();
+    let at = own.set("a", HOUR / 4);
+    let sets = own.folder.path().join("sets");
+    let sight = look(&sets).unwrap();
+    std::fs::set_permissions(at.join("etcd-key"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let outcome = renew(&own.ca, &sight, &sets, &terms(), SystemTime::now(), &|_| ());
+    let key = outcome.files.iter().find(|file| file.secret).unwrap();
+    assert_eq!(key.owner.unwrap().mode, 0o600);
 }
 
 #[test]

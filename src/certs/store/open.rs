@@ -9,6 +9,9 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+/// A file by which a folder of a run of this program is known from others of its user, which somebody may have given its name.
+pub(super) const MARK: &str = ".etcd-warden";
+
 /// A folder.
 #[derive(Debug)]
 pub(super) struct Folder(pub(super) File);
@@ -67,16 +70,26 @@ impl Folder {
         self.find(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// A new folder of this process' own, mode 0700.
+    /// A new folder of this process' own, mode 0700, marked.
     pub(super) fn create(&self, name: &OsStr) -> io::Result<Self> {
         mkdirat(&self.0, name, Mode::RWXU)?;
-        self.own(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let folder = self.own(name)?.ok_or(io::ErrorKind::NotFound)?;
+        folder.create_file(MARK.as_ref(), 0o600)?;
+        Ok(folder)
     }
 
-    /// The folder of this name, if it is there and this user alone can have put anything into it.
+    /// Takes the mark away.
+    pub(super) fn unmark(&self) -> io::Result<()> {
+        match unlinkat(&self.0, MARK, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The folder of this name, if it is there and a run of this user's has made it: what is in it, nobody else can have put there.
     ///
     /// # Errors
-    /// It is another user's, or others may write to it, or it is no folder.
+    /// It is another user's, or others may write to it, or it is no folder, or something is in it and no mark.
     pub(super) fn own(&self, name: &OsStr) -> io::Result<Option<Self>> {
         let refused = |why: String| {
             let name = name.display();
@@ -92,6 +105,10 @@ impl Folder {
         let mode = stat.st_mode & 0o7777;
         if stat.st_uid != own.as_raw() || mode & 0o777 != 0o700 {
             return refused(format!("belongs to user {} with mode {mode:04o}", stat.st_uid));
+        }
+        let names = folder.names()?;
+        if !names.is_empty() && !names.iter().any(|name| name == MARK) {
+            return refused("holds no mark of one".to_owned());
         }
         Ok(Some(folder))
     }

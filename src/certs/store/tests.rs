@@ -1,8 +1,9 @@
 use super::*;
+use std::os::unix::fs::MetadataExt as _;
 use zeroize::Zeroizing;
 
 fn wanted(path: &str, content: &str) -> Wanted {
-    Wanted { path: path.into(), content: Zeroizing::new(content.to_owned()), secret: path.ends_with(KEY_FILE), renews: false }
+    Wanted { path: path.into(), content: Zeroizing::new(content.to_owned()), secret: path.ends_with(KEY_FILE), owner: None }
 }
 
 fn open(folder: &Path) -> (Store, Option<Diagnostics>) {
@@ -95,12 +96,30 @@ fn what_another_hand_has_staged_is_refused() {
         fs::create_dir(&at).unwrap();
         fs::set_permissions(&at, Permissions::from_mode(0o777)).unwrap();
         refused("with mode 0777");
-        // Of another user, where this one may make that.
+        // One of this user's own that somebody has given the name, as `mv nodes .etcd-warden-staged` does.
         fs::set_permissions(&at, Permissions::from_mode(0o700)).unwrap();
+        fs::write(at.join("etcd-key"), "mine").unwrap();
+        refused("holds no mark of one");
+        assert!(at.join("etcd-key").exists());
+        fs::remove_file(at.join("etcd-key")).unwrap();
+        // Of another user, where this one may make that.
         if std::os::unix::fs::chown(&at, Some(65534), None).is_ok() {
             refused("belongs to user 65534");
         }
     }
+}
+
+#[test]
+fn nobody_waits_for_a_pipe_where_a_file_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let made = std::process::Command::new("mkfifo")
+        .arg(folder.path().join("etcd-ca"))
+        .status()
+        .expect("mkfifo (coreutils) is needed for this test");
+    assert!(made.success());
+    store.put(&[wanted("etcd-ca", "1")]).unwrap();
+    assert_eq!(text(folder.path(), "etcd-ca"), "1");
 }
 
 #[test]
@@ -154,7 +173,8 @@ fn a_renewed_file_keeps_its_mode_but_for_others() {
     let set = |path: &str, mode| fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
     set("etcd-key", 0o644);
     set("etcd-cert", 0o444);
-    let renewed = |path: &str| Wanted { renews: true, ..wanted(path, "2") };
+    let owner = |path: &str| folder.path().join(path).metadata().ok().map(|metadata| Owner::of(&metadata));
+    let renewed = |path: &str| Wanted { owner: owner(path), ..wanted(path, "2") };
     store.put(&[renewed("etcd-key"), renewed("etcd-cert")]).unwrap();
     let mode = |path: &str| folder.path().join(path).metadata().unwrap().mode() & 0o777;
     assert_eq!((mode("etcd-key"), mode("etcd-cert")), (0o640, 0o444));
