@@ -15,11 +15,10 @@ use crate::config::Endpoint;
 use crate::metrics::Metrics;
 use crate::tls::LiveTls;
 
-/// Connections per member and class before all of them are full: etcd serves two in parallel, and fewer gather more answers
-/// into one write.
+/// Connections per member and class before all of them are full: etcd serves two in parallel.
 const SPREAD: usize = 2;
-/// Streams on every connection of a class before another is opened.
-const COMFORTABLE: u32 = 16;
+/// Streams of one connection before those that come go elsewhere: few connections gather more requests, and more answers, into one write.
+const COMFORTABLE: u32 = 64;
 
 /// Until a connection that could not be renewed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
@@ -196,11 +195,12 @@ fn origin(endpoint: &Endpoint) -> Option<Origin> {
 }
 
 impl Lane {
-    /// The least loaded link with room, and a place on it. Forgets links that have ended.
+    /// The first link that is comfortable, or else the least loaded one with room, and a place on it. Forgets links that have ended.
     fn take(&self) -> Option<(Link, Place)> {
         let mut links = self.links.borrow_mut();
         links.retain(|link| !link.is_closed());
-        let link = links.iter().filter(|link| link.has_room()).min_by_key(|link| link.streams())?;
+        let with_room = || links.iter().filter(|link| link.has_room());
+        let link = with_room().find(|link| link.streams() < COMFORTABLE).or_else(|| with_room().min_by_key(|link| link.streams()))?;
         Some((link.clone(), link.place()))
     }
 
@@ -222,6 +222,6 @@ impl Lane {
 
     fn wants_another(&self) -> bool {
         let links = self.links.borrow();
-        !self.next_is_opening.get() && links.len() < SPREAD && links.iter().all(|link| link.streams() > COMFORTABLE)
+        !self.next_is_opening.get() && links.len() < SPREAD && links.iter().all(|link| link.streams() >= COMFORTABLE)
     }
 }
