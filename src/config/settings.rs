@@ -279,7 +279,7 @@ settings! {
         AdminSocket = "admin-socket": One Kind::Path, Default::Unset("no socket");
         /// How the log is written.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
-        /// What is logged.
+        /// What is logged. Of level `trace` there is nothing in a release: libraries ask for it at every step of a request.
         LogFilter = "log-filter": One Kind::LogFilter, Default::Value("info");
         /// Time between two looks at the files of the policy, certificates, keys and revocation lists: those whose content has changed are read again. With `0s`, only SIGHUP does that.
         ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("1s");
