@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::header::TRAILER;
 use http::{HeaderMap, Response};
 
 use super::delivery::{Delivery, Undelivered};
@@ -91,7 +92,10 @@ async fn pass_on(
     delivery: &Delivery<'_>,
     stop: impl Future<Output = Status>,
 ) -> Result<Ended, ClientGone> {
-    let (parts, mut body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
+    if !delivery.as_it_came() {
+        parts.headers.remove(TRAILER);
+    }
     let status = status::code(&parts.headers);
     let head = Response::from_parts(parts, ());
     if body.is_end_stream() && begun.iter().all(Option::is_none) {
