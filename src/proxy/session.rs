@@ -22,7 +22,7 @@ use super::client::Client;
 use super::keepalive::{Found, Keepalive};
 use super::lifetime::{Due, Term};
 use super::outbox::{Outbox, Paced, ROUND};
-use super::part::Part;
+use super::part::{Part, Parts};
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 
@@ -57,6 +57,8 @@ pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<O
 /// An HTTP/2 connection with a client.
 pub struct Session {
     client: Rc<Client>,
+    /// Its calls, the connection, and what is due beside them.
+    parts: Parts,
     connection: Http2,
     /// Wakes it.
     connected: Part,
@@ -81,9 +83,19 @@ enum Next {
     Over(Result<(), h2::Error>),
 }
 
+/// Ready when a call has ended.
+fn one_of<C: Future<Output = ()>>(calls: &mut FuturesUnordered<C>, cx: &mut Context<'_>) -> Poll<()> {
+    match calls.poll_next_unpin(cx) {
+        Poll::Ready(Some(())) => Poll::Ready(()),
+        // Without any there is nothing to wait for but the next one.
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    }
+}
+
 impl Session {
     fn new(client: Rc<Client>, mut connection: Http2) -> Self {
         let limits = client.worker.shared.config.limits;
+        let mut parts = Parts::new();
         Self {
             keepalive: Keepalive::new(connection.ping_pong(), limits.keepalive),
             term: Term::begin(client.identity.not_after, limits.max_connection_age),
@@ -94,7 +106,8 @@ impl Session {
             ending: Box::pin(client.ending.clone().cancelled_owned()),
             client,
             connection,
-            connected: Part::new(),
+            connected: parts.part(),
+            parts,
         }
     }
 
@@ -105,29 +118,34 @@ impl Session {
     /// What the client did against the protocol, or the network.
     pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
-        let (connected, beside) = (self.connected.clone(), Part::new());
+        let (called, connected, beside) = (self.parts.part(), self.connected.clone(), self.parts.part());
+        let parts = std::mem::take(&mut self.parts);
         let over = poll_fn(|cx| {
-            connected.of_task(cx);
-            beside.of_task(cx);
-            loop {
-                while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {}
-                if self.outbox.is_overflowing() {
+            parts.poll(cx, || {
+                loop {
+                    while called.poll(|cx| one_of(&mut calls, cx)).is_ready() {}
+                    if self.outbox.is_overflowing() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.end_flood();
+                    match connected.poll(|cx| self.next(cx)) {
+                        Poll::Ready(Next::Request(request, respond)) => {
+                            calls.push(call::serve(self.client.clone(), request, respond));
+                            called.wake();
+                        }
+                        Poll::Ready(Next::Again) => {}
+                        Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
+                        // What it has for the calls they see in the task's next turn: others may have theirs before.
+                        Poll::Pending => break,
+                    }
+                }
+                if !self.backlog.set(self.outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
+                    self.limit_hit(Limit::UnreadBytes);
                     return Poll::Ready(Ok(()));
                 }
-                self.end_flood();
-                match connected.poll(|cx| self.next(cx)) {
-                    Poll::Ready(Next::Request(request, respond)) => calls.push(call::serve(self.client.clone(), request, respond)),
-                    Poll::Ready(Next::Again) => {}
-                    Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
-                    Poll::Pending => break,
-                }
-            }
-            if !self.backlog.set(self.outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
-                self.limit_hit(Limit::UnreadBytes);
-                return Poll::Ready(Ok(()));
-            }
-            self.keepalive.note(!calls.is_empty());
-            beside.poll(|cx| self.tend(cx))
+                self.keepalive.note(!calls.is_empty());
+                beside.poll(|cx| self.tend(cx))
+            })
         })
         .await;
         let by_h2 = over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote());
