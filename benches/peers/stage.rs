@@ -152,7 +152,7 @@ fn policy() -> String {
 
 fn warden(program: &str, name: &str, place: &Place<'_>) -> Command {
     let Place { folder, files, listen, etcd, workers } = place;
-    let policy = write_private(folder, "policy.yaml", &policy()).unwrap();
+    let policy = write_private(folder, &format!("{name}-policy.yaml"), &policy()).unwrap();
     let mut command = Command::new(program);
     command.arg("serve").arg(format!("--listen-addr={listen}")).arg(format!("--endpoints=https://{etcd}"));
     command.arg("--cert").arg(&files.proxy.cert).arg("--key").arg(&files.proxy.key).arg("--cacert").arg(&files.ca);
