@@ -13,7 +13,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +28,6 @@ use thread::Writer;
 
 /// How long [`Audit::close`] waits for the writer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Room for what wakes the writer, beside the lines.
-const WAKE_PLACES: usize = 8;
 
 /// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after [`Audit::close`].
 #[derive(Clone)]
@@ -38,7 +36,7 @@ pub struct Audit(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     /// Not in `Shared`: the writer ends when the last sender is gone.
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
     queue: Arc<Queue>,
 }
 
@@ -106,7 +104,8 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        let (sender, messages) = sync_channel(config.queue.saturating_add(WAKE_PLACES));
+        // The places of the queue are its bound; one that had a bound of its own would have memory for all of them from the start.
+        let (sender, messages) = channel();
         let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
             allowed: config.allowed,
@@ -159,7 +158,7 @@ impl Audit {
         if !shared.has_sinks {
             return;
         }
-        let sent = self.0.queue.take(&"admin socket".into()).map(|place| self.0.sender.try_send(Message::Line(change.line(), place)));
+        let sent = self.0.queue.take(&"admin socket".into()).map(|place| self.0.sender.send(Message::Line(change.line(), place)));
         if !matches!(sent, Some(Ok(()))) {
             shared.count_lost();
         }
@@ -168,8 +167,7 @@ impl Audit {
     /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
     pub fn reopen(&self) {
         self.0.shared.reopen.store(true, Relaxed);
-        // If it does not fit, the writer has work to wake up for.
-        let _ = self.0.sender.try_send(Message::Wake);
+        let _ = self.0.sender.send(Message::Wake);
     }
 
     /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.
@@ -180,7 +178,7 @@ impl Audit {
 
     fn close_within(&self, timeout: Duration) -> bool {
         self.0.shared.closing.store(true, Relaxed);
-        let _ = self.0.sender.try_send(Message::Wake);
+        let _ = self.0.sender.send(Message::Wake);
         let finished = self.0.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ended = finished.is_none_or(|finished| finished.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout));
         if !ended {
@@ -205,8 +203,8 @@ impl Slot {
             bytes.clear();
             line::render(record, Cut::NARROW, &mut bytes);
         }
-        // There is room for every place; an error says that the writer has ended.
-        if self.audit.0.sender.try_send(Message::Line(bytes, place)).is_err() {
+        // An error says that the writer has ended.
+        if self.audit.0.sender.send(Message::Line(bytes, place)).is_err() {
             shared.count_lost();
         }
     }
