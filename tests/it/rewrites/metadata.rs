@@ -2,7 +2,9 @@
 
 use etcd_warden::config::ClientTokens;
 use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb::RangeRequest;
 use http::HeaderMap;
+use prost::Message as _;
 
 use super::POLICY;
 use crate::world::World;
@@ -61,4 +63,16 @@ async fn shadow_mode_leaves_out_only_the_gateways_and_what_is_to_be_stripped() {
     ];
     assert_eq!(arrived(&policy, ClientTokens::Forward).await, all);
     assert_eq!(arrived(&policy, ClientTokens::Strip).await, [&all[..4], &all[6..]].concat());
+}
+
+/// etcd announces gRPC's own trailers in the head of each answer.
+#[tokio::test]
+async fn the_names_of_trailers_come_back_in_shadow_mode_alone() {
+    let range = RangeRequest { key: b"a".to_vec(), ..RangeRequest::default() }.encode_to_vec();
+    for (mode, come) in [("enforce", false), ("shadow", true)] {
+        let world = World::with(&POLICY.replace("enforce", mode)).start().await;
+        let answer = world.raw("admin").await.call(Method::Range.path(), &range).await;
+        assert_eq!(answer.grpc_status(), Some(0));
+        assert_eq!(answer.headers.contains_key("trailer"), come, "{mode}: {answer:?}");
+    }
 }
