@@ -104,7 +104,7 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        // The places of the queue are its bound; one that had a bound of its own would have memory for all of them from the start.
+        // Lines are bounded by their places; a channel with a bound of its own would have memory for all of them from the start.
         let (sender, messages) = channel();
         let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
@@ -166,8 +166,10 @@ impl Audit {
 
     /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
     pub fn reopen(&self) {
-        self.0.shared.reopen.store(true, Relaxed);
-        let _ = self.0.sender.send(Message::Wake);
+        // Of many wishes one is enough, so that what waits has a bound also while the disk hangs.
+        if !self.0.shared.reopen.swap(true, Relaxed) {
+            let _ = self.0.sender.send(Message::Wake);
+        }
     }
 
     /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.

@@ -135,7 +135,8 @@ impl Session {
                         }
                         Poll::Ready(Next::Again) => {}
                         Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
-                        // What it has for the calls they see in the task's next turn: others may have theirs before.
+                        // What it has for the calls they see in the task's next turn. Where this turn's budget (tokio's coop) is spent,
+                        // whatever is polled wakes at once: to go on here would never end.
                         Poll::Pending => break,
                     }
                 }

@@ -17,7 +17,8 @@ use crate::tls::LiveTls;
 
 /// Connections per member and class before all of them are full: etcd serves two in parallel.
 const SPREAD: usize = 2;
-/// Streams of one connection before another is opened for those that come: few connections gather more requests, and more answers, into one write.
+/// Streams of one connection before another is opened for those that come: few connections gather more requests, and more answers,
+/// into one write.
 const COMFORTABLE: u32 = 64;
 
 /// Until a connection that could not be renewed is tried again.

@@ -142,7 +142,8 @@ async fn the_stream_limit_of_etcd_is_met_with_more_connections() {
     neighbour.is_unharmed().await;
 }
 
-/// Few connections gather more of what goes over them into one write: only with sixty-four streams on the first is a second one opened for those that come.
+/// Few connections gather more of what goes over them into one write: only with sixty-four streams on the first is a second one
+/// opened for those that come.
 #[tokio::test]
 async fn streams_share_one_connection_while_it_is_comfortable() {
     let world = World::with(POLICY).start().await;
