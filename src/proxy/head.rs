@@ -1,6 +1,6 @@
 //! A request's head: which method it names, and which of its metadata goes on to etcd.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, TE, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 
 use crate::authorize::{Denial, Reason};
@@ -11,19 +11,15 @@ use crate::policy::Mode;
 /// The metadata that goes to etcd; everything else stays here. etcd acts on `hasleader`, `client-api-version`, `authorization`,
 /// `token` and on everything that starts with `grpcgateway-`, which tells it to ignore the client certificate's name
 /// (`server/auth/store.go`, `AuthInfoFromTLS`) and is therefore never forwarded. The trace context serves etcd's own tracing.
-fn is_forwarded(name: &HeaderName) -> bool {
-    // The usual ones are compared as numbers; the others by their length first.
-    [TE, CONTENT_TYPE, USER_AGENT].contains(name)
-        || matches!(
-            name.as_str(),
-            "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding" | "hasleader" | "client-api-version" | "traceparent" | "tracestate"
-        )
+fn is_forwarded(name: &str) -> bool {
+    matches!(name, "te" | "content-type" | "user-agent" | "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding")
+        || matches!(name, "hasleader" | "client-api-version" | "traceparent" | "tracestate")
         || is_token(name)
 }
 
 /// What carries a client's token.
-fn is_token(name: &HeaderName) -> bool {
-    *name == AUTHORIZATION || name.as_str() == "token"
+fn is_token(name: &str) -> bool {
+    matches!(name, "authorization" | "token")
 }
 
 /// The method that a request names.
@@ -54,17 +50,17 @@ const GATEWAY: &str = "grpcgateway-";
 /// ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what may never pass.
 #[must_use]
 pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> HeaderMap {
-    let listed = |name: &HeaderName| match mode {
+    let listed = |name: &str| match mode {
         Mode::Enforce => is_forwarded(name),
-        Mode::Shadow => !name.as_str().starts_with(GATEWAY),
+        Mode::Shadow => !name.starts_with(GATEWAY),
     };
-    let goes_on = |name: &HeaderName| listed(name) && (tokens == ClientTokens::Forward || !is_token(name));
-    if headers.keys().all(goes_on) {
+    let goes_on = |name: &str| listed(name) && (tokens == ClientTokens::Forward || !is_token(name));
+    if headers.keys().all(|name| goes_on(name.as_str())) {
         return headers;
     }
     let mut kept = HeaderMap::with_capacity(headers.keys_len());
     for (name, value) in &headers {
-        if goes_on(name) {
+        if goes_on(name.as_str()) {
             kept.append(name.clone(), value.clone());
         }
     }
