@@ -104,7 +104,7 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        // Lines are bounded by their places; a channel with a bound of its own would have memory for all of them from the start.
+        #[expect(clippy::disallowed_methods, reason = "bounded by places and two flags; sync_channel has memory for all from the start")]
         let (sender, messages) = channel();
         let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
