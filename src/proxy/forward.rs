@@ -7,7 +7,6 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response};
 
 use crate::authorize::Permit;
@@ -17,14 +16,14 @@ use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
 use crate::upstream::link::{Link, Place};
 use crate::upstream::members::{Health, MemberIndex};
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Pool, Target};
 
 /// A request to be forwarded: its head, and the first bytes of its body.
 pub struct Outgoing {
     /// `GET` and the like occur only in shadow mode, where whatever came goes on.
     pub verb: http::Method,
-    /// The path as it came.
-    pub path: PathAndQuery,
+    /// What it asks for.
+    pub target: Target,
     /// Metadata that goes on.
     pub headers: HeaderMap,
     /// The bytes that were judged.
@@ -43,7 +42,7 @@ impl Outgoing {
     pub fn of(method: Method, headers: HeaderMap, body: Bytes, ends: bool) -> Self {
         Self {
             verb: http::Method::POST,
-            path: PathAndQuery::from_static(method.path()),
+            target: Target::Method(method),
             headers,
             body,
             ends,
@@ -198,7 +197,7 @@ impl Forwarder {
         *request.method_mut() = outgoing.verb.clone();
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = outgoing.headers.clone();
-        if let Some(uri) = self.pool.uri(member, outgoing.path.clone()) {
+        if let Some(uri) = self.pool.uri(member, &outgoing.target) {
             *request.uri_mut() = uri;
         }
         request

@@ -27,6 +27,7 @@ use crate::method::{Effect, Method};
 use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
+use crate::upstream::pool::Target;
 use crate::wire::frame::{self, FrameFault, Frames};
 
 /// Messages of one stream that may wait to be judged; beyond them, recording lags behind and skips.
@@ -35,7 +36,7 @@ const UNJUDGED: usize = 1024;
 /// A request that names no method, as it came; `ends` with its head or goes on.
 #[must_use]
 pub fn outgoing(verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap, ends: bool) -> Option<Outgoing> {
-    Some(Outgoing { verb, path: path?, headers, body: Bytes::new(), ends, class: Class::Long, effect: Effect::Writes })
+    Some(Outgoing { verb, target: Target::Path(path?), headers, body: Bytes::new(), ends, class: Class::Long, effect: Effect::Writes })
 }
 
 /// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. What enforcement

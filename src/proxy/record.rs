@@ -37,8 +37,8 @@ pub struct Recording<'c> {
     decision: Decision,
     grant: Option<GrantId>,
     denial: Option<Denial>,
-    slot: Option<audit::Slot>,
-    time: SystemTime,
+    /// Where its line will go, and the time that the line will bear.
+    line: Option<(audit::Slot, SystemTime)>,
     begun: Instant,
     /// The member that the request went to.
     pub member: Option<MemberIndex>,
@@ -69,9 +69,9 @@ impl<'c> Recording<'c> {
             },
             Err(denial) => (Decision::Deny, None, Some(denial.clone())),
         };
-        let slot = if shared.audit.wants(decision, subject.effect()) {
+        let line = if shared.audit.wants(decision, subject.effect()) {
             match shared.audit.reserve(&caller.principal.name) {
-                Ok(slot) => Some(slot),
+                Ok(slot) => Some((slot, SystemTime::now())),
                 // A refusal stands anyway; its line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
                 Err(_) => {
@@ -83,8 +83,7 @@ impl<'c> Recording<'c> {
             None
         };
         shared.metrics.decision_duration.record(judged.as_secs_f64());
-        let (time, member, ended) = (SystemTime::now(), None, Ended::ClientGone);
-        Ok(Self { client, caller, subject, decision, grant, denial, slot, time, begun, member, ended })
+        Ok(Self { client, caller, subject, decision, grant, denial, line, begun, member: None, ended: Ended::ClientGone })
     }
 
     /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for before it
@@ -96,7 +95,7 @@ impl<'c> Recording<'c> {
         }
         (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
         let audit = &self.client.worker.shared.audit;
-        self.slot = self.slot.take().or_else(|| audit.reserve(&self.caller.principal.name).ok());
+        self.line = self.line.take().or_else(|| Some((audit.reserve(&self.caller.principal.name).ok()?, SystemTime::now())));
     }
 }
 
@@ -108,9 +107,9 @@ impl Drop for Recording<'_> {
         let role = grant.map(|grant| grant.role_index);
         self.client.worker.roles.count(shared, policy, role, method, self.decision, self.caller.principal.mode);
         shared.metrics.request_duration(method).record(self.begun.elapsed().as_secs_f64());
-        let Some(slot) = self.slot.take() else { return };
+        let Some((slot, time)) = self.line.take() else { return };
         slot.submit(Record {
-            time: self.time,
+            time,
             decision: self.decision,
             identity: self.client.identity.clone(),
             principal: self.caller.principal.clone(),

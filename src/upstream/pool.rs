@@ -12,6 +12,7 @@ use super::Class;
 use super::link::{ConnectError, Leash, Link, Place};
 use super::members::{Health, Member, MemberIndex, Members};
 use crate::config::Endpoint;
+use crate::method::Method;
 use crate::metrics::Metrics;
 use crate::tls::LiveTls;
 
@@ -24,8 +25,21 @@ const COMFORTABLE: u32 = 64;
 /// Until a connection that could not be renewed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// Scheme and authority of a member.
-type Origin = (Scheme, Authority);
+/// Where a request goes at a member.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A method of etcd.
+    Method(Method),
+    /// A path as it came.
+    Path(PathAndQuery),
+}
+
+/// A member's scheme and authority, with the path of each method behind them: a request only copies what was put together once.
+struct Origin {
+    scheme: Scheme,
+    authority: Authority,
+    methods: Vec<Uri>,
+}
 
 /// All connections of one worker thread.
 pub struct Pool {
@@ -56,17 +70,18 @@ impl Pool {
     #[must_use]
     pub fn new(members: Arc<Members>, tls: Arc<LiveTls>, metrics: Arc<Metrics>) -> Rc<Self> {
         let lanes = members.iter().map(|_| Default::default()).collect();
-        let origins = members.iter().map(|(_, member)| origin(&member.endpoint)).collect();
+        let origins = members.iter().map(|(_, member)| Origin::of(&member.endpoint)).collect();
         Rc::new(Self { members, tls, metrics, lanes, origins, outdated: tokio::sync::Notify::new() })
     }
 
-    /// The URI of a path at a member. Its authority was parsed once; only counters move here.
+    /// The URI of a target at a member.
     #[must_use]
-    pub fn uri(&self, member: MemberIndex, path: PathAndQuery) -> Option<Uri> {
-        let (scheme, authority) = self.origins.get(member.0)?.clone()?;
-        let mut parts = Parts::default();
-        (parts.scheme, parts.authority, parts.path_and_query) = (Some(scheme), Some(authority), Some(path));
-        Uri::from_parts(parts).ok()
+    pub fn uri(&self, member: MemberIndex, target: &Target) -> Option<Uri> {
+        let origin = self.origins.get(member.0)?.as_ref()?;
+        match target {
+            Target::Method(method) => origin.methods.get(method.index()).cloned(),
+            Target::Path(path) => origin.uri(path.clone()),
+        }
     }
 
     /// A connection to `member` with room for one more stream, and the place on it.
@@ -190,9 +205,22 @@ impl Pool {
     }
 }
 
-fn origin(endpoint: &Endpoint) -> Option<Origin> {
-    let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Some((scheme, endpoint.authority().parse().ok()?))
+impl Origin {
+    fn of(endpoint: &Endpoint) -> Option<Self> {
+        let mut origin = Self {
+            scheme: if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: endpoint.authority().parse().ok()?,
+            methods: Vec::new(),
+        };
+        origin.methods = Method::ALL.iter().map(|method| origin.uri(PathAndQuery::from_static(method.path()))).collect::<Option<_>>()?;
+        Some(origin)
+    }
+
+    fn uri(&self, path: PathAndQuery) -> Option<Uri> {
+        let mut parts = Parts::default();
+        (parts.scheme, parts.authority, parts.path_and_query) = (Some(self.scheme.clone()), Some(self.authority.clone()), Some(path));
+        Uri::from_parts(parts).ok()
+    }
 }
 
 impl Lane {
