@@ -1,5 +1,5 @@
-//! How many instructions a decision takes, which is the same on a busy machine: counted by valgrind, compared with
-//! `benches/instructions.txt`, and an error where one takes over 3 % more. Less is to be written down too, with `--write`.
+//! How many instructions a decision takes, and a whole request, and how often that asks for memory, which is the same on a busy machine: counted
+//! by valgrind, compared with `benches/instructions.txt`, and an error where it is over 3 % more. Less is to be written down too, with `--write`.
 //!
 //! `cargo bench --bench instructions [-- --write]`
 #![allow(
@@ -12,6 +12,10 @@
     reason = "a benchmark that meets the unexpected is to end at once, and at that place"
 )]
 
+#[path = "peers/client_tls.rs"]
+mod client_tls;
+#[path = "instructions/request.rs"]
+mod request;
 #[path = "decide/subjects.rs"]
 mod subjects;
 
@@ -100,9 +104,13 @@ fn main() -> ExitCode {
         lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, count)| (name, count.parse().unwrap())).collect();
     let (compiler, mut written, mut grown) = (compiler(), String::new(), false);
     writeln!(written, "rustc {compiler}").unwrap();
-    for name in names() {
-        let now = count(&name);
-        let verdict = match known.get(&*name) {
+    let decisions = names().into_iter().map(|name| {
+        let count = count(&name);
+        (name, count)
+    });
+    let counts: Vec<(String, u64)> = decisions.chain(request::counts()).collect();
+    for (name, now) in &counts {
+        let verdict = match known.get(&**name) {
             None => "is new".to_owned(),
             Some(before) if now * 100 > before * (100 + GROWTH) => {
                 grown = true;
@@ -121,8 +129,8 @@ fn main() -> ExitCode {
         println!("benches/instructions.txt is of rustc {with}, this is {compiler}: nothing follows from the difference");
         return ExitCode::SUCCESS;
     }
-    if grown || names().iter().any(|name| !known.contains_key(&**name)) {
-        println!("a decision takes more instructions than benches/instructions.txt says: find out why, or accept it with `-- --write`");
+    if grown || counts.iter().any(|(name, _)| !known.contains_key(&**name)) {
+        println!("something takes more than benches/instructions.txt says: find out why, or accept it with `-- --write`");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -17,6 +17,8 @@
 
 #[path = "peers/alone.rs"]
 mod alone;
+#[path = "peers/client_tls.rs"]
+mod client_tls;
 #[path = "peers/figures.rs"]
 mod figures;
 #[path = "peers/others.rs"]

@@ -9,11 +9,10 @@ use etcd_warden::bench::connection::{Connection, Door};
 use etcd_warden::config::Endpoint;
 use etcd_warden::etcd::{self, Etcd, Options, Programs, Release, Source, Tls};
 use etcd_warden::pki::{Authority, Files, Leaf, Usage, write_private};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 use crate::Arguments;
+use crate::client_tls;
 use crate::others;
 use crate::peer::Peer;
 
@@ -68,7 +67,7 @@ impl Stage {
             peers: Vec::new(),
             description: String::new(),
             files,
-            tls: Arc::new(client_tls(&authority.pem(), &client.certificate, &client.key)),
+            tls: Arc::new(client_tls::config(&authority.pem(), &client.certificate, &client.key)),
             etcd,
             folder,
         };
@@ -182,18 +181,4 @@ async fn reachable(peer: &Peer, folder: &Path) {
 
 fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn client_tls(ca: &str, certificate: &str, key: &str) -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    // Each connection is to cost what a first one costs.
-    config.resumption = rustls::client::Resumption::disabled();
-    config
 }
