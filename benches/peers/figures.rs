@@ -41,12 +41,19 @@ pub struct Load {
 /// It answers serializable reads from a cache of its own, so that etcd's count shows next to none of them.
 const CACHES: &str = "grpc-proxy";
 
-pub const LOADS: [Load; 5] = [
+pub const LOADS: [Load; 6] = [
     Load { name: "serializable-range", series: "range", arguments: &["--mix=range", "--serializable"], events: 0, without: Some(CACHES) },
     Load { name: "linearizable-range", series: "range", arguments: &["--mix=range"], events: 0, without: None },
     Load { name: "put", series: "put", arguments: &["--mix=put"], events: 0, without: None },
     Load { name: "guarded-txn", series: "txn", arguments: &["--mix=txn"], events: 0, without: None },
     Load { name: "watch-fanout", series: "watch-put", arguments: &["--mix=watch-fanout", "--watchers=200"], events: 200, without: None },
+    Load {
+        name: "watch-fanout-200-ranges",
+        series: "watch-put",
+        arguments: &["--mix=watch-fanout", "--watchers=200", "--own-ranges"],
+        events: 200,
+        without: None,
+    },
 ];
 
 impl Load {

@@ -13,7 +13,7 @@ use super::book::Book;
 use super::connection::{Answer, Connection, Failure};
 use super::keys::Keys;
 use super::watch::{self, Seen};
-use crate::keyspace::{Escaped, prefix_end};
+use crate::keyspace::Escaped;
 use crate::method::Method;
 use crate::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
@@ -34,14 +34,13 @@ impl Watcher {
     ///
     /// # Errors
     /// It is refused, or does not come.
-    pub async fn open(connection: &Connection, keys: &Keys, patience: Duration) -> Result<Self, Failure> {
-        timeout(patience, Self::create(connection, keys.watched_prefix())).await.unwrap_or(Err(Failure::Timeout))
+    pub async fn open(connection: &Connection, range: &[Vec<u8>; 2], patience: Duration) -> Result<Self, Failure> {
+        timeout(patience, Self::create(connection, range.clone())).await.unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn create(connection: &Connection, prefix: Vec<u8>) -> Result<Self, Failure> {
+    async fn create(connection: &Connection, [key, range_end]: [Vec<u8>; 2]) -> Result<Self, Failure> {
         let (mut send, response) = connection.begin(Method::Watch).await?;
-        let range_end = prefix_end(&prefix).unwrap_or_default().into_vec();
-        let create = WatchCreateRequest { key: prefix, range_end, ..WatchCreateRequest::default() };
+        let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         send.send_data(frame::encode(&request.encode_to_vec()), false).map_err(|error| Failure::Lost(error.to_string()))?;
         let mut answer = Answer::of(response).await?;

@@ -56,10 +56,12 @@ impl Keys {
         format!("{}watch/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
-    /// What watchers watch.
+    /// What watchers watch, from its first key to the one behind its last. With a number it begins a little before, for each number elsewhere:
+    /// all watched keys are in it, and it is nobody else's.
     #[must_use]
-    pub fn watched_prefix(&self) -> Vec<u8> {
-        format!("{}watch/", self.root).into_bytes()
+    pub fn watched_range(&self, number: Option<usize>) -> [Vec<u8>; 2] {
+        let first = number.map_or_else(|| format!("{}watch/", self.root), |number| format!("{}watch.{number:0STREAM$}", self.root));
+        [first, format!("{}watch0", self.root)].map(String::into_bytes)
     }
 
     /// Which stream writes a watched key.
@@ -133,6 +135,18 @@ mod tests {
         assert_eq!(keys.stamp(2, &value[..99]), None);
         assert_eq!(keys.value(0, 0).len(), 100);
         assert_eq!(Keys::new("/p/", 1, HEAD, false).stamp(0, &Keys::new("/p/", 1, HEAD, false).value(0, 5)), Some(5));
+    }
+
+    #[test]
+    fn the_ranges_of_watchers_differ_and_hold_every_watched_key_and_no_other() {
+        let keys = Keys::new("/p/", 3, 100, false);
+        let ranges: Vec<_> = [None, Some(0), Some(1), Some(199)].map(|number| keys.watched_range(number)).into();
+        for (place, [first, end]) in ranges.iter().enumerate() {
+            assert!(ranges[..place].iter().all(|[other, _]| other != first));
+            let holds = |key: &[u8]| **first <= *key && *key < **end;
+            assert!([keys.watched(0, 0), keys.watched(255, 9999)].iter().all(|key| holds(key)), "{place}");
+            assert!(!keys.data.iter().chain([&keys.own(255, 9999)]).any(|key| holds(key)), "{place}");
+        }
     }
 
     #[test]

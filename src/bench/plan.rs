@@ -59,6 +59,8 @@ pub struct Plan {
     pub threads: usize,
     /// Watchers that each write of `watch-fanout` goes to.
     pub watchers: usize,
+    /// Whether each of them watches a range of its own.
+    pub own_ranges: bool,
     /// The gaps of an open loop.
     pub gaps: Gaps,
     /// One pace, or the rates of a ramp.
@@ -301,7 +303,7 @@ fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignmen
             threads,
             doors: plan.targets.iter().map(|target| doors(target, thread)).collect(),
             streams: plan.streams,
-            watchers: (0..watchers).filter(|number| number % threads == thread).count(),
+            watchers: (thread..watchers).step_by(threads).map(|number| keys.watched_range(plan.own_ranges.then_some(number))).collect(),
             keys: keys.clone(),
             zipf: zipf.clone(),
             mix: plan.mix.clone(),

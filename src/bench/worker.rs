@@ -36,8 +36,8 @@ pub struct Assignment {
     pub doors: Vec<Vec<Door>>,
     /// Streams at a time on each.
     pub streams: usize,
-    /// Watchers of this thread.
-    pub watchers: usize,
+    /// What each watcher of this thread watches: first key, and the one behind the last.
+    pub watchers: Vec<[Vec<u8>; 2]>,
     /// The keys.
     pub keys: Arc<Keys>,
     /// Which of them are asked for.
@@ -166,12 +166,12 @@ pub fn run(assignment: Assignment, mut orders: Receiver<Order>, news: UnboundedS
 /// Prepare has been said.
 async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orders: &mut Receiver<Order>, news: &UnboundedSender<News>) {
     let mut watchers = Vec::new();
-    for connection in connections.iter().cycle().take(assignment.watchers) {
+    for (connection, range) in connections.iter().cycle().zip(&assignment.watchers) {
         // Nothing is sent then, and nobody misses the others.
         if assignment.stop.is_wanted() {
             break;
         }
-        match Watcher::open(connection, &assignment.keys, assignment.patience).await {
+        match Watcher::open(connection, range, assignment.patience).await {
             Ok(watcher) => watchers.push(watcher),
             Err(failure) => return drop(news.send(News::Failed(format!("a watcher: {failure}")))),
         }

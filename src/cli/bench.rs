@@ -19,7 +19,7 @@ use self::credentials::Credentials;
 use super::exit;
 use super::policy::Output;
 use crate::bench::arrivals::Gaps;
-use crate::bench::mix::Mix;
+use crate::bench::mix::{Kind, Mix};
 use crate::bench::plan::{self, Progress};
 use crate::bench::quantiles::Quantiles;
 use crate::bench::report::{Report, html, text};
@@ -98,6 +98,9 @@ struct What {
     /// Watchers of `watch-fanout`.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     watchers: u32,
+    /// Each watcher watches a range of its own that holds all that is written: nobody serves two of them with one watch.
+    #[arg(long)]
+    own_ranges: bool,
     /// Threads that send; by default as many as there are processors, and 4 at most.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: Option<u32>,
@@ -252,6 +255,9 @@ fn settings(args: &BenchArgs, plan: &plan::Plan) -> BTreeMap<&'static str, Strin
         plan::Length::Time(time) => settings.insert("time", format!("{time:?}")),
         plan::Length::Count(count) => settings.insert("count", count.to_string()),
     };
+    if what.mix.has(Kind::WatchFanout) {
+        settings.extend([("watchers", what.watchers.to_string()), ("own-ranges", what.own_ranges.to_string())]);
+    }
     settings
 }
 

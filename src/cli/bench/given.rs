@@ -128,6 +128,7 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
         streams: number(what.streams),
         threads: what.threads.map_or(processors.min(4), number).min(number(what.connections)),
         watchers: number(what.watchers),
+        own_ranges: what.own_ranges,
         gaps: what.gaps,
         paces,
         ramp: what.ramp.is_some(),
