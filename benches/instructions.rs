@@ -1,5 +1,6 @@
 //! How many instructions a decision takes, and a whole request, and how often that asks for memory, which is the same on a busy machine: counted
-//! by valgrind, compared with `benches/instructions.txt`, and an error where it is over 3 % more. Less is to be written down too, with `--write`.
+//! by valgrind, compared with `benches/instructions.txt`, and an error where it is over 3 % more (5 % for the instructions of a request). Less is
+//! to be written down too, with `--write`.
 //!
 //! `cargo bench --bench instructions [-- --write]`
 #![allow(
@@ -30,8 +31,10 @@ use subjects::{messages, principal};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
-/// Percent that a count may grow.
-const GROWTH: u64 = 3;
+/// Percent that a count may grow. In how many pieces etcd's answer comes is not ours: that moves the instructions of a whole request by 1 or 2.
+fn growth(name: &str) -> u64 {
+    if name.starts_with("request/") && !name.contains("allocations") { 5 } else { 3 }
+}
 
 /// How often a subject's work is done.
 const TIMES: u64 = 500;
@@ -112,9 +115,9 @@ fn main() -> ExitCode {
     for (name, now) in &counts {
         let verdict = match known.get(&**name) {
             None => "is new".to_owned(),
-            Some(before) if now * 100 > before * (100 + GROWTH) => {
+            Some(before) if now * 100 > before * (100 + growth(name)) => {
                 grown = true;
-                format!("was {before}: OVER {GROWTH} % MORE")
+                format!("was {before}: OVER {} % MORE", growth(name))
             }
             Some(before) => format!("was {before}"),
         };
