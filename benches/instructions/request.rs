@@ -84,11 +84,13 @@ async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
     drop(connection);
     kill_process(Pid::from_child(&proxy.0), Signal::TERM).unwrap();
     // Meanwhile the client takes its leave.
+    let asked = Instant::now();
     let ended = loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if let Some(ended) = proxy.0.try_wait().unwrap() {
             break ended;
         }
+        assert!(asked.elapsed() < PATIENCE, "the proxy does not end: {}", log(folder.path()));
     };
     assert!(ended.success(), "{ended}: {}", log(folder.path()));
     // A file for each thread: what the others do in the background takes as long as it takes.
