@@ -12,6 +12,7 @@ use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -181,7 +182,14 @@ impl Session {
             }
             Poll::Ready(Some(Err(error))) => Next::Over(Err(error)),
             Poll::Ready(None) => Next::Over(Ok(())),
-            Poll::Pending if self.outbox.goes_on() => Next::Again,
+            Poll::Pending if self.outbox.goes_on() => {
+                // Where this turn's budget is spent, calls stand still (`tokio::select!` looks at it), and what waits would wait for ever.
+                if !coop::has_budget_remaining() {
+                    self.connected.wake();
+                    return Poll::Pending;
+                }
+                Next::Again
+            }
             Poll::Pending => return Poll::Pending,
         })
     }

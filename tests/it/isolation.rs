@@ -8,6 +8,7 @@ use etcd_warden::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchReque
 use prost::Message as _;
 
 use crate::world::raw::{Raw, Stream, framed, grpc_headers, tls};
+use crate::world::relay::Relay;
 use crate::world::{SOON, World, authorities, soon};
 
 const POLICY: &str = "
@@ -89,6 +90,52 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
     assert_eq!(client.get("/big/0", None).await.unwrap().kvs()[0].value().len(), MIB);
     assert!(world.metric("etcd_warden_streams", &[]).await >= 200.0, "they are all still there");
     neighbour.is_unharmed().await;
+}
+
+/// A reader that stood still and goes on takes all that waits for it at once, which spends the budget that tokio gives a connection's task for one
+/// turn (`coop`). `tokio::select!` stands still then, and with it what waits in the task: the turn must end, or its thread serves nobody any more.
+#[tokio::test]
+async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
+    const WATCHERS: usize = 150;
+    const EVENTS: usize = 40;
+    const SIZE: usize = 4096;
+    let world = World::with(POLICY).own_etcd().start().await;
+    let neighbour = world.neighbour().await;
+    let relay = Relay::to(world.address()).await;
+    let issued = authorities().clients.client("reader-0").unwrap();
+    let stream = tls(relay.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let mut windows = h2::client::Builder::new();
+    windows.initial_window_size(1 << 24).initial_connection_window_size(1 << 30);
+    let mut raw = Raw::over_as(&windows, stream).await;
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..WATCHERS {
+        let Stream { mut request, response } = raw.open(WATCH, &grpc_headers()).await.unwrap();
+        request.send_data(framed(&create("/flood")).into(), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert!(message(&mut body).await.created);
+        readers.spawn(async move {
+            let mut left = 3 * EVENTS * SIZE;
+            while left > 0 {
+                let chunk = body.data().await.unwrap().unwrap();
+                body.flow_control().release_capacity(chunk.len()).unwrap();
+                left = left.saturating_sub(chunk.len());
+            }
+            drop(request);
+        });
+    }
+    let mut client = world.direct().await;
+    for _ in 0..3 {
+        relay.hold();
+        for _ in 0..EVENTS {
+            client.put("/flood", vec![b'x'; SIZE], None).await.unwrap();
+        }
+        neighbour.is_unharmed().await;
+        relay.release();
+        tokio::time::timeout(SOON, neighbour.is_unharmed()).await.expect("the worker goes on");
+    }
+    while let Some(read) = tokio::time::timeout(SOON, readers.join_next()).await.expect("every event goes out") {
+        read.unwrap();
+    }
 }
 
 /// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes all the same, for a stream that is over.

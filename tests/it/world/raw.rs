@@ -125,8 +125,16 @@ impl Raw {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
+        Self::over_as(&h2::client::Builder::new(), stream).await
+    }
+
+    /// HTTP/2 over any stream, with these settings.
+    pub async fn over_as<S>(settings: &h2::client::Builder, stream: S) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
         // Tests may let many small answers wait; h2 would take them for an attack.
-        let (send, connection) = h2::client::Builder::new().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
+        let (send, connection) = settings.clone().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 

@@ -1,11 +1,14 @@
-//! A relay of TCP before a server, which counts the connections that pass.
+//! A relay of TCP before a server, which counts the connections that pass, and can hold back what the server says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etcd_warden::config::{Config, Endpoint};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// The relay; what passes is cut off when it is dropped.
@@ -13,6 +16,8 @@ pub struct Relay {
     address: SocketAddr,
     opened: Arc<AtomicUsize>,
     closed: Arc<AtomicUsize>,
+    /// Whether what the server says goes on.
+    passing: watch::Sender<bool>,
     task: AbortHandle,
 }
 
@@ -22,26 +27,44 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         let (opened, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (open, close) = (opened.clone(), closed.clone());
+        let (passing, may_pass) = watch::channel(true);
         let task = tokio::spawn(async move {
-            let mut passing = tokio::task::JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
                 open.fetch_add(1, Ordering::SeqCst);
-                let close = close.clone();
-                passing.spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(server).await {
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                let (close, may_pass) = (close.clone(), may_pass.clone());
+                connections.spawn(async move {
+                    if let Ok(far) = TcpStream::connect(server).await {
+                        let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+                        let up = copy(from_near, to_far, None);
+                        let _ = tokio::join!(up, copy(from_far, to_near, Some(may_pass)));
                     }
                     close.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { address, opened, closed, task: task.abort_handle() }
+        Self { address, opened, closed, passing, task: task.abort_handle() }
+    }
+
+    /// What the server says from now on waits.
+    pub fn hold(&self) {
+        self.passing.send_replace(false);
+    }
+
+    /// What has waited goes on, all of it at once.
+    pub fn release(&self) {
+        self.passing.send_replace(true);
     }
 
     /// The change of a configuration that puts it before etcd.
     pub fn before_etcd(&self) -> impl FnOnce(&mut Config) + Send + 'static {
         let endpoint = Endpoint { tls: true, host: self.address.ip().to_string().into(), port: self.address.port() };
         move |config| config.upstream.endpoints = vec![endpoint]
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many connections there were so far.
@@ -58,5 +81,21 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// To the end of one direction.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut may_pass: Option<watch::Receiver<bool>>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if let Some(may_pass) = &mut may_pass {
+            // The relay is gone with the other end of this.
+            let _ = may_pass.wait_for(|may| *may).await;
+        }
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
     }
 }
