@@ -76,8 +76,6 @@ impl Dialogue<'_> {
                         return self.close(client, respond, &Status::lost());
                     }
                     etcd.read(length);
-                    // Rooms may have become free, and a doomed watch may have got its id.
-                    self.wake_up.notify_one();
                 }
                 Event::End(trailers) => {
                     return relay::finish(self.head(&mut client, respond)?, trailers);
@@ -105,7 +103,12 @@ impl Dialogue<'_> {
         self.saw_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
         let answer = ledger.answered(&head);
-        self.count_watches(&ledger);
+        // An event changes nothing of that.
+        if head.created || head.canceled {
+            self.count_watches(&ledger);
+            // There may be room for another create.
+            self.wake_up.notify_one();
+        }
         let mut after = SmallVec::new();
         if let Some(id) = answer.end {
             after.push(self.ended_by_policy(id));
