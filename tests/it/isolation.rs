@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use etcd_warden::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
+use etcd_warden::wire::frame::{Frames, single};
 use prost::Message as _;
 
 use crate::world::raw::{Raw, Stream, framed, grpc_headers, tls};
@@ -98,6 +99,7 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
 async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
     const WATCHERS: usize = 150;
     const EVENTS: usize = 40;
+    const TIMES: usize = 3;
     const SIZE: usize = 4096;
     let world = World::with(POLICY).own_etcd().start().await;
     let neighbour = world.neighbour().await;
@@ -114,17 +116,21 @@ async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
         let mut body = response.await.unwrap().into_body();
         assert!(message(&mut body).await.created);
         readers.spawn(async move {
-            let mut left = 3 * EVENTS * SIZE;
-            while left > 0 {
+            let (mut frames, mut seen) = (Frames::new(MIB), 0);
+            while seen < TIMES * EVENTS {
                 let chunk = body.data().await.unwrap().unwrap();
                 body.flow_control().release_capacity(chunk.len()).unwrap();
-                left = left.saturating_sub(chunk.len());
+                frames.push(chunk);
+                while let Some(framed) = frames.next().unwrap() {
+                    let message = single(&framed, MIB).unwrap();
+                    seen += WatchResponse::decode(message).unwrap().events.len();
+                }
             }
             drop(request);
         });
     }
     let mut client = world.direct().await;
-    for _ in 0..3 {
+    for _ in 0..TIMES {
         relay.hold();
         for _ in 0..EVENTS {
             client.put("/flood", vec![b'x'; SIZE], None).await.unwrap();

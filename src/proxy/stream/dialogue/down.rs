@@ -103,10 +103,11 @@ impl Dialogue<'_> {
         self.saw_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
         let answer = ledger.answered(&head);
-        // An event changes nothing of that.
+        // An event changes no number, and only the answer to a create makes room for another.
         if head.created || head.canceled {
             self.count_watches(&ledger);
-            // There may be room for another create.
+        }
+        if head.created {
             self.wake_up.notify_one();
         }
         let mut after = SmallVec::new();
