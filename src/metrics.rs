@@ -21,6 +21,7 @@ use crate::audit::Decision;
 use crate::method::Method;
 use crate::policy::Mode;
 use crate::tls::HandshakeFailure;
+use crate::upstream::members::Health;
 use contract::{Kind, Metric};
 use histogram::Buckets;
 use reason::{Limit, Reloaded, Termination, UpstreamFailure};
@@ -176,9 +177,12 @@ impl Metrics {
         self.upstream_failures.of(reason.code()).increment(1);
     }
 
-    /// Whether a member (its `HOST:PORT` as configured) passed its last health check.
-    pub fn member_health(&self, member: &str, healthy: bool) {
-        gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member]).set(if healthy { 1.0 } else { 0.0 });
+    /// What a member (its `HOST:PORT` as configured) said that it can serve.
+    pub fn member_health(&self, member: &str, health: Health) {
+        gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member]).set(if health == Health::Well { 1.0 } else { 0.0 });
+        for (state, code) in Health::ALL.into_iter().zip(Health::CODES) {
+            gauge(&self.recorder, &contract::MEMBER_STATE, &[member, code]).set(if state == health { 1.0 } else { 0.0 });
+        }
     }
 
     /// One reload.

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! members  shared by all workers: which member is well, its last response header, who leads
-//! control  the proxy's own questions, through etcd-client: health, auth status, the keys of a lease
+//! dial     TCP and TLS to a member, for whichever of its addresses answers first
+//! pace     how often the connections to a member are pinged
+//! control  the proxy's own questions: health, auth status, the keys of a lease
+//! health   what a member can serve, asked in a way that harms no etcd
 //! pool     one per worker thread: h2 connections by member and class, opened when those there are full
 //! release  which etcd this version was written for
 //! link     one h2 connection and the task that drives it
@@ -15,8 +18,11 @@
 //! starves watches that share a connection with large reads (etcd #15402).
 
 pub mod control;
+pub mod dial;
+pub mod health;
 pub mod link;
 pub mod members;
+pub mod pace;
 pub mod pool;
 pub mod release;
 

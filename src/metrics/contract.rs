@@ -7,6 +7,7 @@
 use super::reason::{Limit, Reloaded, Termination, UpstreamFailure};
 use crate::method::Method;
 use crate::tls::HandshakeFailure;
+use crate::upstream::members::Health;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ const DECISION: Label = Label { name: "decision", values: Values::Listed(&["allo
 const MODE: Label = Label { name: "mode", values: Values::Listed(&["shadow", "enforce"]) };
 const ROLE: Label = Label { name: "role", values: Values::Role };
 const MEMBER: Label = Label { name: "member", values: Values::Member };
+const STATE: Label = Label { name: "state", values: Values::Listed(&Health::CODES) };
 const VERSION: Label = Label { name: "version", values: Values::Version };
 
 macro_rules! contract {
@@ -129,7 +131,9 @@ contract! {
         [Label { name: "class", values: Values::Listed(&["unary", "long", "bulk"]) }]
         "Connections to etcd, by what they carry.";
     UPSTREAM_HEALTHY = Gauge "etcd_warden_upstream_healthy" [MEMBER]
-        "1 when the member passed its last health check, else 0.";
+        "1 when the member serves every call, as of its last health check: a voting member that knows a leader. Else 0.";
+    MEMBER_STATE = Gauge "etcd_warden_upstream_member_state" [MEMBER, STATE]
+        "1 for the state that the member was in at its last health check, 0 for the others.";
     UPSTREAM_RETRIES = Counter "etcd_warden_upstream_retries_total" []
         "Requests sent once more: to the same member over another connection, or to another member.";
     UPSTREAM_FAILURES = Counter "etcd_warden_upstream_failures_total"

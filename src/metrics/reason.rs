@@ -89,6 +89,8 @@ closed_set! {
         Lost = "lost",
         /// etcd reset the stream.
         Reset = "reset",
+        /// etcd closed a connection because the proxy pinged it too often (`--grpc-keepalive-min-time`).
+        TooManyPings = "too-many-pings",
         /// No member took the request.
         NoMember = "no-member",
     }

@@ -10,7 +10,7 @@ fn eventful() -> Arc<Metrics> {
     metrics.no_role().count(None, Decision::Deny, Mode::Enforce);
     metrics.request_duration(Some(Method::Range)).record(Duration::from_millis(1));
     metrics.decision_duration.record(Duration::from_nanos(300));
-    metrics.member_health("10.0.0.1:2379", true);
+    metrics.member_health("10.0.0.1:2379", crate::upstream::members::Health::Well);
     metrics.certificate_expiry("server", 89.5);
     metrics
 }

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
 use crate::upstream::link::{Link, Place};
-use crate::upstream::members::{Health, MemberIndex};
+use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::{Pool, Target};
 
 /// A request to be forwarded: its head, and the first bytes of its body.
@@ -105,14 +105,16 @@ impl Forwarder {
         Self { pool, metrics, home: RefCell::new(home) }
     }
 
-    /// The member that this client's calls go to.
+    /// The member that this client's calls go to. It changes when that member can serve less than another one: see [`Members::home`].
+    /// Streams that are open there stay, as they do at etcd's own client: etcd itself ends those that asked for a leader (`hasleader`),
+    /// and the others miss nothing while their member has none.
+    ///
+    /// [`Members::home`]: crate::upstream::members::Members::home
     #[must_use]
     pub fn home(&self) -> MemberIndex {
-        let home = *self.home.borrow();
-        match self.pool.members.at(home) {
-            Some(member) if member.health() == Health::Down => self.move_away(home),
-            _ => home,
-        }
+        let home = self.pool.members.home(*self.home.borrow());
+        *self.home.borrow_mut() = home;
+        home
     }
 
     fn move_away(&self, from: MemberIndex) -> MemberIndex {

@@ -1,7 +1,7 @@
 //! The proxy's own questions to etcd: how a member is, whether etcd's auth is on, which keys hang on a lease.
 //!
-//! They go through `etcd-client` and tonic, over connections of their own, with the proxy's own certificate: never on behalf
-//! of a client, and never with a client's token.
+//! They go through tonic, over connections of their own, with the proxy's own certificate: never on behalf of a client, and never
+//! with a client's token. What a member can serve is asked in [`super::health`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
-use super::members::{Health, Member, MemberIndex, Members};
-use super::release;
+use super::dial::{ConnectError, Socket, dial};
+use super::members::{Member, MemberIndex, Members};
 use crate::config::Endpoint;
-use crate::metrics::Metrics;
 use crate::pb::{authpb, etcdserverpb};
 use crate::policy::import::{EtcdRole, EtcdUser, Permission};
-use crate::tls::{LiveTls, Tls, distrusts, server_name};
-use crate::wire::header::ResponseHeader;
+use crate::tls::{LiveTls, Tls};
+
+/// What etcd's metrics and logs name as the `user-agent` of these questions, in front of tonic's own.
+const USER_AGENT: &str = concat!("etcd-warden/", env!("CARGO_PKG_VERSION"));
 
 /// A question that is not answered by then is a failure.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,7 +28,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// A channel to each member for the proxy's own questions. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
-    members: Arc<Members>,
+    pub(super) members: Arc<Members>,
     tls: Arc<LiveTls>,
     channels: Arc<[ArcSwap<Channel>]>,
 }
@@ -37,18 +36,35 @@ pub struct Control {
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// etcd or the way to it said no.
+    /// The proxy is not set up for it.
     #[error("{0}")]
-    Failed(String),
+    Failed(&'static str),
+    /// etcd said no, or tonic on the way to it.
+    #[error("{0}")]
+    Refused(Box<tonic::Status>),
     /// No answer in time.
     #[error("no answer within {} s", QUESTION_TIMEOUT.as_secs())]
     Timeout,
 }
 
+impl From<tonic::Status> for ControlError {
+    fn from(status: tonic::Status) -> Self {
+        ControlError::Refused(Box::new(status))
+    }
+}
+
 impl ControlError {
-    /// Whether it is etcd's own word: its auth is on, and does not know the proxy or what it may do.
-    fn is_an_answer(&self) -> bool {
-        matches!(self, ControlError::Failed(why) if why.contains("permission denied") || why.contains("user name"))
+    /// Whether etcd's own auth has refused the question: it is on, and does not know the proxy or what it may do. The last two are
+    /// `rpctypes.ErrUserEmpty` and `ErrUserNotFound`.
+    pub(super) fn is_of_auth(&self) -> bool {
+        let ControlError::Refused(status) = self else { return false };
+        matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
+            || matches!(status.message(), "etcdserver: user name is empty" | "etcdserver: user name not found")
+    }
+
+    /// Whether etcd has said exactly this (a text of `api/v3rpc/rpctypes/error.go`).
+    pub(super) fn says(&self, text: &str) -> bool {
+        matches!(self, ControlError::Refused(status) if status.message() == text)
     }
 }
 
@@ -83,9 +99,9 @@ impl Control {
         loop {
             let new = channel(&member.endpoint, self.tls.clone());
             let tls = self.tls.current();
-            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, connect(&member.endpoint, &tls)).await;
-            let distrusted = matches!(greeted, Ok(Err(error)) if distrusts(&error));
-            if distrusted || !matches!(status_over(new.clone()).await, Err(error) if !error.is_an_answer()) {
+            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, dial(&member.endpoint, &tls)).await;
+            let distrusted = matches!(greeted, Ok(Err(ConnectError::Untrusted(_))));
+            if distrusted || answers(new.clone()).await {
                 if let Some(channel) = self.channels.get(index.0) {
                     channel.store(Arc::new(new));
                 }
@@ -95,77 +111,19 @@ impl Control {
         }
     }
 
-    /// Asks every member how it is, once each `interval`, until `stop`.
-    pub async fn watch_health(self, interval: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let checks = self.members.iter().map(|(index, member)| {
-            let (control, metrics) = (&self, &metrics);
-            async move {
-                loop {
-                    control.check(index, member, metrics).await;
-                    tokio::time::sleep(interval).await;
-                }
-            }
-        });
-        let _ = stop.run_until_cancelled(futures_util::future::join_all(checks)).await;
-    }
-
-    /// Asks every member once; for the start, before the first client comes.
-    pub async fn check_all(&self, metrics: &Metrics) {
-        futures_util::future::join_all(self.members.iter().map(|(index, member)| self.check(index, member, metrics))).await;
-    }
-
-    async fn check(&self, index: MemberIndex, member: &Member, metrics: &Metrics) {
-        let (health, leads, why) = match self.status(index).await {
-            Ok(status) => {
-                let header = status.header.unwrap_or_default();
-                member.saw_header(ResponseHeader {
-                    cluster_id: header.cluster_id,
-                    member_id: header.member_id,
-                    revision: header.revision,
-                    raft_term: header.raft_term,
-                });
-                if member.set_version(&status.version) {
-                    describe(member, &status.version);
-                }
-                let health = if status.leader == 0 { Health::Leaderless } else { Health::Well };
-                (health, status.leader == header.member_id, String::new())
-            }
-            // It answers, and will not tell this certificate how it is: etcd's own auth is on and does not know the proxy.
-            Err(error) if error.is_an_answer() => (Health::Well, false, error.to_string()),
-            Err(error) => (Health::Down, false, error.to_string()),
-        };
-        member.set_leads(leads);
-        metrics.member_health(&member.name, health >= Health::Leaderless);
-        if member.set_health(health) {
-            match health {
-                Health::Well => tracing::info!(member = %member.name, "etcd member is well"),
-                _ => tracing::warn!(member = %member.name, ?health, %why, "etcd member is not well"),
-            }
-        }
-    }
-
-    /// How a member is.
-    ///
-    /// # Errors
-    /// etcd did not answer.
-    pub async fn status(&self, index: MemberIndex) -> Result<etcdserverpb::StatusResponse, ControlError> {
-        status_over(self.channel(index)?).await
-    }
-
     /// Whether etcd's own auth is on, as any member says.
     ///
     /// # Errors
     /// The last member's failure, when none answers.
     pub async fn auth_enabled(&self) -> Result<bool, ControlError> {
-        let mut last = ControlError::Failed("no member".to_owned());
+        let mut last = ControlError::Failed("no member");
         for (index, _) in self.members.iter() {
             let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
-            match tokio::time::timeout(QUESTION_TIMEOUT, auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
-                Ok(Ok(status)) => return Ok(status.into_inner().enabled),
+            match answered(auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
+                Ok(status) => return Ok(status.into_inner().enabled),
                 // Only an etcd whose auth is on asks who is asking; the proxy's user need not be root there.
-                Ok(Err(status)) if refused_by_auth(&status) => return Ok(true),
-                Ok(Err(status)) => last = ControlError::Failed(status.to_string()),
-                Err(_) => last = ControlError::Timeout,
+                Err(error) if error.is_of_auth() => return Ok(true),
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -176,11 +134,9 @@ impl Control {
     /// # Errors
     /// etcd did not answer.
     pub async fn lease_keys(&self, member: MemberIndex, id: i64) -> Result<Vec<Vec<u8>>, ControlError> {
-        let channel = etcd_client::Channel::Tonic(self.channel(member)?);
-        let client = etcd_client::Client::from_channel(channel, None).await.map_err(|error| ControlError::Failed(error.to_string()))?;
-        let options = etcd_client::LeaseTimeToLiveOptions::new().with_keys();
-        let answer = answered(client.lease_client().time_to_live(id, Some(options))).await?;
-        Ok(answer.keys().iter().map(|key| key.to_vec()).collect())
+        let mut lease = etcdserverpb::lease_client::LeaseClient::new(self.channel(member)?);
+        let answer = answered(lease.lease_time_to_live(etcdserverpb::LeaseTimeToLiveRequest { id, keys: true })).await?;
+        Ok(answer.into_inner().keys)
     }
 
     /// All members, as one of them tells.
@@ -231,11 +187,9 @@ impl Control {
         Ok((roles, users))
     }
 
-    fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {
-        self.channels
-            .get(index.0)
-            .map(|channel| (**channel.load()).clone())
-            .ok_or_else(|| ControlError::Failed("no such member".to_owned()))
+    pub(super) fn channel(&self, index: MemberIndex) -> Result<Channel, ControlError> {
+        let channel = self.channels.get(index.0).map(|channel| (**channel.load()).clone());
+        channel.ok_or(ControlError::Failed("no such member"))
     }
 }
 
@@ -249,22 +203,14 @@ fn permission(permission: authpb::Permission) -> Permission {
     Permission { read, write, key: key.clone(), range_end: range_end.clone() }
 }
 
-/// Says which etcd a member is, and what follows from one that came after this version.
-fn describe(member: &Member, version: &str) {
-    tracing::info!(member = %member.name, %version, "etcd member says its version");
-    if release::is_newer_than_known(version) {
-        let (major, minor) = release::NEWEST_KNOWN;
-        tracing::warn!(
-            member = %member.name,
-            "etcd {version} is newer than {major}.{minor}, the newest that this version of etcd-warden knows: fields that it has added to \
-             requests for keys, watches, leases, locks and elections are refused"
-        );
+/// Whether an etcd is at the other end that takes the proxy's certificate. It need not be able to serve anything.
+async fn answers(channel: Channel) -> bool {
+    let mut cluster = etcdserverpb::cluster_client::ClusterClient::new(channel);
+    let list = cluster.member_list(etcdserverpb::MemberListRequest { linearizable: false });
+    match answered(list).await {
+        Ok(_) => true,
+        Err(error) => error.is_of_auth() || error.says(super::health::NOT_FOR_LEARNERS),
     }
-}
-
-async fn status_over(channel: Channel) -> Result<etcdserverpb::StatusResponse, ControlError> {
-    let mut maintenance = etcdserverpb::maintenance_client::MaintenanceClient::new(channel);
-    answered(maintenance.status(etcdserverpb::StatusRequest {})).await.map(tonic::Response::into_inner)
 }
 
 /// A lazy tonic channel over the very TLS configuration that requests use: the one that counts whenever it connects.
@@ -272,37 +218,24 @@ fn channel(endpoint: &Endpoint, tls: Arc<LiveTls>) -> Channel {
     let endpoint = endpoint.clone();
     // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
     let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
-    Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+    let builder = Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT);
+    let builder = builder.clone().user_agent(USER_AGENT).unwrap_or(builder);
+    builder.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
         let (endpoint, tls) = (endpoint.clone(), tls.current());
-        async move { Ok::<_, std::io::Error>(TokioIo::new(connect(&endpoint, &tls).await?)) }
+        async move { connect(&endpoint, &tls).await.map(TokioIo::new) }
     }))
 }
 
-async fn connect(endpoint: &Endpoint, tls: &Tls) -> std::io::Result<Box<dyn Stream>> {
-    let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
-    tcp.set_nodelay(true)?;
-    match tls.upstream.as_ref().filter(|_| endpoint.tls) {
-        None => Ok(Box::new(tcp)),
-        Some(tls) => {
-            let name = server_name(endpoint).map_err(std::io::Error::other)?;
-            Ok(Box::new(TlsConnector::from(tls.rustls_config()).connect(name, tcp).await?))
-        }
-    }
+async fn connect(endpoint: &Endpoint, tls: &Tls) -> Result<Box<dyn Stream>, ConnectError> {
+    Ok(match dial(endpoint, tls).await? {
+        Socket::Plain(tcp) => Box::new(tcp),
+        Socket::Tls(stream) => stream,
+    })
 }
 
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Whether etcd's auth said no: permission denied, or a certificate that names no user (`rpctypes.ErrUserEmpty`).
-fn refused_by_auth(status: &tonic::Status) -> bool {
-    matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
-        || matches!(status.message(), "etcdserver: user name is empty" | "etcdserver: user name not found")
-}
-
-async fn answered<T, E: std::fmt::Display>(question: impl Future<Output = Result<T, E>>) -> Result<T, ControlError> {
-    match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(ControlError::Failed(error.to_string())),
-        Err(_) => Err(ControlError::Timeout),
-    }
+pub(super) async fn answered<T>(question: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, ControlError> {
+    Ok(tokio::time::timeout(QUESTION_TIMEOUT, question).await.map_err(|_| ControlError::Timeout)??)
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,14 +11,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::Class;
-use crate::config::Endpoint;
-use crate::metrics::reason::UpstreamFailure;
-use crate::tls::{self, Tls, server_name};
+use super::dial::{ConnectError, Socket, dial};
+use super::members::Member;
+use super::pace::Pace;
+use crate::tls::Tls;
 
 /// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
 pub const MAX_STREAMS: u32 = 200;
@@ -39,8 +39,6 @@ const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bu
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// etcd permits a ping every 5 s at most, and only while a stream is open; it answers others with GOAWAY.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A live connection to a member. Clones share it.
@@ -65,6 +63,15 @@ struct Load {
     cut: tokio::sync::Notify,
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The member said that it was pinged too often, at this interval.
+    TooManyPings(Duration),
+    /// In any other way.
+    Other,
+}
+
 /// A place for one stream on a link, given back when it is dropped: hold it until the answer has ended.
 #[must_use = "the place is given back when this is dropped"]
 pub struct Place(Rc<Load>);
@@ -72,44 +79,6 @@ pub struct Place(Rc<Load>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
-    }
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// TCP.
-    #[error("cannot connect: {0}")]
-    Tcp(String),
-    /// TLS.
-    #[error("TLS handshake failed: {0}")]
-    Tls(String),
-    /// What answers there is not the etcd that `cacert` vouches for.
-    #[error("its certificate is not trusted: {0}")]
-    Untrusted(String),
-    /// HTTP/2.
-    #[error("HTTP/2 preface failed: {0}")]
-    Http2(String),
-    /// Nothing for five seconds.
-    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout,
-}
-
-impl From<&ConnectError> for UpstreamFailure {
-    fn from(error: &ConnectError) -> Self {
-        match error {
-            ConnectError::Tcp(_) => UpstreamFailure::Connect,
-            ConnectError::Tls(_) | ConnectError::Untrusted(_) => UpstreamFailure::Tls,
-            ConnectError::Http2(_) => UpstreamFailure::Protocol,
-            ConnectError::Timeout => UpstreamFailure::Timeout,
-        }
-    }
-}
-
-impl ConnectError {
-    /// What tokio-rustls' `connect` failed of.
-    fn of_handshake(error: &std::io::Error) -> Self {
-        if tls::distrusts(error) { ConnectError::Untrusted(error.to_string()) } else { ConnectError::Tls(error.to_string()) }
     }
 }
 
@@ -134,26 +103,26 @@ impl Link {
     ///
     /// # Errors
     /// What failed first.
-    pub async fn open(endpoint: &Endpoint, tls: &Tls, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError> {
-        timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls, class, on_close)).await.unwrap_or(Err(ConnectError::Timeout))
+    pub async fn open(member: &Member, tls: &Tls, class: Class, on_close: impl FnOnce(Close) + 'static) -> Result<Link, ConnectError> {
+        let connected = timeout(CONNECT_TIMEOUT, Self::connect(member, tls, class, on_close)).await;
+        connected.unwrap_or(Err(ConnectError::Timeout(CONNECT_TIMEOUT.as_secs())))
     }
 
-    async fn connect(endpoint: &Endpoint, tls: &Tls, class: Class, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError> {
-        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
-        tcp.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.to_string()))?;
-        let generation = tls.upstream_generation;
-        match tls.upstream.as_ref().filter(|_| endpoint.tls) {
-            None => Self::handshake(tcp, class, generation, on_close).await,
-            Some(tls) => {
-                let name = server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
-                let connected = TlsConnector::from(tls.rustls_config()).connect(name, tcp).await;
-                let stream = connected.map_err(|error| ConnectError::of_handshake(&error))?;
-                Self::handshake(stream, class, generation, on_close).await
-            }
+    async fn connect(member: &Member, tls: &Tls, class: Class, on_close: impl FnOnce(Close) + 'static) -> Result<Link, ConnectError> {
+        let (generation, pace) = (tls.upstream_generation, member.pace.clone());
+        match dial(&member.endpoint, tls).await? {
+            Socket::Plain(tcp) => Self::handshake(tcp, class, generation, pace, on_close).await,
+            Socket::Tls(stream) => Self::handshake(*stream, class, generation, pace, on_close).await,
         }
     }
 
-    async fn handshake<S>(stream: S, class: Class, generation: u64, on_close: impl FnOnce() + 'static) -> Result<Link, ConnectError>
+    async fn handshake<S>(
+        stream: S,
+        class: Class,
+        generation: u64,
+        pace: Arc<Pace>,
+        on_close: impl FnOnce(Close) + 'static,
+    ) -> Result<Link, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -175,9 +144,9 @@ impl Link {
         let load = Rc::new(Load::default());
         let driven = load.clone();
         tokio::task::spawn_local(async move {
-            drive(connection, &driven).await;
+            let close = drive(connection, &driven, &pace).await;
             driven.closed.set(true);
-            on_close();
+            on_close(close);
         });
         Ok(Link { send, load, generation })
     }
@@ -246,30 +215,40 @@ where
 
 /// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever. The connection
 /// has a task of its own: what it shares one with would be polled whenever something is sent or comes.
-async fn drive<S>(mut connection: h2::client::Connection<S, Bytes>, load: &Load)
+async fn drive<S>(mut connection: h2::client::Connection<S, Bytes>, load: &Load, pace: &Pace) -> Close
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let pings = connection.ping_pong();
     let mut driven = tokio::task::spawn_local(connection);
+    let interval = Cell::new(pace.interval());
     let watchdog = async {
         let Some(mut pings) = pings else { return std::future::pending().await };
         loop {
             if load.streams.get() == 0 {
                 load.busy.notified().await;
             }
-            tokio::time::sleep(PING_INTERVAL).await;
+            interval.set(pace.interval());
+            tokio::time::sleep(interval.get()).await;
             if load.streams.get() > 0 && !matches!(timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
                 return;
             }
         }
     };
+    let mut close = Close::Other;
     tokio::select! {
+        // First, so that what the member said is seen before the ping that it did not answer.
+        biased;
         ended = &mut driven => if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "connection to etcd ended");
+            // gRPC's servers say so, with the debug data "too_many_pings" (gRFC A8, "Server Enforcement").
+            if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                close = Close::TooManyPings(interval.get());
+            }
         },
         () = load.cut.notified() => tracing::warn!("what was said over a connection to etcd cannot be trusted any more: it is closed"),
         () = watchdog => tracing::warn!("etcd did not answer a ping within {} s: closing the connection", PING_TIMEOUT.as_secs()),
     }
     driven.abort();
+    close
 }

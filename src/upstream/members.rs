@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::pace::Pace;
 use crate::config::Endpoint;
 use crate::wire::header::ResponseHeader;
 
@@ -10,18 +11,31 @@ use crate::wire::header::ResponseHeader;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MemberIndex(pub usize);
 
-/// How a member answered when it was last asked.
+/// What a member can serve, as it said when it was last asked. The order is that of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Health {
     /// It cannot be reached, or did not answer in time.
     Down,
+    /// It was removed from its cluster, and stops within a second (`etcdserver/server.go`, `stopWithDelay`).
+    Removed,
+    /// It is a learner: of all that clients ask for, it answers only serializable reads, Status and Snapshot
+    /// (`v3rpc/util.go`, `isRPCSupportedForLearner`).
+    Learner,
     /// It was not asked yet.
     Unknown,
-    /// It answers, but knows no leader: writes and linearizable reads would wait.
+    /// It answers, but knows no leader: writes and linearizable reads would wait, and then fail.
     Leaderless,
-    /// It answers and knows a leader.
+    /// It is a voting member and knows a leader.
     Well,
+}
+
+impl Health {
+    /// All states, the least useful first.
+    pub const ALL: [Health; 6] = [Health::Down, Health::Removed, Health::Learner, Health::Unknown, Health::Leaderless, Health::Well];
+
+    /// The values of the label `state`, in the order of [`Health::ALL`].
+    pub const CODES: [&'static str; Self::ALL.len()] = ["down", "removed", "learner", "unknown", "leaderless", "well"];
 }
 
 /// One member.
@@ -35,7 +49,9 @@ pub struct Member {
     leads: AtomicBool,
     version: Mutex<Box<str>>,
     header: Mutex<ResponseHeader>,
-    seen: AtomicU64,
+    described_in_term: AtomicU64,
+    /// How often connections to it are pinged.
+    pub pace: Arc<Pace>,
 }
 
 impl Member {
@@ -48,19 +64,15 @@ impl Member {
             leads: AtomicBool::new(false),
             version: Mutex::default(),
             header: Mutex::new(ResponseHeader::default()),
-            seen: AtomicU64::new(0),
+            described_in_term: AtomicU64::new(0),
+            pace: Arc::default(),
         }
     }
 
     /// How it is.
     #[must_use]
     pub fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Down,
-            1 => Health::Unknown,
-            2 => Health::Leaderless,
-            _ => Health::Well,
-        }
+        Health::ALL.get(usize::from(self.health.load(Ordering::Relaxed))).copied().unwrap_or(Health::Down)
     }
 
     /// Notes what a check or a failed connection said; true if that is news.
@@ -77,6 +89,17 @@ impl Member {
     /// Notes whether it leads.
     pub fn set_leads(&self, leads: bool) {
         self.leads.store(leads, Ordering::Relaxed);
+    }
+
+    /// Whether it has described itself (version, leader) in this term of raft.
+    #[must_use]
+    pub fn is_described_in(&self, term: u64) -> bool {
+        self.described_in_term.load(Ordering::Relaxed) == term
+    }
+
+    /// Notes that it has described itself in this term. 0: it has to do so again.
+    pub fn set_described_in(&self, term: u64) {
+        self.described_in_term.store(term, Ordering::Relaxed);
     }
 
     /// Notes the version of etcd that it says it is; true if that is news.
@@ -100,7 +123,6 @@ impl Member {
         let mut last = self.header.lock().unwrap_or_else(PoisonError::into_inner);
         if header.revision >= last.revision || header.cluster_id != last.cluster_id {
             *last = header;
-            self.seen.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -162,6 +184,17 @@ impl Members {
         rotated.min_by_key(|&index| (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health)))).unwrap_or(MemberIndex(0))
     }
 
+    /// The member for a connection that is at home at `home`: `home` itself while it is well or no other one is in better health.
+    #[must_use]
+    pub fn home(&self, home: MemberIndex) -> MemberIndex {
+        let health = |index| self.at(index).map(Member::health);
+        if self.pin || health(home) == Some(Health::Well) {
+            return home;
+        }
+        let other = self.choose(Some(home));
+        if health(other) > health(home) { other } else { home }
+    }
+
     /// The member that leads, if it is known and calls may go to it.
     #[must_use]
     pub fn leader(&self) -> Option<MemberIndex> {
@@ -171,10 +204,56 @@ impl Members {
         self.iter().find(|(_, member)| member.leads() && member.health() == Health::Well).map(|(index, _)| index)
     }
 
-    /// Whether any member can be expected to answer.
+    /// Whether any member can be expected to answer. A learner cannot: it refuses nearly every call.
     #[must_use]
     pub fn any_well(&self) -> bool {
         let candidates = if self.pin { 1 } else { self.members.len() };
         self.members.iter().take(candidates).any(|member| member.health() >= Health::Leaderless)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(health: &[Health], pin: bool) -> Members {
+        let endpoint = |port| Endpoint { tls: true, host: "etcd".into(), port };
+        let members = Members::new(&(0..).map(endpoint).take(health.len()).collect::<Vec<_>>(), pin);
+        for ((_, member), health) in members.iter().zip(health) {
+            member.set_health(*health);
+        }
+        members
+    }
+
+    #[test]
+    fn each_state_is_kept_and_has_its_code() {
+        for (number, health) in Health::ALL.into_iter().enumerate() {
+            assert_eq!(health as usize, number);
+            assert_eq!(members(&[health], false).at(MemberIndex(0)).map(Member::health), Some(health));
+        }
+        assert!(Health::ALL.is_sorted());
+    }
+
+    #[test]
+    fn a_home_moves_only_to_better_health() {
+        for home in Health::ALL {
+            for other in Health::ALL {
+                let moved = members(&[home, other], false).home(MemberIndex(0)) == MemberIndex(1);
+                assert_eq!(moved, home != Health::Well && other > home, "{home:?} beside {other:?}");
+                assert_eq!(members(&[home, other], true).home(MemberIndex(0)), MemberIndex(0), "pinned");
+            }
+        }
+        // Of several it is the best one, whatever the rotation.
+        let many = members(&[Health::Leaderless, Health::Down, Health::Learner, Health::Well, Health::Unknown], false);
+        assert!((0..10).all(|_| many.home(MemberIndex(0)) == MemberIndex(3)));
+    }
+
+    #[test]
+    fn new_connections_go_where_they_are_served() {
+        let many = members(&[Health::Learner, Health::Well, Health::Removed, Health::Leaderless, Health::Well], false);
+        let chosen: std::collections::BTreeSet<_> = (0..10).map(|_| many.choose(None).0).collect();
+        assert_eq!(chosen.into_iter().collect::<Vec<_>>(), [1, 4]);
+        assert!(!members(&[Health::Learner, Health::Removed, Health::Down], false).any_well());
+        assert!(members(&[Health::Learner, Health::Leaderless], false).any_well(), "served as far as it can be");
     }
 }

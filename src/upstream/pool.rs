@@ -9,11 +9,13 @@ use http::Uri;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 use super::Class;
-use super::link::{ConnectError, Leash, Link, Place};
+use super::dial::ConnectError;
+use super::link::{Close, Leash, Link, Place};
 use super::members::{Health, Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::method::Method;
 use crate::metrics::Metrics;
+use crate::metrics::reason::UpstreamFailure;
 use crate::tls::LiveTls;
 
 /// Connections per member and class before all of them are full: etcd serves two in parallel.
@@ -131,7 +133,7 @@ impl Pool {
     async fn open(&self, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
         let lane = self.lane(index, class)?;
         let Some(member) = self.members.at(index) else { return Ok(()) };
-        let opened = self.connect(lane, member, class).await;
+        let opened = self.connect(lane, index, class).await;
         if let Err(error) = &opened {
             self.note_failure(member, error);
             *lane.failed.borrow_mut() = Some((Instant::now(), error.clone()));
@@ -140,10 +142,18 @@ impl Pool {
     }
 
     /// One connection more on a lane, with the certificates that count now.
-    async fn connect(&self, lane: &Lane, member: &Member, class: Class) -> Result<(), ConnectError> {
+    async fn connect(&self, lane: &Lane, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
+        let Some(member) = self.members.at(index) else { return Ok(()) };
         let gauge = self.metrics.upstream_connections(class.name());
-        let closed = gauge.clone();
-        let link = Link::open(&member.endpoint, &self.tls.current(), class, move || closed.decrement(1.0)).await?;
+        let (members, metrics) = (self.members.clone(), self.metrics.clone());
+        let on_close = move |close| {
+            metrics.upstream_connections(class.name()).decrement(1.0);
+            if let (Close::TooManyPings(interval), Some(member)) = (close, members.at(index)) {
+                metrics.upstream_failure(UpstreamFailure::TooManyPings);
+                note_too_many_pings(member, interval);
+            }
+        };
+        let link = Link::open(member, &self.tls.current(), class, on_close).await?;
         gauge.increment(1.0);
         let mut open = lane.open.borrow_mut();
         open.retain(|(_, leash)| !leash.is_loose());
@@ -180,7 +190,7 @@ impl Pool {
             if !lane.has_older(generation) {
                 return true;
             }
-            match self.connect(lane, member, class).await {
+            match self.connect(lane, index, class).await {
                 Ok(()) => lane.retire_older(generation),
                 Err(error) => {
                     self.metrics.upstream_failure((&error).into());
@@ -199,9 +209,21 @@ impl Pool {
     fn note_failure(&self, member: &Member, error: &ConnectError) {
         self.metrics.upstream_failure(error.into());
         if member.set_health(Health::Down) {
-            self.metrics.member_health(&member.name, false);
+            self.metrics.member_health(&member.name, Health::Down);
             tracing::warn!(member = %member.name, %error, "etcd member is down");
         }
+    }
+}
+
+/// Pings the member less often from now on; said once for each member, not for each of its connections.
+fn note_too_many_pings(member: &Member, interval: Duration) {
+    if member.pace.slow_down(interval) {
+        tracing::warn!(
+            member = %member.name,
+            "etcd closed a connection because of too many pings: connections to it are pinged less often from now on. Its \
+             `--grpc-keepalive-min-time` is longer than {} s",
+            interval.as_secs()
+        );
     }
 }
 

@@ -52,6 +52,7 @@ mod bench;
 mod doctor;
 mod migrating;
 mod certs;
+mod member_health;
 mod metrics_and_admin;
 mod serve_process;
 mod demo;

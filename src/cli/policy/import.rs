@@ -56,7 +56,7 @@ pub(super) fn run(args: &ImportArgs, out: &mut dyn Write, err: &mut dyn Write) -
 
 /// From the first member that answers.
 async fn found(members: &Members, control: &Control) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
-    let mut last = ControlError::Failed("no member".to_owned());
+    let mut last = ControlError::Failed("no member");
     for (index, _) in members.iter() {
         match control.users_and_roles(index).await {
             Ok(found) => return Ok(found),

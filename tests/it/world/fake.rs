@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use etcd_warden::config::{Config, Endpoint};
-use etcd_warden::pb::etcdserverpb::{ResponseHeader, StatusResponse};
+use etcd_warden::pb::etcdserverpb::{Member, MemberListResponse, RangeResponse, ResponseHeader, StatusResponse};
 use etcd_warden::pki::Issued;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -32,7 +32,30 @@ pub struct Fake {
     task: AbortHandle,
 }
 
-type Arrivals = Arc<Mutex<Vec<Arrival>>>;
+type Arrivals = Arc<Notes>;
+
+/// What a fake has noted, and what it says of itself.
+#[derive(Default)]
+pub struct Notes {
+    arrivals: Mutex<Vec<Arrival>>,
+    /// The paths of the proxy's own questions after its health.
+    questions: Mutex<Vec<String>>,
+    word: Mutex<Word>,
+}
+
+/// What a fake says of itself when the proxy asks for its health, in etcd's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Word {
+    /// A voting member that knows a leader.
+    #[default]
+    Well,
+    /// `etcdserver: no leader`, to what asks for a leader.
+    Leaderless,
+    /// `etcdserver: rpc not supported for learner`.
+    Learner,
+    /// It is not in its own list of members.
+    Removed,
+}
 
 /// A request that came: noted with its head, before anything is done with it.
 #[derive(Clone, Debug)]
@@ -134,7 +157,17 @@ impl Fake {
 
     /// All requests so far but for the questions after its health.
     pub fn all_arrivals(&self) -> Vec<Arrival> {
-        self.arrivals.lock().unwrap().clone()
+        self.arrivals.arrivals.lock().unwrap().clone()
+    }
+
+    /// What it says of itself from now on.
+    pub fn says(&self, word: Word) {
+        *self.arrivals.word.lock().unwrap() = word;
+    }
+
+    /// How often the proxy has asked it this about its health (the method's name alone).
+    pub fn questions(&self, rpc: &str) -> usize {
+        self.arrivals.questions.lock().unwrap().iter().filter(|path| path.ends_with(&format!("/{rpc}"))).count()
     }
 
     /// How many connections there were so far.
@@ -157,7 +190,7 @@ impl Visit {
             let _ = self.body.flow_control().release_capacity(chunk.len());
             whole.extend_from_slice(&chunk);
         }
-        self.arrivals.lock().unwrap()[self.place].body.clone_from(&whole);
+        self.arrivals.arrivals.lock().unwrap()[self.place].body.clone_from(&whole);
         whole
     }
 
@@ -175,7 +208,7 @@ impl Visit {
 
     /// An end of the whole connection counts as `CONNECT_ERROR`.
     fn was_reset(&self, reason: Result<Reason, h2::Error>) {
-        self.arrivals.lock().unwrap()[self.place].reset = Some(reason.unwrap_or(Reason::CONNECT_ERROR));
+        self.arrivals.arrivals.lock().unwrap()[self.place].reset = Some(reason.unwrap_or(Reason::CONNECT_ERROR));
     }
 
     /// A whole answer of one message.
@@ -287,18 +320,44 @@ fn visit(
 ) -> Option<Visit> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().unwrap().to_string();
-    if path == "/etcdserverpb.Maintenance/Status" {
-        let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-        let mut out = respond.send_response(response, false).unwrap();
-        let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
-        let status = StatusResponse { header, leader: 1, ..StatusResponse::default() };
-        out.send_data(framed(&status.encode_to_vec()).into(), false).unwrap();
-        out.send_trailers(trailers(0, "")).unwrap();
+    let is_own = head.headers.get("user-agent").is_some_and(|agent| agent.as_bytes().starts_with(b"etcd-warden/"));
+    let word = *arrivals.word.lock().unwrap();
+    if is_own && let Some(answer) = health(&path, word, head.headers.contains_key("hasleader")) {
+        arrivals.questions.lock().unwrap().push(path);
+        let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        match answer {
+            Ok(message) => {
+                let mut out = respond.send_response(response, false).unwrap();
+                out.send_data(framed(&message).into(), false).unwrap();
+                out.send_trailers(trailers(0, "")).unwrap();
+            }
+            Err(text) => {
+                response.headers_mut().extend(trailers(14, text));
+                respond.send_response(response, true).unwrap();
+            }
+        }
         return None;
     }
-    let mut noted = arrivals.lock().unwrap();
+    let mut noted = arrivals.arrivals.lock().unwrap();
     let place = noted.len();
     noted.push(Arrival { path: path.clone(), headers: head.headers, body: Vec::new(), reset: None });
     drop(noted);
     Some(Visit { path, body, respond, connection: Control(control.clone()), place, arrivals: arrivals.clone() })
+}
+
+/// The answer to a question after the health; `None` for a path that is none.
+fn health(path: &str, word: Word, asks_for_leader: bool) -> Option<Result<Vec<u8>, &'static str>> {
+    let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
+    let member = |id| Member { id, ..Member::default() };
+    Some(match path {
+        "/etcdserverpb.Cluster/MemberList" if word == Word::Learner => Err("etcdserver: rpc not supported for learner"),
+        "/etcdserverpb.Cluster/MemberList" if word == Word::Leaderless && asks_for_leader => Err("etcdserver: no leader"),
+        "/etcdserverpb.Cluster/MemberList" => {
+            let members = if word == Word::Removed { vec![member(2)] } else { vec![member(1), member(2)] };
+            Ok(MemberListResponse { header, members }.encode_to_vec())
+        }
+        "/etcdserverpb.KV/Range" => Ok(RangeResponse { header, ..RangeResponse::default() }.encode_to_vec()),
+        "/etcdserverpb.Maintenance/Status" => Ok(StatusResponse { header, leader: 1, ..StatusResponse::default() }.encode_to_vec()),
+        _ => return None,
+    })
 }

@@ -1,0 +1,209 @@
+//! What a member can serve decides who is at home there; and asking for it harms no etcd.
+
+use std::time::Duration;
+
+use etcd_warden::config::Config;
+use etcd_warden::pb::etcdserverpb::{PutRequest, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
+use etcd_warden::upstream::members::Health;
+use h2::Reason;
+use prost::Message as _;
+
+use crate::world::fake::{Fake, Visit, Word};
+use crate::world::raw::{Raw, framed, grpc_headers};
+use crate::world::{World, authorities, connect, root, soon};
+
+const POLICY: &str = "
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: /*, verbs: [rw]}], capabilities: [status, member-list, lease]}
+bindings:
+  - {cn: alice, roles: [all]}
+";
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+/// A proxy in front of these, which asks often how they are.
+async fn before(fakes: &[&Fake]) -> World {
+    let endpoints: Vec<_> = fakes.iter().map(|fake| fake.endpoint()).collect();
+    let configure = move |config: &mut Config| {
+        config.upstream.endpoints = endpoints;
+        config.upstream.health_interval = Duration::from_millis(20);
+    };
+    World::with(POLICY).config(configure).start().await
+}
+
+async fn put(raw: &mut Raw) -> Option<u32> {
+    let put = PutRequest { key: b"/a".to_vec(), value: b"1".to_vec(), ..PutRequest::default() };
+    raw.call(PUT, &put.encode_to_vec()).await.grpc_status()
+}
+
+/// So many connections, one after the other in the rotation of the members.
+async fn connections(world: &World, count: usize) -> Vec<Raw> {
+    let mut raws = Vec::new();
+    for _ in 0..count {
+        raws.push(world.raw("alice").await);
+    }
+    raws
+}
+
+/// Waits until so many members are in this state, as the metric says.
+async fn state(world: &World, state: &str, members: f64) {
+    let label = format!("state=\"{state}\"");
+    soon("the state of the members", || async {
+        (world.metric("etcd_warden_upstream_member_state", &[&label]).await == members).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_home_that_cannot_serve_is_left_for_one_that_can() {
+    let (bad, good) = (Fake::agreeable().await, Fake::agreeable().await);
+    let world = before(&[&bad, &good]).await;
+    let mut raws = connections(&world, 4).await;
+    for (word, code) in [(Word::Leaderless, "leaderless"), (Word::Learner, "learner"), (Word::Removed, "removed")] {
+        // Everybody is at home where it is served, also after the last round.
+        bad.says(Word::Well);
+        state(&world, "well", 2.0).await;
+        raws.extend(connections(&world, 4).await);
+        for raw in &mut raws {
+            assert_eq!(put(raw).await, Some(0));
+        }
+        let before = bad.arrivals("Put").len();
+        assert!(before > 0, "no connection is at home at the member in question");
+        bad.says(word);
+        state(&world, code, 1.0).await;
+        assert_eq!(world.metric("etcd_warden_upstream_healthy", &[]).await, 1.0, "the alert goes by this");
+        let before = bad.arrivals("Put").len();
+        raws.extend(connections(&world, 4).await);
+        for raw in &mut raws {
+            assert_eq!(put(raw).await, Some(0));
+        }
+        assert_eq!(bad.arrivals("Put").len(), before, "{word:?}: a call went to it");
+    }
+}
+
+#[tokio::test]
+async fn without_a_better_member_calls_stay_where_they_are() {
+    let (one, other) = (Fake::agreeable().await, Fake::agreeable().await);
+    let world = before(&[&one, &other]).await;
+    let mut raws = connections(&world, 4).await;
+    for word in [Word::Leaderless, Word::Learner] {
+        one.says(word);
+        other.says(word);
+        state(&world, if word == Word::Learner { "learner" } else { "leaderless" }, 2.0).await;
+        let before = (one.arrivals("Put").len(), other.arrivals("Put").len());
+        for raw in &mut raws {
+            assert_eq!(put(raw).await, Some(0), "etcd itself says what it cannot do");
+        }
+        let after = (one.arrivals("Put").len(), other.arrivals("Put").len());
+        assert!(after.0 > before.0 && after.1 > before.1, "{word:?}: {before:?} {after:?}");
+        // A learner refuses nearly every call: other proxies may have better members.
+        assert_eq!(world.admin("/readyz").await.0, if word == Word::Learner { 503 } else { 200 });
+    }
+}
+
+#[tokio::test]
+async fn an_open_watch_stays_with_a_member_without_a_leader() {
+    let serve = |mut visit: Visit| async move {
+        if visit.path.ends_with("/Watch") {
+            let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
+            let mut out = visit.begin(&WatchResponse { header, created: true, ..WatchResponse::default() }.encode_to_vec());
+            return visit.reset_amid(&mut out).await;
+        }
+        visit.body().await;
+        visit.answer(b"");
+    };
+    let (bad, good) = (Fake::serving(serve).await, Fake::serving(serve).await);
+    let world = before(&[&bad, &good]).await;
+    let mut raws = connections(&world, 2).await;
+    let create = WatchCreateRequest { key: b"/a".to_vec(), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec();
+    let mut streams = Vec::new();
+    for raw in &mut raws {
+        let mut stream = raw.open(WATCH, &grpc_headers()).await.unwrap();
+        stream.request.send_data(framed(&create).into(), false).unwrap();
+        streams.push(stream);
+    }
+    soon("the watches", || async { (world.metric("etcd_warden_watches", &[]).await == 2.0).then_some(()) }).await;
+    bad.says(Word::Leaderless);
+    state(&world, "leaderless", 1.0).await;
+    for raw in &mut raws {
+        assert_eq!(put(raw).await, Some(0));
+    }
+    assert_eq!(bad.arrivals("Put").len(), 0, "calls have moved");
+    assert_eq!(world.metric("etcd_warden_watches", &[]).await, 2.0);
+    assert!(bad.arrivals("Watch").iter().chain(&good.arrivals("Watch")).all(|watch| watch.reset.is_none()), "streams have not");
+}
+
+#[tokio::test]
+async fn status_is_asked_once_in_a_term_and_never_of_a_removed_member() {
+    let fake = Fake::agreeable().await;
+    let world = before(&[&fake]).await;
+    let checks = |more: usize| {
+        let from = fake.questions("MemberList");
+        let fake = &fake;
+        async move { soon("health checks", || async { (fake.questions("MemberList") >= from + more).then_some(()) }).await }
+    };
+    checks(5).await;
+    assert_eq!(fake.questions("Status"), 1);
+    fake.says(Word::Removed);
+    state(&world, "removed", 1.0).await;
+    checks(5).await;
+    assert_eq!(fake.questions("Status"), 1);
+    // It comes back, and may be another etcd.
+    fake.says(Word::Well);
+    state(&world, "well", 1.0).await;
+    checks(5).await;
+    assert_eq!(fake.questions("Status"), 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_removed_does_not_panic() {
+    let quick = |config: &mut Config| config.upstream.health_interval = Duration::from_millis(5);
+    let world = World::with(POLICY).members(3).config(quick).start().await;
+    let mut clients = Vec::new();
+    for endpoint in world.etcd().endpoints() {
+        clients.push(connect(&[endpoint], &authorities().upstream, root()).await);
+    }
+    let status = clients[0].status().await.unwrap();
+    let (id, mut leader) = (status.leader(), 0);
+    for (place, client) in clients.iter_mut().enumerate() {
+        if client.status().await.unwrap().header().unwrap().member_id() == id {
+            leader = place;
+        }
+    }
+    // Members that have not been connected to each other for five seconds remove none.
+    let removed = || {
+        let mut client = clients[(leader + 1) % 3].clone();
+        async move { client.member_remove(id).await.ok() }
+    };
+    soon("the removal", removed).await;
+    let log = soon("the end of the removed member", || async {
+        let log = world.etcd().log(leader);
+        (log.contains("must be removed") || log.contains("panic")).then_some(log)
+    })
+    .await;
+    assert!(!log.contains("panic"), "{log}");
+    let moved = || async { (put(&mut world.raw("alice").await).await == Some(0)).then_some(()) };
+    soon("a write at those that are left", moved).await;
+}
+
+#[tokio::test]
+async fn too_many_pings_are_counted_and_slow_the_pings_down() {
+    let fake = Fake::serving(|mut visit| async move {
+        visit.body().await;
+        visit.connection.go_away(Reason::ENHANCE_YOUR_CALM);
+    })
+    .await;
+    let world = before(&[&fake]).await;
+    let (_, member) = world.running().shared().members.iter().next().unwrap();
+    let at_first = member.pace.interval();
+    assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
+    let failures =
+        || async { (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too-many-pings\""]).await >= 1.0).then_some(()) };
+    soon("the failure", failures).await;
+    assert!(member.pace.interval() >= at_first * 2);
+    assert_ne!(member.health(), Health::Down, "the member answers");
+}
