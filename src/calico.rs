@@ -16,6 +16,7 @@ mod mounts;
 mod report;
 mod setting;
 mod source;
+mod template;
 mod version;
 mod wish;
 mod yaml;
@@ -77,11 +78,21 @@ pub fn segment(file: &str, text: &str, wish: &Wish) -> Result<Segmented, Diagnos
 }
 
 fn parsed(file: &str, text: &str) -> Result<yaml::Node, Diagnostics> {
-    yaml::parse(text).map_err(|(place, message)| {
-        let mut report = Report::new(file, text);
-        report.mistake_at(place, message, "");
-        report.finish().err().unwrap_or_default()
-    })
+    let mut report = Report::new(file, text);
+    let parsed = yaml::parse(text);
+    let gaps = match &parsed {
+        Ok(root) => template::in_tree(root),
+        Err(_) => template::in_text(text),
+    };
+    match parsed {
+        Ok(root) if gaps.is_empty() => return Ok(root),
+        Err((place, message)) if gaps.is_empty() => report.mistake_at(place, message, ""),
+        _ => {}
+    }
+    for (place, written) in gaps {
+        report.mistake_at(place, format!("`{written}` is not filled in"), template::HELP);
+    }
+    Err(report.finish().err().unwrap_or_default())
 }
 
 fn looked(file: &str, text: &str, root: &yaml::Node, wish: &Wish) -> Result<(Vec<Lack>, Changes, Seen), Diagnostics> {

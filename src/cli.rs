@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ServeArgs;
 use crate::demo::DemoArgs;
+use crate::terminal::{self, Plain};
 
 /// An mTLS authorization gateway for etcd.
 #[derive(Debug, Parser)]
@@ -62,17 +63,24 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers, not mistakes.
             let code = if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
-            let _ = error.print();
+            let shown = error.render();
+            if error.use_stderr() {
+                terminal::err(format_args!("{}", shown.to_string().trim_end()));
+            } else {
+                let _ = terminal::out(format_args!("{shown}"));
+            }
             return code;
         }
     };
+    let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+    let (out, err) = (&mut Plain::new(&mut stdout), &mut Plain::new(&mut stderr));
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => serve::on_runtime(crate::demo::run(args)),
         Command::Doctor(args) => serve::on_runtime(doctor::run(args)),
         Command::Bench(args) => serve::on_runtime(bench::run(*args)),
-        Command::Policy(command) => policy::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
-        Command::Calico(command) => calico::run(command, &mut std::io::stdin(), &mut std::io::stdout(), &mut std::io::stderr()),
-        Command::Certs(command) => certs::run(command, &mut std::io::stdout(), &mut std::io::stderr()),
+        Command::Policy(command) => policy::run(command, out, err),
+        Command::Calico(command) => calico::run(command, &mut std::io::stdin(), out, err),
+        Command::Certs(command) => certs::run(command, out, err),
     }
 }

@@ -15,7 +15,7 @@ mod script;
 mod stage;
 mod witness;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::etcd::find::{NAMED_BY, Version};
 use crate::etcd::{Programs, Release, Source, find};
+use crate::terminal;
 use call::{Call, Outcome};
 use report::{Ink, Report, Row, ShadowRow};
 use script::{Component, Verdict};
@@ -64,14 +65,14 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let report = play(&stage).await?;
     let ink = if wants_colour() { Ink::Colour } else { Ink::Plain };
     match args.output {
-        Output::Text => print(&report.text(ink))?,
-        Output::Json => print(&format!("{}\n", report.json()))?,
+        Output::Text => terminal::coloured(&report.text(ink))?,
+        Output::Json => terminal::coloured(&format!("{}\n", report.json()))?,
     }
     if !args.once {
         // Shadow mode let everything through, also what deletes everything.
         stage.seed().await?;
         if args.output == Output::Text {
-            print(&report.invitation(ink))?;
+            terminal::coloured(&report.invitation(ink))?;
         }
         stop_requested().await?;
     }
@@ -135,13 +136,4 @@ async fn stop_requested() -> io::Result<()> {
 
 fn wants_colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// A reader that has gone away (`| head`) is no failure of the demo.
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
 }

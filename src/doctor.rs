@@ -18,6 +18,9 @@ use knock::{Answer, knock};
 use report::{Part, Report};
 use thief::Thief;
 
+/// Client URLs of members that are tried beside the endpoints: etcd advises against more than seven members.
+const TOLD: usize = 16;
+
 /// Looks at all of it. `thieves`: certificates of components, which are to open nothing but the proxy.
 pub async fn examine(config: &Config, thieves: &[Thief]) -> Report {
     let mut report = Report::default();
@@ -28,11 +31,15 @@ pub async fn examine(config: &Config, thieves: &[Thief]) -> Report {
     if let Some(tls) = tls {
         let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
         let control = Control::new(members.clone(), Arc::new(LiveTls::new(tls)));
-        for url in etcd::look(&members, &control, &mut report).await {
-            if !doors.contains(&url) {
-                doors.push(url);
-            }
+        let mut told = etcd::look(&members, &control, &mut report).await;
+        told.retain(|url| !doors.contains(url));
+        told.sort_by_key(ToString::to_string);
+        told.dedup();
+        if told.len() > TOLD {
+            let seen = format!("{} client URLs that are no endpoints, of which the first {TOLD} are tried", told.len());
+            report.warning(Part::Etcd, "members", seen, "no cluster has so many members: look at `etcdctl member list`");
         }
+        doors.extend(told.into_iter().take(TOLD));
         etcd = Some((members, control));
     }
     around::look(&doors, config.listen_addr.port(), thieves, trust.as_deref(), &mut report).await;

@@ -9,6 +9,8 @@
 //! The modules stand in the order of a request's life; `proxy` drives it, and lists its own files in that order. ARCHITECTURE.md
 //! says in two screens what runs where and what fails closed.
 #![forbid(unsafe_code)]
+// All output goes through `terminal`, which lets no control character of foreign text through.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(
     test,
     allow(
@@ -24,6 +26,7 @@
 )]
 
 pub mod cli;
+pub mod terminal;
 pub mod config;
 pub mod app;
 // --- who is calling ---
@@ -32,6 +35,7 @@ pub mod tls;
 pub mod identity;
 // --- what is asked for (pure) ---
 pub mod method;
+pub mod printable;
 pub mod keyspace;
 pub mod access;
 pub mod wire;

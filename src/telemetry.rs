@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::Log;
+use crate::printable::is_unfit;
 
 /// Starts the log. Only the first call of a process takes effect; later ones (tests) check the filter and leave the log as it is.
 ///
@@ -64,7 +65,7 @@ impl<W: Write> Write for OneLine<W> {
                 line.push(char);
                 line.push_str(colour);
                 rest = behind.chars();
-            } else if char.is_control() {
+            } else if is_unfit(char) {
                 char.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| line.push_str(&format!("\\x{byte:02x}")));
             } else {
                 line.push(char);

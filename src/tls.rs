@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::printable::Printable;
+
 pub use any_server::AnyServer;
 pub use client::{ClientTls, server_name};
 pub use failure::{HandshakeFailure, distrusts, handshake_failure};
@@ -41,7 +43,7 @@ pub struct TlsError {
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.message)
+        write!(f, "{}: {}", Printable(&self.path.display().to_string()), Printable(&self.message))
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_warden::bench::connection::{Answer, Connection};
+use etcd_warden::bench::connection::Connection;
 use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, SnapshotRequest};
 use etcd_warden::wire::frame;
@@ -127,7 +127,7 @@ async fn streamed(stage: &Stage, peer: &Peer, method: Method, request: &Bytes) -
         let used = peer.measured(async {
             let (mut send, response) = connection.begin(method).await.unwrap();
             send.send_data(request.clone(), true).unwrap();
-            let mut answer = Answer::of(response).await.unwrap();
+            let mut answer = connection.answer(response).await.unwrap();
             while let Some(message) = answer.message().await.unwrap() {
                 bytes += message.len();
             }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::uri::{PathAndQuery, Scheme, Uri};
@@ -22,7 +22,7 @@ use crate::config::Endpoint;
 use crate::keyspace::Escaped;
 use crate::method::Method;
 use crate::tls::server_name;
-use crate::wire::frame::{self, Frames};
+use crate::wire::frame::{self, FrameFault, Frames};
 use crate::wire::status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// No server waits for our windows: the client is not what is measured.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Bytes of one answer that are held, unless [`Connection::with_answers_up_to`] says otherwise: a page of 5,000 keys, or a value.
+const ANSWER: usize = 64 << 20;
 
 /// A place to connect to, as somebody.
 #[derive(Clone, Debug)]
@@ -51,6 +54,7 @@ pub struct Connection {
     opening: Mutex<()>,
     authority: String,
     headers: HeaderMap,
+    answer: usize,
 }
 
 #[derive(Clone)]
@@ -68,7 +72,14 @@ impl Connection {
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("user-agent", HeaderValue::from_static(concat!("etcd-warden-bench/", env!("CARGO_PKG_VERSION"))));
         let authority = door.endpoint.authority();
-        Self { door, live: RefCell::default(), opening: Mutex::new(()), authority, headers }
+        Self { door, live: RefCell::default(), opening: Mutex::new(()), authority, headers, answer: ANSWER }
+    }
+
+    /// Takes messages of so many bytes; without it, of 64 MiB. A longer one is a failure as soon as its header says so.
+    #[must_use]
+    pub fn with_answers_up_to(mut self, bytes: usize) -> Self {
+        self.answer = bytes;
+        self
     }
 
     /// Opens it, unless it is open.
@@ -156,19 +167,21 @@ impl Connection {
     async fn unary(&self, method: Method, message: Bytes) -> Result<Bytes, Failure> {
         let (mut send, response) = self.begin(method).await?;
         send.send_data(message, true).map_err(lost)?;
-        let mut answer = Answer::of(response).await?;
-        let mut whole = answer.chunk().await?.unwrap_or_default();
-        if let Some(second) = answer.chunk().await? {
-            let mut joined = BytesMut::from(whole);
-            joined.extend_from_slice(&second);
-            while let Some(chunk) = answer.chunk().await? {
-                joined.extend_from_slice(&chunk);
-            }
-            whole = joined.freeze();
+        let mut answer = self.answer(response).await?;
+        let message = answer.message().await?.ok_or_else(|| Failure::NotGrpc("OK without a message".to_owned()))?;
+        // Looked at before more is read: a second message may be the first of a stream without end.
+        if answer.message().await?.is_some() {
+            return Err(Failure::NotGrpc("a second message where there is one".to_owned()));
         }
-        answer.end().await?;
-        let message = frame::single(&whole, usize::MAX).map_err(|fault| Failure::NotGrpc(fault.to_string()))?;
-        Ok(whole.slice_ref(message))
+        Ok(message)
+    }
+
+    /// The answer to what has begun; nothing of it is held but one message.
+    ///
+    /// # Errors
+    /// It is a status alone, or none came.
+    pub async fn answer(&self, response: ResponseFuture) -> Result<Answer, Failure> {
+        Answer::of(response, self.answer).await
     }
 }
 
@@ -180,10 +193,7 @@ pub struct Answer {
 
 impl Answer {
     /// Waits for its head.
-    ///
-    /// # Errors
-    /// It is a status alone, or none came.
-    pub async fn of(response: ResponseFuture) -> Result<Self, Failure> {
+    async fn of(response: ResponseFuture, most: usize) -> Result<Self, Failure> {
         let (head, body) = response.await.map_err(lost)?.into_parts();
         if let Some(ended) = ended(&head.headers) {
             return Err(ended.err().unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
@@ -191,7 +201,7 @@ impl Answer {
         if !head.status.is_success() {
             return Err(Failure::NotGrpc(format!("HTTP status {}", head.status)));
         }
-        Ok(Self { body, frames: Frames::new(usize::MAX) })
+        Ok(Self { body, frames: Frames::new(most) })
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
@@ -212,7 +222,10 @@ impl Answer {
             }
             match self.chunk().await? {
                 Some(chunk) => self.frames.push(chunk),
-                None => return self.end().await.map(|()| None),
+                None => {
+                    self.end().await?;
+                    return if self.frames.is_empty() { Ok(None) } else { Err(Failure::NotGrpc(FrameFault::Cut.to_string())) };
+                }
             }
         }
     }

@@ -43,7 +43,7 @@ impl Watcher {
         let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         send.send_data(frame::encode(&request.encode_to_vec()), false).map_err(|error| Failure::Lost(error.to_string()))?;
-        let mut answer = Answer::of(response).await?;
+        let mut answer = connection.answer(response).await?;
         let created = watch::next(&mut answer).await?;
         if let Some(failure) = watch::ended(&created) {
             return Err(failure);

@@ -15,8 +15,11 @@ use crate::pb::etcdserverpb::{
 };
 use crate::wire::frame;
 
-/// For an answer to a question of ours, which may be a large one.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For the whole list of the keys below a prefix: ten million take two minutes.
+const LIST_WITHIN: Duration = Duration::from_secs(600);
+
+/// Bytes that such a list may have.
+const LIST: usize = 2 << 30;
 
 /// Operations in one Txn: etcd's `--max-txn-ops` is 128, and a request may have 1.5 MiB.
 const OPS: usize = 100;
@@ -24,6 +27,21 @@ const BYTES: usize = 1 << 20;
 
 /// Keys of one page.
 const PAGE: i64 = 5000;
+
+/// Who writes and removes the keys, before and after the load.
+pub struct Operator {
+    connection: Connection,
+    /// For one answer.
+    patience: Duration,
+}
+
+impl Operator {
+    /// Over this connection. Each answer may take so long, as those of the load.
+    #[must_use]
+    pub const fn new(connection: Connection, patience: Duration) -> Self {
+        Self { connection, patience }
+    }
+}
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +87,11 @@ pub enum GroundError {
 ///
 /// # Errors
 /// They do not, or one cannot be asked.
-pub async fn one_cluster(targets: &[(String, Connection)], prefix: &str) -> Result<(), GroundError> {
+pub async fn one_cluster(targets: &[(String, Operator)], prefix: &str) -> Result<(), GroundError> {
     let mut first: Option<(String, u64)> = None;
-    for (name, connection) in targets {
+    for (name, operator) in targets {
         let any = RangeRequest { key: prefix.as_bytes().to_vec(), limit: 1, keys_only: true, ..RangeRequest::default() };
-        let asked = ask(connection, "asking each target which cluster it is", Method::Range, &any).await;
+        let asked = ask(operator, "asking each target which cluster it is", Method::Range, &any).await;
         let answer: RangeResponse = asked.map_err(|error| GroundError::At { target: name.clone(), error: Box::new(error) })?;
         let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
         match &first {
@@ -88,17 +106,36 @@ pub async fn one_cluster(targets: &[(String, Connection)], prefix: &str) -> Resu
 /// Every key below a prefix.
 ///
 /// # Errors
-/// A page cannot be read.
-pub async fn list(connection: &Connection, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
+/// A page cannot be read, or is none that etcd gives; or there is no end of them.
+pub async fn list(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
+    let failed = |failure| GroundError::Failed { doing: LISTING, failure };
+    tokio::time::timeout(LIST_WITHIN, pages(operator, prefix)).await.unwrap_or_else(|_| Err(failed(Failure::Timeout)))
+}
+
+const LISTING: &str = "listing the keys below the prefix";
+
+async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
+    let wrong = |what: &str| Err(GroundError::Failed { doing: LISTING, failure: Failure::Wrong(what.to_owned()) });
     let range_end = prefix_end(prefix).unwrap_or_default().into_vec();
-    let (mut from, mut keys) = (prefix.to_vec(), Vec::new());
+    let (mut from, mut keys, mut bytes) = (prefix.to_vec(), Vec::new(), 0_usize);
     loop {
-        let page = RangeRequest { key: from, range_end: range_end.clone(), limit: PAGE, keys_only: true, ..RangeRequest::default() };
-        let answer: RangeResponse = ask(connection, "listing the keys below the prefix", Method::Range, &page).await?;
-        keys.extend(answer.kvs.into_iter().map(|pair| pair.key));
-        match keys.last() {
-            Some(last) if answer.more => from = [last, [0].as_slice()].concat(),
-            _ => return Ok(keys),
+        let page =
+            RangeRequest { key: from.clone(), range_end: range_end.clone(), limit: PAGE, keys_only: true, ..RangeRequest::default() };
+        let answer: RangeResponse = ask(operator, LISTING, Method::Range, &page).await?;
+        for pair in answer.kvs {
+            // Also what keeps a server that lies from leading this in a circle.
+            if pair.key < from || !pair.key.starts_with(prefix) {
+                return wrong("keys that were not asked for, or not in their order");
+            }
+            from = [pair.key.as_slice(), &[0]].concat();
+            bytes = bytes.saturating_add(pair.key.len());
+            keys.push(pair.key);
+        }
+        match (answer.more, bytes > LIST) {
+            (false, _) => return Ok(keys),
+            (true, true) => return wrong("more than 2 GiB of keys"),
+            (true, false) if page.key == from => return wrong("a page without a key, and more to come"),
+            (true, false) => {}
         }
     }
 }
@@ -107,9 +144,9 @@ pub async fn list(connection: &Connection, prefix: &[u8]) -> Result<Vec<Vec<u8>>
 ///
 /// # Errors
 /// It cannot be read.
-pub async fn value(connection: &Connection, key: &[u8]) -> Result<Option<Vec<u8>>, GroundError> {
+pub async fn value(operator: &Operator, key: &[u8]) -> Result<Option<Vec<u8>>, GroundError> {
     let one = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
-    let answer: RangeResponse = ask(connection, "reading a key", Method::Range, &one).await?;
+    let answer: RangeResponse = ask(operator, "reading a key", Method::Range, &one).await?;
     Ok(answer.kvs.into_iter().next().map(|pair| pair.value))
 }
 
@@ -117,8 +154,8 @@ pub async fn value(connection: &Connection, key: &[u8]) -> Result<Option<Vec<u8>
 ///
 /// # Errors
 /// There are some, or they cannot be listed.
-pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, GroundError> {
-    let (left, foreign): (Vec<_>, Vec<_>) = list(connection, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
+pub async fn look(operator: &Operator, prefix: &str, force: bool, ours: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, GroundError> {
+    let (left, foreign): (Vec<_>, Vec<_>) = list(operator, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
     match foreign.first() {
         Some(example) if !force => {
             Err(GroundError::Foreign { count: foreign.len(), prefix: prefix.to_owned(), example: Escaped(example).to_string() })
@@ -131,19 +168,19 @@ pub async fn look(connection: &Connection, prefix: &str, force: bool, ours: impl
 ///
 /// # Errors
 /// A request fails, or it is to stop; some keys may be there then.
-pub async fn prepare(connection: &Connection, keys: &Keys, left: &[Vec<u8>], stop: &Stop) -> Result<(), GroundError> {
-    delete(connection, left).await?;
+pub async fn prepare(operator: &Operator, keys: &Keys, left: &[Vec<u8>], stop: &Stop) -> Result<(), GroundError> {
+    delete(operator, left).await?;
     let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
-    put(connection, values, stop).await
+    put(operator, values, stop).await
 }
 
 /// Removes what this program has written, key by key: whatever else is there stays.
 ///
 /// # Errors
 /// A request fails.
-pub async fn clean(connection: &Connection, keys: &Keys) -> Result<(), GroundError> {
-    let ours: Vec<_> = list(connection, keys.prefix.as_bytes()).await?.into_iter().filter(|key| keys.is_ours(key)).collect();
-    delete(connection, &ours).await
+pub async fn clean(operator: &Operator, keys: &Keys) -> Result<(), GroundError> {
+    let ours: Vec<_> = list(operator, keys.prefix.as_bytes()).await?.into_iter().filter(|key| keys.is_ours(key)).collect();
+    delete(operator, &ours).await
 }
 
 /// What a run gave, when the removal of its keys has ended: keys that are left are told whether it went well or not.
@@ -167,7 +204,7 @@ pub fn leave<T>(
 }
 
 /// Writes pairs, many in one Txn.
-async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, stop: &Stop) -> Result<(), GroundError> {
+async fn put(operator: &Operator, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, stop: &Stop) -> Result<(), GroundError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (key, value) in pairs {
         let size = key.len() + value.len();
@@ -175,45 +212,45 @@ async fn put(connection: &Connection, pairs: impl IntoIterator<Item = (Vec<u8>, 
             if stop.is_wanted() {
                 return Err(GroundError::Failed { doing: "writing keys", failure: Failure::Stopped });
             }
-            change(connection, "writing keys", std::mem::take(&mut batch)).await?;
+            change(operator, "writing keys", std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
         bytes += size;
         batch.push(request_op::Request::RequestPut(PutRequest { key, value, ..PutRequest::default() }));
     }
-    change(connection, "writing keys", batch).await
+    change(operator, "writing keys", batch).await
 }
 
 /// Deletes keys, many in one Txn.
 ///
 /// # Errors
 /// A request fails.
-pub async fn delete(connection: &Connection, keys: &[Vec<u8>]) -> Result<(), GroundError> {
+pub async fn delete(operator: &Operator, keys: &[Vec<u8>]) -> Result<(), GroundError> {
     for some in keys.chunks(OPS) {
         let delete = |key: &Vec<u8>| DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
         let batch = some.iter().map(|key| request_op::Request::RequestDeleteRange(delete(key))).collect();
-        change(connection, "deleting keys", batch).await?;
+        change(operator, "deleting keys", batch).await?;
     }
     Ok(())
 }
 
-async fn change(connection: &Connection, doing: &'static str, batch: Vec<request_op::Request>) -> Result<(), GroundError> {
+async fn change(operator: &Operator, doing: &'static str, batch: Vec<request_op::Request>) -> Result<(), GroundError> {
     if batch.is_empty() {
         return Ok(());
     }
     let success = batch.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
     let txn = TxnRequest { success, ..TxnRequest::default() };
-    ask::<TxnResponse>(connection, doing, Method::Txn, &txn).await.map(drop)
+    ask::<TxnResponse>(operator, doing, Method::Txn, &txn).await.map(drop)
 }
 
 async fn ask<M: Message + Default>(
-    connection: &Connection,
+    operator: &Operator,
     doing: &'static str,
     method: Method,
     message: &impl Message,
 ) -> Result<M, GroundError> {
     let failed = |failure| GroundError::Failed { doing, failure };
-    let answer = connection.call(method, frame::encode(&message.encode_to_vec()), PATIENCE).await.map_err(failed)?;
+    let answer = operator.connection.call(method, frame::encode(&message.encode_to_vec()), operator.patience).await.map_err(failed)?;
     M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
 }
 

@@ -8,7 +8,7 @@ use super::arrivals::Gaps;
 use super::connection::{Connection, Door, Failure};
 use super::crew::{Crew, Slice};
 use super::figure;
-use super::ground::{self, GroundError};
+use super::ground::{self, GroundError, Operator};
 use super::identity::Identity;
 use super::keys::Keys;
 use super::mix::{Kind, Mix};
@@ -118,7 +118,9 @@ pub async fn run(
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
-    let connect = |target: &Target, who: &Identity| Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() });
+    let connect = |target: &Target, who: &Identity| {
+        Operator::new(Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() }), plan.patience)
+    };
     if plan.targets.len() > 1 {
         let somebody = plan.identities.first().unwrap_or(&plan.operator);
         let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target, somebody))).collect();

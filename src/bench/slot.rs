@@ -10,7 +10,7 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use super::book::Book;
-use super::connection::{Answer, Connection, Failure};
+use super::connection::{Connection, Failure};
 use super::dice::Dice;
 use super::figure;
 use super::keys::Keys;
@@ -262,7 +262,7 @@ impl Slot {
     async fn snapshot(&self) -> Outcome {
         let (mut send, response) = self.connection.begin(Method::Snapshot).await?;
         send.send_data(framed(&SnapshotRequest::default()), true).map_err(|error| Failure::Lost(error.to_string()))?;
-        let mut answer = Answer::of(response).await?;
+        let mut answer = self.connection.answer(response).await?;
         let (mut hash, mut held) = (Sha256::new(), Vec::new());
         while let Some(message) = answer.message().await? {
             held.extend_from_slice(&read::<SnapshotResponse>(&message)?.blob);

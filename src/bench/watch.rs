@@ -35,6 +35,9 @@ pub fn stray(response: &WatchResponse) -> Option<Failure> {
     (events > 0).then(|| Failure::Wrong(format!("{events} events of watch {}, which is not on this stream", response.watch_id)))
 }
 
+/// Keys of one watch whose versions are held: more than a run writes.
+const KEYS: usize = 20_000_000;
+
 /// The events that a watch has had.
 #[derive(Debug)]
 pub struct Seen {
@@ -68,6 +71,9 @@ impl Seen {
         }
         self.last = pair.mod_revision;
         let put = event.r#type == i32::from(EventType::Put);
+        if self.versions.len() >= KEYS && !self.versions.contains_key(&pair.key) {
+            return wrong(format!("an event of {}, when {KEYS} other keys have had theirs", Escaped(&pair.key)));
+        }
         // After a Delete, the next one begins with 1.
         let before = self.versions.insert(pair.key.clone(), if put { pair.version } else { 0 });
         match before.filter(|before| put && before + 1 != pair.version) {

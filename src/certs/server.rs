@@ -1,9 +1,9 @@
 //! The certificates that a server shows.
 
-use std::io::Write as _;
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -43,6 +43,39 @@ pub fn chain(url: &str) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     refuse(url, format!("the server cannot be reached: {last}"), "")
 }
 
+/// A connection that is over at a fixed time, also when a byte comes now and then.
+struct Timed {
+    stream: TcpStream,
+    end: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no handshake within {} s", PATIENCE.as_secs()));
+        if left.is_zero() { Err(late()) } else { Ok(left) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        // The system's word for it is "resource temporarily unavailable".
+        self.stream.read(into).map_err(|error| self.left().err().unwrap_or(error))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes).map_err(|error| self.left().err().unwrap_or(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 fn shake_hands(url: &str, name: ServerName<'static>, stream: TcpStream) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     let witness = Arc::<AnyServer>::default();
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -52,11 +85,10 @@ fn shake_hands(url: &str, name: ServerName<'static>, stream: TcpStream) -> Resul
         config.alpn_protocols = vec![crate::tls::ALPN_H2.to_vec()];
         ClientConnection::new(Arc::new(config), name)
     });
-    let timed = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-    let shaken = match (connection, timed) {
-        (Ok(connection), Ok(())) => StreamOwned::new(connection, stream).flush().map_err(|error| error.to_string()),
-        (Err(error), _) => Err(error.to_string()),
-        (_, Err(error)) => Err(error.to_string()),
+    let stream = Timed { stream, end: Instant::now() + PATIENCE };
+    let shaken = match connection {
+        Ok(connection) => StreamOwned::new(connection, stream).flush().map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     };
     let chain = witness.chain();
     match shaken {

@@ -5,7 +5,6 @@ mod credentials;
 mod given;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use crate::bench::tally::Tally;
 use crate::bench::witness::MetricsUrl;
 use crate::bench::worker::Pace;
 use crate::config::Endpoint;
+use crate::terminal;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -173,7 +173,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let plan = match given::plan(&args) {
         Ok(plan) => plan,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
+            mistakes.iter().for_each(|mistake| terminal::err(format_args!("error: {mistake}")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
@@ -196,7 +196,7 @@ async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Re
                 _ = terminate.recv() => {}
             }
             if !stop.is_wanted() {
-                eprintln!("ending, and removing the keys; another signal ends it at once");
+                terminal::err(format_args!("ending, and removing the keys; another signal ends it at once"));
                 stop.want();
             }
         }
@@ -204,7 +204,7 @@ async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Re
     tokio::select! {
         done = work(&stop) => done.map(Some),
         () = twice => {
-            eprintln!("ended at once: keys of this run may be left below {prefix}");
+            terminal::err(format_args!("ended at once: keys of this run may be left below {prefix}"));
             Ok(None)
         }
     }
@@ -219,13 +219,10 @@ fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::
             std::fs::write(file, content).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
         }
     }
-    let mut out = std::io::stdout();
-    let written = match args.output {
-        Output::Text => write!(out, "{report}"),
-        Output::Json => writeln!(out, "{json}"),
-    };
-    // A reader that went away (`| head`) has seen enough.
-    let _ = written.and_then(|()| out.flush());
+    match args.output {
+        Output::Text => terminal::out(format_args!("{report}"))?,
+        Output::Json => terminal::out(format_args!("{json}\n"))?,
+    }
     Ok(if report.verification.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -267,11 +264,11 @@ fn show(progress: &Progress<'_>, quiet: bool) {
         return;
     }
     match progress {
-        Progress::Note(note) => eprintln!("{note}"),
+        Progress::Note(note) => terminal::err(format_args!("{note}")),
         // Slices of a comparison are many and short.
-        Progress::Slice(target, Pace::Closed) => eprintln!("{target}"),
-        Progress::Slice(target, Pace::Open(rate)) => eprintln!("{target} at {rate:.0} per second"),
-        Progress::Second(second, tally) => eprintln!("  {second:>4} s  {}", line(tally)),
+        Progress::Slice(target, Pace::Closed) => terminal::err(format_args!("{target}")),
+        Progress::Slice(target, Pace::Open(rate)) => terminal::err(format_args!("{target} at {rate:.0} per second")),
+        Progress::Second(second, tally) => terminal::err(format_args!("  {second:>4} s  {}", line(tally))),
     }
 }
 

@@ -15,6 +15,7 @@ use super::policy::Output;
 use crate::calico::{self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish};
 use crate::policy::Diagnostics;
 use crate::policy::diagnostics::Printable;
+use crate::terminal::Plain;
 use files::Target;
 
 /// What `--check` ends with where a manifest is not segmented.
@@ -68,13 +69,13 @@ pub struct SegmentArgs {
 }
 
 /// Runs the command. Results go to `out`, what is wrong or left to do goes to `err`.
-pub fn run(command: CalicoCommand, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+pub fn run(command: CalicoCommand, input: &mut dyn Read, out: &mut Plain<'_>, err: &mut dyn Write) -> ExitCode {
     let CalicoCommand::Segment(args) = command;
     // A reader that went away (`| head`) is no mistake of the manifest.
     ExitCode::from(segment(&args, input, out, err).unwrap_or(0))
 }
 
-fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut Plain<'_>, err: &mut dyn Write) -> std::io::Result<u8> {
     let wish = match wish(args) {
         Ok(wish) => wish,
         Err(mistake) => {
@@ -174,7 +175,7 @@ fn tell(
 }
 
 /// Manifest and policy to where they belong: to files, both or neither.
-fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut Plain<'_>, err: &mut dyn Write) -> std::io::Result<u8> {
     // A manifest may hold keys: whoever may not read the old one may not read the new one.
     let pairs = [(&args.out, &done.text, Some(args.manifest.as_path())), (&args.policy_out, &done.policy, None)];
     let mut targets = Vec::new();
@@ -194,7 +195,7 @@ fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut dyn Write, err: &mu
         return Ok(exit::USAGE);
     }
     if args.out.is_none() {
-        out.write_all(done.text.as_bytes())?;
+        out.verbatim(done.text.as_bytes())?;
     }
     if args.policy_out.is_none() {
         if args.out.is_some() { write!(out, "{}", done.policy)? } else { hand_over(done, err)? }

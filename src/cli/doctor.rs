@@ -12,6 +12,7 @@ use crate::config::{self, ServeArgs};
 use crate::doctor;
 use crate::doctor::report::Verdict;
 use crate::doctor::thief::Thief;
+use crate::terminal;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub struct DoctorArgs {
 /// Looks at the deployment. Exit code 0: nothing is wrong; 1: something is; 78: the configuration cannot be read.
 ///
 /// # Errors
-/// Never: what goes wrong is a finding.
+/// Standard output takes nothing more; else what goes wrong is a finding.
 pub async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let serve = ServeArgs::of_file(args.config);
     // Its variable has been read by clap.
@@ -42,15 +43,15 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         Ok(loaded) if mistakes.is_empty() => loaded,
         loaded => {
             mistakes.extend(loaded.err().map(|mistakes| mistakes.to_string()));
-            eprintln!("{}", mistakes.join("\n"));
+            terminal::err(format_args!("{}", mistakes.join("\n")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
     let thieves: Vec<Thief> = thieves.into_iter().flatten().collect();
     let report = doctor::examine(&config, &thieves).await;
     match args.output {
-        Output::Text => println!("{report}"),
-        Output::Json => println!("{:#}", report.to_json()),
+        Output::Text => terminal::out(format_args!("{report}\n"))?,
+        Output::Json => terminal::out(format_args!("{:#}\n", report.to_json()))?,
     }
     Ok(if report.verdict() == Verdict::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,10 +1,12 @@
 //! `etcd-warden policy`: what is wrong with a policy, what a role set holds, who may do what and by which grant.
 
 mod call;
+mod concurrency;
 mod explain;
 mod holders;
 mod import;
 mod txn;
+mod words;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! `etcd-warden serve`: from start to stop.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,30 +9,28 @@ use super::exit;
 use crate::app::{self, Running};
 use crate::config::{self, Config, ServeArgs};
 use crate::systemd::Notifier;
-use crate::telemetry;
+use crate::{telemetry, terminal};
 
 /// Serves until a signal says to stop.
 pub fn run(args: &ServeArgs) -> ExitCode {
     let (config, effective) = match config::load(args, std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            eprintln!("{mistakes}");
+            terminal::err(format_args!("{mistakes}"));
             return ExitCode::from(exit::CONFIG);
         }
     };
     if args.print_config {
-        let mut out = std::io::stdout();
-        return match write!(out, "{effective}").and_then(|()| out.flush()) {
-            // Who pipes it into `head` has seen enough.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                eprintln!("etcd-warden: cannot print the configuration: {error}");
+        return match terminal::out(format_args!("{effective}")) {
+            Err(error) => {
+                terminal::err(format_args!("etcd-warden: cannot print the configuration: {error}"));
                 ExitCode::FAILURE
             }
-            _ => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::SUCCESS,
         };
     }
     if let Err(mistake) = telemetry::init(&config.log) {
-        eprintln!("etcd-warden: {mistake}");
+        terminal::err(format_args!("etcd-warden: {mistake}"));
         return ExitCode::from(exit::CONFIG);
     }
     on_runtime(serve(config))
@@ -43,7 +41,7 @@ pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitC
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work));
     done.unwrap_or_else(|error| {
-        eprintln!("etcd-warden: {error:#}");
+        terminal::err(format_args!("etcd-warden: {error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -54,7 +52,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let running = match app::start(config).await {
         Ok(running) => running,
         Err(error) => {
-            eprintln!("etcd-warden: {error:#}");
+            terminal::err(format_args!("etcd-warden: {error:#}"));
             return Ok(if may_pass(&error) { ExitCode::FAILURE } else { ExitCode::from(exit::CONFIG) });
         }
     };

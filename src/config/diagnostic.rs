@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::printable::{Printable, is_unfit};
+
 /// A text that was read, kept so that mistakes can show their line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceText {
@@ -39,7 +41,7 @@ impl Origin {
         match self {
             Origin::Flag(flag) => format!("flag {flag}"),
             Origin::Variable(name) => format!("env {name}"),
-            Origin::File { source, line, .. } => format!("{}:{line}", source.name),
+            Origin::File { source, line, .. } => format!("{}:{line}", Printable(&source.name)),
             Origin::Default => "default".to_owned(),
         }
     }
@@ -56,14 +58,15 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = Printable(&self.message);
         match &self.origin {
-            Origin::Default => f.write_str(&self.message),
-            Origin::Flag(name) | Origin::Variable(name) => write!(f, "{name}: {}", self.message),
-            Origin::File { source, line: 0, .. } => write!(f, "{}: {}", source.name, self.message),
+            Origin::Default => write!(f, "{message}"),
+            Origin::Flag(name) | Origin::Variable(name) => write!(f, "{name}: {message}"),
+            Origin::File { source, line: 0, .. } => write!(f, "{}: {message}", Printable(&source.name)),
             Origin::File { source, line, column } => {
-                write!(f, "{}:{line}:{column}: {}", source.name, self.message)?;
+                write!(f, "{}:{line}:{column}: {message}", Printable(&source.name))?;
                 let Some(text) = source.text.lines().nth(line - 1) else { return Ok(()) };
-                let shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let shown: String = text.chars().take(SHOWN).map(|c| if is_unfit(c) { ' ' } else { c }).collect();
                 write!(f, "\n{line:>5} | {}", shown.trim_end())?;
                 if *column <= SHOWN { write!(f, "\n      | {:>column$}", '^') } else { Ok(()) }
             }

@@ -6,6 +6,7 @@ use etcd_client::{Client, CompactionOptions, DeleteOptions, GetOptions, WatchOpt
 use tonic::Code;
 
 use crate::method::Method;
+use crate::printable::Printable;
 
 /// What `$R` stands for: where Calico's resources are (`libcalico-go/lib/backend/model/resource.go`).
 pub(super) const R: &str = "/calico/resources/v3/projectcalico.org";
@@ -48,7 +49,7 @@ impl Call {
         match self.attempt(client).await {
             Ok(outcome) => outcome,
             Err(etcd_client::Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => Outcome::Refused,
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(error) => Outcome::Failed(Printable(&error.to_string()).to_string()),
         }
     }
 
@@ -97,7 +98,7 @@ async fn watch(client: &mut Client, keys: Keys) -> Result<Outcome, etcd_client::
     Ok(match stream.message().await? {
         Some(answer) if answer.created() && !answer.canceled() => Outcome::Passed,
         Some(answer) if answer.cancel_reason().contains("permission denied") => Outcome::Refused,
-        Some(answer) => Outcome::Failed(format!("the watch was answered with `{}`", answer.cancel_reason())),
+        Some(answer) => Outcome::Failed(format!("the watch was answered with `{}`", Printable(answer.cancel_reason()))),
         None => Outcome::Failed("the watch was not answered".to_owned()),
     })
 }

@@ -1,6 +1,7 @@
 //! The keys that are there, and whether the policy speaks of them at all.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::report::{Part, Report};
 use crate::keyspace::Escaped;
@@ -12,6 +13,8 @@ use crate::upstream::members::MemberIndex;
 const PAGE: i64 = 5_000;
 /// Keys that are looked at.
 const MOST: usize = 1_000_000;
+/// For all pages together.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Groups that are told one by one.
 const TOLD: usize = 20;
 
@@ -20,7 +23,8 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
     let bindings: Vec<usize> = policy.bindings().map(|binding| binding.place).collect();
     let mut nobodys: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let (mut from, mut seen) = (vec![0], 0);
-    loop {
+    let began = Instant::now();
+    let end = loop {
         let (keys, more) = match control.keys(member, &from, PAGE).await {
             Ok(page) => page,
             Err(error) => {
@@ -40,10 +44,12 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
             }
         }
         match keys.last() {
-            Some(last) if more && seen < MOST => from = [last, [0].as_slice()].concat(),
-            _ => break,
+            _ if !more => break "",
+            Some(last) if *last >= from && seen < MOST && began.elapsed() < PATIENCE => from = [last, [0].as_slice()].concat(),
+            // The rest would take too long, or the pages lead in a circle.
+            _ => break ", and there are more",
         }
-    }
+    };
     for (group, number) in nobodys.iter().take(TOLD) {
         let said = format!("{number} keys of which no binding's roles speak");
         report.warning(
@@ -57,7 +63,7 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
         report.warning(Part::Keys, "more", format!("{} other prefixes are nobody's", nobodys.len() - TOLD), "");
     }
     let rest: usize = nobodys.values().sum();
-    report.ok(Part::Keys, "all keys", format!("{seen} looked at, {} of them are somebody's", seen - rest));
+    report.ok(Part::Keys, "all keys", format!("{seen} looked at{end}, {} of them are somebody's", seen - rest));
 }
 
 /// The first three segments of a path; of other keys, the key up to the first `/`.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::printable::Printable;
+
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -94,7 +96,9 @@ impl Report {
     }
 
     fn push(&mut self, part: Part, verdict: Verdict, subject: String, seen: String, advice: &str) {
-        self.findings.push(Finding { part, verdict, subject, seen, advice: advice.to_owned() });
+        // Names, versions and error texts are those of the peer that answers: each stays one line, and is no command to a terminal.
+        let [subject, seen, advice] = [&subject, &seen, advice].map(|text| Printable(text).to_string());
+        self.findings.push(Finding { part, verdict, subject, seen, advice });
     }
 
     /// The findings.

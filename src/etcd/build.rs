@@ -3,7 +3,7 @@
 //! The releases under `tools/etcd/vulnerable` are not: only the tests build those, by [`Release::pinned`].
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -171,8 +171,7 @@ fn compile(release: &Release, module: &Path, programs: &Path) -> Result<(), Buil
 /// A line on standard error itself: `eprintln!` would be kept back by a test harness, and the first `cargo test` of a fresh
 /// machine would seem to hang.
 fn say(line: &str) {
-    // Progress that nobody can read is no reason to stop.
-    let _ = writeln!(io::stderr(), "{line}");
+    crate::terminal::err(format_args!("{line}"));
 }
 
 fn go_build(module: &Path, program: &Path, package: &'static str) -> Result<(), BuildError> {

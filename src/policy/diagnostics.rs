@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use crate::printable::Printable;
+use crate::printable::is_unfit;
+
 /// Characters of a source line that a message shows.
 const SHOWN: usize = 120;
 
@@ -280,16 +283,8 @@ fn excerpt(f: &mut fmt::Formatter<'_>, place: Place, line: &str) -> fmt::Result 
 fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        // One character for one, so that the caret is under its place.
+        c if is_unfit(c) => '\u{fffd}',
         c => c,
-    }
-}
-
-/// Text without control characters: names of files and issuers may hold what a terminal obeys.
-pub(crate) struct Printable<'t>(pub(crate) &'t str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| fmt::Write::write_char(f, printable(c)))
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::check::is_role_name;
 use crate::access::Capability;
 use crate::keyspace::{Escaped, prefix_end};
+use crate::printable::is_unfit;
 
 /// The role that etcd lets do everything, and its user (`server/auth/store.go`).
 const ROOT: &str = "root";
@@ -169,7 +170,17 @@ fn marked(text: &str) -> String {
 
 /// Within YAML's double quotes, which are those of JSON.
 fn in_quotes(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let quoted = serde_json::Value::from(text).to_string();
+    let mut spelled = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        // JSON leaves C1 controls and what reorders text as it is. YAML has `\u` for 16 bits and `\U` for more.
+        match u32::from(c) {
+            code @ ..=0xffff if is_unfit(c) => put(&mut spelled, format_args!("\\u{code:04x}")),
+            code if is_unfit(c) => put(&mut spelled, format_args!("\\U{code:08x}")),
+            _ => spelled.push(c),
+        }
+    }
+    spelled
 }
 
 fn put(text: &mut String, line: std::fmt::Arguments<'_>) {

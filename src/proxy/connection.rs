@@ -44,8 +44,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok(Err(error)) => {
             let failure = handshake_failure(&error);
             metrics.handshake_failure(failure);
-            let failure = failure.code();
-            tracing::info!(peer = %accepted.peer, failure, %error, "handshake failed");
+            let (failure, hint) = (failure.code(), Some(failure.hint()).filter(|hint| !hint.is_empty()));
+            tracing::info!(peer = %accepted.peer, failure, %error, hint, "handshake failed");
             return;
         }
         Err(_) => {

@@ -70,6 +70,22 @@ impl HandshakeFailure {
         HandshakeFailure::Other,
     ];
 
+    /// What is most likely wrong, and what to do; empty where the error of TLS says it.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            HandshakeFailure::NoCommonAlpn => {
+                "it speaks HTTP/1.1, or did not ask for `h2` by ALPN: this port is for gRPC, as etcdctl and clientv3 speak it; health and metrics \
+                 are at `admin-addr`, and etcd's JSON gateway is not served"
+            }
+            HandshakeFailure::NotTls => "it speaks plain text: write `https://` into its list of endpoints, and give it a certificate",
+            HandshakeFailure::NoCertificate => {
+                "give it a certificate and key of a CA in `trusted-ca-file`, such as --cert and --key of etcdctl"
+            }
+            _ => "",
+        }
+    }
+
     /// The stable name in metrics and logs.
     #[must_use]
     pub const fn code(self) -> &'static str {

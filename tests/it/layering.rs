@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 /// lib.rs, read from top to bottom, is the life of a request.
 #[rustfmt::skip]
 const MODULES_IN_ORDER: &[&str] = &[
-    "cli", "config", "app",
+    "cli", "terminal", "config", "app",
     // who is calling
     "proxy_protocol", "tls", "identity",
     // what is asked for
-    "method", "keyspace", "access", "wire", "lease_id",
+    "method", "printable", "keyspace", "access", "wire", "lease_id",
     // the decision
     "policy", "authorize",
     // the path of a request
@@ -31,7 +31,8 @@ const MODULES_IN_ORDER: &[&str] = &[
 ];
 
 /// What decides, and is fuzzed and proved: the same bytes always give the same answer.
-const PURE: &[&str] = &["access", "authorize", "calico", "identity", "keyspace", "lease_id", "method", "policy", "watch_ledger", "wire"];
+const PURE: &[&str] =
+    &["access", "authorize", "calico", "identity", "keyspace", "lease_id", "method", "policy", "printable", "watch_ledger", "wire"];
 /// Within those, the files whose very job is the outside world: one reads policies, one is a test that writes a page.
 const EXCEPT: &[&str] = &["policy/load.rs", "policy/builtin/access_page.rs"];
 /// What the pure core may not name: the runtime, the network, clocks, files, and what tells about it.
@@ -75,6 +76,26 @@ fn lib_rs_lists_the_modules_in_the_order_of_a_requests_life() {
     let text = fs::read_to_string(source("lib.rs")).unwrap();
     let modules: Vec<&str> = text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
     assert_eq!(modules, MODULES_IN_ORDER);
+}
+
+/// Where standard output and standard error are named: the door itself and where commands are handed it, a counter that draws only its own figures, whether there is a
+/// terminal to ask for a passphrase, the log and the audit, which have escapes of their own.
+const DOORS: &[&str] =
+    &["terminal.rs", "cli.rs", "cli/certs/progress.rs", "cli/certs/authority.rs", "demo.rs", "telemetry.rs", "audit/writer/sink.rs"];
+
+#[test]
+fn commands_reach_a_terminal_through_one_door() {
+    let mut found = Vec::new();
+    for file in rust_files(&source("")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let named = code_lines(&text)
+            .filter(|(_, line)| ["io::stdout()", "io::stderr()", "print!(", "println!("].iter().any(|door| line.contains(door)));
+        if !DOORS.iter().any(|door| file == source(door)) {
+            found
+                .extend(named.map(|(number, line)| format!("{}:{number}: write through crate::terminal: {}", file.display(), line.trim())));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod watch_streams;
 mod audit_trail;
 mod bench;
 mod doctor;
+mod hostile_tools;
 mod migrating;
 mod certs;
 mod member_health;

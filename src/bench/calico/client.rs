@@ -13,7 +13,7 @@ use super::cluster::value;
 use super::made::{Ended, Made};
 use super::watches::Watches;
 use crate::bench::book::Book;
-use crate::bench::connection::{Answer, Connection, Door, Failure};
+use crate::bench::connection::{Connection, Door, Failure};
 use crate::bench::figure;
 use crate::bench::identity::Identity;
 use crate::bench::slot::guarded;
@@ -27,6 +27,9 @@ use crate::pb::etcdserverpb::{
 };
 use crate::pb::mvccpb::KeyValue;
 use crate::wire::frame;
+
+/// Bytes of one answer: libcalico-go lists all of a kind at once.
+const LIST: usize = 1 << 30;
 
 /// What all clients of one thread share.
 pub struct Stage {
@@ -111,7 +114,7 @@ impl Client {
     #[must_use]
     pub fn new(stage: &Rc<Stage>, identity: &Identity, names: Names) -> Self {
         let door = Door { endpoint: stage.endpoint.clone(), tls: identity.tls.clone() };
-        Self { stage: stage.clone(), connection: Connection::new(door), names }
+        Self { stage: stage.clone(), connection: Connection::new(door).with_answers_up_to(LIST), names }
     }
 
     async fn ask<M: Message + Default>(&self, name: &'static str, method: Method, message: &impl Message) -> Result<M, Failure> {
@@ -220,7 +223,8 @@ impl Client {
     pub async fn list_and_watch(&self, ranges: &[Keys]) -> Result<Watches, Failure> {
         // All are waited for, also when one fails: etcd counts those that nobody hears too.
         let revisions = join_all(ranges.iter().map(|keys| self.list(keys))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let (mut send, response) = self.connection.begin(Method::Watch).await?;
+        let begun = tokio::time::timeout(self.stage.patience, self.connection.begin(Method::Watch)).await;
+        let (mut send, response) = begun.unwrap_or(Err(Failure::Timeout))?;
         let mut response = Some(response);
         let mut watches: Option<Watches> = None;
         for (keys, revision) in ranges.iter().zip(revisions) {
@@ -237,7 +241,7 @@ impl Client {
             send.send_data(framed(&request), false).map_err(|error| Failure::Lost(error.to_string()))?;
             let created = tokio::time::timeout(self.stage.patience, async {
                 if let Some(response) = response.take() {
-                    watches = Some(Watches::new(self.stage.clone(), Answer::of(response).await?));
+                    watches = Some(Watches::new(self.stage.clone(), self.connection.answer(response).await?));
                 }
                 let watches = watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
                 watches.created(&keys.key, revision).await

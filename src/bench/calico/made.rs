@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cluster;
-use crate::bench::connection::{Connection, Failure};
-use crate::bench::ground::{self, GroundError};
+use crate::bench::connection::Failure;
+use crate::bench::ground::{self, GroundError, Operator};
 
 /// Shared by all threads, so that no error of one of them loses what it has made.
 #[derive(Debug, Default)]
@@ -80,14 +80,14 @@ impl Made {
     ///
     /// # Errors
     /// A request fails: the keys are left.
-    pub async fn clean(&self, connection: &Connection) -> Result<(), GroundError> {
+    pub async fn clean(&self, operator: &Operator) -> Result<(), GroundError> {
         let (mut keys, open) = self.left();
         for key in open {
-            if ground::value(connection, &key).await?.is_some_and(|value| cluster::written(&value).is_some()) {
+            if ground::value(operator, &key).await?.is_some_and(|value| cluster::written(&value).is_some()) {
                 keys.push(key);
             }
         }
-        ground::delete(connection, &keys).await
+        ground::delete(operator, &keys).await
     }
 }
 

@@ -13,7 +13,7 @@ use super::life::{News, Order, stage, work};
 use super::made::Made;
 use crate::bench::connection::{Connection, Door, Failure};
 use crate::bench::crew::Slice;
-use crate::bench::ground::{self, GroundError};
+use crate::bench::ground::{self, GroundError, Operator};
 use crate::bench::identity::Identity;
 use crate::bench::plan::{Progress, Target};
 use crate::bench::process::usage;
@@ -81,7 +81,7 @@ pub async fn run(
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let door = Door { endpoint: cluster.target.endpoint.clone(), tls: cluster.operator.tls.clone() };
-    let operator = Connection::new(door);
+    let operator = Operator::new(Connection::new(door), cluster.patience);
     for prefix in prefixes() {
         ground::look(&operator, &prefix, cluster.force, |_| false).await.map_err(|error| error.to_string())?;
     }
@@ -116,7 +116,7 @@ async fn prepare(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>) -> Resul
 }
 
 /// Removes what was made, and looks whether anything is left that nobody knows of.
-async fn clean(operator: &Connection, made: &Made, force: bool) -> Result<(), GroundError> {
+async fn clean(operator: &Operator, made: &Made, force: bool) -> Result<(), GroundError> {
     made.clean(operator).await?;
     if !force {
         for prefix in prefixes() {

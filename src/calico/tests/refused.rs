@@ -54,6 +54,29 @@ fn brackets_anchors_and_aliases_are_named_with_their_place() {
 }
 
 #[test]
+fn a_template_that_is_not_filled_in_is_named_as_such() {
+    let help = "help: this is a template, and not a manifest yet";
+    refused(
+        "typha_service_name: \"none\"",
+        "typha_service_name: {{ typha }}",
+        &["error: `{{ typha }}` is not filled in", "--> FILE:", help],
+    );
+    refused(
+        "typha_service_name: \"none\"",
+        "typha_service_name: \"{{ .Values.typha }}\"",
+        &["`{{ .Values.typha }}` is not filled in", help],
+    );
+    refused("typha_service_name: \"none\"", "typha_service_name: \"${TYPHA}\"", &["`${TYPHA}` is not filled in", help]);
+    refused("  typha_service_name", "{% if typha %}\n  typha_service_name", &["`{% if typha %}` is not filled in", help]);
+    refused("  typha_service_name", "{{- if .Values.typha }}\n  typha_service_name", &["`{{- if .Values.typha }}` is not filled in", help]);
+    // Comments, and what a shell fills in.
+    done(&with(NEWEST, "  typha_service_name", "  # {{ typha }}\n  typha_service_name"), &wish());
+    let image = "          image: quay.io/calico/kube-controllers:v3.31.0\n";
+    let script = format!("{image}          command: [\"sh\", \"-c\", \"exec ${{PROGRAM}}\"]\n");
+    done(&with(NEWEST, image, &script), &wish());
+}
+
+#[test]
 fn json_is_refused_only_where_something_would_be_added() {
     let json = |text: &str| read(text).iter().map(|document| format!("{document}\n---\n")).collect::<String>();
     // serde has no octal numbers as YAML 1.1 has them.

@@ -15,6 +15,19 @@ fn a_list_has_one_name_on_each_line() {
 }
 
 #[test]
+fn the_header_of_a_table_is_no_node() {
+    assert_eq!(names("NAME       \nworker-1   \nworker-2   \n"), ["worker-1", "worker-2"]);
+    let wide = "\u{feff}# calicoctl get nodes -o wide\r\n\r\nNAME   ASN       IPV4          IPV6\r\nn1     (64512)   10.0.0.1/24\r\nn2     65001     10.0.0.2/24   fd00::2/64\r\n";
+    assert_eq!(names(wide), ["n1", "n2"]);
+    assert_eq!(names("NAME  STATUS  ROLES   AGE  VERSION\nn1  Ready  <none>  5d  v1.34.4\n"), ["n1"]);
+    assert_eq!(names("name\nnamespace\n"), ["name", "namespace"], "names of nodes may be such");
+    assert!(mistakes("NAME\n").contains("there is no node in it"));
+    assert!(mistakes("n1\nNAME\nn2\n").contains("a header stands here"), "two lists in one file");
+    assert!(mistakes("NAME\nn1\nNAME ASN\n").contains("nodes:3:1"));
+    assert!(mistakes("n1 Ready\n").contains("a table begins with its header"), "a table without its header");
+}
+
+#[test]
 fn every_bad_line_is_told_with_its_place() {
     insta::assert_snapshot!(mistakes("a\nb_c\n  -d e\nA\n#\né\n"), @r"
     error: `b_c` is no name of a node
@@ -36,7 +49,7 @@ fn every_bad_line_is_told_with_its_place() {
        |
      3 |   -d e
        |      ^
-      = help: one name on each line, and comments behind `#`
+      = help: one name on each line, and comments behind `#`; a table begins with its header, `NAME`
 
     error: node `a` stands here again, first in line 1: etcd has both in lower case
       --> nodes:4:1

@@ -17,6 +17,7 @@ use crate::bench::plan::Target;
 use crate::bench::stop::Stop;
 use crate::bench::witness::MetricsUrl;
 use crate::config::Endpoint;
+use crate::terminal;
 
 /// Arguments of `bench calico`.
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
     let cluster = match cluster(&args) {
         Ok(cluster) => Arc::new(cluster),
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
+            mistakes.iter().for_each(|mistake| terminal::err(format_args!("error: {mistake}")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::files::{self, Target};
 use super::{CalicoCommand, run};
 use crate::cli::exit;
+use crate::terminal::Plain;
 
 const MANIFEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
 const PROXY: &str = "https://10.0.0.1:23790";
@@ -47,7 +48,7 @@ impl Place {
         let program = Program::try_parse_from(["calico".to_owned(), "segment".to_owned()].into_iter().chain(words));
         let program = program.unwrap_or_else(|error| panic!("{error}"));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(program.command, &mut input.as_bytes(), &mut out, &mut err);
+        let code = run(program.command, &mut input.as_bytes(), &mut Plain::new(&mut out), &mut err);
         let code = (0..=u8::MAX).find(|number| format!("{:?}", std::process::ExitCode::from(*number)) == format!("{code:?}")).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -12,6 +13,9 @@ use crate::policy::import::{EtcdRole, EtcdUser, import};
 use crate::tls::{LiveTls, Tls};
 use crate::upstream::control::{Control, ControlError};
 use crate::upstream::members::Members;
+
+/// For all users and roles, which are asked for one by one.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Arguments of `policy import`.
 #[derive(Debug, Args)]
@@ -36,7 +40,8 @@ pub(super) fn run(args: &ImportArgs, out: &mut dyn Write, err: &mut dyn Write) -
     let asked = runtime.block_on(async {
         let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
         let control = Control::new(members.clone(), Arc::new(LiveTls::new(tls)));
-        found(&members, &control).await
+        let found = tokio::time::timeout(PATIENCE, found(&members, &control)).await;
+        found.unwrap_or_else(|_| Err(ControlError::Failed("not all of them within two minutes")))
     });
     match asked {
         Ok((roles, users)) => {

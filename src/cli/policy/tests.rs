@@ -157,6 +157,94 @@ fn calls_are_read_as_etcdctl_reads_them() {
     assert!(allowed("kube-apiserver", &["lock", "/registry/x"]));
 }
 
+/// The methods and needs of a call, without the verdicts.
+fn needs(call: &[&str]) -> Vec<String> {
+    let (_, out) = explain("kube-apiserver", call);
+    let said = |line: &&str| line.starts_with('/') || (line.starts_with("  ") && !line.starts_with("   "));
+    let first = |line: &str| line.split("  ").find(|part| !part.is_empty()).unwrap_or_default().to_owned();
+    out.lines().filter(said).map(first).collect()
+}
+
+#[test]
+fn lock_and_elect_are_the_calls_that_etcdctl_makes_of_them() {
+    let session = ["/etcdserverpb.Lease/LeaseGrant", "capability lease", "/etcdserverpb.Lease/LeaseKeepAlive", "lease 1, taken as its own"];
+    let lock = needs(&["lock", "--ttl=5", "/registry/x", "--", "make", "-j"]);
+    assert_eq!(lock[..4], session);
+    let services = |call: &[String]| call.iter().any(|line| line.contains("v3lockpb") || line.contains("v3electionpb"));
+    for call in [&["lock", "a"][..], &["elect", "a", "me"], &["elect", "-l", "a"], &["elect", "a", "--listen"]] {
+        assert!(!services(&needs(call)), "{call:?}");
+    }
+    for need in ["create /registry/x/1", "read /registry/x/*", "read /registry/x/1", "delete /registry/x/1", "read /registry/x/2"] {
+        assert!(lock.iter().any(|line| line == need), "{need}: {lock:?}");
+    }
+    let listen = needs(&["elect", "-l", "a"]);
+    assert_eq!(
+        listen[4..],
+        ["/etcdserverpb.KV/Range", "read a/*", "/etcdserverpb.Watch/Watch", "read a/*", "/etcdserverpb.Watch/Watch", "read a/2"]
+    );
+    let campaign = needs(&["elect", "a", "me"]);
+    for need in ["create a/1", "read a/*", "delete a/1"] {
+        assert!(campaign.iter().any(|line| line == need), "{need}: {campaign:?}");
+    }
+}
+
+#[test]
+fn cluster_asks_for_the_members_first() {
+    for call in [
+        &["endpoint", "status", "--cluster"][..],
+        &["endpoint", "health", "--cluster"],
+        &["endpoint", "hashkv", "--cluster"],
+        &["defrag", "--cluster=t"],
+    ] {
+        assert_eq!(needs(call)[..2], ["/etcdserverpb.Cluster/MemberList", "capability member-list"], "{call:?}");
+    }
+    assert_eq!(needs(&["endpoint", "status", "--cluster", "--cluster=false"])[0], "/etcdserverpb.Maintenance/Status");
+    assert_eq!(needs(&["move-leader", "1"])[0], "/etcdserverpb.Maintenance/Status", "etcdctl looks for the leader first");
+    assert_eq!(needs(&["get", "a", "--stream"])[0], "/etcdserverpb.KV/RangeStream");
+}
+
+#[test]
+fn flags_are_those_of_the_command_as_pflag_reads_them() {
+    for call in [
+        &["get", "-w", "json", "a"][..],
+        &["get", "-wjson", "a"],
+        &["get", "-w=json", "--endpoints", "h:1", "a"],
+        &["get", "--prefix=false", "a", "b"],
+        &["get", "--", "-p"],
+        &["put", "k", "--", "-v"],
+        &["watch", "a", "--prefix", "--", "echo", "-n", "x", "y"],
+    ] {
+        assert!(!needs(call).is_empty(), "{call:?}");
+    }
+    assert_eq!(needs(&["get", "--", "-p"])[1], "read -p");
+    assert_eq!(needs(&["get", "a", "--prefix", "--prefix=0"])[1], "read a");
+    for (call, said) in [
+        (&["get", "/app/a", "-p"][..], "`-p` is no flag of this call"),
+        (&["watch", "-i"], "interactively"),
+        (&["watch", "--", "echo"], "a key is missing"),
+        (&["watch", "a", "-i"], "interactively"),
+        (&["get", "a", "-l"], "`-l` is no flag of this call"),
+        (&["get", "a", "--lease=1"], "`--lease` is no flag of this call"),
+        (&["put", "a", "v", "--prefix"], "`--prefix` is no flag of this call"),
+        (&["del", "a", "--prefix=maybe"], "neither `true` nor `false`"),
+        (&["get", "a", "b", "c"], "`c` is one argument too many"),
+        (&["elect", "a"], "a proposal is missing"),
+        (&["elect", "a", "p", "-l"], "one of them"),
+        (&["get", "a", "--user", "root:x"], "judges certificates"),
+        (&["get", "a", "-h"], "prints help"),
+        (&["get", "a", "-w"], "`-w` needs a value"),
+        (&["endpoint"], "has the commands health, status, hashkv"),
+        (&["endpoint", "stats"], "`stats` is none of them"),
+        (&["snapshot", "restore", "f"], "`restore` is none of them"),
+        (&["lease", "revoke"], "an argument is missing"),
+        (&["txn", "-x"], "`-x` is no flag"),
+    ] {
+        let (code, _, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
+        assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)), "{call:?}");
+        assert!(err.starts_with("error: ") && err.contains(said), "{call:?}: {err}");
+    }
+}
+
 #[test]
 fn what_is_no_call_is_refused_with_64() {
     for call in [

@@ -1,6 +1,7 @@
 //! `txn` as etcdctl reads it: compares, what happens if all hold, what happens otherwise.
 
-use super::call::{Words, bytes};
+use super::call::{DEL, GET, PUT, bytes};
+use super::words::Words;
 use crate::pb::etcdserverpb as pb;
 use crate::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::etcdserverpb::request_op;
@@ -23,17 +24,22 @@ pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
 }
 
 /// The parts of etcdctl's standard input: an empty line ends each.
-pub(super) fn blocks_of_text(text: &str) -> Blocks {
+///
+/// # Errors
+/// Something stands behind the third part, which etcdctl would not read.
+pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
     let mut blocks = Blocks::default();
     let mut at = 0;
     for line in text.lines().map(str::trim) {
         if line.is_empty() {
             at += 1;
         } else {
-            blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned()));
+            let block =
+                blocks.get_mut(at).ok_or_else(|| format!("`{line}` stands behind the three parts of a txn: an empty line ends each"))?;
+            block.push(line.to_owned());
         }
     }
-    blocks
+    Ok(blocks)
 }
 
 /// Reads the lines.
@@ -81,13 +87,18 @@ fn compare(line: &str) -> Result<pb::Compare, String> {
 fn operation(line: &str) -> Result<pb::RequestOp, String> {
     let words = split(line)?;
     let (command, rest) = words.split_first().ok_or("an operation is missing")?;
-    let rest = Words::of(rest)?;
-    let request = match command.as_str() {
-        "put" => request_op::Request::RequestPut(rest.put()?),
-        "get" => request_op::Request::RequestRange(rest.range()?),
-        "del" => request_op::Request::RequestDeleteRange(rest.delete()?),
-        other => return Err(format!("`{other}` is no operation of a txn: there are put, get and del")),
+    let words = |flags| {
+        let words = Words::of(rest, flags)?;
+        words.arguments(1, 2, false)?;
+        Ok::<_, String>(words)
     };
+    let request = match command.as_str() {
+        "put" => words(PUT).and_then(|words| words.put()).map(request_op::Request::RequestPut),
+        "get" => words(GET).and_then(|words| words.range()).map(request_op::Request::RequestRange),
+        "del" => words(DEL).and_then(|words| words.delete()).map(request_op::Request::RequestDeleteRange),
+        other => Err(format!("`{other}` is no operation of a txn: there are put, get and del")),
+    };
+    let request = request.map_err(|mistake| format!("`{line}`: {mistake}"))?;
     Ok(pb::RequestOp { request: Some(request) })
 }
 
