@@ -158,10 +158,15 @@ impl Running {
         self.shared.audit.reopen();
     }
 
+    /// Begins to drain, as [`Running::shutdown`] does, and does not wait for its end.
+    pub fn drain(&self) {
+        self.shared.drain.cancel();
+    }
+
     /// Drains and stops: no new connections, GOAWAY, unary calls finish, streams end so that clients resume elsewhere. After
     /// the drain timeout, or when `at_once` is ready, whatever is left is cut off.
     pub async fn shutdown(mut self, at_once: impl Future<Output = ()>) {
-        self.shared.drain.cancel();
+        self.drain();
         let timeout = self.shared.config.drain_timeout;
         let workers = std::mem::take(&mut self.workers);
         let drained = async {

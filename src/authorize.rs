@@ -15,6 +15,8 @@ use crate::wire::Malformed;
 pub struct Permit {
     grant: Option<GrantId>,
     would_deny: Option<Box<Denial>>,
+    mode: Mode,
+    generation: u64,
 }
 
 impl Permit {
@@ -28,6 +30,22 @@ impl Permit {
     #[must_use]
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_deref()
+    }
+
+    /// The mode of the client when the permit was made. A permit of shadow mode says nothing about rights.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The policy generation that the permit was made under. Under another one it proves nothing.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn of(principal: &Principal, grant: Option<GrantId>, would_deny: Option<Box<Denial>>) -> Self {
+        Permit { grant, would_deny, mode: principal.mode, generation: principal.generation }
     }
 }
 
@@ -200,7 +218,7 @@ pub enum LeaseStanding {
 /// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in [`Permit::would_deny`].
 pub fn authorize(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence]) -> Result<Permit, Denial> {
     match judge(principal, accesses, leases) {
-        Ok(grant) => Ok(Permit { grant, would_deny: None }),
+        Ok(grant) => Ok(Permit::of(principal, grant, None)),
         Err(denial) => refuse(principal, denial),
     }
 }
@@ -212,7 +230,7 @@ pub fn authorize(principal: &Principal, accesses: &Accesses<'_>, leases: &[Lease
 pub fn refuse(principal: &Principal, denial: Denial) -> Result<Permit, Denial> {
     match principal.mode {
         Mode::Enforce => Err(denial),
-        Mode::Shadow => Ok(Permit { grant: None, would_deny: Some(Box::new(denial)) }),
+        Mode::Shadow => Ok(Permit::of(principal, None, Some(Box::new(denial)))),
     }
 }
 

@@ -22,12 +22,12 @@ pub enum Shape {
     Conversation,
 }
 
-/// What a method may do to the cluster; decides what may be sent a second time and what the audit calls a write.
+/// What a method may do to the cluster; decides what the audit calls a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Changes nothing: may be sent again to another member as long as no answer has been passed on.
+    /// Changes nothing.
     Reads,
-    /// May change something: never sent again once a byte may have reached etcd.
+    /// May change something.
     Writes,
 }
 

@@ -18,7 +18,9 @@
 //!   budget      how much of that is held, and by whom
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   permitted   what was allowed is carried out
-//!   forward     a permit and bytes -> etcd's answer; retries of what was not sent
+//!   live_permit a permit, until it is withdrawn
+//!   forward     a permit that holds, and bytes -> etcd's answer; retries of what was not sent
+//!   upload      the rest of a request, each write under a permit that holds
 //!   relay       the answer, passed on with flow control from end to end
 //!   delivery    what of it waits for its client, and whether there is room for that
 //!   outbox      what one connection was sent and has not taken: until it has, nothing more is sent or read
@@ -42,6 +44,7 @@ pub mod judge;
 pub mod keepalive;
 pub mod lifetime;
 pub mod listener;
+pub mod live_permit;
 pub mod live_policy;
 pub mod outbox;
 pub mod part;
@@ -56,6 +59,7 @@ pub mod rewrite;
 pub mod roll;
 pub mod session;
 pub mod stream;
+pub mod upload;
 pub mod worker;
 
 use std::sync::Arc;

@@ -17,8 +17,10 @@ use super::Shared;
 use super::client::Client;
 use super::delivery::Delivery;
 use super::forward::{Forwarder, Outgoing};
-use super::intake::{Intake, Until};
+use super::intake::{Intake, Until, denial_of};
 use super::judge::{self, Caller};
+use super::live_permit::LivePermit;
+use super::permitted::Withdrawn;
 use super::quota::Place;
 use super::record::{Recording, Subject};
 use super::relay::Ended;
@@ -28,10 +30,11 @@ use super::{head, raw, stream};
 use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, Reason, refuse, standing};
 use crate::method::{Method, Shape};
-use crate::metrics::reason::{Limit, Termination};
+use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
+use crate::wire::frame;
 
 /// Shadow mode holds a request for its verdict this long. What has no whole message by then is opened at etcd as it stands.
 const SHADOW_HOLDS: Duration = Duration::from_millis(20);
@@ -144,12 +147,7 @@ impl Call<'_> {
     /// The connection ends, and a call that stays open with it: what its client is told.
     #[must_use]
     pub fn ended_with_connection(&self) -> Status {
-        let (why, status) = match self.client.why() {
-            Termination::Drain => (Termination::Drain, Status::draining()),
-            why => (why, Status::open_again()),
-        };
-        self.shared().metrics.terminated(why);
-        status
+        self.client.ended_with_connection()
     }
 
     /// The place that a request has among those of its identity until its answer has ended. Shadow mode has no limits, and takes none.
@@ -232,33 +230,75 @@ impl Call<'_> {
             }
         }
         let judging = Instant::now();
-        let verdict = self.judge(method, filled, &intake).await;
+        let limit = self.shared().config.limits.max_request_bytes;
+        let verdict = match filled.and_then(|()| intake.message(limit)) {
+            Ok(message) => match self.over_limit(method) {
+                None => self.judge(method, Ok(message)).await,
+                Some(denial) => refuse(&self.caller.principal, denial),
+            },
+            Err(denial) => self.judge(method, Err(denial)).await,
+        };
+        let ended = intake.ended();
         let held = intake.take();
         let (permit, mut recording) = match self.record(Subject::Message(method, held.clone()), verdict, judging) {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
-        (recording.member, recording.ended) = if intake.ended() {
-            self.permitted(&permit, method, self.metadata(headers), held, respond).await
+        let outgoing = Outgoing::of(method, self.metadata(headers), held, ended);
+        if ended {
+            self.carry_out(permit, &mut recording, method, outgoing, respond).await;
         } else {
-            let outgoing = Outgoing::of(method, self.metadata(headers), held, false);
-            Box::pin(raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond, &mut recording)).await
-        };
+            (recording.member, recording.ended) =
+                Box::pin(raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond, &mut recording)).await;
+        }
     }
 
-    /// The verdict on a request of one message, from what has arrived of it.
+    /// The verdict on a request of one message, or on one that is none.
     ///
     /// # Errors
     /// In enforce mode, why it is refused.
-    pub async fn judge(&self, method: Method, filled: Result<(), Denial>, intake: &Intake) -> Result<Permit, Denial> {
+    pub async fn judge(&self, method: Method, message: Result<&[u8], Denial>) -> Result<Permit, Denial> {
         let (shared, principal) = (self.shared(), &self.caller.principal);
-        match filled.and_then(|()| intake.message(shared.config.limits.max_request_bytes)) {
-            Ok(message) => match self.over_limit(method) {
-                None => judge::message(shared, principal, self.target(method), method, message).await,
-                Some(denial) => refuse(principal, denial),
-            },
+        match message {
+            Ok(message) => judge::message(shared, principal, self.target(method), method, message).await,
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
         }
+    }
+
+    /// Carries out what was allowed. A request that waits (for a connection, for a member that does not refuse it) while its permit is
+    /// withdrawn is judged again, as it would be if it came now.
+    async fn carry_out<'c>(
+        &'c self,
+        permit: LivePermit<'c>,
+        recording: &mut Recording<'_>,
+        method: Method,
+        mut outgoing: Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        let carried = self.permitted(&permit, method, &outgoing, respond).await;
+        let Err(Withdrawn) = carried.map(|(member, ended)| (recording.member, recording.ended) = (member, ended)) else { return };
+        let again = async {
+            loop {
+                if self.client.is_over() {
+                    let status = self.ended_with_connection();
+                    status.send(respond);
+                    return recording.ended = Ended::Answered(status.code_sent());
+                }
+                let call = Call { client: self.client, caller: self.client.caller(), begun: self.begun };
+                let message = frame::single(&outgoing.body, usize::MAX).map_err(denial_of);
+                let verdict = call.judge(method, message).await;
+                let permit = match recording.judged_again(call.caller.clone(), verdict) {
+                    Ok(permit) => LivePermit::new(permit, self.client),
+                    Err(denial) => return call.refuse(&denial, respond),
+                };
+                outgoing.headers = call.metadata(std::mem::take(&mut outgoing.headers));
+                if let Ok(carried) = call.permitted(&permit, method, &outgoing, respond).await {
+                    (recording.member, recording.ended) = carried;
+                    return;
+                }
+            }
+        };
+        Box::pin(again).await;
     }
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
@@ -283,10 +323,15 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The refusal, recorded.
-    pub fn record(&self, subject: Subject, verdict: Result<Permit, Denial>, judging: Instant) -> Result<(Permit, Recording<'_>), Denial> {
+    pub fn record(
+        &self,
+        subject: Subject,
+        verdict: Result<Permit, Denial>,
+        judging: Instant,
+    ) -> Result<(LivePermit<'_>, Recording<'_>), Denial> {
         let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
         match verdict {
-            Ok(permit) => Ok((permit, recording)),
+            Ok(permit) => Ok((LivePermit::new(permit, self.client), recording)),
             Err(denial) => {
                 recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
                 Err(denial)

@@ -13,6 +13,7 @@ use super::forward::Forwarder;
 use super::judge::Caller;
 use super::outbox::Outbox;
 use super::quota::Quota;
+use super::reply::Status;
 use super::worker::{Rate, Worker};
 use crate::identity::Identity;
 use crate::metrics::reason::Termination;
@@ -131,6 +132,17 @@ impl Client {
             tracing::warn!(%peer, %identity, %serial, reason, "the certificate counts no more: its connection ends");
             self.end_identity();
         }
+    }
+
+    /// The connection ends, and a call that stays open with it: what its client is told.
+    #[must_use]
+    pub fn ended_with_connection(&self) -> Status {
+        let (why, status) = match self.why() {
+            Termination::Drain => (Termination::Drain, Status::draining()),
+            why => (why, Status::open_again()),
+        };
+        self.worker.shared.metrics.terminated(why);
+        status
     }
 
     /// The connection is to end.

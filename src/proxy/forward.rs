@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 
-use crate::authorize::Permit;
-use crate::method::{Effect, Method};
+use super::live_permit::LivePermit;
+use super::upload::Upload;
+use crate::method::Method;
 use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
@@ -32,23 +33,13 @@ pub struct Outgoing {
     pub ends: bool,
     /// Which connections it goes over.
     pub class: Class,
-    /// Whether it may be sent again after it may have reached etcd.
-    pub effect: Effect,
 }
 
 impl Outgoing {
     /// A request of a known method.
     #[must_use]
     pub fn of(method: Method, headers: HeaderMap, body: Bytes, ends: bool) -> Self {
-        Self {
-            verb: http::Method::POST,
-            target: Target::Method(method),
-            headers,
-            body,
-            ends,
-            class: Class::of(method),
-            effect: method.effect(),
-        }
+        Self { verb: http::Method::POST, target: Target::Method(method), headers, body, ends, class: Class::of(method) }
     }
 }
 
@@ -67,11 +58,19 @@ pub struct Sent {
     /// Becomes the answer.
     pub response: ResponseFuture,
     /// Our side of the stream, for requests that go on.
-    pub send: SendStream<Bytes>,
+    pub send: Upload,
     /// The member it went to.
     pub member: MemberIndex,
     /// Keeps the place on the connection.
     pub place: Place,
+}
+
+/// Why a connection took no request. Nothing was sent.
+enum NotOpened {
+    /// It takes no more streams.
+    Ending,
+    /// The permit was withdrawn.
+    Withdrawn,
 }
 
 /// Connections of one member that may turn out to be ending before another member is tried: those that a lane keeps, and a new one.
@@ -82,6 +81,8 @@ const ENDING_CONNECTIONS: usize = 3;
 pub enum ForwardError {
     /// Nothing was sent, or etcd said that it did not look at it.
     NotSent,
+    /// Nothing was sent, and nothing may be: the permit was withdrawn.
+    Withdrawn,
     /// It was sent, and nobody knows what became of it.
     Lost,
     /// etcd reset the stream; the client learns the very reason.
@@ -123,11 +124,12 @@ impl Forwarder {
         to
     }
 
-    /// Sends a request, to another member if the first cannot be reached. Without a permit there is no way here.
+    /// Sends a request, to another member if the first cannot be reached. The permit is checked after the last wait, with the first byte
+    /// next.
     ///
     /// # Errors
-    /// Only [`ForwardError::NotSent`]: what happens after the bytes were handed over shows in the answer.
-    pub async fn send(&self, _permit: &Permit, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Sent, ForwardError> {
+    /// [`ForwardError::NotSent`] or [`ForwardError::Withdrawn`]: what happens after the bytes were handed over shows in the answer.
+    pub async fn send(&self, permit: &LivePermit<'_>, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Sent, ForwardError> {
         let mut member = to.unwrap_or_else(|| self.home());
         for attempt in 0..=self.pool.members.len() {
             if attempt > 0 {
@@ -136,10 +138,11 @@ impl Forwarder {
             }
             for _ in 0..ENDING_CONNECTIONS {
                 let Ok((link, place)) = self.pool.link(member, outgoing.class).await else { break };
-                match self.send_over(&link, member, outgoing).await {
-                    Some((response, send)) => return Ok(Sent { response, send, member, place }),
+                match self.send_over(&link, member, permit, outgoing).await {
+                    Ok((response, send)) => return Ok(Sent { response, send, member, place }),
                     // It is ending (GOAWAY), which says nothing of the member.
-                    None => link.retire(),
+                    Err(NotOpened::Ending) => link.retire(),
+                    Err(NotOpened::Withdrawn) => return Err(ForwardError::Withdrawn),
                 }
             }
         }
@@ -147,25 +150,34 @@ impl Forwarder {
         Err(ForwardError::NotSent)
     }
 
-    /// `None`: the connection takes no more streams, and nothing was sent.
-    async fn send_over(&self, link: &Link, member: MemberIndex, outgoing: &Outgoing) -> Option<(ResponseFuture, SendStream<Bytes>)> {
+    async fn send_over(
+        &self,
+        link: &Link,
+        member: MemberIndex,
+        permit: &LivePermit<'_>,
+        outgoing: &Outgoing,
+    ) -> Result<(ResponseFuture, Upload), NotOpened> {
         let mut sender = link.sender();
-        poll_fn(|cx| sender.poll_ready(cx)).await.ok()?;
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_| NotOpened::Ending)?;
+        // From here to the last byte nothing waits.
+        if !permit.holds() {
+            return Err(NotOpened::Withdrawn);
+        }
         let bare = outgoing.ends && outgoing.body.is_empty();
-        let (response, mut send) = sender.send_request(self.request(member, outgoing), bare).ok()?;
+        let (response, mut send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
         // The message is in memory anyway: h2 holds it until etcd's window takes it. If the stream has ended already, the answer says why.
         if !bare {
             let _ = send.send_data(outgoing.body.clone(), outgoing.ends);
         }
-        Some((response, send))
+        Ok((response, Upload::new(send)))
     }
 
-    /// Sends a whole request and waits for the head of the answer. What was refused unprocessed is sent again, and so is a read
-    /// that was lost, to another member where there is one; a write that may have reached etcd never is.
+    /// Sends a whole request and waits for the head of the answer. Only what a member says that it did not process is sent again. What was
+    /// lost with its connection is not, not even a read: the request may be what ended the member, and would end the next one as well.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn exchange(&self, permit: &Permit, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Exchange, ForwardError> {
+    pub async fn exchange(&self, permit: &LivePermit<'_>, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Exchange, ForwardError> {
         let mut attempts = self.pool.members.len().saturating_add(1);
         let mut to = to;
         loop {
@@ -175,15 +187,10 @@ impl Forwarder {
                 Err(error) => error,
             };
             let failure = classify(&error);
-            let again = match failure {
-                ForwardError::NotSent => true,
-                ForwardError::Lost => outgoing.effect == Effect::Reads,
-                ForwardError::Reset(_) | ForwardError::NoRoom => false,
-            };
             attempts = attempts.saturating_sub(1);
-            if !again || attempts == 0 {
+            if !matches!(failure, ForwardError::NotSent) || attempts == 0 {
                 self.metrics.upstream_failure(match failure {
-                    ForwardError::NotSent => UpstreamFailure::NoMember,
+                    ForwardError::NotSent | ForwardError::Withdrawn => UpstreamFailure::NoMember,
                     ForwardError::Lost | ForwardError::NoRoom => UpstreamFailure::Lost,
                     ForwardError::Reset(_) => UpstreamFailure::Reset,
                 });
@@ -206,13 +213,67 @@ impl Forwarder {
     }
 }
 
-/// What an error says of whether etcd looked at the request. Only REFUSED_STREAM promises that it did not (RFC 9113, 8.7);
-/// a GOAWAY might, but h2 does not tell one that covers this stream from one that does not.
+/// What an error says of whether etcd processed the request. Two things promise that it did not (RFC 9113, 8.7): REFUSED_STREAM, and a
+/// GOAWAY whose last stream is before this one. h2 gives the latter's error to those streams alone: the others end as a broken connection
+/// (`Inner::recv_go_away` and `recv_eof` in h2's `proto/streams/streams.rs`).
 #[must_use]
 pub fn classify(error: &h2::Error) -> ForwardError {
     match error.reason() {
         Some(Reason::REFUSED_STREAM) => ForwardError::NotSent,
+        _ if error.is_go_away() && error.is_remote() => ForwardError::NotSent,
         Some(reason) if error.is_reset() && error.is_remote() => ForwardError::Reset(reason),
         _ => ForwardError::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A SETTINGS frame without any setting, and a GOAWAY with NO_ERROR after this stream (RFC 9113, 6.5 and 6.8).
+    fn settings_and_go_away(last_stream: u8) -> Vec<u8> {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last_stream, 0, 0, 0, 0];
+        [&settings[..], &go_away].concat()
+    }
+
+    /// The HEADERS frames behind the client's preface of 24 bytes.
+    fn headers_frames(seen: &[u8]) -> usize {
+        let (mut at, mut count) = (24, 0);
+        while let Some(head) = seen.get(at..at + 9) {
+            count += usize::from(head[3] == 1);
+            at += 9 + usize::from(head[1]) * 256 + usize::from(head[2]);
+        }
+        count
+    }
+
+    /// What becomes of the requests with stream ids 1 and 3 when the server sends GOAWAY and closes the connection.
+    async fn after_go_away(last_stream: u8) -> [ForwardError; 2] {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let (mut send, connection) = h2::client::handshake(near).await.unwrap();
+        let driven = tokio::spawn(connection);
+        let request = || Request::post("https://etcd/a").body(()).unwrap();
+        let (first, _) = send.send_request(request(), true).unwrap();
+        let mut send = send.ready().await.unwrap();
+        let (second, _) = send.send_request(request(), true).unwrap();
+        let (mut read, mut seen) = (vec![0; 1 << 16], Vec::new());
+        while headers_frames(&seen) < 2 {
+            let length = far.read(&mut read).await.unwrap();
+            seen.extend_from_slice(&read[..length]);
+        }
+        far.write_all(&settings_and_go_away(last_stream)).await.unwrap();
+        drop(far);
+        let failures = [classify(&first.await.unwrap_err()), classify(&second.await.unwrap_err())];
+        let _ = driven.await;
+        failures
+    }
+
+    #[tokio::test]
+    async fn goaway_says_which_requests_were_not_processed() {
+        assert!(matches!(after_go_away(0).await, [ForwardError::NotSent, ForwardError::NotSent]));
+        assert!(matches!(after_go_away(1).await, [ForwardError::Lost, ForwardError::NotSent]));
+        assert!(matches!(after_go_away(3).await, [ForwardError::Lost, ForwardError::Lost]));
     }
 }

@@ -9,6 +9,7 @@ use http::Uri;
 use super::client::Client;
 use super::judge::Caller;
 use super::relay::Ended;
+use super::reply::Status;
 use crate::audit::{self, Decision, OwnedAccesses, Record};
 use crate::authorize::{Denial, Permit, Reason, standing};
 use crate::method::{Effect, Method};
@@ -62,13 +63,7 @@ impl<'c> Recording<'c> {
         judged: Duration,
     ) -> Result<Self, Denial> {
         let shared = &client.worker.shared;
-        let (decision, grant, denial) = match verdict {
-            Ok(permit) => match permit.would_deny() {
-                None => (Decision::Allow, permit.grant(), None),
-                Some(denial) => (Decision::WouldDeny, None, Some(denial.clone())),
-            },
-            Err(denial) => (Decision::Deny, None, Some(denial.clone())),
-        };
+        let (decision, grant, denial) = Self::decided(verdict);
         let line = if shared.audit.wants(decision, subject.effect()) {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some((slot, SystemTime::now())),
@@ -84,6 +79,34 @@ impl<'c> Recording<'c> {
         };
         shared.metrics.decision_duration.record(judged.as_secs_f64());
         Ok(Self { client, caller, subject, decision, grant, denial, line, begun, member: None, ended: Ended::ClientGone })
+    }
+
+    /// The request waited, and was judged again before anything of it was sent: the record is of the new verdict. Its line has a place
+    /// in the queue unless it needs one only now.
+    ///
+    /// # Errors
+    /// The new refusal.
+    pub fn judged_again(&mut self, caller: Rc<Caller>, verdict: Result<Permit, Denial>) -> Result<Permit, Denial> {
+        self.caller = caller;
+        (self.decision, self.grant, self.denial) = Self::decided(&verdict);
+        let audit = &self.client.worker.shared.audit;
+        if self.line.is_none() && audit.wants(self.decision, self.subject.effect()) {
+            self.line = audit.reserve(&self.caller.principal.name).ok().map(|slot| (slot, SystemTime::now()));
+        }
+        if let Err(denial) = &verdict {
+            self.ended = Ended::Answered(Status::of(denial, false).code_sent());
+        }
+        verdict
+    }
+
+    fn decided(verdict: &Result<Permit, Denial>) -> (Decision, Option<GrantId>, Option<Denial>) {
+        match verdict {
+            Ok(permit) => match permit.would_deny() {
+                None => (Decision::Allow, permit.grant(), None),
+                Some(denial) => (Decision::WouldDeny, None, Some(denial.clone())),
+            },
+            Err(denial) => (Decision::Deny, None, Some(denial.clone())),
+        }
     }
 
     /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for before it

@@ -7,7 +7,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::header::TRAILER;
 use http::{HeaderMap, Response};
 
@@ -58,7 +58,7 @@ pub async fn answer(
     pass_on(respond, response, begun, delivery, std::future::pending()).await
 }
 
-/// Passes on an answer until it ends, or until `stop` says with which status it must end before.
+/// Passes on an answer until it ends, or until `stop` says how it must end before.
 ///
 /// # Errors
 /// The client left.
@@ -66,7 +66,7 @@ pub async fn answer_until(
     respond: &mut SendResponse<Bytes>,
     response: Response<RecvStream>,
     delivery: &Delivery<'_>,
-    stop: impl Future<Output = Status>,
+    stop: impl Future<Output = Cut>,
 ) -> Result<Ended, ClientGone> {
     pass_on(respond, response, [None, None], delivery, stop).await
 }
@@ -90,7 +90,7 @@ async fn pass_on(
     response: Response<RecvStream>,
     begun: Beginning,
     delivery: &Delivery<'_>,
-    stop: impl Future<Output = Status>,
+    stop: impl Future<Output = Cut>,
 ) -> Result<Ended, ClientGone> {
     let (mut parts, mut body) = response.into_parts();
     if !delivery.as_it_came() {
@@ -106,7 +106,7 @@ async fn pass_on(
     // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
     let cut = match select(pin!(messages(begun, &mut body, &mut out, delivery)), pin!(stop)).await {
         Either::Left((copied, _)) => copied.err(),
-        Either::Right((status, _)) => Some(Cut::With(status)),
+        Either::Right((cut, _)) => Some(cut),
     };
     match cut {
         None => {}
@@ -120,11 +120,28 @@ async fn pass_on(
     }
 }
 
-/// Why not all messages of an answer were passed on.
-enum Cut {
+/// Why an answer ends before etcd has ended it.
+pub enum Cut {
+    /// The client left.
     Gone,
+    /// etcd broke it off.
     Failed(ForwardError),
+    /// The proxy ends it, with this status.
     With(Status),
+}
+
+impl Cut {
+    /// Answers a request that etcd has not begun to answer.
+    pub fn instead_of_an_answer(&self, respond: &mut SendResponse<Bytes>) -> Ended {
+        match self {
+            Cut::Gone => Ended::ClientGone,
+            Cut::Failed(error) => refuse_or_reset(respond, error),
+            Cut::With(status) => {
+                status.send(respond);
+                Ended::Answered(Some(status.code))
+            }
+        }
+    }
 }
 
 async fn messages(begun: Beginning, body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
@@ -161,28 +178,6 @@ pub async fn chunk(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result
     .await
 }
 
-/// Sends bytes to etcd as its window allows.
-///
-/// # Errors
-/// etcd's side of the stream is over.
-pub async fn send(out: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), ClientGone> {
-    out.reserve_capacity(bytes.len());
-    loop {
-        let room = out.capacity();
-        if room >= bytes.len() {
-            return out.send_data(bytes, false).map_err(|_| ClientGone);
-        }
-        if room > 0 {
-            out.send_data(bytes.split_to(room), false).map_err(|_| ClientGone)?;
-            out.reserve_capacity(bytes.len());
-        }
-        match poll_fn(|cx| out.poll_capacity(cx)).await {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Err(ClientGone),
-        }
-    }
-}
-
 /// Ends an answer with etcd's trailers.
 ///
 /// # Errors
@@ -207,7 +202,7 @@ pub fn fail(out: &mut SendStream<Bytes>, error: &ForwardError) -> Result<Ended, 
             out.send_reset(*reason);
             Ok(Ended::Answered(None))
         }
-        ForwardError::NotSent | ForwardError::Lost => end(out, &Status::lost()),
+        ForwardError::NotSent | ForwardError::Withdrawn | ForwardError::Lost => end(out, &Status::lost()),
         ForwardError::NoRoom => end(out, &Status::too_many_requests()),
     }
 }
@@ -224,7 +219,7 @@ pub fn end(out: &mut SendStream<Bytes>, status: &Status) -> Result<Ended, Client
 /// Answers a request that etcd gave no answer to.
 pub fn refuse_or_reset(respond: &mut SendResponse<Bytes>, error: &ForwardError) -> Ended {
     let status = match error {
-        ForwardError::NotSent => Status::not_sent(),
+        ForwardError::NotSent | ForwardError::Withdrawn => Status::not_sent(),
         ForwardError::Lost => Status::lost(),
         ForwardError::NoRoom => Status::too_many_requests(),
         ForwardError::Reset(reason) => {
@@ -234,50 +229,4 @@ pub fn refuse_or_reset(respond: &mut SendResponse<Bytes>, error: &ForwardError) 
     };
     status.send(respond);
     Ended::Answered(Some(status.code))
-}
-
-/// A piece of a request that is copied as it comes.
-pub enum Piece<'p> {
-    /// Bytes, possibly none.
-    Data(&'p Bytes),
-    /// Trailers. They do not go on: etcd takes no notice of them.
-    Trailers,
-    /// The client's side has ended.
-    End,
-}
-
-/// Copies what the client still sends to etcd, until it ends its side or resets the stream. Returns only when the client left.
-/// `observe` sees each piece before it goes.
-pub async fn upload(body: &mut RecvStream, send_to: &mut SendStream<Bytes>, mut observe: impl FnMut(Piece<'_>)) -> ClientGone {
-    loop {
-        match body.data().await {
-            Some(Ok(chunk)) => {
-                let length = chunk.len();
-                observe(Piece::Data(&chunk));
-                if send(send_to, chunk).await.is_err() {
-                    break;
-                }
-                let _ = body.flow_control().release_capacity(length);
-            }
-            Some(Err(error)) => {
-                send_to.send_reset(error.reason().unwrap_or(Reason::CANCEL));
-                return ClientGone;
-            }
-            None => {
-                match body.trailers().await {
-                    Ok(None) => {}
-                    Ok(Some(_)) => observe(Piece::Trailers),
-                    Err(error) => {
-                        send_to.send_reset(error.reason().unwrap_or(Reason::CANCEL));
-                        return ClientGone;
-                    }
-                }
-                observe(Piece::End);
-                let _ = send_to.send_data(Bytes::new(), true);
-                break;
-            }
-        }
-    }
-    // etcd's answer decides when the call ends.
-    std::future::pending().await
 }

@@ -24,7 +24,6 @@ use crate::audit::OwnedAccesses;
 use crate::authorize::{Denial, Permit, authorize, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::Termination;
-use crate::policy::Mode;
 use crate::upstream::Class;
 use crate::wire::frame::{self, FrameFault};
 use crate::wire::watch::WatchRequest;
@@ -129,32 +128,6 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
         if let Err(denial) = judge::message(call.shared(), &caller.principal, call.forwarder().home(), method, message).await {
             call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
-        }
-    }
-}
-
-/// Waits until a call that shadow mode passes through must end: its caller is enforced now, and comes back to be judged. A unary
-/// call has its one answer soon, and must not be left in doubt of what became of it.
-pub async fn enforced(call: &Call<'_>, method: Option<Method>) -> Status {
-    match method.map(Method::shape) {
-        Some(Shape::Unary) => std::future::pending().await,
-        shape => shadow_ends(call, shape != Some(Shape::Bulk)).await,
-    }
-}
-
-/// Waits until the caller is enforced, or if asked for, until its connection ends.
-pub async fn shadow_ends(call: &Call<'_>, or_connection: bool) -> Status {
-    let mut changes = call.policy_changes();
-    loop {
-        tokio::select! {
-            biased;
-            () = call.client.ending.cancelled(), if or_connection => return call.ended_with_connection(),
-            () = call.client.over.cancelled() => return call.ended_with_connection(),
-            changed = changes.changed() => if changed.is_err() { return Status::draining() },
-        }
-        if call.client.caller().principal.mode == Mode::Enforce {
-            call.shared().metrics.terminated(Termination::Mode);
-            return Status::new(reply::code::UNAVAILABLE, "etcd-warden: the policy is enforced now");
         }
     }
 }

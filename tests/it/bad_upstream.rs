@@ -410,7 +410,7 @@ async fn swallow(mut visit: Visit) {
 }
 
 #[tokio::test]
-async fn a_write_that_may_have_reached_etcd_is_never_sent_twice() {
+async fn a_request_that_may_have_reached_etcd_is_sent_once() {
     let swallowing = Fake::serving(swallow).await;
     let good = Fake::agreeable().await;
     let world = before(&[&swallowing, &good]).await;
@@ -418,7 +418,7 @@ async fn a_write_that_may_have_reached_etcd_is_never_sent_twice() {
     let mut lost = 0;
     for round in 0..2 {
         let mut raw = world.raw("alice").await;
-        for (path, message) in [(PUT, put()), (TXN, txn())] {
+        for (path, message) in [(PUT, put()), (TXN, txn()), (RANGE, range())] {
             let before = (swallowing.all_arrivals().len(), good.all_arrivals().len());
             let answer = raw.call(path, &message).await;
             let arrived = (swallowing.all_arrivals().len() - before.0, good.all_arrivals().len() - before.1);
@@ -433,16 +433,10 @@ async fn a_write_that_may_have_reached_etcd_is_never_sent_twice() {
         }
     }
     assert!(lost > 0, "no connection was at home at the bad member");
-    // A read is asked elsewhere, and the client notices nothing.
-    for _ in 0..2 {
-        let answer = world.raw("alice").await.call(RANGE, &range()).await;
-        assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
-    }
-    assert!(good.arrivals("Range").len() >= 2);
 }
 
 #[tokio::test]
-async fn a_write_is_not_sent_again_after_goaway_either() {
+async fn a_request_is_not_sent_again_after_goaway_either() {
     let fake = Fake::serving(|mut visit| async move {
         visit.body().await;
         visit.connection.go_away(Reason::NO_ERROR);
@@ -450,7 +444,7 @@ async fn a_write_is_not_sent_again_after_goaway_either() {
     .await;
     let world = before(&[&fake]).await;
     let mut raw = world.raw("alice").await;
-    for (path, message, rpc) in [(PUT, put(), "Put"), (TXN, txn(), "Txn")] {
+    for (path, message, rpc) in [(PUT, put(), "Put"), (TXN, txn(), "Txn"), (RANGE, range(), "Range")] {
         let answer = raw.call(path, &message).await;
         assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
         assert_eq!(fake.arrivals(rpc).len(), 1);

@@ -38,6 +38,7 @@ mod admin_socket;
 mod drain;
 mod identity_ends;
 mod live_certificates;
+mod permits;
 mod reload;
 mod reload_files;
 mod reloads_under_load;

@@ -23,8 +23,9 @@ use crate::keyspace::OwnedRange;
 use crate::method::Method;
 use crate::metrics::reason::Termination;
 use crate::proxy::call::Call;
-use crate::proxy::forward::{Outgoing, Sent};
+use crate::proxy::forward::{ForwardError, Outgoing, Sent};
 use crate::proxy::intake::{ClientGone, Intake};
+use crate::proxy::live_permit::LivePermit;
 use crate::proxy::quota::Places;
 use crate::proxy::registry::Registered;
 use crate::proxy::relay;
@@ -40,19 +41,26 @@ use crate::wire::{self, frame};
 /// a Watch stream that ends with PERMISSION_DENIED ends all watches of that clientv3 for good, also those that it would get
 /// after the next reload of the policy (`client/v3/watch.go`, `isHaltErr`).
 pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>, seat: Seat) {
-    let (at_etcd, member) = match may_open(&call.caller) {
-        Ok(permit) if seat == Seat::Taken => {
-            let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-            match relay::unless_gone(respond, pin!(call.forwarder().send(&permit, &outgoing, None))).await {
-                Err(ClientGone) => return,
-                Ok(Err(error)) => {
-                    relay::refuse_or_reset(respond, &error);
-                    return;
-                }
-                Ok(Ok(Sent { response, send, member, place })) => (Some((response, send, place)), member),
+    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
+    let (at_etcd, member) = loop {
+        let permit = match may_open(&call.client.caller()) {
+            Ok(permit) if seat == Seat::Taken => LivePermit::new(permit, call.client),
+            _ => break (None, call.forwarder().home()),
+        };
+        let sending = pin!(call.client.ending.run_until_cancelled(call.forwarder().send(&permit, &outgoing, None)));
+        let Some(sent) = relay::unless_gone(respond, sending).await.transpose() else {
+            return call.ended_with_connection().send(respond);
+        };
+        match sent {
+            Err(ClientGone) => return,
+            // The policy has changed: what it says now decides.
+            Ok(Err(ForwardError::Withdrawn)) => {}
+            Ok(Err(error)) => {
+                relay::refuse_or_reset(respond, &error);
+                return;
             }
+            Ok(Ok(Sent { response, send, member, place })) => break (Some((response, send, place)), member),
         }
-        _ => (None, call.forwarder().home()),
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     let changes = call.policy_changes();
@@ -84,8 +92,8 @@ struct Dialogue<'c> {
     header: RefCell<Vec<u8>>,
     /// Our own messages to the client, framed; they go out between two of etcd's.
     to_client: RefCell<VecDeque<Bytes>>,
-    /// Our own cancel requests to etcd, framed.
-    to_etcd: RefCell<VecDeque<Bytes>>,
+    /// Watches that etcd is to cancel.
+    to_cancel: RefCell<VecDeque<i64>>,
     /// The client's side is over, and how the stream ends.
     verdict: Cell<Option<Closing>>,
     wake_down: Notify,
@@ -119,7 +127,7 @@ impl<'c> Dialogue<'c> {
             places: Places::none(&call.client.quota.watches),
             header: RefCell::new(last.encode()),
             to_client: RefCell::default(),
-            to_etcd: RefCell::default(),
+            to_cancel: RefCell::default(),
             verdict: Cell::new(None),
             wake_down: Notify::new(),
             wake_up: Notify::new(),
@@ -163,7 +171,7 @@ impl<'c> Dialogue<'c> {
     /// Asks etcd to cancel a watch, and gives what the client is told.
     fn ended_by_policy(&self, id: i64) -> Bytes {
         self.call.shared().metrics.terminated(Termination::Policy);
-        self.to_etcd.borrow_mut().push_back(frame::encode(&wire::watch::cancel_request(id)));
+        self.to_cancel.borrow_mut().push_back(id);
         self.wake_up.notify_one();
         frame::encode(&wire::watch::canceled(&self.header.borrow(), id))
     }

@@ -18,6 +18,8 @@ pub struct Relay {
     closed: Arc<AtomicUsize>,
     /// Whether what the server says goes on.
     passing: watch::Sender<bool>,
+    /// Counts how often everything that passed was cut.
+    cuts: watch::Sender<u64>,
     task: AbortHandle,
 }
 
@@ -28,27 +30,39 @@ impl Relay {
         let (opened, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (open, close) = (opened.clone(), closed.clone());
         let (passing, may_pass) = watch::channel(true);
+        let (cuts, cut) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 open.fetch_add(1, Ordering::SeqCst);
-                let (close, may_pass) = (close.clone(), may_pass.clone());
+                let (close, may_pass, mut cut) = (close.clone(), may_pass.clone(), cut.clone());
+                cut.mark_unchanged();
                 connections.spawn(async move {
                     if let Ok(far) = TcpStream::connect(server).await {
                         let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
                         let up = copy(from_near, to_far, None);
-                        let _ = tokio::join!(up, copy(from_far, to_near, Some(may_pass)));
+                        let both = async { tokio::join!(up, copy(from_far, to_near, Some(may_pass))) };
+                        tokio::select! {
+                            _ = both => {}
+                            _ = cut.changed() => {}
+                        }
                     }
                     close.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { address, opened, closed, passing, task: task.abort_handle() }
+        Self { address, opened, closed, passing, cuts, task: task.abort_handle() }
     }
 
     /// What the server says from now on waits.
     pub fn hold(&self) {
         self.passing.send_replace(false);
+    }
+
+    /// Ends every connection, and lets no new one come about until [`Relay::release`].
+    pub fn cut(&self) {
+        self.hold();
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// What has waited goes on, all of it at once.

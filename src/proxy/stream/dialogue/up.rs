@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream};
+use h2::RecvStream;
 use tokio::time::sleep;
 
 use super::{Closing, Dialogue, Seat};
@@ -14,11 +14,12 @@ use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::proxy::budget::Hold;
 use crate::proxy::call::limited;
-use crate::proxy::intake::{ClientGone, denial_of};
-use crate::proxy::relay;
+use crate::proxy::intake::denial_of;
+use crate::proxy::live_permit::LivePermit;
 use crate::proxy::reply::{Status, code};
 use crate::proxy::session::{READ_BUFFER, STREAM_WINDOW};
 use crate::proxy::stream::{Asked, Request, payload, record, verdict};
+use crate::proxy::upload::{Unsent, Upload};
 use crate::watch_ledger::{Refusal, places};
 use crate::wire;
 use crate::wire::frame::{self, Frames};
@@ -30,7 +31,7 @@ const MAX_WAITING: usize = 256;
 
 impl Dialogue<'_> {
     /// Client to etcd.
-    pub(super) async fn up(&self, body: &mut RecvStream, mut send: Option<SendStream<Bytes>>) -> std::convert::Infallible {
+    pub(super) async fn up(&self, body: &mut RecvStream, mut send: Option<Upload>) -> std::convert::Infallible {
         let closing = self.judge_all(body, &mut send).await;
         self.verdict.set(closing);
         self.wake_down.notify_one();
@@ -38,11 +39,11 @@ impl Dialogue<'_> {
     }
 
     /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the stream must end.
-    async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<SendStream<Bytes>>) -> Option<Closing> {
+    async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<Upload>) -> Option<Closing> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
         let mut hold = Hold::none(&self.call.client.share);
         loop {
-            self.send_cancels(send).await;
+            self.send_cancels(send);
             match frames.next() {
                 Ok(Some(framed)) => {
                     if let Err(closing) = self.judge_one(framed, send).await {
@@ -72,7 +73,7 @@ impl Dialogue<'_> {
                         None if frames.is_empty() => {
                             // Where there is no etcd to end the stream, it ends here, as etcd ends it.
                             let Some(send) = send else { return Some(Closing::With(Status::new(code::OK, ""))) };
-                            let _ = send.send_data(Bytes::new(), true);
+                            send.half_close();
                             return None;
                         }
                         None => return Some(self.refused_stream(&denial_of(frame::FrameFault::Cut))),
@@ -82,14 +83,24 @@ impl Dialogue<'_> {
         }
     }
 
-    async fn judge_one(&self, framed: Bytes, send: &mut Option<SendStream<Bytes>>) -> Result<(), Closing> {
+    async fn judge_one(&self, framed: Bytes, send: &mut Option<Upload>) -> Result<(), Closing> {
         let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
         if let Ok(asked) = &read {
             self.until_the_rate_allows(&asked.request).await;
         }
-        let caller = self.call.client.caller();
+        // All waiting comes before the verdict, so that nothing is written under a policy that is no longer in effect.
+        if let Some(send) = send {
+            send.ready(framed.len()).await;
+        }
         let judging = Instant::now();
-        let mut verdict = verdict(self.call, &caller, &read).await;
+        let (caller, mut verdict) = loop {
+            let caller = self.call.client.caller();
+            let verdict = verdict(self.call, &caller, &read).await;
+            // etcd may have been asked about a lease meanwhile.
+            if caller.policy.generation == self.call.shared().policy.generation() {
+                break (caller, verdict);
+            }
+        };
         if let (Ok(_), Ok(asked), Mode::Enforce) = (&verdict, &read, caller.principal.mode)
             && let Request::Watch(WatchRequest::Create(range)) = asked.request
             && let Err(limit) = self.within_limits(range)
@@ -106,9 +117,10 @@ impl Dialogue<'_> {
             // Who may not speak at all learns nothing of how its message was read: the verdict says which of the two it is.
             Err(malformed) => return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(&malformed))),
         };
-        if let Err(denial) = verdict {
-            return self.refuse_one(&asked.request, &denial);
-        }
+        let permit = match verdict {
+            Ok(permit) => LivePermit::new(permit, self.call.client),
+            Err(denial) => return self.refuse_one(&asked.request, &denial),
+        };
         if self.seat == Seat::Standing && !matches!(asked.request, Request::Watch(WatchRequest::Create(_))) {
             // There is no watch here that it could be about.
             return Ok(());
@@ -118,7 +130,10 @@ impl Dialogue<'_> {
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
-        relay::send(send, framed.clone()).await.map_err(|ClientGone| Closing::With(Status::lost()))
+        send.write(&permit, framed.clone()).await.map_err(|unsent| match unsent {
+            Unsent::Closed => Closing::With(Status::lost()),
+            Unsent::Withdrawn | Unsent::Cut => Closing::With(Status::open_again()),
+        })
     }
 
     /// What cannot be refused in its place waits here, before it is judged: the policy may change meanwhile.
@@ -174,13 +189,10 @@ impl Dialogue<'_> {
         self.to_client.borrow().len().max(self.ledger.borrow().waiting()) < MAX_WAITING
     }
 
-    async fn send_cancels(&self, send: &mut Option<SendStream<Bytes>>) {
+    fn send_cancels(&self, send: &mut Option<Upload>) {
         let Some(send) = send else { return };
-        loop {
-            let next = self.to_etcd.borrow_mut().pop_front();
-            let Some(cancel) = next else { return };
-            // If etcd is gone the watch is, too.
-            let _ = relay::send(send, cancel).await;
+        for id in self.to_cancel.take() {
+            send.cancel_watch(id);
         }
     }
 }

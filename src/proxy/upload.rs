@@ -1,0 +1,205 @@
+//! The client's side of a call, written to etcd. [`Upload`] is the only way to write to a stream of etcd's after its head, and each write
+//! needs a permit that holds at that moment.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+
+use super::live_permit::LivePermit;
+use crate::wire::{frame, watch};
+
+/// Our side of one stream to etcd. Dropped before its end, it resets the stream.
+pub struct Upload(SendStream<Bytes>);
+
+/// Why bytes were not written to etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// etcd has ended the stream: its answer says why.
+    Closed,
+    /// The permit was withdrawn before any of the bytes was written.
+    Withdrawn,
+    /// The permit was withdrawn after a part was written: the stream must end, because what follows would complete that part.
+    Cut,
+}
+
+/// Why an upload that passes through ended before the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The client reset its stream, or its connection is gone.
+    ClientGone,
+    /// The permit was withdrawn.
+    Withdrawn,
+}
+
+/// How much of a request etcd has.
+#[derive(Default)]
+pub struct Progress {
+    begun: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl Progress {
+    /// Of a request whose head was sent with these bytes.
+    #[must_use]
+    pub fn of(body: &Bytes, ends: bool) -> Self {
+        Self { begun: Cell::new(ends || !body.is_empty()), ended: Cell::new(ends) }
+    }
+
+    /// Whether any byte of the body was written, or its end.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// Whether the whole request was written.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Bytes were written, or the end.
+    pub fn note(&self, ends: bool) {
+        self.begun.set(true);
+        self.ended.set(ends);
+    }
+}
+
+/// A piece of a request that is copied as it comes.
+pub enum Piece<'p> {
+    /// Bytes, possibly none.
+    Data(&'p Bytes),
+    /// Trailers. They are not forwarded: etcd ignores them.
+    Trailers,
+    /// The client's side has ended.
+    End,
+}
+
+impl Upload {
+    /// Only `forward` opens streams to etcd.
+    pub(super) const fn new(stream: SendStream<Bytes>) -> Self {
+        Self(stream)
+    }
+
+    /// Writes bytes as etcd's window allows. The permit is checked after each wait.
+    ///
+    /// # Errors
+    /// See [`Unsent`].
+    pub async fn write(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes) -> Result<(), Unsent> {
+        let out = &mut self.0;
+        let mut refused = Unsent::Withdrawn;
+        out.reserve_capacity(bytes.len());
+        loop {
+            let room = out.capacity().min(bytes.len());
+            if room == bytes.len() || room > 0 {
+                if !permit.holds() {
+                    out.reserve_capacity(0);
+                    return Err(refused);
+                }
+                let piece = bytes.split_to(room);
+                out.send_data(piece, false).map_err(|_| Unsent::Closed)?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                refused = Unsent::Cut;
+                out.reserve_capacity(bytes.len());
+            }
+            match poll_fn(|cx| out.poll_capacity(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(Unsent::Closed),
+            }
+        }
+    }
+
+    /// Writes the rest of a request, and its end. The bytes are in memory anyway: h2 holds them until etcd's window takes them.
+    ///
+    /// # Errors
+    /// See [`Unsent`].
+    pub fn finish(&mut self, permit: &LivePermit<'_>, rest: Bytes) -> Result<(), Unsent> {
+        if !permit.holds() {
+            return Err(Unsent::Withdrawn);
+        }
+        self.0.send_data(rest, true).map_err(|_| Unsent::Closed)
+    }
+
+    /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once: what must be true when they are written is
+    /// checked after this.
+    pub async fn ready(&mut self, bytes: usize) {
+        self.0.reserve_capacity(bytes);
+        while self.0.capacity() == 0 && bytes > 0 {
+            // What ended the stream shows when it is written to.
+            if !matches!(poll_fn(|cx| self.0.poll_capacity(cx)).await, Some(Ok(_))) {
+                return;
+            }
+        }
+    }
+
+    /// Ends our side between two messages. It completes nothing, and needs no permit.
+    pub fn half_close(&mut self) {
+        let _ = self.0.send_data(Bytes::new(), true);
+    }
+
+    /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs no permit.
+    pub fn cancel_watch(&mut self, id: i64) {
+        // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until etcd's window takes them.
+        let _ = self.0.send_data(frame::encode(&watch::cancel_request(id)), false);
+    }
+
+    /// Copies what the client still sends, until the client ends its side or resets the stream. Returns only when the call must end;
+    /// `observe` sees each piece before it is written.
+    pub async fn copy(
+        &mut self,
+        permit: &LivePermit<'_>,
+        body: &mut RecvStream,
+        progress: &Progress,
+        mut observe: impl FnMut(Piece<'_>),
+    ) -> Stopped {
+        loop {
+            let written = match body.data().await {
+                Some(Ok(chunk)) => {
+                    let length = chunk.len();
+                    observe(Piece::Data(&chunk));
+                    let written = self.write(permit, chunk).await;
+                    if written.is_ok() && length > 0 {
+                        progress.note(false);
+                    }
+                    let _ = body.flow_control().release_capacity(length);
+                    written
+                }
+                Some(Err(error)) => return self.reset(&error),
+                None => {
+                    match body.trailers().await {
+                        Ok(None) => {}
+                        Ok(Some(_)) => observe(Piece::Trailers),
+                        Err(error) => return self.reset(&error),
+                    }
+                    observe(Piece::End);
+                    let written = self.finish(permit, Bytes::new());
+                    if written.is_ok() {
+                        progress.note(true);
+                        break;
+                    }
+                    written
+                }
+            };
+            match written {
+                Ok(()) => {}
+                Err(Unsent::Closed) => break,
+                Err(Unsent::Withdrawn) => return Stopped::Withdrawn,
+                Err(Unsent::Cut) => {
+                    progress.note(false);
+                    return Stopped::Withdrawn;
+                }
+            }
+        }
+        // etcd's answer decides when the call ends.
+        std::future::pending().await
+    }
+
+    /// The client reset its stream: etcd gets the same reason.
+    fn reset(&mut self, error: &h2::Error) -> Stopped {
+        self.0.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+        Stopped::ClientGone
+    }
+}
