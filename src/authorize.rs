@@ -3,8 +3,9 @@
 pub mod reference;
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
+use crate::access::{Accesses, Capability, Verb, Verbs};
 use crate::keyspace::{KeyRange, OwnedRange};
 use crate::policy::{GrantId, Mode, Principal, Standing};
 use crate::wire::Malformed;
@@ -204,12 +205,49 @@ pub struct LeaseEvidence {
 pub enum LeaseStanding {
     /// The id carries the caller's mark.
     Own,
-    /// No mark of the caller's: these keys are attached to it, as etcd says.
-    Attached(Vec<Vec<u8>>),
+    /// No mark of the caller's, and no key is attached to it, as etcd says: it belongs to no identity.
+    Unattached,
+    /// No mark of the caller's, and the caller may do to every attached key what the message does with the lease: see [`AttachedKeys`].
+    Covered,
+    /// No mark of the caller's, and the caller may not do that to one of its keys.
+    NotCovered,
     /// Marked for another identity, and no keys are attached yet.
     AnotherIdentity,
     /// No mark of the caller's, and etcd did not answer.
     Unknown,
+}
+
+/// Finds out, key by key, whether a caller may do to every key of a lease what its message does with the lease. The keys of a lease may be
+/// many: none is kept, and after the first that is not covered no other has to be seen.
+#[derive(Clone, Debug)]
+pub struct AttachedKeys {
+    principal: Arc<Principal>,
+    /// What is needed on each key.
+    verbs: Verbs,
+    standing: LeaseStanding,
+}
+
+impl AttachedKeys {
+    /// No key yet, of the lease `id` that a message with these accesses names.
+    #[must_use]
+    pub fn of(principal: Arc<Principal>, id: i64, accesses: &Accesses<'_>) -> Self {
+        let uses = accesses.leases.iter().filter(|(of, _)| *of == id);
+        let verbs = uses.fold(Verbs::NONE, |verbs, (_, lease_use)| verbs.and(lease_use.verbs_on_attached()));
+        Self { principal, verbs, standing: LeaseStanding::Unattached }
+    }
+
+    /// One attached key. False: the lease may not be used, whatever its other keys are.
+    pub fn see(&mut self, key: &[u8]) -> bool {
+        let is_covered = self.standing != LeaseStanding::NotCovered && covered(&self.principal, self.verbs, &KeyRange::key(key)).is_ok();
+        self.standing = if is_covered { LeaseStanding::Covered } else { LeaseStanding::NotCovered };
+        is_covered
+    }
+
+    /// What follows from all keys of the lease, or from those up to the first that is not covered.
+    #[must_use]
+    pub fn standing(self) -> LeaseStanding {
+        self.standing
+    }
 }
 
 /// Judges one message.
@@ -257,8 +295,8 @@ fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence
         let grant = covered(principal, access.verbs, &access.range)?;
         first = first.or(grant);
     }
-    for &(id, lease_use) in &accesses.leases {
-        judge_lease(principal, id, lease_use, leases)?;
+    for &(id, _) in &accesses.leases {
+        judge_lease(principal, id, leases)?;
     }
     Ok(first)
 }
@@ -285,7 +323,7 @@ fn covered(principal: &Principal, verbs: Verbs, range: &KeyRange<'_>) -> Result<
     Ok(first)
 }
 
-fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Denial> {
+fn judge_lease(principal: &Principal, id: i64, leases: &[LeaseEvidence]) -> Result<(), Denial> {
     if principal.rights.capability(Capability::LeaseAdmin).is_some() {
         return Ok(());
     }
@@ -293,15 +331,10 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
     match leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing) {
         Some(LeaseStanding::Own) => Ok(()),
         // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach one. That is more than a right to keys.
-        Some(LeaseStanding::Attached(keys)) if keys.is_empty() => holds(principal, Capability::Lease).map(drop),
-        Some(LeaseStanding::Attached(keys)) => {
-            for key in keys {
-                covered(principal, lease_use.verbs_on_attached(), &KeyRange::key(key)).map_err(|_| not_owned.clone())?;
-            }
-            Ok(())
-        }
+        Some(LeaseStanding::Unattached) => holds(principal, Capability::Lease).map(drop),
+        Some(LeaseStanding::Covered) => Ok(()),
         Some(LeaseStanding::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),
-        Some(LeaseStanding::AnotherIdentity) | None => Err(not_owned),
+        Some(LeaseStanding::NotCovered | LeaseStanding::AnotherIdentity) | None => Err(not_owned),
     }
 }
 

@@ -16,6 +16,7 @@
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
 //!   budget      how much of that is held, and by whom
+//!   lease_questions  who may make the proxy ask etcd about leases, and how often
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   permitted   what was allowed is carried out
 //!   live_permit a permit, until it is withdrawn
@@ -42,6 +43,7 @@ pub mod head;
 pub mod intake;
 pub mod judge;
 pub mod keepalive;
+pub mod lease_questions;
 pub mod lifetime;
 pub mod listener;
 pub mod live_permit;

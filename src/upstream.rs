@@ -4,7 +4,8 @@
 //! members  shared by all workers: which member is well, its last response header, who leads
 //! dial     TCP and TLS to a member, for whichever of its addresses answers first
 //! pace     how often the connections to a member are pinged
-//! control  the proxy's own questions: health, auth status, the keys of a lease
+//! control  the proxy's own questions: health, auth status
+//! question which keys a lease has, asked because of a client
 //! health   what a member can serve, asked in a way that harms no etcd
 //! pool     one per worker thread: h2 connections by member and class, opened when those there are full
 //! release  which etcd this version was written for
@@ -24,9 +25,13 @@ pub mod link;
 pub mod members;
 pub mod pace;
 pub mod pool;
+pub mod question;
 pub mod release;
 
 use crate::method::{Method, Shape};
+
+/// What the proxy's own questions name as their `user-agent`.
+const AGENT: &str = concat!("etcd-warden/", env!("CARGO_PKG_VERSION"));
 
 /// Which connections a call goes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,11 +42,13 @@ pub enum Class {
     Long,
     /// Transfers of unbounded size.
     Bulk,
+    /// The proxy's own questions because of a client.
+    Own,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 3] = [Class::Unary, Class::Long, Class::Bulk];
+    pub const ALL: [Class; 4] = [Class::Unary, Class::Long, Class::Bulk, Class::Own];
 
     /// The class that `method` belongs to.
     #[must_use]
@@ -60,6 +67,7 @@ impl Class {
             Class::Unary => "unary",
             Class::Long => "long",
             Class::Bulk => "bulk",
+            Class::Own => "own",
         }
     }
 }

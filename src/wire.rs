@@ -11,6 +11,7 @@ pub mod frame;
 pub mod header;
 pub mod inspect;
 pub mod lease;
+pub mod lease_keys;
 mod message;
 #[cfg(test)]
 mod spell;

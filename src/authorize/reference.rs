@@ -1,12 +1,14 @@
 //! What "may this be done to this key" means, in the fewest words: every grant is looked at, one after the other, for one key at a
 //! time. The compiled form answers the same, faster; property tests hold the two equal.
 
-use super::{Denial, LeaseEvidence, LeaseStanding, Missing, Reason};
-use crate::access::{Access, Accesses, Capability, LeaseUse, Verb};
+use std::sync::Arc;
+
+use super::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Missing, Reason};
+use crate::access::{Access, Accesses, Capability, Verb};
 use crate::keyspace::KeyRange;
-use crate::policy::GrantId;
 use crate::policy::compile::{Held, Holdings};
 use crate::policy::keyset::KeySet;
+use crate::policy::{GrantId, Principal};
 
 /// The grant by which `key` may be `verb`ed: of plain ranges the first in the policy's order, then of the others.
 #[must_use]
@@ -21,6 +23,37 @@ pub fn allows(holdings: &Holdings, verb: Verb, key: &[u8]) -> Option<GrantId> {
 #[must_use]
 pub fn capability(holdings: &Holdings, capability: Capability) -> Option<GrantId> {
     holdings.roles.iter().flat_map(|role| &role.capabilities).filter(|(held, _)| *held == capability).map(|(_, grant)| *grant).min()
+}
+
+/// What is known of a lease, keys and all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// It carries the caller's mark.
+    Own,
+    /// These keys are attached to it.
+    Attached(Vec<Vec<u8>>),
+    /// Marked for another identity, without any key.
+    AnotherIdentity,
+    /// etcd did not answer.
+    Unknown,
+}
+
+impl Lease {
+    /// The same as the decision wants it: found out key by key, and no further than it takes.
+    #[must_use]
+    pub fn evidence(&self, id: i64, principal: &Arc<Principal>, accesses: &Accesses<'_>) -> LeaseEvidence {
+        let standing = match self {
+            Lease::Own => LeaseStanding::Own,
+            Lease::AnotherIdentity => LeaseStanding::AnotherIdentity,
+            Lease::Unknown => LeaseStanding::Unknown,
+            Lease::Attached(keys) => {
+                let mut attached = AttachedKeys::of(principal.clone(), id, accesses);
+                let _ = keys.iter().all(|key| attached.see(key));
+                attached.standing()
+            }
+        };
+        LeaseEvidence { id, standing }
+    }
 }
 
 /// Why the reference refuses.
@@ -54,12 +87,7 @@ impl Refusal {
 ///
 /// # Errors
 /// What is refused first.
-pub fn decide(
-    holdings: &Holdings,
-    accesses: &Accesses<'_>,
-    leases: &[LeaseEvidence],
-    keys: &[Vec<u8>],
-) -> Result<Option<GrantId>, Refusal> {
+pub fn decide(holdings: &Holdings, accesses: &Accesses<'_>, leases: &[(i64, Lease)], keys: &[Vec<u8>]) -> Result<Option<GrantId>, Refusal> {
     let mut grants = Vec::new();
     let held = |wanted| capability(holdings, wanted);
     match accesses.capability {
@@ -73,9 +101,9 @@ pub fn decide(
     for access in accesses.keys() {
         grants.extend(decide_keys(holdings, access, keys)?);
     }
-    for &(id, lease_use) in &accesses.leases {
+    for &(id, _) in &accesses.leases {
         if held(Capability::LeaseAdmin).is_none() {
-            decide_lease(holdings, id, lease_use, leases)?;
+            decide_lease(holdings, id, accesses, leases)?;
         }
     }
     Ok(grants.first().copied())
@@ -96,18 +124,21 @@ fn decide_keys(holdings: &Holdings, access: Access<'_>, keys: &[Vec<u8>]) -> Res
     Ok(grants)
 }
 
-fn decide_lease(holdings: &Holdings, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Refusal> {
-    let known = leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing);
+/// Whether a lease may be used for all that the message does with it.
+fn decide_lease(holdings: &Holdings, id: i64, accesses: &Accesses<'_>, leases: &[(i64, Lease)]) -> Result<(), Refusal> {
+    let known = leases.iter().find(|(of, _)| *of == id).map(|(_, lease)| lease);
     let usable = match known {
-        Some(LeaseStanding::Own) => true,
-        Some(LeaseStanding::Unknown) => return Err(Refusal::Lease(Reason::LeaseUnknown, id)),
-        Some(LeaseStanding::AnotherIdentity) | None => false,
+        Some(Lease::Own) => true,
+        Some(Lease::Unknown) => return Err(Refusal::Lease(Reason::LeaseUnknown, id)),
+        Some(Lease::AnotherIdentity) | None => false,
         // Nobody's yet.
-        Some(LeaseStanding::Attached(keys)) if keys.is_empty() => {
+        Some(Lease::Attached(keys)) if keys.is_empty() => {
             return capability(holdings, Capability::Lease).map(drop).ok_or(Refusal::Capability(Capability::Lease));
         }
-        Some(LeaseStanding::Attached(keys)) => {
-            keys.iter().all(|key| lease_use.verbs_on_attached().iter().all(|verb| allows(holdings, verb, key).is_some()))
+        Some(Lease::Attached(keys)) => {
+            let uses =
+                || accesses.leases.iter().filter(|(of, _)| *of == id).flat_map(|(_, lease_use)| lease_use.verbs_on_attached().iter());
+            keys.iter().all(|key| uses().all(|verb| allows(holdings, verb, key).is_some()))
         }
     };
     if usable { Ok(()) } else { Err(Refusal::Lease(Reason::LeaseNotOwned, id)) }

@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use super::choices::Choices;
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
-use crate::authorize::{LeaseEvidence, LeaseStanding, authorize, reference};
+use crate::authorize::reference::{self, Lease};
+use crate::authorize::{LeaseEvidence, authorize};
 use crate::keyspace::{End, KeyRange, OwnedRange, prefix_end};
 use crate::policy::compile::{Held, Holdings};
 use crate::policy::keyset::{KeySet, Pattern};
@@ -65,11 +66,13 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
             choices.one_of(&[LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive, LeaseUse::Look]),
         );
     }
-    let leases = evidence(choices);
+    let known = leases(choices);
 
     principal.mode = Mode::Enforce;
-    let fast = authorize(principal, &accesses, &leases);
-    let slow = reference::decide(holdings, &accesses, &leases, &KEYS);
+    let asker = Arc::new(principal.clone());
+    let evidence: Vec<LeaseEvidence> = known.iter().map(|(id, lease)| lease.evidence(*id, &asker, &accesses)).collect();
+    let fast = authorize(principal, &accesses, &evidence);
+    let slow = reference::decide(holdings, &accesses, &known, &KEYS);
     match (&fast, &slow) {
         (Ok(permit), Ok(grant)) => {
             assert!(permit.would_deny().is_none());
@@ -85,7 +88,7 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
     }
     // Shadow mode decides the same and stands in nobody's way.
     principal.mode = Mode::Shadow;
-    let shadow = authorize(principal, &accesses, &leases).expect("shadow mode refuses nothing");
+    let shadow = authorize(principal, &accesses, &evidence).expect("shadow mode refuses nothing");
     assert_eq!(shadow.would_deny(), fast.as_ref().err());
 }
 
@@ -147,17 +150,17 @@ fn key(choices: &mut Choices<'_>, shortest: usize, longest: usize) -> Vec<u8> {
     (0..length).map(|_| choices.one_of(LETTERS)).collect()
 }
 
-fn evidence(choices: &mut Choices<'_>) -> Vec<LeaseEvidence> {
+fn leases(choices: &mut Choices<'_>) -> Vec<(i64, Lease)> {
     (1..=2)
         .filter_map(|id| {
-            let standing = match choices.below(5) {
+            let lease = match choices.below(5) {
                 0 => return None,
-                1 => LeaseStanding::Own,
-                2 => LeaseStanding::AnotherIdentity,
-                3 => LeaseStanding::Unknown,
-                _ => LeaseStanding::Attached((0..choices.below(3)).map(|_| key(choices, 1, 3)).collect()),
+                1 => Lease::Own,
+                2 => Lease::AnotherIdentity,
+                3 => Lease::Unknown,
+                _ => Lease::Attached((0..choices.below(3)).map(|_| key(choices, 1, 3)).collect()),
             };
-            Some(LeaseEvidence { id, standing })
+            Some((id, lease))
         })
         .collect()
 }

@@ -128,7 +128,7 @@ contract! {
         [Label { name: "limit", values: Values::Listed(Limit::CODES) }]
         "Requests refused, or connections closed, because of a limit.";
     UPSTREAM_CONNECTIONS = Gauge "etcd_warden_upstream_connections"
-        [Label { name: "class", values: Values::Listed(&["unary", "long", "bulk"]) }]
+        [Label { name: "class", values: Values::Listed(&["unary", "long", "bulk", "own"]) }]
         "Connections to etcd, by what they carry.";
     UPSTREAM_HEALTHY = Gauge "etcd_warden_upstream_healthy" [MEMBER]
         "1 when the member serves every call, as of its last health check: a voting member that knows a leader. Else 0.";

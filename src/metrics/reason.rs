@@ -59,6 +59,8 @@ closed_set! {
         HeldBytes = "held-bytes",
         /// `max-unread-bytes`.
         UnreadBytes = "unread-bytes",
+        /// Questions to etcd about leases of others, of all or of one identity.
+        LeaseQuestions = "lease-questions",
         /// `authenticate-per-second`.
         Authenticate = "authenticate",
         /// `audit-queue`, with `audit-on-full: deny`.

@@ -8,7 +8,8 @@ use super::compile::{Held, Holdings};
 use super::keyset::{KeySet, Pattern};
 use super::{GrantId, Mode, Principal, Rights, Standing};
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
-use crate::authorize::{LeaseEvidence, LeaseStanding, authorize, reference};
+use crate::authorize::authorize;
+use crate::authorize::reference::{self, Lease};
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange};
 
 /// Three letters: one below `/`, `/` itself, one above, so that edges meet. Keys of the universe have at most this many.
@@ -104,10 +105,10 @@ fn principal(rights: Rights) -> Principal {
 }
 
 /// What is known of the lease 7; of the lease 8 nothing is.
-fn evidence() -> impl Strategy<Value = LeaseEvidence> {
-    let attached = prop::collection::vec(key(), 0..3).prop_map(LeaseStanding::Attached);
-    let others = prop::sample::select(vec![LeaseStanding::Own, LeaseStanding::AnotherIdentity, LeaseStanding::Unknown]);
-    prop_oneof![attached, others].prop_map(|standing| LeaseEvidence { id: 7, standing })
+fn evidence() -> impl Strategy<Value = (i64, Lease)> {
+    let attached = prop::collection::vec(key(), 0..3).prop_map(Lease::Attached);
+    let others = prop::sample::select(vec![Lease::Own, Lease::AnotherIdentity, Lease::Unknown]);
+    prop_oneof![attached, others].prop_map(|lease| (7, lease))
 }
 
 /// What a request may ask for besides keys.
@@ -174,9 +175,11 @@ proptest! {
             accesses.touch(*verbs, if inner { KeyRange::key(&range.start) } else { range.as_range() });
         }
         leases.iter().for_each(|&(id, lease_use)| accesses.lease(id, lease_use));
-        let leases = [evidence];
-        let fast = authorize(&principal(holdings.compile()), &accesses, &leases);
-        match (fast, reference::decide(&holdings, &accesses, &leases, universe())) {
+        let principal = Arc::new(principal(holdings.compile()));
+        let known = [evidence];
+        let evidence = known.each_ref().map(|(id, lease)| lease.evidence(*id, &principal, &accesses));
+        let fast = authorize(&principal, &accesses, &evidence);
+        match (fast, reference::decide(&holdings, &accesses, &known, universe())) {
             (Ok(permit), Ok(grant)) => prop_assert_eq!(permit.grant(), grant),
             (Err(denial), Err(refusal)) => prop_assert!(refusal.is(&denial), "{denial} is not {refusal:?}"),
             (fast, slow) => prop_assert!(false, "{fast:?} is not {slow:?}"),

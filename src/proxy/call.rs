@@ -258,9 +258,9 @@ impl Call<'_> {
     /// # Errors
     /// In enforce mode, why it is refused.
     pub async fn judge(&self, method: Method, message: Result<&[u8], Denial>) -> Result<Permit, Denial> {
-        let (shared, principal) = (self.shared(), &self.caller.principal);
+        let principal = &self.caller.principal;
         match message {
-            Ok(message) => judge::message(shared, principal, self.target(method), method, message).await,
+            Ok(message) => judge::message(self.client, principal, self.target(method), method, message).await,
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
         }
     }

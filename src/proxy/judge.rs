@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Shared;
+use super::client::Client;
+use super::lease_questions::NotKnown;
 use crate::access::Accesses;
-use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
+use crate::authorize::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
 use crate::config::ClientTokens;
 use crate::identity::Identity;
 use crate::lease_id::Ownership;
 use crate::method::Method;
+use crate::metrics::reason::Limit;
 use crate::policy::{Policy, Principal};
 use crate::upstream::members::MemberIndex;
 use crate::wire;
@@ -24,18 +26,18 @@ const MAX_LEASES: usize = 16;
 /// # Errors
 /// In enforce mode, why it is refused.
 pub async fn message(
-    shared: &Shared,
-    principal: &Principal,
+    client: &Client,
+    principal: &Arc<Principal>,
     member: MemberIndex,
     method: Method,
     message: &[u8],
 ) -> Result<Permit, Denial> {
     // Tokens that are stripped cannot be used: the password would travel for nothing.
-    if method == Method::Authenticate && shared.config.client_tokens == ClientTokens::Strip {
+    if method == Method::Authenticate && client.worker.shared.config.client_tokens == ClientTokens::Strip {
         return refuse(principal, Denial::new(Reason::TokensStripped, ""));
     }
     match wire::inspect(method, message) {
-        Ok(accesses) => verdict(shared, principal, member, &accesses).await,
+        Ok(accesses) => verdict(client, principal, member, &accesses).await,
         // Who may not speak at all learns nothing of how its message was read.
         Err(malformed) => refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into())),
     }
@@ -45,14 +47,19 @@ pub async fn message(
 ///
 /// # Errors
 /// In enforce mode, why they are refused.
-pub async fn verdict(shared: &Shared, principal: &Principal, member: MemberIndex, accesses: &Accesses<'_>) -> Result<Permit, Denial> {
+pub async fn verdict(client: &Client, principal: &Arc<Principal>, member: MemberIndex, accesses: &Accesses<'_>) -> Result<Permit, Denial> {
     // Everything but leases first: etcd is asked only where its answer decides.
     let verdict = authorize(principal, accesses, &[]);
     if !lacks_evidence(&verdict) {
         return verdict;
     }
-    let evidence = Box::pin(lease_evidence(shared, principal, member, accesses)).await;
-    authorize(principal, accesses, &evidence)
+    match Box::pin(lease_evidence(client, principal, member, accesses)).await {
+        Ok(evidence) => authorize(principal, accesses, &evidence),
+        Err(limit) => {
+            client.worker.shared.metrics.limit_hit(Limit::LeaseQuestions);
+            refuse(principal, limit)
+        }
+    }
 }
 
 /// Whether what is missing is only to know whose a lease is.
@@ -64,37 +71,44 @@ fn lacks_evidence(verdict: &Result<Permit, Denial>) -> bool {
     denial.is_some_and(|denial| denial.reason == Reason::LeaseNotOwned)
 }
 
+/// What etcd and the ids say of the leases that a message names.
+///
+/// # Errors
+/// The caller may not ask now.
 async fn lease_evidence(
-    shared: &Shared,
-    principal: &Principal,
+    client: &Client,
+    principal: &Arc<Principal>,
     member: MemberIndex,
     accesses: &Accesses<'_>,
-) -> SmallVec<[LeaseEvidence; 1]> {
+) -> Result<SmallVec<[LeaseEvidence; 1]>, Denial> {
     let mut evidence = SmallVec::new();
     let mut asked = 0_usize;
     for &(id, _) in &accesses.leases {
         if evidence.iter().any(|known: &LeaseEvidence| known.id == id) {
             continue;
         }
-        let ownership = shared.lease_key.ownership(id, &principal.name);
+        let ownership = client.worker.shared.lease_key.ownership(id, &principal.name);
         let standing = match ownership {
             Ownership::Own => LeaseStanding::Own,
             _ if asked == MAX_LEASES => break,
-            Ownership::Sealed | Ownership::Foreign => match shared.control.lease_keys(member, id).await {
-                Ok(keys) if keys.is_empty() && ownership == Ownership::Sealed => LeaseStanding::AnotherIdentity,
-                Ok(keys) => LeaseStanding::Attached(keys),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
-                    evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
-                    // One refusal is enough, and etcd has other worries than the next question.
-                    return evidence;
+            Ownership::Sealed | Ownership::Foreign => {
+                asked = asked.saturating_add(1);
+                let keys = AttachedKeys::of(principal.clone(), id, accesses);
+                match client.worker.questions.ask(client, member, id, keys).await.map(AttachedKeys::standing) {
+                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => LeaseStanding::AnotherIdentity,
+                    Ok(standing) => standing,
+                    Err(NotKnown::Limit) => return Err(Denial::new(Reason::Limit, "too many questions about leases")),
+                    Err(NotKnown::Unanswered) => {
+                        evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
+                        // One refusal is enough, and etcd has other worries than the next question.
+                        return Ok(evidence);
+                    }
                 }
-            },
+            }
         };
-        asked = asked.saturating_add(usize::from(standing != LeaseStanding::Own));
         evidence.push(LeaseEvidence { id, standing });
     }
-    evidence
+    Ok(evidence)
 }
 
 /// A caller under the policy that counts now, kept by its connection.

@@ -19,6 +19,7 @@ use places::Total;
 pub use places::{Meter, Place, Places};
 use rate::Bucket;
 
+use super::lease_questions::MAX_QUESTIONS;
 use crate::config::Limits;
 
 /// For each so many places there is room for one stream more, or for one connection that ends, in which its client hears that there
@@ -35,6 +36,7 @@ pub struct Quotas {
     requests: Arc<Total>,
     standing: Arc<Total>,
     watches: Arc<Total>,
+    questions: Arc<Total>,
     per_second: Option<u32>,
     begun: Instant,
     owners: Mutex<Owners>,
@@ -58,6 +60,8 @@ pub struct Quota {
     pub standing: Arc<Meter>,
     /// Its watches.
     pub watches: Arc<Meter>,
+    /// Questions to etcd about leases that it has caused ([`super::lease_questions`]).
+    pub questions: Arc<Meter>,
     rate: Option<Bucket>,
     begun: Instant,
 }
@@ -72,6 +76,7 @@ impl Quotas {
             requests: Total::new(limits.max_requests, limits.max_requests_per_identity),
             standing: Total::new(limits.max_requests.div_ceil(PLACES_PER_STANDING), None),
             watches: Total::new(limits.max_watches, limits.max_watches_per_identity),
+            questions: Total::new(MAX_QUESTIONS, None),
             per_second: limits.requests_per_second_per_identity,
             begun: Instant::now(),
             owners: Mutex::default(),
@@ -97,6 +102,7 @@ impl Quotas {
             requests: Meter::new(&self.requests),
             standing: Meter::new(&self.standing),
             watches: Meter::new(&self.watches),
+            questions: Meter::new(&self.questions),
             rate: self.per_second.map(Bucket::new),
             begun: self.begun,
         });

@@ -81,7 +81,7 @@ pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, Fram
 /// The verdict on one message.
 pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Asked<'_>, Denial>) -> Result<Permit, Denial> {
     match read {
-        Ok(asked) => judge::verdict(call.shared(), &caller.principal, call.forwarder().home(), &asked.accesses).await,
+        Ok(asked) => judge::verdict(call.client, &caller.principal, call.forwarder().home(), &asked.accesses).await,
         Err(denial) => refuse(&caller.principal, standing(&caller.principal).err().unwrap_or_else(|| denial.clone())),
     }
 }
@@ -125,7 +125,7 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
         }
         let caller = call.client.caller();
         let message = frame::single(held, usize::MAX).unwrap_or_default();
-        if let Err(denial) = judge::message(call.shared(), &caller.principal, call.forwarder().home(), method, message).await {
+        if let Err(denial) = judge::message(call.client, &caller.principal, call.forwarder().home(), method, message).await {
             call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
         }

@@ -17,6 +17,7 @@ use super::Shared;
 use super::budget::Budget;
 use super::connection;
 use super::handshakes::Handshake;
+use super::lease_questions::Questions;
 use super::roll::{self, Roll};
 use crate::audit::Decision;
 use crate::method::Method;
@@ -77,6 +78,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections to etcd.
     pub pool: Rc<Pool>,
+    /// Its questions to etcd about leases.
+    pub questions: Rc<Questions>,
     /// Who is connected.
     pub roll: Roll,
     /// Metric handles by role.
@@ -127,6 +130,7 @@ impl Worker {
         let workers = u32::try_from(shared.config.workers.max(1)).unwrap_or(u32::MAX);
         let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
+            questions: Questions::new(pool.clone(), limits.max_request_bytes),
             pool,
             roll: Roll::default(),
             roles: RoleTable::default(),

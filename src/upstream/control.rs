@@ -1,4 +1,4 @@
-//! The proxy's own questions to etcd: how a member is, whether etcd's auth is on, which keys hang on a lease.
+//! The proxy's own questions to etcd: how a member is, and whether etcd's auth is on.
 //!
 //! They go through tonic, over connections of their own, with the proxy's own certificate: never on behalf of a client, and never
 //! with a client's token. What a member can serve is asked in [`super::health`].
@@ -12,15 +12,13 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
+use super::AGENT;
 use super::dial::{ConnectError, Socket, dial};
 use super::members::{Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::pb::{authpb, etcdserverpb};
 use crate::policy::import::{EtcdRole, EtcdUser, Permission};
 use crate::tls::{LiveTls, Tls};
-
-/// What etcd's metrics and logs name as the `user-agent` of these questions, in front of tonic's own.
-const USER_AGENT: &str = concat!("etcd-warden/", env!("CARGO_PKG_VERSION"));
 
 /// A question that is not answered by then is a failure.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -129,16 +127,6 @@ impl Control {
         Err(last)
     }
 
-    /// The keys that are attached to a lease; none for a lease that does not exist.
-    ///
-    /// # Errors
-    /// etcd did not answer.
-    pub async fn lease_keys(&self, member: MemberIndex, id: i64) -> Result<Vec<Vec<u8>>, ControlError> {
-        let mut lease = etcdserverpb::lease_client::LeaseClient::new(self.channel(member)?);
-        let answer = answered(lease.lease_time_to_live(etcdserverpb::LeaseTimeToLiveRequest { id, keys: true })).await?;
-        Ok(answer.into_inner().keys)
-    }
-
     /// All members, as one of them tells.
     ///
     /// # Errors
@@ -219,7 +207,7 @@ fn channel(endpoint: &Endpoint, tls: Arc<LiveTls>) -> Channel {
     // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
     let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
     let builder = Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT);
-    let builder = builder.clone().user_agent(USER_AGENT).unwrap_or(builder);
+    let builder = builder.clone().user_agent(AGENT).unwrap_or(builder);
     builder.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
         let (endpoint, tls) = (endpoint.clone(), tls.current());
         async move { connect(&endpoint, &tls).await.map(TokioIo::new) }

@@ -28,7 +28,7 @@ pub const fn stream_window(class: Class) -> u32 {
     match class {
         // One window is what a client that stops reading costs us, so unary calls get no more than their speed needs.
         Class::Unary => 256 * 1024,
-        Class::Long => 64 * 1024,
+        Class::Long | Class::Own => 64 * 1024,
         Class::Bulk => 512 * 1024,
     }
 }

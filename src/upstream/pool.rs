@@ -49,7 +49,7 @@ pub struct Pool {
     pub members: Arc<Members>,
     tls: Arc<LiveTls>,
     metrics: Arc<Metrics>,
-    lanes: Vec<[Lane; 3]>,
+    lanes: Vec<[Lane; Class::ALL.len()]>,
     origins: Vec<Option<Origin>>,
     /// A connection was opened with certificates that were replaced meanwhile.
     outdated: tokio::sync::Notify,

@@ -1,7 +1,7 @@
 //! Messages of the Lease service that are more than accesses: LeaseGrant, whose id the proxy chooses, LeaseKeepAlive, whose
 //! refusals are answered in its stream, and LeaseLeases, whose answer is filtered.
 
-use super::encode::{bytes, int64};
+use super::encode::{bytes, int64, number};
 use super::field::{Fields, Part, Value};
 use super::message::messages;
 use super::{Fault, Malformed};
@@ -54,6 +54,15 @@ pub fn encode_grant(ttl: i64, id: i64) -> Vec<u8> {
     out
 }
 
+/// A `LeaseTimeToLiveRequest` that asks for the attached keys.
+#[must_use]
+pub fn encode_time_to_live(id: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(13);
+    int64(&mut out, 1, id);
+    number(&mut out, 2, 1);
+    out
+}
+
 /// The `LeaseKeepAliveResponse` for a lease that is gone: TTL 0. `header` is an encoded `ResponseHeader`.
 #[must_use]
 pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
@@ -99,6 +108,7 @@ mod tests {
             let bytes = encode_grant(ttl, id);
             assert_eq!(bytes, pb::LeaseGrantRequest { ttl, id }.encode_to_vec());
             assert_eq!(grant(&bytes), Ok(LeaseGrant { ttl, id }));
+            assert_eq!(encode_time_to_live(id), pb::LeaseTimeToLiveRequest { id, keys: true }.encode_to_vec());
         }
     }
 

@@ -27,6 +27,7 @@ mod world;
 
 // --- every RPC, allowed and refused ---
 mod edges;
+mod lease_questions;
 mod leases;
 mod rewrites;
 mod rpc_table;

@@ -6,6 +6,7 @@ use std::path::Path;
 use etcd_warden::config::settings::{self, SETTINGS};
 use etcd_warden::method::Method;
 use etcd_warden::metrics::reason::Limit;
+use prost::Message as _;
 
 use super::readers::{deaf, generous, range};
 use crate::live::Live;
@@ -176,6 +177,18 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     soon("unread answers that end", || async { (hits(&serving, "unread-bytes").await > 100).then_some(()) }).await;
     neighbour.was_served("windows that stay shut").await;
     eprintln!("with answers unread: {} MiB", peak(&serving) / MIB);
+    // Questions about leases that have more keys than anything could hold.
+    let mut questions = Vec::new();
+    for number in 30..40 {
+        let mut raw = raw(&serving, &format!("reader-{number}")).await;
+        for id in 0..60 {
+            let question = etcd_warden::pb::etcdserverpb::LeaseTimeToLiveRequest { id: number * 1000 + id, keys: false };
+            questions.push(Live::ask(&mut raw, Method::LeaseTimeToLive, &question.encode_to_vec()).await);
+        }
+    }
+    soon("questions that are refused", || async { (hits(&serving, "lease-questions").await > 100).then_some(()) }).await;
+    neighbour.was_served("questions about leases").await;
+    eprintln!("with questions about leases: {} MiB", peak(&serving) / MIB);
     // Requests that are never ended: large ones, and small ones with large heads.
     let mut begun = Vec::new();
     let small = grpc_headers();
@@ -195,6 +208,6 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     let peak = peak(&serving);
     eprintln!("at the worst: {} MiB, of {} MiB", peak / MIB, bound / MIB);
     assert!(peak < bound, "{} MiB are more than {} MiB", peak / MIB, bound / MIB);
-    drop((handshakes, sockets, unread, begun));
+    drop((handshakes, sockets, unread, questions, begun));
     neighbour.was_served("their end").await;
 }

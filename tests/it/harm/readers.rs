@@ -46,6 +46,13 @@ pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
                 let events = pb::WatchResponse { events: vec![event], ..Default::default() };
                 return pour(&mut out, &framed(&events.encode_to_vec()).into(), ANSWER, &taken).await;
             }
+            if visit.path == Method::LeaseTimeToLive.path() {
+                // Keys of a MiB, one behind the other: their field has four bytes in front of each.
+                let key = [&[0x2a, 0xfc, 0xff, 0x3f][..], b"/t/", &vec![b'k'; MIB - 7]].concat();
+                let mut out = visit.head();
+                out.send_data([&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(), false).unwrap();
+                return pour(&mut out, &key.into(), ANSWER, &taken).await;
+            }
             if visit.body().await.windows(9).any(|part| part == b"neighbour") {
                 return visit.answer(b"");
             }

@@ -166,6 +166,8 @@ impl Dialogue<'_> {
         match request {
             // TTL 0 would say that the lease is gone. Nobody knows that: the client is to ask again, on a new stream.
             Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => return Err(self.refused_stream(denial)),
+            // etcd's client gives a lease up after any other code.
+            Request::KeepAlive(_) if denial.reason == Reason::Limit => return Err(Closing::With(Status::too_many_streams())),
             Request::KeepAlive(id) => self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id)),
             Request::Watch(WatchRequest::Create(_)) => {
                 let refusal = match denial.reason {

@@ -1,0 +1,154 @@
+//! The one question that the proxy asks because of a client: which keys are attached to a lease.
+//!
+//! The answer may have megabytes for nine bytes of a request. So it goes over a connection of its own ([`Class::Own`]), apart from
+//! requests and from health checks; it is read as it arrives, and nothing of it is kept. Who is charged is decided in
+//! `proxy/lease_questions`.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::header::{CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
+use http::{HeaderMap, Request, Response};
+use tokio::time::timeout;
+
+use super::dial::ConnectError;
+use super::link::{Link, Place};
+use super::members::MemberIndex;
+use super::pool::{Pool, Target};
+use super::{AGENT, Class};
+use crate::method::Method;
+use crate::wire::frame;
+use crate::wire::lease::encode_time_to_live;
+use crate::wire::lease_keys::{LeaseKeys, Unreadable};
+
+/// A question that is not answered by then has failed.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections that may turn out to be ending before the question has failed: those that a lane keeps, and a new one.
+const ENDING_CONNECTIONS: usize = 3;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// HTTP/2.
+    #[error("the question was lost: {0}")]
+    Lost(#[from] h2::Error),
+    /// etcd said something else.
+    #[error("etcd does not say which keys a lease has: {0}")]
+    Refused(String),
+    /// What came is no answer.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// There is no room for a key of it.
+    #[error("no room for a key of a lease")]
+    NoRoom,
+    /// Nothing in time.
+    #[error("no answer within {} s", QUESTION_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// What looks at the answer.
+pub trait Listener {
+    /// One attached key. False: nothing more has to be seen.
+    fn see(&mut self, key: &[u8]) -> bool;
+    /// Whether this many bytes may be held for a key that has not come whole.
+    fn may_hold(&mut self, bytes: usize) -> bool;
+}
+
+/// Shows the keys that are attached to the lease `id` to `listener`, until it has seen enough: none for a lease that does not exist.
+/// A key has `longest` bytes at most.
+///
+/// # Errors
+/// etcd did not say it, or not to the end.
+pub async fn lease_keys(
+    pool: &Rc<Pool>,
+    member: MemberIndex,
+    id: i64,
+    longest: usize,
+    listener: &mut impl Listener,
+) -> Result<(), Unanswered> {
+    timeout(QUESTION_TIMEOUT, asked(pool, member, id, longest, listener)).await.unwrap_or(Err(Unanswered::Timeout))
+}
+
+async fn asked(pool: &Rc<Pool>, member: MemberIndex, id: i64, longest: usize, listener: &mut impl Listener) -> Result<(), Unanswered> {
+    // The place on the connection is given back when all has been read.
+    let (response, _place) = sent(pool, member, id).await?;
+    let (head, mut body) = response.await?.into_parts();
+    accepted(&Response::from_parts(head, ()))?;
+    let mut scan = LeaseKeys::of(id, longest);
+    let mut enough = false;
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        scan.push(&piece, |key| enough = enough || !listener.see(key))?;
+        if enough {
+            // The stream is reset when it is dropped: etcd sends no more of it than one window.
+            return Ok(());
+        }
+        if !listener.may_hold(scan.held()) {
+            return Err(Unanswered::NoRoom);
+        }
+        let _ = body.flow_control().release_capacity(piece.len());
+    }
+    ended_well(&mut body).await?;
+    Ok(scan.finish()?)
+}
+
+async fn sent(pool: &Rc<Pool>, member: MemberIndex, id: i64) -> Result<(ResponseFuture, Place), Unanswered> {
+    for _ in 0..ENDING_CONNECTIONS {
+        let (link, place) = pool.link(member, Class::Own).await?;
+        match send_over(pool, &link, member, id).await {
+            Some(response) => return Ok((response, place)),
+            // It is ending (GOAWAY), which says nothing of the member.
+            None => link.retire(),
+        }
+    }
+    Err(Unanswered::Refused("its connections are ending".to_owned()))
+}
+
+/// `None`: the connection takes no more streams, and nothing was sent.
+async fn send_over(pool: &Pool, link: &Link, member: MemberIndex, id: i64) -> Option<ResponseFuture> {
+    let mut request = Request::post(pool.uri(member, &Target::Method(Method::LeaseTimeToLive))?).body(()).ok()?;
+    request.headers_mut().extend([
+        (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
+        (TE, HeaderValue::from_static("trailers")),
+        (USER_AGENT, HeaderValue::from_static(AGENT)),
+    ]);
+    let mut sender = link.sender();
+    poll_fn(|cx| sender.poll_ready(cx)).await.ok()?;
+    let (response, mut send) = sender.send_request(request, false).ok()?;
+    // If the stream has ended already, the answer says why.
+    let _ = send.send_data(frame::encode(&encode_time_to_live(id)), true);
+    Some(response)
+}
+
+/// The head of an answer that has a message behind it.
+fn accepted(head: &Response<()>) -> Result<(), Unanswered> {
+    let is_grpc = head.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    if head.status() != http::StatusCode::OK || !is_grpc {
+        return Err(Unanswered::Refused(format!("HTTP status {}", head.status())));
+    }
+    if head.headers().contains_key("grpc-status") { status(head.headers()) } else { Ok(()) }
+}
+
+async fn ended_well(body: &mut RecvStream) -> Result<(), Unanswered> {
+    match body.trailers().await? {
+        Some(trailers) => status(&trailers),
+        None => Err(Unanswered::Refused("no status".to_owned())),
+    }
+}
+
+fn status(headers: &HeaderMap) -> Result<(), Unanswered> {
+    match headers.get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"0") => Ok(()),
+        _ => {
+            let text = |name| headers.get(name).map(|value| value.as_bytes().escape_ascii().to_string()).unwrap_or_default();
+            Err(Unanswered::Refused(format!("status {}: {}", text("grpc-status"), text("grpc-message"))))
+        }
+    }
+}
