@@ -7,7 +7,8 @@
 //! control  the proxy's own questions: health, auth status
 //! question which keys a lease has, asked because of a client
 //! health   what a member can serve, asked in a way that harms no etcd
-//! pool     one per worker thread: h2 connections by member and class, opened when those there are full
+//! pool     one per worker thread: h2 connections by member and class, one kept open of each, more opened when those are full
+//! warm     what keeps that one open
 //! release  which etcd this version was written for
 //! link     one h2 connection and the task that drives it
 //! ```
@@ -27,6 +28,7 @@ pub mod pace;
 pub mod pool;
 pub mod question;
 pub mod release;
+pub mod warm;
 
 use crate::method::{Method, Shape};
 
@@ -49,6 +51,9 @@ pub enum Class {
 impl Class {
     /// All classes.
     pub const ALL: [Class; 4] = [Class::Unary, Class::Long, Class::Bulk, Class::Own];
+
+    /// The classes of calls: what clients wait for.
+    pub const OF_CALLS: [Class; 3] = [Class::Unary, Class::Long, Class::Bulk];
 
     /// The class that `method` belongs to.
     #[must_use]

@@ -24,6 +24,7 @@ use crate::method::Method;
 use crate::metrics::RoleCounters;
 use crate::policy::{Mode, Policy};
 use crate::upstream::pool::Pool;
+use crate::upstream::warm;
 
 /// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that waits for it.
 const ONE_UNREAD: usize = 1024 * 1024;
@@ -112,6 +113,8 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
             let worker = Worker::new(shared);
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
+            warm::up(&worker.pool).await;
+            tokio::task::spawn_local(warm::keep(worker.pool.clone()));
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
                 tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
+
 use super::pace::Pace;
 use crate::config::Endpoint;
 use crate::wire::header::ResponseHeader;
@@ -50,12 +52,14 @@ pub struct Member {
     version: Mutex<Box<str>>,
     header: Mutex<ResponseHeader>,
     described_in_term: AtomicU64,
+    /// Counts changes of any member's health.
+    changes: Arc<watch::Sender<u64>>,
     /// How often connections to it are pinged.
     pub pace: Arc<Pace>,
 }
 
 impl Member {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: Endpoint, changes: Arc<watch::Sender<u64>>) -> Self {
         let name = endpoint.authority().into();
         Self {
             endpoint,
@@ -65,6 +69,7 @@ impl Member {
             version: Mutex::default(),
             header: Mutex::new(ResponseHeader::default()),
             described_in_term: AtomicU64::new(0),
+            changes,
             pace: Arc::default(),
         }
     }
@@ -77,7 +82,11 @@ impl Member {
 
     /// Notes what a check or a failed connection said; true if that is news.
     pub fn set_health(&self, health: Health) -> bool {
-        self.health.swap(health as u8, Ordering::Relaxed) != health as u8
+        let news = self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
+        if news {
+            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        news
     }
 
     /// Whether it led the cluster when it was last asked.
@@ -131,6 +140,7 @@ impl Member {
 #[derive(Debug)]
 pub struct Members {
     members: Vec<Member>,
+    changes: Arc<watch::Sender<u64>>,
     pin: bool,
     next: AtomicUsize,
 }
@@ -139,7 +149,9 @@ impl Members {
     /// The members behind `endpoints`; with `pin`, only the first is ever chosen.
     #[must_use]
     pub fn new(endpoints: &[Endpoint], pin: bool) -> Self {
-        Self { members: endpoints.iter().cloned().map(Member::new).collect(), pin, next: AtomicUsize::new(0) }
+        let changes = Arc::new(watch::Sender::new(0));
+        let members = endpoints.iter().map(|endpoint| Member::new(endpoint.clone(), changes.clone())).collect();
+        Self { members, changes, pin, next: AtomicUsize::new(0) }
     }
 
     /// The member at `index`. Indices come from this object only, so there always is one.
@@ -195,6 +207,18 @@ impl Members {
         if health(other) > health(home) { other } else { home }
     }
 
+    /// Wakes at each change of a member's health.
+    #[must_use]
+    pub fn health_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The members that calls may go to now: those that can serve some, and with `pin` the first alone.
+    pub fn in_use(&self) -> impl Iterator<Item = MemberIndex> {
+        let candidates = if self.pin { 1 } else { self.members.len() };
+        self.iter().take(candidates).filter(|(_, member)| member.health() >= Health::Leaderless).map(|(index, _)| index)
+    }
+
     /// The member that leads, if it is known and calls may go to it.
     #[must_use]
     pub fn leader(&self) -> Option<MemberIndex> {
@@ -207,8 +231,7 @@ impl Members {
     /// Whether any member can be expected to answer. A learner cannot: it refuses nearly every call.
     #[must_use]
     pub fn any_well(&self) -> bool {
-        let candidates = if self.pin { 1 } else { self.members.len() };
-        self.members.iter().take(candidates).any(|member| member.health() >= Health::Leaderless)
+        self.in_use().next().is_some()
     }
 }
 
@@ -246,6 +269,20 @@ mod tests {
         // Of several it is the best one, whatever the rotation.
         let many = members(&[Health::Leaderless, Health::Down, Health::Learner, Health::Well, Health::Unknown], false);
         assert!((0..10).all(|_| many.home(MemberIndex(0)) == MemberIndex(3)));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_health_wakes_and_only_a_change() {
+        let two = members(&[Health::Well, Health::Down], false);
+        assert_eq!(two.in_use().collect::<Vec<_>>(), [MemberIndex(0)]);
+        let mut changes = two.health_changes();
+        two.members[1].set_health(Health::Down);
+        assert!(!changes.has_changed().unwrap());
+        two.members[1].set_health(Health::Well);
+        assert!(changes.has_changed().unwrap());
+        changes.changed().await.unwrap();
+        assert_eq!(two.in_use().count(), 2);
+        assert_eq!(members(&[Health::Well, Health::Well], true).in_use().count(), 1, "pinned");
     }
 
     #[test]

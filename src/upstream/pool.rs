@@ -53,6 +53,8 @@ pub struct Pool {
     origins: Vec<Option<Origin>>,
     /// A connection was opened with certificates that were replaced meanwhile.
     outdated: tokio::sync::Notify,
+    /// A connection has ended.
+    closed: Rc<tokio::sync::Notify>,
 }
 
 /// The connections to one member for one class of calls.
@@ -68,12 +70,12 @@ struct Lane {
 }
 
 impl Pool {
-    /// A pool without any connection yet.
+    /// A pool without any connection yet; [`super::warm`] opens the first.
     #[must_use]
     pub fn new(members: Arc<Members>, tls: Arc<LiveTls>, metrics: Arc<Metrics>) -> Rc<Self> {
         let lanes = members.iter().map(|_| Default::default()).collect();
         let origins = members.iter().map(|(_, member)| Origin::of(&member.endpoint)).collect();
-        Rc::new(Self { members, tls, metrics, lanes, origins, outdated: tokio::sync::Notify::new() })
+        Rc::new(Self { members, tls, metrics, lanes, origins, outdated: tokio::sync::Notify::new(), closed: Rc::default() })
     }
 
     /// The URI of a target at a member.
@@ -118,6 +120,22 @@ impl Pool {
         lane.ok_or_else(|| ConnectError::Tcp("no such member".to_owned()))
     }
 
+    /// Opens a connection if there is none of this class. A failure counts like one of a call, and is left to [`Pool::link`] to report.
+    pub(super) async fn warm(&self, member: MemberIndex, class: Class) {
+        let Ok(lane) = self.lane(member, class) else { return };
+        if lane.is_cold() {
+            let _turn = lane.opening.lock().await;
+            if lane.is_cold() {
+                let _ = self.open(member, class).await;
+            }
+        }
+    }
+
+    /// Waits for the end of a connection that has ended since this was last asked.
+    pub(super) async fn link_closed(&self) {
+        self.closed.notified().await;
+    }
+
     fn open_in_background(self: &Rc<Self>, member: MemberIndex, class: Class) {
         let pool = self.clone();
         tokio::task::spawn_local(async move {
@@ -145,8 +163,9 @@ impl Pool {
     async fn connect(&self, lane: &Lane, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
         let Some(member) = self.members.at(index) else { return Ok(()) };
         let gauge = self.metrics.upstream_connections(class.name());
-        let (members, metrics) = (self.members.clone(), self.metrics.clone());
+        let (members, metrics, closed) = (self.members.clone(), self.metrics.clone(), self.closed.clone());
         let on_close = move |close| {
+            closed.notify_one();
             metrics.upstream_connections(class.name()).decrement(1.0);
             if let (Close::TooManyPings(interval), Some(member)) = (close, members.at(index)) {
                 metrics.upstream_failure(UpstreamFailure::TooManyPings);
@@ -269,6 +288,11 @@ impl Lane {
     fn cut_older(&self, generation: u64) {
         self.open.borrow().iter().filter(|(of, _)| *of < generation).for_each(|(_, leash)| leash.cut());
         self.links.borrow_mut().retain(|link| !link.is_closed());
+    }
+
+    /// Whether no connection would take a stream.
+    fn is_cold(&self) -> bool {
+        self.links.borrow().iter().all(Link::is_closed)
     }
 
     fn wants_another(&self) -> bool {

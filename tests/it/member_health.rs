@@ -207,3 +207,55 @@ async fn too_many_pings_are_counted_and_slow_the_pings_down() {
     assert!(member.pace.interval() >= at_first * 2);
     assert_ne!(member.health(), Health::Down, "the member answers");
 }
+
+/// Connections to etcd by class: of unary calls, of streams, of transfers.
+async fn by_class(world: &World) -> [f64; 3] {
+    let of = |class: &str| format!("class=\"{class}\"");
+    let mut counts = [0.0; 3];
+    for (count, class) in counts.iter_mut().zip(["unary", "long", "bulk"]) {
+        *count = world.metric("etcd_warden_upstream_connections", &[&of(class)]).await;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn a_worker_has_a_connection_of_each_class_before_a_call() {
+    let (one, other) = (Fake::agreeable().await, Fake::agreeable().await);
+    let world = before(&[&one, &other]).await;
+    let warm = || async { (by_class(&world).await == [2.0; 3]).then_some(()) };
+    soon("warm connections", warm).await;
+    // The first Watch and the first Put find theirs: none is opened.
+    let before = (one.connections(), other.connections());
+    for raw in &mut connections(&world, 2).await {
+        assert_eq!(put(raw).await, Some(0));
+        raw.send(WATCH, &grpc_headers(), &framed(b"\x0a\x03\x0a\x01a")).await;
+    }
+    assert_eq!((one.connections(), other.connections()), before);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_is_opened_again_without_a_call() {
+    let fake = Fake::serving(|mut visit| async move {
+        visit.body().await;
+        visit.connection.drop_it().await;
+    })
+    .await;
+    let world = before(&[&fake]).await;
+    let warm = || async { (by_class(&world).await == [1.0; 3]).then_some(()) };
+    soon("warm connections", warm).await;
+    let before = fake.connections();
+    assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
+    soon("a new connection", || async { (fake.connections() > before).then_some(()) }).await;
+    soon("warm connections", warm).await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_no_use_is_not_kept_warm() {
+    let (good, bad) = (Fake::agreeable().await, Fake::agreeable().await);
+    bad.says(Word::Learner);
+    let world = before(&[&good, &bad]).await;
+    soon("warm connections", || async { (by_class(&world).await == [1.0; 3]).then_some(()) }).await;
+    // When it is of use, they come.
+    bad.says(Word::Well);
+    soon("warm connections", || async { (by_class(&world).await == [2.0; 3]).then_some(()) }).await;
+}
