@@ -20,11 +20,12 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::policy::Mode;
+use crate::telemetry;
 use crate::tls::HandshakeFailure;
 use crate::upstream::members::Health;
 use contract::{Kind, Metric};
 use histogram::Buckets;
-use reason::{Limit, Reloaded, Termination, UpstreamFailure};
+use reason::{Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 
 /// Roles with a label value of their own; what comes after them counts as `other`, so that reloads cannot grow the set without end.
 pub const MAX_ROLES: usize = 200;
@@ -78,6 +79,7 @@ pub struct Metrics {
     pub policy_roles: Gauge,
     /// Bindings in the policy.
     pub policy_bindings: Gauge,
+    log_lost: Labelled<Counter>,
 }
 
 impl Metrics {
@@ -116,6 +118,7 @@ impl Metrics {
             mode_changes: Labelled::new(&recorder, &contract::MODE_CHANGES, counter),
             policy_roles: gauge(&recorder, &contract::POLICY_ROLES, &[]),
             policy_bindings: gauge(&recorder, &contract::POLICY_BINDINGS, &[]),
+            log_lost: Labelled::new(&recorder, &contract::LOG_LOST, counter),
             recorder,
         };
         gauge(&metrics.recorder, &contract::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -207,6 +210,10 @@ impl Metrics {
     /// Everything, in Prometheus' text format (version 0.0.4).
     #[must_use]
     pub fn render(&self) -> String {
+        let lost = telemetry::lost();
+        for (reason, lines) in [(Unwritten::Full, lost.full), (Unwritten::Repeated, lost.repeated)] {
+            self.log_lost.of(reason.code()).absolute(lines);
+        }
         self.handle.run_upkeep();
         let mut out = self.handle.render();
         let header = |metric: &Metric, out: &mut String| {

@@ -33,7 +33,9 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         terminal::err(format_args!("etcd-warden: {mistake}"));
         return ExitCode::from(exit::CONFIG);
     }
-    on_runtime(serve(config))
+    let code = on_runtime(serve(config));
+    telemetry::flush();
+    code
 }
 
 /// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals. Requests are served by workers.
@@ -57,6 +59,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
     };
     tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
+    tokio::spawn(telemetry::report_what_is_left_out());
     let systemd = Notifier::from_env();
     // Nobody needs to know that nobody listens.
     let _ = systemd.ready();

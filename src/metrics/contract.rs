@@ -4,7 +4,7 @@
 //! A name, a label or a value in here changes only with an entry in the changelog. Label values are closed sets; a key, a Common
 //! Name, an address of a client or an id is never one.
 
-use super::reason::{Limit, Reloaded, Termination, UpstreamFailure};
+use super::reason::{Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 use crate::method::Method;
 use crate::tls::HandshakeFailure;
 use crate::upstream::members::Health;
@@ -161,6 +161,8 @@ contract! {
     CERTIFICATE_EXPIRY = Gauge "etcd_warden_certificate_expiry_days"
         [Label { name: "certificate", values: Values::Listed(&["server", "client_ca", "crl", "upstream_client", "upstream_ca"]) }]
         "Days until the first of the certificates of this kind (or the revocation list) is out of date; negative when it is.";
+    LOG_LOST = Counter "etcd_warden_log_lines_lost_total" [reason(Unwritten::CODES)]
+        "Lines of the log that were not written: standard error is not read, or there were too many of one kind.";
     BUILD_INFO = Gauge "etcd_warden_build_info" [VERSION]
         "Always 1; the label tells the version.";
     START_TIME = Gauge "process_start_time_seconds" []

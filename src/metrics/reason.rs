@@ -111,3 +111,13 @@ closed_set! {
         Upstream = "upstream",
     }
 }
+
+closed_set! {
+    /// Why a line of the log was not written.
+    Unwritten {
+        /// Standard error is not read, or too slowly, or cannot be written to.
+        Full = "full",
+        /// There were too many of its kind.
+        Repeated = "repeated",
+    }
+}
