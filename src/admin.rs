@@ -1,10 +1,11 @@
 //! The operator's side: HTTP/1.1 on an address of its own, for probes, Prometheus and a look inside. GET and HEAD only; nothing can
 //! be changed there. At a socket in the file system, for root and the proxy's own user, the mode can (`POST /mode`).
 //!
-//! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection, at
-//! most [`MAX_CONNECTIONS`] of them, [`DEADLINE`] for each. What names identities (`/debug/*`) is there only when asked for.
+//! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection,
+//! [`DEADLINE`] for each, and of too many the oldest goes ([`guests`]). What names identities (`/debug/*`) is there only when asked for.
 
 mod door;
+mod guests;
 mod page;
 
 use std::convert::Infallible;
@@ -17,7 +18,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,10 +25,11 @@ use crate::metrics::Metrics;
 use crate::policy::Mode;
 use door::Caller;
 pub use door::{Door, Peer, Socket};
+use guests::{Guest, Guests};
 pub use page::{Check, PolicyView, StreamView};
 
-/// Connections served at once; more wait in the listener's backlog.
-pub const MAX_CONNECTIONS: usize = 64;
+/// Connections at once at each door, and so the descriptors that it may take.
+pub const MAX_CONNECTIONS: usize = guests::MAX_ASKING + guests::MAX_ANSWERED;
 /// From accept to the last byte of the answer.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// For the request's header.
@@ -57,27 +58,29 @@ pub struct AdminState {
 
 /// Serves one door until `shutdown`; then takes no more connections and ends when the open ones have their answer (within [`DEADLINE`]).
 pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let guests = Guests::default();
     let connections = TaskTracker::new();
     loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, door.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = accept => accepted,
+            accepted = door.accept() => accepted,
         };
         match accepted {
             Ok(None) => {}
             Ok(Some(caller)) => {
-                let state = Arc::clone(&state);
+                let (state, guest) = (Arc::clone(&state), Arc::new(guests.enter(caller.origin)));
                 connections.spawn(async move {
-                    let _place = place;
                     // A caller that is too slow gets no answer; nobody else waits for it.
-                    let _ = tokio::time::timeout(DEADLINE, answer_one(caller, state)).await;
+                    let answered = tokio::time::timeout(DEADLINE, answer_one(caller, state, Arc::clone(&guest)));
+                    tokio::select! {
+                        biased;
+                        _ = answered => {}
+                        () = guest.gives_way() => {}
+                    }
                 });
+                // Each is looked at once before the next one comes: what it has said by then is answered, however many there are.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 // Out of file descriptors, most likely: they come back.
@@ -90,9 +93,10 @@ pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationTok
     connections.wait().await;
 }
 
-async fn answer_one(caller: Caller, state: Arc<AdminState>) {
-    let Caller { stream, peer } = caller;
+async fn answer_one(caller: Caller, state: Arc<AdminState>, guest: Arc<Guest>) {
+    let Caller { stream, peer, .. } = caller;
     let service = service_fn(move |request: Request<Incoming>| {
+        guest.has_asked();
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
     });

@@ -1,5 +1,6 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
+pub mod descriptors;
 pub mod mode;
 pub mod reload;
 pub mod shadow_guard;
@@ -53,7 +54,8 @@ pub struct Running {
 ///
 /// # Errors
 /// Whatever makes serving unsafe or impossible; nothing was served before.
-pub async fn start(config: Config) -> anyhow::Result<Running> {
+pub async fn start(mut config: Config) -> anyhow::Result<Running> {
+    descriptors::provide(&mut config);
     let metrics = Metrics::new();
     let reloads = Reloads::new(&config);
     let policy = reload::first_policy(&config, &reloads, &metrics)?;

@@ -191,7 +191,7 @@ pub struct Limits {
     pub max_connection_age: Option<Duration>,
     /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
-    /// `Authenticate` calls per second, all identities together (etcd hashes passwords slowly).
+    /// `Authenticate` calls per second, of which each identity has a fair share (etcd hashes passwords slowly).
     pub authenticate_per_second: u32,
 }
 

@@ -30,6 +30,7 @@ pub mod terminal;
 pub mod config;
 pub mod app;
 // --- who is calling ---
+pub mod crowd;
 pub mod proxy_protocol;
 pub mod tls;
 pub mod identity;

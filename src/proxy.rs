@@ -1,8 +1,9 @@
 //! The path of a request. Read the files in this order:
 //!
 //! ```text
-//! listener    accept, connection cap; hands the socket to a worker thread
-//! handshakes  how many are under way at once, and who makes room
+//! listener    accept, connection cap, PROXY header; hands the socket to a worker thread
+//! arrivals    who has yet to say something, and who makes room
+//! handshakes  how many are under way at once, the share of each address, and who makes room
 //! worker      one thread, one runtime, its own connections to etcd
 //! connection  TLS handshake, certificate -> identity -> principal
 //! client      who it is, what it may hold, and whether it is to go
@@ -32,6 +33,7 @@
 //! record      metrics and audit
 //! ```
 
+pub mod arrivals;
 pub mod budget;
 pub mod call;
 pub mod client;

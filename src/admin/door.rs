@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+
+use crate::crowd::Origin;
 
 /// Where callers come in.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub(super) struct Caller {
     pub(super) stream: Box<dyn Stream>,
     pub(super) peer: Option<Peer>,
+    /// Where it comes from: at the socket, all come from this machine.
+    pub(super) origin: Origin,
 }
 
 impl From<TcpListener> for Door {
@@ -57,8 +62,8 @@ impl Door {
     pub(super) async fn accept(&self) -> io::Result<Option<Caller>> {
         match self {
             Door::Address(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok(Some(Caller { stream: Box::new(stream), peer: None }))
+                let (stream, address) = listener.accept().await?;
+                Ok(Some(Caller { stream: Box::new(stream), peer: None, origin: address.ip().into() }))
             }
             Door::Socket(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
@@ -69,7 +74,8 @@ impl Door {
                     tracing::warn!(uid = peer.uid, "a caller of another user at the admin socket");
                     return Ok(None);
                 }
-                Ok(Some(Caller { stream: Box::new(stream), peer: Some(peer) }))
+                let origin = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+                Ok(Some(Caller { stream: Box::new(stream), peer: Some(peer), origin }))
             }
         }
     }

@@ -121,15 +121,46 @@ async fn a_header_without_end_is_refused() {
     assert_eq!(server.get("/livez").await.0, 200);
 }
 
-#[tokio::test]
-async fn callers_that_say_nothing_hold_up_nobody_for_long() {
+/// Callers that stay connected beyond all bounds, each of whom has sent these bytes, and is replaced when the server ends it.
+async fn a_probe_is_answered_beside(request: &'static [u8]) {
     let server = start(vec![], false).await;
-    let mut silent = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        silent.push(TcpStream::connect(server.address).await.unwrap());
+    let address = server.address;
+    let connect = move || async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(request).await;
+        stream
+    };
+    let mut held = std::collections::VecDeque::new();
+    for _ in 0..4 * MAX_CONNECTIONS {
+        held.push_back(connect().await);
     }
-    // All places are taken; the server ends the silent ones, and this one gets its turn.
-    assert_eq!(server.get("/livez").await.0, 200);
+    let flood = tokio::spawn(async move {
+        loop {
+            held.pop_front();
+            held.push_back(connect().await);
+        }
+    });
+    for _ in 0..20 {
+        let probe = tokio::time::timeout(2 * DEADLINE, server.get("/livez")).await;
+        assert_eq!(probe.expect("an answer").0, 200);
+    }
+    assert!(!flood.is_finished());
+    flood.abort();
+}
+
+#[tokio::test]
+async fn callers_that_say_nothing_keep_no_probe_out() {
+    a_probe_is_answered_beside(b"").await;
+}
+
+#[tokio::test]
+async fn callers_that_never_end_their_request_keep_no_probe_out() {
+    a_probe_is_answered_beside(b"GET /livez HTTP/1.1\r\nhost:").await;
+}
+
+#[tokio::test]
+async fn callers_that_do_not_read_their_answer_keep_no_probe_out() {
+    a_probe_is_answered_beside(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
 }
 
 #[tokio::test]

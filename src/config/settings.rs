@@ -221,7 +221,7 @@ settings! {
     "Limits" {
         /// From accept to the end of the TLS handshake.
         HandshakeTimeout = "handshake-timeout": One Kind::Duration(Duration::from_millis(100), seconds(300)), Default::Value("10s");
-        /// Handshakes at once. Whoever comes above waits until one ends; the oldest, when it has had a quarter of `handshake-timeout`, is ended for others.
+        /// Handshakes at once. Above it, the address with the most of them gives up its oldest for others; who has as many waits until one ends, or the oldest has had a twentieth of `handshake-timeout`. As many may wait.
         MaxHandshakes = "max-handshakes": One Kind::Count(1, 1_000_000), Default::Value("4096");
         /// Client connections at once.
         MaxConnections = "max-connections": One Kind::Count(1, 1_000_000), Default::Value("20000");
@@ -253,8 +253,8 @@ settings! {
         MaxConnectionAge = "max-connection-age": One Kind::Duration(seconds(1), seconds(365 * 86_400)), Default::Unset("as long as the client's certificate");
         /// Time between two pings to a client. One that has not answered by the next is disconnected.
         GrpcKeepaliveInterval = "grpc-keepalive-interval": One Kind::Duration(seconds(1), seconds(86_400)), Default::Value("30s");
-        /// `Authenticate` calls per second, of all identities together: etcd hashes passwords slowly.
-        AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(1, 100_000), Default::Value("20");
+        /// `Authenticate` calls per second: etcd hashes passwords slowly. No identity has more of them than are left for all others.
+        AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(2, 100_000), Default::Value("20");
     }
     "Audit" {
         /// JSON lines are appended to this file. SIGHUP opens it again.

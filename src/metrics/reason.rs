@@ -76,6 +76,52 @@ closed_set! {
     }
 }
 
+/// Whose share a limit gives, so that one peer never has all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedBy {
+    /// By identity: nobody has more than is left for all others ([`crate::proxy::quota`], [`crate::proxy::budget`], [`crate::audit`]).
+    Identity,
+    /// By address, where there is no identity yet ([`crate::crowd`]).
+    Address,
+    /// It is of one thing, which nobody shares: this one.
+    One(&'static str),
+}
+
+impl SharedBy {
+    /// As in the table of docs/limits.md.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Identity => "identity".to_owned(),
+            Self::Address => "address".to_owned(),
+            Self::One(thing) => format!("one {thing}"),
+        }
+    }
+}
+
+impl Limit {
+    /// How it is shared. There is no limit of all together that one could use up alone.
+    #[must_use]
+    pub const fn shared_by(self) -> SharedBy {
+        match self {
+            Self::Handshakes => SharedBy::Address,
+            Self::Connections
+            | Self::ConnectionsPerIdentity
+            | Self::RequestsInFlight
+            | Self::RequestsPerSecond
+            | Self::Watches
+            | Self::HeldBytes
+            | Self::UnreadBytes
+            | Self::Authenticate
+            | Self::LeaseQuestions
+            | Self::AuditQueue => SharedBy::Identity,
+            Self::RequestBytes => SharedBy::One("request"),
+            Self::Unjudged => SharedBy::One("stream"),
+            Self::Idle | Self::Keepalive | Self::Resets => SharedBy::One("connection"),
+        }
+    }
+}
+
 closed_set! {
     /// What failed on the way to etcd.
     UpstreamFailure {

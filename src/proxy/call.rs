@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Uri};
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 
@@ -55,19 +55,22 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         Ok(place) => place,
         Err(limit) => return call.one_too_many(method, &parts, limit, &mut respond),
     };
+    // What does not go on ends here: a request may wait for hours, and its head may be large. A method is all there is to a known path.
+    let Parts { method: verb, uri, headers, .. } = parts;
+    let (headers, uri) = (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
     match (method, call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
-            Box::pin(stream::serve(&call, method, call.metadata(parts.headers), intake, &mut respond, seat)).await;
+            Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
         }
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
-            Box::pin(raw::observed(&call, method, call.metadata(parts.headers), intake, &mut respond)).await;
+            Box::pin(raw::observed(&call, method, headers, intake, &mut respond)).await;
         }
         // Answered here for every verified client, whatever the policy knows of it: nothing of it reaches etcd.
         (Ok(method @ (Method::HealthCheck | Method::HealthWatch)), Mode::Enforce) => {
             let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
         }
-        (Ok(method), _) => call.one_message(method, parts.headers, intake, &mut respond).await,
-        (Err(denial), _) => Box::pin(call.no_method(denial, parts, intake, &mut respond)).await,
+        (Ok(method), _) => call.one_message(method, headers, intake, &mut respond).await,
+        (Err(denial), _) => Box::pin(call.no_method(denial, verb, &uri, headers, intake, &mut respond)).await,
     }
     // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
     if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
@@ -302,15 +305,23 @@ impl Call<'_> {
     }
 
     /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
-    async fn no_method(&self, denial: Denial, parts: Parts, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
-        let path = parts.uri.path_and_query().cloned();
-        let subject = Subject::of_path(&parts.uri);
+    async fn no_method(
+        &self,
+        denial: Denial,
+        verb: http::Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        mut intake: Intake,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        let path = uri.path_and_query().cloned();
+        let subject = Subject::of_path(uri);
         let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
         let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
-        match raw::outgoing(parts.method, path, self.metadata(parts.headers), intake.ended()) {
+        match raw::outgoing(verb, path, self.metadata(headers), intake.ended()) {
             Some(outgoing) => {
                 (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
             }
@@ -354,7 +365,7 @@ impl Call<'_> {
     /// Passwords are hashed slowly at etcd: only so many a second. Shadow mode limits nothing.
     fn over_limit(&self, method: Method) -> Option<Denial> {
         let limited = method == Method::Authenticate && self.caller.principal.mode == Mode::Enforce;
-        if limited && !self.client.worker.authenticate.take() {
+        if limited && !self.shared().quotas.may_log_in(&self.client.quota) {
             self.shared().metrics.limit_hit(Limit::Authenticate);
             return Some(Denial::new(Reason::Limit, "too many password logins"));
         }

@@ -1,5 +1,6 @@
 //! One client connection, from its first byte on: TLS, identity, a place among the connections of that identity.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Shared;
 use super::client::Client;
 use super::judge::Caller;
 use super::session;
@@ -20,7 +22,6 @@ use crate::identity::Identity;
 use crate::keyspace::Escaped;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
-use crate::proxy_protocol;
 use crate::tls::{ALPN_H2, HandshakeFailure, ServerTls, handshake_failure};
 
 /// Serves one connection to its end.
@@ -28,31 +29,21 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let shared = &worker.shared;
     let _counted = accepted.counted;
     let metrics = &shared.metrics;
-    let greeted = Box::pin(greet(&worker, accepted.stream, accepted.peer, accepted.speaks_for_others));
-    let greeted = timeout(shared.config.limits.handshake_timeout, greeted);
+    let peer = accepted.peer;
+    let greeted = Box::pin(greet(&worker, accepted.stream));
+    let greeted = timeout_at(accepted.since + shared.config.limits.handshake_timeout, greeted);
     let greeted = tokio::select! {
         greeted = greeted => greeted,
         () = accepted.handshake.given_up() => {
             metrics.limit_hit(Limit::Handshakes);
             metrics.handshake_failure(HandshakeFailure::Timeout);
-            return tracing::info!(peer = %accepted.peer, "a handshake made room for others: too many at once");
+            return tracing::info!(%peer, "a handshake made room for others: too many at once");
         }
     };
     drop(accepted.handshake);
-    let Greeted { stream, peer, tls } = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(error)) => {
-            let failure = handshake_failure(&error);
-            metrics.handshake_failure(failure);
-            let (failure, hint) = (failure.code(), Some(failure.hint()).filter(|hint| !hint.is_empty()));
-            tracing::info!(peer = %accepted.peer, failure, %error, hint, "handshake failed");
-            return;
-        }
-        Err(_) => {
-            metrics.handshake_failure(HandshakeFailure::Timeout);
-            tracing::info!(peer = %accepted.peer, failure = HandshakeFailure::Timeout.code(), "handshake failed");
-            return;
-        }
+    let Greeted { stream, tls } = match greeted.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+        Ok(greeted) => greeted,
+        Err(error) => return note_failure(shared, peer, &error),
     };
     let Some((identity, chain)) = identity(&tls, &stream) else { return };
     let caller = Caller::of(shared.policy.current(), &identity);
@@ -99,22 +90,49 @@ async fn turn_away(mut stream: TlsStream<TcpStream>) {
 /// A client that has shown who it is.
 struct Greeted {
     stream: TlsStream<TcpStream>,
-    peer: SocketAddr,
     /// What it was judged by.
     tls: Arc<ServerTls>,
 }
 
-/// PROXY header where one is due, then TLS.
-async fn greet(worker: &Worker, stream: std::net::TcpStream, peer: SocketAddr, speaks_for_others: bool) -> std::io::Result<Greeted> {
-    let mut stream = TcpStream::from_std(stream)?;
-    let peer = if speaks_for_others { proxy_protocol::read(&mut stream).await?.unwrap_or(peer) } else { peer };
+/// A connection that ended before its first byte, or before the first behind its PROXY header.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection ended before its first byte")]
+struct Probe;
+
+/// Waits for the first byte, which stays unread.
+///
+/// # Errors
+/// The connection ended before it.
+pub async fn first_byte(stream: &TcpStream) -> std::io::Result<()> {
+    match stream.peek(&mut [0]).await {
+        Ok(0) | Err(_) => Err(std::io::Error::new(ErrorKind::UnexpectedEof, Probe)),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Counts a connection that ended before TLS was established, and says why in the log.
+pub fn note_failure(shared: &Shared, peer: SocketAddr, error: &std::io::Error) {
+    let failure = handshake_failure(error);
+    shared.metrics.handshake_failure(failure);
+    // What looks whether the port is open (a balancer's check, a scanner) says nothing, and comes every few seconds.
+    if error.get_ref().is_some_and(|inner| inner.is::<Probe>()) {
+        tracing::debug!(%peer, "a connection ended before its first byte");
+    } else {
+        let (failure, hint) = (failure.code(), Some(failure.hint()).filter(|hint| !hint.is_empty()));
+        tracing::info!(%peer, failure, %error, hint, "handshake failed");
+    }
+}
+
+/// TLS.
+async fn greet(worker: &Worker, stream: std::net::TcpStream) -> std::io::Result<Greeted> {
+    let stream = TcpStream::from_std(stream)?;
     let tls = worker.shared.tls.current().server.clone();
     let stream = TlsAcceptor::from(tls.rustls_config()).accept(stream).await?;
     // rustls refuses a client that offers other protocols, and takes one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
-    Ok(Greeted { stream, peer, tls })
+    Ok(Greeted { stream, tls })
 }
 
 fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {

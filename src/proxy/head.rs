@@ -1,6 +1,6 @@
 //! A request's head: which method it names, and which of its metadata goes on to etcd.
 
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use crate::authorize::{Denial, Reason};
@@ -46,31 +46,42 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 /// Never forwarded, whatever the mode: metadata that begins so changes who the caller is.
 const GATEWAY: &str = "grpcgateway-";
 
-/// The metadata that goes on. The usual request has nothing else, and keeps its map. Shadow mode keeps what etcd answers to in
-/// ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what may never pass.
+/// Values of one name that go on. gRPC knows no metadata of etcd's with more than one; each costs more than its bytes while a request
+/// waits.
+const VALUES: usize = 4;
+
+/// The metadata that goes on. The usual request has nothing else, and keeps its map; else what goes on is copied, so that nothing of the
+/// rest is held. Shadow mode keeps what etcd answers to in ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what
+/// may never pass.
 #[must_use]
 pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> HeaderMap {
-    let listed = |name: &str| match mode {
-        Mode::Enforce => is_forwarded(name),
-        Mode::Shadow => !name.starts_with(GATEWAY),
+    let (listed, values): (fn(&str) -> bool, _) = match mode {
+        Mode::Enforce => (is_forwarded, VALUES),
+        Mode::Shadow => (|name| !name.starts_with(GATEWAY), usize::MAX),
     };
-    let goes_on = |name: &str| listed(name) && (tokens == ClientTokens::Forward || !is_token(name));
-    if headers.keys().all(|name| goes_on(name.as_str())) {
+    let goes_on = |name: &HeaderName| listed(name.as_str()) && (tokens == ClientTokens::Forward || !is_token(name.as_str()));
+    if headers.len() < headers.keys_len().saturating_add(values) && headers.keys().all(goes_on) {
         return headers;
     }
-    let mut kept = HeaderMap::with_capacity(headers.keys_len());
-    for (name, value) in &headers {
-        if goes_on(name.as_str()) {
-            kept.append(name.clone(), value.clone());
+    let mut kept = HeaderMap::with_capacity(headers.keys().filter(|name| goes_on(name)).count());
+    for name in headers.keys().filter(|name| goes_on(name)) {
+        for value in headers.get_all(name).iter().take(values) {
+            kept.append(name.clone(), copied(value));
         }
     }
     kept
 }
 
+/// The same value with its own bytes: as it came it is a part of the frame that brought it, and would hold all of that.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    copy.set_sensitive(value.is_sensitive());
+    copy
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn map(entries: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -98,6 +109,27 @@ mod tests {
             Mode::Shadow,
         );
         assert_eq!(kept, map(&[("te", "trailers"), ("x-bin", "!"), ("token", "a")]));
+    }
+
+    #[test]
+    fn of_many_values_of_one_name_only_the_first_go_on() {
+        let many = || map(&[("token", "a"); 400]);
+        assert_eq!(forwarded(many(), ClientTokens::Forward, Mode::Enforce).get_all("token").iter().count(), VALUES);
+        assert_eq!(forwarded(many(), ClientTokens::Forward, Mode::Shadow).get_all("token").iter().count(), 400);
+    }
+
+    #[test]
+    fn what_goes_on_holds_nothing_of_what_does_not() {
+        let frame = bytes::Bytes::from(vec![b'v'; 16 * 1024]);
+        let mut headers = map(&[("te", "trailers")]);
+        headers.insert("token", HeaderValue::from_maybe_shared(frame.slice(..8)).unwrap());
+        for (number, name) in (0..400).map(|number| (number, HeaderName::try_from(format!("x-{number}")).unwrap())) {
+            headers.insert(name, HeaderValue::from_maybe_shared(frame.slice(number..=number)).unwrap());
+        }
+        let kept = forwarded(headers, ClientTokens::Forward, Mode::Enforce);
+        assert_eq!(kept, map(&[("te", "trailers"), ("token", "vvvvvvvv")]));
+        assert!(kept.capacity() < 8, "{}", kept.capacity());
+        assert!(frame.is_unique());
     }
 
     #[test]

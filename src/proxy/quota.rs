@@ -11,7 +11,7 @@ mod atomic {
     pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ use crate::config::Limits;
 /// is no place.
 const PLACES_PER_STANDING: usize = 16;
 
+const A_SECOND: Duration = Duration::from_secs(1);
+
 /// Identities that are gone are forgotten when there are so many.
 const SWEEP_AT: usize = 1024;
 
@@ -37,6 +39,9 @@ pub struct Quotas {
     standing: Arc<Total>,
     watches: Arc<Total>,
     questions: Arc<Total>,
+    logins: Arc<Total>,
+    /// The places of the logins of the last second, and when each ends.
+    lately: Mutex<VecDeque<(Instant, Place)>>,
     per_second: Option<u32>,
     begun: Instant,
     owners: Mutex<Owners>,
@@ -62,6 +67,8 @@ pub struct Quota {
     pub watches: Arc<Meter>,
     /// Questions to etcd about leases that it has caused ([`super::lease_questions`]).
     pub questions: Arc<Meter>,
+    /// Its password logins of the last second.
+    logins: Arc<Meter>,
     rate: Option<Bucket>,
     begun: Instant,
 }
@@ -77,6 +84,8 @@ impl Quotas {
             standing: Total::new(limits.max_requests.div_ceil(PLACES_PER_STANDING), None),
             watches: Total::new(limits.max_watches, limits.max_watches_per_identity),
             questions: Total::new(MAX_QUESTIONS, None),
+            logins: Total::new(usize::try_from(limits.authenticate_per_second).unwrap_or(usize::MAX), None),
+            lately: Mutex::default(),
             per_second: limits.requests_per_second_per_identity,
             begun: Instant::now(),
             owners: Mutex::default(),
@@ -103,11 +112,32 @@ impl Quotas {
             standing: Meter::new(&self.standing),
             watches: Meter::new(&self.watches),
             questions: Meter::new(&self.questions),
+            logins: Meter::new(&self.logins),
             rate: self.per_second.map(Bucket::new),
             begun: self.begun,
         });
         owners.by_name.insert(owner.clone(), quota.clone());
         quota
+    }
+
+    /// Whether all connections that there may be are there.
+    #[must_use]
+    pub fn has_all_connections(&self) -> bool {
+        self.connections.is_full()
+    }
+
+    /// Whether one more password login may go to etcd now. It has its place for a second: so a rate is shared by the same rule as
+    /// everything else. This takes a lock, which none but logins take.
+    #[must_use]
+    pub fn may_log_in(&self, quota: &Quota) -> bool {
+        let now = Instant::now();
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        while lately.front().is_some_and(|(end, _)| *end <= now) {
+            lately.pop_front();
+        }
+        let Some(place) = quota.logins.place() else { return false };
+        lately.push_back((now + A_SECOND, place));
+        true
     }
 }
 
@@ -121,7 +151,7 @@ impl Quota {
     }
 
     fn is_at_rest(&self, now: u64) -> bool {
-        self.rate.as_ref().is_none_or(|rate| rate.is_at_rest(now))
+        Arc::strong_count(&self.logins) == 1 && self.rate.as_ref().is_none_or(|rate| rate.is_at_rest(now))
     }
 }
 

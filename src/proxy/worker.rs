@@ -31,12 +31,12 @@ const ONE_UNREAD: usize = 1024 * 1024;
 
 /// A socket on its way to a worker.
 pub struct Accepted {
-    /// The socket, before any byte was read.
+    /// The socket, before any byte of TLS was read.
     pub stream: std::net::TcpStream,
-    /// Its other end.
+    /// Its other end: the balancer's word for it, with PROXY protocol.
     pub peer: SocketAddr,
-    /// Whether the peer is a balancer that must say whom it speaks for.
-    pub speaks_for_others: bool,
+    /// When it was accepted.
+    pub since: tokio::time::Instant,
     /// Counts the connection until it is dropped.
     pub counted: Counted,
     /// Its handshake, which may have to make room for others.
@@ -89,8 +89,6 @@ pub struct Worker {
     pub budget: Budget,
     /// Bytes of answers that nobody reads.
     pub unread: Budget,
-    /// `Authenticate` calls.
-    pub authenticate: Rate,
 }
 
 /// Starts a worker thread. It ends with its last connection, after the handle was dropped.
@@ -98,8 +96,8 @@ pub struct Worker {
 /// # Errors
 /// The operating system has no thread for it, or no epoll instance.
 pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    // The listener counts a connection before it hands it over, so there is room for every one.
-    let (sockets, mut arrivals) = mpsc::channel::<Accepted>(shared.config.limits.max_connections.max(1));
+    // What the listener hands over is a handshake, of which there are so many at once: what a worker has yet to take is among them.
+    let (sockets, mut arrivals) = mpsc::channel::<Accepted>(shared.config.limits.max_handshakes.max(1));
     let connections = Arc::new(AtomicUsize::new(0));
     let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -130,7 +128,6 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
 impl Worker {
     fn new(shared: Arc<Shared>) -> Rc<Self> {
         let limits = shared.config.limits;
-        let workers = u32::try_from(shared.config.workers.max(1)).unwrap_or(u32::MAX);
         let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
             questions: Questions::new(pool.clone(), limits.max_request_bytes),
@@ -139,7 +136,6 @@ impl Worker {
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
             unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),
-            authenticate: Rate::new(limits.authenticate_per_second.div_ceil(workers), 1),
             shared,
         })
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MODULES_IN_ORDER: &[&str] = &[
     "cli", "terminal", "config", "app",
     // who is calling
-    "proxy_protocol", "tls", "identity",
+    "crowd", "proxy_protocol", "tls", "identity",
     // what is asked for
     "method", "printable", "keyspace", "access", "wire", "lease_id",
     // the decision

@@ -35,6 +35,12 @@ impl Total {
         Arc::new(Self { taken: AtomicUsize::new(0), cap, each: each.unwrap_or(usize::MAX) })
     }
 
+    /// Whether there is none left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.cap
+    }
+
     /// Those that are taken.
     #[cfg(test)]
     pub fn taken(&self) -> usize {

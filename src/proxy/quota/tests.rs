@@ -74,3 +74,19 @@ fn coming_back_does_not_fill_the_bucket_and_who_rests_is_forgotten() {
     assert!(quotas.of(&"a".into()).ask().is_err());
     assert!(quotas.owners.lock().unwrap().by_name.len() <= 2 * SWEEP_AT);
 }
+
+#[test]
+fn a_flood_of_logins_leaves_the_others_theirs() {
+    let quotas = Quotas::new(&Limits { authenticate_per_second: 20, ..Limits::default() });
+    let logins = |owner: &str| (0..100).filter(|_| quotas.may_log_in(&quotas.of(&owner.into()))).count();
+    assert_eq!((logins("flood"), logins("other"), logins("third")), (10, 5, 2));
+    // Whoever is forgotten and comes back still has what it took.
+    for n in 0..10_000 {
+        drop(quotas.of(&format!("owner-{n}").into()));
+    }
+    assert_eq!(logins("flood"), 0);
+    // A second later all of it is free again.
+    let later = std::mem::take(&mut *quotas.lately.lock().unwrap());
+    drop(later);
+    assert_eq!(logins("flood"), 10);
+}

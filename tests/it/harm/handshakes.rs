@@ -1,16 +1,19 @@
 //! Connections that come to nothing: who finishes a handshake gets in all the same.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use etcd_warden::config::Network;
 use etcd_warden::method::Method;
 use etcd_warden::pb::etcdserverpb as pb;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::POLICY;
-use crate::world::raw::{Raw, tls};
-use crate::world::{World, authorities, soon};
+use crate::world::raw::{Raw, tls, tls_over};
+use crate::world::{SOON, World, authorities, soon};
 
 /// Somebody who was not there before gets in and is served.
 async fn a_newcomer_is_served(world: &World) {
@@ -65,7 +68,7 @@ async fn a_flood_of_connections_keeps_nobody_out() {
     let address = world.address();
     // Some open and close, some stay, some say what is no TLS: as fast as they can, until the test has seen enough.
     let flood = tokio::spawn(async move {
-        let mut held = std::collections::VecDeque::new();
+        let mut held = VecDeque::new();
         let mut place = 0_usize;
         loop {
             place += 1;
@@ -102,4 +105,87 @@ async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_
     soon("most of them refused", || async { (refused().await >= 32.0).then_some(()) }).await;
     a_newcomer_is_served(&world).await;
     neighbour.is_unharmed().await;
+}
+
+/// One client from another address than the floods, at its first attempt.
+async fn a_client_from_elsewhere_is_served(world: &World) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+    let issued = authorities().clients.client("newcomer").unwrap();
+    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let answer = async {
+        let stream = socket.connect(world.address()).await.unwrap();
+        let stream =
+            tls_over(stream, &authorities().clients, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+        Raw::over(stream).await.call(Method::Range.path(), &range).await
+    };
+    let answer = tokio::time::timeout(SOON, answer).await.expect("a newcomer is let in");
+    assert_eq!(answer.grpc_status(), Some(0));
+}
+
+/// As many sockets as can be opened, each with these bytes and no more, until this is dropped.
+async fn flood(address: SocketAddr, source: [u8; 4], bytes: &'static [u8]) {
+    let mut held = VecDeque::new();
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((source, 0))).unwrap();
+        if let Ok(mut stream) = socket.connect(address).await {
+            let _ = stream.write_all(bytes).await;
+            held.push_back(stream);
+        }
+        if held.len() > 500 {
+            held.pop_front();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_one_address_keeps_no_other_address_out() {
+    let configured = World::with(POLICY).config(|config| {
+        config.limits.max_handshakes = 16;
+        // Long enough that what is held for its time is held for the whole test.
+        config.limits.handshake_timeout = Duration::from_secs(300);
+    });
+    let world = configured.start().await;
+    let neighbour = world.neighbour().await;
+    for bytes in [b"".as_slice(), &[0x16, 3, 1, 2, 0, 1, 0]] {
+        let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], bytes));
+        soon("more than there is room for", || async { (given_way(&world).await >= 100.0).then_some(()) }).await;
+        for _ in 0..5 {
+            a_client_from_elsewhere_is_served(&world).await;
+        }
+        neighbour.is_unharmed().await;
+        assert!(!flood.is_finished());
+        flood.abort();
+        let _ = flood.await;
+    }
+}
+
+async fn given_way(world: &World) -> f64 {
+    world.metric("etcd_warden_limits_hit_total", &[r#"limit="handshakes""#]).await
+}
+
+#[tokio::test]
+async fn clients_of_one_balancer_are_shared_by_their_own_addresses() {
+    let configured = World::with(POLICY).config(|config| {
+        config.limits.max_handshakes = 16;
+        config.limits.handshake_timeout = Duration::from_secs(300);
+        config.proxy_protocol_from = vec![Network { address: [127, 0, 0, 1].into(), prefix: 32 }];
+    });
+    let world = configured.start().await;
+    // The address 10.0.0.1, and TLS that is begun and never ended.
+    const BEGUN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x7f\0\0\x01\x10\0\0\x01\x16\x03\x01\x02\0\x01\0";
+    const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x02\x7f\0\0\x01\x10\0\0\x01";
+    let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], BEGUN));
+    soon("more than there is room for", || async { (given_way(&world).await >= 100.0).then_some(()) }).await;
+    let issued = authorities().clients.client("newcomer").unwrap();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(world.address()).await.unwrap();
+        stream.write_all(HEADER).await.unwrap();
+        let authority = &authorities().clients;
+        let stream = tls_over(stream, authority, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS);
+        tokio::time::timeout(SOON, stream).await.expect("a newcomer is let in").unwrap();
+    }
+    assert!(!flood.is_finished());
+    flood.abort();
 }

@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use crate::live::{Live, Status};
 use crate::reload::create;
+use crate::world::fake::{Fake, Visit};
 use crate::world::raw::{Raw, framed, grpc_headers};
 use crate::world::{World, soon};
 
@@ -341,4 +342,22 @@ async fn shadow_mode_has_no_limit_of_an_identity() {
     for limit in ["requests-in-flight", "connections-per-identity", "watches", "requests-per-second"] {
         assert_eq!(hits(&world, limit).await, 0.0, "{limit}");
     }
+}
+
+#[tokio::test]
+async fn one_identity_cannot_use_up_the_logins_of_all() {
+    let etcd = Fake::serving(|mut visit: Visit| async move {
+        visit.body().await;
+        visit.answer(b"");
+    })
+    .await;
+    let world =
+        World::with(POLICY).config(etcd.in_place_of_etcd()).config(|config| config.limits.authenticate_per_second = 40).start().await;
+    let message = pb::AuthenticateRequest { name: "user".to_owned(), password: "guess".to_owned() }.encode_to_vec();
+    let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
+    for _ in 0..3 {
+        while alice.call(Method::Authenticate.path(), &message).await.grpc_status() == Some(0) {}
+        assert_eq!(bob.call(Method::Authenticate.path(), &message).await.grpc_status(), Some(0), "one identity has taken them all");
+    }
+    assert!(hits(&world, "authenticate").await >= 3.0);
 }

@@ -92,7 +92,12 @@ fn the_table_of_bounds_is_that_of_the_settings() {
             settings::Default::Required => panic!("{} has no default", setting.name),
         };
         assert_eq!(row[1], default, "{}", setting.name);
-        assert!(row[3] == "-" || Limit::CODES.contains(&plain(&row[3])), "{}: {}", setting.name, row[3]);
+        // Of each limit it is said whose share it is, and no limit is one that all have together.
+        let limit = Limit::ALL.iter().find(|limit| limit.code() == plain(&row[3]));
+        assert_eq!(limit.is_none(), row[3] == "-", "{}: {}", setting.name, row[3]);
+        let shared = limit.map_or_else(|| row[4].clone(), |limit| limit.shared_by().name());
+        assert_eq!(row[4], shared, "{}", setting.name);
+        assert!(["identity", "address"].contains(&&*shared) || shared.starts_with("one "), "{}: {shared}", setting.name);
     }
     for code in Limit::CODES {
         assert!(page.contains(&format!("`{code}`")), "`{code}` is missing");
@@ -136,6 +141,41 @@ async fn hits(serving: &Serving, limit: &str) -> u64 {
     let page = serving.page("/metrics").await;
     let line = page.lines().find(|line| line.starts_with("etcd_warden_limits_hit_total{") && line.contains(&format!("\"{limit}\"")));
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
+    const REQUESTS: u64 = 600;
+    let (yaml, settings) = proposed(&page());
+    let world = World::start(POLICY).await;
+    let rows = rows(&page(), "Memory").into_iter().filter(|row| plain(&row[0]) == "max-requests-in-flight");
+    let row: u64 = rows.map(|row| number(plain(&row[1])).unwrap_or_else(|| settings[plain(&row[1])])).sum();
+    let letters = || "abcdefghijklmnopqrstuvwxyz".chars();
+    let names: Vec<String> =
+        letters().flat_map(|a| letters().map(move |b| format!("{a}{b}"))).filter(|name| name != "te").take(400).collect();
+    let (mut unlisted, mut repeated) = (grpc_headers(), grpc_headers());
+    for name in &names {
+        unlisted.insert(http::HeaderName::try_from(name).unwrap(), "v".parse().unwrap());
+        repeated.append("token", "v".parse().unwrap());
+    }
+    for (kind, headers) in [("fields that do not go on", unlisted), ("one field again and again", repeated)] {
+        let serving = Place::new(&world, POLICY, &yaml).start(&[]).await;
+        let before = peak(&serving);
+        let mut begun = Vec::new();
+        for identity in 0..6 {
+            let mut raw = raw(&serving, &format!("reader-{identity}")).await;
+            for _ in 0..REQUESTS / 6 {
+                begun.push(raw.open(Method::Put.path(), &headers).await.unwrap());
+            }
+        }
+        soon("all of them", || async {
+            (serving.page("/metrics").await.contains(&format!("etcd_warden_streams {REQUESTS}"))).then_some(())
+        })
+        .await;
+        let each = peak(&serving).saturating_sub(before) / REQUESTS;
+        eprintln!("{kind}: {} KiB each, of {} KiB", each / KIB, row / KIB);
+        assert!(each < row, "{kind}: {} KiB each are more than {} KiB", each / KIB, row / KIB);
+    }
 }
 
 #[tokio::test]
