@@ -56,9 +56,7 @@ pub enum Fault {
     UnknownValue,
     /// A Compare whose `target` and value member differ: etcd compares with 0.
     TargetMismatch,
-    /// A Txn inside a Txn inside ... beyond the limit.
-    TooDeep,
-    /// More operations than the limit in one Txn.
+    /// More operations than the limit in one Txn, or too many of them deep inside it.
     TooManyOperations,
     /// A Txn operation that says nothing (crashes etcd's own grpc-proxy, etcd #22065).
     EmptyOperation,
@@ -89,7 +87,6 @@ impl Fault {
             Fault::UnknownField => "unknown field",
             Fault::UnknownValue => "unknown enum value",
             Fault::TargetMismatch => "compare target and value differ",
-            Fault::TooDeep => "nested too deep",
             Fault::TooManyOperations => "too many operations",
             Fault::EmptyOperation => "empty operation",
             Fault::EmptyRangeEnd => "range_end present but empty",

@@ -46,7 +46,7 @@ use crate::access::{Access, Accesses, Capability, LeaseUse, Verbs};
 use crate::keyspace::KeyRange;
 use crate::method::Method;
 
-pub use txn::{MAX_DEPTH, MAX_OPERATIONS};
+pub use txn::{MAX_OPERATIONS, MAX_WORK};
 
 /// What `message` (a request of `method`, without its gRPC frame) would touch.
 ///

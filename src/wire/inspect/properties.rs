@@ -14,8 +14,9 @@ use prost::Message as _;
 use super::inspect;
 use super::reference::{Touched, touched};
 use crate::method::Method;
+use crate::pb::etcdserverpb::{self as pb, request_op};
 use crate::wire::Fault;
-use messages::{is_deadly, request, txn};
+use messages::{is_deadly, living_txn, request, txn};
 use mutation::mutations;
 
 proptest! {
@@ -31,6 +32,18 @@ proptest! {
     fn a_txn_is_refused_if_etcd_would_die_of_it_and_else_accepted(txn in txn()) {
         let fault = inspect(Method::Txn, &txn.encode_to_vec()).err().map(|malformed| malformed.fault);
         prop_assert_eq!(fault, is_deadly(&txn).then_some(Fault::DeletedAndKept));
+    }
+
+    /// Deeper than the generators go, and as deep as prost reads.
+    #[test]
+    fn a_txn_deep_inside_others_is_read_as_prost_reads_it(txn in living_txn(), around in prop::collection::vec(any::<bool>(), 0..40)) {
+        let wrapped = around.into_iter().fold(txn, |inner, success| {
+            let branch = vec![pb::RequestOp { request: Some(request_op::Request::RequestTxn(inner)) }];
+            let (success, failure) = if success { (branch, Vec::new()) } else { (Vec::new(), branch) };
+            pb::TxnRequest { compare: Vec::new(), success, failure }
+        });
+        let bytes = wrapped.encode_to_vec();
+        prop_assert_eq!(Touched::from(&inspect(Method::Txn, &bytes).unwrap()), touched(Method::Txn, &bytes).unwrap());
     }
 
     /// The promise: whatever bytes are let through, etcd's decoder sees what was judged.

@@ -183,11 +183,22 @@ fn the_three_lists_may_stand_mixed() {
 }
 
 #[test]
-fn a_txn_has_a_greatest_depth_and_a_greatest_number_of_operations() {
-    let nested = |depth: usize| (1..depth).fold(success(PUT_OP, len(1, "deep")), |inner, _| success(TXN, inner));
-    assert_eq!(keys(&inspect(Method::Txn, &nested(MAX_DEPTH)).unwrap()), [(PUT, &b"deep"[..], &b""[..])]);
-    assert_eq!(fault(Method::Txn, &nested(MAX_DEPTH + 1)).2, Fault::TooDeep);
-    assert_eq!(fault(Method::Txn, &nested(2_000)).2, Fault::TooDeep);
+fn a_txn_is_limited_by_what_its_operations_cost() {
+    let nested = |depth: usize, inner: Vec<u8>| (1..depth).fold(inner, |inner, _| success(TXN, inner));
+    let put = || success(PUT_OP, len(1, "deep"));
+    // 446 * 447 / 2 is below the limit, 447 * 448 / 2 above it.
+    for depth in [10, 100, 446] {
+        assert_eq!(keys(&inspect(Method::Txn, &nested(depth, put())).unwrap()), [(PUT, &b"deep"[..], &b""[..])], "{depth}");
+    }
+    for depth in [447, 2_000, 20_000] {
+        assert_eq!(fault(Method::Txn, &nested(depth, put())).2, Fault::TooManyOperations, "{depth}");
+    }
+    // Many operations deep inside cost as many times more: 100 * 101 / 2 for what is around them, and 99,000 at the bottom.
+    let around = 100 * 101 / 2 - 100;
+    let at_most = (MAX_WORK - around) / 100;
+    let bottom = |count: usize| nested(100, success(RANGE, len(1, "k")).repeat(count));
+    assert!(inspect(Method::Txn, &bottom(at_most)).is_ok());
+    assert_eq!(fault(Method::Txn, &bottom(at_most + 1)).2, Fault::TooManyOperations);
 
     let many = |count: usize| success(RANGE, len(1, "k")).repeat(count);
     assert_eq!(inspect(Method::Txn, &many(MAX_OPERATIONS)).unwrap().ranges.len(), 1);
