@@ -82,7 +82,7 @@ pub enum Reason {
     UnknownMethod,
     /// The request is not gRPC at all (HTTP method, content type).
     NotGrpc,
-    /// The message is compressed; etcd has no compressor either.
+    /// `grpc-encoding` names a compression that etcd does not have: all but gzip.
     Compressed,
     /// The message is larger than the limit.
     TooLarge,
@@ -159,6 +159,13 @@ pub enum Missing {
     Lease(i64),
     /// What is wrong with the message.
     Form(Malformed),
+    /// How long the message is, or would become at least, and how long it may be, in bytes.
+    Size {
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// What is wrong with the request around the message, in words that may be shown to the client.
     Text(&'static str),
 }
@@ -186,6 +193,7 @@ impl fmt::Display for Denial {
             Missing::Capability(capability) => write!(f, ": {capability}"),
             Missing::Lease(id) => write!(f, ": lease {id:x}"),
             Missing::Form(malformed) => write!(f, ": {malformed}"),
+            Missing::Size { length, limit } => write!(f, ": {length} bytes, and at most {limit} are read"),
             Missing::Text(text) => write!(f, ": {text}"),
         }
     }

@@ -16,6 +16,7 @@
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
 //!   intake      the request's body, held until it can be judged
+//!   encoding    compressed messages, unpacked
 //!   budget      how much of that is held, and by whom
 //!   lease_questions  who may make the proxy ask etcd about leases, and how often
 //!   judge       bytes -> accesses -> verdict, lease evidence included
@@ -39,6 +40,7 @@ pub mod call;
 pub mod client;
 pub mod connection;
 pub mod delivery;
+pub mod encoding;
 pub mod forward;
 pub mod handshakes;
 pub mod head;

@@ -218,6 +218,9 @@ impl Answer {
     pub async fn message(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             if let Some(framed) = self.frames.next().map_err(|fault| Failure::NotGrpc(fault.to_string()))? {
+                if frame::is_compressed(&framed) {
+                    return Err(Failure::NotGrpc(frame::FrameFault::Compressed.to_string()));
+                }
                 return Ok(Some(framed.slice(frame::HEADER..)));
             }
             match self.chunk().await? {

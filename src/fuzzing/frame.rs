@@ -16,15 +16,23 @@ pub fn run(input: &[u8]) {
 
     assert_eq!(single(stream, limit), read.as_single(stream), "as the one message of a unary request");
     let (frames, fault, empty) = streamed(stream, limit, &cuts, patient);
-    let expected: Vec<Bytes> = read.messages.iter().map(|message| encode(message)).collect();
+    let expected: Vec<Bytes> = read.messages.iter().map(|&(compressed, message)| framed(compressed, message)).collect();
     assert_eq!(frames, expected);
     assert_eq!(fault, read.fault);
     assert_eq!(empty, read.fault.is_none() && read.left == 0);
 }
 
+/// A message with its frame.
+fn framed(compressed: bool, message: &[u8]) -> Bytes {
+    let mut framed = encode(message).to_vec();
+    framed[0] = u8::from(compressed);
+    framed.into()
+}
+
 /// A stream, read by the slow way.
 struct Read<'s> {
-    messages: Vec<&'s [u8]>,
+    /// Each with whether it is compressed.
+    messages: Vec<(bool, &'s [u8])>,
     /// What stops it for good.
     fault: Option<FrameFault>,
     /// Bytes behind the last whole message.
@@ -37,16 +45,15 @@ fn read(mut stream: &[u8], limit: usize) -> Read<'_> {
         let length = stream[1..HEADER].iter().fold(0_u32, |length, &byte| length << 8 | u32::from(byte));
         let message = usize::try_from(length).unwrap();
         fault = match stream[0] {
-            0 if message > limit => Some(FrameFault::TooLarge { length }),
-            0 => None,
-            1 => Some(FrameFault::Compressed),
+            0 | 1 if message > limit => Some(FrameFault::TooLarge { length, limit }),
+            0 | 1 => None,
             _ => Some(FrameFault::BadFlag),
         };
         if fault.is_none() {
             if stream.len() - HEADER < message {
                 break;
             }
-            messages.push(&stream[HEADER..HEADER + message]);
+            messages.push((stream[0] == 1, &stream[HEADER..HEADER + message]));
             stream = &stream[HEADER + message..];
         }
     }
@@ -59,7 +66,8 @@ impl<'s> Read<'s> {
             ([], Some(fault)) => Err(fault),
             ([], None) if stream.is_empty() => Err(FrameFault::NoMessage),
             ([], None) => Err(FrameFault::Cut),
-            ([message], None) if self.left == 0 => Ok(message),
+            ([(true, _)], None) if self.left == 0 => Err(FrameFault::Compressed),
+            ([(false, message)], None) if self.left == 0 => Ok(message),
             _ => Err(FrameFault::Several),
         }
     }

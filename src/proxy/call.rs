@@ -16,8 +16,9 @@ use tokio::time::{Duration, timeout};
 use super::Shared;
 use super::client::Client;
 use super::delivery::Delivery;
+use super::encoding::{self, Encoding, GRPC_ENCODING, Plain};
 use super::forward::{Forwarder, Outgoing};
-use super::intake::{Intake, Until, denial_of};
+use super::intake::{Intake, Until};
 use super::judge::{self, Caller};
 use super::live_permit::LivePermit;
 use super::permitted::Withdrawn;
@@ -34,7 +35,6 @@ use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
-use crate::wire::frame;
 
 /// Shadow mode holds a request for its verdict this long. What has no whole message by then is opened at etcd as it stands.
 const SHADOW_HOLDS: Duration = Duration::from_millis(20);
@@ -47,8 +47,9 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let begun = Instant::now();
     let caller = client.caller();
     let (parts, body) = request.into_parts();
-    let intake = Intake::new(body, client.share.clone());
-    let call = Call { client: &client, caller, begun };
+    let encoding = Encoding::of(&parts.headers);
+    let intake = Intake::new(body, encoding, client.share.clone());
+    let call = Call { client: &client, caller, begun, encoding };
     let _open = Open::count(&client);
     let method = head::method(&parts);
     let (_place, seat) = match call.place(method.as_ref().ok().copied()) {
@@ -59,6 +60,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     let Parts { method: verb, uri, headers, .. } = parts;
     let (headers, uri) = (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
     match (method, call.caller.principal.mode) {
+        (Ok(method), Mode::Enforce) if encoding == Encoding::Unknown => call.unknown_encoding(method, &parts.headers, &mut respond),
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
             Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
         }
@@ -115,6 +117,8 @@ pub struct Call<'c> {
     pub caller: Rc<Caller>,
     /// When it came.
     pub begun: Instant,
+    /// How its messages may be compressed.
+    pub encoding: Encoding,
 }
 
 impl Call<'_> {
@@ -184,6 +188,20 @@ impl Call<'_> {
         }
     }
 
+    /// Refuses a request whose messages are compressed in a way that etcd does not have, as etcd does: for its head alone.
+    fn unknown_encoding(&self, method: Method, headers: &HeaderMap, respond: &mut SendResponse<Bytes>) {
+        let principal = &self.caller.principal;
+        let verdict = refuse(principal, standing(principal).err().unwrap_or_else(encoding::unknown));
+        match self.record(Subject::Turn(method, OwnedAccesses::default()), verdict, Instant::now()) {
+            Err(denial) if denial.reason == Reason::Compressed => {
+                let named = headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes).unwrap_or_default();
+                Status::no_decompressor(named).send(respond);
+            }
+            Err(denial) => self.refuse(&denial, respond),
+            Ok(_) => {}
+        }
+    }
+
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
         head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
@@ -191,7 +209,7 @@ impl Call<'_> {
     /// A request of one message: held until it can be judged, then forwarded as it is.
     async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
         let limit = self.shared().config.limits.max_request_bytes;
-        let mut call = Call { client: self.client, caller: self.caller.clone(), begun: self.begun };
+        let mut call = Call { client: self.client, caller: self.caller.clone(), begun: self.begun, encoding: self.encoding };
         loop {
             let filled = match call.caller.principal.mode {
                 Mode::Enforce => tokio::select! {
@@ -242,8 +260,8 @@ impl Call<'_> {
             Err(denial) => self.judge(method, Err(denial)).await,
         };
         let ended = intake.ended();
-        let held = intake.take();
-        let (permit, mut recording) = match self.record(Subject::Message(method, held.clone()), verdict, judging) {
+        let (judged, held) = intake.take(self.caller.principal.mode);
+        let (permit, mut recording) = match self.record(Subject::Message(method, judged), verdict, judging) {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
@@ -287,14 +305,19 @@ impl Call<'_> {
                     status.send(respond);
                     return recording.ended = Ended::Answered(status.code_sent());
                 }
-                let call = Call { client: self.client, caller: self.client.caller(), begun: self.begun };
-                let message = frame::single(&outgoing.body, usize::MAX).map_err(denial_of);
-                let verdict = call.judge(method, message).await;
+                let call = Call { client: self.client, caller: self.client.caller(), begun: self.begun, encoding: self.encoding };
+                let plain = call.plain(outgoing.body.clone()).await;
+                let verdict = call.judge(method, plain.as_ref().map_err(Denial::clone).and_then(Plain::message)).await;
                 let permit = match recording.judged_again(call.caller.clone(), verdict) {
                     Ok(permit) => LivePermit::new(permit, self.client),
                     Err(denial) => return call.refuse(&denial, respond),
                 };
                 outgoing.headers = call.metadata(std::mem::take(&mut outgoing.headers));
+                // Shadow mode would have passed it on as it came.
+                let plain = plain.ok().filter(|_| call.caller.principal.mode == Mode::Enforce);
+                if let Some(plain) = &plain {
+                    outgoing.body = plain.framed.clone();
+                }
                 if let Ok(carried) = call.permitted(&permit, method, &outgoing, respond).await {
                     (recording.member, recording.ended) = carried;
                     return;
@@ -348,6 +371,14 @@ impl Call<'_> {
                 Err(denial)
             }
         }
+    }
+
+    /// A message of the client's without its compression.
+    ///
+    /// # Errors
+    /// See [`encoding::plain`].
+    pub async fn plain(&self, framed: Bytes) -> Result<Plain, Denial> {
+        encoding::plain(framed, self.encoding, self.shared().config.limits.max_request_bytes, &self.client.share).await
     }
 
     /// Answers a refusal.

@@ -8,8 +8,10 @@ use h2::SendStream;
 
 use super::budget::Hold;
 use super::client::Client;
+use super::encoding::{self, Encoding, Plain};
 use super::reply::Status;
 use super::session::READ_BUFFER;
+use crate::authorize::Denial;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 use crate::upstream::Class;
@@ -128,6 +130,14 @@ impl<'c> Delivery<'c> {
             return Err(Undelivered::Unread);
         }
         Ok(hold)
+    }
+
+    /// An answer of one message without its compression.
+    ///
+    /// # Errors
+    /// See [`encoding::plain`].
+    pub async fn plain(&self, framed: Bytes, encoding: Encoding, limit: usize) -> Result<Plain, Denial> {
+        encoding::plain(framed, encoding, limit, &self.client.unread).await
     }
 
     /// Takes room for more of an answer that is held whole.

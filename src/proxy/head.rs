@@ -8,11 +8,11 @@ use crate::config::ClientTokens;
 use crate::method::Method;
 use crate::policy::Mode;
 
-/// The metadata that goes to etcd; everything else stays here. etcd acts on `hasleader`, `client-api-version`, `authorization`,
+/// The metadata that goes to etcd; everything else stays here: also `grpc-encoding`, since messages go on unpacked (`encoding.rs`). etcd acts on `hasleader`, `client-api-version`, `authorization`,
 /// `token` and on everything that starts with `grpcgateway-`, which tells it to ignore the client certificate's name
 /// (`server/auth/store.go`, `AuthInfoFromTLS`) and is therefore never forwarded. The trace context serves etcd's own tracing.
 fn is_forwarded(name: &str) -> bool {
-    matches!(name, "te" | "content-type" | "user-agent" | "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding")
+    matches!(name, "te" | "content-type" | "user-agent" | "grpc-timeout" | "grpc-accept-encoding")
         || matches!(name, "hasleader" | "client-api-version" | "traceparent" | "tracestate")
         || is_token(name)
 }

@@ -4,8 +4,10 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
 use super::budget::Share;
+use super::encoding::{self, Encoding, Plain};
 use super::session::READ_BUFFER;
-use crate::authorize::{Denial, Reason};
+use crate::authorize::{Denial, Missing, Reason};
+use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 
 /// The client reset the stream, or its connection ended: nobody waits for an answer.
@@ -29,13 +31,16 @@ pub struct Intake {
     ended: bool,
     share: Share,
     taken: usize,
+    encoding: Encoding,
+    /// The message without its compression, if it came with one.
+    plain: Option<Plain>,
 }
 
 impl Intake {
     /// Nothing was read yet.
     #[must_use]
-    pub fn new(body: RecvStream, share: Share) -> Self {
-        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, share, taken: 0 }
+    pub fn new(body: RecvStream, encoding: Encoding, share: Share) -> Self {
+        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, share, taken: 0, encoding, plain: None }
     }
 
     /// Reads until there is enough to judge, or until something shows that it never will be.
@@ -43,13 +48,17 @@ impl Intake {
     /// # Errors
     /// `Ok(Err(..))` is a refusal: what has arrived stays held. `Err` means that there is nobody to refuse.
     pub async fn fill(&mut self, until: Until, limit: usize) -> Result<Result<(), Denial>, ClientGone> {
+        // etcd looks no further either.
+        if self.encoding == Encoding::Unknown {
+            return Ok(Err(encoding::unknown()));
+        }
         loop {
             if let Some(denial) = self.excess(limit) {
                 return Ok(Err(denial));
             }
-            let more_may_come = matches!(frame::single(self.bytes(), limit), Err(FrameFault::NoMessage | FrameFault::Cut));
+            let more_may_come = matches!(frame::only(self.bytes(), limit), Err(FrameFault::NoMessage | FrameFault::Cut));
             if until == Until::FirstMessage && !more_may_come {
-                return Ok(Ok(()));
+                return Ok(self.unpack(limit).await);
             }
             match self.body.data().await {
                 Some(Ok(chunk)) => {
@@ -69,7 +78,19 @@ impl Intake {
                 Err(_) => return Err(ClientGone),
             }
         }
-        Ok(Ok(()))
+        Ok(self.unpack(limit).await)
+    }
+
+    /// Unpacks the message if it came compressed. What is wrong with its frame is for [`Intake::message`] to say.
+    async fn unpack(&mut self, limit: usize) -> Result<(), Denial> {
+        if !frame::is_compressed(self.bytes()) || self.plain.is_some() || frame::only(self.bytes(), limit).is_err() {
+            return Ok(());
+        }
+        if !self.more.is_empty() {
+            self.held = self.more.split().freeze();
+        }
+        self.plain = Some(encoding::plain(self.held.clone(), self.encoding, limit, &self.share).await?);
+        Ok(())
     }
 
     /// The message, if the body is exactly one.
@@ -77,7 +98,12 @@ impl Intake {
     /// # Errors
     /// What the body is instead.
     pub fn message(&self, limit: usize) -> Result<&[u8], Denial> {
-        frame::single(self.bytes(), limit).map_err(denial_of)
+        let message = frame::only(self.bytes(), limit).map_err(denial_of)?;
+        match &self.plain {
+            Some(plain) if message.compressed => plain.message(),
+            None if message.compressed => Err(denial_of(FrameFault::Compressed)),
+            _ => Ok(message.bytes),
+        }
     }
 
     /// What has arrived.
@@ -85,10 +111,15 @@ impl Intake {
         if self.more.is_empty() { &self.held } else { &self.more }
     }
 
-    /// What has arrived, to be forwarded.
+    /// What was judged of what has arrived, and what is forwarded: under enforcement the same, in shadow mode what has arrived.
     #[must_use]
-    pub fn take(&mut self) -> Bytes {
-        if self.more.is_empty() { std::mem::take(&mut self.held) } else { self.more.split().freeze() }
+    pub fn take(&mut self, mode: Mode) -> (Bytes, Bytes) {
+        let came = if self.more.is_empty() { std::mem::take(&mut self.held) } else { self.more.split().freeze() };
+        match (&self.plain, mode) {
+            (None, _) => (came.clone(), came),
+            (Some(plain), Mode::Enforce) => (plain.framed.clone(), plain.framed.clone()),
+            (Some(plain), Mode::Shadow) => (plain.framed.clone(), came),
+        }
     }
 
     /// Whether the client has ended its side.
@@ -126,7 +157,7 @@ impl Intake {
 
     /// Sees from the first five bytes, before the rest is held, that the message is too large.
     fn excess(&self, limit: usize) -> Option<Denial> {
-        match frame::single(self.bytes(), limit) {
+        match frame::only(self.bytes(), limit) {
             Err(fault @ FrameFault::TooLarge { .. }) => Some(denial_of(fault)),
             _ if self.bytes().len() > limit.saturating_add(frame::HEADER) => Some(denial_of(FrameFault::Several)),
             _ => None,
@@ -144,8 +175,11 @@ impl Drop for Intake {
 #[must_use]
 pub fn denial_of(fault: FrameFault) -> Denial {
     match fault {
-        FrameFault::Compressed => Denial::new(Reason::Compressed, "compressed messages are not supported"),
-        FrameFault::TooLarge { .. } => Denial::new(Reason::TooLarge, "the message is larger than the limit"),
+        FrameFault::Compressed => Denial::new(Reason::BadFraming, "the message is compressed"),
+        FrameFault::TooLarge { length, limit } => {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            Denial { reason: Reason::TooLarge, missing: Missing::Size { length, limit } }
+        }
         FrameFault::BadFlag => Denial::new(Reason::BadFraming, "the message's flag byte is neither 0 nor 1"),
         FrameFault::Cut => Denial::new(Reason::BadFraming, "the message is cut short"),
         FrameFault::Several => Denial::new(Reason::BadFraming, "more than one message in a unary call"),

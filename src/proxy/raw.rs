@@ -26,6 +26,7 @@ use crate::access::Accesses;
 use crate::authorize::{Denial, authorize, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::Limit;
+use crate::policy::Mode;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::Target;
@@ -77,11 +78,11 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
         let judging = Instant::now();
         let verdict = call.judge(method, filled.and_then(|()| intake.message(limit))).await;
         let ends = intake.ended();
-        let held = intake.take();
+        let (judged, held) = intake.take(Mode::Shadow);
         if !permit.holds() {
             return Stopped::Withdrawn;
         }
-        recording = record(held.clone(), verdict, judging);
+        recording = record(judged, verdict, judging);
         let after_a_message = is_whole(&held);
         let written = if ends { send.finish(&permit, held) } else { send.write(&permit, held).await };
         if written != Err(Unsent::Withdrawn) {
@@ -113,7 +114,7 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
 
 /// Whether what was held is one whole message. If it is not, it was refused for that already, and the rest may belong to it.
 fn is_whole(held: &[u8]) -> bool {
-    frame::single(held, usize::MAX).is_ok()
+    frame::only(held, usize::MAX).is_ok()
 }
 
 impl Piece<'_> {

@@ -112,12 +112,26 @@ impl Status {
             Reason::LeaseUnknown => Self::not_sent(),
             Reason::MalformedMessage | Reason::BadFraming => Self::told(code::INVALID_ARGUMENT, denial),
             Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
-            Reason::TooLarge => Self::told(code::RESOURCE_EXHAUSTED, denial),
+            Reason::TooLarge => Self::too_large(denial),
             Reason::NotGrpc => Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::told(code::INVALID_ARGUMENT, denial) },
             Reason::Limit | Reason::AuditFull => Self::too_many_requests(),
         };
         status.reason = tell_reason.then(|| denial.to_string());
         status
+    }
+
+    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg`), which are etcd's.
+    fn too_large(denial: &Denial) -> Self {
+        let Missing::Size { length, limit } = denial.missing else { return Self::told(code::RESOURCE_EXHAUSTED, denial) };
+        let text = format!("grpc: received message larger than max ({length} vs. {limit})");
+        Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
+    }
+
+    /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`, `processStreamingRPC`), which are etcd's.
+    #[must_use]
+    pub fn no_decompressor(encoding: &[u8]) -> Self {
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding {:?}", String::from_utf8_lossy(encoding));
+        Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
     }
 
     /// The refusal's own words: they say what is wrong with the bytes that the client sent, and nothing of the policy.

@@ -15,6 +15,7 @@ use http::{HeaderMap, Response};
 use super::Shared;
 use super::budget::Hold;
 use super::delivery::{Delivery, Undelivered};
+use super::encoding::Encoding;
 use super::forward::{ForwardError, classify};
 use super::intake::ClientGone;
 use super::relay::{self, Ended};
@@ -84,6 +85,13 @@ pub async fn answer(
         Ok(whole) => whole,
         Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
     };
+    if frame::is_compressed(&whole.body) {
+        // To a compressed request that shadow mode has passed on. A message that is not compressed is right in every encoding.
+        match delivery.plain(whole.body, Encoding::of(whole.head.headers()), MAX_ANSWER).await {
+            Ok(plain) => whole.body = plain.framed,
+            Err(denial) => return Ok(unreadable(respond, &denial.to_string())),
+        }
+    }
     match frame::single(&whole.body, MAX_ANSWER) {
         // An error and nothing else: nothing to change.
         Err(frame::FrameFault::NoMessage) => {}

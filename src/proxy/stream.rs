@@ -14,6 +14,7 @@ pub use dialogue::{Seat, serve};
 
 use super::call::Call;
 use super::delivery::Undelivered;
+use super::encoding::Plain;
 use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
 use super::record::{Recording, Subject};
@@ -71,7 +72,11 @@ impl<'m> Asked<'m> {
 pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
     let caller = call.client.caller();
     let judging = Instant::now();
-    let read = framed.as_ref().map_err(|fault| denial_of(*fault)).and_then(|framed| Ok(Asked::read(method, payload(framed))?));
+    let plain = match framed {
+        Ok(framed) => call.plain(framed).await,
+        Err(fault) => Err(denial_of(fault)),
+    };
+    let read = plain.as_ref().map_err(Denial::clone).and_then(|plain| Ok(Asked::read(method, payload(&plain.framed))?));
     let verdict = verdict(call, &caller, &read).await;
     let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
     // The message is on its way: a full audit queue is counted there, and changes nothing here.
@@ -124,8 +129,13 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
-        let message = frame::single(held, usize::MAX).unwrap_or_default();
-        if let Err(denial) = judge::message(call.client, &caller.principal, call.forwarder().home(), method, message).await {
+        // Shadow mode has passed it on as it came.
+        let plain = call.plain(held.clone()).await;
+        let verdict = match plain.as_ref().map_err(Denial::clone).and_then(Plain::message) {
+            Ok(message) => judge::message(call.client, &caller.principal, call.forwarder().home(), method, message).await,
+            Err(denial) => refuse(&caller.principal, denial),
+        };
+        if let Err(denial) = verdict {
             call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
         }

@@ -11,7 +11,7 @@ pub const HEADER: usize = 5;
 /// What can be wrong with the framing of a request. The sentences may be shown to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// The message is compressed; etcd registers no compressor.
+    /// The message is compressed where only plain ones can be read.
     Compressed,
     /// A flag that gRPC does not have.
     BadFlag,
@@ -19,6 +19,8 @@ pub enum FrameFault {
     TooLarge {
         /// What its header says, in bytes.
         length: u32,
+        /// The limit, in bytes.
+        limit: usize,
     },
     /// The body ends inside a message.
     Cut,
@@ -31,9 +33,9 @@ pub enum FrameFault {
 impl fmt::Display for FrameFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FrameFault::Compressed => f.write_str("compressed messages are not supported"),
+            FrameFault::Compressed => f.write_str("the message is compressed"),
             FrameFault::BadFlag => f.write_str("the flag byte of the message is neither 0 nor 1"),
-            FrameFault::TooLarge { length } => write!(f, "the message of {length} bytes is larger than the limit"),
+            FrameFault::TooLarge { length, limit } => write!(f, "the message of {length} bytes is larger than the limit of {limit}"),
             FrameFault::Cut => f.write_str("the request ends inside a message"),
             FrameFault::Several => f.write_str("the request has more than one message"),
             FrameFault::NoMessage => f.write_str("the request has no message"),
@@ -43,20 +45,46 @@ impl fmt::Display for FrameFault {
 
 impl std::error::Error for FrameFault {}
 
+/// A message as it stands in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'m> {
+    /// Whether its flag says that its sender compressed it, in the way that `grpc-encoding` names.
+    pub compressed: bool,
+    /// What stands in the frame.
+    pub bytes: &'m [u8],
+}
+
 /// The one message of a unary request whose whole body is `body`.
 ///
 /// # Errors
-/// If there is not exactly one whole, uncompressed message of at most `limit` bytes.
-pub fn single(body: &[u8], limit: usize) -> Result<&[u8], FrameFault> {
+/// If there is not exactly one whole message of at most `limit` bytes.
+pub fn only(body: &[u8], limit: usize) -> Result<Message<'_>, FrameFault> {
     let Some((header, rest)) = body.split_first_chunk::<HEADER>() else {
         return Err(if body.is_empty() { FrameFault::NoMessage } else { FrameFault::Cut });
     };
-    let length = length(*header, limit)?;
+    let Header { compressed, length } = Header::read(*header, limit)?;
     match rest.split_at_checked(length) {
-        Some((message, [])) => Ok(message),
+        Some((bytes, [])) => Ok(Message { compressed, bytes }),
         Some(_) => Err(FrameFault::Several),
         None => Err(FrameFault::Cut),
     }
+}
+
+/// As [`only`], of a message that must not be compressed.
+///
+/// # Errors
+/// As [`only`], and if it is compressed.
+pub fn single(body: &[u8], limit: usize) -> Result<&[u8], FrameFault> {
+    match only(body, limit)? {
+        Message { compressed: false, bytes } => Ok(bytes),
+        Message { compressed: true, .. } => Err(FrameFault::Compressed),
+    }
+}
+
+/// Whether a frame says that its message is compressed.
+#[must_use]
+pub fn is_compressed(framed: &[u8]) -> bool {
+    framed.first() == Some(&1)
 }
 
 /// A message with its header in front. gRPC has no messages of 4 GiB or more; those that the proxy makes are a few MiB at most.
@@ -70,18 +98,24 @@ pub fn encode(message: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Reads a header; the length is at most `limit`.
-fn length(header: [u8; HEADER], limit: usize) -> Result<usize, FrameFault> {
-    let [flag, length @ ..] = header;
-    match flag {
-        0 => {}
-        1 => return Err(FrameFault::Compressed),
-        _ => return Err(FrameFault::BadFlag),
-    }
-    let length = u32::from_be_bytes(length);
-    match usize::try_from(length) {
-        Ok(bytes) if bytes <= limit => Ok(bytes),
-        _ => Err(FrameFault::TooLarge { length }),
+/// What stands in front of a message.
+struct Header {
+    compressed: bool,
+    length: usize,
+}
+
+impl Header {
+    /// Reads it; the length is at most `limit`.
+    fn read(header: [u8; HEADER], limit: usize) -> Result<Self, FrameFault> {
+        let [flag, length @ ..] = header;
+        if flag > 1 {
+            return Err(FrameFault::BadFlag);
+        }
+        let length = u32::from_be_bytes(length);
+        match usize::try_from(length) {
+            Ok(bytes) if bytes <= limit => Ok(Self { compressed: flag == 1, length: bytes }),
+            _ => Err(FrameFault::TooLarge { length, limit }),
+        }
     }
 }
 
@@ -122,14 +156,14 @@ impl Frames {
         }
     }
 
-    /// The next whole message, with its header in front; `None` when more must come.
+    /// The next whole message, with its header in front, compressed or not; `None` when more must come.
     ///
     /// # Errors
     /// As soon as a header is there that is refused; from then on always the same.
     #[expect(clippy::should_implement_trait, reason = "it goes on after `None`")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameFault> {
         let Some((header, rest)) = self.held().split_first_chunk::<HEADER>() else { return Ok(None) };
-        let length = length(*header, self.limit)?;
+        let Header { length, .. } = Header::read(*header, self.limit)?;
         if rest.len() < length {
             return Ok(None);
         }

@@ -102,7 +102,7 @@ async fn a_body_that_is_not_one_whole_message_is_refused_by_its_fault() {
         (
             "a compressed message",
             compressed(&put(&world, b"1")),
-            refusal(12, "etcd-warden: compressed messages are not supported", "compressed"),
+            refusal(3, "etcd-warden: a compressed message, and no grpc-encoding says how", "bad-framing"),
         ),
         ("an odd flag", odd_flag, refusal(3, "etcd-warden: the message's flag byte is neither 0 nor 1", "bad-framing")),
         ("half a message", good[..good.len() - 1].to_vec(), refusal(3, "etcd-warden: the message is cut short", "bad-framing")),
@@ -164,7 +164,9 @@ async fn a_message_over_the_limit_is_refused_by_its_header_alone() {
         stream.request.send_data([&[0], &length.to_be_bytes()[..]].concat().into(), false).unwrap();
         // The request goes on as far as the client is concerned: the answer comes without it.
         let answer = Answer::read(stream.response).await;
-        refusal(8, "etcd-warden: the message is larger than the limit", "too-large").is("too large", &answer, &world, &fake).await;
+        // etcd's own words.
+        let text = format!("grpc: received message larger than max ({length} vs. 2097152)");
+        refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
     }
     // The value's tag and length take four bytes.
     let largest = put(&world, &vec![0; 2 * 1024 * 1024 - put(&world, b"").len() - 4]);
@@ -185,8 +187,10 @@ async fn the_limit_of_a_message_can_be_set() {
     });
     let world = configured.start().await;
     let mut raw = world.raw("alice").await;
-    let answer = raw.send(PUT, &marked(), &framed(&put(&world, &[0; 1024]))).await;
-    refusal(8, "etcd-warden: the message is larger than the limit", "too-large").is("too large", &answer, &world, &fake).await;
+    let message = put(&world, &[0; 1024]);
+    let answer = raw.send(PUT, &marked(), &framed(&message)).await;
+    let text = format!("grpc: received message larger than max ({} vs. 1024)", message.len());
+    refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
     // A body that is longer than its message says is no way around.
     let mut stream = raw.open(PUT, &marked()).await.unwrap();
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();

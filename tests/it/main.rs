@@ -64,6 +64,7 @@ mod demo;
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
+mod gzip;
 mod wire_clients;
 mod wire_forms;
 mod cancellation;

@@ -15,11 +15,23 @@ fn a_unary_body_is_one_whole_message() {
         (b"\x01\0\0\0\x02hi", Err(FrameFault::Compressed)),
         (b"\x02\0\0\0\x02hi", Err(FrameFault::BadFlag)),
         (b"\x80\0\0\0\x02hi", Err(FrameFault::BadFlag)),
-        (b"\0\0\0\0\x05hello", Err(FrameFault::TooLarge { length: 5 })),
-        (b"\0\xff\xff\xff\xff", Err(FrameFault::TooLarge { length: u32::MAX })),
+        (b"\0\0\0\0\x05hello", Err(FrameFault::TooLarge { length: 5, limit: 4 })),
+        (b"\0\xff\xff\xff\xff", Err(FrameFault::TooLarge { length: u32::MAX, limit: 4 })),
+        (b"\x01\0\0\0\x05hello", Err(FrameFault::TooLarge { length: 5, limit: 4 })),
     ] {
         assert_eq!(single(body, 4), expected, "{body:02x?}");
     }
+}
+
+#[test]
+fn a_compressed_message_is_found_and_said_to_be_one() {
+    let body = b"\x01\0\0\0\x02hi";
+    assert_eq!(only(body, 4), Ok(Message { compressed: true, bytes: b"hi" }));
+    assert_eq!(only(&encode(b"hi"), 4), Ok(Message { compressed: false, bytes: b"hi" }));
+    assert!(is_compressed(body) && !is_compressed(&encode(b"hi")) && !is_compressed(b""));
+    let mut frames = Frames::new(4);
+    frames.push(Bytes::from_static(body));
+    assert_eq!(frames.next().unwrap().unwrap(), Bytes::from_static(body));
 }
 
 #[test]
@@ -61,19 +73,19 @@ fn a_header_is_judged_as_soon_as_it_is_there_and_for_good() {
     frames.push(Bytes::from_static(b"\0\0\0\0"));
     assert_eq!(frames.next(), Ok(None));
     frames.push(Bytes::from_static(b"\x05"));
-    assert_eq!(frames.next(), Err(FrameFault::TooLarge { length: 5 }));
+    assert_eq!(frames.next(), Err(FrameFault::TooLarge { length: 5, limit: 4 }));
     frames.push(Bytes::from_static(b"hello"));
-    assert_eq!(frames.next(), Err(FrameFault::TooLarge { length: 5 }));
+    assert_eq!(frames.next(), Err(FrameFault::TooLarge { length: 5, limit: 4 }));
     assert!(!frames.is_empty());
 }
 
 #[test]
 fn the_sentences_are_for_clients() {
     let said: Vec<String> =
-        [FrameFault::Compressed, FrameFault::TooLarge { length: 9 }, FrameFault::Cut].iter().map(FrameFault::to_string).collect();
+        [FrameFault::Compressed, FrameFault::TooLarge { length: 9, limit: 4 }, FrameFault::Cut].iter().map(FrameFault::to_string).collect();
     assert_eq!(
         said,
-        ["compressed messages are not supported", "the message of 9 bytes is larger than the limit", "the request ends inside a message"]
+        ["the message is compressed", "the message of 9 bytes is larger than the limit of 4", "the request ends inside a message"]
     );
 }
 

@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderValue};
 use prost::Message;
 
 use super::twins::{Case, Expected, Step};
-use crate::world::raw::{framed, grpc_headers};
+use crate::world;
+use crate::world::raw::{framed, grpc_headers, gzipped};
 
 use Expected::{Allow, WouldDeny};
 
@@ -231,6 +232,9 @@ fn malformations(base: &Case) -> Vec<Case> {
     let with = |end: &[u8]| framed(&[&message[..], end].concat());
     let case = |name: &str, expected: Expected, steps: Vec<Step>| base.clone().named(name).steps(steps).expecting(&[expected]);
     let flagged = |flag: u8| [&[flag], &whole[1..]].concat();
+    let packed = world::raw::gzip(&message);
+    let reframed = |bytes: &[u8]| [&[1], &framed(bytes)[1..]].concat();
+    let gzip = |name: &str, expected, body: &[u8]| case(name, expected, vec![data(body), Step::End]).header("grpc-encoding", "gzip");
     vec![
         case("cut by one byte", FRAMING, vec![data(&whole[..whole.len() - 1]), Step::End]),
         case("half a header", FRAMING, vec![data(&whole[..3]), Step::End]),
@@ -241,7 +245,17 @@ fn malformations(base: &Case) -> Vec<Case> {
         case("two messages", FRAMING, vec![data(&[&whole[..], &whole].concat()), Step::End]),
         case("two messages in two frames", FRAMING, vec![data(&whole), data(&whole), Step::End]),
         case("a byte too many", FRAMING, vec![data(&[&whole[..], b"x"].concat()), Step::End]),
-        case("compressed", WouldDeny(Reason::Compressed), vec![data(&flagged(1)), Step::End]),
+        case("compressed, and not said how", FRAMING, vec![data(&flagged(1)), Step::End]),
+        gzip("gzip", usual, &gzipped(&message)),
+        gzip("gzip, cut", FRAMING, &reframed(&packed[..packed.len() - 1])),
+        gzip("gzip that is none", FRAMING, &reframed(&message)),
+        gzip("gzip with a byte behind it", FRAMING, &reframed(&[&packed[..], b"x"].concat())),
+        gzip("gzip in two members", FRAMING, &reframed(&[&packed[..], &packed].concat())),
+        gzip("gzip of very much", WouldDeny(Reason::TooLarge), &gzipped(&[0; 3 << 20])),
+        gzip("gzip, twice", FRAMING, &[gzipped(&message), gzipped(&message)].concat()),
+        case("an encoding that etcd lacks", WouldDeny(Reason::Compressed), vec![data(&whole), Step::End]).header("grpc-encoding", "snappy"),
+        case("compressed in no known way", WouldDeny(Reason::Compressed), vec![data(&flagged(1)), Step::End])
+            .header("grpc-encoding", "snappy"),
         case("flag 2", FRAMING, vec![data(&flagged(2)), Step::End]),
         case("flag 255", FRAMING, vec![data(&flagged(255)), Step::End]),
         case("trailers", FRAMING, vec![data(&whole), Step::Trailers("x", "y")]),
@@ -405,9 +419,10 @@ pub fn never_half_closed() -> Vec<Case> {
     cases.extend([
         base.clone()
             .named("an unknown encoding, and no message")
-            .header("grpc-encoding", "gzip")
-            .header("grpc-timeout", "300m")
-            .steps(vec![]),
+            .header("grpc-encoding", "snappy")
+            .steps(vec![])
+            .expecting(&[WouldDeny(Reason::Compressed)]),
+        base.clone().named("gzip, and no message").header("grpc-encoding", "gzip").header("grpc-timeout", "300m").steps(vec![]),
         base.clone().named("a deadline that is none, and no message").header("grpc-timeout", "x").steps(vec![]),
         Case { path: "/etcdserverpb.KV/Nothing".to_owned(), ..base.clone() }.steps(vec![]).expecting(&[WouldDeny(Reason::UnknownMethod)]),
     ]);
@@ -483,7 +498,9 @@ pub fn conversations() -> Vec<Case> {
         watch("an empty message", vec![data(&framed(b"")), data(&own), Step::Await(1), Step::End, Step::Reset], &[Allow, Allow]),
         watch("not protobuf", vec![data(&own), Step::Await(1), data(&framed(b"\x0a\xff\x01"))], &[Allow, FORM]),
         watch("cut", vec![data(&own), Step::Await(1), data(&own[..half]), Step::End], &[Allow, FRAMING]),
-        watch("compressed", vec![data(&own), Step::Await(1), data(b"\x01\x00\x00\x00\x01x")], &[Allow, WouldDeny(Reason::Compressed)]),
+        watch("compressed, and not said how", vec![data(&own), Step::Await(1), data(b"\x01\x00\x00\x00\x01x")], &[Allow, FRAMING]),
+        watch("gzip", vec![data(&gzipped(&own[5..]))], &[Allow]).header("grpc-encoding", "gzip").header("grpc-timeout", "2S"),
+        watch("gzip that is none", vec![data(b"\x01\x00\x00\x00\x01x")], &[FRAMING]).header("grpc-encoding", "gzip"),
         watch(
             "larger than every limit",
             vec![data(&own), Step::Await(1), data(&framed(&[0; 3 << 20]))],

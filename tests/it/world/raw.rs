@@ -113,6 +113,19 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
+/// As gRPC's clients compress a message.
+pub fn gzip(message: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(message).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// One gRPC message, compressed, with its flag and length.
+pub fn gzipped(message: &[u8]) -> Vec<u8> {
+    [&[1], &framed(&gzip(message))[1..]].concat()
+}
+
 impl Raw {
     /// A connection to etcd itself.
     pub async fn direct(address: SocketAddr) -> Self {

@@ -84,7 +84,8 @@ impl Dialogue<'_> {
     }
 
     async fn judge_one(&self, framed: Bytes, send: &mut Option<Upload>) -> Result<(), Closing> {
-        let read = Asked::read(self.method, payload(&framed)).map_err(Denial::from);
+        let plain = self.call.plain(framed).await;
+        let read = plain.as_ref().map_err(Denial::clone).and_then(|plain| Ok(Asked::read(self.method, payload(&plain.framed))?));
         if let Ok(asked) = &read {
             self.until_the_rate_allows(&asked.request).await;
         }
@@ -112,10 +113,10 @@ impl Dialogue<'_> {
         if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
         }
-        let asked = match read {
-            Ok(asked) => asked,
+        let (framed, asked) = match (&plain, &read) {
+            (Ok(plain), Ok(asked)) => (plain.framed.clone(), asked),
             // Who may not speak at all learns nothing of how its message was read: the verdict says which of the two it is.
-            Err(malformed) => return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(&malformed))),
+            (Err(malformed), _) | (_, Err(malformed)) => return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(malformed))),
         };
         let permit = match verdict {
             Ok(permit) => LivePermit::new(permit, self.call.client),
@@ -130,7 +131,7 @@ impl Dialogue<'_> {
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
-        send.write(&permit, framed.clone()).await.map_err(|unsent| match unsent {
+        send.write(&permit, framed).await.map_err(|unsent| match unsent {
             Unsent::Closed => Closing::With(Status::lost()),
             Unsent::Withdrawn | Unsent::Cut => Closing::With(Status::open_again()),
         })
