@@ -159,11 +159,16 @@ pub enum Missing {
     Lease(i64),
     /// What is wrong with the message.
     Form(Malformed),
-    /// How long the message is, or would become at least, and how long it may be, in bytes.
+    /// How long the message is, and how long it may be, in bytes.
     Size {
         /// Its length.
         length: usize,
         /// The limit.
+        limit: usize,
+    },
+    /// The compressed message becomes longer than it may be.
+    Unpacked {
+        /// How long that is, in bytes.
         limit: usize,
     },
     /// What is wrong with the request around the message, in words that may be shown to the client.
@@ -194,6 +199,7 @@ impl fmt::Display for Denial {
             Missing::Lease(id) => write!(f, ": lease {id:x}"),
             Missing::Form(malformed) => write!(f, ": {malformed}"),
             Missing::Size { length, limit } => write!(f, ": {length} bytes, and at most {limit} are read"),
+            Missing::Unpacked { limit } => write!(f, ": more than {limit} bytes when it is unpacked"),
             Missing::Text(text) => write!(f, ": {text}"),
         }
     }

@@ -149,11 +149,18 @@ methods! {
     }
     "grpc.health.v1.Health" {
         HealthCheck = "Check", Unary, Reads;
+        HealthList = "List", Unary, Reads;
         HealthWatch = "Watch", Subscription, Reads;
     }
 }
 
 impl Method {
+    /// Whether it is one of gRPC's health service: under enforcement the proxy answers it itself, whatever its message says.
+    #[must_use]
+    pub const fn is_health(self) -> bool {
+        matches!(self, Method::HealthCheck | Method::HealthList | Method::HealthWatch)
+    }
+
     /// The method's place in [`Method::ALL`], for arrays that hold one entry per method.
     #[must_use]
     pub const fn index(self) -> usize {

@@ -220,6 +220,7 @@ impl<'r> Line<'r> {
                 Missing::Lease(id) => Some(Lack::Lease { lease: LeaseId(*id) }),
                 Missing::Form(malformed) => Some(Lack::Form { form: malformed.to_string() }),
                 Missing::Size { length, limit } => Some(Lack::Form { form: format!("{length} bytes, and at most {limit} are read") }),
+                Missing::Unpacked { limit } => Some(Lack::Form { form: format!("more than {limit} bytes when it is unpacked") }),
                 Missing::Text(text) => Some(Lack::Form { form: (*text).to_owned() }),
             }),
             policy: Policy { generation: principal.generation, hash: &record.policy_hash },

@@ -68,7 +68,7 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
             Box::pin(raw::observed(&call, method, headers, intake, &mut respond)).await;
         }
         // Answered here for every verified client, whatever the policy knows of it: nothing of it reaches etcd.
-        (Ok(method @ (Method::HealthCheck | Method::HealthWatch)), Mode::Enforce) => {
+        (Ok(method), Mode::Enforce) if method.is_health() => {
             let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
         }
         (Ok(method), _) => call.one_message(method, headers, intake, &mut respond).await,

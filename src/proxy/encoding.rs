@@ -108,7 +108,7 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
         let length = framed.len().saturating_sub(HEADER);
         match read {
             Err(_) => return Err(damaged()),
-            Ok(_) if length > limit => return Err(Denial { reason: Reason::TooLarge, missing: Missing::Size { length, limit } }),
+            Ok(_) if length > limit => return Err(Denial { reason: Reason::TooLarge, missing: Missing::Unpacked { limit } }),
             Ok(read) if read < piece => break,
             Ok(_) => yield_now().await,
         }

@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::authorize::{Denial, Missing, Reason};
+use crate::keyspace::Escaped;
 use crate::wire::status;
 
 /// gRPC status codes that the proxy uses (gRPC's `doc/statuscodes.md`).
@@ -120,17 +121,20 @@ impl Status {
         status
     }
 
-    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg`), which are etcd's.
+    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg` and `decompress`), which are etcd's.
     fn too_large(denial: &Denial) -> Self {
-        let Missing::Size { length, limit } = denial.missing else { return Self::told(code::RESOURCE_EXHAUSTED, denial) };
-        let text = format!("grpc: received message larger than max ({length} vs. {limit})");
+        let text = match denial.missing {
+            Missing::Size { length, limit } => format!("grpc: received message larger than max ({length} vs. {limit})"),
+            Missing::Unpacked { limit } => format!("grpc: received message after decompression larger than max {limit}"),
+            _ => return Self::told(code::RESOURCE_EXHAUSTED, denial),
+        };
         Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
     }
 
     /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`, `processStreamingRPC`), which are etcd's.
     #[must_use]
     pub fn no_decompressor(encoding: &[u8]) -> Self {
-        let text = format!("grpc: Decompressor is not installed for grpc-encoding {:?}", String::from_utf8_lossy(encoding));
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{}\"", Escaped(encoding));
         Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
     }
 

@@ -153,13 +153,13 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
     loop {
         let serving = call.shared().members.any_well();
         if told.replace(serving) != Some(serving) {
-            match delivery.send(&mut out, health_answer(serving), 0).await {
+            match delivery.send(&mut out, health_answer(method, serving), 0).await {
                 Ok(()) => {}
                 Err(Undelivered::Gone) => return Err(ClientGone),
                 Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),
             }
         }
-        if method == Method::HealthCheck {
+        if method != Method::HealthWatch {
             return relay::end(&mut out, &Status::new(reply::code::OK, ""));
         }
         tokio::select! {
@@ -170,9 +170,14 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
     }
 }
 
-/// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2 (`grpc/health/v1/health.proto`).
-fn health_answer(serving: bool) -> Bytes {
-    frame::encode(&[0x08, if serving { 1 } else { 2 }])
+/// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2 (`grpc/health/v1/health.proto`). A list is a
+/// `map<string, HealthCheckResponse>` in field 1; etcd 3.5 to 3.7 has one entry in it, for itself as a whole, whose name is empty.
+fn health_answer(method: Method, serving: bool) -> Bytes {
+    let status = if serving { 1 } else { 2 };
+    match method {
+        Method::HealthList => frame::encode(&[0x0a, 6, 0x0a, 0, 0x12, 2, 0x08, status]),
+        _ => frame::encode(&[0x08, status]),
+    }
 }
 
 /// Judges a request that touches nothing: whether the caller may hold a stream open at all.

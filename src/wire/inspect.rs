@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | all of KV, Watch, Lease, Lock and Election, with those inside them | refused | a newer etcd may read a key out of it |
 //! | all of Cluster, Maintenance and Auth | passes | the method's capability decides, whatever the message says |
-//! | `HealthCheckRequest` | not read at all | the proxy answers it itself |
+//! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the proxy answers it itself |
 //!
 //! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself may stand once and has to be
 //! known. Everywhere, a known field must have its own wire type, a singular one may stand once, and each message must be
@@ -88,7 +88,7 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
         Method::Proclaim => lock::proclaim(&mut accesses, whole)?,
         Method::Leader | Method::Observe => lock::leader(&mut accesses, whole)?,
         Method::Resign => lock::resign(&mut accesses, whole)?,
-        Method::HealthCheck | Method::HealthWatch => {}
+        Method::HealthCheck | Method::HealthList | Method::HealthWatch => {}
         Method::MemberAdd
         | Method::MemberRemove
         | Method::MemberUpdate

@@ -209,7 +209,7 @@ async fn row_holds(world: &World, row: &Row) {
         },
     }
     let heard = messages_at_etcd(world, row.method).await - before;
-    let by_the_proxy = matches!(row.method, Method::HealthCheck | Method::HealthWatch) || row.is_unknown_to_etcd();
+    let by_the_proxy = row.method.is_health() || row.is_unknown_to_etcd();
     assert_eq!(heard, if by_the_proxy { 0.0 } else { 1.0 }, "{name}: did etcd hear of an allowed call?");
     // The line of a call with one verdict is written when it ends.
     drop(open);
@@ -311,6 +311,9 @@ async fn a_proxy_in_front_of_a_healthy_etcd_says_serving() {
     for caller in ["a", "nobody that a binding names"] {
         let mut raw = world.raw(caller).await;
         assert_eq!(raw.call(Method::HealthCheck.path(), b"").await.messages(), [b"\x08\x01"]);
+        let (list, mut direct) = (Method::HealthList.path(), Raw::direct(world.etcd().addresses()[0]).await);
+        let answer = raw.call(list, b"").await;
+        assert_eq!((answer.grpc_status(), answer.body), (Some(0), direct.call(list, b"").await.body), "as etcd's own");
         assert_eq!(Live::ask(&mut raw, Method::HealthWatch, b"").await.next_bytes().await.unwrap(), b"\x08\x01");
     }
 }

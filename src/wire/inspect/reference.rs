@@ -120,7 +120,7 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
             t.keys(Verbs::READ.and(Verbs::DELETE), &leader.key, b"");
             t.lease(leader.lease, LeaseUse::KeepAlive);
         }
-        Method::HealthCheck | Method::HealthWatch => {}
+        Method::HealthCheck | Method::HealthList | Method::HealthWatch => {}
     }
     Ok(touched)
 }

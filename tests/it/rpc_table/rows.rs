@@ -198,6 +198,7 @@ pub fn lock_and_election(p: &str) -> Vec<Row> {
 pub fn health(_: &str) -> Vec<Row> {
     vec![
         row(Method::HealthCheck, Right::Nothing, pb::StatusRequest {}),
+        row(Method::HealthList, Right::Nothing, pb::StatusRequest {}),
         row(Method::HealthWatch, Right::Nothing, pb::StatusRequest {}).named("HealthWatch"),
     ]
 }

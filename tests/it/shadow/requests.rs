@@ -196,6 +196,7 @@ pub fn well_made() -> Vec<Case> {
         call(Method::UserDelete, &pb::AuthUserDeleteRequest { name: "u".to_owned() }, CAPABILITY),
         call(Method::RoleDelete, &pb::AuthRoleDeleteRequest { role: "r".to_owned() }, CAPABILITY),
         of_bytes(Method::HealthCheck, b"", Allow),
+        of_bytes(Method::HealthList, b"", Allow),
         of_bytes(Method::HealthCheck, b"\x0a\x04none", Allow),
         of_bytes(Method::HealthWatch, b"", Allow).steps(vec![Step::Data(framed(b"")), Step::End, Step::Await(1), Step::Reset]),
     ];
