@@ -90,8 +90,8 @@ impl Dialogue<'_> {
             self.until_the_rate_allows(&asked.request).await;
         }
         // All waiting comes before the verdict, so that nothing is written under a policy that is no longer in effect.
-        if let Some(send) = send {
-            send.ready(framed.len()).await;
+        if let (Some(send), Ok(plain)) = (&mut *send, &plain) {
+            send.ready(plain.framed.len()).await;
         }
         let judging = Instant::now();
         let (caller, mut verdict) = loop {
