@@ -56,11 +56,13 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         Ok(place) => place,
         Err(limit) => return call.one_too_many(method, &parts, limit, &mut respond),
     };
+    if let (Ok(method), Encoding::Unknown, Mode::Enforce) = (&method, encoding, call.caller.principal.mode) {
+        return call.unknown_encoding(*method, &parts.headers, &mut respond);
+    }
     // What does not go on ends here: a request may wait for hours, and its head may be large. A method is all there is to a known path.
     let Parts { method: verb, uri, headers, .. } = parts;
     let (headers, uri) = (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
     match (method, call.caller.principal.mode) {
-        (Ok(method), Mode::Enforce) if encoding == Encoding::Unknown => call.unknown_encoding(method, &parts.headers, &mut respond),
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
             Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
         }
@@ -260,12 +262,13 @@ impl Call<'_> {
             Err(denial) => self.judge(method, Err(denial)).await,
         };
         let ended = intake.ended();
-        let (judged, held) = intake.take(self.caller.principal.mode);
+        let headers = self.metadata(headers);
+        let (judged, held) = intake.take(&headers);
         let (permit, mut recording) = match self.record(Subject::Message(method, judged), verdict, judging) {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
-        let outgoing = Outgoing::of(method, self.metadata(headers), held, ended);
+        let outgoing = Outgoing::of(method, headers, held, ended);
         if ended {
             self.carry_out(permit, &mut recording, method, outgoing, respond).await;
         } else {

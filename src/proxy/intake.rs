@@ -2,12 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
+use http::HeaderMap;
 
 use super::budget::Share;
-use super::encoding::{self, Encoding, Plain};
+use super::encoding::{self, Encoding, GRPC_ENCODING, Plain};
 use super::session::READ_BUFFER;
 use crate::authorize::{Denial, Missing, Reason};
-use crate::policy::Mode;
 use crate::wire::frame::{self, FrameFault};
 
 /// The client reset the stream, or its connection ended: nobody waits for an answer.
@@ -111,14 +111,15 @@ impl Intake {
         if self.more.is_empty() { &self.held } else { &self.more }
     }
 
-    /// What was judged of what has arrived, and what is forwarded: under enforcement the same, in shadow mode what has arrived.
+    /// What was judged of what has arrived, and what is forwarded with these headers: the same, but for a compressed message whose
+    /// `grpc-encoding` goes with it, as it does in shadow mode alone.
     #[must_use]
-    pub fn take(&mut self, mode: Mode) -> (Bytes, Bytes) {
+    pub fn take(&mut self, headers: &HeaderMap) -> (Bytes, Bytes) {
         let came = if self.more.is_empty() { std::mem::take(&mut self.held) } else { self.more.split().freeze() };
-        match (&self.plain, mode) {
-            (None, _) => (came.clone(), came),
-            (Some(plain), Mode::Enforce) => (plain.framed.clone(), plain.framed.clone()),
-            (Some(plain), Mode::Shadow) => (plain.framed.clone(), came),
+        match &self.plain {
+            None => (came.clone(), came),
+            Some(plain) if headers.contains_key(GRPC_ENCODING) => (plain.framed.clone(), came),
+            Some(plain) => (plain.framed.clone(), plain.framed.clone()),
         }
     }
 

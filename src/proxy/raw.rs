@@ -26,7 +26,6 @@ use crate::access::Accesses;
 use crate::authorize::{Denial, authorize, refuse, standing};
 use crate::method::{Method, Shape};
 use crate::metrics::reason::Limit;
-use crate::policy::Mode;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::Target;
@@ -72,13 +71,14 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
     let record =
         |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
     let mut recording = None;
+    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let upload = async |mut send: Upload, progress: &Progress| {
         let limit = call.shared().config.limits.max_request_bytes;
         let Ok(filled) = intake.fill(Until::FirstMessage, limit).await else { return Stopped::ClientGone };
         let judging = Instant::now();
         let verdict = call.judge(method, filled.and_then(|()| intake.message(limit))).await;
         let ends = intake.ended();
-        let (judged, held) = intake.take(Mode::Shadow);
+        let (judged, held) = intake.take(&outgoing.headers);
         if !permit.holds() {
             return Stopped::Withdrawn;
         }
@@ -100,7 +100,6 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
         };
         send.copy(&permit, intake.rest(), progress, note).await
     };
-    let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
     if recording.is_none() && ended != Ended::ClientGone {
         // etcd has answered to the head alone; enforcement would have waited for the end of the message.
