@@ -42,7 +42,7 @@ mod tests {
 
     use prost::Message as _;
     use prost_types::field_descriptor_proto::{Label, Type};
-    use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+    use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
     /// Written by `tools/etcd-fields` from the Go packages of etcd.
     const ETCD: &str = include_str!("../proto/fields.txt");
@@ -57,6 +57,10 @@ mod tests {
         format!("{package}.{} {:03} {} {kind} {cardinality}{}", message.name(), field.number(), field.name(), oneof.unwrap_or_default())
     }
 
+    fn values(scope: &str, kind: &EnumDescriptorProto) -> impl Iterator<Item = String> {
+        kind.value.iter().map(move |value| format!("value {scope}.{} {} {}", kind.name(), value.number(), value.name()))
+    }
+
     #[test]
     fn our_proto_files_say_what_etcds_descriptors_say() {
         let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -65,6 +69,11 @@ mod tests {
         for file in &set.file {
             for message in &file.message_type {
                 ours.extend(message.field.iter().map(|field| line(file.package(), message, field)));
+            }
+            ours.extend(file.enum_type.iter().flat_map(|kind| values(file.package(), kind)));
+            for message in &file.message_type {
+                let scope = format!("{}.{}", file.package(), message.name());
+                ours.extend(message.enum_type.iter().flat_map(|kind| values(&scope, kind)));
             }
             for service in &file.service {
                 ours.extend(service.method.iter().map(|method| {

@@ -8,12 +8,11 @@
 //! | all of Cluster, Maintenance and Auth | passes | the method's capability decides, whatever the message says |
 //! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the proxy answers it itself |
 //!
-//! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself may stand once and has to be
-//! known. Everywhere, a known field must have its own wire type, a singular one may stand once, and each message must be
+//! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself may stand once, and its value has
+//! to be known, as that of every enum in every message (`super::enums`). Everywhere, a known field must have its own wire type, a singular one may stand once, and each message must be
 //! well-formed to its end. `docs/unknown-fields.md` has the rule message by message, held to this code.
 //!
-//! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in prost alike. Where an enum
-//! chooses a right (`Compare.result`, `Compare.target`, `AlarmRequest.action`), only the values in the table are accepted.
+//! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in prost alike.
 //!
 //! # An empty `range_end` that is there
 //!
@@ -140,6 +139,8 @@ fn attach(accesses: &mut Accesses<'_>, id: i64) {
     }
 }
 
+#[cfg(test)]
+mod enum_values;
 #[cfg(test)]
 mod properties;
 #[cfg(any(test, feature = "fuzzing"))]

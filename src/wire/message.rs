@@ -1,6 +1,7 @@
 //! Messages as tables: which fields there are, of which type, and whether one that is not in the table is refused.
 
 use super::field::{Field, Part, Value};
+use super::peer_url::is_peer_url;
 use super::{Fault, Malformed};
 
 /// A protobuf type: how a field of it is read, and what it is when it is absent.
@@ -16,24 +17,27 @@ pub(super) trait Kind<'m> {
 /// The types, spelled as in a `.proto` where there is such a word.
 #[expect(non_camel_case_types, reason = "they read as in a .proto")]
 pub(super) mod kind {
+    /// Enums are kinds of their own, by their names: none is read as a plain number.
+    pub use crate::wire::enums::*;
+
     /// `bytes`; absent is empty.
     pub struct bytes;
     /// `bytes range_end` of a request: refused when it stands there with no bytes.
     pub struct range_end;
     /// `string`, which must be UTF-8: etcd 3.7 refuses others, 3.6 does not.
     pub struct string;
+    /// `string`: a name of a user or a role, of at most [`MAX_ACCOUNT_NAME`](super::MAX_ACCOUNT_NAME) bytes.
+    pub struct account;
     /// `repeated string`.
     pub struct strings;
+    /// `repeated string`: URLs of a member, of which etcd can read each. Present, or not.
+    pub struct peer_urls;
     /// `int64`, as two's complement.
     pub struct int64;
     /// `uint64`.
     pub struct uint64;
     /// `bool`: any varint but 0 is true, in every decoder.
     pub struct bool;
-    /// An enum, as all the 64 bits that were sent: decoders cut them to 32, so compare with known values only.
-    pub struct enumeration;
-    /// `repeated` enum, packed or not.
-    pub struct enumerations;
     /// A member of a oneof that is an `int64`.
     pub struct one_int64;
     /// A member of a oneof that is `bytes`, of which only its presence counts.
@@ -42,7 +46,8 @@ pub(super) mod kind {
     pub struct message;
 }
 
-fn varint(field: &Field<'_>) -> Result<u64, Fault> {
+/// A field of wire type 0.
+pub(super) fn varint(field: &Field<'_>) -> Result<u64, Fault> {
     match field.value {
         Value::Varint(value) => Ok(value),
         Value::Fixed(_) | Value::Bytes(_) => Err(Fault::WrongWireType),
@@ -56,9 +61,13 @@ fn part<'m>(field: &Field<'m>) -> Result<Part<'m>, Fault> {
     }
 }
 
-fn text(field: &Field<'_>) -> Result<(), Fault> {
-    std::str::from_utf8(part(field)?.bytes).map(|_| ()).map_err(|_| Fault::NotUtf8)
+fn text<'m>(field: &Field<'m>) -> Result<&'m str, Fault> {
+    std::str::from_utf8(part(field)?.bytes).map_err(|_| Fault::NotUtf8)
 }
+
+/// The longest name of a user or a role that etcd can store: they are keys of its database (`MaxKeySize` of go.etcd.io/bbolt). By a longer one
+/// every member ends when it applies it, and again at each start (`docs/upstream-findings.md`).
+pub(super) const MAX_ACCOUNT_NAME: usize = 32_768;
 
 impl<'m> Kind<'m> for kind::bytes {
     type Value = &'m [u8];
@@ -82,7 +91,14 @@ impl<'m> Kind<'m> for kind::range_end {
 impl Kind<'_> for kind::string {
     type Value = ();
     fn read(field: &Field<'_>) -> Result<(), Fault> {
-        text(field)
+        text(field).map(drop)
+    }
+}
+
+impl Kind<'_> for kind::account {
+    type Value = ();
+    fn read(field: &Field<'_>) -> Result<(), Fault> {
+        if text(field)?.len() > MAX_ACCOUNT_NAME { Err(Fault::NameTooLong) } else { Ok(()) }
     }
 }
 
@@ -90,7 +106,15 @@ impl Kind<'_> for kind::strings {
     type Value = ();
     const REPEATED: bool = true;
     fn read(field: &Field<'_>) -> Result<(), Fault> {
-        text(field)
+        text(field).map(drop)
+    }
+}
+
+impl Kind<'_> for kind::peer_urls {
+    type Value = Option<()>;
+    const REPEATED: bool = true;
+    fn read(field: &Field<'_>) -> Result<Option<()>, Fault> {
+        if is_peer_url(text(field)?) { Ok(Some(())) } else { Err(Fault::PeerUrl) }
     }
 }
 
@@ -115,32 +139,6 @@ impl Kind<'_> for kind::bool {
     #[inline]
     fn read(field: &Field<'_>) -> Result<bool, Fault> {
         varint(field).map(|value| value != 0)
-    }
-}
-
-impl Kind<'_> for kind::enumeration {
-    type Value = u64;
-    #[inline]
-    fn read(field: &Field<'_>) -> Result<u64, Fault> {
-        varint(field)
-    }
-}
-
-impl Kind<'_> for kind::enumerations {
-    type Value = ();
-    const REPEATED: bool = true;
-    fn read(field: &Field<'_>) -> Result<(), Fault> {
-        match field.value {
-            Value::Varint(_) => Ok(()),
-            Value::Fixed(_) => Err(Fault::WrongWireType),
-            Value::Bytes(packed) => {
-                let mut rest = packed.bytes;
-                while !rest.is_empty() {
-                    rest = super::field::varint(rest)?.1;
-                }
-                Ok(())
-            }
-        }
     }
 }
 

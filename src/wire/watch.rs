@@ -13,7 +13,7 @@ messages! {
         2 range_end: bytes;
         3 start_revision: int64;
         4 progress_notify: bool;
-        5 filters: enumerations;
+        5 filters: FilterTypes;
         6 prev_kv: bool;
         7 watch_id: int64;
         8 fragment: bool;

@@ -70,6 +70,7 @@ mod wire_forms;
 mod cancellation;
 mod harm;
 mod isolation;
+mod no_message_crashes_etcd;
 mod published_holes;
 
 // --- a whole session ---

@@ -16,7 +16,7 @@
 //! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it, `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
 
 mod answers;
-mod dice;
+pub mod dice;
 mod differences;
 mod holes;
 mod keys;

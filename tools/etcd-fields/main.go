@@ -1,5 +1,5 @@
 // Prints one line per field of every message of etcd's client API, as the Go packages of that release describe it:
-// MESSAGE NUMBER NAME TYPE CARDINALITY [ONEOF]. Run with `go run . >../../proto/fields.txt`.
+// MESSAGE NUMBER NAME TYPE CARDINALITY [ONEOF]; then one line per RPC and per value of an enum (value ENUM NUMBER NAME). Run with `go run . >../../proto/fields.txt`.
 package main
 
 import (
@@ -26,8 +26,10 @@ func main() {
 	}
 	var lines []string
 	for _, file := range files {
+		lines = append(lines, values(file.Enums())...)
 		for i := 0; i < file.Messages().Len(); i++ {
 			message := file.Messages().Get(i)
+			lines = append(lines, values(message.Enums())...)
 			for j := 0; j < message.Fields().Len(); j++ {
 				lines = append(lines, line(message, message.Fields().Get(j)))
 			}
@@ -59,4 +61,15 @@ func line(message protoreflect.MessageDescriptor, field protoreflect.FieldDescri
 		text += " " + string(oneof.Name())
 	}
 	return text
+}
+
+func values(enums protoreflect.EnumDescriptors) (lines []string) {
+	for i := 0; i < enums.Len(); i++ {
+		enum := enums.Get(i)
+		for j := 0; j < enum.Values().Len(); j++ {
+			value := enum.Values().Get(j)
+			lines = append(lines, fmt.Sprintf("value %s %d %s", enum.FullName(), value.Number(), value.Name()))
+		}
+	}
+	return lines
 }

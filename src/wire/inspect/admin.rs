@@ -2,6 +2,7 @@
 
 use crate::access::Capability;
 use crate::method::Method;
+use crate::wire::enums::AlarmAction;
 use crate::wire::field::Part;
 use crate::wire::message::messages;
 use crate::wire::{Fault, Malformed};
@@ -18,27 +19,27 @@ messages! {
     AuthRoleListRequest (Pass) {}
     MemberAddRequest (Pass) { 1 peerURLs: strings; 2 isLearner: bool; }
     MemberRemoveRequest (Pass) { 1 ID: uint64; }
-    MemberUpdateRequest (Pass) { 1 ID: uint64; 2 peerURLs: strings; }
+    MemberUpdateRequest (Pass) { 1 ID: uint64; 2 peerURLs: peer_urls; }
     MemberListRequest (Pass) { 1 linearizable: bool; }
     MemberPromoteRequest (Pass) { 1 ID: uint64; }
-    AlarmRequest (Pass) { 1 action: enumeration; 2 memberID: uint64; 3 alarm: enumeration; }
+    AlarmRequest (Pass) { 1 action: AlarmAction; 2 memberID: uint64; 3 alarm: AlarmType; }
     HashKVRequest (Pass) { 1 revision: int64; }
     MoveLeaderRequest (Pass) { 1 targetID: uint64; }
-    DowngradeRequest (Pass) { 1 action: enumeration; 2 version: string; }
+    DowngradeRequest (Pass) { 1 action: DowngradeAction; 2 version: string; }
     AuthenticateRequest (Pass) { 1 name: string; 2 password: string; }
-    AuthUserAddRequest (Pass) { 1 name: string; 2 password: string; 3 options: message; 4 hashedPassword: string; }
-    AuthUserGetRequest (Pass) { 1 name: string; }
-    AuthUserDeleteRequest (Pass) { 1 name: string; }
-    AuthUserChangePasswordRequest (Pass) { 1 name: string; 2 password: string; 3 hashedPassword: string; }
-    AuthUserGrantRoleRequest (Pass) { 1 user: string; 2 role: string; }
-    AuthUserRevokeRoleRequest (Pass) { 1 name: string; 2 role: string; }
-    AuthRoleAddRequest (Pass) { 1 name: string; }
-    AuthRoleGetRequest (Pass) { 1 role: string; }
-    AuthRoleDeleteRequest (Pass) { 1 role: string; }
-    AuthRoleGrantPermissionRequest (Pass) { 1 name: string; 2 perm: message; }
-    AuthRoleRevokePermissionRequest (Pass) { 1 role: string; 2 key: bytes; 3 range_end: bytes; }
+    AuthUserAddRequest (Pass) { 1 name: account; 2 password: string; 3 options: message; 4 hashedPassword: string; }
+    AuthUserGetRequest (Pass) { 1 name: account; }
+    AuthUserDeleteRequest (Pass) { 1 name: account; }
+    AuthUserChangePasswordRequest (Pass) { 1 name: account; 2 password: string; 3 hashedPassword: string; }
+    AuthUserGrantRoleRequest (Pass) { 1 user: account; 2 role: account; }
+    AuthUserRevokeRoleRequest (Pass) { 1 name: account; 2 role: account; }
+    AuthRoleAddRequest (Pass) { 1 name: account; }
+    AuthRoleGetRequest (Pass) { 1 role: account; }
+    AuthRoleDeleteRequest (Pass) { 1 role: account; }
+    AuthRoleGrantPermissionRequest (Pass) { 1 name: account; 2 perm: message; }
+    AuthRoleRevokePermissionRequest (Pass) { 1 role: account; 2 key: bytes; 3 range_end: bytes; }
     UserAddOptions (Pass) { 1 no_password: bool; }
-    Permission (Pass) { 1 permType: enumeration; 2 key: bytes; 3 range_end: bytes; }
+    Permission (Pass) { 1 permType: PermissionType; 2 key: bytes; 3 range_end: bytes; }
 }
 
 /// What a message of one of these services needs; `None` for Authenticate, which every bound identity may call.
@@ -47,7 +48,7 @@ pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capab
         Method::MemberList => MemberListRequest::read(whole).map(|_| Capability::MemberList),
         Method::MemberAdd => MemberAddRequest::read(whole).map(|_| Capability::MemberAdmin),
         Method::MemberRemove => MemberRemoveRequest::read(whole).map(|_| Capability::MemberAdmin),
-        Method::MemberUpdate => MemberUpdateRequest::read(whole).map(|_| Capability::MemberAdmin),
+        Method::MemberUpdate => member_update(whole).map(|()| Capability::MemberAdmin),
         Method::MemberPromote => MemberPromoteRequest::read(whole).map(|_| Capability::MemberAdmin),
         Method::Status => StatusRequest::read(whole).map(|_| Capability::Status),
         Method::AuthStatus => AuthStatusRequest::read(whole).map(|_| Capability::Status),
@@ -64,12 +65,17 @@ pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capab
     capability.map(Some)
 }
 
+/// An update to no URL at all is as bad as one to a URL that cannot be read.
+fn member_update(whole: Part<'_>) -> Result<(), Malformed> {
+    let absent = Malformed { field: "MemberUpdateRequest.peerURLs", offset: whole.offset, fault: Fault::PeerUrl };
+    MemberUpdateRequest::read(whole)?.peerURLs.ok_or(absent)
+}
+
 fn alarm(whole: Part<'_>) -> Result<Capability, Malformed> {
-    match AlarmRequest::read(whole)?.action {
-        0 => Ok(Capability::Status),
-        1 | 2 => Ok(Capability::Alarm),
-        _ => Err(Malformed { field: "AlarmRequest.action", offset: whole.last_of(1..=1), fault: Fault::UnknownValue }),
-    }
+    Ok(match AlarmRequest::read(whole)?.action {
+        AlarmAction::Get => Capability::Status,
+        AlarmAction::Activate | AlarmAction::Deactivate => Capability::Alarm,
+    })
 }
 
 fn auth(method: Method, whole: Part<'_>) -> Result<(), Malformed> {

@@ -13,8 +13,8 @@ messages! {
         2 range_end: range_end;
         3 limit: int64;
         4 revision: int64;
-        5 sort_order: enumeration;
-        6 sort_target: enumeration;
+        5 sort_order: SortOrder;
+        6 sort_target: SortTarget;
         7 serializable: bool;
         8 keys_only: bool;
         9 count_only: bool;

@@ -65,13 +65,17 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::LeaseLeases => capability(t, Capability::Lease, pb::LeaseLeasesRequest::decode(bytes)?),
         Method::MemberAdd => capability(t, Capability::MemberAdmin, pb::MemberAddRequest::decode(bytes)?),
         Method::MemberRemove => capability(t, Capability::MemberAdmin, pb::MemberRemoveRequest::decode(bytes)?),
-        Method::MemberUpdate => capability(t, Capability::MemberAdmin, pb::MemberUpdateRequest::decode(bytes)?),
+        Method::MemberUpdate => {
+            let request = pb::MemberUpdateRequest::decode(bytes)?;
+            t.unjudgeable |= request.peer_ur_ls.is_empty() || request.peer_ur_ls.iter().any(|url| !url.contains("://"));
+            capability(t, Capability::MemberAdmin, request);
+        }
         Method::MemberPromote => capability(t, Capability::MemberAdmin, pb::MemberPromoteRequest::decode(bytes)?),
         Method::MemberList => capability(t, Capability::MemberList, pb::MemberListRequest::decode(bytes)?),
         Method::Alarm => {
             let request = pb::AlarmRequest::decode(bytes)?;
             let needed = if request.action == 0 { Capability::Status } else { Capability::Alarm };
-            t.unjudgeable |= !matches!(request.action, 0..=2);
+            t.unjudgeable |= !matches!((request.action, request.alarm), (0..=2, 0..=2));
             capability(t, needed, request);
         }
         Method::Status => capability(t, Capability::Status, pb::StatusRequest::decode(bytes)?),
@@ -80,7 +84,11 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::HashKV => capability(t, Capability::Hash, pb::HashKvRequest::decode(bytes)?),
         Method::Snapshot => capability(t, Capability::Snapshot, pb::SnapshotRequest::decode(bytes)?),
         Method::MoveLeader => capability(t, Capability::MoveLeader, pb::MoveLeaderRequest::decode(bytes)?),
-        Method::Downgrade => capability(t, Capability::Downgrade, pb::DowngradeRequest::decode(bytes)?),
+        Method::Downgrade => {
+            let request = pb::DowngradeRequest::decode(bytes)?;
+            t.unjudgeable |= !matches!(request.action, 0..=2);
+            capability(t, Capability::Downgrade, request);
+        }
         Method::AuthStatus => capability(t, Capability::Status, pb::AuthStatusRequest::decode(bytes)?),
         Method::Authenticate => drop(pb::AuthenticateRequest::decode(bytes)?),
         Method::AuthEnable => capability(t, Capability::AuthAdmin, pb::AuthEnableRequest::decode(bytes)?),
@@ -96,7 +104,11 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::RoleGet => capability(t, Capability::AuthAdmin, pb::AuthRoleGetRequest::decode(bytes)?),
         Method::RoleList => capability(t, Capability::AuthAdmin, pb::AuthRoleListRequest::decode(bytes)?),
         Method::RoleDelete => capability(t, Capability::AuthAdmin, pb::AuthRoleDeleteRequest::decode(bytes)?),
-        Method::RoleGrantPermission => capability(t, Capability::AuthAdmin, pb::AuthRoleGrantPermissionRequest::decode(bytes)?),
+        Method::RoleGrantPermission => {
+            let request = pb::AuthRoleGrantPermissionRequest::decode(bytes)?;
+            t.unjudgeable |= request.perm.as_ref().is_some_and(|permission| !matches!(permission.perm_type, 0..=2));
+            capability(t, Capability::AuthAdmin, request);
+        }
         Method::RoleRevokePermission => capability(t, Capability::AuthAdmin, pb::AuthRoleRevokePermissionRequest::decode(bytes)?),
         Method::Lock => {
             let request = v3lockpb::LockRequest::decode(bytes)?;
@@ -131,6 +143,7 @@ fn capability(touched: &mut Touched, capability: Capability, _decoded: impl Mess
 
 fn range(touched: &mut Touched, request: &pb::RangeRequest) {
     touched.keys(Verbs::READ, &request.key, &request.range_end);
+    touched.unjudgeable |= !matches!((request.sort_order, request.sort_target), (0..=2, 0..=4));
 }
 
 fn put(touched: &mut Touched, request: &pb::PutRequest, verbs: Verbs) {
@@ -155,6 +168,7 @@ fn watch(touched: &mut Touched, request: pb::WatchRequest) {
     if let Some(watch_request::RequestUnion::CreateRequest(create)) = request.request_union {
         let key = if create.key.is_empty() { b"\0".to_vec() } else { create.key };
         touched.keys(Verbs::READ, &key, &create.range_end);
+        touched.unjudgeable |= create.filters.iter().any(|filter| !matches!(filter, 0 | 1));
     }
 }
 

@@ -118,7 +118,8 @@ fn what_has_no_key_needs_its_capability() {
             _ if method.path().starts_with("/etcdserverpb.Auth/") => Some(C::AuthAdmin),
             _ => None,
         };
-        assert_eq!(inspect(method, b"").unwrap().capability, expected, "{method:?}");
+        let message = if method == Method::MemberUpdate { len(2, "http://a:1") } else { Vec::new() };
+        assert_eq!(inspect(method, &message).unwrap().capability, expected, "{method:?}");
     }
     for (action, expected) in [(0, C::Status), (1, C::Alarm), (2, C::Alarm)] {
         assert_eq!(inspect(Method::Alarm, &num(1, action)).unwrap().capability, Some(expected));
@@ -191,6 +192,20 @@ fn faults_name_the_field_and_its_place() {
         (Method::MemberAdd, wire![len(1, "a"), len(1, [0xff])], ("MemberAddRequest.peerURLs", 3, Fault::NotUtf8)),
     ] {
         assert_eq!(fault(method, &message), expected, "{method:?} {message:02x?}");
+    }
+}
+
+#[test]
+fn what_etcd_could_not_store_or_read_back_is_refused() {
+    let longest = "n".repeat(32_768);
+    for (method, name) in [(Method::UserAdd, "AuthUserAddRequest.name"), (Method::RoleAdd, "AuthRoleAddRequest.name")] {
+        assert!(inspect(method, &len(1, &longest)).is_ok());
+        assert_eq!(fault(method, &len(1, longest.clone() + "n")), (name, 0, Fault::NameTooLong));
+    }
+    let urls = |urls: &[&str]| wire![num(1, 7), urls.iter().flat_map(|url| len(2, url)).collect::<Vec<u8>>()];
+    assert!(inspect(Method::MemberUpdate, &urls(&["http://a:1", "https://[::1]:2380"])).is_ok());
+    for (message, offset) in [(urls(&[]), 0), (urls(&[""]), 2), (urls(&["http://a:1", "x"]), 14), (urls(&["x", "http://a:1"]), 2)] {
+        assert_eq!(fault(Method::MemberUpdate, &message), ("MemberUpdateRequest.peerURLs", offset, Fault::PeerUrl));
     }
 }
 

@@ -8,6 +8,7 @@ use super::kv::{DeleteRangeRequest, PutRequest, delete_range_as, put_as, range};
 use super::touch;
 use crate::access::{Accesses, Verbs};
 use crate::keyspace::KeyRange;
+use crate::wire::enums::{CompareResult, CompareTarget};
 use crate::wire::field::{Field, Fields, Part, Value};
 use crate::wire::message::messages;
 use crate::wire::{Fault, Malformed};
@@ -24,8 +25,8 @@ pub const MAX_WORK: usize = 100_000;
 
 messages! {
     Compare (Refuse) {
-        1 result: enumeration;
-        2 target: enumeration;
+        1 result: CompareResult;
+        2 target: CompareTarget;
         3 key: bytes;
         4 version: one_int64;
         5 create_revision: one_int64;
@@ -205,13 +206,11 @@ impl<'m> Condition<'m> {
     /// well: that is a Compare that says two things, and is refused.
     fn read(part: Part<'m>) -> Result<Self, Malformed> {
         let compare = Compare::read(part)?;
-        let fault = |field, numbers, fault| Malformed { field, offset: part.last_of(numbers), fault };
         let relation = match compare.result {
-            0 => Relation::Equal,
-            1 => Relation::Greater,
-            2 => Relation::Less,
-            3 => Relation::NotEqual,
-            _ => return Err(fault("Compare.result", 1..=1, Fault::UnknownValue)),
+            CompareResult::Equal => Relation::Equal,
+            CompareResult::Greater => Relation::Greater,
+            CompareResult::Less => Relation::Less,
+            CompareResult::NotEqual => Relation::NotEqual,
         };
         let members = [
             compare.version.is_some(),
@@ -222,18 +221,18 @@ impl<'m> Condition<'m> {
         ];
         let number = |member: Option<i64>| Target::Counter(member.unwrap_or(0));
         let (target, has_member) = match compare.target {
-            0 => (number(compare.version), compare.version.is_some()),
-            1 => (number(compare.create_revision), compare.create_revision.is_some()),
-            2 => (number(compare.mod_revision), compare.mod_revision.is_some()),
-            3 => (Target::Value, compare.value.is_some()),
-            4 => (Target::Lease(compare.lease.unwrap_or(0)), compare.lease.is_some()),
-            _ => return Err(fault("Compare.target", 2..=2, Fault::UnknownValue)),
+            CompareTarget::Version => (number(compare.version), compare.version.is_some()),
+            CompareTarget::Create => (number(compare.create_revision), compare.create_revision.is_some()),
+            CompareTarget::Mod => (number(compare.mod_revision), compare.mod_revision.is_some()),
+            CompareTarget::Value => (Target::Value, compare.value.is_some()),
+            CompareTarget::Lease => (Target::Lease(compare.lease.unwrap_or(0)), compare.lease.is_some()),
         };
+        let fault = |fault| Err(Malformed { field: "Compare.target_union", offset: part.last_of(TARGET_UNION), fault });
         match members.iter().filter(|&&member| member).count() {
             0 => {}
             1 if has_member => {}
-            1 => return Err(fault("Compare.target_union", TARGET_UNION, Fault::TargetMismatch)),
-            _ => return Err(fault("Compare.target_union", TARGET_UNION, Fault::Repeated)),
+            1 => return fault(Fault::TargetMismatch),
+            _ => return fault(Fault::Repeated),
         }
         Ok(Self { range: KeyRange::from_request(compare.key, compare.range_end), relation, target })
     }

@@ -9,13 +9,13 @@ use crate::wire::Fault;
 use crate::wire::spell::{len, num, tag, wire};
 
 /// Every field and RPC of etcd 3.7 (`proto/README.md`).
-const FIELDS: &str = include_str!("../../../proto/fields.txt");
+pub(super) const FIELDS: &str = include_str!("../../../proto/fields.txt");
 const PAGE: &str = include_str!("../../../docs/unknown-fields.md");
 /// The highest number that a field may have: no etcd will use it soon.
 const HIGHEST: u32 = (1 << 29) - 1;
 
 /// The fields of a message that are messages themselves: number and type.
-fn nested(message: &str) -> Vec<(u32, &'static str)> {
+pub(super) fn nested(message: &str) -> Vec<(u32, &'static str)> {
     let fields = FIELDS.lines().filter_map(|line| line.strip_prefix(message)?.strip_prefix(' '));
     let parsed = fields.map(|field| field.split(' ').collect::<Vec<_>>()).map(|field| (field[0].parse().unwrap(), field[2]));
     parsed.filter(|(_, kind)| is_message(kind)).collect()
@@ -27,7 +27,7 @@ fn is_message(kind: &str) -> bool {
 }
 
 /// The request of a method, by the RPC's line.
-fn request_of(method: Method) -> Option<&'static str> {
+pub(super) fn request_of(method: Method) -> Option<&'static str> {
     let prefix = format!("rpc {} ", &method.path()[1..]);
     FIELDS.lines().find_map(|line| line.strip_prefix(prefix.as_str())).and_then(|rest| rest.split(' ').next())
 }
@@ -36,6 +36,8 @@ fn request_of(method: Method) -> Option<&'static str> {
 /// it; notes whether the scan lets it pass.
 fn try_all(method: Method, kind: &'static str, path: &[(u32, &'static str)], tried: &mut BTreeMap<&'static str, BTreeSet<bool>>) {
     for unknown in [num(HIGHEST, 1), len(HIGHEST, "x"), wire![tag(HIGHEST, 1), [0; 8]], wire![tag(HIGHEST, 5), [0; 4]]] {
+        // A MemberUpdate without a URL is refused for that.
+        let unknown = if kind.ends_with(".MemberUpdateRequest") { wire![len(2, "http://a:1"), unknown] } else { unknown };
         let message = path.iter().rev().fold(unknown, |within, (number, _)| len(*number, within));
         let read = inspect(method, &message);
         if let Err(malformed) = &read {

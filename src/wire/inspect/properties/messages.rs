@@ -197,7 +197,7 @@ fn small(method: Method, number: i64, bytes: Vec<u8>, text: &str, flag: bool) ->
         Method::LeaseTimeToLive => pb::LeaseTimeToLiveRequest { id: number, keys: flag }.encode_to_vec(),
         Method::MemberAdd => pb::MemberAddRequest { peer_ur_ls: vec![text.clone(), text], is_learner: flag }.encode_to_vec(),
         Method::MemberRemove => pb::MemberRemoveRequest { id }.encode_to_vec(),
-        Method::MemberUpdate => pb::MemberUpdateRequest { id, peer_ur_ls: vec![text] }.encode_to_vec(),
+        Method::MemberUpdate => pb::MemberUpdateRequest { id, peer_ur_ls: vec![format!("http://a{text}:1")] }.encode_to_vec(),
         Method::MemberPromote => pb::MemberPromoteRequest { id }.encode_to_vec(),
         Method::MemberList => pb::MemberListRequest { linearizable: flag }.encode_to_vec(),
         Method::Alarm => pb::AlarmRequest { action: i32::from(flag) * 2, member_id: id, alarm: i32::from(flag) }.encode_to_vec(),
