@@ -167,9 +167,12 @@ pub struct Access<'m> {
     pub range: KeyRange<'m>,
 }
 
-/// What a request does with a lease that exists.
+/// What a request does with a lease that exists, or is to exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseUse {
+    /// Make it, under an id that the client chose (`LeaseGrant`). An id that carries the mark of another identity is that identity's, also
+    /// when its lease has ended: the owner would take the new lease for its own.
+    Grant,
     /// Attach a key to it (`Put` with a lease, `Lock`, `Campaign`, `Proclaim`).
     Attach,
     /// End it, and with it the keys that are attached (`LeaseRevoke`).
@@ -181,13 +184,20 @@ pub enum LeaseUse {
 }
 
 impl LeaseUse {
+    /// Whether something is to live longer by the lease: that takes the capability, also with a lease of one's own, so that who loses
+    /// the capability keeps nothing alive beyond the time that its leases have left.
+    #[must_use]
+    pub const fn prolongs(self) -> bool {
+        matches!(self, LeaseUse::Grant | LeaseUse::Attach | LeaseUse::KeepAlive)
+    }
+
     /// What is needed on every attached key when the lease is not the caller's own: etcd's rule (`LeaseTimeToLive` reads the
     /// attached keys, everything else writes them; `server/etcdserver/apply/auth.go`, `checkLeasePuts`).
     #[must_use]
     pub const fn verbs_on_attached(self) -> Verbs {
         match self {
             LeaseUse::Look => Verbs::READ,
-            LeaseUse::Attach | LeaseUse::Revoke | LeaseUse::KeepAlive => Verbs::WRITE,
+            LeaseUse::Grant | LeaseUse::Attach | LeaseUse::Revoke | LeaseUse::KeepAlive => Verbs::WRITE,
         }
     }
 }
@@ -274,8 +284,10 @@ mod tests {
     #[test]
     fn a_lease_of_others_takes_etcds_rights_on_its_keys() {
         assert_eq!(LeaseUse::Look.verbs_on_attached(), Verbs::READ);
-        for lease_use in [LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive] {
+        for lease_use in [LeaseUse::Grant, LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive] {
             assert_eq!(lease_use.verbs_on_attached(), Verbs::WRITE, "{lease_use:?}");
+            assert_eq!(lease_use.prolongs(), lease_use != LeaseUse::Revoke, "{lease_use:?}");
         }
+        assert!(!LeaseUse::Look.prolongs());
     }
 }

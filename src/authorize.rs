@@ -5,7 +5,7 @@ pub mod reference;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::access::{Accesses, Capability, Verb, Verbs};
+use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::keyspace::{KeyRange, OwnedRange};
 use crate::policy::{GrantId, Mode, Principal, Standing};
 use crate::wire::Malformed;
@@ -309,8 +309,8 @@ fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence
         let grant = covered(principal, access.verbs, &access.range)?;
         first = first.or(grant);
     }
-    for &(id, _) in &accesses.leases {
-        judge_lease(principal, id, leases)?;
+    for &(id, lease_use) in &accesses.leases {
+        judge_lease(principal, id, lease_use, leases)?;
     }
     Ok(first)
 }
@@ -337,9 +337,12 @@ fn covered(principal: &Principal, verbs: Verbs, range: &KeyRange<'_>) -> Result<
     Ok(first)
 }
 
-fn judge_lease(principal: &Principal, id: i64, leases: &[LeaseEvidence]) -> Result<(), Denial> {
+fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Denial> {
     if principal.rights.capability(Capability::LeaseAdmin).is_some() {
         return Ok(());
+    }
+    if lease_use.prolongs() {
+        holds(principal, Capability::Lease)?;
     }
     let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
     match leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing) {

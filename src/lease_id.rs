@@ -24,6 +24,9 @@
 //! * **Foreign ids.** An id that no proxy with this key made looks sealed with probability 1/4096, and owned with 2^-43. A sealed id
 //!   of somebody else matters only while the lease has no keys: then it is refused, and a foreign one is not. With keys
 //!   attached etcd's own rule decides for both. So one foreign lease in 4096 cannot be used through the proxy until it has keys.
+//! * **Chosen ids.** A client may name the id of its lease. One that looks sealed for another name is refused, also when no lease has it
+//!   (any more): its owner would renew it for its own. By accident that is one id in 4096 of those whose upper bits are not 0; an id
+//!   below 2^43 has no salt, and is never refused.
 //! * **Taken ids.** One identity has 2^20 - 1 ids. With n leases alive a new salt hits a taken one with probability n / 2^20: etcd
 //!   says so, and another salt is tried.
 

@@ -244,6 +244,7 @@ fn verb_names<S: Serializer>(verbs: &Verbs, serializer: S) -> Result<S::Ok, S::E
 
 fn use_name(lease_use: LeaseUse) -> &'static str {
     match lease_use {
+        LeaseUse::Grant => "grant",
         LeaseUse::Attach => "attach",
         LeaseUse::Revoke => "revoke",
         LeaseUse::KeepAlive => "keep-alive",

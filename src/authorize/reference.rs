@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Missing, Reason};
-use crate::access::{Access, Accesses, Capability, Verb};
+use crate::access::{Access, Accesses, Capability, LeaseUse, Verb};
 use crate::keyspace::KeyRange;
 use crate::policy::compile::{Held, Holdings};
 use crate::policy::keyset::KeySet;
@@ -101,9 +101,9 @@ pub fn decide(holdings: &Holdings, accesses: &Accesses<'_>, leases: &[(i64, Leas
     for access in accesses.keys() {
         grants.extend(decide_keys(holdings, access, keys)?);
     }
-    for &(id, _) in &accesses.leases {
+    for &(id, lease_use) in &accesses.leases {
         if held(Capability::LeaseAdmin).is_none() {
-            decide_lease(holdings, id, accesses, leases)?;
+            decide_lease(holdings, id, lease_use, accesses, leases)?;
         }
     }
     Ok(grants.first().copied())
@@ -125,7 +125,17 @@ fn decide_keys(holdings: &Holdings, access: Access<'_>, keys: &[Vec<u8>]) -> Res
 }
 
 /// Whether a lease may be used for all that the message does with it.
-fn decide_lease(holdings: &Holdings, id: i64, accesses: &Accesses<'_>, leases: &[(i64, Lease)]) -> Result<(), Refusal> {
+fn decide_lease(
+    holdings: &Holdings,
+    id: i64,
+    lease_use: LeaseUse,
+    accesses: &Accesses<'_>,
+    leases: &[(i64, Lease)],
+) -> Result<(), Refusal> {
+    // One's own, too, is not kept alive without the right to have any.
+    if !matches!(lease_use, LeaseUse::Look | LeaseUse::Revoke) && capability(holdings, Capability::Lease).is_none() {
+        return Err(Refusal::Capability(Capability::Lease));
+    }
     let known = leases.iter().find(|(of, _)| *of == id).map(|(_, lease)| lease);
     let usable = match known {
         Some(Lease::Own) => true,

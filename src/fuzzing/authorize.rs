@@ -63,7 +63,7 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
     for _ in 0..choices.below(3) {
         accesses.lease(
             i64::from(choices.byte() % 3),
-            choices.one_of(&[LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive, LeaseUse::Look]),
+            choices.one_of(&[LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive, LeaseUse::Look, LeaseUse::Grant]),
         );
     }
     let known = leases(choices);

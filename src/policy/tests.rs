@@ -114,7 +114,7 @@ fn evidence() -> impl Strategy<Value = (i64, Lease)> {
 /// What a request may ask for besides keys.
 fn beside_keys() -> impl Strategy<Value = (Option<Capability>, Vec<(i64, LeaseUse)>)> {
     let capability = prop::option::weighted(0.3, prop::sample::select(vec![Capability::Lease, Capability::LeaseAdmin, Capability::Status]));
-    let uses = prop::sample::select(vec![LeaseUse::Attach, LeaseUse::Look]);
+    let uses = prop::sample::select(vec![LeaseUse::Attach, LeaseUse::Look, LeaseUse::Grant, LeaseUse::Revoke]);
     (capability, prop::collection::vec((7..9_i64, uses), 0..3))
 }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::client::Client;
 use super::lease_questions::NotKnown;
-use crate::access::Accesses;
+use crate::access::{Accesses, LeaseUse};
 use crate::authorize::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
 use crate::config::ClientTokens;
 use crate::identity::Identity;
@@ -83,13 +83,16 @@ async fn lease_evidence(
 ) -> Result<SmallVec<[LeaseEvidence; 1]>, Denial> {
     let mut evidence = SmallVec::new();
     let mut asked = 0_usize;
-    for &(id, _) in &accesses.leases {
+    for &(id, lease_use) in &accesses.leases {
         if evidence.iter().any(|known: &LeaseEvidence| known.id == id) {
             continue;
         }
         let ownership = client.worker.shared.lease_key.ownership(id, &principal.name);
         let standing = match ownership {
             Ownership::Own => LeaseStanding::Own,
+            // Of a lease to come etcd has nothing to say: no key is attached to it.
+            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseStanding::AnotherIdentity,
+            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseStanding::Unattached,
             _ if asked == MAX_LEASES => break,
             Ownership::Sealed | Ownership::Foreign => {
                 asked = asked.saturating_add(1);

@@ -71,7 +71,7 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
             }
         }
         Method::LeaseGrant => {
-            super::lease::grant(message)?;
+            accesses.lease(super::lease::grant(message)?.id, LeaseUse::Grant);
             accesses.capability = Some(Capability::Lease);
         }
         Method::LeaseRevoke => accesses.lease(lease::LeaseRevokeRequest::read(whole)?.ID, LeaseUse::Revoke),

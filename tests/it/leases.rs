@@ -234,6 +234,67 @@ async fn an_id_that_the_client_chooses_is_kept() {
 }
 
 #[tokio::test]
+async fn an_id_that_carries_anothers_seal_is_not_granted() {
+    let world = World::with(POLICY).config(with_key(1)).start().await;
+    let (mut alice, mut bob) = (world.as_("alice").await, world.as_("bob").await);
+    let hers = grant(&mut alice).await;
+    let named = |id| Some(LeaseGrantOptions::new().with_id(id));
+    // While it lives, when it has ended, and one of hers that never was.
+    for id in [hers, hers, key(1).mint("default/cn:alice", 77)] {
+        assert!(is_permission_denied(&bob.lease_grant(TTL, named(id)).await));
+        let line = world.audited(|line| line["missing"] == json!({"lease": format!("{id:016x}")})).await;
+        assert_eq!((&line["reason"], &line["leases"][0]["use"]), (&json!("lease-not-owned"), &json!("grant")));
+        let _ = alice.lease_revoke(hers).await;
+    }
+    assert_eq!(keep_alive(&mut Live::open(&mut world.raw("alice").await, Method::LeaseKeepAlive).await, hers).await, 0);
+    // She may have her own again, as may who administers leases.
+    for client in [&mut alice, &mut world.as_("admin").await] {
+        assert_eq!(client.lease_grant(TTL, named(hers)).await.unwrap().id(), hers);
+        client.lease_revoke(hers).await.unwrap();
+    }
+    // An id below 2^43 never carries a seal.
+    let plain = 0x0ABE_0000_0000 + i64::from(std::process::id());
+    assert_eq!(bob.lease_grant(TTL, named(plain)).await.unwrap().id(), plain);
+    bob.lease_revoke(plain).await.unwrap();
+}
+
+#[tokio::test]
+async fn shadow_mode_notes_a_grant_of_anothers_id_and_lets_it_pass() {
+    let world = World::with(&POLICY.replace("enforce", "shadow")).config(with_key(1)).start().await;
+    let id = key(1).mint("default/cn:alice", 1 + std::process::id());
+    let mut bob = world.as_("bob").await;
+    assert_eq!(bob.lease_grant(TTL, Some(LeaseGrantOptions::new().with_id(id))).await.unwrap().id(), id);
+    let line = world.audited(|line| line["decision"] == "would_deny").await;
+    assert_eq!((&line["reason"], &line["method"]), (&json!("lease-not-owned"), &json!(Method::LeaseGrant.path())));
+    bob.lease_revoke(id).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_loses_the_capability_renews_and_attaches_nothing_more() {
+    let world = World::start(POLICY).await;
+    let mut alice = world.as_("alice").await;
+    let (bare, keyed) = (grant(&mut alice).await, grant(&mut alice).await);
+    attach(&mut alice, world.key("a/k"), keyed).await.unwrap();
+    let mut stream = Live::open(&mut world.raw("alice").await, Method::LeaseKeepAlive).await;
+    assert_eq!(keep_alive(&mut stream, keyed).await, TTL);
+
+    let (with, without) = (POLICY, POLICY.replacen(", capabilities: [lease]", "", 1));
+    world.replace_policy(&without);
+    for id in [bare, keyed] {
+        assert_eq!(keep_alive(&mut stream, id).await, 0);
+        assert!(is_permission_denied(&attach(&mut alice, world.key("a/l"), id).await));
+        // To see what is left of it, and to end it, is no more than it was.
+        assert!(time_to_live(&mut alice, id, true).await.unwrap() > 0);
+    }
+    let line = world.audited(|line| line["decision"] == "deny").await;
+    assert_eq!((&line["reason"], &line["missing"]), (&json!("capability-not-granted"), &json!({"capability": "lease"})));
+    alice.lease_revoke(bare).await.unwrap();
+
+    world.replace_policy(with);
+    assert_eq!(keep_alive(&mut stream, keyed).await, TTL);
+}
+
+#[tokio::test]
 async fn without_the_capability_there_is_no_lease() {
     let world = World::start(POLICY).await;
     let mut without = world.as_("without").await;

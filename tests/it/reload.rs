@@ -282,8 +282,9 @@ async fn a_lease_is_not_kept_alive_without_the_right_and_lives_on_when_it_is_bac
     let others = direct.lease_grant(600, None).await.unwrap().id();
     direct.put(world.key("a/k"), "1", Some(etcd_client::PutOptions::new().with_lease(others))).await.unwrap();
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
-    let allowed = [policy("a, lease"), policy("b, lease"), NOBODY.to_owned(), policy("a")];
-    for (policy, [own_ttl, others_ttl]) in allowed.iter().zip([[600, 600], [600, 0], [0, 0], [600, 600]]) {
+    // Without the capability nothing is kept alive, one's own lease neither.
+    let allowed = [policy("a, lease"), policy("b, lease"), NOBODY.to_owned(), policy("a"), policy("a, lease")];
+    for (policy, [own_ttl, others_ttl]) in allowed.iter().zip([[600, 600], [600, 0], [0, 0], [0, 0], [600, 600]]) {
         world.replace_policy(policy);
         for (id, ttl) in [(own, own_ttl), (others, others_ttl)] {
             stream.send(&pb::LeaseKeepAliveRequest { id });

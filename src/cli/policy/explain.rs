@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::call::{self, Request};
 use super::{ExplainArgs, Output, holders};
-use crate::access::Accesses;
+use crate::access::{Accesses, Capability};
 use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, authorize, refuse};
 use crate::cli::exit;
 use crate::identity::{Identity, NameRefusal};
@@ -116,12 +116,17 @@ fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
     accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect()
 }
 
+fn capability_need(principal: &Principal, capability: Capability) -> Need {
+    let rights = &principal.rights;
+    // As the decision has it: the greater right to leases includes the lesser.
+    let by_more = || if capability == Capability::Lease { rights.capability(Capability::LeaseAdmin) } else { None };
+    let by = rights.capability(capability).or_else(by_more).map(|grant| vec![grant]).ok_or_else(|| "no role gives it".to_owned());
+    Need { what: format!("capability {capability}"), keys: None, by }
+}
+
 fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
-    if let Some(capability) = accesses.capability {
-        let by = principal.rights.capability(capability).map(|grant| vec![grant]).ok_or_else(|| "no role gives it".to_owned());
-        needs.push(Need { what: format!("capability {capability}"), keys: None, by });
-    }
+    needs.extend(accesses.capability.map(|capability| capability_need(principal, capability)));
     for access in &accesses.ranges {
         for verb in access.verbs.iter() {
             let by = principal.rights.covers(verb, &access.range).map(|_| principal.rights.covering(verb, &access.range));
@@ -129,8 +134,11 @@ fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
             needs.push(Need { what: format!("{verb} {}", access.range), keys: Some(keys(&access.range)), by });
         }
     }
-    for (id, _) in &accesses.leases {
+    for (id, lease_use) in &accesses.leases {
         needs.push(Need { what: format!("lease {id:x}, taken as its own"), keys: None, by: Ok(Vec::new()) });
+        if lease_use.prolongs() && accesses.capability.is_none() {
+            needs.push(capability_need(principal, Capability::Lease));
+        }
     }
     needs
 }

@@ -58,7 +58,11 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::Txn => txn(t, &pb::TxnRequest::decode(bytes)?, &mut Vec::new(), false),
         Method::Compact => capability(t, Capability::Compact, pb::CompactionRequest::decode(bytes)?),
         Method::Watch => watch(t, pb::WatchRequest::decode(bytes)?),
-        Method::LeaseGrant => capability(t, Capability::Lease, pb::LeaseGrantRequest::decode(bytes)?),
+        Method::LeaseGrant => {
+            let request = pb::LeaseGrantRequest::decode(bytes)?;
+            t.lease(request.id, LeaseUse::Grant);
+            capability(t, Capability::Lease, request);
+        }
         Method::LeaseRevoke => t.lease(pb::LeaseRevokeRequest::decode(bytes)?.id, LeaseUse::Revoke),
         Method::LeaseKeepAlive => t.lease(pb::LeaseKeepAliveRequest::decode(bytes)?.id, LeaseUse::KeepAlive),
         Method::LeaseTimeToLive => t.lease(pb::LeaseTimeToLiveRequest::decode(bytes)?.id, LeaseUse::Look),

@@ -81,6 +81,8 @@ fn each_lease_is_named_with_what_is_done_to_it() {
     for (method, message, expected) in [
         (Method::Put, wire![len(1, "k"), num(3, -7)], Some((-7, LeaseUse::Attach))),
         (Method::Put, wire![len(1, "k"), num(3, 0)], None),
+        (Method::LeaseGrant, wire![num(1, 60), num(2, 5)], Some((5, LeaseUse::Grant))),
+        (Method::LeaseGrant, num(1, 60), None),
         (Method::LeaseRevoke, num(1, 5), Some((5, LeaseUse::Revoke))),
         (Method::LeaseKeepAlive, num(1, 5), Some((5, LeaseUse::KeepAlive))),
         (Method::LeaseTimeToLive, wire![num(1, 5), num(2, 1)], Some((5, LeaseUse::Look))),

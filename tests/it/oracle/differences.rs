@@ -96,8 +96,10 @@ impl Difference {
         match reason.split(':').next()? {
             "malformed-message" => request.is_odd().then_some(Difference::Form),
             "key-not-granted" => request.waits().map(|_| Difference::LockName),
-            "capability-not-granted" if leases.is_empty() => {
-                (!rules.grant(user, ordinary(request.method)?)).then_some(Difference::Capability)
+            // To be granted a lease, to renew one and to attach a key takes the capability; to end a lease and to look at one does not.
+            "capability-not-granted" if !matches!(request.method, Method::LeaseRevoke | Method::LeaseTimeToLive) => {
+                let capability = if leases.is_empty() { ordinary(request.method)? } else { "lease" };
+                (!rules.grant(user, capability)).then_some(Difference::Capability)
             }
             "capability-not-granted" | "lease-not-owned" => {
                 for id in leases {
@@ -106,6 +108,8 @@ impl Difference {
                     }
                 }
                 match request.method {
+                    // A keep-alive is answered in its place, without a reason.
+                    Method::LeaseKeepAlive if !rules.grant(user, "lease") => Some(Difference::Capability),
                     Method::LeaseTimeToLive => Some(Difference::LeaseTime),
                     Method::Resign => Some(Difference::RenewedByElection),
                     _ => None,
