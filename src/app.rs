@@ -3,6 +3,7 @@
 pub mod descriptors;
 pub mod mode;
 pub mod reload;
+mod settling;
 pub mod shadow_guard;
 pub mod state_dir;
 pub mod watched_files;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, AdminState, Check, Door, PolicyView, Socket, StreamView};
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::files;
 use crate::lease_id::LeaseKey;
 use crate::metrics::Metrics;
 use crate::metrics::reason::Reloaded;
@@ -57,9 +59,10 @@ pub struct Running {
 pub async fn start(mut config: Config) -> anyhow::Result<Running> {
     descriptors::provide(&mut config);
     let metrics = Metrics::new();
-    let reloads = Reloads::new(&config);
-    let policy = reload::first_policy(&config, &reloads, &metrics)?;
-    let tls = Arc::new(LiveTls::new(Tls::load(&config)?));
+    let (reloads, files) = Reloads::start(&config).await;
+    let policy = reload::first_policy(&config, &files, &reloads, &metrics)?;
+    let tls = Arc::new(LiveTls::new(Tls::of_read(&config, &files)?));
+    drop(files);
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
     let control = Control::new(members.clone(), tls.clone());
@@ -97,7 +100,8 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         config,
     });
     describe(&shared);
-    reload::keep(&shared);
+    reload::warn_of_stale(&shared);
+    reload::keep_first(&shared);
     let workers = (0..shared.config.workers.max(1))
         .map(|number| worker::start(shared.clone(), number))
         .collect::<std::io::Result<Vec<_>>>()
@@ -137,7 +141,8 @@ impl Running {
         &self.shared
     }
 
-    /// Reads the policy file again, on the calling thread. A mistake changes nothing: the last good policy goes on.
+    /// Reads the policy file again, on the calling thread, for a caller that knows that it is whole. A mistake changes nothing: the last good
+    /// policy goes on.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -145,14 +150,12 @@ impl Running {
         reload::one(&self.shared, Reloaded::Policy)
     }
 
-    /// Reads the policy and all certificates again, on a thread of its own. What has a mistake is told, and changes nothing.
+    /// Reads the policy and all certificates again, as soon as their files have come to rest. What has a mistake is told, and changes nothing.
     ///
     /// # Errors
     /// What was not reloaded, and why; it was logged.
     pub async fn reload(&self) -> anyhow::Result<()> {
-        let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || reload::everything(&shared)).await??;
-        Ok(())
+        Ok(reload::everything(&self.shared).await?)
     }
 
     /// Opens the audit file again, after something has moved it away.
@@ -213,7 +216,8 @@ fn count_expiries(shared: &Shared) {
 fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
     match &config.lease_key_file {
         Some(path) => {
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read the lease key {}", path.display()))?;
+            // More than any key has: whatever it is, it is none then.
+            let bytes = files::read(path, 1 << 16).map_err(|why| anyhow!("{}: the lease key {why}", path.display()))?;
             LeaseKey::from_bytes(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
         }
         None => LeaseKey::random().map_err(|error| anyhow!("no randomness for the lease key: {error}")),

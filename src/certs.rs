@@ -27,12 +27,13 @@ mod manifest;
 mod threads;
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::files::{self, Unread};
 use crate::policy::Diagnostics;
 use crate::policy::diagnostics::{Diagnostic, Severity};
 use layout::Owner;
@@ -71,7 +72,7 @@ fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
 
 /// The bytes of a file, at most `most` of them.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
-    bytes(path, File::open(path), most)
+    bytes(path, files::read(path, most))
 }
 
 /// What is told of a file by its opening itself, so that nobody can change it in between.
@@ -90,22 +91,18 @@ fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
     match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::LOOP) => (read(path, most), Told { linked: true, owner: None }),
         here => {
-            let file = here.map(File::from).map_err(io::Error::from);
+            let file = here.map(File::from).map_err(|error| Unread::from(io::Error::from(error)));
             let owner = file.as_ref().ok().and_then(|file| file.metadata().ok()).map(|metadata| Owner::of(&metadata));
-            (bytes(path, file, most), Told { linked: false, owner })
+            (bytes(path, file.and_then(|file| files::read_open(file, most))), Told { linked: false, owner })
         }
     }
 }
 
-fn bytes(path: &Path, file: io::Result<File>, most: u64) -> Result<Vec<u8>, Diagnostics> {
+fn bytes(path: &Path, read: Result<Vec<u8>, Unread>) -> Result<Vec<u8>, Diagnostics> {
     let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    match file.and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
-        Ok(_) if u64::try_from(bytes.len()).is_ok_and(|length| length > most) => {
-            refuse(&name, format!("the file is larger than {} MiB", most >> 20), "")
-        }
-        Ok(0) => refuse(&name, "the file is empty", ""),
-        Ok(_) => Ok(bytes),
-        Err(error) => refuse(&name, format!("the file {}", crate::config::unreadable(path, &error)), ""),
+    match read {
+        Ok(bytes) if bytes.is_empty() => refuse(&name, "the file is empty", ""),
+        Ok(bytes) => Ok(bytes),
+        Err(why) => refuse(&name, format!("the file {why}"), ""),
     }
 }

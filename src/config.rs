@@ -19,7 +19,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,6 @@ pub use diagnostic::{Diagnostic, Diagnostics, Origin};
 pub use effective::Effective;
 pub use flags::ServeArgs;
 pub use load::load;
-pub(crate) use load::unreadable;
 
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -71,6 +70,8 @@ pub struct Config {
     pub log: Log,
     /// Between two looks at the files that are reloaded when they change; zero: only a signal reloads them.
     pub reload_interval: Duration,
+    /// How long a file that is written in place has to stay the same before it is in effect.
+    pub reload_settle: Duration,
     /// How long a drain may take before connections are closed.
     pub drain_timeout: Duration,
     /// Threads that serve connections, each with connections to etcd of its own.
@@ -99,6 +100,19 @@ pub struct Downstream {
     pub crl_files: Vec<PathBuf>,
 }
 
+impl Downstream {
+    /// The files of the server's own certificate.
+    #[must_use]
+    pub fn identity_files(&self) -> [&Path; 2] {
+        [&self.cert_file, &self.key_file]
+    }
+
+    /// The files that say whom the listener lets in.
+    pub fn trust_files(&self) -> impl Iterator<Item = &Path> {
+        self.client_cas.iter().map(|ca| &ca.file).chain(&self.crl_files).map(PathBuf::as_path)
+    }
+}
+
 /// One client CA.
 #[derive(Clone, Debug)]
 pub struct ClientCa {
@@ -123,6 +137,14 @@ pub struct Upstream {
     pub pin: bool,
     /// Between two health checks of one member.
     pub health_interval: Duration,
+}
+
+impl Upstream {
+    /// The files of the way to etcd.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        self.cacert.iter().chain(identity).map(PathBuf::as_path)
+    }
 }
 
 /// One member's client URL.

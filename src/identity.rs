@@ -18,11 +18,14 @@ pub struct Identity {
     pub dns_sans: Vec<String>,
     /// The subject's O values, in the certificate's order.
     pub organizations: Vec<String>,
+    /// What tells it from others with the same O: 16 hexadecimal digits over its subject and all of its subject alternative names, where it has any
+    /// name besides a CN and one O.
+    pub distinction: Option<String>,
     /// Serial number, lower-case hexadecimal.
     pub serial: String,
     /// The issuer's distinguished name (RFC 4514 order as x509-parser prints it).
     pub issuer: String,
-    /// End of validity, in seconds since 1970 (UTC).
+    /// End of validity, in seconds since 1970 (UTC). Of a connection's identity: of the first certificate of its path that ends.
     pub not_after: i64,
 }
 
@@ -36,6 +39,7 @@ impl Identity {
             uri_sans: Vec::new(),
             dns_sans: Vec::new(),
             organizations: Vec::new(),
+            distinction: None,
             serial: "01".to_owned(),
             issuer: "CN=test".to_owned(),
             not_after: i64::MAX,

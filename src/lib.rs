@@ -28,6 +28,7 @@
 pub mod cli;
 pub mod terminal;
 pub mod config;
+pub mod files;
 pub mod app;
 // --- who is calling ---
 pub mod crowd;

@@ -109,12 +109,7 @@ impl Policy {
     /// Every mistake in the text, and the warnings with them.
     pub fn parse(name: &str, text: &[u8], generation: u64, mode_override: Option<Mode>) -> Result<Policy, Diagnostics> {
         if text.len() > MAX_BYTES {
-            let limit = MAX_BYTES / 1024 / 1024;
-            return Err(Diagnostics::about(
-                name,
-                format!("the policy is larger than {limit} MiB"),
-                Some("use captures in place of one role per node"),
-            ));
+            return Err(too_large(name));
         }
         let hash = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let text = std::str::from_utf8(text).map_err(|error| {
@@ -191,6 +186,12 @@ impl Policy {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether the text ends with the line `...`, YAML's own end of a document (YAML 1.2.2, 9.1.2): no text that was cut does.
+    #[must_use]
+    pub fn has_end_marker(&self) -> bool {
+        self.text.trim_end().lines().next_back() == Some("...")
     }
 
     /// A grant that a decision named.
@@ -288,5 +289,10 @@ pub struct BindingView<'p> {
 
 #[cfg(test)]
 mod docs_test;
+fn too_large(name: &str) -> Diagnostics {
+    let message = format!("the policy is larger than {} MiB", MAX_BYTES / 1024 / 1024);
+    Diagnostics::about(name, message, Some("use captures in place of one role per node"))
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ pub mod live;
 pub mod server;
 pub mod trust;
 
+mod authority;
+mod etcd_refused;
 mod material;
 mod revocation;
 
@@ -23,11 +25,13 @@ use crate::printable::Printable;
 
 pub use any_server::AnyServer;
 pub use client::{ClientTls, server_name};
+pub use etcd_refused::in_words;
 pub use failure::{HandshakeFailure, distrusts, handshake_failure};
 pub use intruder::Intruder;
 pub use live::{LiveTls, Tls};
+pub use material::MAX_BYTES;
 pub use server::{ServerIdentity, ServerTls};
-pub use trust::ClientTrust;
+pub use trust::{ClientTrust, Proved};
 
 /// The one protocol that etcd's clients speak over TLS (RFC 9113, 3.2).
 pub const ALPN_H2: &[u8] = b"h2";

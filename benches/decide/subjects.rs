@@ -28,6 +28,7 @@ pub fn principal(roles: usize, grants: usize) -> Principal {
         uri_sans: Vec::new(),
         dns_sans: Vec::new(),
         organizations: Vec::new(),
+        distinction: None,
         serial: String::new(),
         issuer: String::new(),
         not_after: i64::MAX,

@@ -5,47 +5,65 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::watched_files::Fingerprint;
-use super::{count_expiries, count_policy, state_dir};
+use super::settling::{Found, Settling};
+use super::watched_files::Desk;
+use super::{count_expiries, count_policy, state_dir, watched_files};
 use crate::config::Config;
+use crate::files::Files;
 use crate::metrics::Metrics;
 use crate::metrics::reason::Reloaded;
 use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
-use crate::tls::{ClientTls, ClientTrust, ServerIdentity};
+use crate::tls::{ClientTls, ServerIdentity};
 
 /// What was refused is read again after this, changed or not: its day may have come, and an alert goes on as long as its cause.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks while a reload that was asked for waits until files have come to rest.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Beyond the time that files have to rest: those that change for longer are left to the next look.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the last reload of each thing went.
 #[derive(Debug)]
 pub struct Reloads {
-    /// What was read last. One reload at a time, so that what was read later is what counts later.
-    read: Mutex<BTreeMap<Reloaded, LastRead>>,
+    things: BTreeMap<Reloaded, Thing>,
+    /// Counts reads, so that what was read later is what is in effect later.
+    reads: AtomicU64,
     failed: Mutex<BTreeMap<Reloaded, String>>,
     suspended: Mutex<Option<&'static str>>,
     /// The policy that serves is the kept one.
     kept: AtomicBool,
+    /// The policy that serves was kept for the next start.
+    stored: AtomicBool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct LastRead {
-    files: Fingerprint,
+/// What is reloaded as a whole, with its own files: no other thing waits for it.
+#[derive(Debug)]
+struct Thing {
+    desk: Desk,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    files: Settling,
+    /// The number of the read that was looked at last.
+    read: u64,
     when: Instant,
     ok: bool,
 }
 
-impl LastRead {
-    fn of(config: &Config, what: Reloaded) -> Self {
-        Self { files: Fingerprint::of(config, what), when: Instant::now(), ok: true }
-    }
+/// What was read of a thing's files, and when.
+#[derive(Debug)]
+pub(super) struct Read {
+    number: u64,
+    files: Files,
 }
 
 /// What was not reloaded, and why: at least one.
@@ -62,11 +80,39 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Reloads {
-    /// For a start: make it before anything is read, so that no change is missed.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let read = Reloaded::ALL.iter().map(|&what| (what, LastRead::of(config, what))).collect();
-        Self { read: Mutex::new(read), failed: Mutex::default(), suspended: Mutex::default(), kept: AtomicBool::new(false) }
+    /// Reads all files, for a start.
+    pub(super) async fn start(config: &Config) -> (Self, Files) {
+        let read = async |what: Reloaded| {
+            let desk = Desk::default();
+            let files = desk.read(config, what).await;
+            let last = Last { files: Settling::new(&files), read: 0, when: Instant::now(), ok: true };
+            ((what, Thing { desk, last: Mutex::new(last) }), files)
+        };
+        let read = futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| read(what))).await;
+        let (things, files): (BTreeMap<_, _>, Vec<_>) = read.into_iter().unzip();
+        let reloads = Self {
+            things,
+            reads: AtomicU64::new(1),
+            failed: Mutex::default(),
+            suspended: Mutex::default(),
+            kept: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
+        };
+        (reloads, files.into_iter().fold(Files::default(), Files::and))
+    }
+
+    /// Reads the files of one thing.
+    pub(super) async fn read(&self, config: &Config, what: Reloaded) -> Read {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        let files = match self.things.get(&what) {
+            Some(thing) => thing.desk.read(config, what).await,
+            None => Files::default(),
+        };
+        Read { number, files }
+    }
+
+    fn last(&self, what: Reloaded) -> Option<MutexGuard<'_, Last>> {
+        Some(self.things.get(&what)?.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Where the policy that counts was read.
@@ -105,68 +151,110 @@ impl Reloads {
     }
 }
 
-/// Reads everything again. What is sound counts when this returns, whatever is wrong with the rest.
+/// Reads everything again. What is sound, and has come to rest, is in effect when this returns, whatever is wrong with the rest.
 ///
 /// # Errors
 /// What was not reloaded, and why.
-pub fn everything(shared: &Shared) -> Result<(), Refused> {
-    let refused = Reloaded::ALL.iter().filter_map(|&what| Some((what, one(shared, what).err()?.to_string())));
+pub async fn everything(shared: &Arc<Shared>) -> Result<(), Refused> {
+    let done = futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| at_rest(shared, what))).await;
+    let refused = Reloaded::ALL.iter().zip(done).filter_map(|(&what, done)| Some((what, format!("{:#}", done.err()?))));
     let refused: Vec<_> = refused.collect();
     if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
 }
 
-/// Reads again what is in files that have changed.
-pub fn what_has_changed(shared: &Shared) {
-    for &what in Reloaded::ALL {
-        let now = Fingerprint::of(&shared.config, what);
-        let read = shared.reloads.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = read.get(&what).is_none_or(|last| last.files != now || !last.ok && last.when.elapsed() >= TRY_AGAIN);
-        drop(read);
-        if due {
-            // A mistake has been told.
-            let _ = one(shared, what);
+/// Reads one thing again, when its files have come to rest.
+async fn at_rest(shared: &Arc<Shared>, what: Reloaded) -> anyhow::Result<()> {
+    let patience = Instant::now() + shared.config.reload_settle + PATIENCE;
+    loop {
+        let read = shared.reloads.read(&shared.config, what).await;
+        let looking = shared.clone();
+        let looked = tokio::task::spawn_blocking(move || use_read(&looking, what, &read, Asked::ByName)).await?;
+        match looked {
+            Some(done) => return done,
+            None if Instant::now() < patience => tokio::time::sleep(LOOK_AGAIN).await,
+            None => bail!("{}: its files are still being written: they are used when they have come to rest", what.code()),
         }
     }
 }
 
-/// Reads one thing again.
+/// Reads one thing again on the calling thread, without a wait for its files to come to rest: for callers that know that they are whole.
 ///
 /// # Errors
 /// Why the last good one goes on.
 pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
-    let mut read = shared.reloads.read.lock().unwrap_or_else(PoisonError::into_inner);
-    // Looked at before it is read: what changes in between is another change.
-    let looked = LastRead::of(&shared.config, what);
-    let same = read.get(&what).is_some_and(|last| last.ok && last.files == looked.files);
+    let number = shared.reloads.reads.fetch_add(1, Ordering::Relaxed);
+    let read = Read { number, files: watched_files::read_now(&shared.config, what) };
+    use_read(shared, what, &read, Asked::Knowing).unwrap_or(Ok(()))
+}
+
+/// Looks at what was read of a thing, and uses it if it has changed and come to rest, or if it is time to try again.
+pub(super) fn look(shared: &Shared, what: Reloaded, read: &Read) {
+    // An error was reported.
+    let _ = use_read(shared, what, read, Asked::Never);
+    if what == Reloaded::Policy {
+        keep_what_has_rested(shared);
+    }
+}
+
+/// Whether somebody has asked for a reload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The watch: only what has changed is used.
+    Never,
+    /// A signal: what has not changed is proved again.
+    ByName,
+    /// A caller that knows that the files are whole.
+    Knowing,
+}
+
+/// `None`: there is nothing to do yet.
+fn use_read(shared: &Shared, what: Reloaded, read: &Read, asked: Asked) -> Option<anyhow::Result<()>> {
+    let mut last = shared.reloads.last(what)?;
+    // Another look has read later, and was faster.
+    if read.number < last.read {
+        return None;
+    }
+    last.read = read.number;
+    let settle = if asked == Asked::Knowing { Duration::ZERO } else { shared.config.reload_settle };
+    let found = last.files.look(&read.files, Instant::now(), settle);
+    let again = asked != Asked::Never || !last.ok && last.when.elapsed() >= TRY_AGAIN;
+    if found == Found::Moving || found == Found::Same && !again {
+        return None;
+    }
+    let same = last.ok && found == Found::Same;
     let reloaded = match what {
-        Reloaded::Policy => policy(shared),
-        Reloaded::Clients => clients(shared, same),
-        Reloaded::Server => server(shared, same),
-        Reloaded::Upstream => upstream(shared, same),
+        Reloaded::Policy => policy(shared, &read.files),
+        Reloaded::Clients => clients(shared, &read.files, same),
+        Reloaded::Server => server(shared, &read.files, same),
+        Reloaded::Upstream => upstream(shared, &read.files, same),
     };
-    read.insert(what, LastRead { ok: reloaded.is_ok(), ..looked });
+    last.files.used(&read.files, reloaded.is_ok());
+    (last.when, last.ok) = (Instant::now(), reloaded.is_ok());
     shared.metrics.reload(what, reloaded.is_ok());
     shared.reloads.note(what, reloaded.as_ref().err().map(|error| format!("{error:#}")));
     match &reloaded {
         Ok(()) => tracing::info!(what = what.code(), "reloaded"),
         Err(error) => tracing::error!(what = what.code(), "not reloaded, the last good one goes on: {error:#}"),
     }
-    reloaded
+    Some(reloaded)
 }
 
 // Certificates are read also where nothing is new (`same`): their day may have come. But then nothing is replaced.
 
-fn clients(shared: &Shared, same: bool) -> anyhow::Result<()> {
-    let trust = ClientTrust::load(&shared.config.downstream)?;
+fn clients(shared: &Shared, files: &Files, same: bool) -> anyhow::Result<()> {
+    let present = shared.tls.current();
+    let (trust, mistakes) = present.server.trust().renewed(&shared.config.downstream, files)?;
     if !same {
         shared.tls.replace_trust(trust, &shared.config)?;
+        warn_of_stale(shared);
     }
     count_expiries(shared);
-    Ok(())
+    // Of a file with a mistake, what it had before goes on: the others count.
+    if mistakes.0.is_empty() { Ok(()) } else { Err(mistakes.into()) }
 }
 
-fn server(shared: &Shared, same: bool) -> anyhow::Result<()> {
-    let identity = ServerIdentity::load(&shared.config.downstream)?;
+fn server(shared: &Shared, files: &Files, same: bool) -> anyhow::Result<()> {
+    let identity = ServerIdentity::of_read(&shared.config.downstream, files)?;
     if !same {
         shared.tls.replace_identity(identity, &shared.config)?;
     }
@@ -174,18 +262,28 @@ fn server(shared: &Shared, same: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn upstream(shared: &Shared, same: bool) -> anyhow::Result<()> {
-    let upstream = ClientTls::load(&shared.config.upstream)?;
+fn upstream(shared: &Shared, files: &Files, same: bool) -> anyhow::Result<()> {
+    let upstream = ClientTls::of_read(&shared.config.upstream, files)?;
     if let Some(upstream) = upstream.filter(|_| !same) {
         shared.tls.replace_upstream(upstream);
+        warn_of_stale(shared);
     }
     count_expiries(shared);
     Ok(())
 }
 
-fn policy(shared: &Shared) -> anyhow::Result<()> {
+/// Says what is out of date, and so refuses or says nothing.
+pub(super) fn warn_of_stale(shared: &Shared) {
+    for stale in shared.tls.current().stale() {
+        tracing::warn!("out of date: {stale}");
+    }
+}
+
+fn policy(shared: &Shared, files: &Files) -> anyhow::Result<()> {
     let mode = shared.shadow_guard.mode_override(shared.mode.get());
-    let read = load_policy(&shared.config, &shared.config.policy, 0, mode)?;
+    let path = &shared.config.policy;
+    let read = checked_policy(&shared.config, policy::load::of_read(path, files.bytes(path), 0, mode)?)?;
+    whole(&shared.policy.current(), &read)?;
     let policy = publish(shared, |_| Ok(read))?;
     shared.reloads.kept.store(false, Ordering::Relaxed);
     keep(shared);
@@ -224,34 +322,77 @@ pub fn publish_in(
     Ok(policy)
 }
 
+/// A policy that ends with YAML's own end of a document, after one that did: what lacks it was cut.
+///
+/// # Errors
+/// It lacks it.
+fn whole(before: &Policy, next: &Policy) -> anyhow::Result<()> {
+    if before.has_end_marker() && !next.has_end_marker() {
+        bail!(
+            "the policy file is not whole: the policy before it ends with the line `...`, and this one does not. \
+             Write that line at its end; a proxy that is started again (with an empty `state-dir`) does without it"
+        );
+    }
+    Ok(())
+}
+
 /// The policy to start with: the file's, or the last good one where the file has a mistake and one is kept.
 ///
 /// # Errors
 /// What is wrong with the file, when nothing else can be served.
-pub(super) fn first_policy(config: &Config, reloads: &Reloads, metrics: &Metrics) -> anyhow::Result<Policy> {
-    let Some(folder) = &config.state_dir else { return load_policy(config, &config.policy, 1, config.mode) };
+pub(super) fn first_policy(config: &Config, files: &Files, reloads: &Reloads, metrics: &Metrics) -> anyhow::Result<Policy> {
+    let read = policy::load::of_read(&config.policy, files.bytes(&config.policy), 1, config.mode);
+    let read = read.map_err(anyhow::Error::from).and_then(|policy| checked_policy(config, policy));
+    let Some(folder) = &config.state_dir else { return read };
     state_dir::check(folder)?;
-    let mistakes = match load_policy(config, &config.policy, 1, config.mode) {
-        Ok(policy) => return Ok(policy),
+    let path = state_dir::path(folder);
+    let kept = || policy::load::load(&path, 1, config.mode).map_err(anyhow::Error::from).and_then(|policy| checked_policy(config, policy));
+    let mistakes = match read {
         Err(mistakes) => mistakes,
+        // Only the marker makes it worth the while to read the kept one.
+        Ok(policy) if policy.has_end_marker() => return Ok(policy),
+        Ok(policy) => match kept().map(|kept| whole(&kept, &policy)) {
+            Ok(Err(cut)) => cut,
+            _ => return Ok(policy),
+        },
     };
-    let kept = state_dir::path(folder);
-    let policy = match load_policy(config, &kept, 1, config.mode) {
+    let policy = match kept() {
         Ok(policy) => policy,
         Err(error) => bail!("{mistakes:#}\n\nand the last good policy cannot take its place:\n{error:#}"),
     };
-    tracing::error!(kept = %kept.display(), "the policy file has a mistake, the last good policy serves in its place: {mistakes:#}");
+    tracing::error!(kept = %path.display(), "the policy file has a mistake, the last good policy serves in its place: {mistakes:#}");
     metrics.reload(Reloaded::Policy, false);
     reloads.note(Reloaded::Policy, Some(format!("{mistakes:#}")));
     reloads.kept.store(true, Ordering::Relaxed);
-    if let Some(last) = reloads.read.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&Reloaded::Policy) {
+    if let Some(mut last) = reloads.last(Reloaded::Policy) {
         last.ok = false;
     }
     Ok(policy)
 }
 
+/// Keeps the policy that a start has read: at once where none is kept yet, or where no watch would do it later.
+pub(super) fn keep_first(shared: &Shared) {
+    let none_yet = shared.config.state_dir.as_deref().is_some_and(|folder| !state_dir::path(folder).exists());
+    let watched = !shared.config.reload_settle.is_zero() && !shared.config.reload_interval.is_zero();
+    if none_yet || !watched {
+        keep(shared);
+    }
+}
+
+/// Keeps the policy that a start has read in the place of another, once its file has come to rest: a file that was cut is not to outlive the process.
+fn keep_what_has_rested(shared: &Shared) {
+    if shared.reloads.stored.load(Ordering::Relaxed) {
+        return;
+    }
+    let rested = |last: &Last| last.ok && last.when.elapsed() >= shared.config.reload_settle && !last.files.is_moving();
+    if shared.reloads.last(Reloaded::Policy).is_some_and(|last| rested(&last)) {
+        keep(shared);
+    }
+}
+
 /// Keeps the policy that serves for a start with a broken file. That it cannot be kept is no reason not to serve.
 pub(super) fn keep(shared: &Shared) {
+    shared.reloads.stored.store(true, Ordering::Relaxed);
     if let Some(folder) = &shared.config.state_dir
         && let Err(error) = state_dir::keep(folder, &shared.policy.current())
     {
@@ -259,16 +400,15 @@ pub(super) fn keep(shared: &Shared) {
     }
 }
 
-/// Reads, checks and compiles the policy, and says every warning in the log.
-fn load_policy(config: &Config, path: &Path, generation: u64, mode: Option<Mode>) -> anyhow::Result<Policy> {
-    let loaded = policy::load::load(path, generation, mode)?;
+/// Checks a policy against the configuration, and says every warning in the log.
+fn checked_policy(config: &Config, policy: Policy) -> anyhow::Result<Policy> {
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
-    let unknown = loaded.check_cas(&cas);
+    let unknown = policy.check_cas(&cas);
     if unknown.has_mistakes() {
         return Err(unknown.into());
     }
-    for warning in loaded.warnings().iter() {
+    for warning in policy.warnings().iter() {
         tracing::warn!("{warning}");
     }
-    Ok(loaded)
+    Ok(policy)
 }

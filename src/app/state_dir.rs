@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::policy::Policy;
+use crate::files;
+use crate::policy::{MAX_BYTES, Policy};
 
 /// The kept policy's name in the folder.
 pub const FILE: &str = "last-good-policy.yaml";
@@ -37,7 +38,7 @@ pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
 /// It cannot be written: the one before is still there.
 pub(super) fn keep(folder: &Path, policy: &Policy) -> io::Result<()> {
     let path = path(folder);
-    if fs::read(&path).is_ok_and(|kept| kept == policy.text().as_bytes()) {
+    if files::read(&path, MAX_BYTES as u64).is_ok_and(|kept| kept == policy.text().as_bytes()) {
         return Ok(());
     }
     // Readable by nobody else: tempfile makes its files so.

@@ -1,105 +1,115 @@
 //! Files that are read again when their content changes.
 //!
-//! Content is compared, not times or inodes: Kubernetes replaces a whole folder by moving one symlink, agents rename, editors write
-//! in place, and all of these are the same here. A change that is half done (a certificate without its key) is a mistake, which is
-//! told and changes nothing; the other half is the next change.
+//! Content is compared, not times: Kubernetes replaces a whole folder by moving one symlink, agents rename, editors write in place. When a
+//! change is in effect is for `settling` to say. A change that is half done (a certificate without its key) is a mistake, which is reported
+//! and changes nothing; the other half is the next change.
+//!
+//! Each thing is looked at by itself, and read on a thread of its own: a file system that does not answer holds up nothing else, not even the end of
+//! the process (`cli::serve::on_runtime` waits for no thread).
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
 use super::reload;
 use crate::config::Config;
+use crate::files::{Files, LONGEST_READ};
 use crate::metrics::reason::Reloaded;
 use crate::proxy::Shared;
+use crate::tls;
 
-/// No file that is reloaded may be larger (`tls/material.rs`); what is behind is refused anyway.
-const MAX_BYTES: u64 = 64 << 20;
-
-/// What the files of one thing hold: equal if and only if nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// Reads the files of `what`. One that cannot be read counts with the reason.
-    #[must_use]
-    pub fn of(config: &Config, what: Reloaded) -> Self {
-        let mut all = Sha256::new();
-        for path in files(config, what) {
-            let one = digest(path).unwrap_or_else(|error| Sha256::digest(format!("{:?}", error.kind())).into());
-            all.update(one);
-        }
-        Self(all.finalize().into())
-    }
-}
-
-/// The files of `what`, in a fixed order.
-fn files(config: &Config, what: Reloaded) -> Vec<&Path> {
-    let files: Vec<&PathBuf> = match what {
-        Reloaded::Clients => config.downstream.client_cas.iter().map(|ca| &ca.file).chain(&config.downstream.crl_files).collect(),
+/// The files of `what`.
+fn paths(config: &Config, what: Reloaded) -> Vec<&Path> {
+    match what {
+        Reloaded::Clients => config.downstream.trust_files().collect(),
         Reloaded::Policy => vec![&config.policy],
-        Reloaded::Server => vec![&config.downstream.cert_file, &config.downstream.key_file],
-        Reloaded::Upstream => {
-            let identity = config.upstream.identity.iter().flat_map(|(cert, key)| [cert, key]);
-            config.upstream.cacert.iter().chain(identity).collect()
-        }
-    };
-    files.into_iter().map(PathBuf::as_path).collect()
-}
-
-fn digest(path: &Path) -> std::io::Result<[u8; 32]> {
-    // A pipe would be emptied by being looked at, and opening it might wait for ever.
-    if !std::fs::metadata(path)?.is_file() {
-        return Ok([0; 32]);
-    }
-    let mut file = File::open(path)?.take(MAX_BYTES + 1);
-    let mut digest = Sha256::new();
-    let mut piece = [0; 16 * 1024];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(digest.finalize().into()),
-            read => digest.update(piece.get(..read).unwrap_or_default()),
-        }
+        Reloaded::Server => config.downstream.identity_files().to_vec(),
+        Reloaded::Upstream => config.upstream.files().collect(),
     }
 }
 
-/// Looks at all files once each `reload-interval`, on a thread that serves nobody, and reads again what has changed.
+/// Reads the files of `what`, on the calling thread.
+pub(super) fn read_now(config: &Config, what: Reloaded) -> Files {
+    Files::read(paths(config, what), tls::MAX_BYTES)
+}
+
+/// Reads the files of one thing, on a thread that serves no client.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    /// A thread reads them.
+    busy: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// Reads the files of `what`. Those of a file system that does not answer are [`crate::files::Unread::Late`], and one thread at most waits for it.
+    pub(super) async fn read(&self, config: &Config, what: Reloaded) -> Files {
+        let late = || Files::late(paths(config, what));
+        let owned: Vec<_> = paths(config, what).into_iter().map(Path::to_owned).collect();
+        let read = move || Files::read(owned.iter().map(std::path::PathBuf::as_path), tls::MAX_BYTES);
+        self.within(LONGEST_READ, read).await.unwrap_or_else(late)
+    }
+
+    /// What `read` gives in time, unless one from before has not ended yet.
+    async fn within<T: Send + 'static>(&self, time: Duration, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let done = Done(self.busy.clone());
+        let reading = spawn_blocking(move || {
+            let _done = done;
+            read()
+        });
+        tokio::time::timeout(time, reading).await.ok()?.ok()
+    }
+}
+
+/// Clears the mark when the thread is done, however it ends.
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Looks at all files once each `reload-interval`, and uses what has changed and come to rest.
 pub(super) async fn watch(shared: Arc<Shared>) {
-    let interval = shared.config.reload_interval;
-    if interval.is_zero() {
-        return;
+    if !shared.config.reload_interval.is_zero() {
+        futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| watch_one(&shared, what))).await;
     }
+}
+
+async fn watch_one(shared: &Arc<Shared>, what: Reloaded) {
     loop {
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(shared.config.reload_interval).await;
+        let read = shared.reloads.read(&shared.config, what).await;
         let looking = shared.clone();
         // A panic there is a bug of ours, and was logged; the next look may do better.
-        let _ = tokio::task::spawn_blocking(move || reload::what_has_changed(&looking)).await;
+        let _ = spawn_blocking(move || reload::look(&looking, what, &read)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
 
     use super::*;
 
-    #[test]
-    fn content_counts_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-        fs::write(&a, "one").unwrap();
-        let before = digest(&a).unwrap();
-        fs::write(&b, "one").unwrap();
-        fs::rename(&b, &a).unwrap();
-        assert_eq!(digest(&a).unwrap(), before, "another inode, another time");
-        fs::write(&b, "two").unwrap();
-        fs::remove_file(&a).unwrap();
-        symlink(&b, &a).unwrap();
-        assert_ne!(digest(&a).unwrap(), before, "what a link points to");
-        assert!(digest(&folder.path().join("absent")).is_err());
+    #[tokio::test]
+    async fn a_read_that_does_not_end_holds_up_one_thread() {
+        let (desk, long) = (Desk::default(), Duration::from_secs(3600));
+        let (go_on, hangs) = mpsc::sync_channel::<()>(1);
+        assert_eq!(desk.within(Duration::ZERO, move || hangs.recv()).await, None, "late");
+        for _ in 0..1000 {
+            assert_eq!(desk.within(long, || ()).await, None, "no second thread");
+        }
+        go_on.send(()).unwrap();
+        while desk.busy.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(desk.within(long, || 1).await, Some(1));
     }
 }

@@ -41,7 +41,12 @@ pub fn run(args: &ServeArgs) -> ExitCode {
 /// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals. Requests are served by workers.
 pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work));
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let done = runtime.block_on(work);
+        // Not to be dropped, which waits for every thread: one may hang in a file system that does not answer.
+        runtime.shutdown_background();
+        done
+    });
     done.unwrap_or_else(|error| {
         terminal::err(format_args!("etcd-warden: {error:#}"));
         ExitCode::FAILURE
@@ -63,22 +68,28 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let systemd = Notifier::from_env();
     // Nobody needs to know that nobody listens.
     let _ = systemd.ready();
-    loop {
+    let name = loop {
         match signals.next().await {
+            Asked::Stop(name) => break name,
             Asked::Reload => {
                 let _ = systemd.reloading();
-                reload(&running).await;
+                // Files may take a while to come to rest.
+                let stopped = tokio::select! {
+                    () = reload(&running) => None,
+                    name = signals.stop() => Some(name),
+                };
+                if let Some(name) = stopped {
+                    break name;
+                }
                 let _ = systemd.ready();
             }
-            Asked::Stop(name) => {
-                tracing::info!(signal = name, "draining");
-                let _ = systemd.stopping();
-                running.shutdown(signals.stop_again()).await;
-                tracing::info!("stopped");
-                return Ok(ExitCode::SUCCESS);
-            }
         }
-    }
+    };
+    tracing::info!(signal = name, "draining");
+    let _ = systemd.stopping();
+    running.shutdown(signals.stop_again()).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether trying again may help: somebody else still has the address, or this host does not have it yet. Service managers that
@@ -122,8 +133,16 @@ impl Signals {
         }
     }
 
+    /// Waits for a signal to stop, and leaves one to reload for later.
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
     async fn stop_again(&mut self) {
-        while let Asked::Reload = self.next().await {}
+        self.stop().await;
     }
 }
 

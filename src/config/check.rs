@@ -35,6 +35,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let admin_socket = reader.optional(Key::AdminSocket, path);
     let log = log(&mut reader);
     let reload_interval = reader.duration(Key::ReloadInterval);
+    let reload_settle = reader.duration(Key::ReloadSettle);
     let drain_timeout = reader.duration(Key::DrainTimeout);
     let workers = reader.required(Key::Workers, workers);
 
@@ -64,6 +65,7 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
         admin_socket: admin_socket?,
         log: log?,
         reload_interval: reload_interval?,
+        reload_settle: reload_settle?,
         drain_timeout: drain_timeout?,
         workers: workers?,
     })

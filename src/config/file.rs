@@ -2,8 +2,6 @@
 //! than a setting needs are mistakes, and all of them are found in one pass.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +10,7 @@ use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span};
 use super::diagnostic::{Diagnostic, Origin, SourceText, suggestion};
 use super::given::{Given, Item};
 use super::settings::{Key, SETTINGS, Shape};
+use crate::files::{self, Unread};
 
 /// Bytes that a configuration file may have.
 const MAX_BYTES: u64 = 1 << 20;
@@ -23,21 +22,15 @@ pub(super) fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Gi
         origin: Origin::File { source: Arc::new(SourceText { name: name.clone(), text: String::new() }), line: 0, column: 0 },
         message,
     };
-    match text(path) {
-        Ok(bytes) if bytes.len() as u64 > MAX_BYTES => mistakes.push(whole("is larger than 1 MiB: not a configuration file".into())),
+    match files::read(path, MAX_BYTES) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => return parse(&name, text, mistakes),
             Err(error) => mistakes.push(whole(format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))),
         },
-        Err(error) => mistakes.push(whole(super::unreadable(path, &error))),
+        Err(why @ Unread::Large(_)) => mistakes.push(whole(format!("{why}: not a configuration file"))),
+        Err(why) => mistakes.push(whole(why.to_string())),
     }
     None
-}
-
-fn text(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// What `text` sets; `name` is where it came from.

@@ -1,8 +1,7 @@
 //! The one way to a [`Config`]: read every source, let the strongest win, check the result, and answer with all mistakes or none.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Origin};
 use super::effective::Effective;
@@ -44,16 +43,6 @@ fn effective(
     let from_env = env::read(variables, mistakes);
     let from_file = path.map_or(Some(Vec::new()), |path| file::read(&path, mistakes))?;
     Some(Effective::merge([&from_flags, &from_env, &from_file]))
-}
-
-/// Why a file cannot be read, as a sentence without its path.
-pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        _ if path.is_dir() => "is a directory, not a file".into(),
-        io::ErrorKind::NotFound => "does not exist".into(),
-        io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
-        _ => format!("cannot be read: {error}"),
-    }
 }
 
 #[cfg(test)]

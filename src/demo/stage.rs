@@ -163,6 +163,7 @@ fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
         admin_socket: None,
         log: Log { json: false, filter: "off".to_owned() },
         reload_interval: Duration::ZERO,
+        reload_settle: Duration::ZERO,
         drain_timeout: Duration::from_secs(1),
         workers: 1,
     }

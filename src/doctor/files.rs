@@ -28,6 +28,10 @@ pub fn look(config: &Config, report: &mut Report) -> Files {
             }
         })
         .ok();
+    for stale in tls.iter().flat_map(Tls::stale) {
+        let advice = "it is in the way of nothing else: take it out, or put a new one in its place";
+        report.warning(Part::Files, stale.path.display().to_string(), stale.message.clone(), advice);
+    }
     for expiry in tls.iter().flat_map(Tls::expiries) {
         let left = expiry.not_after.duration_since(SystemTime::now()).unwrap_or_default();
         // A list is followed by the next one before it ends; a certificate is somebody's work.

@@ -40,17 +40,20 @@ pub fn known_to_the_proxy(thieves: &[Thief], trust: &ClientTrust, policy: &Polic
     for thief in thieves {
         let subject = thief.name.clone();
         let chain = thief.intruder.chain();
-        if let Err(failure) = trust.verify(chain) {
-            report.warning(
-                Part::Proxy,
-                subject,
-                format!("refused in the handshake: {}", failure.code()),
-                "docs/certificates.md says why TLS refuses what",
-            );
-            continue;
-        }
-        let (Some(leaf), Some(ca)) = (chain.first(), trust.issuing_ca(chain)) else { continue };
-        let principal = policy.principal(&Identity::from_certificate(leaf, ca));
+        let proved = match trust.verify(chain) {
+            Ok(proved) => proved,
+            Err(failure) => {
+                report.warning(
+                    Part::Proxy,
+                    subject,
+                    format!("refused in the handshake: {}", failure.code()),
+                    "docs/certificates.md says why TLS refuses what",
+                );
+                continue;
+            }
+        };
+        let Some(leaf) = chain.first() else { continue };
+        let principal = policy.principal(&Identity::from_certificate(leaf, proved.ca));
         if principal.roles.is_empty() {
             report.warning(Part::Proxy, subject, "let in, and may do nothing: no binding is for it", "add a binding, or fix its name");
         } else {

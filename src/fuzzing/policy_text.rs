@@ -66,6 +66,7 @@ fn identity(name: &str) -> Identity {
         uri_sans: vec![format!("spiffe://cluster.local/{name}")],
         dns_sans: vec![name.to_owned()],
         organizations: vec!["system:nodes".to_owned()],
+        distinction: None,
         serial: "01".to_owned(),
         issuer: "CN=calico".to_owned(),
         not_after: i64::MAX,

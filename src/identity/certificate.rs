@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use x509_parser::asn1_rs::{Class, Tag};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::AttributeTypeAndValue;
 
@@ -35,6 +36,7 @@ fn read(certificate: &X509Certificate<'_>, ca: Arc<str>) -> Identity {
         uri_sans,
         dns_sans,
         organizations: certificate.subject().iter_organization().filter_map(|value| text(value).ok()).map(str::to_owned).collect(),
+        distinction: distinction(certificate),
         serial: hexadecimal(certificate.raw_serial()),
         issuer: certificate.issuer().to_string(),
         not_after: certificate.validity().not_after.timestamp(),
@@ -48,6 +50,7 @@ fn unreadable(ca: Arc<str>) -> Identity {
         uri_sans: Vec::new(),
         dns_sans: Vec::new(),
         organizations: Vec::new(),
+        distinction: None,
         serial: String::new(),
         issuer: String::new(),
         // Over before it began: whoever looks at the date alone refuses it too.
@@ -114,6 +117,18 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
         Some(_) => return Err(()),
     }
     Ok((uris, hosts))
+}
+
+/// See [`Identity::distinction`].
+fn distinction(certificate: &X509Certificate<'_>) -> Option<String> {
+    let subject = certificate.subject();
+    let alternative = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).ok().flatten().map(|extension| extension.value);
+    let names = subject.iter_attributes().filter(|attribute| *attribute.attr_type() != OID_X509_COMMON_NAME).count();
+    if names <= 1 && alternative.is_none() {
+        return None;
+    }
+    let digest = Sha256::new().chain_update(subject.as_raw()).chain_update(alternative.unwrap_or_default()).finalize();
+    Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Without the zero byte that DER puts before a number whose first bit is set.

@@ -75,7 +75,8 @@ impl Policy {
     /// What the policy makes of an identity.
     ///
     /// It is called by the name that lasts: its CN if a binding on `cn` matches; else the URI or DNS name that the first
-    /// matching binding matched; else its CN; else its O, which it may share with others.
+    /// matching binding matched; else its CN, its first URI or its first DNS name; else its O, which it may share with others, together with what
+    /// tells it from those.
     #[must_use]
     pub fn principal(&self, identity: &Identity) -> Principal {
         let unusable = identity.common_name.as_ref().err().copied();
@@ -201,19 +202,21 @@ fn resolve(denied: &[Denied], captures: &Captures) -> Vec<(KeySet, Verbs)> {
 
 fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
     let common_name = identity.common_name.as_deref().ok().map(|name| (Field::Cn, name));
-    let by_cn = common_name.filter(|_| matched.iter().any(|m| m.field == Field::Cn));
-    let by_san = || matched.iter().find(|m| matches!(m.field, Field::Uri | Field::Dns)).map(|m| (m.field, m.name));
-    let there = |field, names: &'_ [String]| names.first().map(|name| (field, name.clone()));
-    let other = || {
-        let matched = matched.first().map(|m| (m.field, m.name.to_owned()));
-        let unmatched = || there(Field::Uri, &identity.uri_sans).or_else(|| there(Field::Dns, &identity.dns_sans));
-        matched.or_else(unmatched).or_else(|| there(Field::O, &identity.organizations))
-    };
-    let found = by_cn.or_else(by_san).or(common_name).map(|(field, name)| (field, name.to_owned())).or_else(other);
+    let matched_by = |fields: &[Field]| matched.iter().find(|m| fields.contains(&m.field)).map(|m| (m.field, m.name));
+    let first = |field, names: &'_ [String]| names.first().map(|name| (field, name.clone()));
+    let owned = |(field, name): (Field, &str)| (field, name.to_owned());
+    let own = matched_by(&[Field::Cn]).or_else(|| matched_by(&[Field::Uri, Field::Dns])).or(common_name).map(owned);
+    let own = own.or_else(|| first(Field::Uri, &identity.uri_sans)).or_else(|| first(Field::Dns, &identity.dns_sans));
     let ca = Escaped(identity.ca.as_bytes());
-    match found {
-        Some((field, name)) => format!("{ca}/{}:{}", field.name(), Escaped(name.as_bytes())).into(),
-        None => format!("{ca}/serial:{}", identity.serial).into(),
+    if let Some((field, name)) = own {
+        return format!("{ca}/{}:{}", field.name(), Escaped(name.as_bytes())).into();
+    }
+    let shared = matched_by(&[Field::O]).map(|(_, name)| name.to_owned()).or_else(|| identity.organizations.first().cloned());
+    match (shared, &identity.distinction) {
+        // In front of the colon, where no O can write the same.
+        (Some(o), Some(distinction)) => format!("{ca}/o+{distinction}:{}", Escaped(o.as_bytes())).into(),
+        (Some(o), None) => format!("{ca}/o:{}", Escaped(o.as_bytes())).into(),
+        (None, _) => format!("{ca}/serial:{}", identity.serial).into(),
     }
 }
 

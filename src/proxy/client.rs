@@ -4,20 +4,23 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Share;
 use super::forward::Forwarder;
 use super::judge::Caller;
+use super::lifetime;
 use super::outbox::Outbox;
 use super::quota::Quota;
 use super::reply::Status;
 use super::worker::{Rate, Worker};
 use crate::identity::Identity;
 use crate::metrics::reason::Termination;
-use crate::tls::{ClientTrust, HandshakeFailure};
+use crate::policy::Mode;
+use crate::tls::{ClientTrust, HandshakeFailure, Proved};
 
 /// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
 /// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
@@ -97,7 +100,13 @@ impl Client {
     pub fn caller(&self) -> Rc<Caller> {
         let live = &self.worker.shared.policy;
         if self.caller.borrow().policy.generation != live.generation() {
-            *self.caller.borrow_mut() = Rc::new(Caller::of(live.current(), &self.identity));
+            let caller = Caller::of(live.current(), &self.identity);
+            let enforced = caller.principal.mode == Mode::Enforce;
+            *self.caller.borrow_mut() = Rc::new(caller);
+            // In shadow mode a connection may outlive its certificate.
+            if enforced && !self.is_over() && lifetime::has_ended(self.identity.not_after) {
+                self.end_identity();
+            }
         }
         self.caller.borrow().clone()
     }
@@ -122,9 +131,13 @@ impl Client {
 
     /// Asks another judge, and ends the connection if the client would not be let in now.
     pub fn judge_again(&self, trust: &ClientTrust) {
-        let verdict = trust.verify(&self.chain).map_err(HandshakeFailure::code);
+        // In shadow mode a connection may outlive its certificate, but not its revocation or its CA: it is judged as at that end.
+        let end = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.identity.not_after).unwrap_or(0)));
+        let shadow = self.caller().principal.mode == Mode::Shadow;
+        let time = if shadow { UnixTime::now().min(end) } else { UnixTime::now() };
+        let verdict = trust.verify_at(&self.chain, time).map_err(HandshakeFailure::code);
         // Two CAs may have changed their names: then bindings would mean somebody else.
-        let same_ca = |()| trust.issuing_ca(&self.chain).filter(|ca| *ca == self.identity.ca).map(drop).ok_or("another_ca");
+        let same_ca = |proved: Proved| if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") };
         if let Err(reason) = verdict.and_then(same_ca)
             && !self.is_over.get()
         {

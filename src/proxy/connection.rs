@@ -138,7 +138,9 @@ async fn greet(worker: &Worker, stream: std::net::TcpStream) -> std::io::Result<
 fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {
     // The verifier lets nobody through without a chain.
     let chain = stream.get_ref().1.peer_certificates()?;
-    let ca = tls.issuing_ca(chain)?;
-    let identity = Identity::from_certificate(chain.first()?, ca);
+    let proved = tls.trust().verify(chain).ok()?;
+    let mut identity = Identity::from_certificate(chain.first()?, proved.ca);
+    // A chain ends with the first of its certificates.
+    identity.not_after = identity.not_after.min(i64::try_from(proved.not_after).unwrap_or(i64::MAX));
     Some((Arc::new(identity), chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
 }

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::client::Client;
+use super::lifetime;
 use super::worker::Worker;
 use crate::tls::ClientTrust;
 
@@ -47,12 +48,32 @@ impl Drop for Entry<'_> {
     }
 }
 
+impl Roll {
+    fn clients(&self) -> Vec<Weak<Client>> {
+        self.clients.borrow().values().cloned().collect()
+    }
+}
+
+/// At each change of the policy, has every client look for its own: one whose certificate has ended in shadow mode may be enforced now, and need not
+/// have anything open that would notice.
+pub async fn call_at_each_policy(worker: Rc<Worker>) {
+    let mut changes = worker.shared.policy.subscribe();
+    while changes.changed().await.is_ok() {
+        for client in worker.roll.clients() {
+            if let Some(client) = client.upgrade().filter(|client| lifetime::has_ended(client.identity.not_after)) {
+                let _ = client.caller();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// Calls the roll at each change, for as long as the worker lives.
 pub async fn call_at_each_change(worker: Rc<Worker>) {
     let mut changes = worker.shared.tls.trust_changes();
     while changes.changed().await.is_ok() {
         let now = worker.shared.tls.current();
-        let clients: Vec<_> = worker.roll.clients.borrow().values().cloned().collect();
+        let clients = worker.roll.clients();
         for client in clients {
             // Still another judge: everybody is asked again, so that nobody needs to be asked by this one.
             if changes.has_changed().unwrap_or(true) {

@@ -197,7 +197,8 @@ impl Session {
     /// What is due beside the calls. Ready when the connection is to end without more ado.
     fn tend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.client.is_over() {
-            match self.term.poll_due(cx) {
+            let client = &self.client;
+            match self.term.poll_due(cx, || client.caller().principal.mode == Mode::Enforce) {
                 Poll::Ready(Due::Leave(why)) => self.client.end(why),
                 Poll::Ready(Due::End) => self.client.end_identity(),
                 Poll::Pending => {}

@@ -111,6 +111,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
             let worker = Worker::new(shared);
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
+            tokio::task::spawn_local(roll::call_at_each_policy(worker.clone()));
             warm::up(&worker.pool).await;
             tokio::task::spawn_local(warm::keep(worker.pool.clone()));
             let tasks = TaskTracker::new();

@@ -1,8 +1,9 @@
 //! Why a client's handshake failed: a closed list for metrics and logs.
 
 use std::io;
+use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
 
 use crate::proxy_protocol;
 
@@ -136,6 +137,26 @@ pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
 pub fn distrusts(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(inner, Some(Error::InvalidCertificate(_)))
+}
+
+/// As rustls has it of its own verifiers (`webpki::pki_error`, which is private): what is named here is what a peer is told by an alert of its own.
+pub(super) fn of_webpki(error: webpki::Error) -> Error {
+    use webpki::Error as Why;
+    match error {
+        Why::BadDer | Why::BadDerTime | Why::TrailingData(_) => CertificateError::BadEncoding.into(),
+        Why::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before }.into(),
+        Why::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after }.into(),
+        Why::InvalidCertValidity => CertificateError::Expired.into(),
+        Why::UnknownIssuer => CertificateError::UnknownIssuer.into(),
+        Why::CertRevoked => CertificateError::Revoked.into(),
+        Why::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus.into(),
+        Why::CrlExpired { time, next_update } => CertificateError::ExpiredRevocationListContext { time, next_update }.into(),
+        Why::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose.into(),
+        Why::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
+        Why::IssuerNotCrlSigner => CertRevocationListError::IssuerInvalidForCrl.into(),
+        Why::InvalidCrlSignatureForPublicKey => CertRevocationListError::BadSignature.into(),
+        other => CertificateError::Other(OtherError(Arc::new(other))).into(),
+    }
 }
 
 /// What an error of rustls means.

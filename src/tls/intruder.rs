@@ -10,8 +10,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
 use super::any_server::AnyServer;
-use super::material::{Reader, Side};
+use super::material::{MAX_BYTES, Reader, Side};
 use super::{ALPN_H2, TlsErrors, provider};
+use crate::files::Files;
 
 /// Somebody at the door, with a certificate or without.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ impl Intruder {
     /// # Errors
     /// What is wrong with the files.
     pub fn with_certificate(chain: &Path, key: &Path) -> Result<Self, TlsErrors> {
-        let mut reader = Reader::default();
+        let files = Files::read([chain, key], MAX_BYTES);
+        let mut reader = Reader::of(&files);
         let certified = reader.identity(chain, key, Side::Client);
         match certified.filter(|_| reader.mistakes.is_empty()).map(|certified| Self::with(Some(certified))) {
             Some(Ok(intruder)) => Ok(intruder),

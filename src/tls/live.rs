@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{ClientTls, ClientTrust, Expiry, ServerIdentity, ServerTls, TlsErrors};
+use super::material::MAX_BYTES;
+use super::{ClientTls, ClientTrust, Expiry, ServerIdentity, ServerTls, TlsError, TlsErrors};
 use crate::config::Config;
+use crate::files::Files;
 
 /// All certificates of one moment.
 #[derive(Clone, Debug)]
@@ -28,13 +30,27 @@ impl Tls {
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(config: &Config) -> Result<Self, TlsErrors> {
-        match (ServerTls::load(&config.downstream), ClientTls::load(&config.upstream)) {
+        let server = config.downstream.identity_files().into_iter().chain(config.downstream.trust_files());
+        Self::of_read(config, &Files::read(server.chain(config.upstream.files()), MAX_BYTES))
+    }
+
+    /// As [`Self::load`], of what was read of the files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_read(config: &Config, files: &Files) -> Result<Self, TlsErrors> {
+        match (ServerTls::of_read(&config.downstream, files), ClientTls::of_read(&config.upstream, files)) {
             (Ok(server), Ok(upstream)) => Ok(Self { server: Arc::new(server), upstream: upstream.map(Arc::new), upstream_generation: 1 }),
             (server, upstream) => {
                 let mistakes = server.err().into_iter().chain(upstream.err()).flat_map(|errors| errors.0);
                 Err(TlsErrors(mistakes.collect()))
             }
         }
+    }
+
+    /// What is out of date, and vouches for nothing or says nothing any more.
+    pub fn stale(&self) -> impl Iterator<Item = &TlsError> {
+        self.server.trust().stale().iter().chain(self.upstream.iter().flat_map(|upstream| upstream.stale()))
     }
 
     /// When each certificate and revocation list ends.

@@ -1,7 +1,5 @@
 //! Certificates and keys, from files to proven values; revocation lists are read in `revocation`.
 
-use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -10,15 +8,19 @@ use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
+use super::authority::Authority;
 use super::{Expiring, Expiry, TlsError, provider};
+use crate::files::Files;
 
 /// Bytes that a file may have. The largest revocation lists in use have some megabytes.
-const MAX_BYTES: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = 64 << 20;
 
-/// Reads files, and notes what is wrong with them. `None` always means that a mistake was noted.
-#[derive(Default)]
-pub(super) struct Reader {
+/// Proves what files hold, and notes what is wrong with them. `None` always means that a mistake was noted.
+pub(super) struct Reader<'f> {
+    files: &'f Files,
     pub(super) mistakes: Vec<TlsError>,
+    /// What is out of date, and in the way of nothing else.
+    pub(super) stale: Vec<TlsError>,
     pub(super) expiries: Vec<Expiry>,
 }
 
@@ -29,7 +31,12 @@ pub(super) enum Side {
     Client,
 }
 
-impl Reader {
+impl<'f> Reader<'f> {
+    /// For what was read of these files.
+    pub(super) fn of(files: &'f Files) -> Self {
+        Self { files, mistakes: Vec::new(), stale: Vec::new(), expiries: Vec::new() }
+    }
+
     /// A certificate chain and its key, proven to belong together and, when no mistake was noted, to be in date.
     pub(super) fn identity(&mut self, chain_path: &Path, key_path: &Path, side: Side) -> Option<CertifiedKey> {
         let chain = self.certificates(chain_path);
@@ -45,26 +52,41 @@ impl Reader {
         }
     }
 
-    /// The certificates of one CA file, at least one, each a CA's and in date.
-    pub(super) fn authorities(&mut self, path: &Path, what: Expiring) -> Option<Vec<CertificateDer<'static>>> {
+    /// The certificates of one CA file, at least one, each of a CA that may vouch for this side. One that is out of date is noted as stale: it vouches for
+    /// nothing, and is in the way of no other.
+    pub(super) fn authorities(&mut self, path: &Path, what: Expiring, side: Side) -> Option<Vec<Authority>> {
         let certificates = self.certificates(path)?;
         let before = self.mistakes.len();
+        let mut authorities = Vec::new();
         for (index, der) in certificates.iter().enumerate() {
             let number = index + 1;
             let Ok((_, certificate)) = X509Certificate::from_der(der) else {
                 self.mistake(path, format!("certificate {number} cannot be read"));
                 continue;
             };
+            let name = format!("certificate {number} (`{}`)", certificate.subject());
             // A certificate of version 1 cannot say that it is a CA's.
             if certificate.version() == X509Version::V3 && !certificate.is_ca() {
-                self.mistake(path, format!("certificate {number} (`{}`) is not a CA certificate", certificate.subject()));
+                self.mistake(path, format!("{name} is not a CA certificate"));
             }
-            self.in_date(path, &format!("certificate {number} (`{}`)", certificate.subject()), &certificate, what);
-            if webpki::anchor_from_trusted_cert(der).is_err() {
-                self.mistake(path, format!("certificate {number} (`{}`) cannot be used as a trust anchor", certificate.subject()));
+            if !matches!(certificate.key_usage(), Ok(usage) if usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign())) {
+                self.mistake(
+                    path,
+                    format!(
+                        "{name} may not sign certificates (its key usage lacks `keyCertSign`): etcd refuses all that it has issued, too"
+                    ),
+                );
+            }
+            self.usage(path, &name, &certificate, side);
+            if let Err(why) = self.in_date(&certificate, what) {
+                self.stale.push(TlsError { path: path.to_owned(), message: format!("{name} {why}") });
+            }
+            match Authority::of(der, &certificate) {
+                Some(authority) => authorities.push(authority),
+                None => self.mistake(path, format!("{name} cannot be used as a trust anchor")),
             }
         }
-        (self.mistakes.len() == before).then_some(certificates)
+        (self.mistakes.len() == before).then_some(authorities)
     }
 
     pub(super) fn mistake(&mut self, path: &Path, message: String) {
@@ -82,42 +104,49 @@ impl Reader {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return self.refuse(path, "the first certificate cannot be read".into());
         };
-        let (what, usage) = match side {
-            Side::Server => (Expiring::Server, "serverAuth"),
-            Side::Client => (Expiring::UpstreamClient, "clientAuth"),
+        let what = match side {
+            Side::Server => Expiring::Server,
+            Side::Client => Expiring::UpstreamClient,
         };
-        self.in_date(path, "the certificate", &certificate, what);
-        match certificate.extended_key_usage() {
-            Err(_) => self.mistake(path, "the certificate's extended key usage cannot be read".into()),
-            Ok(Some(usages)) => {
-                let usages = usages.value;
-                let named = match side {
-                    Side::Server => usages.server_auth,
-                    Side::Client => usages.client_auth,
-                };
-                if !named && !usages.any {
-                    self.mistake(path, format!("the certificate's extended key usage does not name `{usage}`: peers would refuse it"));
-                }
-            }
-            Ok(None) => {}
+        if let Err(why) = self.in_date(&certificate, what) {
+            self.mistake(path, format!("the certificate {why}"));
         }
+        self.usage(path, "the certificate", &certificate, side);
         Some(())
     }
 
-    fn in_date(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>, what: Expiring) {
+    /// A leaf's extended key usage, and that of each CA above it, has to name what the leaf is for, where there is one.
+    fn usage(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>, side: Side) {
+        let Ok(usages) = certificate.extended_key_usage() else {
+            return self.mistake(path, format!("{name}: its extended key usage cannot be read"));
+        };
+        let (usage, named) = match side {
+            Side::Server => ("serverAuth", usages.as_ref().is_none_or(|usages| usages.value.server_auth)),
+            Side::Client => ("clientAuth", usages.as_ref().is_none_or(|usages| usages.value.client_auth)),
+        };
+        if !named && !usages.is_some_and(|usages| usages.value.any) {
+            self.mistake(path, format!("{name}: its extended key usage does not name `{usage}`: peers would refuse it"));
+        }
+    }
+
+    /// # Errors
+    /// When it ended, or begins.
+    fn in_date(&mut self, certificate: &X509Certificate<'_>, what: Expiring) -> Result<(), String> {
         let (not_before, not_after) = (time(certificate.validity().not_before), time(certificate.validity().not_after));
         self.expiries.push(Expiry { what, not_after });
         let now = SystemTime::now();
         if not_after < now {
-            self.mistake(path, format!("{name} expired on {}", date(not_after)));
+            Err(format!("expired on {}", date(not_after)))
         } else if now < not_before {
-            self.mistake(path, format!("{name} is not valid before {}: look at this machine's clock, too", date(not_before)));
+            Err(format!("is not valid before {}: look at this machine's clock, too", date(not_before)))
+        } else {
+            Ok(())
         }
     }
 
     fn certificates(&mut self, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
         let bytes = self.bytes(path)?;
-        let sections = self.sections(path, &bytes)?;
+        let sections = self.sections(path, bytes)?;
         let found: Vec<CertificateDer<'static>> =
             sections.iter().filter(|(kind, _)| *kind == SectionKind::Certificate).map(|(_, der)| der.clone().into()).collect();
         if found.is_empty() { self.refuse(path, "holds no certificate (`-----BEGIN CERTIFICATE-----`)".into()) } else { Some(found) }
@@ -130,7 +159,7 @@ impl Reader {
             return self
                 .refuse(path, "holds an encrypted key: there is nobody to ask for its password, so decrypt it (`openssl pkey`)".into());
         }
-        let sections = self.sections(path, &bytes)?;
+        let sections = self.sections(path, bytes)?;
         let mut keys = sections.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(key),
@@ -149,13 +178,11 @@ impl Reader {
         }
     }
 
-    pub(super) fn bytes(&mut self, path: &Path) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        match fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)) {
-            Ok(0) => self.refuse(path, "is empty".into()),
-            Ok(_) if bytes.len() as u64 > MAX_BYTES => self.refuse(path, "is larger than 64 MiB".into()),
-            Ok(_) => Some(bytes),
-            Err(error) => self.refuse(path, crate::config::unreadable(path, &error)),
+    pub(super) fn bytes(&mut self, path: &Path) -> Option<&'f [u8]> {
+        match self.files.bytes(path) {
+            Ok([]) => self.refuse(path, "is empty".into()),
+            Ok(bytes) => Some(bytes),
+            Err(why) => self.refuse(path, why.to_string()),
         }
     }
 }

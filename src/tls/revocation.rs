@@ -3,59 +3,124 @@
 //! in a handshake it would shut out everybody, and everybody who is connected with them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::SectionKind;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate};
+use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
+use webpki::{CertRevocationList, ExpirationPolicy, RevocationOptions, RevocationOptionsBuilder, VerifiedPath};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Version};
 
 use super::material::{Reader, date, is_der, time};
-use super::trust::CaFile;
-use super::{Expiring, Expiry, provider};
+use super::trust::NamedCa;
+use super::{Expiring, Expiry, TlsError, provider};
 
-impl Reader {
-    /// The revocation lists of one file, PEM or DER, at least one, each in date and of a sort that the judge of handshakes can read.
-    pub(super) fn revocation_lists(&mut self, path: &Path) -> Option<Vec<CertificateRevocationListDer<'static>>> {
-        let bytes = self.bytes(path)?;
-        let lists: Vec<_> = if is_der(&bytes) {
-            vec![CertificateRevocationListDer::from(bytes)]
-        } else {
-            self.sections(path, &bytes)?.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der.into()).collect()
+/// A list of a file, proved sound. It may have ended.
+#[derive(Debug)]
+pub(super) struct List {
+    der: CertificateRevocationListDer<'static>,
+    list: CertRevocationList<'static>,
+    /// Its `nextUpdate`, in seconds since 1970.
+    until: u64,
+}
+
+impl List {
+    pub(super) fn is_in_date(&self, now: UnixTime) -> bool {
+        now.as_secs() <= self.until
+    }
+}
+
+/// All lists that are in effect.
+#[derive(Debug, Default)]
+pub(super) struct Lists(pub(super) Vec<Arc<List>>);
+
+impl Lists {
+    /// Those that speak at this time. Of an issuer that has a list in date, those that have ended say nothing any more; of one that has none, they are there so
+    /// that its clients are refused for that reason.
+    pub(super) fn at(&self, now: UnixTime) -> Speaking<'_> {
+        let speaks = |list: &&Arc<List>| list.is_in_date(now) || !self.has_current_of(list.list.issuer(), now);
+        Speaking(self.0.iter().filter(speaks).map(|list| &list.list).collect())
+    }
+
+    /// Whether a list of this issuer is in date.
+    pub(super) fn has_current_of(&self, issuer: &[u8], now: UnixTime) -> bool {
+        self.0.iter().any(|list| list.is_in_date(now) && list.list.issuer() == issuer)
+    }
+}
+
+/// Lists that speak at one time.
+pub(super) struct Speaking<'l>(Vec<&'l CertRevocationList<'l>>);
+
+impl Speaking<'_> {
+    /// What webpki asks of them: that each certificate of a path has a list in date, signed by its issuer, which does not name it. It looks at
+    /// the first that fits alone; see [`Self::name_any_of`].
+    pub(super) fn options(&self) -> Result<RevocationOptions<'_>, webpki::Error> {
+        // Without a list nothing is known of anybody.
+        let options = RevocationOptionsBuilder::new(&self.0).map_err(|_| webpki::Error::UnknownRevocationStatus)?;
+        Ok(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
+    }
+
+    /// Whether any list in date of its issuer names a certificate of this path. So the order of files means nothing, and neither does the number of a
+    /// list: of two lists in date one may be older, and one that was kept back or replayed must not bring back who is revoked.
+    pub(super) fn name_any_of(&self, path: &VerifiedPath<'_>) -> bool {
+        let named = |issuer: &[u8], serial: &[u8]| {
+            // A list that cannot be searched may name anybody.
+            self.0.iter().any(|list| list.issuer() == issuer && !matches!(list.find_serial(serial), Ok(None)))
         };
-        if lists.is_empty() {
+        let leaf = path.end_entity();
+        named(leaf.issuer(), leaf.serial()) || path.intermediate_certificates().any(|ca| named(ca.issuer(), ca.serial()))
+    }
+}
+
+impl Reader<'_> {
+    /// The revocation lists of one file, PEM or DER, at least one, each of a sort that the judge of handshakes can read. One that has ended is noted as
+    /// stale.
+    pub(super) fn revocation_lists(&mut self, path: &Path) -> Option<Vec<Arc<List>>> {
+        let bytes = self.bytes(path)?;
+        let ders: Vec<_> = if is_der(bytes) {
+            vec![CertificateRevocationListDer::from(bytes.to_vec())]
+        } else {
+            self.sections(path, bytes)?.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der.into()).collect()
+        };
+        if ders.is_empty() {
             return self.refuse(path, "holds no revocation list (`-----BEGIN X509 CRL-----`)".into());
         }
         let before = self.mistakes.len();
-        for (index, der) in lists.iter().enumerate() {
-            self.revocation_list(path, index + 1, der);
-        }
+        let lists = ders.into_iter().enumerate().filter_map(|(index, der)| self.revocation_list(path, index + 1, der)).collect();
         (self.mistakes.len() == before).then_some(lists)
     }
 
-    fn revocation_list(&mut self, path: &Path, number: usize, der: &CertificateRevocationListDer<'_>) {
-        let Ok((_, list)) = CertificateRevocationList::from_der(der) else {
-            return self.mistake(path, format!("revocation list {number} cannot be read"));
+    fn revocation_list(&mut self, path: &Path, number: usize, der: CertificateRevocationListDer<'static>) -> Option<Arc<List>> {
+        let Ok((_, list)) = CertificateRevocationList::from_der(&der) else {
+            return self.refuse(path, format!("revocation list {number} cannot be read"));
         };
         // RFC 5280, 5.1.2.5: every list has one.
         let Some(next_update) = list.next_update() else {
-            return self.mistake(path, format!("revocation list {number} does not say when it ends (`nextUpdate`)"));
+            return self.refuse(path, format!("revocation list {number} does not say when it ends (`nextUpdate`)"));
         };
         let not_after = time(next_update);
         self.expiries.push(Expiry { what: Expiring::Crl, not_after });
         if not_after < SystemTime::now() {
-            self.mistake(path, format!("revocation list {number} ended on {}: fetch the CA's newest", date(not_after)));
+            let message = format!("revocation list {number} ended on {}: fetch the CA's newest", date(not_after));
+            self.stale.push(TlsError { path: path.to_owned(), message });
         }
-        if let Err(error) = webpki::OwnedCertRevocationList::from_der(der) {
-            self.mistake(path, format!("revocation list {number} (`{}`) {}", list.issuer(), unusable(&error)));
-        }
+        let owned = match webpki::OwnedCertRevocationList::from_der(&der) {
+            Ok(owned) => owned,
+            Err(error) => return self.refuse(path, format!("revocation list {number} (`{}`) {}", list.issuer(), unusable(&list, &error))),
+        };
+        let until = u64::try_from(next_update.timestamp()).unwrap_or(0);
+        Some(Arc::new(List { list: owned.into(), until, der }))
     }
 
     /// With revocation lists, each CA needs one: a certificate whose status is unknown is refused.
-    pub(super) fn each_ca_has_a_list(&mut self, cas: &[CaFile<'_>], lists: &[CertificateRevocationListDer<'static>]) {
-        let lists: Vec<_> = lists.iter().filter_map(|der| CertificateRevocationList::from_der(der).ok()).map(|(_, list)| list).collect();
-        for (ca, certificates) in cas {
-            for der in certificates {
-                let Ok((_, certificate)) = X509Certificate::from_der(der) else { continue };
+    pub(super) fn each_ca_has_a_list(&mut self, cas: &[NamedCa], lists: &Lists) {
+        let now = UnixTime::now();
+        let lists: Vec<_> =
+            lists.0.iter().filter_map(|list| CertificateRevocationList::from_der(&list.der).ok()).map(|(_, list)| list).collect();
+        for ca in cas {
+            // One that is out of date lets nobody in, whatever a list says.
+            for authority in ca.authorities.iter().filter(|authority| authority.is_in_date(now)) {
+                let Ok((_, certificate)) = X509Certificate::from_der(authority.der()) else { continue };
                 if let Some(mistake) = unlisted(&ca.name, &certificate, &lists) {
                     self.mistake(&ca.file, mistake);
                 }
@@ -69,6 +134,13 @@ fn unlisted(name: &str, ca: &X509Certificate<'_>, lists: &[CertificateRevocation
     let subject = ca.subject();
     let mut its = lists.iter().filter(|list| list.issuer().as_raw() == subject.as_raw()).peekable();
     if its.peek().is_none() {
+        // Name strings are compared byte for byte (RFC 5280, 7.1, allows that), so that `PrintableString` and `UTF8String` differ.
+        if lists.iter().any(|list| list.issuer().to_string() == subject.to_string()) {
+            return Some(format!(
+                "the revocation list of CA `{name}` (`{subject}`) writes that name in other string types than the CA's certificate does \
+                 (such as PrintableString and UTF8String): make the list with the CA's own certificate (`openssl ca -gencrl -cert`)"
+            ));
+        }
         return Some(format!("no revocation list of CA `{name}` (`{subject}`) is in `client-crl-file`: all its clients would be refused"));
     }
     let usage = ca.key_usage().ok().flatten();
@@ -77,7 +149,7 @@ fn unlisted(name: &str, ca: &X509Certificate<'_>, lists: &[CertificateRevocation
             "CA `{name}` (`{subject}`) may not sign revocation lists (key usage `cRLSign`): all its clients would be refused"
         ));
     }
-    // Of several lists under one name, the first that fits a certificate counts: one that is signed by another is in the way of the right one.
+    // webpki looks at the first list that fits a certificate: one that is signed by another would be in the way of the right one.
     if its.clone().any(|list| !signed_by(list, ca)) {
         return Some(format!(
             "a revocation list that names CA `{name}` (`{subject}`) as its issuer is not signed with that CA's key: all its clients would be refused"
@@ -110,8 +182,12 @@ fn of_no_clients(list: &CertificateRevocationList<'_>) -> bool {
 }
 
 /// What is wrong with a list that is well-formed.
-fn unusable(error: &webpki::Error) -> String {
+fn unusable(list: &CertificateRevocationList<'_>, error: &webpki::Error) -> String {
     match error {
+        _ if list.version() == Some(X509Version::V2) && list.extensions().is_empty() => {
+            "has no extensions: RFC 5280 asks for a number at least (5.2.3; `openssl ca -gencrl -crlexts SECTION`, with `crlnumber` set)"
+                .into()
+        }
         webpki::Error::UnsupportedDeltaCrl => {
             "is a delta list, which says what has changed and not who is revoked: fetch the whole list".into()
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::CertificateDer;
 
-use super::material::{Reader, Side};
+use super::material::{MAX_BYTES, Reader, Side};
 use super::trust::ClientTrust;
 use super::{ALPN_H2, Expiry, TlsError, TlsErrors, provider};
 use crate::config::Downstream;
+use crate::files::Files;
 
 /// What every handshake with a client uses, proven sound.
 #[derive(Debug)]
@@ -32,7 +32,15 @@ impl ServerIdentity {
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
-        let mut reader = Reader::default();
+        Self::of_read(downstream, &Files::read(downstream.identity_files(), MAX_BYTES))
+    }
+
+    /// As [`Self::load`], of what was read of the files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
+        let mut reader = Reader::of(files);
         match reader.identity(&downstream.cert_file, &downstream.key_file, Side::Server) {
             Some(certified) if reader.mistakes.is_empty() => Ok(Self { certified: Arc::new(certified), expiries: reader.expiries }),
             _ => Err(TlsErrors(reader.mistakes)),
@@ -46,7 +54,16 @@ impl ServerTls {
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
-        match (ServerIdentity::load(downstream), ClientTrust::load(downstream)) {
+        let files = Files::read(downstream.identity_files().into_iter().chain(downstream.trust_files()), MAX_BYTES);
+        Self::of_read(downstream, &files)
+    }
+
+    /// As [`Self::load`], of what was read of the files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
+        match (ServerIdentity::of_read(downstream, files), ClientTrust::of_read(downstream, files)) {
             (Ok(identity), Ok(trust)) => Self::of(Arc::new(identity), Arc::new(trust), downstream),
             (identity, trust) => {
                 let mistakes = identity.err().into_iter().chain(trust.err()).flat_map(|errors| errors.0);
@@ -67,7 +84,7 @@ impl ServerTls {
                 TlsErrors(vec![TlsError { path: downstream.cert_file.clone(), message }])
             })?;
         let mut config = builder
-            .with_client_cert_verifier(trust.verifier())
+            .with_client_cert_verifier(trust.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         // A resumed session does not verify the client's certificate again, so that it would outlive its revocation, its end, and the
@@ -77,7 +94,7 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), identity, trust })
     }
 
-    /// For rustls. A handshake that ends well has verified a chain (see [`Self::issuing_ca`]), but not that the client asked for
+    /// For rustls. A handshake that ends well has verified a chain (see [`ClientTrust::verify`]), but not that the client asked for
     /// ALPN `h2`: one that asks for no protocol at all is let through by TLS (RFC 7301, 3.2).
     #[must_use]
     pub fn rustls_config(&self) -> Arc<rustls::ServerConfig> {
@@ -94,12 +111,6 @@ impl ServerTls {
     #[must_use]
     pub fn trust(&self) -> &Arc<ClientTrust> {
         &self.trust
-    }
-
-    /// See [`ClientTrust::issuing_ca`].
-    #[must_use]
-    pub fn issuing_ca(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<str>> {
-        self.trust.issuing_ca(chain)
     }
 
     /// When the server's certificate, the client CAs and the revocation lists end.

@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls::{HandshakeKind, ProtocolVersion, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -147,7 +147,7 @@ async fn connect(server: &ServerTls, client: Arc<rustls::ClientConfig>) -> Resul
         let mut stream = TlsAcceptor::from(server.rustls_config()).accept(far).await?;
         let (_, connection) = stream.get_ref();
         let accepted = Accepted {
-            ca: server.issuing_ca(connection.peer_certificates().unwrap_or_default()),
+            ca: server.trust().verify(connection.peer_certificates().unwrap_or_default()).ok().map(|proved| proved.ca),
             version: connection.protocol_version(),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             kind: connection.handshake_kind(),
@@ -261,7 +261,7 @@ async fn the_issuing_ca_is_the_one_that_signed_and_not_the_one_of_the_same_name(
     // A certificate that was sent along and has nothing to do with the path does not count.
     through.chain += &one.pem();
     assert_eq!(verdict(&server, &one, &through).await, Ok(Some("kubernetes".into())));
-    assert_eq!(server.issuing_ca(&[]), None);
+    assert_eq!(server.trust().verify(&[]), Err(HandshakeFailure::NoCertificate));
 }
 
 #[tokio::test]
@@ -330,6 +330,7 @@ fn expiries_are_those_of_the_files() {
     assert_eq!(humantime::format_rfc3339_seconds(crl_end).to_string(), "2090-01-01T00:00:00Z");
 }
 
+mod authority;
 mod files;
 mod refused;
 mod revocation;

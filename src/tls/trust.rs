@@ -1,110 +1,159 @@
 //! Whom the listener lets in: the client CAs and their revocation lists, and the one judge of a client's chain.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::failure;
-use super::material::Reader;
-use super::{Expiring, Expiry, HandshakeFailure, TlsErrors, provider};
-use crate::config::{ClientCa, Downstream};
+use super::authority::{Authority, Judge};
+use super::failure::{of_tls, of_webpki};
+use super::material::{MAX_BYTES, Reader, Side};
+use super::revocation::{List, Lists};
+use super::{Expiring, Expiry, HandshakeFailure, TlsError, TlsErrors, provider};
+use crate::config::Downstream;
+use crate::files::Files;
 
-/// The client CAs and their revocation lists, proven sound.
+/// The client CAs and their revocation lists, proven sound. Which of them are in date is asked at each handshake.
 #[derive(Debug)]
 pub struct ClientTrust {
-    verifier: Arc<dyn ClientCertVerifier>,
     cas: Vec<NamedCa>,
-    algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+    /// By file.
+    lists: Vec<(PathBuf, Vec<Arc<List>>)>,
+    /// The same, all together; `None`: revocation is not checked.
+    judged_by: Option<Lists>,
+    /// Names of the CAs, which a client is told in the handshake.
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
     expiries: Vec<Expiry>,
+    stale: Vec<TlsError>,
 }
 
-#[derive(Debug)]
-struct NamedCa {
-    name: Arc<str>,
-    anchors: Vec<TrustAnchor<'static>>,
+/// The certificates of one CA file, under the name that a binding asks for.
+#[derive(Clone, Debug)]
+pub(super) struct NamedCa {
+    pub(super) name: Arc<str>,
+    pub(super) file: PathBuf,
+    pub(super) authorities: Vec<Authority>,
+}
+
+/// A chain that is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proved {
+    /// The configured name of the CA that it ends in.
+    pub ca: Arc<str>,
+    /// When the first certificate of its path ends, in seconds since 1970.
+    pub not_after: u64,
 }
 
 impl ClientTrust {
     /// Reads the client CAs and their revocation lists.
     ///
-    /// With revocation lists, a certificate whose issuer has none is refused, and so is everybody under a list that has ended: a
-    /// list that is missing or old says nothing. Therefore each CA needs a list in date from the start, signed with its key.
+    /// With revocation lists, a certificate whose issuer has none is refused, and so is everybody under lists that have all ended: a
+    /// list that is missing or old says nothing. Therefore each CA needs a list from the start, signed with its key.
+    ///
+    /// What is out of date is no mistake, as long as one CA can let anybody in: see [`Self::stale`].
     ///
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
-        let mut reader = Reader::default();
-        let cas = client_cas(&mut reader, &downstream.client_cas);
-        let lists = downstream.crl_files.iter().filter_map(|path| reader.revocation_lists(path)).flatten().collect::<Vec<_>>();
-        if reader.mistakes.is_empty() && !downstream.crl_files.is_empty() {
-            reader.each_ca_has_a_list(&cas, &lists);
-        }
-        if !reader.mistakes.is_empty() {
-            return Err(TlsErrors(reader.mistakes));
-        }
-        let mut roots = RootCertStore::empty();
-        roots.extend(cas.iter().flat_map(|(_, certificates)| anchors(certificates)));
-        let provider = provider();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .with_crls(lists)
-            .enforce_revocation_expiration()
-            .build();
-        match verifier {
-            Ok(verifier) => {
-                let named = |(ca, certificates): &CaFile<'_>| NamedCa { name: Arc::clone(&ca.name), anchors: anchors(certificates) };
-                let cas = cas.iter().map(named).collect();
-                let algorithms = provider.signature_verification_algorithms.all;
-                Ok(Self { verifier, cas, algorithms, expiries: reader.expiries })
-            }
-            Err(error) => {
-                let path = downstream.crl_files.first().or(downstream.client_cas.first().map(|ca| &ca.file));
-                let path = path.map_or_else(|| "client CAs".as_ref(), std::path::PathBuf::as_path);
-                reader.mistake(path, format!("the client CAs or revocation lists cannot be used: {error}"));
-                Err(TlsErrors(reader.mistakes))
-            }
-        }
+        Self::of_read(downstream, &Files::read(downstream.trust_files(), MAX_BYTES))
     }
 
-    /// For rustls.
-    #[must_use]
-    pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        Arc::clone(&self.verifier)
+    /// As [`Self::load`], of what was read of the files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
+        let (trust, mistakes) = Self::build(downstream, files, None)?;
+        if mistakes.0.is_empty() { Ok(trust) } else { Err(mistakes) }
+    }
+
+    /// What follows these when the files have changed. A file with a mistake has what it had before: it is in the way of no other. The mistakes come
+    /// with it.
+    ///
+    /// # Errors
+    /// What the files hold cannot be used together: nothing follows.
+    pub fn renewed(&self, downstream: &Downstream, files: &Files) -> Result<(Self, TlsErrors), TlsErrors> {
+        Self::build(downstream, files, Some(self))
+    }
+
+    fn build(downstream: &Downstream, files: &Files, before: Option<&Self>) -> Result<(Self, TlsErrors), TlsErrors> {
+        let mut reader = Reader::of(files);
+        let cas = client_cas(&mut reader, downstream, before);
+        let lists = lists(&mut reader, downstream, before);
+        let told = std::mem::take(&mut reader.mistakes);
+        if before.is_none() && !told.is_empty() {
+            return Err(TlsErrors(told));
+        }
+        no_ca_twice(&mut reader, &cas);
+        let all = Lists(lists.iter().flat_map(|(_, lists)| lists).cloned().collect());
+        let judged_by = (!downstream.crl_files.is_empty()).then_some(all);
+        if let Some(lists) = &judged_by {
+            reader.each_ca_has_a_list(&cas, lists);
+        }
+        let now = UnixTime::now();
+        let may_let_in = |authority: &Authority| {
+            authority.is_in_date(now) && judged_by.as_ref().is_none_or(|lists| lists.has_current_of(authority.subject(), now))
+        };
+        if !cas.iter().flat_map(|ca| &ca.authorities).any(may_let_in) {
+            reader.mistakes.append(&mut reader.stale);
+        }
+        if !reader.mistakes.is_empty() {
+            return Err(TlsErrors(told.into_iter().chain(reader.mistakes).collect()));
+        }
+        let hints =
+            cas.iter().flat_map(|ca| &ca.authorities).map(|authority| DistinguishedName::in_sequence(authority.subject())).collect();
+        let algorithms = provider().signature_verification_algorithms;
+        Ok((Self { cas, lists, judged_by, hints, algorithms, expiries: reader.expiries, stale: reader.stale }, TlsErrors(told)))
     }
 
     /// Whether a client CA has this name (DER).
     #[must_use]
     pub fn has_ca_called(&self, name: &[u8]) -> bool {
-        self.verifier.root_hint_subjects().iter().any(|subject| subject.as_ref() == name)
+        self.hints.iter().any(|subject| subject.as_ref() == name)
+    }
+
+    /// What is out of date: CAs whose clients are refused, and lists that say nothing any more.
+    #[must_use]
+    pub fn stale(&self) -> &[TlsError] {
+        &self.stale
     }
 
     /// What a handshake would say of this chain now: the leaf first, then what the client sent with it.
     ///
     /// # Errors
     /// Why the client would be refused.
-    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), HandshakeFailure> {
-        let (leaf, intermediates) = chain.split_first().ok_or(HandshakeFailure::NoCertificate)?;
-        let verified = self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now());
-        verified.map(drop).map_err(|error| failure::of_tls(&error))
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Proved, HandshakeFailure> {
+        self.verify_at(chain, UnixTime::now())
     }
 
-    /// The name of the CA that a chain ends in: the leaf first, then what the client sent with it, as TLS has just verified them.
-    /// With more than one CA, the path is built again, against one CA at a time, in the configured order; revocation needs no second
-    /// look. `None`: no CA's path holds (any more).
-    #[must_use]
-    pub fn issuing_ca(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<str>> {
-        if let [only] = self.cas.as_slice() {
-            return Some(Arc::clone(&only.name));
+    /// As [`Self::verify`], at another time.
+    ///
+    /// # Errors
+    /// Why the client would be refused then.
+    pub fn verify_at(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Proved, HandshakeFailure> {
+        let (leaf, others) = chain.split_first().ok_or(HandshakeFailure::NoCertificate)?;
+        self.prove(leaf, others, now).map_err(|error| of_tls(&of_webpki(error)))
+    }
+
+    /// Each CA is asked by itself, in the configured order, with everything that a handshake asks, so that the name is of one that lets the client in.
+    pub(super) fn prove(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Result<Proved, webpki::Error> {
+        let (usage, algorithms) = (webpki::KeyUsage::client_auth(), self.algorithms.all);
+        let judge = Judge { algorithms, usage, lists: self.judged_by.as_ref(), now };
+        let mut why = webpki::Error::UnknownIssuer;
+        for ca in &self.cas {
+            match judge.prove(leaf, others, &ca.authorities) {
+                Ok(not_after) => return Ok(Proved { ca: Arc::clone(&ca.name), not_after }),
+                // What the client's own CA says is of more use than that another does not know it.
+                Err(error) if why == webpki::Error::UnknownIssuer => why = error,
+                Err(_) => {}
+            }
         }
-        let (leaf, intermediates) = chain.split_first()?;
-        let leaf = webpki::EndEntityCert::try_from(leaf).ok()?;
-        let issued = |ca: &&NamedCa| {
-            let usage = webpki::KeyUsage::client_auth();
-            leaf.verify_for_usage(self.algorithms, &ca.anchors, intermediates, UnixTime::now(), usage, None, None).is_ok()
-        };
-        self.cas.iter().find(issued).map(|ca| Arc::clone(&ca.name))
+        Err(why)
     }
 
     /// When the CAs and the revocation lists end.
@@ -114,34 +163,77 @@ impl ClientTrust {
     }
 }
 
-pub(super) type CaFile<'a> = (&'a ClientCa, Vec<CertificateDer<'static>>);
-
-fn client_cas<'a>(reader: &mut Reader, cas: &'a [ClientCa]) -> Vec<CaFile<'a>> {
-    let mut read: Vec<CaFile<'a>> = Vec::new();
-    for ca in cas {
-        let Some(certificates) = reader.authorities(&ca.file, Expiring::ClientCa) else { continue };
-        // One CA under two names would make `ca:` in a binding a matter of order.
-        let twin = read
-            .iter()
-            .find(|(_, others)| certificates.iter().any(|certificate| others.iter().any(|other| same_authority(certificate, other))));
-        if let Some((other, _)) = twin {
-            reader.mistake(
-                &ca.file,
-                format!("CA `{}` has a certificate that CA `{}` has too: each name needs a CA of its own", ca.name, other.name),
-            );
-        }
-        read.push((ca, certificates));
+impl ClientCertVerifier for ClientTrust {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
     }
-    read
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.prove(end_entity, intermediates, now).map(|_| ClientCertVerified::assertion()).map_err(of_webpki)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
-/// Whether two certificates stand for one CA: the same name with the same key.
-fn same_authority(a: &CertificateDer<'_>, b: &CertificateDer<'_>) -> bool {
-    let anchor =
-        |der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| (anchor.subject.to_vec(), anchor.subject_public_key_info.to_vec()));
-    anchor(a).is_some_and(|a| anchor(b).is_some_and(|b| a == b))
+fn client_cas(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&ClientTrust>) -> Vec<NamedCa> {
+    let had = |file: &Path| before?.cas.iter().find(|ca| ca.file == file).map(|ca| ca.authorities.clone());
+    let read = downstream.client_cas.iter().filter_map(|ca| {
+        let authorities = reader.authorities(&ca.file, Expiring::ClientCa, Side::Client).or_else(|| had(&ca.file))?;
+        Some(NamedCa { name: Arc::clone(&ca.name), file: ca.file.clone(), authorities })
+    });
+    read.collect()
 }
 
-fn anchors(certificates: &[CertificateDer<'static>]) -> Vec<TrustAnchor<'static>> {
-    certificates.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned())).collect()
+/// The lists of each file. One whose lists have all ended is as one with a mistake where the lists that it had before have not: an old copy must not shut
+/// out everybody.
+fn lists(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&ClientTrust>) -> Vec<(PathBuf, Vec<Arc<List>>)> {
+    let now = UnixTime::now();
+    let in_date = |lists: &[Arc<List>]| lists.iter().any(|list| list.is_in_date(now));
+    let had = |file: &PathBuf| before?.lists.iter().find(|(of, _)| of == file).map(|(_, lists)| lists.clone());
+    let read = downstream.crl_files.iter().filter_map(|file| {
+        let lists = match (reader.revocation_lists(file), had(file)) {
+            (Some(lists), Some(had)) if !in_date(&lists) && in_date(&had) => had,
+            (Some(lists), _) => lists,
+            (None, had) => had?,
+        };
+        Some((file.clone(), lists))
+    });
+    read.collect()
+}
+
+/// One CA under two names would make `ca:` in a binding a matter of order.
+fn no_ca_twice(reader: &mut Reader<'_>, cas: &[NamedCa]) {
+    for (at, ca) in cas.iter().enumerate() {
+        let is_in = |other: &&NamedCa| ca.authorities.iter().any(|one| other.authorities.iter().any(|other| one.is_twin(other)));
+        if let Some(other) = cas.iter().take(at).find(is_in) {
+            let (name, other) = (&ca.name, &other.name);
+            let message = format!("CA `{name}` has a certificate that CA `{other}` has too: each name needs a CA of its own");
+            reader.mistake(&ca.file, message);
+        }
+    }
 }

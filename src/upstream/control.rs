@@ -18,7 +18,7 @@ use super::members::{Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::pb::{authpb, etcdserverpb};
 use crate::policy::import::{EtcdRole, EtcdUser, Permission};
-use crate::tls::{LiveTls, Tls};
+use crate::tls::{LiveTls, Tls, in_words};
 
 /// A question that is not answered by then is a failure.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,7 +38,7 @@ pub enum ControlError {
     #[error("{0}")]
     Failed(&'static str),
     /// etcd said no, or tonic on the way to it.
-    #[error("{0}")]
+    #[error("{}", in_words(&**.0))]
     Refused(Box<tonic::Status>),
     /// No answer in time.
     #[error("no answer within {} s", QUESTION_TIMEOUT.as_secs())]

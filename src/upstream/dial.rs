@@ -65,7 +65,8 @@ impl From<&ConnectError> for UpstreamFailure {
 impl ConnectError {
     /// What tokio-rustls' `connect` failed of.
     fn of_handshake(error: &std::io::Error) -> Self {
-        if tls::distrusts(error) { ConnectError::Untrusted(error.to_string()) } else { ConnectError::Tls(error.to_string()) }
+        let why = tls::in_words(error);
+        if tls::distrusts(error) { ConnectError::Untrusted(why) } else { ConnectError::Tls(why) }
     }
 
     /// Of two addresses that failed, the error to report: a certificate that is not trusted above all, or else the first.

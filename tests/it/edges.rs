@@ -210,6 +210,7 @@ impl Judged {
             uri_sans: vec![],
             dns_sans: vec![],
             organizations: vec![],
+            distinction: None,
             serial: "01".to_owned(),
             issuer: "CN=clients CA".to_owned(),
             not_after: i64::MAX,

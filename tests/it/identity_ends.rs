@@ -255,3 +255,74 @@ async fn a_connection_of_a_certain_age_is_opened_anew() {
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"age\""]).await, 1.0);
     hers.closed_in_order().await;
 }
+
+const SHADOW: &str = "
+version: 1
+mode: shadow
+roles:
+  r: {allow: [{keys: $P/*, verbs: [rw]}]}
+bindings:
+  - {cn: alice, roles: [r]}
+";
+
+/// A certificate that has ended by now, and a connection that was opened before.
+async fn outlived(world: &World) -> (Issued, Raw) {
+    let leaf = Leaf::client("alice").serial(ALICE).validity(Validity::For(Duration::from_secs(3)));
+    let issued = authorities().clients.issue(&leaf).unwrap();
+    let connection = raw(world, &issued).await;
+    soon("the end of the certificate", || async {
+        let again = tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await;
+        let refused = match again {
+            Ok(stream) => Raw::over(stream).await.call(Method::Range.path(), b"").await.grpc_status().is_none(),
+            Err(_) => true,
+        };
+        refused.then_some(())
+    })
+    .await;
+    (issued, connection)
+}
+
+/// etcd looks at a certificate's dates in the handshake alone.
+#[tokio::test]
+async fn in_shadow_mode_a_connection_outlives_its_certificate() {
+    let world = World::with(SHADOW).config(with_list).start().await;
+    let (issued, mut hers) = outlived(&world).await;
+    let mut her_watch = watch(&mut hers, &world).await;
+    assert_eq!(hers.call(Method::Put.path(), &put(&world, "x")).await.grpc_status(), Some(0));
+    // Not when lists change either, unless they name it.
+    replace(&world.config.downstream.crl_files[0], &authorities().clients.crl(&[1]).unwrap());
+    world.reload().await.unwrap();
+    assert_eq!(hers.call(Method::Put.path(), &put(&world, "x")).await.grpc_status(), Some(0));
+    revoke_alice(&world).await;
+    assert_eq!(end_of(&mut her_watch).await.0, 14);
+    is_nobody(&world, &mut hers, &issued).await;
+}
+
+#[tokio::test]
+async fn a_switch_to_enforce_ends_what_outlived_its_certificate() {
+    let world = World::start(SHADOW).await;
+    let (issued, mut hers) = outlived(&world).await;
+    let mut her_watch = watch(&mut hers, &world).await;
+    let (_, silent) = outlived(&world).await;
+    world.replace_policy(&SHADOW.replace("mode: shadow", "mode: enforce"));
+    assert_eq!(end_of(&mut her_watch).await.0, 14);
+    is_nobody(&world, &mut hers, &issued).await;
+    // Also where nothing is open that would notice.
+    silent.closed_in_order().await;
+    assert_eq!(world.direct().await.get(world.key("after"), None).await.unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn two_workloads_of_one_o_are_two_identities() {
+    let policy = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}], capabilities: [lease]}}\nbindings: [{o: team, roles: [r]}]\n";
+    let world = World::start(policy).await;
+    let of = async |name: &str| {
+        world.with_certificate(&Leaf::client("x").without_common_name().organization("team").uri(&format!("spiffe://c/{name}"))).await
+    };
+    let lease = of("a").await.lease_grant(600, None).await.unwrap().id();
+    assert!(of("b").await.lease_revoke(lease).await.is_err());
+    of("a").await.lease_revoke(lease).await.unwrap();
+    let named = |name: &'static str| world.audited(move |line| line["identity"]["name"] == format!("default/uri:spiffe://c/{name}"));
+    named("a").await;
+    named("b").await;
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// lib.rs, read from top to bottom, is the life of a request.
 #[rustfmt::skip]
 const MODULES_IN_ORDER: &[&str] = &[
-    "cli", "terminal", "config", "app",
+    "cli", "terminal", "config", "files", "app",
     // who is calling
     "crowd", "proxy_protocol", "tls", "identity",
     // what is asked for

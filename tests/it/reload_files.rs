@@ -133,3 +133,102 @@ async fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     soon("the new CAs", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) }).await;
     world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
 }
+
+/// With a time to rest that no test waits for: what is written in place never counts within it.
+fn resting(config: &mut Config) {
+    watching(config);
+    config.reload_settle = Duration::from_secs(3600);
+}
+
+/// So many looks at the policy's file have passed that a change which is in effect at all is in effect.
+async fn many_looks() {
+    tokio::time::sleep(Duration::from_millis(400)).await;
+}
+
+#[tokio::test]
+async fn half_a_policy_written_in_place_is_never_in_effect() {
+    let policy = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings:\n  - cn: alice\n    roles: [r]\n    \
+                  deny: [{keys: $P/secret, verbs: [rw]}]\n";
+    let state = tempfile::tempdir().unwrap();
+    let kept = state.path().join("last-good-policy.yaml");
+    std::fs::write(&kept, policy).unwrap();
+    let folder = state.path().to_owned();
+    let world = World::with(policy)
+        .config(move |config| {
+            resting(config);
+            config.state_dir = Some(folder);
+        })
+        .start()
+        .await;
+    let mut alice = world.as_("alice").await;
+    let whole = policy.replace("$P", &world.prefix);
+    let half = &whole[..whole.find("    deny:").unwrap()];
+    std::fs::write(&world.config.policy, half).unwrap();
+    let asked = world.reload();
+    tokio::select! {
+        done = asked => panic!("SIGHUP does not make half a policy whole: {done:?}"),
+        () = many_looks() => {}
+    }
+    assert!(alice.get(world.key("secret"), None).await.is_err());
+    assert_eq!(world.generation().await, 1);
+    assert!(std::fs::read_to_string(&kept).unwrap().contains("deny:"));
+    // What takes its place by a rename was whole before.
+    world.write_policy(&policy.replace("$P/secret", "$P/other"));
+    soon("the policy that was renamed", || async { (world.generation().await == 2).then_some(()) }).await;
+    alice.get(world.key("secret"), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_that_ends_with_a_marker_is_never_cut() {
+    let marked = format!("{POLICY}...\n");
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().to_owned();
+    let mut world = World::with(&marked).config(move |config| config.state_dir = Some(folder)).start().await;
+    let cut = |text: &str| text.replace("bindings: [", "bindings: [{cn: bob, roles: [r]}, ");
+    world.write_policy(&cut(POLICY));
+    let error = world.try_reload().unwrap_err().to_string();
+    assert!(error.contains("ends with the line `...`"), "{error}");
+    assert_eq!(world.generation().await, 1);
+    // Also at a start, where the last good policy is kept.
+    world.start_again().await;
+    assert_eq!(page(&world).await["source"], "state-dir");
+    assert!(world.as_("bob").await.put(world.key("x"), "1", None).await.is_err());
+    world.replace_policy(&cut(&marked));
+    world.as_("bob").await.put(world.key("x"), "1", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_that_was_cut_takes_nobody_away() {
+    let world = World::with(POLICY).config(resting).start().await;
+    let file = &world.config.downstream.client_cas[0].file;
+    let second = Authority::new("second").unwrap();
+    let both = authorities().clients.pem() + &second.pem();
+    std::fs::write(file, &both).unwrap();
+    soon("the second CA", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) }).await;
+    std::fs::write(file, authorities().clients.pem()).unwrap();
+    many_looks().await;
+    assert_eq!(reloads(&world, "clients", "ok").await, 1.0, "what is missing may be on its way");
+    std::fs::write(file, &both).unwrap();
+    many_looks().await;
+    assert_eq!(world.metric("etcd_warden_reloads_total", &["what=\"clients\""]).await, 1.0);
+}
+
+#[tokio::test]
+async fn one_file_that_is_no_file_holds_up_no_other() {
+    let world = World::with(POLICY).config(watching).start().await;
+    let pipe = &world.config.downstream.client_cas[0].file;
+    std::fs::remove_file(pipe).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    soon("the mistake", || async { page(&world).await["certificate_errors"]["clients"].as_str().map(drop) }).await;
+    assert!(page(&world).await["certificate_errors"]["clients"].as_str().unwrap().contains("is a pipe, not a regular file"));
+    let alice = world.as_("alice").await;
+    let put = || async { alice.clone().put(world.key("x"), "1", None).await };
+    world.write_policy(&POLICY.replace("alice", "bob"));
+    soon("the policy", || async { put().await.is_err().then_some(()) }).await;
+    assert!(world.reload().await.is_err(), "SIGHUP says so, and returns");
+    world.write_policy(POLICY);
+    soon("the policy", || async { put().await.ok() }).await;
+    world.write_client_cas(&[&authorities().clients]);
+    soon("the end of the mistake", || async { page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(()) })
+        .await;
+}

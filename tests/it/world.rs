@@ -468,6 +468,7 @@ fn config(etcd: &Etcd, folder: &TempDir) -> Config {
         admin_socket: None,
         log: Log { json: false, filter: "warn".to_owned() },
         reload_interval: Duration::ZERO,
+        reload_settle: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         workers: 1,
     }

@@ -26,6 +26,7 @@ pub(in crate::audit) fn example() -> Record {
             uri_sans: vec!["spiffe://cluster.local/ns/calico-system/sa/calico-node".to_owned()],
             dns_sans: vec!["node-1.example.org".to_owned()],
             organizations: vec![],
+            distinction: None,
             serial: "4b1d".to_owned(),
             issuer: "CN=calico-ca".to_owned(),
             not_after: 1_800_000_000,

@@ -7,19 +7,22 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::files::{self, Unread};
+
 /// A manifest, or standard input for `-`.
 pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let done = if path.as_os_str() == "-" {
-        input.take(limit + 1).read_to_end(&mut bytes)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-    };
-    done.map_err(|error| format!("cannot be read: {error}"))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
-        return Err(format!("is larger than {} MiB: no manifest of Calico", limit >> 20));
-    }
+    let read = if path.as_os_str() == "-" { read_all(input, limit) } else { files::read(path, limit) };
+    let bytes = read.map_err(|why| match why {
+        Unread::Large(_) => format!("{why}: no manifest of Calico"),
+        _ => why.to_string(),
+    })?;
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
+}
+
+fn read_all(input: &mut dyn Read, limit: u64) -> Result<Vec<u8>, Unread> {
+    let mut bytes = Vec::new();
+    input.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) { Err(Unread::Large(limit)) } else { Ok(bytes) }
 }
 
 /// Whether both are names of one file, there or not: one name in one folder, however that is written.

@@ -205,7 +205,7 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
     let report: Value = serde_json::from_str(&out).unwrap();
     assert!(code == exit::CONFIG && report["segmented"].is_null() && report["diagnostics"].as_array().unwrap().len() == 1, "{report}");
     fs::write(place.at("bytes.yaml"), b"a: \xff").unwrap();
-    for (name, message) in [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "cannot be read")] {
+    for (name, message) in [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "does not exist")] {
         let (code, _, err) = place.segment(&format!("--manifest {name} --check"));
         assert!(code == exit::CONFIG && err.contains(message), "{err}");
     }

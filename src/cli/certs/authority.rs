@@ -1,7 +1,7 @@
 //! The CA's files, and the passphrase of its key: from a file, the environment or the terminal, never from the command line.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +9,11 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::certs::ca::{Ca, CaFiles};
+use crate::files::Unread;
 use crate::policy::Diagnostics;
+
+/// Bytes of a passphrase file that are looked at.
+const LONGEST: u64 = 1 << 16;
 
 /// The variable with the passphrase.
 const VARIABLE: &str = "ETCD_WARDEN_CA_KEY_PASSPHRASE";
@@ -39,10 +43,11 @@ impl CaArgs {
         if let Some(path) = &self.ca_key_passphrase_file {
             let name = path.display().to_string();
             let mut line = Zeroizing::new(Vec::new());
-            let read = File::open(path).and_then(|file| BufReader::new(file).read_until(b'\n', &mut line));
+            // Not only a regular file: from a pipe (`<(pass show ca)`) the passphrase never touches a disk.
+            let read = File::open(path).and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
             return match read {
                 Ok(_) => Ok(without_line_end(line)),
-                Err(error) => Err(Diagnostics::about(&name, format!("the file {}", crate::config::unreadable(path, &error)), None)),
+                Err(error) => Err(Diagnostics::about(&name, format!("the file {}", Unread::from(error)), None)),
             };
         }
         if let Some(value) = std::env::var_os(VARIABLE) {

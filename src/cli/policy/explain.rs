@@ -64,6 +64,7 @@ fn identity(args: &ExplainArgs) -> Identity {
         uri_sans: args.uri.clone(),
         dns_sans: args.dns.clone(),
         organizations: args.o.clone(),
+        distinction: None,
         serial: String::new(),
         issuer: String::new(),
         not_after: 0,

@@ -65,6 +65,15 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 }
 
 #[test]
+fn a_pipe_is_named_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("policy.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (_, out, _) = policy(&["check", pipe.to_str().unwrap()]);
+    assert!(out.contains("is a pipe, not a regular file"), "{out}");
+}
+
+#[test]
 fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
     let (_, out, _) = policy(&["show"]);
     assert!(["calico/documented", "calico/v3.31-per-node", "kubernetes", "etcd-ops"].iter().all(|name| out.contains(name)), "{out}");

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 /// All mistakes in a text, without the lines shown below them.

@@ -208,3 +208,24 @@ fn each_refusal_has_its_word_and_its_sentence() {
     assert!(sentences.windows(2).all(|two| two[0] != two[1]), "{sentences:?}");
     assert!(all.iter().all(|refusal| refusal.leaves_other_names() == (*refusal == N::Missing)));
 }
+
+#[test]
+fn whatever_name_differs_tells_two_of_one_o_apart() {
+    let of = |change: &dyn Fn(&mut CertificateParams)| {
+        let leaf = certificate(|params| {
+            params.distinguished_name.push(DnType::OrganizationName, "team");
+            change(params);
+        });
+        identity(&leaf).distinction
+    };
+    assert_eq!(of(&|_| {}), None, "an O alone");
+    let unit = |name: &'static str| of(&move |params| params.distinguished_name.push(DnType::OrganizationalUnitName, name));
+    let email = |name: &'static str| of(&move |params| params.subject_alt_names = vec![SanType::Rfc822Name(name.try_into().unwrap())]);
+    let address = |name: &'static str| of(&move |params| params.subject_alt_names = vec![SanType::IpAddress(name.parse().unwrap())]);
+    let all = [unit("a"), unit("b"), email("a@x"), email("b@x"), address("192.0.2.1"), address("192.0.2.2")];
+    let several: std::collections::HashSet<_> = all.iter().flatten().collect();
+    assert_eq!(several.len(), all.len(), "{all:?}");
+    assert_eq!(unit("a"), unit("a"), "a renewed certificate");
+    let two_os = |second: &[u8]| identity(&with_subject(&[rdn(&[(O, UTF8, b"team")]), rdn(&[(O, UTF8, second)])])).distinction;
+    assert_ne!(two_os(b"a"), two_os(b"b"));
+}

@@ -16,6 +16,7 @@ fn identity(ca: &str, common_name: Result<&str, NameRefusal>) -> Identity {
         uri_sans: Vec::new(),
         dns_sans: Vec::new(),
         organizations: Vec::new(),
+        distinction: None,
         serial: "01".to_owned(),
         issuer: "CN=ca".to_owned(),
         not_after: 0,
@@ -171,7 +172,28 @@ fn a_principal_is_called_by_what_matched() {
     assert_eq!(name(&member), "default/cn:someone", "an O is shared by many, and leases belong to one");
     member.common_name = Err(NameRefusal::Missing);
     assert_eq!(name(&member), "default/o:masters");
+    member.distinction = Some("0123456789abcdef".to_owned());
+    assert_eq!(name(&member), "default/o+0123456789abcdef:masters");
     assert_eq!(name(&identity("default", Err(NameRefusal::Nul))), "default/serial:01");
+}
+
+/// Leases, quotas and the audit go by the name.
+#[test]
+fn an_o_is_nobodys_name_where_there_is_another() {
+    let policy = policy(NODES);
+    let member = |uri: &[&str], dns: &[&str]| {
+        let mut member = identity("default", Err(NameRefusal::Missing));
+        member.organizations.push("masters".to_owned());
+        member.distinction = Some("0123456789abcdef".to_owned());
+        member.uri_sans = uri.iter().map(ToString::to_string).collect();
+        member.dns_sans = dns.iter().map(ToString::to_string).collect();
+        let principal = policy.principal(&member);
+        assert_eq!(principal.standing, Standing::Bound);
+        principal.name.to_string()
+    };
+    assert_eq!(member(&["spiffe://c/a"], &["a.example"]), "default/uri:spiffe://c/a");
+    assert_eq!(member(&["spiffe://c/b"], &[]), "default/uri:spiffe://c/b");
+    assert_eq!(member(&[], &["a.example"]), "default/dns:a.example");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 fn verdict_of(issuer: &Ca, certificate: CertificateDer<'static>) -> Result<(), HandshakeFailure> {
     let pki = Pki::new();
-    ClientTrust::load(&pki.downstream(&[("default", issuer)], &[])).unwrap().verify(&[certificate])
+    ClientTrust::load(&pki.downstream(&[("default", issuer)], &[])).unwrap().verify(&[certificate]).map(drop)
 }
 
 fn der(leaf: &Leaf) -> CertificateDer<'static> {
@@ -72,4 +72,31 @@ fn version_1_is_refused() {
     let at = bytes.windows(5).position(|window| window == [0xa0, 3, 2, 1, 2]).unwrap() + 4;
     bytes[at] = 0;
     assert_eq!(verdict_of(&issuer, bytes.into()), Err(HandshakeFailure::BadCertificate));
+}
+
+/// Certificates that rcgen does not make, from a file that OpenSSL made: the first is the CA, each has a line of text in front.
+#[test]
+fn certificates_of_the_field_are_let_in_or_refused_as_the_page_says() {
+    let pem = include_str!("field.pem");
+    let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect();
+    let names: Vec<&str> = pem.split("-----BEGIN").filter_map(|before| before.trim_end().lines().next_back()).collect();
+    let pki = Pki::new();
+    let ours = ca("ours");
+    let mut files = pki.downstream(&[("default", &ours)], &[]);
+    files.client_cas[0].file = pki.write("field.pem", pem.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap());
+    let trust = ClientTrust::load(&files).unwrap();
+    let identity =
+        |at: usize| crate::identity::Identity::from_certificate(&all[at], "default".into()).common_name.map_err(|refusal| refusal.code());
+    // What is wrong with the second and third shows when their client signs: no handshake with such a key succeeds.
+    for (at, name, verdict, cn) in [
+        (1, "an ordinary one", Ok(()), Ok("bob".into())),
+        (2, "RSA, 1024 bits", Ok(()), Ok("bob".into())),
+        (3, "P-224", Ok(()), Ok("bob".into())),
+        (4, "critical certificate policies", Err(HandshakeFailure::BadCertificate), Ok("bob".into())),
+        (5, "an unknown critical extension", Err(HandshakeFailure::BadCertificate), Ok("bob".into())),
+        (6, "a CN of TeletexString", Ok(()), Err("cn-not-utf8")),
+    ] {
+        assert_eq!(names[at], name);
+        assert_eq!((trust.verify(&[all[at].clone()]).map(drop), identity(at)), (verdict, cn), "{name}");
+    }
 }

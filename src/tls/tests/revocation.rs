@@ -49,8 +49,9 @@ fn each_of_several_cas_needs_a_list() {
         mistakes(&cas, &[crl(&one, &[], 2090)]),
         ["kubernetes.crt: no revocation list of CA `kubernetes` (`CN=two`) is in `client-crl-file`: all its clients would be refused"]
     );
-    let one_ended = "1.crl: revocation list 1 ended on 2025-01-01T00:00:00Z: fetch the CA's newest";
-    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2090), crl(&two, &[], 2025)]), [one_ended]);
+    let ended = |file: &str| format!("{file}.crl: revocation list 1 ended on 2025-01-01T00:00:00Z: fetch the CA's newest");
+    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2090), crl(&two, &[], 2025)]), [""; 0], "one CA has a list in date");
+    assert_eq!(mistakes(&cas, &[crl(&one, &[], 2025), crl(&two, &[], 2025)]), [ended("0"), ended("1")]);
 }
 
 /// In a handshake such a list would shut out everybody, and in a reload everybody who is connected.
@@ -139,7 +140,7 @@ fn a_large_list_counts_and_a_giant_file_is_refused_unread() {
     let trust = ClientTrust::load(&files).unwrap();
     let with = |serial: &[u8]| {
         let leaf = leaf(&issuer, |params| params.serial_number = Some(SerialNumber::from_slice(serial)));
-        trust.verify(&[CertificateDer::from_pem_slice(leaf.chain.as_bytes()).unwrap()])
+        trust.verify(&[CertificateDer::from_pem_slice(leaf.chain.as_bytes()).unwrap()]).map(drop)
     };
     assert_eq!(with(&[1, 0, 0, 0x4e, 0x1f]), Err(HandshakeFailure::Revoked), "the last one");
     assert_eq!(with(&[1, 0, 0, 0x4e, 0x20]), Ok(()));
@@ -161,6 +162,77 @@ fn a_revoked_intermediate_takes_its_clients_along() {
     let chain = [CertificateDer::from_pem_slice(node.chain.as_bytes()).unwrap(), below.der().clone()];
     for (revoked, verdict) in [(&[41][..], Ok(())), (&[42], Err(HandshakeFailure::Revoked))] {
         let lists = [crl(&root, revoked, 2090), crl(&below, &[], 2090)];
-        assert_eq!(ClientTrust::load(&pki.downstream(&[("default", &root)], &lists)).unwrap().verify(&chain), verdict);
+        assert_eq!(ClientTrust::load(&pki.downstream(&[("default", &root)], &lists)).unwrap().verify(&chain).map(drop), verdict);
+    }
+}
+
+/// The serial number of every leaf here.
+const LEAF: u8 = 7;
+
+fn der_of(leaf: &Leaf) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(leaf.chain.as_bytes()).unwrap()
+}
+
+#[test]
+fn who_is_in_any_list_in_date_is_revoked_in_any_order() {
+    let (issuer, below) =
+        (ca("calico"), |root: &Ca| CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), root).unwrap());
+    let below = below(&issuer);
+    let (direct, through) = (der_of(&leaf(&issuer, |_| {})), der_of(&leaf(&below, |_| {})));
+    let verdict = |lists: &[String]| {
+        let pki = Pki::new();
+        let trust = ClientTrust::load(&pki.downstream(&[("default", &issuer)], lists)).unwrap();
+        [trust.verify(std::slice::from_ref(&direct)).map(drop), trust.verify(&[through.clone(), below.der().clone()]).map(drop)]
+    };
+    let (empty, names, ended) = (crl(&issuer, &[], 2090), crl(&issuer, &[LEAF], 2089), crl(&issuer, &[LEAF], 2025));
+    let (of_below, names_below) = (crl(&below, &[], 2090), crl(&below, &[1, LEAF, 9], 2091));
+    let user_only = scoped(&issuer, Some(CrlScope::UserCertsOnly));
+    let (ok, revoked) = (Ok(()), Err(HandshakeFailure::Revoked));
+    for (lists, expected) in [
+        (vec![&empty, &of_below], [ok, ok]),
+        (vec![&empty, &names, &of_below], [revoked, ok]),
+        (vec![&names, &empty, &of_below], [revoked, ok]),
+        (vec![&empty, &empty, &of_below, &empty, &names], [revoked, ok]),
+        (vec![&user_only, &names, &of_below], [revoked, ok]),
+        (vec![&empty, &of_below, &names_below], [ok, revoked]),
+        (vec![&names_below, &of_below, &empty], [ok, revoked]),
+        // A list that has ended says nothing where another is in date.
+        (vec![&ended, &empty, &of_below], [ok, ok]),
+        (vec![&empty, &ended, &of_below], [ok, ok]),
+    ] {
+        assert_eq!(verdict(&lists.iter().copied().cloned().collect::<Vec<_>>()), expected, "in files of their own");
+        assert_eq!(verdict(&[lists.iter().copied().cloned().collect()]), expected, "in one file");
+    }
+}
+
+#[test]
+fn an_ended_list_concerns_its_own_ca_alone() {
+    let (pki, one, two) = (Pki::new(), ca("one"), ca("two"));
+    let files = pki.downstream(&[("one", &one), ("two", &two)], &[crl(&one, &[], 2090), crl(&two, &[], 2025)]);
+    let trust = ClientTrust::load(&files).unwrap();
+    let verdict = |issuer: &Ca| trust.verify(&[der_of(&leaf(issuer, |_| {}))]).map(drop);
+    assert_eq!((verdict(&one), verdict(&two)), (Ok(()), Err(HandshakeFailure::RevocationListExpired)));
+    assert_eq!(trust.stale().len(), 1);
+    // News of the one are not held up by the other.
+    pki.write("0.crl", crl(&one, &[LEAF], 2090));
+    let (renewed, mistakes) = trust.renewed(&files, &crate::files::Files::read(files.trust_files(), MAX_BYTES)).unwrap();
+    assert!(mistakes.0.is_empty(), "{mistakes}");
+    assert_eq!(renewed.verify(&[der_of(&leaf(&one, |_| {}))]).map(drop), Err(HandshakeFailure::Revoked));
+}
+
+#[test]
+fn a_file_with_a_mistake_has_what_it_had_and_blocks_none() {
+    let (pki, one, two) = (Pki::new(), ca("one"), ca("two"));
+    let files = pki.downstream(&[("one", &one), ("two", &two)], &[crl(&one, &[], 2090), crl(&two, &[], 2090)]);
+    let trust = ClientTrust::load(&files).unwrap();
+    let after = |trust: &ClientTrust| trust.renewed(&files, &crate::files::Files::read(files.trust_files(), MAX_BYTES)).unwrap();
+    let verdict = |trust: &ClientTrust, issuer: &Ca| trust.verify(&[der_of(&leaf(issuer, |_| {}))]).map(drop);
+    for bad in ["", "nothing", "-----BEGIN X509 CRL-----\nAAAA\n", &crl(&two, &[], 2025)] {
+        pki.write("0.crl", crl(&one, &[LEAF], 2090));
+        pki.write("1.crl", bad);
+        pki.write("two.crt", if bad.is_empty() { String::new() } else { two.pem() });
+        let (renewed, mistakes) = after(&trust);
+        assert_eq!((verdict(&renewed, &one), verdict(&renewed, &two)), (Err(HandshakeFailure::Revoked), Ok(())), "{bad}");
+        assert_eq!(mistakes.0.is_empty(), bad.len() > 100, "{mistakes}");
     }
 }

@@ -143,6 +143,7 @@ fn named(common_name: &str) -> Identity {
         uri_sans: Vec::new(),
         dns_sans: Vec::new(),
         organizations: Vec::new(),
+        distinction: None,
         serial: "01".to_owned(),
         issuer: "CN=test".to_owned(),
         not_after: i64::MAX,

@@ -12,6 +12,7 @@ use crate::certs::nodes::{self, Nodes};
 use crate::certs::request;
 use crate::certs::store::obstacles;
 use crate::certs::subject::{Format, Naming, San};
+use crate::files::{self, Unread};
 use crate::policy::Diagnostics;
 
 /// Bytes that a list of nodes may have: that of `kubectl` has some 10 KiB for each node.
@@ -134,15 +135,14 @@ impl IssueArgs {
     fn nodes(&self) -> Result<Nodes, Diagnostics> {
         let Some(path) = &self.nodes_from else { return nodes::given(&self.node) };
         let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-        let mut bytes = Vec::new();
         let read = if path == Path::new("-") {
-            std::io::stdin().take(MOST).read_to_end(&mut bytes)
+            let mut bytes = Vec::new();
+            std::io::stdin().take(MOST).read_to_end(&mut bytes).map(|_| bytes).map_err(Unread::from)
         } else {
-            std::fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes))
+            files::read(path, MOST)
         };
-        if let Err(error) = read {
-            return Err(Diagnostics::about(&name, format!("the list of nodes {}", crate::config::unreadable(path, &error)), None));
-        }
+        let help = matches!(read, Err(Unread::Special("pipe"))).then_some("`-` reads standard input");
+        let bytes = read.map_err(|why| Diagnostics::about(&name, format!("the list of nodes {why}"), help))?;
         match String::from_utf8(bytes) {
             Ok(text) => nodes::parse(&name, &text, self.node_name_from),
             Err(_) => Err(Diagnostics::about(&name, "the list of nodes is not UTF-8", None)),
