@@ -19,10 +19,12 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use crate::world::etcdctl::Etcdctl;
 use crate::world::fake::{Fake, Visit, certificate, trailers};
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
-use crate::world::{SOON, World, soon};
+use crate::world::{SOON, World, authorities, soon};
 
 const POLICY: &str = "
 version: 1
@@ -682,4 +684,50 @@ async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
         client.put("/a", "3", None).await.unwrap();
         assert_eq!(client.get("/a", None).await.unwrap().kvs()[0].value(), b"3");
     }
+}
+
+/// The proxy does not repeat a lost read. clientv3 (etcdctl) does so itself and sees no error; a client that does not repeat sees UNAVAILABLE
+/// for what was under way at the member, and nothing else.
+#[tokio::test]
+async fn a_rolling_restart_costs_calls_under_way_only() {
+    let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
+    well(&world, 3.0).await;
+    world.direct().await.put("/a", "value", None).await.unwrap();
+    let issued = authorities().clients.client("alice").unwrap();
+    let repeats = Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
+    let mut does_not_repeat = world.raw("alice").await;
+    let stop = CancellationToken::new();
+    let (stopped, stopped_too) = (stop.clone(), stop.clone());
+    // Linearizable reads fail while there is no leader, with or without a proxy; these show what becomes of the connection.
+    let serializable = RangeRequest { serializable: true, ..RangeRequest::decode(&range()[..]).unwrap() }.encode_to_vec();
+    let repeating = tokio::spawn(async move {
+        let mut reads = 0;
+        while !stopped.is_cancelled() {
+            assert_eq!(repeats.run(&["get", "/a", "--consistency=s", "--print-value-only"], "").await.ok(), "value\n");
+            reads += 1;
+        }
+        reads
+    });
+    let not_repeating = tokio::spawn(async move {
+        let (mut answered, mut lost) = (0, 0);
+        while !stopped_too.is_cancelled() {
+            match said(&does_not_repeat.call(RANGE, &serializable).await) {
+                (Some(0), _) => answered += 1,
+                (UNAVAILABLE, LOST) => lost += 1,
+                other => panic!("{other:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+        (answered, lost)
+    });
+    for member in 0..3 {
+        world.etcd_mut().kill(member);
+        well(&world, 2.0).await;
+        world.etcd_mut().restart(member).await.unwrap();
+        well(&world, 3.0).await;
+    }
+    stop.cancel();
+    let reads = repeating.await.unwrap();
+    let (answered, lost) = not_repeating.await.unwrap();
+    assert!(reads > 0 && answered > 0 && lost <= 3, "etcdctl read {reads} times; {answered} answered, {lost} lost");
 }

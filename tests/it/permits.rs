@@ -54,7 +54,8 @@ enum Phase {
     Answered,
 }
 
-/// What withdraws permits.
+/// What withdraws permits. The end of a certificate in time is the same as its revocation here (`Client::end_identity`); that a connection
+/// comes to it is in `identity_ends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     /// From shadow mode to enforcement, without a right.
