@@ -7,8 +7,12 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// How long the service manager may leave its socket full.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way to the service manager, or nothing when there is none.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +70,10 @@ impl Notifier {
 
     fn send(&self, state: &str) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address(socket)?).map(|_| ())
+        let from = UnixDatagram::unbound()?;
+        // The thread that accepts waits for this: a service manager that does not read must not hold it up.
+        from.set_write_timeout(Some(SEND_TIMEOUT))?;
+        from.send_to_addr(state.as_bytes(), &address(socket)?).map(|_| ())
     }
 }
 
@@ -85,6 +92,16 @@ mod tests {
         let mut buffer = [0; 256];
         let length = socket.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_service_manager_that_does_not_read_holds_up_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let _unread = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::new(path);
+        let sent = std::iter::repeat_with(|| notifier.ready()).take(100_000).take_while(Result::is_ok).count();
+        assert!(sent < 100_000, "the queue has no end");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a certificate's names to a principal: which bindings match, what they add up to, and what the caller is called.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check::{Checked, CheckedBinding, Denied, Field};
 use super::compile::{Held, Holdings};
@@ -55,19 +55,22 @@ pub(super) struct RightsKey {
 pub(super) struct Shared(Mutex<HashMap<RightsKey, Arc<Rights>>>);
 
 impl Shared {
+    /// Compiled without the lock: a policy of many rules takes a while, and whoever connects meanwhile must not wait for it. Of two
+    /// who compile the same at once, both get what the first has kept.
     fn fetch(&self, key: RightsKey, compile: impl FnOnce(&RightsKey) -> Rights) -> Arc<Rights> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rights) = kept.get(&key) {
+        if let Some(rights) = self.kept().get(&key) {
             return Arc::clone(rights);
         }
+        let rights = Arc::new(compile(&key));
+        let mut kept = self.kept();
         if kept.len() >= KEPT {
             kept.retain(|_, rights| Arc::strong_count(rights) > 1);
         }
-        let rights = Arc::new(compile(&key));
-        if kept.len() < KEPT {
-            kept.insert(key, Arc::clone(&rights));
-        }
-        rights
+        if kept.len() >= KEPT { rights } else { Arc::clone(kept.entry(key).or_insert(rights)) }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<RightsKey, Arc<Rights>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

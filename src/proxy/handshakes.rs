@@ -1,7 +1,7 @@
 //! Handshakes at once. Nobody knows yet who is behind one, so the shares are those of addresses ([`crate::crowd`]).
 //!
 //! At the bound, who comes from an address that has fewer under way than another begins at once: the other gives up its oldest. Who
-//! comes from an address that has as many as any waits, until one ends or the oldest has had its time. Of those who wait there are no
+//! comes from an address that has as many as any waits, until one ends or the oldest has had its time, which is shorter when many wait. Of those who wait there are no
 //! more than of those under way: beyond that, the address with the most loses its oldest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,9 @@ use crate::crowd::{Crowd, Origin};
 /// A handshake that others wait for is given this part of its time: with the default half a second, which is two round trips around
 /// the world.
 const GRACE: u32 = 20;
+
+/// Where half the room of those who wait is taken, it is this part of that: enough within one network, and a crowd moves on.
+const HURRY: u32 = 10;
 
 /// The handshakes under way, and the sockets that wait for their turn.
 pub struct Handshakes<S> {
@@ -92,14 +95,18 @@ impl<S> Handshakes<S> {
             return std::future::pending().await;
         }
         match self.under_way.oldest() {
-            Some((.., begun)) => drop(timeout_at(begun.at + self.grace, self.ended.some.notified()).await),
+            Some((.., begun)) => drop(timeout_at(begun.at + self.patience(), self.ended.some.notified()).await),
             None => self.ended.some.notified().await,
         }
     }
 
     /// Whether the oldest has had its time, where others wait.
     fn is_due(&self) -> bool {
-        self.under_way.oldest().is_some_and(|(.., begun)| begun.at.elapsed() >= self.grace)
+        self.under_way.oldest().is_some_and(|(.., begun)| begun.at.elapsed() >= self.patience())
+    }
+
+    fn patience(&self) -> Duration {
+        if self.waiting.len() > self.most / 2 { self.grace / HURRY } else { self.grace }
     }
 
     fn give_up(&mut self, which: impl FnOnce(&mut Crowd<Begun>) -> Option<Begun>) {
@@ -184,6 +191,19 @@ mod tests {
         }
         assert!(is_given_up(&oldest));
         assert!(!is_given_up(&second));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_from_many_addresses_moves_on() {
+        let mut handshakes = Handshakes::new(4, AN_HOUR);
+        let first: Vec<_> = (0..4).filter_map(|last| arrive(&mut handshakes, last)).collect();
+        assert!((4..6).all(|last| arrive(&mut handshakes, last).is_none()));
+        assert_eq!(handshakes.patience(), handshakes.grace);
+        assert!(arrive(&mut handshakes, 6).is_none());
+        assert_eq!(handshakes.patience(), handshakes.grace / HURRY);
+        handshakes.grace = Duration::from_millis(100);
+        handshakes.change().await;
+        assert!(handshakes.begin_next().is_some() && is_given_up(&first[0]));
     }
 
     #[tokio::test]

@@ -98,6 +98,59 @@ fn commands_reach_a_terminal_through_one_door() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// What several clients, threads or tasks use together. `docs/limits.md` has each file that makes one.
+const SHARED: &[&str] = &[
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "OnceLock",
+    "Semaphore",
+    "Notify",
+    "mpsc",
+    "oneshot",
+    "broadcast",
+    "sync_channel",
+    "JoinSet",
+    "TaskTracker",
+    "FuturesUnordered",
+    "spawn",
+    "spawn_local",
+    "spawn_blocking",
+    "lookup_host",
+];
+/// Programs of their own, which serve no clients, and what only they and tests use.
+const SERVES_NONE: &[&str] =
+    &["bench", "calico", "certs", "cli", "demo", "doctor", "etcd", "fuzzing", "pki", "tls/any_server.rs", "tls/intruder.rs"];
+
+#[test]
+fn every_shared_resource_has_its_row_on_the_page_of_limits() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md")).unwrap();
+    let section = page.split("\n## What is shared\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = section.lines().filter(|line| line.starts_with("| ")).map(|line| line.split(" | ").collect()).collect();
+    let listed: Vec<&str> = rows.iter().skip(1).flat_map(|row| row[1].split('`').skip(1).step_by(2)).collect();
+    assert!(listed.len() > 20, "{listed:?}");
+    let mut missing = Vec::new();
+    for file in rust_files(&source("")) {
+        let path = file.strip_prefix(source("")).unwrap().to_str().unwrap().to_owned();
+        let is_test = path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("every_order.rs");
+        if is_test
+            || SERVES_NONE.iter().any(|other| path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.'])))
+        {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let uses = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| SHARED.contains(&word));
+        if let Some((number, line)) = code_lines(&text).find(|(_, line)| !line.trim().starts_with("use ") && uses(line))
+            && !listed.contains(&&*path)
+        {
+            missing.push(format!("src/{path}:{number}: {}", line.trim()));
+        }
+    }
+    assert!(missing.is_empty(), "not in the table \"What is shared\" of docs/limits.md:\n{}", missing.join("\n"));
+    let gone: Vec<_> = listed.iter().filter(|file| !source(file).is_file()).collect();
+    assert!(gone.is_empty(), "there is no {gone:?}");
+}
+
 #[test]
 fn a_module_stands_beside_its_folder() {
     let strays: Vec<_> = rust_files(&source("")).into_iter().filter(|file| file.ends_with("mod.rs")).collect();
