@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::Verification;
 use super::tally::Sent;
@@ -45,11 +45,12 @@ impl std::fmt::Display for MetricsUrl {
     }
 }
 
-/// Calls of each method that ended with OK, over all members, since each was started.
+/// Calls of each method that ended with OK, over all members, since each was started; and when they were asked.
 ///
 /// # Errors
 /// A member does not tell.
-pub async fn handled(members: &[MetricsUrl]) -> Result<BTreeMap<Method, u64>, String> {
+pub async fn handled(members: &[MetricsUrl]) -> Result<(Instant, BTreeMap<Method, u64>), String> {
+    let asked = Instant::now();
     let mut sum = BTreeMap::new();
     for member in members {
         let failed = |why: String| format!("{member}: {why}");
@@ -59,7 +60,7 @@ pub async fn handled(members: &[MetricsUrl]) -> Result<BTreeMap<Method, u64>, St
         }
         count(&text, &mut sum);
     }
-    Ok(sum)
+    Ok((asked, sum))
 }
 
 async fn page(member: &MetricsUrl, patience: Duration) -> Result<(u16, String), String> {
@@ -76,7 +77,7 @@ async fn page(member: &MetricsUrl, patience: Duration) -> Result<(u16, String), 
 /// the run, and takes nothing from what else it has shown.
 pub async fn confirm(
     members: &[MetricsUrl],
-    before: &BTreeMap<Method, u64>,
+    (began, before): &(Instant, BTreeMap<Method, u64>),
     sent: &BTreeMap<Method, Sent>,
     verification: &mut Verification,
 ) {
@@ -84,7 +85,7 @@ pub async fn confirm(
         return;
     }
     match handled(members).await {
-        Ok(after) => verification.etcd_counts = compare(sent, before, &after),
+        Ok((_, after)) => verification.etcd_counts = compare(sent, before, &after, checks(members.len(), began.elapsed())),
         Err(why) => verification.mistakes.push(format!("what etcd counted is not known: {why}")),
     }
 }
@@ -118,13 +119,20 @@ pub struct Count {
     pub agrees: bool,
 }
 
-/// Compares what was sent with what was counted. A Watch is counted when it ends, and not compared.
+/// The most that a proxy in between has asked meanwhile: a health check has one Range for each member (`upstream/health.rs`), and its
+/// interval is rarely below a second.
+fn checks(members: usize, time: Duration) -> u64 {
+    u64::try_from(members).unwrap_or(u64::MAX).saturating_mul(time.as_secs().saturating_add(2))
+}
+
+/// Compares what was sent with what was counted. A Watch is counted when it ends, and not compared. `checks`: ranges that may be a proxy's own.
 #[must_use]
-pub fn compare(sent: &BTreeMap<Method, Sent>, before: &BTreeMap<Method, u64>, after: &BTreeMap<Method, u64>) -> Vec<Count> {
+pub fn compare(sent: &BTreeMap<Method, Sent>, before: &BTreeMap<Method, u64>, after: &BTreeMap<Method, u64>, checks: u64) -> Vec<Count> {
     let of = |counts: &BTreeMap<Method, u64>, method| counts.get(&method).copied().unwrap_or_default();
     let row = |(&method, sent): (&Method, &Sent)| {
         let counted = of(after, method).saturating_sub(of(before, method));
-        let agrees = (sent.ok..=sent.ok + sent.uncertain).contains(&counted);
+        let own = if method == Method::Range { checks } else { 0 };
+        let agrees = (sent.ok..=sent.ok.saturating_add(sent.uncertain).saturating_add(own)).contains(&counted);
         Count { rpc: method.rpc(), ok: sent.ok, uncertain: sent.uncertain, counted, agrees }
     };
     sent.iter().filter(|(method, _)| **method != Method::Watch).map(row).collect()
@@ -151,8 +159,10 @@ mod tests {
     #[test]
     fn what_has_no_answer_may_be_counted_or_not_and_nothing_else_may() {
         let sent = BTreeMap::from([(Method::Range, Sent { ok: 10, uncertain: 2 })]);
+        let after = BTreeMap::from([(Method::Range, 114)]);
+        assert!(compare(&sent, &BTreeMap::from([(Method::Range, 100)]), &after, 2).remove(0).agrees, "a proxy's two checks");
         for (counted, agrees) in [(109, false), (110, true), (112, true), (113, false)] {
-            let row = compare(&sent, &BTreeMap::from([(Method::Range, 100)]), &BTreeMap::from([(Method::Range, counted)])).remove(0);
+            let row = compare(&sent, &BTreeMap::from([(Method::Range, 100)]), &BTreeMap::from([(Method::Range, counted)]), 0).remove(0);
             assert_eq!((row.agrees, row.counted), (agrees, counted - 100));
         }
     }

@@ -5,7 +5,7 @@ mod credentials;
 mod given;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,6 +161,25 @@ struct ReportArgs {
     quiet: bool,
 }
 
+impl ReportArgs {
+    /// Before anything is sent: what keeps the report from being written would be seen only when the run is over.
+    fn mistakes(&self) -> Option<ExitCode> {
+        let folder = |file: &Path| file.parent().filter(|folder| !folder.as_os_str().is_empty()).is_none_or(Path::is_dir);
+        let mut found = false;
+        for (flag, file) in [("json", &self.json), ("html", &self.html)] {
+            let Some(file) = file else { continue };
+            let why = match (file.is_dir(), folder(file)) {
+                (true, _) => "is a directory: name a file",
+                (false, false) => "is in no directory that is there: make it first",
+                (false, true) => continue,
+            };
+            terminal::err(format_args!("error: `--{flag} {}` {why}", file.display()));
+            found = true;
+        }
+        found.then(|| ExitCode::from(exit::CONFIG))
+    }
+}
+
 /// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not be done; 78: files or addresses that
 /// cannot be used; 130: ended at once by a second signal.
 ///
@@ -177,6 +196,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
+    if let Some(mistakes) = args.report.mistakes() {
+        return Ok(mistakes);
+    }
     let settings = settings(&args, &plan);
     let quiet = args.report.quiet;
     let work = async |stop: &Arc<Stop>| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await;
@@ -214,14 +236,15 @@ fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::
     let Some(report) = report.map_err(anyhow::Error::msg)? else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
     let report = &report;
     let json = serde_json::to_string_pretty(report)?;
+    match args.output {
+        Output::Text => terminal::out(format_args!("{report}"))?,
+        Output::Json => terminal::out(format_args!("{json}\n"))?,
+    }
+    // Last: a full disk does not keep the results from being seen.
     for (file, content) in [(&args.json, &json), (&args.html, &html::page(report, &json))] {
         if let Some(file) = file {
             std::fs::write(file, content).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
         }
-    }
-    match args.output {
-        Output::Text => terminal::out(format_args!("{report}"))?,
-        Output::Json => terminal::out(format_args!("{json}\n"))?,
     }
     Ok(if report.verification.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

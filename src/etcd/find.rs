@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use super::build::{self, BuildError, Release};
 
@@ -141,11 +144,31 @@ fn with_companions(etcd: PathBuf, version: Version) -> Programs {
     Programs { etcdctl: beside("etcdctl"), etcdutl: beside("etcdutl"), etcd, version }
 }
 
+/// For its answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of its first line that are read.
+const LONGEST: u64 = 4096;
+
 /// Asks the program itself. Its first line is `etcd Version: 3.7.3`.
 fn version_of(etcd: &Path) -> Result<Version, FindError> {
     let not_etcd = |said: String| FindError::NotEtcd { program: etcd.to_owned(), said };
-    let output = Command::new(etcd).arg(OsStr::new("--version")).output().map_err(|error| not_etcd(error.to_string()))?;
-    let first = str::from_utf8(&output.stdout).ok().and_then(|text| text.lines().next()).unwrap_or_default();
+    let mut command = Command::new(etcd);
+    command.arg(OsStr::new("--version")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| not_etcd(error.to_string()))?;
+    let (tell, told) = sync_channel(1);
+    if let Some(said) = child.stdout.take() {
+        // It ends when the program does, or with this process.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(said.take(LONGEST)).read_line(&mut line);
+            let _ = tell.send(read.map(|_| line));
+        });
+    }
+    let line = told.recv_timeout(PATIENCE);
+    // One that is not etcd may go on for ever.
+    let _ = child.kill().and_then(|()| child.wait());
+    let line = line.map_err(|_| not_etcd(format!("nothing within {} s", PATIENCE.as_secs())))?.unwrap_or_default();
+    let first = line.trim_end();
     first.strip_prefix("etcd Version: ").and_then(|version| version.parse().ok()).ok_or_else(|| not_etcd(format!("`{first}`")))
 }
 
@@ -173,6 +196,17 @@ mod tests {
             error.contains("did not say an etcd version: `--version`") || error.contains("did not say an etcd version: `echo"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_program_that_never_ends_is_read_to_its_first_line() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("etcd");
+        std::fs::write(&path, "#!/bin/sh\nwhile :; do echo x; done\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let error = find(&Source::Named(path)).unwrap_err().to_string();
+        assert!(error.contains("did not say an etcd version: `x`"), "{error}");
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Output;
 
 use etcd_warden::pki::{Leaf, Validity, write_private};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::process::{Place, output, text};
+use crate::world::raw::tls;
 use crate::world::{World, authorities, connect, soon};
 
 const POLICY: &str =
@@ -200,6 +202,25 @@ async fn a_second_signal_ends_a_drain_that_waits() {
 }
 
 /// Names, keys and paths that would begin a line of their own, or talk to a terminal.
+#[tokio::test]
+async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
+    let serving = place("").await.start(&[]).await;
+    let (address, issued) = (serving.place.listen, authorities().clients.client("alice").unwrap());
+    let refused = tls(address, Some(&issued), &[b"http/1.1"], rustls::ALL_VERSIONS).await;
+    assert!(refused.is_err(), "etcd's gRPC port as a web server");
+    let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET /health HTTP/1.1\r\nhost: etcd\r\n\r\n").await.unwrap();
+    let _ = plain.read_to_end(&mut Vec::new()).await;
+    let counted = |page: &str| ["no_common_alpn", "not_tls"].iter().all(|reason| page.contains(&format!("reason=\"{reason}\"}} 1\n")));
+    soon("both to be refused", || async { counted(&serving.page("/metrics").await).then_some(()) }).await;
+    serving.signal("TERM");
+    let (ended, _) = serving.end().await;
+    let log = text(&ended.stderr);
+    for words in ["it speaks HTTP/1.1, or did not ask for `h2` by ALPN", "`admin-addr`", "it speaks plain text: write `https://`"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_can_forge_a_line_of_the_log_or_the_audit() {
     const FORGED: &str = "\n{\"decision\":\"allow\"}\r\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2K";

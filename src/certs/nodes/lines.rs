@@ -20,7 +20,7 @@ pub(super) fn names<'a>(source: &Source<'a>, found: &mut Diagnostics) -> Vec<Wri
                 continue;
             }
             (true, false) => {
-                let message = "a header stands here, below other lines".to_owned();
+                let message = "this is a header below other lines".to_owned();
                 found.push(source.finding(Severity::Mistake, &name, message, "one list in one file: take the header away"));
                 continue;
             }

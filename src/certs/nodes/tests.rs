@@ -22,7 +22,7 @@ fn the_header_of_a_table_is_no_node() {
     assert_eq!(names("NAME  STATUS  ROLES   AGE  VERSION\nn1  Ready  <none>  5d  v1.34.4\n"), ["n1"]);
     assert_eq!(names("name\nnamespace\n"), ["name", "namespace"], "names of nodes may be such");
     assert!(mistakes("NAME\n").contains("there is no node in it"));
-    assert!(mistakes("n1\nNAME\nn2\n").contains("a header stands here"), "two lists in one file");
+    assert!(mistakes("n1\nNAME\nn2\n").contains("this is a header below other lines"), "two lists in one file");
     assert!(mistakes("NAME\nn1\nNAME ASN\n").contains("nodes:3:1"));
     assert!(mistakes("n1 Ready\n").contains("a table begins with its header"), "a table without its header");
 }

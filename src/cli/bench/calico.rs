@@ -82,6 +82,9 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
+    if let Some(mistakes) = args.report.mistakes() {
+        return Ok(mistakes);
+    }
     let nodes = cluster.nodes.len();
     let settings = BTreeMap::from([
         ("nodes", nodes.to_string()),

@@ -52,9 +52,16 @@ pub fn ramp(text: &str) -> Result<Rates, String> {
     Ok(Rates((0..steps).map(|step| from * factor.powf(f64::from(step))).collect()))
 }
 
-/// A time, as `30s` or `500ms`.
+/// No run and no answer takes longer.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A time, as `30s` or `500ms`; at most 30 days.
 pub fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no time: write `30s`, `2m` or `500ms`"))
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(_) => Err(format!("`{text}` is longer than 30 days")),
+        Err(_) => Err(format!("`{text}` is no time: write `30s`, `2m` or `500ms`")),
+    }
 }
 
 /// A prefix that ends with a slash.
@@ -174,6 +181,7 @@ mod tests {
         assert_eq!(pid("a=12"), Ok((Some("a".to_owned()), 12)));
         assert!(pid("a=b").is_err());
         assert!(prefix("/x/").is_ok());
+        assert!(time("30d").is_ok() && time("31d").is_err() && time("99999999999y").is_err() && time("5").is_err());
         for wrong in ["", "/", "x/", "/x"] {
             assert!(prefix(wrong).is_err(), "{wrong}");
         }

@@ -164,7 +164,7 @@ pub(super) fn parse(call: &[String], stdin: impl FnOnce() -> std::io::Result<Str
     let (command, rest) = find(first, rest).ok_or_else(|| unknown(first, rest))?;
     let in_command = |mistake: String| format!("`{}`: {mistake}", command.name);
     let words = Words::of(rest, command.flags).map_err(in_command)?;
-    // etcdctl runs what stands behind `--` of a watch or a lock.
+    // etcdctl runs what is behind `--` of a watch or a lock.
     let runs = matches!(command.name, "watch" | "lock");
     words.arguments(command.arguments.0, command.arguments.1, runs).map_err(in_command)?;
     match command.sends {
@@ -173,7 +173,7 @@ pub(super) fn parse(call: &[String], stdin: impl FnOnce() -> std::io::Result<Str
     }
 }
 
-/// The command of these words, and what stands behind its name.
+/// The command of these words, and the words behind its name.
 fn find<'w>(first: &str, rest: &'w [String]) -> Option<(&'static Command, &'w [String])> {
     COMMANDS.iter().find_map(|command| match command.name.split_once(' ') {
         None => (command.name == first).then_some((command, rest)),
@@ -214,7 +214,7 @@ fn get(words: &Words) -> Result<Vec<Request>, String> {
 
 fn watch(words: &Words) -> Result<Vec<Request>, String> {
     if words.has("interactive") {
-        return Err("what is watched interactively stands in no call: explain each watch, such as `watch KEY --prefix`".to_owned());
+        return Err("what is watched interactively is not part of the call: explain each watch, such as `watch KEY --prefix`".to_owned());
     }
     let (key, range_end) = words.keys(true)?;
     let create = pb::WatchCreateRequest { key, range_end, prev_kv: words.has("prev-kv"), ..Default::default() };
@@ -250,7 +250,7 @@ impl Words {
         lease_id(self.argument(at).ok_or("a lease id is missing")?)
     }
 
-    /// Key and end as clientv3 makes them of `KEY [END] --prefix --from-key`. `runs`: what stands behind `--` is another program.
+    /// Key and end as clientv3 makes them of `KEY [END] --prefix --from-key`. `runs`: the words behind `--` are another program.
     fn keys(&self, runs: bool) -> Result<(Vec<u8>, Vec<u8>), String> {
         let arguments = self.arguments(0, 2, runs)?;
         let key = bytes(arguments.first().ok_or("a key is missing")?)?;

@@ -10,7 +10,7 @@ use crate::pb::etcdserverpb::{request_op, watch_request};
 
 /// The lease of the session. Any id will do, for it is the caller's own.
 pub(super) const SESSION: i64 = 1;
-/// Somebody else's, who came first.
+/// That of another client, which came first.
 const OTHER: i64 = 2;
 
 /// `etcdctl lock NAME`, with all that it may need: until the lock is its own, and until it is given back (`mutex.go`).

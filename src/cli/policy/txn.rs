@@ -26,7 +26,7 @@ pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
 /// The parts of etcdctl's standard input: an empty line ends each.
 ///
 /// # Errors
-/// Something stands behind the third part, which etcdctl would not read.
+/// There is something behind the third part, which etcdctl would not read.
 pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
     let mut blocks = Blocks::default();
     let mut at = 0;
@@ -35,7 +35,7 @@ pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
             at += 1;
         } else {
             let block =
-                blocks.get_mut(at).ok_or_else(|| format!("`{line}` stands behind the three parts of a txn: an empty line ends each"))?;
+                blocks.get_mut(at).ok_or_else(|| format!("`{line}` is behind the three parts of a txn: an empty line ends each"))?;
             block.push(line.to_owned());
         }
     }

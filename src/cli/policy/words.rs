@@ -10,7 +10,7 @@ pub(super) struct Flag {
     takes_value: bool,
 }
 
-/// A flag that stands alone: `--prefix`, `--prefix=true`, `--prefix=false`.
+/// A flag without a value: `--prefix`, `--prefix=true`, `--prefix=false`.
 pub(super) const fn switch(name: &'static str) -> Flag {
     Flag { name, short: None, takes_value: false }
 }
@@ -173,5 +173,5 @@ fn unknown(written: &str, name: &str, flags: &[Flag]) -> String {
         .map(|flag| flag.short.map_or_else(|| format!("--{}", flag.name), |short| format!("-{short}, --{}", flag.name)))
         .collect();
     let have = if known.is_empty() { "it has none of its own".to_owned() } else { format!("it has {}", known.join(", ")) };
-    format!("`{written}` is no flag of this call: {have}; a key or value that begins with `-` stands behind `--`")
+    format!("`{written}` is no flag of this call: {have}; write a key or value that begins with `-` behind `--`")
 }
