@@ -57,7 +57,7 @@ impl Tables {
         let request = |line: &Vec<&str>| Some((Method::from_path(&format!("/{}", line[1]))?, line[2].to_owned()));
         let requests: Vec<_> = lines.iter().filter(|line| line[0] == "rpc").map(|line| request(line).unwrap()).collect();
         // The proxy answers questions for its own health itself.
-        assert_eq!(requests.len() + 2, Method::ALL.len());
+        assert_eq!(requests.len(), Method::ALL.iter().filter(|method| !method.path().starts_with("/grpc.health.")).count());
         Self { messages, requests }
     }
 
