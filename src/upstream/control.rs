@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
 use super::AGENT;
-use super::dial::{ConnectError, Socket, dial};
+use super::dial::{ConnectError, FirstAddress, Socket, dial};
 use super::members::{Member, MemberIndex, Members};
 use crate::config::Endpoint;
 use crate::pb::{authpb, etcdserverpb};
@@ -70,7 +70,7 @@ impl Control {
     /// Channels that connect when they are first used. Call it on the runtime that outlives all workers.
     #[must_use]
     pub fn new(members: Arc<Members>, tls: Arc<LiveTls>) -> Self {
-        let channels = members.iter().map(|(_, member)| ArcSwap::from_pointee(channel(&member.endpoint, tls.clone()))).collect();
+        let channels = members.iter().map(|(_, member)| ArcSwap::from_pointee(channel(member, tls.clone()))).collect();
         Self { members, tls, channels }
     }
 
@@ -95,9 +95,9 @@ impl Control {
 
     async fn renew(&self, index: MemberIndex, member: &Member, again: Duration) {
         loop {
-            let new = channel(&member.endpoint, self.tls.clone());
+            let new = channel(member, self.tls.clone());
             let tls = self.tls.current();
-            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, dial(&member.endpoint, &tls)).await;
+            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, dial(&member.endpoint, &member.first_address, &tls)).await;
             let distrusted = matches!(greeted, Ok(Err(ConnectError::Untrusted(_))));
             if distrusted || answers(new.clone()).await {
                 if let Some(channel) = self.channels.get(index.0) {
@@ -106,6 +106,15 @@ impl Control {
                 return;
             }
             tokio::time::sleep(again).await;
+        }
+    }
+
+    /// Leaves a connection on which nothing was answered: another address of the member may answer, and TCP alone would take a quarter of an
+    /// hour to notice that the connection is dead.
+    pub(super) fn connect_anew(&self, index: MemberIndex, member: &Member) {
+        member.first_address.pass_over();
+        if let Some(slot) = self.channels.get(index.0) {
+            slot.store(Arc::new(channel(member, self.tls.clone())));
         }
     }
 
@@ -202,20 +211,20 @@ async fn answers(channel: Channel) -> bool {
 }
 
 /// A lazy tonic channel over the very TLS configuration that requests use: the one that counts whenever it connects.
-fn channel(endpoint: &Endpoint, tls: Arc<LiveTls>) -> Channel {
-    let endpoint = endpoint.clone();
+fn channel(member: &Member, tls: Arc<LiveTls>) -> Channel {
+    let (endpoint, from) = (member.endpoint.clone(), member.first_address.clone());
     // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
     let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
     let builder = Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT);
     let builder = builder.clone().user_agent(AGENT).unwrap_or(builder);
     builder.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let (endpoint, tls) = (endpoint.clone(), tls.current());
-        async move { connect(&endpoint, &tls).await.map(TokioIo::new) }
+        let (endpoint, from, tls) = (endpoint.clone(), from.clone(), tls.current());
+        async move { connect(&endpoint, &from, &tls).await.map(TokioIo::new) }
     }))
 }
 
-async fn connect(endpoint: &Endpoint, tls: &Tls) -> Result<Box<dyn Stream>, ConnectError> {
-    Ok(match dial(endpoint, tls).await? {
+async fn connect(endpoint: &Endpoint, from: &FirstAddress, tls: &Tls) -> Result<Box<dyn Stream>, ConnectError> {
+    Ok(match dial(endpoint, from, tls).await? {
         Socket::Plain(tcp) => Box::new(tcp),
         Socket::Tls(stream) => stream,
     })

@@ -3,10 +3,11 @@
 //! A name may have several addresses, and one of them may drop what is sent to it. So the addresses are tried as in RFC 8305 (Happy
 //! Eyeballs): the next one starts when the last one has failed or has had a quarter of a second, and the first one that has finished
 //! its TLS handshake is used. The handshake is part of the attempt: an address that accepts TCP and then stays silent is as dead as
-//! one that drops packets.
+//! one that drops packets. What answers TLS and then nothing is met by [`FirstAddress`]: the next connection begins with the next address.
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -29,6 +30,23 @@ pub enum Socket {
     Plain(TcpStream),
     /// With TLS, handshake finished.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// With which of a name's addresses the next connection begins.
+#[derive(Debug, Default)]
+pub struct FirstAddress(AtomicUsize);
+
+impl FirstAddress {
+    /// The address that was connected to has not answered: another one is tried first from now on.
+    pub fn pass_over(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn rotate(&self, addresses: &mut [SocketAddr]) {
+        if let Some(places) = self.0.load(Ordering::Relaxed).checked_rem(addresses.len()) {
+            addresses.rotate_left(places);
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -80,9 +98,11 @@ impl ConnectError {
 ///
 /// # Errors
 /// Why no address could be used.
-pub async fn dial(endpoint: &Endpoint, tls: &Tls) -> Result<Socket, ConnectError> {
+pub async fn dial(endpoint: &Endpoint, from: &FirstAddress, tls: &Tls) -> Result<Socket, ConnectError> {
     let found = lookup_host((&*endpoint.host, endpoint.port)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
-    first(in_turns(found), |address| attempt(address, endpoint, tls)).await
+    let mut addresses = in_turns(found);
+    from.rotate(&mut addresses);
+    first(addresses, |address| attempt(address, endpoint, tls)).await
 }
 
 async fn attempt(address: SocketAddr, endpoint: &Endpoint, tls: &Tls) -> Result<Socket, ConnectError> {
@@ -169,6 +189,19 @@ mod tests {
         assert_eq!(in_turns(found.into_iter()), addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1", "[::3]:1"]));
         let found = addresses(&["127.0.0.1:1", "127.0.0.2:1"]);
         assert_eq!(in_turns(found.clone().into_iter()), found);
+    }
+
+    #[test]
+    fn each_address_is_the_first_in_its_turn() {
+        let from = FirstAddress::default();
+        let all = addresses(&["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"]);
+        for round in 0..7 {
+            let mut rotated = all.clone();
+            from.rotate(&mut rotated);
+            assert_eq!(rotated.first(), all.get(round % 3));
+            from.pass_over();
+        }
+        from.rotate(&mut []);
     }
 
     #[tokio::test]

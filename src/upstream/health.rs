@@ -92,7 +92,14 @@ impl Control {
             Err(error) if error.says(NO_LEADER) => return not_well(Health::Leaderless, error.to_string()),
             // It answers, and will not tell this certificate more: etcd's own auth is on and does not know the proxy.
             Err(error) if error.is_of_auth() => return Word { health: Health::Well, term: 0, why: String::new() },
-            Err(error) => return not_well(Health::Down, error.to_string()),
+            Err(error) => {
+                if matches!(error, ControlError::Timeout)
+                    && let Some(member) = self.members.at(index)
+                {
+                    self.connect_anew(index, member);
+                }
+                return not_well(Health::Down, error.to_string());
+            }
         };
         let header = list.header.unwrap_or_default();
         match list.members.iter().find(|member| member.id == header.member_id) {

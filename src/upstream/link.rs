@@ -110,7 +110,7 @@ impl Link {
 
     async fn connect(member: &Member, tls: &Tls, class: Class, on_close: impl FnOnce(Close) + 'static) -> Result<Link, ConnectError> {
         let (generation, pace) = (tls.upstream_generation, member.pace.clone());
-        match dial(&member.endpoint, tls).await? {
+        match dial(&member.endpoint, &member.first_address, tls).await? {
             Socket::Plain(tcp) => Self::handshake(tcp, class, generation, pace, on_close).await,
             Socket::Tls(stream) => Self::handshake(*stream, class, generation, pace, on_close).await,
         }

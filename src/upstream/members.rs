@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::dial::FirstAddress;
 use super::pace::Pace;
 use crate::config::Endpoint;
 use crate::wire::header::ResponseHeader;
@@ -56,6 +57,8 @@ pub struct Member {
     changes: Arc<watch::Sender<u64>>,
     /// How often connections to it are pinged.
     pub pace: Arc<Pace>,
+    /// Where the next connection to it begins.
+    pub first_address: Arc<FirstAddress>,
 }
 
 impl Member {
@@ -71,6 +74,7 @@ impl Member {
             described_in_term: AtomicU64::new(0),
             changes,
             pace: Arc::default(),
+            first_address: Arc::default(),
         }
     }
 

@@ -227,6 +227,9 @@ impl Pool {
 
     fn note_failure(&self, member: &Member, error: &ConnectError) {
         self.metrics.upstream_failure(error.into());
+        if let ConnectError::Http2(_) | ConnectError::Timeout(_) = error {
+            member.first_address.pass_over();
+        }
         if member.set_health(Health::Down) {
             self.metrics.member_health(&member.name, Health::Down);
             tracing::warn!(member = %member.name, %error, "etcd member is down");

@@ -259,3 +259,12 @@ async fn a_member_that_is_no_use_is_not_kept_warm() {
     bad.says(Word::Well);
     soon("warm connections", || async { (by_class(&world).await == [2.0; 3]).then_some(()) }).await;
 }
+
+#[tokio::test]
+async fn a_connection_without_answers_is_left_for_a_new_one() {
+    // The first one is that of the health check, which would otherwise ask over it for as long as TCP keeps it.
+    let fake = Fake::silent_at_first(1).await;
+    let world = before(&[&fake]).await;
+    state(&world, "well", 1.0).await;
+    assert_eq!(put(&mut world.raw("alice").await).await, Some(0));
+}

@@ -100,6 +100,25 @@ impl Fake {
         Self::talking(&certificate(), move |stream, arrivals| http2(stream, arrivals, behave.clone())).await
     }
 
+    /// As [`Fake::agreeable`], but so many connections get no answer after their TLS handshake.
+    pub async fn silent_at_first(connections: usize) -> Self {
+        let behave = Arc::new(|mut visit: Visit| async move {
+            visit.body().await;
+            visit.answer(b"");
+        });
+        let seen = Arc::new(AtomicUsize::new(0));
+        Self::talking(&certificate(), move |stream, arrivals| {
+            let (behave, seen) = (behave.clone(), seen.clone());
+            async move {
+                if seen.fetch_add(1, Ordering::SeqCst) < connections {
+                    return std::future::pending().await;
+                }
+                http2(stream, arrivals, behave).await;
+            }
+        })
+        .await
+    }
+
     /// Answers every call with an empty message, as etcd might.
     pub async fn agreeable() -> Self {
         Self::serving(|mut visit: Visit| async move {
