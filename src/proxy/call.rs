@@ -231,7 +231,7 @@ impl Call<'_> {
             let same = caller.policy.generation == call.caller.policy.generation;
             call.caller = caller;
             if same || filled.is_err() {
-                return call.whole_message(method, headers, filled, intake, respond).await;
+                return call.whole_message(method, headers, filled, &mut intake, respond).await;
             }
         }
     }
@@ -242,7 +242,7 @@ impl Call<'_> {
         method: Method,
         headers: HeaderMap,
         filled: Result<(), Denial>,
-        mut intake: Intake,
+        intake: &mut Intake,
         respond: &mut SendResponse<Bytes>,
     ) {
         if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
@@ -268,12 +268,12 @@ impl Call<'_> {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
-        let outgoing = Outgoing::of(method, headers, held, ended);
+        let mut outgoing = Outgoing::of(method, headers, held, ended);
         if ended {
-            self.carry_out(permit, &mut recording, method, outgoing, respond).await;
+            self.carry_out(&permit, &mut recording, method, &mut outgoing, respond).await;
         } else {
             (recording.member, recording.ended) =
-                Box::pin(raw::open(self, &permit, Some(method), &outgoing, &mut intake, respond, &mut recording)).await;
+                Box::pin(raw::open(self, &permit, Some(method), &outgoing, intake, respond, &mut recording)).await;
         }
     }
 
@@ -291,15 +291,15 @@ impl Call<'_> {
 
     /// Carries out what was allowed. A request that waits (for a connection, for a member that does not refuse it) while its permit is
     /// withdrawn is judged again, as it would be if it came now.
-    async fn carry_out<'c>(
-        &'c self,
-        permit: LivePermit<'c>,
+    async fn carry_out(
+        &self,
+        permit: &LivePermit<'_>,
         recording: &mut Recording<'_>,
         method: Method,
-        mut outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         respond: &mut SendResponse<Bytes>,
     ) {
-        let carried = self.permitted(&permit, method, &outgoing, respond).await;
+        let carried = self.permitted(permit, method, outgoing, respond).await;
         let Err(Withdrawn) = carried.map(|(member, ended)| (recording.member, recording.ended) = (member, ended)) else { return };
         let again = async {
             loop {
@@ -321,7 +321,7 @@ impl Call<'_> {
                 if let Some(plain) = &plain {
                     outgoing.body = plain.framed.clone();
                 }
-                if let Ok(carried) = call.permitted(&permit, method, &outgoing, respond).await {
+                if let Ok(carried) = call.permitted(&permit, method, outgoing, respond).await {
                     (recording.member, recording.ended) = carried;
                     return;
                 }

@@ -79,7 +79,8 @@ pub async fn plain(framed: Bytes, encoding: Encoding, limit: usize, share: &Shar
     match encoding {
         Encoding::Unknown => Err(unknown()),
         _ if !frame::is_compressed(&framed) => Ok(Plain { framed, _hold: None }),
-        Encoding::Gzip => gunzip(framed.get(HEADER..).unwrap_or_default(), limit, share).await,
+        // On the heap: a request has this in it, and hardly one is compressed.
+        Encoding::Gzip => Box::pin(gunzip(framed.get(HEADER..).unwrap_or_default(), limit, share)).await,
         Encoding::Identity => Err(Denial::new(Reason::BadFraming, "a compressed message, and no grpc-encoding says how")),
     }
 }
