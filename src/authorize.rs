@@ -90,6 +90,8 @@ pub enum Reason {
     BadFraming,
     /// `Authenticate` while client tokens are stripped: the token could never be used.
     TokensStripped,
+    /// HTTP/2 refused it: there was no request to judge, or none any more.
+    Http2,
     /// A limit of the process or of the identity.
     Limit,
     /// The audit queue is full and `audit-on-full` is `deny`.
@@ -98,7 +100,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::NoBinding,
         Reason::NoIdentity,
         Reason::BadCapture,
@@ -113,6 +115,7 @@ impl Reason {
         Reason::TooLarge,
         Reason::BadFraming,
         Reason::TokensStripped,
+        Reason::Http2,
         Reason::Limit,
         Reason::AuditFull,
     ];
@@ -135,6 +138,7 @@ impl Reason {
             Reason::TooLarge => "too-large",
             Reason::BadFraming => "bad-framing",
             Reason::TokensStripped => "tokens-stripped",
+            Reason::Http2 => "http2",
             Reason::Limit => "limit",
             Reason::AuditFull => "audit-full",
         }

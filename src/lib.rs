@@ -47,6 +47,7 @@ pub mod policy;
 pub mod authorize;
 // --- the path of a request ---
 pub mod watch_ledger;
+pub mod http2;
 pub mod proxy;
 pub mod upstream;
 // --- what happened ---

@@ -25,7 +25,7 @@ use crate::tls::HandshakeFailure;
 use crate::upstream::members::Health;
 use contract::{Kind, Metric};
 use histogram::Buckets;
-use reason::{Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
+use reason::{Http2Error, Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 
 /// Roles with a label value of their own; what comes after them counts as `other`, so that reloads cannot grow the set without end.
 pub const MAX_ROLES: usize = 200;
@@ -58,6 +58,7 @@ pub struct Metrics {
     terminated: Labelled<Counter>,
     /// Streams that clients reset.
     pub http2_resets: Counter,
+    http2_rejections: Labelled<Counter>,
     limits_hit: Labelled<Counter>,
     upstream_connections: Labelled<Gauge>,
     /// Requests sent once more.
@@ -102,6 +103,7 @@ impl Metrics {
             handshake_failures: Labelled::new(&recorder, &contract::HANDSHAKE_FAILURES, counter),
             terminated: Labelled::new(&recorder, &contract::TERMINATED, counter),
             http2_resets: counter(&recorder, &contract::HTTP2_RESETS, &[]),
+            http2_rejections: Labelled::new(&recorder, &contract::HTTP2_REJECTIONS, counter),
             limits_hit: Labelled::new(&recorder, &contract::LIMITS_HIT, counter),
             upstream_connections: Labelled::new(&recorder, &contract::UPSTREAM_CONNECTIONS, gauge),
             upstream_retries: counter(&recorder, &contract::UPSTREAM_RETRIES, &[]),
@@ -167,6 +169,11 @@ impl Metrics {
     /// One request refused, or one connection closed, because of a limit.
     pub fn limit_hit(&self, limit: Limit) {
         self.limits_hit.of(limit.code()).increment(1);
+    }
+
+    /// Streams that HTTP/2 reset, or a connection that it ended, with this error.
+    pub fn http2_rejection(&self, error: Http2Error, times: u64) {
+        self.http2_rejections.of(error.code()).increment(times);
     }
 
     /// Connections to etcd of one class: `unary`, `long` or `bulk`.

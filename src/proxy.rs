@@ -9,6 +9,8 @@
 //! client      who it is, what it may hold, and whether it is to go
 //! session     HTTP/2, the calls of one client
 //!   part        what of it is polled
+//!   turn        how much of it, before others have their turn
+//!   rejections  what HTTP/2 refused before a request was there
 //!   keepalive   whether it is still there
 //!   lifetime    when it is told to go, and when its certificate ends
 //!   roll        who is connected, judged again when CAs or revocation lists change
@@ -59,12 +61,14 @@ pub mod quota;
 pub mod raw;
 pub mod record;
 pub mod registry;
+pub mod rejections;
 pub mod relay;
 pub mod reply;
 pub mod rewrite;
 pub mod roll;
 pub mod session;
 pub mod stream;
+pub mod turn;
 pub mod upload;
 pub mod worker;
 

@@ -71,6 +71,7 @@ fn each_reason_has_its_word() {
         "too-large",
         "bad-framing",
         "tokens-stripped",
+        "http2",
         "limit",
         "audit-full",
     ];

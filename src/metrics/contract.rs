@@ -4,7 +4,7 @@
 //! A name, a label or a value in here changes only with an entry in the changelog. Label values are closed sets; a key, a Common
 //! Name, an address of a client or an id is never one.
 
-use super::reason::{Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
+use super::reason::{Http2Error, Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 use crate::method::Method;
 use crate::tls::HandshakeFailure;
 use crate::upstream::members::Health;
@@ -124,6 +124,9 @@ contract! {
         "Live streams that the proxy ended: the policy or the mode changed, the identity or the connection's time ended, or the proxy drains.";
     HTTP2_RESETS = Counter "etcd_warden_http2_resets_total" []
         "Streams that clients reset.";
+    HTTP2_REJECTIONS = Counter "etcd_warden_http2_rejections_total"
+        [Label { name: "error", values: Values::Listed(Http2Error::CODES) }]
+        "Streams that HTTP/2 reset and connections that it ended before a request could be judged.";
     LIMITS_HIT = Counter "etcd_warden_limits_hit_total"
         [Label { name: "limit", values: Values::Listed(Limit::CODES) }]
         "Requests refused, or connections closed, because of a limit.";

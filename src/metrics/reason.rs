@@ -73,6 +73,8 @@ closed_set! {
         Keepalive = "keepalive",
         /// A flood of streams that the client reset at once (CVE-2023-44487).
         Resets = "resets",
+        /// A flood of other frames that carry nothing on.
+        Frames = "frames",
     }
 }
 
@@ -117,7 +119,7 @@ impl Limit {
             | Self::AuditQueue => SharedBy::Identity,
             Self::RequestBytes => SharedBy::One("request"),
             Self::Unjudged => SharedBy::One("stream"),
-            Self::Idle | Self::Keepalive | Self::Resets => SharedBy::One("connection"),
+            Self::Idle | Self::Keepalive | Self::Resets | Self::Frames => SharedBy::One("connection"),
         }
     }
 }
@@ -165,5 +167,70 @@ closed_set! {
         Full = "full",
         /// There were too many of its kind.
         Repeated = "repeated",
+    }
+}
+
+closed_set! {
+    /// An error of HTTP/2 (RFC 9113, 7).
+    Http2Error {
+        /// 0x01: the protocol was broken, or the request is malformed (8.1.1).
+        Protocol = "protocol",
+        /// 0x03.
+        FlowControl = "flow-control",
+        /// 0x05: a frame on a stream that has ended.
+        StreamClosed = "stream-closed",
+        /// 0x06.
+        FrameSize = "frame-size",
+        /// 0x07: more streams than `max-concurrent-streams`.
+        RefusedStream = "refused-stream",
+        /// 0x09: a header block that cannot be read.
+        Compression = "compression",
+        /// 0x0b.
+        EnhanceYourCalm = "enhance-your-calm",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+impl Http2Error {
+    /// What a code on the wire means.
+    #[must_use]
+    pub const fn of(code: u32) -> Self {
+        match code {
+            1 => Self::Protocol,
+            3 => Self::FlowControl,
+            5 => Self::StreamClosed,
+            6 => Self::FrameSize,
+            7 => Self::RefusedStream,
+            9 => Self::Compression,
+            11 => Self::EnhanceYourCalm,
+            _ => Self::Other,
+        }
+    }
+
+    /// What became of a stream.
+    #[must_use]
+    pub const fn of_stream(self) -> &'static str {
+        match self {
+            Self::Protocol => "the request is malformed: PROTOCOL_ERROR",
+            Self::FlowControl => "more than the window of the stream: FLOW_CONTROL_ERROR",
+            Self::StreamClosed => "a frame on a stream that had ended: STREAM_CLOSED",
+            Self::RefusedStream => "too many streams: REFUSED_STREAM",
+            _ => "the stream was reset",
+        }
+    }
+
+    /// What became of a connection.
+    #[must_use]
+    pub const fn of_connection(self) -> &'static str {
+        match self {
+            Self::Protocol => "the connection ended: PROTOCOL_ERROR",
+            Self::FlowControl => "the connection ended: FLOW_CONTROL_ERROR",
+            Self::StreamClosed => "the connection ended: STREAM_CLOSED",
+            Self::FrameSize => "the connection ended: FRAME_SIZE_ERROR",
+            Self::Compression => "the connection ended: COMPRESSION_ERROR",
+            Self::EnhanceYourCalm => "the connection ended: ENHANCE_YOUR_CALM",
+            Self::RefusedStream | Self::Other => "the connection ended",
+        }
     }
 }

@@ -16,16 +16,11 @@ use super::lifetime;
 use super::outbox::Outbox;
 use super::quota::Quota;
 use super::reply::Status;
-use super::worker::{Rate, Worker};
+use super::worker::Worker;
 use crate::identity::Identity;
 use crate::metrics::reason::Termination;
 use crate::policy::Mode;
 use crate::tls::{ClientTrust, HandshakeFailure, Proved};
-
-/// Streams that a client may reset per second, and for how many seconds' worth it may do so at once. A client whose calls run into
-/// their deadlines stays below; one that opens streams only to reset them makes etcd work for nothing (CVE-2023-44487).
-const RESETS_PER_SECOND: u32 = 200;
-const RESETS_AT_ONCE: u32 = 5;
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -50,9 +45,6 @@ pub struct Client {
     /// What it may have at once, together with its other connections on all workers.
     pub quota: Arc<Quota>,
     caller: RefCell<Rc<Caller>>,
-    resets: Rate,
-    /// It reset more streams than anybody needs to: its connection is to end at once.
-    flooding: Cell<bool>,
     /// As TLS has verified it: the leaf, and what was sent with it.
     chain: Vec<CertificateDer<'static>>,
     /// Why the connection ends, if not because of a drain.
@@ -85,8 +77,6 @@ impl Client {
             caller: RefCell::new(Rc::new(caller)),
             identity,
             peer,
-            resets: Rate::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
-            flooding: Cell::new(false),
             chain,
             left: Cell::new(None),
             is_over: Cell::new(false),
@@ -177,17 +167,8 @@ impl Client {
         self.is_over.get()
     }
 
-    /// Whether it has reset too many streams since this was last asked.
-    #[must_use]
-    pub fn is_flooding(&self) -> bool {
-        self.flooding.take()
-    }
-
-    /// The client has reset a stream.
+    /// The client has reset a stream. What that costs is counted where its frames come in ([`crate::http2::cost`]).
     pub fn was_reset(&self) {
         self.worker.shared.metrics.http2_resets.increment(1);
-        if !self.resets.take() {
-            self.flooding.set(true);
-        }
     }
 }

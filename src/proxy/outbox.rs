@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 pub const ROUND: usize = 128 * 1024;
 
 /// Bytes that are read before what they led to was written.
-const READ_ROUND: usize = 16 * 1024;
+pub const READ_ROUND: usize = 16 * 1024;
 
 /// What a stream costs until its end is written: its state in h2, its head and its trailers.
 const STREAM: usize = 1024;

@@ -111,7 +111,7 @@ impl Status {
             | Reason::TokensStripped => Self::new(code::PERMISSION_DENIED, PERMISSION_DENIED),
             // Nothing was sent, and trying again may help.
             Reason::LeaseUnknown => Self::not_sent(),
-            Reason::MalformedMessage | Reason::BadFraming => Self::told(code::INVALID_ARGUMENT, denial),
+            Reason::MalformedMessage | Reason::BadFraming | Reason::Http2 => Self::told(code::INVALID_ARGUMENT, denial),
             Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
             Reason::TooLarge => Self::too_large(denial),
             Reason::NotGrpc => Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::told(code::INVALID_ARGUMENT, denial) },

@@ -1,5 +1,6 @@
 //! The HTTP/2 side of one connection: its calls, and the end of it.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,8 +23,14 @@ use super::call;
 use super::client::Client;
 use super::keepalive::{Found, Keepalive};
 use super::lifetime::{Due, Term};
-use super::outbox::{Outbox, Paced, ROUND};
+use super::outbox::{Outbox, Paced, READ_ROUND, ROUND};
 use super::part::{Part, Parts};
+use super::rejections;
+use super::turn::{Turn, in_turns};
+use crate::http2::cost::Terms;
+use crate::http2::frame::RST_STREAM;
+use crate::http2::io::{Seen, Watched};
+use crate::http2::layer::Refusal;
 use crate::metrics::reason::Limit;
 use crate::policy::Mode;
 
@@ -33,7 +40,11 @@ pub const STREAM_WINDOW: usize = 256 * 1024;
 /// A small piece of a body keeps the buffer that it was read into, which has about this size: where it stays, it is copied or counted so.
 pub const READ_BUFFER: usize = 16 * 1024;
 
-type Http2 = Connection<Paced<TlsStream<TcpStream>>, Bytes>;
+/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes): some 8,000 on a connection. Those that come
+/// together are one ([`crate::http2`]).
+const SMALL_DATA: usize = 2 * 1024 * 1024;
+
+type Http2 = Connection<Paced<Watched<TlsStream<TcpStream>>>, Bytes>;
 
 /// Begins to speak HTTP/2 with a client. `None`: it did not begin in time.
 ///
@@ -41,18 +52,21 @@ type Http2 = Connection<Paced<TlsStream<TcpStream>>, Bytes>;
 /// What the client did against the protocol, or the network.
 pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<Option<Box<Session>>, h2::Error> {
     let limits = client.worker.shared.config.limits;
+    let terms = if client.caller().principal.mode == Mode::Shadow { Terms::SHADOWED } else { Terms::ENFORCED };
+    let (stream, seen) = Watched::new(stream, terms);
     let handshake = h2::server::Builder::new()
         .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
         .max_send_buffer_size(ROUND)
-        // A client's flood of resets ends its own connection (CVE-2023-44487).
-        .max_pending_accept_reset_streams(64)
-        .max_local_error_reset_streams(Some(1024))
+        // Floods are counted below h2, where they have a price, and are not taken for busy clients: no round of reading has so many.
+        .max_pending_accept_reset_streams(READ_ROUND)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(SMALL_DATA)
         .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone()));
     let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(None) };
-    Ok(Some(Box::new(Session::new(client, connection?))))
+    Ok(Some(Box::new(Session::new(client, connection?, seen))))
 }
 
 /// An HTTP/2 connection with a client.
@@ -68,8 +82,13 @@ pub struct Session {
     backlog: Hold,
     /// The client was told to go: no new streams.
     draining: bool,
-    /// The client has reset too many streams.
-    flooded: bool,
+    turn: Rc<Turn>,
+    /// What its frames are.
+    seen: Seen,
+    /// The client is to go for them.
+    refused: bool,
+    /// h2 has refused something.
+    rejected: Cell<bool>,
     ending: Pin<Box<WaitForCancellationFutureOwned>>,
     keepalive: Keepalive,
     term: Term,
@@ -94,7 +113,7 @@ fn one_of<C: Future<Output = ()>>(calls: &mut FuturesUnordered<C>, cx: &mut Cont
 }
 
 impl Session {
-    fn new(client: Rc<Client>, mut connection: Http2) -> Self {
+    fn new(client: Rc<Client>, mut connection: Http2, seen: Seen) -> Self {
         let limits = client.worker.shared.config.limits;
         let mut parts = Parts::new();
         Self {
@@ -103,7 +122,10 @@ impl Session {
             outbox: client.outbox.clone(),
             backlog: Hold::none(&client.unread),
             draining: false,
-            flooded: false,
+            turn: Rc::default(),
+            seen,
+            refused: false,
+            rejected: Cell::new(false),
             ending: Box::pin(client.ending.clone().cancelled_owned()),
             client,
             connection,
@@ -119,19 +141,21 @@ impl Session {
     /// What the client did against the protocol, or the network.
     pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
+        let turn = self.turn.clone();
         let (called, connected, beside) = (self.parts.part(), self.connected.clone(), self.parts.part());
         let parts = std::mem::take(&mut self.parts);
         let over = poll_fn(|cx| {
             parts.poll(cx, || {
+                turn.begin();
                 loop {
                     while called.poll(|cx| one_of(&mut calls, cx)).is_ready() {}
                     if self.outbox.is_overflowing() {
                         return Poll::Ready(Ok(()));
                     }
-                    self.end_flood();
+                    self.refuse();
                     match connected.poll(|cx| self.next(cx)) {
                         Poll::Ready(Next::Request(request, respond)) => {
-                            calls.push(call::serve(self.client.clone(), request, respond));
+                            calls.push(in_turns(turn.clone(), call::serve(self.client.clone(), request, respond)));
                             called.wake();
                         }
                         Poll::Ready(Next::Again) => {}
@@ -150,22 +174,47 @@ impl Session {
             })
         })
         .await;
-        let by_h2 = over.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote());
-        if self.flooded || by_h2 {
-            self.limit_hit(Limit::Resets);
-        }
+        self.note_rejected();
         // The calls that are left see that their client is gone, and still have to be counted and written down.
         drop(self.connection);
         self.outbox.end();
-        while calls.next().await.is_some() {}
+        poll_fn(|cx| {
+            turn.begin();
+            while let Poll::Ready(ended) = calls.poll_next_unpin(cx) {
+                if ended.is_none() {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
         over
     }
 
-    fn end_flood(&mut self) {
-        if self.client.is_flooding() {
-            self.flooded = true;
-            self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-            self.connected.wake();
+    /// Ends the connection of a client that floods, or breaks what h2 does not look at.
+    fn refuse(&mut self) {
+        let Some(refusal) = self.seen.borrow().refusal().filter(|_| !self.refused) else { return };
+        self.refused = true;
+        let code = match refusal {
+            Refusal::Flood(kind) => {
+                let limit = if kind == RST_STREAM { Limit::Resets } else { Limit::Frames };
+                self.limit_hit(limit);
+                rejections::flood(&self.client, limit, kind);
+                h2::Reason::ENHANCE_YOUR_CALM
+            }
+            Refusal::Broken { code, what } => {
+                rejections::broken(&self.client, code, what);
+                code.into()
+            }
+        };
+        self.connection.abrupt_shutdown(code);
+        self.connected.wake();
+    }
+
+    /// What h2 has refused by itself leaves a trace.
+    fn note_rejected(&self) {
+        if let Some(rejected) = self.seen.borrow_mut().rejected().filter(|_| !self.refused) {
+            rejections::by_h2(&self.client, &rejected, !self.rejected.replace(true));
         }
     }
 
@@ -182,15 +231,23 @@ impl Session {
             }
             Poll::Ready(Some(Err(error))) => Next::Over(Err(error)),
             Poll::Ready(None) => Next::Over(Ok(())),
-            Poll::Pending if self.outbox.goes_on() => {
-                // Where this turn's budget is spent, calls stand still (`tokio::select!` looks at it), and what waits would wait for ever.
-                if !coop::has_budget_remaining() {
+            Poll::Pending => {
+                self.note_rejected();
+                let yielded = self.seen.borrow_mut().has_yielded();
+                if !self.outbox.goes_on() {
+                    return Poll::Pending;
+                }
+                // Its frames have used up the turn, and what is left of them wakes it.
+                if yielded {
+                    return Poll::Pending;
+                }
+                // Where this turn is used up, or its budget (`tokio::select!` looks at it), calls stand still, and what waits would wait for ever.
+                if self.turn.is_over() || !coop::has_budget_remaining() {
                     self.connected.wake();
                     return Poll::Pending;
                 }
                 Next::Again
             }
-            Poll::Pending => return Poll::Pending,
         })
     }
 

@@ -1,13 +1,12 @@
 //! One thread that serves connections: a current-thread runtime with connections to etcd of its own, so that a request never
 //! crosses threads between its two sockets.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
@@ -28,6 +27,10 @@ use crate::upstream::warm;
 
 /// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that waits for it.
 const ONE_UNREAD: usize = 1024 * 1024;
+
+/// Polls of tasks after which the thread looks for what has come, where there is always something to poll (tokio's own number is 61): one
+/// connection that is never done has a turn of about a millisecond, and others are noticed after so many.
+const POLLS_PER_LOOK: u32 = 16;
 
 /// A socket on its way to a worker.
 pub struct Accepted {
@@ -102,7 +105,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
     let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told back.
-        let local = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        let local = match Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build_local(LocalOptions::default()) {
             Ok(local) => local,
             Err(error) => return drop(runtime.0.send(Err(error))),
         };
@@ -139,33 +142,6 @@ impl Worker {
             unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),
             shared,
         })
-    }
-}
-
-/// A token bucket.
-pub struct Rate {
-    per_second: u32,
-    most: f64,
-    left: Cell<f64>,
-    filled: Cell<Instant>,
-}
-
-impl Rate {
-    /// A full bucket, which holds what comes in so many seconds.
-    #[must_use]
-    pub fn new(per_second: u32, seconds: u32) -> Self {
-        let most = f64::from(per_second) * f64::from(seconds);
-        Self { per_second, most, left: Cell::new(most), filled: Cell::new(Instant::now()) }
-    }
-
-    /// Takes one token; false if there is none.
-    pub fn take(&self) -> bool {
-        let now = Instant::now();
-        let come = now.duration_since(self.filled.replace(now)).as_secs_f64() * f64::from(self.per_second);
-        let left = (self.left.get() + come).min(self.most);
-        let taken = left >= 1.0;
-        self.left.set(if taken { left - 1.0 } else { left });
-        taken
     }
 }
 

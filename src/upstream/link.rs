@@ -17,6 +17,8 @@ use super::Class;
 use super::dial::{ConnectError, Socket, dial};
 use super::members::Member;
 use super::pace::Pace;
+use crate::http2::cost::Terms;
+use crate::http2::io::Watched;
 use crate::tls::Tls;
 
 /// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
@@ -36,6 +38,10 @@ pub const fn stream_window(class: Class) -> u32 {
 /// The connection window: no set of streams can use it up, because it holds the windows of them all.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
+
+/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes): all that the streams of one connection can
+/// have waiting where each is an event of a watch.
+const SMALL_DATA: usize = 32 * 1024 * 1024;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -126,6 +132,7 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let (stream, seen) = Watched::new(stream, Terms::MEMBER);
         let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(stream_window(class))
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -137,6 +144,7 @@ impl Link {
             // What etcd had sent of an answer before it heard that its caller has gone comes all the same, and each such frame counts as an
             // error of the peer's, whose number ends the connection: clients decide how many there are, and others share it.
             .max_local_error_reset_streams(None)
+            .data_frame_budget(SMALL_DATA)
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| ConnectError::Http2(error.to_string()))?;
@@ -145,6 +153,9 @@ impl Link {
         let driven = load.clone();
         tokio::task::spawn_local(async move {
             let close = drive(connection, &driven, &pace).await;
+            if let Some(refusal) = seen.borrow().refusal() {
+                tracing::warn!(?refusal, "a member sends too many frames for nothing: its connection is closed");
+            }
             driven.closed.set(true);
             on_close(close);
         });

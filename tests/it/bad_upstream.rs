@@ -17,12 +17,13 @@ use h2::Reason;
 use http::Response;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::etcdctl::Etcdctl;
-use crate::world::fake::{Fake, Visit, certificate, trailers};
+use crate::world::fake::{Fake, Visit, certificate, http2, trailers};
+use crate::world::raw::wire::{SETTINGS, frame};
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
 use crate::world::{SOON, World, authorities, soon};
 
@@ -308,6 +309,45 @@ async fn what_does_not_speak_http2_counts_as_down() {
         assert_eq!(world.admin("/readyz").await.0, 503, "{what}");
         assert!(world.metric("etcd_warden_upstream_failures_total", &[r#"reason="protocol""#]).await >= 1.0, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_member_that_floods_frames_loses_its_connection() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = ended.clone();
+    let fake = Fake::talking(&certificate(), move |stream, arrivals| {
+        let counted = counted.clone();
+        async move {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let asked = Arc::new(Notify::new());
+            let told = asked.clone();
+            let behave = move |visit: Visit| {
+                told.notify_one();
+                async move {
+                    let _held = visit;
+                    std::future::pending::<()>().await;
+                }
+            };
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(http2(theirs, arrivals, Arc::new(behave)));
+            let ((mut from_proxy, mut to_proxy), (mut from_server, mut to_server)) = (tokio::io::split(stream), tokio::io::split(ours));
+            tasks.spawn(async move { drop(tokio::io::copy(&mut from_proxy, &mut to_server).await) });
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_server, &mut to_proxy) => return,
+                () = asked.notified() => {}
+            }
+            // A call waits, and each of these moves its window.
+            let windows = [70_000_u32, 65_535].map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())).concat();
+            while to_proxy.write_all(&windows.repeat(500)).await.is_ok() {}
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let world = before(&[&fake]).await;
+    let mut raw = world.raw("alice").await;
+    let answer = raw.call(PUT, &put()).await;
+    assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
+    soon("the end of the connection", || async { (ended.load(Ordering::SeqCst) > 0).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod floods;
+mod frames;
 mod giants;
 mod handshakes;
 mod identity;

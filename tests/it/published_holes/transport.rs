@@ -152,12 +152,12 @@ async fn cve_2023_44487_rapid_reset() {
     let body = framed(&RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec());
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let mut stream = begun(world.tls(&Leaf::client("attacker")).await).await;
-    let taken = flood(&mut stream, 200, |round| {
+    let taken = flood(&mut stream, 600, |round| {
         let pair = |id| [head(id, RANGE, END_HEADERS), frame(DATA, END_STREAM, id, &body), frame(RST_STREAM, 0, id, &cancel)].concat();
         (0..100).flat_map(|place| pair(200 * u32::try_from(round).unwrap() + 2 * place + 1)).collect()
     })
     .await;
-    assert!(taken < 200, "nobody minds {} resets", 100 * taken);
+    assert!(taken < 600, "nobody minds {} resets", 100 * taken);
     neighbour.is_unharmed().await;
 }
 
@@ -176,7 +176,7 @@ async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
     let message = RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
     let mut raw = world.raw("attacker").await;
     let mut given_up = 0;
-    while given_up < 10_000 && !raw.connection.is_finished() {
+    while given_up < 60_000 && !raw.connection.is_finished() {
         let Ok(mut call) = raw.open(Method::Range.path(), &crate::world::raw::grpc_headers()).await else { break };
         call.request.send_data(framed(&message).into(), true).unwrap();
         // The head and the body are on their way when the reset is.
@@ -184,7 +184,7 @@ async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
         drop(call);
         given_up += 1;
     }
-    assert!(given_up < 10_000, "nobody minds {given_up} calls that were given up");
+    assert!(given_up < 60_000, "nobody minds {given_up} calls that were given up");
     soon("the end of the connection", || async { raw.connection.is_finished().then_some(()) }).await;
     assert!(fake.arrivals("Range").len() < 5_000, "they are not all etcd's trouble");
     neighbour.is_unharmed().await;

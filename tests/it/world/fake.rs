@@ -15,6 +15,7 @@ use http::{HeaderMap, Request, Response};
 use prost::Message as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -32,7 +33,7 @@ pub struct Fake {
     task: AbortHandle,
 }
 
-type Arrivals = Arc<Notes>;
+pub type Arrivals = Arc<Notes>;
 
 /// What a fake has noted, and what it says of itself.
 #[derive(Default)]
@@ -300,12 +301,17 @@ fn acceptor(issued: &Issued) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn http2<F, A>(stream: TlsStream<TcpStream>, arrivals: Arrivals, behave: Arc<F>)
+/// What [`Fake::serving`] does, over any stream.
+pub async fn http2<S, F, A>(stream: S, arrivals: Arrivals, behave: Arc<F>)
 where
+    S: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Visit) -> A + Send + Sync + 'static,
     A: Future<Output = ()> + Send + 'static,
 {
-    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    // etcd has no such limits.
+    let mut settings = h2::server::Builder::new();
+    settings.max_pending_accept_reset_streams(1 << 20).max_local_error_reset_streams(None);
+    let Ok(mut connection) = settings.handshake(stream).await else { return };
     let (control, mut commands) = mpsc::unbounded_channel();
     let mut calls = tokio::task::JoinSet::new();
     loop {

@@ -1,0 +1,271 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// One field as a client means it, and how it writes it.
+#[derive(Clone, Debug)]
+enum Written {
+    /// An entry of either table; out of the dynamic one by its place, as far as there are some.
+    Indexed(usize),
+    Literal {
+        name: Named,
+        value: Text,
+        indexing: u8,
+    },
+    Resize(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Named {
+    Static(usize),
+    Dynamic(usize),
+    Plain(&'static str),
+    Coded,
+}
+
+/// So many letters, plain or of codes of this many bits more than five each.
+#[derive(Clone, Debug)]
+struct Text {
+    symbols: usize,
+    coded: Option<usize>,
+}
+
+/// A table as RFC 7541 has it, with names and values: the reference. Values are what their length says, and whether they are ours.
+#[derive(Clone, Debug, Default)]
+struct Reference {
+    entries: Vec<(String, usize)>,
+    max: usize,
+}
+
+impl Reference {
+    fn size(&self) -> usize {
+        self.entries.iter().map(|(name, value)| name.len() + value + OVERHEAD).sum()
+    }
+
+    fn add(&mut self, name: &str, value: usize) {
+        self.entries.insert(0, (name.to_owned(), value));
+        while self.size() > self.max {
+            self.entries.pop();
+        }
+    }
+
+    fn at(&self, index: usize) -> Option<(String, usize)> {
+        if index <= 61 {
+            let name = match index {
+                1 => ":authority".to_owned(),
+                2..=14 => ":".repeat(usize::from(STATIC_NAMES[index - 1])),
+                55 => "set-cookie".to_owned(),
+                _ => "s".repeat(usize::from(STATIC_NAMES[index - 1])),
+            };
+            return Some((name, 0));
+        }
+        self.entries.get(index - 62).cloned()
+    }
+
+    /// The list of a block: names with the lengths of their values.
+    fn read(&mut self, block: &[u8]) -> Option<Vec<(String, usize)>> {
+        let (mut at, mut list) = (0, Vec::new());
+        while at < block.len() {
+            let first = block[at];
+            if first & 0x80 != 0 {
+                let index = integer(block, &mut at, 7)?;
+                list.push(self.at(index)?);
+            } else if first & 0xe0 == 0x20 {
+                self.max = integer(block, &mut at, 5)?;
+                while self.size() > self.max {
+                    self.entries.pop();
+                }
+            } else {
+                let indexing = first & 0xc0 == 0x40;
+                let index = integer(block, &mut at, if indexing { 6 } else { 4 })?;
+                let name = if index > 0 {
+                    self.at(index)?.0
+                } else {
+                    let text = Value::read(block, &mut at)?;
+                    let bytes = &block[text.begin..text.end];
+                    match text.coded {
+                        true if bytes == AUTHORITY_CODED => ":authority".to_owned(),
+                        true => "c".repeat(text.length(block)?),
+                        false => String::from_utf8(bytes.to_vec()).ok()?,
+                    }
+                };
+                let value = Value::read(block, &mut at)?.length(block)?;
+                list.push((name.clone(), value));
+                if indexing {
+                    self.add(&name, value);
+                }
+            }
+        }
+        Some(list)
+    }
+}
+
+fn number(out: &mut Vec<u8>, first: u8, prefix: u32, number: usize) {
+    let mask = (1_usize << prefix) - 1;
+    if number < mask {
+        return out.push(first | number as u8);
+    }
+    out.push(first | mask as u8);
+    let mut rest = number - mask;
+    while rest >= 128 {
+        out.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    out.push(rest as u8);
+}
+
+impl Text {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self.coded {
+            None => {
+                number(out, 0, 7, self.symbols);
+                out.extend(b"#/,[]=%\xc3".iter().cycle().take(self.symbols));
+            }
+            // `#` has 12 bits: more than the letter itself.
+            Some(4) => {
+                let mut bytes = vec![0_u8; (self.symbols * 12).div_ceil(8)];
+                bytes.chunks_mut(3).for_each(|three| three.copy_from_slice(&[0xff, 0xaf, 0xfa][..three.len()]));
+                if self.symbols % 2 == 1 {
+                    *bytes.last_mut().unwrap() = 0xaf;
+                }
+                number(out, 0x80, 7, bytes.len());
+                out.extend(bytes);
+            }
+            Some(more) => {
+                let bits = self.symbols * (5 + more);
+                let mut bytes = vec![0; bits.div_ceil(8)];
+                huffman::fill(&mut bytes, self.symbols, bits);
+                number(out, 0x80, 7, bytes.len());
+                out.extend(bytes);
+            }
+        }
+    }
+}
+
+impl Written {
+    /// Writes it for a client whose table is `client`.
+    fn write(&self, client: &Reference, out: &mut Vec<u8>) {
+        let dynamic = |place: usize| if client.entries.is_empty() { 1 } else { 62 + place % client.entries.len() };
+        match self {
+            Written::Indexed(place) if *place < 61 => number(out, 0x80, 7, place + 1),
+            Written::Indexed(place) => number(out, 0x80, 7, dynamic(*place)),
+            Written::Resize(max) => number(out, 0x20, 5, *max),
+            Written::Literal { name, value, indexing } => {
+                let (first, prefix) = [(0x40, 6), (0, 4), (0x10, 4)][usize::from(*indexing % 3)];
+                match name {
+                    Named::Static(index) => number(out, first, prefix, index % 61 + 1),
+                    Named::Dynamic(place) => number(out, first, prefix, dynamic(*place)),
+                    Named::Plain(name) => {
+                        out.push(first);
+                        number(out, 0, 7, name.len());
+                        out.extend(name.as_bytes());
+                    }
+                    Named::Coded => {
+                        out.push(first);
+                        number(out, 0x80, 7, AUTHORITY_CODED.len());
+                        out.extend(AUTHORITY_CODED);
+                    }
+                }
+                value.write(out);
+            }
+        }
+    }
+}
+
+fn text() -> impl Strategy<Value = Text> {
+    (prop_oneof![4 => 0..20_usize, 1 => 100..300_usize], proptest::option::of(0..5_usize))
+        .prop_map(|(symbols, coded)| Text { symbols, coded })
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let name = prop_oneof![
+        3 => Just(Named::Static(0)),
+        2 => (0..61_usize).prop_map(Named::Static),
+        2 => (0..40_usize).prop_map(Named::Dynamic),
+        1 => Just(Named::Plain(":authority")),
+        1 => Just(Named::Coded),
+        1 => proptest::sample::select(vec!["x-some", "content-type", ":path", "x"]).prop_map(Named::Plain),
+    ];
+    prop_oneof![
+        3 => (0..120_usize).prop_map(Written::Indexed),
+        4 => (name, text(), 0..3_u8).prop_map(|(name, value, indexing)| Written::Literal { name, value, indexing }),
+    ]
+}
+
+/// The list without `:authority`, and what stands in for it: it may be there or not.
+fn comparable(list: &[(String, usize)]) -> Vec<(String, usize)> {
+    let mut list: Vec<_> = list.iter().filter(|(name, _)| !matches!(&**name, ":authority" | "set-cookie")).cloned().collect();
+    list.sort();
+    list
+}
+
+proptest! {
+    #[test]
+    fn both_tables_weigh_the_same_whatever_is_written(blocks in proptest::collection::vec((proptest::option::of(0..4097_usize), proptest::collection::vec(written(), 0..12)), 1..8)) {
+        let mut client = Reference { max: TABLE, ..Reference::default() };
+        let mut server = client.clone();
+        let mut table = Table::new();
+        for (resize, fields) in blocks {
+            let mut block = Vec::new();
+            if let Some(max) = resize {
+                Written::Resize(max).write(&client, &mut block);
+                client.read(&block).unwrap();
+            }
+            let mut meant = Vec::new();
+            for field in fields {
+                let mut bytes = Vec::new();
+                field.write(&client, &mut bytes);
+                meant.extend(client.read(&bytes).unwrap());
+                block.extend(bytes);
+            }
+            let before = block.len();
+            let read = table.read(&mut block);
+            prop_assert!(read.length <= before && !table.lost);
+            prop_assert_eq!(read.has_pseudo, meant.iter().any(|(name, _)| name.starts_with(':')));
+            block.truncate(read.length);
+            let seen = server.read(&block).unwrap();
+            prop_assert_eq!(comparable(&seen), comparable(&meant));
+            prop_assert_eq!(server.size(), client.size());
+            prop_assert_eq!(server.entries.len(), client.entries.len());
+            for ((name, value), (ours, same)) in client.entries.iter().zip(&server.entries) {
+                prop_assert_eq!((name.len(), value), (ours.len(), same));
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_to_their_end(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let before = bytes.len();
+        let mut table = Table::new();
+        prop_assert!(table.read(&mut bytes).length <= before);
+    }
+}
+
+#[test]
+fn an_odd_authority_becomes_letters_of_its_length() {
+    let odd = b"#initially=[https://127.0.0.1:2379]";
+    let mut block = [&[0x41, odd.len() as u8][..], odd].concat();
+    let read = Table::new().read(&mut block);
+    assert_eq!(read, Block { length: block.len(), has_pseudo: true });
+    assert_eq!(block[2..], [b'a'; 35]);
+}
+
+#[test]
+fn an_empty_authority_is_left_out_and_stands_in_the_table() {
+    let mut table = Table::new();
+    // POST, https, an empty authority, a path that is not for the table, te: trailers.
+    let mut block = [0x83, 0x87, 0x41, 0, 0x04, 2, b'/', b'x', 0x0f, 0x2b, 1, b't'];
+    let read = table.read(&mut block);
+    assert_eq!(block[..read.length], [0x83, 0x87, 0x04, 2, b'/', b'x', 0x77, 0, 0x0f, 0x2b, 1, b't']);
+    assert_eq!(table.size, 42);
+    let mut again = [0x83, 0x80 | 62, 0x87];
+    let read = table.read(&mut again);
+    assert_eq!(again[..read.length], [0x83, 0x87]);
+}
+
+#[test]
+fn a_text_that_no_field_may_have_stays() {
+    let mut block = [0x41, 3, b'a', b'\n', b'b'];
+    Table::new().read(&mut block);
+    assert_eq!(block, [0x41, 3, b'a', b'\n', b'b']);
+}

@@ -1,0 +1,233 @@
+//! What clients do with HTTP/2 itself, drawn at random: a connection through a shadowing proxy goes on, or ends, as it does at etcd. What it
+//! says is written by hand, because no client library lets anybody say it.
+
+use etcd_warden::method::Method;
+use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden::pki::Leaf;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::twins::Twins;
+use super::{ALICE, policy};
+use crate::oracle::dice::Dice;
+use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use crate::world::raw::{framed, tls_over};
+use crate::world::{SOON, authorities, root};
+
+const PRIORITY: u8 = 2;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const PADDED: u8 = 8;
+
+/// What came of a call, as far as it must be the same.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Its answer has ended; bytes of message.
+    Answered(usize),
+    Reset(u32),
+    /// The connection ended first.
+    Closed,
+}
+
+/// A client that writes frames.
+struct Writer<'d> {
+    dice: &'d mut Dice,
+    next: u32,
+    out: Vec<u8>,
+    said: Vec<String>,
+}
+
+impl Writer<'_> {
+    fn id(&mut self) -> u32 {
+        self.next += 2;
+        self.next - 2
+    }
+
+    fn put(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.out.extend(frame(kind, flags, stream, payload));
+    }
+
+    /// A header block, with `:authority` somewhere among its pseudo-headers, in some form.
+    fn block(&mut self, method: Method) -> Vec<u8> {
+        let value: &[u8] = self.dice.of(&[
+            &b"#initially=[https://127.0.0.1:2379]"[..],
+            b"%23initially=%5Bhttps%3A%2F%2Fx%3A2379%5D",
+            b"10.0.0.1:2379,10.0.0.2:2379",
+            b"/var/run/etcd.sock",
+            b"",
+            b"a b",
+            b"etcd:2379",
+            b"[::1]:65536",
+            b"a\tb",
+            "\u{fc}ber".as_bytes(),
+        ]);
+        let mut authority = match self.dice.below(5) {
+            0 => vec![0x41],
+            1 => vec![0x01],
+            2 => vec![0x11],
+            3 => [&[0x40, 10][..], b":authority"].concat(),
+            _ => [&[0x00, 0x88][..], &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f]].concat(),
+        };
+        authority.push(u8::try_from(value.len()).unwrap());
+        authority.extend(value);
+        let text = |first: &[u8], value: &str| [first, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+        // What is not for the table, so that an empty `:authority` may stand before it, too.
+        let mut pseudo = vec![vec![0x83], vec![0x87], text(&[0x04], method.path())];
+        pseudo.insert(self.dice.below(4), authority);
+        let rest = [text(&[0x0f, 0x10], "application/grpc"), text(&[0x40, 2, b't', b'e'], "trailers")];
+        [pseudo.concat(), rest.concat()].concat()
+    }
+
+    fn head(&mut self, method: Method, flags: u8) -> u32 {
+        let (id, block) = (self.id(), self.block(method));
+        match self.dice.below(3) {
+            0 => {
+                let cut = 1 + self.dice.below(block.len() - 1);
+                self.put(HEADERS, flags, id, &block[..cut]);
+                self.put(CONTINUATION, END_HEADERS, id, &block[cut..]);
+            }
+            1 => self.put(HEADERS, flags | END_HEADERS | PADDED, id, &[&[3][..], &block, &[0; 3]].concat()),
+            _ => self.put(HEADERS, flags | END_HEADERS | 32, id, &[&[0, 0, 0, 0, 16][..], &block].concat()),
+        }
+        id
+    }
+
+    fn call(&mut self) -> u32 {
+        let id = self.head(Method::Range, 0);
+        self.put(DATA, END_STREAM, id, &range());
+        id
+    }
+
+    /// Something besides.
+    fn something(&mut self) {
+        let times = 1 + self.dice.below(400);
+        let what = self.dice.below(9);
+        self.said.push(format!("{what}, {times} times"));
+        match what {
+            0 => (0..times).for_each(|_| {
+                let id = self.head(Method::Range, 0);
+                self.put(RST_STREAM, 0, id, &[0, 0, 0, 8]);
+            }),
+            1 => {
+                let id = self.head(Method::Range, 0);
+                (0..times).for_each(|_| self.put(DATA, 0, id, b""));
+                self.put(DATA, END_STREAM, id, &range());
+            }
+            2 => (0..times).for_each(|_| {
+                let id = self.head(Method::Range, 0);
+                self.put(DATA, 0, id, b"");
+                self.put(DATA, END_STREAM, id, &range());
+            }),
+            3 => {
+                let id = self.head(Method::LeaseKeepAlive, 0);
+                let message = framed(&pb::LeaseKeepAliveRequest { id: 5 }.encode_to_vec());
+                // Within the window of a connection that etcd begins with.
+                (0..2 * times).for_each(|_| self.put(DATA, 0, id, &message));
+            }
+            4 => {
+                let (id, body) = (self.head(Method::Range, 0), range());
+                body.iter().for_each(|byte| self.put(DATA, 0, id, &[*byte]));
+                self.put(DATA, END_STREAM, id, b"");
+            }
+            5 => (0..times).for_each(|n| self.put(SETTINGS, 0, 0, &[&[0, 4][..], &(65_536 + n as u32 % 2).to_be_bytes()].concat())),
+            6 => (0..times).for_each(|_| self.put(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
+            7 => (0..times).for_each(|_| self.put(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+            _ => (0..times).for_each(|n| self.put(0x20 + (n % 50) as u8, 0, 0, b"?")),
+        }
+    }
+}
+
+fn range() -> Vec<u8> {
+    framed(&pb::RangeRequest { key: b"/own/a".into(), ..Default::default() }.encode_to_vec())
+}
+
+/// Sends all of it, and reads until the last call has ended.
+async fn outcome(stream: TlsStream<TcpStream>, bytes: &[u8], last: u32) -> Outcome {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let bytes = bytes.to_vec();
+    let writer = tokio::spawn(async move {
+        let _ = write.write_all(&bytes).await;
+        write
+    });
+    let reading = async {
+        let (mut said, mut piece, mut body) = (Vec::new(), vec![0; 1 << 16], 0);
+        loop {
+            let Ok(length @ 1..) = read.read(&mut piece).await else { return Outcome::Closed };
+            said.extend_from_slice(&piece[..length]);
+            let mut at = 0;
+            while let Some(&[a, b, c, kind, flags, ref id @ ..]) = said.get(at..at + 9) {
+                let end = at + 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+                let Some(payload) = said.get(at + 9..end) else { break };
+                let id = u32::from_be_bytes(id.try_into().unwrap());
+                match kind {
+                    GOAWAY if payload[4..8] != [0; 4] => return Outcome::Closed,
+                    RST_STREAM if id == last => return Outcome::Reset(u32::from_be_bytes(payload.try_into().unwrap())),
+                    DATA if id == last => body += payload.len(),
+                    _ => {}
+                }
+                if id == last && matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
+                    return Outcome::Answered(body);
+                }
+                at = end;
+            }
+            said.drain(..at);
+        }
+    };
+    let outcome = tokio::time::timeout(SOON, reading).await.expect("an answer, or the end");
+    writer.abort();
+    outcome
+}
+
+#[tokio::test]
+async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
+    let seed = std::env::var("FRAMES_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
+    eprintln!("FRAMES_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
+    // No answer waits for the client's window.
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat();
+    for round in 0..25 {
+        let mut writer = Writer { dice: &mut dice, next: 1, out: begin.clone(), said: Vec::new() };
+        for _ in 0..1 + writer.dice.below(3) {
+            writer.something();
+            writer.call();
+        }
+        let last = writer.call();
+        let (bytes, said) = (writer.out, writer.said);
+        let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &bytes, last).await;
+        let address = twins.direct.addresses()[0];
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let direct = tls_over(tcp, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+        assert_eq!(through, outcome(direct, &bytes, last).await, "round {round} of FRAMES_SEED={seed}: {said:?}");
+    }
+    let limited = twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="frames""#]).await;
+    assert_eq!(limited + twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="resets""#]).await, 0.0);
+}
+
+/// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the client's name.
+#[tokio::test]
+async fn what_http2_refuses_is_counted_and_audited() {
+    let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
+    let world = &twins.world;
+    let text = |first: &[u8], value: &str| [first, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    // A header that belongs to one connection.
+    let malformed =
+        [vec![0x83, 0x87], text(&[0x04], Method::Range.path()), text(&[0x00, 7, b'u', b'p', b'g', b'r', b'a', b'd', b'e'], "h2c")].concat();
+    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &malformed)].concat();
+    let through = outcome(world.tls(&Leaf::client("alice")).await, &bytes, 1).await;
+    assert_eq!(through, Outcome::Reset(1));
+    let line = world.audited(|line| line["reason"] == "http2").await;
+    assert_eq!((&line["decision"], &line["path"], &line["identity"]["cn"]), (&"deny".into(), &"".into(), &"alice".into()), "{line}");
+    assert_eq!(world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await, 1.0);
+
+    // A header block that is none ends the connection.
+    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff])]
+        .concat();
+    assert_eq!(outcome(world.tls(&Leaf::client("alice")).await, &bytes, 1).await, Outcome::Closed);
+    world
+        .audited(|line| line["reason"] == "http2" && line["missing"]["form"].as_str().is_some_and(|form| form.contains("connection")))
+        .await;
+}
