@@ -10,7 +10,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 
 use super::live_permit::LivePermit;
-use super::upload::Upload;
+use super::upload::{Unsent, Upload};
 use crate::method::Method;
 use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
@@ -65,11 +65,11 @@ pub struct Sent {
     pub place: Place,
 }
 
-/// Why a connection took no request. Nothing was sent.
+/// Why a connection took no request. Nothing was carried out.
 enum NotOpened {
     /// It takes no more streams.
     Ending,
-    /// The permit was withdrawn.
+    /// The permit was withdrawn before the message was whole there.
     Withdrawn,
 }
 
@@ -81,7 +81,7 @@ const ENDING_CONNECTIONS: usize = 3;
 pub enum ForwardError {
     /// Nothing was sent, or etcd said that it did not look at it.
     NotSent,
-    /// Nothing was sent, and nothing may be: the permit was withdrawn.
+    /// The permit was withdrawn before etcd had the whole message: it can have carried out nothing.
     Withdrawn,
     /// It was sent, and nobody knows what became of it.
     Lost,
@@ -159,17 +159,21 @@ impl Forwarder {
     ) -> Result<(ResponseFuture, Upload), NotOpened> {
         let mut sender = link.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_| NotOpened::Ending)?;
-        // From here to the last byte nothing waits.
         if !permit.holds() {
             return Err(NotOpened::Withdrawn);
         }
         let bare = outgoing.ends && outgoing.body.is_empty();
-        let (response, mut send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
-        // The message is in memory anyway: h2 holds it until etcd's window takes it. If the stream has ended already, the answer says why.
+        let (response, send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
+        let mut upload = Upload::new(send);
         if !bare {
-            let _ = send.send_data(outgoing.body.clone(), outgoing.ends);
+            match upload.write(permit, outgoing.body.clone(), outgoing.ends).await {
+                // A stream that has ended has an answer that says why.
+                Ok(()) | Err(Unsent::Closed) => {}
+                // etcd has a part of the message at most, and cannot carry that out: the stream is reset.
+                Err(Unsent::Withdrawn | Unsent::Cut) => return Err(NotOpened::Withdrawn),
+            }
         }
-        Ok((response, Upload::new(send)))
+        Ok((response, upload))
     }
 
     /// Sends a whole request and waits for the head of the answer. Only what a member says that it did not process is sent again. What was

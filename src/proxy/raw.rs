@@ -84,7 +84,7 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
         }
         recording = record(judged, verdict, judging);
         let after_a_message = is_whole(&held);
-        let written = if ends { send.finish(&permit, held) } else { send.write(&permit, held).await };
+        let written = send.write(&permit, held, ends).await;
         if written != Err(Unsent::Withdrawn) {
             progress.note(ends);
         }

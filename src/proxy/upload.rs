@@ -82,23 +82,36 @@ impl Upload {
         Self(stream)
     }
 
-    /// Writes bytes as etcd's window allows. The permit is checked after each wait.
+    /// Writes bytes as etcd's window allows, and the end of our side with the last of them if it `ends`. The permit is checked before each
+    /// piece: nothing is left with h2 that has to wait for a window, where no permit would be asked again.
     ///
     /// # Errors
     /// See [`Unsent`].
-    pub async fn write(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes) -> Result<(), Unsent> {
+    pub async fn write(&mut self, permit: &LivePermit<'_>, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
+        self.0.reserve_capacity(bytes.len());
+        if self.0.capacity() < bytes.len() {
+            // On the heap: most requests need no second piece.
+            return Box::pin(self.write_pieces(permit, bytes, ends)).await;
+        }
+        if !permit.holds() {
+            self.0.reserve_capacity(0);
+            return Err(Unsent::Withdrawn);
+        }
+        self.0.send_data(bytes, ends).map_err(|_| Unsent::Closed)
+    }
+
+    async fn write_pieces(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         let out = &mut self.0;
         let mut refused = Unsent::Withdrawn;
-        out.reserve_capacity(bytes.len());
         loop {
             let room = out.capacity().min(bytes.len());
-            if room == bytes.len() || room > 0 {
+            if room > 0 {
                 if !permit.holds() {
                     out.reserve_capacity(0);
                     return Err(refused);
                 }
                 let piece = bytes.split_to(room);
-                out.send_data(piece, false).map_err(|_| Unsent::Closed)?;
+                out.send_data(piece, ends && bytes.is_empty()).map_err(|_| Unsent::Closed)?;
                 if bytes.is_empty() {
                     return Ok(());
                 }
@@ -110,17 +123,6 @@ impl Upload {
                 Some(Err(_)) | None => return Err(Unsent::Closed),
             }
         }
-    }
-
-    /// Writes the rest of a request, and its end. The bytes are in memory anyway: h2 holds them until etcd's window takes them.
-    ///
-    /// # Errors
-    /// See [`Unsent`].
-    pub fn finish(&mut self, permit: &LivePermit<'_>, rest: Bytes) -> Result<(), Unsent> {
-        if !permit.holds() {
-            return Err(Unsent::Withdrawn);
-        }
-        self.0.send_data(rest, true).map_err(|_| Unsent::Closed)
     }
 
     /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once: what must be true when they are written is
@@ -160,7 +162,7 @@ impl Upload {
                 Some(Ok(chunk)) => {
                     let length = chunk.len();
                     observe(Piece::Data(&chunk));
-                    let written = self.write(permit, chunk).await;
+                    let written = self.write(permit, chunk, false).await;
                     if written.is_ok() && length > 0 {
                         progress.note(false);
                     }
@@ -175,7 +177,7 @@ impl Upload {
                         Err(error) => return self.reset(&error),
                     }
                     observe(Piece::End);
-                    let written = self.finish(permit, Bytes::new());
+                    let written = self.write(permit, Bytes::new(), true).await;
                     if written.is_ok() {
                         progress.note(true);
                         break;

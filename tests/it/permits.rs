@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use etcd_warden::config::Config;
 use etcd_warden::method::{Method, Shape};
 use etcd_warden::pb::etcdserverpb as pb;
 use etcd_warden::pb::{v3electionpb, v3lockpb};
@@ -314,6 +315,45 @@ async fn enforced_permits_end_in_every_phase() {
     table("enforce", ENFORCED, [&[Event::Policy], &[Event::Revoked, Event::Ca], &[Event::Drain]]).await;
 }
 
+/// A request whose bytes wait for a window of etcd's is not sent when its right has gone: h2 holds nothing that no permit is asked for.
+#[tokio::test]
+async fn a_request_that_waits_for_a_window_is_judged_again() {
+    for (mode, status) in [("enforce", 7), ("shadow", 7)] {
+        let both = |mode: &str, name: &str| {
+            format!(
+                "version: 1\nmode: {mode}\nroles: {{r: {{allow: [{{keys: $P/*, verbs: [rw]}}]}}}}\nbindings: [{{cn: {name}, roles: [r]}}, {{cn: bob, roles: [r]}}]\n"
+            )
+        };
+        let one_worker = |config: &mut Config| config.workers = 1;
+        let world = World::with(&both(mode, "alice")).config(one_worker).own_etcd().start().await;
+        let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
+        let put = |key: &str, length: usize| {
+            framed(&pb::PutRequest { key: world.key(key).into(), value: vec![b'x'; length], ..Default::default() }.encode_to_vec())
+        };
+        world.etcd().pause(0).unwrap();
+        let mut calls = Vec::new();
+        for (raw, key, length, count) in [(&mut bob, "large", 1_200_000, 6), (&mut alice, "late", 10, 1)] {
+            for _ in 0..count {
+                let mut stream = raw.open(Method::Put.path(), &grpc_headers()).await.unwrap();
+                stream.request.send_data(put(key, length).into(), true).unwrap();
+                calls.push(stream);
+                let open = calls.len() as f64;
+                soon("the call is there", || async { (streams_of(&world).await == open).then_some(()) }).await;
+            }
+        }
+        // Time for them to be judged and to come to the window.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.replace_policy(&both("enforce", "carol"));
+        world.etcd().resume(0).unwrap();
+        let late = Answer::read(calls.pop().unwrap().response).await;
+        assert_eq!(late.grpc_status(), Some(status), "{mode}: {late:?}");
+        for large in calls {
+            assert_eq!(Answer::read(large.response).await.grpc_status(), Some(0), "{mode}");
+        }
+        assert_eq!(world.direct().await.get(world.key("late"), None).await.unwrap().count(), 0, "{mode}");
+    }
+}
+
 /// The files that write to etcd, and how often; each call of these is a row's phase above.
 #[test]
 fn every_write_to_etcd_has_a_phase_here() {
@@ -324,16 +364,15 @@ fn every_write_to_etcd_has_a_phase_here() {
         ("raw.rs", ".send(permit,", 1),
         ("stream/dialogue.rs", ".send(&permit,", 1),
         // The message that was slow to come: `Phase::Half`.
-        ("raw.rs", ".finish(&permit,", 1),
         ("raw.rs", ".write(&permit,", 1),
         // What passes through: `Phase::HalfOfLarge`, `Phase::Silent`, `Phase::Answered`.
         ("raw.rs", ".copy(", 3),
-        ("upload.rs", ".write(permit,", 1),
-        ("upload.rs", ".finish(permit,", 1),
+        ("upload.rs", ".write(permit,", 2),
         // A message of a stream under enforcement: `Phase::Silent`, `Phase::Answered`.
         ("stream/dialogue/up.rs", ".write(&permit,", 1),
         // The head and the first bytes, in `Forwarder::send`.
         ("forward.rs", ".send_request(", 1),
+        ("forward.rs", ".write(permit,", 1),
         ("forward.rs", ".send(permit,", 1),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");

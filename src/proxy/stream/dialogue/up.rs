@@ -131,7 +131,7 @@ impl Dialogue<'_> {
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
         }
-        send.write(&permit, framed).await.map_err(|unsent| match unsent {
+        send.write(&permit, framed, false).await.map_err(|unsent| match unsent {
             Unsent::Closed => Closing::With(Status::lost()),
             Unsent::Withdrawn | Unsent::Cut => Closing::With(Status::open_again()),
         })
