@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::keyspace::{KeyRange, OwnedRange};
-use crate::policy::{GrantId, Mode, Principal, Standing};
+use crate::policy::{GrantId, Mode, Principal, Rights, Standing};
 use crate::wire::Malformed;
 
 /// The right to forward one message. It has no public constructor: [`authorize`] and [`refuse`] make it.
@@ -261,14 +261,21 @@ impl AttachedKeys {
         is_covered
     }
 
+    /// What its answers depend on beside the keys. Two that have this in common say the same of the same keys.
+    #[must_use]
+    pub fn depends_on(&self) -> (*const Rights, Verbs) {
+        (Arc::as_ptr(&self.principal.rights), self.verbs)
+    }
+
     /// What follows from all keys of the lease, or from those up to the first that is not covered.
     #[must_use]
-    pub fn standing(self) -> LeaseStanding {
-        self.standing
+    pub fn standing(&self) -> LeaseStanding {
+        self.standing.clone()
     }
 }
 
-/// Judges one message.
+/// Judges one message. What is known of `leases` is sorted by id: a message may name ten thousand. Evidence that is out of order may not be
+/// found, and then its lease is refused.
 ///
 /// # Errors
 /// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in [`Permit::would_deny`].
@@ -349,7 +356,8 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
         holds(principal, Capability::Lease)?;
     }
     let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
-    match leases.iter().find(|evidence| evidence.id == id).map(|evidence| &evidence.standing) {
+    let known = leases.binary_search_by_key(&id, |evidence| evidence.id).ok().and_then(|at| leases.get(at));
+    match known.map(|evidence| &evidence.standing) {
         Some(LeaseStanding::Own) => Ok(()),
         // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach one. That is more than a right to keys.
         Some(LeaseStanding::Unattached) => holds(principal, Capability::Lease).map(drop),

@@ -21,6 +21,7 @@
 //!   encoding    compressed messages, unpacked
 //!   budget      how much of that is held, and by whom
 //!   lease_questions  who may make the proxy ask etcd about leases, and how often
+//!     round     one question: each key looked at once for an identity, others in between
 //!   judge       bytes -> accesses -> verdict, lease evidence included
 //!   permitted   what was allowed is carried out
 //!   live_permit a permit, until it is withdrawn

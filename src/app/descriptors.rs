@@ -7,12 +7,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin;
 use crate::config::{Config, Limits};
+use crate::upstream::Class;
+use crate::upstream::pool::SPREAD;
 
 /// Standard streams, epoll instances, the audit, files that are read again, etcd's connections for health checks and questions.
 const OWN: usize = 64;
 
-/// Connections of one worker to one member: three classes, two of each, and as many while they are renewed.
-const LINKS: usize = 12;
+/// Connections of one worker to one member: so many of each class, and as many while they are renewed.
+const LINKS: usize = Class::ALL.len() * SPREAD * 2;
 
 /// Requests that one connection to etcd carries at least before the next is opened (`upstream::pool`).
 const REQUESTS_PER_LINK: usize = 64;

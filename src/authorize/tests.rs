@@ -97,6 +97,24 @@ fn a_refusal_says_what_is_missing() {
     }
 }
 
+/// In what order a message names its leases says nothing; evidence out of order is none, and never another lease's.
+#[test]
+fn evidence_is_found_for_each_of_many_leases() {
+    let principal = principal(Standing::Bound, Mode::Enforce);
+    let mut accesses = Accesses::default();
+    (1..=10_000).rev().for_each(|id| accesses.lease(id, LeaseUse::Revoke));
+    let mut evidence: Vec<LeaseEvidence> = (1..=10_000).map(|id| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+    assert!(authorize(&principal, &accesses, &evidence).is_ok());
+    let refused = |evidence: &[LeaseEvidence]| authorize(&principal, &accesses, evidence).unwrap_err();
+    let not_owned = |id| Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
+    evidence[76].standing = LeaseStanding::NotCovered;
+    assert_eq!(refused(&evidence), not_owned(77));
+    evidence[76].standing = LeaseStanding::Own;
+    assert_eq!(refused(&[&evidence[..76], &evidence[77..]].concat()), not_owned(77));
+    evidence.reverse();
+    assert_eq!(refused(&evidence).reason, Reason::LeaseNotOwned);
+}
+
 /// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has, nothing is allocated for them.
 #[test]
 fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {

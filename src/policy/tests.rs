@@ -104,11 +104,12 @@ fn principal(rights: Rights) -> Principal {
     }
 }
 
-/// What is known of the lease 7; of the lease 8 nothing is.
-fn evidence() -> impl Strategy<Value = (i64, Lease)> {
+/// What is known of leases, sorted by id; of some nothing is.
+fn evidence() -> impl Strategy<Value = Vec<(i64, Lease)>> {
     let attached = prop::collection::vec(key(), 0..3).prop_map(Lease::Attached);
     let others = prop::sample::select(vec![Lease::Own, Lease::AnotherIdentity, Lease::Unknown]);
-    prop_oneof![attached, others].prop_map(|lease| (7, lease))
+    let leases = prop::collection::btree_map(5..10_i64, prop_oneof![attached, others], 0..5);
+    leases.prop_map(|leases| leases.into_iter().collect())
 }
 
 /// What a request may ask for besides keys.
@@ -162,7 +163,7 @@ proptest! {
         admin: bool,
         asked in prop::collection::vec((range(), verbs()), 0..3),
         (capability, leases) in beside_keys(),
-        evidence in evidence(),
+        known in evidence(),
     ) {
         if let Some(role) = holdings.roles.first_mut().filter(|_| admin) {
             role.capabilities.push((Capability::LeaseAdmin, GrantId(99)));
@@ -176,8 +177,7 @@ proptest! {
         }
         leases.iter().for_each(|&(id, lease_use)| accesses.lease(id, lease_use));
         let principal = Arc::new(principal(holdings.compile()));
-        let known = [evidence];
-        let evidence = known.each_ref().map(|(id, lease)| lease.evidence(*id, &principal, &accesses));
+        let evidence: Vec<_> = known.iter().map(|(id, lease)| lease.evidence(*id, &principal, &accesses)).collect();
         let fast = authorize(&principal, &accesses, &evidence);
         match (fast, reference::decide(&holdings, &accesses, &known, universe())) {
             (Ok(permit), Ok(grant)) => prop_assert_eq!(permit.grant(), grant),

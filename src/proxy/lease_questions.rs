@@ -3,7 +3,9 @@
 //! A LeaseTimeToLive of nine bytes makes etcd send every key of a lease. So each question takes a place of the identity that caused it, by
 //! the rule of [`super::quota`], and what is held of its answer is taken from that identity's share of `max-held-bytes`. Requests for one lease
 //! are answered by one question. A request never joins a question that was sent before it came: a key that was attached meanwhile
-//! would be missing. It waits for the next one, which then is asked for all that wait.
+//! would be missing. It waits for the next one, which then is asked for all that wait, in a [`Round`].
+
+mod round;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,13 +14,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::budget::{Hold, Share};
+use super::budget::Share;
 use super::client::Client;
-use super::quota::{Place, Quota};
-use crate::authorize::AttachedKeys;
+use super::quota::Quota;
+use crate::authorize::{AttachedKeys, LeaseStanding};
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::Pool;
-use crate::upstream::question::{Listener, Unanswered, lease_keys};
+use crate::upstream::question::lease_keys;
+use round::Round;
 
 /// Questions under way at once, of all workers together.
 pub const MAX_QUESTIONS: usize = 64;
@@ -49,15 +52,10 @@ struct Waiter {
     keys: AttachedKeys,
     quota: Arc<Quota>,
     share: Share,
-    answer: oneshot::Sender<Result<AttachedKeys, NotKnown>>,
+    answer: Answer,
 }
 
-/// One question: those who wait for it, and what its first one is charged.
-struct Round {
-    waiters: Vec<Waiter>,
-    hold: Hold,
-    _place: Place,
-}
+type Answer = oneshot::Sender<Result<LeaseStanding, NotKnown>>;
 
 impl Questions {
     /// None yet. No key has more bytes than a request, `longest_key`.
@@ -70,7 +68,13 @@ impl Questions {
     ///
     /// # Errors
     /// See [`NotKnown`].
-    pub async fn ask(self: &Rc<Self>, client: &Client, member: MemberIndex, id: i64, keys: AttachedKeys) -> Result<AttachedKeys, NotKnown> {
+    pub async fn ask(
+        self: &Rc<Self>,
+        client: &Client,
+        member: MemberIndex,
+        id: i64,
+        keys: AttachedKeys,
+    ) -> Result<LeaseStanding, NotKnown> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter { keys, quota: client.quota.clone(), share: client.share.clone(), answer };
         let subject = (member, id);
@@ -106,48 +110,5 @@ impl Questions {
             return None;
         }
         Some(waiters)
-    }
-}
-
-impl Round {
-    /// One question for all of them, charged to the first that may ask one. `None`: none may, and all were told.
-    fn of(mut waiters: Vec<Waiter>) -> Option<Self> {
-        waiters.retain(|waiter| !waiter.answer.is_closed());
-        let charged = waiters.iter().find_map(|waiter| Some((waiter.quota.questions.place()?, waiter.share.clone())));
-        let Some((place, share)) = charged else {
-            waiters.into_iter().for_each(|waiter| drop(waiter.answer.send(Err(NotKnown::Limit))));
-            return None;
-        };
-        Some(Self { waiters, hold: Hold::none(&share), _place: place })
-    }
-
-    /// The answer has ended: to its end, or some wait in vain.
-    fn end(self, asked: Result<(), Unanswered>) {
-        if let Err(error) = &asked {
-            tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
-        }
-        for waiter in self.waiters {
-            // A caller that has left needs no answer.
-            let _ = waiter.answer.send(asked.as_ref().map(|()| waiter.keys).map_err(|_| NotKnown::Unanswered));
-        }
-    }
-}
-
-impl Listener for Round {
-    fn see(&mut self, key: &[u8]) -> bool {
-        let mut next = 0;
-        while let Some(waiter) = self.waiters.get_mut(next) {
-            if !waiter.answer.is_closed() && waiter.keys.see(key) {
-                next = next.saturating_add(1);
-            } else {
-                let decided = self.waiters.swap_remove(next);
-                let _ = decided.answer.send(Ok(decided.keys));
-            }
-        }
-        !self.waiters.is_empty()
-    }
-
-    fn may_hold(&mut self, bytes: usize) -> bool {
-        self.hold.set(bytes)
     }
 }

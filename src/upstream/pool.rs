@@ -19,7 +19,7 @@ use crate::metrics::reason::UpstreamFailure;
 use crate::tls::LiveTls;
 
 /// Connections per member and class before all of them are full: etcd serves two in parallel.
-const SPREAD: usize = 2;
+pub const SPREAD: usize = 2;
 /// Streams of one connection before another is opened for those that come: few connections gather more requests, and more answers,
 /// into one write.
 const COMFORTABLE: u32 = 64;

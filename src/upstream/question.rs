@@ -12,6 +12,7 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::header::{CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
 use http::{HeaderMap, Request, Response};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::dial::ConnectError;
@@ -29,6 +30,9 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Connections that may turn out to be ending before the question has failed: those that a lane keeps, and a new one.
 const ENDING_CONNECTIONS: usize = 3;
+
+/// Bytes of an answer that are read before it is looked whether others have their turn: a key takes two of them at least.
+const PART: usize = 256;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,8 @@ pub enum Unanswered {
 pub trait Listener {
     /// One attached key. False: nothing more has to be seen.
     fn see(&mut self, key: &[u8]) -> bool;
+    /// Whether it has worked for so long that others have their turn first. After each yes it begins anew.
+    fn has_worked(&mut self) -> bool;
     /// Whether this many bytes may be held for a key that has not come whole.
     fn may_hold(&mut self, bytes: usize) -> bool;
 }
@@ -82,11 +88,9 @@ async fn asked(pool: &Rc<Pool>, member: MemberIndex, id: i64, longest: usize, li
     let (head, mut body) = response.await?.into_parts();
     accepted(&Response::from_parts(head, ()))?;
     let mut scan = LeaseKeys::of(id, longest);
-    let mut enough = false;
     while let Some(piece) = body.data().await {
         let piece = piece?;
-        scan.push(&piece, |key| enough = enough || !listener.see(key))?;
-        if enough {
+        if show(&mut scan, &piece, listener).await? {
             // The stream is reset when it is dropped: etcd sends no more of it than one window.
             return Ok(());
         }
@@ -97,6 +101,22 @@ async fn asked(pool: &Rc<Pool>, member: MemberIndex, id: i64, longest: usize, li
     }
     ended_well(&mut body).await?;
     Ok(scan.finish()?)
+}
+
+/// Shows the keys of one piece. True: the listener has seen enough. HTTP/2 has the next piece at once for as long as there is one, so that
+/// nothing but this lets others have their turn.
+async fn show(scan: &mut LeaseKeys, piece: &[u8], listener: &mut impl Listener) -> Result<bool, Unreadable> {
+    let mut enough = false;
+    for part in piece.chunks(PART) {
+        scan.push(part, |key| enough = enough || !listener.see(key))?;
+        if enough {
+            return Ok(true);
+        }
+        if listener.has_worked() {
+            yield_now().await;
+        }
+    }
+    Ok(false)
 }
 
 async fn sent(pool: &Rc<Pool>, member: MemberIndex, id: i64) -> Result<(ResponseFuture, Place), Unanswered> {
@@ -150,5 +170,62 @@ fn status(headers: &HeaderMap) -> Result<(), Unanswered> {
             let text = |name| headers.get(name).map(|value| value.as_bytes().escape_ascii().to_string()).unwrap_or_default();
             Err(Unanswered::Refused(format!("status {}: {}", text("grpc-status"), text("grpc-message"))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use futures_util::poll;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::pb::etcdserverpb::LeaseTimeToLiveResponse;
+
+    /// Has seen so many keys, and works for as long as ten of them.
+    #[derive(Default)]
+    struct Ten {
+        seen: usize,
+        rests: usize,
+    }
+
+    impl Listener for Ten {
+        fn see(&mut self, _: &[u8]) -> bool {
+            self.seen += 1;
+            true
+        }
+
+        fn has_worked(&mut self) -> bool {
+            let due = self.seen >= 10 * (self.rests + 1);
+            self.rests += usize::from(due);
+            due
+        }
+
+        fn may_hold(&mut self, _: usize) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_amid_one_piece_of_an_answer() {
+        let answer = LeaseTimeToLiveResponse { id: 7, keys: vec![b"k".to_vec(); 10_000], ..LeaseTimeToLiveResponse::default() };
+        let piece = frame::encode(&answer.encode_to_vec());
+        let (mut scan, mut listener, mut turns) = (LeaseKeys::of(7, 100), Ten::default(), 0);
+        let enough = {
+            let mut shown = pin!(show(&mut scan, &piece, &mut listener));
+            loop {
+                match poll!(shown.as_mut()) {
+                    Poll::Ready(enough) => break enough.unwrap(),
+                    Poll::Pending => turns += 1,
+                }
+            }
+        };
+        assert!(!enough);
+        assert_eq!((listener.seen, listener.rests), (10_000, turns));
+        // A part has 85 keys, of three bytes each.
+        assert!(turns > 100, "{turns}");
+        scan.finish().unwrap();
     }
 }

@@ -19,9 +19,11 @@ version: 1
 mode: enforce
 roles:
   own: {allow: [{keys: /a/*, verbs: [rw]}], capabilities: [lease]}
+  elsewhere: {allow: [{keys: /b/*, verbs: [rw]}], capabilities: [lease]}
 bindings:
   - {cn: alice, roles: [own]}
   - {cn: neighbour, roles: [own]}
+  - {cn: other, roles: [elsewhere]}
   - {cn: shade, roles: [own], mode: shadow}
 ";
 
@@ -94,6 +96,26 @@ async fn many_calls_about_one_lease_are_one_question() {
     }
     // The first, and one for all that came after it.
     assert_eq!(fake.arrivals("LeaseTimeToLive").len(), 2);
+}
+
+#[tokio::test]
+async fn one_question_is_answered_to_each_by_its_own_rights() {
+    let (fake, go) = slow(&[&["/a/k", "/a/l"]]).await;
+    let world = fake.world(POLICY).await;
+    let (mut alice, mut other, mut again) = (world.raw("alice").await, world.raw("other").await, world.raw("alice").await);
+    let mut calls = vec![(0, revoke(&mut alice, 77).await)];
+    questions(&fake, 1).await;
+    for _ in 0..20 {
+        calls.push((0, revoke(&mut alice, 77).await));
+        calls.push((7, revoke(&mut other, 77).await));
+        calls.push((0, revoke(&mut again, 77).await));
+    }
+    in_flight(&world, 61.0).await;
+    go.add_permits(2);
+    for (status, call) in calls {
+        assert_eq!(call.await.unwrap().grpc_status(), Some(status));
+    }
+    assert_eq!((fake.arrivals("LeaseTimeToLive").len(), fake.arrivals("LeaseRevoke").len()), (2, 41));
 }
 
 #[tokio::test]

@@ -114,7 +114,9 @@ impl Verdict {
 
 /// Leases are taken as the caller's own: whose a lease is stands in its id, and only the running proxies can read it.
 fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
-    accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect()
+    let mut leases: Vec<_> = accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+    leases.sort_unstable_by_key(|lease| lease.id);
+    leases
 }
 
 fn capability_need(principal: &Principal, capability: Capability) -> Need {
