@@ -75,6 +75,9 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
     let empty = file("empty", "");
     let directory = folder.display().to_string();
     let under_a_file = format!("{empty}/policy");
+    // To open it would wait for a reader.
+    let pipe = place.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
     let cases: Vec<(Vec<String>, Vec<&str>)> = vec![
         (vec![format!("--trusted-ca-file={empty}")], vec![&empty, "is empty"]),
         (vec![flag("trusted-ca-file", &other.key)], vec![other.key.to_str().unwrap(), "certificate"]),
@@ -88,6 +91,8 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
         (vec![format!("--policy={under_a_file}")], vec![&under_a_file]),
         (vec![format!("--policy={empty}")], vec![&empty]),
         (vec![format!("--audit-file={under_a_file}")], vec![&under_a_file]),
+        (vec![flag("audit-file", &pipe)], vec![pipe.to_str().unwrap(), "pipe", "audit-stdout"]),
+        (vec![format!("--audit-file={directory}")], vec![&directory, "directory"]),
         (vec!["--trusted-ca-file=".into()], vec!["--trusted-ca-file"]),
         (vec!["--endpoints=http://127.0.0.1:1".into()], vec!["http://127.0.0.1:1", "insecure-plaintext-upstream"]),
     ];

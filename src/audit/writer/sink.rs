@@ -1,10 +1,16 @@
 //! One place that lines go to, and what it has lost.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// What an operator does about a file that cannot take audit lines.
+const WHAT_TO_DO: &str = "name a regular file, or use `audit-stdout` and redirect standard output";
 
 pub(super) struct Sink {
     /// `None` for standard output, which is never opened again.
@@ -117,9 +123,30 @@ fn lines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
+/// Opens for appending, without waiting for another process: opening a pipe waits for its reader otherwise (fifo(7)).
+///
+/// # Errors
+/// The file cannot be opened, or is a directory, a socket, a disk, or a pipe without a reader. The message names it.
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-    file.map_err(|error| io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display())))
+    appending(path).map_err(|error| io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display())))
+}
+
+fn appending(path: &Path) -> io::Result<File> {
+    let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {what}: {WHAT_TO_DO}")));
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::from_raw_mode(0o640)) {
+        Ok(file) => File::from(file),
+        Err(Errno::ISDIR) => return refuse("directory"),
+        // open(2): nothing else has this error, but for a device that is not there.
+        Err(Errno::NXIO) => return refuse("pipe that no process reads, or a socket"),
+        Err(error) => return Err(error.into()),
+    };
+    if file.metadata()?.file_type().is_block_device() {
+        return refuse("disk");
+    }
+    // A pipe or a terminal that is slow is waited for, as a disk is.
+    rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -144,6 +171,10 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
         String::from_utf8(bytes).unwrap()
+    }
+
+    fn fifo(path: &Path) {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     }
 
     fn add_thousands(sink: &mut Sink) -> String {
@@ -188,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_loss_whose_telling_is_lost_is_told_again() {
-        let mut sink = Sink::new(None, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let mut sink = Sink::new(None, std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
         sink.lose(5);
         sink.add(b"{\"id\":1}\n");
         assert!(sink.flush().is_err());
@@ -208,5 +239,42 @@ mod tests {
         let old = drain(&mut reader);
         let (whole, _torn) = old.rsplit_once('\n').unwrap();
         assert!(format!("{whole}\n{}", std::fs::read_to_string(path).unwrap()) == all);
+    }
+
+    #[test]
+    fn what_no_line_can_be_written_to_is_refused_without_a_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for pipe in ["pipe", "read"] {
+            fifo(&at(pipe));
+        }
+        let _reader = rustix::fs::open(at("read"), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::os::unix::fs::symlink(at("pipe"), at("link")).unwrap();
+        for (name, what) in [("pipe", "pipe"), ("link", "pipe"), ("socket", "socket"), (".", "directory")] {
+            let error = Sink::file(&at(name)).err().unwrap().to_string();
+            let path = at(name).display().to_string();
+            assert!(error.contains(&path) && error.contains(what) && error.ends_with(WHAT_TO_DO), "{name}: {error}");
+        }
+        for path in [at("file"), at("read"), "/dev/null".into()] {
+            let mut sink = Sink::file(&path).unwrap();
+            sink.add(b"{}\n");
+            sink.flush().unwrap();
+            let flags = rustix::fs::fcntl_getfl(&sink.file).unwrap();
+            assert!(flags.contains(OFlags::APPEND) && !flags.contains(OFlags::NONBLOCK), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn an_unread_pipe_in_the_files_place_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("audit"), folder.path().join("old"));
+        let mut sink = Sink::file(&path).unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        fifo(&path);
+        assert!(sink.reopen().is_err());
+        sink.add(b"{}\n");
+        sink.flush().unwrap();
+        assert_eq!(std::fs::read_to_string(old).unwrap(), "{}\n");
     }
 }
