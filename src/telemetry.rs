@@ -113,7 +113,7 @@ where
 {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(log)?).with_ansi(ansi);
     // What it says of its own errors it would write to standard error itself, and wait.
-    let builder = builder.log_internal_errors(false).with_writer(OneLine { writer, ansi, passed });
+    let builder = builder.log_internal_errors(false).with_writer(OneLine { writer, ansi, json: log.json, passed });
     Ok(if log.json {
         Box::new(builder.json().flatten_event(true).finish().with(repeats))
     } else {

@@ -92,3 +92,30 @@ fn a_line_has_its_bound() {
     let text = logged(false, false, || tracing::info!(name = "n".repeat(100_000), "refused"));
     assert!(text.len() < line::MAX_LINE + 100 && text.ends_with(" (cut)\n"), "{}", text.len());
 }
+
+/// Characters that a terminal obeys, that cannot be seen, that JSON spells in its own way, and letters.
+const FOREIGN: &str =
+    "a\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{9b}31m\u{7f}\u{e0041}\0\t\r\n\u{1b}[31m\"\\\u{f6}\u{4e16}\u{1f600}";
+
+#[test]
+fn foreign_text_leaves_each_line_whole_in_both_formats() {
+    for (json, times) in [false, true].into_iter().flat_map(|json| [1, 50, 300, 3_000, 30_000].map(|times| (json, times))) {
+        // One unfit character alone grows most, and the cut falls into the middle of each.
+        for foreign in [FOREIGN, "\u{e0041}", "\u{202e}", "\"", "\u{1f600}", "\0"] {
+            let name = foreign.repeat(times);
+            let text = logged(json, false, || tracing::warn!(%name, again = ?name, port = 2379, "refused {name}"));
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(!line.contains(crate::printable::is_unfit), "{json} {times} {foreign:?}");
+            assert!(line.len() < line::MAX_LINE + 20, "{}", line.len());
+            if !json {
+                continue;
+            }
+            let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{times} {foreign:?}: {error}"));
+            assert_eq!((&value["level"], &value["target"], &value["port"]), (&"WARN".into(), &module_path!().into(), &2379.into()));
+            let read = value["name"].as_str().unwrap();
+            let kept = read.strip_suffix(" (cut)").unwrap_or(read);
+            assert!(name.starts_with(kept) && !kept.is_empty(), "{times} {foreign:?}: {kept:?}");
+            assert!(read == name || kept != read, "{times} {foreign:?}: a cut says so");
+        }
+    }
+}
