@@ -1,6 +1,7 @@
 //! Wiring: from a checked configuration to a running proxy, and back down.
 
 pub mod descriptors;
+mod groups;
 pub mod mode;
 pub mod reload;
 mod settling;

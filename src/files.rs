@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -106,26 +107,29 @@ fn open(path: &Path) -> Result<File, Unread> {
 }
 
 /// Files that were read together.
-#[derive(Debug, Default)]
-pub struct Files(BTreeMap<PathBuf, Result<Held, Unread>>);
+#[derive(Clone, Debug, Default)]
+pub struct Files(BTreeMap<PathBuf, Result<Arc<Held>, Unread>>);
 
 /// A file that was read.
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
     place: Place,
+    target: PathBuf,
 }
 
 /// Which file it is, whatever its name and content: device and inode.
 pub type Place = (u64, u64);
 
 /// What a file was at a look: its content in short, and which file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Of its bytes, or of the reason why they were not read. Equal if and only if nothing has changed.
     pub digest: [u8; 32],
     /// Unless it was not read.
     pub place: Option<Place>,
+    /// Where all links of its path led, unless it was not read. It changes when a link does, as Kubernetes' `..data`, and not when a file is replaced.
+    pub target: Option<PathBuf>,
 }
 
 impl Files {
@@ -133,9 +137,10 @@ impl Files {
     #[must_use]
     pub fn read<'p>(paths: impl IntoIterator<Item = &'p Path>, most: u64) -> Self {
         let held = |path: &Path| {
-            let file = open(path)?;
+            let target = std::fs::canonicalize(path)?;
+            let file = open(&target)?;
             let found = file.metadata()?;
-            Ok(Held { place: (found.dev(), found.ino()), bytes: read_open(file, most)? })
+            Ok(Arc::new(Held { place: (found.dev(), found.ino()), bytes: read_open(file, most)?, target }))
         };
         Self(paths.into_iter().map(|path| (path.to_owned(), held(path))).collect())
     }
@@ -170,12 +175,23 @@ impl Files {
         self
     }
 
+    /// Those of these that are among those, too.
+    #[must_use]
+    pub fn among(&self, those: &Self) -> Self {
+        Self(self.0.iter().filter(|(path, _)| those.0.contains_key(*path)).map(|(path, held)| (path.clone(), held.clone())).collect())
+    }
+
+    /// The name of each.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
     /// What each file was.
     #[must_use]
     pub fn seen(&self) -> BTreeMap<PathBuf, Seen> {
-        let seen = |held: &Result<Held, Unread>| match held {
-            Ok(held) => Seen { digest: Sha256::digest(&held.bytes).into(), place: Some(held.place) },
-            Err(why) => Seen { digest: Sha256::digest(format!("{why:?}")).into(), place: None },
+        let seen = |held: &Result<Arc<Held>, Unread>| match held {
+            Ok(held) => Seen { digest: Sha256::digest(&held.bytes).into(), place: Some(held.place), target: Some(held.target.clone()) },
+            Err(why) => Seen { digest: Sha256::digest(format!("{why:?}")).into(), place: None, target: None },
         };
         self.0.iter().map(|(path, held)| (path.clone(), seen(held))).collect()
     }
@@ -220,7 +236,7 @@ mod tests {
     fn content_makes_a_change_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-        let look = || Files::read([a.as_path()], MOST).seen()[&a];
+        let look = || Files::read([a.as_path()], MOST).seen()[&a].clone();
         fs::write(&a, "one").unwrap();
         let first = look();
         fs::write(&a, "one").unwrap();

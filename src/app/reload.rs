@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::settling::{Found, Settling};
+use super::groups::Groups;
 use super::watched_files::Desk;
 use super::{count_expiries, count_policy, state_dir, watched_files};
 use crate::config::Config;
@@ -20,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::metrics::reason::Reloaded;
 use crate::policy::{self, Mode, Policy};
 use crate::proxy::Shared;
-use crate::tls::{ClientTls, ServerIdentity};
+use crate::tls::{ClientTls, ServerIdentity, TlsErrors};
 
 /// What was refused is read again after this, changed or not: its day may have come, and an alert goes on as long as its cause.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -46,13 +47,13 @@ pub struct Reloads {
 /// What is reloaded as a whole, with its own files: no other thing waits for it.
 #[derive(Debug)]
 struct Thing {
-    desk: Desk,
+    desks: Vec<Desk>,
     last: Mutex<Last>,
 }
 
 #[derive(Debug)]
 struct Last {
-    files: Settling,
+    files: Groups,
     /// The number of the read that was looked at last.
     read: u64,
     when: Instant,
@@ -83,10 +84,11 @@ impl Reloads {
     /// Reads all files, for a start.
     pub(super) async fn start(config: &Config) -> (Self, Files) {
         let read = async |what: Reloaded| {
-            let desk = Desk::default();
-            let files = desk.read(config, what).await;
-            let last = Last { files: Settling::new(&files), read: 0, when: Instant::now(), ok: true };
-            ((what, Thing { desk, last: Mutex::new(last) }), files)
+            let desks: Vec<_> = watched_files::groups(config, what).into_iter().map(Desk::of).collect();
+            let groups = futures_util::future::join_all(desks.iter().map(Desk::read)).await;
+            let files = groups.iter().cloned().fold(Files::default(), Files::and);
+            let last = Last { files: Groups::new(groups, what == Reloaded::Policy), read: 0, when: Instant::now(), ok: true };
+            ((what, Thing { desks, last: Mutex::new(last) }), files)
         };
         let read = futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| read(what))).await;
         let (things, files): (BTreeMap<_, _>, Vec<_>) = read.into_iter().unzip();
@@ -102,13 +104,11 @@ impl Reloads {
     }
 
     /// Reads the files of one thing.
-    pub(super) async fn read(&self, config: &Config, what: Reloaded) -> Read {
+    pub(super) async fn read(&self, what: Reloaded) -> Read {
         let number = self.reads.fetch_add(1, Ordering::Relaxed);
-        let files = match self.things.get(&what) {
-            Some(thing) => thing.desk.read(config, what).await,
-            None => Files::default(),
-        };
-        Read { number, files }
+        let desks = self.things.get(&what).map_or(&[][..], |thing| &thing.desks);
+        let files = futures_util::future::join_all(desks.iter().map(Desk::read)).await;
+        Read { number, files: files.into_iter().fold(Files::default(), Files::and) }
     }
 
     fn last(&self, what: Reloaded) -> Option<MutexGuard<'_, Last>> {
@@ -166,13 +166,20 @@ pub async fn everything(shared: &Arc<Shared>) -> Result<(), Refused> {
 async fn at_rest(shared: &Arc<Shared>, what: Reloaded) -> anyhow::Result<()> {
     let patience = Instant::now() + shared.config.reload_settle + PATIENCE;
     loop {
-        let read = shared.reloads.read(&shared.config, what).await;
+        let read = shared.reloads.read(what).await;
         let looking = shared.clone();
         let looked = tokio::task::spawn_blocking(move || use_read(&looking, what, &read, Asked::ByName)).await?;
         match looked {
-            Some(done) => return done,
-            None if Instant::now() < patience => tokio::time::sleep(LOOK_AGAIN).await,
-            None => bail!("{}: its files are still being written: they are used when they have come to rest", what.code()),
+            Looked::Used(done) => return done,
+            _ if Instant::now() < patience => tokio::time::sleep(LOOK_AGAIN).await,
+            Looked::Nothing => bail!("{}: another look has read later", what.code()),
+            Looked::Moving(files) => {
+                bail!(
+                    "{}: still being written, and used when it has come to rest: {}",
+                    what.code(),
+                    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+                )
+            }
         }
     }
 }
@@ -184,7 +191,10 @@ async fn at_rest(shared: &Arc<Shared>, what: Reloaded) -> anyhow::Result<()> {
 pub fn one(shared: &Shared, what: Reloaded) -> anyhow::Result<()> {
     let number = shared.reloads.reads.fetch_add(1, Ordering::Relaxed);
     let read = Read { number, files: watched_files::read_now(&shared.config, what) };
-    use_read(shared, what, &read, Asked::Knowing).unwrap_or(Ok(()))
+    match use_read(shared, what, &read, Asked::Knowing) {
+        Looked::Used(done) => done,
+        Looked::Nothing | Looked::Moving(_) => Ok(()),
+    }
 }
 
 /// Looks at what was read of a thing, and uses it if it has changed and come to rest, or if it is time to try again.
@@ -207,28 +217,43 @@ enum Asked {
     Knowing,
 }
 
-/// `None`: there is nothing to do yet.
-fn use_read(shared: &Shared, what: Reloaded, read: &Read, asked: Asked) -> Option<anyhow::Result<()>> {
-    let mut last = shared.reloads.last(what)?;
+/// What became of a look.
+enum Looked {
+    /// There is nothing to do.
+    Nothing,
+    /// These files may not be whole yet. What has come to rest is in effect.
+    Moving(Vec<PathBuf>),
+    /// All files were used.
+    Used(anyhow::Result<()>),
+}
+
+fn use_read(shared: &Shared, what: Reloaded, read: &Read, asked: Asked) -> Looked {
+    let Some(mut last) = shared.reloads.last(what) else { return Looked::Nothing };
     // Another look has read later, and was faster.
     if read.number < last.read {
-        return None;
+        return Looked::Nothing;
     }
     last.read = read.number;
     let settle = if asked == Asked::Knowing { Duration::ZERO } else { shared.config.reload_settle };
-    let found = last.files.look(&read.files, Instant::now(), settle);
-    let again = asked != Asked::Never || !last.ok && last.when.elapsed() >= TRY_AGAIN;
-    if found == Found::Moving || found == Found::Same && !again {
-        return None;
+    let usable = last.files.look(&read.files, Instant::now(), settle);
+    let again = asked != Asked::Never && usable.moving.is_empty() || !last.ok && last.when.elapsed() >= TRY_AGAIN;
+    if !usable.rested && !again {
+        return if usable.moving.is_empty() { Looked::Nothing } else { Looked::Moving(usable.moving) };
     }
-    let same = last.ok && found == Found::Same;
+    let (same, files) = (last.ok && !usable.rested, &usable.files);
     let reloaded = match what {
-        Reloaded::Policy => policy(shared, &read.files),
-        Reloaded::Clients => clients(shared, &read.files, same),
-        Reloaded::Server => server(shared, &read.files, same),
-        Reloaded::Upstream => upstream(shared, &read.files, same),
+        Reloaded::Policy => policy(shared, files),
+        Reloaded::Clients => clients(shared, files, same),
+        Reloaded::Server => server(shared, files, same),
+        Reloaded::Upstream => upstream(shared, files, same),
     };
-    last.files.used(&read.files, reloaded.is_ok());
+    let faults = reloaded.as_ref().err();
+    let sound = |path: &Path| match faults.map(|error| error.downcast_ref::<TlsErrors>()) {
+        None => true,
+        Some(None) => false,
+        Some(Some(errors)) => errors.0.iter().all(|error| error.path != path),
+    };
+    last.files.used(&usable, sound);
     (last.when, last.ok) = (Instant::now(), reloaded.is_ok());
     shared.metrics.reload(what, reloaded.is_ok());
     shared.reloads.note(what, reloaded.as_ref().err().map(|error| format!("{error:#}")));
@@ -236,7 +261,7 @@ fn use_read(shared: &Shared, what: Reloaded, read: &Read, asked: Asked) -> Optio
         Ok(()) => tracing::info!(what = what.code(), "reloaded"),
         Err(error) => tracing::error!(what = what.code(), "not reloaded, the last good one goes on: {error:#}"),
     }
-    Some(reloaded)
+    if usable.moving.is_empty() { Looked::Used(reloaded) } else { Looked::Moving(usable.moving) }
 }
 
 // Certificates are read also where nothing is new (`same`): their day may have come. But then nothing is replaced.

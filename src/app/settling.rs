@@ -1,9 +1,12 @@
 //! When a file that has changed is in effect: not before it has come to rest.
 //!
-//! A file that is being written in place is, between two writes, a prefix of what it will be, and a prefix may be sound: a policy without the denials
-//! at its end, a bundle without its last CA, a file of revocation lists without its last one. So a change is in effect only when it was found twice, and
-//! where the file is the same as before (its inode), so that it was written in place, only when it has stayed the same for `reload-settle`.
-//! A file that took the place of another by a rename was whole before.
+//! A file that is being written is, between two writes, a prefix of what it will be, and a prefix may be sound: a policy without the denials at its end, a
+//! bundle without its last CA, a file of revocation lists without its last one. So a change is in effect only when it was found twice, and when it has
+//! stayed the same for `reload-settle`, wherever something may be missing. Nothing is where all that was in effect is still there, and where a link of
+//! the path leads elsewhere. That the file is another one (its inode) proves nothing: tar, install and git unlink a file and write a new one. For a
+//! policy, which is replaced by hand, a new file is taken for one that was renamed: its end marker (`...`) is what shows that it is whole.
+//!
+//! Files that need not go together come to rest each by itself: one that moves for ever holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -30,46 +33,72 @@ pub(super) enum Found {
     AtRest,
 }
 
-/// The files of one thing, from look to look.
+/// Files that are used together, from look to look.
 #[derive(Debug)]
 pub(super) struct Settling {
     /// As they were used last, whether they were sound or not.
-    used: Look,
+    used: Files,
     /// The sections of those that are in effect.
     sections: Sections,
     /// What was found since, and when first.
     found: Option<(Look, Instant)>,
+    /// Since when they have not been as they were used, until that was reported.
+    moving: Option<Moving>,
+    /// A new file was whole before.
+    by_rename: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    since: Instant,
+    reported: bool,
 }
 
 impl Settling {
-    /// Begins with what a start has used.
-    pub(super) fn new(files: &Files) -> Self {
-        Self { used: files.seen(), sections: Sections::of(files), found: None }
+    /// Begins with what a start has used. `by_rename`: another file in the place of one is whole.
+    pub(super) fn new(files: Files, by_rename: bool) -> Self {
+        Self { sections: Sections::of(&files), used: files, found: None, moving: None, by_rename }
     }
 
     /// Takes note of a look.
     pub(super) fn look(&mut self, files: &Files, now: Instant, settle: Duration) -> Found {
         let look = files.seen();
-        if same(&look, &self.used) {
-            self.found = None;
+        if same(&look, &self.used.seen()) {
+            // Another file, perhaps, with the same content: what is written into it is written in place.
+            self.used = files.clone();
+            (self.found, self.moving) = (None, None);
             return Found::Same;
         }
         let since = match self.found.take() {
             Some((found, since)) if same(&found, &look) => since,
             _ => now,
         };
-        let rest = if self.is_in_place(&look) && !Sections::of(files).hold(&self.sections) { settle } else { TWICE.min(settle) };
+        let rest = if self.may_lack(&look) && !Sections::of(files).hold(&self.sections) { settle } else { TWICE.min(settle) };
         self.found = Some((look, since));
-        if now.saturating_duration_since(since) >= rest { Found::AtRest } else { Found::Moving }
+        let moving = self.moving.get_or_insert(Moving { since: now, reported: false });
+        if now.saturating_duration_since(since) >= rest {
+            return Found::AtRest;
+        }
+        if now.saturating_duration_since(moving.since) > settle && !std::mem::replace(&mut moving.reported, true) {
+            for path in files.paths() {
+                tracing::warn!(file = %path.display(), "changes for longer than `reload-settle`: what was in effect remains so until it has come to rest");
+            }
+        }
+        Found::Moving
     }
 
     /// The files were used. `sound`: they are in effect.
-    pub(super) fn used(&mut self, files: &Files, sound: bool) {
-        self.used = files.seen();
-        self.found = None;
+    pub(super) fn used(&mut self, files: Files, sound: bool) {
+        (self.found, self.moving) = (None, None);
         if sound {
-            self.sections = Sections::of(files);
+            self.sections = Sections::of(&files);
         }
+        self.used = files;
+    }
+
+    /// As they were used last.
+    pub(super) fn last(&self) -> &Files {
+        &self.used
     }
 
     /// Whether something has changed and was not used yet.
@@ -77,11 +106,13 @@ impl Settling {
         self.found.is_some()
     }
 
-    /// Whether a file that has changed is the one that it was, or has come where there was none.
-    fn is_in_place(&self, look: &Look) -> bool {
-        look.iter().any(|(path, seen)| {
-            let before = self.used.get(path);
-            before.is_none_or(|before| before.digest != seen.digest && (before.place.is_none() || before.place == seen.place))
+    /// Whether a file that has changed may be the beginning of what it will be.
+    fn may_lack(&self, look: &Look) -> bool {
+        let used = self.used.seen();
+        look.iter().filter(|(_, seen)| seen.place.is_some()).any(|(path, seen)| {
+            let Some(before) = used.get(path).filter(|before| before.place.is_some()) else { return true };
+            let is_another = before.target != seen.target || self.by_rename && before.place != seen.place;
+            before.digest != seen.digest && !is_another
         })
     }
 }
@@ -164,37 +195,65 @@ mod tests {
     fn what_is_written_in_place_has_to_rest() {
         let mut folder = Folder::new();
         folder.in_place("allow\ndeny\n");
-        let mut settling = Settling::new(&folder.read());
+        let mut settling = Settling::new(folder.read(), false);
         assert_eq!(folder.after(1000, &mut settling), Found::Same);
         folder.in_place("allow\n");
         let halves = [0, 1000, 1000, 1000, 1900].map(|millis| folder.after(millis, &mut settling));
         assert_eq!(halves, [Found::Moving; 5]);
         folder.in_place("allow\ndeny more\n");
         assert_eq!([0, 4900, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::Moving, Found::AtRest]);
-        settling.used(&folder.read(), true);
+        settling.used(folder.read(), true);
         assert_eq!(folder.after(0, &mut settling), Found::Same);
     }
 
     #[test]
-    fn what_is_renamed_has_to_be_found_twice() {
+    fn a_new_file_has_to_rest_and_a_new_policy_twice_found() {
+        for by_rename in [false, true] {
+            let mut folder = Folder::new();
+            folder.in_place("one");
+            let mut settling = Settling::new(folder.read(), by_rename);
+            folder.renamed("one");
+            assert_eq!(folder.after(1000, &mut settling), Found::Same, "the same content");
+            folder.renamed("two");
+            assert_eq!([0, 50].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2]);
+            assert_eq!(folder.after(50, &mut settling), if by_rename { Found::AtRest } else { Found::Moving });
+            assert_eq!(folder.after(4900, &mut settling), Found::AtRest);
+            // Unlinked, and written anew in two pieces.
+            settling.used(folder.read(), true);
+            folder.renamed("tw");
+            assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)).contains(&Found::AtRest), by_rename);
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_has_to_be_found_twice() {
         let mut folder = Folder::new();
-        folder.in_place("one");
-        let mut settling = Settling::new(&folder.read());
-        folder.renamed("two");
-        assert_eq!([0, 50, 50].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::Moving, Found::AtRest]);
-        settling.used(&folder.read(), true);
-        folder.renamed("two");
-        assert_eq!(folder.after(1000, &mut settling), Found::Same, "the same content");
+        let link = |folder: &Folder, day: &str, content: &str| {
+            fs::create_dir_all(folder.at.path().join(day)).unwrap();
+            fs::write(folder.at.path().join(day).join("file"), content).unwrap();
+            std::os::unix::fs::symlink(day, folder.at.path().join("tmp")).unwrap();
+            fs::rename(folder.at.path().join("tmp"), folder.at.path().join("..data")).unwrap();
+        };
+        link(&folder, "monday", "one");
+        std::os::unix::fs::symlink("..data/file", folder.path()).unwrap();
+        let mut settling = Settling::new(folder.read(), false);
+        link(&folder, "tuesday", "two");
+        assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
+        settling.used(folder.read(), true);
+        link(&folder, "wednesday", "two");
+        assert_eq!(folder.after(0, &mut settling), Found::Same);
+        folder.in_place("t");
+        assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "in place");
     }
 
     #[test]
     fn what_comes_where_nothing_was_has_to_rest() {
         let mut folder = Folder::new();
         folder.in_place("one");
-        let mut settling = Settling::new(&folder.read());
+        let mut settling = Settling::new(folder.read(), false);
         fs::remove_file(folder.path()).unwrap();
         assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
-        settling.used(&folder.read(), false);
+        settling.used(folder.read(), false);
         folder.in_place("o");
         assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2]);
         folder.in_place("one more");
@@ -206,10 +265,10 @@ mod tests {
         let pem = |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n");
         let mut folder = Folder::new();
         folder.in_place(&(pem("a") + &pem("b")));
-        let mut settling = Settling::new(&folder.read());
+        let mut settling = Settling::new(folder.read(), false);
         folder.in_place(&(pem("c") + &pem("b") + &pem("a")));
         assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
-        settling.used(&folder.read(), true);
+        settling.used(folder.read(), true);
         for less in [pem("c") + &pem("a"), pem("c") + &pem("b") + &pem("a").replace("END", "EN"), String::new()] {
             folder.in_place(&less);
             assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "{less}");
@@ -220,7 +279,7 @@ mod tests {
     fn without_a_time_to_rest_a_change_is_in_effect_at_once() {
         let folder = Folder::new();
         folder.in_place("one");
-        let mut settling = Settling::new(&folder.read());
+        let mut settling = Settling::new(folder.read(), false);
         folder.in_place("two");
         assert_eq!(settling.look(&folder.read(), folder.now, Duration::ZERO), Found::AtRest);
     }

@@ -7,7 +7,8 @@
 //! Each thing is looked at by itself, and read on a thread of its own: a file system that does not answer holds up nothing else, not even the end of
 //! the process (`cli::serve::on_runtime` waits for no thread).
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,25 +32,40 @@ fn paths(config: &Config, what: Reloaded) -> Vec<&Path> {
     }
 }
 
+/// The files of `what` in groups, each of which is read and comes to rest by itself: a revocation waits for no other file.
+pub(super) fn groups(config: &Config, what: Reloaded) -> Vec<Vec<PathBuf>> {
+    let paths = paths(config, what).into_iter().map(Path::to_owned);
+    match what {
+        Reloaded::Clients => paths.collect::<BTreeSet<_>>().into_iter().map(|path| vec![path]).collect(),
+        // A certificate and its key go together.
+        Reloaded::Policy | Reloaded::Server | Reloaded::Upstream => vec![paths.collect()],
+    }
+}
+
 /// Reads the files of `what`, on the calling thread.
 pub(super) fn read_now(config: &Config, what: Reloaded) -> Files {
     Files::read(paths(config, what), tls::MAX_BYTES)
 }
 
-/// Reads the files of one thing, on a thread that serves no client.
-#[derive(Debug, Default)]
+/// Reads files that are used together, on a thread that serves no client.
+#[derive(Debug)]
 pub(super) struct Desk {
+    paths: Vec<PathBuf>,
     /// A thread reads them.
     busy: Arc<AtomicBool>,
 }
 
 impl Desk {
-    /// Reads the files of `what`. Those of a file system that does not answer are [`crate::files::Unread::Late`], and one thread at most waits for it.
-    pub(super) async fn read(&self, config: &Config, what: Reloaded) -> Files {
-        let late = || Files::late(paths(config, what));
-        let owned: Vec<_> = paths(config, what).into_iter().map(Path::to_owned).collect();
-        let read = move || Files::read(owned.iter().map(std::path::PathBuf::as_path), tls::MAX_BYTES);
-        self.within(LONGEST_READ, read).await.unwrap_or_else(late)
+    /// For these files.
+    pub(super) fn of(paths: Vec<PathBuf>) -> Self {
+        Self { paths, busy: Arc::default() }
+    }
+
+    /// Reads them. Those of a file system that does not answer are [`crate::files::Unread::Late`], and one thread at most waits for it.
+    pub(super) async fn read(&self) -> Files {
+        let owned = self.paths.clone();
+        let read = move || Files::read(owned.iter().map(PathBuf::as_path), tls::MAX_BYTES);
+        self.within(LONGEST_READ, read).await.unwrap_or_else(|| Files::late(self.paths.iter().map(PathBuf::as_path)))
     }
 
     /// What `read` gives in time, unless one from before has not ended yet.
@@ -85,7 +101,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 async fn watch_one(shared: &Arc<Shared>, what: Reloaded) {
     loop {
         tokio::time::sleep(shared.config.reload_interval).await;
-        let read = shared.reloads.read(&shared.config, what).await;
+        let read = shared.reloads.read(what).await;
         let looking = shared.clone();
         // A panic there is a bug of ours, and was logged; the next look may do better.
         let _ = spawn_blocking(move || reload::look(&looking, what, &read)).await;
@@ -100,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_does_not_end_holds_up_one_thread() {
-        let (desk, long) = (Desk::default(), Duration::from_secs(3600));
+        let (desk, long) = (Desk::of(Vec::new()), Duration::from_secs(3600));
         let (go_on, hangs) = mpsc::sync_channel::<()>(1);
         assert_eq!(desk.within(Duration::ZERO, move || hangs.recv()).await, None, "late");
         for _ in 0..1000 {

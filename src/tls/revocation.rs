@@ -11,8 +11,10 @@ use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 use webpki::{CertRevocationList, ExpirationPolicy, RevocationOptions, RevocationOptionsBuilder, VerifiedPath};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Version};
 
+use super::authority::Authority;
 use super::material::{Reader, date, is_der, time};
-use super::trust::NamedCa;
+
+use super::trust::{ListFile, NamedCa};
 use super::{Expiring, Expiry, TlsError, provider};
 
 /// A list of a file, proved sound. It may have ended.
@@ -27,6 +29,23 @@ pub(super) struct List {
 impl List {
     pub(super) fn is_in_date(&self, now: UnixTime) -> bool {
         now.as_secs() <= self.until
+    }
+
+    /// The name of its issuer, as an anchor has it.
+    pub(super) fn issuer(&self) -> &[u8] {
+        self.list.issuer()
+    }
+
+    /// Whether this CA's key has signed it, and may.
+    pub(super) fn is_signed_by(&self, ca: &Authority) -> bool {
+        let read = (CertificateRevocationList::from_der(&self.der), X509Certificate::from_der(ca.der()));
+        matches!(&read, (Ok((_, list)), Ok((_, ca))) if may_sign_lists(ca) && signed_by(list, ca))
+    }
+
+    /// Whether it is this CA's, and says which of its clients are revoked.
+    pub(super) fn speaks_for(&self, ca: &Authority) -> bool {
+        let of_clients = || CertificateRevocationList::from_der(&self.der).is_ok_and(|(_, list)| !of_no_clients(&list));
+        self.issuer() == ca.subject() && of_clients() && self.is_signed_by(ca)
     }
 }
 
@@ -113,10 +132,14 @@ impl Reader<'_> {
     }
 
     /// With revocation lists, each CA needs one: a certificate whose status is unknown is refused.
-    pub(super) fn each_ca_has_a_list(&mut self, cas: &[NamedCa], lists: &Lists) {
+    pub(super) fn each_ca_has_a_list(&mut self, cas: &[NamedCa], lists: &[ListFile]) {
         let now = UnixTime::now();
-        let lists: Vec<_> =
-            lists.0.iter().filter_map(|list| CertificateRevocationList::from_der(&list.der).ok()).map(|(_, list)| list).collect();
+        let lists: Vec<_> = lists
+            .iter()
+            .flat_map(|(_, lists)| lists)
+            .filter_map(|list| CertificateRevocationList::from_der(&list.der).ok())
+            .map(|(_, list)| list)
+            .collect();
         for ca in cas {
             // One that is out of date lets nobody in, whatever a list says.
             for authority in ca.authorities.iter().filter(|authority| authority.is_in_date(now)) {
@@ -143,8 +166,7 @@ fn unlisted(name: &str, ca: &X509Certificate<'_>, lists: &[CertificateRevocation
         }
         return Some(format!("no revocation list of CA `{name}` (`{subject}`) is in `client-crl-file`: all its clients would be refused"));
     }
-    let usage = ca.key_usage().ok().flatten();
-    if usage.is_some_and(|usage| !usage.value.crl_sign()) {
+    if !may_sign_lists(ca) {
         return Some(format!(
             "CA `{name}` (`{subject}`) may not sign revocation lists (key usage `cRLSign`): all its clients would be refused"
         ));
@@ -160,6 +182,11 @@ fn unlisted(name: &str, ca: &X509Certificate<'_>, lists: &[CertificateRevocation
             "the revocation lists of CA `{name}` (`{subject}`) speak of other certificates than clients': all its clients would be refused"
         )
     })
+}
+
+/// Whether the CA's key usage, where there is one, names `cRLSign` (RFC 5280, 4.2.1.3).
+fn may_sign_lists(ca: &X509Certificate<'_>) -> bool {
+    ca.key_usage().ok().flatten().is_none_or(|usage| usage.value.crl_sign())
 }
 
 /// Whether the CA's key has signed the list, by any algorithm that a handshake knows.

@@ -22,7 +22,7 @@ use crate::files::Files;
 pub struct ClientTrust {
     cas: Vec<NamedCa>,
     /// By file.
-    lists: Vec<(PathBuf, Vec<Arc<List>>)>,
+    lists: Vec<ListFile>,
     /// The same, all together; `None`: revocation is not checked.
     judged_by: Option<Lists>,
     /// Names of the CAs, which a client is told in the handshake.
@@ -39,6 +39,16 @@ pub(super) struct NamedCa {
     pub(super) file: PathBuf,
     pub(super) authorities: Vec<Authority>,
 }
+
+impl NamedCa {
+    /// Whether both have a certificate of one CA.
+    fn shares_with(&self, other: &Self) -> bool {
+        self.authorities.iter().any(|one| other.authorities.iter().any(|other| one.is_twin(other)))
+    }
+}
+
+/// A file, and the lists in it.
+pub(super) type ListFile = (PathBuf, Vec<Arc<List>>);
 
 /// A chain that is let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,28 +83,34 @@ impl ClientTrust {
     }
 
     /// What follows these when the files have changed. A file with a mistake has what it had before: it is in the way of no other. The mistakes come
-    /// with it.
+    /// with it. What the files say together is as much an error of one element alone: a CA that a list in date is missing of lets in no client, a list that
+    /// another key has signed is left out, a CA whose list was replaced by another CA's keeps the list, and a file that repeats another's CA what it had.
     ///
     /// # Errors
-    /// What the files hold cannot be used together: nothing follows.
+    /// None today: nothing follows.
     pub fn renewed(&self, downstream: &Downstream, files: &Files) -> Result<(Self, TlsErrors), TlsErrors> {
         Self::build(downstream, files, Some(self))
     }
 
     fn build(downstream: &Downstream, files: &Files, before: Option<&Self>) -> Result<(Self, TlsErrors), TlsErrors> {
         let mut reader = Reader::of(files);
-        let cas = client_cas(&mut reader, downstream, before);
-        let lists = lists(&mut reader, downstream, before);
-        let told = std::mem::take(&mut reader.mistakes);
-        if before.is_none() && !told.is_empty() {
-            return Err(TlsErrors(told));
+        let mut cas = client_cas(&mut reader, downstream, before);
+        let mut lists = lists(&mut reader, downstream, before);
+        let mut told = std::mem::take(&mut reader.mistakes);
+        match before {
+            None if !told.is_empty() => return Err(TlsErrors(told)),
+            None => no_ca_twice(&mut reader, &cas),
+            Some(before) => keep_cas(&mut reader, &mut cas, before),
         }
-        no_ca_twice(&mut reader, &cas);
+        if !downstream.crl_files.is_empty() {
+            reader.each_ca_has_a_list(&cas, &lists);
+            if let Some(before) = before {
+                leave_out_lists_of_other_keys(&cas, &mut lists);
+                keep_lists(&cas, &mut lists, &before.lists);
+            }
+        }
         let all = Lists(lists.iter().flat_map(|(_, lists)| lists).cloned().collect());
         let judged_by = (!downstream.crl_files.is_empty()).then_some(all);
-        if let Some(lists) = &judged_by {
-            reader.each_ca_has_a_list(&cas, lists);
-        }
         let now = UnixTime::now();
         let may_let_in = |authority: &Authority| {
             authority.is_in_date(now) && judged_by.as_ref().is_none_or(|lists| lists.has_current_of(authority.subject(), now))
@@ -102,8 +118,10 @@ impl ClientTrust {
         if !cas.iter().flat_map(|ca| &ca.authorities).any(may_let_in) {
             reader.mistakes.append(&mut reader.stale);
         }
-        if !reader.mistakes.is_empty() {
-            return Err(TlsErrors(told.into_iter().chain(reader.mistakes).collect()));
+        told.append(&mut reader.mistakes);
+        // At a reload each of these concerns its own element, which is refused in each handshake or is what it was before: the other files are in effect.
+        if before.is_none() && !told.is_empty() {
+            return Err(TlsErrors(told));
         }
         let hints =
             cas.iter().flat_map(|ca| &ca.authorities).map(|authority| DistinguishedName::in_sequence(authority.subject())).collect();
@@ -211,7 +229,7 @@ fn client_cas(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&
 
 /// The lists of each file. One whose lists have all ended is as one with a mistake where the lists that it had before have not: an old copy must not shut
 /// out everybody.
-fn lists(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&ClientTrust>) -> Vec<(PathBuf, Vec<Arc<List>>)> {
+fn lists(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&ClientTrust>) -> Vec<ListFile> {
     let now = UnixTime::now();
     let in_date = |lists: &[Arc<List>]| lists.iter().any(|list| list.is_in_date(now));
     let had = |file: &PathBuf| before?.lists.iter().find(|(of, _)| of == file).map(|(_, lists)| lists.clone());
@@ -228,12 +246,65 @@ fn lists(reader: &mut Reader<'_>, downstream: &Downstream, before: Option<&Clien
 
 /// One CA under two names would make `ca:` in a binding a matter of order.
 fn no_ca_twice(reader: &mut Reader<'_>, cas: &[NamedCa]) {
-    for (at, ca) in cas.iter().enumerate() {
-        let is_in = |other: &&NamedCa| ca.authorities.iter().any(|one| other.authorities.iter().any(|other| one.is_twin(other)));
-        if let Some(other) = cas.iter().take(at).find(is_in) {
-            let (name, other) = (&ca.name, &other.name);
-            let message = format!("CA `{name}` has a certificate that CA `{other}` has too: each name needs a CA of its own");
-            reader.mistake(&ca.file, message);
+    for (ca, other) in twins(cas) {
+        reader.mistake(&ca.file, twice(ca, other));
+    }
+}
+
+/// Each pair of names that have a certificate in common, the later name first.
+fn twins(cas: &[NamedCa]) -> impl Iterator<Item = (&NamedCa, &NamedCa)> {
+    cas.iter().enumerate().filter_map(|(at, ca)| Some((ca, cas.iter().take(at).find(|other| ca.shares_with(other))?)))
+}
+
+fn twice(ca: &NamedCa, other: &NamedCa) -> String {
+    let (name, other) = (&ca.name, &other.name);
+    format!("CA `{name}` has a certificate that CA `{other}` has too: each name needs a CA of its own")
+}
+
+/// At a reload: where no CA is in date any more, and where a file has gained a certificate that another name has, CA files keep what they had.
+fn keep_cas(reader: &mut Reader<'_>, cas: &mut Vec<NamedCa>, before: &ClientTrust) {
+    let had = |ca: &NamedCa| before.cas.iter().find(|had| had.file == ca.file && had.name == ca.name);
+    let now = UnixTime::now();
+    if !cas.iter().flat_map(|ca| &ca.authorities).any(|authority| authority.is_in_date(now)) {
+        reader.mistakes.append(&mut reader.stale);
+        before.cas.clone_into(cas);
+        return;
+    }
+    // What was there before has no twins, so that each pass brings one file nearer to it.
+    for _ in 0..cas.len() {
+        let gained = |ca: &NamedCa, other: &NamedCa| had(ca).is_none_or(|had| !had.shares_with(other));
+        let Some((ca, other)) = twins(cas).next().map(|(ca, other)| if gained(ca, other) { (ca, other) } else { (other, ca) }) else {
+            return;
+        };
+        reader.mistake(&ca.file, twice(ca, other));
+        let (file, kept) = (ca.file.clone(), had(ca).map(|had| had.authorities.clone()).unwrap_or_default());
+        cas.iter_mut().filter(|ca| ca.file == file).for_each(|ca| ca.authorities.clone_from(&kept));
+    }
+}
+
+/// webpki looks at the first list that fits a certificate: one that is not signed by its issuer would be in the way of the right one. A list of no client
+/// CA is one of an intermediate CA, which is proved in each handshake.
+fn leave_out_lists_of_other_keys(cas: &[NamedCa], lists: &mut [ListFile]) {
+    let is_of_another = |list: &List| {
+        let mut named = cas.iter().flat_map(|ca| &ca.authorities).filter(|ca| ca.subject() == list.issuer()).peekable();
+        named.peek().is_some() && !named.any(|ca| list.is_signed_by(ca))
+    };
+    for (_, lists) in lists {
+        lists.retain(|list| !is_of_another(list));
+    }
+}
+
+/// A CA that has lost its lists in date keeps those that it had, each in its file.
+fn keep_lists(cas: &[NamedCa], lists: &mut [ListFile], before: &[ListFile]) {
+    let now = UnixTime::now();
+    for authority in cas.iter().flat_map(|ca| &ca.authorities) {
+        let speaks = |list: &&Arc<List>| list.is_in_date(now) && list.speaks_for(authority);
+        if lists.iter().flat_map(|(_, lists)| lists).any(|list| speaks(&list)) {
+            continue;
+        }
+        for (file, lists) in &mut *lists {
+            let had = before.iter().filter(|(of, _)| of == file).flat_map(|(_, had)| had);
+            lists.extend(had.filter(speaks).cloned());
         }
     }
 }

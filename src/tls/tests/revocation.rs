@@ -236,3 +236,101 @@ fn a_file_with_a_mistake_has_what_it_had_and_blocks_none() {
         assert_eq!(mistakes.0.is_empty(), bad.len() > 100, "{mistakes}");
     }
 }
+
+/// CAs `one` and `two`, each with its list, and what becomes of them at a reload.
+struct Two {
+    pki: Pki,
+    one: Ca,
+    two: Ca,
+    files: Downstream,
+    trust: ClientTrust,
+}
+
+impl Two {
+    fn new() -> Self {
+        let (pki, one, two) = (Pki::new(), ca("one"), ca("two"));
+        let files = pki.downstream(&[("one", &one), ("two", &two)], &[crl(&one, &[], 2090), crl(&two, &[], 2090)]);
+        let trust = ClientTrust::load(&files).unwrap();
+        Self { pki, one, two, files, trust }
+    }
+
+    /// The client of `one` is revoked, and another file changes with it.
+    fn reload(&mut self, file: &str, content: &str) -> String {
+        self.pki.write("0.crl", crl(&self.one, &[LEAF], 2090));
+        self.pki.write(file, content);
+        let (renewed, mistakes) = self.trust.renewed(&self.files, &crate::files::Files::read(self.files.trust_files(), MAX_BYTES)).unwrap();
+        self.trust = renewed;
+        assert_eq!(self.verdict(&self.one), Err(HandshakeFailure::Revoked), "{file} {content}");
+        mistakes.to_string()
+    }
+
+    fn verdict(&self, issuer: &Ca) -> Result<String, HandshakeFailure> {
+        self.trust.verify(&[der_of(&leaf(issuer, |_| {}))]).map(|proved| proved.ca.to_string())
+    }
+}
+
+#[test]
+fn lists_of_another_ca_or_key_block_no_other_file() {
+    let mut all = Two::new();
+    let wrong = [
+        crl(&all.one, &[], 2090),
+        crl(&ca("two"), &[], 2090),
+        scoped(&all.two, Some(CrlScope::CaCertsOnly)),
+        crl(&all.one, &[], 2090) + &crl(&all.two, &[], 2025),
+    ];
+    for (number, list) in wrong.iter().enumerate() {
+        for _ in 0..3 {
+            let mistakes = all.reload("1.crl", list);
+            assert_eq!(mistakes.contains("`two`"), number < 3, "an ended list is stale: {mistakes}");
+            assert_eq!(all.verdict(&all.two), Ok("two".into()), "the CA keeps the list that it had");
+        }
+    }
+    let revoked = crl(&all.two, &[LEAF], 2090);
+    assert_eq!(all.reload("1.crl", &(revoked.clone() + &crl(&ca("two"), &[], 2090))).matches("not signed").count(), 1);
+    assert_eq!(all.verdict(&all.two), Err(HandshakeFailure::Revoked));
+    assert_eq!(all.reload("1.crl", &revoked), "");
+}
+
+#[test]
+fn a_ca_without_its_list_lets_none_in_and_blocks_none() {
+    let mut all = Two::new();
+    let (new_key, third) = (ca("two"), ca("third"));
+    let mistakes = all.reload("two.crt", &(all.two.pem() + &third.pem()));
+    assert!(mistakes.contains("no revocation list of CA `two` (`CN=third`)"), "{mistakes}");
+    assert_eq!((all.verdict(&all.two), all.verdict(&third)), (Ok("two".into()), Err(HandshakeFailure::NoRevocationList)));
+    // The CA has a new key, and the list of the new key comes later.
+    let mistakes = all.reload("two.crt", &new_key.pem());
+    assert!(mistakes.contains("is not signed with that CA's key"), "{mistakes}");
+    assert_eq!(
+        (all.verdict(&all.two), all.verdict(&new_key)),
+        (Err(HandshakeFailure::BadCertificate), Err(HandshakeFailure::NoRevocationList))
+    );
+    assert_eq!(all.reload("1.crl", &crl(&new_key, &[], 2090)), "");
+    assert_eq!(all.verdict(&new_key), Ok("two".into()));
+    // A CA that may sign no lists.
+    let mut params = ca_params("two");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let limited = CertifiedIssuer::self_signed(params, KeyPair::from_pem(&new_key.key().serialize_pem()).unwrap()).unwrap();
+    assert!(all.reload("two.crt", &limited.pem()).contains("cRLSign"));
+    assert_eq!(all.verdict(&limited), Err(HandshakeFailure::NoRevocationList));
+}
+
+#[test]
+fn a_ca_file_that_repeats_another_or_has_ended_blocks_none() {
+    let mut all = Two::new();
+    for file in [all.one.pem() + &all.two.pem(), all.one.pem()] {
+        assert!(all.reload("two.crt", &file).contains("has a certificate that CA `one` has too"));
+        assert_eq!(all.verdict(&all.two), Ok("two".into()), "the file has what it had");
+    }
+    all.pki.write("one.crt", all.two.pem());
+    assert_eq!(all.reload("two.crt", &all.one.pem()), "", "both files at once");
+    assert_eq!(all.verdict(&all.two), Ok("one".into()));
+    let ended = |name: &str| {
+        let mut params = ca_params(name);
+        params.not_after = date_time_ymd(2025, 1, 1);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap().pem()
+    };
+    all.pki.write("one.crt", ended("two"));
+    assert!(all.reload("two.crt", &ended("one")).contains("expired"), "no CA would be left");
+    assert_eq!(all.verdict(&all.two), Ok("one".into()));
+}
