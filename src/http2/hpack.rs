@@ -121,19 +121,23 @@ impl Table {
                 }
                 Field::Literal { name, name_length, value, indexing } => {
                     has_pseudo |= name != Name::Regular;
-                    let Some(length) = value.length(block) else {
-                        self.lose();
-                        break;
-                    };
-                    if matches!(name, Name::Authority | Name::StandIn) {
-                        if length == 0 {
+                    let is_authority = matches!(name, Name::Authority | Name::StandIn);
+                    // Only these must be measured: a path is written out with each request, and goes into no table.
+                    if is_authority || indexing {
+                        let Some(length) = value.length(block) else {
+                            self.lose();
+                            break;
+                        };
+                        if is_authority && length == 0 {
                             (keep, stand_in) = (end..end, stand_in | indexing);
                         } else {
-                            keep.end = value.overwrite(block);
+                            if is_authority {
+                                keep.end = value.overwrite(block);
+                            }
+                            if indexing {
+                                self.insert(Entry { name, name_length, size: name_length + length + OVERHEAD });
+                            }
                         }
-                    }
-                    if indexing && !(length == 0 && matches!(name, Name::Authority | Name::StandIn)) {
-                        self.insert(Entry { name, name_length, size: name_length + length + OVERHEAD });
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Which streams of a connection are open, as both sides' frames say (RFC 9113, 5.1).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Streams that we reset while the client's side was open, the latest of which are remembered: what it sent meanwhile is not in error, and what
 /// is in error is seen.
@@ -20,7 +20,7 @@ pub struct Stream {
 /// The streams of a connection.
 #[derive(Debug, Default)]
 pub struct Streams {
-    open: HashMap<u32, Stream>,
+    open: BTreeMap<u32, Stream>,
     lingering: VecDeque<u32>,
     /// How many of `open` were reset by us.
     reset: usize,
@@ -117,9 +117,6 @@ impl Streams {
     fn remove(&mut self, stream: u32) {
         if self.open.remove(&stream).is_some_and(|known| known.is_reset) {
             self.reset = self.reset.saturating_sub(1);
-        }
-        if self.open.is_empty() && self.open.capacity() > 1024 {
-            self.open = HashMap::new();
         }
     }
 }

@@ -1,10 +1,11 @@
 //! How many of a connection's calls are polled before others have their turn.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 /// Polls of calls in one turn of their connection. Each takes some ten microseconds, and one frame of a client can wake all of its calls.
 const POLLS: usize = 64;
@@ -34,22 +35,37 @@ impl Turn {
     }
 }
 
-/// A call that waits for the next turn where this one is used up.
-pub async fn in_turns<C: Future>(turn: Rc<Turn>, call: C) -> C::Output {
-    let mut call = pin!(call);
-    poll_fn(|cx| {
-        if turn.take() {
-            return call.as_mut().poll(cx);
+pin_project! {
+    /// A call that waits for the next turn where this one is used up. The call is polled in its place: it is large, and moved once.
+    pub struct InTurns<C> {
+        turn: Rc<Turn>,
+        #[pin]
+        call: C,
+    }
+}
+
+/// Polls `call` in the turns of its connection.
+pub const fn in_turns<C>(turn: Rc<Turn>, call: C) -> InTurns<C> {
+    InTurns { turn, call }
+}
+
+impl<C: Future> Future for InTurns<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let me = self.project();
+        if me.turn.take() {
+            return me.call.poll(cx);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    })
-    .await
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::future::poll_fn;
+    use std::task::Waker;
 
     use futures_util::StreamExt as _;
     use futures_util::stream::FuturesUnordered;
