@@ -28,6 +28,9 @@ pub(super) fn policy(file: &str, seen: &Seen, version: Option<Version>) -> Strin
         _ => "the programs of 3.31.0 were seen to need these roles; for this version that is NOT verified.",
     };
     let _ = writeln!(text, "# Calico is {known}: {roles}");
+    if include.len() > 1 {
+        text.push_str("# While a cluster starts for the first time, add calico-first-start to the roles of nodes (docs/stolen-node.md).\n");
+    }
     let _ = write!(
         text,
         "# When the audit shows no `would_deny` any more: `mode: enforce`, for one binding at a time or for all.\nversion: 1\nmode: shadow\ninclude: [{}]\nbindings:\n",

@@ -125,7 +125,10 @@ fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes() {
     if inside("calico::nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes") {
-        let on_nodes = [("calico-node:{node}", &["calico-node-per-node"] as &[_]), ("cni:{node}", &["calico-cni-per-node"])];
+        let on_nodes = [
+            ("calico-node:{node}", &["calico-node-per-node", "calico-first-start"] as &[_]),
+            ("cni:{node}", &["calico-cni-per-node", "calico-first-start"]),
+        ];
         runtime().block_on(nothing_is_refused(on_nodes, &["calico/v3.31-per-node"]));
     }
 }

@@ -30,6 +30,7 @@ async fn column(mut thieves: Vec<Client>, mut root: Client) -> Vec<bool> {
         let mut any = false;
         for thief in &mut thieves {
             seed(&mut root).await;
+            attempt.prepare(&mut root).await;
             any |= attempt.succeeds(thief).await;
             attempt.undo(&mut root).await;
         }

@@ -126,12 +126,13 @@ pub fn written(value: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(stamp).ok()?, 16).ok()
 }
 
-/// The keys that are there before the first node starts: a pool, profiles and policies, and on each node pods that run already. A block
+/// The keys that are there before the first node starts: what the first start of a cluster has made, profiles and policies, and on each node pods that run already. A block
 /// and its affinity are a node's own to claim.
 pub fn before(nodes: &[Node], policies: u32, pods: u64) -> impl Iterator<Item = Vec<u8>> {
     let policy = |number| resource("networkpolicies", &format!("{NAMESPACE}/knp.default.policy-{number:05}"));
     let fixed = [
         resource("ippools", "default-ipv4-ippool"),
+        resource("felixconfigurations", "default"),
         resource("profiles", &format!("kns.{NAMESPACE}")),
         resource("profiles", &format!("ksa.{NAMESPACE}.default")),
         format!("{IPAM}/config").into_bytes(),

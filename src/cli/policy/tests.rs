@@ -90,9 +90,9 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
     insta::assert_snapshot!(explain("cni:n-1", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  allowed
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
       update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
     "#);
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
     /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
@@ -295,10 +295,10 @@ fn a_key_names_its_holders() {
       cn calico-node (shadow, line 13)
           read    by calico-node: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:14)
       cn cni:{node} with node=n-1 (shadow, line 16)
-          read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
-          create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
-          update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
-          delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:100)
+          read    by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
+          create  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
+          update  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
+          delete  by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
       cn calico-kube-controllers (shadow, line 18)
           read    by calico-kube-controllers: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:122)
           update  by calico-kube-controllers: /calico/resources/v3/projectcalico.org/workloadendpoints/* (builtin:calico/v3.31:136)

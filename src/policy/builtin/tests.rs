@@ -186,10 +186,20 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                 let key = format!("{R}/workloadendpoints/{node}/{}-k8s-web-eth0", other.replace('-', "--"));
                 assert!(principals[1].rights.covers(Verb::Create, &KeyRange::key(key.as_bytes())).is_err(), "{node} on {key}");
             }
-            for global in ["tiers/default", "ippools/default-ipv4-ippool", "felixconfigurations/default"] {
+            // Tiers are made at every start. Everything else that all share is made by the first node, which has a role for that.
+            for (global, created) in [
+                ("tiers/default", true),
+                ("ippools/default-ipv4-ippool", false),
+                ("ippools/default-ipv6-ippool", false),
+                ("felixconfigurations/default", false),
+                ("bgpconfigurations/default", false),
+            ] {
                 let key = format!("{R}/{global}");
                 let may = Verb::ALL.map(|verb| principals[0].rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok());
-                assert_eq!(may, Verb::ALL.map(|verb| matches!(verb, Verb::Read | Verb::Create)), "{key}");
+                assert_eq!(may, Verb::ALL.map(|verb| verb == Verb::Read || (created && verb == Verb::Create)), "{key}");
+            }
+            for principal in &principals {
+                assert!(principal.rights.covers(Verb::Create, &KeyRange::key(b"/calico/ipam/v2/config")).is_err(), "{}", principal.name);
             }
         }
     }

@@ -61,7 +61,7 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
             let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
             let policy = text("kubernetes/per-node/host-files/policy.yaml").replace("mode: shadow", "mode: enforce");
             let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
-            let world = World::with(&policy).own_etcd().config(components).start().await;
+            let world = World::with(&for_the_first_start(&policy)).own_etcd().config(components).start().await;
             let cluster = Cluster::new(&programs, Way::through(&world));
             let start = async |node: &str, address: &str| {
                 let mut startup = cluster.command(&programs.node, &format!("calico-node:{node}"));
@@ -70,10 +70,21 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
                 said(&format!("calico-node -startup on {node}"), &feed(startup, "").await);
             };
             start("n1", "10.10.0.1/24").await;
+            // What the first node has made is there: the role that makes it is not needed any more.
+            world.replace_policy(&policy);
+            start("n1", "10.10.0.1/24").await;
             world.replace_policy(&denying(&policy));
             start("n1", "10.10.0.1/24").await;
             start("n2", "10.10.0.2/24").await;
             assert_eq!(refused(&world.audit()), Vec::<String>::new());
         });
     }
+}
+
+/// The policy as its comment has it for a cluster that starts from nothing.
+fn for_the_first_start(policy: &str) -> String {
+    let changed = policy.replace("[calico-node-per-node]", "[calico-node-per-node, calico-first-start]");
+    let changed = changed.replace("[calico-cni-per-node]", "[calico-cni-per-node, calico-first-start]");
+    assert_ne!(changed, policy);
+    changed
 }

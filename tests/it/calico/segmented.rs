@@ -41,7 +41,11 @@ fn so_is_one_with_the_certificates_of_single_nodes() {
 async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'static str; 3]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let policy = segmented("v3.31.0", "https://192.0.2.1:2379", per_node).policy;
-    let world = World::with(&enforced(&policy)).own_etcd().start().await;
+    // This cluster starts from nothing.
+    let first = |role: &str| format!("roles: [{role}-per-node, calico-first-start]");
+    let enforced = enforced(&policy).replace("roles: [calico-node-per-node]", &first("calico-node"));
+    let enforced = enforced.replace("roles: [calico-cni-per-node]", &first("calico-cni"));
+    let world = World::with(&enforced).own_etcd().start().await;
     let cluster = Cluster::new(&programs, Way::through(&world));
     let apiserver = Apiserver::start(&cluster).await;
     soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;

@@ -21,6 +21,8 @@ enum Act {
     Update(&'static str),
     /// As libcalico-go makes something: a Txn guarded by VERSION = 0.
     Create(&'static str),
+    /// The same, where the key was deleted, or not made yet.
+    First(&'static str),
     Delete(&'static str),
     DeletePrefix(&'static str),
     ReadPrefix(&'static str),
@@ -131,15 +133,19 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(RULES, "change a namespace's profile", Act::Update("$R/profiles/kns.prod")),
     stopped(RULES, "change the default tier", Act::Update("$R/tiers/default")),
     stopped(RULES, "delete the default tier", Act::Delete("$R/tiers/default")),
+    open(RULES, "make the default tier where it is missing", Act::First("$R/tiers/default")),
     stopped(RULES, "make a tier before all others", Act::Create("$R/tiers/mine")),
     stopped(RULES, "change the defaults of every Felix", Act::Update("$R/felixconfigurations/default")),
     stopped(RULES, "delete the defaults of every Felix", Act::Delete("$R/felixconfigurations/default")),
+    stopped(RULES, "make the defaults of every Felix where they are missing", Act::First("$R/felixconfigurations/default")),
     stopped(RULES, "change the BGP of all nodes", Act::Update("$R/bgpconfigurations/default")),
+    stopped(RULES, "make the BGP of all nodes where it is missing", Act::First("$R/bgpconfigurations/default")),
     stopped(RULES, "make a BGP peer", Act::Create("$R/bgppeers/mine")),
     stopped(RULES, "change a host endpoint", Act::Update("$R/hostendpoints/n2-eth0")),
     stopped(RULES, "change the configuration of kube-controllers", Act::Update("$R/kubecontrollersconfigurations/default")),
     open(RULES, "say that the datastore is not ready", Act::Update("$R/clusterinformations/default")),
     stopped(RULES, "delete the cluster's identity", Act::Delete("$R/clusterinformations/default")),
+    open(RULES, "make the cluster's identity where it is missing", Act::First("$R/clusterinformations/default")),
     stopped(RULES, "delete everything of Calico", Act::DeletePrefix("/calico/")),
     stopped(ADDRESSES, "change a pool", Act::Update("$R/ippools/default-ipv4-ippool")),
     stopped(ADDRESSES, "delete a pool", Act::Delete("$R/ippools/default-ipv4-ippool")),
@@ -147,7 +153,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(ADDRESSES, "delete a reservation", Act::Delete("$R/ipreservations/reserved")),
     stopped(ADDRESSES, "take another node's block", Act::Update("/calico/ipam/v2/host/n2/ipv4/block/192.168.2.0-26")),
     stopped(ADDRESSES, "give another node's block back", Act::Delete("/calico/ipam/v2/host/n2/ipv4/block/192.168.2.0-26")),
+    stopped(ADDRESSES, "make the default pools where they are missing", Act::First("$R/ippools/default-ipv4-ippool")),
     stopped(ADDRESSES, "change how addresses are assigned", Act::Update("/calico/ipam/v2/config")),
+    stopped(ADDRESSES, "say how addresses are assigned where nothing says it", Act::First("/calico/ipam/v2/config")),
     open(ADDRESSES, "change what is assigned in another node's block", Act::Update("/calico/ipam/v2/assignment/ipv4/block/192.168.2.0-26")),
     open(ADDRESSES, "delete another node's block", Act::Delete("/calico/ipam/v2/assignment/ipv4/block/192.168.2.0-26")),
     open(ADDRESSES, "change the handle of another node's pod", Act::Update("/calico/ipam/v2/handle/k8s-pod-network.of-a-pod-on-n2")),
@@ -201,7 +209,7 @@ impl Attempt {
                 let txn = Txn::new().when([guard]).and_then([put(written)]).or_else([TxnOp::get(key(written), None)]);
                 thief.txn(txn).await.is_ok_and(|done| done.succeeded())
             }
-            Act::Create(written) => {
+            Act::Create(written) | Act::First(written) => {
                 let guard = Compare::version(key(written), CompareOp::Equal, 0);
                 let txn = Txn::new().when([guard]).and_then([put(written)]).or_else([TxnOp::get(key(written), None)]);
                 thief.txn(txn).await.is_ok_and(|done| done.succeeded())
@@ -244,6 +252,13 @@ impl Attempt {
             Act::Hash => thief.hash().await.is_ok(),
             Act::AddUser => thief.user_add("thief", "secret", None).await.is_ok(),
             Act::Lock(written) => thief.lock(key(written), None).await.is_ok(),
+        }
+    }
+
+    /// Takes away what has to be missing.
+    pub async fn prepare(&self, root: &mut Client) {
+        if let Act::First(written) = self.act {
+            root.delete(key(written), None).await.unwrap();
         }
     }
 

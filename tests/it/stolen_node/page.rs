@@ -22,6 +22,14 @@ What is left in the last column is what no rule on keys can stop:
   give addresses out twice or free those in use. Only a rule on values could tell (a block says whose it is in `affinity`).
 * **`clusterinformations/default`** is updated by calico/node when the version changes. A thief can set `datastoreReady: false`, which stops new pods until
   somebody sets it back. `deny` on `update` in the binding of the nodes closes that; lift it while Calico is upgraded, and for a cluster's first node.
+* **Tiers and `clusterinformations/default`** are made at every start of calico/node where they are missing. From the first start on they are there, and
+  only calicoctl's role may delete them.
+
+What nodes share is protected from a change by \"may create, never overwrite\", and so only where it is there. The rows with \"where it is missing\" try the
+rest. With the roles of single nodes the default pools, the defaults of Felix and BGP and the configuration of IPAM are made by who holds `calico-first-start`
+too: bind it beside them while a cluster starts for the first time, and take it out when `calicoctl get ippools` shows the pools. A thief who
+comes before that, or wherever it stays bound, makes what is missing as he likes: a pool of the other IP version, which most clusters never make, included.
+With `calico/v3.31`, whose roles are for all nodes alike, that holds always.
 
 Reading is not in the table: a node sees all policies, endpoints and addresses, because Felix needs them.
 
