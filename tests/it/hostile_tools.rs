@@ -177,7 +177,9 @@ fn odd_files(folder: &Path) -> Vec<PathBuf> {
     let hostile = folder.join(HOSTILE.replace('/', "_"));
     std::fs::write(&hostile, "version: 2\n").unwrap();
     std::fs::create_dir(folder.join("folder")).unwrap();
-    files.extend([hostile, folder.join("folder"), folder.join("missing")]);
+    std::fs::File::create(folder.join("sparse")).unwrap().set_len(3 << 30).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap().success());
+    files.extend([hostile, folder.join("folder"), folder.join("missing"), folder.join("sparse"), folder.join("pipe")]);
     files
 }
 
