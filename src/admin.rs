@@ -2,7 +2,7 @@
 //! be changed there. At a socket in the file system, for root and the proxy's own user, the mode can (`POST /mode`).
 //!
 //! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection,
-//! [`DEADLINE`] for each, and of too many the oldest goes ([`guests`]). What names identities (`/debug/*`) is there only when asked for.
+//! [`DEADLINE`] for each, and of too many the oldest goes (`admin/guests`). What names identities (`/debug/*`) is there only when asked for.
 
 mod door;
 mod guests;

@@ -1,7 +1,7 @@
 //! The log: one event, one line, on standard error, written by a thread of its own.
 //!
 //! **No thread that serves ever waits for the log.** A line is handed to the writer's queue; where that is full, because standard error
-//! is a pipe that is not read, the line is lost and counted. Of each kind of line only some are written in a second ([`repeats`]).
+//! is a pipe that is not read, the line is lost and counted. Of each kind of line only some are written in a second (`telemetry/repeats`).
 //!
 //! Names and keys come from callers. Say them through [`crate::keyspace::Escaped`]:
 //! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. Where that is forgotten, the writer below still lets no control character

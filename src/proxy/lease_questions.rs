@@ -3,7 +3,7 @@
 //! A LeaseTimeToLive of nine bytes makes etcd send every key of a lease. So each question takes a place of the identity that caused it, by
 //! the rule of [`super::quota`], and what is held of its answer is taken from that identity's share of `max-held-bytes`. Requests for one lease
 //! are answered by one question. A request never joins a question that was sent before it came: a key that was attached meanwhile
-//! would be missing. It waits for the next one, which then is asked for all that wait, in a [`Round`].
+//! would be missing. It waits for the next one, which then is asked for all that wait, in a `Round`.
 
 mod round;
 
