@@ -77,7 +77,8 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     let crl = place.path("clients.crl");
     std::fs::write(&crl, authorities().clients.crl(&[]).unwrap()).unwrap();
     // Nobody reads its log: what it says would fill the pipe, and then it would wait.
-    let serving = place.start(&["--client-crl-file", crl.to_str().unwrap(), "--log-filter", "error"]).await;
+    // Files are written whole here: none has to rest, and a CA comes into effect together with its list.
+    let serving = place.start(&["--client-crl-file", crl.to_str().unwrap(), "--log-filter", "error", "--reload-settle", "0s"]).await;
     let as_ = |name: &'static str| {
         let endpoint = format!("https://{}", serving.place.listen);
         async move { connect(&[endpoint], &authorities().clients, &authorities().clients.client(name).unwrap()).await }
