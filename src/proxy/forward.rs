@@ -164,7 +164,7 @@ impl Forwarder {
         }
         let bare = outgoing.ends && outgoing.body.is_empty();
         let (response, send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
-        let mut upload = Upload::new(send);
+        let mut upload = Upload::new(send, link.window());
         if !bare {
             match upload.write(permit, outgoing.body.clone(), outgoing.ends).await {
                 // A stream that has ended has an answer that says why.

@@ -8,10 +8,21 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::live_permit::LivePermit;
+use crate::upstream::link::Window;
 use crate::wire::{frame, watch};
 
 /// Our side of one stream to etcd. Dropped before its end, it resets the stream.
-pub struct Upload(SendStream<Bytes>);
+pub struct Upload {
+    stream: SendStream<Bytes>,
+    window: Window,
+    written: usize,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.window.give_back(self.written);
+    }
+}
 
 /// Why bytes were not written to etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +89,15 @@ pub enum Piece<'p> {
 
 impl Upload {
     /// Only `forward` opens streams to etcd.
-    pub(super) const fn new(stream: SendStream<Bytes>) -> Self {
-        Self(stream)
+    pub(super) const fn new(stream: SendStream<Bytes>, window: Window) -> Self {
+        Self { stream, window, written: 0 }
+    }
+
+    /// Hands bytes to `h2`.
+    fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
+        self.window.take(bytes.len());
+        self.written = self.written.saturating_add(bytes.len());
+        self.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)
     }
 
     /// Writes bytes as etcd's window allows, and the end of our side with the last of them if it `ends`. The permit is checked before each
@@ -88,37 +106,32 @@ impl Upload {
     /// # Errors
     /// See [`Unsent`].
     pub async fn write(&mut self, permit: &LivePermit<'_>, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
-        self.0.reserve_capacity(bytes.len());
-        if self.0.capacity() < bytes.len() {
-            // On the heap: most requests need no second piece.
+        if !self.window.has_room(bytes.len()) {
+            self.stream.reserve_capacity(bytes.len());
+            // On the heap: most requests are short.
             return Box::pin(self.write_pieces(permit, bytes, ends)).await;
         }
-        if !permit.holds() {
-            self.0.reserve_capacity(0);
-            return Err(Unsent::Withdrawn);
-        }
-        self.0.send_data(bytes, ends).map_err(|_| Unsent::Closed)
+        if permit.holds() { self.send(bytes, ends) } else { Err(Unsent::Withdrawn) }
     }
 
     async fn write_pieces(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes, ends: bool) -> Result<(), Unsent> {
-        let out = &mut self.0;
         let mut refused = Unsent::Withdrawn;
         loop {
-            let room = out.capacity().min(bytes.len());
-            if room > 0 {
+            let room = self.stream.capacity().min(bytes.len());
+            if room == bytes.len() || room > 0 {
                 if !permit.holds() {
-                    out.reserve_capacity(0);
+                    self.stream.reserve_capacity(0);
                     return Err(refused);
                 }
                 let piece = bytes.split_to(room);
-                out.send_data(piece, ends && bytes.is_empty()).map_err(|_| Unsent::Closed)?;
+                self.send(piece, ends && bytes.is_empty())?;
                 if bytes.is_empty() {
                     return Ok(());
                 }
                 refused = Unsent::Cut;
-                out.reserve_capacity(bytes.len());
+                self.stream.reserve_capacity(bytes.len());
             }
-            match poll_fn(|cx| out.poll_capacity(cx)).await {
+            match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(Unsent::Closed),
             }
@@ -128,10 +141,10 @@ impl Upload {
     /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once: what must be true when they are written is
     /// checked after this.
     pub async fn ready(&mut self, bytes: usize) {
-        self.0.reserve_capacity(bytes);
-        while self.0.capacity() == 0 && bytes > 0 {
+        self.stream.reserve_capacity(bytes);
+        while self.stream.capacity() == 0 && bytes > 0 {
             // What ended the stream shows when it is written to.
-            if !matches!(poll_fn(|cx| self.0.poll_capacity(cx)).await, Some(Ok(_))) {
+            if !matches!(poll_fn(|cx| self.stream.poll_capacity(cx)).await, Some(Ok(_))) {
                 return;
             }
         }
@@ -139,13 +152,13 @@ impl Upload {
 
     /// Ends our side between two messages. It completes nothing, and needs no permit.
     pub fn half_close(&mut self) {
-        let _ = self.0.send_data(Bytes::new(), true);
+        let _ = self.stream.send_data(Bytes::new(), true);
     }
 
     /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs no permit.
     pub fn cancel_watch(&mut self, id: i64) {
         // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until etcd's window takes them.
-        let _ = self.0.send_data(frame::encode(&watch::cancel_request(id)), false);
+        let _ = self.stream.send_data(frame::encode(&watch::cancel_request(id)), false);
     }
 
     /// Copies what the client still sends, until the client ends its side or resets the stream. Returns only when the call must end;
@@ -201,7 +214,7 @@ impl Upload {
 
     /// The client reset its stream: etcd gets the same reason.
     fn reset(&mut self, error: &h2::Error) -> Stopped {
-        self.0.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+        self.stream.send_reset(error.reason().unwrap_or(Reason::CANCEL));
         Stopped::ClientGone
     }
 }
