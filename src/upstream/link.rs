@@ -111,7 +111,8 @@ impl Window {
         self.0.unanswered.set(self.0.unanswered.get().saturating_add(bytes));
     }
 
-    /// So many bytes were answered, or their stream is gone.
+    /// So many bytes were answered, or their stream was reset. A reset gives back bytes that etcd may not have read yet: while it reads
+    /// nothing, `has_room` can then promise a window that is used up.
     pub fn give_back(&self, bytes: usize) {
         self.0.unanswered.set(self.0.unanswered.get().saturating_sub(bytes));
     }
