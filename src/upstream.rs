@@ -11,6 +11,7 @@
 //! warm     what keeps that one open
 //! release  which etcd this version was written for
 //! link     one h2 connection and the task that drives it
+//! window   what such a connection was sent and etcd may not have read
 //! ```
 //!
 //! **Isolation.** HTTP/2 ties the windows of all streams of a connection together, so that a few readers who never read
@@ -29,6 +30,7 @@ pub mod pool;
 pub mod question;
 pub mod release;
 pub mod warm;
+pub mod window;
 
 use crate::method::{Method, Shape};
 

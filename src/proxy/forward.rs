@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
@@ -18,6 +21,7 @@ use crate::upstream::Class;
 use crate::upstream::link::{Link, Place};
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::{Pool, Target};
+use crate::upstream::window::{Begun, Window};
 
 /// A request to be forwarded: its head, and the first bytes of its body.
 pub struct Outgoing {
@@ -56,13 +60,32 @@ pub struct Exchange {
 /// A request is under way.
 pub struct Sent {
     /// Becomes the answer.
-    pub response: ResponseFuture,
+    pub response: Answer,
     /// Our side of the stream, for requests that go on.
     pub send: Upload,
     /// The member it went to.
     pub member: MemberIndex,
     /// Keeps the place on the connection.
     pub place: Place,
+}
+
+/// The head of etcd's answer, to come.
+pub struct Answer {
+    response: ResponseFuture,
+    window: Window,
+    request: Begun,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<RecvStream>, h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.response.poll_unpin(cx);
+        if let Poll::Ready(Ok(_)) = polled {
+            self.window.answered(self.request);
+        }
+        polled
+    }
 }
 
 /// Why a connection took no request. Nothing was carried out.
@@ -156,7 +179,7 @@ impl Forwarder {
         member: MemberIndex,
         permit: &LivePermit<'_>,
         outgoing: &Outgoing,
-    ) -> Result<(ResponseFuture, Upload), NotOpened> {
+    ) -> Result<(Answer, Upload), NotOpened> {
         let mut sender = link.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_| NotOpened::Ending)?;
         if !permit.holds() {
@@ -164,7 +187,9 @@ impl Forwarder {
         }
         let bare = outgoing.ends && outgoing.body.is_empty();
         let (response, send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
-        let mut upload = Upload::new(send, link.window());
+        let window = link.window().clone();
+        let response = Answer { response, request: window.begin(), window: window.clone() };
+        let mut upload = Upload::new(send, window);
         if !bare {
             match upload.write(permit, outgoing.body.clone(), outgoing.ends).await {
                 // A stream that has ended has an answer that says why.
@@ -185,9 +210,12 @@ impl Forwarder {
         let mut attempts = self.pool.members.len().saturating_add(1);
         let mut to = to;
         loop {
-            let Sent { response, send: _send, member, place } = self.send(permit, outgoing, to).await?;
+            let Sent { response, mut send, member, place } = self.send(permit, outgoing, to).await?;
             let error = match response.await {
-                Ok(response) => return Ok(Exchange { response, member, place }),
+                Ok(response) => {
+                    send.answered();
+                    return Ok(Exchange { response, member, place });
+                }
                 Err(error) => error,
             };
             let failure = classify(&error);

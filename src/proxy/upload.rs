@@ -8,19 +8,26 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::live_permit::LivePermit;
-use crate::upstream::link::Window;
+use crate::upstream::window::Window;
 use crate::wire::{frame, watch};
 
-/// Our side of one stream to etcd. Dropped before its end, it resets the stream.
+/// Our side of one stream to etcd. Dropped before its end or its answer, it resets the stream.
 pub struct Upload {
     stream: SendStream<Bytes>,
     window: Window,
     written: usize,
+    answered: bool,
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.window.give_back(self.written);
+        if self.answered {
+            self.window.give_back(self.written);
+        } else {
+            // What h2 has not written yet must not follow: `Window` relies on it. A stream that has ended is left as it is.
+            self.stream.send_reset(Reason::CANCEL);
+            self.window.give_up(self.written);
+        }
     }
 }
 
@@ -90,7 +97,12 @@ pub enum Piece<'p> {
 impl Upload {
     /// Only `forward` opens streams to etcd.
     pub(super) const fn new(stream: SendStream<Bytes>, window: Window) -> Self {
-        Self { stream, window, written: 0 }
+        Self { stream, window, written: 0, answered: false }
+    }
+
+    /// The request was whole, and its answer has begun: etcd has read it.
+    pub const fn answered(&mut self) {
+        self.answered = true;
     }
 
     /// Hands bytes to `h2`.

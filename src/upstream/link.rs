@@ -17,6 +17,7 @@ use super::Class;
 use super::dial::{ConnectError, Socket, dial};
 use super::members::Member;
 use super::pace::Pace;
+use super::window::Window;
 use crate::http2::cost::Terms;
 use crate::http2::io::Watched;
 use crate::tls::Tls;
@@ -62,8 +63,7 @@ pub struct Leash(Weak<Load>);
 #[derive(Default)]
 struct Load {
     streams: Cell<u32>,
-    /// Bytes of requests that were written and have no answer yet.
-    unanswered: Cell<usize>,
+    window: Window,
     closed: Cell<bool>,
     /// Tells the driver that a stream was opened while there was none, so that it pings again.
     busy: tokio::sync::Notify,
@@ -87,34 +87,6 @@ pub struct Place(Rc<Load>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
-    }
-}
-
-/// Bytes for which etcd has a window, whatever it does: every HTTP/2 connection begins with one of 65,535 bytes (RFC 9113, 6.9.2), and grpc-go
-/// gives back what it has read when that is a quarter of it (`internal/transport/flowcontrol.go`).
-const ALWAYS_OPEN: usize = 48 * 1024;
-
-/// What a connection to etcd was sent and has not answered yet: whether there must be a window for more, without asking `h2`, which
-/// assigns none to a stream before its head was sent.
-#[derive(Clone)]
-pub struct Window(Rc<Load>);
-
-impl Window {
-    /// Whether so many bytes more find a window that is open.
-    #[must_use]
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.0.unanswered.get().saturating_add(bytes) <= ALWAYS_OPEN
-    }
-
-    /// So many bytes were written.
-    pub fn take(&self, bytes: usize) {
-        self.0.unanswered.set(self.0.unanswered.get().saturating_add(bytes));
-    }
-
-    /// So many bytes were answered, or their stream was reset. A reset gives back bytes that etcd may not have read yet: while it reads
-    /// nothing, `has_room` can then promise a window that is used up.
-    pub fn give_back(&self, bytes: usize) {
-        self.0.unanswered.set(self.0.unanswered.get().saturating_sub(bytes));
     }
 }
 
@@ -231,10 +203,10 @@ impl Link {
         Place(self.load.clone())
     }
 
-    /// What it was sent and has not answered.
+    /// What it was sent and may not have read.
     #[must_use]
-    pub fn window(&self) -> Window {
-        Window(self.load.clone())
+    pub fn window(&self) -> &Window {
+        &self.load.window
     }
 
     /// The h2 handle, to send one request with.

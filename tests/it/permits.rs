@@ -315,43 +315,73 @@ async fn enforced_permits_end_in_every_phase() {
     table("enforce", ENFORCED, [&[Event::Policy], &[Event::Revoked, Event::Ca], &[Event::Drain]]).await;
 }
 
+/// What fills etcd's window before the late request comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// Large requests that wait.
+    Waiting,
+    /// The same, which their client then gave up.
+    GivenUp,
+}
+
 /// A request whose bytes wait for a window of etcd's is not sent when its right has gone: h2 holds nothing that no permit is asked for.
+async fn late_request(mode: &str, filled: Filled) {
+    let both = |mode: &str, name: &str| {
+        format!(
+            "version: 1\nmode: {mode}\nroles: {{r: {{allow: [{{keys: $P/*, verbs: [rw]}}]}}}}\nbindings: [{{cn: {name}, roles: [r]}}, {{cn: bob, roles: [r]}}]\n"
+        )
+    };
+    let one_worker = |config: &mut Config| config.workers = 1;
+    let world = World::with(&both(mode, "alice")).config(one_worker).own_etcd().start().await;
+    let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
+    let put = |key: &str, length: usize| {
+        framed(&pb::PutRequest { key: world.key(key).into(), value: vec![b'x'; length], ..Default::default() }.encode_to_vec())
+    };
+    let begin = async |raw: &mut Raw, key: &str, length: usize| {
+        let mut stream = raw.open(Method::Put.path(), &grpc_headers()).await.unwrap();
+        stream.request.send_data(put(key, length).into(), true).unwrap();
+        stream
+    };
+    let open = async |count: usize| soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await;
+    // The connection to etcd is there.
+    assert_eq!(Answer::read(begin(&mut bob, "first", 1).await.response).await.grpc_status(), Some(0));
+    world.etcd().pause(0).unwrap();
+    let mut waiting = Vec::new();
+    for count in 1..=6 {
+        waiting.push(begin(&mut bob, "large", 1_200_000).await);
+        open(count).await;
+    }
+    let to_the_window = || tokio::time::sleep(Duration::from_millis(300));
+    to_the_window().await;
+    if filled == Filled::GivenUp {
+        waiting.clear();
+        open(0).await;
+    }
+    let late = begin(&mut alice, "late", 10).await;
+    open(waiting.len() + 1).await;
+    to_the_window().await;
+    world.replace_policy(&both("enforce", "carol"));
+    world.etcd().resume(0).unwrap();
+    let late = Answer::read(late.response).await;
+    // Where the machine stands still for long enough, the connection to etcd is given up first.
+    assert!(matches!(late.grpc_status(), Some(7 | 14)), "{mode}, {filled:?}: {late:?}");
+    for large in waiting {
+        assert!(matches!(Answer::read(large.response).await.grpc_status(), Some(0 | 14)), "{mode}, {filled:?}");
+    }
+    assert_eq!(world.direct().await.get(world.key("late"), None).await.unwrap().count(), 0, "{mode}, {filled:?}");
+}
+
 #[tokio::test]
 async fn a_request_that_waits_for_a_window_is_judged_again() {
     for mode in ["enforce", "shadow"] {
-        let both = |mode: &str, name: &str| {
-            format!(
-                "version: 1\nmode: {mode}\nroles: {{r: {{allow: [{{keys: $P/*, verbs: [rw]}}]}}}}\nbindings: [{{cn: {name}, roles: [r]}}, {{cn: bob, roles: [r]}}]\n"
-            )
-        };
-        let one_worker = |config: &mut Config| config.workers = 1;
-        let world = World::with(&both(mode, "alice")).config(one_worker).own_etcd().start().await;
-        let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
-        let put = |key: &str, length: usize| {
-            framed(&pb::PutRequest { key: world.key(key).into(), value: vec![b'x'; length], ..Default::default() }.encode_to_vec())
-        };
-        world.etcd().pause(0).unwrap();
-        let mut calls = Vec::new();
-        for (raw, key, length, count) in [(&mut bob, "large", 1_200_000, 6), (&mut alice, "late", 10, 1)] {
-            for _ in 0..count {
-                let mut stream = raw.open(Method::Put.path(), &grpc_headers()).await.unwrap();
-                stream.request.send_data(put(key, length).into(), true).unwrap();
-                calls.push(stream);
-                let open = calls.len() as f64;
-                soon("the call is there", || async { (streams_of(&world).await == open).then_some(()) }).await;
-            }
-        }
-        // Time for them to be judged and to come to the window.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        world.replace_policy(&both("enforce", "carol"));
-        world.etcd().resume(0).unwrap();
-        let late = Answer::read(calls.pop().unwrap().response).await;
-        // Where the machine stands still for long enough, the connection to etcd is given up first.
-        assert!(matches!(late.grpc_status(), Some(7 | 14)), "{mode}: {late:?}");
-        for large in calls {
-            assert!(matches!(Answer::read(large.response).await.grpc_status(), Some(0 | 14)), "{mode}");
-        }
-        assert_eq!(world.direct().await.get(world.key("late"), None).await.unwrap().count(), 0, "{mode}");
+        late_request(mode, Filled::Waiting).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_given_up_leave_the_window_taken() {
+    for mode in ["enforce", "shadow"] {
+        late_request(mode, Filled::GivenUp).await;
     }
 }
 

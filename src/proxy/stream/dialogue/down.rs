@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Closing, Dialogue};
 use crate::method::Method;
 use crate::proxy::delivery::{Delivery, Undelivered};
-use crate::proxy::forward::classify;
+use crate::proxy::forward::{Answer, classify};
 use crate::proxy::intake::ClientGone;
 use crate::proxy::relay::{self, Ended};
 use crate::proxy::reply::{self, Status};
@@ -211,7 +211,7 @@ pub(super) enum Etcd {
     /// The caller may not speak at all: nothing of it goes there, and nothing comes back.
     Absent,
     /// No head yet.
-    Silent(h2::client::ResponseFuture),
+    Silent(Answer),
     /// Messages.
     Talking(RecvStream),
 }
