@@ -147,7 +147,6 @@ impl Metrics {
     }
 
     /// Seconds for whole requests of one method (`None`: a path that is no method). Record a `Duration`, or seconds as `f64`.
-    #[must_use]
     pub fn request_duration(&self, method: Option<Method>) -> &Histogram {
         match self.request_duration.get(method_index(method)) {
             Some((_, histogram)) => histogram,
@@ -177,7 +176,6 @@ impl Metrics {
     }
 
     /// Connections to etcd of one class: `unary`, `long` or `bulk`.
-    #[must_use]
     pub fn upstream_connections(&self, class: &str) -> &Gauge {
         self.upstream_connections.of(class)
     }

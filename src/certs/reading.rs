@@ -170,12 +170,14 @@ fn of_certificate(parsed: &X509Certificate<'_>, kind: Kind, now: SystemTime, pro
     }
 }
 
+fn has_no_other_name(identity: &Identity) -> bool {
+    identity.uri_sans.is_empty() && identity.dns_sans.is_empty() && identity.organizations.is_empty()
+}
+
 fn of_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
     match &identity.common_name {
-        Err(NameRefusal::Missing) if kind == Kind::Client => {
-            if identity.uri_sans.is_empty() && identity.dns_sans.is_empty() && identity.organizations.is_empty() {
-                problems.push("it has no name at all".to_owned());
-            }
+        Err(NameRefusal::Missing) if kind == Kind::Client && has_no_other_name(identity) => {
+            problems.push("it has no name at all".to_owned())
         }
         Err(refusal) if *refusal != NameRefusal::Missing => problems.push(format!("{refusal} (`{}`)", refusal.code())),
         _ => {}

@@ -177,7 +177,7 @@ mod tests {
     fn what_is_there_before_is_each_key_once() {
         let nodes = [node(0, "a"), node(1, "a-b")];
         let keys: Vec<_> = before(&nodes, 10, 3).collect();
-        assert_eq!(keys.len(), 4 + 10 + 6);
-        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 20);
+        assert_eq!(keys.len(), 5 + 10 + 6);
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 21);
     }
 }
