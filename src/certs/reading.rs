@@ -177,7 +177,7 @@ fn has_no_other_name(identity: &Identity) -> bool {
 fn of_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
     match &identity.common_name {
         Err(NameRefusal::Missing) if kind == Kind::Client && has_no_other_name(identity) => {
-            problems.push("it has no name at all".to_owned())
+            problems.push("it has no name at all".to_owned());
         }
         Err(refusal) if *refusal != NameRefusal::Missing => problems.push(format!("{refusal} (`{}`)", refusal.code())),
         _ => {}
