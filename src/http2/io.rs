@@ -1,6 +1,6 @@
 //! A byte stream whose frames are looked at.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -21,10 +21,14 @@ const KEPT: usize = 1024;
 /// What is known of a connection, for the one who drives it.
 pub type Seen = Rc<RefCell<Layer>>;
 
+/// Whether a stream has not taken all that was written to it. `h2` flushes last of all, when its queue is empty.
+pub type Behind = Rc<Cell<bool>>;
+
 /// A byte stream of HTTP/2.
 pub struct Watched<S> {
     stream: S,
     seen: Seen,
+    behind: Behind,
     peer: Peer,
     /// Bytes that came and were not looked at.
     held: Vec<u8>,
@@ -40,9 +44,28 @@ impl<S> Watched<S> {
     /// Watches a stream.
     pub fn new(stream: S, terms: Terms) -> (Self, Seen) {
         let seen = Rc::new(RefCell::new(Layer::new(terms)));
-        let watched =
-            Self { stream, seen: seen.clone(), peer: terms.peer, held: Vec::new(), wanted: 0, ready: Vec::new(), filled: Instant::now() };
+        let watched = Self {
+            stream,
+            seen: seen.clone(),
+            behind: Behind::default(),
+            peer: terms.peer,
+            held: Vec::new(),
+            wanted: 0,
+            ready: Vec::new(),
+            filled: Instant::now(),
+        };
         (watched, seen)
+    }
+
+    /// Whether it is behind, also after it was given away.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        self.behind.clone()
+    }
+
+    fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.behind.set(written.is_pending());
+        written
     }
 
     /// Whether what is held can be looked at. False as well where the turn has ended, or nothing more is to be read.
@@ -131,13 +154,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = ready!(self.note(written))?;
         self.seen.borrow_mut().sent(bytes.get(..written).unwrap_or(bytes));
         Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, pieces))?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        let written = ready!(self.note(written))?;
         let (mut layer, mut left) = (self.seen.borrow_mut(), written);
         for piece in pieces {
             let (sent, _) = piece.split_at(left.min(piece.len()));
@@ -152,7 +177,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

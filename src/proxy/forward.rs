@@ -182,6 +182,13 @@ impl Forwarder {
     ) -> Result<(Answer, Upload), NotOpened> {
         let mut sender = link.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_| NotOpened::Ending)?;
+        if link.window().is_behind() {
+            // Heads are in no window. On the heap: most requests find a socket that takes them.
+            Box::pin(link.window().drained()).await;
+            if link.is_closed() {
+                return Err(NotOpened::Ending);
+            }
+        }
         if !permit.holds() {
             return Err(NotOpened::Withdrawn);
         }

@@ -1,5 +1,6 @@
 //! A permit for as long as it is valid. What writes towards etcd holds one and asks it before each write, so that a request that waits (for a
-//! connection, for room, for its next message) is never written under rights that are gone.
+//! connection, for its socket, for a window, for its next message) is never written under rights that are gone. What has no wait before it
+//! goes out: see [`crate::upstream::window`].
 
 use super::client::Client;
 use super::reply::{self, Status};

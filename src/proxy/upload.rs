@@ -1,5 +1,6 @@
 //! The client's side of a call, written to etcd. [`Upload`] is the only way to write to a stream of etcd's after its head, and each write
-//! needs a permit that holds at that moment.
+//! needs a permit that holds at that moment. What must wait, for a window of etcd's or for the socket, waits here and not with `h2`, and
+//! the permit is asked after it.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -112,14 +113,13 @@ impl Upload {
         self.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)
     }
 
-    /// Writes bytes as etcd's window allows, and the end of our side with the last of them if it `ends`. The permit is checked before each
-    /// piece: nothing is left with h2 that has to wait for a window, where no permit would be asked again.
+    /// Writes bytes as etcd's window and the socket allow, and the end of our side with the last of them if it `ends`. The permit is checked
+    /// before each piece: nothing is left with h2 that has to wait for a window, where no permit would be asked again.
     ///
     /// # Errors
     /// See [`Unsent`].
     pub async fn write(&mut self, permit: &LivePermit<'_>, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         if !self.window.has_room(bytes.len()) {
-            self.stream.reserve_capacity(bytes.len());
             // On the heap: most requests are short.
             return Box::pin(self.write_pieces(permit, bytes, ends)).await;
         }
@@ -128,37 +128,27 @@ impl Upload {
 
     async fn write_pieces(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         let mut refused = Unsent::Withdrawn;
+        let mut reserved = Reserved::of(self, bytes.len()).await;
         loop {
-            let room = self.stream.capacity().min(bytes.len());
-            if room == bytes.len() || room > 0 {
-                if !permit.holds() {
-                    self.stream.reserve_capacity(0);
-                    return Err(refused);
-                }
-                let piece = bytes.split_to(room);
-                self.send(piece, ends && bytes.is_empty())?;
-                if bytes.is_empty() {
-                    return Ok(());
-                }
-                refused = Unsent::Cut;
-                self.stream.reserve_capacity(bytes.len());
+            let room = reserved.room().await?;
+            if !permit.holds() {
+                return Err(refused);
             }
-            match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(Unsent::Closed),
+            let piece = bytes.split_to(room);
+            reserved.send(piece, ends && bytes.is_empty())?;
+            if bytes.is_empty() {
+                return Ok(());
             }
+            refused = Unsent::Cut;
         }
     }
 
     /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once: what must be true when they are written is
-    /// checked after this.
+    /// checked after this. It keeps nothing of the window: they may turn out not to be written.
     pub async fn ready(&mut self, bytes: usize) {
-        self.stream.reserve_capacity(bytes);
-        while self.stream.capacity() == 0 && bytes > 0 {
+        if !self.window.has_room(bytes) {
             // What ended the stream shows when it is written to.
-            if !matches!(poll_fn(|cx| self.stream.poll_capacity(cx)).await, Some(Ok(_))) {
-                return;
-            }
+            let _ = Box::pin(async { Reserved::of(self, bytes.min(1)).await.room().await }).await;
         }
     }
 
@@ -170,7 +160,7 @@ impl Upload {
     /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs no permit.
     pub fn cancel_watch(&mut self, id: i64) {
         // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until etcd's window takes them.
-        let _ = self.stream.send_data(frame::encode(&watch::cancel_request(id)), false);
+        let _ = self.send(frame::encode(&watch::cancel_request(id)), false);
     }
 
     /// Copies what the client still sends, until the client ends its side or resets the stream. Returns only when the call must end;
@@ -228,5 +218,121 @@ impl Upload {
     fn reset(&mut self, error: &h2::Error) -> Stopped {
         self.stream.send_reset(error.reason().unwrap_or(Reason::CANCEL));
         Stopped::ClientGone
+    }
+}
+
+/// Capacity that was asked of `h2` and is not used yet. It counts in the window; when this is dropped, the rest of it is given back, to others
+/// that wait.
+struct Reserved<'u> {
+    upload: &'u mut Upload,
+    bytes: usize,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.upload.stream.reserve_capacity(0);
+            self.upload.window.give_back(self.bytes);
+        }
+    }
+}
+
+impl<'u> Reserved<'u> {
+    /// Asks for it when what was promised to others is out.
+    async fn of(upload: &'u mut Upload, bytes: usize) -> Self {
+        upload.window.take(bytes);
+        let reserved = Self { upload, bytes };
+        reserved.upload.window.drained().await;
+        reserved.upload.stream.reserve_capacity(bytes);
+        reserved
+    }
+
+    /// Waits until some of it can be written, if there is any, and gives how much.
+    async fn room(&mut self) -> Result<usize, Unsent> {
+        loop {
+            if self.upload.window.is_behind() {
+                self.upload.window.drained().await;
+            }
+            let room = self.upload.stream.capacity().min(self.bytes);
+            if room > 0 || self.bytes == 0 {
+                return Ok(room);
+            }
+            match poll_fn(|cx| self.upload.stream.poll_capacity(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(Unsent::Closed),
+            }
+        }
+    }
+
+    /// Hands bytes to `h2` that there is room for.
+    fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
+        self.bytes = self.bytes.saturating_sub(bytes.len());
+        self.upload.written = self.upload.written.saturating_add(bytes.len());
+        self.upload.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)?;
+        self.upload.stream.reserve_capacity(self.bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use http::Request;
+
+    use super::*;
+
+    /// The window that a connection begins with.
+    const INITIAL: usize = 65_535;
+
+    /// Two streams of one connection to a server that reads all and opens no window.
+    async fn two_streams() -> (Upload, SendStream<Bytes>) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (mut send, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            let mut held = Vec::new();
+            while let Some(Ok(accepted)) = connection.accept().await {
+                held.push(accepted);
+            }
+        });
+        let mut open = async || {
+            send = send.clone().ready().await.unwrap();
+            send.send_request(Request::post("https://etcd/").body(()).unwrap(), false).unwrap().1
+        };
+        let (first, second) = (open().await, open().await);
+        (Upload::new(first, Window::default()), second)
+    }
+
+    async fn gets(stream: &mut SendStream<Bytes>, bytes: usize) {
+        stream.reserve_capacity(bytes);
+        while stream.capacity() < bytes {
+            poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_and_never_written_keeps_nothing_of_the_window() {
+        let (mut upload, mut other) = two_streams().await;
+        upload.ready(1_500_000).await;
+        gets(&mut other, INITIAL).await;
+        assert!(upload.window.has_room(48 * 1024));
+    }
+
+    #[tokio::test]
+    async fn capacity_counts_until_it_is_used_or_given_back() {
+        let (mut upload, mut other) = two_streams().await;
+        let window = upload.window.clone();
+        let mut reserved = Reserved::of(&mut upload, 100_000).await;
+        assert_eq!(reserved.room().await, Ok(INITIAL));
+        assert!(!window.has_room(0), "all of it is asked for");
+        reserved.send(Bytes::from_static(&[0; 1000]), false).unwrap();
+        drop(reserved);
+        gets(&mut other, INITIAL - 1000).await;
+        assert_eq!(upload.written, 1000);
+        assert!(window.has_room(48 * 1024 - 1000) && !window.has_room(48 * 1024 - 999));
+        // Who waits for a window that others have, and goes away, asks for nothing any more.
+        assert!(upload.ready(1_500_000).now_or_never().is_none());
+        assert!(window.has_room(48 * 1024 - 1000));
     }
 }

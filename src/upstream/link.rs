@@ -135,6 +135,7 @@ impl Link {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (stream, seen) = Watched::new(stream, Terms::MEMBER);
+        let load = Rc::new(Load { window: Window::behind(stream.behind()), ..Load::default() });
         let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(stream_window(class))
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -151,7 +152,6 @@ impl Link {
             .await
             .map_err(|error| ConnectError::Http2(error.to_string()))?;
         greeted(&mut connection).await?;
-        let load = Rc::new(Load::default());
         let driven = load.clone();
         tokio::task::spawn_local(async move {
             let close = drive(connection, &driven, &pace).await;
@@ -159,6 +159,7 @@ impl Link {
                 tracing::warn!(?refusal, "a member sends too many frames for nothing: its connection is closed");
             }
             driven.closed.set(true);
+            driven.window.end();
             on_close(close);
         });
         Ok(Link { send, load, generation })
@@ -203,7 +204,7 @@ impl Link {
         Place(self.load.clone())
     }
 
-    /// What it was sent and may not have read.
+    /// What it was sent and may not have read, and whether it takes more.
     #[must_use]
     pub fn window(&self) -> &Window {
         &self.load.window
@@ -239,7 +240,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let pings = connection.ping_pong();
-    let mut driven = tokio::task::spawn_local(connection);
+    let window = load.window.clone();
+    let mut driven = tokio::task::spawn_local(poll_fn(move |cx| {
+        let polled = connection.poll_unpin(cx);
+        window.driven();
+        polled
+    }));
     let interval = Cell::new(pace.interval());
     let watchdog = async {
         let Some(mut pings) = pings else { return std::future::pending().await };

@@ -1,14 +1,24 @@
-//! How much of its window etcd must have open on a connection, known without asking `h2`, which assigns none to a stream before its
-//! head was sent.
+//! What a connection to etcd takes now: how much of its window etcd must have open, known without asking `h2`, which assigns none to a
+//! stream before its head was sent; and whether the socket has taken what `h2` was given. What is handed to `h2` beyond either would wait
+//! there, where no permit is asked again. So what goes out after a permit has gone is what the kernel had taken, and what was handed to
+//! `h2` in the turn in which the socket filled up: all of it with a window that etcd had opened.
 
 use std::cell::Cell;
 use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use crate::http2::io::Behind;
 
 /// Bytes for which etcd has a window, whatever it does: every HTTP/2 connection begins with one of 65,535 bytes (RFC 9113, 6.9.2), and grpc-go
 /// gives back what it has read when that is a quarter of it (`internal/transport/flowcontrol.go`).
 const ALWAYS_OPEN: usize = 48 * 1024;
 
 /// The bytes that one connection was sent and that etcd may not have read yet. Clones share them.
+///
+/// Capacity that a stream has asked of `h2` counts as well, from before it asks ([`Window::take`]) until it is given back: `h2` takes it
+/// out of the window for that stream, whether it is used or not. What is asked beyond the room that there is must wait first until what was
+/// promised to others is out ([`Window::drained`]).
 ///
 /// etcd reads frames in the order in which they were written. Bytes are read when their own request is answered, or when one is answered that
 /// was begun after the last of them was written. A request that was given up has only the second way: until then its bytes count, or
@@ -26,6 +36,16 @@ struct Unread {
     given_up: Cell<(u64, usize)>,
     /// Those given up since: they wait for the answer after that one, so that two numbers are enough for any number of requests.
     given_up_since: Cell<usize>,
+    /// The socket has not taken all that it was given.
+    behind: Behind,
+    /// A request was begun since the connection was last driven to the end of what it had.
+    fresh: Cell<bool>,
+    /// How often it was driven so far.
+    drains: Cell<u64>,
+    ended: Cell<bool>,
+    /// Somebody waits for that.
+    awaited: Cell<bool>,
+    drained: Notify,
 }
 
 /// Which request of a connection it is, from 1.
@@ -33,25 +53,68 @@ struct Unread {
 pub struct Begun(u64);
 
 impl Window {
-    /// The head of a request was written.
+    /// Of a connection that begins.
+    #[must_use]
+    pub fn behind(behind: Behind) -> Self {
+        Self(Rc::new(Unread { behind, ..Unread::default() }))
+    }
+
+    /// The head of a request was handed to `h2`.
     #[must_use]
     pub fn begin(&self) -> Begun {
+        self.0.fresh.set(true);
         self.0.begun.set(self.0.begun.get().saturating_add(1));
         Begun(self.0.begun.get())
     }
 
-    /// Whether so many bytes more find a window that is open.
+    /// Whether so many bytes more find a window that is open, and a socket that takes them.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.0.bytes.get().saturating_add(bytes) <= ALWAYS_OPEN
+        !self.is_behind() && self.0.bytes.get().saturating_add(bytes) <= ALWAYS_OPEN
     }
 
-    /// So many bytes were written.
+    /// Whether the socket has not taken all that it was given: nothing more is to be handed to `h2`.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.0.behind.get()
+    }
+
+    /// Waits until the socket has taken all that `h2` was given until now, or the connection has ended.
+    pub async fn drained(&self) {
+        let before = self.0.drains.get();
+        let is_fresh = || self.0.fresh.get() && self.0.drains.get() == before;
+        while !self.0.ended.get() && (self.is_behind() || is_fresh()) {
+            self.0.awaited.set(true);
+            self.0.drained.notified().await;
+        }
+    }
+
+    /// The connection was driven as far as it goes.
+    pub fn driven(&self) {
+        if self.is_behind() {
+            return;
+        }
+        self.0.fresh.set(false);
+        self.0.drains.set(self.0.drains.get().wrapping_add(1));
+        if self.0.awaited.get() {
+            self.0.awaited.set(false);
+            self.0.drained.notify_waiters();
+        }
+    }
+
+    /// The connection has ended: it takes nothing, and nobody waits for it.
+    pub fn end(&self) {
+        self.0.ended.set(true);
+        self.0.behind.set(false);
+        self.0.drained.notify_waiters();
+    }
+
+    /// So many bytes were written, or are asked of `h2`.
     pub fn take(&self, bytes: usize) {
         self.0.bytes.set(self.0.bytes.get().saturating_add(bytes));
     }
 
-    /// So many bytes are of a request that was answered.
+    /// So many bytes are of a request that was answered, or were asked for and not used.
     pub fn give_back(&self, bytes: usize) {
         self.0.bytes.set(self.0.bytes.get().saturating_sub(bytes));
     }
@@ -80,6 +143,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// A request of so many bytes.
@@ -128,5 +193,37 @@ mod tests {
         let last = begin(&window, 0);
         window.answered(last);
         assert!(window.has_room(ALWAYS_OPEN));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_over_before_the_socket_has_taken_what_was() {
+        let behind = Behind::default();
+        let window = Window::behind(behind.clone());
+        assert!(window.drained().now_or_never().is_some() && window.has_room(0));
+        behind.set(true);
+        assert!(!window.has_room(0));
+        let mut waits = Box::pin(window.drained());
+        assert!(waits.as_mut().now_or_never().is_none());
+        window.driven();
+        assert!(waits.as_mut().now_or_never().is_none());
+        behind.set(false);
+        window.driven();
+        assert!(waits.now_or_never().is_some() && window.has_room(0));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_more_than_there_is_waits_for_one_round() {
+        let window = Window::default();
+        let _ = window.begin();
+        let mut waits = Box::pin(window.drained());
+        assert!(waits.as_mut().now_or_never().is_none());
+        window.driven();
+        // What others begin meanwhile holds nobody up who was there before.
+        let _ = window.begin();
+        assert!(waits.now_or_never().is_some());
+        let mut waits = Box::pin(window.drained());
+        assert!(waits.as_mut().now_or_never().is_none());
+        window.end();
+        assert!(waits.now_or_never().is_some(), "nobody waits for what has ended");
     }
 }

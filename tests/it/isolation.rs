@@ -144,6 +144,30 @@ async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
     }
 }
 
+/// A message that waits for its verdict, and is then refused, has taken nothing of the window that all streams to etcd share.
+#[tokio::test]
+async fn a_refused_message_leaves_its_neighbours_their_window() {
+    let policy =
+        POLICY.replace("bindings:", "  own:\n    allow: [{keys: /own/*, verbs: [rw]}]\nbindings:\n  - {cn: stranger, roles: [own]}");
+    let world = World::with(&policy).config(|config| config.workers = 1).own_etcd().start().await;
+    let open = async |raw: &mut Raw, key: &str| {
+        let Stream { mut request, response } = raw.open(WATCH, &grpc_headers()).await.unwrap();
+        request.send_data(framed(&create(key)).into(), false).unwrap();
+        (request, response.await.unwrap().into_body())
+    };
+    let (mut neighbour, mut stranger) = (world.raw("neighbour").await, world.raw("stranger").await);
+    let (mut request, mut body) = open(&mut neighbour, "/a").await;
+    assert!(!message(&mut body).await.canceled);
+    let (_held, mut refused) = open(&mut stranger, &format!("/{}", "x".repeat(1_500_000))).await;
+    assert!(message(&mut refused).await.canceled);
+    // On the stream that was open before, and on another one.
+    request.send_data(framed(&create("/b")).into(), false).unwrap();
+    let again = tokio::time::timeout(SOON, message(&mut body)).await.expect("the neighbour's window is there");
+    assert!(again.created && !again.canceled);
+    let (_other, mut body) = tokio::time::timeout(SOON, open(&mut neighbour, "/c")).await.expect("and for others");
+    assert!(message(&mut body).await.created);
+}
+
 /// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes all the same, for a stream that is over.
 /// However much of that there is, the connection is also that of others.
 #[tokio::test]

@@ -322,9 +322,26 @@ enum Filled {
     Waiting,
     /// The same, which their client then gave up.
     GivenUp,
+    /// The socket: heads of requests that their client gave up. They are in no window.
+    Socket,
 }
 
-/// A request whose bytes wait for a window of etcd's is not sent when its right has gone: h2 holds nothing that no permit is asked for.
+/// Requests with a long head at a time.
+const BATCH: usize = 64;
+
+/// Bytes of such a head.
+const HEAD: usize = 14_000;
+
+/// What the system keeps of one connection at most, for who sends and for who does not read.
+fn most_of_a_socket() -> usize {
+    ["wmem", "rmem"]
+        .iter()
+        .map(|of| fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{of}")).unwrap())
+        .fold(0, |all, sizes| all + sizes.split_whitespace().last().unwrap().parse::<usize>().unwrap())
+}
+
+/// A request whose bytes wait for a window of etcd's, or for the socket, is not sent when its right has gone: h2 holds nothing that no permit
+/// is asked for.
 async fn late_request(mode: &str, filled: Filled) {
     let both = |mode: &str, name: &str| {
         format!(
@@ -347,7 +364,20 @@ async fn late_request(mode: &str, filled: Filled) {
     assert_eq!(Answer::read(begin(&mut bob, "first", 1).await.response).await.grpc_status(), Some(0));
     world.etcd().pause(0).unwrap();
     let mut waiting = Vec::new();
-    for count in 1..=6 {
+    let mut long = grpc_headers();
+    long.insert("traceparent", "X".repeat(HEAD).parse().unwrap());
+    let (batches, larges) = if filled == Filled::Socket { (most_of_a_socket() / (BATCH * HEAD) + 2, 0) } else { (0, 6) };
+    for _ in 0..batches {
+        for _ in 0..BATCH {
+            let mut stream = bob.open(Method::Range.path(), &long).await.unwrap();
+            stream.request.send_data(framed(&message(&world, Method::Range, false)).into(), true).unwrap();
+            waiting.push(stream);
+        }
+        open(BATCH).await;
+        waiting.clear();
+        open(0).await;
+    }
+    for count in 1..=larges {
         waiting.push(begin(&mut bob, "large", 1_200_000).await);
         open(count).await;
     }
@@ -382,6 +412,13 @@ async fn a_request_that_waits_for_a_window_is_judged_again() {
 async fn requests_given_up_leave_the_window_taken() {
     for mode in ["enforce", "shadow"] {
         late_request(mode, Filled::GivenUp).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_the_socket_is_judged_again() {
+    for mode in ["enforce", "shadow"] {
+        late_request(mode, Filled::Socket).await;
     }
 }
 
