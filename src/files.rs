@@ -116,6 +116,7 @@ struct Held {
     bytes: Vec<u8>,
     place: Place,
     target: PathBuf,
+    links: Vec<PathBuf>,
 }
 
 /// Which file it is, whatever its name and content: device and inode.
@@ -130,6 +131,8 @@ pub struct Seen {
     pub place: Option<Place>,
     /// Where all links of its path led, unless it was not read. It changes when a link does, as Kubernetes' `..data`, and not when a file is replaced.
     pub target: Option<PathBuf>,
+    /// The path, and each folder of it, that is a link.
+    pub links: Vec<PathBuf>,
 }
 
 impl Files {
@@ -138,9 +141,10 @@ impl Files {
     pub fn read<'p>(paths: impl IntoIterator<Item = &'p Path>, most: u64) -> Self {
         let held = |path: &Path| {
             let target = std::fs::canonicalize(path)?;
+            let links = path.ancestors().filter(|part| part.is_symlink()).map(Path::to_owned).collect();
             let file = open(&target)?;
             let found = file.metadata()?;
-            Ok(Arc::new(Held { place: (found.dev(), found.ino()), bytes: read_open(file, most)?, target }))
+            Ok(Arc::new(Held { place: (found.dev(), found.ino()), bytes: read_open(file, most)?, target, links }))
         };
         Self(paths.into_iter().map(|path| (path.to_owned(), held(path))).collect())
     }
@@ -190,8 +194,13 @@ impl Files {
     #[must_use]
     pub fn seen(&self) -> BTreeMap<PathBuf, Seen> {
         let seen = |held: &Result<Arc<Held>, Unread>| match held {
-            Ok(held) => Seen { digest: Sha256::digest(&held.bytes).into(), place: Some(held.place), target: Some(held.target.clone()) },
-            Err(why) => Seen { digest: Sha256::digest(format!("{why:?}")).into(), place: None, target: None },
+            Ok(held) => Seen {
+                digest: Sha256::digest(&held.bytes).into(),
+                place: Some(held.place),
+                target: Some(held.target.clone()),
+                links: held.links.clone(),
+            },
+            Err(why) => Seen { digest: Sha256::digest(format!("{why:?}")).into(), place: None, target: None, links: Vec::new() },
         };
         self.0.iter().map(|(path, held)| (path.clone(), seen(held))).collect()
     }

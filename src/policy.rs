@@ -188,10 +188,10 @@ impl Policy {
         &self.text
     }
 
-    /// Whether the text ends with the line `...`, YAML's own end of a document (YAML 1.2.2, 9.1.2): no text that was cut does.
+    /// Whether the text ends with the end marker ([`ends_with_marker`]).
     #[must_use]
     pub fn has_end_marker(&self) -> bool {
-        self.text.trim_end().lines().next_back() == Some("...")
+        ends_with_marker(self.text.as_bytes())
     }
 
     /// A grant that a decision named.
@@ -268,6 +268,12 @@ impl Policy {
     pub fn role_grants(&self, role: &str) -> Vec<(&str, Verbs)> {
         self.checked.grants.iter().filter(|grant| *grant.role == *role).map(|grant| (&*grant.text, grant.verbs)).collect()
     }
+}
+
+/// Whether a policy's text ends with the line `...`, YAML's own end of a document (YAML 1.2.2, 9.1.2): no text that was cut does.
+#[must_use]
+pub fn ends_with_marker(text: &[u8]) -> bool {
+    text.trim_ascii_end().rsplit(|byte| *byte == b'\n').next() == Some(b"...")
 }
 
 /// A binding, for those who explain a policy.

@@ -22,9 +22,9 @@ pub(super) struct Usable {
 }
 
 impl Groups {
-    /// Begins with what a start has used. `by_rename`: see [`Settling::new`].
-    pub(super) fn new(groups: Vec<Files>, by_rename: bool) -> Self {
-        Self(groups.into_iter().map(|files| Settling::new(files, by_rename)).collect())
+    /// Begins with what a start has used. `by_marker`: see [`Settling::new`].
+    pub(super) fn new(groups: Vec<Files>, by_marker: bool) -> Self {
+        Self(groups.into_iter().map(|files| Settling::new(files, by_marker)).collect())
     }
 
     /// Takes note of a look.

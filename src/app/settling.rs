@@ -3,18 +3,20 @@
 //! A file that is being written is, between two writes, a prefix of what it will be, and a prefix may be sound: a policy without the denials at its end, a
 //! bundle without its last CA, a file of revocation lists without its last one. So a change is in effect only when it was found twice, and when it has
 //! stayed the same for `reload-settle`, wherever something may be missing. Nothing is where all that was in effect is still there, and where a link of
-//! the path leads elsewhere. That the file is another one (its inode) proves nothing: tar, install and git unlink a file and write a new one. For a
-//! policy, which is replaced by hand, a new file is taken for one that was renamed: its end marker (`...`) is what shows that it is whole.
+//! the path leads elsewhere and is a link still: the folder that Kubernetes swaps was whole before. That the file is another one (its inode) proves
+//! nothing: tar, install and git unlink a file and write a new one, and a look sees only what is there then. A new file that is a policy need not rest
+//! where it ends with the end marker (`...`): no beginning of it does.
 //!
 //! Files that need not go together come to rest each by itself: one that moves for ever holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::files::{Files, Seen};
+use crate::policy;
 
 /// Between the two looks that find the same, at least.
 const TWICE: Duration = Duration::from_millis(100);
@@ -44,8 +46,8 @@ pub(super) struct Settling {
     found: Option<(Look, Instant)>,
     /// Since when they have not been as they were used, until that was reported.
     moving: Option<Moving>,
-    /// A new file was whole before.
-    by_rename: bool,
+    /// A new file that ends with the end marker is whole.
+    by_marker: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +57,9 @@ struct Moving {
 }
 
 impl Settling {
-    /// Begins with what a start has used. `by_rename`: another file in the place of one is whole.
-    pub(super) fn new(files: Files, by_rename: bool) -> Self {
-        Self { sections: Sections::of(&files), used: files, found: None, moving: None, by_rename }
+    /// Begins with what a start has used. `by_marker`: these are policies, and another file in the place of one is whole if it ends as a whole one may.
+    pub(super) fn new(files: Files, by_marker: bool) -> Self {
+        Self { sections: Sections::of(&files), used: files, found: None, moving: None, by_marker }
     }
 
     /// Takes note of a look.
@@ -73,7 +75,7 @@ impl Settling {
             Some((found, since)) if same(&found, &look) => since,
             _ => now,
         };
-        let rest = if self.may_lack(&look) && !Sections::of(files).hold(&self.sections) { settle } else { TWICE.min(settle) };
+        let rest = if self.may_lack(files, &look) && !Sections::of(files).hold(&self.sections) { settle } else { TWICE.min(settle) };
         self.found = Some((look, since));
         let moving = self.moving.get_or_insert(Moving { since: now, reported: false });
         if now.saturating_duration_since(since) >= rest {
@@ -107,12 +109,15 @@ impl Settling {
     }
 
     /// Whether a file that has changed may be the beginning of what it will be.
-    fn may_lack(&self, look: &Look) -> bool {
+    fn may_lack(&self, files: &Files, look: &Look) -> bool {
+        let is_marked = |path: &Path| files.bytes(path).is_ok_and(policy::ends_with_marker);
         let used = self.used.seen();
         look.iter().filter(|(_, seen)| seen.place.is_some()).any(|(path, seen)| {
             let Some(before) = used.get(path).filter(|before| before.place.is_some()) else { return true };
-            let is_another = before.target != seen.target || self.by_rename && before.place != seen.place;
-            before.digest != seen.digest && !is_another
+            // A link that gave way to a file says nothing: tar unlinks it, too.
+            let is_swapped = before.target != seen.target && before.links == seen.links;
+            let is_whole = is_swapped || self.by_marker && before.place != seen.place && is_marked(path);
+            before.digest != seen.digest && !is_whole
         })
     }
 }
@@ -150,7 +155,6 @@ impl Sections {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 
@@ -207,22 +211,33 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_has_to_rest_and_a_new_policy_twice_found() {
-        for by_rename in [false, true] {
+    fn a_new_file_has_to_rest_unless_it_is_a_policy_with_its_end() {
+        for by_marker in [false, true] {
             let mut folder = Folder::new();
             folder.in_place("one");
-            let mut settling = Settling::new(folder.read(), by_rename);
+            let mut settling = Settling::new(folder.read(), by_marker);
             folder.renamed("one");
             assert_eq!(folder.after(1000, &mut settling), Found::Same, "the same content");
-            folder.renamed("two");
+            folder.renamed("two\n...\n");
             assert_eq!([0, 50].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2]);
-            assert_eq!(folder.after(50, &mut settling), if by_rename { Found::AtRest } else { Found::Moving });
+            assert_eq!(folder.after(50, &mut settling), if by_marker { Found::AtRest } else { Found::Moving });
             assert_eq!(folder.after(4900, &mut settling), Found::AtRest);
-            // Unlinked, and written anew in two pieces.
             settling.used(folder.read(), true);
-            folder.renamed("tw");
-            assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)).contains(&Found::AtRest), by_rename);
+            folder.in_place("in place\n...\n");
+            assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "in place");
         }
+    }
+
+    #[test]
+    fn half_a_policy_that_was_unlinked_and_is_written_anew_has_to_rest() {
+        let mut folder = Folder::new();
+        folder.in_place("allow\ndeny\n");
+        let mut settling = Settling::new(folder.read(), true);
+        fs::remove_file(folder.path()).unwrap();
+        folder.in_place("allow\n");
+        assert_eq!([0, 1000, 3900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 3]);
+        folder.in_place("allow\ndeny more\n");
+        assert_eq!([0, 4900, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::Moving, Found::AtRest]);
     }
 
     #[test]
@@ -244,6 +259,10 @@ mod tests {
         assert_eq!(folder.after(0, &mut settling), Found::Same);
         folder.in_place("t");
         assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "in place");
+        // Unlinked, and half of it written anew.
+        fs::remove_file(folder.path()).unwrap();
+        folder.in_place("w");
+        assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "a file where a link was");
     }
 
     #[test]

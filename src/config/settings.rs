@@ -283,7 +283,7 @@ settings! {
         LogFilter = "log-filter": One Kind::LogFilter, Default::Value("info");
         /// Time between two looks at the files of the policy, certificates, keys and revocation lists: those whose content has changed are read again. With `0s`, only SIGHUP does that.
         ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("1s");
-        /// How long a file that has changed has to stay the same before it is in effect: it may be half written. A policy that is replaced by a rename, a bundle that has only gained, and what a link newly leads to are in effect when two looks have found the same.
+        /// How long a file that has changed has to stay the same before it is in effect: it may be half written. Another file that is a policy and ends with `...`, a bundle that has only gained, and what a link newly leads to are in effect when two looks have found the same.
         ReloadSettle = "reload-settle": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("5s");
         /// How long calls may take to finish after SIGTERM.
         DrainTimeout = "drain-timeout": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("30s");

@@ -146,7 +146,7 @@ async fn many_looks() {
 }
 
 #[tokio::test]
-async fn half_a_policy_written_in_place_is_never_in_effect() {
+async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
     let policy = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings:\n  - cn: alice\n    roles: [r]\n    \
                   deny: [{keys: $P/secret, verbs: [rw]}]\n";
     let state = tempfile::tempdir().unwrap();
@@ -172,8 +172,14 @@ async fn half_a_policy_written_in_place_is_never_in_effect() {
     assert!(alice.get(world.key("secret"), None).await.is_err());
     assert_eq!(world.generation().await, 1);
     assert!(std::fs::read_to_string(&kept).unwrap().contains("deny:"));
-    // What takes its place by a rename was whole before.
-    world.write_policy(&policy.replace("$P/secret", "$P/other"));
+    // Unlinked, and half of it written anew, as tar does.
+    std::fs::remove_file(&world.config.policy).unwrap();
+    std::fs::write(&world.config.policy, half).unwrap();
+    many_looks().await;
+    assert!(alice.get(world.key("secret"), None).await.is_err());
+    assert_eq!(world.generation().await, 1);
+    // What takes its place and has its end is whole.
+    world.write_policy(&(policy.replace("$P/secret", "$P/other") + "...\n"));
     soon("the policy that was renamed", || async { (world.generation().await == 2).then_some(()) }).await;
     alice.get(world.key("secret"), None).await.unwrap();
 }
