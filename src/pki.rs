@@ -77,6 +77,14 @@ impl Authority {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn crl(&self, serials: &[u64]) -> Result<String, rcgen::Error> {
+        self.numbered_crl(serials, 1)
+    }
+
+    /// As [`Self::crl`], with this number.
+    ///
+    /// # Errors
+    /// As [`Self::crl`].
+    pub fn numbered_crl(&self, serials: &[u64], number: u64) -> Result<String, rcgen::Error> {
         let now = SystemTime::now();
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -87,7 +95,7 @@ impl Authority {
         CertificateRevocationListParams {
             this_update: (now - HOUR).into(),
             next_update: (now + DAY).into(),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,

@@ -2,13 +2,17 @@
 //! key has signed, that speaks of something else) is a mistake of the file, so that a bad copy is told and the last good one goes on:
 //! in a handshake it would shut out everybody, and everybody who is connected with them.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::pem::SectionKind;
 use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 use webpki::{CertRevocationList, ExpirationPolicy, RevocationOptions, RevocationOptionsBuilder, VerifiedPath};
+use x509_parser::der_parser::Oid;
+use x509_parser::oid_registry::{OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Version};
 
 use super::authority::Authority;
@@ -24,6 +28,38 @@ pub(super) struct List {
     list: CertRevocationList<'static>,
     /// Its `nextUpdate`, in seconds since 1970.
     until: u64,
+    issue: Issue,
+}
+
+/// Which of the lists of one issuer it is.
+#[derive(Debug)]
+struct Issue {
+    /// Its number (RFC 5280, 5.2.3), without zeros in front.
+    number: Option<Vec<u8>>,
+    /// Its `thisUpdate`, in seconds since 1970.
+    from: i64,
+    /// Of which certificates it speaks (RFC 5280, 5.2.5): only lists of the same follow each other.
+    scope: Option<Vec<u8>>,
+    /// By which key it says that it is (RFC 5280, 5.2.1).
+    key: Option<Vec<u8>>,
+}
+
+impl Issue {
+    fn of(list: &CertificateRevocationList<'_>) -> Self {
+        let raw = |id: &Oid<'_>| list.extensions().iter().find(|extension| extension.oid == *id).map(|extension| extension.value.to_vec());
+        let number = list.crl_number().map(|number| number.to_bytes_be());
+        let (scope, key) = (raw(&OID_X509_EXT_ISSUER_DISTRIBUTION_POINT), raw(&OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER));
+        Self { number, from: list.last_update().timestamp(), scope, key }
+    }
+
+    /// Whether it is from before another: by the numbers, where they say so, else by the time.
+    fn is_before(&self, other: &Self) -> bool {
+        let by_number = match (&self.number, &other.number) {
+            (Some(one), Some(other)) => one.len().cmp(&other.len()).then_with(|| one.cmp(other)),
+            _ => Ordering::Equal,
+        };
+        by_number.then(self.from.cmp(&other.from)).is_lt()
+    }
 }
 
 impl List {
@@ -42,10 +78,53 @@ impl List {
         matches!(&read, (Ok((_, list)), Ok((_, ca))) if may_sign_lists(ca) && signed_by(list, ca))
     }
 
+    /// Whether it is of the same issuer and certificates.
+    fn is_of_series(&self, other: &Self) -> bool {
+        self.issuer() == other.issuer() && self.issue.scope == other.issue.scope
+    }
+
+    /// Whether it names the same key as its issuer's.
+    pub(super) fn names_key_of(&self, other: &Self) -> bool {
+        self.issue.key == other.issue.key
+    }
+
+    /// Whether it was issued before that one, in one series.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        self.is_of_series(other) && self.issue.is_before(&other.issue)
+    }
+
+    /// Whether it was not issued before that one, in one series.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        self.is_of_series(other) && !self.issue.is_before(&other.issue)
+    }
+
+    /// Why it is not in effect where a later one is.
+    pub(super) fn older_than(&self, later: &Self) -> String {
+        let (name, older, later) = (self.name(), self.issue.to_string(), later.issue.to_string());
+        format!(
+            "the revocation list of `{name}` ({older}) is older than the one in effect ({later}), which stays until it ends or a later one comes: \
+             fetch the CA's newest; to go back all the same, start again"
+        )
+    }
+
+    fn name(&self) -> String {
+        CertificateRevocationList::from_der(&self.der).map_or_else(|_| String::new(), |(_, list)| list.issuer().to_string())
+    }
+
     /// Whether it is this CA's, and says which of its clients are revoked.
     pub(super) fn speaks_for(&self, ca: &Authority) -> bool {
         let of_clients = || CertificateRevocationList::from_der(&self.der).is_ok_and(|(_, list)| !of_no_clients(&list));
         self.issuer() == ca.subject() && of_clients() && self.is_signed_by(ca)
+    }
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(number) = &self.number {
+            let digits: String = number.iter().map(|byte| format!("{byte:02x}")).collect();
+            write!(f, "number 0x{digits}, ")?;
+        }
+        write!(f, "of {}", date(UNIX_EPOCH + Duration::from_secs(u64::try_from(self.from).unwrap_or(0))))
     }
 }
 
@@ -128,7 +207,8 @@ impl Reader<'_> {
             Err(error) => return self.refuse(path, format!("revocation list {number} (`{}`) {}", list.issuer(), unusable(&list, &error))),
         };
         let until = u64::try_from(next_update.timestamp()).unwrap_or(0);
-        Some(Arc::new(List { list: owned.into(), until, der }))
+        let issue = Issue::of(&list);
+        Some(Arc::new(List { list: owned.into(), until, issue, der }))
     }
 
     /// With revocation lists, each CA needs one: a certificate whose status is unknown is refused.

@@ -54,6 +54,11 @@ fn leaf(issuer: &Ca, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
 
 /// A revocation list of this CA with these serial numbers, that ends in this year.
 fn crl(issuer: &Ca, revoked: &[u8], year: i32) -> String {
+    issued(issuer, revoked, (1, 2024), year)
+}
+
+/// A list of this number, of that year, that ends in another.
+fn issued(issuer: &Ca, revoked: &[u8], (number, from): (u64, i32), year: i32) -> String {
     let revoked_certs = revoked.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from_slice(&[*serial]),
         revocation_time: date_time_ymd(2024, 1, 1),
@@ -61,9 +66,9 @@ fn crl(issuer: &Ca, revoked: &[u8], year: i32) -> String {
         invalidity_date: None,
     });
     let params = CertificateRevocationListParams {
-        this_update: date_time_ymd(2024, 1, 1),
+        this_update: date_time_ymd(from, 1, 1),
         next_update: date_time_ymd(year, 1, 1),
-        crl_number: SerialNumber::from_slice(&[1]),
+        crl_number: SerialNumber::from(number),
         issuing_distribution_point: None,
         revoked_certs: revoked_certs.collect(),
         key_identifier_method: KeyIdMethod::Sha256,

@@ -107,6 +107,7 @@ impl ClientTrust {
             if let Some(before) = before {
                 leave_out_lists_of_other_keys(&cas, &mut lists);
                 keep_lists(&cas, &mut lists, &before.lists);
+                keep_later(&mut reader, &cas, &mut lists, &before.lists);
             }
         }
         let all = Lists(lists.iter().flat_map(|(_, lists)| lists).cloned().collect());
@@ -285,12 +286,33 @@ fn keep_cas(reader: &mut Reader<'_>, cas: &mut Vec<NamedCa>, before: &ClientTrus
 /// webpki looks at the first list that fits a certificate: one that is not signed by its issuer would be in the way of the right one. A list of no client
 /// CA is one of an intermediate CA, which is proved in each handshake.
 fn leave_out_lists_of_other_keys(cas: &[NamedCa], lists: &mut [ListFile]) {
-    let is_of_another = |list: &List| {
-        let mut named = cas.iter().flat_map(|ca| &ca.authorities).filter(|ca| ca.subject() == list.issuer()).peekable();
-        named.peek().is_some() && !named.any(|ca| list.is_signed_by(ca))
-    };
     for (_, lists) in lists {
-        lists.retain(|list| !is_of_another(list));
+        lists.retain(|list| !is_of_another_key(cas, list));
+    }
+}
+
+/// Whether a client CA has the name of the list's issuer, and none of that name has signed it.
+fn is_of_another_key(cas: &[NamedCa], list: &List) -> bool {
+    let mut named = cas.iter().flat_map(|ca| &ca.authorities).filter(|ca| ca.subject() == list.issuer()).peekable();
+    named.peek().is_some() && !named.any(|ca| list.is_signed_by(ca))
+}
+
+/// A list in date that was in effect is not replaced by one that was issued before it: whoever puts an old file in place, or a copy that was late, would
+/// bring back who was revoked in between. One that another key has signed is of another CA with that name, whose numbers begin anew.
+fn keep_later(reader: &mut Reader<'_>, cas: &[NamedCa], lists: &mut [ListFile], before: &[ListFile]) {
+    let now = UnixTime::now();
+    for (file, had) in before {
+        for had in had.iter().filter(|had| had.is_in_date(now) && !is_of_another_key(cas, had)) {
+            // The lists of a client CA are all signed with its key; those of intermediate CAs say so.
+            let is_known = cas.iter().flat_map(|ca| &ca.authorities).any(|ca| ca.subject() == had.issuer());
+            let all = lists.iter().flat_map(|(file, lists)| lists.iter().map(move |list| (file, list)));
+            let mut its = all.filter(|(_, list)| is_known || list.names_key_of(had));
+            let Some((place, older)) = its.clone().find(|(_, list)| list.is_older_than(had)) else { continue };
+            if !its.any(|(_, list)| list.follows(had)) {
+                reader.mistake(place, older.older_than(had));
+                lists.iter_mut().filter(|(of, _)| of == file).for_each(|(_, lists)| lists.push(Arc::clone(had)));
+            }
+        }
     }
 }
 

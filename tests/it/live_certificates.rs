@@ -199,3 +199,40 @@ async fn calls_go_on_with_the_new_certificate() {
     world.reload().await.unwrap();
     soon("the old rights again", || async { answer().await.ok() }).await;
 }
+
+/// The list that names a client is replaced by an older one in date that does not: a copy that was late, or that somebody put there.
+#[tokio::test]
+async fn an_older_revocation_list_brings_back_nobody() {
+    let clients = &authorities().clients;
+    let list = |serials: &[u64], number| clients.numbered_crl(serials, number).unwrap();
+    let first = list(&[], 1);
+    let world = World::with(POLICY)
+        .config(move |config| {
+            let path = config.policy.with_file_name("clients.crl");
+            std::fs::write(&path, first).unwrap();
+            config.downstream.crl_files = vec![path];
+        })
+        .start()
+        .await;
+    let alice = clients.issue(&Leaf::client("alice").serial(8001)).unwrap();
+    let comes_in = async || {
+        let Ok(stream) = tls(world.address(), Some(&alice), &[b"h2"], rustls::ALL_VERSIONS).await else { return false };
+        crate::world::raw::Raw::over(stream).await.call(Method::Range.path(), b"").await.grpc_status().is_some()
+    };
+    let file = &world.config.downstream.crl_files[0];
+    assert!(comes_in().await);
+    replace(file, &list(&[8001], 3));
+    world.reload().await.unwrap();
+    assert!(!comes_in().await);
+    replace(file, &list(&[], 2));
+    for failed in [1.0, 2.0] {
+        let error = world.reload().await.unwrap_err().to_string();
+        assert!(error.contains("(number 0x02, of ") && error.contains("is older than the one in effect (number 0x03, of "), "{error}");
+        assert!(!comes_in().await, "who was revoked");
+        assert_eq!(failed_reloads(&world, "clients").await, failed);
+    }
+    assert!(world.admin("/policy").await.1.contains("is older than the one in effect"));
+    replace(file, &list(&[], 4));
+    world.reload().await.unwrap();
+    assert!(comes_in().await);
+}

@@ -270,6 +270,35 @@ impl Two {
 }
 
 #[test]
+fn an_older_list_in_date_brings_back_nobody() {
+    let mut all = Two::new();
+    let (revoked, none) = ([LEAF], []);
+    let issuer = ca("two");
+    all.pki.write("two.crt", issuer.pem());
+    let list = |revoked: &[u8], issue, ends| issued(&issuer, revoked, issue, ends);
+    assert_eq!(all.reload("1.crl", &list(&revoked, (300, 2025), 2090)), "");
+    let ended = list(&none, (2, 2024), 2025);
+    for older in [list(&none, (299, 2026), 2091), list(&none, (2, 2024), 2091), list(&none, (300, 2024), 2091), ended.clone()] {
+        for _ in 0..3 {
+            let mistakes = all.reload("1.crl", &older);
+            assert_eq!(mistakes.contains("1.crl: the revocation list of `CN=two` (number 0x"), older != ended, "{mistakes}");
+            assert_eq!(all.verdict(&issuer), Err(HandshakeFailure::Revoked), "{mistakes}");
+        }
+    }
+    // Beside the later one it does no harm, and a later one takes its place.
+    assert_eq!(all.reload("1.crl", &(list(&none, (2, 2024), 2091) + &list(&revoked, (300, 2025), 2090))), "");
+    assert_eq!(all.verdict(&issuer), Err(HandshakeFailure::Revoked));
+    assert!(all.reload("1.crl", &list(&none, (2, 2024), 2091)).contains("(number 0x02, of 2024"));
+    assert_eq!(all.reload("1.crl", &list(&none, (301, 2025), 2090)), "");
+    assert_eq!(all.verdict(&issuer), Ok("two".into()));
+    // A CA of the same name with another key begins anew.
+    let anew = ca("two");
+    all.pki.write("two.crt", anew.pem());
+    assert_eq!(all.reload("1.crl", &crl(&anew, &[], 2090)), "");
+    assert_eq!(all.verdict(&anew), Ok("two".into()));
+}
+
+#[test]
 fn lists_of_another_ca_or_key_block_no_other_file() {
     let mut all = Two::new();
     let wrong = [
