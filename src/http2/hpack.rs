@@ -1,9 +1,13 @@
-//! The header blocks of clients (HPACK, RFC 7541), read only so far that `:authority` is found, and pseudo-headers where none may be.
+//! The header blocks of clients (HPACK, RFC 7541), read only so far that pseudo-headers are found.
 //!
 //! What a client calls the server decides nothing here and is never sent on: the member's own authority goes there. `h2` parses it all the
 //! same, and resets what it takes for malformed, before any of our code could see it: `#initially=[https://..]` (clientv3 3.5.0), `a:1,b:2`, a
 //! path, an empty value. etcd answers them all. So the value is overwritten with letters before `h2` reads it. Its length stays what it was,
 //! because it counts in the table of both sides (4.1), and the block never grows.
+//!
+//! A path is compared byte for byte, and `h2` shows it without what follows a `#`, and ends the connection where it is no UTF-8. etcd takes these bytes for a
+//! part of the name. Each becomes `_`, so that it is the name of no method. The same with a method that is no token. Where etcd resets what `h2` takes,
+//! the block is told to be malformed.
 
 use std::collections::VecDeque;
 
@@ -19,11 +23,22 @@ const TABLE: usize = 4096;
 const AUTHORITY: &[u8] = b":authority";
 const AUTHORITY_CODED: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 
+/// The other names of a request that are looked at, coded as well.
+const PATH: [&[u8]; 2] = [b":path", &[0xb9, 0x58, 0xd3, 0x3f]];
+const METHOD: [&[u8]; 2] = [b":method", &[0xb9, 0x49, 0x53, 0x39, 0xe4]];
+const SCHEME: [&[u8]; 2] = [b":scheme", &[0xb8, 0x82, 0x4e, 0x5a, 0x4b]];
+
+/// The schemes that etcd takes (`golang.org/x/net/http2`), coded as well.
+const SCHEMES: [[&[u8]; 2]; 2] = [[b"https", &[0x9d, 0x29, 0xad, 0x1f]], [b"http", &[0x9d, 0x29, 0xaf]]];
+
 /// The first bits of a coded name that begins with `:`.
 const COLON_CODED: u8 = 0b101_1100;
 
 /// A field of the same size as an empty `:authority` that no request has: `set-cookie`, empty, added to the table.
 const STAND_IN: [u8; 2] = [0x40 | 55, 0];
+
+/// A field's name, added to the table, of the same size as `:method`, which `h2` takes without a value: `expires`.
+const EXPIRES: u8 = 0x40 | 36;
 
 /// The lengths of the names in the static table (RFC 7541, appendix A), in its order.
 const STATIC_NAMES: [u8; 61] = [
@@ -35,8 +50,13 @@ const STATIC_NAMES: [u8; 61] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     Authority,
+    Path,
+    Method,
+    Scheme,
     /// Any other that begins with `:`.
     Pseudo,
+    /// One with a value that makes a request malformed.
+    Malformed,
     Regular,
     /// [`STAND_IN`], which the client knows as an empty `:authority`.
     StandIn,
@@ -67,6 +87,8 @@ pub struct Block {
     pub length: usize,
     /// It has a pseudo-header.
     pub has_pseudo: bool,
+    /// No request, for etcd: it has no path, another scheme than those of HTTP, or an empty method.
+    pub is_malformed: bool,
 }
 
 /// One representation (RFC 7541, 6).
@@ -100,6 +122,7 @@ impl Table {
     /// Reads a whole block, and overwrites `:authority` in place. The block is what is left in front.
     pub fn read(&mut self, block: &mut [u8]) -> Block {
         let (mut from, mut to, mut has_pseudo) = (0, 0, false);
+        let (mut has_path, mut is_malformed) = (false, false);
         // An empty `:authority` has to stand in the table, and its stand-in behind all pseudo-headers.
         let mut stand_in = false;
         while from < block.len() && !self.lost {
@@ -115,28 +138,44 @@ impl Table {
                 Field::Resize(max) => self.resize(max),
                 Field::Indexed(entry) => {
                     has_pseudo |= entry.name != Name::Regular;
-                    if entry.name == Name::StandIn {
+                    has_path |= entry.name == Name::Path;
+                    is_malformed |= entry.name == Name::Malformed;
+                    // The static entry is an empty one, and changes no table.
+                    if entry.name == Name::StandIn || entry.name == Name::Authority && entry.size == 0 {
                         keep = end..end;
                     }
                 }
-                Field::Literal { name, name_length, value, indexing } => {
+                Field::Literal { mut name, name_length, value, indexing } => {
                     has_pseudo |= name != Name::Regular;
+                    has_path |= name == Name::Path;
                     let is_authority = matches!(name, Name::Authority | Name::StandIn);
                     // Only these must be measured: a path is written out with each request, and goes into no table.
-                    if is_authority || indexing {
-                        let Some(length) = value.length(block) else {
-                            self.lose();
-                            break;
-                        };
-                        if is_authority && length == 0 {
-                            (keep, stand_in) = (end..end, stand_in | indexing);
-                        } else {
-                            if is_authority {
-                                keep.end = value.overwrite(block);
+                    let length = if is_authority || indexing { value.length(block) } else { Some(0) };
+                    let Some(length) = length else {
+                        self.lose();
+                        break;
+                    };
+                    match name {
+                        Name::Path => keep.end = value.without(block, is_odd_in_path),
+                        Name::Method if value.is_empty() => {
+                            (name, keep) = (Name::Malformed, if indexing { value.head - 1..end } else { end..end });
+                            if let Some(first) = block.get_mut(keep.clone()).and_then(<[u8]>::first_mut) {
+                                *first = EXPIRES;
                             }
-                            if indexing {
-                                self.insert(Entry { name, name_length, size: name_length + length + OVERHEAD });
-                            }
+                        }
+                        Name::Method => keep.end = value.without(block, is_odd_in_method),
+                        Name::Scheme if !value.is_of(block, SCHEMES) => name = Name::Malformed,
+                        _ => {}
+                    }
+                    is_malformed |= name == Name::Malformed;
+                    if is_authority && length == 0 {
+                        (keep, stand_in) = (end..end, stand_in | indexing);
+                    } else {
+                        if is_authority {
+                            keep.end = value.overwrite(block);
+                        }
+                        if indexing {
+                            self.insert(Entry { name, name_length, size: name_length + length + OVERHEAD });
                         }
                     }
                 }
@@ -152,7 +191,7 @@ impl Table {
         }
         // What could not be read goes on as it is.
         block.copy_within(from.., to);
-        Block { length: to + (block.len() - from), has_pseudo }
+        Block { length: to + (block.len() - from), has_pseudo, is_malformed: !self.lost && (is_malformed || !has_path) }
     }
 
     /// The representation at `from`, and where it ends.
@@ -173,6 +212,9 @@ impl Table {
                 let bytes = block.get(text.begin..text.end)?;
                 let name = match (text.coded, bytes) {
                     (false, AUTHORITY) | (true, AUTHORITY_CODED) => Name::Authority,
+                    _ if text.is_of(block, [PATH]) => Name::Path,
+                    _ if text.is_of(block, [METHOD]) => Name::Method,
+                    _ if text.is_of(block, [SCHEME]) => Name::Scheme,
                     (false, [b':', ..]) => Name::Pseudo,
                     (true, [first, ..]) if first >> 1 == COLON_CODED => Name::Pseudo,
                     _ => Name::Regular,
@@ -195,7 +237,10 @@ impl Table {
             place if place < STATIC_NAMES.len() => {
                 let name = match place {
                     0 => Name::Authority,
-                    1..14 => Name::Pseudo,
+                    1..3 => Name::Method,
+                    3..5 => Name::Path,
+                    5..7 => Name::Scheme,
+                    7..14 => Name::Pseudo,
                     _ => Name::Regular,
                 };
                 Some(Entry { name, name_length: usize::from(*STATIC_NAMES.get(place)?), size: 0 })
@@ -260,6 +305,30 @@ impl Value {
         (end <= block.len()).then_some(Self { head, begin, end, coded })
     }
 
+    const fn is_empty(&self) -> bool {
+        self.begin == self.end
+    }
+
+    /// Whether it is one of these texts, each plain and coded.
+    fn is_of<const N: usize>(&self, block: &[u8], texts: [[&[u8]; 2]; N]) -> bool {
+        let bytes = block.get(self.begin..self.end);
+        texts.iter().any(|[plain, coded]| bytes == Some(if self.coded { coded } else { plain }))
+    }
+
+    /// Puts `_` in the place of each of these symbols. Gives its new end.
+    fn without(&self, block: &mut [u8], is_odd: fn(u8) -> bool) -> usize {
+        let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
+        if !self.coded {
+            bytes.iter_mut().filter(|byte| is_odd(**byte)).for_each(|byte| *byte = b'_');
+            return self.end;
+        }
+        if huffman::has(bytes, is_odd) != Some(true) {
+            return self.end;
+        }
+        let Some(text) = huffman::replaced(bytes, is_odd) else { return self.end };
+        write(block, self.head, 0x80, text.len(), |room| room.copy_from_slice(&text)).unwrap_or(self.end)
+    }
+
     /// Bytes of the text that it stands for.
     fn length(&self, block: &[u8]) -> Option<usize> {
         let bytes = block.get(self.begin..self.end)?;
@@ -298,18 +367,34 @@ fn can_precede(block: &[u8], from: usize) -> bool {
     matches!(index, Some(1..=14))
 }
 
+/// What no path of a URI holds, and etcd takes (RFC 3986, 3.3 to 3.5): without it `h2` shows what came.
+fn is_odd_in_path(byte: u8) -> bool {
+    matches!(byte, b' ' | b'"' | b'#' | b'<' | b'>' | b'`' | 0x80..)
+}
+
+/// What is no letter of a method (RFC 9110, 5.6.2), control characters apart.
+fn is_odd_in_method(byte: u8) -> bool {
+    matches!(byte, b' ' | b'"' | b'(' | b')' | b',' | b'/' | b':'..=b'@' | b'['..=b']' | b'{' | b'}' | 0x80..)
+}
+
 /// Writes a text of `length` letters that is not coded at `at`, and gives its end.
 fn write_plain(block: &mut [u8], at: usize, length: usize) -> Option<usize> {
+    write(block, at, 0, length, |room| room.fill(b'a'))
+}
+
+/// Writes a text of so many bytes at `at`, and gives its end. `coded`: the first bit of its length.
+fn write(block: &mut [u8], at: usize, coded: u8, length: usize, text: impl FnOnce(&mut [u8])) -> Option<usize> {
     let mut place = at;
     let mut put = |byte: usize| {
         *block.get_mut(place)? = u8::try_from(byte).ok()?;
         place += 1;
         Some(())
     };
+    let coded = usize::from(coded);
     if length < 127 {
-        put(length)?;
+        put(coded | length)?;
     } else {
-        put(127)?;
+        put(coded | 127)?;
         let mut rest = length - 127;
         while rest >= 128 {
             put(rest % 128 + 128)?;
@@ -318,7 +403,7 @@ fn write_plain(block: &mut [u8], at: usize, length: usize) -> Option<usize> {
         put(rest)?;
     }
     let end = place + length;
-    block.get_mut(place..end)?.fill(b'a');
+    text(block.get_mut(place..end)?);
     Some(end)
 }
 

@@ -1,7 +1,7 @@
 //! The Huffman code of HPACK (RFC 7541, 5.2 and appendix B), as far as a proxy needs it that only measures texts.
 //!
 //! The code is canonical: codes of one length follow each other, the shorter before the longer. So the number of codes of each length
-//! is all that there is to know, and no table of symbols.
+//! is all that there is to know to measure a text. To look for letters in it there is a table of those that are written on paper.
 
 /// How many codes there are of each length in bits; the last of the longest is the end of the text, which no text holds.
 const LENGTHS: [(u32, u64); 21] = [
@@ -28,6 +28,15 @@ const LENGTHS: [(u32, u64); 21] = [
     (30, 4),
 ];
 
+/// The symbols of the first codes, in their order: all that ASCII prints, and NUL.
+const SYMBOLS: &[u8; 96] = b"012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz&*,;XZ!\"()?'+|#>\0$@[]~^}<`{\\";
+
+/// The code of a tab, as [`code`] has it.
+const TAB: (u32, u64) = (24, 0);
+
+/// `_`, with the length of its code.
+const LOW_LINE: (u32, u64) = (6, 0b10_0010);
+
 /// What a coded text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text {
@@ -43,6 +52,50 @@ pub struct Text {
 #[must_use]
 pub fn measure(coded: &[u8]) -> Option<Text> {
     let mut text = Text { symbols: 0, bits: 0, is_printable: true };
+    walk(coded, |bits, place| {
+        text.symbols += 1;
+        text.bits += usize::try_from(bits).ok()?;
+        text.is_printable &= !is_control(bits, place)?;
+        Some(())
+    })?;
+    Some(text)
+}
+
+/// Whether a coded text has a symbol of which this is true. A byte that is not ASCII is shown as 0x80, a control character but the tab as NUL. `None`: it
+/// is no text.
+#[must_use]
+pub fn has(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<bool> {
+    let mut any = false;
+    walk(coded, |bits, place| {
+        any |= is_odd(symbol(bits, place)?);
+        Some(())
+    })?;
+    Some(any)
+}
+
+/// The same text, coded, with `_` in the place of each of these symbols: no longer than it was, where space is the shortest of them. `None`: it is no text.
+#[must_use]
+pub fn replaced(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(coded.len());
+    let (mut window, mut filled) = (0_u64, 0_u32);
+    walk(coded, |bits, place| {
+        let (bits, code) = if is_odd(symbol(bits, place)?) { LOW_LINE } else { (bits, first(bits) + place) };
+        (window, filled) = ((window << bits) | code, filled + bits);
+        while filled >= 8 {
+            filled -= 8;
+            out.push(u8::try_from((window >> filled) & 0xff).ok()?);
+        }
+        window &= (1 << filled) - 1;
+        Some(())
+    })?;
+    if filled > 0 {
+        out.push(u8::try_from((window << (8 - filled) | (0xff >> filled)) & 0xff).ok()?);
+    }
+    Some(out)
+}
+
+/// Shows each code of a text, its length and its place among those of that length, until `each` says `None`. `None`: it did, or it is no text.
+fn walk(coded: &[u8], mut each: impl FnMut(u32, u64) -> Option<()>) -> Option<()> {
     let mut bytes = coded.iter();
     // The next bits, of which `real` are there; those behind them are ones, as padding is.
     let (mut window, mut filled, mut real) = (0_u64, 0_u32, 0_u32);
@@ -58,13 +111,28 @@ pub fn measure(coded: &[u8]) -> Option<Text> {
         if bits > real {
             // Fewer bits than any code, all of them ones (RFC 7541, 5.2).
             let ones = ahead >> (32 - real.max(1)) == (1 << real.max(1)) - 1;
-            return (real < 8 && (real == 0 || ones)).then_some(text);
+            return (real < 8 && (real == 0 || ones)).then_some(());
         }
-        text.symbols += 1;
-        text.bits += usize::try_from(bits).ok()?;
-        text.is_printable &= !is_control(bits, place)?;
+        each(bits, place)?;
         (filled, real) = (filled - bits, real - bits);
         window &= (1 << filled) - 1;
+    }
+}
+
+/// The first code of this length.
+fn first(bits: u32) -> u64 {
+    LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(length, codes)| codes << (bits - length)).sum()
+}
+
+/// The symbol of a code, as [`has`] shows it.
+fn symbol(bits: u32, place: u64) -> Option<u8> {
+    let before: u64 = LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(_, codes)| codes).sum();
+    match SYMBOLS.get(usize::try_from(before + place).ok()?) {
+        Some(symbol) => Some(*symbol),
+        None if is_control(bits, place)? => Some(0),
+        // The one control character that `is_control` leaves out.
+        None if (bits, place) == TAB => Some(b'\t'),
+        None => Some(0x80),
     }
 }
 
@@ -149,6 +217,25 @@ mod tests {
         assert_eq!(measure(&[0xff, 0xc7]), text(1, 13, false));
         assert_eq!(measure(&[0xff, 0xff, 0xff, 0xf3]), text(1, 30, false));
         assert_eq!(measure(&[0xff, 0xff, 0xea]), text(1, 24, true));
+    }
+
+    /// `a`, `#`, `b`; a space; a tab; a byte that is not ASCII.
+    const ODD: [(&[u8], u8, &[u8]); 4] = [
+        (&[0x1f, 0xfd, 0x47], b'#', &[0x1c, 0x51, 0xff]),
+        (&[0x53], b' ', &[0x8b]),
+        (&[0xff, 0xff, 0xea], b'\t', &[0x8b]),
+        (&[0xff, 0xfe, 0x3f], 0x80, &[0x8b]),
+    ];
+
+    #[test]
+    fn a_symbol_can_be_found_and_replaced() {
+        for (coded, odd, without) in ODD {
+            assert_eq!(has(coded, |symbol| symbol == odd), Some(true), "{odd}");
+            assert_eq!(has(coded, |symbol| symbol == b'_'), Some(false), "{odd}");
+            assert_eq!(replaced(coded, |symbol| symbol == odd).as_deref(), Some(without), "{odd}");
+            assert_eq!(replaced(coded, |_| false).as_deref(), Some(coded), "{odd}");
+        }
+        assert_eq!((has(&[0xff], |_| true), replaced(&[0xff, 0xff, 0xff, 0xff], |_| true)), (None, None), "no text");
     }
 
     #[test]

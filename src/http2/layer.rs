@@ -3,6 +3,8 @@
 mod block;
 mod outgoing;
 
+use std::collections::BTreeSet;
+
 use super::cost::{Ledger, Met, Peer, Terms, price, refund};
 use super::frame::{ACK, DATA, END_STREAM, HEADER, HEADERS, Head, INITIAL_WINDOW_SIZE, MAX_PAYLOAD, PADDED, PREFACE, RST_STREAM, SETTINGS};
 use super::hpack::Table;
@@ -47,6 +49,8 @@ pub struct Received {
 pub struct Layer {
     terms: Terms,
     streams: Streams,
+    /// Of those that a client has opened with a head that is none for etcd, the ones that were not refused yet.
+    malformed: BTreeSet<u32>,
     ledger: Ledger,
     table: Table,
     /// Bytes that pass before the next frame begins.
@@ -85,6 +89,7 @@ impl Layer {
         Self {
             terms,
             streams: Streams::default(),
+            malformed: BTreeSet::new(),
             ledger: Ledger::new(terms),
             table: Table::new(),
             rest,
@@ -126,9 +131,14 @@ impl Layer {
         self.outgoing.rejected()
     }
 
+    /// Whether a client has opened this stream with a head that is none for etcd, though `h2` takes it. Asked once.
+    pub fn take_malformed(&mut self, stream: u32) -> bool {
+        self.malformed.remove(&stream)
+    }
+
     /// Bytes were written to the peer.
     pub fn sent(&mut self, bytes: &[u8]) {
-        let Self { outgoing, streams, ledger, terms: Terms { peer, .. }, .. } = self;
+        let Self { outgoing, streams, malformed, ledger, terms: Terms { peer, .. }, .. } = self;
         let errors = outgoing.pass(bytes, |head| {
             ledger.give_back(refund(*peer, head));
             if head.kind == HEADERS && *peer == Peer::Member && !streams.was_opened(head.stream) {
@@ -139,6 +149,7 @@ impl Layer {
             }
             if head.kind == RST_STREAM {
                 streams.we_reset(head.stream);
+                malformed.remove(&head.stream);
             }
         });
         if !self.ledger.take_resets(errors) {
@@ -255,7 +266,12 @@ impl Layer {
         let block = frames.read(&mut self.table, tail);
         let ends = head.has(END_STREAM);
         match self.streams.get(head.stream) {
-            None if head.stream % 2 == 1 && !self.streams.was_opened(head.stream) => self.streams.begin(head.stream),
+            None if head.stream % 2 == 1 && !self.streams.was_opened(head.stream) => {
+                self.streams.begin(head.stream);
+                if block.is_malformed {
+                    self.malformed.insert(head.stream);
+                }
+            }
             Some(stream) if stream.is_reset && stream.peer_ended => {
                 self.refusal = Some(Refusal::Broken { code: STREAM_CLOSED, what: "HEADERS on a stream that it had ended" });
             }
@@ -286,7 +302,10 @@ impl Layer {
                 }
             }
             HEADERS if head.has(END_STREAM) => self.streams.peer_ended(head.stream),
-            RST_STREAM => self.streams.peer_reset(head.stream),
+            RST_STREAM => {
+                self.streams.peer_reset(head.stream);
+                self.malformed.remove(&head.stream);
+            }
             _ => {}
         }
         Step { pass: HEADER, rest: head.length, ..Step::default() }

@@ -225,6 +225,11 @@ impl Session {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 Next::Again
             }
+            // etcd resets it, and nothing in it was to be judged.
+            Poll::Ready(Some(Ok((_, mut respond)))) if self.seen.borrow_mut().take_malformed(respond.stream_id().as_u32()) => {
+                respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+                Next::Again
+            }
             Poll::Ready(Some(Ok((request, respond)))) => {
                 self.outbox.give_stream();
                 Next::Request(request, respond)

@@ -51,7 +51,7 @@ impl Frames {
 
     /// Reads the block and changes it in place. The frames are then of the length that is given.
     pub fn read(self, table: &mut Table, bytes: &mut [u8]) -> Block {
-        let untouched = Block { length: self.length, has_pseudo: false };
+        let untouched = Block { length: self.length, has_pseudo: false, is_malformed: false };
         let Some(bytes) = bytes.get_mut(..self.length) else { return untouched };
         let Some((begin, padding)) = self.around(bytes) else {
             table.lose();

@@ -65,16 +65,22 @@ impl Writer<'_> {
             b"a\tb",
             "\u{fc}ber".as_bytes(),
         ]);
-        let mut authority = match self.dice.below(5) {
+        let mut authority = match self.dice.below(6) {
+            // An empty one, as the static table has it.
+            5 => vec![0x81],
             0 => vec![0x41],
             1 => vec![0x01],
             2 => vec![0x11],
             3 => [&[0x40, 10][..], b":authority"].concat(),
             _ => [&[0x00, 0x88][..], &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f]].concat(),
         };
-        authority.push(u8::try_from(value.len()).unwrap());
-        authority.extend(value);
-        self.authority = value.to_vec();
+        if authority == [0x81] {
+            self.authority = Vec::new();
+        } else {
+            authority.push(u8::try_from(value.len()).unwrap());
+            authority.extend(value);
+            self.authority = value.to_vec();
+        }
         // What is not for the table, so that an empty `:authority` may stand before it, too.
         let mut pseudo = vec![vec![0x83], vec![0x87], text(&[0x04], method.path())];
         pseudo.insert(self.dice.below(4), authority);
@@ -238,6 +244,57 @@ async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
     }
     let limited = twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="frames""#]).await;
     assert_eq!(limited + twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="resets""#]).await, 0.0);
+}
+
+/// Heads that no client library writes. The call ends as at etcd, and the connection goes on with the next.
+#[tokio::test]
+async fn odd_heads_are_taken_as_etcd_takes_them() {
+    let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
+    let path = text(&[0x04], Method::Range.path());
+    let named = |rest: &[u8]| {
+        let path = [Method::Range.path().as_bytes(), rest].concat();
+        [&[0x83, 0x87, 0x04, u8::try_from(path.len()).unwrap()][..], &path].concat()
+    };
+    let post = |scheme: &[u8]| [&[0x83][..], scheme, &path].concat();
+    let heads = [
+        ("an authority of the static table", [&[0x83, 0x81, 0x87][..], &path].concat(), Outcome::Answered(32)),
+        ("a fragment", named(b"#x"), Outcome::Answered(0)),
+        ("an empty fragment", named(b"#"), Outcome::Answered(0)),
+        // etcd looks at no query where the HTTP/2 server of golang.org/x/net has read it.
+        ("a fragment behind a query", named(b"?#"), Outcome::Answered(32)),
+        ("a space", named(b" "), Outcome::Answered(0)),
+        ("no UTF-8", named(b"\xfc"), Outcome::Answered(0)),
+        ("signs that a URI has not", named(b"<`>\"{|}^\\"), Outcome::Answered(0)),
+        // `/a#b`.
+        ("a fragment, coded", vec![0x83, 0x87, 0x04, 0x84, 0x60, 0x7f, 0xf5, 0x1f], Outcome::Answered(0)),
+        ("a scheme", post(&text(&[0x06], "ftp")), Outcome::Reset(1)),
+        ("a scheme in capitals, for the table", post(&text(&[0x46], "HTTPS")), Outcome::Reset(1)),
+        ("an empty scheme", post(&[0x06, 0]), Outcome::Reset(1)),
+        ("an empty scheme, for the table", post(&[0x46, 0]), Outcome::Reset(1)),
+        ("no path", vec![0x83, 0x87], Outcome::Reset(1)),
+        ("no path, and an authority", [&[0x83, 0x87][..], &text(&[0x01], "etcd")].concat(), Outcome::Reset(1)),
+        ("an empty method", [&[0x02, 0, 0x87][..], &path].concat(), Outcome::Reset(1)),
+        ("an empty method, for the table", [&[0x42, 0, 0x87][..], &path].concat(), Outcome::Reset(1)),
+    ];
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat();
+    let call = |id, head: &[u8]| {
+        let block = [head, &metadata()].concat();
+        [frame(HEADERS, END_HEADERS, id, &block), frame(DATA, END_STREAM, id, &range())].concat()
+    };
+    for (what, head, expected) in heads {
+        let odd = [&begin[..], &call(1, &head)].concat();
+        let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &odd, 1).await;
+        assert_eq!((&through, &outcome(direct(&twins).await, &odd, 1).await), (&expected, &expected), "{what}");
+        let both = [odd, call(3, &[&[0x83, 0x87][..], &path].concat())].concat();
+        let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &both, 3).await;
+        assert_eq!(through, Outcome::Answered(32), "the call behind {what}");
+    }
+    // A method that is no token: an HTTP status, with a text.
+    let odd = [&begin[..], &call(1, &[&text(&[0x42], "A B")[..], &[0x87], &path].concat())].concat();
+    let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &odd, 1).await;
+    assert_eq!(through, outcome(direct(&twins).await, &odd, 1).await);
+    assert!(matches!(through, Outcome::Answered(1..)), "{through:?}");
+    assert_eq!(twins.world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await, 16.0);
 }
 
 /// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the client's name.
