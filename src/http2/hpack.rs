@@ -119,6 +119,11 @@ impl Table {
         self.entries = VecDeque::new();
     }
 
+    /// Whether nothing is known of blocks any more.
+    pub const fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Reads a whole block, and overwrites `:authority` in place. The block is what is left in front.
     pub fn read(&mut self, block: &mut [u8]) -> Block {
         let (mut from, mut to, mut has_pseudo) = (0, 0, false);

@@ -136,6 +136,12 @@ impl Layer {
         self.malformed.remove(&stream)
     }
 
+    /// Whether a head has come that was not read here, so that neither it nor a later one is known to be what `h2` makes of it.
+    #[must_use]
+    pub const fn has_unread_heads(&self) -> bool {
+        self.table.is_lost()
+    }
+
     /// Bytes were written to the peer.
     pub fn sent(&mut self, bytes: &[u8]) {
         let Self { outgoing, streams, malformed, ledger, terms: Terms { peer, .. }, .. } = self;

@@ -230,6 +230,14 @@ impl Session {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
                 Next::Again
             }
+            // Its path may be another one. The client may come back.
+            Poll::Ready(Some(Ok((_, mut respond)))) if self.is_unread() => {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                if !self.draining {
+                    self.drain();
+                }
+                Next::Again
+            }
             Poll::Ready(Some(Ok((request, respond)))) => {
                 self.outbox.give_stream();
                 Next::Request(request, respond)
@@ -254,6 +262,11 @@ impl Session {
                 Next::Again
             }
         })
+    }
+
+    /// Whether a request may have another path than `h2` says, and that matters.
+    fn is_unread(&self) -> bool {
+        self.seen.borrow().has_unread_heads() && self.client.caller().principal.mode == Mode::Enforce
     }
 
     /// What is due beside the calls. Ready when the connection is to end without more ado.

@@ -297,6 +297,24 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
     assert_eq!(twins.world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await, 16.0);
 }
 
+/// A head that is too long to be put together is not read, nor is any behind it: under enforcement none is taken, so that each path that is judged is the
+/// one that came.
+#[tokio::test]
+async fn behind_a_head_that_was_not_read_nothing_is_taken_under_enforcement() {
+    let path = text(&[0x04], &format!("{}#x", Method::Range.path()));
+    let long = [&[0x00, 1, b'x', 0x7f, 0x81, 0x7c][..], &[b'v'; 16_000]].concat();
+    let first = [&[0x83, 0x87][..], &text(&[0x04], Method::Range.path())].concat();
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_STREAM, 1, &first)].concat();
+    let giant = [frame(CONTINUATION, 0, 1, &long), frame(CONTINUATION, 0, 1, &long), frame(CONTINUATION, END_HEADERS, 1, &long)].concat();
+    let odd =
+        [frame(HEADERS, END_HEADERS, 3, &[&[0x83, 0x87][..], &path, &metadata()].concat()), frame(DATA, END_STREAM, 3, &range())].concat();
+    let all = [begin, giant, odd].concat();
+    for (mode, expected) in [("enforce", Outcome::Reset(7)), ("shadow", Outcome::Answered(32))] {
+        let twins = Twins::start(&policy(mode, ALICE), |_| ()).await;
+        assert_eq!(outcome(twins.world.tls(&Leaf::client("alice")).await, &all, 3).await, expected, "{mode}");
+    }
+}
+
 /// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the client's name.
 #[tokio::test]
 async fn what_http2_refuses_is_counted_and_audited() {
