@@ -233,6 +233,8 @@ mod tests {
         let mut folder = Folder::new();
         folder.in_place("allow\ndeny\n");
         let mut settling = Settling::new(folder.read(), true);
+        // Held, so that its inode is not given to the new one.
+        let _old = fs::File::open(folder.path()).unwrap();
         fs::remove_file(folder.path()).unwrap();
         folder.in_place("allow\n");
         assert_eq!([0, 1000, 3900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 3]);

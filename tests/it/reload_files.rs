@@ -172,7 +172,8 @@ async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
     assert!(alice.get(world.key("secret"), None).await.is_err());
     assert_eq!(world.generation().await, 1);
     assert!(std::fs::read_to_string(&kept).unwrap().contains("deny:"));
-    // Unlinked, and half of it written anew, as tar does.
+    // Unlinked, and half of it written anew, as tar does. The old one is held, so that its inode is not given to the new one.
+    let _old = std::fs::File::open(&world.config.policy).unwrap();
     std::fs::remove_file(&world.config.policy).unwrap();
     std::fs::write(&world.config.policy, half).unwrap();
     many_looks().await;
