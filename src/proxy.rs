@@ -14,6 +14,7 @@
 //!   keepalive   whether it is still there
 //!   lifetime    when it is told to go, and when its certificate ends
 //!   roll        who is connected, judged again when CAs or revocation lists change
+//! rounds      whose turn it is on a worker, by identity
 //! quota       what one identity may have at once, and how fast it may ask
 //! call        one request: head -> body -> judge -> forward -> record
 //!   head        method and metadata
@@ -28,6 +29,7 @@
 //!   forward     a permit that holds, and bytes -> etcd's answer; retries of what was not sent
 //!   upload      the rest of a request, each write under a permit that holds
 //!   relay       the answer, passed on with flow control from end to end
+//!   inflow      what of it has come from etcd, and waits
 //!   delivery    what of it waits for its client, and whether there is room for that
 //!   outbox      what one connection was sent and has not taken: until it has, nothing more is sent or read
 //!   rewrite     the messages that are changed: member URLs, lists of leases, ids of new leases
@@ -47,6 +49,7 @@ pub mod encoding;
 pub mod forward;
 pub mod handshakes;
 pub mod head;
+pub mod inflow;
 pub mod intake;
 pub mod judge;
 pub mod keepalive;
@@ -67,6 +70,7 @@ pub mod relay;
 pub mod reply;
 pub mod rewrite;
 pub mod roll;
+pub mod rounds;
 pub mod session;
 pub mod stream;
 pub mod turn;
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn what_a_call_and_a_connection_hold_while_they_wait_stays_small() {
         let sizes = [
-            ("call", of_call(call::serve), 4_608),
+            ("call", of_call(call::serve), 4_672),
             ("connection", of_connection(connection::serve), 3_328),
             ("session", size_of::<Session>(), 2_816),
         ];

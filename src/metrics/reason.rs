@@ -131,7 +131,7 @@ closed_set! {
         Connect = "connect",
         /// No TLS.
         Tls = "tls",
-        /// No HTTP/2.
+        /// No HTTP/2, or a connection that the proxy's own HTTP/2 has ended.
         Protocol = "protocol",
         /// No connection in time.
         Timeout = "timeout",

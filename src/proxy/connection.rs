@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::Shared;
 use super::client::Client;
 use super::judge::Caller;
+use super::rounds::in_rounds;
 use super::session;
 use super::worker::{Accepted, Worker};
 use crate::identity::Identity;
@@ -48,13 +49,14 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Some((identity, chain)) = identity(&tls, &stream) else { return };
     let caller = Caller::of(shared.policy.current(), &identity);
     let quota = shared.quotas.of(&caller.principal.name);
+    let line = worker.rounds.line(&caller.principal.name);
     let enforced = caller.principal.mode == Mode::Enforce;
     let Some(_place) = quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy())) else {
         metrics.limit_hit(Limit::ConnectionsPerIdentity);
         tracing::info!(%peer, identity = %Escaped(caller.principal.name.as_bytes()), "one connection too many of this identity");
         // In a flood there is no time for everybody.
         if let Some(_place) = quota.leaving.place() {
-            Box::pin(turn_away(stream)).await;
+            Box::pin(in_rounds(line, turn_away(stream))).await;
         }
         return;
     };
@@ -63,7 +65,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let _entry = worker.roll.enter(&client, tls.trust());
     // A connection lasts for days, and what it begins with is to leave nothing in its task.
     let ended = match Box::pin(session::begin(client.clone(), stream)).await {
-        Ok(Some(session)) => session.run().await,
+        Ok(Some(session)) => in_rounds(line, session.run()).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -82,7 +84,11 @@ async fn turn_away(mut stream: TlsStream<TcpStream>) {
     let said = async {
         stream.write_all(CALM_DOWN).await?;
         stream.shutdown().await?;
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        let mut forgotten = [0; 4096];
+        while stream.read(&mut forgotten).await? > 0 {
+            tokio::task::yield_now().await;
+        }
+        std::io::Result::Ok(())
     };
     let _ = timeout(Duration::from_secs(1), said).await;
 }

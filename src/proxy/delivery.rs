@@ -2,6 +2,8 @@
 //! (`max-unread-bytes`).
 
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Context;
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -41,11 +43,26 @@ impl<'c> Delivery<'c> {
         Self { client, class, limited: mode == Mode::Enforce }
     }
 
-    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see [`Delivery::behind`].
+    /// Sends bytes as the client takes them, where nothing comes behind them.
     ///
     /// # Errors
     /// See [`Undelivered`].
-    pub async fn send(&self, out: &mut SendStream<Bytes>, mut bytes: Bytes, behind: usize) -> Result<(), Undelivered> {
+    pub async fn send(&self, out: &mut SendStream<Bytes>, bytes: Bytes) -> Result<(), Undelivered> {
+        self.send_before(out, bytes, 0, |_| ()).await
+    }
+
+    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see [`Delivery::behind`]. It is not left in h2: `keep` is
+    /// called while the client is waited for, and takes it ([`super::inflow`]).
+    ///
+    /// # Errors
+    /// See [`Undelivered`].
+    pub async fn send_before(
+        &self,
+        out: &mut SendStream<Bytes>,
+        mut bytes: Bytes,
+        behind: usize,
+        mut keep: impl FnMut(&mut Context<'_>),
+    ) -> Result<(), Undelivered> {
         let outbox = &self.client.outbox;
         let mut hold = None;
         out.reserve_capacity(bytes.len());
@@ -69,12 +86,21 @@ impl<'c> Delivery<'c> {
                 }
             }
             if open {
-                match poll_fn(|cx| out.poll_capacity(cx)).await {
+                let capacity = poll_fn(|cx| {
+                    keep(cx);
+                    out.poll_capacity(cx)
+                });
+                match capacity.await {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Err(Undelivered::Gone),
                 }
             } else {
-                outbox.room().await;
+                let mut room = pin!(outbox.room());
+                poll_fn(|cx| {
+                    keep(cx);
+                    room.as_mut().poll(cx)
+                })
+                .await;
             }
         }
     }

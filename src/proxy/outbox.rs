@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::turn::Turn;
+
 /// Bytes of answers that h2 is given before it must have written them all.
 pub const ROUND: usize = 128 * 1024;
 
@@ -132,12 +134,13 @@ impl Drop for Waiting<'_> {
 pub struct Paced<S> {
     stream: S,
     outbox: Rc<Outbox>,
+    turn: Rc<Turn>,
 }
 
 impl<S> Paced<S> {
     /// Paces a stream.
-    pub fn new(stream: S, outbox: Rc<Outbox>) -> Self {
-        Self { stream, outbox }
+    pub fn new(stream: S, outbox: Rc<Outbox>, turn: Rc<Turn>) -> Self {
+        Self { stream, outbox, turn }
     }
 
     /// h2 flushes last of all, when its queue is empty.
@@ -150,7 +153,7 @@ impl<S> Paced<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Whoever drives the connection asks `Outbox::goes_on`: nobody else is woken for this.
-        if self.outbox.blocked.get() || self.outbox.read.get() >= READ_ROUND {
+        if self.outbox.blocked.get() || self.outbox.read.get() >= READ_ROUND || !self.turn.may_read() {
             self.outbox.unread.set(true);
             return Poll::Pending;
         }
@@ -227,7 +230,7 @@ mod tests {
     async fn who_takes_nothing_is_not_read_and_who_takes_it_is_read_again() {
         let (ours, mut theirs) = tokio::io::duplex(1000);
         let outbox = Rc::new(Outbox::default());
-        let mut paced = Paced::new(ours, outbox.clone());
+        let mut paced = Paced::new(ours, outbox.clone(), Rc::default());
         theirs.write_all(&[1; 100]).await.unwrap();
         assert!(paced.write_all(&[2; 5000]).now_or_never().is_none());
         assert!(outbox.is_blocked());
@@ -243,7 +246,7 @@ mod tests {
     async fn what_is_read_is_answered_before_more_is_read() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         let outbox = Rc::new(Outbox::default());
-        let mut paced = Paced::new(ours, outbox.clone());
+        let mut paced = Paced::new(ours, outbox.clone(), Rc::default());
         theirs.write_all(&[1; 10 * READ_ROUND]).await.unwrap();
         let mut buffer = vec![0; READ_ROUND];
         assert_eq!(paced.read(&mut buffer).await.unwrap(), READ_ROUND);

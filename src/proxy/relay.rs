@@ -13,6 +13,7 @@ use http::{HeaderMap, Response};
 
 use super::delivery::{Delivery, Undelivered};
 use super::forward::{ForwardError, classify};
+use super::inflow::Inflow;
 use super::intake::ClientGone;
 use super::reply::Status;
 use crate::wire::status;
@@ -58,6 +59,19 @@ pub async fn answer(
     pass_on(respond, response, begun, delivery, std::future::pending()).await
 }
 
+/// Passes on an answer that is a head and nothing else.
+///
+/// # Errors
+/// The client left.
+pub fn head_alone(respond: &mut SendResponse<Bytes>, mut head: Response<()>, delivery: &Delivery<'_>) -> Result<Ended, ClientGone> {
+    if !delivery.as_it_came() {
+        head.headers_mut().remove(TRAILER);
+    }
+    let status = status::code(head.headers());
+    respond.send_response(head, true).map_err(|_| ClientGone)?;
+    Ok(Ended::Answered(status))
+}
+
 /// Passes on an answer until it ends, or until `stop` says how it must end before.
 ///
 /// # Errors
@@ -92,16 +106,15 @@ async fn pass_on(
     delivery: &Delivery<'_>,
     stop: impl Future<Output = Cut>,
 ) -> Result<Ended, ClientGone> {
-    let (mut parts, mut body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    let mut body = Inflow::new(body);
+    if body.is_end_stream() && begun.iter().all(Option::is_none) {
+        return head_alone(respond, Response::from_parts(parts, ()), delivery);
+    }
     if !delivery.as_it_came() {
         parts.headers.remove(TRAILER);
     }
-    let status = status::code(&parts.headers);
     let head = Response::from_parts(parts, ());
-    if body.is_end_stream() && begun.iter().all(Option::is_none) {
-        respond.send_response(head, true).map_err(|_| ClientGone)?;
-        return Ok(Ended::Answered(status));
-    }
     let mut out = respond.send_response(head, false).map_err(|_| ClientGone)?;
     // Whoever stops reading is stopped all the same: `stop` is looked at while a send waits, too.
     let cut = match select(pin!(messages(begun, &mut body, &mut out, delivery)), pin!(stop)).await {
@@ -144,7 +157,7 @@ impl Cut {
     }
 }
 
-async fn messages(begun: Beginning, body: &mut RecvStream, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
+async fn messages(begun: Beginning, body: &mut Inflow, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
     let mut begun = begun.into_iter().flatten();
     let mut left = None;
     let mut first = true;
@@ -157,12 +170,12 @@ async fn messages(begun: Beginning, body: &mut RecvStream, out: &mut SendStream<
         let chunk = chunk.map_err(|error| Cut::Failed(classify(&error)))?;
         let length = chunk.len();
         left = if std::mem::take(&mut first) { delivery.rest(&chunk) } else { left.map(|left: usize| left.saturating_sub(length)) };
-        delivery.send(out, chunk, delivery.behind(left)).await.map_err(|undelivered| match undelivered {
+        delivery.send_before(out, chunk, delivery.behind(left), |cx| body.keep(cx)).await.map_err(|undelivered| match undelivered {
             Undelivered::Gone => Cut::Gone,
             Undelivered::Unread => Cut::With(delivery.unread()),
         })?;
         // Only now may etcd send more: a slow reader costs one window.
-        let _ = body.flow_control().release_capacity(length);
+        body.release(length);
     }
 }
 
@@ -170,7 +183,7 @@ async fn messages(begun: Beginning, body: &mut RecvStream, out: &mut SendStream<
 ///
 /// # Errors
 /// The client left.
-pub async fn chunk(body: &mut RecvStream, out: &mut SendStream<Bytes>) -> Result<Option<Result<Bytes, h2::Error>>, ClientGone> {
+pub async fn chunk(body: &mut Inflow, out: &mut SendStream<Bytes>) -> Result<Option<Result<Bytes, h2::Error>>, ClientGone> {
     poll_fn(|cx| match body.poll_data(cx) {
         Poll::Ready(chunk) => Poll::Ready(Ok(chunk)),
         Poll::Pending => out.poll_reset(cx).map(|_| Err(ClientGone)),

@@ -145,7 +145,7 @@ impl Whole {
         }
         let mut out = respond.send_response(self.head, false).map_err(|_| ClientGone)?;
         if !self.body.is_empty() {
-            match delivery.send(&mut out, self.body, 0).await {
+            match delivery.send(&mut out, self.body).await {
                 Ok(()) => {}
                 Err(Undelivered::Gone) => return Err(ClientGone),
                 Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),

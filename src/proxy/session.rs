@@ -54,6 +54,7 @@ pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<O
     let limits = client.worker.shared.config.limits;
     let terms = if client.caller().principal.mode == Mode::Shadow { Terms::SHADOWED } else { Terms::ENFORCED };
     let (stream, seen) = Watched::new(stream, terms);
+    let turn = Rc::<Turn>::default();
     let handshake = h2::server::Builder::new()
         .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
         .initial_connection_window_size(1024 * 1024)
@@ -64,9 +65,9 @@ pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<O
         .max_pending_accept_reset_streams(READ_ROUND)
         .max_local_error_reset_streams(None)
         .data_frame_budget(SMALL_DATA)
-        .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone()));
+        .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone(), turn.clone()));
     let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(None) };
-    Ok(Some(Box::new(Session::new(client, connection?, seen))))
+    Ok(Some(Box::new(Session::new(client, connection?, turn, seen))))
 }
 
 /// An HTTP/2 connection with a client.
@@ -113,7 +114,7 @@ fn one_of<C: Future<Output = ()>>(calls: &mut FuturesUnordered<C>, cx: &mut Cont
 }
 
 impl Session {
-    fn new(client: Rc<Client>, mut connection: Http2, seen: Seen) -> Self {
+    fn new(client: Rc<Client>, mut connection: Http2, turn: Rc<Turn>, seen: Seen) -> Self {
         let limits = client.worker.shared.config.limits;
         let mut parts = Parts::new();
         Self {
@@ -122,7 +123,7 @@ impl Session {
             outbox: client.outbox.clone(),
             backlog: Hold::none(&client.unread),
             draining: false,
-            turn: Rc::default(),
+            turn,
             seen,
             refused: false,
             rejected: Cell::new(false),

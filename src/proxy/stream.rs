@@ -153,7 +153,7 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
     loop {
         let serving = call.shared().members.any_well();
         if told.replace(serving) != Some(serving) {
-            match delivery.send(&mut out, health_answer(method, serving), 0).await {
+            match delivery.send(&mut out, health_answer(method, serving)).await {
                 Ok(()) => {}
                 Err(Undelivered::Gone) => return Err(ClientGone),
                 Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),

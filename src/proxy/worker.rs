@@ -18,6 +18,7 @@ use super::connection;
 use super::handshakes::Handshake;
 use super::lease_questions::Questions;
 use super::roll::{self, Roll};
+use super::rounds::Rounds;
 use crate::audit::Decision;
 use crate::method::Method;
 use crate::metrics::RoleCounters;
@@ -86,6 +87,8 @@ pub struct Worker {
     pub questions: Rc<Questions>,
     /// Who is connected.
     pub roll: Roll,
+    /// Whose turn it is.
+    pub rounds: Rounds,
     /// Metric handles by role.
     pub roles: RoleTable,
     /// Bytes of incomplete requests.
@@ -112,6 +115,7 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
         drop(runtime.0.send(Ok(())));
         local.block_on(async move {
             let worker = Worker::new(shared);
+            tokio::task::spawn_local(worker.rounds.keep_going());
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
             tokio::task::spawn_local(roll::call_at_each_policy(worker.clone()));
@@ -137,6 +141,7 @@ impl Worker {
             questions: Questions::new(pool.clone(), limits.max_request_bytes),
             pool,
             roll: Roll::default(),
+            rounds: Rounds::default(),
             roles: RoleTable::default(),
             budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(crate::wire::frame::HEADER)),
             unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),

@@ -40,9 +40,11 @@ pub const fn stream_window(class: Class) -> u32 {
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
 
-/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes): all that the streams of one connection can
-/// have waiting where each is an event of a watch.
-const SMALL_DATA: usize = 32 * 1024 * 1024;
+/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes). There is no end to that: above it h2 ends the connection,
+/// which others share, and how many such frames etcd sends for whom is for one client to say. It is no bound either: small frames that come for a
+/// stream which was given up are never taken off (h2 0.4.20, `Streams::recv_data`, `Recv::recv_data`: "ignored"), so that each connection would end
+/// some day. The bound is that nothing waits in h2 ([`crate::proxy::inflow`]), and the price of tiny ones ([`Terms::MEMBER`]).
+const SMALL_DATA: usize = usize::MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,6 +78,8 @@ struct Load {
 pub enum Close {
     /// The member said that it was pinged too often, at this interval.
     TooManyPings(Duration),
+    /// h2 ended it: the member broke the protocol, or a bound of h2's was too narrow.
+    Ours,
     /// In any other way.
     Other,
 }
@@ -269,6 +273,9 @@ where
             // gRPC's servers say so, with the debug data "too_many_pings" (gRFC A8, "Server Enforcement").
             if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
                 close = Close::TooManyPings(interval.get());
+            } else if error.is_library() {
+                tracing::warn!(%error, streams = load.streams.get(), "HTTP/2 of the proxy has ended a connection to etcd, and the calls on it");
+                close = Close::Ours;
             }
         },
         () = load.cut.notified() => tracing::warn!("what was said over a connection to etcd cannot be trusted any more: it is closed"),

@@ -167,9 +167,13 @@ impl Pool {
         let on_close = move |close| {
             closed.notify_one();
             metrics.upstream_connections(class.name()).decrement(1.0);
-            if let (Close::TooManyPings(interval), Some(member)) = (close, members.at(index)) {
-                metrics.upstream_failure(UpstreamFailure::TooManyPings);
-                note_too_many_pings(member, interval);
+            match (close, members.at(index)) {
+                (Close::TooManyPings(interval), Some(member)) => {
+                    metrics.upstream_failure(UpstreamFailure::TooManyPings);
+                    note_too_many_pings(member, interval);
+                }
+                (Close::Ours, _) => metrics.upstream_failure(UpstreamFailure::Protocol),
+                _ => {}
             }
         };
         let link = Link::open(member, &self.tls.current(), class, on_close).await?;

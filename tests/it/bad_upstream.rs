@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::etcdctl::Etcdctl;
 use crate::world::fake::{Fake, Visit, certificate, http2, trailers};
-use crate::world::raw::wire::{SETTINGS, frame};
+use crate::world::raw::wire::{DATA, SETTINGS, frame};
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
 use crate::world::{SOON, World, authorities, soon};
 
@@ -328,12 +328,10 @@ async fn what_does_not_speak_http2_counts_as_down() {
     }
 }
 
-#[tokio::test]
-async fn a_member_that_floods_frames_loses_its_connection() {
-    let ended = Arc::new(AtomicUsize::new(0));
-    let counted = ended.clone();
-    let fake = Fake::talking(&certificate(), move |stream, arrivals| {
-        let counted = counted.clone();
+/// A member that says this again and again once a call waits, and counts how often its connection has ended then.
+async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
+    Fake::talking(&certificate(), move |stream, arrivals| {
+        let (frames, ended) = (frames.clone(), ended.clone());
         async move {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let asked = Arc::new(Notify::new());
@@ -353,18 +351,36 @@ async fn a_member_that_floods_frames_loses_its_connection() {
                 _ = tokio::io::copy(&mut from_server, &mut to_proxy) => return,
                 () = asked.notified() => {}
             }
-            // A call waits, and each of these moves its window.
-            let windows = [70_000_u32, 65_535].map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())).concat();
-            while to_proxy.write_all(&windows.repeat(500)).await.is_ok() {}
-            counted.fetch_add(1, Ordering::SeqCst);
+            while to_proxy.write_all(&frames).await.is_ok() {}
+            ended.fetch_add(1, Ordering::SeqCst);
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_member_that_floods_frames_loses_its_connection() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    // A call waits, and each of these moves its window.
+    let windows = [70_000_u32, 65_535].map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())).concat();
+    let fake = saying_amid_a_call(windows.repeat(500), ended.clone()).await;
     let world = before(&[&fake]).await;
     let mut raw = world.raw("alice").await;
     let answer = raw.call(PUT, &put()).await;
     assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
     soon("the end of the connection", || async { (ended.load(Ordering::SeqCst) > 0).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn an_end_that_the_proxys_own_http2_makes_is_counted() {
+    // DATA on stream 0.
+    let fake = saying_amid_a_call(frame(DATA, 0, 0, b"x"), Arc::default()).await;
+    let world = before(&[&fake]).await;
+    let mut raw = world.raw("alice").await;
+    let answer = raw.call(PUT, &put()).await;
+    assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
+    let counted = || async { world.metric("etcd_warden_upstream_failures_total", &["reason=\"protocol\""]).await };
+    soon("the count", || async { (counted().await >= 1.0).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ mod log;
 mod memory;
 mod readers;
 mod records;
+mod small;
+mod turns;
 
 /// Everybody who comes here has the same right: what differs is what they do with it.
 const POLICY: &str = "

@@ -126,13 +126,13 @@ bindings:
 ";
 
 /// The largest that its resident size ever was.
-fn peak(serving: &Serving) -> u64 {
+pub fn peak(serving: &Serving) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().unwrap())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * KIB
 }
 
-async fn raw(serving: &Serving, common_name: &str) -> Raw {
+pub async fn raw(serving: &Serving, common_name: &str) -> Raw {
     let issued = authorities().clients.client(common_name).unwrap();
     Raw::over(tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
 }

@@ -310,7 +310,7 @@ where
 {
     // etcd has no such limits.
     let mut settings = h2::server::Builder::new();
-    settings.max_pending_accept_reset_streams(1 << 20).max_local_error_reset_streams(None);
+    settings.max_pending_accept_reset_streams(1 << 20).max_local_error_reset_streams(None).data_frame_budget(usize::MAX);
     let Ok(mut connection) = settings.handshake(stream).await else { return };
     let (control, mut commands) = mpsc::unbounded_channel();
     let mut calls = tokio::task::JoinSet::new();

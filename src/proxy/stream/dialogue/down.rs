@@ -1,10 +1,11 @@
 //! etcd to client: answers passed on, our own put in between two of them.
 
 use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Response};
 use smallvec::SmallVec;
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use super::{Closing, Dialogue};
 use crate::method::Method;
 use crate::proxy::delivery::{Delivery, Undelivered};
 use crate::proxy::forward::{Answer, classify};
+use crate::proxy::inflow::Inflow;
 use crate::proxy::intake::ClientGone;
 use crate::proxy::relay::{self, Ended};
 use crate::proxy::reply::{self, Status};
@@ -39,7 +41,7 @@ impl Dialogue<'_> {
                 return self.over(client, respond, closing);
             }
             if splitter.at_boundary()
-                && let Err(closing) = self.say_own(&mut client, respond, &delivery, ending.as_mut()).await
+                && let Err(closing) = self.say_own(&mut client, respond, &delivery, &mut etcd, ending.as_mut()).await
             {
                 return self.over(client, respond, closing);
             }
@@ -53,7 +55,7 @@ impl Dialogue<'_> {
             };
             match event {
                 Event::Head(answer) if answer.body().is_end_stream() && client.is_none() => {
-                    return relay::answer(respond, answer, &delivery).await;
+                    return relay::head_alone(respond, answer.map(drop), &delivery);
                 }
                 Event::Head(answer) => {
                     let (parts, body) = answer.into_parts();
@@ -67,7 +69,7 @@ impl Dialogue<'_> {
                     let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
-                        if let Err(closing) = self.pass(out, piece, &delivery, ending.as_mut()).await {
+                        if let Err(closing) = self.pass(out, piece, &delivery, &mut etcd, ending.as_mut()).await {
                             return self.over(client, respond, closing);
                         }
                     }
@@ -137,13 +139,14 @@ impl Dialogue<'_> {
         client: &mut Option<SendStream<Bytes>>,
         respond: &mut SendResponse<Bytes>,
         delivery: &Delivery<'_>,
+        etcd: &mut Etcd,
         mut ending: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Closing> {
         loop {
             let next = self.to_client.borrow_mut().pop_front();
             let Some(message) = next else { return Ok(()) };
             let out = self.head(client, respond).map_err(|ClientGone| Closing::Gone)?;
-            self.pass(out, message, delivery, ending.as_mut()).await?;
+            self.pass(out, message, delivery, etcd, ending.as_mut()).await?;
             self.wake_up.notify_one();
         }
     }
@@ -154,11 +157,12 @@ impl Dialogue<'_> {
         out: &mut SendStream<Bytes>,
         piece: Bytes,
         delivery: &Delivery<'_>,
+        etcd: &mut Etcd,
         ending: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Closing> {
         tokio::select! {
             biased;
-            sent = delivery.send(out, piece, delivery.behind(None)) => sent.map_err(|undelivered| match undelivered {
+            sent = delivery.send_before(out, piece, delivery.behind(None), |cx| etcd.keep(cx)) => sent.map_err(|undelivered| match undelivered {
                 Undelivered::Gone => Closing::Gone,
                 Undelivered::Unread => Closing::With(delivery.unread()),
             }),
@@ -212,12 +216,14 @@ pub(super) enum Etcd {
     Absent,
     /// No head yet.
     Silent(Answer),
+    /// A head that was kept, or what came in its place.
+    Heard(Box<Result<Response<Inflow>, h2::Error>>),
     /// Messages.
-    Talking(RecvStream),
+    Talking(Inflow),
 }
 
 enum Event {
-    Head(Response<RecvStream>),
+    Head(Response<Inflow>),
     Data(Bytes),
     End(Option<HeaderMap>),
     Failed(h2::Error),
@@ -227,7 +233,11 @@ impl Etcd {
     async fn next(&mut self) -> Event {
         match self {
             Etcd::Absent => std::future::pending().await,
-            Etcd::Silent(response) => response.await.map_or_else(Event::Failed, Event::Head),
+            Etcd::Silent(response) => Event::begun(response.await.map(|response| response.map(Inflow::new))),
+            Etcd::Heard(_) => match std::mem::replace(self, Etcd::Absent) {
+                Etcd::Heard(heard) => Event::begun(*heard),
+                _ => std::future::pending().await,
+            },
             Etcd::Talking(body) => match body.data().await {
                 Some(Ok(chunk)) => Event::Data(chunk),
                 Some(Err(error)) => Event::Failed(error),
@@ -236,11 +246,35 @@ impl Etcd {
         }
     }
 
+    /// Keeps what comes while the client is waited for.
+    fn keep(&mut self, cx: &mut Context<'_>) {
+        if let Etcd::Silent(response) = self
+            && let Poll::Ready(heard) = Pin::new(response).poll(cx)
+        {
+            *self = Etcd::Heard(Box::new(heard.map(|response| response.map(Inflow::new))));
+        }
+        match self {
+            Etcd::Heard(heard) => {
+                if let Ok(response) = &mut **heard {
+                    response.body_mut().keep(cx);
+                }
+            }
+            Etcd::Talking(body) => body.keep(cx),
+            Etcd::Absent | Etcd::Silent(_) => {}
+        }
+    }
+
     /// These bytes were passed on: etcd may send more.
     fn read(&mut self, length: usize) {
         if let Etcd::Talking(body) = self {
-            let _ = body.flow_control().release_capacity(length);
+            body.release(length);
         }
+    }
+}
+
+impl Event {
+    fn begun(answer: Result<Response<Inflow>, h2::Error>) -> Self {
+        answer.map_or_else(Self::Failed, Self::Head)
     }
 }
 
