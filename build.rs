@@ -1,15 +1,46 @@
-//! Compiles `proto/` into prost types and tonic clients. The protoc is the one that `.cargo/config.toml` names.
+//! What `etcd-warden --version` says of the build: commit, compiler, TLS library.
 
-use std::path::PathBuf;
+use std::process::Command;
 
-const FILES: [&str; 5] = ["mvccpb", "authpb", "etcdserverpb", "v3lockpb", "v3electionpb"];
+fn main() {
+    // `Cargo.lock` has the version that is linked.
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-env-changed=ETCD_WARDEN_COMMIT");
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    let tls = ["rustls", "aws-lc-rs"].map(|package| format!("{package} {}", locked(&lock, package)));
+    println!("cargo::rustc-env=BUILD_TLS={}", tls.join(", "));
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    println!("cargo::rustc-env=BUILD_RUSTC={}", said(&compiler, &["--version"]).unwrap_or_else(|| "rustc, unknown".to_owned()));
+    println!("cargo::rustc-env=BUILD_COMMIT={}", commit());
+    let features =
+        ["tools", "demo"].into_iter().filter(|name| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some());
+    let features = features.collect::<Vec<_>>().join(", ");
+    println!("cargo::rustc-env=BUILD_FEATURES={}", if features.is_empty() { "none" } else { &features });
+}
 
-fn main() -> std::io::Result<()> {
-    let files = FILES.map(|package| format!("proto/{package}.proto"));
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("OUT_DIR is not set: run by cargo"))?);
-    // The descriptors are what the tests compare with etcd's own.
-    tonic_prost_build::configure()
-        .build_server(false)
-        .file_descriptor_set_path(out.join("descriptors.bin"))
-        .compile_protos(&files.each_ref().map(String::as_str), &["proto"])
+/// The commit of the source: of git, or what ETCD_WARDEN_COMMIT says where the source comes without its history (an image).
+fn commit() -> String {
+    if let Ok(commit) = std::env::var("ETCD_WARDEN_COMMIT") {
+        return commit;
+    }
+    // A commit moves the first of these, a checkout the second.
+    for path in ["logs/HEAD", "HEAD"] {
+        if let Some(path) = said("git", &["rev-parse", "--git-path", path]).filter(|path| std::path::Path::new(path).exists()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    said("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn locked(lock: &str, package: &str) -> String {
+    let entry = format!("name = \"{package}\"\nversion = \"");
+    let version = lock.split_once(&entry).and_then(|(_, rest)| rest.split('"').next());
+    version.unwrap_or("unknown").to_owned()
+}
+
+/// What a command prints, where it can be run.
+fn said(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }

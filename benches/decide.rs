@@ -15,8 +15,8 @@ mod subjects;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use etcd_warden::authorize::authorize;
-use etcd_warden::wire;
+use etcd_warden_core::authorize::authorize;
+use etcd_warden_core::wire;
 use subjects::{messages, principal};
 
 fn decide(criterion: &mut Criterion) {

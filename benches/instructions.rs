@@ -25,8 +25,8 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use etcd_warden::authorize::authorize;
-use etcd_warden::wire;
+use etcd_warden_core::authorize::authorize;
+use etcd_warden_core::wire;
 use subjects::{messages, principal};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");

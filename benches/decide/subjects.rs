@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use etcd_warden::identity::Identity;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::compare::{CompareTarget, TargetUnion};
-use etcd_warden::pb::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
-use etcd_warden::policy::{Policy, Principal};
+use etcd_warden_core::identity::Identity;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::policy::{Policy, Principal};
+use etcd_warden_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use etcd_warden_proto::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
 use prost::Message;
 
 /// The identity of every measurement, under a policy of so many roles with so many grants each, all of them its own.

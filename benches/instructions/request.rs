@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_warden::bench::connection::{Connection, Door};
-use etcd_warden::config::Endpoint;
-use etcd_warden::etcd::{self, Etcd, Options, Release, Source, Tls};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::{PutRequest, RangeRequest};
-use etcd_warden::pki::{Authority, Files, Leaf, Usage, write_private};
-use etcd_warden::wire::frame;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::wire::frame;
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
+use etcd_warden_testbed::etcd::{self, Etcd, Options, Release, Source, Tls};
+use etcd_warden_testbed::pki::{Authority, Files, Leaf, Usage, write_private};
+use etcd_warden_tools::bench::connection::{Connection, Door};
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 

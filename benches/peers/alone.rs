@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_warden::bench::connection::Connection;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, SnapshotRequest};
-use etcd_warden::wire::frame;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::wire::frame;
+use etcd_warden_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, SnapshotRequest};
+use etcd_warden_tools::bench::connection::Connection;
 use futures_util::StreamExt as _;
 use prost::Message;
 

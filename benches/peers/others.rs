@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use etcd_warden::pki::{Files, write_private};
+use etcd_warden_testbed::pki::{Files, write_private};
 
 use crate::stage::{CLIENT, Place};
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Child;
 use std::time::Duration;
 
-use etcd_warden::bench::process::usage;
+use etcd_warden_tools::bench::process::usage;
 
 /// A proxy, or etcd itself.
 pub struct Peer {

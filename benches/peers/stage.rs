@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use etcd_warden::bench::connection::{Connection, Door};
-use etcd_warden::config::Endpoint;
-use etcd_warden::etcd::{self, Etcd, Options, Programs, Release, Source, Tls};
-use etcd_warden::pki::{Authority, Files, Leaf, Usage, write_private};
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_testbed::etcd::{self, Etcd, Options, Programs, Release, Source, Tls};
+use etcd_warden_testbed::pki::{Authority, Files, Leaf, Usage, write_private};
+use etcd_warden_tools::bench::connection::{Connection, Door};
 use tempfile::TempDir;
 
 use crate::Arguments;

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| etcd_warden::fuzzing::scan::run(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| etcd_warden_core::fuzzing::scan::run(input));

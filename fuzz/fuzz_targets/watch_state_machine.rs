@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| etcd_warden::fuzzing::watch_state_machine::run(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| etcd_warden_core::fuzzing::watch_state_machine::run(input));

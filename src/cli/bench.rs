@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_gateway::terminal;
+use etcd_warden_tools::bench::arrivals::Gaps;
+use etcd_warden_tools::bench::mix::{Kind, Mix};
+use etcd_warden_tools::bench::plan::{self, Progress};
+use etcd_warden_tools::bench::quantiles::Quantiles;
+use etcd_warden_tools::bench::report::{Report, html, text};
+use etcd_warden_tools::bench::stop::Stop;
+use etcd_warden_tools::bench::tally::Tally;
+use etcd_warden_tools::bench::witness::MetricsUrl;
+use etcd_warden_tools::bench::worker::Pace;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use self::credentials::Credentials;
 use super::exit;
 use super::policy::Output;
-use crate::bench::arrivals::Gaps;
-use crate::bench::mix::{Kind, Mix};
-use crate::bench::plan::{self, Progress};
-use crate::bench::quantiles::Quantiles;
-use crate::bench::report::{Report, html, text};
-use crate::bench::stop::Stop;
-use crate::bench::tally::Tally;
-use crate::bench::witness::MetricsUrl;
-use crate::bench::worker::Pace;
-use crate::config::Endpoint;
-use crate::terminal;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -296,13 +296,13 @@ fn show(progress: &Progress<'_>, quiet: bool) {
 }
 
 fn line(tally: &Tally) -> String {
-    let mut all = crate::bench::tally::Series::default();
+    let mut all = etcd_warden_tools::bench::tally::Series::default();
     for series in tally.series.values() {
         // It grows as far as each of them.
         let _ = all.latency.add(&series.latency);
     }
     let quantiles = Quantiles::of(&all.latency);
-    let time = |us: u64| text::Time(crate::bench::figure::float(us)).to_string();
+    let time = |us: u64| text::Time(etcd_warden_tools::bench::figure::float(us)).to_string();
     let failed = if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
     let (p50, p99, p999) = (time(quantiles.p50), time(quantiles.p99), time(quantiles.p999));
     format!("{:>8} ok{failed}, p50 {p50}, p99 {p99}, p99.9 {p999}", tally.succeeded())

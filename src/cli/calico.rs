@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_gateway::terminal::Plain;
+use etcd_warden_tools::calico::{self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish};
 use serde_json::json;
 use similar::TextDiff;
 
 use super::exit;
 use super::policy::Output;
-use crate::calico::{self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish};
-use crate::policy::Diagnostics;
-use crate::policy::diagnostics::Printable;
-use crate::terminal::Plain;
 use files::Target;
 
 /// What `--check` ends with where a manifest is not segmented.

@@ -10,9 +10,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use etcd_warden_core::policy::Diagnostics;
 
 use super::exit;
-use crate::policy::Diagnostics;
 
 /// Issue, list and renew certificates.
 #[derive(Debug, Subcommand)]

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use etcd_warden_gateway::config::{self, ServeArgs};
+use etcd_warden_gateway::terminal;
+use etcd_warden_tools::doctor;
+use etcd_warden_tools::doctor::report::Verdict;
+use etcd_warden_tools::doctor::thief::Thief;
 
 use super::exit;
 use super::policy::Output;
-use crate::config::{self, ServeArgs};
-use crate::doctor;
-use crate::doctor::report::Verdict;
-use crate::doctor::thief::Thief;
-use crate::terminal;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]

@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use etcd_warden_core::policy::diagnostics::Severity;
+use etcd_warden_core::policy::{Diagnostics, builtin};
+use etcd_warden_gateway::policy_file;
 use serde_json::json;
 
 use super::exit;
-use crate::policy::diagnostics::Severity;
-use crate::policy::{Diagnostics, builtin, load};
 
 /// Check, show and explain policies.
 #[derive(Debug, Subcommand)]
@@ -108,7 +109,7 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
     let mut found = Diagnostics::default();
     let mut good = Vec::new();
     for file in &args.files {
-        match load::load(file, 0, None) {
+        match policy_file::load(file, 0, None) {
             Ok(policy) => {
                 let (roles, bindings) = (policy.role_names().len(), policy.bindings().count());
                 good.push(format!("{}: no mistakes, {roles} roles, {bindings} bindings, sha256 {}", file.display(), policy.hash));

@@ -3,13 +3,13 @@
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use etcd_warden_gateway::app::{self, Running};
+use etcd_warden_gateway::config::{self, Config, ServeArgs};
+use etcd_warden_gateway::systemd::Notifier;
+use etcd_warden_gateway::{telemetry, terminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit;
-use crate::app::{self, Running};
-use crate::config::{self, Config, ServeArgs};
-use crate::systemd::Notifier;
-use crate::{telemetry, terminal};
 
 /// Serves until a signal says to stop.
 pub fn run(args: &ServeArgs) -> ExitCode {

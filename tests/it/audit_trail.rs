@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use etcd_warden::config::{AuditAllowed, OnFull};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::{AuditAllowed, OnFull};
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::{Value, json};
 

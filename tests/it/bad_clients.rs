@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use etcd_warden::config::{Config, Network};
-use etcd_warden::pb::etcdserverpb::RangeRequest;
-use etcd_warden::pki::{Authority, Issued, Leaf, Usage, Validity, write_private};
+use etcd_warden_gateway::config::{Config, Network};
+use etcd_warden_proto::etcdserverpb::RangeRequest;
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf, Usage, Validity, write_private};
 use h2::Reason;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,7 +3,7 @@
 //! understands.
 
 use bytes::Bytes;
-use etcd_warden::pb::etcdserverpb::{PutRequest, RangeRequest};
+use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
 use http::HeaderMap;
 use prost::Message as _;
 use serde_json::Value;
@@ -343,7 +343,7 @@ async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
 
     // CONTINUATION without an end (CVE-2024-27316 and its kin): the connection ends while the client still writes.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = world.tls(&etcd_warden::pki::Leaf::client("alice")).await;
+    let mut stream = world.tls(&etcd_warden_testbed::pki::Leaf::client("alice")).await;
     let mut begin = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     begin.extend(frame(HEADERS, END_STREAM, 1, &block(&as_written(PUT))));
     stream.write_all(&begin).await.unwrap();

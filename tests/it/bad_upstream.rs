@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::Client;
-use etcd_warden::config::{Config, Endpoint};
-use etcd_warden::pb::etcdserverpb::{
+use etcd_warden_gateway::config::{Config, Endpoint};
+use etcd_warden_proto::etcdserverpb::{
     MoveLeaderRequest, PutRequest, RangeRequest, ResponseHeader, StatusRequest, StatusResponse, TxnRequest, WatchCreateRequest,
     WatchRequest, WatchResponse, watch_request,
 };
-use etcd_warden::pki::Authority;
+use etcd_warden_testbed::pki::Authority;
 use futures_util::FutureExt as _;
 use h2::Reason;
 use http::Response;
@@ -136,7 +136,7 @@ async fn clients_resume_after_etcd_was_killed_and_came_back() {
     world.etcd().pause(0).unwrap();
     let mut waiting = world.raw("alice").await;
     let waiting = tokio::spawn(async move { waiting.call(PUT, &put()).await });
-    soon("the call under way", || async { (world.metric("etcd_warden_streams", &[]).await == 2.0).then_some(()) }).await;
+    soon("the call under way", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 2.0).then_some(()) }).await;
 
     world.etcd_mut().kill(0);
     let watch = Answer::read(stream.response).await;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use etcd_warden::pb::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader, TxnResponse, response_op};
-use etcd_warden::pki::{Issued, write_private};
+use etcd_warden_proto::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader, TxnResponse, response_op};
+use etcd_warden_testbed::pki::{Issued, write_private};
 use prost::Message as _;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -96,7 +96,7 @@ fn as_etcd(visit: &mut Visit) {
         "/etcdserverpb.KV/Put" => PutResponse { header, prev_kv: None }.encode_to_vec(),
         "/etcdserverpb.KV/Txn" => {
             let put = response_op::Response::ResponsePut(PutResponse::default());
-            let responses = vec![etcd_warden::pb::etcdserverpb::ResponseOp { response: Some(put) }];
+            let responses = vec![etcd_warden_proto::etcdserverpb::ResponseOp { response: Some(put) }];
             TxnResponse { header, succeeded: true, responses }.encode_to_vec()
         }
         _ => RangeResponse { header, ..RangeResponse::default() }.encode_to_vec(),

@@ -22,7 +22,7 @@ mod vault;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use etcd_warden::config::{Audit, AuditAllowed, Config};
+use etcd_warden_gateway::config::{Audit, AuditAllowed, Config};
 use serde_json::{Value, json};
 
 use crate::world::World;

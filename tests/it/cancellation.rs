@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_warden::pb::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, watch_request};
+use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, watch_request};
 use h2::Reason;
 use prost::Message as _;
 
@@ -189,10 +189,10 @@ async fn calls_that_were_given_up_while_etcd_hung_are_not_under_way_when_it_goes
     for _ in 0..20 {
         streams.push(begun(&mut raw, RANGE, &range()).await);
     }
-    soon("the calls", || async { (world.metric("etcd_warden_streams", &[]).await == 20.0).then_some(()) }).await;
+    soon("the calls", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 20.0).then_some(()) }).await;
     drop(streams);
     // The proxy knows at once, whatever etcd does.
-    soon("their ends", || async { (world.metric("etcd_warden_streams", &[]).await == 0.0).then_some(()) }).await;
+    soon("their ends", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(()) }).await;
     world.etcd().resume(0).unwrap();
     soon("their ends at etcd", || async { (under_way(&world, "Range").await == 0.0).then_some(()) }).await;
     assert_eq!(raw.call(RANGE, &range()).await.grpc_status(), Some(0));
@@ -210,5 +210,5 @@ async fn a_call_whose_deadline_passes_ends_at_both_sides() {
     let cancelled = answer.error.as_ref().and_then(h2::Error::reason) == Some(Reason::CANCEL);
     assert!(answer.grpc_status() == Some(4) || cancelled, "DEADLINE_EXCEEDED, in etcd's own way: {answer:?}");
     soon("the end at etcd", || async { (under_way(&world, "Watch").await == 0.0).then_some(()) }).await;
-    soon("the end at the proxy", || async { (world.metric("etcd_warden_streams", &[]).await == 0.0).then_some(()) }).await;
+    soon("the end at the proxy", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(()) }).await;
 }

@@ -5,8 +5,8 @@ mod stage;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use etcd_warden::config::ClientCa;
-use etcd_warden::pki::write_private;
+use etcd_warden_gateway::config::ClientCa;
+use etcd_warden_testbed::pki::write_private;
 use serde_json::Value;
 
 use crate::world::etcdctl::Etcdctl;
@@ -31,8 +31,9 @@ const R: &str = "/calico/resources/v3/projectcalico.org";
 async fn world(stage: &Stage) -> World {
     let file = stage.path("ca.crt");
     write_private(stage.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
-    let trust =
-        move |config: &mut etcd_warden::config::Config| config.downstream.client_cas = vec![ClientCa { name: "default".into(), file }];
+    let trust = move |config: &mut etcd_warden_gateway::config::Config| {
+        config.downstream.client_cas = vec![ClientCa { name: "default".into(), file }]
+    };
     World::with(POLICY).own_etcd().config(trust).start().await
 }
 

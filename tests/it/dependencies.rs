@@ -9,14 +9,14 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The packages that `Cargo.toml` asks for, under their own names.
+/// The packages of others that the crates of the workspace may ask for, under their own names.
 fn direct(manifest: &str) -> BTreeSet<String> {
     let mut packages = BTreeSet::new();
     let mut counts = false;
     for line in manifest.lines().filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
-            counts = line.trim_end_matches(']').ends_with("dependencies");
-        } else if let Some((name, value)) = line.split_once(" = ").filter(|_| counts) {
+            counts = line == "[workspace.dependencies]";
+        } else if let Some((name, value)) = line.split_once(" = ").filter(|(name, _)| counts && !name.starts_with("etcd-warden-")) {
             let renamed = value.split_once("package = \"").and_then(|(_, package)| package.split('"').next());
             packages.insert(renamed.unwrap_or(name).to_owned());
         }
@@ -79,8 +79,8 @@ fn the_page_counts_the_locked_packages() {
 
 #[test]
 fn dependencies_are_read_as_they_are_written() {
-    let manifest = "[package]\nname = \"x\"\n[dependencies]\na = \"1\"\nb = { package = \"c\", version = \"1\" }\n[dev-dependencies]\nd = \"1\"\n\n# x = y\n[lints.rust]\ne = \"f\"";
-    assert_eq!(direct(manifest), ["a", "c", "d"].map(str::to_owned).into());
+    let manifest = "[package]\nname = \"x\"\n[workspace.dependencies]\netcd-warden-core = { path = \"src/core\" }\na = \"1\"\nb = { package = \"c\", version = \"1\" }\n\n# x = y\n[dependencies]\nd = \"1\"";
+    assert_eq!(direct(manifest), ["a", "c"].map(str::to_owned).into());
     let page =
         "| crate | version | kept by | for | where |\n|---|---|---|---|---|\n| `a`, `c` | 1, 2 | k | p | w |\n\n| `base64` | 0.22 | x |";
     assert_eq!(documented(page), [("a", "1"), ("c", "2")].map(|(name, version)| (name.to_owned(), version.to_owned())).into());

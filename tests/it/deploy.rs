@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use etcd_warden::config::{ClientCa, Config, ServeArgs, load};
-use etcd_warden::pki::{Authority, Issued, Leaf, write_private};
-use etcd_warden::policy::Policy;
+use etcd_warden_core::policy::Policy;
+use etcd_warden_gateway::config::{ClientCa, Config, ServeArgs, load};
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf, write_private};
 use serde_json::Value;
 use tempfile::TempDir;
 

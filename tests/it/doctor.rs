@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use etcd_warden::config::Config;
-use etcd_warden::doctor::examine;
-use etcd_warden::doctor::report::{Finding, Part, Report, Verdict};
-use etcd_warden::doctor::thief::Thief;
-use etcd_warden::etcd::run::{Etcd, Options};
-use etcd_warden::pki::write_private;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_testbed::etcd::run::{Etcd, Options};
+use etcd_warden_testbed::pki::write_private;
+use etcd_warden_tools::doctor::examine;
+use etcd_warden_tools::doctor::report::{Finding, Part, Report, Verdict};
+use etcd_warden_tools::doctor::thief::Thief;
 use tempfile::TempDir;
 
 use crate::process::{Place, output, text};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use etcd_warden::app;
-use etcd_warden::etcd::http;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::{v3electionpb, v3lockpb};
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::app;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::{v3electionpb, v3lockpb};
+use etcd_warden_tools::http;
 use prost::Message as _;
 use tokio::net::TcpStream;
 

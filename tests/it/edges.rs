@@ -4,13 +4,13 @@
 mod forms;
 mod guards;
 
-use etcd_warden::authorize::{Missing, authorize};
-use etcd_warden::identity::Identity;
-use etcd_warden::keyspace::OwnedRange;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::policy::{Policy, Principal};
-use etcd_warden::wire;
+use etcd_warden_core::authorize::{Missing, authorize};
+use etcd_warden_core::identity::Identity;
+use etcd_warden_core::keyspace::OwnedRange;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::policy::{Policy, Principal};
+use etcd_warden_core::wire;
+use etcd_warden_proto::etcdserverpb as pb;
 
 use crate::live::Live;
 use crate::world::World;
@@ -127,7 +127,8 @@ async fn a_right_ends_where_its_keys_end_in_every_form_of_request() {
             let (method, message) = form.request(&key, &range_end);
             let verdict = judged.by_policy(caller, method, &message);
             let expected = missing.map(|(key, range_end)| {
-                let range = OwnedRange::from(etcd_warden::keyspace::KeyRange::from_request(&judged.bytes(key), &judged.bytes(range_end)));
+                let range =
+                    OwnedRange::from(etcd_warden_core::keyspace::KeyRange::from_request(&judged.bytes(key), &judged.bytes(range_end)));
                 format!("key-not-granted: {} {range}", form.verb())
             });
             assert_eq!(verdict, expected, "{caller} {form:?} {}", key.escape_ascii());

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use etcd_warden::etcd::{Etcd, Options, Release, Tls};
-use etcd_warden::pki::{Authority, Leaf, Usage};
+use etcd_warden_testbed::etcd::{Etcd, Options, Release, Tls};
+use etcd_warden_testbed::pki::{Authority, Leaf, Usage};
 
 use crate::world::{TEST_ETCD, programs};
 

@@ -7,7 +7,7 @@
 mod compare;
 pub mod steps;
 
-use etcd_warden::etcd::Etcd;
+use etcd_warden_testbed::etcd::Etcd;
 
 use crate::shadow::twins::Twins;
 use crate::world::etcdctl::{Etcdctl, Said};

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use etcd_warden::pki::write_private;
+use etcd_warden_testbed::pki::write_private;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};

@@ -1,7 +1,7 @@
 //! Compressed requests: etcd takes gzip in every release, and so does the proxy, which judges what is inside.
 
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
 use h2::client::ResponseFuture;
 use http::HeaderMap;
 use prost::Message as _;
@@ -234,12 +234,12 @@ async fn a_gzip_call_that_waits_is_judged_when_its_caller_is() {
     let mut raw = world.raw("alice").await;
     let mut streams = Vec::new();
     for name in ["a/election", "b/election"] {
-        let observe = etcd_warden::pb::v3electionpb::LeaderRequest { name: world.key(name).into() }.encode_to_vec();
+        let observe = etcd_warden_proto::v3electionpb::LeaderRequest { name: world.key(name).into() }.encode_to_vec();
         let mut stream = raw.open("/v3electionpb.Election/Observe", &encoded_as("gzip")).await.unwrap();
         stream.request.send_data(gzipped(&observe).into(), true).unwrap();
         streams.push(stream);
     }
-    let open = async || world.metric("etcd_warden_streams", &[]).await;
+    let open = async || world.metric("etcd_warden_requests_in_flight", &[]).await;
     soon("both calls to be open", || async { (open().await == 2.0).then_some(()) }).await;
     world.replace_policy(&policy("enforce"));
     let answer = Answer::read(streams.remove(1).response).await;

@@ -1,8 +1,8 @@
 //! The tools of the other tests do what they say.
 
 use etcd_client::GetOptions;
-use etcd_warden::authorize::Reason;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::authorize::Reason;
+use etcd_warden_testbed::pki::Leaf;
 use http::HeaderMap;
 
 use crate::world::raw::wire::FirstBlock;

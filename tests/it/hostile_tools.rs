@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use etcd_warden::pb::authpb::Permission;
-use etcd_warden::pb::etcdserverpb::{
+use etcd_warden_proto::authpb::Permission;
+use etcd_warden_proto::etcdserverpb::{
     AuthRoleGetResponse, AuthRoleListResponse, AuthUserListResponse, Member, MemberListResponse, RangeResponse,
 };
-use etcd_warden::pb::mvccpb::KeyValue;
-use etcd_warden::pki::write_private;
+use etcd_warden_proto::mvccpb::KeyValue;
+use etcd_warden_testbed::pki::write_private;
 use prost::Message as _;
 
 use crate::process::{Place, text};
@@ -188,7 +188,7 @@ async fn every_odd_file_is_an_error_that_names_it() {
     let etcd = liar().await;
     let place = place(&etcd).await;
     let folder = place.folder.path();
-    let ca = etcd_warden::pki::Authority::new("odd").unwrap();
+    let ca = etcd_warden_testbed::pki::Authority::new("odd").unwrap();
     std::fs::write(folder.join("ca.crt"), ca.pem()).unwrap();
     for file in odd_files(folder) {
         for reader in READERS {

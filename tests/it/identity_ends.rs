@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use etcd_warden::config::{ClientCa, Config};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::{Authority, Issued, Leaf, Validity, write_private};
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::{ClientCa, Config};
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf, Validity, write_private};
 use prost::Message as _;
 
 use crate::live::Live;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use etcd_warden::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
-use etcd_warden::wire::frame::{Frames, single};
+use etcd_warden_core::wire::frame::{Frames, single};
+use etcd_warden_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
 use prost::Message as _;
 
 use crate::world::raw::{Raw, Stream, framed, grpc_headers, tls};
@@ -89,7 +89,7 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
     }
     assert_eq!(seen.events()[0].kv().unwrap().value(), b"1");
     assert_eq!(client.get("/big/0", None).await.unwrap().kvs()[0].value().len(), MIB);
-    assert!(world.metric("etcd_warden_streams", &[]).await >= 200.0, "they are all still there");
+    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 200.0, "they are all still there");
     neighbour.is_unharmed().await;
 }
 

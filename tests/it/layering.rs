@@ -1,69 +1,134 @@
-//! The rules of the house that a compiler does not know: what the pure core may name, where a permit is made, in which order
-//! the modules stand.
+//! The rules of the structure that the compiler does not check: which crate may depend on which, that no module depends on one above it, where a
+//! permit is made, where standard output is named.
 
+mod graph;
+mod source;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// lib.rs, read from top to bottom, is the life of a request.
+use graph::Graph;
+use source::{code_lines, crates, names, root, rust_files};
+
+/// Each crate with the crates of this workspace that it may depend on (tests aside).
+const CRATES: &[(&str, &[&str])] = &[
+    ("etcd-warden-proto", &[]),
+    ("etcd-warden-core", &["etcd-warden-proto"]),
+    ("etcd-warden-gateway", &["etcd-warden-core", "etcd-warden-proto"]),
+    ("etcd-warden-tools", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-proto"]),
+    ("etcd-warden-testbed", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-tools"]),
+    ("etcd-warden", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-proto", "etcd-warden-testbed", "etcd-warden-tools"]),
+];
+
+#[test]
+fn each_crate_depends_on_lower_crates_only() {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), CRATES.len(), "list each crate of the workspace in `CRATES`");
+    for (name, allowed) in CRATES {
+        let package = packages.iter().find(|package| package["name"] == *name).unwrap();
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let found: BTreeSet<&str> = dependencies
+            .filter(|dependency| dependency["kind"].is_null())
+            .filter_map(|dependency| dependency["name"].as_str())
+            .filter(|dependency| dependency.starts_with("etcd-warden"))
+            .collect();
+        assert_eq!(found, allowed.iter().copied().collect(), "{name}");
+    }
+}
+
+/// What the core does without: runtimes, sockets, logs, metrics.
+const NOT_IN_CORE: &[&str] = &["tokio", "h2", "hyper", "mio", "socket2", "rustls", "rustix", "metrics", "tracing", "log", "tonic", "clap"];
+/// What the gateway does without: certificate generation, load generation, weak ciphers, an etcd client with a library of its own.
+const NOT_IN_GATEWAY: &[&str] =
+    &["rcgen", "hdrhistogram", "md-5", "des", "sha1", "pkcs5", "etcd-client", "similar", "etcd-warden-tools", "etcd-warden-testbed"];
+
+#[test]
+fn the_core_has_no_runtime_and_the_gateway_no_tools() {
+    for (package, without) in [("etcd-warden-core", NOT_IN_CORE), ("etcd-warden-gateway", NOT_IN_GATEWAY)] {
+        let packages = linked(package);
+        assert!(packages.len() > 50 && packages.contains("x509-parser"), "{packages:?}");
+        let found: Vec<_> = without.iter().filter(|name| packages.contains(**name)).collect();
+        assert!(found.is_empty(), "{package} links {found:?}");
+    }
+}
+
+#[test]
+fn the_page_of_dependencies_lists_what_the_gateway_links() {
+    let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let block = page.split("\n## What the gateway links\n").nth(1).unwrap().split("```").nth(1).unwrap();
+    let listed: BTreeSet<String> = block.split_whitespace().map(str::to_owned).collect();
+    let linked = linked("etcd-warden-gateway");
+    let text = linked.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    assert_eq!(listed, linked, "docs/dependencies.md is to list:\n{text}");
+}
+
+/// The packages that end up in a program which uses this one, on Linux.
+fn linked(package: &str) -> BTreeSet<String> {
+    let args = ["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--target", "x86_64-unknown-linux-gnu"];
+    cargo(&args).lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn cargo(args: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn no_module_depends_on_one_above_it() {
+    for (name, folder) in crates() {
+        let graph = Graph::of(&folder);
+        let circle = graph.circle();
+        assert!(circle.is_empty(), "modules of {name} depend on each other:\n{}", circle.join("\n"));
+    }
+}
+
+/// The gateway's lib.rs, read from top to bottom, is the life of a request.
 #[rustfmt::skip]
 const MODULES_IN_ORDER: &[&str] = &[
-    "cli", "terminal", "config", "files", "app",
+    "terminal", "config", "files", "policy_file", "app",
     // who is calling
-    "crowd", "proxy_protocol", "tls", "identity",
-    // what is asked for
-    "method", "printable", "keyspace", "access", "wire", "lease_id",
-    // the decision
-    "policy", "authorize",
+    "crowd", "proxy_protocol", "tls",
     // the path of a request
-    "watch_ledger", "http2", "proxy", "upstream",
+    "http2", "proxy", "upstream", "member_health",
     // what happened
     "audit", "metrics", "telemetry",
     // how it is operated
-    "admin", "doctor", "bench", "systemd",
-    // what is made for clients: their certificates, and Calico's own files
-    "certs", "calico",
-    // a real etcd and throwaway certificates, and what stands on them
-    "etcd", "pki", "demo",
-    // generated
-    "pb",
+    "admin", "systemd",
     // what the fuzz targets do
     "fuzzing",
 ];
 
-/// What decides, and is fuzzed and proved: the same bytes always give the same answer.
-const PURE: &[&str] = &[
-    "access",
-    "authorize",
-    "calico",
-    "http2",
-    "identity",
-    "keyspace",
-    "lease_id",
-    "method",
-    "policy",
-    "printable",
-    "watch_ledger",
-    "wire",
-];
-/// Within those, the files whose very job is the outside world: one reads policies, one bytes of a connection, one is a test that writes a page.
-const EXCEPT: &[&str] = &["policy/load.rs", "http2/io.rs", "policy/builtin/access_page.rs"];
-/// What the pure core may not name: the runtime, the network, clocks, files, and what tells about it.
+#[test]
+fn lib_rs_lists_the_modules_in_the_order_of_a_requests_life() {
+    let text = fs::read_to_string(root().join("src/gateway/lib.rs")).unwrap();
+    let modules: Vec<&str> = text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
+    assert_eq!(modules, MODULES_IN_ORDER);
+}
+
+/// What is a function of its arguments: the same bytes always give the same answer. Cargo.toml keeps libraries out of the core, but not std.
+const PURE: &[&str] = &["core", "tools/calico", "tools/calico.rs", "gateway/http2", "gateway/http2.rs"];
+/// The one file in these that reads bytes of a connection.
+const READS: &str = "gateway/http2/io.rs";
 const OUTSIDE: &[&str] =
     &["tokio", "hyper", "h2", "metrics", "tracing", "std::time", "std::fs", "std::net", "std::env", "std::process", "std::thread"];
 
 #[test]
-fn the_pure_core_names_nothing_of_the_outside_world() {
+fn what_is_pure_names_nothing_of_the_outside_world() {
     let mut found = Vec::new();
-    for module in PURE {
-        let files = files_of(module);
-        assert!(!files.is_empty(), "src/{module}.rs is not there: correct the list in this test");
-        for file in files.iter().filter(|file| !EXCEPT.iter().any(|except| file.ends_with(except))) {
+    for place in PURE {
+        let place = root().join("src").join(place);
+        let files = if place.is_dir() { rust_files(&place) } else { vec![place.clone()] };
+        assert!(!files.is_empty(), "there is no {}: correct the list in this test", place.display());
+        for file in files.iter().filter(|file| !file.ends_with(READS) && !source::is_test(file)) {
             for (number, line) in code_lines(&fs::read_to_string(file).unwrap()) {
                 found.extend(
                     OUTSIDE
                         .iter()
                         .filter(|name| names(line, name))
-                        .map(|name| format!("{}:{number} names {name}, which the pure core may not:\n    {}", file.display(), line.trim())),
+                        .map(|name| format!("{}:{number} names {name}, which pure code may not:\n    {}", file.display(), line.trim())),
                 );
             }
         }
@@ -74,43 +139,52 @@ fn the_pure_core_names_nothing_of_the_outside_world() {
 #[test]
 fn a_permit_is_made_in_authorize_and_nowhere_else() {
     let mut makers = Vec::new();
-    for file in rust_files(&source("")) {
+    for file in rust_files(&root().join("src")) {
         let text = fs::read_to_string(&file).unwrap();
         if code_lines(&text).any(|(_, line)| makes_a_permit(line)) {
             makers.push(file);
         }
     }
-    assert_eq!(makers, [source("authorize.rs")]);
+    assert_eq!(makers, [root().join("src/core/authorize.rs")]);
 }
 
-#[test]
-fn lib_rs_lists_the_modules_in_the_order_of_a_requests_life() {
-    let text = fs::read_to_string(source("lib.rs")).unwrap();
-    let modules: Vec<&str> = text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
-    assert_eq!(modules, MODULES_IN_ORDER);
+fn makes_a_permit(line: &str) -> bool {
+    let line = line.replace("Permit{", "Permit {");
+    line.match_indices("Permit {").any(|(start, _)| {
+        let before = line[..start].trim_end();
+        let declares = ["struct", "impl", "for", "->"].iter().any(|word| before.ends_with(word));
+        let takes_apart = line[start..].contains(", .. }") || line[start..].contains("{ .. }");
+        !declares && !takes_apart
+    })
 }
 
-/// Where standard output and standard error are named: the door itself and where commands are handed it, a counter that draws only its own figures, whether there is a
-/// terminal to ask for a passphrase, the log and the audit, which have escapes of their own.
-const DOORS: &[&str] =
-    &["terminal.rs", "cli.rs", "cli/certs/progress.rs", "cli/certs/authority.rs", "demo.rs", "telemetry.rs", "audit/writer/sink.rs"];
+/// Where standard output and standard error are named: the writer itself and where commands are given it, a counter that draws only its own figures,
+/// whether there is a terminal to ask for a passphrase, the log and the audit, which have escapes of their own.
+const WRITERS: &[&str] = &[
+    "gateway/terminal.rs",
+    "cli.rs",
+    "cli/certs/progress.rs",
+    "cli/certs/authority.rs",
+    "testbed/demo.rs",
+    "gateway/telemetry.rs",
+    "gateway/audit/writer/sink.rs",
+];
 
 #[test]
-fn commands_reach_a_terminal_through_one_door() {
+fn commands_write_to_a_terminal_through_one_writer() {
     let mut found = Vec::new();
-    for file in rust_files(&source("")) {
+    for file in rust_files(&root().join("src")) {
         let text = fs::read_to_string(&file).unwrap();
         let named = code_lines(&text)
-            .filter(|(_, line)| ["io::stdout()", "io::stderr()", "print!(", "println!("].iter().any(|door| line.contains(door)));
-        if !DOORS.iter().any(|door| file == source(door)) {
-            found
-                .extend(named.map(|(number, line)| format!("{}:{number}: write through crate::terminal: {}", file.display(), line.trim())));
+            .filter(|(_, line)| ["io::stdout()", "io::stderr()", "print!(", "println!("].iter().any(|writer| line.contains(writer)));
+        if !WRITERS.iter().any(|writer| file == root().join("src").join(writer)) {
+            found.extend(named.map(|(number, line)| format!("{}:{number}: write through `terminal`: {}", file.display(), line.trim())));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// What several clients, threads or tasks use together. `docs/limits.md` has each file that makes one.
+/// What several clients, threads or tasks use together. `docs/limits.md` has each file of the gateway and the core that makes one.
 const SHARED: &[&str] = &[
     "Mutex",
     "RwLock",
@@ -130,124 +204,48 @@ const SHARED: &[&str] = &[
     "spawn_blocking",
     "lookup_host",
 ];
-/// Programs of their own, which serve no clients, and what only they and tests use.
-const SERVES_NONE: &[&str] =
-    &["bench", "calico", "certs", "cli", "demo", "doctor", "etcd", "fuzzing", "pki", "tls/any_server.rs", "tls/intruder.rs"];
 
 #[test]
 fn every_shared_resource_has_its_row_on_the_page_of_limits() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
     let section = page.split("\n## What is shared\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<Vec<&str>> = section.lines().filter(|line| line.starts_with("| ")).map(|line| line.split(" | ").collect()).collect();
     let listed: Vec<&str> = rows.iter().skip(1).flat_map(|row| row[1].split('`').skip(1).step_by(2)).collect();
     assert!(listed.len() > 20, "{listed:?}");
-    let mut missing = Vec::new();
-    for file in rust_files(&source("")) {
-        let path = file.strip_prefix(source("")).unwrap().to_str().unwrap().to_owned();
-        let is_test = path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("every_order.rs");
-        if is_test
-            || SERVES_NONE.iter().any(|other| path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.'])))
-        {
-            continue;
-        }
-        let text = fs::read_to_string(&file).unwrap();
-        let uses = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| SHARED.contains(&word));
-        if let Some((number, line)) = code_lines(&text).find(|(_, line)| !line.trim().starts_with("use ") && uses(line))
-            && !listed.contains(&&*path)
-        {
-            missing.push(format!("src/{path}:{number}: {}", line.trim()));
+    let (mut missing, mut there) = (Vec::new(), BTreeSet::new());
+    for folder in ["src/core", "src/gateway"].map(|folder| root().join(folder)) {
+        for file in rust_files(&folder) {
+            let path = file.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
+            if source::is_test(&file) || path.ends_with("every_order.rs") || path.starts_with("fuzzing") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let uses = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| SHARED.contains(&word));
+            if let Some((number, line)) = code_lines(&text).find(|(_, line)| !line.trim().starts_with("use ") && uses(line))
+                && !listed.contains(&&*path)
+            {
+                missing.push(format!("{}:{number}: {}", file.display(), line.trim()));
+            }
+            there.insert(path);
         }
     }
     assert!(missing.is_empty(), "not in the table \"What is shared\" of docs/limits.md:\n{}", missing.join("\n"));
-    let gone: Vec<_> = listed.iter().filter(|file| !source(file).is_file()).collect();
+    let gone: Vec<_> = listed.iter().filter(|file| !there.contains(**file)).collect();
     assert!(gone.is_empty(), "there is no {gone:?}");
 }
 
 #[test]
 fn a_module_stands_beside_its_folder() {
-    let strays: Vec<_> = rust_files(&source("")).into_iter().filter(|file| file.ends_with("mod.rs")).collect();
+    let strays: Vec<_> = rust_files(&root().join("src")).into_iter().filter(|file| file.ends_with("mod.rs")).collect();
     assert!(strays.is_empty(), "{strays:?}");
 }
 
 #[test]
-fn these_checks_see_what_they_are_meant_to_see() {
-    for (line, name) in [
-        ("use tokio::sync::watch;", "tokio"),
-        ("let at = std::time::Instant::now();", "std::time"),
-        ("use std::{fmt, fs};", "std::fs"),
-        ("use std::fs;", "std::fs"),
-        ("    metrics::counter!(\"x\");", "metrics"),
-        ("fn f(stream: h2::RecvStream) {}", "h2"),
-    ] {
-        assert!(names(line, name), "{line}");
-    }
-    for (line, name) in
-        [("let metrics = 1;", "metrics"), ("use std::fmt;", "std::fs"), ("use self::sh2::X;", "h2"), ("time::x()", "std::time")]
-    {
-        assert!(!names(line, name), "{line}");
-    }
-    let lines: Vec<_> = code_lines("a\n// b\n/// c\nd // e\n#[cfg(test)]\nmod tests {\nf\n}").map(|(_, line)| line).collect();
-    assert_eq!(lines, ["a", "d "]);
+fn a_line_that_makes_a_permit_is_found() {
     assert!(makes_a_permit("Ok(Permit { grant: None })") && makes_a_permit("authorize::Permit{grant}"));
     for other in
         ["pub struct Permit {", "impl Permit {", "impl Drop for Permit {", "fn f() -> Permit {", "fn f(Permit { grant, .. }: &Permit) {"]
     {
         assert!(!makes_a_permit(other), "{other}");
     }
-}
-
-/// Whether a line of code names a crate or a module of std, also within a group of imports.
-fn names(line: &str, name: &str) -> bool {
-    let line = line.trim();
-    if let Some(group) = line.strip_prefix("use std::{") {
-        let inside = name.strip_prefix("std::").unwrap_or("::");
-        return group.split([',', '}', ' ', ':']).any(|word| word == inside);
-    }
-    line.match_indices(name).any(|(start, _)| {
-        let before = line[..start].chars().next_back();
-        let after = &line[start + name.len()..];
-        let is_whole = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
-        is_whole && (after.starts_with("::") || (line.starts_with("use ") && after.starts_with([';', ' '])))
-    })
-}
-
-fn makes_a_permit(line: &str) -> bool {
-    let line = line.replace("Permit{", "Permit {");
-    line.match_indices("Permit {").any(|(start, _)| {
-        let before = line[..start].trim_end();
-        let declares = ["struct", "impl", "for", "->"].iter().any(|word| before.ends_with(word));
-        let takes_apart = line[start..].contains(", .. }") || line[start..].contains("{ .. }");
-        !declares && !takes_apart
-    })
-}
-
-/// The numbered lines of a file before its tests, without comments.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-    code.lines().enumerate().map(|(index, line)| (index + 1, line.split("//").next().unwrap())).filter(|(_, line)| !line.trim().is_empty())
-}
-
-fn files_of(module: &str) -> Vec<PathBuf> {
-    let mut files = rust_files(&source(module));
-    files.extend(Some(source(&format!("{module}.rs"))).filter(|file| file.is_file()));
-    files.retain(|file| !file.ends_with("tests.rs"));
-    files
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files = Vec::new();
-    for path in entries.map(|entry| entry.unwrap().path()) {
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
-}
-
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path)
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -75,7 +75,7 @@ async fn questions(fake: &Fake, count: usize) {
 }
 
 async fn in_flight(world: &World, calls: f64) {
-    soon("the calls", || async { (world.metric("etcd_warden_streams", &[]).await == calls).then_some(()) }).await;
+    soon("the calls", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == calls).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions};
-use etcd_warden::config::Config;
-use etcd_warden::lease_id::{LeaseKey, MIN_KEY_BYTES, Ownership};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::lease_id::{LeaseKey, MIN_KEY_BYTES, Ownership};
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! A call whose messages are written and read one by one.
 
 use bytes::Bytes;
-use etcd_warden::method::Method;
+use etcd_warden_core::method::Method;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use prost::Message;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use etcd_warden::config::Config;
-use etcd_warden::pb::etcdserverpb::{PutRequest, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
-use etcd_warden::upstream::members::Health;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_gateway::member_health::Health;
+use etcd_warden_proto::etcdserverpb::{PutRequest, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
 use h2::Reason;
 use prost::Message as _;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
-use etcd_warden::method::Method;
-use etcd_warden::metrics::contract::{CONTRACT, Kind};
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::v3electionpb;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::metrics::contract::{CONTRACT, Kind};
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::v3electionpb;
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -77,7 +77,8 @@ async fn every_metric_is_there_and_counts_what_was_sent() {
     assert_eq!(world.metric("etcd_warden_policy_roles", &[]).await, 2.0);
     assert_eq!(world.metric("etcd_warden_policy_bindings", &[]).await, 2.0);
     assert_eq!(world.metric("etcd_warden_upstream_healthy", &[]).await, 1.0);
-    assert!(world.metric("etcd_warden_certificate_expiry_days", &["certificate=\"server\""]).await > 0.0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(world.metric("etcd_warden_certificate_expiry_timestamp_seconds", &["certificate=\"server\""]).await > now);
     soon("the audit", || async { (world.metric("etcd_warden_audit_written_total", &[]).await == 15.0).then_some(()) }).await;
     let (_, text) = world.admin("/metrics").await;
     assert!(!text.contains("alice") && !text.contains(&world.prefix), "a label names who or what");
@@ -88,7 +89,7 @@ async fn what_is_open_is_counted_and_gone_when_it_is_closed() {
     let world = World::start(POLICY).await;
     let gauges = async || {
         let mut values = Vec::new();
-        for name in ["connections", "streams", "watches"] {
+        for name in ["connections", "requests_in_flight", "watches"] {
             values.push(world.metric(&format!("etcd_warden_{name}"), &[]).await);
         }
         let (status, streams) = world.admin("/debug/streams").await;
@@ -106,7 +107,7 @@ async fn what_is_open_is_counted_and_gone_when_it_is_closed() {
     keep_alive.next_bytes().await.unwrap();
     let nobody = v3electionpb::LeaderRequest { name: world.key("a/nobody").into() }.encode_to_vec();
     let observe = Live::ask(&mut raw, Method::Observe, &nobody).await;
-    soon("three streams", || async { (world.metric("etcd_warden_streams", &[]).await == 3.0).then_some(()) }).await;
+    soon("three streams", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 3.0).then_some(()) }).await;
     let (values, streams) = gauges().await;
     assert_eq!(values, [1.0, 3.0, 2.0]);
     let shown: Vec<_> = streams.iter().map(|stream| (&stream["method"], &stream["watches"], &stream["identity"])).collect();
@@ -179,14 +180,14 @@ async fn a_client_that_leaves_while_etcd_works_is_still_written_down() {
     assert_eq!(raw.call(Method::Range.path(), &get("first")).await.grpc_status(), Some(0));
     world.etcd().pause(0).unwrap();
     let call = Live::ask(&mut raw, Method::Range, &get("second")).await;
-    soon("a call under way", || async { (world.metric("etcd_warden_streams", &[]).await == 1.0).then_some(()) }).await;
+    soon("a call under way", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 1.0).then_some(()) }).await;
     raw.connection.abort();
     drop((call, raw.connection));
     let key = json!(world.key("second"));
     let line = world.audited(|line| line["accesses"][0]["key"] == key).await;
     assert_eq!((&line["decision"], line.get("grpc_status")), (&json!("would_deny"), None), "{line}");
     world.etcd().resume(0).unwrap();
-    soon("the end of the call", || async { (world.metric("etcd_warden_streams", &[]).await == 0.0).then_some(()) }).await;
+    soon("the end of the call", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client};
-use etcd_warden::method::{Method, Shape};
+use etcd_warden_core::method::{Method, Shape};
 
 use crate::oracle::dice::Dice;
 use crate::world::raw::{Raw, framed, grpc_headers};
@@ -40,10 +40,10 @@ fn number(variable: &str, usual: u64) -> u64 {
 
 /// An etcd, and a proxy in front of it that allows everything to `all`.
 async fn everything_is_granted(minor: &'static str, members: usize, mode: &str) -> World {
-    let capabilities: Vec<&str> = etcd_warden::access::Capability::ALL.iter().map(|capability| capability.name()).collect();
+    let capabilities: Vec<&str> = etcd_warden_core::access::Capability::ALL.iter().map(|capability| capability.name()).collect();
     let role = format!("{{allow: [{{keys: \"*\", verbs: [rw]}}], capabilities: [{}]}}", capabilities.join(", "));
     let policy = format!("{{version: 1, mode: {mode}, roles: {{all: {role}}}, bindings: [{{cn: all, roles: [all]}}]}}");
-    let quiet = |config: &mut etcd_warden::config::Config| config.audit.file = None;
+    let quiet = |config: &mut etcd_warden_gateway::config::Config| config.audit.file = None;
     // A password is hashed for each user that is made: cheaply.
     World::with(&policy).release(minor).members(members).etcd_flag("--bcrypt-cost=4").config(quiet).start().await
 }

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use etcd_warden::config::Config;
-use etcd_warden::method::{Method, Shape};
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::{v3electionpb, v3lockpb};
-use etcd_warden::pki::{Authority, Issued, Leaf};
+use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_gateway::config::Config;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::{v3electionpb, v3lockpb};
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf};
 use prost::Message as _;
 
 use crate::reload::create;
@@ -290,7 +290,7 @@ async fn column_of(world: &mut World, mode: &str, rows: &[&Row], event: Event) -
 
 /// The calls that are open at the proxy.
 async fn streams_of(world: &World) -> f64 {
-    world.metric("etcd_warden_streams", &[]).await
+    world.metric("etcd_warden_requests_in_flight", &[]).await
 }
 
 /// One keepalive and one Observe are at etcd, and the Lock waits there: it has a key of its own behind the holder's.
@@ -443,7 +443,7 @@ fn every_write_to_etcd_has_a_phase_here() {
         ("forward.rs", ".write(permit,", 1),
         ("forward.rs", ".send(permit,", 1),
     ];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway/proxy");
     let calls = [
         ".exchange(",
         ".send(permit,",

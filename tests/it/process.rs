@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use etcd_warden::pki::write_private;
+use etcd_warden_testbed::pki::write_private;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -84,7 +84,7 @@ impl Serving {
     pub async fn ready(self) -> Self {
         let admin = self.place.admin;
         soon("a proxy that is ready", || async move {
-            let (status, _) = etcd_warden::etcd::http::get(admin, "/readyz").await.ok()?;
+            let (status, _) = etcd_warden_tools::http::get(admin, "/readyz").await.ok()?;
             (status == 200).then_some(())
         })
         .await;
@@ -103,7 +103,7 @@ impl Serving {
     }
 
     pub async fn page(&self, path: &str) -> String {
-        etcd_warden::etcd::http::get(self.place.admin, path).await.unwrap().1
+        etcd_warden_tools::http::get(self.place.admin, path).await.unwrap().1
     }
 }
 

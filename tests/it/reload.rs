@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
-use etcd_warden::pb::{v3electionpb, v3lockpb};
-use etcd_warden::pki::{Leaf, Validity};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_proto::{v3electionpb, v3lockpb};
+use etcd_warden_testbed::pki::{Leaf, Validity};
 use prost::Message as _;
 
 use crate::live::Live;

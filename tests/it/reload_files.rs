@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use etcd_warden::config::Config;
-use etcd_warden::pki::{Authority, Leaf, write_private};
+use etcd_warden_gateway::config::Config;
+use etcd_warden_testbed::pki::{Authority, Leaf, write_private};
 use serde_json::Value;
 
 use crate::world::files::replace;

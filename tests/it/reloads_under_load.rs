@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use etcd_client::{Client, WatchOptions};
-use etcd_warden::pki::Authority;
+use etcd_warden_testbed::pki::Authority;
 
 use crate::process::{Place, Serving};
 use crate::world::files::replace;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use etcd_warden::pki::{Leaf, Validity, write_private};
+use etcd_warden_testbed::pki::{Leaf, Validity, write_private};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 

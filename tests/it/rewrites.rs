@@ -3,9 +3,9 @@
 mod metadata;
 mod tokens;
 
-use etcd_warden::config::Advertise;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Advertise;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::Value;
 

@@ -6,9 +6,9 @@ mod rows;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use etcd_warden::access::{Capability, Verb};
-use etcd_warden::method::{Method, Shape};
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::access::{Capability, Verb};
+use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::process::Output;
 
-use etcd_warden::pki::{Leaf, Validity, write_private};
+use etcd_warden_testbed::pki::{Leaf, Validity, write_private};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::process::{Place, output, text};

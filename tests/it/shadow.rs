@@ -4,13 +4,13 @@ mod frames;
 mod requests;
 pub mod twins;
 
-use etcd_warden::authorize::Reason;
-use etcd_warden::config::{Config, Endpoint, OnFull};
-use etcd_warden::etcd::{Etcd, Options};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::Leaf;
-use etcd_warden::policy::Mode;
+use etcd_warden_core::authorize::Reason;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::policy::Mode;
+use etcd_warden_gateway::config::{Config, Endpoint, OnFull};
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::etcd::{Etcd, Options};
+use etcd_warden_testbed::pki::Leaf;
 use prost::Message as _;
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ mod attempt;
 mod page;
 
 use etcd_client::Client;
-use etcd_warden::etcd::Options;
+use etcd_warden_testbed::etcd::Options;
 
 use crate::world::{World, authorities, connect, root, start_etcd};
 use attempt::{ATTEMPTS, seed};

@@ -1,10 +1,10 @@
 //! Every kind of call that stays open, ended for both reasons that concern all of them: its caller is enforced now, or has become nobody.
 //! What ends because a right of the policy goes is in `reload`.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::{v3electionpb, v3lockpb};
-use etcd_warden::pki::{Issued, Leaf};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::{v3electionpb, v3lockpb};
+use etcd_warden_testbed::pki::{Issued, Leaf};
 use prost::Message as _;
 
 use crate::live::Live;

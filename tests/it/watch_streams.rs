@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use etcd_client::{Client, EventType, GetOptions, Txn, TxnOp, WatchOptions, WatchResponse};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
 use prost::Message as _;
 
 use crate::etcdctl_watch::EtcdctlWatch;

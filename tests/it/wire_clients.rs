@@ -5,8 +5,8 @@ mod record;
 
 use std::collections::BTreeSet;
 
-use etcd_warden::method::Method;
-use etcd_warden::wire;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::wire;
 
 #[test]
 fn no_request_of_a_real_client_is_refused_for_its_form() {

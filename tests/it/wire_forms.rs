@@ -6,9 +6,9 @@ mod form;
 mod page;
 mod stage;
 
-use etcd_warden::etcd::Options;
-use etcd_warden::method::Method;
-use etcd_warden::wire;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::wire;
+use etcd_warden_testbed::etcd::Options;
 use form::{Form, Verdict};
 use serde_json::Value;
 use stage::{Outcome, Stage};

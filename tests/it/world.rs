@@ -25,12 +25,13 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use etcd_warden::app::{self, Running};
-use etcd_warden::config::{
+use etcd_warden_gateway::app::{self, Running};
+use etcd_warden_gateway::config::{
     Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream,
 };
-use etcd_warden::etcd::{Etcd, Options, Programs, Release, Source, Tls, find, http};
-use etcd_warden::pki::{Authority, Issued, Leaf, Usage, write_private};
+use etcd_warden_testbed::etcd::{Etcd, Options, Programs, Release, Source, Tls, find};
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf, Usage, write_private};
+use etcd_warden_tools::http;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_gateway::terminal;
+use etcd_warden_tools::bench::calico::cluster::Node;
+use etcd_warden_tools::bench::calico::node::{CONNECTIONS, WATCHES};
+use etcd_warden_tools::bench::calico::scene::{self, Cluster};
+use etcd_warden_tools::bench::plan::Target;
+use etcd_warden_tools::bench::stop::Stop;
+use etcd_warden_tools::bench::witness::MetricsUrl;
 use tokio::task::LocalSet;
 
 use super::credentials::{Credentials, People};
 use super::{ReportArgs, exit, finish, given, show, until_stopped};
-use crate::bench::calico::cluster::Node;
-use crate::bench::calico::node::{CONNECTIONS, WATCHES};
-use crate::bench::calico::scene::{self, Cluster};
-use crate::bench::plan::Target;
-use crate::bench::stop::Stop;
-use crate::bench::witness::MetricsUrl;
-use crate::config::Endpoint;
-use crate::terminal;
 
 /// Arguments of `bench calico`.
 #[derive(Debug, Args)]
@@ -110,7 +110,7 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
     if args.timeout.is_zero() {
         mistakes.push("`--timeout` is 0".to_owned());
     }
-    if let Some(pid) = args.pid.filter(|pid| crate::bench::process::usage(*pid).is_none()) {
+    if let Some(pid) = args.pid.filter(|pid| etcd_warden_tools::bench::process::usage(*pid).is_none()) {
         mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
     }
     let people = args.credentials.read(std::slice::from_ref(&args.endpoint)).map_err(|wrong| mistakes.extend(wrong));

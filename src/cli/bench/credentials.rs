@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-
-use crate::bench::identity::{Files, Identity};
-use crate::config::Endpoint;
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_tools::bench::identity::{Files, Identity};
 
 /// The certificates that are shown, and the CA of those who see them.
 #[derive(Debug, Args)]

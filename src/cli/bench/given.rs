@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_tools::bench::identity::Identity;
+use etcd_warden_tools::bench::plan::{Length, Plan, Target};
+use etcd_warden_tools::bench::worker::Pace;
+
 use super::BenchArgs;
 use super::credentials::People;
-use crate::bench::identity::Identity;
-use crate::bench::plan::{Length, Plan, Target};
-use crate::bench::worker::Pace;
-use crate::config::Endpoint;
 
 /// How many rates a ramp has where nobody says.
 const RAMP_STEPS: u32 = 8;
@@ -96,7 +97,7 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
             Some(target) => target.pid = Some(*pid),
             None => mistakes.push(format!("`--pid` is of no target: write `NAME={pid}` with a name of `--compare`")),
         }
-        if crate::bench::process::usage(*pid).is_none() {
+        if etcd_warden_tools::bench::process::usage(*pid).is_none() {
             mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
         }
     }

@@ -5,9 +5,8 @@ use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use etcd_warden_gateway::files::{self, Unread};
 use tempfile::NamedTempFile;
-
-use crate::files::{self, Unread};
 
 /// A manifest, or standard input for `-`.
 pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<String, String> {

@@ -5,13 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use etcd_warden_gateway::terminal::Plain;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::files::{self, Target};
 use super::{CalicoCommand, run};
 use crate::cli::exit;
-use crate::terminal::Plain;
 
 const MANIFEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
 const PROXY: &str = "https://10.0.0.1:23790";

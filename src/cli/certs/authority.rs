@@ -5,12 +5,11 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_gateway::files::Unread;
+use etcd_warden_tools::certs::ca::{Ca, CaFiles};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
-
-use crate::certs::ca::{Ca, CaFiles};
-use crate::files::Unread;
-use crate::policy::Diagnostics;
 
 /// Bytes of a passphrase file that are looked at.
 const LONGEST: u64 = 1 << 16;

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args};
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_tools::certs::issue::{Planned, make};
+use etcd_warden_tools::certs::key::KeyType;
+use etcd_warden_tools::certs::layout::{self, Layout};
+use etcd_warden_tools::certs::nodes::NameFrom;
+use etcd_warden_tools::certs::store::{Store, obstacles};
+use etcd_warden_tools::certs::subject::Naming;
 
 use super::authority::CaArgs;
 use super::progress::Progress;
 use super::tell;
-use crate::certs::issue::{Planned, make};
-use crate::certs::key::KeyType;
-use crate::certs::layout::{self, Layout};
-use crate::certs::nodes::NameFrom;
-use crate::certs::store::{Store, obstacles};
-use crate::certs::subject::Naming;
-use crate::policy::Diagnostics;
-use crate::policy::diagnostics::Printable;
 use order::Order;
 
 /// Arguments of `certs issue`.
@@ -166,8 +166,8 @@ fn split(found: Diagnostics) -> (Diagnostics, Diagnostics) {
     let (mut mistakes, mut notes) = (Diagnostics::default(), Diagnostics::default());
     for one in found.iter() {
         match one.severity {
-            crate::policy::diagnostics::Severity::Mistake => mistakes.push(one.clone()),
-            crate::policy::diagnostics::Severity::Warning => notes.push(one.clone()),
+            etcd_warden_core::policy::diagnostics::Severity::Mistake => mistakes.push(one.clone()),
+            etcd_warden_core::policy::diagnostics::Severity::Warning => notes.push(one.clone()),
         }
     }
     (mistakes, notes)

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_gateway::policy_file;
+use etcd_warden_tools::certs::found::{Found, Sight, look};
+use etcd_warden_tools::certs::reading::{Kind, Reading, read, read_server};
+use etcd_warden_tools::certs::server;
 use serde_json::json;
 
-use crate::certs::found::{Found, Sight, look};
-use crate::certs::reading::{Kind, Reading, read};
-use crate::certs::server;
 use crate::cli::policy::Output;
-use crate::policy::diagnostics::Printable;
-use crate::policy::{Diagnostics, load};
 
 /// Arguments of `certs list`.
 #[derive(Debug, Args)]
@@ -34,7 +35,7 @@ pub struct ListArgs {
 /// Runs `certs list`: whether there is anything wrong with any of them.
 pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnostics> {
     let mut wrong = Diagnostics::default();
-    let policy = args.policy.as_ref().and_then(|path| load::load(path, 0, None).map_err(|mistakes| wrong.append(mistakes)).ok());
+    let policy = args.policy.as_ref().and_then(|path| policy_file::load(path, 0, None).map_err(|mistakes| wrong.append(mistakes)).ok());
     let mut sight = Sight::default();
     let mut servers = Vec::new();
     for place in &args.places {
@@ -62,26 +63,13 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
         .certificates
         .iter()
         .map(|found| read(found, policy.as_ref(), &args.ca, now))
-        .chain(servers.iter().map(|found| of_server(found, &args.ca, now)))
+        .chain(servers.iter().map(|found| read_server(found, &args.ca, now)))
         .collect();
     let _ = match args.output {
         Output::Json => json(&readings, &sight, out),
         Output::Text => text(&readings, &sight, policy.is_some(), out),
     };
     Ok(!sight.cut.is_empty() || readings.iter().any(|reading| !reading.problems.is_empty()))
-}
-
-/// What a server shows is a server's certificate, though it may be a client's too.
-fn of_server(found: &Found, ca: &str, now: SystemTime) -> Reading {
-    let mut reading = read(found, None, ca, now);
-    if reading.kind == Kind::Client {
-        reading.problems.retain(|problem| !problem.contains("clientAuth"));
-        (reading.kind, reading.component, reading.node) = (Kind::Server, None, None);
-    }
-    if reading.dns.is_empty() && !crate::certs::reading::has_addresses(found.leaf()) {
-        reading.problems.push("it names no host (no DNS name and no address among its SANs): clients refuse it".to_owned());
-    }
-    reading
 }
 
 fn json(readings: &[Reading], sight: &Sight, out: &mut dyn Write) -> std::io::Result<()> {

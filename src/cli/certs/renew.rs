@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_tools::certs::ca::{OldCa, certificates, pem_of};
+use etcd_warden_tools::certs::found::{Sight, look};
+use etcd_warden_tools::certs::key::KeyType;
+use etcd_warden_tools::certs::renew::{Fate, Outcome, Terms, renew};
+use etcd_warden_tools::certs::store::Store;
 
 use super::authority::CaArgs;
 use super::issue::lifetime;
 use super::progress::Progress;
 use super::tell;
-use crate::certs::ca::{OldCa, certificates, pem_of};
-use crate::certs::found::{Sight, look};
-use crate::certs::key::KeyType;
-use crate::certs::renew::{Fate, Outcome, Terms, renew};
-use crate::certs::store::Store;
-use crate::policy::Diagnostics;
-use crate::policy::diagnostics::Printable;
 
 /// Arguments of `certs renew`.
 #[derive(Debug, Args)]

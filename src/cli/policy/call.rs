@@ -1,13 +1,13 @@
 //! A call as etcdctl is given it, turned into the very messages that etcdctl would send (`etcdctl/ctlv3/command`, 3.5 to 3.7).
 
+use etcd_warden_core::keyspace::prefix_end;
+use etcd_warden_core::method::Method;
+use etcd_warden_core::policy::name::escape;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message;
 
 use super::words::{Flag, Words, or, switch, valued};
 use super::{concurrency, txn};
-use crate::keyspace::prefix_end;
-use crate::method::Method;
-use crate::pb::etcdserverpb as pb;
-use crate::policy::name::escape;
 
 /// One message of one method.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,13 @@
 //! `lock` and `elect`. etcdctl makes them of leases, transactions and watches (`client/v3/concurrency`), and never calls the services Lock
 //! and Election, which are for clients without that package.
 
+use etcd_warden_core::keyspace::prefix_end;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use etcd_warden_proto::etcdserverpb::{request_op, watch_request};
+
 use super::call::{Request, one};
-use crate::keyspace::prefix_end;
-use crate::method::Method;
-use crate::pb::etcdserverpb as pb;
-use crate::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use crate::pb::etcdserverpb::{request_op, watch_request};
 
 /// The lease of the session. Any id will do, for it is the caller's own.
 pub(super) const SESSION: i64 = 1;

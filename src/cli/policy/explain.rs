@@ -3,21 +3,22 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use etcd_warden_core::access::{Accesses, Capability};
+use etcd_warden_core::authorize::{Denial, LeaseEvidence, LeaseStanding, authorize, refuse};
+use etcd_warden_core::identity::{Identity, NameRefusal};
+use etcd_warden_core::keyspace::{Escaped, KeyRange};
+use etcd_warden_core::policy::{Grant, GrantId, Policy, Principal};
+use etcd_warden_core::wire;
+use etcd_warden_gateway::policy_file;
 use serde_json::{Value, json};
 
 use super::call::{self, Request};
 use super::{ExplainArgs, Output, holders};
-use crate::access::{Accesses, Capability};
-use crate::authorize::{Denial, LeaseEvidence, LeaseStanding, authorize, refuse};
 use crate::cli::exit;
-use crate::identity::{Identity, NameRefusal};
-use crate::keyspace::{Escaped, KeyRange};
-use crate::policy::{Grant, GrantId, Policy, Principal, load};
-use crate::wire;
 
 /// Runs `policy explain`.
 pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
-    let policy = match load::load(&args.policy, 0, None) {
+    let policy = match policy_file::load(&args.policy, 0, None) {
         Ok(policy) => policy,
         Err(mistakes) => {
             write!(err, "{mistakes}")?;

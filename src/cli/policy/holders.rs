@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
+use etcd_warden_core::access::{Capability, Verb};
+use etcd_warden_core::keyspace::{Escaped, KeyRange};
+use etcd_warden_core::policy::name::Captures;
+use etcd_warden_core::policy::{BindingView, GrantId, Policy};
 use serde_json::{Value, json};
 
 use super::Output;
 use super::explain::{grant_json, spelled};
-use crate::access::{Capability, Verb};
-use crate::keyspace::{Escaped, KeyRange};
-use crate::policy::name::Captures;
-use crate::policy::{BindingView, GrantId, Policy};
 
 /// Stands for a captured value that makes no difference to the key: no rule of the policy holds it but by chance.
 const ANY: &str = "any-other-value.invalid";

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use etcd_warden_core::policy::import::{EtcdRole, EtcdUser, import};
+use etcd_warden_gateway::config::{self, ServeArgs};
+use etcd_warden_gateway::tls::{LiveTls, Tls};
+use etcd_warden_gateway::upstream::control::{Control, ControlError};
+use etcd_warden_gateway::upstream::members::Members;
 
 use crate::cli::exit;
-use crate::config::{self, ServeArgs};
-use crate::policy::import::{EtcdRole, EtcdUser, import};
-use crate::tls::{LiveTls, Tls};
-use crate::upstream::control::{Control, ControlError};
-use crate::upstream::members::Members;
 
 /// For all users and roles, which are asked for one by one.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,10 +1,11 @@
 //! `txn` as etcdctl reads it: compares, what happens if all hold, what happens otherwise.
 
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use etcd_warden_proto::etcdserverpb::request_op;
+
 use super::call::{DEL, GET, PUT, bytes};
 use super::words::Words;
-use crate::pb::etcdserverpb as pb;
-use crate::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use crate::pb::etcdserverpb::request_op;
 
 /// The lines of the three parts: compares, success, failure.
 pub(super) type Blocks = [Vec<String>; 3];

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use etcd_warden::pb::etcdserverpb::{ResponseHeader, WatchResponse};
-use etcd_warden::pb::mvccpb::Event;
+use etcd_warden_proto::etcdserverpb::{ResponseHeader, WatchResponse};
+use etcd_warden_proto::mvccpb::Event;
 use prost::Message as _;
 
 use super::{Caller, POLICY, as_etcd, keys_left};

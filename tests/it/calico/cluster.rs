@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use etcd_warden::pki::{Issued, write_private};
+use etcd_warden_testbed::pki::{Issued, write_private};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use etcd_warden::config::Config;
-use etcd_warden::doctor::examine;
-use etcd_warden::doctor::report::{Part, Verdict};
-use etcd_warden::doctor::thief::Thief;
-use etcd_warden::pki::write_private;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_testbed::pki::write_private;
+use etcd_warden_tools::doctor::examine;
+use etcd_warden_tools::doctor::report::{Part, Verdict};
+use etcd_warden_tools::doctor::thief::Thief;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

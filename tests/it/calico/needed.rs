@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use etcd_warden::access::{Capability, Verb};
-use etcd_warden::identity::Identity;
-use etcd_warden::keyspace::KeyRange;
-use etcd_warden::policy::builtin::{self, RoleSet};
-use etcd_warden::policy::{Policy, Principal};
+use etcd_warden_core::access::{Capability, Verb};
+use etcd_warden_core::identity::Identity;
+use etcd_warden_core::keyspace::KeyRange;
+use etcd_warden_core::policy::builtin::{self, RoleSet};
+use etcd_warden_core::policy::{Policy, Principal};
 use serde_json::{Value, json};
 
 use super::Binding;

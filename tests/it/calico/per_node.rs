@@ -1,6 +1,6 @@
 //! What certificates of single nodes stand on: the node's name in a pod's token, and real nodes that start under the policies beside the forms.
 
-use etcd_warden::config::Config;
+use etcd_warden_gateway::config::Config;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Programs, Way, feed, said};

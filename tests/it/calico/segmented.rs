@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
 
-use etcd_warden::calico::{Endpoints, PerNode, Segmented, Wish, segment};
-use etcd_warden::pki::Issued;
+use etcd_warden_testbed::pki::Issued;
+use etcd_warden_tools::calico::{Endpoints, PerNode, Segmented, Wish, segment};
 use serde_json::{Value, json};
 use tokio::process::Command;
 

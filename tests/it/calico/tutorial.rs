@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use etcd_warden::pki::{Authority, Leaf, Usage, write_private};
+use etcd_warden_testbed::pki::{Authority, Leaf, Usage, write_private};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};

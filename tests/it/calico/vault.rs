@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use etcd_warden::pki::Issued;
+use etcd_warden_testbed::pki::Issued;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -106,7 +106,7 @@ async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
     // One CA stands for both here.
     let shadow = text("kubernetes/per-node/vault/policy.yaml");
     let policy = shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");
-    let nodes = |config: &mut etcd_warden::config::Config| config.downstream.client_cas[0].name = "nodes".into();
+    let nodes = |config: &mut etcd_warden_gateway::config::Config| config.downstream.client_cas[0].name = "nodes".into();
     let world = World::with(&policy).own_etcd().config(nodes).start().await;
     let mut node = connect(&[world.endpoint()], &authorities().clients, &written(&certs.join("node"))).await;
     node.put(format!("{NODES}/worker-1"), "mine", None).await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use etcd_warden::pki::Issued;
+use etcd_warden_testbed::pki::Issued;
 use tempfile::TempDir;
 
 /// What a run said.

@@ -1,9 +1,9 @@
 //! All requests that carry a range of keys.
 
-use etcd_warden::access::Verb;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::request_op::Request;
+use etcd_warden_core::access::Verb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::request_op::Request;
 use prost::Message as _;
 
 use crate::world::programs;

@@ -1,11 +1,11 @@
 //! What the compares of a Txn say of a Put: that it can only create, or only update.
 
-use etcd_warden::access::Verb;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::compare::CompareResult::{self, Equal, Greater, Less};
-use etcd_warden::pb::etcdserverpb::compare::TargetUnion::{self, CreateRevision, ModRevision, Value, Version};
-use etcd_warden::pb::etcdserverpb::request_op::Request;
+use etcd_warden_core::access::Verb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::compare::CompareResult::{self, Equal, Greater, Less};
+use etcd_warden_proto::etcdserverpb::compare::TargetUnion::{self, CreateRevision, ModRevision, Value, Version};
+use etcd_warden_proto::etcdserverpb::request_op::Request;
 use prost::Message as _;
 
 use super::Judged;

@@ -1,7 +1,7 @@
 //! Open files: too many sockets of clients take none that probes, reloads and connections to etcd need.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

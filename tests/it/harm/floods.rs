@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::pki::Leaf;
 use h2::Reason;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -148,7 +148,7 @@ async fn streams_that_are_opened_and_left_are_their_identitys_own() {
     write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &heads].concat()).await.unwrap();
     let refused = || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests-in-flight""#]);
     soon("all but its share refused", || async { (refused().await >= 4000.0).then_some(()) }).await;
-    assert!(world.metric("etcd_warden_streams", &[]).await >= 1000.0, "its share is still open");
+    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 1000.0, "its share is still open");
     neighbour.was_served("streams opened and left").await;
     reader.abort();
 }

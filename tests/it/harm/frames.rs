@@ -1,11 +1,11 @@
 //! Frames that HTTP/2 allows one by one and that cost more than they say, or are drawn at random: nobody else is to notice, in either mode. What
-//! each costs, and what one connection may cause, is counted in `src/http2/cost.rs`.
+//! each costs, and what one connection may cause, is counted in `src/gateway/http2/cost.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use etcd_warden::method::Method;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::method::Method;
+use etcd_warden_testbed::pki::Leaf;
 use h2::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -1,9 +1,9 @@
 //! What one identity may have at once, and how fast it may ask: over the limit it hears etcd's own words, and nobody else hears anything.
 
-use etcd_warden::config::Limits;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Limits;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
 use h2::Reason;
 use prost::Message as _;
 
@@ -103,7 +103,7 @@ async fn a_request_that_is_never_ended_keeps_its_place_and_one_that_is_given_up_
         open.push(stream);
     }
     let mut other = world.raw("alice").await;
-    soon("five that are held", || async { (world.metric("etcd_warden_streams", &[]).await >= 5.0).then_some(()) }).await;
+    soon("five that are held", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await >= 5.0).then_some(()) }).await;
     assert_eq!(asks(&world, &mut other).await, too_many());
     neighbour.is_unharmed().await;
     drop(open);

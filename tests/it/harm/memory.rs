@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use etcd_warden::config::settings::{self, SETTINGS};
-use etcd_warden::method::Method;
-use etcd_warden::metrics::reason::Limit;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::settings::{self, SETTINGS};
+use etcd_warden_gateway::metrics::reason::Limit;
 use prost::Message as _;
 
 use super::readers::{deaf, generous, range};
@@ -169,7 +169,7 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
             }
         }
         soon("all of them", || async {
-            (serving.page("/metrics").await.contains(&format!("etcd_warden_streams {REQUESTS}"))).then_some(())
+            (serving.page("/metrics").await.contains(&format!("etcd_warden_requests_in_flight {REQUESTS}"))).then_some(())
         })
         .await;
         let each = peak(&serving).saturating_sub(before) / REQUESTS;
@@ -222,7 +222,7 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     for number in 30..40 {
         let mut raw = raw(&serving, &format!("reader-{number}")).await;
         for id in 0..60 {
-            let question = etcd_warden::pb::etcdserverpb::LeaseTimeToLiveRequest { id: number * 1000 + id, keys: false };
+            let question = etcd_warden_proto::etcdserverpb::LeaseTimeToLiveRequest { id: number * 1000 + id, keys: false };
             questions.push(Live::ask(&mut raw, Method::LeaseTimeToLive, &question.encode_to_vec()).await);
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use etcd_warden::config::Config;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
 use h2::SendStream;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,8 +41,8 @@ pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
         async move {
             if visit.path == Method::Watch.path() {
                 let mut out = visit.begin(&pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec());
-                let kv = etcd_warden::pb::mvccpb::KeyValue { value: vec![b'x'; MIB], ..Default::default() };
-                let event = etcd_warden::pb::mvccpb::Event { kv: Some(kv), ..Default::default() };
+                let kv = etcd_warden_proto::mvccpb::KeyValue { value: vec![b'x'; MIB], ..Default::default() };
+                let event = etcd_warden_proto::mvccpb::Event { kv: Some(kv), ..Default::default() };
                 let events = pb::WatchResponse { events: vec![event], ..Default::default() };
                 return pour(&mut out, &framed(&events.encode_to_vec()).into(), ANSWER, &taken).await;
             }
@@ -166,7 +166,7 @@ async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody
     })
     .await;
     neighbour.was_served(&format!("{readers} readers that never read")).await;
-    assert!(world.metric("etcd_warden_streams", &[]).await >= readers as f64, "they are all still there");
+    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= readers as f64, "they are all still there");
     assert_eq!(hits(&world, "unread-bytes").await, 0.0);
     // Of 100 MiB for each, what the sockets hold and a window was taken from etcd.
     let each = taken.load(Ordering::Relaxed) / readers;
@@ -188,7 +188,7 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
     // Each that stays holds a window of 256 KiB, and half of 8 MiB is alice's.
     soon("all but her share ended", || async { (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(()) }).await;
     neighbour.was_served("answers of one identity that nobody reads").await;
-    assert!(world.metric("etcd_warden_streams", &[]).await >= 8.0, "her share is still open");
+    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 8.0, "her share is still open");
     assert_eq!(held.pop().unwrap().next_bytes().await, Err((8, TOO_MANY.to_owned())));
     // Others have their own. Who reads is served, however slowly.
     let mut bobs = world.raw("bob").await;

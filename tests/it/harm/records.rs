@@ -1,8 +1,8 @@
 //! What is written down about hostile clients: on a disk that is full, and with names that would forge a line.
 
-use etcd_warden::config::{AuditAllowed, OnFull};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::{AuditAllowed, OnFull};
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     let key = [b"/t/".as_slice(), FORGED.as_bytes(), b"\xff\x00"].concat();
     let mut held = Vec::new();
     for name in [format!("evil{FORGED}"), format!("evil{FORGED}"), "alice".to_owned(), "alice".to_owned()] {
-        let issued = authorities().clients.issue(&etcd_warden::pki::Leaf::client(&name).organization(&name)).unwrap();
+        let issued = authorities().clients.issue(&etcd_warden_testbed::pki::Leaf::client(&name).organization(&name)).unwrap();
         let stream = tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
         let mut raw = Raw::over(stream).await;
         let _ = raw.call(Method::Range.path(), &range(&key)).await;

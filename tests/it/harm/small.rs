@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::watch_request::RequestUnion;
-use etcd_warden::pb::mvccpb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
+use etcd_warden_proto::mvccpb;
 use prost::Message as _;
 use tokio::sync::Notify;
 

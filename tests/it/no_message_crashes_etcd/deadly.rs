@@ -1,6 +1,6 @@
 //! The messages of `docs/upstream-findings.md`: each is refused by the proxy whatever is granted, and each ends the releases that are named.
 
-use etcd_warden::method::Method;
+use etcd_warden_core::method::Method;
 
 use super::everything_is_granted;
 use super::tables::{bytes, number};

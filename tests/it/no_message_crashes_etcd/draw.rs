@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use etcd_warden::method::Method;
+use etcd_warden_core::method::Method;
 
 use super::tables::{Field, Kind, Tables, bytes, number};
 use crate::oracle::dice::Dice;

@@ -1,7 +1,7 @@
 //! Messages that are not sent, by name and with their reason: each does what it is for, and leaves a cluster on which nothing can be tried.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 
 pub struct Spared {

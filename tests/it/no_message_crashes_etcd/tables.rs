@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use etcd_warden::method::Method;
+use etcd_warden_core::method::Method;
 
 const FIELDS: &str = include_str!("../../../proto/fields.txt");
 

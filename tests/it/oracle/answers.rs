@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 
 use super::requests::Known;

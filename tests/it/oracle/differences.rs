@@ -1,7 +1,7 @@
 //! The verdicts that may differ, by the ids of `docs/compared-with-etcd-auth.md`. Nothing else may.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 
 use super::answers::Said;
 use super::probe;

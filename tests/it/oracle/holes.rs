@@ -1,7 +1,7 @@
 //! What an etcd with published holes allows: proof that the oracle sees them.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
 
 use super::probe;

@@ -1,6 +1,6 @@
 //! The keys that everything is about: few and close together, so that the edges of ranges meet.
 
-use etcd_warden::keyspace::prefix_end;
+use etcd_warden_core::keyspace::prefix_end;
 
 use super::dice::Dice;
 

@@ -3,8 +3,8 @@
 //! etcd asks for the rights of both branches of a Txn before it runs one. With no compare it runs the first: an operation in
 //! the second is judged and never done, and a Txn that writes nothing has no revision of its own.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
 use prost::Message as _;
 

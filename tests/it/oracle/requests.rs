@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 use pb::compare::TargetUnion;
 use pb::request_op::Request as Op;
 use prost::Message as _;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::{authpb, etcdserverpb as pb};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::{authpb, etcdserverpb as pb};
 use prost::Message as _;
 
 use super::dice::Dice;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use etcd_warden::etcd::{Etcd, Options, Programs};
-use etcd_warden::method::Method;
-use etcd_warden::pb::{authpb, etcdserverpb as pb};
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::{authpb, etcdserverpb as pb};
+use etcd_warden_testbed::etcd::{Etcd, Options, Programs};
+use etcd_warden_testbed::pki::Leaf;
 use prost::Message as _;
 use tokio::net::TcpStream;
 

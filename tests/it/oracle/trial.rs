@@ -4,9 +4,9 @@ mod listed;
 
 use std::collections::BTreeMap;
 
-use etcd_warden::etcd::Programs;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::etcd::Programs;
 use prost::Message as _;
 
 use super::answers::Said;

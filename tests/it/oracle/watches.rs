@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf as _, Bytes};
-use etcd_warden::pb::{etcdserverpb as pb, mvccpb};
+use etcd_warden_proto::{etcdserverpb as pb, mvccpb};
 use h2::SendStream;
 use h2::client::ResponseFuture;
 use pb::watch_request::RequestUnion;

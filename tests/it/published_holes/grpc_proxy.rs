@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 
 use etcd_client::{Client, ConnectOptions, GetOptions};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::{Leaf, write_private};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::pki::{Leaf, write_private};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio::net::TcpStream;

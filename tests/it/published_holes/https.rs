@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use etcd_warden::pki::{Authority, Issued};
+use etcd_warden_testbed::pki::{Authority, Issued};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -1,11 +1,12 @@
 //! Who is who: names that came from elsewhere than the certificate, from the wrong part of it, or from nowhere.
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
-use etcd_warden::config::Endpoint;
-use etcd_warden::etcd::{Etcd, Options, http};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::etcd::{Etcd, Options};
+use etcd_warden_testbed::pki::Leaf;
+use etcd_warden_tools::http;
 use prost::Message as _;
 
 use super::https;

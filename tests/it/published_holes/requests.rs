@@ -4,7 +4,7 @@ use etcd_client::{
     AlarmAction, AlarmType, Client, Error, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
     WatchOptions, WatchStream,
 };
-use etcd_warden::etcd::Programs;
+use etcd_warden_testbed::etcd::Programs;
 
 use super::stage::Stage;
 use crate::world::{SOON, is_permission_denied, vulnerable};

@@ -1,9 +1,10 @@
 //! An old etcd with its own auth on, the proxy in front of it, and one attacker who may do the same in the eyes of both.
 
+use etcd_warden_gateway::config::Config;
+use etcd_warden_testbed::etcd::Programs;
+
 use crate::world::{World, authorities, connect, is_permission_denied};
 use etcd_client::{Client, Permission, PermissionType};
-use etcd_warden::config::Config;
-use etcd_warden::etcd::Programs;
 
 /// What the policy grants to the attacker; [`Stage::on`] grants the same in etcd.
 const POLICY: &str = "

@@ -3,9 +3,9 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::{PutRequest, RangeRequest};
-use etcd_warden::pki::{Issued, Leaf, write_private};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
+use etcd_warden_testbed::pki::{Issued, Leaf, write_private};
 use h2::Reason;
 use prost::Message as _;
 use rustls::pki_types::CertificateRevocationListDer;

@@ -1,8 +1,8 @@
 //! Which metadata reaches etcd.
 
-use etcd_warden::config::ClientTokens;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::RangeRequest;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::ClientTokens;
+use etcd_warden_proto::etcdserverpb::RangeRequest;
 use http::HeaderMap;
 use prost::Message as _;
 

@@ -1,9 +1,9 @@
 //! Passwords and tokens of clients, in front of an etcd whose own auth is on.
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, Permission, PermissionType, PutOptions, TlsOptions};
-use etcd_warden::config::ClientTokens;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::ClientTokens;
+use etcd_warden_proto::etcdserverpb as pb;
 use futures_util::future::join_all;
 use prost::Message as _;
 use serde_json::json;

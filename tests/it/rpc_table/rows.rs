@@ -1,11 +1,11 @@
 //! The table itself, in the order of `Method::ALL`. Calls are made from top to bottom, on one etcd for each service.
 
-use etcd_warden::access::Capability as C;
-use etcd_warden::access::Verb::{self, Create, Delete, Read, Update};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::etcdserverpb::compare::{CompareTarget, TargetUnion};
-use etcd_warden::pb::{authpb, v3electionpb, v3lockpb};
+use etcd_warden_core::access::Capability as C;
+use etcd_warden_core::access::Verb::{self, Create, Delete, Read, Update};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use etcd_warden_proto::{authpb, v3electionpb, v3lockpb};
 use prost::Message;
 
 use super::{Answer, Right};

@@ -1,9 +1,9 @@
 //! What clients do with HTTP/2 itself, drawn at random: a connection through a shadowing proxy goes on, or ends, as it does at etcd. What it
 //! says is written by hand, because no client library lets anybody say it.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::pki::Leaf;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

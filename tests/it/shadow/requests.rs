@@ -1,9 +1,9 @@
 //! The requests: well made, refused, malformed in every way that came to mind, and no gRPC at all.
 
-use etcd_warden::authorize::Reason;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pb::{v3electionpb, v3lockpb};
+use etcd_warden_core::authorize::Reason;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_proto::{v3electionpb, v3lockpb};
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 
@@ -182,7 +182,7 @@ pub fn well_made() -> Vec<Case> {
             Method::UserAdd,
             &pb::AuthUserAddRequest {
                 name: "u".to_owned(),
-                options: Some(etcd_warden::pb::authpb::UserAddOptions { no_password: true }),
+                options: Some(etcd_warden_proto::authpb::UserAddOptions { no_password: true }),
                 ..Default::default()
             },
             CAPABILITY,

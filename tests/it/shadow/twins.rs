@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use etcd_warden::authorize::Reason;
-use etcd_warden::config::Config;
-use etcd_warden::etcd::{Etcd, Options};
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
-use etcd_warden::pki::Leaf;
+use etcd_warden_core::authorize::Reason;
+use etcd_warden_core::method::Method;
+use etcd_warden_gateway::config::Config;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::etcd::{Etcd, Options};
+use etcd_warden_testbed::pki::Leaf;
 use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderValue, Request};
 use prost::Message as _;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use etcd_warden::method::Method;
-use etcd_warden::wire::field::{Fields, Part, Value};
+use etcd_warden_core::method::Method;
+use etcd_warden_core::wire::field::{Fields, Part, Value};
 
 use crate::world::recorder::Taken;
 

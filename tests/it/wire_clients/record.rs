@@ -10,7 +10,7 @@ use etcd_client::{
     ProclaimOptions, PutOptions, ResignOptions, RoleRevokePermissionOptions, SortOrder, SortTarget, Txn, TxnOp, UserAddOptions,
     WatchOptions,
 };
-use etcd_warden::etcd::Options;
+use etcd_warden_testbed::etcd::Options;
 
 use super::fixture;
 use crate::calico;

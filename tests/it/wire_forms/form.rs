@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use etcd_warden::method::Method;
+use etcd_warden_core::method::Method;
 
 /// One encoding.
 #[derive(Clone, Debug)]

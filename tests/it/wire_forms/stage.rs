@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{AlarmAction, AlarmType, Client, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions};
-use etcd_warden::etcd::Etcd;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb as pb;
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb as pb;
+use etcd_warden_testbed::etcd::Etcd;
 use prost::Message as _;
 
 use super::form::Form;

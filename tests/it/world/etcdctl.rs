@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use etcd_warden::etcd::Etcd;
-use etcd_warden::pki::{Issued, write_private};
+use etcd_warden_testbed::etcd::Etcd;
+use etcd_warden_testbed::pki::{Issued, write_private};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use etcd_warden::config::{Config, Endpoint};
-use etcd_warden::pb::etcdserverpb::{Member, MemberListResponse, RangeResponse, ResponseHeader, StatusResponse};
-use etcd_warden::pki::Issued;
+use etcd_warden_gateway::config::{Config, Endpoint};
+use etcd_warden_proto::etcdserverpb::{Member, MemberListResponse, RangeResponse, ResponseHeader, StatusResponse};
+use etcd_warden_testbed::pki::Issued;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};

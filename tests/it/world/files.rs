@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use etcd_warden::pki::{Authority, Issued, Leaf, write_private};
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf, write_private};
 
 use super::{World, authorities};
 

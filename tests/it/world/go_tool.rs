@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use etcd_warden::etcd::build::TOOLS_FOLDER;
+use etcd_warden_testbed::etcd::build::TOOLS_FOLDER;
 use sha2::{Digest as _, Sha256};
 
 /// The program that `go build package` makes in `tools/MODULE`, built unless that very module built it before. Two processes at

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcd_warden::pki::{Authority, Issued, Leaf};
+use etcd_warden_testbed::pki::{Authority, Issued, Leaf};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use etcd_warden::etcd::Etcd;
+use etcd_warden_testbed::etcd::Etcd;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response};

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use etcd_warden::etcd::{Programs, Release, Source, Version, find};
+use etcd_warden_testbed::etcd::{Programs, Release, Source, Version, find};
 
 macro_rules! vulnerable {
     ($minor:literal) => {

@@ -3,17 +3,18 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_gateway::files::{self, Unread};
+use etcd_warden_tools::certs::ca::{Ca, certificates, pem_of};
+use etcd_warden_tools::certs::component::{self, Component};
+use etcd_warden_tools::certs::issue::{Keys, Planned, plan};
+use etcd_warden_tools::certs::layout::{self, KEY_FILE, Layout, Manifest};
+use etcd_warden_tools::certs::nodes::{self, Nodes};
+use etcd_warden_tools::certs::request;
+use etcd_warden_tools::certs::store::obstacles;
+use etcd_warden_tools::certs::subject::{Format, Naming, San};
+
 use super::IssueArgs;
-use crate::certs::ca::{Ca, certificates, pem_of};
-use crate::certs::component::{self, Component};
-use crate::certs::issue::{Keys, Planned, plan};
-use crate::certs::layout::{self, KEY_FILE, Layout, Manifest};
-use crate::certs::nodes::{self, Nodes};
-use crate::certs::request;
-use crate::certs::store::obstacles;
-use crate::certs::subject::{Format, Naming, San};
-use crate::files::{self, Unread};
-use crate::policy::Diagnostics;
 
 /// Bytes that a list of nodes may have: that of `kubectl` has some 10 KiB for each node.
 const MOST: u64 = 256 << 20;

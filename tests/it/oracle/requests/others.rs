@@ -1,7 +1,7 @@
 //! Requests without keys of their own: leases, and what concerns the cluster as a whole.
 
-use etcd_warden::method::Method;
-use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 
 use super::{Known, Request};
 use crate::oracle::dice::Dice;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use etcd_warden::etcd::Programs;
-use etcd_warden::method::Method;
-use etcd_warden::pb::etcdserverpb::request_op;
-use etcd_warden::pb::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
+use etcd_warden_core::method::Method;
+use etcd_warden_proto::etcdserverpb::request_op;
+use etcd_warden_proto::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
+use etcd_warden_testbed::etcd::Programs;
 
 use super::Trial;
 use crate::oracle::differences::Difference;

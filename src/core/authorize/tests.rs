@@ -1,0 +1,141 @@
+//! What the theorems of `policy::tests` leave out: who may not speak at all, shadow mode, and the words.
+
+use std::sync::Arc;
+
+use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
+use prost::Message as _;
+
+use super::*;
+use crate::identity::{Identity, NameRefusal};
+use crate::method::Method;
+use crate::policy::{Policy, Rights};
+use crate::wire::{self, Fault};
+
+fn principal(standing: Standing, mode: Mode) -> Principal {
+    Principal { name: "ca/cn:test".into(), standing, mode, roles: Arc::default(), rights: Arc::new(Rights::default()), generation: 1 }
+}
+
+fn reads(key: &[u8]) -> Accesses<'_> {
+    let mut accesses = Accesses::default();
+    accesses.touch(Verbs::READ, KeyRange::key(key));
+    accesses
+}
+
+fn missing_key(key: &[u8]) -> Denial {
+    Denial { reason: Reason::KeyNotGranted, missing: Missing::Keys { verb: Verb::Read, range: KeyRange::key(key).into() } }
+}
+
+#[test]
+fn whom_no_binding_names_may_not_even_touch_nothing() {
+    let nothing = Accesses::default();
+    assert!(authorize(&principal(Standing::Bound, Mode::Enforce), &nothing, &[]).is_ok());
+    let refused = [
+        (Standing::Unbound, Denial::new(Reason::NoBinding, "")),
+        (Standing::BadCapture, Denial::new(Reason::BadCapture, "")),
+        (Standing::Nameless(NameRefusal::Missing), Denial::new(Reason::NoIdentity, NameRefusal::Missing.code())),
+    ];
+    for (standing, denial) in refused {
+        assert_eq!(authorize(&principal(standing, Mode::Enforce), &nothing, &[]).unwrap_err(), denial);
+        let permit = authorize(&principal(standing, Mode::Shadow), &nothing, &[]).unwrap();
+        assert_eq!(permit.would_deny(), Some(&denial));
+    }
+}
+
+#[test]
+fn shadow_mode_permits_and_remembers_what_it_would_have_refused() {
+    let enforced = principal(Standing::Bound, Mode::Enforce);
+    let shadow = principal(Standing::Bound, Mode::Shadow);
+    assert_eq!(authorize(&enforced, &reads(b"a"), &[]).unwrap_err(), missing_key(b"a"));
+    let permit = authorize(&shadow, &reads(b"a"), &[]).unwrap();
+    assert_eq!((permit.grant(), permit.would_deny()), (None, Some(&missing_key(b"a"))));
+    let unknown = Denial::new(Reason::UnknownMethod, "");
+    assert_eq!(refuse(&enforced, unknown.clone()).unwrap_err(), unknown);
+    assert_eq!(refuse(&shadow, unknown.clone()).unwrap().would_deny(), Some(&unknown));
+    assert_eq!(authorize(&shadow, &Accesses::default(), &[]).unwrap().would_deny(), None);
+}
+
+#[test]
+fn each_reason_has_its_word() {
+    let words = [
+        "no-binding",
+        "no-identity",
+        "bad-capture",
+        "key-not-granted",
+        "capability-not-granted",
+        "lease-not-owned",
+        "lease-unknown",
+        "malformed-message",
+        "unknown-method",
+        "not-grpc",
+        "compressed",
+        "too-large",
+        "bad-framing",
+        "tokens-stripped",
+        "http2",
+        "limit",
+        "audit-full",
+    ];
+    assert_eq!(Reason::ALL.map(Reason::code), words);
+}
+
+#[test]
+fn a_refusal_says_what_is_missing() {
+    let malformed = Malformed { field: "PutRequest.key", offset: 3, fault: Fault::WireType };
+    let cases = [
+        (Denial::new(Reason::NoBinding, ""), "no-binding".to_owned()),
+        (Denial::new(Reason::Limit, "too many watches"), "limit: too many watches".to_owned()),
+        (missing_key(b"a\n"), "key-not-granted: read a\\x0a".to_owned()),
+        (
+            Denial { reason: Reason::CapabilityNotGranted, missing: Missing::Capability(Capability::Compact) },
+            "capability-not-granted: compact".to_owned(),
+        ),
+        (Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(0xab) }, "lease-not-owned: lease ab".to_owned()),
+        (malformed.into(), "malformed-message: PutRequest.key at offset 3: group or unknown wire type".to_owned()),
+    ];
+    for (denial, text) in cases {
+        assert_eq!(denial.to_string(), text);
+    }
+}
+
+/// In what order a message names its leases says nothing; evidence out of order is none, and never another lease's.
+#[test]
+fn evidence_is_found_for_each_of_many_leases() {
+    let principal = principal(Standing::Bound, Mode::Enforce);
+    let mut accesses = Accesses::default();
+    (1..=10_000).rev().for_each(|id| accesses.lease(id, LeaseUse::Revoke));
+    let mut evidence: Vec<LeaseEvidence> = (1..=10_000).map(|id| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+    assert!(authorize(&principal, &accesses, &evidence).is_ok());
+    let refused = |evidence: &[LeaseEvidence]| authorize(&principal, &accesses, evidence).unwrap_err();
+    let not_owned = |id| Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
+    evidence[76].standing = LeaseStanding::NotCovered;
+    assert_eq!(refused(&evidence), not_owned(77));
+    evidence[76].standing = LeaseStanding::Own;
+    assert_eq!(refused(&[&evidence[..76], &evidence[77..]].concat()), not_owned(77));
+    evidence.reverse();
+    assert_eq!(refused(&evidence).reason, Reason::LeaseNotOwned);
+}
+
+/// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has, nothing is allocated for them.
+#[test]
+fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {
+    let grants: String = (0..1000).map(|number| format!("      - {{ keys: /k/{number}/*, verbs: [rw] }}\n")).collect();
+    let text = format!("version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  - {{ cn: node, roles: [r] }}\n");
+    let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap();
+    let principal = policy.principal(&Identity::named("node"));
+    let key = b"/k/500/x".to_vec();
+    let range = RangeRequest { key: key.clone(), ..RangeRequest::default() }.encode_to_vec();
+    let put = PutRequest { key, value: vec![b'v'; 100], ..PutRequest::default() }.encode_to_vec();
+    for (method, message) in [(Method::Range, &range), (Method::Put, &put)] {
+        let allocated = allocation_counter::measure(|| {
+            let accesses = wire::inspect(method, message).unwrap();
+            assert!(authorize(&principal, &accesses, &[]).is_ok());
+        });
+        assert_eq!(allocated.count_total, 0, "{method:?}");
+    }
+    // The count counts.
+    assert_eq!(allocation_counter::measure(|| drop(message_of_some_length())).count_total, 1);
+}
+
+fn message_of_some_length() -> Vec<u8> {
+    std::hint::black_box(vec![1; 100])
+}

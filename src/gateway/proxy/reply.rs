@@ -1,0 +1,236 @@
+//! The answers that the proxy gives itself: the only file that makes a status.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use bytes::Bytes;
+use etcd_warden_core::authorize::{Denial, Missing, Reason};
+use etcd_warden_core::keyspace::Escaped;
+use etcd_warden_core::wire::status;
+use h2::server::SendResponse;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+/// gRPC status codes that the proxy uses (gRPC's `doc/statuscodes.md`).
+pub mod code {
+    /// Not an error.
+    pub const OK: u32 = 0;
+    /// The request cannot be read.
+    pub const INVALID_ARGUMENT: u32 = 3;
+    /// Not allowed.
+    pub const PERMISSION_DENIED: u32 = 7;
+    /// A limit.
+    pub const RESOURCE_EXHAUSTED: u32 = 8;
+    /// The state does not allow it.
+    pub const FAILED_PRECONDITION: u32 = 9;
+    /// No such method.
+    pub const UNIMPLEMENTED: u32 = 12;
+    /// Nobody can answer now; trying again may help.
+    pub const UNAVAILABLE: u32 = 14;
+}
+
+/// clientv3 compares this very text (`api/v3rpc/rpctypes/error.go`, `ErrGRPCPermissionDenied`).
+pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
+/// As above, `ErrGRPCTooManyRequests` of the same file.
+pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
+/// clientv3 sends even a write again after UNAVAILABLE with this text, because it means that nothing was sent
+/// (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
+pub const NOT_SENT: &str = "there is no connection available";
+
+const REASON: HeaderName = HeaderName::from_static("etcd-warden-reason");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// An answer of the proxy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// gRPC's code.
+    pub code: u32,
+    /// What the client sees.
+    pub message: Cow<'static, str>,
+    /// The refusal's particulars, for the trailer that tells about the policy: sent only where it was asked for.
+    reason: Option<String>,
+    /// A client that does not speak gRPC gets this instead.
+    http: StatusCode,
+}
+
+impl Status {
+    /// A status with a fixed text.
+    #[must_use]
+    pub const fn new(code: u32, message: &'static str) -> Self {
+        Self { code, message: Cow::Borrowed(message), reason: None, http: StatusCode::OK }
+    }
+
+    /// etcd cannot be asked, and was not: nothing has happened.
+    #[must_use]
+    pub const fn not_sent() -> Self {
+        Self::new(code::UNAVAILABLE, NOT_SENT)
+    }
+
+    /// The connection to etcd was lost while the answer was awaited.
+    #[must_use]
+    pub const fn lost() -> Self {
+        Self::new(code::UNAVAILABLE, "etcd-warden: the connection to etcd was lost; the request may have been carried out")
+    }
+
+    /// The proxy is going away; clientv3 resumes its streams elsewhere after UNAVAILABLE.
+    #[must_use]
+    pub const fn draining() -> Self {
+        Self::new(code::UNAVAILABLE, "etcd-warden: shutting down")
+    }
+
+    /// The stream ends though nothing is wrong with etcd: opened again, it is judged by what holds now.
+    #[must_use]
+    pub const fn open_again() -> Self {
+        Self::new(code::UNAVAILABLE, "etcd-warden: the policy or the certificate has changed; open the stream again")
+    }
+
+    /// A Watch stream more than there is any room for. clientv3 takes UNAVAILABLE for a reason to come back with all its watches, a little
+    /// later; with RESOURCE_EXHAUSTED it would end them all for good (`client/v3/watch.go`, `isHaltErr`).
+    #[must_use]
+    pub const fn too_many_streams() -> Self {
+        Self::new(code::UNAVAILABLE, TOO_MANY_REQUESTS)
+    }
+
+    /// More than the caller may have at once.
+    #[must_use]
+    pub const fn too_many_requests() -> Self {
+        Self::new(code::RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
+    }
+
+    /// What a refusal looks like on the wire: exactly etcd's own words where etcd has any.
+    #[must_use]
+    pub fn of(denial: &Denial, tell_reason: bool) -> Self {
+        let mut status = match denial.reason {
+            Reason::NoBinding
+            | Reason::NoIdentity
+            | Reason::BadCapture
+            | Reason::KeyNotGranted
+            | Reason::CapabilityNotGranted
+            | Reason::LeaseNotOwned
+            | Reason::TokensStripped => Self::new(code::PERMISSION_DENIED, PERMISSION_DENIED),
+            // Nothing was sent, and trying again may help.
+            Reason::LeaseUnknown => Self::not_sent(),
+            Reason::MalformedMessage | Reason::BadFraming | Reason::Http2 => Self::told(code::INVALID_ARGUMENT, denial),
+            Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
+            Reason::TooLarge => Self::too_large(denial),
+            Reason::NotGrpc => Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::told(code::INVALID_ARGUMENT, denial) },
+            Reason::Limit | Reason::AuditFull => Self::too_many_requests(),
+        };
+        status.reason = tell_reason.then(|| denial.to_string());
+        status
+    }
+
+    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg` and `decompress`), which are etcd's.
+    fn too_large(denial: &Denial) -> Self {
+        let text = match denial.missing {
+            Missing::Size { length, limit } => format!("grpc: received message larger than max ({length} vs. {limit})"),
+            Missing::Unpacked { limit } => format!("grpc: received message after decompression larger than max {limit}"),
+            _ => return Self::told(code::RESOURCE_EXHAUSTED, denial),
+        };
+        Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
+    }
+
+    /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`, `processStreamingRPC`), which are etcd's.
+    #[must_use]
+    pub fn no_decompressor(encoding: &[u8]) -> Self {
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{}\"", Escaped(encoding));
+        Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
+    }
+
+    /// The refusal's own words: they say what is wrong with the bytes that the client sent, and nothing of the policy.
+    fn told(code: u32, denial: &Denial) -> Self {
+        let text = match &denial.missing {
+            Missing::Form(malformed) => format!("etcd-warden: {malformed}"),
+            Missing::Text(text) => format!("etcd-warden: {text}"),
+            _ => format!("etcd-warden: {}", denial.reason.code()),
+        };
+        Self { code, message: Cow::Owned(text), reason: None, http: StatusCode::OK }
+    }
+
+    /// The gRPC status that the client sees; none where it gets one of HTTP instead.
+    #[must_use]
+    pub fn code_sent(&self) -> Option<u32> {
+        (self.http == StatusCode::OK).then_some(self.code)
+    }
+
+    /// Sends the status as the whole answer ("Trailers-Only"). The client may be gone: then nobody needs it.
+    pub fn send(&self, respond: &mut SendResponse<Bytes>) {
+        let mut response = Response::new(());
+        *response.status_mut() = self.http;
+        if self.http == StatusCode::OK {
+            *response.headers_mut() = self.trailers();
+            response.headers_mut().insert(CONTENT_TYPE, GRPC);
+            let _ = respond.send_response(response, true);
+        } else {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            if let Ok(mut body) = respond.send_response(response, false) {
+                let _ = body.send_data(Bytes::from(format!("{}\n", self.message)), true);
+            }
+        }
+    }
+
+    /// The status as trailers behind messages that were sent already.
+    #[must_use]
+    pub fn trailers(&self) -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(4);
+        trailers.insert(status::STATUS, HeaderValue::from(self.code));
+        if !self.message.is_empty() {
+            trailers.insert(status::MESSAGE, percent_encoded(&self.message));
+        }
+        if let Some(reason) = &self.reason {
+            trailers.insert(REASON, percent_encoded(reason));
+        }
+        trailers
+    }
+}
+
+/// The head of an answer with messages, given before etcd's own is there.
+#[must_use]
+pub fn head() -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// `grpc-message` carries printable ASCII; `%` and everything else as `%NN` (gRPC's `PROTOCOL-HTTP2.md`).
+fn percent_encoded(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            0x20..=0x7e if byte != b'%' => encoded.push(char::from(byte)),
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    HeaderValue::from_str(&encoded).unwrap_or(GRPC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(percent_encoded("50% of ü\n"), "50%25 of %C3%BC%0A");
+        let all: String = (0..0x2_0000).filter_map(char::from_u32).collect();
+        let trailers = HeaderMap::from_iter([(status::MESSAGE, percent_encoded(&all))]);
+        assert!(status::message(&trailers) == all.as_bytes(), "what is written is what is read");
+    }
+
+    #[test]
+    fn a_refusal_by_the_policy_is_etcds_own_and_says_nothing_of_the_policy() {
+        for reason in [Reason::NoBinding, Reason::KeyNotGranted, Reason::LeaseNotOwned, Reason::CapabilityNotGranted] {
+            let trailers = Status::of(&Denial::new(reason, "secret"), false).trailers();
+            assert_eq!(status::code(&trailers), Some(code::PERMISSION_DENIED));
+            assert_eq!(status::message(&trailers), PERMISSION_DENIED.as_bytes());
+            assert_eq!(trailers.len(), 2);
+        }
+    }
+
+    #[test]
+    fn the_reason_is_told_only_where_it_was_asked_for() {
+        let denial = Denial::new(Reason::KeyNotGranted, "why");
+        assert_eq!(Status::of(&denial, true).trailers().get("etcd-warden-reason").unwrap(), "key-not-granted: why");
+    }
+}
