@@ -1,7 +1,9 @@
 //! From a certificate's names to a principal: which bindings match, what they add up to, and what the caller is called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest as _, Sha256};
 
 use super::check::{Checked, CheckedBinding, Denied, Field};
 use super::compile::{Held, Holdings};
@@ -79,7 +81,8 @@ impl Policy {
     ///
     /// It is called by the name that lasts: its CN if a binding on `cn` matches; else the URI or DNS name that the first
     /// matching binding matched; else its CN, its first URI or its first DNS name; else its O, which it may share with others, together with what
-    /// tells it from those.
+    /// tells it from those. Where bindings match by other names as well, digits that stand for those are part of it: the same name means the
+    /// same rights.
     #[must_use]
     pub fn principal(&self, identity: &Identity) -> Principal {
         let unusable = identity.common_name.as_ref().err().copied();
@@ -203,6 +206,8 @@ fn resolve(denied: &[Denied], captures: &Captures) -> Vec<(KeySet, Verbs)> {
     denied.iter().filter_map(|denied| Some((denied.keys.resolve(captures)?, denied.verbs))).collect()
 }
 
+/// What an identity is called. Who has the same name has the same rights: leases and limits go by it. So where a binding matches by another name
+/// than this one, a digest of those others is part of it, in front of the colon, where no certificate can write the same.
 fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
     let common_name = identity.common_name.as_deref().ok().map(|name| (Field::Cn, name));
     let matched_by = |fields: &[Field]| matched.iter().find(|m| fields.contains(&m.field)).map(|m| (m.field, m.name));
@@ -210,17 +215,33 @@ fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
     let owned = |(field, name): (Field, &str)| (field, name.to_owned());
     let own = matched_by(&[Field::Cn]).or_else(|| matched_by(&[Field::Uri, Field::Dns])).or(common_name).map(owned);
     let own = own.or_else(|| first(Field::Uri, &identity.uri_sans)).or_else(|| first(Field::Dns, &identity.dns_sans));
+    // An O stands for many: what tells the certificate from others with that O is part of its name.
+    let shared = || matched_by(&[Field::O]).map(owned).or_else(|| first(Field::O, &identity.organizations));
     let ca = Escaped(identity.ca.as_bytes());
-    if let Some((field, name)) = own {
-        return format!("{ca}/{}:{}", field.name(), Escaped(name.as_bytes())).into();
+    let (field, name, distinction) = match own {
+        Some((field, name)) => (field, name, None),
+        None => match shared() {
+            Some((field, name)) => (field, name, identity.distinction.as_deref()),
+            None => return format!("{ca}/serial:{}", identity.serial).into(),
+        },
+    };
+    let others = matched.iter().filter(|m| (m.field, m.name) != (field, name.as_str())).map(|m| (m.field.name(), m.name));
+    let others = digest(others.collect());
+    let marks: String = distinction.into_iter().chain(others.as_deref()).map(|mark| format!("+{mark}")).collect();
+    format!("{ca}/{}{marks}:{}", field.name(), Escaped(name.as_bytes())).into()
+}
+
+/// Sixteen digits for a set of names; `None` where it is empty.
+fn digest(names: BTreeSet<(&str, &str)>) -> Option<String> {
+    if names.is_empty() {
+        return None;
     }
-    let shared = matched_by(&[Field::O]).map(|(_, name)| name.to_owned()).or_else(|| identity.organizations.first().cloned());
-    match (shared, &identity.distinction) {
-        // In front of the colon, where no O can write the same.
-        (Some(o), Some(distinction)) => format!("{ca}/o+{distinction}:{}", Escaped(o.as_bytes())).into(),
-        (Some(o), None) => format!("{ca}/o:{}", Escaped(o.as_bytes())).into(),
-        (None, _) => format!("{ca}/serial:{}", identity.serial).into(),
+    let mut hash = Sha256::new();
+    for text in names.into_iter().flat_map(|(field, name)| [field, name]) {
+        hash.update(text.len().to_be_bytes());
+        hash.update(text);
     }
+    Some(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

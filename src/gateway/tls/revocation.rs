@@ -11,8 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::pem::SectionKind;
 use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 use webpki::{CertRevocationList, ExpirationPolicy, RevocationOptions, RevocationOptionsBuilder, VerifiedPath};
-use x509_parser::der_parser::Oid;
-use x509_parser::oid_registry::{OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Version};
 
 use super::authority::Authority;
@@ -38,18 +36,46 @@ struct Issue {
     number: Option<Vec<u8>>,
     /// Its `thisUpdate`, in seconds since 1970.
     from: i64,
-    /// Of which certificates it speaks (RFC 5280, 5.2.5): only lists of the same follow each other.
-    scope: Option<Vec<u8>>,
-    /// By which key it says that it is (RFC 5280, 5.2.1).
+    /// Of which certificates it speaks: only lists of the same follow each other.
+    scope: Scope,
+    /// By which key it says that it is (RFC 5280, 5.2.1: `keyIdentifier`).
     key: Option<Vec<u8>>,
+}
+
+/// Of which certificates a list speaks (RFC 5280, 5.2.5). Where it is published is no part of it: the same list may move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Scope {
+    users: bool,
+    cas: bool,
+    attributes: bool,
+    some_reasons: Option<u16>,
+    indirect: bool,
+}
+
+impl Scope {
+    fn of(list: &CertificateRevocationList<'_>) -> Self {
+        let point = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::IssuingDistributionPoint(point) => Some(point),
+            _ => None,
+        });
+        point.map_or_else(Self::default, |point| Self {
+            users: point.only_contains_user_certs,
+            cas: point.only_contains_ca_certs,
+            attributes: point.only_contains_attribute_certs,
+            some_reasons: point.only_some_reasons.as_ref().map(|reasons| reasons.flags),
+            indirect: point.indirect_crl,
+        })
+    }
 }
 
 impl Issue {
     fn of(list: &CertificateRevocationList<'_>) -> Self {
-        let raw = |id: &Oid<'_>| list.extensions().iter().find(|extension| extension.oid == *id).map(|extension| extension.value.to_vec());
+        let key = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref().map(|key| key.0.to_vec()),
+            _ => None,
+        });
         let number = list.crl_number().map(|number| number.to_bytes_be());
-        let (scope, key) = (raw(&OID_X509_EXT_ISSUER_DISTRIBUTION_POINT), raw(&OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER));
-        Self { number, from: list.last_update().timestamp(), scope, key }
+        Self { number, from: list.last_update().timestamp(), scope: Scope::of(list), key }
     }
 
     /// Whether it is from before another: by the numbers, where they say so, else by the time.
@@ -83,9 +109,9 @@ impl List {
         self.issuer() == other.issuer() && self.issue.scope == other.issue.scope
     }
 
-    /// Whether it names the same key as its issuer's.
-    pub(super) fn names_key_of(&self, other: &Self) -> bool {
-        self.issue.key == other.issue.key
+    /// Whether it may be by the same key: no other is named.
+    pub(super) fn may_be_by_key_of(&self, other: &Self) -> bool {
+        !matches!((&self.issue.key, &other.issue.key), (Some(one), Some(other)) if one != other)
     }
 
     /// Whether it was issued before that one, in one series.

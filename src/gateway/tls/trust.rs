@@ -306,7 +306,7 @@ fn keep_later(reader: &mut Reader<'_>, cas: &[NamedCa], lists: &mut [ListFile], 
             // The lists of a client CA are all signed with its key; those of intermediate CAs say so.
             let is_known = cas.iter().flat_map(|ca| &ca.authorities).any(|ca| ca.subject() == had.issuer());
             let all = lists.iter().flat_map(|(file, lists)| lists.iter().map(move |list| (file, list)));
-            let mut its = all.filter(|(_, list)| is_known || list.names_key_of(had));
+            let mut its = all.filter(|(_, list)| is_known || list.may_be_by_key_of(had));
             let Some((place, older)) = its.clone().find(|(_, list)| list.is_older_than(had)) else { continue };
             if !its.any(|(_, list)| list.follows(had)) {
                 reader.mistake(place, older.older_than(had));

@@ -169,7 +169,7 @@ fn a_principal_is_called_by_what_matched() {
     assert_eq!(name(&both), "mesh/uri:spiffe://a.example/reader");
     let mut member = cn("someone");
     member.organizations.push("masters".to_owned());
-    assert_eq!(name(&member), "default/cn:someone", "an O is shared by many, and leases belong to one");
+    assert_eq!(name(&member), "default/cn+2d590e51c9b16bc9:someone", "an O is shared by many, and leases belong to one");
     member.common_name = Err(NameRefusal::Missing);
     assert_eq!(name(&member), "default/o:masters");
     member.distinction = Some("0123456789abcdef".to_owned());
@@ -191,9 +191,9 @@ fn an_o_is_nobodys_name_where_there_is_another() {
         assert_eq!(principal.standing, Standing::Bound);
         principal.name.to_string()
     };
-    assert_eq!(member(&["spiffe://c/a"], &["a.example"]), "default/uri:spiffe://c/a");
-    assert_eq!(member(&["spiffe://c/b"], &[]), "default/uri:spiffe://c/b");
-    assert_eq!(member(&[], &["a.example"]), "default/dns:a.example");
+    assert_eq!(member(&["spiffe://c/a"], &["a.example"]), "default/uri+2d590e51c9b16bc9:spiffe://c/a");
+    assert_eq!(member(&["spiffe://c/b"], &[]), "default/uri+2d590e51c9b16bc9:spiffe://c/b");
+    assert_eq!(member(&[], &["a.example"]), "default/dns+2d590e51c9b16bc9:a.example");
 }
 
 #[test]
@@ -278,4 +278,51 @@ fn an_override_replaces_every_mode() {
     let one = NODES.replace("mode: shadow", "mode: enforce");
     assert!(!policy(&one).has_shadow());
     assert!(policy(&one.replace("    mode: enforce", "    mode: shadow")).has_shadow());
+}
+
+/// The four subsets of two names.
+fn subsets(names: [&'static str; 2]) -> impl Iterator<Item = Vec<String>> {
+    (0..4).map(move |bits| (0..2).filter(|at| bits >> at & 1 == 1).map(|at| names[at].to_owned()).collect())
+}
+
+/// Leases, limits and filters go by the name: whoever shares it must have the same rights.
+#[test]
+fn the_same_name_means_the_same_rights() {
+    let policy = policy(
+        r#"
+version: 1
+mode: enforce
+roles:
+  all: {allow: [{keys: /all/*, verbs: [read]}]}
+  team: {allow: [{keys: "/{team}/*", verbs: [rw]}]}
+bindings:
+  - {uri: "spiffe://td/all", roles: [all]}
+  - {uri: "spiffe://td/team/{team}", roles: [team]}
+  - {cn: "member-{team}", roles: [team]}
+  - {dns: "{team}.example", roles: [team]}
+  - {o: "{team}", roles: [team]}
+  - {o: b, roles: [all]}
+"#,
+    );
+    let mut known = std::collections::HashMap::new();
+    let mut count = 0;
+    for common_name in [Err(NameRefusal::Missing), Ok("client"), Ok("member-a"), Ok("member-b")] {
+        for uri_sans in subsets(["spiffe://td/all", "spiffe://td/team/a"]).chain(subsets(["spiffe://td/all", "spiffe://td/team/b"])) {
+            for dns_sans in subsets(["localhost", "a.example"]).chain(subsets(["localhost", "b.example"])) {
+                for organizations in subsets(["a", "b"]) {
+                    let mut one = identity("default", common_name);
+                    one.uri_sans = uri_sans.clone();
+                    one.dns_sans = dns_sans.clone();
+                    one.organizations = organizations;
+                    // As `Identity::from_certificate` makes it: of all names.
+                    one.distinction = Some(format!("{:016x}", count));
+                    let rights = format!("{:?}", policy.holdings(&one));
+                    let name = policy.principal(&one).name;
+                    assert_eq!(known.entry(name.clone()).or_insert_with(|| rights.clone()), &rights, "{name}: {one:?}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(known.len() > 100, "{}", known.len());
 }

@@ -3,8 +3,8 @@
 use super::super::frame::{CONTINUATION, END_HEADERS, HEADER, Head, MAX_PAYLOAD, PADDED, WITH_PRIORITY};
 use super::super::hpack::{Block, Table};
 
-/// Frames of one block that are put together to read it, and their bytes. `h2` takes fewer.
-const FRAMES: usize = 8;
+/// Frames of one block that are put together to read it, and their bytes.
+const FRAMES: usize = 64;
 const BYTES: usize = 2 * MAX_PAYLOAD;
 
 /// The frames of a whole block.
@@ -70,7 +70,8 @@ impl Frames {
         self.read_pieces(table, bytes, begin, padding)
     }
 
-    /// The same for a block in several frames: it is put together, and cut as it was.
+    /// The same for a block in several frames. It becomes one frame where it fits: `h2` forgets what it has found malformed where a frame ends
+    /// within a field (`HeaderBlock::load` in its `frame/headers.rs`), and takes only so many frames. Else it is cut as it was.
     fn read_pieces(self, table: &mut Table, bytes: &mut [u8], begin: usize, padding: usize) -> Block {
         let mut pieces = [(0, 0); FRAMES];
         let (mut at, mut whole) = (0, Vec::with_capacity(self.length));
@@ -80,6 +81,18 @@ impl Frames {
             at += HEADER + head.length;
         }
         let block = table.read(&mut whole);
+        let priority = if self.head.has(WITH_PRIORITY) { 5 } else { 0 };
+        if priority + block.length <= MAX_PAYLOAD {
+            // Shorter than before: the other headers are gone.
+            bytes.copy_within(begin - priority..begin, HEADER);
+            let read = whole.get(..block.length).unwrap_or_default();
+            if let Some(to) = bytes.get_mut(HEADER + priority..HEADER + priority + read.len()) {
+                to.copy_from_slice(read);
+            }
+            let flags = self.head.flags & !PADDED | END_HEADERS;
+            Head { length: priority + block.length, flags, ..self.head }.write(bytes);
+            return Block { length: HEADER + priority + block.length, ..block };
+        }
         let mut rest = whole.get(..block.length).unwrap_or_default();
         let (mut at, mut to) = (0, 0);
         for (begin, end) in pieces.into_iter().filter(|piece| *piece != (0, 0)) {

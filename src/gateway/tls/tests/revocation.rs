@@ -278,7 +278,9 @@ fn an_older_list_in_date_brings_back_nobody() {
     let list = |revoked: &[u8], issue, ends| issued(&issuer, revoked, issue, ends);
     assert_eq!(all.reload("1.crl", &list(&revoked, (300, 2025), 2090)), "");
     let ended = list(&none, (2, 2024), 2025);
-    for older in [list(&none, (299, 2026), 2091), list(&none, (2, 2024), 2091), list(&none, (300, 2024), 2091), ended.clone()] {
+    for older in
+        [list(&none, (299, 2026), 2091), list(&none, (2, 2024), 2091), list(&none, (300, 2024), 2091), scoped(&issuer, None), ended.clone()]
+    {
         for _ in 0..3 {
             let mistakes = all.reload("1.crl", &older);
             assert_eq!(mistakes.contains("1.crl: the revocation list of `CN=two` (number 0x"), older != ended, "{mistakes}");
