@@ -32,7 +32,7 @@ async fn world(stage: &Stage) -> World {
     let file = stage.path("ca.crt");
     write_private(stage.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
     let trust = move |config: &mut etcd_warden_gateway::config::Config| {
-        config.downstream.client_cas = vec![ClientCa { name: "default".into(), file }]
+        config.downstream.client_cas = vec![ClientCa { name: "default".into(), file }];
     };
     World::with(POLICY).own_etcd().config(trust).start().await
 }

@@ -315,7 +315,7 @@ bindings:
                     one.dns_sans = dns_sans.clone();
                     one.organizations = organizations;
                     // As `Identity::from_certificate` makes it: of all names.
-                    one.distinction = Some(format!("{:016x}", count));
+                    one.distinction = Some(format!("{count:016x}"));
                     let rights = format!("{:?}", policy.holdings(&one));
                     let name = policy.principal(&one).name;
                     assert_eq!(known.entry(name.clone()).or_insert_with(|| rights.clone()), &rights, "{name}: {one:?}");
