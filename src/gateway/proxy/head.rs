@@ -48,7 +48,7 @@ const GATEWAY: &str = "grpcgateway-";
 
 /// Values of one name that go on. gRPC knows no metadata of etcd's with more than one; each costs more than its bytes while a request
 /// waits.
-const VALUES: usize = 4;
+pub const VALUES: usize = 4;
 
 /// The metadata that goes on. The usual request has nothing else, and keeps its map; else what goes on is copied, so that nothing of the
 /// rest is held. Shadow mode keeps what etcd answers to in ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what
