@@ -128,17 +128,18 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     let fifth = sizes.len() / 5;
     let largest = |sizes: &[Size]| sizes.iter().map(|size| size.descriptors).max().unwrap();
     let mean = |sizes: &[Size]| sizes.iter().map(|size| size.resident_kib).sum::<u64>() / sizes.len() as u64;
-    let (first, last) = (&sizes[..fifth], &sizes[sizes.len() - fifth..]);
+    // The allocator takes two fifths of the time to find its size: 45 MiB become 54, and stay so for 500 reloads.
+    let (first, middle, last) = (&sizes[..fifth], &sizes[2 * fifth..3 * fifth], &sizes[sizes.len() - fifth..]);
     let told = format!(
         "{reloads} reloads, {} rounds: descriptors {} then {}, resident {} KiB then {} KiB",
         written + others,
         largest(first),
         largest(last),
-        mean(first),
+        mean(middle),
         mean(last)
     );
     println!("{told}");
-    // Connections to etcd that are being replaced come and go; the allocator takes its time to find its size.
+    // Connections to etcd that are being replaced come and go.
     assert!(largest(last) <= largest(first) + 8, "{told}");
-    assert!(mean(last) <= mean(first) + mean(first) / 4, "{told}");
+    assert!(mean(last) <= mean(middle) + mean(middle) / 8, "{told}");
 }
