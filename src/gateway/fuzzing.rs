@@ -1,4 +1,4 @@
-//! What the fuzz target `metadata` does with its bytes. A request's head: which method it names, and that nothing which changes who the caller is goes on to etcd.
+//! The fuzz target `metadata`: which method a request's head names, and that no header which changes the caller's identity is forwarded to etcd.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_policy_that_was_unlinked_and_is_written_anew_has_to_rest() {
+    fn half_a_policy_under_a_new_inode_has_to_rest() {
         let mut folder = Folder::new();
         folder.in_place("allow\ndeny\n");
         let mut settling = Settling::new(folder.read(), true);

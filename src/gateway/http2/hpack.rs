@@ -9,9 +9,11 @@
 //! part of the name. Each becomes `_`, so that it is the name of no method. The same with a method that is no token. Where etcd resets what `h2` takes,
 //! the block is told to be malformed.
 
+mod value;
+
 use std::collections::VecDeque;
 
-use super::huffman;
+use value::{Value, integer};
 
 /// Bytes that every field has besides its name and its value (RFC 7541, 4.1).
 const OVERHEAD: usize = 32;
@@ -96,14 +98,6 @@ enum Field {
     Indexed(Entry),
     Literal { name: Name, name_length: usize, value: Value, indexing: bool },
     Resize(usize),
-}
-
-/// The value of a literal: where its length stands, where it begins, how long it is there.
-struct Value {
-    head: usize,
-    begin: usize,
-    end: usize,
-    coded: bool,
 }
 
 impl Table {
@@ -299,68 +293,6 @@ impl Default for Table {
     }
 }
 
-impl Value {
-    fn read(block: &[u8], at: &mut usize) -> Option<Self> {
-        let head = *at;
-        let coded = *block.get(head)? & 0x80 != 0;
-        let length = integer(block, at, 7)?;
-        let begin = *at;
-        let end = begin + length;
-        *at = end;
-        (end <= block.len()).then_some(Self { head, begin, end, coded })
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.begin == self.end
-    }
-
-    /// Whether it is one of these texts, each plain and coded.
-    fn is_of<const N: usize>(&self, block: &[u8], texts: [[&[u8]; 2]; N]) -> bool {
-        let bytes = block.get(self.begin..self.end);
-        texts.iter().any(|[plain, coded]| bytes == Some(if self.coded { coded } else { plain }))
-    }
-
-    /// Puts `_` in the place of each of these symbols. Gives its new end.
-    fn without(&self, block: &mut [u8], is_odd: fn(u8) -> bool) -> usize {
-        let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
-        if !self.coded {
-            bytes.iter_mut().filter(|byte| is_odd(**byte)).for_each(|byte| *byte = b'_');
-            return self.end;
-        }
-        if huffman::has(bytes, is_odd) != Some(true) {
-            return self.end;
-        }
-        let Some(text) = huffman::replaced(bytes, is_odd) else { return self.end };
-        write(block, self.head, 0x80, text.len(), |room| room.copy_from_slice(&text)).unwrap_or(self.end)
-    }
-
-    /// Bytes of the text that it stands for.
-    fn length(&self, block: &[u8]) -> Option<usize> {
-        let bytes = block.get(self.begin..self.end)?;
-        if self.coded { huffman::measure(bytes).map(|text| text.symbols) } else { Some(bytes.len()) }
-    }
-
-    /// Puts letters in place of the text, as many. Gives its new end. A text that no field may have stays, and is refused as what it is.
-    fn overwrite(&self, block: &mut [u8]) -> usize {
-        let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
-        if !self.coded {
-            if bytes.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control()) {
-                bytes.fill(b'a');
-            }
-            return self.end;
-        }
-        match huffman::measure(bytes) {
-            Some(text) if text.is_printable && text.bits <= 8 * text.symbols => {
-                huffman::fill(bytes, text.symbols, text.bits);
-                self.end
-            }
-            // Its codes take more than the text itself.
-            Some(text) if text.is_printable => write_plain(block, self.head, text.symbols).unwrap_or(self.end),
-            _ => self.end,
-        }
-    }
-}
-
 /// Whether the field at `from` is a pseudo-header that neither changes the dynamic table nor refers to it.
 fn can_precede(block: &[u8], from: usize) -> bool {
     let mut at = from;
@@ -380,56 +312,6 @@ fn is_odd_in_path(byte: u8) -> bool {
 /// What is no letter of a method (RFC 9110, 5.6.2), control characters apart.
 fn is_odd_in_method(byte: u8) -> bool {
     matches!(byte, b' ' | b'"' | b'(' | b')' | b',' | b'/' | b':'..=b'@' | b'['..=b']' | b'{' | b'}' | 0x80..)
-}
-
-/// Writes a text of `length` letters that is not coded at `at`, and gives its end.
-fn write_plain(block: &mut [u8], at: usize, length: usize) -> Option<usize> {
-    write(block, at, 0, length, |room| room.fill(b'a'))
-}
-
-/// Writes a text of so many bytes at `at`, and gives its end. `coded`: the first bit of its length.
-fn write(block: &mut [u8], at: usize, coded: u8, length: usize, text: impl FnOnce(&mut [u8])) -> Option<usize> {
-    let mut place = at;
-    let mut put = |byte: usize| {
-        *block.get_mut(place)? = u8::try_from(byte).ok()?;
-        place += 1;
-        Some(())
-    };
-    let coded = usize::from(coded);
-    if length < 127 {
-        put(coded | length)?;
-    } else {
-        put(coded | 127)?;
-        let mut rest = length - 127;
-        while rest >= 128 {
-            put(rest % 128 + 128)?;
-            rest /= 128;
-        }
-        put(rest)?;
-    }
-    let end = place + length;
-    text(block.get_mut(place..end)?);
-    Some(end)
-}
-
-/// A number whose first byte has so many bits for it (RFC 7541, 5.1), of at most five bytes, as `h2` has it.
-fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
-    let mask = 0xff_u8 >> (8 - prefix);
-    let first = *block.get(*at)? & mask;
-    *at += 1;
-    let mut number = usize::from(first);
-    if first < mask {
-        return Some(number);
-    }
-    for shift in [0, 7, 14, 21] {
-        let byte = *block.get(*at)?;
-        *at += 1;
-        number += usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Whose turn it is on a worker, by identity. A thread polls the tasks that were woken one after the other, so that who has four hundred connections
 //! has four hundred turns in a row. Here an identity has one [`SLICE`] of each round, over all its connections; what is left of them waits for the
-//! next, behind all that has come for others. Nobody is counted who is alone: a round is then over at once.
+//! next, behind all that has arrived for other identities. With one identity alone, a round is over at once.
 //!
 //! It goes by time, because no count knows what everything costs: records of TLS, frames, calls, what one of them wakes.
 
@@ -28,7 +28,7 @@ pub struct Rounds {
 #[derive(Default)]
 struct Lines {
     by_name: HashMap<Arc<str>, Weak<Line>>,
-    /// Identities that are gone are forgotten when there are so many entries.
+    /// Number of entries at which those of identities without a connection are removed.
     sweep_at: usize,
 }
 
@@ -114,10 +114,15 @@ impl Rounds {
 impl Round {
     fn next(&self) {
         self.number.set(self.number.get().wrapping_add(1));
-        for line in self.waiting.take() {
+        let mut waiting = self.waiting.take();
+        for line in waiting.drain(..) {
             line.listed.set(false);
             line.refresh();
             line.call();
+        }
+        // Its memory serves the next round, unless a waker has begun that already.
+        if self.waiting.borrow().is_empty() {
+            self.waiting.replace(waiting);
         }
     }
 }
@@ -258,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_round_gives_a_slice_to_each_identity_however_many_connections_it_has() {
+    async fn each_identity_has_one_slice_of_a_round() {
         let rounds = Rounds::default();
         on_a_worker(&rounds, async {
             let count = || Rc::new(Cell::new(0));

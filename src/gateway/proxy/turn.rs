@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_with_its_time_but_not_before_something_was_done_and_read() {
+    fn a_turn_ends_with_its_time_after_one_read_and_one_call() {
         let turn = Turn::default();
         assert!(turn.may_read() && turn.may_read(), "it has not begun");
         turn.begin();

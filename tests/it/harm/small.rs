@@ -73,7 +73,7 @@ async fn etcd(poured: Arc<AtomicUsize>, quiet: Arc<Notify>) -> Fake {
 }
 
 #[tokio::test]
-async fn small_answers_that_nobody_reads_cost_their_bytes_and_end_no_neighbours_stream() {
+async fn small_unread_answers_end_no_stream_of_a_neighbour() {
     let (poured, quiet) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
     let fake = etcd(poured.clone(), quiet.clone()).await;
     let world = World::start(POLICY).await;

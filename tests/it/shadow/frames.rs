@@ -300,7 +300,7 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
 /// A head that is too long to be put together is not read, nor is any behind it: under enforcement none is taken, so that each path that is judged is the
 /// one that came.
 #[tokio::test]
-async fn behind_a_head_that_was_not_read_nothing_is_taken_under_enforcement() {
+async fn nothing_is_taken_behind_an_unread_head_under_enforcement() {
     let path = text(&[0x04], &format!("{}#x", Method::Range.path()));
     let long = [&[0x00, 1, b'x', 0x7f, 0x81, 0x7c][..], &[b'v'; 16_000]].concat();
     let first = [&[0x83, 0x87][..], &text(&[0x04], Method::Range.path())].concat();

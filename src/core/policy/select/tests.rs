@@ -285,7 +285,7 @@ fn subsets(names: [&'static str; 2]) -> impl Iterator<Item = Vec<String>> {
     (0..4).map(move |bits| (0..2).filter(|at| bits >> at & 1 == 1).map(|at| names[at].to_owned()).collect())
 }
 
-/// Leases, limits and filters go by the name: whoever shares it must have the same rights.
+/// Leases, limits and filters use the name: identities with one name must have the same rights.
 #[test]
 fn the_same_name_means_the_same_rights() {
     let policy = policy(

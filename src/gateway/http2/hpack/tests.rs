@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::huffman;
 use super::*;
 
 /// One field as a client means it, and how it writes it.
@@ -312,7 +313,7 @@ fn a_head_that_etcd_resets_is_malformed() {
         let mut table = Table::new();
         let mut block = fields.concat();
         let read = table.read(&mut block);
-        // Once more out of the table, if it is there.
+        // From the table, if it is there.
         let mut again = [&fields[1..].concat()[..], &[0x80 | 62]].concat();
         let again = if table.entries.is_empty() { read } else { table.read(&mut again) };
         assert!(!table.lost && read.is_malformed == again.is_malformed, "{fields:?}");

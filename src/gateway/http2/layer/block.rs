@@ -71,7 +71,7 @@ impl Frames {
     }
 
     /// The same for a block in several frames. It becomes one frame where it fits: `h2` forgets what it has found malformed where a frame ends
-    /// within a field (`HeaderBlock::load` in its `frame/headers.rs`), and takes only so many frames. Else it is cut as it was.
+    /// within a field (`HeaderBlock::load` in its `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps its cuts.
     fn read_pieces(self, table: &mut Table, bytes: &mut [u8], begin: usize, padding: usize) -> Block {
         let mut pieces = [(0, 0); FRAMES];
         let (mut at, mut whole) = (0, Vec::with_capacity(self.length));
