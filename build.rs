@@ -7,25 +7,36 @@ fn main() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-env-changed=ETCD_WARDEN_COMMIT");
     let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
-    let tls = ["rustls", "aws-lc-rs"].map(|package| format!("{package} {}", locked(&lock, package)));
+    let tls =
+        ["rustls", "aws-lc-rs"].map(|package| format!("{package} {}", locked(&lock, package)));
     println!("cargo::rustc-env=BUILD_TLS={}", tls.join(", "));
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    println!("cargo::rustc-env=BUILD_RUSTC={}", said(&compiler, &["--version"]).unwrap_or_else(|| "rustc, unknown".to_owned()));
+    println!(
+        "cargo::rustc-env=BUILD_RUSTC={}",
+        said(&compiler, &["--version"]).unwrap_or_else(|| "rustc, unknown".to_owned())
+    );
     println!("cargo::rustc-env=BUILD_COMMIT={}", commit());
-    let features =
-        ["tools", "demo"].into_iter().filter(|name| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some());
+    let features = ["tools", "demo"].into_iter().filter(|name| {
+        std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some()
+    });
     let features = features.collect::<Vec<_>>().join(", ");
-    println!("cargo::rustc-env=BUILD_FEATURES={}", if features.is_empty() { "none" } else { &features });
+    println!(
+        "cargo::rustc-env=BUILD_FEATURES={}",
+        if features.is_empty() { "none" } else { &features }
+    );
 }
 
-/// The commit of the source: of git, or what ETCD_WARDEN_COMMIT says where the source comes without its history (an image).
+/// The commit of the source: of git, or what ETCD_WARDEN_COMMIT says where the source comes without
+/// its history (an image).
 fn commit() -> String {
     if let Ok(commit) = std::env::var("ETCD_WARDEN_COMMIT") {
         return commit;
     }
     // A commit moves the first of these, a checkout the second.
     for path in ["logs/HEAD", "HEAD"] {
-        if let Some(path) = said("git", &["rev-parse", "--git-path", path]).filter(|path| std::path::Path::new(path).exists()) {
+        if let Some(path) = said("git", &["rev-parse", "--git-path", path])
+            .filter(|path| std::path::Path::new(path).exists())
+        {
             println!("cargo::rerun-if-changed={path}");
         }
     }
@@ -40,7 +51,8 @@ fn locked(lock: &str, package: &str) -> String {
 
 /// What a command prints, where it can be run.
 fn said(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+    let output =
+        Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }

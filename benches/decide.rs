@@ -29,12 +29,15 @@ fn decide(criterion: &mut Criterion) {
     for (roles, grants) in [(10, 100), (10, 1_000), (10, 10_000)] {
         let principal = principal(roles, grants);
         for (name, method, message) in &messages {
-            criterion.bench_function(&format!("decide/{name}/{} grants", roles * grants), |bencher| {
-                bencher.iter(|| {
-                    let accesses = wire::inspect(*method, black_box(message)).unwrap();
-                    authorize(black_box(&principal), &accesses, &[]).unwrap()
-                });
-            });
+            criterion.bench_function(
+                &format!("decide/{name}/{} grants", roles * grants),
+                |bencher| {
+                    bencher.iter(|| {
+                        let accesses = wire::inspect(*method, black_box(message)).unwrap();
+                        authorize(black_box(&principal), &accesses, &[]).unwrap()
+                    });
+                },
+            );
         }
     }
 }

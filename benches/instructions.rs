@@ -1,6 +1,7 @@
-//! How many instructions a decision takes, and a whole request, and how often that asks for memory, which is the same on a busy machine: counted
-//! by valgrind, compared with `benches/instructions.txt`, and an error where it is over 3 % more (5 % for the instructions of a request). Less is
-//! to be written down too, with `--write`.
+//! How many instructions a decision takes, and a whole request, and how often that asks for memory,
+//! which is the same on a busy machine: counted by valgrind, compared with
+//! `benches/instructions.txt`, and an error where it is over 3 % more (5 % for the instructions of
+//! a request). Less is to be written down too, with `--write`.
 //!
 //! `cargo bench --bench instructions [-- --write]`
 #![allow(
@@ -31,7 +32,8 @@ use subjects::{messages, principal};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
-/// Percent that a count may grow. In how many pieces etcd's answer comes is not ours: that moves the instructions of a whole request by 1 or 2.
+/// Percent that a count may grow. In how many pieces etcd's answer comes is not ours: that moves
+/// the instructions of a whole request by 1 or 2.
 fn growth(name: &str) -> u64 {
     if name.starts_with("request/") && !name.contains("allocations") { 5 } else { 3 }
 }
@@ -43,8 +45,9 @@ const TIMES: u64 = 500;
 fn names() -> Vec<String> {
     let messages = messages();
     let scans = messages.iter().map(|(name, ..)| format!("scan/{name}"));
-    let decisions =
-        [1_000, 10_000].into_iter().flat_map(|grants| messages.iter().map(move |(name, ..)| format!("decide/{name}/{grants} grants")));
+    let decisions = [1_000, 10_000].into_iter().flat_map(|grants| {
+        messages.iter().map(move |(name, ..)| format!("decide/{name}/{grants} grants"))
+    });
     scans.chain(decisions).collect()
 }
 
@@ -72,11 +75,20 @@ fn measured(work: impl Fn()) {
 /// Instructions of one time.
 fn count(name: &str) -> u64 {
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*instructions*measured*"]);
+    valgrind.args([
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        "--toggle-collect=*instructions*measured*",
+    ]);
     let output = valgrind.arg(std::env::current_exe().unwrap()).args(["run", name]).output();
-    let output = output.unwrap_or_else(|error| panic!("valgrind: {error}; Debian has it: apt-get install valgrind"));
+    let output = output.unwrap_or_else(|error| {
+        panic!("valgrind: {error}; Debian has it: apt-get install valgrind")
+    });
     let said = String::from_utf8_lossy(&output.stderr);
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).unwrap_or_else(|| panic!("{said}"));
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .unwrap_or_else(|| panic!("{said}"));
     let collected: u64 = collected.1.trim().parse().unwrap();
     assert!(collected > TIMES, "valgrind has counted nothing of {name}");
     collected / TIMES
@@ -89,7 +101,8 @@ fn compiler() -> String {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let write = match arguments[..] {
         ["run", name] => {
@@ -103,8 +116,10 @@ fn main() -> ExitCode {
     let known = std::fs::read_to_string(FILE).unwrap_or_default();
     let mut lines = known.lines();
     let with = lines.next().and_then(|line| line.strip_prefix("rustc ")).unwrap_or_default();
-    let known: BTreeMap<&str, u64> =
-        lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, count)| (name, count.parse().unwrap())).collect();
+    let known: BTreeMap<&str, u64> = lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, count)| (name, count.parse().unwrap()))
+        .collect();
     let (compiler, mut written, mut grown) = (compiler(), String::new(), false);
     writeln!(written, "rustc {compiler}").unwrap();
     let decisions = names().into_iter().map(|name| {
@@ -129,11 +144,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if compiler != with {
-        println!("benches/instructions.txt is of rustc {with}, this is {compiler}: nothing follows from the difference");
+        println!(
+            "benches/instructions.txt is of rustc {with}, this is {compiler}: nothing follows from the difference"
+        );
         return ExitCode::SUCCESS;
     }
     if grown || counts.iter().any(|(name, _)| !known.contains_key(&**name)) {
-        println!("something takes more than benches/instructions.txt says: find out why, or accept it with `-- --write`");
+        println!(
+            "something takes more than benches/instructions.txt says: find out why, or accept it with `-- --write`"
+        );
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

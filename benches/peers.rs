@@ -1,9 +1,11 @@
 //! What a request costs through the proxy, beside the proxies that look at less, in one run.
 //!
-//! `benches/peers/run [--load NAME].. [--shape CxS].. [--peer NAME].. [--program NAME=PATH].. [--rounds N] [--slice SECONDS] [--workers N]`
+//! `benches/peers/run [--load NAME].. [--shape CxS].. [--peer NAME].. [--program NAME=PATH]..
+//! [--rounds N] [--slice SECONDS] [--workers N]`
 //!
-//! The load and its checks are `etcd-warden bench --compare`: slices in turn, every answer looked at, etcd's own count of requests compared with
-//! what was sent. What that has no word for (new and idle connections, one huge answer) is in `peers/alone.rs`.
+//! The load and its checks are `etcd-warden bench --compare`: slices in turn, every answer looked
+//! at, etcd's own count of requests compared with what was sent. What that has no word for (new and
+//! idle connections, one huge answer) is in `peers/alone.rs`.
 #![allow(
     missing_docs,
     clippy::cast_precision_loss,
@@ -49,11 +51,19 @@ pub struct Arguments {
 
 impl Arguments {
     fn parse() -> Self {
-        let mut parsed =
-            Self { loads: Vec::new(), shapes: Vec::new(), peers: Vec::new(), programs: Vec::new(), rounds: 7, slice: 1.0, workers: 1 };
+        let mut parsed = Self {
+            loads: Vec::new(),
+            shapes: Vec::new(),
+            peers: Vec::new(),
+            programs: Vec::new(),
+            rounds: 7,
+            slice: 1.0,
+            workers: 1,
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+            let mut value =
+                || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
             match argument.as_str() {
                 "--load" => parsed.loads.push(value()),
                 "--shape" => parsed.shapes.push(value()),
@@ -87,7 +97,9 @@ fn main() {
     let mut targets = Targets::default();
     for load in LOADS.iter().filter(|load| Arguments::wants(&arguments.loads, load.name)) {
         let mut table = Table::of(load);
-        for shape in load.shapes().iter().filter(|shape| Arguments::wants(&arguments.shapes, shape.name)) {
+        for shape in
+            load.shapes().iter().filter(|shape| Arguments::wants(&arguments.shapes, shape.name))
+        {
             table.add(shape, &stage, &arguments);
         }
         if !table.columns.is_empty() {

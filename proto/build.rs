@@ -1,4 +1,5 @@
-//! Compiles the `.proto` files beside this one into prost types and, with the feature `client`, tonic clients. The protoc is the one that `.cargo/config.toml` names.
+//! Compiles the `.proto` files beside this one into prost types and, with the feature `client`,
+//! tonic clients. The protoc is the one that `.cargo/config.toml` names.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,10 @@ const FILES: [&str; 5] = ["mvccpb", "authpb", "etcdserverpb", "v3lockpb", "v3ele
 
 fn main() -> std::io::Result<()> {
     let files = FILES.map(|package| format!("{package}.proto"));
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("OUT_DIR is not set: run by cargo"))?);
+    let out = PathBuf::from(
+        std::env::var_os("OUT_DIR")
+            .ok_or_else(|| std::io::Error::other("OUT_DIR is not set: run by cargo"))?,
+    );
     // The descriptors are what the tests compare with etcd's own.
     tonic_prost_build::configure()
         .build_server(false)

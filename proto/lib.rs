@@ -1,5 +1,5 @@
-//! The messages and clients of etcd's API, generated from `proto/`: for questions of our own, tests and benches. The request
-//! path does not decode messages; see [`crate::wire`].
+//! The messages and clients of etcd's API, generated from `proto/`: for questions of our own, tests
+//! and benches. The request path does not decode messages; see [`crate::wire`].
 #![allow(
     clippy::all,
     clippy::pedantic,
@@ -42,7 +42,9 @@ mod tests {
 
     use prost::Message as _;
     use prost_types::field_descriptor_proto::{Label, Type};
-    use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+    use prost_types::{
+        DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    };
 
     /// Written by `tools/etcd-fields` from the Go packages of etcd.
     const ETCD: &str = include_str!("fields.txt");
@@ -53,12 +55,22 @@ mod tests {
             scalar => scalar.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
         };
         let cardinality = if field.label() == Label::Repeated { "repeated" } else { "optional" };
-        let oneof = field.oneof_index.map(|index| format!(" {}", message.oneof_decl[usize::try_from(index).unwrap()].name()));
-        format!("{package}.{} {:03} {} {kind} {cardinality}{}", message.name(), field.number(), field.name(), oneof.unwrap_or_default())
+        let oneof = field.oneof_index.map(|index| {
+            format!(" {}", message.oneof_decl[usize::try_from(index).unwrap()].name())
+        });
+        format!(
+            "{package}.{} {:03} {} {kind} {cardinality}{}",
+            message.name(),
+            field.number(),
+            field.name(),
+            oneof.unwrap_or_default()
+        )
     }
 
     fn values(scope: &str, kind: &EnumDescriptorProto) -> impl Iterator<Item = String> {
-        kind.value.iter().map(move |value| format!("value {scope}.{} {} {}", kind.name(), value.number(), value.name()))
+        kind.value.iter().map(move |value| {
+            format!("value {scope}.{} {} {}", kind.name(), value.number(), value.name())
+        })
     }
 
     #[test]
@@ -77,8 +89,16 @@ mod tests {
             }
             for service in &file.service {
                 ours.extend(service.method.iter().map(|method| {
-                    let (input, output) = (method.input_type().trim_start_matches('.'), method.output_type().trim_start_matches('.'));
-                    format!("rpc {}.{}/{} {input} {output}", file.package(), service.name(), method.name())
+                    let (input, output) = (
+                        method.input_type().trim_start_matches('.'),
+                        method.output_type().trim_start_matches('.'),
+                    );
+                    format!(
+                        "rpc {}.{}/{} {input} {output}",
+                        file.package(),
+                        service.name(),
+                        method.name()
+                    )
                 }));
             }
         }

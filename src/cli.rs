@@ -45,14 +45,16 @@ struct Cli {
 enum Command {
     /// Serve: judge the requests of clients and forward what the policy grants.
     Serve(Box<ServeArgs>),
-    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every Calico component.
+    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every
+    /// Calico component.
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
-    /// Look at a deployment as its operator and as a thief would: ways around the proxy, certificates, etcd, keys without an owner.
+    /// Look at a deployment as its operator and as a thief would: ways around the proxy,
+    /// certificates, etcd, keys without an owner.
     #[cfg(feature = "tools")]
     Doctor(doctor::DoctorArgs),
-    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and all was right; 1: answers or counts were
-    /// wrong; 130: ended at once by a second signal.
+    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and
+    /// all was right; 1: answers or counts were wrong; 130: ended at once by a second signal.
     #[cfg(feature = "tools")]
     Bench(Box<bench::BenchArgs>),
     /// Check, show and explain policies.
@@ -90,7 +92,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not mistakes.
-            let code = if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+            let code =
+                if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
             let shown = error.render();
             if error.use_stderr() {
                 terminal::err(format_args!("{}", shown.to_string().trim_end()));

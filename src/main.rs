@@ -1,4 +1,5 @@
-//! An mTLS authorization gateway for etcd: arguments in, exit code out. What the commands do is in the crates of `src/`.
+//! An mTLS authorization gateway for etcd: arguments in, exit code out. What the commands do is in
+//! the crates of `src/`.
 #![forbid(unsafe_code)]
 // All output goes through `terminal`, which lets no control character of foreign text through.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -7,16 +7,20 @@ use etcd_warden_core::identity::Identity;
 use etcd_warden_core::method::Method;
 use etcd_warden_core::policy::{Policy, Principal};
 use etcd_warden_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
-use etcd_warden_proto::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use etcd_warden_proto::etcdserverpb::{
+    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
 use prost::Message;
 
-/// The identity of every measurement, under a policy of so many roles with so many grants each, all of them its own.
+/// The identity of every measurement, under a policy of so many roles with so many grants each, all
+/// of them its own.
 pub fn principal(roles: usize, grants: usize) -> Principal {
     let mut policy = String::from("version: 1\nmode: enforce\nroles:\n");
     for role in 0..roles {
         writeln!(policy, "  role-{role}:\n    allow:").unwrap();
         for grant in 0..grants {
-            writeln!(policy, "      - keys: /bench/{role:04}/{grant:06}/*\n        verbs: [rw]").unwrap();
+            writeln!(policy, "      - keys: /bench/{role:04}/{grant:06}/*\n        verbs: [rw]")
+                .unwrap();
         }
     }
     let names: Vec<String> = (0..roles).map(|role| format!("role-{role}")).collect();
@@ -48,7 +52,8 @@ fn put(number: usize) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestPut(put)) }
 }
 
-/// As libcalico-go updates a key: compare, Put, and a Range of the same key where the compare fails.
+/// As libcalico-go updates a key: compare, Put, and a Range of the same key where the compare
+/// fails.
 fn guarded(operations: usize) -> Vec<u8> {
     let compare = |number| Compare {
         target: CompareTarget::Mod.into(),
@@ -60,7 +65,11 @@ fn guarded(operations: usize) -> Vec<u8> {
     TxnRequest {
         compare: (0..operations).map(compare).collect(),
         success: (0..operations).map(put).collect(),
-        failure: (0..operations).map(|number| RequestOp { request: Some(request_op::Request::RequestRange(get(number))) }).collect(),
+        failure: (0..operations)
+            .map(|number| RequestOp {
+                request: Some(request_op::Request::RequestRange(get(number))),
+            })
+            .collect(),
     }
     .encode_to_vec()
 }

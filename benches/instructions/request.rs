@@ -1,5 +1,6 @@
-//! A whole request: what it takes the proxy's worker, TLS and HTTP/2 included, and how often that asks for memory. The difference between a
-//! few requests and many is theirs alone: start, handshakes and end are in both.
+//! A whole request: what it takes the proxy's worker, TLS and HTTP/2 included, and how often that
+//! asks for memory. The difference between a few requests and many is theirs alone: start,
+//! handshakes and end are in both.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -38,36 +39,51 @@ struct Counted {
     allocations: u64,
 }
 
-/// Instructions of one Range and of one Put of 100 bytes, and the times that a hundred of them ask for memory.
+/// Instructions of one Range and of one Put of 100 bytes, and the times that a hundred of them ask
+/// for memory.
 pub fn counts() -> Vec<(String, u64)> {
     let value = vec![b'v'; 100];
     let range = RangeRequest { key: KEY.to_vec(), ..RangeRequest::default() };
     let put = PutRequest { key: KEY.to_vec(), value, ..PutRequest::default() };
-    let requests = [("Range", Method::Range, range.encode_to_vec()), ("Put", Method::Put, put.encode_to_vec())];
+    let requests = [
+        ("Range", Method::Range, range.encode_to_vec()),
+        ("Put", Method::Put, put.encode_to_vec()),
+    ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut counts = Vec::new();
     for (name, method, message) in requests {
-        let [few, many] =
-            [FEW, MANY].map(|times| tokio::task::LocalSet::new().block_on(&runtime, counted(method, frame::encode(&message), times)));
+        let [few, many] = [FEW, MANY].map(|times| {
+            tokio::task::LocalSet::new()
+                .block_on(&runtime, counted(method, frame::encode(&message), times))
+        });
         let each = |of: fn(Counted) -> u64, by: u64| (of(many) - of(few)) * by / (MANY - FEW);
         counts.push((format!("request/{name}"), each(|counted| counted.instructions, 1)));
-        counts.push((format!("request/{name}/allocations of a hundred"), each(|counted| counted.allocations, 100)));
+        counts.push((
+            format!("request/{name}/allocations of a hundred"),
+            each(|counted| counted.allocations, 100),
+        ));
     }
     counts
 }
 
-/// A proxy under valgrind in front of an etcd of its own gets so many requests, one after the other.
+/// A proxy under valgrind in front of an etcd of its own gets so many requests, one after the
+/// other.
 async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("bench").unwrap();
-    let server = authority.issue(&Leaf::server(&["127.0.0.1", "localhost"]).usage(Usage::Both)).unwrap();
-    let programs = tokio::task::spawn_blocking(|| etcd::find(&Source::Pinned(Release::newest())).unwrap()).await.unwrap();
+    let server =
+        authority.issue(&Leaf::server(&["127.0.0.1", "localhost"]).usage(Usage::Both)).unwrap();
+    let programs =
+        tokio::task::spawn_blocking(|| etcd::find(&Source::Pinned(Release::newest())).unwrap())
+            .await
+            .unwrap();
     let tls = Tls { server: server.clone(), trusted_ca: authority.pem() };
-    let etcd = Etcd::start(&programs, Options { tls: Some(tls), ..Options::default() }).await.unwrap();
+    let etcd =
+        Etcd::start(&programs, Options { tls: Some(tls), ..Options::default() }).await.unwrap();
     let client = authority.client("node").unwrap();
     let ca = write_private(folder.path(), "ca.crt", &authority.pem()).unwrap();
-    let [server, own] =
-        [("server", server), ("proxy", authority.client("proxy").unwrap())].map(|(name, leaf)| leaf.write(folder.path(), name).unwrap());
+    let [server, own] = [("server", server), ("proxy", authority.client("proxy").unwrap())]
+        .map(|(name, leaf)| leaf.write(folder.path(), name).unwrap());
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut proxy = Proxy(start(folder.path(), listen, etcd.addresses()[0], &ca, [&server, &own]));
     let connection = Connection::new(Door {
@@ -76,7 +92,12 @@ async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
     });
     let begun = Instant::now();
     while let Err(failure) = connection.open().await {
-        assert!(begun.elapsed() < PATIENCE && proxy.0.try_wait().unwrap().is_none(), "{}: {}", failure.message(), log(folder.path()));
+        assert!(
+            begun.elapsed() < PATIENCE && proxy.0.try_wait().unwrap().is_none(),
+            "{}: {}",
+            failure.message(),
+            log(folder.path())
+        );
     }
     for _ in 0..times {
         connection.call(method, message.clone(), PATIENCE).await.unwrap();
@@ -95,8 +116,11 @@ async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
     assert!(ended.success(), "{ended}: {}", log(folder.path()));
     // A file for each thread: what the others do in the background takes as long as it takes.
     let profiles = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    let profiles = profiles.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("callgrind"));
-    let worker = profiles.map(|path| fs::read_to_string(path).unwrap()).find(|profile| profile.contains("proxy::call::serve"));
+    let profiles = profiles
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("callgrind"));
+    let worker = profiles
+        .map(|path| fs::read_to_string(path).unwrap())
+        .find(|profile| profile.contains("proxy::call::serve"));
     read(&worker.expect("a thread that has served a request"))
 }
 
@@ -110,7 +134,13 @@ impl Drop for Proxy {
     }
 }
 
-fn start(folder: &Path, listen: SocketAddr, etcd: SocketAddr, ca: &Path, [server, own]: [&Files; 2]) -> Child {
+fn start(
+    folder: &Path,
+    listen: SocketAddr,
+    etcd: SocketAddr,
+    ca: &Path,
+    [server, own]: [&Files; 2],
+) -> Child {
     let policy = write_private(folder, "policy.yaml", POLICY).unwrap();
     let said = fs::File::create(folder.join("log")).unwrap();
     let mut command = Command::new("valgrind");
@@ -123,27 +153,43 @@ fn start(folder: &Path, listen: SocketAddr, etcd: SocketAddr, ca: &Path, [server
         .arg(format!("--listen-addr={listen}"))
         .arg(format!("--endpoints=https://{etcd}"));
     command.arg("--cert").arg(&own.cert).arg("--key").arg(&own.key).arg("--cacert").arg(ca);
-    command.arg("--cert-file").arg(&server.cert).arg("--key-file").arg(&server.key).arg("--trusted-ca-file").arg(ca);
+    command
+        .arg("--cert-file")
+        .arg(&server.cert)
+        .arg("--key-file")
+        .arg(&server.key)
+        .arg("--trusted-ca-file")
+        .arg(ca);
     command.arg("--policy").arg(policy).arg("--audit-file").arg(folder.join("audit.jsonl"));
     command.args(["--admin-addr=none", "--workers=1", "--log-filter=warn"]);
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
-    command.spawn().unwrap_or_else(|error| panic!("valgrind: {error}; Debian has it: apt-get install valgrind"))
+    command.spawn().unwrap_or_else(|error| {
+        panic!("valgrind: {error}; Debian has it: apt-get install valgrind")
+    })
 }
 
 fn log(folder: &Path) -> String {
     fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-/// The sum of all instructions, and of all calls of libc's functions that give memory. A function has its name where it first occurs, and a
-/// number from then on (valgrind's manual, "Callgrind Format Specification").
+/// The sum of all instructions, and of all calls of libc's functions that give memory. A function
+/// has its name where it first occurs, and a number from then on (valgrind's manual, "Callgrind
+/// Format Specification").
 fn read(profile: &str) -> Counted {
-    let instructions = profile.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum").trim().parse().unwrap();
+    let instructions = profile
+        .lines()
+        .find_map(|line| line.strip_prefix("totals: "))
+        .expect("a sum")
+        .trim()
+        .parse()
+        .unwrap();
     let mut giving = Vec::new();
     let (mut allocations, mut gives) = (0, false);
     for line in profile.lines() {
         if let Some(function) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
             let (number, name) = function.split_once(' ').unwrap_or((function, ""));
-            if matches!(name, "malloc" | "calloc" | "realloc" | "posix_memalign" | "aligned_alloc") {
+            if matches!(name, "malloc" | "calloc" | "realloc" | "posix_memalign" | "aligned_alloc")
+            {
                 giving.push(number);
             }
             gives = giving.contains(&number);

@@ -1,4 +1,5 @@
-//! What is measured for one peer after the other: new connections, connections that do nothing, one huge answer.
+//! What is measured for one peer after the other: new connections, connections that do nothing, one
+//! huge answer.
 
 use std::fmt;
 use std::future::Future;
@@ -8,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etcd_warden_core::method::Method;
 use etcd_warden_core::wire::frame;
-use etcd_warden_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, SnapshotRequest};
+use etcd_warden_proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, SnapshotRequest,
+};
 use etcd_warden_tools::bench::connection::Connection;
 use futures_util::StreamExt as _;
 use prost::Message;
@@ -62,13 +65,24 @@ async fn new_connections(stage: &Stage) -> Column {
         let begun = Instant::now();
         let used = peer.measured(async {
             for _ in 0..MANY {
-                stage.connection(peer.address).call(Method::Range, one_key(), PATIENCE).await.unwrap();
+                stage
+                    .connection(peer.address)
+                    .call(Method::Range, one_key(), PATIENCE)
+                    .await
+                    .unwrap();
             }
         });
         let cpu = used.await.map_or(f64::NAN, |(cpu, _)| cpu.as_secs_f64() * 1e6 / f64::from(MANY));
-        rows.push((peer.name.clone(), vec![cpu, begun.elapsed().as_secs_f64() * 1e6 / f64::from(MANY)]));
+        rows.push((
+            peer.name.clone(),
+            vec![cpu, begun.elapsed().as_secs_f64() * 1e6 / f64::from(MANY)],
+        ));
     }
-    Column { title: "One new mTLS connection with one Range on it", rows, units: &["CPU us", "us until its answer"] }
+    Column {
+        title: "One new mTLS connection with one Range on it",
+        rows,
+        units: &["CPU us", "us until its answer"],
+    }
 }
 
 async fn idle_connections(stage: &Stage) -> Column {
@@ -88,9 +102,16 @@ async fn idle_connections(stage: &Stage) -> Column {
             connection.call(Method::Range, one_key(), PATIENCE).await.unwrap();
         }
         let after = peer.resident().unwrap();
-        rows.push((peer.name.clone(), vec![mb(peer.fresh), mb(after), cpu.as_secs_f64() * 1e6 / IDLE as f64]));
+        rows.push((
+            peer.name.clone(),
+            vec![mb(peer.fresh), mb(after), cpu.as_secs_f64() * 1e6 / IDLE as f64],
+        ));
     }
-    Column { title: "9,500 idle mTLS connections", rows, units: &["MB at its start", "MB with them", "CPU us of each"] }
+    Column {
+        title: "9,500 idle mTLS connections",
+        rows,
+        units: &["MB at its start", "MB with them", "CPU us of each"],
+    }
 }
 
 async fn huge_answers(stage: &Stage) -> Column {
@@ -103,23 +124,48 @@ async fn huge_answers(stage: &Stage) -> Column {
         direct.call(Method::Put, message(&put), PATIENCE).await.unwrap();
     }
     let range_end = b"/etcd-warden-bench/huge0".to_vec();
-    let range = message(&RangeRequest { key: prefix.to_vec(), range_end: range_end.clone(), ..RangeRequest::default() });
+    let range = message(&RangeRequest {
+        key: prefix.to_vec(),
+        range_end: range_end.clone(),
+        ..RangeRequest::default()
+    });
     let mut rows = Vec::new();
     for peer in stage.peers.iter().filter(|peer| peer.pid().is_some()) {
         let (range_cpu, range_more, bytes) = streamed(stage, peer, Method::Range, &range).await;
         assert!(bytes > VALUES * 100_000, "{}: {bytes} bytes", peer.name);
-        let (snapshot_cpu, snapshot_more, snapshot) = streamed(stage, peer, Method::Snapshot, &message(&SnapshotRequest {})).await;
+        let (snapshot_cpu, snapshot_more, snapshot) =
+            streamed(stage, peer, Method::Snapshot, &message(&SnapshotRequest {})).await;
         let per_mb = |cpu: Duration, bytes: usize| cpu.as_secs_f64() * 1e3 / (bytes as f64 / 1e6);
-        rows.push((peer.name.clone(), vec![per_mb(range_cpu, bytes), mb(range_more), per_mb(snapshot_cpu, snapshot), mb(snapshot_more)]));
+        rows.push((
+            peer.name.clone(),
+            vec![
+                per_mb(range_cpu, bytes),
+                mb(range_more),
+                per_mb(snapshot_cpu, snapshot),
+                mb(snapshot_more),
+            ],
+        ));
     }
-    let delete = DeleteRangeRequest { key: prefix.to_vec(), range_end, ..DeleteRangeRequest::default() };
+    let delete =
+        DeleteRangeRequest { key: prefix.to_vec(), range_end, ..DeleteRangeRequest::default() };
     direct.call(Method::DeleteRange, message(&delete), PATIENCE).await.unwrap();
-    let units = &["Range of 100 MB: CPU ms/MB", "MB more at its peak", "snapshot: CPU ms/MB", "MB more at its peak"];
+    let units = &[
+        "Range of 100 MB: CPU ms/MB",
+        "MB more at its peak",
+        "snapshot: CPU ms/MB",
+        "MB more at its peak",
+    ];
     Column { title: "Huge answers", rows, units }
 }
 
-/// Reads an answer and forgets it as it comes: CPU time, more memory than before, and its bytes. Twice: the first warms up.
-async fn streamed(stage: &Stage, peer: &Peer, method: Method, request: &Bytes) -> (Duration, u64, usize) {
+/// Reads an answer and forgets it as it comes: CPU time, more memory than before, and its bytes.
+/// Twice: the first warms up.
+async fn streamed(
+    stage: &Stage,
+    peer: &Peer,
+    method: Method,
+    request: &Bytes,
+) -> (Duration, u64, usize) {
     let connection = stage.connection(peer.address);
     let mut last = (Duration::ZERO, 0, 0);
     for _ in 0..2 {
@@ -147,7 +193,9 @@ impl fmt::Display for Column {
         writeln!(f, "### {}\n", self.title)?;
         writeln!(f, "| | {} |\n|---{}|", self.units.join(" | "), "|---".repeat(self.units.len()))?;
         for (name, figures) in &self.rows {
-            let cells = figures.iter().map(|figure| if figure.is_nan() { "-".to_owned() } else { format!("{figure:.1}") });
+            let cells = figures.iter().map(|figure| {
+                if figure.is_nan() { "-".to_owned() } else { format!("{figure:.1}") }
+            });
             writeln!(f, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! How the others are set up: each checks what it can. HAProxy, nginx and Envoy see the CN and the path, Envoy also keeps statistics and
-//! shadow rules; grpc-proxy checks the CA alone, and the plain pipe nothing. Nobody looks at keys.
+//! How the others are set up: each checks what it can. HAProxy, nginx and Envoy see the CN and the
+//! path, Envoy also keeps statistics and shadow rules; grpc-proxy checks the CA alone, and the
+//! plain pipe nothing. Nobody looks at keys.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,12 +13,15 @@ use crate::stage::{CLIENT, Place};
 pub type Start = fn(&Place<'_>, etcd: &Path) -> Option<Command>;
 
 /// By name. Each in one process, with as many threads as it is told.
-pub const ALL: [(&str, Start); 4] = [("haproxy", haproxy), ("nginx", nginx), ("envoy", envoy), ("grpc-proxy", grpc_proxy)];
+pub const ALL: [(&str, Start); 4] =
+    [("haproxy", haproxy), ("nginx", nginx), ("envoy", envoy), ("grpc-proxy", grpc_proxy)];
 
 /// The first of these that can be run.
 fn installed(programs: &[&str]) -> Option<String> {
-    let runs =
-        |program: &&&str| Command::new(program).arg("-v").output().is_ok() || Command::new(program).arg("--version").output().is_ok();
+    let runs = |program: &&&str| {
+        Command::new(program).arg("-v").output().is_ok()
+            || Command::new(program).arg("--version").output().is_ok()
+    };
     programs.iter().find(runs).map(|program| (*program).to_owned())
 }
 
@@ -25,10 +29,12 @@ fn haproxy(place: &Place<'_>, _: &Path) -> Option<Command> {
     let program = installed(&["haproxy", "/usr/sbin/haproxy"])?;
     let Place { folder, files, listen, etcd, workers } = place;
     let both = |name: &str, files: &Files| {
-        let text = std::fs::read_to_string(&files.cert).unwrap() + &std::fs::read_to_string(&files.key).unwrap();
+        let text = std::fs::read_to_string(&files.cert).unwrap()
+            + &std::fs::read_to_string(&files.key).unwrap();
         write_private(folder, name, &text).unwrap().display().to_string()
     };
-    let (server, proxy) = (both("haproxy-server.pem", &files.server), both("haproxy-proxy.pem", &files.proxy));
+    let (server, proxy) =
+        (both("haproxy-server.pem", &files.server), both("haproxy-proxy.pem", &files.proxy));
     let ca = files.ca.display();
     let config = format!(
         "global\n  nbthread {workers}\n  maxconn 9800\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
@@ -62,22 +68,47 @@ fn nginx(place: &Place<'_>, _: &Path) -> Option<Command> {
          grpc_read_timeout 1h;\n      grpc_send_timeout 1h;\n    }}\n    location / {{ return 403; }}\n  }}\n}}\n"
     );
     let mut command = Command::new(program);
-    command.arg("-p").arg(folder).arg("-c").arg(write_private(folder, "nginx.conf", &config).unwrap());
+    command
+        .arg("-p")
+        .arg(folder)
+        .arg("-c")
+        .arg(write_private(folder, "nginx.conf", &config).unwrap());
     Some(command)
 }
 
 fn grpc_proxy(place: &Place<'_>, etcd_program: &Path) -> Option<Command> {
     let Place { files, listen, etcd, workers, .. } = place;
     let mut command = Command::new(etcd_program);
-    command.args(["grpc-proxy", "start"]).arg(format!("--endpoints=https://{etcd}")).arg(format!("--listen-addr={listen}"));
-    command.arg("--cert").arg(&files.proxy.cert).arg("--key").arg(&files.proxy.key).arg("--cacert").arg(&files.ca);
-    command.arg("--cert-file").arg(&files.server.cert).arg("--key-file").arg(&files.server.key).arg("--trusted-ca-file").arg(&files.ca);
-    command.arg("--max-send-bytes=1000000000").arg("--max-recv-bytes=1000000000").env("GOMAXPROCS", workers.to_string());
+    command
+        .args(["grpc-proxy", "start"])
+        .arg(format!("--endpoints=https://{etcd}"))
+        .arg(format!("--listen-addr={listen}"));
+    command
+        .arg("--cert")
+        .arg(&files.proxy.cert)
+        .arg("--key")
+        .arg(&files.proxy.key)
+        .arg("--cacert")
+        .arg(&files.ca);
+    command
+        .arg("--cert-file")
+        .arg(&files.server.cert)
+        .arg("--key-file")
+        .arg(&files.server.key)
+        .arg("--trusted-ca-file")
+        .arg(&files.ca);
+    command
+        .arg("--max-send-bytes=1000000000")
+        .arg("--max-recv-bytes=1000000000")
+        .env("GOMAXPROCS", workers.to_string());
     Some(command)
 }
 
 fn envoy(place: &Place<'_>, _: &Path) -> Option<Command> {
-    let program = installed(&["envoy", concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/envoy/bin/envoy")])?;
+    let program = installed(&[
+        "envoy",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/envoy/bin/envoy"),
+    ])?;
     let Place { folder, files, listen, etcd, workers } = place;
     let certificates = |context: &str, pair: &Files, more: &str| {
         format!(
@@ -87,7 +118,8 @@ fn envoy(place: &Place<'_>, _: &Path) -> Option<Command> {
             pair.cert, pair.key, files.ca
         )
     };
-    let server = certificates("DownstreamTlsContext", &files.server, "\"require_client_certificate\":true,");
+    let server =
+        certificates("DownstreamTlsContext", &files.server, "\"require_client_certificate\":true,");
     let client = certificates("UpstreamTlsContext", &files.proxy, "");
     let rules = |prefix: &str| {
         format!(
@@ -96,8 +128,13 @@ fn envoy(place: &Place<'_>, _: &Path) -> Option<Command> {
         )
     };
     let (enforced, shadow) = (rules("/etcdserverpb."), rules("/etcdserverpb.KV/"));
-    let address =
-        |of: &std::net::SocketAddr| format!("{{\"socket_address\":{{\"address\":\"{}\",\"port_value\":{}}}}}", of.ip(), of.port());
+    let address = |of: &std::net::SocketAddr| {
+        format!(
+            "{{\"socket_address\":{{\"address\":\"{}\",\"port_value\":{}}}}}",
+            of.ip(),
+            of.port()
+        )
+    };
     let (here, there) = (address(listen), address(etcd));
     let config = format!(
         r#"{{"static_resources":{{"listeners":[{{"address":{here},"filter_chains":[{{"transport_socket":{{"name":"tls","typed_config":{server}}},
@@ -117,7 +154,10 @@ fn envoy(place: &Place<'_>, _: &Path) -> Option<Command> {
 "@type":"type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions","explicit_http_config":{{"http2_protocol_options":{{}}}}}}}}}}]}}}}"#
     );
     let mut command = Command::new(program);
-    command.arg("-c").arg(write_private(folder, "envoy.json", &config).unwrap()).args(["--concurrency", &workers.to_string()]);
+    command
+        .arg("-c")
+        .arg(write_private(folder, "envoy.json", &config).unwrap())
+        .args(["--concurrency", &workers.to_string()]);
     command.args(["--disable-hot-restart", "--log-level", "error"]);
     Some(command)
 }

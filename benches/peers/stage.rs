@@ -51,15 +51,24 @@ impl Stage {
     pub async fn set(arguments: &Arguments) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("bench").unwrap();
-        let server = authority.issue(&Leaf::server(&["127.0.0.1", "localhost"]).usage(Usage::Both)).unwrap();
-        let programs = tokio::task::spawn_blocking(|| etcd::find(&Source::Pinned(Release::newest())).unwrap()).await.unwrap();
+        let server =
+            authority.issue(&Leaf::server(&["127.0.0.1", "localhost"]).usage(Usage::Both)).unwrap();
+        let programs =
+            tokio::task::spawn_blocking(|| etcd::find(&Source::Pinned(Release::newest())).unwrap())
+                .await
+                .unwrap();
         let tls = Tls { server: server.clone(), trusted_ca: authority.pem() };
-        let etcd = Etcd::start(&programs, Options { tls: Some(tls), ..Options::default() }).await.unwrap();
+        let etcd =
+            Etcd::start(&programs, Options { tls: Some(tls), ..Options::default() }).await.unwrap();
         let client = authority.client(CLIENT).unwrap();
         let files = Pki {
             server: server.write(folder.path(), "server").unwrap(),
             // grpc-proxy starts with no certificate that has a CN.
-            proxy: authority.issue(&Leaf::client("").without_common_name()).unwrap().write(folder.path(), "proxy").unwrap(),
+            proxy: authority
+                .issue(&Leaf::client("").without_common_name())
+                .unwrap()
+                .write(folder.path(), "proxy")
+                .unwrap(),
             client: client.write(folder.path(), "client").unwrap(),
             ca: write_private(folder.path(), "ca.crt", &authority.pem()).unwrap(),
         };
@@ -82,7 +91,13 @@ impl Stage {
         let ours = [("etcd-warden".to_owned(), env!("CARGO_BIN_EXE_etcd-warden").to_owned())];
         let ours = if arguments.programs.is_empty() { &ours[..] } else { &arguments.programs };
         let wanted = |name: &str| Arguments::wants(&arguments.peers, name);
-        let place = |listen| Place { folder: self.folder.path(), files: &self.files, listen, etcd, workers: arguments.workers };
+        let place = |listen| Place {
+            folder: self.folder.path(),
+            files: &self.files,
+            listen,
+            etcd,
+            workers: arguments.workers,
+        };
         let mut peers = Vec::new();
         for (name, program) in ours {
             let listen = free_address();
@@ -111,14 +126,18 @@ impl Stage {
             programs.version, arguments.workers, arguments.slice, arguments.rounds
         );
         if !absent.is_empty() {
-            self.description.push_str(&format!("\nnot here: {} (benches/peers/run installs what it can)", absent.join(", ")));
+            self.description.push_str(&format!(
+                "\nnot here: {} (benches/peers/run installs what it can)",
+                absent.join(", ")
+            ));
         }
         self.peers = peers;
     }
 
     /// A connection through a peer, or directly, that is opened when it is first used.
     pub fn connection(&self, address: SocketAddr) -> Connection {
-        let endpoint = Endpoint { host: address.ip().to_string().into(), port: address.port(), tls: true };
+        let endpoint =
+            Endpoint { host: address.ip().to_string().into(), port: address.port(), tls: true };
         Connection::new(Door { endpoint, tls: Some(self.tls.clone()) })
     }
 
@@ -133,13 +152,16 @@ impl Stage {
     }
 }
 
-/// Ten roles of a hundred grants each for the one identity that calls; denials are audited, metrics counted.
+/// Ten roles of a hundred grants each for the one identity that calls; denials are audited, metrics
+/// counted.
 fn policy() -> String {
     let mut policy = String::from("version: 1\nmode: enforce\nroles:\n");
     for role in 0..10 {
         policy.push_str(&format!("  role-{role}:\n    allow:\n"));
         for grant in 0..100 {
-            policy.push_str(&format!("      - keys: /bench/{role}/{grant:03}/*\n        verbs: [rw]\n"));
+            policy.push_str(&format!(
+                "      - keys: /bench/{role}/{grant:03}/*\n        verbs: [rw]\n"
+            ));
         }
     }
     policy.push_str("  bench:\n    allow:\n      - keys: /etcd-warden-bench/*\n        verbs: [rw]\n    capabilities: [lease, snapshot]\n");
@@ -153,10 +175,29 @@ fn warden(program: &str, name: &str, place: &Place<'_>) -> Command {
     let Place { folder, files, listen, etcd, workers } = place;
     let policy = write_private(folder, &format!("{name}-policy.yaml"), &policy()).unwrap();
     let mut command = Command::new(program);
-    command.arg("serve").arg(format!("--listen-addr={listen}")).arg(format!("--endpoints=https://{etcd}"));
-    command.arg("--cert").arg(&files.proxy.cert).arg("--key").arg(&files.proxy.key).arg("--cacert").arg(&files.ca);
-    command.arg("--cert-file").arg(&files.server.cert).arg("--key-file").arg(&files.server.key).arg("--trusted-ca-file").arg(&files.ca);
-    command.arg("--policy").arg(policy).arg("--audit-file").arg(folder.join(format!("{name}.jsonl")));
+    command
+        .arg("serve")
+        .arg(format!("--listen-addr={listen}"))
+        .arg(format!("--endpoints=https://{etcd}"));
+    command
+        .arg("--cert")
+        .arg(&files.proxy.cert)
+        .arg("--key")
+        .arg(&files.proxy.key)
+        .arg("--cacert")
+        .arg(&files.ca);
+    command
+        .arg("--cert-file")
+        .arg(&files.server.cert)
+        .arg("--key-file")
+        .arg(&files.server.key)
+        .arg("--trusted-ca-file")
+        .arg(&files.ca);
+    command
+        .arg("--policy")
+        .arg(policy)
+        .arg("--audit-file")
+        .arg(folder.join(format!("{name}.jsonl")));
     command.arg("--admin-addr=none").arg(format!("--workers={workers}")).arg("--log-filter=warn");
     command
 }
@@ -175,7 +216,8 @@ async fn reachable(peer: &Peer, folder: &Path) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let log = std::fs::read_to_string(folder.join(format!("{}.log", peer.name))).unwrap_or_default();
+    let log =
+        std::fs::read_to_string(folder.join(format!("{}.log", peer.name))).unwrap_or_default();
     panic!("{} does not listen on {}:\n{log}", peer.name, peer.address);
 }
 

@@ -1,4 +1,5 @@
-//! The bars that the project has set itself, and whether this run was under them (docs/performance.md).
+//! The bars that the project has set itself, and whether this run was under them
+//! (docs/performance.md).
 
 use std::fmt;
 
@@ -31,9 +32,19 @@ impl Targets {
                 // Watchers.
                 _ => (1.0, 0.5),
             };
-            self.push(format!("{load} {shape}: CPU against HAProxy"), against("haproxy"), must, aim);
+            self.push(
+                format!("{load} {shape}: CPU against HAProxy"),
+                against("haproxy"),
+                must,
+                aim,
+            );
             if *shape != "10x1" {
-                self.push(format!("{load} {shape}: CPU against Envoy"), against("envoy"), 0.5, 0.35);
+                self.push(
+                    format!("{load} {shape}: CPU against Envoy"),
+                    against("envoy"),
+                    0.5,
+                    0.35,
+                );
             }
             if *shape == "1x1" {
                 let added = || {
@@ -41,17 +52,29 @@ impl Targets {
                     let direct = p50("direct")?;
                     Some((p50("etcd-warden")? - direct) / (p50("haproxy")? - direct))
                 };
-                self.push(format!("{load} {shape}: p50 added, against HAProxy's"), added(), 1.0, 0.7);
+                self.push(
+                    format!("{load} {shape}: p50 added, against HAProxy's"),
+                    added(),
+                    1.0,
+                    0.7,
+                );
             }
         }
     }
 
     pub fn of_column(&mut self, name: &str, column: &Column) {
-        let Some((_, ours)) = column.rows.iter().find(|(peer, _)| peer == "etcd-warden") else { return };
+        let Some((_, ours)) = column.rows.iter().find(|(peer, _)| peer == "etcd-warden") else {
+            return;
+        };
         match name {
             "idle-connections" => {
                 self.push("memory at its start, MB".to_owned(), Some(ours[0]), 15.0, 10.0);
-                self.push("memory of 10,000 idle connections, MB".to_owned(), Some(ours[1] * 10_000.0 / IDLE as f64), 400.0, 200.0);
+                self.push(
+                    "memory of 10,000 idle connections, MB".to_owned(),
+                    Some(ours[1] * 10_000.0 / IDLE as f64),
+                    400.0,
+                    200.0,
+                );
             }
             "huge-answers" => {
                 self.push("a Range of 100 MB: MB more".to_owned(), Some(ours[1]), 4.0, 1.0);

@@ -46,7 +46,8 @@ pub struct BenchArgs {
 /// Whole scenes in place of a mix.
 #[derive(Debug, Subcommand)]
 enum Scene {
-    /// What a Calico cluster of so many nodes puts on etcd: the storm at its start, then pods that come and go.
+    /// What a Calico cluster of so many nodes puts on etcd: the storm at its start, then pods that
+    /// come and go.
     Calico(Box<calico::CalicoArgs>),
 }
 
@@ -55,17 +56,25 @@ enum Scene {
 #[command(next_help_heading = "Where, and as whom")]
 struct Whom {
     /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
-    #[arg(long, value_name = "URL", conflicts_with = "compare", required_unless_present = "compare")]
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with = "compare",
+        required_unless_present = "compare"
+    )]
     endpoint: Option<Endpoint>,
-    /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`. Each is compared with the first.
+    /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`.
+    /// Each is compared with the first.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = given::named)]
     compare: Vec<(String, Endpoint)>,
     #[command(flatten)]
     credentials: Credentials,
-    /// Processes whose CPU time and memory is looked at: `NAME=PID` of each target, or a number alone for one.
+    /// Processes whose CPU time and memory is looked at: `NAME=PID` of each target, or a number
+    /// alone for one.
     #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = given::pid)]
     pid: Vec<(Option<String>, u32)>,
-    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it must be what was sent.
+    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it
+    /// must be what was sent.
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     etcd_metrics: Vec<MetricsUrl>,
 }
@@ -98,16 +107,19 @@ struct What {
     /// Watchers of `watch-fanout`.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     watchers: u32,
-    /// Each watcher watches a range of its own that holds all that is written: nobody serves two of them with one watch.
+    /// Each watcher watches a range of its own that holds all that is written: nobody serves two
+    /// of them with one watch.
     #[arg(long)]
     own_ranges: bool,
     /// Threads that send; by default as many as there are processors, and 4 at most.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: Option<u32>,
-    /// Open loop: requests per second, whatever the answers do. Without it, each stream sends when it has its answer (closed loop).
+    /// Open loop: requests per second, whatever the answers do. Without it, each stream sends when
+    /// it has its answer (closed loop).
     #[arg(long, value_name = "PER SECOND", value_parser = given::rate, conflicts_with = "ramp")]
     rate: Option<f64>,
-    /// Open loop at rising rates, until one is not sustained: `FROM..TO`, or `FROM..TO/STEPS`. `--time` is for each.
+    /// Open loop at rising rates, until one is not sustained: `FROM..TO`, or `FROM..TO/STEPS`.
+    /// `--time` is for each.
     #[arg(long, value_name = "RATES", value_parser = given::ramp, conflicts_with = "count")]
     ramp: Option<given::Rates>,
     /// A p99 above this does not count as sustained.
@@ -119,7 +131,8 @@ struct What {
     /// The measured time of each target, all its slices together.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time, conflicts_with = "count")]
     time: Duration,
-    /// Instead of a time: how many requests each target gets, exactly; those of the warm-up are not among them.
+    /// Instead of a time: how many requests each target gets, exactly; those of the warm-up are
+    /// not among them.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// What is not measured, at the start of each rate.
@@ -131,8 +144,8 @@ struct What {
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time)]
     timeout: Duration,
-    /// Of all chance: when requests of an open loop are due, and what each stream asks for, one after the other. In each round of `--compare`
-    /// all targets get the same.
+    /// Of all chance: when requests of an open loop are due, and what each stream asks for, one
+    /// after the other. In each round of `--compare` all targets get the same.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// What all keys begin with. They are removed at the end.
@@ -162,9 +175,12 @@ struct ReportArgs {
 }
 
 impl ReportArgs {
-    /// Before anything is sent: what keeps the report from being written would be seen only when the run is over.
+    /// Before anything is sent: what keeps the report from being written would be seen only when
+    /// the run is over.
     fn mistakes(&self) -> Option<ExitCode> {
-        let folder = |file: &Path| file.parent().filter(|folder| !folder.as_os_str().is_empty()).is_none_or(Path::is_dir);
+        let folder = |file: &Path| {
+            file.parent().filter(|folder| !folder.as_os_str().is_empty()).is_none_or(Path::is_dir)
+        };
         let mut found = false;
         for (flag, file) in [("json", &self.json), ("html", &self.html)] {
             let Some(file) = file else { continue };
@@ -180,8 +196,8 @@ impl ReportArgs {
     }
 }
 
-/// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not be done; 78: files or addresses that
-/// cannot be used; 130: ended at once by a second signal.
+/// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not
+/// be done; 78: files or addresses that cannot be used; 130: ended at once by a second signal.
 ///
 /// # Errors
 /// It could not be done.
@@ -201,15 +217,22 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     }
     let settings = settings(&args, &plan);
     let quiet = args.report.quiet;
-    let work = async |stop: &Arc<Stop>| plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let work = async |stop: &Arc<Stop>| {
+        plan::run(&plan, stop, settings, &mut |progress| show(&progress, quiet)).await
+    };
     let report = LocalSet::new().run_until(until_stopped(&plan.prefix, work)).await;
     finish(&args.report, report)
 }
 
-/// Runs something that a signal ends early and in order, and a second signal at once: then it gives nothing.
-async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Result<T, String>) -> Result<Option<T>, String> {
+/// Runs something that a signal ends early and in order, and a second signal at once: then it gives
+/// nothing.
+async fn until_stopped<T>(
+    prefix: &str,
+    work: impl AsyncFnOnce(&Arc<Stop>) -> Result<T, String>,
+) -> Result<Option<T>, String> {
     let stop = Arc::new(Stop::default());
-    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    let signals = signal(SignalKind::interrupt())
+        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
     let (mut interrupt, mut terminate) = signals.map_err(|error| error.to_string())?;
     let twice = async {
         for _ in 0..2 {
@@ -218,7 +241,9 @@ async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Re
                 _ = terminate.recv() => {}
             }
             if !stop.is_wanted() {
-                terminal::err(format_args!("ending, and removing the keys; another signal ends it at once"));
+                terminal::err(format_args!(
+                    "ending, and removing the keys; another signal ends it at once"
+                ));
                 stop.want();
             }
         }
@@ -233,7 +258,9 @@ async fn until_stopped<T>(prefix: &str, work: impl AsyncFnOnce(&Arc<Stop>) -> Re
 }
 
 fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::Result<ExitCode> {
-    let Some(report) = report.map_err(anyhow::Error::msg)? else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
+    let Some(report) = report.map_err(anyhow::Error::msg)? else {
+        return Ok(ExitCode::from(exit::INTERRUPTED));
+    };
     let report = &report;
     let json = serde_json::to_string_pretty(report)?;
     match args.output {
@@ -243,7 +270,8 @@ fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::
     // Last: a full disk does not keep the results from being seen.
     for (file, content) in [(&args.json, &json), (&args.html, &html::page(report, &json))] {
         if let Some(file) = file {
-            std::fs::write(file, content).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+            std::fs::write(file, content)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
         }
     }
     Ok(if report.verification.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -276,7 +304,10 @@ fn settings(args: &BenchArgs, plan: &plan::Plan) -> BTreeMap<&'static str, Strin
         plan::Length::Count(count) => settings.insert("count", count.to_string()),
     };
     if what.mix.has(Kind::WatchFanout) {
-        settings.extend([("watchers", what.watchers.to_string()), ("own-ranges", what.own_ranges.to_string())]);
+        settings.extend([
+            ("watchers", what.watchers.to_string()),
+            ("own-ranges", what.own_ranges.to_string()),
+        ]);
     }
     settings
 }
@@ -290,8 +321,12 @@ fn show(progress: &Progress<'_>, quiet: bool) {
         Progress::Note(note) => terminal::err(format_args!("{note}")),
         // Slices of a comparison are many and short.
         Progress::Slice(target, Pace::Closed) => terminal::err(format_args!("{target}")),
-        Progress::Slice(target, Pace::Open(rate)) => terminal::err(format_args!("{target} at {rate:.0} per second")),
-        Progress::Second(second, tally) => terminal::err(format_args!("  {second:>4} s  {}", line(tally))),
+        Progress::Slice(target, Pace::Open(rate)) => {
+            terminal::err(format_args!("{target} at {rate:.0} per second"))
+        }
+        Progress::Second(second, tally) => {
+            terminal::err(format_args!("  {second:>4} s  {}", line(tally)))
+        }
     }
 }
 
@@ -303,7 +338,8 @@ fn line(tally: &Tally) -> String {
     }
     let quantiles = Quantiles::of(&all.latency);
     let time = |us: u64| text::Time(etcd_warden_tools::bench::figure::float(us)).to_string();
-    let failed = if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
+    let failed =
+        if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
     let (p50, p99, p999) = (time(quantiles.p50), time(quantiles.p99), time(quantiles.p999));
     format!("{:>8} ok{failed}, p50 {p50}, p99 {p99}, p99.9 {p999}", tally.succeeded())
 }

@@ -1,4 +1,5 @@
-//! `etcd-warden calico`: Calico's hosted manifest, with a certificate of its own for each component.
+//! `etcd-warden calico`: Calico's hosted manifest, with a certificate of its own for each
+//! component.
 
 mod files;
 
@@ -10,7 +11,9 @@ use clap::{Args, Subcommand};
 use etcd_warden_core::policy::Diagnostics;
 use etcd_warden_core::policy::diagnostics::Printable;
 use etcd_warden_gateway::terminal::Plain;
-use etcd_warden_tools::calico::{self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish};
+use etcd_warden_tools::calico::{
+    self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish,
+};
 use serde_json::json;
 use similar::TextDiff;
 
@@ -24,8 +27,10 @@ const NOT_SEGMENTED: u8 = 1;
 /// Change Calico's own files.
 #[derive(Debug, Subcommand)]
 pub enum CalicoCommand {
-    /// Give each component of Calico's hosted manifest (calico-etcd.yaml of 3.20 to 3.31) a certificate of its own, and leave every other
-    /// byte as it is. Exit code 0: done, or segmented; 1: `--check` found something; 64: wrong usage; 78: not understood, nothing written.
+    /// Give each component of Calico's hosted manifest (calico-etcd.yaml of 3.20 to 3.31) a
+    /// certificate of its own, and leave every other byte as it is. Exit code 0: done, or
+    /// segmented; 1: `--check` found something; 64: wrong usage; 78: not understood, nothing
+    /// written.
     Segment(Box<SegmentArgs>),
 }
 
@@ -39,13 +44,16 @@ pub struct SegmentArgs {
     /// itself.
     #[arg(long, value_name = "URLS", required_unless_present = "check", value_parser = Endpoints::parse)]
     endpoints: Option<Endpoints>,
-    /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders of these names in it on every node.
+    /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders
+    /// of these names in it on every node.
     #[arg(long, value_name = "FORM", value_parser = PerNode::parse)]
     per_node: Option<PerNode>,
-    /// Another name for a component's Secret: `calico-node=NAME`, `cni=NAME`, `calico-kube-controllers=NAME`; may be given several times.
+    /// Another name for a component's Secret: `calico-node=NAME`, `cni=NAME`,
+    /// `calico-kube-controllers=NAME`; may be given several times.
     #[arg(long, value_name = "COMPONENT=NAME", value_parser = calico::secret)]
     secret: Vec<(Component, String)>,
-    /// How often kube-controllers compact etcd, as Go writes times; `0` for never. Without it, this is left alone.
+    /// How often kube-controllers compact etcd, as Go writes times; `0` for never. Without it,
+    /// this is left alone.
     #[arg(long, value_name = "TIME", value_parser = CompactionPeriod::parse)]
     compaction_period: Option<CompactionPeriod>,
     /// Show what would change, and write nothing.
@@ -60,7 +68,8 @@ pub struct SegmentArgs {
     /// Where the new manifest goes; without, to standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where the policy that goes with it goes; without, to standard output, or to standard error where that has the manifest.
+    /// Where the policy that goes with it goes; without, to standard output, or to standard error
+    /// where that has the manifest.
     #[arg(long, value_name = "FILE")]
     policy_out: Option<PathBuf>,
     /// Write over files that are there.
@@ -69,13 +78,23 @@ pub struct SegmentArgs {
 }
 
 /// Runs the command. Results go to `out`, what is wrong or left to do goes to `err`.
-pub fn run(command: CalicoCommand, input: &mut dyn Read, out: &mut Plain<'_>, err: &mut dyn Write) -> ExitCode {
+pub fn run(
+    command: CalicoCommand,
+    input: &mut dyn Read,
+    out: &mut Plain<'_>,
+    err: &mut dyn Write,
+) -> ExitCode {
     let CalicoCommand::Segment(args) = command;
     // A reader that went away (`| head`) is no mistake of the manifest.
     ExitCode::from(segment(&args, input, out, err).unwrap_or(0))
 }
 
-fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut Plain<'_>, err: &mut dyn Write) -> std::io::Result<u8> {
+fn segment(
+    args: &SegmentArgs,
+    input: &mut dyn Read,
+    out: &mut Plain<'_>,
+    err: &mut dyn Write,
+) -> std::io::Result<u8> {
     let wish = match wish(args) {
         Ok(wish) => wish,
         Err(mistake) => {
@@ -103,7 +122,11 @@ fn segment(args: &SegmentArgs, input: &mut dyn Read, out: &mut Plain<'_>, err: &
         }
         Ok(done) if args.diff => {
             let diff = TextDiff::from_lines(&text, &done.text);
-            write!(out, "{}", diff.unified_diff().context_radius(3).header(&name, &format!("{name} (segmented)")))?;
+            write!(
+                out,
+                "{}",
+                diff.unified_diff().context_radius(3).header(&name, &format!("{name} (segmented)"))
+            )?;
             hand_over(&done, err)?;
             Ok(0)
         }
@@ -125,7 +148,9 @@ fn wish(args: &SegmentArgs) -> Result<Wish, String> {
     };
     for (component, name) in &args.secret {
         if args.per_node.is_some() && component.is_on_nodes() {
-            return Err(format!("`--secret {component}=...` and `--per-node` both say where {component} has its certificate from"));
+            return Err(format!(
+                "`--secret {component}=...` and `--per-node` both say where {component} has its certificate from"
+            ));
         }
         if wish.secrets.insert(*component, name.clone()).is_some() {
             return Err(format!("`--secret {component}=...` is given twice"));
@@ -154,10 +179,18 @@ fn tell(
                 json!({ "line": place.line, "column": place.column, "object": object, "field": field, "message": message })
             };
             let missing: Vec<_> = lacks.iter().map(one).collect();
-            writeln!(out, "{}", json!({ "segmented": lacks.is_empty(), "missing": missing, "diagnostics": [] }))?;
+            writeln!(
+                out,
+                "{}",
+                json!({ "segmented": lacks.is_empty(), "missing": missing, "diagnostics": [] })
+            )?;
         }
         (Output::Json, Err(mistakes)) => {
-            writeln!(out, "{}", json!({ "segmented": null, "missing": [], "diagnostics": mistakes.to_json() }))?;
+            writeln!(
+                out,
+                "{}",
+                json!({ "segmented": null, "missing": [], "diagnostics": mistakes.to_json() })
+            )?;
         }
         (Output::Text, Ok(lacks)) => {
             let name = Printable(name);
@@ -175,9 +208,17 @@ fn tell(
 }
 
 /// Manifest and policy to where they belong: to files, both or neither.
-fn write_out(args: &SegmentArgs, done: &Segmented, out: &mut Plain<'_>, err: &mut dyn Write) -> std::io::Result<u8> {
+fn write_out(
+    args: &SegmentArgs,
+    done: &Segmented,
+    out: &mut Plain<'_>,
+    err: &mut dyn Write,
+) -> std::io::Result<u8> {
     // A manifest may hold keys: whoever may not read the old one may not read the new one.
-    let pairs = [(&args.out, &done.text, Some(args.manifest.as_path())), (&args.policy_out, &done.policy, None)];
+    let pairs = [
+        (&args.out, &done.text, Some(args.manifest.as_path())),
+        (&args.policy_out, &done.policy, None),
+    ];
     let mut targets = Vec::new();
     let mut mistakes = Vec::new();
     for (path, text, like) in pairs {

@@ -1,4 +1,5 @@
-//! `etcd-warden certs`: certificates for components from the operator's CA, what they say, and their renewal.
+//! `etcd-warden certs`: certificates for components from the operator's CA, what they say, and
+//! their renewal.
 
 mod authority;
 mod issue;
@@ -17,11 +18,14 @@ use super::exit;
 /// Issue, list and renew certificates.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Issue certificates for components, or for components of each node. Exit code 0: all are in place; 78: nothing was written.
+    /// Issue certificates for components, or for components of each node. Exit code 0: all are in
+    /// place; 78: nothing was written.
     Issue(Box<issue::IssueArgs>),
-    /// Show what certificates say: their names, what the policy makes of them, their end, and what is wrong. Exit code 1: something is.
+    /// Show what certificates say: their names, what the policy makes of them, their end, and what
+    /// is wrong. Exit code 1: something is.
     List(list::ListArgs),
-    /// Issue anew what ends soon, with the same names, in the same place. Exit code 1: something that is due could not be renewed.
+    /// Issue anew what ends soon, with the same names, in the same place. Exit code 1: something
+    /// that is due could not be renewed.
     Renew(Box<renew::RenewArgs>),
 }
 

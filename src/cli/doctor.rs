@@ -20,7 +20,8 @@ pub struct DoctorArgs {
     /// The configuration file of `serve`; the environment counts as it does there.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
     config: Option<PathBuf>,
-    /// A component's certificate and key, which must open the proxy alone: `CERTIFICATE,KEY`, or a folder with `etcd-cert` and `etcd-key`.
+    /// A component's certificate and key, which must open the proxy alone: `CERTIFICATE,KEY`, or a
+    /// folder with `etcd-cert` and `etcd-key`.
     #[arg(long, value_name = "FILES")]
     stolen: Vec<OsString>,
     /// How results are written.
@@ -28,7 +29,8 @@ pub struct DoctorArgs {
     output: Output,
 }
 
-/// Looks at the deployment. Exit code 0: nothing is wrong; 1: something is; 78: the configuration cannot be read.
+/// Looks at the deployment. Exit code 0: nothing is wrong; 1: something is; 78: the configuration
+/// cannot be read.
 ///
 /// # Errors
 /// Standard output takes nothing more; else what goes wrong is a finding.
@@ -38,7 +40,8 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let variables = std::env::vars_os().filter(|(name, _)| name != "ETCD_WARDEN_CONFIG");
     let loaded = config::load(&serve, variables);
     let thieves: Vec<_> = args.stolen.iter().map(|written| Thief::read(written.as_ref())).collect();
-    let mut mistakes: Vec<String> = thieves.iter().filter_map(|thief| thief.as_ref().err()).map(ToString::to_string).collect();
+    let mut mistakes: Vec<String> =
+        thieves.iter().filter_map(|thief| thief.as_ref().err()).map(ToString::to_string).collect();
     let (config, _) = match loaded {
         Ok(loaded) if mistakes.is_empty() => loaded,
         loaded => {

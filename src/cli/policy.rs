@@ -1,4 +1,5 @@
-//! `etcd-warden policy`: what is wrong with a policy, what a role set holds, who may do what and by which grant.
+//! `etcd-warden policy`: what is wrong with a policy, what a role set holds, who may do what and by
+//! which grant.
 
 mod call;
 mod concurrency;
@@ -23,13 +24,16 @@ use super::exit;
 /// Check, show and explain policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Report every mistake in policy files, each with its place. Exit code 0: none; 78: mistakes; 64: wrong usage.
+    /// Report every mistake in policy files, each with its place. Exit code 0: none; 78: mistakes;
+    /// 64: wrong usage.
     Check(CheckArgs),
     /// List the role sets inside this binary, or print one.
     Show(ShowArgs),
-    /// Say whether an identity may make a call, and by which grant; or who may do what to a key. Exit code 0: allowed; 1: refused.
+    /// Say whether an identity may make a call, and by which grant; or who may do what to a key.
+    /// Exit code 0: allowed; 1: refused.
     Explain(Box<ExplainArgs>),
-    /// Write etcd's own users and roles as a policy that gives the same rights. Exit code 1: etcd does not tell them.
+    /// Write etcd's own users and roles as a policy that gives the same rights. Exit code 1: etcd
+    /// does not tell them.
     Import(import::ImportArgs),
 }
 
@@ -88,8 +92,14 @@ pub struct ExplainArgs {
     /// How results are written.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// The call as etcdctl is given it: `put KEY --prev-kv`, `get KEY --prefix`, `txn 'mod("k") = "0"' then 'put k v'`, ...
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "key", value_name = "CALL")]
+    /// The call as etcdctl is given it: `put KEY --prev-kv`, `get KEY --prefix`, `txn 'mod("k") =
+    /// "0"' then 'put k v'`, ...
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "key",
+        value_name = "CALL"
+    )]
     call: Vec<String>,
 }
 
@@ -112,14 +122,22 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
         match policy_file::load(file, 0, None) {
             Ok(policy) => {
                 let (roles, bindings) = (policy.role_names().len(), policy.bindings().count());
-                good.push(format!("{}: no mistakes, {roles} roles, {bindings} bindings, sha256 {}", file.display(), policy.hash));
+                good.push(format!(
+                    "{}: no mistakes, {roles} roles, {bindings} bindings, sha256 {}",
+                    file.display(),
+                    policy.hash
+                ));
                 found.append(policy.warnings().clone());
             }
             Err(mistakes) => found.append(mistakes),
         }
     }
     match args.output {
-        Output::Json => writeln!(out, "{}", json!({ "ok": !found.has_mistakes(), "diagnostics": found.to_json() }))?,
+        Output::Json => writeln!(
+            out,
+            "{}",
+            json!({ "ok": !found.has_mistakes(), "diagnostics": found.to_json() })
+        )?,
         Output::Text => {
             if !found.is_empty() {
                 writeln!(out, "{found}")?;
@@ -127,7 +145,8 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
             for line in good {
                 writeln!(out, "{line}")?;
             }
-            let (mistakes, warnings) = (found.count(Severity::Mistake), found.count(Severity::Warning));
+            let (mistakes, warnings) =
+                (found.count(Severity::Mistake), found.count(Severity::Warning));
             if mistakes + warnings > 0 {
                 writeln!(out, "mistakes: {mistakes}, warnings: {warnings}")?;
             }
@@ -139,7 +158,14 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
 fn show(args: &ShowArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
     let Some(name) = &args.role_set else {
         for set in builtin::ALL {
-            writeln!(out, "{:<20} {}\n{:<20} roles: {}", set.name, set.summary, "", set.role_names().join(", "))?;
+            writeln!(
+                out,
+                "{:<20} {}\n{:<20} roles: {}",
+                set.name,
+                set.summary,
+                "",
+                set.role_names().join(", ")
+            )?;
         }
         return Ok(0);
     };

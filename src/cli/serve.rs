@@ -38,12 +38,14 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     code
 }
 
-/// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals. Requests are served by workers.
+/// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals.
+/// Requests are served by workers.
 pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let done = runtime.block_on(work);
-        // Not to be dropped, which waits for every thread: one may hang in a file system that does not answer.
+        // Not to be dropped, which waits for every thread: one may hang in a file system that does
+        // not answer.
         runtime.shutdown_background();
         done
     });
@@ -60,7 +62,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Ok(running) => running,
         Err(error) => {
             terminal::err(format_args!("etcd-warden: {error:#}"));
-            return Ok(if may_pass(&error) { ExitCode::FAILURE } else { ExitCode::from(exit::CONFIG) });
+            return Ok(if may_pass(&error) {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::from(exit::CONFIG)
+            });
         }
     };
     tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
@@ -92,10 +98,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether trying again may help: somebody else still has the address, or this host does not have it yet. Service managers that
-/// leave a refused configuration alone (`deploy/systemd`) start the service again then.
+/// Whether trying again may help: somebody else still has the address, or this host does not have
+/// it yet. Service managers that leave a refused configuration alone (`deploy/systemd`) start the
+/// service again then.
 fn may_pass(error: &anyhow::Error) -> bool {
-    let mut kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let mut kinds = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind);
     kinds.any(|kind| matches!(kind, ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable))
 }
 
@@ -158,7 +168,9 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let in_use = std::net::TcpListener::bind(address).context("cannot listen").unwrap_err();
         assert!(may_pass(&in_use));
-        let missing = std::fs::read("/nonexistent/lease.key").context("cannot read the lease key").unwrap_err();
+        let missing = std::fs::read("/nonexistent/lease.key")
+            .context("cannot read the lease key")
+            .unwrap_err();
         assert!(!may_pass(&missing));
     }
 }

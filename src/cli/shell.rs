@@ -56,7 +56,9 @@ pub fn man(args: &ManArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let folder = args.folder.display();
-            terminal::err(format_args!("etcd-warden: cannot write manual pages into `{folder}`: {error}. Name a folder that exists"));
+            terminal::err(format_args!(
+                "etcd-warden: cannot write manual pages into `{folder}`: {error}. Name a folder that exists"
+            ));
             ExitCode::FAILURE
         }
     }
@@ -70,7 +72,10 @@ mod tests {
     fn completions_of_each_shell_know_the_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
-            assert_eq!(completions(&CompletionsArgs { shell }, &mut Plain::new(&mut text)), ExitCode::SUCCESS);
+            assert_eq!(
+                completions(&CompletionsArgs { shell }, &mut Plain::new(&mut text)),
+                ExitCode::SUCCESS
+            );
             let text = String::from_utf8(text).unwrap();
             for word in ["serve", "explain", "completions", "print-config"] {
                 assert!(text.contains(word), "{shell:?} does not know {word}");

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use crate::keyspace::{KeyRange, OwnedRange};
 
-/// What may be done to a key. etcd knows only read and write; write is split so that "create, never overwrite" can be said.
+/// What may be done to a key. etcd knows only read and write; write is split so that "create, never
+/// overwrite" can be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Verb {
@@ -163,15 +164,17 @@ impl fmt::Display for Capability {
 pub struct Access<'m> {
     /// What is done.
     pub verbs: Verbs,
-    /// To which keys. An empty range holds no key, and needs the verbs on its start all the same (`Rights::covers`).
+    /// To which keys. An empty range holds no key, and needs the verbs on its start all the same
+    /// (`Rights::covers`).
     pub range: KeyRange<'m>,
 }
 
 /// What a request does with a lease that exists, or is to exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseUse {
-    /// Make it, under an id that the client chose (`LeaseGrant`). An id that carries the mark of another identity is that identity's, also
-    /// when its lease has ended: the owner would take the new lease for its own.
+    /// Make it, under an id that the client chose (`LeaseGrant`). An id that carries the mark of
+    /// another identity is that identity's, also when its lease has ended: the owner would take
+    /// the new lease for its own.
     Grant,
     /// Attach a key to it (`Put` with a lease, `Lock`, `Campaign`, `Proclaim`).
     Attach,
@@ -184,31 +187,37 @@ pub enum LeaseUse {
 }
 
 impl LeaseUse {
-    /// Whether something is to live longer by the lease: that takes the capability, also with a lease of one's own, so that who loses
-    /// the capability keeps nothing alive beyond the time that its leases have left.
+    /// Whether something is to live longer by the lease: that takes the capability, also with a
+    /// lease of one's own, so that who loses the capability keeps nothing alive beyond the time
+    /// that its leases have left.
     #[must_use]
     pub const fn prolongs(self) -> bool {
         matches!(self, LeaseUse::Grant | LeaseUse::Attach | LeaseUse::KeepAlive)
     }
 
-    /// What is needed on every attached key when the lease is not the caller's own: etcd's rule (`LeaseTimeToLive` reads the
-    /// attached keys, everything else writes them; `server/etcdserver/apply/auth.go`, `checkLeasePuts`).
+    /// What is needed on every attached key when the lease is not the caller's own: etcd's rule
+    /// (`LeaseTimeToLive` reads the attached keys, everything else writes them;
+    /// `server/etcdserver/apply/auth.go`, `checkLeasePuts`).
     #[must_use]
     pub const fn verbs_on_attached(self) -> Verbs {
         match self {
             LeaseUse::Look => Verbs::READ,
-            LeaseUse::Grant | LeaseUse::Attach | LeaseUse::Revoke | LeaseUse::KeepAlive => Verbs::WRITE,
+            LeaseUse::Grant | LeaseUse::Attach | LeaseUse::Revoke | LeaseUse::KeepAlive => {
+                Verbs::WRITE
+            }
         }
     }
 }
 
-/// Everything that one request message would touch. All of it must be allowed; a message that touches nothing is allowed to every
-/// identity that a binding names.
+/// Everything that one request message would touch. All of it must be allowed; a message that
+/// touches nothing is allowed to every identity that a binding names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accesses<'m> {
-    /// Keys. A Txn of libcalico-go has three (compare, then, else), so that the usual request needs no allocation.
+    /// Keys. A Txn of libcalico-go has three (compare, then, else), so that the usual request
+    /// needs no allocation.
     pub ranges: SmallVec<[Access<'m>; 4]>,
-    /// Keys whose range does not stand in the message and had to be made: what a lock or an election called `name` keeps under `name/`.
+    /// Keys whose range does not stand in the message and had to be made: what a lock or an
+    /// election called `name` keeps under `name/`.
     pub made: Option<Box<(Verbs, OwnedRange)>>,
     /// The operation without a key, if the method is one.
     pub capability: Option<Capability>,
@@ -230,7 +239,10 @@ impl<'m> Accesses<'m> {
 
     /// All keys: [`Accesses::ranges`], then [`Accesses::made`].
     pub fn keys(&self) -> impl Iterator<Item = Access<'_>> {
-        let made = self.made.as_deref().map(|(verbs, range)| Access { verbs: *verbs, range: range.as_range() });
+        let made = self
+            .made
+            .as_deref()
+            .map(|(verbs, range)| Access { verbs: *verbs, range: range.as_range() });
         self.ranges.iter().copied().chain(made)
     }
 
@@ -246,7 +258,8 @@ impl<'m> Accesses<'m> {
 mod tests {
     use super::*;
 
-    /// Both the decision and the reference model walk through a set by `iter`: what it forgets, neither asks for.
+    /// Both the decision and the reference model walk through a set by `iter`: what it forgets,
+    /// neither asks for.
     #[test]
     fn a_set_is_walked_through_whole_in_its_order_and_says_so() {
         let sets = [
@@ -258,7 +271,11 @@ mod tests {
             (Verbs::PUT, &[Verb::Create, Verb::Update], "create, update"),
             (Verbs::WRITE, &[Verb::Create, Verb::Update, Verb::Delete], "create, update, delete"),
             (Verbs::ALL, &Verb::ALL, "read, create, update, delete"),
-            (Verbs::ALL.without(Verbs::UPDATE), &[Verb::Read, Verb::Create, Verb::Delete], "read, create, delete"),
+            (
+                Verbs::ALL.without(Verbs::UPDATE),
+                &[Verb::Read, Verb::Create, Verb::Delete],
+                "read, create, delete",
+            ),
         ];
         for (set, verbs, text) in sets {
             assert_eq!(set.iter().collect::<Vec<_>>(), verbs);
@@ -284,7 +301,8 @@ mod tests {
     #[test]
     fn a_lease_of_others_takes_etcds_rights_on_its_keys() {
         assert_eq!(LeaseUse::Look.verbs_on_attached(), Verbs::READ);
-        for lease_use in [LeaseUse::Grant, LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive] {
+        for lease_use in [LeaseUse::Grant, LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive]
+        {
             assert_eq!(lease_use.verbs_on_attached(), Verbs::WRITE, "{lease_use:?}");
             assert_eq!(lease_use.prolongs(), lease_use != LeaseUse::Revoke, "{lease_use:?}");
         }

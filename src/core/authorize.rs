@@ -1,4 +1,5 @@
-//! The decision. The only place where a [`Permit`] is made, and a request is forwarded only with one.
+//! The decision. The only place where a [`Permit`] is made, and a request is forwarded only with
+//! one.
 
 pub mod reference;
 
@@ -10,7 +11,8 @@ use crate::keyspace::{KeyRange, OwnedRange};
 use crate::policy::{GrantId, Mode, Principal, Rights, Standing};
 use crate::wire::Malformed;
 
-/// The right to forward one message. It has no public constructor: [`authorize`] and [`refuse`] make it.
+/// The right to forward one message. It has no public constructor: [`authorize`] and [`refuse`]
+/// make it.
 #[derive(Debug)]
 #[must_use = "a permit is made to forward a message"]
 pub struct Permit {
@@ -21,7 +23,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The grant that allowed the first access; `None` when the request touches nothing, or only by lease ownership.
+    /// The grant that allowed the first access; `None` when the request touches nothing, or only by
+    /// lease ownership.
     #[must_use]
     pub fn grant(&self) -> Option<GrantId> {
         self.grant
@@ -33,7 +36,8 @@ impl Permit {
         self.would_deny.as_deref()
     }
 
-    /// The mode of the client when the permit was made. A permit of shadow mode says nothing about rights.
+    /// The mode of the client when the permit was made. A permit of shadow mode says nothing about
+    /// rights.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -209,7 +213,10 @@ impl Denial {
     /// A refusal with nothing to add, or with a fixed sentence.
     #[must_use]
     pub fn new(reason: Reason, text: &'static str) -> Self {
-        Self { reason, missing: if text.is_empty() { Missing::Nothing } else { Missing::Text(text) } }
+        Self {
+            reason,
+            missing: if text.is_empty() { Missing::Nothing } else { Missing::Text(text) },
+        }
     }
 }
 
@@ -228,8 +235,12 @@ impl fmt::Display for Denial {
             Missing::Capability(capability) => write!(f, ": {capability}"),
             Missing::Lease(id) => write!(f, ": lease {id:x}"),
             Missing::Form(malformed) => write!(f, ": {malformed}"),
-            Missing::Size { length, limit } => write!(f, ": {length} bytes, and at most {limit} are read"),
-            Missing::Unpacked { limit } => write!(f, ": more than {limit} bytes when it is unpacked"),
+            Missing::Size { length, limit } => {
+                write!(f, ": {length} bytes, and at most {limit} are read")
+            }
+            Missing::Unpacked { limit } => {
+                write!(f, ": more than {limit} bytes when it is unpacked")
+            }
             Missing::Text(text) => write!(f, ": {text}"),
         }
     }
@@ -249,9 +260,11 @@ pub struct LeaseEvidence {
 pub enum LeaseStanding {
     /// The id carries the caller's mark.
     Own,
-    /// No mark of the caller's, and no key is attached to it, as etcd says: it belongs to no identity.
+    /// No mark of the caller's, and no key is attached to it, as etcd says: it belongs to no
+    /// identity.
     Unattached,
-    /// No mark of the caller's, and the caller may do to every attached key what the message does with the lease: see [`AttachedKeys`].
+    /// No mark of the caller's, and the caller may do to every attached key what the message does
+    /// with the lease: see [`AttachedKeys`].
     Covered,
     /// No mark of the caller's, and the caller may not do that to one of its keys.
     NotCovered,
@@ -261,8 +274,9 @@ pub enum LeaseStanding {
     Unknown,
 }
 
-/// Finds out, key by key, whether a caller may do to every key of a lease what its message does with the lease. The keys of a lease may be
-/// many: none is kept, and after the first that is not covered no other has to be seen.
+/// Finds out, key by key, whether a caller may do to every key of a lease what its message does
+/// with the lease. The keys of a lease may be many: none is kept, and after the first that is not
+/// covered no other has to be seen.
 #[derive(Clone, Debug)]
 pub struct AttachedKeys {
     principal: Arc<Principal>,
@@ -276,18 +290,21 @@ impl AttachedKeys {
     #[must_use]
     pub fn of(principal: Arc<Principal>, id: i64, accesses: &Accesses<'_>) -> Self {
         let uses = accesses.leases.iter().filter(|(of, _)| *of == id);
-        let verbs = uses.fold(Verbs::NONE, |verbs, (_, lease_use)| verbs.and(lease_use.verbs_on_attached()));
+        let verbs = uses
+            .fold(Verbs::NONE, |verbs, (_, lease_use)| verbs.and(lease_use.verbs_on_attached()));
         Self { principal, verbs, standing: LeaseStanding::Unattached }
     }
 
     /// One attached key. False: the lease may not be used, whatever its other keys are.
     pub fn see(&mut self, key: &[u8]) -> bool {
-        let is_covered = self.standing != LeaseStanding::NotCovered && covered(&self.principal, self.verbs, &KeyRange::key(key)).is_ok();
+        let is_covered = self.standing != LeaseStanding::NotCovered
+            && covered(&self.principal, self.verbs, &KeyRange::key(key)).is_ok();
         self.standing = if is_covered { LeaseStanding::Covered } else { LeaseStanding::NotCovered };
         is_covered
     }
 
-    /// What its answers depend on beside the keys. Two that have this in common say the same of the same keys.
+    /// What its answers depend on beside the keys. Two that have this in common say the same of the
+    /// same keys.
     #[must_use]
     pub fn depends_on(&self) -> (*const Rights, Verbs) {
         (Arc::as_ptr(&self.principal.rights), self.verbs)
@@ -300,19 +317,25 @@ impl AttachedKeys {
     }
 }
 
-/// Judges one message. What is known of `leases` is sorted by id: a message may name ten thousand. Evidence that is out of order may not be
-/// found, and then its lease is refused.
+/// Judges one message. What is known of `leases` is sorted by id: a message may name ten thousand.
+/// Evidence that is out of order may not be found, and then its lease is refused.
 ///
 /// # Errors
-/// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in [`Permit::would_deny`].
-pub fn authorize(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence]) -> Result<Permit, Denial> {
+/// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in
+/// [`Permit::would_deny`].
+pub fn authorize(
+    principal: &Principal,
+    accesses: &Accesses<'_>,
+    leases: &[LeaseEvidence],
+) -> Result<Permit, Denial> {
     match judge(principal, accesses, leases) {
         Ok(grant) => Ok(Permit::of(principal, grant, None)),
         Err(denial) => refuse(principal, denial),
     }
 }
 
-/// Turns a refusal that was found outside the rights (a malformed message, an unknown method) into what the mode makes of it.
+/// Turns a refusal that was found outside the rights (a malformed message, an unknown method) into
+/// what the mode makes of it.
 ///
 /// # Errors
 /// In enforce mode, `denial` itself.
@@ -336,7 +359,11 @@ pub fn standing(principal: &Principal) -> Result<(), Denial> {
     }
 }
 
-fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence]) -> Result<Option<GrantId>, Denial> {
+fn judge(
+    principal: &Principal,
+    accesses: &Accesses<'_>,
+    leases: &[LeaseEvidence],
+) -> Result<Option<GrantId>, Denial> {
     standing(principal)?;
     let mut first = None;
     if let Some(capability) = accesses.capability {
@@ -355,26 +382,41 @@ fn judge(principal: &Principal, accesses: &Accesses<'_>, leases: &[LeaseEvidence
 fn holds(principal: &Principal, capability: Capability) -> Result<GrantId, Denial> {
     let rights = &principal.rights;
     // Who may do everything with the leases of others may do it with leases.
-    let by_more = || if capability == Capability::Lease { rights.capability(Capability::LeaseAdmin) } else { None };
-    rights
-        .capability(capability)
-        .or_else(by_more)
-        .ok_or(Denial { reason: Reason::CapabilityNotGranted, missing: Missing::Capability(capability) })
+    let by_more = || {
+        if capability == Capability::Lease {
+            rights.capability(Capability::LeaseAdmin)
+        } else {
+            None
+        }
+    };
+    rights.capability(capability).or_else(by_more).ok_or(Denial {
+        reason: Reason::CapabilityNotGranted,
+        missing: Missing::Capability(capability),
+    })
 }
 
-fn covered(principal: &Principal, verbs: Verbs, range: &KeyRange<'_>) -> Result<Option<GrantId>, Denial> {
+fn covered(
+    principal: &Principal,
+    verbs: Verbs,
+    range: &KeyRange<'_>,
+) -> Result<Option<GrantId>, Denial> {
     let mut first = None;
     for verb in verbs.iter() {
-        let grant = principal
-            .rights
-            .covers(verb, range)
-            .map_err(|range| Denial { reason: Reason::KeyNotGranted, missing: Missing::Keys { verb, range } })?;
+        let grant = principal.rights.covers(verb, range).map_err(|range| Denial {
+            reason: Reason::KeyNotGranted,
+            missing: Missing::Keys { verb, range },
+        })?;
         first = first.or(Some(grant));
     }
     Ok(first)
 }
 
-fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[LeaseEvidence]) -> Result<(), Denial> {
+fn judge_lease(
+    principal: &Principal,
+    id: i64,
+    lease_use: LeaseUse,
+    leases: &[LeaseEvidence],
+) -> Result<(), Denial> {
     if principal.rights.capability(Capability::LeaseAdmin).is_some() {
         return Ok(());
     }
@@ -382,10 +424,12 @@ fn judge_lease(principal: &Principal, id: i64, lease_use: LeaseUse, leases: &[Le
         holds(principal, Capability::Lease)?;
     }
     let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
-    let known = leases.binary_search_by_key(&id, |evidence| evidence.id).ok().and_then(|at| leases.get(at));
+    let known =
+        leases.binary_search_by_key(&id, |evidence| evidence.id).ok().and_then(|at| leases.get(at));
     match known.map(|evidence| &evidence.standing) {
         Some(LeaseStanding::Own) => Ok(()),
-        // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach one. That is more than a right to keys.
+        // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach
+        // one. That is more than a right to keys.
         Some(LeaseStanding::Unattached) => holds(principal, Capability::Lease).map(drop),
         Some(LeaseStanding::Covered) => Ok(()),
         Some(LeaseStanding::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),

@@ -1,7 +1,9 @@
-//! What the fuzz targets of `fuzz/` do with their bytes: each is one function that stops at the first broken promise.
+//! What the fuzz targets of `fuzz/` do with their bytes: each is one function that stops at the
+//! first broken promise.
 //!
-//! They are here, beside the code they check, so that a target of libFuzzer is one line, and so that `cargo test` takes every file
-//! of the corpora through the same function ([`corpus`](self)). Not part of the program: the feature `model` alone builds them.
+//! They are here, beside the code they check, so that a target of libFuzzer is one line, and so
+//! that `cargo test` takes every file of the corpora through the same function ([`corpus`](self)).
+//! Not part of the program: the feature `model` alone builds them.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -5,7 +5,8 @@ mod certificate;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a client's certificate says about it. Made once per connection, from the leaf of a chain that TLS has verified.
+/// What a client's certificate says about it. Made once per connection, from the leaf of a chain
+/// that TLS has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The configured name of the client CA that the chain ends in.
@@ -18,14 +19,15 @@ pub struct Identity {
     pub dns_sans: Vec<String>,
     /// The subject's O values, in the certificate's order.
     pub organizations: Vec<String>,
-    /// What tells it from others with the same O: 16 hexadecimal digits over its subject and all of its subject alternative names, where it has any
-    /// name besides a CN and one O.
+    /// What tells it from others with the same O: 16 hexadecimal digits over its subject and all
+    /// of its subject alternative names, where it has any name besides a CN and one O.
     pub distinction: Option<String>,
     /// Serial number, lower-case hexadecimal.
     pub serial: String,
     /// The issuer's distinguished name (RFC 4514 order as x509-parser prints it).
     pub issuer: String,
-    /// End of validity, in seconds since 1970 (UTC). Of a connection's identity: of the first certificate of its path that ends.
+    /// End of validity, in seconds since 1970 (UTC). Of a connection's identity: of the first
+    /// certificate of its path that ends.
     pub not_after: i64,
 }
 
@@ -48,7 +50,8 @@ impl Identity {
     }
 }
 
-/// Why a certificate gives no usable name. Each has a name of its own in the audit (see [`NameRefusal::code`]).
+/// Why a certificate gives no usable name. Each has a name of its own in the audit (see
+/// [`NameRefusal::code`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NameRefusal {
     /// The subject has no CN. A binding on a SAN or on O may still match.
@@ -82,8 +85,9 @@ impl NameRefusal {
         }
     }
 
-    /// Whether the certificate as a whole may still be used through its other names. Only an absent CN is harmless: every
-    /// other case is a certificate that two programs may read differently.
+    /// Whether the certificate as a whole may still be used through its other names. Only an absent
+    /// CN is harmless: every other case is a certificate that two programs may read
+    /// differently.
     #[must_use]
     pub const fn leaves_other_names(self) -> bool {
         matches!(self, NameRefusal::Missing)

@@ -1,8 +1,9 @@
 //! Keys and ranges of keys, with etcd's meaning of `key` and `range_end`.
 //!
-//! etcd writes a range as two byte strings (`RangeRequest` in `rpc.proto`): no `range_end` is the single key; a `range_end`
-//! of one zero byte is every key from `key` on; anything else is the half-open interval `[key, range_end)`. No key in
-//! etcd is empty, so `"\0"` is the smallest one and `("\0", "\0")` is the whole key space.
+//! etcd writes a range as two byte strings (`RangeRequest` in `rpc.proto`): no `range_end` is the
+//! single key; a `range_end` of one zero byte is every key from `key` on; anything else is the
+//! half-open interval `[key, range_end)`. No key in etcd is empty, so `"\0"` is the smallest one
+//! and `("\0", "\0")` is the whole key space.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,7 +13,8 @@ use std::fmt;
 pub enum End<'k> {
     /// Up to, and without, this key.
     Before(&'k [u8]),
-    /// The single key that the range starts with: the same set as `Before(start + "\0")`, without the copy.
+    /// The single key that the range starts with: the same set as `Before(start + "\0")`, without
+    /// the copy.
     OnlyStart,
     /// To the end of the key space.
     Open,
@@ -48,7 +50,8 @@ impl<'k> KeyRange<'k> {
         Self { start: key, end }
     }
 
-    /// `range_end` as etcd's requests write it: empty for a single key, one zero byte for an open end.
+    /// `range_end` as etcd's requests write it: empty for a single key, one zero byte for an open
+    /// end.
     #[must_use]
     pub fn range_end(&self) -> &'k [u8] {
         match self.end {
@@ -74,7 +77,8 @@ impl<'k> KeyRange<'k> {
     }
 }
 
-/// Compares the exclusive end of `range` with `key`: `Greater` means that `key` lies before the end.
+/// Compares the exclusive end of `range` with `key`: `Greater` means that `key` lies before the
+/// end.
 #[must_use]
 pub fn cmp_end_to_key(range: &KeyRange<'_>, key: &[u8]) -> Ordering {
     match range.end {
@@ -90,19 +94,22 @@ pub fn cmp_end_to_key(range: &KeyRange<'_>, key: &[u8]) -> Ordering {
     }
 }
 
-/// The smallest byte string that is greater than every string with this prefix, or `None` when there is none
-/// (the prefix is empty or consists of `0xff` alone): clientv3's `GetPrefixRangeEnd`.
+/// The smallest byte string that is greater than every string with this prefix, or `None` when
+/// there is none (the prefix is empty or consists of `0xff` alone): clientv3's `GetPrefixRangeEnd`.
 #[must_use]
 pub fn prefix_end(prefix: &[u8]) -> Option<Box<[u8]>> {
-    let (position, last) = prefix.iter().enumerate().rev().find_map(|(at, &byte)| Some((at, byte.checked_add(1)?)))?;
+    let (position, last) =
+        prefix.iter().enumerate().rev().find_map(|(at, &byte)| Some((at, byte.checked_add(1)?)))?;
     let mut end = prefix.get(..position)?.to_vec();
     end.push(last);
     Some(end.into_boxed_slice())
 }
 
-/// Bytes as text that can be written back: printable ASCII as it is, `\` doubled, all else as `\xNN`.
+/// Bytes as text that can be written back: printable ASCII as it is, `\` doubled, all else as
+/// `\xNN`.
 ///
-/// The one spelling of keys in policies, audit lines, logs and messages; it never holds a quote-breaking control character.
+/// The one spelling of keys in policies, audit lines, logs and messages; it never holds a
+/// quote-breaking control character.
 #[derive(Clone, Copy)]
 pub struct Escaped<'k>(pub &'k [u8]);
 
@@ -132,7 +139,9 @@ impl fmt::Display for KeyRange<'_> {
             End::OnlyStart => write!(f, "{}", Escaped(self.start)),
             End::Open if self.start <= b"\0".as_slice() => f.write_str("every key"),
             End::Open => write!(f, "[{}, ...)", Escaped(self.start)),
-            End::Before(end) if prefix_end(self.start).as_deref() == Some(end) => write!(f, "{}*", Escaped(self.start)),
+            End::Before(end) if prefix_end(self.start).as_deref() == Some(end) => {
+                write!(f, "{}*", Escaped(self.start))
+            }
             End::Before(end) => write!(f, "[{}, {})", Escaped(self.start), Escaped(end)),
         }
     }
@@ -149,7 +158,8 @@ pub enum OwnedEnd {
     Open,
 }
 
-/// A [`KeyRange`] that owns its bytes: for decisions that outlive the request, such as live watches and audit lines.
+/// A [`KeyRange`] that owns its bytes: for decisions that outlive the request, such as live watches
+/// and audit lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedRange {
     /// The first key.
@@ -228,7 +238,13 @@ mod tests {
 
     #[test]
     fn only_an_end_that_is_not_behind_the_start_makes_a_range_empty() {
-        for (key, range_end, empty) in [("b", "", false), ("b", "\0", false), ("b", "a", true), ("b", "b", true), ("b", "b\0", false)] {
+        for (key, range_end, empty) in [
+            ("b", "", false),
+            ("b", "\0", false),
+            ("b", "a", true),
+            ("b", "b", true),
+            ("b", "b\0", false),
+        ] {
             let range = KeyRange::from_request(key.as_bytes(), range_end.as_bytes());
             assert_eq!(range.is_empty(), empty, "{range}");
             assert_eq!(range.contains(b"b"), !empty, "{range}");

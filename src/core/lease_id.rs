@@ -1,7 +1,8 @@
 //! Lease ids that say whose they are.
 //!
-//! etcd lets a client choose the id of a lease, a positive `int64`. The proxy chooses it so that any replica that has the same key
-//! can tell the owner from the id, without state and without a lookup:
+//! etcd lets a client choose the id of a lease, a positive `int64`. The proxy chooses it so that
+//! any replica that has the same key can tell the owner from the id, without state and without a
+//! lookup:
 //!
 //! ```text
 //!  63  62             43 42                               12 11          0
@@ -15,20 +16,24 @@
 //!
 //! # How sure that is
 //!
-//! * **Two identities.** Under one salt two names have the same mark with probability 2^-31. For a given lease and 100,000 identities,
-//!   the chance that any other one counts as its owner is 1 in 21,000; that a given one does, 1 in 2 x 10^9. Each lease
-//!   draws anew. (Without a salt, two of 100,000 names would share their mark for all their leases: 10^10 / 2 pairs on 2^31 marks.)
-//! * **Guesses.** Without the key nobody can say which salt makes two names collide, nor what id a name gets. The id of another's
-//!   lease is no secret (it stands in every key that is attached); what helps an attacker is only an id whose mark is
-//!   both its owner's and his own, and he cannot choose his name to get one.
-//! * **Foreign ids.** An id that no proxy with this key made looks sealed with probability 1/4096, and owned with 2^-43. A sealed id
-//!   of somebody else matters only while the lease has no keys: then it is refused, and a foreign one is not. With keys
-//!   attached etcd's own rule decides for both. So one foreign lease in 4096 cannot be used through the proxy until it has keys.
-//! * **Chosen ids.** A client may name the id of its lease. One that looks sealed for another name is refused, also when no lease has it
-//!   (any more): its owner would renew it for its own. By accident that is one id in 4096 of those whose upper bits are not 0; an id
-//!   below 2^43 has no salt, and is never refused.
-//! * **Taken ids.** One identity has 2^20 - 1 ids. With n leases alive a new salt hits a taken one with probability n / 2^20: etcd
-//!   says so, and another salt is tried.
+//! * **Two identities.** Under one salt two names have the same mark with probability 2^-31. For a
+//!   given lease and 100,000 identities, the chance that any other one counts as its owner is 1 in
+//!   21,000; that a given one does, 1 in 2 x 10^9. Each lease draws anew. (Without a salt, two of
+//!   100,000 names would share their mark for all their leases: 10^10 / 2 pairs on 2^31 marks.)
+//! * **Guesses.** Without the key nobody can say which salt makes two names collide, nor what id a
+//!   name gets. The id of another's lease is no secret (it stands in every key that is attached);
+//!   what helps an attacker is only an id whose mark is both its owner's and his own, and he cannot
+//!   choose his name to get one.
+//! * **Foreign ids.** An id that no proxy with this key made looks sealed with probability 1/4096,
+//!   and owned with 2^-43. A sealed id of somebody else matters only while the lease has no keys:
+//!   then it is refused, and a foreign one is not. With keys attached etcd's own rule decides for
+//!   both. So one foreign lease in 4096 cannot be used through the proxy until it has keys.
+//! * **Chosen ids.** A client may name the id of its lease. One that looks sealed for another name
+//!   is refused, also when no lease has it (any more): its owner would renew it for its own. By
+//!   accident that is one id in 4096 of those whose upper bits are not 0; an id below 2^43 has no
+//!   salt, and is never refused.
+//! * **Taken ids.** One identity has 2^20 - 1 ids. With n leases alive a new salt hits a taken one
+//!   with probability n / 2^20: etcd says so, and another salt is tried.
 
 use std::fmt;
 
@@ -89,12 +94,15 @@ impl LeaseKey {
         Self::from_bytes(&bytes)
     }
 
-    /// An id for a lease of `name`: positive, and another one for each of the low 20 bits of `salt` (0 counts as 1).
+    /// An id for a lease of `name`: positive, and another one for each of the low 20 bits of `salt`
+    /// (0 counts as 1).
     #[must_use]
     pub fn mint(&self, name: &str, salt: u32) -> i64 {
         let salt = (salt & low_bits(SALT_BITS)).max(1);
         let mark = self.mark(salt, name);
-        (i64::from(salt) << (MARK_BITS + SEAL_BITS)) | (i64::from(mark) << SEAL_BITS) | i64::from(self.seal(salt, mark))
+        (i64::from(salt) << (MARK_BITS + SEAL_BITS))
+            | (i64::from(mark) << SEAL_BITS)
+            | i64::from(self.seal(salt, mark))
     }
 
     /// Whose `id` is, as far as `name` is concerned.
@@ -118,8 +126,8 @@ impl LeaseKey {
         self.code(b"seal", salt, &mark.to_be_bytes()) >> (u32::BITS - SEAL_BITS)
     }
 
-    /// The first 32 bits of the MAC over a label, the salt and `bytes`. No label begins another, and the salt has four bytes, so no
-    /// two questions are the same bytes.
+    /// The first 32 bits of the MAC over a label, the salt and `bytes`. No label begins another,
+    /// and the salt has four bytes, so no two questions are the same bytes.
     fn code(&self, label: &[u8], salt: u32, bytes: &[u8]) -> u32 {
         let mut mac = hmac::Context::with_key(&self.0);
         mac.update(label);

@@ -1,5 +1,5 @@
-//! Who asks, what is asked for, and whether it is allowed. Nothing here knows a runtime, a socket, a file, a clock, a log or a metric: what this
-//! crate depends on has none of them.
+//! Who asks, what is asked for, and whether it is allowed. Nothing here knows a runtime, a socket,
+//! a file, a clock, a log or a metric: what this crate depends on has none of them.
 //!
 //! ```text
 //!   certificate ─▶ identity ─▶ policy ─▶ Principal ─┐

@@ -1,11 +1,13 @@
 //! The closed list of methods: every RPC that etcd 3.4 to 3.7 serves on its client port.
 //!
-//! A path is compared byte for byte with `/package.Service/Method`. Any other form (no leading slash, another case,
-//! percent-encoding, a trailing slash, a query) is no method at all: grpc-go once judged such a path differently from
-//! the way it routed it (CVE-2026-33186), and there is nothing to gain from understanding it.
+//! A path is compared byte for byte with `/package.Service/Method`. Any other form (no leading
+//! slash, another case, percent-encoding, a trailing slash, a query) is no method at all: grpc-go
+//! once judged such a path differently from the way it routed it (CVE-2026-33186), and there is
+//! nothing to gain from understanding it.
 //!
-//! Source of the list: `api/etcdserverpb/rpc.proto`, `server/etcdserver/api/v3lock/v3lockpb/v3lock.proto` and
-//! `server/etcdserver/api/v3election/v3electionpb/v3election.proto` of etcd 3.7.3; `grpc/health/v1/health.proto` of gRPC.
+//! Source of the list: `api/etcdserverpb/rpc.proto`,
+//! `server/etcdserver/api/v3lock/v3lockpb/v3lock.proto` and `server/etcdserver/api/v3election/
+//! v3electionpb/v3election.proto` of etcd 3.7.3; `grpc/health/v1/health.proto` of gRPC.
 
 /// How many messages each side of a method sends, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +20,8 @@ pub enum Shape {
     Bulk,
     /// One request, then answers for as long as the client listens (`Observe`, health `Watch`).
     Subscription,
-    /// Requests and answers in any order for as long as either side likes (`Watch`, `LeaseKeepAlive`).
+    /// Requests and answers in any order for as long as either side likes (`Watch`,
+    /// `LeaseKeepAlive`).
     Conversation,
 }
 
@@ -155,7 +158,8 @@ methods! {
 }
 
 impl Method {
-    /// Whether it is one of gRPC's health service: under enforcement the proxy answers it itself, whatever its message says.
+    /// Whether it is one of gRPC's health service: under enforcement the proxy answers it itself,
+    /// whatever its message says.
     #[must_use]
     pub const fn is_health(self) -> bool {
         matches!(self, Method::HealthCheck | Method::HealthList | Method::HealthWatch)

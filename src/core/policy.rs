@@ -1,7 +1,8 @@
 //! Who may do what: three types for three truths, and no function that takes two of them.
 //!
-//! `file::File` is what the operator wrote, `check::Checked` is what it means, [`Policy`] is what serves: rights compiled
-//! once per identity into sorted disjoint ranges, so that a request costs a binary search and no allocation.
+//! `file::File` is what the operator wrote, `check::Checked` is what it means, [`Policy`] is what
+//! serves: rights compiled once per identity into sorted disjoint ranges, so that a request costs a
+//! binary search and no allocation.
 
 pub mod builtin;
 pub mod check;
@@ -64,11 +65,12 @@ pub enum Standing {
     BadCapture,
 }
 
-/// An identity under one generation of the policy: everything that a decision needs to know about the caller.
+/// An identity under one generation of the policy: everything that a decision needs to know about
+/// the caller.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// The identity's name: what leases belong to and audit lines show. `ca/cn:NAME`; `ca/uri:..` or `ca/dns:..` when a binding on
-    /// such a name matches and none on `cn`.
+    /// The identity's name: what leases belong to and audit lines show. `ca/cn:NAME`; `ca/uri:..`
+    /// or `ca/dns:..` when a binding on such a name matches and none on `cn`.
     pub name: Arc<str>,
     /// Whether a binding knows it.
     pub standing: Standing,
@@ -101,21 +103,31 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads, checks and compiles the text of a policy file. `name` is what messages call it; `mode_override` (break-glass)
-    /// replaces the policy's mode and that of all its bindings.
+    /// Reads, checks and compiles the text of a policy file. `name` is what messages call it;
+    /// `mode_override` (break-glass) replaces the policy's mode and that of all its bindings.
     ///
     /// # Errors
     /// Every mistake in the text, and the warnings with them.
-    pub fn parse(name: &str, text: &[u8], generation: u64, mode_override: Option<Mode>) -> Result<Policy, Diagnostics> {
+    pub fn parse(
+        name: &str,
+        text: &[u8],
+        generation: u64,
+        mode_override: Option<Mode>,
+    ) -> Result<Policy, Diagnostics> {
         if text.len() > MAX_BYTES {
             return Err(too_large(name));
         }
-        let hash = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash =
+            Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let text = std::str::from_utf8(text).map_err(|error| {
             let before = text.get(..error.valid_up_to()).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             let help = r"other bytes in a key are written `\xNN`";
-            Diagnostics::about(name, format!("the policy is not UTF-8: the first bad byte is in line {line}"), Some(help))
+            Diagnostics::about(
+                name,
+                format!("the policy is not UTF-8: the first bad byte is in line {line}"),
+                Some(help),
+            )
         })?;
         let mut findings = Findings::new(name, text);
         let root = match yaml::parse(text) {
@@ -176,7 +188,8 @@ impl Policy {
         }
     }
 
-    /// Whether any identity is only watched and not refused anything: then etcd's own auth must be off.
+    /// Whether any identity is only watched and not refused anything: then etcd's own auth must be
+    /// off.
     #[must_use]
     pub fn has_shadow(&self) -> bool {
         self.has_shadow_under(self.mode_override)
@@ -186,7 +199,14 @@ impl Policy {
     #[must_use]
     pub fn has_shadow_under(&self, mode_override: Option<Mode>) -> bool {
         mode_override.map_or_else(
-            || self.checked.mode == Mode::Shadow || self.checked.bindings.iter().any(|binding| binding.mode == Some(Mode::Shadow)),
+            || {
+                self.checked.mode == Mode::Shadow
+                    || self
+                        .checked
+                        .bindings
+                        .iter()
+                        .any(|binding| binding.mode == Some(Mode::Shadow))
+            },
             |mode| mode == Mode::Shadow,
         )
     }
@@ -227,7 +247,8 @@ impl Policy {
         &self.warnings
     }
 
-    /// Mistakes about CAs that bindings ask for and that are not among the configured client CAs: such a binding never matches.
+    /// Mistakes about CAs that bindings ask for and that are not among the configured client CAs:
+    /// such a binding never matches.
     #[must_use]
     pub fn check_cas<N: AsRef<str>>(&self, names: &[N]) -> Diagnostics {
         let mut findings = Findings::new(&self.name, &self.text);
@@ -235,7 +256,10 @@ impl Policy {
         for (ca, place) in self.checked.bindings.iter().filter_map(|binding| binding.ca.as_ref()) {
             if !known.contains(&&**ca) {
                 let near = diagnostics::nearest(ca, known.iter().copied());
-                let help = near.map_or_else(|| format!("there are {}", file::listed(&known)), |near| format!("did you mean `{near}`?"));
+                let help = near.map_or_else(
+                    || format!("there are {}", file::listed(&known)),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 findings.mistake(*place, format!("no client CA is called `{ca}`"), help);
             }
         }
@@ -254,13 +278,17 @@ impl Policy {
         })
     }
 
-    /// The captured values with which an identity of this binding may reach `key`, by any grant of its roles; values that make
-    /// no difference are left out. Empty: nothing of it mentions the key.
+    /// The captured values with which an identity of this binding may reach `key`, by any grant of
+    /// its roles; values that make no difference are left out. Empty: nothing of it mentions
+    /// the key.
     #[must_use]
     pub fn captures_for(&self, binding: usize, key: &[u8]) -> Vec<Captures> {
         let Some(binding) = self.checked.bindings.get(binding) else { return Vec::new() };
         let roles = binding.roles.iter().filter_map(|at| self.checked.roles.get(*at));
-        let mut all: Vec<Captures> = roles.flat_map(|role| role.allow.iter()).flat_map(|allowed| allowed.keys.solve(key)).collect();
+        let mut all: Vec<Captures> = roles
+            .flat_map(|role| role.allow.iter())
+            .flat_map(|allowed| allowed.keys.solve(key))
+            .collect();
         all.sort();
         all.dedup();
         all
@@ -269,17 +297,28 @@ impl Policy {
     /// The names that a binding captures.
     #[must_use]
     pub fn capture_names(&self, binding: usize) -> Vec<Arc<str>> {
-        self.checked.bindings.get(binding).map(|binding| binding.pattern.captures().cloned().collect()).unwrap_or_default()
+        self.checked
+            .bindings
+            .get(binding)
+            .map(|binding| binding.pattern.captures().cloned().collect())
+            .unwrap_or_default()
     }
 
-    /// The role's rules as they are meant, for tests and for export: keys as written, verbs, whether allowed.
+    /// The role's rules as they are meant, for tests and for export: keys as written, verbs,
+    /// whether allowed.
     #[must_use]
     pub fn role_grants(&self, role: &str) -> Vec<(&str, Verbs)> {
-        self.checked.grants.iter().filter(|grant| *grant.role == *role).map(|grant| (&*grant.text, grant.verbs)).collect()
+        self.checked
+            .grants
+            .iter()
+            .filter(|grant| *grant.role == *role)
+            .map(|grant| (&*grant.text, grant.verbs))
+            .collect()
     }
 }
 
-/// Whether a policy's text ends with the line `...`, YAML's own end of a document (YAML 1.2.2, 9.1.2): no text that was cut does.
+/// Whether a policy's text ends with the line `...`, YAML's own end of a document (YAML 1.2.2,
+/// 9.1.2): no text that was cut does.
 #[must_use]
 pub fn ends_with_marker(text: &[u8]) -> bool {
     text.trim_ascii_end().rsplit(|byte| *byte == b'\n').next() == Some(b"...")

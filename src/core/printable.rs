@@ -1,15 +1,18 @@
-//! Text that others wrote (a peer, a certificate, a file, etcd), made fit for a terminal and for one line of output.
+//! Text that others wrote (a peer, a certificate, a file, etcd), made fit for a terminal and for
+//! one line of output.
 //!
-//! [`crate::keyspace::Escaped`] is the spelling of keys: bytes, printable ASCII only, and it can be read back. This is the spelling of
-//! text: letters of every language stay, and what a terminal obeys, what begins a new line and what cannot be seen does not.
+//! [`crate::keyspace::Escaped`] is the spelling of keys: bytes, printable ASCII only, and it can be
+//! read back. This is the spelling of text: letters of every language stay, and what a terminal
+//! obeys, what begins a new line and what cannot be seen does not.
 
 use std::fmt::{self, Write as _};
 
 /// Characters of one text of others that a message shows.
 const SHOWN: usize = 1000;
 
-/// Whether a character can do something else than be seen: C0 and C1 controls and DEL (ECMA-48), the separators of lines and
-/// paragraphs, and the format characters of Unicode (category Cf) that reorder what is around them or are invisible (UAX #9, UTR #36).
+/// Whether a character can do something else than be seen: C0 and C1 controls and DEL (ECMA-48),
+/// the separators of lines and paragraphs, and the format characters of Unicode (category Cf) that
+/// reorder what is around them or are invisible (UAX #9, UTR #36).
 #[must_use]
 pub fn is_unfit(c: char) -> bool {
     c.is_control()
@@ -18,7 +21,8 @@ pub fn is_unfit(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Writes a character in the one spelling of unfit characters: its UTF-16 units as `\u001b`. JSON reads that as the same character.
+/// Writes a character in the one spelling of unfit characters: its UTF-16 units as `\u001b`. JSON
+/// reads that as the same character.
 ///
 /// # Errors
 /// Those of the writer.
@@ -49,9 +53,13 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_spelled_out_and_letters_stay() {
-        let hostile = "n\u{f6}de \u{4e16}\x1b]0;x\x07\r\n\u{9b}31m\u{202e}\u{2028}\u{e0041}\u{feff}\x7f\t";
+        let hostile =
+            "n\u{f6}de \u{4e16}\x1b]0;x\x07\r\n\u{9b}31m\u{202e}\u{2028}\u{e0041}\u{feff}\x7f\t";
         let shown = Printable(hostile).to_string();
-        assert_eq!(shown, "n\u{f6}de \u{4e16}\\u001b]0;x\\u0007\\u000d\\u000a\\u009b31m\\u202e\\u2028\\udb40\\udc41\\ufeff\\u007f\\u0009");
+        assert_eq!(
+            shown,
+            "n\u{f6}de \u{4e16}\\u001b]0;x\\u0007\\u000d\\u000a\\u009b31m\\u202e\\u2028\\udb40\\udc41\\ufeff\\u007f\\u0009"
+        );
         let read: String = serde_json::from_str(&format!("\"{shown}\"")).unwrap();
         assert_eq!(read, hostile, "JSON reads it back");
     }
@@ -59,6 +67,10 @@ mod tests {
     #[test]
     fn a_long_text_is_cut() {
         let shown = Printable(&"x".repeat(1_000_000)).to_string();
-        assert!(shown.len() < 1100 && shown.ends_with("... (999000 more bytes)"), "{}", shown.len());
+        assert!(
+            shown.len() < 1100 && shown.ends_with("... (999000 more bytes)"),
+            "{}",
+            shown.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Which watch of a Watch stream carries which right, and whose turn it is to be answered. Pure: no clock, no socket.
+//! Which watch of a Watch stream carries which right, and whose turn it is to be answered. Pure: no
+//! clock, no socket.
 //!
 //! ```text
 //!              refused, in its turn
@@ -11,8 +12,9 @@
 //!          doomed ───────────────────────────────▶ ending (answers swallowed) ─────────────▶ gone
 //! ```
 //!
-//! clientv3 sends one create at a time and pairs answers with creates in order (`client/v3/watch.go`), and so may others with
-//! several under way: a refusal that overtakes the answer to an earlier create would be taken for that answer.
+//! clientv3 sends one create at a time and pairs answers with creates in order
+//! (`client/v3/watch.go`), and so may others with several under way: a refusal that overtakes the
+//! answer to an earlier create would be taken for that answer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -22,7 +24,8 @@ use crate::wire::watch::ResponseHead;
 /// Bytes of a range that one place is enough for.
 const BYTES_OF_A_PLACE: usize = 1024;
 
-/// Places that a watch on this range takes: one, and one more for each KiB of its bounds. A key may be as long as a request.
+/// Places that a watch on this range takes: one, and one more for each KiB of its bounds. A key may
+/// be as long as a request.
 #[must_use]
 pub fn places(range: KeyRange<'_>) -> usize {
     (range.length() / BYTES_OF_A_PLACE).saturating_add(1)
@@ -122,14 +125,16 @@ impl WatchLedger {
         Answer { pass: true, end, refusals }
     }
 
-    /// The policy changed: watches that lost their right are ended. Returns the ids to tell the client of and to cancel at etcd.
+    /// The policy changed: watches that lost their right are ended. Returns the ids to tell the
+    /// client of and to cancel at etcd.
     pub fn recheck(&mut self, mut allowed: impl FnMut(&OwnedRange) -> bool) -> Vec<i64> {
         for turn in &mut self.turns {
             if let Turn::Awaiting { range, doomed } = turn {
                 *doomed = *doomed || !allowed(range);
             }
         }
-        let mut lost: Vec<i64> = self.live.iter().filter(|(_, range)| !allowed(range)).map(|(&id, _)| id).collect();
+        let mut lost: Vec<i64> =
+            self.live.iter().filter(|(_, range)| !allowed(range)).map(|(&id, _)| id).collect();
         lost.sort_unstable();
         for id in &lost {
             self.forget(*id);
@@ -153,7 +158,10 @@ impl WatchLedger {
     /// Places of the watches that etcd has, or will have when it has answered: see [`places`].
     #[must_use]
     pub fn held(&self) -> usize {
-        self.awaiting.saturating_add(self.live.len()).saturating_add(self.ending.len()).saturating_add(self.beyond)
+        self.awaiting
+            .saturating_add(self.live.len())
+            .saturating_add(self.ending.len())
+            .saturating_add(self.beyond)
     }
 
     /// Creates that wait for their turn.
@@ -210,9 +218,15 @@ mod tests {
             ledger.answered(&head(id, true, false));
         }
         assert_eq!(ledger.recheck(|held| *held == range("b")), [7]);
-        assert_eq!(ledger.answered(&head(7, false, false)), Answer { pass: false, end: None, refusals: Vec::new() });
+        assert_eq!(
+            ledger.answered(&head(7, false, false)),
+            Answer { pass: false, end: None, refusals: Vec::new() }
+        );
         assert_eq!(ledger.answered(&head(8, false, false)), passed(&[]));
-        assert_eq!(ledger.answered(&head(7, false, true)), Answer { pass: false, end: None, refusals: Vec::new() });
+        assert_eq!(
+            ledger.answered(&head(7, false, true)),
+            Answer { pass: false, end: None, refusals: Vec::new() }
+        );
         assert_eq!(ledger.held(), 1);
         // The id is free again, and may be chosen again.
         ledger.forwarded(range("b"));
@@ -226,7 +240,10 @@ mod tests {
         let mut ledger = WatchLedger::default();
         ledger.forwarded(range("a"));
         assert!(ledger.recheck(|_| false).is_empty());
-        assert_eq!(ledger.answered(&head(3, true, false)), Answer { pass: true, end: Some(3), refusals: Vec::new() });
+        assert_eq!(
+            ledger.answered(&head(3, true, false)),
+            Answer { pass: true, end: Some(3), refusals: Vec::new() }
+        );
         assert!(!ledger.answered(&head(3, false, false)).pass);
         assert_eq!((ledger.live(), ledger.held()), (0, 1));
         ledger.answered(&head(3, false, true));

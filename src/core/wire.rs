@@ -1,8 +1,9 @@
 //! From bytes to [`Accesses`](crate::access::Accesses): what a request message would touch.
 //!
-//! The bytes that are judged are the bytes that are sent, so a message is scanned in place and never encoded again. The scan
-//! accepts what every protobuf decoder reads the same way and refuses the rest (a singular field twice, two members of one
-//! oneof, groups, overlong varints, ...): no real client sends those, and each is a way to show two programs two messages.
+//! The bytes that are judged are the bytes that are sent, so a message is scanned in place and
+//! never encoded again. The scan accepts what every protobuf decoder reads the same way and refuses
+//! the rest (a singular field twice, two members of one oneof, groups, overlong varints, ...): no
+//! real client sends those, and each is a way to show two programs two messages.
 
 pub mod cluster;
 mod encode;
@@ -54,7 +55,8 @@ pub enum Fault {
     Repeated,
     /// A field that this version does not know, in a message on which a right depends.
     UnknownField,
-    /// An enum value that this version does not know: etcd acts on some of them, and 3.5 ends by two (`docs/upstream-findings.md`).
+    /// An enum value that this version does not know: etcd acts on some of them, and 3.5 ends by
+    /// two (`docs/upstream-findings.md`).
     UnknownValue,
     /// A Compare whose `target` and value member differ: etcd compares with 0.
     TargetMismatch,
@@ -62,19 +64,24 @@ pub enum Fault {
     TooManyOperations,
     /// A Txn operation that says nothing (crashes etcd's own grpc-proxy, etcd #22065).
     EmptyOperation,
-    /// A `range_end` that is there and empty: etcd before 3.7 takes it for no upper end, where its own auth takes it for one key.
+    /// A `range_end` that is there and empty: etcd before 3.7 takes it for no upper end, where its
+    /// own auth takes it for one key.
     EmptyRangeEnd,
-    /// A Txn that deletes all keys from one on, and puts one of them with `ignore_value` or `ignore_lease`. etcd does not see that the two meet
-    /// (`checkIntervals`, `server/etcdserver/txn/txn.go`), finds nothing to keep when it applies them, and ends; what is in its log ends it
-    /// again at each start. Seen on 3.5.35, 3.6.16 and 3.7.3; ranges with an end are refused by etcd itself.
+    /// A Txn that deletes all keys from one on, and puts one of them with `ignore_value` or
+    /// `ignore_lease`. etcd does not see that the two meet (`checkIntervals`,
+    /// `server/etcdserver/txn/txn.go`), finds nothing to keep when it applies them, and ends; what
+    /// is in its log ends it again at each start. Seen on 3.5.35, 3.6.16 and 3.7.3; ranges with
+    /// an end are refused by etcd itself.
     DeletedAndKept,
     /// A `string` that is not UTF-8.
     NotUtf8,
     /// The name of a user or a role is longer than etcd can store: it ends every member, for good.
     NameTooLong,
-    /// A MemberUpdate without a URL, or with one that etcd cannot read: it ends every other member, for good.
+    /// A MemberUpdate without a URL, or with one that etcd cannot read: it ends every other member,
+    /// for good.
     PeerUrl,
-    /// Fields of an answer in another order than etcd's, so that its head cannot be told from its rest.
+    /// Fields of an answer in another order than etcd's, so that its head cannot be told from its
+    /// rest.
     OutOfOrder,
 }
 

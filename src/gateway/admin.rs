@@ -1,8 +1,10 @@
-//! The operator's side: HTTP/1.1 on an address of its own, for probes, Prometheus and a look inside. GET and HEAD only; nothing can
-//! be changed there. At a socket in the file system, for root and the proxy's own user, the mode can (`POST /mode`).
+//! The operator's side: HTTP/1.1 on an address of its own, for probes, Prometheus and a look
+//! inside. GET and HEAD only; nothing can be changed there. At a socket in the file system, for
+//! root and the proxy's own user, the mode can (`POST /mode`).
 //!
-//! Loopback is open to every pod in the host's network, so this counts its callers and their time: one request for each connection,
-//! [`DEADLINE`] for each, and of too many the oldest goes (`admin/guests`). What names identities (`/debug/*`) is there only when asked for.
+//! Loopback is open to every pod in the host's network, so this counts its callers and their time:
+//! one request for each connection, [`DEADLINE`] for each, and of too many the oldest goes
+//! (`admin/guests`). What names identities (`/debug/*`) is there only when asked for.
 
 mod door;
 mod guests;
@@ -52,11 +54,13 @@ pub struct AdminState {
     pub streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync>,
     /// It is served to anybody who reaches the address.
     pub debug: bool,
-    /// `POST /mode`, at the socket: what overrides the policy's modes from now on, and who wants it.
+    /// `POST /mode`, at the socket: what overrides the policy's modes from now on, and who wants
+    /// it.
     pub change_mode: Box<dyn Fn(Option<Mode>, Peer) + Send + Sync>,
 }
 
-/// Serves one door until `shutdown`; then takes no more connections and ends when the open ones have their answer (within [`DEADLINE`]).
+/// Serves one door until `shutdown`; then takes no more connections and ends when the open ones
+/// have their answer (within [`DEADLINE`]).
 pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationToken) {
     let guests = Guests::default();
     let connections = TaskTracker::new();
@@ -72,14 +76,18 @@ pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationTok
                 let (state, guest) = (Arc::clone(&state), Arc::new(guests.enter(caller.origin)));
                 connections.spawn(async move {
                     // A caller that is too slow gets no answer; nobody else waits for it.
-                    let answered = tokio::time::timeout(DEADLINE, answer_one(caller, state, Arc::clone(&guest)));
+                    let answered = tokio::time::timeout(
+                        DEADLINE,
+                        answer_one(caller, state, Arc::clone(&guest)),
+                    );
                     tokio::select! {
                         biased;
                         _ = answered => {}
                         () = guest.gives_way() => {}
                     }
                 });
-                // Each is looked at once before the next one comes: what it has said by then is answered, however many there are.
+                // Each is looked at once before the next one comes: what it has said by then is
+                // answered, however many there are.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
@@ -111,13 +119,19 @@ async fn answer_one(caller: Caller, state: Arc<AdminState>, guest: Arc<Guest>) {
     }
 }
 
-async fn answer(state: &Arc<AdminState>, peer: Option<Peer>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    state: &Arc<AdminState>,
+    peer: Option<Peer>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let page = match (request.method(), request.uri().path(), peer) {
         (&Method::GET | &Method::HEAD, "/metrics", _) => page::metrics(&state.metrics),
         (&Method::GET | &Method::HEAD, "/livez", _) => page::live(),
         (&Method::GET | &Method::HEAD, "/readyz", _) => page::ready(&(state.readiness)()),
         (&Method::GET | &Method::HEAD, "/policy", _) => page::json(&(state.policy)()),
-        (&Method::GET | &Method::HEAD, "/debug/streams", peer) if state.debug || peer.is_some() => page::json(&(state.streams)()),
+        (&Method::GET | &Method::HEAD, "/debug/streams", peer) if state.debug || peer.is_some() => {
+            page::json(&(state.streams)())
+        }
         (&Method::GET | &Method::HEAD, "/debug/streams", _) => page::not_served(),
         (&Method::GET | &Method::HEAD, _, _) => page::not_found(),
         (&Method::POST, "/mode", Some(peer)) => change_mode(state, peer, request.into_body()).await,

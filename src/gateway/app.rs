@@ -66,7 +66,8 @@ pub struct Running {
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
-/// Starts a proxy: binds its addresses, asks etcd how it is, and serves. Call it on a runtime that lives as long as the proxy.
+/// Starts a proxy: binds its addresses, asks etcd how it is, and serves. Call it on a runtime that
+/// lives as long as the proxy.
 ///
 /// # Errors
 /// Whatever makes serving unsafe or impossible; nothing was served before.
@@ -83,16 +84,25 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
     control.check_all(&metrics).await;
     let (policy, shadow_guard) = shadow_guard::before_start(&config, policy, &control).await?;
 
-    let listener = Listener::bind(config.listen_addr).with_context(|| format!("cannot listen on {}", config.listen_addr))?;
+    let listener = Listener::bind(config.listen_addr)
+        .with_context(|| format!("cannot listen on {}", config.listen_addr))?;
     let listen_addr = listener.address()?;
     let admin = match config.admin_addr {
-        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin)"))?),
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (admin)"))?,
+        ),
         None => None,
     };
     let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let socket = config.admin_socket.as_deref();
     let socket = socket
-        .map(|path| Socket::bind(path).with_context(|| format!("cannot make the socket `{}` (admin-socket)", path.display())))
+        .map(|path| {
+            Socket::bind(path).with_context(|| {
+                format!("cannot make the socket `{}` (admin-socket)", path.display())
+            })
+        })
         .transpose()?;
     let audit = Audit::start(&config.audit, metrics.clone()).context("cannot start the audit")?;
 
@@ -111,7 +121,12 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         request_ids: AtomicU64::new(1),
         config,
     });
-    let state = Arc::new(State { mode: ModeOverride::new(shared.config.mode), shadow_guard, reloads, shared: shared.clone() });
+    let state = Arc::new(State {
+        mode: ModeOverride::new(shared.config.mode),
+        shadow_guard,
+        reloads,
+        shared: shared.clone(),
+    });
     describe(&shared);
     count_expiries(&shared);
     reload::warn_of_stale(&shared);
@@ -122,10 +137,23 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         .context("cannot start a worker thread")?;
     let background = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(shared.control.clone().watch_health(shared.config.upstream.health_interval, shared.metrics.clone(), background.clone()));
-    tasks.spawn(shared.control.clone().keep_renewed(shared.config.upstream.health_interval, background.clone()));
-    tasks.spawn(background.clone().run_until_cancelled_owned(watched_files::watch(state.clone())).map(drop));
-    tasks.spawn(background.clone().run_until_cancelled_owned(shadow_guard::watch(state.clone())).map(drop));
+    tasks.spawn(shared.control.clone().watch_health(
+        shared.config.upstream.health_interval,
+        shared.metrics.clone(),
+        background.clone(),
+    ));
+    tasks.spawn(
+        shared
+            .control
+            .clone()
+            .keep_renewed(shared.config.upstream.health_interval, background.clone()),
+    );
+    tasks.spawn(
+        background.clone().run_until_cancelled_owned(watched_files::watch(state.clone())).map(drop),
+    );
+    tasks.spawn(
+        background.clone().run_until_cancelled_owned(shadow_guard::watch(state.clone())).map(drop),
+    );
     let pages = Arc::new(admin_state(&state));
     for door in admin.map(Door::Address).into_iter().chain(socket.map(Door::Socket)) {
         tasks.spawn(admin::serve(door, pages.clone(), background.clone()));
@@ -134,7 +162,8 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
     Ok(Running { listen_addr, admin_addr, state, background, tasks, workers: threads })
 }
 
-/// Runs the accept loop as a task; when the drain begins it ends, and with it the workers' supply of sockets.
+/// Runs the accept loop as a task; when the drain begins it ends, and with it the workers' supply
+/// of sockets.
 fn accept(
     tasks: &mut JoinSet<()>,
     listener: Listener,
@@ -154,8 +183,8 @@ impl Running {
         &self.state.shared
     }
 
-    /// Reads the policy file again, on the calling thread, for a caller that knows that it is whole. A mistake changes nothing: the last good
-    /// policy goes on.
+    /// Reads the policy file again, on the calling thread, for a caller that knows that it is
+    /// whole. A mistake changes nothing: the last good policy goes on.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -163,7 +192,8 @@ impl Running {
         reload::one(&self.state, Reloaded::Policy)
     }
 
-    /// Reads the policy and all certificates again, as soon as their files have come to rest. What has a mistake is told, and changes nothing.
+    /// Reads the policy and all certificates again, as soon as their files have come to rest. What
+    /// has a mistake is told, and changes nothing.
     ///
     /// # Errors
     /// What was not reloaded, and why; it was logged.
@@ -181,8 +211,9 @@ impl Running {
         self.state.shared.drain.cancel();
     }
 
-    /// Drains and stops: no new connections, GOAWAY, unary calls finish, streams end so that clients resume elsewhere. After
-    /// the drain timeout, or when `at_once` is ready, whatever is left is cut off.
+    /// Drains and stops: no new connections, GOAWAY, unary calls finish, streams end so that
+    /// clients resume elsewhere. After the drain timeout, or when `at_once` is ready, whatever
+    /// is left is cut off.
     pub async fn shutdown(mut self, at_once: impl Future<Output = ()>) {
         self.drain();
         let timeout = self.state.shared.config.drain_timeout;
@@ -220,10 +251,13 @@ fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
     match &config.lease_key_file {
         Some(path) => {
             // More than any key has: whatever it is, it is none then.
-            let bytes = files::read(path, 1 << 16).map_err(|why| anyhow!("{}: the lease key {why}", path.display()))?;
+            let bytes = files::read(path, 1 << 16)
+                .map_err(|why| anyhow!("{}: the lease key {why}", path.display()))?;
             LeaseKey::from_bytes(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
         }
-        None => LeaseKey::random().map_err(|error| anyhow!("no randomness for the lease key: {error}")),
+        None => {
+            LeaseKey::random().map_err(|error| anyhow!("no randomness for the lease key: {error}"))
+        }
     }
 }
 
@@ -265,11 +299,19 @@ fn admin_state(state: &Arc<State>) -> AdminState {
 }
 
 fn readiness(shared: &Shared) -> Vec<Check> {
-    let upstream = if shared.members.any_well() { Ok(()) } else { Err("no etcd member is reachable".to_owned()) };
+    let upstream = if shared.members.any_well() {
+        Ok(())
+    } else {
+        Err("no etcd member is reachable".to_owned())
+    };
     let now = SystemTime::now();
     let tls = shared.tls.current();
-    let expired = tls.server.expiries().find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
-    let certificate = expired.map_or(Ok(()), |_| Err("the server certificate has expired".to_owned()));
+    let expired = tls
+        .server
+        .expiries()
+        .find(|expiry| expiry.what == Expiring::Server && expiry.not_after <= now);
+    let certificate =
+        expired.map_or(Ok(()), |_| Err("the server certificate has expired".to_owned()));
     let draining = if shared.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
     vec![
         Check { name: "upstream", result: upstream },

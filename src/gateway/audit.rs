@@ -1,4 +1,5 @@
-//! The audit: one JSON line per recorded decision. Field names are stable and documented in `docs/audit.md`; values are never in it.
+//! The audit: one JSON line per recorded decision. Field names are stable and documented in
+//! `docs/audit.md`; values are never in it.
 
 pub mod line;
 mod mode_change;
@@ -39,7 +40,8 @@ pub struct Record {
     pub grant: Option<String>,
     /// Why not.
     pub denial: Option<Denial>,
-    /// The hash of the policy that decided (hexadecimal SHA-256 of its text); its generation is the principal's.
+    /// The hash of the policy that decided (hexadecimal SHA-256 of its text); its generation is
+    /// the principal's.
     pub policy_hash: Arc<str>,
     /// The member that the request went to (`HOST:PORT`).
     pub member: Option<Arc<str>>,

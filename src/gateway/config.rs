@@ -1,5 +1,5 @@
-//! What the program runs on: the checked form. Built only from the file, the environment and the flags, in one place ([`load()`]),
-//! so that every part of the program can rely on it.
+//! What the program runs on: the checked form. Built only from the file, the environment and the
+//! flags, in one place ([`load()`]), so that every part of the program can rely on it.
 
 pub mod diagnostic;
 pub mod flags;
@@ -35,7 +35,8 @@ pub use load::load;
 pub struct Config {
     /// Where clients connect. TLS with client certificates, always.
     pub listen_addr: SocketAddr,
-    /// Balancers that may speak PROXY protocol v2 to the listener, and then must; empty: nobody does.
+    /// Balancers that may speak PROXY protocol v2 to the listener, and then must; empty: nobody
+    /// does.
     pub proxy_protocol_from: Vec<Network>,
     /// The listener's TLS.
     pub downstream: Downstream,
@@ -49,9 +50,11 @@ pub struct Config {
     pub policy: PathBuf,
     /// Overrides the policy's own mode (break-glass), bindings' modes included.
     pub mode: Option<Mode>,
-    /// Shadow in front of an etcd whose own auth is on lends every caller the proxy's rights: refused unless this is set.
+    /// Shadow in front of an etcd whose own auth is on lends every caller the proxy's rights:
+    /// refused unless this is set.
     pub allow_shadow_with_etcd_auth: bool,
-    /// The key behind lease ownership, shared by all replicas (at least 32 bytes); without one it lasts as long as the process.
+    /// The key behind lease ownership, shared by all replicas (at least 32 bytes); without one it
+    /// lasts as long as the process.
     pub lease_key_file: Option<PathBuf>,
     /// Keeps the last good policy, for a start with a broken policy file.
     pub state_dir: Option<PathBuf>,
@@ -69,7 +72,8 @@ pub struct Config {
     pub admin_socket: Option<PathBuf>,
     /// The log.
     pub log: Log,
-    /// Between two looks at the files that are reloaded when they change; zero: only a signal reloads them.
+    /// Between two looks at the files that are reloaded when they change; zero: only a signal
+    /// reloads them.
     pub reload_interval: Duration,
     /// How long a file that is written in place has to stay the same before it is in effect.
     pub reload_settle: Duration,
@@ -200,7 +204,8 @@ pub struct Limits {
     pub max_watches: usize,
     /// The same of one identity; `None`: its fair share of them.
     pub max_watches_per_identity: Option<usize>,
-    /// Bytes of one request message. etcd's `--max-request-bytes` (1.5 MiB) and the 512 KiB that it adds for overhead.
+    /// Bytes of one request message. etcd's `--max-request-bytes` (1.5 MiB) and the 512 KiB that
+    /// it adds for overhead.
     pub max_request_bytes: usize,
     /// Bytes of a request's header list, decoded (RFC 9113, 6.5.2).
     pub max_header_bytes: u32,
@@ -214,7 +219,8 @@ pub struct Limits {
     pub max_connection_age: Option<Duration>,
     /// Between two pings to a client; one that has not answered by the next is disconnected.
     pub keepalive: Duration,
-    /// `Authenticate` calls per second, of which each identity has a fair share (etcd hashes passwords slowly).
+    /// `Authenticate` calls per second, of which each identity has a fair share (etcd hashes
+    /// passwords slowly).
     pub authenticate_per_second: u32,
 }
 

@@ -1,14 +1,17 @@
-//! Those who are here, by the address that they come from, and who gives way when there are too many.
+//! Those who are here, by the address that they come from, and who gives way when there are too
+//! many.
 //!
-//! The rule where no certificate says yet who comes: the address with the most gives up its oldest. So an address alone may use all
-//! the room that there is, and loses of it what others need; a flood from one address takes nothing from the next.
+//! The rule where no certificate says yet who comes: the address with the most gives up its oldest.
+//! So an address alone may use all the room that there is, and loses of it what others need; a
+//! flood from one address takes nothing from the next.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whose share one is: an IPv4 address, or the 64 bits of an IPv6 address that name a network (RFC 4291, 2.5.4: whoever has one has
-/// all addresses of it). An IPv4 address is the same in either form (`::ffff:192.0.2.1`).
+/// Whose share one is: an IPv4 address, or the 64 bits of an IPv6 address that name a network (RFC
+/// 4291, 2.5.4: whoever has one has all addresses of it). An IPv4 address is the same in either
+/// form (`::ffff:192.0.2.1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin(IpAddr);
 
@@ -26,7 +29,8 @@ pub struct Crowd<T> {
     /// By their tickets, and so by their age.
     members: BTreeMap<u64, (Origin, T)>,
     tickets: HashMap<Origin, BTreeSet<u64>>,
-    /// How many each origin has, the age of its oldest, and which it is: the last has the most, and of equals the oldest.
+    /// How many each origin has, the age of its oldest, and which it is: the last has the most,
+    /// and of equals the oldest.
     ranks: BTreeSet<(usize, Reverse<u64>, Origin)>,
     next: u64,
 }
@@ -98,7 +102,9 @@ impl<T> Crowd<T> {
 
     fn change(&mut self, origin: Origin, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
         let tickets = self.tickets.entry(origin).or_default();
-        let rank = |tickets: &BTreeSet<u64>| tickets.first().map(|oldest| (tickets.len(), Reverse(*oldest), origin));
+        let rank = |tickets: &BTreeSet<u64>| {
+            tickets.first().map(|oldest| (tickets.len(), Reverse(*oldest), origin))
+        };
         if let Some(before) = rank(tickets) {
             self.ranks.remove(&before);
         }
@@ -137,7 +143,10 @@ mod tests {
         assert_eq!((crowd.len(), crowd.most(), crowd.of(flood), crowd.of(other)), (4, 3, 3, 1));
         assert_eq!((crowd.give_way(), crowd.give_way()), (Some("first"), Some("second")));
         // Of equals, the one that has been there longest.
-        assert_eq!((crowd.give_way(), crowd.give_way(), crowd.give_way()), (Some("other's oldest"), Some("third"), None));
+        assert_eq!(
+            (crowd.give_way(), crowd.give_way(), crowd.give_way()),
+            (Some("other's oldest"), Some("third"), None)
+        );
         assert!(crowd.is_empty() && crowd.ranks.is_empty() && crowd.tickets.is_empty());
     }
 
@@ -148,6 +157,9 @@ mod tests {
         let tickets = [crowd.enter(one, 1), crowd.enter(one, 2), crowd.enter(two, 3)];
         assert_eq!(crowd.leave(tickets[0]), Some((one, 1)));
         assert_eq!(crowd.leave(tickets[0]), None);
-        assert_eq!((crowd.len(), crowd.of(one), crowd.oldest(), crowd.newest()), (2, 1, Some((1, one, &2)), Some((2, two))));
+        assert_eq!(
+            (crowd.len(), crowd.of(one), crowd.oldest(), crowd.newest()),
+            (2, 1, Some((1, one, &2)), Some((2, two)))
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Files that an operator names, read within bounds: regular files only, of a bounded size, and never with a wait for another process.
+//! Files that an operator names, read within bounds: regular files only, of a bounded size, and
+//! never with a wait for another process.
 //!
-//! Whoever may write into a folder that the proxy reads may put a pipe there, a link to `/dev/zero`, or a sparse file of terabytes. None of these may
-//! stop a reader, least of all one that has other files to read. What is read once is held here, so that the bytes that were compared with the
-//! ones before are the bytes that are used.
+//! Whoever may write into a folder that the proxy reads may put a pipe there, a link to
+//! `/dev/zero`, or a sparse file of terabytes. None of these may stop a reader, least of all one
+//! that has other files to read. What is read once is held here, so that the bytes that were
+//! compared with the ones before are the bytes that are used.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,10 +46,18 @@ impl fmt::Display for Unread {
             Unread::Absent => f.write_str("does not exist"),
             Unread::Forbidden => f.write_str("may not be read by this user"),
             Unread::Folder => f.write_str("is a directory, not a file"),
-            Unread::Special(what) => write!(f, "is a {what}, not a regular file: write its content to a file"),
-            Unread::Large(most) if *most >= 1 << 20 => write!(f, "is larger than {} MiB", most >> 20),
+            Unread::Special(what) => {
+                write!(f, "is a {what}, not a regular file: write its content to a file")
+            }
+            Unread::Large(most) if *most >= 1 << 20 => {
+                write!(f, "is larger than {} MiB", most >> 20)
+            }
             Unread::Large(most) => write!(f, "is larger than {most} bytes"),
-            Unread::Late => write!(f, "was not read within {} s: its file system does not answer", LONGEST_READ.as_secs()),
+            Unread::Late => write!(
+                f,
+                "was not read within {} s: its file system does not answer",
+                LONGEST_READ.as_secs()
+            ),
             Unread::Failed(why) => write!(f, "cannot be read: {why}"),
         }
     }
@@ -60,7 +70,9 @@ impl From<io::Error> for Unread {
             io::ErrorKind::PermissionDenied => Unread::Forbidden,
             io::ErrorKind::IsADirectory => Unread::Folder,
             // A socket cannot be opened (open(2), ENXIO).
-            _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => Unread::Special("socket"),
+            _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                Unread::Special("socket")
+            }
             _ => Unread::Failed(error.to_string()),
         }
     }
@@ -97,13 +109,19 @@ pub fn read_open(file: File, most: u64) -> Result<Vec<u8>, Unread> {
     }
     let mut bytes = Vec::new();
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > most) { Err(Unread::Large(most)) } else { Ok(bytes) }
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
+        Err(Unread::Large(most))
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Opens without waiting for anybody: to open a pipe waits for its writer otherwise (fifo(7)).
 fn open(path: &Path) -> Result<File, Unread> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|error| io::Error::from(error).into())
+    rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| io::Error::from(error).into())
 }
 
 /// Files that were read together.
@@ -125,11 +143,13 @@ pub type Place = (u64, u64);
 /// What a file was at a look: its content in short, and which file it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Of its bytes, or of the reason why they were not read. Equal if and only if nothing has changed.
+    /// Of its bytes, or of the reason why they were not read. Equal if and only if nothing has
+    /// changed.
     pub digest: [u8; 32],
     /// Unless it was not read.
     pub place: Option<Place>,
-    /// Where all links of its path led, unless it was not read. It changes when a link does, as Kubernetes' `..data`, and not when a file is replaced.
+    /// Where all links of its path led, unless it was not read. It changes when a link does, as
+    /// Kubernetes' `..data`, and not when a file is replaced.
     pub target: Option<PathBuf>,
     /// The path, and each folder of it, that is a link.
     pub links: Vec<PathBuf>,
@@ -141,10 +161,16 @@ impl Files {
     pub fn read<'p>(paths: impl IntoIterator<Item = &'p Path>, most: u64) -> Self {
         let held = |path: &Path| {
             let target = std::fs::canonicalize(path)?;
-            let links = path.ancestors().filter(|part| part.is_symlink()).map(Path::to_owned).collect();
+            let links =
+                path.ancestors().filter(|part| part.is_symlink()).map(Path::to_owned).collect();
             let file = open(&target)?;
             let found = file.metadata()?;
-            Ok(Arc::new(Held { place: (found.dev(), found.ino()), bytes: read_open(file, most)?, target, links }))
+            Ok(Arc::new(Held {
+                place: (found.dev(), found.ino()),
+                bytes: read_open(file, most)?,
+                target,
+                links,
+            }))
         };
         Self(paths.into_iter().map(|path| (path.to_owned(), held(path))).collect())
     }
@@ -169,7 +195,9 @@ impl Files {
 
     /// Those that were read.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &[u8])> {
-        self.0.iter().filter_map(|(path, held)| Some((path.as_path(), held.as_ref().ok()?.bytes.as_slice())))
+        self.0
+            .iter()
+            .filter_map(|(path, held)| Some((path.as_path(), held.as_ref().ok()?.bytes.as_slice())))
     }
 
     /// These and those.
@@ -182,7 +210,13 @@ impl Files {
     /// Those of these that are among those, too.
     #[must_use]
     pub fn among(&self, those: &Self) -> Self {
-        Self(self.0.iter().filter(|(path, _)| those.0.contains_key(*path)).map(|(path, held)| (path.clone(), held.clone())).collect())
+        Self(
+            self.0
+                .iter()
+                .filter(|(path, _)| those.0.contains_key(*path))
+                .map(|(path, held)| (path.clone(), held.clone()))
+                .collect(),
+        )
     }
 
     /// The name of each.
@@ -200,7 +234,12 @@ impl Files {
                 target: Some(held.target.clone()),
                 links: held.links.clone(),
             },
-            Err(why) => Seen { digest: Sha256::digest(format!("{why:?}")).into(), place: None, target: None, links: Vec::new() },
+            Err(why) => Seen {
+                digest: Sha256::digest(format!("{why:?}")).into(),
+                place: None,
+                target: None,
+                links: Vec::new(),
+            },
         };
         self.0.iter().map(|(path, held)| (path.clone(), seen(held))).collect()
     }
@@ -219,7 +258,8 @@ mod tests {
     fn only_a_regular_file_is_read_and_nothing_waits() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         symlink("/dev/zero", at("zero")).unwrap();
         symlink(at("pipe"), at("link")).unwrap();
@@ -253,7 +293,10 @@ mod tests {
         fs::write(&b, "one").unwrap();
         fs::rename(&b, &a).unwrap();
         let renamed = look();
-        assert!(renamed.digest == first.digest && renamed.place != first.place, "another file with the same content");
+        assert!(
+            renamed.digest == first.digest && renamed.place != first.place,
+            "another file with the same content"
+        );
         fs::write(&b, "two").unwrap();
         fs::remove_file(&a).unwrap();
         assert_ne!(look().digest, first.digest, "none");

@@ -1,7 +1,7 @@
 //! What listens, and what it needs: from a connection to etcd and back.
 //!
-//! The modules stand in the order of a request's life; `proxy` drives it, and lists its own files in that order. ARCHITECTURE.md
-//! says in two screens what runs where and what fails closed.
+//! The modules stand in the order of a request's life; `proxy` drives it, and lists its own files
+//! in that order. ARCHITECTURE.md says in two screens what runs where and what fails closed.
 #![forbid(unsafe_code)]
 // All output goes through `terminal`, which lets no control character of foreign text through.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

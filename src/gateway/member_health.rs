@@ -6,10 +6,11 @@
 pub enum Health {
     /// It cannot be reached, or did not answer in time.
     Down,
-    /// It was removed from its cluster, and stops within a second (`etcdserver/server.go`, `stopWithDelay`).
+    /// It was removed from its cluster, and stops within a second (`etcdserver/server.go`,
+    /// `stopWithDelay`).
     Removed,
-    /// It is a learner: of all that clients ask for, it answers only serializable reads, Status and Snapshot
-    /// (`v3rpc/util.go`, `isRPCSupportedForLearner`).
+    /// It is a learner: of all that clients ask for, it answers only serializable reads, Status and
+    /// Snapshot (`v3rpc/util.go`, `isRPCSupportedForLearner`).
     Learner,
     /// It was not asked yet.
     Unknown,
@@ -21,8 +22,16 @@ pub enum Health {
 
 impl Health {
     /// All states, the least useful first.
-    pub const ALL: [Health; 6] = [Health::Down, Health::Removed, Health::Learner, Health::Unknown, Health::Leaderless, Health::Well];
+    pub const ALL: [Health; 6] = [
+        Health::Down,
+        Health::Removed,
+        Health::Learner,
+        Health::Unknown,
+        Health::Leaderless,
+        Health::Well,
+    ];
 
     /// The values of the label `state`, in the order of [`Health::ALL`].
-    pub const CODES: [&'static str; Self::ALL.len()] = ["down", "removed", "learner", "unknown", "leaderless", "well"];
+    pub const CODES: [&'static str; Self::ALL.len()] =
+        ["down", "removed", "learner", "unknown", "leaderless", "well"];
 }

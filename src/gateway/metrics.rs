@@ -1,7 +1,8 @@
-//! What is counted. The names are a contract ([`contract::CONTRACT`]); handles are made once, so that a request costs an array
-//! index and an atomic addition.
+//! What is counted. The names are a contract ([`contract::CONTRACT`]); handles are made once, so
+//! that a request costs an array index and an atomic addition.
 //!
-//! Each [`Metrics`] is a world of its own (no global recorder): several proxies may live in one process, as they do in tests.
+//! Each [`Metrics`] is a world of its own (no global recorder): several proxies may live in one
+//! process, as they do in tests.
 
 pub mod contract;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use contract::{Kind, Metric};
 use histogram::Buckets;
 use reason::{Http2Error, Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 
-/// Roles with a label value of their own; what comes after them counts as `other`, so that reloads cannot grow the set without end.
+/// Roles with a label value of their own; what comes after them counts as `other`, so that reloads
+/// cannot grow the set without end.
 pub const MAX_ROLES: usize = 200;
 
 /// The role of a request that no grant allowed.
@@ -89,12 +91,15 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let recorder = Arc::new(PrometheusBuilder::new().build_recorder());
         describe(&recorder);
-        let request_duration = std::iter::repeat_with(|| Buckets::new(histogram::REQUEST_BUCKETS)).take(METHODS);
+        let request_duration =
+            std::iter::repeat_with(|| Buckets::new(histogram::REQUEST_BUCKETS)).take(METHODS);
         let decision_buckets = Buckets::new(histogram::DECISION_BUCKETS);
         let metrics = Self {
             handle: recorder.handle(),
             roles: Mutex::default(),
-            request_duration: request_duration.map(|buckets| (Arc::clone(&buckets), buckets.handle())).collect(),
+            request_duration: request_duration
+                .map(|buckets| (Arc::clone(&buckets), buckets.handle()))
+                .collect(),
             decision_duration: decision_buckets.handle(),
             decision_buckets,
             connections: gauge(&recorder, &contract::CONNECTIONS, &[]),
@@ -115,7 +120,10 @@ impl Metrics {
             policy_generation: gauge(&recorder, &contract::POLICY_GENERATION, &[]),
             reloads: Reloaded::CODES
                 .iter()
-                .map(|what| ["ok", "failed"].map(|result| counter(&recorder, &contract::RELOADS, &[what, result])))
+                .map(|what| {
+                    ["ok", "failed"]
+                        .map(|result| counter(&recorder, &contract::RELOADS, &[what, result]))
+                })
                 .collect(),
             mode_changes: Labelled::new(&recorder, &contract::MODE_CHANGES, counter),
             policy_roles: gauge(&recorder, &contract::POLICY_ROLES, &[]),
@@ -129,13 +137,17 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// The counters of one role, to be kept by the caller: `none`'s for a request that no grant allowed. An `allow` counts for the role
-    /// of the first grant that allowed it.
+    /// The counters of one role, to be kept by the caller: `none`'s for a request that no grant
+    /// allowed. An `allow` counts for the role of the first grant that allowed it.
     #[must_use]
     pub fn role(&self, name: &str) -> Arc<RoleCounters> {
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         // `none` and `other` have their place whatever the policy calls its roles.
-        let name = if name != NO_ROLE && !roles.contains_key(name) && roles.len() >= MAX_ROLES { OTHER_ROLES } else { name };
+        let name = if name != NO_ROLE && !roles.contains_key(name) && roles.len() >= MAX_ROLES {
+            OTHER_ROLES
+        } else {
+            name
+        };
         let new = || Arc::new(RoleCounters::new(name, Arc::clone(&self.recorder)));
         Arc::clone(roles.entry(name.into()).or_insert_with(new))
     }
@@ -146,7 +158,8 @@ impl Metrics {
         self.role(NO_ROLE)
     }
 
-    /// Seconds for whole requests of one method (`None`: a path that is no method). Record a `Duration`, or seconds as `f64`.
+    /// Seconds for whole requests of one method (`None`: a path that is no method). Record a
+    /// `Duration`, or seconds as `f64`.
     pub fn request_duration(&self, method: Option<Method>) -> &Histogram {
         match self.request_duration.get(method_index(method)) {
             Some((_, histogram)) => histogram,
@@ -187,9 +200,11 @@ impl Metrics {
 
     /// What a member (its `HOST:PORT` as configured) said that it can serve.
     pub fn member_health(&self, member: &str, health: Health) {
-        gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member]).set(if health == Health::Well { 1.0 } else { 0.0 });
+        gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member])
+            .set(if health == Health::Well { 1.0 } else { 0.0 });
         for (state, code) in Health::ALL.into_iter().zip(Health::CODES) {
-            gauge(&self.recorder, &contract::MEMBER_STATE, &[member, code]).set(if state == health { 1.0 } else { 0.0 });
+            gauge(&self.recorder, &contract::MEMBER_STATE, &[member, code])
+                .set(if state == health { 1.0 } else { 0.0 });
         }
     }
 
@@ -205,10 +220,14 @@ impl Metrics {
         self.mode_changes.of(mode).increment(1);
     }
 
-    /// When the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of date, in seconds since 1970. A kind that is
-    /// not in use is not shown: at 0 it would look as if it were out of date.
+    /// When the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of
+    /// date, in seconds since 1970. A kind that is not in use is not shown: at 0 it would look
+    /// as if it were out of date.
     pub fn certificate_expiry(&self, certificate: &str, seconds: f64) {
-        debug_assert!(contract::listed(&contract::CERTIFICATE_EXPIRY).contains(&certificate), "`{certificate}` is no listed certificate");
+        debug_assert!(
+            contract::listed(&contract::CERTIFICATE_EXPIRY).contains(&certificate),
+            "`{certificate}` is no listed certificate"
+        );
         gauge(&self.recorder, &contract::CERTIFICATE_EXPIRY, &[certificate]).set(seconds);
     }
 
@@ -216,17 +235,27 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let lost = telemetry::lost();
-        for (reason, lines) in [(Unwritten::Full, lost.full), (Unwritten::Repeated, lost.repeated)] {
+        for (reason, lines) in [(Unwritten::Full, lost.full), (Unwritten::Repeated, lost.repeated)]
+        {
             self.log_lost.of(reason.code()).absolute(lines);
         }
         self.handle.run_upkeep();
         let mut out = self.handle.render();
         let header = |metric: &Metric, out: &mut String| {
-            let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", metric.name, metric.help, metric.name, metric.kind.name());
+            let _ = writeln!(
+                out,
+                "# HELP {} {}\n# TYPE {} {}",
+                metric.name,
+                metric.help,
+                metric.name,
+                metric.kind.name()
+            );
         };
         header(&contract::REQUEST_DURATION, &mut out);
         let methods = Method::ALL.iter().copied().map(Some).chain([None]);
-        for (method, (buckets, _)) in methods.zip(&self.request_duration).filter(|(_, (buckets, _))| !buckets.is_empty()) {
+        for (method, (buckets, _)) in
+            methods.zip(&self.request_duration).filter(|(_, (buckets, _))| !buckets.is_empty())
+        {
             let labels = format!("method=\"{}\"", contract::method_label(method));
             buckets.render(contract::REQUEST_DURATION.name, &labels, &mut out);
         }
@@ -262,7 +291,11 @@ impl RoleCounters {
             Mode::Shadow => "shadow",
             Mode::Enforce => "enforce",
         };
-        counter(&self.recorder, &contract::REQUESTS, &[contract::method_label(method), decision.code(), mode, &self.role])
+        counter(
+            &self.recorder,
+            &contract::REQUESTS,
+            &[contract::method_label(method), decision.code(), mode, &self.role],
+        )
     }
 }
 
@@ -274,7 +307,11 @@ struct Labelled<H> {
 }
 
 impl<H> Labelled<H> {
-    fn new(recorder: &PrometheusRecorder, metric: &Metric, register: fn(&PrometheusRecorder, &Metric, &[&str]) -> H) -> Self {
+    fn new(
+        recorder: &PrometheusRecorder,
+        metric: &Metric,
+        register: fn(&PrometheusRecorder, &Metric, &[&str]) -> H,
+    ) -> Self {
         let values = contract::listed(metric);
         let last = values.last().copied().unwrap_or_default();
         Self {
@@ -298,7 +335,9 @@ fn method_index(method: Option<Method>) -> usize {
 fn describe(recorder: &PrometheusRecorder) {
     for metric in contract::CONTRACT {
         match metric.kind {
-            Kind::Counter => recorder.describe_counter(metric.name.into(), None, metric.help.into()),
+            Kind::Counter => {
+                recorder.describe_counter(metric.name.into(), None, metric.help.into())
+            }
             Kind::Gauge => recorder.describe_gauge(metric.name.into(), None, metric.help.into()),
             // Rendered here, not by the recorder.
             Kind::Histogram => {}
@@ -309,7 +348,12 @@ fn describe(recorder: &PrometheusRecorder) {
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 fn key(metric: &Metric, values: &[&str]) -> Key {
-    let labels: Vec<Label> = metric.labels.iter().zip(values).map(|(label, value)| Label::new(label.name, (*value).to_owned())).collect();
+    let labels: Vec<Label> = metric
+        .labels
+        .iter()
+        .zip(values)
+        .map(|(label, value)| Label::new(label.name, (*value).to_owned()))
+        .collect();
     Key::from_parts(metric.name, labels)
 }
 

@@ -19,7 +19,12 @@ pub fn load(path: &Path, generation: u64, mode: Option<Mode>) -> Result<Policy, 
 ///
 /// # Errors
 /// As [`load`].
-pub fn of_read(path: &Path, read: Result<&[u8], Unread>, generation: u64, mode: Option<Mode>) -> Result<Policy, Diagnostics> {
+pub fn of_read(
+    path: &Path,
+    read: Result<&[u8], Unread>,
+    generation: u64,
+    mode: Option<Mode>,
+) -> Result<Policy, Diagnostics> {
     let name = path.display().to_string();
     match read {
         Ok(text) => Policy::parse(&name, text, generation, mode),
@@ -29,10 +34,22 @@ pub fn of_read(path: &Path, read: Result<&[u8], Unread>, generation: u64, mode: 
 
 fn unread(name: &str, why: &Unread) -> Diagnostics {
     match why {
-        Unread::Absent => Diagnostics::about(name, "there is no such file", Some("check the path, or mount the file that it names")),
-        Unread::Forbidden => Diagnostics::about(name, "this process may not read the file", Some("check its owner and its mode")),
-        Unread::Folder => Diagnostics::about(name, "this is a directory, and a policy is one file", None),
+        Unread::Absent => Diagnostics::about(
+            name,
+            "there is no such file",
+            Some("check the path, or mount the file that it names"),
+        ),
+        Unread::Forbidden => Diagnostics::about(
+            name,
+            "this process may not read the file",
+            Some("check its owner and its mode"),
+        ),
+        Unread::Folder => {
+            Diagnostics::about(name, "this is a directory, and a policy is one file", None)
+        }
         Unread::Large(_) => policy::too_large(name),
-        Unread::Special(_) | Unread::Late | Unread::Failed(_) => Diagnostics::about(name, format!("the file {why}"), None),
+        Unread::Special(_) | Unread::Late | Unread::Failed(_) => {
+            Diagnostics::about(name, format!("the file {why}"), None)
+        }
     }
 }

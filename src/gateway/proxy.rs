@@ -93,14 +93,16 @@ use live_policy::LivePolicy;
 use quota::Quotas;
 use registry::Registry;
 
-/// What all workers share. Everything that changes while the program runs changes behind one of these.
+/// What all workers share. Everything that changes while the program runs changes behind one of
+/// these.
 pub struct Shared {
     /// The effective configuration.
     pub config: Config,
     /// The policy that counts now.
     pub policy: LivePolicy,
-    /// Whether shadow mode waits for etcd to say that its own auth is off. Until then every call is answered UNAVAILABLE: enforcement might
-    /// refuse a client for good that shadow mode lets through.
+    /// Whether shadow mode waits for etcd to say that its own auth is off. Until then every call
+    /// is answered UNAVAILABLE: enforcement might refuse a client for good that shadow mode
+    /// lets through.
     pub awaits_auth_status: AtomicBool,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -146,7 +148,9 @@ mod tests {
     use session::Session;
     use worker::{Accepted, Worker};
 
-    fn of_call<F: Future>(_: impl Fn(Rc<Client>, Request<RecvStream>, SendResponse<Bytes>) -> F) -> usize {
+    fn of_call<F: Future>(
+        _: impl Fn(Rc<Client>, Request<RecvStream>, SendResponse<Bytes>) -> F,
+    ) -> usize {
         size_of::<F>()
     }
 
@@ -154,8 +158,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand connections have all of these, and one call's more than they have calls (`FuturesUnordered`'s stub): what is rare in
-    /// them is on the heap, while it lasts.
+    /// Ten thousand connections have all of these, and one call's more than they have calls
+    /// (`FuturesUnordered`'s stub): what is rare in them is on the heap, while it lasts.
     #[test]
     fn what_a_call_and_a_connection_hold_while_they_wait_stays_small() {
         let sizes = [

@@ -1,17 +1,18 @@
-//! PROXY protocol, version 2: a balancer's word for who is connecting, in front of the TLS handshake (haproxy's
-//! `doc/proxy-protocol.txt`, 2.2).
+//! PROXY protocol, version 2: a balancer's word for who is connecting, in front of the TLS
+//! handshake (haproxy's `doc/proxy-protocol.txt`, 2.2).
 //!
-//! Version 1 (text) is refused: its end has to be searched for, and nothing here needs it. A header longer than [`MAX_LENGTH`] is
-//! refused too. What follows the addresses (TLVs) is read over: a TLV with the client's certificate name would be an identity that
-//! nobody has proved.
+//! Version 1 (text) is refused: its end has to be searched for, and nothing here needs it. A header
+//! longer than [`MAX_LENGTH`] is refused too. What follows the addresses (TLVs) is read over: a TLV
+//! with the client's certificate name would be an identity that nobody has proved.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes of a whole header, at most: the fixed part, the largest addresses (unix sockets, 216 bytes), and room for TLVs. 536 bytes
-/// are what every TCP segment can carry (RFC 9293, 3.7.1), and a sender has to write the header as one segment.
+/// Bytes of a whole header, at most: the fixed part, the largest addresses (unix sockets, 216
+/// bytes), and room for TLVs. 536 bytes are what every TCP segment can carry (RFC 9293, 3.7.1), and
+/// a sender has to write the header as one segment.
 pub const MAX_LENGTH: usize = 536;
 
 /// Bytes of the fixed part: signature, version and command, family, and the length of the rest.
@@ -26,8 +27,9 @@ pub enum Parsed {
     Incomplete(usize),
     /// A whole header.
     Header {
-        /// The client. `None` when the balancer speaks for itself (LOCAL: a health check), or names no TCP address (a unix socket):
-        /// then the connection's own peer is the client.
+        /// The client. `None` when the balancer speaks for itself (LOCAL: a health check), or
+        /// names no TCP address (a unix socket): then the connection's own peer is the
+        /// client.
         source: Option<SocketAddr>,
         /// Bytes of the header.
         length: usize,
@@ -115,7 +117,8 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<So
             Parsed::Header { source, .. } => return Ok(source),
             Parsed::Incomplete(wanted) => wanted,
         };
-        // `parse` never wants more than the buffer holds; a read of nothing would be the end of the stream.
+        // `parse` never wants more than the buffer holds; a read of nothing would be the end of the
+        // stream.
         let read = stream.read(buffer.get_mut(filled..wanted).unwrap_or_default()).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -142,7 +145,8 @@ fn addresses_length(family: u8) -> Result<usize, Refusal> {
     }
 }
 
-/// The source address: source, destination, source port, destination port stand one after the other.
+/// The source address: source, destination, source port, destination port stand one after the
+/// other.
 fn source(family: u8, body: &[u8]) -> Option<SocketAddr> {
     let (address, ports): (IpAddr, &[u8]) = match family {
         0x11 => (Ipv4Addr::from(*body.first_chunk::<4>()?).into(), body.get(8..)?),

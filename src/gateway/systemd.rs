@@ -1,6 +1,8 @@
-//! Tells systemd how the service is doing (`sd_notify(3)`, `Type=notify-reload`): datagrams to the socket that `NOTIFY_SOCKET` names.
+//! Tells systemd how the service is doing (`sd_notify(3)`, `Type=notify-reload`): datagrams to the
+//! socket that `NOTIFY_SOCKET` names.
 //!
-//! A datagram that does not arrive changes nothing for the proxy, so failures are told to the caller and may be ignored.
+//! A datagram that does not arrive changes nothing for the proxy, so failures are told to the
+//! caller and may be ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -41,7 +43,8 @@ impl Notifier {
         self.send("READY=1")
     }
 
-    /// A reload begins; [`Notifier::ready`] ends it. systemd wants the time with it, to know which signal this answers.
+    /// A reload begins; [`Notifier::ready`] ends it. systemd wants the time with it, to know which
+    /// signal this answers.
     ///
     /// # Errors
     /// The datagram could not be sent.
@@ -71,7 +74,8 @@ impl Notifier {
     fn send(&self, state: &str) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
         let from = UnixDatagram::unbound()?;
-        // The thread that accepts waits for this: a service manager that does not read must not hold it up.
+        // The thread that accepts waits for this: a service manager that does not read must not
+        // hold it up.
         from.set_write_timeout(Some(SEND_TIMEOUT))?;
         from.send_to_addr(state.as_bytes(), &address(socket)?).map(|_| ())
     }
@@ -100,7 +104,10 @@ mod tests {
         let path = folder.path().join("notify");
         let _unread = UnixDatagram::bind(&path).unwrap();
         let notifier = Notifier::new(path);
-        let sent = std::iter::repeat_with(|| notifier.ready()).take(100_000).take_while(Result::is_ok).count();
+        let sent = std::iter::repeat_with(|| notifier.ready())
+            .take(100_000)
+            .take_while(Result::is_ok)
+            .count();
         assert!(sent < 100_000, "the queue has no end");
     }
 
@@ -113,19 +120,29 @@ mod tests {
         notifier.ready().unwrap();
         notifier.stopping().unwrap();
         notifier.status("serving\nREADY=1").unwrap();
-        assert_eq!([received(&socket), received(&socket), received(&socket)], ["READY=1", "STOPPING=1", "STATUS=serving READY=1"]);
+        assert_eq!(
+            [received(&socket), received(&socket), received(&socket)],
+            ["READY=1", "STOPPING=1", "STATUS=serving READY=1"]
+        );
     }
 
     #[test]
     fn a_reload_carries_a_rising_monotonic_time() {
         let name = format!("etcd-warden-test-{}", std::process::id());
-        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let socket =
+            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let notifier = Notifier::new(format!("@{name}"));
         let mut times = Vec::new();
         for _ in 0..2 {
             notifier.reloading().unwrap();
             let message = received(&socket);
-            times.push(message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message).parse::<u64>().unwrap());
+            times.push(
+                message
+                    .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+                    .expect(&message)
+                    .parse::<u64>()
+                    .unwrap(),
+            );
         }
         assert!(times[0] > 0 && times.is_sorted());
     }

@@ -1,11 +1,13 @@
 //! The log: one event, one line, on standard error, written by a thread of its own.
 //!
-//! **No thread that serves ever waits for the log.** A line is handed to the writer's queue; where that is full, because standard error
-//! is a pipe that is not read, the line is lost and counted. Of each kind of line only some are written in a second (`telemetry/repeats`).
+//! **No thread that serves ever waits for the log.** A line is handed to the writer's queue; where
+//! that is full, because standard error is a pipe that is not read, the line is lost and counted.
+//! Of each kind of line only some are written in a second (`telemetry/repeats`).
 //!
 //! Names and keys come from callers. Say them through [`etcd_warden_core::keyspace::Escaped`]:
-//! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. Where that is forgotten, the writer below still lets no control character
-//! of a value through, so that nobody can forge a second line or talk to a terminal.
+//! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. Where that is forgotten, the writer
+//! below still lets no control character of a value through, so that nobody can forge a second line
+//! or talk to a terminal.
 
 mod line;
 mod repeats;
@@ -71,7 +73,8 @@ pub struct Lost {
     pub repeated: u64,
 }
 
-/// Starts the log. Only the first call of a process takes effect; later ones (tests) check the filter and leave the log as it is.
+/// Starts the log. Only the first call of a process takes effect; later ones (tests) check the
+/// filter and leave the log as it is.
 ///
 /// # Errors
 /// A filter that `EnvFilter` cannot read, with what is wrong in it.
@@ -81,7 +84,10 @@ pub fn init(log: &Log) -> Result<(), String> {
     LOG.get_or_init(|| {
         let (passed, repeats) = (Arc::<Passed>::default(), Repeats::default());
         let sink = Sink { to: io::stderr(), passed: passed.clone() };
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log");
+        let builder = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUE)
+            .thread_name("log");
         let (writer, guard) = builder.finish(sink);
         let full = writer.error_counter();
         let ansi = !log.json && io::stderr().is_terminal();
@@ -99,7 +105,11 @@ pub fn init(log: &Log) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`init`].
-pub fn subscriber<W>(log: &Log, ansi: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, String>
+pub fn subscriber<W>(
+    log: &Log,
+    ansi: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, String>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -107,16 +117,29 @@ where
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, String> {
-    EnvFilter::builder().parse(&log.filter).map_err(|error| format!("log filter `{}`: {error}", log.filter))
+    EnvFilter::builder()
+        .parse(&log.filter)
+        .map_err(|error| format!("log filter `{}`: {error}", log.filter))
 }
 
-fn build<W>(log: &Log, ansi: bool, writer: W, passed: Arc<Passed>, repeats: Repeats) -> Result<Box<dyn Subscriber + Send + Sync>, String>
+fn build<W>(
+    log: &Log,
+    ansi: bool,
+    writer: W,
+    passed: Arc<Passed>,
+    repeats: Repeats,
+) -> Result<Box<dyn Subscriber + Send + Sync>, String>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(log)?).with_ansi(ansi);
     // What it says of its own errors it would write to standard error itself, and wait.
-    let builder = builder.log_internal_errors(false).with_writer(OneLine { writer, ansi, json: log.json, passed });
+    let builder = builder.log_internal_errors(false).with_writer(OneLine {
+        writer,
+        ansi,
+        json: log.json,
+        passed,
+    });
     Ok(if log.json {
         Box::new(builder.json().flatten_event(true).finish().with(repeats))
     } else {
@@ -129,10 +152,14 @@ where
 pub fn lost() -> Lost {
     let Some(log) = LOG.get() else { return Lost::default() };
     let full = u64::try_from(log.full.dropped_lines()).unwrap_or(u64::MAX);
-    Lost { full: full.saturating_add(log.passed.failed.load(Ordering::Relaxed)), repeated: log.repeats.total() }
+    Lost {
+        full: full.saturating_add(log.passed.failed.load(Ordering::Relaxed)),
+        repeated: log.repeats.total(),
+    }
 }
 
-/// Says every few seconds which lines were left out, and how many were lost, for as long as this is polled.
+/// Says every few seconds which lines were left out, and how many were lost, for as long as this is
+/// polled.
 pub async fn report_what_is_left_out() {
     let mut said = 0;
     loop {
@@ -143,18 +170,26 @@ pub async fn report_what_is_left_out() {
         }
         let full = lost().full;
         if full > said {
-            tracing::warn!(lines = full.saturating_sub(said), "lines of the log were lost: standard error is not read, or too slowly");
+            tracing::warn!(
+                lines = full.saturating_sub(said),
+                "lines of the log were lost: standard error is not read, or too slowly"
+            );
             said = full;
         }
     }
 }
 
-/// Waits until all lines are written, for a second at most: what reads standard error may do so no more.
+/// Waits until all lines are written, for a second at most: what reads standard error may do so no
+/// more.
 pub fn flush() {
     let Some(log) = LOG.get() else { return };
     let begun = Instant::now();
     let is_written = || {
-        let gone = log.passed.written.load(Ordering::Acquire).saturating_add(u64::try_from(log.full.dropped_lines()).unwrap_or(u64::MAX));
+        let gone = log
+            .passed
+            .written
+            .load(Ordering::Acquire)
+            .saturating_add(u64::try_from(log.full.dropped_lines()).unwrap_or(u64::MAX));
         gone >= log.passed.made.load(Ordering::Acquire)
     };
     while !is_written() && begun.elapsed() < LAST_LINES {

@@ -1,12 +1,14 @@
-//! The one door to standard output and standard error for every command: no character of a peer's, a file's or etcd's text that a terminal
-//! obeys passes through it, whatever the command has forgotten to escape. A test in `tests/it/layering.rs` looks for any other door.
+//! The one door to standard output and standard error for every command: no character of a peer's,
+//! a file's or etcd's text that a terminal obeys passes through it, whatever the command has
+//! forgotten to escape. A test in `tests/it/layering.rs` looks for any other door.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use etcd_warden_core::printable::{escape, is_unfit};
 
-/// A writer of text: lines and tabs stay, whatever else is unfit ([`is_unfit`]) is spelled `\u001b`, and bytes that are no UTF-8 `\xff`.
+/// A writer of text: lines and tabs stay, whatever else is unfit ([`is_unfit`]) is spelled
+/// `\u001b`, and bytes that are no UTF-8 `\xff`.
 pub struct Plain<'w> {
     inner: &'w mut dyn Write,
 }
@@ -50,7 +52,8 @@ impl Write for Plain<'_> {
     }
 }
 
-/// Writes to standard output. That a reader has gone away (`| head`) is no failure: it has seen enough.
+/// Writes to standard output. That a reader has gone away (`| head`) is no failure: it has seen
+/// enough.
 ///
 /// # Errors
 /// Standard output takes nothing more: the disk is full, for example.
@@ -69,7 +72,8 @@ pub fn err(text: fmt::Arguments<'_>) {
     let _ = writeln!(Plain::new(&mut stderr), "{text}");
 }
 
-/// Writes to standard output text whose colours (ECMA-48, SGR) are ours: everything else of it has gone through [`etcd_warden_core::printable`].
+/// Writes to standard output text whose colours (ECMA-48, SGR) are ours: everything else of it has
+/// gone through [`etcd_warden_core::printable`].
 ///
 /// # Errors
 /// As [`out`].
@@ -77,10 +81,18 @@ pub fn coloured(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout();
     let mut rest = text;
     let written = loop {
-        let Some((before, behind)) = rest.split_once("\x1b[") else { break Plain::new(&mut stdout).write_all(rest.as_bytes()) };
-        let end = behind.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').strip_prefix('m');
-        let colour = end.map_or("\\u001b[", |end| rest.get(before.len()..rest.len() - end.len()).unwrap_or_default());
-        if let Err(error) = Plain::new(&mut stdout).write_all(before.as_bytes()).and_then(|()| stdout.write_all(colour.as_bytes())) {
+        let Some((before, behind)) = rest.split_once("\x1b[") else {
+            break Plain::new(&mut stdout).write_all(rest.as_bytes());
+        };
+        let end =
+            behind.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').strip_prefix('m');
+        let colour = end.map_or("\\u001b[", |end| {
+            rest.get(before.len()..rest.len() - end.len()).unwrap_or_default()
+        });
+        if let Err(error) = Plain::new(&mut stdout)
+            .write_all(before.as_bytes())
+            .and_then(|()| stdout.write_all(colour.as_bytes()))
+        {
             break Err(error);
         }
         rest = end.unwrap_or(behind);
@@ -103,6 +115,9 @@ mod tests {
         write!(out, "a\tb\n{foreign}").unwrap();
         out.write_all(b"\xff\x00").unwrap();
         out.verbatim(b"\r\n").unwrap();
-        assert_eq!(written, "a\tb\n\\u001b[31m\\u000d\\u009b\\u202e\u{e9}\\xff\\u0000\r\n".as_bytes());
+        assert_eq!(
+            written,
+            "a\tb\n\\u001b[31m\\u000d\\u009b\\u202e\u{e9}\\xff\\u0000\r\n".as_bytes()
+        );
     }
 }

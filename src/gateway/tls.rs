@@ -1,7 +1,9 @@
-//! TLS towards clients and towards etcd: rustls with aws-lc-rs, TLS 1.2 and 1.3, ALPN `h2`, a certificate on both sides.
+//! TLS towards clients and towards etcd: rustls with aws-lc-rs, TLS 1.2 and 1.3, ALPN `h2`, a
+//! certificate on both sides.
 //!
-//! Everything is read and proved sound when it is loaded, all mistakes at once, so that a handshake can fail for the peer's reasons
-//! only. The cryptography provider is always passed by hand: there is no process-wide default that another crate could change.
+//! Everything is read and proved sound when it is loaded, all mistakes at once, so that a handshake
+//! can fail for the peer's reasons only. The cryptography provider is always passed by hand: there
+//! is no process-wide default that another crate could change.
 
 pub mod client;
 pub mod failure;
@@ -77,7 +79,13 @@ pub enum Expiring {
 
 impl Expiring {
     /// All of them.
-    pub const ALL: [Expiring; 5] = [Expiring::Server, Expiring::ClientCa, Expiring::Crl, Expiring::UpstreamClient, Expiring::UpstreamCa];
+    pub const ALL: [Expiring; 5] = [
+        Expiring::Server,
+        Expiring::ClientCa,
+        Expiring::Crl,
+        Expiring::UpstreamClient,
+        Expiring::UpstreamCa,
+    ];
 
     /// The stable name in metrics and logs.
     #[must_use]

@@ -1,4 +1,5 @@
-//! etcd, as the proxy sees it: members that are asked now and then how they are, and connections that carry requests to them.
+//! etcd, as the proxy sees it: members that are asked now and then how they are, and connections
+//! that carry requests to them.
 //!
 //! ```text
 //! members  shared by all workers: which member is well, its last response header, who leads
@@ -14,10 +15,11 @@
 //! window   what such a connection was sent and etcd may not have read
 //! ```
 //!
-//! **Isolation.** HTTP/2 ties the windows of all streams of a connection together, so that a few readers who never read
-//! could stop everybody else. Here they cannot: the connection window that we give etcd is at least the sum of the stream
-//! windows of all streams that a connection may carry (`link::CONNECTION_WINDOW`), so that a stream which is not read
-//! stops only itself. Long streams and bulk transfers have connections of their own all the same: etcd's older TLS listener
+//! **Isolation.** HTTP/2 ties the windows of all streams of a connection together, so that a few
+//! readers who never read could stop everybody else. Here they cannot: the connection window that
+//! we give etcd is at least the sum of the stream windows of all streams that a connection may
+//! carry (`link::CONNECTION_WINDOW`), so that a stream which is not read stops only itself. Long
+//! streams and bulk transfers have connections of their own all the same: etcd's older TLS listener
 //! starves watches that share a connection with large reads (etcd #15402).
 
 pub mod control;

@@ -1,5 +1,6 @@
-//! `etcd-warden demo`: a real etcd, throwaway certificates, the proxy in front, and what each of the nine roles that Calico
-//! documents may and may not do. Nothing in it is played: verdicts are what the client got, reasons are what the audit wrote.
+//! `etcd-warden demo`: a real etcd, throwaway certificates, the proxy in front, and what each of
+//! the nine roles that Calico documents may and may not do. Nothing in it is played: verdicts are
+//! what the client got, reasons are what the audit wrote.
 //!
 //! ```text
 //! script    who calls what, and what is expected
@@ -36,10 +37,12 @@ const LEAST_ETCD: Version = Version::new(3, 5, 0);
 /// Flags of `etcd-warden demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// The etcd to run: the program, or its folder. Otherwise `etcd` on PATH from 3.5 on, otherwise a pinned release is built.
+    /// The etcd to run: the program, or its folder. Otherwise `etcd` on PATH from 3.5 on,
+    /// otherwise a pinned release is built.
     #[arg(long, value_name = "PATH", env = NAMED_BY)]
     etcd: Option<PathBuf>,
-    /// End after the report, with 1 if any verdict was not the expected one, instead of staying up to be played with.
+    /// End after the report, with 1 if any verdict was not the expected one, instead of staying up
+    /// to be played with.
     #[arg(long)]
     once: bool,
     /// How the report is written.
@@ -94,7 +97,9 @@ async fn play(stage: &Stage) -> anyhow::Result<Report> {
         }
     }
     for component in script::COMPONENTS {
-        for &(_, call) in component.calls.iter().filter(|(expected, _)| *expected == Verdict::Refused) {
+        for &(_, call) in
+            component.calls.iter().filter(|(expected, _)| *expected == Verdict::Refused)
+        {
             report.shadow.push(shadowed(stage, component, call).await?);
         }
     }
@@ -103,7 +108,12 @@ async fn play(stage: &Stage) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn enforced(stage: &Stage, component: &'static Component, call: Call, expected: Verdict) -> anyhow::Result<Row> {
+async fn enforced(
+    stage: &Stage,
+    component: &'static Component,
+    call: Call,
+    expected: Verdict,
+) -> anyhow::Result<Row> {
     let (outcome, testimony) = ask(stage, &stage.enforcing, component, call).await?;
     let verdict = match (&outcome, testimony.decision.as_str()) {
         (Outcome::Passed, "allow") => Some(Verdict::Allowed),
@@ -113,12 +123,21 @@ async fn enforced(stage: &Stage, component: &'static Component, call: Call, expe
     Ok(Row { component, call, expected, verdict, outcome, testimony })
 }
 
-async fn shadowed(stage: &Stage, component: &'static Component, call: Call) -> anyhow::Result<ShadowRow> {
+async fn shadowed(
+    stage: &Stage,
+    component: &'static Component,
+    call: Call,
+) -> anyhow::Result<ShadowRow> {
     let (outcome, testimony) = ask(stage, &stage.shadow, component, call).await?;
     Ok(ShadowRow { component, call, outcome, testimony })
 }
 
-async fn ask(stage: &Stage, proxy: &Proxy, component: &Component, call: Call) -> anyhow::Result<(Outcome, witness::Testimony)> {
+async fn ask(
+    stage: &Stage,
+    proxy: &Proxy,
+    component: &Component,
+    call: Call,
+) -> anyhow::Result<(Outcome, witness::Testimony)> {
     let mut client = stage.client(proxy, component.common_name).await?;
     let mark = proxy.witness.mark()?;
     let outcome = call.make(&mut client).await;

@@ -1,4 +1,5 @@
-//! A real etcd and throwaway certificates: for the demo, the tests and the benches. Never where a cluster runs.
+//! A real etcd and throwaway certificates: for the demo, the tests and the benches. Never where a
+//! cluster runs.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(

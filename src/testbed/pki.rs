@@ -1,5 +1,6 @@
-//! Throwaway certificates, for the demo and the tests: an authority that lives in memory, and leaves of every kind, also
-//! those that a careful server must refuse. Nothing here belongs near a production key.
+//! Throwaway certificates, for the demo and the tests: an authority that lives in memory, and
+//! leaves of every kind, also those that a careful server must refuse. Nothing here belongs near a
+//! production key.
 
 mod leaf;
 
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
 };
 
 pub use leaf::{Leaf, Usage, Validity};
@@ -149,7 +151,8 @@ impl Issued {
 /// When the file cannot be written.
 pub fn write_private(directory: &Path, name: &str, content: &str) -> io::Result<PathBuf> {
     let path = directory.join(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     file.write_all(content.as_bytes())?;
     Ok(path)
 }
@@ -167,7 +170,11 @@ mod tests {
     fn common_names(issued: &Issued) -> Vec<Vec<u8>> {
         let (_, pem) = parse_x509_pem(issued.certificate.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
-        certificate.subject().iter_common_name().map(|name| name.attr_value().data.to_vec()).collect()
+        certificate
+            .subject()
+            .iter_common_name()
+            .map(|name| name.attr_value().data.to_vec())
+            .collect()
     }
 
     #[test]
@@ -175,7 +182,10 @@ mod tests {
         let authority = Authority::new("test").unwrap();
         let names = |leaf: Leaf| common_names(&authority.issue(&leaf).unwrap());
         assert_eq!(names(Leaf::client("alice")), [b"alice"]);
-        assert_eq!(names(Leaf::client("alice").second_common_name("root")), [b"alice".to_vec(), b"root".to_vec()]);
+        assert_eq!(
+            names(Leaf::client("alice").second_common_name("root")),
+            [b"alice".to_vec(), b"root".to_vec()]
+        );
         assert_eq!(names(Leaf::client("alice\0root")), [b"alice\0root"]);
         assert!(names(Leaf::client("alice").without_common_name()).is_empty());
     }
@@ -183,7 +193,8 @@ mod tests {
     #[test]
     fn a_serial_and_a_window_are_as_asked() {
         let authority = Authority::new("test").unwrap();
-        let issued = authority.issue(&Leaf::client("alice").serial(77).validity(Validity::Expired)).unwrap();
+        let issued =
+            authority.issue(&Leaf::client("alice").serial(77).validity(Validity::Expired)).unwrap();
         let (_, pem) = parse_x509_pem(issued.certificate.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
         assert_eq!(certificate.raw_serial_as_string(), "4d");
@@ -194,7 +205,12 @@ mod tests {
     #[test]
     fn keys_are_for_their_owner_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Authority::new("test").unwrap().client("alice").unwrap().write(directory.path(), "alice").unwrap();
+        let files = Authority::new("test")
+            .unwrap()
+            .client("alice")
+            .unwrap()
+            .write(directory.path(), "alice")
+            .unwrap();
         assert_eq!(files.key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -1,4 +1,5 @@
-//! `etcd-warden bench`: load on any etcd or proxy, measured so that neither a stall nor a noisy machine can hide.
+//! `etcd-warden bench`: load on any etcd or proxy, measured so that neither a stall nor a noisy
+//! machine can hide.
 //!
 //! ```text
 //!   Plan ─▶ ground   the prefix: nothing foreign there, all keys written; removed again at the end
@@ -8,10 +9,11 @@
 //!        ─▶ tally    seconds of histograms, added up ─▶ report: text, JSON, HTML
 //! ```
 //!
-//! In an open loop every request has its time before the first is sent (`arrivals`), and its latency counts from then: who waits for
-//! a server that stands still is late for all that was due meanwhile. Only successes have latencies; failures are counted by their
-//! code. Every answer is read: a Range has the value that was written, revisions grow, a guarded Txn takes the branch that it has to,
-//! watchers miss no version of a key.
+//! In an open loop every request has its time before the first is sent (`arrivals`), and its
+//! latency counts from then: who waits for a server that stands still is late for all that was due
+//! meanwhile. Only successes have latencies; failures are counted by their code. Every answer is
+//! read: a Range has the value that was written, revisions grow, a guarded Txn takes the branch
+//! that it has to, watchers miss no version of a key.
 
 pub mod arrivals;
 pub mod book;

@@ -1,8 +1,10 @@
 //! Calico's hosted manifest, segmented: each component reaches etcd with a certificate of its own.
 //!
-//! The manifest is text that its operator knows and compares, so it stays that text: it is read into a tree that knows every byte's place
-//! (`yaml`), looked at (`inspect`), and changed at single places (`edit`). What the changes mean is computed a second time on the tree
-//! (`change`); the new text is read again, has to mean exactly that, and has to lack nothing. One look serves `--check` and `segment`.
+//! The manifest is text that its operator knows and compares, so it stays that text: it is read
+//! into a tree that knows every byte's place (`yaml`), looked at (`inspect`), and changed at single
+//! places (`edit`). What the changes mean is computed a second time on the tree (`change`); the new
+//! text is read again, has to mean exactly that, and has to lack nothing. One look serves `--check`
+//! and `segment`.
 
 mod bindings;
 mod certificates;
@@ -74,7 +76,12 @@ pub fn segment(file: &str, text: &str, wish: &Wish) -> Result<Segmented, Diagnos
     })?;
     let seen = proved(file, &new, &root, &changes, wish)?;
     let version = Version::of_all(&seen.images);
-    Ok(Segmented { policy: bindings::policy(file, &seen, version), notes: notes(&seen, version), text: new, lacks })
+    Ok(Segmented {
+        policy: bindings::policy(file, &seen, version),
+        notes: notes(&seen, version),
+        text: new,
+        lacks,
+    })
 }
 
 fn parsed(file: &str, text: &str) -> Result<yaml::Node, Diagnostics> {
@@ -95,25 +102,37 @@ fn parsed(file: &str, text: &str) -> Result<yaml::Node, Diagnostics> {
     Err(report.finish().err().unwrap_or_default())
 }
 
-fn looked(file: &str, text: &str, root: &yaml::Node, wish: &Wish) -> Result<(Vec<Lack>, Changes, Seen), Diagnostics> {
+fn looked(
+    file: &str,
+    text: &str,
+    root: &yaml::Node,
+    wish: &Wish,
+) -> Result<(Vec<Lack>, Changes, Seen), Diagnostics> {
     let (mut report, mut changes) = (Report::new(file, text), Changes::default());
     let seen = inspect::inspect(root, wish, &mut report, &mut changes);
     report.finish().map(|lacks| (lacks, changes, seen))
 }
 
 /// The new text means what the changes say and nothing else, and lacks nothing.
-fn proved(file: &str, new: &str, old: &yaml::Node, changes: &Changes, wish: &Wish) -> Result<Seen, Diagnostics> {
+fn proved(
+    file: &str,
+    new: &str,
+    old: &yaml::Node,
+    changes: &Changes,
+    wish: &Wish,
+) -> Result<Seen, Diagnostics> {
     let wrong = |what: &str| {
         let help = "this is a mistake of etcd-warden: nothing was written; please report it with the manifest";
         Diagnostics::about(file, format!("the changed text {what}"), Some(help))
     };
-    let root = yaml::parse(new)
-        .map_err(|(Place { line, column, .. }, message)| wrong(&format!("cannot be read at {line}:{column}: {message}")))?;
+    let root = yaml::parse(new).map_err(|(Place { line, column, .. }, message)| {
+        wrong(&format!("cannot be read at {line}:{column}: {message}"))
+    })?;
     if changes.applied(old.value()).as_ref() != Some(&root.value()) {
         return Err(wrong("does not mean what was to be changed"));
     }
-    let (lacks, more, seen) =
-        looked(file, new, &root, wish).map_err(|mistakes| wrong(&format!("is not understood any more: {mistakes}")))?;
+    let (lacks, more, seen) = looked(file, new, &root, wish)
+        .map_err(|mistakes| wrong(&format!("is not understood any more: {mistakes}")))?;
     match lacks.first() {
         None if more.is_empty() => Ok(seen),
         None => Err(wrong("would be changed again")),
@@ -123,7 +142,11 @@ fn proved(file: &str, new: &str, old: &yaml::Node, changes: &Changes, wish: &Wis
 
 /// The Common Name where each node has a certificate of its own.
 fn name_on_nodes(component: Component) -> String {
-    if component.is_on_nodes() { format!("{component}:NODE") } else { component.common_name().to_owned() }
+    if component.is_on_nodes() {
+        format!("{component}:NODE")
+    } else {
+        component.common_name().to_owned()
+    }
 }
 
 /// What is left to do.

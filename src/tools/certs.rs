@@ -1,10 +1,13 @@
-//! Certificates for components, issued from the operator's own CA; what certificates say; and their renewal.
+//! Certificates for components, issued from the operator's own CA; what certificates say; and their
+//! renewal.
 //!
-//! Nothing here serves requests, and nothing here trusts what it has made: each certificate is verified as the proxy verifies its
-//! clients (`webpki`, with the CA as anchor) before a byte of it is written.
+//! Nothing here serves requests, and nothing here trusts what it has made: each certificate is
+//! verified as the proxy verifies its clients (`webpki`, with the CA as anchor) before a byte of it
+//! is written.
 //!
-//! Certificates are put together here and not by rcgen, which keeps one value for each attribute of a name: a CA called
-//! `DC=example, DC=org` or with two OUs would get certificates whose issuer is another name, and a renewed subject would lose some.
+//! Certificates are put together here and not by rcgen, which keeps one value for each attribute of
+//! a name: a CA called `DC=example, DC=org` or with two OUs would get certificates whose issuer is
+//! another name, and a renewed subject would lose some.
 
 pub mod ca;
 pub mod component;
@@ -64,7 +67,8 @@ fn refuse<T>(what: &str, message: impl Into<String>, help: &str) -> Result<T, Di
     Err(Diagnostics::about(what, message, Some(help).filter(|help| !help.is_empty())))
 }
 
-/// The sections of a PEM file; none where one of them is cut or malformed. The error's own words could hold a line of a key.
+/// The sections of a PEM file; none where one of them is cut or malformed. The error's own words
+/// could hold a line of a key.
 fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
     let begun = bytes.windows(11).filter(|window| window == b"-----BEGIN ").count();
     pem::parse_many(bytes).ok().filter(|sections| sections.len() == begun)
@@ -92,8 +96,15 @@ fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
         Err(Errno::LOOP) => (read(path, most), Told { linked: true, owner: None }),
         here => {
             let file = here.map(File::from).map_err(|error| Unread::from(io::Error::from(error)));
-            let owner = file.as_ref().ok().and_then(|file| file.metadata().ok()).map(|metadata| Owner::of(&metadata));
-            (bytes(path, file.and_then(|file| files::read_open(file, most))), Told { linked: false, owner })
+            let owner = file
+                .as_ref()
+                .ok()
+                .and_then(|file| file.metadata().ok())
+                .map(|metadata| Owner::of(&metadata));
+            (
+                bytes(path, file.and_then(|file| files::read_open(file, most))),
+                Told { linked: false, owner },
+            )
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `etcd-warden doctor`: looks at a deployment as its operator would, and as a thief would. It changes nothing, and reads no value.
+//! `etcd-warden doctor`: looks at a deployment as its operator would, and as a thief would. It
+//! changes nothing, and reads no value.
 
 pub mod around;
 pub mod etcd;
@@ -20,10 +21,12 @@ use knock::{Answer, knock};
 use report::{Part, Report};
 use thief::Thief;
 
-/// Client URLs of members that are tried beside the endpoints: etcd advises against more than seven members.
+/// Client URLs of members that are tried beside the endpoints: etcd advises against more than seven
+/// members.
 const TOLD: usize = 16;
 
-/// Looks at all of it. `thieves`: certificates of components, which are to open nothing but the proxy.
+/// Looks at all of it. `thieves`: certificates of components, which are to open nothing but the
+/// proxy.
 pub async fn examine(config: &Config, thieves: &[Thief]) -> Report {
     let mut report = Report::default();
     let files::Files { policy, tls } = files::look(config, &mut report);
@@ -38,8 +41,16 @@ pub async fn examine(config: &Config, thieves: &[Thief]) -> Report {
         told.sort_by_key(ToString::to_string);
         told.dedup();
         if told.len() > TOLD {
-            let seen = format!("{} client URLs that are no endpoints, of which the first {TOLD} are tried", told.len());
-            report.warning(Part::Etcd, "members", seen, "no cluster has so many members: look at `etcdctl member list`");
+            let seen = format!(
+                "{} client URLs that are no endpoints, of which the first {TOLD} are tried",
+                told.len()
+            );
+            report.warning(
+                Part::Etcd,
+                "members",
+                seen,
+                "no cluster has so many members: look at `etcdctl member list`",
+            );
         }
         doors.extend(told.into_iter().take(TOLD));
         etcd = Some((members, control));
@@ -68,7 +79,9 @@ async fn listener(config: &Config, report: &mut Report) {
     let subject = format!("{door} without a certificate");
     match knock(&host, address.port(), Some(&nobody)).await {
         Answer::ShutOut(why) => report.ok(Part::Proxy, subject, format!("shut out: {why}")),
-        Answer::Nobody(why) => report.warning(Part::Proxy, subject, format!("the proxy does not run here: {why}"), ""),
+        Answer::Nobody(why) => {
+            report.warning(Part::Proxy, subject, format!("the proxy does not run here: {why}"), "")
+        }
         Answer::LetIn(..) => {
             let advice = "this is no etcd-warden, which lets nobody in without a certificate: look at what listens on `listen-addr`";
             report.wrong(Part::Proxy, subject, "let in", advice);

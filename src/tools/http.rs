@@ -14,22 +14,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that an answer may have: etcd's metrics have some 200 KiB.
 const MOST: u64 = 16 << 20;
 
-/// Status and body of `GET PATH` in plain text. HTTP/1.0, so that the answer ends where the connection does.
+/// Status and body of `GET PATH` in plain text. HTTP/1.0, so that the answer ends where the
+/// connection does.
 ///
 /// # Errors
 /// When there is no answer within 10 s, when it is not HTTP, or has more than 16 MiB.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+            .await?;
         let mut answer = String::new();
         stream.take(MOST + 1).read_to_string(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
-    let answer = timeout(PATIENCE, asked)
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no whole answer within {} s", PATIENCE.as_secs())))??;
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{address} {what}"));
+    let answer = timeout(PATIENCE, asked).await.map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no whole answer within {} s", PATIENCE.as_secs()),
+        )
+    })??;
+    let wrong =
+        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{address} {what}"));
     if u64::try_from(answer.len()).is_ok_and(|length| length > MOST) {
         return Err(wrong("answers with more than 16 MiB"));
     }
@@ -48,7 +55,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_status_and_a_body() {
-        assert_eq!(parse("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nx\r\n\r\ny"), Some((503, "x\r\n\r\ny".to_owned())));
+        assert_eq!(
+            parse("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nx\r\n\r\ny"),
+            Some((503, "x\r\n\r\ny".to_owned()))
+        );
         assert_eq!(parse("SSH-2.0-OpenSSH\r\n\r\n"), None);
         assert_eq!(parse(""), None);
     }

@@ -1,5 +1,5 @@
-//! TLS as an attacker speaks it: any server is accepted, and any certificate is presented. `etcd-warden doctor` probes etcd's own ports with
-//! it; nothing secret is ever sent over it.
+//! TLS as an attacker speaks it: any server is accepted, and any certificate is presented.
+//! `etcd-warden doctor` probes etcd's own ports with it; nothing secret is ever sent over it.
 
 pub mod accept_any_server;
 
@@ -35,13 +35,21 @@ impl ProbeClient {
     /// # Errors
     /// What is wrong with the files.
     pub fn with_certificate(chain: &Path, key: &Path) -> Result<Self, TlsErrors> {
-        Self::with(Some(client_identity(chain, key)?))
-            .map_err(|error| TlsErrors(vec![TlsError { path: chain.to_owned(), message: format!("cannot be used: {error}") }]))
+        Self::with(Some(client_identity(chain, key)?)).map_err(|error| {
+            TlsErrors(vec![TlsError {
+                path: chain.to_owned(),
+                message: format!("cannot be used: {error}"),
+            }])
+        })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a probe accepts any server, and sends it nothing secret")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a probe accepts any server, and sends it nothing secret"
+    )]
     fn with(certified: Option<CertifiedKey>) -> Result<Self, rustls::Error> {
-        let shown = Arc::new(Shown { certified: certified.map(Arc::new), wanted: Mutex::default() });
+        let shown =
+            Arc::new(Shown { certified: certified.map(Arc::new), wanted: Mutex::default() });
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .dangerous()
@@ -63,7 +71,8 @@ impl ProbeClient {
         self.shown.certified.as_ref().map_or(&[], |certified| certified.cert.as_slice())
     }
 
-    /// The CAs from which the last server said that it takes certificates (`certificate_authorities`, RFC 8446, 4.2.4), each name in DER.
+    /// The CAs from which the last server said that it takes certificates
+    /// (`certificate_authorities`, RFC 8446, 4.2.4), each name in DER.
     #[must_use]
     pub fn wanted(&self) -> Vec<Vec<u8>> {
         self.shown.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -77,8 +86,13 @@ struct Shown {
 }
 
 impl ResolvesClientCert for Shown {
-    fn resolve(&self, root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = root_hint_subjects.iter().map(|name| name.to_vec()).collect();
+    fn resolve(
+        &self,
+        root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) =
+            root_hint_subjects.iter().map(|name| name.to_vec()).collect();
         // An attacker presents what it has, whatever is asked for.
         self.certified.clone()
     }

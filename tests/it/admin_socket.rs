@@ -1,4 +1,5 @@
-//! Break-glass without a restart, at a socket for root and the proxy's own user: what it changes, whom it asks, what it leaves behind.
+//! Break-glass without a restart, at a socket for root and the proxy's own user: what it changes,
+//! whom it asks, what it leaves behind.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,10 @@ fn socket(world: &World) -> PathBuf {
 /// Status and body of one request at the socket.
 async fn ask(path: &Path, method: &str, page: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(path).await.unwrap();
-    let request = format!("{method} {page} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "{method} {page} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -60,7 +64,10 @@ async fn break_glass_lets_everybody_through_until_it_is_mended_and_says_who_did_
     bob.put(world.key("x"), "2", None).await.unwrap();
     let line = world.audited(|line| line["event"] == "mode").await;
     let own = std::fs::metadata(socket(&world)).unwrap().uid();
-    assert_eq!((&line["mode"], &line["before"], &line["uid"]), (&json!("shadow"), &json!("policy"), &json!(own)));
+    assert_eq!(
+        (&line["mode"], &line["before"], &line["uid"]),
+        (&json!("shadow"), &json!("policy"), &json!(own))
+    );
     assert_eq!(line["pid"], json!(std::process::id()));
     assert_eq!(world.metric("etcd_warden_mode_changes_total", &["to=\"shadow\""]).await, 1.0);
 
@@ -74,7 +81,10 @@ async fn break_glass_lets_everybody_through_until_it_is_mended_and_says_who_did_
     assert!(is_permission_denied(&bob.put(world.key("x"), "4", None).await));
     world.as_("carol").await.put(world.key("x"), "5", None).await.unwrap();
     let line = world.audited(|line| line["event"] == "mode" && line["mode"] == "policy").await;
-    assert_eq!((&line["before"], &line["policy"]["generation"]), (&json!("shadow"), &page["generation"]));
+    assert_eq!(
+        (&line["before"], &line["policy"]["generation"]),
+        (&json!("shadow"), &page["generation"])
+    );
 }
 
 #[tokio::test]
@@ -97,9 +107,13 @@ async fn shadow_mode_waits_for_an_etcd_without_auth() {
     direct.auth_enable().await.unwrap();
     assert_eq!(mode(&world, "shadow").await["mode"], "enforce");
     let suspended = || async {
-        let page: Value = serde_json::from_str(&ask(&socket(&world), "GET", "/policy", "").await.1).unwrap();
+        let page: Value =
+            serde_json::from_str(&ask(&socket(&world), "GET", "/policy", "").await.1).unwrap();
         assert_eq!(page["mode"], "enforce");
-        page["last_error"].as_str().is_some_and(|why| why.contains("etcd's own auth is on")).then_some(())
+        page["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("etcd's own auth is on"))
+            .then_some(())
     };
     soon("the reason", suspended).await;
     assert!(is_permission_denied(&world.as_("bob").await.put(world.key("x"), "1", None).await));
@@ -122,7 +136,9 @@ async fn the_socket_shows_every_page_and_the_address_changes_nothing() {
     }
     let address = world.running().admin_addr.unwrap();
     let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
-    tcp.write_all(b"POST /mode HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nshadow").await.unwrap();
+    tcp.write_all(b"POST /mode HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nshadow")
+        .await
+        .unwrap();
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
@@ -135,7 +151,11 @@ async fn what_is_no_mode_changes_nothing() {
     let long = "shadow".repeat(1000);
     for nonsense in ["", "off", "Shadow", "shadow enforce", "\u{0}", &long] {
         let (status, body) = ask(&socket(&world), "POST", "/mode", nonsense).await;
-        assert_eq!((status, body.as_str()), (400, "say `shadow`, `enforce` or `policy`\n"), "{nonsense:?}");
+        assert_eq!(
+            (status, body.as_str()),
+            (400, "say `shadow`, `enforce` or `policy`\n"),
+            "{nonsense:?}"
+        );
     }
     for (method, page) in [("POST", "/policy"), ("PUT", "/mode"), ("DELETE", "/mode")] {
         assert_eq!(ask(&socket(&world), method, page, "shadow").await.0, 405, "{method} {page}");

@@ -25,21 +25,39 @@ async fn each_kind_of_request_has_its_line() {
     // A lease of somebody's, with a key on it that alice may not write.
     let mut direct = world.direct().await;
     let others = direct.lease_grant(600, None).await.unwrap().id();
-    direct.put(world.key("b"), "1", Some(etcd_client::PutOptions::new().with_lease(others))).await.unwrap();
+    direct
+        .put(world.key("b"), "1", Some(etcd_client::PutOptions::new().with_lease(others)))
+        .await
+        .unwrap();
     let (key, other) = (world.key("a/k"), world.key("b"));
-    let put = |key: &str, lease| pb::PutRequest { key: key.into(), lease, ..Default::default() }.encode_to_vec();
-    let range = pb::RangeRequest { key: world.key("a/").into(), range_end: b"\0".to_vec(), ..Default::default() };
+    let put = |key: &str, lease| {
+        pb::PutRequest { key: key.into(), lease, ..Default::default() }.encode_to_vec()
+    };
+    let range = pb::RangeRequest {
+        key: world.key("a/").into(),
+        range_end: b"\0".to_vec(),
+        ..Default::default()
+    };
     let answers = [
         raw.call(Method::Put.path(), &put(&key, 0)).await,
         raw.call(Method::Put.path(), &put(&other, 0)).await,
         raw.call(Method::Range.path(), &range.encode_to_vec()).await,
         raw.call(Method::MemberList.path(), b"").await,
-        raw.call(Method::LeaseRevoke.path(), &pb::LeaseRevokeRequest { id: others }.encode_to_vec()).await,
+        raw.call(
+            Method::LeaseRevoke.path(),
+            &pb::LeaseRevokeRequest { id: others }.encode_to_vec(),
+        )
+        .await,
         raw.call(Method::Put.path(), b"\xff").await,
         raw.call("/etcdserverpb.KV/Putt", b"").await,
-        raw.call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 60, id: 0 }.encode_to_vec()).await,
+        raw.call(
+            Method::LeaseGrant.path(),
+            &pb::LeaseGrantRequest { ttl: 60, id: 0 }.encode_to_vec(),
+        )
+        .await,
     ];
-    let statuses: Vec<_> = answers.iter().map(|answer| u64::from(answer.grpc_status().unwrap())).collect();
+    let statuses: Vec<_> =
+        answers.iter().map(|answer| u64::from(answer.grpc_status().unwrap())).collect();
     let mut stream = Live::open(&mut raw, Method::Watch).await;
     for prefix in ["a/", "b/"] {
         stream.send(&create(&world.key(prefix), 0));
@@ -52,7 +70,10 @@ async fn each_kind_of_request_has_its_line() {
     for (line, status) in lines.iter().zip(&statuses) {
         assert_eq!(line["grpc_status"], json!(status), "{line}");
     }
-    let decisions: Vec<_> = lines.iter().map(|line| (line["decision"].as_str().unwrap(), line["reason"].as_str())).collect();
+    let decisions: Vec<_> = lines
+        .iter()
+        .map(|line| (line["decision"].as_str().unwrap(), line["reason"].as_str()))
+        .collect();
     let expected = [
         ("allow", None),
         ("deny", Some("key-not-granted")),
@@ -72,14 +93,32 @@ async fn each_kind_of_request_has_its_line() {
             (&line["identity"]["cn"], &line["identity"]["ca"], &line["mode"]),
             (&json!("alice"), &json!("default"), &json!("enforce"))
         );
-        assert_eq!((&line["roles"], &line["policy"]["hash"], &line["policy"]["generation"]), (&json!(["own"]), &policy["hash"], &json!(1)));
-        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:") && line["time"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(
+            (&line["roles"], &line["policy"]["hash"], &line["policy"]["generation"]),
+            (&json!(["own"]), &policy["hash"], &json!(1))
+        );
+        assert!(
+            line["peer"].as_str().unwrap().starts_with("127.0.0.1:")
+                && line["time"].as_str().unwrap().ends_with('Z')
+        );
         let known = line["reason"] != "unknown-method";
-        assert_eq!((line["method"].is_string(), line["path"].is_string()), (known, !known), "{line}");
+        assert_eq!(
+            (line["method"].is_string(), line["path"].is_string()),
+            (known, !known),
+            "{line}"
+        );
         assert_eq!(line["grant"].is_string(), line["decision"] == "allow", "{line}");
     }
-    assert_eq!(lines[0]["accesses"], json!([{"verbs": ["create", "update"], "key": key, "range_end": ""}]));
-    assert!(lines[0]["grant"].as_str().unwrap().contains(&world.key("a/*")) && lines[0]["member"].is_string(), "{}", lines[0]);
+    assert_eq!(
+        lines[0]["accesses"],
+        json!([{"verbs": ["create", "update"], "key": key, "range_end": ""}])
+    );
+    assert!(
+        lines[0]["grant"].as_str().unwrap().contains(&world.key("a/*"))
+            && lines[0]["member"].is_string(),
+        "{}",
+        lines[0]
+    );
     assert_eq!(lines[1]["missing"], json!({"verb": "create", "key": other, "range_end": ""}));
     assert_eq!(lines[2]["accesses"][0]["range_end"], json!("\\x00"));
     assert_eq!(lines[3]["missing"], json!({"capability": "member-list"}));
@@ -95,7 +134,8 @@ async fn denials_are_always_written_and_allowed_calls_as_asked_for() {
         (AuditAllowed::Writes, vec!["allow Put", "allow Put", "deny", "would_deny"]),
         (AuditAllowed::All, vec!["allow Put", "allow Put", "allow Range", "deny", "would_deny"]),
     ] {
-        let mut world = World::with(POLICY).config(move |config| config.audit.allowed = allowed).start().await;
+        let mut world =
+            World::with(POLICY).config(move |config| config.audit.allowed = allowed).start().await;
         let (mut alice, mut shade) = (world.as_("alice").await, world.as_("shade").await);
         alice.put(world.key("a/k"), "1", None).await.unwrap();
         alice.get(world.key("a/k"), None).await.unwrap();
@@ -129,9 +169,15 @@ impl SlowDisk {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        // Read and write, so that neither side waits for the other to open it; without waiting, so that a read ends.
+        // Read and write, so that neither side waits for the other to open it; without waiting, so
+        // that a read ends.
         let nonblocking = 0o4000;
-        let end = std::fs::OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&path).unwrap();
+        let end = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nonblocking)
+            .open(&path)
+            .unwrap();
         Self { path, end, _folder: folder }
     }
 
@@ -159,21 +205,25 @@ impl SlowDisk {
             let (disk, text) = &mut *cell.borrow_mut();
             disk.read(text);
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            (whole.lines().count() >= count).then(|| whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+            (whole.lines().count() >= count)
+                .then(|| whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
         });
         lines.await
     }
 }
 
-/// Refused calls until every line of twenty in a row is lost: the pipe is full, the writer waits for it, and this identity's share
-/// of the queue is taken. One line lost is not enough: the writer may be about to make room.
+/// Refused calls until every line of twenty in a row is lost: the pipe is full, the writer waits
+/// for it, and this identity's share of the queue is taken. One line lost is not enough: the writer
+/// may be about to make room.
 async fn flood(world: &World, common_name: &str) -> usize {
     let mut client = world.as_(common_name).await;
     let mut calls = 0;
     loop {
         let before = lost(world).await;
         for _ in 0..20 {
-            assert!(is_permission_denied(&client.get(world.key(&format!("b/{}", "x".repeat(500))), None).await));
+            assert!(is_permission_denied(
+                &client.get(world.key(&format!("b/{}", "x".repeat(500))), None).await
+            ));
         }
         calls += 20;
         if lost(world).await == before + 20 {

@@ -1,5 +1,5 @@
-//! Clients that are not who they should be, or do not behave: each costs itself its connection at most, is counted by its reason,
-//! and the neighbour does not notice.
+//! Clients that are not who they should be, or do not behave: each costs itself its connection at
+//! most, is counted by its reason, and the neighbour does not notice.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::world::fake::Fake;
-use crate::world::raw::wire::{DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame};
+use crate::world::raw::wire::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame,
+};
 use crate::world::raw::{Raw, framed, grpc_headers, tls, tls_over};
 use crate::world::{SOON, World, authorities, soon};
 
@@ -52,7 +54,8 @@ async fn failures(world: &World, reason: &str, count: f64) {
         Ok(()) => (0, String::new()),
         Err(_) => world.admin("/metrics").await,
     };
-    let failed: Vec<&str> = metrics.lines().filter(|line| line.starts_with(name) && !line.ends_with(" 0")).collect();
+    let failed: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with(name) && !line.ends_with(" 0")).collect();
     assert!(metrics.is_empty(), "no handshake failed for {reason}, but: {failed:?}");
     assert_eq!(world.metric(name, &[&label]).await, count);
 }
@@ -72,7 +75,10 @@ async fn is_refused(world: &World, issued: Option<&Issued>) {
         if let Ok(mut stream) = tls(world.address(), issued, &[b"h2"], &[version]).await {
             let _ = stream.write_all(PREFACE).await;
             let mut answer = [0; 1];
-            assert!(stream.read(&mut answer).await.is_err(), "{version:?}: an alert, not an answer");
+            assert!(
+                stream.read(&mut answer).await.is_err(),
+                "{version:?}: an alert, not an answer"
+            );
         }
     }
 }
@@ -115,16 +121,25 @@ async fn a_revoked_certificate_fails_the_handshake() {
     });
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
-    is_refused(&world, Some(&authorities().clients.issue(&Leaf::client("alice").serial(4711)).unwrap())).await;
+    is_refused(
+        &world,
+        Some(&authorities().clients.issue(&Leaf::client("alice").serial(4711)).unwrap()),
+    )
+    .await;
     failures(&world, "revoked", 2.0).await;
-    let another = world.with_certificate(&Leaf::client("alice").serial(4712)).await.get(world.key("a"), None).await;
+    let another = world
+        .with_certificate(&Leaf::client("alice").serial(4712))
+        .await
+        .get(world.key("a"), None)
+        .await;
     assert!(another.is_ok(), "{another:?}");
     neighbour.is_unharmed().await;
 }
 
 #[tokio::test]
 async fn who_does_not_finish_the_handshake_is_closed_at_the_deadline() {
-    let configured = World::with(POLICY).config(|config| config.limits.handshake_timeout = Duration::from_millis(300));
+    let configured = World::with(POLICY)
+        .config(|config| config.limits.handshake_timeout = Duration::from_millis(300));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     // Nothing at all; and half a TLS record.
@@ -152,7 +167,8 @@ async fn garbage_in_place_of_tls_is_refused_at_once() {
         PREFACE,
         b"SSH-2.0-OpenSSH_9.9\r\n",
         &[0; 64],
-        // An unlisted peer that speaks PROXY protocol: it is a client like any other, and this is no TLS.
+        // An unlisted peer that speaks PROXY protocol: it is a client like any other, and this is
+        // no TLS.
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\x10\0\x0f\xa0",
     ];
     for (place, garbage) in cases.into_iter().enumerate() {
@@ -183,7 +199,8 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
     let mut watch = watcher.watch(world.key("a"), None).await.unwrap();
     let mut idle = world.raw("alice").await;
     assert_eq!(idle.call(RANGE, &range(&world)).await.grpc_status(), Some(0));
-    soon("the end of an idle connection", || async { idle.connection.is_finished().then_some(()) }).await;
+    soon("the end of an idle connection", || async { idle.connection.is_finished().then_some(()) })
+        .await;
     assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="idle""#]).await >= 1.0);
     watcher.put(world.key("a"), "still here", None).await.unwrap();
     let mut answer = watch.message().await.unwrap().unwrap();
@@ -207,7 +224,10 @@ async fn who_does_not_answer_pings_is_closed_and_its_calls_are_cancelled() {
     // A call, and then silence for ever: not even the proxy's pings are answered.
     let mut stream = world.tls(&Leaf::client("alice")).await;
     stream.write_all(&opened(&framed(&range(&world)))).await.unwrap();
-    soon("the call at etcd", || async { (fake.arrivals("Range").iter().any(is_alices)).then_some(()) }).await;
+    soon("the call at etcd", || async {
+        (fake.arrivals("Range").iter().any(is_alices)).then_some(())
+    })
+    .await;
     ends("silence", &mut stream).await;
     soon("the call's end at etcd", || async {
         fake.arrivals("Range")
@@ -240,7 +260,8 @@ fn call(stream: u32, body: &[u8]) -> Vec<u8> {
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     ];
-    [frame(HEADERS, END_HEADERS, stream, &block(head)), frame(DATA, END_STREAM, stream, body)].concat()
+    [frame(HEADERS, END_HEADERS, stream, &block(head)), frame(DATA, END_STREAM, stream, body)]
+        .concat()
 }
 
 /// Answers the neighbour, and nobody else ever.
@@ -324,7 +345,10 @@ async fn calls_that_run_into_their_deadlines_together_end_no_connection() {
     let arrived = || fake.arrivals("Range").into_iter().filter(is_alices);
     soon("the calls at etcd", || async { (arrived().count() == 500).then_some(()) }).await;
     drop(calls);
-    soon("their ends at etcd", || async { arrived().all(|call| call.reset == Some(Reason::CANCEL)).then_some(()) }).await;
+    soon("their ends at etcd", || async {
+        arrived().all(|call| call.reset == Some(Reason::CANCEL)).then_some(())
+    })
+    .await;
     assert_eq!(world.metric("etcd_warden_http2_resets_total", &[]).await, 500.0);
     assert!(!raw.connection.is_finished());
     neighbour.is_unharmed().await;
@@ -355,14 +379,16 @@ async fn pings_and_settings_without_end_cost_their_sender_alone() {
 
 #[tokio::test]
 async fn who_floods_and_never_reads_is_not_read_either() {
-    let configured = World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_secs(2));
+    let configured =
+        World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_secs(2));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let mut stream = world.tls(&Leaf::client("alice")).await;
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
     let many = frame(PING, 0, 0, b"12345678").repeat(1000);
     let mut written = 0_usize;
-    // The proxy has answers for as many pings as the sockets between us hold, and then stops reading. In the end it hangs up.
+    // The proxy has answers for as many pings as the sockets between us hold, and then stops
+    // reading. In the end it hangs up.
     let flood = async {
         while written < 1 << 30 && stream.write_all(&many).await.is_ok() {
             written += many.len();
@@ -375,7 +401,8 @@ async fn who_floods_and_never_reads_is_not_read_either() {
 
 #[tokio::test]
 async fn half_a_frame_and_then_silence_harms_nobody() {
-    let configured = World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_millis(300));
+    let configured =
+        World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_millis(300));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let whole = opened(&framed(&range(&world)));
@@ -405,7 +432,8 @@ async fn frames_that_http2_forbids_end_their_connection() {
         stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &bytes].concat()).await.unwrap();
         let said = ends(what, &mut stream).await;
         // GOAWAY, with a reason that is not NO_ERROR.
-        let goaway = said.windows(13).any(|part| part[..4] == [0, 0, part[2], 7] && part[5..9] == [0; 4]);
+        let goaway =
+            said.windows(13).any(|part| part[..4] == [0, 0, part[2], 7] && part[5..9] == [0; 4]);
         assert!(goaway, "{what}: {said:?}");
     }
     neighbour.is_unharmed().await;
@@ -420,19 +448,28 @@ async fn connections_above_the_cap_are_closed_and_those_that_are_there_go_on() {
     let mut second = world.raw("stranger").await;
     let third = world.raw("alice").await;
     // A client of TLS 1.3 is done before the server.
-    soon("three connections", || async { (world.metric("etcd_warden_connections", &[]).await == 3.0).then_some(()) }).await;
+    soon("three connections", || async {
+        (world.metric("etcd_warden_connections", &[]).await == 3.0).then_some(())
+    })
+    .await;
     for _ in 0..5 {
         let mut above = TcpStream::connect(world.address()).await.unwrap();
         assert!(ends("above the cap", &mut above).await.is_empty());
     }
-    assert_eq!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections""#]).await, 5.0);
+    assert_eq!(
+        world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections""#]).await,
+        5.0
+    );
     assert_eq!(second.call(RANGE, &range(&world)).await.grpc_status(), Some(7));
     neighbour.is_unharmed().await;
     // A place that becomes free is taken.
     third.connection.abort();
     drop(third);
     let issued = authorities().clients.client("alice").unwrap();
-    let stream = soon("a free place", || async { tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok() }).await;
+    let stream = soon("a free place", || async {
+        tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok()
+    })
+    .await;
     assert_eq!(Raw::over(stream).await.call(RANGE, &range(&world)).await.grpc_status(), Some(0));
 }
 
@@ -453,7 +490,11 @@ async fn a_certificate_without_a_usable_name_may_connect_and_do_nothing() {
     for (refusal, leaf) in cases {
         let stream = world.tls(&leaf.dns("alice").uri("spiffe://cluster/alice")).await;
         let answer = Raw::over(stream).await.call(RANGE, &range(&world)).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{refusal}");
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(7), "etcdserver: permission denied"),
+            "{refusal}"
+        );
         let line = world.audited(|line| line["decision"] == "deny").await;
         assert_eq!(line["identity"]["cn_refusal"], refusal, "{line:#}");
         assert_eq!(line["reason"], "no-identity", "{line:#}");
@@ -473,7 +514,8 @@ const PROXY_V1: &[u8] = b"PROXY TCP4 10.0.0.1 10.0.0.2 4096 4000\r\n";
 /// A proxy that takes 127.0.0.1 for a balancer; its neighbours come from elsewhere.
 async fn behind_a_balancer() -> World {
     let listed = |config: &mut Config| {
-        config.proxy_protocol_from = vec![Network { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), prefix: 32 }];
+        config.proxy_protocol_from =
+            vec![Network { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), prefix: 32 }];
     };
     World::with(POLICY).config(listed).start().await
 }
@@ -489,16 +531,26 @@ async fn begun_with(world: &World, bytes: &[u8], from: Ipv4Addr) -> TcpStream {
 
 async fn call_over(world: &World, stream: TcpStream) -> Option<u32> {
     let issued = authorities().clients.client("alice").unwrap();
-    let stream = tls_over(stream, &crate::world::authorities().clients, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS)
-        .await
-        .unwrap();
+    let stream = tls_over(
+        stream,
+        &crate::world::authorities().clients,
+        world.address(),
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await
+    .unwrap();
     Raw::over(stream).await.call(RANGE, &range(world)).await.grpc_status()
 }
 
 #[tokio::test]
 async fn a_listed_balancer_names_the_client_in_the_audit() {
     let world = behind_a_balancer().await;
-    assert_eq!(call_over(&world, begun_with(&world, PROXY_V2, Ipv4Addr::LOCALHOST).await).await, Some(0));
+    assert_eq!(
+        call_over(&world, begun_with(&world, PROXY_V2, Ipv4Addr::LOCALHOST).await).await,
+        Some(0)
+    );
     assert_eq!(world.audited(|_| true).await["peer"], "10.0.0.1:4096");
 
     std::fs::write(world.audit_file(), "").unwrap();
@@ -522,7 +574,8 @@ async fn a_listed_balancer_must_speak_version_2_and_nobody_else_may() {
         PROXY_V1,
         // TLS at once.
         &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4, 5],
-        // Of another version; of an unknown command; without room for its addresses; longer than any header.
+        // Of another version; of an unknown command; without room for its addresses; longer than
+        // any header.
         b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
         b"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04",

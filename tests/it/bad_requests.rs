@@ -1,6 +1,6 @@
-//! Requests that no well-made client sends: each gets its answer and its audit line, none of it reaches etcd, and the neighbour
-//! does not notice. A [`Fake`] stands where etcd would be, because it sees everything that arrives, etcd's counters only what etcd
-//! understands.
+//! Requests that no well-made client sends: each gets its answer and its audit line, none of it
+//! reaches etcd, and the neighbour does not notice. A [`Fake`] stands where etcd would be, because
+//! it sees everything that arrives, etcd's counters only what etcd understands.
 
 use bytes::Bytes;
 use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
@@ -46,7 +46,11 @@ fn refusal(code: u32, text: &str, reason: &'static str) -> Refusal {
 impl Refusal {
     /// The answer is this, the audit says so, and only the neighbour has been at etcd.
     async fn is(&self, what: &str, answer: &Answer, world: &World, fake: &Fake) {
-        assert_eq!((answer.status, answer.grpc_status(), answer.grpc_message()), (200, Some(self.code), &*self.text), "{what}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.grpc_status(), answer.grpc_message()),
+            (200, Some(self.code), &*self.text),
+            "{what}: {answer:?}"
+        );
         assert_eq!(answer.headers["content-type"], "application/grpc", "{what}");
         assert!(answer.body.is_empty(), "{what}");
         is_audited(what, world, self.reason, Some(self.code)).await;
@@ -68,8 +72,12 @@ async fn is_audited(what: &str, world: &World, reason: &str, code: Option<u32>) 
 fn only_the_neighbour_arrived(what: &str, fake: &Fake) {
     for arrival in fake.all_arrivals() {
         let key = arrival.body.windows(NEIGHBOUR.len()).any(|part| part == NEIGHBOUR.as_bytes());
-        // A body that is still under way is empty: of a refused request not even a head arrives, and `alice` has a mark.
-        assert!((key || arrival.body.is_empty()) && !arrival.headers.contains_key("hasleader"), "{what}: {arrival:?}");
+        // A body that is still under way is empty: of a refused request not even a head arrives,
+        // and `alice` has a mark.
+        assert!(
+            (key || arrival.body.is_empty()) && !arrival.headers.contains_key("hasleader"),
+            "{what}: {arrival:?}"
+        );
     }
 }
 
@@ -81,7 +89,8 @@ fn marked() -> HeaderMap {
 }
 
 fn put(world: &World, value: &[u8]) -> Vec<u8> {
-    PutRequest { key: world.key("a").into(), value: value.to_vec(), ..PutRequest::default() }.encode_to_vec()
+    PutRequest { key: world.key("a").into(), value: value.to_vec(), ..PutRequest::default() }
+        .encode_to_vec()
 }
 
 fn compressed(message: &[u8]) -> Vec<u8> {
@@ -102,22 +111,50 @@ async fn a_body_that_is_not_one_whole_message_is_refused_by_its_fault() {
         (
             "a compressed message",
             compressed(&put(&world, b"1")),
-            refusal(3, "etcd-warden: a compressed message, and no grpc-encoding says how", "bad-framing"),
+            refusal(
+                3,
+                "etcd-warden: a compressed message, and no grpc-encoding says how",
+                "bad-framing",
+            ),
         ),
-        ("an odd flag", odd_flag, refusal(3, "etcd-warden: the message's flag byte is neither 0 nor 1", "bad-framing")),
-        ("half a message", good[..good.len() - 1].to_vec(), refusal(3, "etcd-warden: the message is cut short", "bad-framing")),
-        ("half a frame header", good[..3].to_vec(), refusal(3, "etcd-warden: the message is cut short", "bad-framing")),
-        ("two messages", [&good[..], &good].concat(), refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing")),
+        (
+            "an odd flag",
+            odd_flag,
+            refusal(3, "etcd-warden: the message's flag byte is neither 0 nor 1", "bad-framing"),
+        ),
+        (
+            "half a message",
+            good[..good.len() - 1].to_vec(),
+            refusal(3, "etcd-warden: the message is cut short", "bad-framing"),
+        ),
+        (
+            "half a frame header",
+            good[..3].to_vec(),
+            refusal(3, "etcd-warden: the message is cut short", "bad-framing"),
+        ),
+        (
+            "two messages",
+            [&good[..], &good].concat(),
+            refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
+        ),
         (
             "a message and a bit",
             [&good[..], b"\0"].concat(),
             refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
         ),
-        ("an empty body", Vec::new(), refusal(3, "etcd-warden: a unary call without a message", "bad-framing")),
+        (
+            "an empty body",
+            Vec::new(),
+            refusal(3, "etcd-warden: a unary call without a message", "bad-framing"),
+        ),
         (
             "an unknown field",
             framed(&[&put(&world, b"1")[..], &[0x58, 1]].concat()),
-            refusal(3, &format!("etcd-warden: PutRequest at offset {}: unknown field", good.len() - 5), "malformed-message"),
+            refusal(
+                3,
+                &format!("etcd-warden: PutRequest at offset {}: unknown field", good.len() - 5),
+                "malformed-message",
+            ),
         ),
     ];
     let mut raw = world.raw("alice").await;
@@ -135,7 +172,9 @@ async fn a_stream_without_data_is_a_call_without_a_message() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let answer = world.request_as_written("alice", &as_written(PUT), b"").await;
-    refusal(3, "etcd-warden: a unary call without a message", "bad-framing").is("no data", &answer, &world, &fake).await;
+    refusal(3, "etcd-warden: a unary call without a message", "bad-framing")
+        .is("no data", &answer, &world, &fake)
+        .await;
 }
 
 #[tokio::test]
@@ -148,7 +187,9 @@ async fn trailers_behind_a_request_are_refused() {
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();
     stream.request.send_trailers(marked()).unwrap();
     let answer = Answer::read(stream.response).await;
-    refusal(3, "etcd-warden: requests have no trailers", "bad-framing").is("trailers", &answer, &world, &fake).await;
+    refusal(3, "etcd-warden: requests have no trailers", "bad-framing")
+        .is("trailers", &answer, &world, &fake)
+        .await;
     neighbour.is_unharmed().await;
 }
 
@@ -196,7 +237,9 @@ async fn the_limit_of_a_message_can_be_set() {
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();
     stream.request.send_data(vec![0; 4096].into(), false).unwrap();
     let answer = Answer::read(stream.response).await;
-    refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing").is("too long", &answer, &world, &fake).await;
+    refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing")
+        .is("too long", &answer, &world, &fake)
+        .await;
     assert_eq!(raw.call(PUT, &put(&world, &[0; 900])).await.grpc_status(), Some(0));
 }
 
@@ -247,7 +290,10 @@ async fn a_path_in_any_other_form_names_no_method() {
         assert_eq!((answer.status, answer.grpc_status()), (200, Some(12)), "{path}: {answer:?}");
         assert_eq!(answer.grpc_message(), "etcd-warden: etcd has no such method", "{path}");
         let line = is_audited(path, &world, "unknown-method", Some(12)).await;
-        let shown: Vec<u8> = path.bytes().map(|byte| if b"# ".contains(&byte) || !byte.is_ascii() { b'_' } else { byte }).collect();
+        let shown: Vec<u8> = path
+            .bytes()
+            .map(|byte| if b"# ".contains(&byte) || !byte.is_ascii() { b'_' } else { byte })
+            .collect();
         assert_eq!(line["path"].as_str().unwrap().as_bytes(), shown, "{line:#}");
         only_the_neighbour_arrived(path, &fake);
     }
@@ -262,8 +308,12 @@ async fn a_path_that_is_none_never_passes_http2() {
     let body = framed(&put(&world, b"1"));
     for path in ["etcdserverpb.KV/Put", "", "*", "/etcdserverpb.KV /Put", "/\0", "/\u{fc}"] {
         let answer = world.request_as_written("alice", &as_written(path), &body).await;
-        let reset = answer.error.as_ref().and_then(h2::Error::reason) == Some(h2::Reason::PROTOCOL_ERROR);
-        assert!(reset || matches!(answer.grpc_status(), Some(12)) || answer.status == 400, "{path:?}: {answer:?}");
+        let reset =
+            answer.error.as_ref().and_then(h2::Error::reason) == Some(h2::Reason::PROTOCOL_ERROR);
+        assert!(
+            reset || matches!(answer.grpc_status(), Some(12)) || answer.status == 400,
+            "{path:?}: {answer:?}"
+        );
         only_the_neighbour_arrived(path, &fake);
     }
     neighbour.is_unharmed().await;
@@ -292,7 +342,10 @@ async fn heads_that_http2_forbids_end_their_stream_alone() {
     for (what, head) in cases {
         let answer = world.request_as_written("alice", &head, &body).await;
         let reason = answer.error.as_ref().and_then(h2::Error::reason);
-        assert!(reason == Some(h2::Reason::PROTOCOL_ERROR) || answer.status == 400, "{what}: {answer:?}");
+        assert!(
+            reason == Some(h2::Reason::PROTOCOL_ERROR) || answer.status == 400,
+            "{what}: {answer:?}"
+        );
         only_the_neighbour_arrived(what, &fake);
     }
     neighbour.is_unharmed().await;
@@ -311,12 +364,19 @@ async fn what_is_not_grpc_gets_an_answer_that_browsers_and_curl_understand() {
     let mut without = marked();
     without.remove("content-type");
     let mut raw = world.raw("alice").await;
-    for headers in
-        [of_type("application/json"), of_type("application/grpc-web"), of_type("application/grpcx"), of_type("APPLICATION/GRPC"), without]
-    {
+    for headers in [
+        of_type("application/json"),
+        of_type("application/grpc-web"),
+        of_type("application/grpcx"),
+        of_type("APPLICATION/GRPC"),
+        without,
+    ] {
         let answer = raw.send(PUT, &headers, &framed(&put(&world, b"1"))).await;
         assert_eq!(answer.status, 415, "{headers:?}: {answer:?}");
-        assert_eq!(answer.body, b"etcd-warden: the content-type is not application/grpc\n", "{headers:?}");
+        assert_eq!(
+            answer.body, b"etcd-warden: the content-type is not application/grpc\n",
+            "{headers:?}"
+        );
         is_audited("content-type", &world, "not-grpc", None).await;
         only_the_neighbour_arrived("content-type", &fake);
     }
@@ -335,13 +395,15 @@ async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
-    // A list over the limit of 16 KiB, each field with its 32 bytes (RFC 9113, 6.5.2): HTTP's own answer.
+    // A list over the limit of 16 KiB, each field with its 32 bytes (RFC 9113, 6.5.2): HTTP's own
+    // answer.
     let mut head = as_written(PUT);
     head.resize(600, (b"a", b""));
     let answer = world.request_as_written("alice", &head, b"").await;
     assert_eq!(answer.status, 431, "{answer:?}");
 
-    // CONTINUATION without an end (CVE-2024-27316 and its kin): the connection ends while the client still writes.
+    // CONTINUATION without an end (CVE-2024-27316 and its kin): the connection ends while the
+    // client still writes.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = world.tls(&etcd_warden_testbed::pki::Leaf::client("alice")).await;
     let mut begin = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
@@ -350,7 +412,10 @@ async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
     let more = frame(CONTINUATION, 0, 1, &block(&[(b"x-more", &[b'x'; 1000])]));
     let mut written = 0_usize;
     // 64 MiB would be a server that reads on for ever.
-    while written < 64 << 20 && stream.write_all(&more).await.is_ok() && stream.flush().await.is_ok() {
+    while written < 64 << 20
+        && stream.write_all(&more).await.is_ok()
+        && stream.flush().await.is_ok()
+    {
         written += more.len();
     }
     assert!(written < 64 << 20, "the proxy has read {written} bytes of one header list");
@@ -366,11 +431,15 @@ async fn http1_is_refused_in_the_handshake_and_counted() {
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
     let issued = crate::world::authorities().clients.client("alice").unwrap();
-    let counted = || world.metric("etcd_warden_handshake_failures_total", &[r#"reason="no_common_alpn""#]);
+    let counted =
+        || world.metric("etcd_warden_handshake_failures_total", &[r#"reason="no_common_alpn""#]);
 
     let refused = tls(world.address(), Some(&issued), &[b"http/1.1"], rustls::ALL_VERSIONS).await;
     assert!(refused.unwrap_err().to_string().contains("NoApplicationProtocol"));
-    crate::world::soon("the refusal to be counted", || async { (counted().await == 1.0).then_some(()) }).await;
+    crate::world::soon("the refusal to be counted", || async {
+        (counted().await == 1.0).then_some(())
+    })
+    .await;
 
     // TLS lets a client through that asks for no protocol; what it gets to read is an end.
     let mut stream = tls(world.address(), Some(&issued), &[], rustls::ALL_VERSIONS).await.unwrap();
@@ -379,7 +448,10 @@ async fn http1_is_refused_in_the_handshake_and_counted() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty(), "{answer:?}");
-    crate::world::soon("the refusal to be counted", || async { (counted().await == 2.0).then_some(()) }).await;
+    crate::world::soon("the refusal to be counted", || async {
+        (counted().await == 2.0).then_some(())
+    })
+    .await;
     neighbour.is_unharmed().await;
 }
 
@@ -388,9 +460,18 @@ async fn who_may_not_speak_at_all_learns_nothing_of_how_its_message_was_read() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let mut raw = world.raw("stranger").await;
-    for (path, body) in [(PUT, compressed(b"x")), (PUT, Vec::new()), (PUT, framed(&[0xff])), ("/etcdserverpb.KV/Steal", framed(b""))] {
+    for (path, body) in [
+        (PUT, compressed(b"x")),
+        (PUT, Vec::new()),
+        (PUT, framed(&[0xff])),
+        ("/etcdserverpb.KV/Steal", framed(b"")),
+    ] {
         let answer = raw.send(path, &marked(), &body).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{answer:?}");
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(7), "etcdserver: permission denied"),
+            "{answer:?}"
+        );
     }
     let lines = || world.audit().iter().filter(|line| line["reason"] == "no-binding").count();
     crate::world::soon("four lines of the audit", || async { (lines() == 4).then_some(()) }).await;
@@ -410,14 +491,18 @@ async fn a_request_that_its_client_gives_up_half_way_never_reaches_etcd() {
         stream.request.send_reset(h2::Reason::CANCEL);
     }
     // On the same connection, behind them in order.
-    let message = RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
+    let message =
+        RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
     assert_eq!(raw.call(RANGE, &message).await.grpc_status(), Some(0));
     only_the_neighbour_arrived_but_for("given up", &fake, RANGE);
     neighbour.is_unharmed().await;
 }
 
 fn only_the_neighbour_arrived_but_for(what: &str, fake: &Fake, path: &str) {
-    let puts = fake.all_arrivals().into_iter().filter(|arrival| arrival.path != path && arrival.headers.contains_key("hasleader"));
+    let puts = fake
+        .all_arrivals()
+        .into_iter()
+        .filter(|arrival| arrival.path != path && arrival.headers.contains_key("hasleader"));
     assert_eq!(puts.count(), 0, "{what}");
 }
 

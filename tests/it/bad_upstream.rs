@@ -1,5 +1,5 @@
-//! An etcd that is down, hangs, dies, or is no etcd at all: calls get a clear answer, a write is never sent twice, and what can
-//! go on elsewhere does.
+//! An etcd that is down, hangs, dies, or is no etcd at all: calls get a clear answer, a write is
+//! never sent twice, and what can go on elsewhere does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use etcd_client::Client;
 use etcd_warden_gateway::config::{Config, Endpoint};
 use etcd_warden_proto::etcdserverpb::{
-    MoveLeaderRequest, PutRequest, RangeRequest, ResponseHeader, StatusRequest, StatusResponse, TxnRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse, watch_request,
+    MoveLeaderRequest, PutRequest, RangeRequest, ResponseHeader, StatusRequest, StatusResponse,
+    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
 };
 use etcd_warden_testbed::pki::Authority;
 use futures_util::FutureExt as _;
@@ -51,10 +51,12 @@ const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 const UNAVAILABLE: Option<u32> = Some(14);
 const NOT_SENT: &str = "there is no connection available";
-const LOST: &str = "etcd-warden: the connection to etcd was lost; the request may have been carried out";
+const LOST: &str =
+    "etcd-warden: the connection to etcd was lost; the request may have been carried out";
 
 fn put() -> Vec<u8> {
-    PutRequest { key: b"/a".to_vec(), value: b"1".to_vec(), ..PutRequest::default() }.encode_to_vec()
+    PutRequest { key: b"/a".to_vec(), value: b"1".to_vec(), ..PutRequest::default() }
+        .encode_to_vec()
 }
 
 fn range() -> Vec<u8> {
@@ -72,15 +74,19 @@ fn said(answer: &Answer) -> (Option<u32>, &str) {
 
 /// Waits until the proxy says that so many members are well.
 async fn well(world: &World, members: f64) {
-    soon("the health of the members", || async { (world.metric("etcd_warden_upstream_healthy", &[]).await == members).then_some(()) })
-        .await;
+    soon("the health of the members", || async {
+        (world.metric("etcd_warden_upstream_healthy", &[]).await == members).then_some(())
+    })
+    .await;
 }
 
-/// Waits until the proxy says that all members are well but this one: of a sum alone, another may be the one that is missing.
+/// Waits until the proxy says that all members are well but this one: of a sum alone, another may
+/// be the one that is missing.
 async fn all_well_but(world: &World, member: usize) {
     let addresses = world.etcd().addresses();
     let healthy = async |address: &std::net::SocketAddr| {
-        world.metric("etcd_warden_upstream_healthy", &[&format!("member=\"{address}\"")]).await == 1.0
+        world.metric("etcd_warden_upstream_healthy", &[&format!("member=\"{address}\"")]).await
+            == 1.0
     };
     soon("the health of the members", || async {
         for (index, address) in addresses.iter().enumerate() {
@@ -131,18 +137,27 @@ async fn clients_resume_after_etcd_was_killed_and_came_back() {
     let before = client.put("/a", "before", None).await.unwrap().header().unwrap().revision();
     let mut stream = raw.open(WATCH, &grpc_headers()).await.unwrap();
     stream.request.send_data(framed(&create("/a")).into(), false).unwrap();
-    soon("the watch", || async { (world.metric("etcd_warden_watches", &[]).await == 1.0).then_some(()) }).await;
+    soon("the watch", || async {
+        (world.metric("etcd_warden_watches", &[]).await == 1.0).then_some(())
+    })
+    .await;
     // A call that etcd has and will not answer.
     world.etcd().pause(0).unwrap();
     let mut waiting = world.raw("alice").await;
     let waiting = tokio::spawn(async move { waiting.call(PUT, &put()).await });
-    soon("the call under way", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 2.0).then_some(()) }).await;
+    soon("the call under way", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await == 2.0).then_some(())
+    })
+    .await;
 
     world.etcd_mut().kill(0);
     let watch = Answer::read(stream.response).await;
     assert_eq!(said(&watch), (UNAVAILABLE, LOST), "a code that clientv3 resumes a watch after");
     let call = waiting.await.unwrap();
-    assert!(said(&call) == (UNAVAILABLE, LOST) || said(&call) == (UNAVAILABLE, NOT_SENT), "{call:?}");
+    assert!(
+        said(&call) == (UNAVAILABLE, LOST) || said(&call) == (UNAVAILABLE, NOT_SENT),
+        "{call:?}"
+    );
     assert_eq!(said(&raw.call(PUT, &put()).await), (UNAVAILABLE, NOT_SENT));
     well(&world, 0.0).await;
 
@@ -193,7 +208,8 @@ async fn ids(world: &World) -> Vec<u64> {
     let mut ids = Vec::new();
     for endpoint in world.etcd().endpoints() {
         let authorities = crate::world::authorities();
-        let mut client = crate::world::connect(&[endpoint], &authorities.upstream, crate::world::root()).await;
+        let mut client =
+            crate::world::connect(&[endpoint], &authorities.upstream, crate::world::root()).await;
         ids.push(client.status().await.unwrap().header().unwrap().member_id());
     }
     ids
@@ -324,11 +340,16 @@ async fn what_does_not_speak_http2_counts_as_down() {
         let world = before(&[&fake]).await;
         calls_get(what, &world, UNAVAILABLE, NOT_SENT).await;
         assert_eq!(world.admin("/readyz").await.0, 503, "{what}");
-        assert!(world.metric("etcd_warden_upstream_failures_total", &[r#"reason="protocol""#]).await >= 1.0, "{what}");
+        assert!(
+            world.metric("etcd_warden_upstream_failures_total", &[r#"reason="protocol""#]).await
+                >= 1.0,
+            "{what}"
+        );
     }
 }
 
-/// A member that says this again and again once a call waits, and counts how often its connection has ended then.
+/// A member that says this again and again once a call waits, and counts how often its connection
+/// has ended then.
 async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
     Fake::talking(&certificate(), move |stream, arrivals| {
         let (frames, ended) = (frames.clone(), ended.clone());
@@ -345,8 +366,10 @@ async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
             };
             let mut tasks = tokio::task::JoinSet::new();
             tasks.spawn(http2(theirs, arrivals, Arc::new(behave)));
-            let ((mut from_proxy, mut to_proxy), (mut from_server, mut to_server)) = (tokio::io::split(stream), tokio::io::split(ours));
-            tasks.spawn(async move { drop(tokio::io::copy(&mut from_proxy, &mut to_server).await) });
+            let ((mut from_proxy, mut to_proxy), (mut from_server, mut to_server)) =
+                (tokio::io::split(stream), tokio::io::split(ours));
+            tasks
+                .spawn(async move { drop(tokio::io::copy(&mut from_proxy, &mut to_server).await) });
             tokio::select! {
                 _ = tokio::io::copy(&mut from_server, &mut to_proxy) => return,
                 () = asked.notified() => {}
@@ -362,13 +385,18 @@ async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
 async fn a_member_that_floods_frames_loses_its_connection() {
     let ended = Arc::new(AtomicUsize::new(0));
     // A call waits, and each of these moves its window.
-    let windows = [70_000_u32, 65_535].map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())).concat();
+    let windows = [70_000_u32, 65_535]
+        .map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()))
+        .concat();
     let fake = saying_amid_a_call(windows.repeat(500), ended.clone()).await;
     let world = before(&[&fake]).await;
     let mut raw = world.raw("alice").await;
     let answer = raw.call(PUT, &put()).await;
     assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
-    soon("the end of the connection", || async { (ended.load(Ordering::SeqCst) > 0).then_some(()) }).await;
+    soon("the end of the connection", || async {
+        (ended.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -379,7 +407,9 @@ async fn an_end_that_the_proxys_own_http2_makes_is_counted() {
     let mut raw = world.raw("alice").await;
     let answer = raw.call(PUT, &put()).await;
     assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
-    let counted = || async { world.metric("etcd_warden_upstream_failures_total", &["reason=\"protocol\""]).await };
+    let counted = || async {
+        world.metric("etcd_warden_upstream_failures_total", &["reason=\"protocol\""]).await
+    };
     soon("the count", || async { (counted().await >= 1.0).then_some(()) }).await;
 }
 
@@ -387,8 +417,14 @@ async fn an_end_that_the_proxys_own_http2_makes_is_counted() {
 async fn a_server_that_is_not_etcd_gets_no_request() {
     let strangers = [
         ("another CA", Authority::new("another CA").unwrap().server(&["127.0.0.1"]).unwrap()),
-        ("another name", crate::world::authorities().upstream.server(&["127.0.0.2", "etcd.example"]).unwrap()),
-        ("a client's certificate", crate::world::authorities().upstream.client("127.0.0.1").unwrap()),
+        (
+            "another name",
+            crate::world::authorities().upstream.server(&["127.0.0.2", "etcd.example"]).unwrap(),
+        ),
+        (
+            "a client's certificate",
+            crate::world::authorities().upstream.client("127.0.0.1").unwrap(),
+        ),
     ];
     for (what, certificate) in strangers {
         let heard = Arc::new(AtomicUsize::new(0));
@@ -412,7 +448,8 @@ async fn a_server_that_is_not_etcd_gets_no_request() {
 #[tokio::test]
 async fn an_answer_of_http_is_passed_on_as_it_is() {
     let fake = Fake::serving(|mut visit| async move {
-        let response = Response::builder().status(503).header("content-type", "text/plain").body(()).unwrap();
+        let response =
+            Response::builder().status(503).header("content-type", "text/plain").body(()).unwrap();
         let mut out = visit.respond.send_response(response, false).unwrap();
         out.send_data("busy".into(), true).unwrap();
     })
@@ -423,7 +460,11 @@ async fn an_answer_of_http_is_passed_on_as_it_is() {
         let answer = raw.call(path, &message).await;
         assert_eq!((answer.status, answer.grpc_status()), (503, None), "{path}: {answer:?}");
     }
-    assert_eq!((fake.arrivals("Put").len(), fake.arrivals("Range").len()), (1, 1), "an answer is an answer");
+    assert_eq!(
+        (fake.arrivals("Put").len(), fake.arrivals("Range").len()),
+        (1, 1),
+        "an answer is an answer"
+    );
 }
 
 #[tokio::test]
@@ -450,15 +491,25 @@ async fn a_reset_reaches_the_client_with_its_very_reason_and_sends_nothing_again
         let mut raw = world.raw("alice").await;
         for (path, message) in [(PUT, put()), (RANGE, range())] {
             let answer = raw.call(path, &message).await;
-            assert_eq!(answer.error.as_ref().and_then(h2::Error::reason), Some(reason), "{path}: {answer:?}");
+            assert_eq!(
+                answer.error.as_ref().and_then(h2::Error::reason),
+                Some(reason),
+                "{path}: {answer:?}"
+            );
         }
-        assert_eq!((fake.arrivals("Put").len(), fake.arrivals("Range").len()), (1, 1), "{reason:?}");
+        assert_eq!(
+            (fake.arrivals("Put").len(), fake.arrivals("Range").len()),
+            (1, 1),
+            "{reason:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn what_is_refused_unprocessed_is_sent_to_another_member() {
-    let refusing = Fake::serving(|mut visit| async move { visit.respond.send_reset(Reason::REFUSED_STREAM) }).await;
+    let refusing =
+        Fake::serving(|mut visit| async move { visit.respond.send_reset(Reason::REFUSED_STREAM) })
+            .await;
     let good = Fake::agreeable().await;
     let world = before(&[&refusing, &good]).await;
     // Whichever member is its home.
@@ -470,9 +521,13 @@ async fn what_is_refused_unprocessed_is_sent_to_another_member() {
         }
     }
     assert_eq!(good.arrivals("Put").len(), 2);
-    assert!(!refusing.all_arrivals().is_empty(), "no connection was at home at the refusing member");
+    assert!(
+        !refusing.all_arrivals().is_empty(),
+        "no connection was at home at the refusing member"
+    );
 
-    // Alone, it is asked once more and then believed: nothing was done, and the client may try again.
+    // Alone, it is asked once more and then believed: nothing was done, and the client may try
+    // again.
     let world = before(&[&refusing]).await;
     let answer = world.raw("alice").await.call(PUT, &put()).await;
     assert_eq!(said(&answer), (UNAVAILABLE, NOT_SENT), "{answer:?}");
@@ -496,7 +551,8 @@ async fn a_request_that_may_have_reached_etcd_is_sent_once() {
         for (path, message) in [(PUT, put()), (TXN, txn()), (RANGE, range())] {
             let before = (swallowing.all_arrivals().len(), good.all_arrivals().len());
             let answer = raw.call(path, &message).await;
-            let arrived = (swallowing.all_arrivals().len() - before.0, good.all_arrivals().len() - before.1);
+            let arrived =
+                (swallowing.all_arrivals().len() - before.0, good.all_arrivals().len() - before.1);
             match said(&answer) {
                 (Some(0), _) => assert_eq!(arrived, (0, 1), "{round} {path}"),
                 (code, text) => {
@@ -519,7 +575,9 @@ async fn a_request_is_not_sent_again_after_goaway_either() {
     .await;
     let world = before(&[&fake]).await;
     let mut raw = world.raw("alice").await;
-    for (path, message, rpc) in [(PUT, put(), "Put"), (TXN, txn(), "Txn"), (RANGE, range(), "Range")] {
+    for (path, message, rpc) in
+        [(PUT, put(), "Put"), (TXN, txn(), "Txn"), (RANGE, range(), "Range")]
+    {
         let answer = raw.call(path, &message).await;
         assert_eq!(answer.grpc_status(), UNAVAILABLE, "{answer:?}");
         assert_eq!(fake.arrivals(rpc).len(), 1);
@@ -528,7 +586,8 @@ async fn a_request_is_not_sent_again_after_goaway_either() {
 
 #[tokio::test]
 async fn a_connection_that_is_ending_takes_no_new_call_and_its_streams_go_on() {
-    // The first stream of each connection stays open; everything else is answered. After a GOAWAY the old stream must go on.
+    // The first stream of each connection stays open; everything else is answered. After a GOAWAY
+    // the old stream must go on.
     let fake = Fake::serving(|mut visit: Visit| async move {
         if visit.path.ends_with("/Watch") {
             let mut out = visit.begin(&created().encode_to_vec());
@@ -583,7 +642,8 @@ async fn an_answer_that_breaks_off_is_a_lost_connection() {
 
 // --- an answer that comes in pieces ---
 
-/// Beside other calls a short answer leaves in one write, and so waits for its trailers; alone it is passed on as it comes.
+/// Beside other calls a short answer leaves in one write, and so waits for its trailers; alone it
+/// is passed on as it comes.
 #[tokio::test]
 async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone() {
     let ends = Arc::new(Semaphore::new(0));
@@ -612,16 +672,23 @@ async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone(
         stream
     };
     let alone = asked(&mut raw, RANGE, range()).await;
-    let mut body = timeout(SOON, alone.response).await.expect("a head before the trailers").unwrap().into_body();
-    let message = timeout(SOON, body.data()).await.expect("a message before the trailers").unwrap().unwrap();
+    let mut body = timeout(SOON, alone.response)
+        .await
+        .expect("a head before the trailers")
+        .unwrap()
+        .into_body();
+    let message =
+        timeout(SOON, body.data()).await.expect("a message before the trailers").unwrap().unwrap();
     assert_eq!(message, framed(b"whole"));
     ends.add_permits(1);
     assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
 
     let _open = asked(&mut raw, PUT, put()).await;
     let mut beside = asked(&mut raw, RANGE, range()).await;
-    soon("the request at etcd", || async { (fake.arrivals("Range").len() == 2).then_some(()) }).await;
-    // What comes behind on the same connection to etcd has been passed on: so has been seen what came before.
+    soon("the request at etcd", || async { (fake.arrivals("Range").len() == 2).then_some(()) })
+        .await;
+    // What comes behind on the same connection to etcd has been passed on: so has been seen what
+    // came before.
     assert_eq!(raw.call(TXN, &txn()).await.grpc_status(), Some(0));
     assert!((&mut beside.response).now_or_never().is_none(), "nothing before the trailers");
     ends.add_permits(1);
@@ -633,7 +700,8 @@ async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone(
 
 fn create(key: &str) -> Vec<u8> {
     let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
-    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }
+        .encode_to_vec()
 }
 
 fn created() -> WatchResponse {
@@ -641,7 +709,8 @@ fn created() -> WatchResponse {
     WatchResponse { header, created: true, ..WatchResponse::default() }
 }
 
-/// What a client sees of a watch whose server says this, behind a proper answer to the create, and then `rest`.
+/// What a client sees of a watch whose server says this, behind a proper answer to the create, and
+/// then `rest`.
 async fn watch_answered(bytes: Vec<u8>, ends: bool) -> Answer {
     let fake = Fake::serving(move |mut visit: Visit| {
         let bytes = bytes.clone();
@@ -677,7 +746,11 @@ async fn a_watch_answer_that_cannot_be_read_ends_the_stream_so_that_the_client_r
         ("fields out of order", framed(&[0x18, 1, 0x10, 1])),
         ("a header that is longer than its message", framed(&[0x0a, 0x7f, 1])),
         // The head would be gathered for ever: four gigabytes of message, all of it header.
-        ("a header without an end", [&[0, 0xff, 0xff, 0xff, 0xff, 0x0a, 0xf0, 0xff, 0xff, 0xff, 0x0f][..], &[0; 60_000]].concat()),
+        (
+            "a header without an end",
+            [&[0, 0xff, 0xff, 0xff, 0xff, 0x0a, 0xf0, 0xff, 0xff, 0xff, 0x0f][..], &[0; 60_000]]
+                .concat(),
+        ),
     ];
     for (what, bytes) in cases {
         let answer = watch_answered(bytes, false).await;
@@ -712,7 +785,9 @@ async fn endless_data_stops_when_the_client_stops_reading() {
             out.send_data(vec![0, 0xff, 0xff, 0xff, 0xff].into(), false).unwrap();
             loop {
                 out.reserve_capacity(16 * 1024);
-                let Some(Ok(room)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else { return };
+                let Some(Ok(room)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else {
+                    return;
+                };
                 if out.send_data(vec![0; room].into(), false).is_err() {
                     return;
                 }
@@ -751,32 +826,42 @@ async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
     }
     world.etcd_mut().kill(0);
     all_well_but(&world, 0).await;
-    soon("a leader among those that are left", || async { world.as_("alice").await.put("/a", "2", None).await.is_ok().then_some(()) })
-        .await;
+    soon("a leader among those that are left", || async {
+        world.as_("alice").await.put("/a", "2", None).await.is_ok().then_some(())
+    })
+    .await;
     for client in &mut clients {
         client.put("/a", "3", None).await.unwrap();
         assert_eq!(client.get("/a", None).await.unwrap().kvs()[0].value(), b"3");
     }
 }
 
-/// The proxy does not repeat a lost read. clientv3 (etcdctl) does so itself and sees no error; a client that does not repeat sees UNAVAILABLE
-/// for what was under way at the member, and nothing else.
+/// The proxy does not repeat a lost read. clientv3 (etcdctl) does so itself and sees no error; a
+/// client that does not repeat sees UNAVAILABLE for what was under way at the member, and nothing
+/// else.
 #[tokio::test]
 async fn a_rolling_restart_costs_calls_under_way_only() {
     let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
     well(&world, 3.0).await;
     world.direct().await.put("/a", "value", None).await.unwrap();
     let issued = authorities().clients.client("alice").unwrap();
-    let repeats = Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
+    let repeats =
+        Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
     let mut does_not_repeat = world.raw("alice").await;
     let stop = CancellationToken::new();
     let (stopped, stopped_too) = (stop.clone(), stop.clone());
-    // Linearizable reads fail while there is no leader, with or without a proxy; these show what becomes of the connection.
-    let serializable = RangeRequest { serializable: true, ..RangeRequest::decode(&range()[..]).unwrap() }.encode_to_vec();
+    // Linearizable reads fail while there is no leader, with or without a proxy; these show what
+    // becomes of the connection.
+    let serializable =
+        RangeRequest { serializable: true, ..RangeRequest::decode(&range()[..]).unwrap() }
+            .encode_to_vec();
     let repeating = tokio::spawn(async move {
         let mut reads = 0;
         while !stopped.is_cancelled() {
-            assert_eq!(repeats.run(&["get", "/a", "--consistency=s", "--print-value-only"], "").await.ok(), "value\n");
+            assert_eq!(
+                repeats.run(&["get", "/a", "--consistency=s", "--print-value-only"], "").await.ok(),
+                "value\n"
+            );
             reads += 1;
         }
         reads
@@ -802,5 +887,8 @@ async fn a_rolling_restart_costs_calls_under_way_only() {
     stop.cancel();
     let reads = repeating.await.unwrap();
     let (answered, lost) = not_repeating.await.unwrap();
-    assert!(reads > 0 && answered > 0 && lost <= 3, "etcdctl read {reads} times; {answered} answered, {lost} lost");
+    assert!(
+        reads > 0 && answered > 0 && lost <= 3,
+        "etcdctl read {reads} times; {answered} answered, {lost} lost"
+    );
 }

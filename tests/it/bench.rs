@@ -1,4 +1,5 @@
-//! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and against servers that misbehave.
+//! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and
+//! against servers that misbehave.
 
 mod mishaps;
 mod signals;
@@ -8,7 +9,9 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use etcd_warden_proto::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader, TxnResponse, response_op};
+use etcd_warden_proto::etcdserverpb::{
+    PutResponse, RangeResponse, ResponseHeader, TxnResponse, response_op,
+};
 use etcd_warden_testbed::pki::{Issued, write_private};
 use prost::Message as _;
 use serde_json::Value;
@@ -58,9 +61,25 @@ impl Caller {
 
     async fn bench(&self, arguments: &[&str]) -> Ran {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-        command.arg("bench").args(["--cacert", "ca.crt", "--cert", "client.crt", "--key", "client.key", "--output=json"]);
-        command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
+        command.arg("bench").args([
+            "--cacert",
+            "ca.crt",
+            "--cert",
+            "client.crt",
+            "--key",
+            "client.key",
+            "--output=json",
+        ]);
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(Duration::from_secs(120), command.output())
+            .await
+            .expect("it ends")
+            .unwrap();
         Ran(output)
     }
 }
@@ -81,7 +100,9 @@ impl Ran {
 
 fn series<'r>(report: &'r Value, target: usize, name: &str) -> &'r Value {
     let all = report["steps"][0]["targets"][target]["series"].as_array().unwrap();
-    all.iter().find(|series| series["name"] == name).unwrap_or_else(|| panic!("no `{name}`: {report:#}"))
+    all.iter()
+        .find(|series| series["name"] == name)
+        .unwrap_or_else(|| panic!("no `{name}`: {report:#}"))
 }
 
 fn metrics(world: &World) -> String {
@@ -96,7 +117,8 @@ fn as_etcd(visit: &mut Visit) {
         "/etcdserverpb.KV/Put" => PutResponse { header, prev_kv: None }.encode_to_vec(),
         "/etcdserverpb.KV/Txn" => {
             let put = response_op::Response::ResponsePut(PutResponse::default());
-            let responses = vec![etcd_warden_proto::etcdserverpb::ResponseOp { response: Some(put) }];
+            let responses =
+                vec![etcd_warden_proto::etcdserverpb::ResponseOp { response: Some(put) }];
             TxnResponse { header, succeeded: true, responses }.encode_to_vec()
         }
         _ => RangeResponse { header, ..RangeResponse::default() }.encode_to_vec(),
@@ -122,15 +144,40 @@ async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
     let prefix = format!("--prefix={}/", world.prefix);
     let (metrics, endpoint) = (metrics(&world), format!("--endpoint={}", world.endpoint()));
     for pace in [&["--count=300"][..], &["--rate=300", "--time=1s", "--own-ranges"]] {
-        let mut arguments =
-            vec![&*endpoint, &*prefix, mix, &*metrics, "--keys=50", "--connections=3", "--streams=4", "--watchers=5", "--warm-up=0s"];
+        let mut arguments = vec![
+            &*endpoint,
+            &*prefix,
+            mix,
+            &*metrics,
+            "--keys=50",
+            "--connections=3",
+            "--streams=4",
+            "--watchers=5",
+            "--warm-up=0s",
+        ];
         arguments.extend(pace);
         let report = Caller::client("bench").bench(&arguments).await.report(0);
-        for name in ["range", "put", "txn", "watch-put", "lease-grant", "lease-keepalive", "lease-revoke", "snapshot"] {
+        for name in [
+            "range",
+            "put",
+            "txn",
+            "watch-put",
+            "lease-grant",
+            "lease-keepalive",
+            "lease-revoke",
+            "snapshot",
+        ] {
             let series = series(&report, 0, name);
-            assert!(series["ok"].as_u64().unwrap() > 0 && series["failures"].as_array().unwrap().is_empty(), "{series:#}");
+            assert!(
+                series["ok"].as_u64().unwrap() > 0
+                    && series["failures"].as_array().unwrap().is_empty(),
+                "{series:#}"
+            );
         }
-        assert_eq!(series(&report, 0, "watch-event")["ok"].as_u64().unwrap(), 5 * series(&report, 0, "watch-put")["ok"].as_u64().unwrap());
+        assert_eq!(
+            series(&report, 0, "watch-event")["ok"].as_u64().unwrap(),
+            5 * series(&report, 0, "watch-put")["ok"].as_u64().unwrap()
+        );
         let counts = report["verification"]["etcd_counts"].as_array().unwrap();
         assert_eq!(counts.len(), 7, "{counts:?}");
         assert!(counts.iter().all(is_counted), "{counts:?}");
@@ -140,11 +187,13 @@ async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
 
 #[tokio::test]
 async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile() {
-    // 100 requests per second, one at a time; the first is answered after a second and all others at once.
+    // 100 requests per second, one at a time; the first is answered after a second and all others
+    // at once.
     const STALL: Duration = Duration::from_secs(1);
     let fake = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
-        // Before the first request of the load there is the list of what is there, and the Txn that writes the one key.
+        // Before the first request of the load there is the list of what is there, and the Txn that
+        // writes the one key.
         if visit.place == 2 {
             tokio::time::sleep(STALL).await;
         }
@@ -174,11 +223,23 @@ async fn a_ramp_ends_with_the_rate_whose_answers_come_after_its_time() {
     })
     .await;
     let endpoint = format!("--endpoint=https://{}", fake.address);
-    let load = ["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s", "--gaps=uniform"];
-    let report = Caller::direct().bench(&[&load[..], &["--ramp=4..1024/3", "--time=5s", &endpoint]].concat()).await.report(0);
+    let load = [
+        "--mix=put",
+        "--keys=1",
+        "--connections=1",
+        "--streams=1",
+        "--warm-up=0s",
+        "--gaps=uniform",
+    ];
+    let report = Caller::direct()
+        .bench(&[&load[..], &["--ramp=4..1024/3", "--time=5s", &endpoint]].concat())
+        .await
+        .report(0);
     let steps = report["steps"].as_array().unwrap();
-    let shown: Vec<_> = steps.iter().map(|step| (&step["sustained"], &step["targets"][0]["ok"])).collect();
-    // All that the second rate asked for (64 per second) was answered, but not in its time; the third is not tried.
+    let shown: Vec<_> =
+        steps.iter().map(|step| (&step["sustained"], &step["targets"][0]["ok"])).collect();
+    // All that the second rate asked for (64 per second) was answered, but not in its time; the
+    // third is not tried.
     assert_eq!(shown, [(&true.into(), &20.into()), (&false.into(), &320.into())], "{report:#}");
     assert!(steps[1]["targets"][0]["in_time"].as_u64().unwrap() <= 250, "{report:#}");
     assert_eq!(report["knee"], 4.0);
@@ -190,15 +251,27 @@ async fn what_the_policy_refuses_is_counted_by_its_code_and_has_no_latency() {
     let caller = Caller::direct();
     let folder = caller.path().join("people/reader");
     std::fs::create_dir_all(&folder).unwrap();
-    // The reader's certificate for the load; whoever may write prepares the keys, both through the proxy.
+    // The reader's certificate for the load; whoever may write prepares the keys, both through the
+    // proxy.
     let reader = authorities().clients.client("reader").unwrap();
     write_private(&folder, "etcd-cert", &reader.certificate).unwrap();
     write_private(&folder, "etcd-key", &reader.key).unwrap();
     write_private(&folder, "etcd-ca", &authorities().clients.pem()).unwrap();
     let operator = Caller::client("bench");
     let endpoint = format!("--endpoint={}", world.endpoint());
-    let (prefix, people) = (format!("--prefix={}/", world.prefix), format!("--identities={}", caller.path().join("people").display()));
-    let arguments = [&*endpoint, &*prefix, &*people, "--mix=range,put", "--keys=10", "--count=200", "--warm-up=0s"];
+    let (prefix, people) = (
+        format!("--prefix={}/", world.prefix),
+        format!("--identities={}", caller.path().join("people").display()),
+    );
+    let arguments = [
+        &*endpoint,
+        &*prefix,
+        &*people,
+        "--mix=range,put",
+        "--keys=10",
+        "--count=200",
+        "--warm-up=0s",
+    ];
     let report = operator.bench(&arguments).await.report(0);
     let (range, put) = (series(&report, 0, "range"), series(&report, 0, "put"));
     assert_eq!(range["failures"], Value::Array(vec![]));
@@ -219,11 +292,22 @@ async fn a_wrong_answer_is_found_and_ends_with_exit_code_1() {
     })
     .await;
     let endpoint = format!("--endpoint=https://{}", fake.address);
-    let arguments = [&*endpoint, "--mix=put", "--keys=5", "--count=3", "--connections=1", "--streams=1", "--warm-up=0s"];
+    let arguments = [
+        &*endpoint,
+        "--mix=put",
+        "--keys=5",
+        "--count=3",
+        "--connections=1",
+        "--streams=1",
+        "--warm-up=0s",
+    ];
     let report = Caller::direct().bench(&arguments).await.report(1);
     // The first has a revision; those after it have the same one.
     assert_eq!(report["verification"]["wrong_answers"], 2);
-    assert!(report["verification"]["examples"][0].as_str().unwrap().contains("revision 7"), "{report:#}");
+    assert!(
+        report["verification"]["examples"][0].as_str().unwrap().contains("revision 7"),
+        "{report:#}"
+    );
 }
 
 #[tokio::test]
@@ -232,9 +316,13 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
     let both = authorities().upstream.pem() + &authorities().clients.pem();
     let folder = tempfile::tempdir().unwrap();
     let trusted = write_private(folder.path(), "both.crt", &both).unwrap();
-    let world = World::with(POLICY).etcd_flag(&format!("--trusted-ca-file={}", trusted.display())).start().await;
+    let world = World::with(POLICY)
+        .etcd_flag(&format!("--trusted-ca-file={}", trusted.display()))
+        .start()
+        .await;
     let caller = Caller::of(&authorities().clients.client("bench").unwrap(), &both);
-    let compare = format!("--compare=direct={},proxy={}", world.etcd().endpoints()[0], world.endpoint());
+    let compare =
+        format!("--compare=direct={},proxy={}", world.etcd().endpoints()[0], world.endpoint());
     let (prefix, metrics) = (format!("--prefix={}/", world.prefix), metrics(&world));
     let pids = format!("--pid=proxy={}", std::process::id());
     let arguments = [
@@ -254,12 +342,31 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
     let report = caller.bench(&arguments).await.report(0);
     let step = &report["steps"][0];
     for target in [0, 1] {
-        assert_eq!((&step["targets"][target]["slices"], &step["targets"][target]["ok"]), (&6.into(), &601.into()), "{step:#}");
+        assert_eq!(
+            (&step["targets"][target]["slices"], &step["targets"][target]["ok"]),
+            (&6.into(), &601.into()),
+            "{step:#}"
+        );
     }
-    assert!(step["targets"][1]["resident"].as_u64().unwrap() > 0 && step["targets"][0].get("resident").is_none());
-    let ratio = step["ratios"].as_array().unwrap().iter().find(|ratio| ratio["figure"] == "range p50").unwrap();
-    assert_eq!((&ratio["base"], &ratio["target"], &ratio["pairs"]), (&"direct".into(), &"proxy".into(), &6.into()));
-    assert!(ratio["low"].as_f64() <= ratio["median"].as_f64() && ratio["median"].as_f64() <= ratio["high"].as_f64(), "{ratio}");
+    assert!(
+        step["targets"][1]["resident"].as_u64().unwrap() > 0
+            && step["targets"][0].get("resident").is_none()
+    );
+    let ratio = step["ratios"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|ratio| ratio["figure"] == "range p50")
+        .unwrap();
+    assert_eq!(
+        (&ratio["base"], &ratio["target"], &ratio["pairs"]),
+        (&"direct".into(), &"proxy".into(), &6.into())
+    );
+    assert!(
+        ratio["low"].as_f64() <= ratio["median"].as_f64()
+            && ratio["median"].as_f64() <= ratio["high"].as_f64(),
+        "{ratio}"
+    );
     let read = |name: &str| std::fs::read_to_string(caller.path().join(name)).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&read("r.json")).unwrap(), report);
     let page = read("r.html");
@@ -277,9 +384,19 @@ async fn in_each_round_all_targets_are_asked_for_the_same() {
     };
     let (one, other) = (serve().await, serve().await);
     let compare = format!("--compare=a=https://{},b=https://{}", one.address, other.address);
-    let load = ["--mix=put", "--keys=1000", "--connections=1", "--streams=1", "--warm-up=0s", "--rounds=2", "--count=41"];
+    let load = [
+        "--mix=put",
+        "--keys=1000",
+        "--connections=1",
+        "--streams=1",
+        "--warm-up=0s",
+        "--rounds=2",
+        "--count=41",
+    ];
     Caller::direct().bench(&[&load[..], &[&compare]].concat()).await.report(0);
-    let [puts, others] = [one, other].map(|fake| fake.arrivals("Put").into_iter().map(|arrival| arrival.body).collect::<Vec<_>>());
+    let [puts, others] = [one, other].map(|fake| {
+        fake.arrivals("Put").into_iter().map(|arrival| arrival.body).collect::<Vec<_>>()
+    });
     assert_eq!((puts.len(), &puts), (41, &others));
     // 21 and 20: another round asks for something else.
     assert_ne!(puts[..20], puts[21..]);
@@ -289,19 +406,36 @@ async fn in_each_round_all_targets_are_asked_for_the_same() {
 #[ignore = "needs chromium on PATH; .ci/run runs it"]
 async fn a_browser_shows_the_page_as_it_was_written_and_asks_nobody_for_anything() {
     let world = World::start(POLICY).await;
-    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let (endpoint, prefix) =
+        (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let caller = Caller::client("bench");
-    let report = caller.bench(&[&*endpoint, &*prefix, "--count=200", "--keys=10", "--warm-up=0s", "--html=r.html"]).await.report(0);
+    let report = caller
+        .bench(&[&*endpoint, &*prefix, "--count=200", "--keys=10", "--warm-up=0s", "--html=r.html"])
+        .await
+        .report(0);
     let file = caller.path().join("r.html");
     let mut browser = tokio::process::Command::new("chromium");
     // No name leads anywhere.
-    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]);
-    browser.arg(format!("--user-data-dir={}", caller.path().join("profile").display())).arg(format!("file://{}", file.display()));
-    let ran = browser.output().await.expect("chromium is on PATH (Debian: apt-get install chromium)");
+    browser.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--dump-dom",
+    ]);
+    browser
+        .arg(format!("--user-data-dir={}", caller.path().join("profile").display()))
+        .arg(format!("file://{}", file.display()));
+    let ran =
+        browser.output().await.expect("chromium is on PATH (Debian: apt-get install chromium)");
     let (shown, written) = (text(&ran.stdout), std::fs::read_to_string(&file).unwrap());
     for part in ["<svg", "<path", "<text", "<td", "<h3"] {
         assert!(written.matches(part).count() > 0, "{part}");
-        assert_eq!(shown.matches(part).count(), written.matches(part).count(), "{part}: the browser reads another page");
+        assert_eq!(
+            shown.matches(part).count(),
+            written.matches(part).count(),
+            "{part}: the browser reads another page"
+        );
     }
     let data = shown.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report);
@@ -312,7 +446,8 @@ async fn keys_of_others_are_a_reason_to_refuse_and_stay_where_it_is_forced() {
     let world = World::start(POLICY).await;
     let key = world.key("somebody's");
     world.direct().await.put(key.clone(), "1", None).await.unwrap();
-    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let (endpoint, prefix) =
+        (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
     let caller = Caller::client("bench");
     let refused = caller.bench(&arguments).await;
@@ -326,19 +461,30 @@ async fn keys_of_others_are_a_reason_to_refuse_and_stay_where_it_is_forced() {
 #[tokio::test]
 async fn mistakes_are_told_all_at_once() {
     let caller = Caller::direct();
-    let arguments = ["--compare=a=https://127.0.0.1:1,a=https://127.0.0.1:2", "--pid=x=1", "--zipf=11", "--identities=none"];
+    let arguments = [
+        "--compare=a=https://127.0.0.1:1,a=https://127.0.0.1:2",
+        "--pid=x=1",
+        "--zipf=11",
+        "--identities=none",
+    ];
     let refused = caller.bench(&arguments).await;
     assert_eq!(refused.0.status.code(), Some(78));
     for part in ["`a` twice", "`--pid` is of no target", "--zipf 11", "none: the folder"] {
         assert!(refused.err().contains(part), "{part}: {}", refused.err());
     }
     let both = ["--endpoint=https://127.0.0.1:1", "--ramp=1..2", "--count=5"];
-    let nowhere = caller.bench(&["--endpoint=http://127.0.0.1:1", "--json=.", "--html=none/x.html"]).await;
+    let nowhere =
+        caller.bench(&["--endpoint=http://127.0.0.1:1", "--json=.", "--html=none/x.html"]).await;
     assert_eq!(nowhere.0.status.code(), Some(78));
     for part in ["`--json .` is a directory", "`--html none/x.html` is in no directory"] {
         assert!(nowhere.err().contains(part), "{part}: {}", nowhere.err());
     }
-    for usage in [&["--endpoint=https://127.0.0.1:1", "--mix=rang"][..], &["--endpoint=x"], &["--rate=5"], &both] {
+    for usage in [
+        &["--endpoint=https://127.0.0.1:1", "--mix=rang"][..],
+        &["--endpoint=x"],
+        &["--rate=5"],
+        &both,
+    ] {
         assert_eq!(caller.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
     }
 }
@@ -382,11 +528,15 @@ async fn calico(folder: &Path, arguments: &[&str]) -> Ran {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(["bench", "calico", "--output=json", "--identities=."]).args(arguments);
     command.current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-    Ran(tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap())
+    Ran(tokio::time::timeout(Duration::from_secs(120), command.output())
+        .await
+        .expect("it ends")
+        .unwrap())
 }
 
 #[tokio::test]
-async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_and_leaves_nothing() {
+async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_and_leaves_nothing()
+{
     let world = World::with(CALICO).own_etcd().start().await;
     let folder = tempfile::tempdir().unwrap();
     // One name is how another begins, dashes doubled or not.
@@ -400,26 +550,45 @@ async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_a
     for one in target["series"].as_array().unwrap() {
         assert_eq!(one["failures"], Value::Array(vec![]), "{one:#}");
     }
-    // All threads that sent are gone when this is looked at, and count: one alone has had a handshake for every few requests.
+    // All threads that sent are gone when this is looked at, and count: one alone has had a
+    // handshake for every few requests.
     assert!(target["generator_cpu_us"].as_f64().unwrap() > 20.0, "{target:#}");
     let ok = |name: &str| series(&report, 0, name)["ok"].as_u64().unwrap();
     assert_eq!((ok("node in sync"), ok("controllers in sync")), (3, 1));
-    // Each node: Felix' 17 kinds and the blocks, confd's 5 and the affinities, pools and its own Node, statuses.
+    // Each node: Felix' 17 kinds and the blocks, confd's 5 and the affinities, pools and its own
+    // Node, statuses.
     let watches = ["felix watch", "confd watch", "tunnel watch", "status watch"].map(ok);
     assert_eq!(watches, [3 * 18, 3 * 6, 3 * 2, 3]);
-    assert!(ok("pod added") > 0 && ok("pod removed") > 0 && ok("calicoctl list") > 0 && ok("controllers write") > 0);
-    // A pod that comes is two events for each Felix, its endpoint's and its block's, and one that goes is its block's again; what is deleted
-    // does not say when. kube-controllers and the nodes' own starts come on top.
+    assert!(
+        ok("pod added") > 0
+            && ok("pod removed") > 0
+            && ok("calicoctl list") > 0
+            && ok("controllers write") > 0
+    );
+    // A pod that comes is two events for each Felix, its endpoint's and its block's, and one that
+    // goes is its block's again; what is deleted does not say when. kube-controllers and the
+    // nodes' own starts come on top.
     assert!(ok("watch event") >= 3 * (2 * ok("pod added") + ok("pod removed")), "{report:#}");
     let counts = report["verification"]["etcd_counts"].as_array().unwrap();
     assert!(counts.len() == 2 && counts.iter().all(is_counted), "{counts:?}");
-    assert_eq!(world.audit().iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>(), [&Value::Null; 0]);
+    assert_eq!(
+        world.audit().iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>(),
+        [&Value::Null; 0]
+    );
     assert_eq!(keys_below(&world, "/calico/").await, [""; 0]);
 
     // A node too many, and keys that are there.
     let refused = calico(folder.path(), &[&*endpoint, "--nodes=4"]).await;
-    assert!(refused.0.status.code() == Some(78) && refused.err().contains("3 nodes have certificates"), "{}", refused.err());
+    assert!(
+        refused.0.status.code() == Some(78) && refused.err().contains("3 nodes have certificates"),
+        "{}",
+        refused.err()
+    );
     world.direct().await.put("/calico/ipam/v2/x", "1", None).await.unwrap();
     let refused = calico(folder.path(), &arguments).await;
-    assert!(refused.0.status.code() == Some(1) && refused.err().contains("such as /calico/ipam/v2/x"), "{}", refused.err());
+    assert!(
+        refused.0.status.code() == Some(1) && refused.err().contains("such as /calico/ipam/v2/x"),
+        "{}",
+        refused.err()
+    );
 }

@@ -1,8 +1,10 @@
-//! The real programs of Calico and Kubernetes, each with a certificate of its own, in front of a proxy that enforces: nothing of what they
-//! do is refused, and what they leave in etcd is what they leave there without a proxy.
+//! The real programs of Calico and Kubernetes, each with a certificate of its own, in front of a
+//! proxy that enforces: nothing of what they do is refused, and what they leave in etcd is what
+//! they leave there without a proxy.
 //!
-//! The programs change network interfaces, `/var/lib/calico` and `/run`, so that the scenario runs in namespaces of its own: a test starts
-//! this very binary once more, inside `unshare`. Needs root, `unshare` and `ip`; `.ci/run` runs it.
+//! The programs change network interfaces, `/var/lib/calico` and `/run`, so that the scenario runs
+//! in namespaces of its own: a test starts this very binary once more, inside `unshare`. Needs
+//! root, `unshare` and `ip`; `.ci/run` runs it.
 
 mod apiserver;
 pub mod cluster;
@@ -39,21 +41,41 @@ pub fn inside(test: &str) -> bool {
     }
     // A name that no test has would run none, and pass.
     let entered = tempfile::NamedTempFile::new().unwrap();
-    // With processes of their own, so that whatever a test has left running ends with it. kube-apiserver wants a default route, calico-node an interface with the node's address.
+    // With processes of their own, so that whatever a test has left running ends with it.
+    // kube-apiserver wants a default route, calico-node an interface with the node's address.
     let script = "set -e
         mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/netns /var/lib/calico
         ip link set lo up; ip link add host0 type veth peer name host1
         ip address add 10.10.0.1/24 dev host0; ip link set host0 up; ip link set host1 up; ip route add default via 10.10.0.254
         exec \"$0\" \"$@\"";
     let status = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", script])
+        .args([
+            "--mount",
+            "--net",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            script,
+        ])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", test])
         .env(INSIDE, entered.path())
         .status();
-    let status = status.unwrap_or_else(|error| panic!("this test needs `unshare` (util-linux), and root: {error}"));
-    assert!(status.success(), "{test} failed inside its namespaces (they need root, `ip` of iproute2, and mounts): {status}");
-    assert_eq!(std::fs::read_to_string(entered.path()).unwrap(), test, "there is no test of this name");
+    let status = status.unwrap_or_else(|error| {
+        panic!("this test needs `unshare` (util-linux), and root: {error}")
+    });
+    assert!(
+        status.success(),
+        "{test} failed inside its namespaces (they need root, `ip` of iproute2, and mounts): {status}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(entered.path()).unwrap(),
+        test,
+        "there is no test of this name"
+    );
     false
 }
 
@@ -61,7 +83,12 @@ pub fn inside(test: &str) -> bool {
 async fn keys(world: &World) -> BTreeSet<String> {
     let options = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
     let found = world.direct().await.get("", Some(options)).await.unwrap();
-    found.kvs().iter().map(|kv| kv.key_str().unwrap().to_owned()).filter(|key| key.starts_with("/calico/")).collect()
+    found
+        .kvs()
+        .iter()
+        .map(|kv| kv.key_str().unwrap().to_owned())
+        .filter(|key| key.starts_with("/calico/"))
+        .collect()
 }
 
 /// A pattern of Common Names, and the roles of who fits it.
@@ -78,7 +105,8 @@ const ELSEWHERE: [Binding; 6] = [
 ];
 
 fn policy(bindings: &[Binding]) -> String {
-    let bindings: Vec<Value> = bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
+    let bindings: Vec<Value> =
+        bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
     let include = ["calico/v3.31", "calico/v3.31-per-node", "kubernetes"];
     json!({ "version": 1, "mode": "enforce", "include": include, "bindings": bindings }).to_string()
 }
@@ -89,7 +117,8 @@ fn refused(audit: &[Value]) -> Vec<String> {
     audit.iter().filter(denied).map(|line| line.to_string()).collect()
 }
 
-/// The scenario through a proxy where what runs on nodes has these roles: nothing is refused, and nothing that `sets` grant is too much.
+/// The scenario through a proxy where what runs on nodes has these roles: nothing is refused, and
+/// nothing that `sets` grant is too much.
 async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let bindings: Vec<Binding> = on_nodes.into_iter().chain(ELSEWHERE).collect();
@@ -97,17 +126,24 @@ async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     scenario::run(&Cluster::new(&programs, Way::direct(bare.etcd().endpoints()[0].clone()))).await;
     let expected = keys(&bare).await;
 
-    let all = |config: &mut Config| config.audit = Audit { allowed: AuditAllowed::All, queue: 1_000_000, ..config.audit.clone() };
+    let all = |config: &mut Config| {
+        config.audit =
+            Audit { allowed: AuditAllowed::All, queue: 1_000_000, ..config.audit.clone() }
+    };
     let world = World::with(&policy(&bindings)).own_etcd().config(all).start().await;
     scenario::run(&Cluster::new(&programs, Way::through(&world))).await;
-    // The last line of the audit is a refusal that was asked for: whatever was refused before it would stand there too.
+    // The last line of the audit is a refusal that was asked for: whatever was refused before it
+    // would stand there too.
     assert!(world.as_("stranger").await.get("/calico/", None).await.is_err());
     world.audited(|line| line.to_string().contains("stranger")).await;
     let audit = world.audit();
     let refused = refused(&audit);
     assert!(refused.len() == 1 && refused[0].contains("stranger"), "{refused:#?}");
     assert_eq!(keys(&world).await, expected);
-    assert!(expected.iter().any(|key| key.contains("/workloadendpoints/prod/n1-k8s-fixed-eth0")), "{expected:?}");
+    assert!(
+        expected.iter().any(|key| key.contains("/workloadendpoints/prod/n1-k8s-fixed-eth0")),
+        "{expected:?}"
+    );
     let wrong = needed::wrong_marks(&audit, &bindings, sets);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -116,7 +152,8 @@ async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
     if inside("calico::nothing_of_what_calico_does_is_refused_by_its_role_set") {
-        let on_nodes = [("calico-node:{node}", &["calico-node"] as &[_]), ("cni:{node}", &["calico-cni"])];
+        let on_nodes =
+            [("calico-node:{node}", &["calico-node"] as &[_]), ("cni:{node}", &["calico-cni"])];
         runtime().block_on(nothing_is_refused(on_nodes, &["calico/v3.31", "kubernetes"]));
     }
 }

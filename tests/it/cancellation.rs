@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, watch_request};
+use etcd_warden_proto::etcdserverpb::{
+    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, watch_request,
+};
 use h2::Reason;
 use prost::Message as _;
 
@@ -36,7 +38,8 @@ fn range() -> Vec<u8> {
 
 fn create() -> Vec<u8> {
     let create = WatchCreateRequest { key: b"/a".to_vec(), ..WatchCreateRequest::default() };
-    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }
+        .encode_to_vec()
 }
 
 /// A call whose request is whole, and whose answer nobody waits for yet.
@@ -72,13 +75,20 @@ async fn reset(fake: &Fake, path: &str) -> Reason {
 
 fn alices(fake: &Fake, path: &str) -> Option<crate::world::fake::Arrival> {
     let neighbours = |body: &[u8]| body.windows(9).any(|part| part == b"neighbour");
-    fake.all_arrivals().into_iter().rfind(|call| call.path == path && !neighbours(&call.body) && (path == WATCH || !call.body.is_empty()))
+    fake.all_arrivals().into_iter().rfind(|call| {
+        call.path == path && !neighbours(&call.body) && (path == WATCH || !call.body.is_empty())
+    })
 }
 
 #[tokio::test]
 async fn a_call_that_is_given_up_is_reset_at_etcd() {
     let put = PutRequest { key: b"/a".to_vec(), ..PutRequest::default() }.encode_to_vec();
-    for (path, message) in [(RANGE, range()), (PUT, put), (WATCH, create()), ("/etcdserverpb.Maintenance/Snapshot", Vec::new())] {
+    for (path, message) in [
+        (RANGE, range()),
+        (PUT, put),
+        (WATCH, create()),
+        ("/etcdserverpb.Maintenance/Snapshot", Vec::new()),
+    ] {
         let fake = patient().await;
         let world = fake.world(POLICY).await;
         let neighbour = world.neighbour().await;
@@ -136,7 +146,11 @@ async fn a_deadline_reaches_etcd_as_the_client_wrote_it() {
         headers.insert("grpc-timeout", timeout.parse().unwrap());
         let mut stream = raw.open(RANGE, &headers).await.unwrap();
         stream.request.send_data(framed(&range()).into(), true).unwrap();
-        let told = || fake.arrivals("Range").into_iter().any(|call| call.headers.get("grpc-timeout").is_some_and(|told| told == timeout));
+        let told = || {
+            fake.arrivals("Range")
+                .into_iter()
+                .any(|call| call.headers.get("grpc-timeout").is_some_and(|told| told == timeout))
+        };
         soon("the deadline at etcd", || async { told().then_some(()) }).await;
     }
 }
@@ -145,7 +159,9 @@ async fn a_deadline_reaches_etcd_as_the_client_wrote_it() {
 async fn under_way(world: &World, rpc: &str) -> f64 {
     let text = world.etcd().metrics(0).await.unwrap();
     let sum = |name: &str| -> f64 {
-        let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(&format!("grpc_method=\"{rpc}\"")));
+        let samples = text.lines().filter(|line| {
+            line.starts_with(name) && line.contains(&format!("grpc_method=\"{rpc}\""))
+        });
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
     sum("grpc_server_started_total{") - sum("grpc_server_handled_total{")
@@ -153,7 +169,8 @@ async fn under_way(world: &World, rpc: &str) -> f64 {
 
 async fn watchers(world: &World) -> f64 {
     let text = world.etcd().metrics(0).await.unwrap();
-    let line = text.lines().find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total ")).unwrap();
+    let line =
+        text.lines().find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total ")).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -167,7 +184,10 @@ async fn a_cancelled_watch_is_gone_from_etcd() {
         for _ in 0..20 {
             streams.push(begun(&mut raw, WATCH, &create()).await);
         }
-        soon("the watches at etcd", || async { (watchers(&world).await == before + 20.0).then_some(()) }).await;
+        soon("the watches at etcd", || async {
+            (watchers(&world).await == before + 20.0).then_some(())
+        })
+        .await;
         if how == "the stream is reset" {
             drop(streams);
         } else {
@@ -175,7 +195,10 @@ async fn a_cancelled_watch_is_gone_from_etcd() {
         }
         soon(how, || async { (watchers(&world).await == before).then_some(()) }).await;
         soon(how, || async { (under_way(&world, "Watch").await == 0.0).then_some(()) }).await;
-        soon(how, || async { (world.metric("etcd_warden_watches", &[]).await == 0.0).then_some(()) }).await;
+        soon(how, || async {
+            (world.metric("etcd_warden_watches", &[]).await == 0.0).then_some(())
+        })
+        .await;
     }
 }
 
@@ -189,12 +212,21 @@ async fn calls_that_were_given_up_while_etcd_hung_are_not_under_way_when_it_goes
     for _ in 0..20 {
         streams.push(begun(&mut raw, RANGE, &range()).await);
     }
-    soon("the calls", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 20.0).then_some(()) }).await;
+    soon("the calls", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await == 20.0).then_some(())
+    })
+    .await;
     drop(streams);
     // The proxy knows at once, whatever etcd does.
-    soon("their ends", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(()) }).await;
+    soon("their ends", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(())
+    })
+    .await;
     world.etcd().resume(0).unwrap();
-    soon("their ends at etcd", || async { (under_way(&world, "Range").await == 0.0).then_some(()) }).await;
+    soon("their ends at etcd", || async {
+        (under_way(&world, "Range").await == 0.0).then_some(())
+    })
+    .await;
     assert_eq!(raw.call(RANGE, &range()).await.grpc_status(), Some(0));
 }
 
@@ -206,9 +238,21 @@ async fn a_call_whose_deadline_passes_ends_at_both_sides() {
     headers.insert("grpc-timeout", "300m".parse().unwrap());
     let mut stream = raw.open(WATCH, &headers).await.unwrap();
     stream.request.send_data(framed(&create()).into(), false).unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(20), crate::world::raw::Answer::read(stream.response)).await.unwrap();
+    let answer = tokio::time::timeout(
+        Duration::from_secs(20),
+        crate::world::raw::Answer::read(stream.response),
+    )
+    .await
+    .unwrap();
     let cancelled = answer.error.as_ref().and_then(h2::Error::reason) == Some(Reason::CANCEL);
-    assert!(answer.grpc_status() == Some(4) || cancelled, "DEADLINE_EXCEEDED, in etcd's own way: {answer:?}");
-    soon("the end at etcd", || async { (under_way(&world, "Watch").await == 0.0).then_some(()) }).await;
-    soon("the end at the proxy", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(()) }).await;
+    assert!(
+        answer.grpc_status() == Some(4) || cancelled,
+        "DEADLINE_EXCEEDED, in etcd's own way: {answer:?}"
+    );
+    soon("the end at etcd", || async { (under_way(&world, "Watch").await == 0.0).then_some(()) })
+        .await;
+    soon("the end at the proxy", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(())
+    })
+    .await;
 }

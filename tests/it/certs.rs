@@ -1,4 +1,5 @@
-//! `etcd-warden certs`: what it issues works against a real etcd, as OpenSSL and Go read it too; and what it refuses.
+//! `etcd-warden certs`: what it issues works against a real etcd, as OpenSSL and Go read it too;
+//! and what it refuses.
 
 mod stage;
 
@@ -48,29 +49,55 @@ async fn what_is_issued_opens_to_each_node_what_is_its_own() {
     let stage = Stage::usual();
     let world = world(&stage).await;
     let [label, longest] = long_names();
-    stage.write("nodes", &format!("n1\nn10\nWorker-1\nn1.example.org\n10\na-b\na\n{label}\n{longest}\n"));
-    let ran = stage.issue(&["--all", "--nodes-from", "nodes", "--server-ca", "server-ca.crt", "--out", "out"]);
+    stage.write(
+        "nodes",
+        &format!("n1\nn10\nWorker-1\nn1.example.org\n10\na-b\na\n{label}\n{longest}\n"),
+    );
+    let ran = stage.issue(&[
+        "--all",
+        "--nodes-from",
+        "nodes",
+        "--server-ca",
+        "server-ca.crt",
+        "--out",
+        "out",
+    ]);
     assert!(ran.err.contains("the certificate says `worker-1`"), "{}", ran.err);
     assert!(ran.err.contains("the URI `spiffe://cluster.local/"), "{}", ran.err);
-    assert!(ran.ended(0).contains("{ uri: \"spiffe://cluster.local/cni/{node}\", roles: [calico-cni-per-node] }"));
+    assert!(
+        ran.ended(0).contains(
+            "{ uri: \"spiffe://cluster.local/cni/{node}\", roles: [calico-cni-per-node] }"
+        )
+    );
     let nodes = ["n1", "n10", "worker-1", "n1.example.org", "10", "a-b", "a", &label, &longest];
     for node in nodes {
         let set = |component: &str| stage.set(&format!("out/nodes/{node}/{component}"));
-        let mut calico = connect(&[world.endpoint()], &authorities().clients, &set("calico-node")).await;
+        let mut calico =
+            connect(&[world.endpoint()], &authorities().clients, &set("calico-node")).await;
         let mut cni = connect(&[world.endpoint()], &authorities().clients, &set("cni")).await;
         for other in nodes {
             let answer = calico.put(format!("{R}/nodes/{other}"), node, None).await;
             let doubled = other.replace('-', "--");
-            let endpoint = cni.put(format!("{R}/workloadendpoints/{node}/{doubled}-k8s-web-eth0"), node, None).await;
+            let endpoint = cni
+                .put(format!("{R}/workloadendpoints/{node}/{doubled}-k8s-web-eth0"), node, None)
+                .await;
             if node == other {
                 answer.unwrap();
                 endpoint.unwrap();
             } else {
-                assert!(is_permission_denied(&answer) && is_permission_denied(&endpoint), "{node} on {other}");
+                assert!(
+                    is_permission_denied(&answer) && is_permission_denied(&endpoint),
+                    "{node} on {other}"
+                );
             }
         }
     }
-    let mut controllers = connect(&[world.endpoint()], &authorities().clients, &stage.set("out/cluster/calico-kube-controllers")).await;
+    let mut controllers = connect(
+        &[world.endpoint()],
+        &authorities().clients,
+        &stage.set("out/cluster/calico-kube-controllers"),
+    )
+    .await;
     controllers.put(format!("{R}/profiles/kns.default"), "", None).await.unwrap();
 }
 
@@ -85,15 +112,44 @@ async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
         (&["rsa:2048"], "rsa-3072"),
     ];
     let stages = cas.map(|(kind, key)| (Stage::new(kind), key));
-    let named = |(stage, key): &(Stage, &str)| ClientCa { name: (*key).into(), file: stage.path("ca.crt") };
+    let named =
+        |(stage, key): &(Stage, &str)| ClientCa { name: (*key).into(), file: stage.path("ca.crt") };
     let client_cas: Vec<ClientCa> = stages.iter().map(named).collect();
-    let world = World::with(POLICY).own_etcd().config(|config| config.downstream.client_cas = client_cas).start().await;
+    let world = World::with(POLICY)
+        .own_etcd()
+        .config(|config| config.downstream.client_cas = client_cas)
+        .start()
+        .await;
     for (stage, key) in &stages {
         write_private(stage.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
-        let arguments = ["--component", "calico-node", "--node", "n1", "--key-type", key, "--server-ca", "server-ca.crt", "--out", "out"];
+        let arguments = [
+            "--component",
+            "calico-node",
+            "--node",
+            "n1",
+            "--key-type",
+            key,
+            "--server-ca",
+            "server-ca.crt",
+            "--out",
+            "out",
+        ];
         stage.issue(&arguments).ended(0);
-        stage.openssl(&["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca.crt", "out/etcd-cert"]);
-        let etcdctl = Etcdctl::new(world.etcd(), &world.endpoint(), &stage.text("out/etcd-ca"), &stage.set("out"));
+        stage.openssl(&[
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            "sslclient",
+            "-CAfile",
+            "ca.crt",
+            "out/etcd-cert",
+        ]);
+        let etcdctl = Etcdctl::new(
+            world.etcd(),
+            &world.endpoint(),
+            &stage.text("out/etcd-ca"),
+            &stage.set("out"),
+        );
         etcdctl.run(&["put", &format!("{R}/nodes/n1"), "x"], "").await.ok();
         let refused = etcdctl.run(&["put", &format!("{R}/nodes/n2"), "x"], "").await.failed();
         assert!(refused.contains("permission denied"), "{key}: {refused}");
@@ -126,17 +182,29 @@ fn openssl_reads_what_was_asked_for() {
         "out",
     ]);
     ran.ended(0);
-    let said = |what: &[&str]| stage.openssl(&[&["x509", "-in", "out/etcd-cert", "-noout"], what].concat());
+    let said = |what: &[&str]| {
+        stage.openssl(&[&["x509", "-in", "out/etcd-cert", "-noout"], what].concat())
+    };
     assert_eq!(said(&["-subject"]).trim(), "subject=O = one, O = two, CN = cni:n1");
     assert_eq!(said(&["-issuer"]).trim(), "issuer=DC = example, DC = org, OU = a, OU = b, CN = x");
     let text = said(&["-ext", "subjectAltName,keyUsage,extendedKeyUsage"]);
-    for words in
-        ["URI:spiffe://a.example/cni/n1, DNS:n1.example.org, IP Address:10.0.0.1", "Digital Signature", "TLS Web Client Authentication"]
-    {
+    for words in [
+        "URI:spiffe://a.example/cni/n1, DNS:n1.example.org, IP Address:10.0.0.1",
+        "Digital Signature",
+        "TLS Web Client Authentication",
+    ] {
         assert!(text.contains(words), "{text}");
     }
     assert!(!text.contains("Server"), "{text}");
-    stage.openssl(&["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca.crt", "out/etcd-cert"]);
+    stage.openssl(&[
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "ca.crt",
+        "out/etcd-cert",
+    ]);
     let mode = |name: &str| stage.path(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("out/etcd-key"), mode("out/etcd-cert"), mode("out")), (0o600, 0o644, 0o700));
 }
@@ -145,7 +213,8 @@ fn openssl_reads_what_was_asked_for() {
 fn encrypted_keys_open_with_their_passphrase() {
     let stage = Stage::usual();
     stage.openssl(&[
-        "req", "-x509", "-nodes", "-days", "400", "-subj", "/CN=rsa", "-keyout", "rsa.key", "-out", "rsa.crt", "-newkey", "rsa:2048",
+        "req", "-x509", "-nodes", "-days", "400", "-subj", "/CN=rsa", "-keyout", "rsa.key", "-out",
+        "rsa.crt", "-newkey", "rsa:2048",
     ]);
     stage.write("pass", "a secret\n");
     let forms: [(&str, &[&str]); 7] = [
@@ -158,22 +227,69 @@ fn encrypted_keys_open_with_their_passphrase() {
         ("rsa", &["rsa", "-aes192", "-traditional"]),
     ];
     for (number, (name, form)) in forms.into_iter().enumerate() {
-        let (key, certificate, out) = (format!("{name}.key"), format!("{name}.crt"), format!("out{number}"));
-        stage.openssl(&[form, &["-in", &key, "-out", "encrypted.key", "-passout", "file:pass"]].concat());
+        let (key, certificate, out) =
+            (format!("{name}.key"), format!("{name}.crt"), format!("out{number}"));
+        stage.openssl(
+            &[form, &["-in", &key, "-out", "encrypted.key", "-passout", "file:pass"]].concat(),
+        );
         assert!(stage.text("encrypted.key").contains("ENCRYPTED"), "{form:?}");
-        let arguments = ["issue", "--ca-cert", &certificate, "--ca-key", "encrypted.key", "--component", "kube-apiserver", "--out", &out];
-        stage.certs(&arguments).refused(&["the key is encrypted, and there is no passphrase", "--ca-key-passphrase-file"]);
-        let with = |passphrase: &str| stage.command(&arguments).env("ETCD_WARDEN_CA_KEY_PASSPHRASE", passphrase).output().unwrap();
+        let arguments = [
+            "issue",
+            "--ca-cert",
+            &certificate,
+            "--ca-key",
+            "encrypted.key",
+            "--component",
+            "kube-apiserver",
+            "--out",
+            &out,
+        ];
+        stage.certs(&arguments).refused(&[
+            "the key is encrypted, and there is no passphrase",
+            "--ca-key-passphrase-file",
+        ]);
+        let with = |passphrase: &str| {
+            stage
+                .command(&arguments)
+                .env("ETCD_WARDEN_CA_KEY_PASSPHRASE", passphrase)
+                .output()
+                .unwrap()
+        };
         let wrong = with("another secret");
         assert_eq!(wrong.status.code(), Some(78), "{form:?}");
-        assert!(String::from_utf8(wrong.stderr).unwrap().contains("the passphrase does not open the key"), "{form:?}");
+        assert!(
+            String::from_utf8(wrong.stderr)
+                .unwrap()
+                .contains("the passphrase does not open the key"),
+            "{form:?}"
+        );
         assert!(!stage.path(&out).exists());
         stage.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat()).ended(0);
         stage.openssl(&["verify", "-CAfile", &certificate, &format!("{out}/etcd-cert")]);
         assert_eq!(with("a secret").status.code(), Some(78), "the files are there already");
     }
-    stage.openssl(&["rsa", "-des3", "-traditional", "-in", "rsa.key", "-out", "encrypted.key", "-passout", "file:pass"]);
-    let arguments = ["issue", "--ca-cert", "rsa.crt", "--ca-key", "encrypted.key", "--component", "kube-apiserver", "--out", "x"];
+    stage.openssl(&[
+        "rsa",
+        "-des3",
+        "-traditional",
+        "-in",
+        "rsa.key",
+        "-out",
+        "encrypted.key",
+        "-passout",
+        "file:pass",
+    ]);
+    let arguments = [
+        "issue",
+        "--ca-cert",
+        "rsa.crt",
+        "--ca-key",
+        "encrypted.key",
+        "--component",
+        "kube-apiserver",
+        "--out",
+        "x",
+    ];
     let ran = stage.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat());
     ran.refused(&["`DES-EDE3-CBC`, which cannot be undone here", "openssl pkcs8 -topk8"]);
 }
@@ -185,21 +301,31 @@ fn a_thousand_nodes_and_one_more() {
     stage.write("nodes", &names.join("\n"));
     stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out"]).ended(0);
     assert_eq!(stage.files("out").len(), 2001 * 3);
-    let listed: Value = serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
+    let listed: Value =
+        serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
     let of = |key: &str| {
-        listed["certificates"].as_array().unwrap().iter().map(|one| one[key].to_string()).collect::<std::collections::BTreeSet<_>>()
+        listed["certificates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one[key].to_string())
+            .collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!((of("serial").len(), of("common_name").len()), (2002, 2002), "one is the CA's");
     stage.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/node-999/cni/etcd-cert"]);
 
     let before = stage.text("out/nodes/node-7/cni/etcd-key");
-    stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out"]).refused(&["the file is there already", "--missing"]);
+    stage
+        .issue(&["--all", "--nodes-from", "nodes", "--out", "out"])
+        .refused(&["the file is there already", "--missing"]);
     stage.write("nodes", &format!("{}\nnode-1000\n", names.join("\n")));
-    let said = stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
+    let said =
+        stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
     assert!(said.contains(": 1 calico-node, 1 cni,"), "{said}");
     assert_eq!(stage.files("out").len(), 2003 * 3);
     assert_eq!(stage.text("out/nodes/node-7/cni/etcd-key"), before);
-    let said = stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
+    let said =
+        stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
     assert!(said.contains("nothing, all of it is there"), "{said}");
     let one = ["--component", "cni", "--node", "node-7", "-o", "directories", "--out", "out"];
     stage.issue(&one).refused(&["the file is there already"]);
@@ -207,7 +333,8 @@ fn a_thousand_nodes_and_one_more() {
     assert_ne!(stage.text("out/nodes/node-7/cni/etcd-key"), before);
 }
 
-/// Killed at many moments, while it writes and while it puts in place: no file is ever half, and the next run makes every pair fit.
+/// Killed at many moments, while it writes and while it puts in place: no file is ever half, and
+/// the next run makes every pair fit.
 #[test]
 fn a_run_that_is_killed_leaves_no_half_file() {
     let stage = Stage::usual();
@@ -217,18 +344,27 @@ fn a_run_that_is_killed_leaves_no_half_file() {
     stage.issue(&all).ended(0);
     let mut cut = 0;
     for turn in 0..10 {
-        let arguments = [&["issue", "--ca-cert", "ca.crt", "--ca-key", "ca.key", "--force"], &all[..]].concat();
-        let mut child = stage.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let arguments =
+            [&["issue", "--ca-cert", "ca.crt", "--ca-key", "ca.key", "--force"], &all[..]].concat();
+        let mut child =
+            stage.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let begun = if turn % 2 == 0 { ".etcd-warden-staged" } else { ".etcd-warden-complete" };
         while !stage.path("out").join(begun).exists() && child.try_wait().unwrap().is_none() {
             std::hint::spin_loop();
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        cut += usize::from(stage.path("out/.etcd-warden-staged").exists() || stage.path("out/.etcd-warden-complete").exists());
+        cut += usize::from(
+            stage.path("out/.etcd-warden-staged").exists()
+                || stage.path("out/.etcd-warden-complete").exists(),
+        );
         for file in stage.files("out/nodes") {
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(text.starts_with("-----BEGIN ") && text.ends_with("-----\n"), "{}: {text}", file.display());
+            assert!(
+                text.starts_with("-----BEGIN ") && text.ends_with("-----\n"),
+                "{}: {text}",
+                file.display()
+            );
         }
         stage.renew(&["out"]).ended(0);
         stage.certs(&["list", "out"]).ended(0);
@@ -266,7 +402,8 @@ fn a_request_gives_its_key_and_no_names() {
     );
     let arguments = ["--component", "cni", "--node", "n1", "--csr", "own.csr", "--out"];
     stage.issue(&[&arguments[..], &["out"]].concat()).ended(0);
-    let names: Vec<_> = stage.files("out").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        stage.files("out").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(names, ["etcd-ca", "etcd-cert"]);
     let text = stage.openssl(&["x509", "-in", "out/etcd-cert", "-noout", "-text"]);
     assert!(text.contains("Subject: CN = cni:n1\n"), "{text}");
@@ -274,16 +411,36 @@ fn a_request_gives_its_key_and_no_names() {
         assert!(!text.contains(hostile), "{hostile}: {text}");
     }
     let key = |arguments: &[&str]| stage.openssl(arguments);
-    assert_eq!(key(&["x509", "-in", "out/etcd-cert", "-noout", "-pubkey"]), key(&["pkey", "-in", "own.key", "-pubout"]));
+    assert_eq!(
+        key(&["x509", "-in", "out/etcd-cert", "-noout", "-pubkey"]),
+        key(&["pkey", "-in", "own.key", "-pubout"])
+    );
 
     let shown = stage.issue(&[&arguments[..], &["-"]].concat()).ended(0);
-    assert!(shown.starts_with("-----BEGIN CERTIFICATE-----") && shown.matches("-----BEGIN").count() == 1, "{shown}");
+    assert!(
+        shown.starts_with("-----BEGIN CERTIFICATE-----")
+            && shown.matches("-----BEGIN").count() == 1,
+        "{shown}"
+    );
     let bent = stage.text("own.csr");
     let middle = bent.len() / 2;
-    stage.write("own.csr", &format!("{}{}{}", &bent[..middle], if &bent[middle..=middle] == "A" { "B" } else { "A" }, &bent[middle + 1..]));
+    stage.write(
+        "own.csr",
+        &format!(
+            "{}{}{}",
+            &bent[..middle],
+            if &bent[middle..=middle] == "A" { "B" } else { "A" },
+            &bent[middle + 1..]
+        ),
+    );
     assert_eq!(stage.issue(&[&arguments[..], &["x"]].concat()).code, Some(78));
-    stage.openssl(&["req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "weak.key", "-out", "own.csr", "-newkey", "rsa:1024"]);
-    stage.issue(&[&arguments[..], &["x"]].concat()).refused(&["the request's RSA key has 1024 bits"]);
+    stage.openssl(&[
+        "req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "weak.key", "-out", "own.csr",
+        "-newkey", "rsa:1024",
+    ]);
+    stage
+        .issue(&[&arguments[..], &["x"]].concat())
+        .refused(&["the request's RSA key has 1024 bits"]);
     assert!(!stage.path("x").exists());
 }
 
@@ -291,9 +448,28 @@ fn a_request_gives_its_key_and_no_names() {
 #[test]
 fn a_request_in_a_folder_with_a_key_is_refused() {
     let stage = Stage::usual();
-    stage.openssl(&[&["req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "own.key", "-out", "own.csr", "-newkey"], P256].concat());
+    stage.openssl(
+        &[
+            &[
+                "req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "own.key", "-out", "own.csr",
+                "-newkey",
+            ],
+            P256,
+        ]
+        .concat(),
+    );
     stage.issue(&["--component", "cni", "--node", "n1", "--out", "out"]).ended(0);
-    let ran = stage.issue(&["--component", "cni", "--node", "n1", "--csr", "own.csr", "--out", "out", "--force"]);
+    let ran = stage.issue(&[
+        "--component",
+        "cni",
+        "--node",
+        "n1",
+        "--csr",
+        "own.csr",
+        "--out",
+        "out",
+        "--force",
+    ]);
     ran.refused(&["a key lies here"]);
 }
 
@@ -345,14 +521,20 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() {
         assert!(!stage.path("out").exists());
     };
     refused(&["--component", "cni"], &["each node has its own cni", "--cluster-wide"]);
-    refused(&["--component", "kube-apiserver", "--node", "n1"], &["one certificate for the cluster, and nodes are named"]);
+    refused(
+        &["--component", "kube-apiserver", "--node", "n1"],
+        &["one certificate for the cluster, and nodes are named"],
+    );
     refused(
         &["--all", "--node", "n1", "--cn-format", "calico:{node}"],
         &["`calico:n1` would be the name of calico-node of node `n1` and of cni of node `n1`"],
     );
     refused(&["--all", "--node", "n1", "-o", "files"], &["`files` is for one certificate"]);
     let long = format!("{0}.{0}.{0}.{1}", "n".repeat(63), "m".repeat(61));
-    refused(&["--component", "cni", "--node", &long, "-o", "secret"], &["a Secret cannot be called", "--output directories"]);
+    refused(
+        &["--component", "cni", "--node", &long, "-o", "secret"],
+        &["a Secret cannot be called", "--output directories"],
+    );
     assert_eq!(stage.issue(&["--out", "out"]).code, Some(64));
 }
 
@@ -361,20 +543,45 @@ fn a_ca_that_cannot_issue_is_refused() {
     let stage = Stage::usual();
     let arguments = ["--component", "kube-apiserver", "--out", "out"];
     stage.issue(&["--component", "kube-apiserver", "--out", "leaf"]).ended(0);
-    let with =
-        |certificate: &str, key: &str| stage.certs(&[&["issue", "--ca-cert", certificate, "--ca-key", key], &arguments[..]].concat());
+    let with = |certificate: &str, key: &str| {
+        stage.certs(
+            &[&["issue", "--ca-cert", certificate, "--ca-key", key], &arguments[..]].concat(),
+        )
+    };
     with("leaf/etcd-cert", "leaf/etcd-key").refused(&["is not a CA certificate"]);
-    with("ca.crt", "leaf/etcd-key").refused(&["the key is not that of the certificate in `ca.crt`"]);
+    with("ca.crt", "leaf/etcd-key")
+        .refused(&["the key is not that of the certificate in `ca.crt`"]);
     let ca = |more: &[&str]| {
-        stage
-            .openssl(&[&["req", "-x509", "-nodes", "-subj", "/CN=x", "-keyout", "x.key", "-out", "x.crt", "-newkey"], P256, more].concat());
+        stage.openssl(
+            &[
+                &[
+                    "req", "-x509", "-nodes", "-subj", "/CN=x", "-keyout", "x.key", "-out",
+                    "x.crt", "-newkey",
+                ],
+                P256,
+                more,
+            ]
+            .concat(),
+        );
     };
     ca(&["-days", "9", "-addext", "keyUsage=critical,digitalSignature"]);
     with("x.crt", "x.key").refused(&["keyCertSign"]);
     ca(&["-days", "9", "-addext", "nameConstraints=critical,permitted;DNS:example.org"]);
-    let ran = stage.certs(&[&["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.com"], &arguments[..]].concat());
+    let ran = stage.certs(
+        &[
+            &["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.com"],
+            &arguments[..],
+        ]
+        .concat(),
+    );
     ran.refused(&["the CA's name constraints do not allow its names"]);
-    let ran = stage.certs(&[&["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.org"], &arguments[..]].concat());
+    let ran = stage.certs(
+        &[
+            &["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.org"],
+            &arguments[..],
+        ]
+        .concat(),
+    );
     assert!(ran.err.contains("the certificates end with their CA"), "{}", ran.err);
     ran.ended(0);
     let end = |file: &str| stage.openssl(&["x509", "-in", file, "-noout", "-enddate"]);
@@ -384,7 +591,24 @@ fn a_ca_that_cannot_issue_is_refused() {
 #[test]
 fn below_an_intermediate_ca_the_chain_is_in_the_file() {
     let stage = Stage::usual();
-    stage.openssl(&[&["req", "-new", "-nodes", "-subj", "/CN=between", "-keyout", "mid.key", "-out", "mid.csr", "-newkey"], P256].concat());
+    stage.openssl(
+        &[
+            &[
+                "req",
+                "-new",
+                "-nodes",
+                "-subj",
+                "/CN=between",
+                "-keyout",
+                "mid.key",
+                "-out",
+                "mid.csr",
+                "-newkey",
+            ],
+            P256,
+        ]
+        .concat(),
+    );
     stage.write("ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n");
     stage.openssl(&[
         "x509",
@@ -404,8 +628,26 @@ fn below_an_intermediate_ca_the_chain_is_in_the_file() {
         "mid.crt",
     ]);
     stage.write("chain.crt", &format!("{}{}", stage.text("mid.crt"), stage.text("ca.crt")));
-    stage.certs(&["issue", "--ca-cert", "chain.crt", "--ca-key", "mid.key", "--component", "cni", "--node", "n1", "--out", "out"]).ended(0);
-    assert_eq!(stage.text("out/etcd-cert").matches("BEGIN CERTIFICATE").count(), 2, "the root is not sent");
+    stage
+        .certs(&[
+            "issue",
+            "--ca-cert",
+            "chain.crt",
+            "--ca-key",
+            "mid.key",
+            "--component",
+            "cni",
+            "--node",
+            "n1",
+            "--out",
+            "out",
+        ])
+        .ended(0);
+    assert_eq!(
+        stage.text("out/etcd-cert").matches("BEGIN CERTIFICATE").count(),
+        2,
+        "the root is not sent"
+    );
     assert_eq!(stage.text("out/etcd-ca"), stage.text("chain.crt"));
     stage.openssl(&[
         "verify",
@@ -428,11 +670,22 @@ async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
     stage.write("policy.yaml", POLICY);
     stage.issue(&["--all", "--node", "n1", "--node", &long_names()[0], "--out", "out"]).ended(0);
     let listed = |arguments: &[&str], code: i32| -> Value {
-        serde_json::from_str(&stage.certs(&[&["list", "--policy", "policy.yaml", "-o", "json"], arguments].concat()).ended(code)).unwrap()
+        serde_json::from_str(
+            &stage
+                .certs(&[&["list", "--policy", "policy.yaml", "-o", "json"], arguments].concat())
+                .ended(code),
+        )
+        .unwrap()
     };
     let all = listed(&["out"], 0);
     let find = |all: &Value, place: &str| {
-        all["certificates"].as_array().unwrap().iter().find(|one| one["place"] == place).unwrap_or_else(|| panic!("{place}: {all}")).clone()
+        all["certificates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["place"] == place)
+            .unwrap_or_else(|| panic!("{place}: {all}"))
+            .clone()
     };
     let one = find(&all, "out/nodes/n1/cni/etcd-cert");
     assert_eq!(
@@ -446,7 +699,11 @@ async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
         (&"calico-node".into(), &long_names()[0].clone().into(), &Value::Null)
     );
 
-    std::fs::set_permissions(stage.path("out/nodes/n1/cni/etcd-key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(
+        stage.path("out/nodes/n1/cni/etcd-key"),
+        std::fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
     stage.write("out/nodes/n1/calico-node/etcd-key", &stage.text("ca.key"));
     stage.write("out/note.txt", "hello");
     stage.issue(&["--component", "felix", "--node", "n1", "--out", "out/nodes/n1/felix"]).ended(0);
@@ -466,7 +723,9 @@ async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
     let all = listed(&[&endpoint], 0);
     let server = find(&all, &endpoint);
     assert_eq!((&server["kind"], &server["common_name"]), (&"server".into(), &"127.0.0.1".into()));
-    stage.certs(&["list", "https://127.0.0.1:1", "nowhere"]).refused(&["cannot be reached", "nowhere"]);
+    stage
+        .certs(&["list", "https://127.0.0.1:1", "nowhere"])
+        .refused(&["cannot be reached", "nowhere"]);
 }
 
 #[tokio::test]
@@ -474,32 +733,71 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
     let stage = Stage::usual();
     let world = world(&stage).await;
     let server_ca = ["--server-ca", "server-ca.crt"];
-    stage.issue(&[&["--all", "--node", "n1", "--lifetime", "10d", "-o", "secret", "--out", "out"], &server_ca[..]].concat()).ended(0);
-    stage.issue(&[&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"], &server_ca[..]].concat()).ended(0);
+    stage
+        .issue(
+            &[
+                &["--all", "--node", "n1", "--lifetime", "10d", "-o", "secret", "--out", "out"],
+                &server_ca[..],
+            ]
+            .concat(),
+        )
+        .ended(0);
+    stage
+        .issue(
+            &[&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"], &server_ca[..]]
+                .concat(),
+        )
+        .ended(0);
     let said = stage.renew(&["out"]).ended(0);
     assert!(said.starts_with("renewed: 0, not due yet: 6 (the first on "), "{said}");
     let before = (stage.text("out/secrets.yaml"), stage.set("out/nodes/n1/cni"));
     let due = stage.renew(&["out", "--before", "11d", "--lifetime", "60d", "--dry-run"]).ended(0);
-    assert_eq!((due.matches("due: out").count(), stage.text("out/secrets.yaml")), (6, before.0.clone()), "{due}");
+    assert_eq!(
+        (due.matches("due: out").count(), stage.text("out/secrets.yaml")),
+        (6, before.0.clone()),
+        "{due}"
+    );
     stage.renew(&["out", "--before", "11d", "--lifetime", "60d"]).ended(0);
-    let all: Value = serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
-    let clients = all["certificates"].as_array().unwrap().iter().filter(|one| one["kind"] == "client");
+    let all: Value =
+        serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
+    let clients =
+        all["certificates"].as_array().unwrap().iter().filter(|one| one["kind"] == "client");
     let days: Vec<i64> = clients.map(|one| one["days_left"].as_i64().unwrap()).collect();
     assert!(days.len() == 6 && days.iter().all(|days| (59..=60).contains(days)), "{days:?}");
     assert_ne!(stage.text("out/nodes/n1/cni/etcd-key"), before.1.key);
-    let lines = |text: &str| text.lines().filter(|line| !line.starts_with("    ")).map(str::to_owned).collect::<Vec<_>>();
+    let lines = |text: &str| {
+        text.lines().filter(|line| !line.starts_with("    ")).map(str::to_owned).collect::<Vec<_>>()
+    };
     assert_eq!(lines(&stage.text("out/secrets.yaml")), lines(&before.0));
-    let mut client = connect(&[world.endpoint()], &authorities().clients, &stage.set("out/nodes/n1/calico-node")).await;
+    let mut client = connect(
+        &[world.endpoint()],
+        &authorities().clients,
+        &stage.set("out/nodes/n1/calico-node"),
+    )
+    .await;
     client.put(format!("{R}/nodes/n1"), "x", None).await.unwrap();
 
     let key = stage.text("out/nodes/n1/cni/etcd-key");
-    stage.renew(&["out/nodes/n1/cni/etcd-cert", "--keep-key", "--before", "90d", "--lifetime", "100d"]).ended(0);
+    stage
+        .renew(&[
+            "out/nodes/n1/cni/etcd-cert",
+            "--keep-key",
+            "--before",
+            "90d",
+            "--lifetime",
+            "100d",
+        ])
+        .ended(0);
     assert_eq!(stage.text("out/nodes/n1/cni/etcd-key"), key);
     stage.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/n1/cni/etcd-cert"]);
 
     std::fs::remove_file(stage.path("out/nodes/n1/cni/etcd-key")).unwrap();
     let said = stage.renew(&["out", "--before", "300d"]).ended(1);
-    assert!(said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here") && said.contains("failed: 1"), "{said}");
+    assert!(
+        said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here")
+            && said.contains("failed: 1"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -551,7 +849,16 @@ fn no_name_reaches_the_terminal_as_a_command() {
     let folder = "out\u{1b}[2J";
     stage.openssl(
         &[
-            &["req", "-x509", "-nodes", "-subj", "/CN=x\u{1b}[2J", "-addext", "basicConstraints=CA:FALSE", "-keyout"][..],
+            &[
+                "req",
+                "-x509",
+                "-nodes",
+                "-subj",
+                "/CN=x\u{1b}[2J",
+                "-addext",
+                "basicConstraints=CA:FALSE",
+                "-keyout",
+            ][..],
             &["other.key", "-out", &format!("{folder}/other.crt"), "-newkey"],
             P256,
         ]
@@ -575,10 +882,23 @@ fn no_name_reaches_the_terminal_as_a_command() {
 fn a_binding_that_is_printed_is_one_that_a_policy_reads() {
     let stage = Stage::usual();
     let format = "a\"b\\*{component}:{node}";
-    let said = stage.issue(&["--component", "cni", "--node", "n1", "--cn-format", format, "--out", "out"]).ended(0);
+    let said = stage
+        .issue(&["--component", "cni", "--node", "n1", "--cn-format", format, "--out", "out"])
+        .ended(0);
     let bindings = said.split_once("bindings of a policy that fit:\n").unwrap().1;
-    stage.write("policy.yaml", &format!("version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n{bindings}"));
-    let listed: Value =
-        serde_json::from_str(&stage.certs(&["list", "out/etcd-cert", "--policy", "policy.yaml", "-o", "json"]).ended(0)).unwrap();
-    assert_eq!(listed["certificates"][0]["roles"], serde_json::json!(["calico-cni-per-node"]), "{said}");
+    stage.write(
+        "policy.yaml",
+        &format!(
+            "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n{bindings}"
+        ),
+    );
+    let listed: Value = serde_json::from_str(
+        &stage.certs(&["list", "out/etcd-cert", "--policy", "policy.yaml", "-o", "json"]).ended(0),
+    )
+    .unwrap();
+    assert_eq!(
+        listed["certificates"][0]["roles"],
+        serde_json::json!(["calico-cni-per-node"]),
+        "{said}"
+    );
 }

@@ -13,7 +13,13 @@ use crate::world::{SOON, programs};
 
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    command.arg("demo").arg("--etcd").arg(&programs().etcd).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg("demo")
+        .arg("--etcd")
+        .arg(&programs().etcd)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -28,21 +34,32 @@ async fn every_verdict_is_the_expected_one_and_every_role_has_both() {
     let mut by_role: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for call in report["calls"].as_array().unwrap().iter().filter(|call| call["role"].is_string()) {
         let verdict = call["verdict"].as_str().unwrap();
-        *by_role.entry(call["role"].as_str().unwrap()).or_default().entry(verdict).or_default() += 1;
+        *by_role.entry(call["role"].as_str().unwrap()).or_default().entry(verdict).or_default() +=
+            1;
         let grant = call["audit"]["grant"].as_str();
         match verdict {
-            "allowed" => assert!(grant.unwrap().starts_with(call["role"].as_str().unwrap()), "{call}"),
+            "allowed" => {
+                assert!(grant.unwrap().starts_with(call["role"].as_str().unwrap()), "{call}")
+            }
             _ => assert!(grant.is_none() && call["audit"]["missing"].is_string(), "{call}"),
         }
     }
     assert_eq!(by_role.len(), 9, "{by_role:?}");
     assert!(by_role.values().all(|verdicts| verdicts.len() == 2), "{by_role:?}");
 
-    let refused = report["calls"].as_array().unwrap().iter().filter(|call| call["verdict"] == "refused").count();
+    let refused = report["calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|call| call["verdict"] == "refused")
+        .count();
     let shadow = report["shadow"].as_array().unwrap();
     assert_eq!(shadow.len(), refused);
     assert!(shadow.iter().all(|call| call["audit"]["decision"] == "would_deny"));
-    assert_eq!(report["audit"].as_array().unwrap().len(), report["calls"].as_array().unwrap().len() + shadow.len());
+    assert_eq!(
+        report["audit"].as_array().unwrap().len(),
+        report["calls"].as_array().unwrap().len() + shadow.len()
+    );
 }
 
 #[tokio::test]
@@ -51,22 +68,35 @@ async fn text_that_no_terminal_reads_has_no_colour_and_fits() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains('\x1b'));
     assert!(text.ends_with("every verdict is the expected one.\n"), "{text}");
-    let wide = text.lines().filter(|line| !line.contains("\"decision\"")).find(|line| line.chars().count() > 140);
+    let wide = text
+        .lines()
+        .filter(|line| !line.contains("\"decision\""))
+        .find(|line| line.chars().count() > 140);
     assert_eq!(wide, None);
 }
 
 #[tokio::test]
 async fn a_named_etcd_that_is_not_there_is_said() {
-    let output = Command::new(env!("CARGO_BIN_EXE_etcd-warden")).args(["demo", "--etcd", "/nowhere/etcd"]).output().await.unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_etcd-warden"))
+        .args(["demo", "--etcd", "/nowhere/etcd"])
+        .output()
+        .await
+        .unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no etcd at `/nowhere/etcd`"));
+    assert!(
+        String::from_utf8(output.stderr).unwrap().contains("there is no etcd at `/nowhere/etcd`")
+    );
 }
 
 /// A demo for which nothing is named, on this PATH and without anything built yet.
 fn demo_on_path(path: &str, tools: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(["demo", "--once", "--output", "json"]);
-    command.env_remove("ETCD_WARDEN_ETCD").env("PATH", path).env("ETCD_WARDEN_TOOLS", tools).kill_on_drop(true);
+    command
+        .env_remove("ETCD_WARDEN_ETCD")
+        .env("PATH", path)
+        .env("ETCD_WARDEN_TOOLS", tools)
+        .kill_on_drop(true);
     command
 }
 
@@ -88,10 +118,17 @@ async fn with_an_old_etcd_and_no_go_it_names_the_ways() {
     let etcd = old.path().join("etcd");
     std::fs::write(&etcd, "#!/bin/sh\necho 'etcd Version: 3.4.23'\n").unwrap();
     std::fs::set_permissions(&etcd, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let output = demo_on_path(old.path().to_str().unwrap(), nothing_built.path()).output().await.unwrap();
+    let output =
+        demo_on_path(old.path().to_str().unwrap(), nothing_built.path()).output().await.unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
-    for way in ["--etcd PATH", "ETCD_WARDEN_ETCD", "etcd 3.5 or newer on PATH", "install Go", "there is no `go` on PATH"] {
+    for way in [
+        "--etcd PATH",
+        "ETCD_WARDEN_ETCD",
+        "etcd 3.5 or newer on PATH",
+        "install Go",
+        "there is no `go` on PATH",
+    ] {
         assert!(said.contains(way), "{said}");
     }
 }
@@ -114,14 +151,17 @@ async fn it_stays_up_to_be_played_with_until_ctrl_c() {
     };
     tokio::time::timeout(SOON, read).await.expect("the demo tells how to go on");
     let output = Command::new("sh").args(["-c", &invitation.join("\n")]).output().await.unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(stdout.contains("/nodes/worker-1\n"), "{stdout}{stderr}");
     assert!(stderr.contains("etcdserver: permission denied"), "{stdout}{stderr}");
 
     let folder = invitation[0].strip_prefix("cd ").unwrap().to_owned();
     assert!(std::path::Path::new(&folder).is_dir());
     let id = child.id().unwrap().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await.unwrap().success());
+    assert!(
+        Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await.unwrap().success()
+    );
     let ended = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
     assert!(ended.status.success(), "{}", ended.status);
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");

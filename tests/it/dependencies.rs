@@ -1,5 +1,5 @@
-//! `docs/dependencies.md` names every direct dependency, in the version that is locked, with who keeps it, what for and where; and
-//! nothing else.
+//! `docs/dependencies.md` names every direct dependency, in the version that is locked, with who
+//! keeps it, what for and where; and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,8 +16,11 @@ fn direct(manifest: &str) -> BTreeSet<String> {
     for line in manifest.lines().filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
             counts = line == "[workspace.dependencies]";
-        } else if let Some((name, value)) = line.split_once(" = ").filter(|(name, _)| counts && !name.starts_with("etcd-warden-")) {
-            let renamed = value.split_once("package = \"").and_then(|(_, package)| package.split('"').next());
+        } else if let Some((name, value)) =
+            line.split_once(" = ").filter(|(name, _)| counts && !name.starts_with("etcd-warden-"))
+        {
+            let renamed =
+                value.split_once("package = \"").and_then(|(_, package)| package.split('"').next());
             packages.insert(renamed.unwrap_or(name).to_owned());
         }
     }
@@ -29,7 +32,8 @@ fn locked(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in lock.split("[[package]]").skip(1) {
         let field = |name: &str| {
-            let line = package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            let line =
+                package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
             line.unwrap().trim_matches('"').to_owned()
         };
         versions.entry(field("name")).or_default().insert(field("version"));
@@ -40,7 +44,9 @@ fn locked(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
 /// The packages of the tables with that first line, each with its version.
 fn documented(page: &str) -> BTreeMap<String, String> {
     let mut packages = BTreeMap::new();
-    for table in page.split("| crate | version | kept by | for | where |\n|---|---|---|---|---|\n").skip(1) {
+    for table in
+        page.split("| crate | version | kept by | for | where |\n|---|---|---|---|---|\n").skip(1)
+    {
         for row in table.lines().take_while(|line| line.starts_with('|')) {
             add_row(row, &mut packages);
         }
@@ -50,9 +56,12 @@ fn documented(page: &str) -> BTreeMap<String, String> {
 
 fn add_row(row: &str, packages: &mut BTreeMap<String, String>) {
     let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-    let [names, versions, keeper, purpose, place] = cells[..] else { panic!("another number of cells: {row}") };
+    let [names, versions, keeper, purpose, place] = cells[..] else {
+        panic!("another number of cells: {row}")
+    };
     assert!(![keeper, purpose, place].contains(&""), "a cell is empty: {row}");
-    let (names, versions): (Vec<&str>, Vec<&str>) = (names.split(", ").collect(), versions.split(", ").collect());
+    let (names, versions): (Vec<&str>, Vec<&str>) =
+        (names.split(", ").collect(), versions.split(", ").collect());
     assert_eq!(names.len(), versions.len(), "{row}");
     for (name, version) in names.iter().zip(versions) {
         let before = packages.insert(name.trim_matches('`').to_owned(), version.to_owned());
@@ -62,26 +71,40 @@ fn add_row(row: &str, packages: &mut BTreeMap<String, String>) {
 
 #[test]
 fn the_page_names_each_direct_dependency_in_its_locked_version() {
-    let (direct, locked, documented) =
-        (direct(&read("Cargo.toml")), locked(&read("Cargo.lock")), documented(&read("docs/dependencies.md")));
+    let (direct, locked, documented) = (
+        direct(&read("Cargo.toml")),
+        locked(&read("Cargo.lock")),
+        documented(&read("docs/dependencies.md")),
+    );
     assert!(direct.len() > 30, "Cargo.toml is read wrongly: {direct:?}");
     assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), direct);
     for (name, version) in &documented {
-        assert!(locked[name].contains(version), "docs/dependencies.md has {name} {version}, Cargo.lock has {:?}", locked[name]);
+        assert!(
+            locked[name].contains(version),
+            "docs/dependencies.md has {name} {version}, Cargo.lock has {:?}",
+            locked[name]
+        );
     }
 }
 
 #[test]
 fn the_page_counts_the_locked_packages() {
     let count = read("Cargo.lock").matches("[[package]]").count();
-    assert!(read("docs/dependencies.md").contains(&format!("{count} packages are locked")), "Cargo.lock has {count}");
+    assert!(
+        read("docs/dependencies.md").contains(&format!("{count} packages are locked")),
+        "Cargo.lock has {count}"
+    );
 }
 
 #[test]
 fn dependencies_are_read_as_they_are_written() {
     let manifest = "[package]\nname = \"x\"\n[workspace.dependencies]\netcd-warden-core = { path = \"src/core\" }\na = \"1\"\nb = { package = \"c\", version = \"1\" }\n\n# x = y\n[dependencies]\nd = \"1\"";
     assert_eq!(direct(manifest), ["a", "c"].map(str::to_owned).into());
-    let page =
-        "| crate | version | kept by | for | where |\n|---|---|---|---|---|\n| `a`, `c` | 1, 2 | k | p | w |\n\n| `base64` | 0.22 | x |";
-    assert_eq!(documented(page), [("a", "1"), ("c", "2")].map(|(name, version)| (name.to_owned(), version.to_owned())).into());
+    let page = "| crate | version | kept by | for | where |\n|---|---|---|---|---|\n| `a`, `c` | 1, 2 | k | p | w |\n\n| `base64` | 0.22 | x |";
+    assert_eq!(
+        documented(page),
+        [("a", "1"), ("c", "2")]
+            .map(|(name, version)| (name.to_owned(), version.to_owned()))
+            .into()
+    );
 }

@@ -1,5 +1,6 @@
-//! `deploy/`, as far as it can be read without a cluster: policies and configurations have no mistake, pods fit their configuration, nothing
-//! waits for what it must not wait for, and the scripts do what they say. `calico::manifests` has the rest.
+//! `deploy/`, as far as it can be read without a cluster: policies and configurations have no
+//! mistake, pods fit their configuration, nothing waits for what it must not wait for, and the
+//! scripts do what they say. `calico::manifests` has the rest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,13 +58,18 @@ fn every_policy_has_no_mistake_and_no_warning_and_begins_in_shadow_mode() {
     let policies = named("policy.yaml");
     assert_eq!(policies.len(), 5, "{policies:?}");
     for path in policies {
-        let policy = Policy::parse(&path, text(&path).as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let policy = Policy::parse(&path, text(&path).as_bytes(), 1, None)
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         for found in [policy.warnings().to_string(), policy.check_cas(&CAS).to_string()] {
             assert_eq!(found, "", "{path}");
         }
         assert!(policy.has_shadow(), "{path}");
-        let without_ca: Vec<_> =
-            text(&path).split("\n  - ").skip(1).filter(|binding| !binding.contains("\n    ca: ")).map(str::to_owned).collect();
+        let without_ca: Vec<_> = text(&path)
+            .split("\n  - ")
+            .skip(1)
+            .filter(|binding| !binding.contains("\n    ca: "))
+            .map(str::to_owned)
+            .collect();
         assert!(without_ca.is_empty(), "{path}: every CA could mint {without_ca:?}");
     }
 }
@@ -73,7 +79,9 @@ fn every_configuration_loads_and_names_the_cas_of_the_policies() {
     let configurations = named("config.yaml");
     assert_eq!(configurations.len(), 2, "{configurations:?}");
     for path in configurations {
-        let named = |config: &Config| config.downstream.client_cas.iter().map(|ca| ca.name.to_string()).collect::<Vec<_>>();
+        let named = |config: &Config| {
+            config.downstream.client_cas.iter().map(|ca| ca.name.to_string()).collect::<Vec<_>>()
+        };
         assert_eq!(named(&config(&path)), CAS[..1], "{path}");
         let folder = TempDir::new().unwrap();
         let both = folder.path().join("config.yaml");
@@ -87,7 +95,10 @@ fn every_configuration_loads_and_names_the_cas_of_the_policies() {
 fn proxies() -> [(Value, Config); 2] {
     let pod = yaml("kubernetes/proxy/static-pod/etcd-warden.yaml");
     let template = yaml("kubernetes/proxy/daemonset/daemonset.yaml")["spec"]["template"].take();
-    [(pod, config("kubernetes/proxy/static-pod/config.yaml")), (template, config("kubernetes/proxy/daemonset/config.yaml"))]
+    [
+        (pod, config("kubernetes/proxy/static-pod/config.yaml")),
+        (template, config("kubernetes/proxy/daemonset/config.yaml")),
+    ]
 }
 
 #[test]
@@ -96,18 +107,40 @@ fn the_pods_of_the_proxy_fit_their_configuration() {
         let (spec, container) = (&pod["spec"], &pod["spec"]["containers"][0]);
         assert_eq!(container["ports"][0]["containerPort"], config.listen_addr.port());
         let admin = config.admin_addr.unwrap();
-        for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        for (probe, path) in
+            [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+        {
             let get = &container[probe]["httpGet"];
             let asked = (get["host"].as_str(), get["port"].as_u64(), get["path"].as_str());
-            assert_eq!(asked, (Some(admin.ip().to_string().as_str()), Some(admin.port().into()), Some(path)), "{probe}");
+            assert_eq!(
+                asked,
+                (Some(admin.ip().to_string().as_str()), Some(admin.port().into()), Some(path)),
+                "{probe}"
+            );
         }
-        assert!(spec["terminationGracePeriodSeconds"].as_u64().unwrap() > config.drain_timeout.as_secs());
-        assert!(config.audit.stdout && config.audit.file.is_none(), "the root of the container is read-only");
-        // All that the configuration names is mounted, and what is written is mounted to be written.
-        let mounts: Vec<(&str, bool)> = container["volumeMounts"].as_array().unwrap().iter().map(mount).collect();
-        let mounted = |path: &Path, written: bool| mounts.iter().any(|(at, read_only)| path.starts_with(at) && !(written && *read_only));
+        assert!(
+            spec["terminationGracePeriodSeconds"].as_u64().unwrap()
+                > config.drain_timeout.as_secs()
+        );
+        assert!(
+            config.audit.stdout && config.audit.file.is_none(),
+            "the root of the container is read-only"
+        );
+        // All that the configuration names is mounted, and what is written is mounted to be
+        // written.
+        let mounts: Vec<(&str, bool)> =
+            container["volumeMounts"].as_array().unwrap().iter().map(mount).collect();
+        let mounted = |path: &Path, written: bool| {
+            mounts.iter().any(|(at, read_only)| path.starts_with(at) && !(written && *read_only))
+        };
         let upstream = config.upstream.identity.clone().unwrap();
-        let read = [&config.policy, &config.downstream.cert_file, &config.downstream.key_file, &upstream.0, &upstream.1];
+        let read = [
+            &config.policy,
+            &config.downstream.cert_file,
+            &config.downstream.key_file,
+            &upstream.0,
+            &upstream.1,
+        ];
         for path in read.into_iter().chain(&config.upstream.cacert).chain(&config.lease_key_file) {
             assert!(mounted(path, false), "{} is not mounted", path.display());
         }
@@ -129,9 +162,15 @@ fn the_pods_of_the_proxy_have_no_right_that_they_do_not_need() {
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
         assert_eq!(spec["securityContext"]["runAsUser"], 65532);
         assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        assert!(spec["securityContext"]["fsGroup"].is_null(), "it does nothing for hostPath, and looks as if it did");
+        assert!(
+            spec["securityContext"]["fsGroup"].is_null(),
+            "it does nothing for hostPath, and looks as if it did"
+        );
         let rights = &container["securityContext"];
-        assert_eq!((&rights["readOnlyRootFilesystem"], &rights["allowPrivilegeEscalation"]), (&true.into(), &false.into()));
+        assert_eq!(
+            (&rights["readOnlyRootFilesystem"], &rights["allowPrivilegeEscalation"]),
+            (&true.into(), &false.into())
+        );
         assert_eq!(rights["capabilities"]["drop"], serde_json::json!(["ALL"]));
         assert_eq!(spec["automountServiceAccountToken"], false);
         assert_eq!(spec["priorityClassName"], "system-node-critical");
@@ -143,7 +182,8 @@ fn the_pods_of_the_proxy_have_no_right_that_they_do_not_need() {
 fn the_static_pod_needs_nothing_of_the_api_server() {
     let pod = yaml("kubernetes/proxy/static-pod/etcd-warden.yaml");
     for volume in pod["spec"]["volumes"].as_array().unwrap() {
-        let kinds: Vec<&String> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+        let kinds: Vec<&String> =
+            volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
         assert_eq!(kinds, ["hostPath"], "kubelet cannot mount {volume} before kube-apiserver runs");
         // It would be made for root, where the proxy cannot read and write.
         assert_eq!(volume["hostPath"]["type"], "Directory");
@@ -159,16 +199,22 @@ fn the_static_pod_needs_nothing_of_the_api_server() {
 /// The names of nodes that a policy binds, with the CA.
 fn bound(path: &str) -> BTreeSet<String> {
     let bindings = yaml(path)["bindings"].take();
-    let of_nodes = bindings.as_array().unwrap().iter().filter(|binding| binding["ca"] == "nodes").cloned();
-    of_nodes.map(|binding| binding["cn"].as_str().or(binding["uri"].as_str()).unwrap().to_owned()).collect()
+    let of_nodes =
+        bindings.as_array().unwrap().iter().filter(|binding| binding["ca"] == "nodes").cloned();
+    of_nodes
+        .map(|binding| binding["cn"].as_str().or(binding["uri"].as_str()).unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn vault_issues_the_names_that_the_policy_binds_and_no_others() {
     let folder = "kubernetes/per-node/vault";
     let role: Value = serde_json::from_str(&text(&format!("{folder}/pki-role.json"))).unwrap();
-    let allowed = role["allowed_domains"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
-    let allowed: BTreeSet<String> = allowed.map(|name| name.replace("{{identity.entity.aliases.ACCESSOR.name}}", "{node}")).collect();
+    let allowed =
+        role["allowed_domains"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+    let allowed: BTreeSet<String> = allowed
+        .map(|name| name.replace("{{identity.entity.aliases.ACCESSOR.name}}", "{node}"))
+        .collect();
     assert_eq!(allowed, bound(&format!("{folder}/policy.yaml")));
     for open in [
         "allow_any_name",
@@ -183,9 +229,13 @@ fn vault_issues_the_names_that_the_policy_binds_and_no_others() {
     }
     // `disabled` would switch the check of Common Names off.
     assert!(role["cn_validations"].is_null());
-    // Without the node in the alias, the one service account would be one alias with the rights of whichever node came last.
+    // Without the node in the alias, the one service account would be one alias with the rights of
+    // whichever node came last.
     let login: Value = serde_json::from_str(&text(&format!("{folder}/auth-role.json"))).unwrap();
-    assert_eq!((&login["user_claim"], &login["user_claim_json_pointer"]), (&"/kubernetes.io/node/name".into(), &true.into()));
+    assert_eq!(
+        (&login["user_claim"], &login["user_claim_json_pointer"]),
+        (&"/kubernetes.io/node/name".into(), &true.into())
+    );
     assert_eq!(login["bound_subject"], "system:serviceaccount:kube-system:calico-node");
 }
 
@@ -195,33 +245,51 @@ fn spire_issues_the_ids_that_the_policy_binds() {
     let ids = text(&format!("{folder}/spiffe-ids.yaml"));
     let templates = ids.lines().filter_map(|line| line.trim().strip_prefix("spiffeIDTemplate: "));
     let ids: BTreeSet<String> = templates
-        .map(|id| id.trim_matches('"').replace("{{ .TrustDomain }}", "example.org").replace("{{ .PodSpec.NodeName }}", "{node}"))
+        .map(|id| {
+            id.trim_matches('"')
+                .replace("{{ .TrustDomain }}", "example.org")
+                .replace("{{ .PodSpec.NodeName }}", "{node}")
+        })
         .collect();
     assert_eq!(ids, bound(&format!("{folder}/policy.yaml")));
-    // Which container asks tells calico/node from the plugin: without it any container of the pod is either.
+    // Which container asks tells calico/node from the plugin: without it any container of the pod
+    // is either.
     let documents = text(&format!("{folder}/spiffe-ids.yaml"));
-    for (document, component, helper) in
-        documents.split("---\n").zip(["calico-node", "cni"]).zip(["node", "cni"]).map(|((a, b), c)| (a, b, c))
+    for (document, component, helper) in documents
+        .split("---\n")
+        .zip(["calico-node", "cni"])
+        .zip(["node", "cni"])
+        .map(|((a, b), c)| (a, b, c))
     {
-        assert!(document.contains(&format!("/{component}/{{{{ .PodSpec.NodeName }}}}\"")), "{document}");
-        let selectors: Vec<&str> = document.lines().filter_map(|line| line.trim().strip_prefix("- k8s:")).collect();
-        assert_eq!(selectors, ["ns:kube-system", "sa:calico-node", &format!("container-name:spiffe-helper-{helper}")]);
+        assert!(
+            document.contains(&format!("/{component}/{{{{ .PodSpec.NodeName }}}}\"")),
+            "{document}"
+        );
+        let selectors: Vec<&str> =
+            document.lines().filter_map(|line| line.trim().strip_prefix("- k8s:")).collect();
+        assert_eq!(
+            selectors,
+            ["ns:kube-system", "sa:calico-node", &format!("container-name:spiffe-helper-{helper}")]
+        );
         // A kubelet may set labels of its own Node.
-        assert!(!document.lines().any(|line| line.contains("NodeMeta") && !line.trim().starts_with('#')));
+        assert!(
+            !document
+                .lines()
+                .any(|line| line.contains("NodeMeta") && !line.trim().starts_with('#'))
+        );
     }
 }
 
 /// A policy of single nodes with the denial that it has as a comment.
 pub fn denying(policy: &str) -> String {
-    let denial =
-        "    # deny:\n    #   - keys: /calico/resources/v3/projectcalico.org/clusterinformations/default\n    #     verbs: [update]\n";
+    let denial = "    # deny:\n    #   - keys: /calico/resources/v3/projectcalico.org/clusterinformations/default\n    #     verbs: [update]\n";
     let with = policy.replace(denial, &denial.replace("    # ", "    "));
     assert_ne!(with, policy);
     with
 }
 
-/// With the certificates of each form: a node writes its own Node, and neither another's nor anything as another component; and who issues for
-/// nodes cannot make a kube-apiserver.
+/// With the certificates of each form: a node writes its own Node, and neither another's nor
+/// anything as another component; and who issues for nodes cannot make a kube-apiserver.
 #[tokio::test]
 async fn with_each_form_a_node_speaks_for_itself_alone() {
     let nodes = Authority::new("nodes CA").unwrap();
@@ -233,18 +301,29 @@ async fn with_each_form_a_node_speaks_for_itself_alone() {
         ("vault", &nodes, Leaf::client("calico-node:n1")),
         ("spire", &nodes, by_uri("spiffe://example.org/calico-node/n1")),
     ] {
-        let policy = denying(&text(&format!("kubernetes/per-node/{form}/policy.yaml"))).replace("mode: shadow", "mode: enforce");
+        let policy = denying(&text(&format!("kubernetes/per-node/{form}/policy.yaml")))
+            .replace("mode: shadow", "mode: enforce");
         let file = file.clone();
         let two_cas = |config: &mut Config| {
             config.downstream.client_cas[0].name = "components".into();
             config.downstream.client_cas.push(ClientCa { name: "nodes".into(), file });
         };
         let world = World::with(&policy).own_etcd().config(two_cas).start().await;
-        let as_ = async |issued: &Issued| connect(&[world.endpoint()], &authorities().clients, issued).await;
-        let (own, other) = ["n1", "n2"].map(|node| format!("/calico/resources/v3/projectcalico.org/nodes/{node}")).into();
+        let as_ = async |issued: &Issued| {
+            connect(&[world.endpoint()], &authorities().clients, issued).await
+        };
+        let (own, other) = ["n1", "n2"]
+            .map(|node| format!("/calico/resources/v3/projectcalico.org/nodes/{node}"))
+            .into();
         let mut node = as_(&issuer.issue(&leaf).unwrap()).await;
-        node.put(own.as_str(), "mine", None).await.unwrap_or_else(|error| panic!("{form}: {error}"));
-        for key in [other.as_str(), "/calico/resources/v3/projectcalico.org/clusterinformations/default", "/registry/pods/a/b"] {
+        node.put(own.as_str(), "mine", None)
+            .await
+            .unwrap_or_else(|error| panic!("{form}: {error}"));
+        for key in [
+            other.as_str(),
+            "/calico/resources/v3/projectcalico.org/clusterinformations/default",
+            "/registry/pods/a/b",
+        ] {
             assert!(is_permission_denied(&node.put(key, "not mine", None).await), "{form}: {key}");
         }
         let pods = "/registry/pods/default/a";
@@ -257,9 +336,15 @@ async fn with_each_form_a_node_speaks_for_itself_alone() {
 
 fn push(nodes: &Path, host: &Path, names: &[&str]) -> Output {
     let remote = host.join("remote");
-    fs::write(&remote, format!("#!/bin/sh\nETCD_CERTS={}/$1 exec sh -c \"$2\"\n", host.display())).unwrap();
+    fs::write(&remote, format!("#!/bin/sh\nETCD_CERTS={}/$1 exec sh -c \"$2\"\n", host.display()))
+        .unwrap();
     fs::set_permissions(&remote, fs::Permissions::from_mode(0o755)).unwrap();
-    Command::new(deploy().join("hosts/push-certificates")).arg(nodes).args(names).env("REMOTE_SHELL", remote).output().unwrap()
+    Command::new(deploy().join("hosts/push-certificates"))
+        .arg(nodes)
+        .args(names)
+        .env("REMOTE_SHELL", remote)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -268,11 +353,14 @@ fn certificates_go_to_their_own_node_and_change_together() {
     let (nodes, hosts) = (folder.path().join("nodes"), folder.path().join("hosts"));
     fs::create_dir(&hosts).unwrap();
     let issue = |generation: u32| {
-        for (node, component) in [("n1", "calico-node"), ("n1", "cni"), ("n2", "calico-node"), ("n2", "cni")] {
+        for (node, component) in
+            [("n1", "calico-node"), ("n1", "cni"), ("n2", "calico-node"), ("n2", "cni")]
+        {
             let at = nodes.join(node).join(component);
             fs::create_dir_all(&at).unwrap();
             for file in ["etcd-ca", "etcd-cert", "etcd-key"] {
-                fs::write(at.join(file), format!("{node} {component} {file} {generation}")).unwrap();
+                fs::write(at.join(file), format!("{node} {component} {file} {generation}"))
+                    .unwrap();
             }
         }
     };
@@ -281,7 +369,10 @@ fn certificates_go_to_their_own_node_and_change_together() {
     let said = push(&nodes, &hosts, &[]);
     assert!(said.status.success(), "{said:?}");
     assert_eq!(String::from_utf8(said.stdout).unwrap(), "n1\nn2\n");
-    for (path, content) in [("n1/calico-node/etcd-cert", "n1 calico-node etcd-cert 1"), ("n2/cni/etcd-key", "n2 cni etcd-key 1")] {
+    for (path, content) in [
+        ("n1/calico-node/etcd-cert", "n1 calico-node etcd-cert 1"),
+        ("n2/cni/etcd-key", "n2 cni etcd-key 1"),
+    ] {
         assert_eq!(read(path), content);
     }
     let mode = |path: &str| fs::metadata(hosts.join(path)).unwrap().permissions().mode() & 0o777;
@@ -294,7 +385,8 @@ fn certificates_go_to_their_own_node_and_change_together() {
         ("n1 calico-node etcd-key 2".into(), "n2 calico-node etcd-key 1".into())
     );
     assert!(fs::read_link(hosts.join("n1/calico-node/etcd-key")).unwrap().starts_with("..data"));
-    // Half a set changes nothing, not even of the other component; a node that is not there is told.
+    // Half a set changes nothing, not even of the other component; a node that is not there is
+    // told.
     issue(3);
     fs::remove_file(nodes.join("n1/cni/etcd-key")).unwrap();
     for wrong in [&["n1"], &["n3"]] {
@@ -315,17 +407,43 @@ fn certificates_go_to_their_own_node_and_change_together() {
 fn the_image_holds_the_program_and_what_it_is_linked_with() {
     let dockerfile = text("container/Dockerfile");
     let program = Path::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    let copied = format!("/src/target/release/{} /usr/bin/etcd-warden\n", program.file_name().unwrap().display());
-    for line in [copied.as_str(), "USER 65532:65532\n", "ENTRYPOINT [\"/usr/bin/etcd-warden\"]\n", "distroless/cc-debian12:nonroot\n"] {
+    let copied = format!(
+        "/src/target/release/{} /usr/bin/etcd-warden\n",
+        program.file_name().unwrap().display()
+    );
+    for line in [
+        copied.as_str(),
+        "USER 65532:65532\n",
+        "ENTRYPOINT [\"/usr/bin/etcd-warden\"]\n",
+        "distroless/cc-debian12:nonroot\n",
+    ] {
         assert!(dockerfile.contains(line), "{line}");
     }
     // distroless/cc is glibc, libgcc and libstdc++.
-    let output = Command::new("ldd").arg(program).output().unwrap_or_else(|error| panic!("this test needs `ldd` (libc-bin): {error}"));
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .unwrap_or_else(|error| panic!("this test needs `ldd` (libc-bin): {error}"));
     let linked = String::from_utf8(output.stdout).unwrap();
-    for library in linked.lines().map(|line| line.split_whitespace().next().unwrap().rsplit('/').next().unwrap()) {
-        let there =
-            ["linux-vdso", "ld-linux-", "libc.so", "libm.so", "libgcc_s.so", "libstdc++.so", "libpthread.so", "libdl.so", "librt.so"];
-        assert!(there.iter().any(|known| library.starts_with(known)), "{library} is not in the image");
+    for library in linked
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap().rsplit('/').next().unwrap())
+    {
+        let there = [
+            "linux-vdso",
+            "ld-linux-",
+            "libc.so",
+            "libm.so",
+            "libgcc_s.so",
+            "libstdc++.so",
+            "libpthread.so",
+            "libdl.so",
+            "librt.so",
+        ];
+        assert!(
+            there.iter().any(|known| library.starts_with(known)),
+            "{library} is not in the image"
+        );
     }
     // What the build reads is in its context.
     let context = text("container/Dockerfile.dockerignore");

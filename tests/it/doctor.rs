@@ -32,7 +32,10 @@ async fn looked(world: &World) -> Report {
 
 /// Verdict and sight of what was found about this subject.
 fn said<'r>(report: &'r Report, part: Part, subject: &str) -> (Verdict, &'r str) {
-    let mut found = report.findings().iter().filter(|finding| finding.part == part && finding.subject.contains(subject));
+    let mut found = report
+        .findings()
+        .iter()
+        .filter(|finding| finding.part == part && finding.subject.contains(subject));
     let one = found.next().unwrap_or_else(|| panic!("nothing on `{subject}`: {report}"));
     (one.verdict, &one.seen)
 }
@@ -46,11 +49,20 @@ async fn an_etcd_that_lets_in_the_proxy_alone_is_found_shut() {
         let (verdict, seen) = said(&report, Part::Around, subject);
         assert_eq!(verdict, Verdict::Ok, "{subject}: {seen}");
     }
-    assert!(said(&report, Part::Around, "without a certificate").1.contains("CertificateRequired"), "{report}");
+    assert!(
+        said(&report, Part::Around, "without a certificate").1.contains("CertificateRequired"),
+        "{report}"
+    );
     assert!(said(&report, Part::Around, "trusts").1.contains("CN="), "{report}");
     assert_eq!(said(&report, Part::Proxy, "without a certificate").0, Verdict::Ok);
-    assert_eq!(said(&report, Part::Proxy, "CN=alice"), (Verdict::Ok, "is default/cn:alice with r (enforce)"));
-    assert_eq!(said(&report, Part::Keys, "all keys"), (Verdict::Ok, "1 looked at, 1 of them are somebody's"));
+    assert_eq!(
+        said(&report, Part::Proxy, "CN=alice"),
+        (Verdict::Ok, "is default/cn:alice with r (enforce)")
+    );
+    assert_eq!(
+        said(&report, Part::Keys, "all keys"),
+        (Verdict::Ok, "1 looked at, 1 of them are somebody's")
+    );
     assert_ne!(report.verdict(), Verdict::Wrong, "{report}");
 }
 
@@ -59,7 +71,10 @@ async fn an_etcd_that_trusts_the_clients_ca_is_found_open_to_each_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let both = authorities().upstream.pem() + &authorities().clients.pem();
     let file = write_private(folder.path(), "both.crt", &both).unwrap();
-    let world = World::with(POLICY).etcd_flag(&format!("--trusted-ca-file={}", file.display())).start().await;
+    let world = World::with(POLICY)
+        .etcd_flag(&format!("--trusted-ca-file={}", file.display()))
+        .start()
+        .await;
     let report = looked(&world).await;
     assert_eq!(said(&report, Part::Around, "with CN=alice"), (Verdict::Wrong, "reads keys"));
     let (verdict, seen) = said(&report, Part::Around, "trusts");
@@ -70,20 +85,34 @@ async fn an_etcd_that_trusts_the_clients_ca_is_found_open_to_each_of_them() {
 
 #[tokio::test]
 async fn an_etcd_that_asks_for_no_certificate_is_found_open_to_everybody() {
-    let world = World::with(POLICY).etcd_flag("--client-cert-auth=false").etcd_flag("--trusted-ca-file=").start().await;
+    let world = World::with(POLICY)
+        .etcd_flag("--client-cert-auth=false")
+        .etcd_flag("--trusted-ca-file=")
+        .start()
+        .await;
     let report = looked(&world).await;
-    assert_eq!(said(&report, Part::Around, "without a certificate"), (Verdict::Wrong, "reads keys"));
+    assert_eq!(
+        said(&report, Part::Around, "without a certificate"),
+        (Verdict::Wrong, "reads keys")
+    );
     assert_eq!(said(&report, Part::Around, "in plain text").0, Verdict::Ok);
 }
 
-/// Pods with the host's network reach the host's loopback, whatever listens there beside the port with TLS.
+/// Pods with the host's network reach the host's loopback, whatever listens there beside the port
+/// with TLS.
 #[tokio::test]
 async fn a_plain_text_port_that_etcd_tells_its_clients_is_found() {
     let plain = Etcd::start(programs(), Options::default()).await.unwrap();
     let url = &plain.endpoints()[0];
-    let world = World::with(POLICY).etcd_flag(&format!("--advertise-client-urls={url},https://127.0.0.1:1")).start().await;
+    let world = World::with(POLICY)
+        .etcd_flag(&format!("--advertise-client-urls={url},https://127.0.0.1:1"))
+        .start()
+        .await;
     let report = looked(&world).await;
-    assert_eq!(said(&report, Part::Around, &format!("{url} in plain text")), (Verdict::Wrong, "reads keys"));
+    assert_eq!(
+        said(&report, Part::Around, &format!("{url} in plain text")),
+        (Verdict::Wrong, "reads keys")
+    );
 }
 
 /// That nothing answered says nothing about a certificate.
@@ -106,9 +135,15 @@ async fn keys_that_are_nobodys_and_a_policy_that_refuses_nobody_are_told() {
         direct.put(key, "1", None).await.unwrap();
     }
     let report = looked(&world).await;
-    assert_eq!(said(&report, Part::Keys, "/registry/pods/default/"), (Verdict::Warning, "2 keys of which no binding's roles speak"));
+    assert_eq!(
+        said(&report, Part::Keys, "/registry/pods/default/"),
+        (Verdict::Warning, "2 keys of which no binding's roles speak")
+    );
     assert_eq!(said(&report, Part::Keys, "compact_rev_key").0, Verdict::Warning);
-    assert_eq!(said(&report, Part::Files, "policy.yaml"), (Verdict::Warning, "in shadow mode: refuses nobody"));
+    assert_eq!(
+        said(&report, Part::Files, "policy.yaml"),
+        (Verdict::Warning, "in shadow mode: refuses nobody")
+    );
 }
 
 #[tokio::test]
@@ -119,8 +154,16 @@ async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_
         let mut command = place.serve(&[]);
         command = {
             let mut doctor = tokio::process::Command::new(command.as_std().get_program());
-            doctor.arg("doctor").arg("--config").arg(place.path("config.yaml")).args(more).env_clear();
-            doctor.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+            doctor
+                .arg("doctor")
+                .arg("--config")
+                .arg(place.path("config.yaml"))
+                .args(more)
+                .env_clear();
+            doctor
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .kill_on_drop(true);
             doctor
         };
         output(command.spawn().unwrap()).await
@@ -129,7 +172,8 @@ async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_
     let told = run(&["--stolen", &folder]).await;
     let page = text(&told.stdout);
     assert_eq!(told.status.code(), Some(0), "{page}{}", text(&told.stderr));
-    for words in ["ways around the proxy\n", "the proxy does not run here", "CN=alice", " wrong\n"] {
+    for words in ["ways around the proxy\n", "the proxy does not run here", "CN=alice", " wrong\n"]
+    {
         assert!(page.contains(words), "{words}: {page}");
     }
     // The key to all of etcd, for everybody on the host.
@@ -139,7 +183,12 @@ async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_
     assert_eq!(told.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!(report["verdict"], "wrong");
-    let wrong: Vec<_> = report["findings"].as_array().unwrap().iter().filter(|finding| finding["verdict"] == "wrong").collect();
+    let wrong: Vec<_> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["verdict"] == "wrong")
+        .collect();
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0]["subject"].as_str().unwrap().ends_with("upstream.key"), "{wrong:?}");
     // What cannot be read is told before anything is looked at.

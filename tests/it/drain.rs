@@ -1,5 +1,5 @@
-//! What SIGTERM does to what is under way: unary calls finish, streams end so that clients go elsewhere, and nothing takes longer
-//! than the drain timeout.
+//! What SIGTERM does to what is under way: unary calls finish, streams end so that clients go
+//! elsewhere, and nothing takes longer than the drain timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +79,9 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
     watch.send(&create(&world.key("k"), 0));
     watch.next_bytes().await.unwrap();
     let silent = Live::open(&mut raw, Method::Watch).await;
-    let grant = raw.call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec()).await;
+    let grant = raw
+        .call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec())
+        .await;
     let lease = pb::LeaseGrantResponse::decode(grant.messages()[0]).unwrap().id;
     let mut keep_alive = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     keep_alive.send(&pb::LeaseKeepAliveRequest { id: lease });
@@ -90,10 +92,16 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
     direct.campaign(world.key("led"), "other", others).await.unwrap();
     let name = |name: &str| world.key(name).into();
     let lock = v3lockpb::LockRequest { name: name("lock"), lease }.encode_to_vec();
-    let campaign = v3electionpb::CampaignRequest { name: name("led"), lease, value: b"v".to_vec() }.encode_to_vec();
+    let campaign = v3electionpb::CampaignRequest { name: name("led"), lease, value: b"v".to_vec() }
+        .encode_to_vec();
     let lock = Live::ask(&mut raw, Method::Lock, &lock).await;
     let campaign = Live::ask(&mut raw, Method::Campaign, &campaign).await;
-    let mut observe = Live::ask(&mut raw, Method::Observe, &v3electionpb::LeaderRequest { name: name("led") }.encode_to_vec()).await;
+    let mut observe = Live::ask(
+        &mut raw,
+        Method::Observe,
+        &v3electionpb::LeaderRequest { name: name("led") }.encode_to_vec(),
+    )
+    .await;
     observe.next_bytes().await.unwrap();
     let mut snapshot = Live::ask(&mut world.raw("alice").await, Method::Snapshot, b"").await;
     snapshot.next_bytes().await.unwrap();
@@ -111,7 +119,8 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
         let status = stream.next_bytes().await.unwrap_err();
         assert_eq!(status, (UNAVAILABLE, "etcd-warden: shutting down".to_owned()), "{what}");
     }
-    // The snapshot holds the drain up: the admin pages still answer, and say that no new client should come.
+    // The snapshot holds the drain up: the admin pages still answer, and say that no new client
+    // should come.
     let (status, page) = http::get(admin, "/readyz").await.unwrap();
     assert!(status == 503 && page.contains("[-]serving failed: draining"), "{page}");
     assert_eq!(http::get(admin, "/livez").await.unwrap().0, 200);
@@ -131,7 +140,10 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
 
 #[tokio::test]
 async fn a_client_that_never_reads_holds_the_drain_up_no_longer_than_the_timeout() {
-    let mut world = with_much(World::with(POLICY).config(|config| config.drain_timeout = Duration::from_millis(300))).await;
+    let mut world = with_much(
+        World::with(POLICY).config(|config| config.drain_timeout = Duration::from_millis(300)),
+    )
+    .await;
     let mut snapshot = Live::ask(&mut world.raw("alice").await, Method::Snapshot, b"").await;
     snapshot.next_bytes().await.unwrap();
     tokio::time::timeout(SOON, world.shut_down()).await.expect("the drain ends");
@@ -139,7 +151,10 @@ async fn a_client_that_never_reads_holds_the_drain_up_no_longer_than_the_timeout
 
 #[tokio::test]
 async fn a_second_word_ends_the_drain_at_once() {
-    let mut world = with_much(World::with(POLICY).config(|config| config.drain_timeout = Duration::from_secs(3600))).await;
+    let mut world = with_much(
+        World::with(POLICY).config(|config| config.drain_timeout = Duration::from_secs(3600)),
+    )
+    .await;
     let mut snapshot = Live::ask(&mut world.raw("alice").await, Method::Snapshot, b"").await;
     snapshot.next_bytes().await.unwrap();
     let (say, said) = tokio::sync::oneshot::channel::<()>();
@@ -182,11 +197,16 @@ async fn etcdctl_watches_on_through_another_proxy_and_misses_nothing() {
     see(&mut etcdctl, 50).await;
     // Whichever of the two it talks to goes away.
     let first = world.take_running();
-    let watches = async |admin| http::get(admin, "/metrics").await.unwrap().1.contains("\netcd_warden_watches 1\n");
+    let watches = async |admin| {
+        http::get(admin, "/metrics").await.unwrap().1.contains("\netcd_warden_watches 1\n")
+    };
     let talks_to_first = watches(first.admin_addr.unwrap()).await;
     let (going, staying) = if talks_to_first { (first, second) } else { (second, first) };
     let shutdown = tokio::spawn(going.shutdown(std::future::pending()));
-    soon("the watch at the other proxy", || async { watches(staying.admin_addr.unwrap()).await.then_some(()) }).await;
+    soon("the watch at the other proxy", || async {
+        watches(staying.admin_addr.unwrap()).await.then_some(())
+    })
+    .await;
     shutdown.await.unwrap();
     let upto = see(&mut etcdctl, 51).await;
     see(&mut etcdctl, upto + 100).await;

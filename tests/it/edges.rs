@@ -1,5 +1,6 @@
-//! Where rights end, to the byte: prefixes, unions, holes, every form of a range, and what the compares of a Txn guard. Each row is
-//! asked of the code behind `policy explain` (`authorize` over `wire::inspect`) and of the running proxy, and both give the same answer.
+//! Where rights end, to the byte: prefixes, unions, holes, every form of a range, and what the
+//! compares of a Txn guard. Each row is asked of the code behind `policy explain` (`authorize` over
+//! `wire::inspect`) and of the running proxy, and both give the same answer.
 
 mod forms;
 mod guards;
@@ -45,9 +46,21 @@ bindings:
   - {cn: everything, roles: [everything]}
 "#;
 
-const CALLERS: [&str; 10] = ["prefix", "adjacent", "hole", "exact", "high", "highest", "onwards", "segment", "carved", "everything"];
+const CALLERS: [&str; 10] = [
+    "prefix",
+    "adjacent",
+    "hole",
+    "exact",
+    "high",
+    "highest",
+    "onwards",
+    "segment",
+    "carved",
+    "everything",
+];
 
-/// A caller, `key` and `range_end` (a `/` in front stands for the prefix of the test), and the first part that is not granted.
+/// A caller, `key` and `range_end` (a `/` in front stands for the prefix of the test), and the
+/// first part that is not granted.
 type Edge = (&'static str, &'static [u8], &'static [u8], Option<(&'static [u8], &'static [u8])>);
 
 const EDGES: &[Edge] = &[
@@ -127,8 +140,10 @@ async fn a_right_ends_where_its_keys_end_in_every_form_of_request() {
             let (method, message) = form.request(&key, &range_end);
             let verdict = judged.by_policy(caller, method, &message);
             let expected = missing.map(|(key, range_end)| {
-                let range =
-                    OwnedRange::from(etcd_warden_core::keyspace::KeyRange::from_request(&judged.bytes(key), &judged.bytes(range_end)));
+                let range = OwnedRange::from(etcd_warden_core::keyspace::KeyRange::from_request(
+                    &judged.bytes(key),
+                    &judged.bytes(range_end),
+                ));
                 format!("key-not-granted: {} {range}", form.verb())
             });
             assert_eq!(verdict, expected, "{caller} {form:?} {}", key.escape_ascii());
@@ -165,17 +180,28 @@ async fn the_proxy_and_the_judge_agree_on_every_pair_of_boundaries() {
     let (mut asked, mut allowed) = (0_usize, 0_usize);
     for caller in CALLERS {
         let mut raw = judged.world.raw(caller).await;
-        for (key, range_end) in marks.iter().flat_map(|key| marks.iter().map(move |end| (key, end))) {
+        for (key, range_end) in marks.iter().flat_map(|key| marks.iter().map(move |end| (key, end)))
+        {
             // Every pair in one form, each form many times.
-            let (method, message) = forms[asked % forms.len()].request(&judged.bytes(key), &judged.bytes(range_end));
+            let (method, message) =
+                forms[asked % forms.len()].request(&judged.bytes(key), &judged.bytes(range_end));
             let verdict = judged.by_policy(caller, method, &message);
             let answer = judged.by_proxy(&mut raw, method, &message).await;
             asked += 1;
             allowed += usize::from(verdict.is_none());
-            assert_eq!(answer, told(method, verdict), "{caller} {method:?} {} {}", key.escape_ascii(), range_end.escape_ascii());
+            assert_eq!(
+                answer,
+                told(method, verdict),
+                "{caller} {method:?} {} {}",
+                key.escape_ascii(),
+                range_end.escape_ascii()
+            );
         }
     }
-    assert!(allowed > asked / 10 && allowed < asked / 2, "{allowed} of {asked} allowed: the marks miss the edges");
+    assert!(
+        allowed > asked / 10 && allowed < asked / 2,
+        "{allowed} of {asked} allowed: the marks miss the edges"
+    );
 }
 
 /// What a client is told of a verdict.
@@ -191,12 +217,19 @@ pub struct Judged {
 
 impl Judged {
     pub async fn start(policy: &str) -> Self {
-        let world = World::with(policy).own_etcd().config(|config| config.reason_trailer = true).start().await;
-        let policy = Policy::parse("policy.yaml", policy.replace("$P", &world.prefix).as_bytes(), 1, None).unwrap();
+        let world = World::with(policy)
+            .own_etcd()
+            .config(|config| config.reason_trailer = true)
+            .start()
+            .await;
+        let policy =
+            Policy::parse("policy.yaml", policy.replace("$P", &world.prefix).as_bytes(), 1, None)
+                .unwrap();
         Self { world, policy }
     }
 
-    /// A key as it is sent: `/` and `0` in front (the key after the last one below `/`) belong to this test's prefix.
+    /// A key as it is sent: `/` and `0` in front (the key after the last one below `/`) belong to
+    /// this test's prefix.
     fn bytes(&self, key: &[u8]) -> Vec<u8> {
         match key {
             [b'/' | b'0', ..] => [self.world.prefix.as_bytes(), key].concat(),
@@ -226,7 +259,8 @@ impl Judged {
         Some(denial.to_string())
     }
 
-    /// Why the proxy refuses it; an error of etcd's own is no refusal. The refusal of a watch has no trailer, and so no reason.
+    /// Why the proxy refuses it; an error of etcd's own is no refusal. The refusal of a watch has
+    /// no trailer, and so no reason.
     pub async fn by_proxy(&self, raw: &mut Raw, method: Method, message: &[u8]) -> Option<String> {
         if method == Method::Watch {
             let mut live = Live::open(raw, method).await;
@@ -237,7 +271,10 @@ impl Judged {
         }
         let answer = raw.call(method.path(), message).await;
         let status = answer.grpc_status().unwrap_or_else(|| panic!("{answer:?}"));
-        let reason = answer.headers.get("etcd-warden-reason").map(|reason| reason.to_str().unwrap().to_owned());
+        let reason = answer
+            .headers
+            .get("etcd-warden-reason")
+            .map(|reason| reason.to_str().unwrap().to_owned());
         assert_eq!(status == 7, reason.is_some(), "{answer:?}");
         reason
     }

@@ -1,4 +1,5 @@
-//! The etcd that the other tests stand on: found, started, killed, paused, restarted, and gone afterwards.
+//! The etcd that the other tests stand on: found, started, killed, paused, restarted, and gone
+//! afterwards.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,11 +14,16 @@ use crate::world::{TEST_ETCD, programs};
 fn the_programs_are_the_ones_that_were_asked_for() {
     let programs = programs();
     match std::env::var(TEST_ETCD) {
-        Ok(minor) if Release::of_minor(&minor).is_some() => assert!(programs.version.to_string().starts_with(&minor)),
+        Ok(minor) if Release::of_minor(&minor).is_some() => {
+            assert!(programs.version.to_string().starts_with(&minor))
+        }
         Ok(path) => assert!(programs.etcd.starts_with(path)),
         Err(_) => assert_eq!(programs.version, Release::newest().version()),
     }
-    assert!(programs.etcdctl.is_some() && programs.etcdutl.is_some(), "the tests need etcdctl and etcdutl beside {programs:?}");
+    assert!(
+        programs.etcdctl.is_some() && programs.etcdutl.is_some(),
+        "the tests need etcdctl and etcdutl beside {programs:?}"
+    );
 }
 
 #[tokio::test]
@@ -58,14 +64,25 @@ async fn with_tls_only_a_certificate_of_the_trusted_authority_gets_in() {
     let authority = Authority::new("upstream").unwrap();
     let server = authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
     let tls = Tls { server, trusted_ca: authority.pem() };
-    let etcd = Etcd::start(programs(), Options { tls: Some(tls), ..Options::default() }).await.unwrap();
+    let etcd =
+        Etcd::start(programs(), Options { tls: Some(tls), ..Options::default() }).await.unwrap();
 
-    let with = |tls: TlsOptions| ConnectOptions::new().with_tls(tls.ca_certificate(Certificate::from_pem(authority.pem())));
+    let with = |tls: TlsOptions| {
+        ConnectOptions::new().with_tls(tls.ca_certificate(Certificate::from_pem(authority.pem())))
+    };
     let own = authority.client("root").unwrap();
     let identity = Identity::from_pem(&own.certificate, &own.key);
-    let mut client = Client::connect(etcd.endpoints(), Some(with(TlsOptions::new().identity(identity)))).await.unwrap();
+    let mut client =
+        Client::connect(etcd.endpoints(), Some(with(TlsOptions::new().identity(identity))))
+            .await
+            .unwrap();
     client.put("a", "1", None).await.unwrap();
-    assert!(etcd.metrics(0).await.unwrap().contains(r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Put""#));
+    assert!(
+        etcd.metrics(0)
+            .await
+            .unwrap()
+            .contains(r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Put""#)
+    );
 
     let stranger = Authority::new("another").unwrap().client("root").unwrap();
     let identity = Identity::from_pem(&stranger.certificate, &stranger.key);
@@ -82,7 +99,11 @@ async fn with_tls_only_a_certificate_of_the_trusted_authority_gets_in() {
 #[tokio::test]
 async fn a_failed_start_shows_the_end_of_the_log() {
     let flags = vec!["--auth-token=nonsense".to_owned()];
-    let error = Etcd::start(programs(), Options { flags, ..Options::default() }).await.err().unwrap().to_string();
+    let error = Etcd::start(programs(), Options { flags, ..Options::default() })
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.starts_with("etcd ended; the end of its log:\n"), "{error}");
     assert!(error.contains("token"), "{error}");
 }
@@ -116,7 +137,9 @@ fn an_etcd_dies_with_the_process_that_started_it() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
-    let line = lines.find_map(|line| line.unwrap().split_once("etcd ").map(|(_, rest)| rest.to_owned())).unwrap();
+    let line = lines
+        .find_map(|line| line.unwrap().split_once("etcd ").map(|(_, rest)| rest.to_owned()))
+        .unwrap();
     let (address, data) = line.split_once(' ').unwrap();
     std::net::TcpStream::connect(address).unwrap();
     holder.kill().unwrap();

@@ -1,8 +1,9 @@
 //! A whole session of etcdctl says through the proxy what it says directly.
 //!
-//! Twins of etcd get the same commands in the same order, one directly, one through an enforcing proxy and with an identity that may
-//! do everything. The outputs are compared word by word ([`compare`] lists what may differ). Then all that only reads is asked
-//! of one and the same etcd on both ways, and compared byte for byte.
+//! Twins of etcd get the same commands in the same order, one directly, one through an enforcing
+//! proxy and with an identity that may do everything. The outputs are compared word by word
+//! ([`compare`] lists what may differ). Then all that only reads is asked of one and the same etcd
+//! on both ways, and compared byte for byte.
 
 mod compare;
 pub mod steps;
@@ -40,8 +41,14 @@ struct Both {
 impl Both {
     fn of(world: &World, direct: &Etcd) -> Self {
         let admin = authorities().clients.client("admin").unwrap();
-        let direct = Etcdctl::new(direct, &direct.endpoints().join(","), &authorities().upstream.pem(), root());
-        let through = Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &admin);
+        let direct = Etcdctl::new(
+            direct,
+            &direct.endpoints().join(","),
+            &authorities().upstream.pem(),
+            root(),
+        );
+        let through =
+            Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &admin);
         Self { pairing: Pairing::of(&direct.endpoints, &through.endpoints), direct, through }
     }
 
@@ -49,8 +56,11 @@ impl Both {
     async fn take(&mut self, steps: &[Step]) {
         let mut wrong = Vec::new();
         for step in steps {
-            let (direct, through) = tokio::join!(self.one(&self.direct, step), self.one(&self.through, step));
-            let words = |said: &Said| format!("{}{}exit code {:?}", said.stdout, without_logs(&said.stderr), said.code);
+            let (direct, through) =
+                tokio::join!(self.one(&self.direct, step), self.one(&self.through, step));
+            let words = |said: &Said| {
+                format!("{}{}exit code {:?}", said.stdout, without_logs(&said.stderr), said.code)
+            };
             let (direct_words, through_words) = (words(&direct), words(&through));
             let mut line = step.arguments.clone();
             line.truncate(80);
@@ -58,16 +68,21 @@ impl Both {
                 wrong.push(format!("etcdctl {line}: {why}\n--- direct\n{direct_words}\n+++ through the proxy\n{through_words}"));
             }
             // An older etcdctl lacks some commands and flags; then it must say so.
-            let lacks = direct.stderr.contains("unknown") || direct.stderr.contains("Unimplemented");
+            let lacks =
+                direct.stderr.contains("unknown") || direct.stderr.contains("Unimplemented");
             if step.fails != (direct.code != Some(0)) && !lacks {
-                wrong.push(format!("etcdctl {line}: expected to {}, {direct:?}", if step.fails { "fail" } else { "work" }));
+                wrong.push(format!(
+                    "etcdctl {line}: expected to {}, {direct:?}",
+                    if step.fails { "fail" } else { "work" }
+                ));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     }
 
     async fn one(&self, etcdctl: &Etcdctl, step: &Step) -> Said {
-        let arguments = self.pairing.translated(&step.arguments, etcdctl.endpoints == self.through.endpoints);
+        let arguments =
+            self.pairing.translated(&step.arguments, etcdctl.endpoints == self.through.endpoints);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match &step.what {
             What::Ends(input) => etcdctl.run(&arguments, input).await,
@@ -95,7 +110,12 @@ async fn a_whole_session_says_the_same_on_both_ways() {
     both.take(&steps::maintenance()).await;
     snapshots_are_of_the_same_keys(&both, &twins).await;
     both.take(&steps::users_and_roles()).await;
-    let refused = twins.world.audit().into_iter().filter(|line| line["decision"] != "allow").collect::<Vec<_>>();
+    let refused = twins
+        .world
+        .audit()
+        .into_iter()
+        .filter(|line| line["decision"] != "allow")
+        .collect::<Vec<_>>();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
@@ -107,19 +127,32 @@ async fn what_only_reads_is_the_same_byte_for_byte() {
     both.through.run(&["put", "/s/b", "two"], "").await.ok();
     both.through.run(&["user", "add", "u", "--no-password"], "").await.ok();
     both.through.run(&["role", "add", "r"], "").await.ok();
-    both.through.run(&["role", "grant-permission", "r", "readwrite", "/s/", "--prefix"], "").await.ok();
+    both.through
+        .run(&["role", "grant-permission", "r", "readwrite", "/s/", "--prefix"], "")
+        .await
+        .ok();
     both.through.run(&["lease", "grant", "1000000"], "").await.ok();
     both.take(&steps::reads()).await;
 }
 
 /// `snapshot save`, then what etcdutl says of the file and makes of it.
 async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
-    let etcdutl = twins.direct.programs().etcdutl.clone().expect("the tests need an etcdutl beside the etcd that is named");
+    let etcdutl = twins
+        .direct
+        .programs()
+        .etcdutl
+        .clone()
+        .expect("the tests need an etcdutl beside the etcd that is named");
     let mut seen = Vec::new();
     for etcdctl in [&both.direct, &both.through] {
         etcdctl.run(&["snapshot", "save", "saved.db"], "").await.ok();
         let saved = etcdctl.folder().join("saved.db");
-        let status = tokio::process::Command::new(&etcdutl).args(["snapshot", "status", "-w", "json"]).arg(&saved).output().await.unwrap();
+        let status = tokio::process::Command::new(&etcdutl)
+            .args(["snapshot", "status", "-w", "json"])
+            .arg(&saved)
+            .output()
+            .await
+            .unwrap();
         assert!(status.status.success(), "{status:?}");
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
         seen.push((status["revision"].clone(), status["totalKey"].clone()));
@@ -133,7 +166,10 @@ async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
             .await;
         let restore = restore.unwrap();
         // The restore checks the hash at the file's end: a file that lacks a byte fails here.
-        assert!(restore.status.success() && restored.join("member/snap/db").is_file(), "{restore:?}");
+        assert!(
+            restore.status.success() && restored.join("member/snap/db").is_file(),
+            "{restore:?}"
+        );
     }
     assert!(seen[0].0.as_u64().unwrap() > 10);
     assert_eq!(seen[0], seen[1]);
@@ -142,7 +178,8 @@ async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
 #[tokio::test]
 async fn with_etcds_own_auth_on_a_user_gets_through_the_proxy_what_it_gets_directly() {
     // Each call of etcdctl logs in.
-    let twins = Twins::start(EVERYTHING, |config| config.limits.authenticate_per_second = 10_000).await;
+    let twins =
+        Twins::start(EVERYTHING, |config| config.limits.authenticate_per_second = 10_000).await;
     let mut both = Both::of(&twins.world, &twins.direct);
     both.take(&steps::auth_on()).await;
 }
@@ -154,15 +191,23 @@ async fn leadership_moves_and_says_so_as_it_does_directly() {
     let leader = || async {
         let status = both.direct.run(&["endpoint", "status", "-w", "json"], "").await.ok();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let ids = status.as_array().unwrap().iter().map(|member| member["Status"]["header"]["member_id"].as_u64().unwrap());
+        let ids = status
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|member| member["Status"]["header"]["member_id"].as_u64().unwrap());
         (status[0]["Status"]["leader"].as_u64().unwrap(), ids.collect::<Vec<_>>())
     };
     let (first, ids) = leader().await;
     let next = *ids.iter().find(|id| **id != first).unwrap();
-    // etcdctl asks whom it reaches whether it leads, so that behind a proxy that is not pinned it may take one try for each member.
+    // etcdctl asks whom it reaches whether it leads, so that behind a proxy that is not pinned it
+    // may take one try for each member.
     let moved = soon("the leader's turn", || async {
         let said = both.through.run(&["move-leader", &format!("{next:x}")], "").await;
-        assert!(said.code == Some(0) || said.stderr.contains("no leader endpoint given"), "{said:?}");
+        assert!(
+            said.code == Some(0) || said.stderr.contains("no leader endpoint given"),
+            "{said:?}"
+        );
         (said.code == Some(0)).then_some(said.stdout)
     })
     .await;
@@ -176,6 +221,8 @@ async fn leadership_moves_and_says_so_as_it_does_directly() {
 #[ignore = "etcdctl check perf takes a minute; run it with --ignored"]
 async fn check_perf_passes_through_the_proxy() {
     let world = World::with(EVERYTHING).own_etcd().start().await;
-    let said = world.etcdctl("admin", &["check", "perf", "--load", "s", "--prefix", &world.key("perf/")]).await;
+    let said = world
+        .etcdctl("admin", &["check", "perf", "--load", "s", "--prefix", &world.key("perf/")])
+        .await;
     assert!(said.stdout.contains("PASS: Throughput is"), "{said:?}");
 }

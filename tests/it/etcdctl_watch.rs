@@ -18,11 +18,27 @@ pub struct EtcdctlWatch {
 
 impl EtcdctlWatch {
     /// Watches everything under `prefix` from `revision` on, through any of these endpoints.
-    pub fn start(world: &World, endpoints: &[String], common_name: &str, prefix: &str, revision: i64) -> Self {
+    pub fn start(
+        world: &World,
+        endpoints: &[String],
+        common_name: &str,
+        prefix: &str,
+        revision: i64,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files = authorities().clients.client(common_name).unwrap().write(folder.path(), "client").unwrap();
+        let files = authorities()
+            .clients
+            .client(common_name)
+            .unwrap()
+            .write(folder.path(), "client")
+            .unwrap();
         let ca = write_private(folder.path(), "ca.crt", &authorities().clients.pem()).unwrap();
-        let program = world.etcd().programs().etcdctl.as_ref().expect("the tests need an etcdctl beside the etcd that is named");
+        let program = world
+            .etcd()
+            .programs()
+            .etcdctl
+            .as_ref()
+            .expect("the tests need an etcdctl beside the etcd that is named");
         let mut child = Command::new(program)
             .args(["--endpoints", &endpoints.join(","), "--cacert"])
             .arg(ca)
@@ -49,7 +65,9 @@ impl EtcdctlWatch {
             assert_eq!(line().await.as_deref(), Some("PUT"));
             (line().await.unwrap(), line().await.unwrap())
         };
-        tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("etcdctl shows nothing for {SOON:?}"))
+        tokio::time::timeout(SOON, read)
+            .await
+            .unwrap_or_else(|_| panic!("etcdctl shows nothing for {SOON:?}"))
     }
 
     /// Whether it still runs.

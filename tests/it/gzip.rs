@@ -1,4 +1,5 @@
-//! Compressed requests: etcd takes gzip in every release, and so does the proxy, which judges what is inside.
+//! Compressed requests: etcd takes gzip in every release, and so does the proxy, which judges what
+//! is inside.
 
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
@@ -54,7 +55,8 @@ async fn value(raw: &mut Raw, key: String) -> Vec<u8> {
     kvs.into_iter().next().map(|kv| kv.value).unwrap_or_default()
 }
 
-/// On each release: the answer to a compressed request is that of a plain one, and what is refused is refused.
+/// On each release: the answer to a compressed request is that of a plain one, and what is refused
+/// is refused.
 #[tokio::test]
 async fn a_gzip_request_is_judged_by_what_is_inside() {
     for release in ["3.5", "3.6", "3.7"] {
@@ -66,14 +68,26 @@ async fn a_gzip_request_is_judged_by_what_is_inside() {
         assert_eq!(value(&mut raw, world.key("a/1")).await, [b'x'; 200], "{release}");
         // Not compressed: the proxy reads answers, too.
         let answer = raw.send(RANGE, &headers, &gzipped(&range(world.key("a/1")))).await;
-        assert_eq!((answer.grpc_status(), answer.messages().len()), (Some(0), 1), "{release}: {answer:?}");
+        assert_eq!(
+            (answer.grpc_status(), answer.messages().len()),
+            (Some(0), 1),
+            "{release}: {answer:?}"
+        );
         assert!(!answer.headers.contains_key("grpc-encoding"), "{release}: {answer:?}");
         // A message that is not compressed is right in every encoding.
         let answer = raw.send(RANGE, &headers, &framed(&range(world.key("a/1")))).await;
-        assert_eq!((answer.grpc_status(), answer.messages().len()), (Some(0), 1), "{release}: {answer:?}");
+        assert_eq!(
+            (answer.grpc_status(), answer.messages().len()),
+            (Some(0), 1),
+            "{release}: {answer:?}"
+        );
         for (path, message) in [(PUT, put(world.key("b"), b"x")), (RANGE, range(world.key("b")))] {
             let answer = raw.send(path, &headers, &gzipped(&message)).await;
-            assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{release}");
+            assert_eq!(
+                (answer.grpc_status(), answer.grpc_message()),
+                (Some(7), "etcdserver: permission denied"),
+                "{release}"
+            );
         }
     }
 }
@@ -100,7 +114,10 @@ async fn in_shadow_mode_a_gzip_request_goes_on_as_it_came() {
         let answer = world.raw("alice").await.send(PUT, &encoded_as("gzip"), &sent).await;
         assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
         let arrival = fake.arrivals("Put").pop().unwrap();
-        assert_eq!((arrival.body, &arrival.headers["grpc-encoding"]), (sent, &"gzip".parse().unwrap()));
+        assert_eq!(
+            (arrival.body, &arrival.headers["grpc-encoding"]),
+            (sent, &"gzip".parse().unwrap())
+        );
         let line = world.audited(|line| line["decision"] == decision).await;
         assert!(line.to_string().contains(&world.key(key)), "the key that is inside: {line:#}");
     }
@@ -119,7 +136,14 @@ fn hostile(world: &World) -> Vec<Hostile> {
     let message = put(world.key("a/1"), &[b'x'; 200]);
     let packed = gzip(&message);
     let flagged = |bytes: &[u8]| [&[1], &framed(bytes)[1..]].concat();
-    let case = |what, encoding, body, code, text, reason| Hostile { what, headers: encoded_as(encoding), body, code, text, reason };
+    let case = |what, encoding, body, code, text, reason| Hostile {
+        what,
+        headers: encoded_as(encoding),
+        body,
+        code,
+        text,
+        reason,
+    };
     let damaged = "etcd-warden: the compressed message is cut, damaged, or more than one";
     let no_way = "etcd-warden: a compressed message, and no grpc-encoding says how";
     let unknown = "grpc: Decompressor is not installed for grpc-encoding \"snappy\"";
@@ -127,11 +151,26 @@ fn hostile(world: &World) -> Vec<Hostile> {
     let place = wrong_sum.len() - 8;
     wrong_sum[place] ^= 1;
     let bomb = gzip(&put(world.key("a/1"), &vec![0; 1 << 20]));
-    let too_long = format!("grpc: received message after decompression larger than max {}", bomb.len() * 100);
+    let too_long =
+        format!("grpc: received message after decompression larger than max {}", bomb.len() * 100);
     vec![
         case("cut", "gzip", flagged(&packed[..packed.len() - 1]), 3, damaged, "bad-framing"),
-        case("a byte behind it", "gzip", flagged(&[&packed[..], b"\0"].concat()), 3, damaged, "bad-framing"),
-        case("two members", "gzip", flagged(&[&packed[..], &gzip(b"")].concat()), 3, damaged, "bad-framing"),
+        case(
+            "a byte behind it",
+            "gzip",
+            flagged(&[&packed[..], b"\0"].concat()),
+            3,
+            damaged,
+            "bad-framing",
+        ),
+        case(
+            "two members",
+            "gzip",
+            flagged(&[&packed[..], &gzip(b"")].concat()),
+            3,
+            damaged,
+            "bad-framing",
+        ),
         case("a wrong check sum", "gzip", flagged(&wrong_sum), 3, damaged, "bad-framing"),
         case("no gzip at all", "gzip", flagged(&message), 3, damaged, "bad-framing"),
         case("nothing", "gzip", flagged(b""), 3, damaged, "bad-framing"),
@@ -139,7 +178,10 @@ fn hostile(world: &World) -> Vec<Hostile> {
         case("no encoding", "identity", gzipped(&message), 3, no_way, "bad-framing"),
         case("another encoding", "snappy", flagged(&message), 12, unknown, "compressed"),
         case("another encoding, not used", "snappy", framed(&message), 12, unknown, "compressed"),
-        Hostile { headers: grpc_headers(), ..case("no header", "identity", gzipped(&message), 3, no_way, "bad-framing") },
+        Hostile {
+            headers: grpc_headers(),
+            ..case("no header", "identity", gzipped(&message), 3, no_way, "bad-framing")
+        },
     ]
 }
 
@@ -150,7 +192,11 @@ async fn a_compressed_message_that_is_not_one_is_refused() {
     let mut raw = world.raw("alice").await;
     for Hostile { what, headers, body, code, text, reason } in hostile(&world) {
         let answer = raw.send(PUT, &headers, &body).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(code), text), "{what}: {answer:?}");
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(code), text),
+            "{what}: {answer:?}"
+        );
         let line = world.audited(|line| line["decision"] == "deny").await;
         assert_eq!(line["reason"], reason, "{what}: {line:#}");
         std::fs::write(world.audit_file(), "").unwrap();
@@ -160,7 +206,11 @@ async fn a_compressed_message_that_is_not_one_is_refused() {
     let mut stranger = world.raw("stranger").await;
     for Hostile { what, headers, body, .. } in hostile(&world) {
         let answer = stranger.send(PUT, &headers, &body).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{what}");
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(7), "etcdserver: permission denied"),
+            "{what}"
+        );
     }
 }
 
@@ -186,12 +236,21 @@ async fn the_messages_of_a_gzip_stream_are_judged_one_by_one() {
     let world = World::start(&policy("enforce")).await;
     let mut raw = world.raw("alice").await;
     let mut stream = raw.open(WATCH, &encoded_as("gzip")).await.unwrap();
-    let messages = [gzipped(&create(world.key("a/1"))), gzipped(&create(world.key("b"))), framed(&create(world.key("a/2")))];
+    let messages = [
+        gzipped(&create(world.key("a/1"))),
+        gzipped(&create(world.key("b"))),
+        framed(&create(world.key("a/2"))),
+    ];
     stream.request.send_data(messages.concat().into(), false).unwrap();
     let answers = first(stream.response, 3).await;
     let answers = answers.iter().map(|answer| pb::WatchResponse::decode(&answer[..]).unwrap());
-    let said: Vec<(bool, bool, String)> = answers.map(|answer| (answer.created, answer.canceled, answer.cancel_reason)).collect();
-    let denied = (true, true, "rpc error: code = PermissionDenied desc = etcdserver: permission denied".to_owned());
+    let said: Vec<(bool, bool, String)> =
+        answers.map(|answer| (answer.created, answer.canceled, answer.cancel_reason)).collect();
+    let denied = (
+        true,
+        true,
+        "rpc error: code = PermissionDenied desc = etcdserver: permission denied".to_owned(),
+    );
     assert_eq!(said, [(true, false, String::new()), denied, (true, false, String::new())]);
 
     // One that cannot be unpacked ends its stream.
@@ -218,24 +277,35 @@ async fn the_messages_of_a_gzip_stream_are_judged_one_by_one() {
 async fn a_gzip_answer_that_is_changed_is_unpacked_first() {
     for mode in ["enforce", "shadow"] {
         let url = "https://proxy.example:2379";
-        let world = World::with(&policy(mode)).config(|config| config.advertise.default = Some(url.to_owned())).start().await;
+        let world = World::with(&policy(mode))
+            .config(|config| config.advertise.default = Some(url.to_owned()))
+            .start()
+            .await;
         // Long enough to be compressed by whoever asks whether it is worth it.
-        let answer = world.raw("alice").await.send(MEMBERS, &encoded_as("gzip"), &gzipped(b"\x08\x01")).await;
+        let answer = world
+            .raw("alice")
+            .await
+            .send(MEMBERS, &encoded_as("gzip"), &gzipped(b"\x08\x01"))
+            .await;
         assert_eq!(answer.grpc_status(), Some(0), "{mode}: {answer:?}");
         let members = pb::MemberListResponse::decode(answer.messages()[0]).unwrap().members;
         assert!(members.iter().all(|member| member.client_ur_ls == [url]), "{mode}: {members:?}");
     }
 }
 
-/// A call that shadow mode has passed on compressed is judged by what is inside when its caller is enforced.
+/// A call that shadow mode has passed on compressed is judged by what is inside when its caller is
+/// enforced.
 #[tokio::test]
 async fn a_gzip_call_that_waits_is_judged_when_its_caller_is() {
     let world = World::with(&policy("shadow")).own_etcd().start().await;
     let mut raw = world.raw("alice").await;
     let mut streams = Vec::new();
     for name in ["a/election", "b/election"] {
-        let observe = etcd_warden_proto::v3electionpb::LeaderRequest { name: world.key(name).into() }.encode_to_vec();
-        let mut stream = raw.open("/v3electionpb.Election/Observe", &encoded_as("gzip")).await.unwrap();
+        let observe =
+            etcd_warden_proto::v3electionpb::LeaderRequest { name: world.key(name).into() }
+                .encode_to_vec();
+        let mut stream =
+            raw.open("/v3electionpb.Election/Observe", &encoded_as("gzip")).await.unwrap();
         stream.request.send_data(gzipped(&observe).into(), true).unwrap();
         streams.push(stream);
     }

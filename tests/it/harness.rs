@@ -30,7 +30,10 @@ async fn a_world_is_an_etcd_a_proxy_and_clients_of_both() {
     assert_eq!(direct.get(world.key("own/a"), None).await.unwrap().kvs()[0].value(), b"1");
     assert!(is_permission_denied(&alice.put(world.key("other"), "1", None).await));
     assert!(is_permission_denied(&world.as_("bob").await.get(world.key("own/a"), None).await));
-    assert_eq!(direct.get(world.key(""), Some(GetOptions::new().with_prefix())).await.unwrap().count(), 1);
+    assert_eq!(
+        direct.get(world.key(""), Some(GetOptions::new().with_prefix())).await.unwrap().count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -47,7 +50,10 @@ async fn a_world_shows_audit_lines_metrics_and_admin_pages() {
     let refused = world.as_("alice").await.get("/elsewhere", None).await;
     assert!(is_permission_denied(&refused));
     let line = world.audited(|line| line["decision"] == "deny").await;
-    assert_eq!((&line["identity"]["cn"], &line["missing"]["key"]), (&"alice".into(), &"/elsewhere".into()));
+    assert_eq!(
+        (&line["identity"]["cn"], &line["missing"]["key"]),
+        (&"alice".into(), &"/elsewhere".into())
+    );
     assert_eq!(line["reason"], Reason::KeyNotGranted.code());
     assert!(world.metric("etcd_warden_requests_total", &["decision=\"deny\""]).await >= 1.0);
     assert_eq!(world.metric("etcd_warden_requests_total", &["decision=\"would_deny\""]).await, 0.0);
@@ -97,7 +103,12 @@ async fn an_etcd_of_its_own_can_be_killed_and_has_as_many_members_as_asked() {
 async fn a_wish_changes_the_configuration_before_the_start() {
     let world = World::with(ALICE).config(|config| config.reason_trailer = true).start().await;
     assert!(world.config.reason_trailer);
-    let error = World::with(ALICE).config(|config| config.policy = "/nowhere".into()).try_start().await.err().unwrap();
+    let error = World::with(ALICE)
+        .config(|config| config.policy = "/nowhere".into())
+        .try_start()
+        .await
+        .err()
+        .unwrap();
     assert!(format!("{error:#}").contains("/nowhere"), "{error:#}");
 }
 
@@ -112,9 +123,17 @@ async fn raw_requests_reach_the_proxy_as_they_were_written() {
     let mut raw = world.raw("alice").await;
     let message = range_request(&world.key("own/a"));
     let answer = raw.call("/etcdserverpb.KV/Range", &message).await;
-    assert_eq!((answer.status, answer.grpc_status(), answer.messages().len()), (200, Some(0), 1), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.grpc_status(), answer.messages().len()),
+        (200, Some(0), 1),
+        "{answer:?}"
+    );
     let answer = raw.call("/etcdserverpb.KV/Range", &range_request("/elsewhere")).await;
-    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{answer:?}");
+    assert_eq!(
+        (answer.grpc_status(), answer.grpc_message()),
+        (Some(7), "etcdserver: permission denied"),
+        "{answer:?}"
+    );
 
     let path = |path: &'static [u8]| -> [(&'static [u8], &'static [u8]); 6] {
         [
@@ -126,9 +145,13 @@ async fn raw_requests_reach_the_proxy_as_they_were_written() {
             (b"te", b"trailers"),
         ]
     };
-    let answer = world.request_as_written("alice", &path(b"/etcdserverpb.KV/Range"), &framed(&message)).await;
+    let answer = world
+        .request_as_written("alice", &path(b"/etcdserverpb.KV/Range"), &framed(&message))
+        .await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
-    let answer = world.request_as_written("alice", &path(b"/etcdserverpb.KV//Range"), &framed(&message)).await;
+    let answer = world
+        .request_as_written("alice", &path(b"/etcdserverpb.KV//Range"), &framed(&message))
+        .await;
     assert!(answer.grpc_status().is_some_and(|status| status != 0), "{answer:?}");
     world.audited(|line| line["path"] == "/etcdserverpb.KV//Range").await;
 }
@@ -189,8 +212,14 @@ async fn the_first_header_block_is_sent_as_it_was_written() {
     let (near, far) = tokio::io::duplex(65_536);
     tokio::spawn(echo(far));
     let long = vec![b'x'; 700];
-    let head: &[(&[u8], &[u8])] =
-        &[(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/%2e//odd"), (b"long", &long), (b"twice", b"1"), (b"twice", b"2")];
+    let head: &[(&[u8], &[u8])] = &[
+        (b":method", b"POST"),
+        (b":scheme", b"https"),
+        (b":path", b"/%2e//odd"),
+        (b"long", &long),
+        (b"twice", b"1"),
+        (b"twice", b"2"),
+    ];
     let mut raw = Raw::over(FirstBlock::replaced(near, head)).await;
     let stream = raw.open("/replaced", &grpc_headers()).await.unwrap();
     let mut request = stream.request;

@@ -1,5 +1,6 @@
-//! What an operator's commands do with what they do not know the author of: a member of etcd, a certificate, a file. Nothing that a terminal
-//! obeys comes through, every wait ends, and every invalid input is an error that names it.
+//! What an operator's commands do with what they do not know the author of: a member of etcd, a
+//! certificate, a file. Nothing that a terminal obeys comes through, every wait ends, and every
+//! invalid input is an error that names it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use etcd_warden_proto::authpb::Permission;
 use etcd_warden_proto::etcdserverpb::{
-    AuthRoleGetResponse, AuthRoleListResponse, AuthUserListResponse, Member, MemberListResponse, RangeResponse,
+    AuthRoleGetResponse, AuthRoleListResponse, AuthUserListResponse, Member, MemberListResponse,
+    RangeResponse,
 };
 use etcd_warden_proto::mvccpb::KeyValue;
 use etcd_warden_testbed::pki::write_private;
@@ -25,13 +27,19 @@ const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /a/*
 async fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-    tokio::time::timeout(Duration::from_secs(120), command.output()).await.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap()
+    tokio::time::timeout(Duration::from_secs(120), command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{arguments:?} does not end"))
+        .unwrap()
 }
 
-/// Neither a control character, nor a line that begins with what came from outside, nor the debug form of an error.
+/// Neither a control character, nor a line that begins with what came from outside, nor the debug
+/// form of an error.
 fn is_harmless(arguments: &[&str], output: &Output) {
     for said in [text(&output.stdout), text(&output.stderr)] {
-        let bad = |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{2028}'..='\u{202e}');
+        let bad = |c: char| {
+            (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{2028}'..='\u{202e}')
+        };
         assert!(!said.contains(bad), "{arguments:?}: {said:?}");
         assert!(!said.contains("\nFAKE"), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
@@ -52,19 +60,33 @@ fn member_list() -> Vec<u8> {
 async fn liar() -> Fake {
     Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
-        let names = vec![HOSTILE.to_owned(), "x: {cn: y}\n  - {cn: mallory, roles: [root]}".to_owned()];
+        let names =
+            vec![HOSTILE.to_owned(), "x: {cn: y}\n  - {cn: mallory, roles: [root]}".to_owned()];
         match visit.path.rsplit('/').next().unwrap_or_default() {
             "MemberList" => visit.answer(&member_list()),
             "Range" => {
-                let kvs = vec![KeyValue { key: format!("/k{HOSTILE}/x").into_bytes(), ..KeyValue::default() }];
-                visit.answer(&RangeResponse { kvs, count: 1, ..RangeResponse::default() }.encode_to_vec());
+                let kvs = vec![KeyValue {
+                    key: format!("/k{HOSTILE}/x").into_bytes(),
+                    ..KeyValue::default()
+                }];
+                visit.answer(
+                    &RangeResponse { kvs, count: 1, ..RangeResponse::default() }.encode_to_vec(),
+                );
             }
-            "RoleList" => visit.answer(&AuthRoleListResponse { roles: names, ..AuthRoleListResponse::default() }.encode_to_vec()),
+            "RoleList" => visit.answer(
+                &AuthRoleListResponse { roles: names, ..AuthRoleListResponse::default() }
+                    .encode_to_vec(),
+            ),
             "RoleGet" => {
                 let perm = vec![Permission { key: b"/a".to_vec(), ..Permission::default() }];
-                visit.answer(&AuthRoleGetResponse { perm, ..AuthRoleGetResponse::default() }.encode_to_vec());
+                visit.answer(
+                    &AuthRoleGetResponse { perm, ..AuthRoleGetResponse::default() }.encode_to_vec(),
+                );
             }
-            "UserList" => visit.answer(&AuthUserListResponse { users: names, ..AuthUserListResponse::default() }.encode_to_vec()),
+            "UserList" => visit.answer(
+                &AuthUserListResponse { users: names, ..AuthUserListResponse::default() }
+                    .encode_to_vec(),
+            ),
             "UserGet" | "AuthStatus" => visit.answer(b""),
             _ => visit.status(2, "%1B%5D0%3Bowned%07%0D%0AFAKE%C2%9B31m"),
         }
@@ -79,7 +101,12 @@ async fn place(etcd: &Fake) -> Place {
     let config = std::fs::read_to_string(place.path("config.yaml")).unwrap();
     let real = world.etcd().addresses()[0].to_string();
     assert!(config.contains(&real));
-    write_private(place.folder.path(), "config.yaml", &config.replace(&real, &etcd.address.to_string())).unwrap();
+    write_private(
+        place.folder.path(),
+        "config.yaml",
+        &config.replace(&real, &etcd.address.to_string()),
+    )
+    .unwrap();
     place
 }
 
@@ -151,11 +178,44 @@ const READERS: &[&[&str]] = &[
         "out",
         "--dry-run",
     ],
-    &["certs", "issue", "--ca-cert", "FILE", "--ca-key", "ca.key", "--component", "typha", "--out", "out", "--dry-run"],
-    &["certs", "issue", "--ca-cert", "ca.crt", "--ca-key", "FILE", "--component", "typha", "--out", "out", "--dry-run"],
+    &[
+        "certs",
+        "issue",
+        "--ca-cert",
+        "FILE",
+        "--ca-key",
+        "ca.key",
+        "--component",
+        "typha",
+        "--out",
+        "out",
+        "--dry-run",
+    ],
+    &[
+        "certs",
+        "issue",
+        "--ca-cert",
+        "ca.crt",
+        "--ca-key",
+        "FILE",
+        "--component",
+        "typha",
+        "--out",
+        "out",
+        "--dry-run",
+    ],
     &["calico", "segment", "--manifest", "FILE", "--endpoints", "https://10.0.0.1:23790", "--diff"],
     &["bench", "--endpoint=https://127.0.0.1:1", "--cacert", "FILE"],
-    &["bench", "--endpoint=https://127.0.0.1:1", "--cacert", "ca.crt", "--cert", "FILE", "--key", "FILE"],
+    &[
+        "bench",
+        "--endpoint=https://127.0.0.1:1",
+        "--cacert",
+        "ca.crt",
+        "--cert",
+        "FILE",
+        "--key",
+        "FILE",
+    ],
 ];
 
 /// Files that are none of what a command reads: (name, what is written, or a folder).
@@ -178,8 +238,16 @@ fn odd_files(folder: &Path) -> Vec<PathBuf> {
     std::fs::write(&hostile, "version: 2\n").unwrap();
     std::fs::create_dir(folder.join("folder")).unwrap();
     std::fs::File::create(folder.join("sparse")).unwrap().set_len(3 << 30).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap().success());
-    files.extend([hostile, folder.join("folder"), folder.join("missing"), folder.join("sparse"), folder.join("pipe")]);
+    assert!(
+        std::process::Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap().success()
+    );
+    files.extend([
+        hostile,
+        folder.join("folder"),
+        folder.join("missing"),
+        folder.join("sparse"),
+        folder.join("pipe"),
+    ]);
     files
 }
 
@@ -193,14 +261,26 @@ async fn every_odd_file_is_an_error_that_names_it() {
     for file in odd_files(folder) {
         for reader in READERS {
             let file = file.to_str().unwrap();
-            let arguments: Vec<&str> = reader.iter().map(|word| if *word == "FILE" { file } else { word }).collect();
+            let arguments: Vec<&str> =
+                reader.iter().map(|word| if *word == "FILE" { file } else { word }).collect();
             let output = run(folder, &arguments).await;
             is_harmless(&arguments, &output);
             let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-            // A folder or a file without a certificate is something that `certs list` looks through.
+            // A folder or a file without a certificate is something that `certs list` looks
+            // through.
             if !reader.starts_with(&["certs", "list"]) {
-                assert!(matches!(output.status.code(), Some(1 | 64 | 78)), "{arguments:?}: {:?} {said}", output.status);
-                let name: String = file.rsplit('/').next().unwrap().chars().take_while(|c| !c.is_control()).collect();
+                assert!(
+                    matches!(output.status.code(), Some(1 | 64 | 78)),
+                    "{arguments:?}: {:?} {said}",
+                    output.status
+                );
+                let name: String = file
+                    .rsplit('/')
+                    .next()
+                    .unwrap()
+                    .chars()
+                    .take_while(|c| !c.is_control())
+                    .collect();
                 assert!(said.contains(&name), "{arguments:?}: {said}");
             }
             for form in ["Os {", "Custom {", "Error {", "Kind(", "Some(", "Err("] {
@@ -235,7 +315,12 @@ async fn no_command_waits_for_a_server_that_says_nothing_or_never_ends() {
     for etcd in [silent.await, endless.await] {
         let place = place(&etcd).await;
         let endpoint = format!("--endpoint=https://{}", etcd.address);
-        let cluster = ["--cacert=etcd-ca.crt", "--cert=upstream.crt", "--key=upstream.key", "--timeout=300ms"];
+        let cluster = [
+            "--cacert=etcd-ca.crt",
+            "--cert=upstream.crt",
+            "--key=upstream.key",
+            "--timeout=300ms",
+        ];
         for arguments in [
             [&["bench", &endpoint, "--keys=5", "--time=1s"][..], &cluster].concat(),
             [&["bench", "calico", &endpoint, "--nodes=1", "--time=1s"][..], &cluster].concat(),
@@ -246,7 +331,11 @@ async fn no_command_waits_for_a_server_that_says_nothing_or_never_ends() {
             is_harmless(&arguments, &output);
             // What doctor finds of it is no error of doctor's.
             let code = output.status.code();
-            assert!(code == Some(1) || (arguments[0] == "doctor" && code == Some(0)), "{arguments:?}: {}", text(&output.stderr));
+            assert!(
+                code == Some(1) || (arguments[0] == "doctor" && code == Some(0)),
+                "{arguments:?}: {}",
+                text(&output.stderr)
+            );
         }
     }
 }

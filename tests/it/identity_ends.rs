@@ -1,4 +1,5 @@
-//! A certificate that counts no more ends what was opened with it, in the way that makes clientv3 come back; and nobody else notices.
+//! A certificate that counts no more ends what was opened with it, in the way that makes clientv3
+//! come back; and nobody else notices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +48,8 @@ fn alice() -> Issued {
 }
 
 async fn raw(world: &World, issued: &Issued) -> Raw {
-    Raw::over(tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    Raw::over(tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap())
+        .await
 }
 
 async fn watch(raw: &mut Raw, world: &World) -> Live {
@@ -65,7 +67,8 @@ struct Writer {
 
 impl Writer {
     async fn start(world: &World) -> Self {
-        let (mut direct, key, stop) = (world.direct().await, world.key("written"), Arc::new(AtomicBool::new(false)));
+        let (mut direct, key, stop) =
+            (world.direct().await, world.key("written"), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut count = 0;
@@ -105,10 +108,12 @@ async fn end_of(stream: &mut Live) -> (u32, String) {
 }
 
 fn put(world: &World, name: &str) -> Vec<u8> {
-    pb::PutRequest { key: world.key(name).into(), value: b"1".into(), ..Default::default() }.encode_to_vec()
+    pb::PutRequest { key: world.key(name).into(), value: b"1".into(), ..Default::default() }
+        .encode_to_vec()
 }
 
-/// Nothing may be done with this certificate any more, whether over a connection that was open or over a new one.
+/// Nothing may be done with this certificate any more, whether over a connection that was open or
+/// over a new one.
 async fn is_nobody(world: &World, raw: &mut Raw, issued: &Issued) {
     let answer = raw.call(Method::Put.path(), &put(world, "after")).await;
     assert!(answer.grpc_status().is_none() && answer.error.is_some(), "{answer:?}");
@@ -135,10 +140,16 @@ async fn a_revoked_serial_ends_its_connections_and_others_miss_nothing() {
     assert_eq!((code, text.contains("certificate")), (14, true), "{text}");
     assert_eq!(status_of_the_rest(begun).await, "14");
     is_nobody(&world, &mut hers, &issued).await;
-    assert_eq!(world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await,
+        1.0
+    );
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
     assert_eq!(world.direct().await.get(world.key("half"), None).await.unwrap().count(), 0);
-    soon("the end of her connection", || async { (world.metric("etcd_warden_connections", &[]).await == 1.0).then_some(()) }).await;
+    soon("the end of her connection", || async {
+        (world.metric("etcd_warden_connections", &[]).await == 1.0).then_some(())
+    })
+    .await;
     every_write(&mut his_watch, writer.end().await).await;
 }
 
@@ -159,11 +170,15 @@ async fn a_ca_that_leaves_the_bundle_takes_its_clients_along() {
 
     assert_eq!(end_of(&mut her_watch).await.0, 14);
     is_nobody(&world, &mut hers, &issued).await;
-    assert_eq!(world.metric("etcd_warden_handshake_failures_total", &["reason=\"unknown_ca\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_handshake_failures_total", &["reason=\"unknown_ca\""]).await,
+        1.0
+    );
     every_write(&mut his_watch, writer.end().await).await;
 }
 
-/// A binding may ask for a CA by its name, so that a connection must not outlive the change of that name.
+/// A binding may ask for a CA by its name, so that a connection must not outlive the change of that
+/// name.
 #[tokio::test]
 async fn who_comes_from_another_ca_than_before_is_somebody_else() {
     let other = Authority::new("the other CA").unwrap();
@@ -173,14 +188,18 @@ async fn who_comes_from_another_ca_than_before_is_somebody_else() {
         .config(move |config| {
             let ours = config.downstream.client_cas[0].file.clone();
             let file = write_private(ours.parent().unwrap(), "other.crt", &pem).unwrap();
-            config.downstream.client_cas = vec![ClientCa { name: "calico".into(), file: ours }, ClientCa { name: "other".into(), file }];
+            config.downstream.client_cas = vec![
+                ClientCa { name: "calico".into(), file: ours },
+                ClientCa { name: "other".into(), file },
+            ];
         })
         .start()
         .await;
     let issued = authorities().clients.client("alice").unwrap();
     let mut hers = raw(&world, &issued).await;
     let mut her_watch = watch(&mut hers, &world).await;
-    let [calico, named_other] = [0, 1].map(|at: usize| world.config.downstream.client_cas[at].file.clone());
+    let [calico, named_other] =
+        [0, 1].map(|at: usize| world.config.downstream.client_cas[at].file.clone());
     replace(&calico, &other.pem());
     replace(&named_other, &authorities().clients.pem());
     world.reload().await.unwrap();
@@ -198,7 +217,15 @@ async fn a_handshake_that_was_begun_before_the_revocation_is_judged_by_it() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     revoke_alice(&world).await;
     let issued = alice();
-    let stream = tls_over(begun, &authorities().clients, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await;
+    let stream = tls_over(
+        begun,
+        &authorities().clients,
+        world.address(),
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await;
     if let Ok(stream) = stream {
         let answer = Raw::over(stream).await.call(Method::Put.path(), &put(&world, "late")).await;
         assert!(answer.grpc_status().is_none(), "{answer:?}");
@@ -225,7 +252,10 @@ async fn a_reload_that_changes_nobodys_standing_ends_nothing() {
     let world = World::with(POLICY).config(with_list).start().await;
     let mut stream = watch(&mut raw(&world, &alice()).await, &world).await;
     for serials in [vec![1], vec![1, 2], vec![]] {
-        replace(&world.config.downstream.crl_files[0], &authorities().clients.crl(&serials).unwrap());
+        replace(
+            &world.config.downstream.crl_files[0],
+            &authorities().clients.crl(&serials).unwrap(),
+        );
         world.reload().await.unwrap();
     }
     world.as_("bob").await.put(world.key("x"), "1", None).await.unwrap();
@@ -236,7 +266,10 @@ async fn a_reload_that_changes_nobodys_standing_ends_nothing() {
 #[tokio::test]
 async fn a_client_is_told_to_go_before_its_certificate_ends() {
     let world = World::start(POLICY).await;
-    let issued = authorities().clients.issue(&Leaf::client("alice").validity(Validity::For(Duration::from_secs(13)))).unwrap();
+    let issued = authorities()
+        .clients
+        .issue(&Leaf::client("alice").validity(Validity::For(Duration::from_secs(13))))
+        .unwrap();
     let mut stream = watch(&mut raw(&world, &issued).await, &world).await;
     assert_eq!(end_of(&mut stream).await.0, 14);
     // It is still good: a client that has no other yet works on.
@@ -247,7 +280,10 @@ async fn a_client_is_told_to_go_before_its_certificate_ends() {
 
 #[tokio::test]
 async fn a_connection_of_a_certain_age_is_opened_anew() {
-    let world = World::with(POLICY).config(|config| config.limits.max_connection_age = Some(Duration::from_secs(1))).start().await;
+    let world = World::with(POLICY)
+        .config(|config| config.limits.max_connection_age = Some(Duration::from_secs(1)))
+        .start()
+        .await;
     let mut hers = world.raw("alice").await;
     let mut stream = watch(&mut hers, &world).await;
     let (code, text) = end_of(&mut stream).await;
@@ -273,7 +309,12 @@ async fn outlived(world: &World) -> (Issued, Raw) {
     soon("the end of the certificate", || async {
         let again = tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await;
         let refused = match again {
-            Ok(stream) => Raw::over(stream).await.call(Method::Range.path(), b"").await.grpc_status().is_none(),
+            Ok(stream) => Raw::over(stream)
+                .await
+                .call(Method::Range.path(), b"")
+                .await
+                .grpc_status()
+                .is_none(),
             Err(_) => true,
         };
         refused.then_some(())
@@ -317,7 +358,14 @@ async fn two_workloads_of_one_o_are_two_identities() {
     let policy = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}], capabilities: [lease]}}\nbindings: [{o: team, roles: [r]}]\n";
     let world = World::start(policy).await;
     let of = async |name: &str| {
-        world.with_certificate(&Leaf::client("x").without_common_name().organization("team").uri(&format!("spiffe://c/{name}"))).await
+        world
+            .with_certificate(
+                &Leaf::client("x")
+                    .without_common_name()
+                    .organization("team")
+                    .uri(&format!("spiffe://c/{name}")),
+            )
+            .await
     };
     let lease = of("a").await.lease_grant(600, None).await.unwrap().id();
     assert!(of("b").await.lease_revoke(lease).await.is_err());

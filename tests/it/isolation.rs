@@ -1,11 +1,14 @@
-//! Nobody harms a neighbour: readers that never read cost one window each, and nobody waits behind them.
+//! Nobody harms a neighbour: readers that never read cost one window each, and nobody waits behind
+//! them.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use etcd_warden_core::wire::frame::{Frames, single};
-use etcd_warden_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
+use etcd_warden_proto::etcdserverpb::{
+    RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
+};
 use prost::Message as _;
 
 use crate::world::raw::{Raw, Stream, framed, grpc_headers, tls};
@@ -35,12 +38,19 @@ const MIB: usize = 1 << 20;
 fn range(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
-    RangeRequest { key: prefix.into(), range_end: end, serializable: true, ..RangeRequest::default() }.encode_to_vec()
+    RangeRequest {
+        key: prefix.into(),
+        range_end: end,
+        serializable: true,
+        ..RangeRequest::default()
+    }
+    .encode_to_vec()
 }
 
 fn create(key: &str) -> Vec<u8> {
     let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
-    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+    WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }
+        .encode_to_vec()
 }
 
 async fn fill(world: &World, mebibytes: usize) {
@@ -51,7 +61,12 @@ async fn fill(world: &World, mebibytes: usize) {
 }
 
 /// Calls whose answers have begun, on one connection; nothing of them is ever read.
-async fn unread(raw: &mut Raw, path: &str, message: &[u8], count: usize) -> Vec<(h2::SendStream<bytes::Bytes>, h2::RecvStream)> {
+async fn unread(
+    raw: &mut Raw,
+    path: &str,
+    message: &[u8],
+    count: usize,
+) -> Vec<(h2::SendStream<bytes::Bytes>, h2::RecvStream)> {
     let mut held = Vec::new();
     for _ in 0..count {
         let Stream { mut request, response } = raw.open(path, &grpc_headers()).await.unwrap();
@@ -89,12 +104,17 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
     }
     assert_eq!(seen.events()[0].kv().unwrap().value(), b"1");
     assert_eq!(client.get("/big/0", None).await.unwrap().kvs()[0].value().len(), MIB);
-    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 200.0, "they are all still there");
+    assert!(
+        world.metric("etcd_warden_requests_in_flight", &[]).await >= 200.0,
+        "they are all still there"
+    );
     neighbour.is_unharmed().await;
 }
 
-/// A reader that stood still and goes on takes all that waits for it at once, which spends the budget that tokio gives a connection's task for one
-/// turn (`coop`). `tokio::select!` stands still then, and with it what waits in the task: the turn must end, or its thread serves nobody any more.
+/// A reader that stood still and goes on takes all that waits for it at once, which spends the
+/// budget that tokio gives a connection's task for one turn (`coop`). `tokio::select!` stands still
+/// then, and with it what waits in the task: the turn must end, or its thread serves nobody any
+/// more.
 #[tokio::test]
 async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
     const WATCHERS: usize = 150;
@@ -139,12 +159,15 @@ async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
         relay.release();
         tokio::time::timeout(SOON, neighbour.is_unharmed()).await.expect("the worker goes on");
     }
-    while let Some(read) = tokio::time::timeout(SOON, readers.join_next()).await.expect("every event goes out") {
+    while let Some(read) =
+        tokio::time::timeout(SOON, readers.join_next()).await.expect("every event goes out")
+    {
         read.unwrap();
     }
 }
 
-/// A message that waits for its verdict, and is then refused, has taken nothing of the window that all streams to etcd share.
+/// A message that waits for its verdict, and is then refused, has taken nothing of the window that
+/// all streams to etcd share.
 #[tokio::test]
 async fn a_refused_message_leaves_its_neighbours_their_window() {
     let policy =
@@ -162,14 +185,18 @@ async fn a_refused_message_leaves_its_neighbours_their_window() {
     assert!(message(&mut refused).await.canceled);
     // On the stream that was open before, and on another one.
     request.send_data(framed(&create("/b")).into(), false).unwrap();
-    let again = tokio::time::timeout(SOON, message(&mut body)).await.expect("the neighbour's window is there");
+    let again = tokio::time::timeout(SOON, message(&mut body))
+        .await
+        .expect("the neighbour's window is there");
     assert!(again.created && !again.canceled);
-    let (_other, mut body) = tokio::time::timeout(SOON, open(&mut neighbour, "/c")).await.expect("and for others");
+    let (_other, mut body) =
+        tokio::time::timeout(SOON, open(&mut neighbour, "/c")).await.expect("and for others");
     assert!(message(&mut body).await.created);
 }
 
-/// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes all the same, for a stream that is over.
-/// However much of that there is, the connection is also that of others.
+/// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes
+/// all the same, for a stream that is over. However much of that there is, the connection is also
+/// that of others.
 #[tokio::test]
 async fn calls_that_are_given_up_while_their_answers_come_end_no_connection_to_etcd() {
     let world = World::with(POLICY).own_etcd().start().await;
@@ -213,14 +240,17 @@ async fn the_stream_limit_of_etcd_is_met_with_more_connections() {
     for (place, (_, body)) in bodies.iter_mut().enumerate() {
         client.put(format!("/watched/{place}"), "1", None).await.unwrap();
         let event = message(body).await;
-        assert_eq!(event.events[0].kv.as_ref().unwrap().key, format!("/watched/{place}").as_bytes());
+        assert_eq!(
+            event.events[0].kv.as_ref().unwrap().key,
+            format!("/watched/{place}").as_bytes()
+        );
     }
     assert!(world.metric("etcd_warden_upstream_connections", &[r#"class="long""#]).await >= 13.0);
     neighbour.is_unharmed().await;
 }
 
-/// Few connections gather more of what goes over them into one write: only with sixty-four streams on the first is a second one
-/// opened for those that come.
+/// Few connections gather more of what goes over them into one write: only with sixty-four streams
+/// on the first is a second one opened for those that come.
 #[tokio::test]
 async fn streams_share_one_connection_while_it_is_comfortable() {
     let world = World::with(POLICY).start().await;
@@ -234,9 +264,13 @@ async fn streams_share_one_connection_while_it_is_comfortable() {
             assert!(message(&mut body).await.created);
             open.push((request, body));
         }
-        let open_now = || async { world.metric("etcd_warden_upstream_connections", &[r#"class="long""#]).await };
-        soon(&format!("{streams} streams on {connections} connections"), || async { (open_now().await == connections).then_some(()) })
-            .await;
+        let open_now = || async {
+            world.metric("etcd_warden_upstream_connections", &[r#"class="long""#]).await
+        };
+        soon(&format!("{streams} streams on {connections} connections"), || async {
+            (open_now().await == connections).then_some(())
+        })
+        .await;
     }
 }
 
@@ -259,7 +293,8 @@ async fn who_begins_requests_and_never_ends_them_takes_no_room_from_others() {
     // Half of the room, and no more: what goes beyond is refused, by etcd's own words for it.
     let mut refused = 0;
     let answers = async {
-        let mut waiting: futures_util::stream::FuturesUnordered<_> = held.iter_mut().map(|stream| &mut stream.response).collect();
+        let mut waiting: futures_util::stream::FuturesUnordered<_> =
+            held.iter_mut().map(|stream| &mut stream.response).collect();
         while refused < 12
             && let Some(answer) = futures_util::StreamExt::next(&mut waiting).await
         {
@@ -269,7 +304,9 @@ async fn who_begins_requests_and_never_ends_them_takes_no_room_from_others() {
             refused += 1;
         }
     };
-    tokio::time::timeout(SOON, answers).await.expect("one identity holds more than half of the room");
+    tokio::time::timeout(SOON, answers)
+        .await
+        .expect("one identity holds more than half of the room");
     assert_eq!(refused, 12);
     assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="held-bytes""#]).await >= 12.0);
     // Somebody else writes what is large.
@@ -283,7 +320,8 @@ async fn message(body: &mut h2::RecvStream) -> WatchResponse {
     let mut whole = Vec::new();
     loop {
         if let Some((header, message)) = whole.split_first_chunk::<5>()
-            && let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize
+            && let length =
+                u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize
             && message.len() >= length
         {
             assert_eq!(message.len(), length);
@@ -321,7 +359,8 @@ impl Program {
         let file = world.folder().join("serve.yaml");
         std::fs::File::create(&file).unwrap().write_all(text.as_bytes()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-        let child = command.arg("serve").arg("--config").arg(file).stdin(Stdio::null()).spawn().unwrap();
+        let child =
+            command.arg("serve").arg("--config").arg(file).stdin(Stdio::null()).spawn().unwrap();
         let program = Self { child, address: free };
         soon("the program to listen", || async { std::net::TcpStream::connect(free).ok() }).await;
         program
@@ -336,7 +375,8 @@ impl Program {
 
     async fn raw(&self, common_name: &str) -> Raw {
         let issued = authorities().clients.client(common_name).unwrap();
-        Raw::over(tls(self.address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+        Raw::over(tls(self.address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap())
+            .await
     }
 }
 

@@ -1,5 +1,5 @@
-//! The rules of the structure that the compiler does not check: which crate may depend on which, that no module depends on one above it, where a
-//! permit is made, where standard output is named.
+//! The rules of the structure that the compiler does not check: which crate may depend on which,
+//! that no module depends on one above it, where a permit is made, where standard output is named.
 
 mod graph;
 mod source;
@@ -17,7 +17,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("etcd-warden-gateway", &["etcd-warden-core", "etcd-warden-proto"]),
     ("etcd-warden-tools", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-proto"]),
     ("etcd-warden-testbed", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-tools"]),
-    ("etcd-warden", &["etcd-warden-core", "etcd-warden-gateway", "etcd-warden-proto", "etcd-warden-testbed", "etcd-warden-tools"]),
+    (
+        "etcd-warden",
+        &[
+            "etcd-warden-core",
+            "etcd-warden-gateway",
+            "etcd-warden-proto",
+            "etcd-warden-testbed",
+            "etcd-warden-tools",
+        ],
+    ),
 ];
 
 #[test]
@@ -39,14 +48,30 @@ fn each_crate_depends_on_lower_crates_only() {
 }
 
 /// What the core does without: runtimes, sockets, logs, metrics.
-const NOT_IN_CORE: &[&str] = &["tokio", "h2", "hyper", "mio", "socket2", "rustls", "rustix", "metrics", "tracing", "log", "tonic", "clap"];
-/// What the gateway does without: certificate generation, load generation, weak ciphers, an etcd client with a library of its own.
-const NOT_IN_GATEWAY: &[&str] =
-    &["rcgen", "hdrhistogram", "md-5", "des", "sha1", "pkcs5", "etcd-client", "similar", "etcd-warden-tools", "etcd-warden-testbed"];
+const NOT_IN_CORE: &[&str] = &[
+    "tokio", "h2", "hyper", "mio", "socket2", "rustls", "rustix", "metrics", "tracing", "log",
+    "tonic", "clap",
+];
+/// What the gateway does without: certificate generation, load generation, weak ciphers, an etcd
+/// client with a library of its own.
+const NOT_IN_GATEWAY: &[&str] = &[
+    "rcgen",
+    "hdrhistogram",
+    "md-5",
+    "des",
+    "sha1",
+    "pkcs5",
+    "etcd-client",
+    "similar",
+    "etcd-warden-tools",
+    "etcd-warden-testbed",
+];
 
 #[test]
 fn the_core_has_no_runtime_and_the_gateway_no_tools() {
-    for (package, without) in [("etcd-warden-core", NOT_IN_CORE), ("etcd-warden-gateway", NOT_IN_GATEWAY)] {
+    for (package, without) in
+        [("etcd-warden-core", NOT_IN_CORE), ("etcd-warden-gateway", NOT_IN_GATEWAY)]
+    {
         let packages = linked(package);
         assert!(packages.len() > 50 && packages.contains("x509-parser"), "{packages:?}");
         let found: Vec<_> = without.iter().filter(|name| packages.contains(**name)).collect();
@@ -57,7 +82,8 @@ fn the_core_has_no_runtime_and_the_gateway_no_tools() {
 #[test]
 fn the_page_of_dependencies_lists_what_the_gateway_links() {
     let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
-    let block = page.split("\n## What the gateway links\n").nth(1).unwrap().split("```").nth(1).unwrap();
+    let block =
+        page.split("\n## What the gateway links\n").nth(1).unwrap().split("```").nth(1).unwrap();
     let listed: BTreeSet<String> = block.split_whitespace().map(str::to_owned).collect();
     let linked = linked("etcd-warden-gateway");
     let text = linked.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
@@ -66,12 +92,29 @@ fn the_page_of_dependencies_lists_what_the_gateway_links() {
 
 /// The packages that end up in a program which uses this one, on Linux.
 fn linked(package: &str) -> BTreeSet<String> {
-    let args = ["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--target", "x86_64-unknown-linux-gnu"];
-    cargo(&args).lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    let args = [
+        "tree",
+        "--locked",
+        "-p",
+        package,
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+    ];
+    cargo(&args)
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn cargo(args: &[&str]) -> String {
-    let output = std::process::Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
+    let output =
+        std::process::Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -81,7 +124,11 @@ fn no_module_depends_on_one_above_it() {
     for (name, folder) in crates() {
         let graph = Graph::of(&folder);
         let circle = graph.circle();
-        assert!(circle.is_empty(), "modules of {name} depend on each other:\n{}", circle.join("\n"));
+        assert!(
+            circle.is_empty(),
+            "modules of {name} depend on each other:\n{}",
+            circle.join("\n")
+        );
     }
 }
 
@@ -104,16 +151,30 @@ const MODULES_IN_ORDER: &[&str] = &[
 #[test]
 fn lib_rs_lists_the_modules_in_the_order_of_a_requests_life() {
     let text = fs::read_to_string(root().join("src/gateway/lib.rs")).unwrap();
-    let modules: Vec<&str> = text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
+    let modules: Vec<&str> =
+        text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
     assert_eq!(modules, MODULES_IN_ORDER);
 }
 
-/// What is a function of its arguments: the same bytes always give the same answer. Cargo.toml keeps libraries out of the core, but not std.
-const PURE: &[&str] = &["core", "tools/calico", "tools/calico.rs", "gateway/http2", "gateway/http2.rs"];
+/// What is a function of its arguments: the same bytes always give the same answer. Cargo.toml
+/// keeps libraries out of the core, but not std.
+const PURE: &[&str] =
+    &["core", "tools/calico", "tools/calico.rs", "gateway/http2", "gateway/http2.rs"];
 /// The one file in these that reads bytes of a connection.
 const READS: &str = "gateway/http2/io.rs";
-const OUTSIDE: &[&str] =
-    &["tokio", "hyper", "h2", "metrics", "tracing", "std::time", "std::fs", "std::net", "std::env", "std::process", "std::thread"];
+const OUTSIDE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "h2",
+    "metrics",
+    "tracing",
+    "std::time",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "std::thread",
+];
 
 #[test]
 fn what_is_pure_names_nothing_of_the_outside_world() {
@@ -121,15 +182,20 @@ fn what_is_pure_names_nothing_of_the_outside_world() {
     for place in PURE {
         let place = root().join("src").join(place);
         let files = if place.is_dir() { rust_files(&place) } else { vec![place.clone()] };
-        assert!(!files.is_empty(), "there is no {}: correct the list in this test", place.display());
+        assert!(
+            !files.is_empty(),
+            "there is no {}: correct the list in this test",
+            place.display()
+        );
         for file in files.iter().filter(|file| !file.ends_with(READS) && !source::is_test(file)) {
             for (number, line) in code_lines(&fs::read_to_string(file).unwrap()) {
-                found.extend(
-                    OUTSIDE
-                        .iter()
-                        .filter(|name| names(line, name))
-                        .map(|name| format!("{}:{number} names {name}, which pure code may not:\n    {}", file.display(), line.trim())),
-                );
+                found.extend(OUTSIDE.iter().filter(|name| names(line, name)).map(|name| {
+                    format!(
+                        "{}:{number} names {name}, which pure code may not:\n    {}",
+                        file.display(),
+                        line.trim()
+                    )
+                }));
             }
         }
     }
@@ -158,8 +224,9 @@ fn makes_a_permit(line: &str) -> bool {
     })
 }
 
-/// Where standard output and standard error are named: the writer itself and where commands are given it, a counter that draws only its own figures,
-/// whether there is a terminal to ask for a passphrase, the log and the audit, which have escapes of their own.
+/// Where standard output and standard error are named: the writer itself and where commands are
+/// given it, a counter that draws only its own figures, whether there is a terminal to ask for a
+/// passphrase, the log and the audit, which have escapes of their own.
 const WRITERS: &[&str] = &[
     "gateway/terminal.rs",
     "cli.rs",
@@ -175,16 +242,22 @@ fn commands_write_to_a_terminal_through_one_writer() {
     let mut found = Vec::new();
     for file in rust_files(&root().join("src")) {
         let text = fs::read_to_string(&file).unwrap();
-        let named = code_lines(&text)
-            .filter(|(_, line)| ["io::stdout()", "io::stderr()", "print!(", "println!("].iter().any(|writer| line.contains(writer)));
+        let named = code_lines(&text).filter(|(_, line)| {
+            ["io::stdout()", "io::stderr()", "print!(", "println!("]
+                .iter()
+                .any(|writer| line.contains(writer))
+        });
         if !WRITERS.iter().any(|writer| file == root().join("src").join(writer)) {
-            found.extend(named.map(|(number, line)| format!("{}:{number}: write through `terminal`: {}", file.display(), line.trim())));
+            found.extend(named.map(|(number, line)| {
+                format!("{}:{number}: write through `terminal`: {}", file.display(), line.trim())
+            }));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// What several clients, threads or tasks use together. `docs/limits.md` has each file of the gateway and the core that makes one.
+/// What several clients, threads or tasks use together. `docs/limits.md` has each file of the
+/// gateway and the core that makes one.
 const SHARED: &[&str] = &[
     "Mutex",
     "RwLock",
@@ -208,20 +281,33 @@ const SHARED: &[&str] = &[
 #[test]
 fn every_shared_resource_has_its_row_on_the_page_of_limits() {
     let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
-    let section = page.split("\n## What is shared\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let rows: Vec<Vec<&str>> = section.lines().filter(|line| line.starts_with("| ")).map(|line| line.split(" | ").collect()).collect();
-    let listed: Vec<&str> = rows.iter().skip(1).flat_map(|row| row[1].split('`').skip(1).step_by(2)).collect();
+    let section =
+        page.split("\n## What is shared\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.split(" | ").collect())
+        .collect();
+    let listed: Vec<&str> =
+        rows.iter().skip(1).flat_map(|row| row[1].split('`').skip(1).step_by(2)).collect();
     assert!(listed.len() > 20, "{listed:?}");
     let (mut missing, mut there) = (Vec::new(), BTreeSet::new());
     for folder in ["src/core", "src/gateway"].map(|folder| root().join(folder)) {
         for file in rust_files(&folder) {
             let path = file.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
-            if source::is_test(&file) || path.ends_with("every_order.rs") || path.starts_with("fuzzing") {
+            if source::is_test(&file)
+                || path.ends_with("every_order.rs")
+                || path.starts_with("fuzzing")
+            {
                 continue;
             }
             let text = fs::read_to_string(&file).unwrap();
-            let uses = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| SHARED.contains(&word));
-            if let Some((number, line)) = code_lines(&text).find(|(_, line)| !line.trim().starts_with("use ") && uses(line))
+            let uses = |line: &str| {
+                line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .any(|word| SHARED.contains(&word))
+            };
+            if let Some((number, line)) =
+                code_lines(&text).find(|(_, line)| !line.trim().starts_with("use ") && uses(line))
                 && !listed.contains(&&*path)
             {
                 missing.push(format!("{}:{number}: {}", file.display(), line.trim()));
@@ -229,23 +315,36 @@ fn every_shared_resource_has_its_row_on_the_page_of_limits() {
             there.insert(path);
         }
     }
-    assert!(missing.is_empty(), "not in the table \"What is shared\" of docs/limits.md:\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "not in the table \"What is shared\" of docs/limits.md:\n{}",
+        missing.join("\n")
+    );
     let gone: Vec<_> = listed.iter().filter(|file| !there.contains(**file)).collect();
     assert!(gone.is_empty(), "there is no {gone:?}");
 }
 
 #[test]
 fn a_module_stands_beside_its_folder() {
-    let strays: Vec<_> = rust_files(&root().join("src")).into_iter().filter(|file| file.ends_with("mod.rs")).collect();
+    let strays: Vec<_> = rust_files(&root().join("src"))
+        .into_iter()
+        .filter(|file| file.ends_with("mod.rs"))
+        .collect();
     assert!(strays.is_empty(), "{strays:?}");
 }
 
 #[test]
 fn a_line_that_makes_a_permit_is_found() {
-    assert!(makes_a_permit("Ok(Permit { grant: None })") && makes_a_permit("authorize::Permit{grant}"));
-    for other in
-        ["pub struct Permit {", "impl Permit {", "impl Drop for Permit {", "fn f() -> Permit {", "fn f(Permit { grant, .. }: &Permit) {"]
-    {
+    assert!(
+        makes_a_permit("Ok(Permit { grant: None })") && makes_a_permit("authorize::Permit{grant}")
+    );
+    for other in [
+        "pub struct Permit {",
+        "impl Permit {",
+        "impl Drop for Permit {",
+        "fn f() -> Permit {",
+        "fn f(Permit { grant, .. }: &Permit) {",
+    ] {
         assert!(!makes_a_permit(other), "{other}");
     }
 }

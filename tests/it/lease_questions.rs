@@ -1,5 +1,5 @@
-//! What the proxy asks etcd because of a client's lease is charged to that client, asked once for all that wait, and read no further than
-//! it takes.
+//! What the proxy asks etcd because of a client's lease is charged to that client, asked once for
+//! all that wait, and read no further than it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +32,14 @@ const TOO_MANY: (Option<u32>, &str) = (Some(8), "etcdserver: too many requests")
 /// The whole answer about a lease with these keys.
 fn keys(id: i64, keys: &[&str]) -> Vec<u8> {
     let keys = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
-    pb::LeaseTimeToLiveResponse { id, ttl: 60, granted_ttl: 60, keys, ..pb::LeaseTimeToLiveResponse::default() }.encode_to_vec()
+    pb::LeaseTimeToLiveResponse {
+        id,
+        ttl: 60,
+        granted_ttl: 60,
+        keys,
+        ..pb::LeaseTimeToLiveResponse::default()
+    }
+    .encode_to_vec()
 }
 
 fn asked_lease(body: &[u8]) -> i64 {
@@ -51,7 +58,8 @@ fn said(answer: &Answer) -> (Option<u32>, &str) {
     (answer.grpc_status(), answer.grpc_message())
 }
 
-/// An etcd that answers each question about a lease when it is allowed to, with the keys that the lease had when the question came.
+/// An etcd that answers each question about a lease when it is allowed to, with the keys that the
+/// lease had when the question came.
 async fn slow(attached: &'static [&'static [&'static str]]) -> (Fake, Arc<Semaphore>) {
     let go = Arc::new(Semaphore::new(0));
     let (gate, asked) = (go.clone(), Arc::new(AtomicUsize::new(0)));
@@ -71,11 +79,17 @@ async fn slow(attached: &'static [&'static [&'static str]]) -> (Fake, Arc<Semaph
 }
 
 async fn questions(fake: &Fake, count: usize) {
-    soon("the questions", || async { (fake.arrivals("LeaseTimeToLive").len() >= count).then_some(()) }).await;
+    soon("the questions", || async {
+        (fake.arrivals("LeaseTimeToLive").len() >= count).then_some(())
+    })
+    .await;
 }
 
 async fn in_flight(world: &World, calls: f64) {
-    soon("the calls", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await == calls).then_some(()) }).await;
+    soon("the calls", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await == calls).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -102,7 +116,8 @@ async fn many_calls_about_one_lease_are_one_question() {
 async fn one_question_is_answered_to_each_by_its_own_rights() {
     let (fake, go) = slow(&[&["/a/k", "/a/l"]]).await;
     let world = fake.world(POLICY).await;
-    let (mut alice, mut other, mut again) = (world.raw("alice").await, world.raw("other").await, world.raw("alice").await);
+    let (mut alice, mut other, mut again) =
+        (world.raw("alice").await, world.raw("other").await, world.raw("alice").await);
     let mut calls = vec![(0, revoke(&mut alice, 77).await)];
     questions(&fake, 1).await;
     for _ in 0..20 {
@@ -115,7 +130,10 @@ async fn one_question_is_answered_to_each_by_its_own_rights() {
     for (status, call) in calls {
         assert_eq!(call.await.unwrap().grpc_status(), Some(status));
     }
-    assert_eq!((fake.arrivals("LeaseTimeToLive").len(), fake.arrivals("LeaseRevoke").len()), (2, 41));
+    assert_eq!(
+        (fake.arrivals("LeaseTimeToLive").len(), fake.arrivals("LeaseRevoke").len()),
+        (2, 41)
+    );
 }
 
 #[tokio::test]
@@ -152,8 +170,14 @@ async fn questions_are_a_fair_share_and_shadow_passes() {
         assert_eq!(said(&refused.unwrap()), TOO_MANY);
     }
     let line = world.audited(|line| line["reason"] == "limit").await;
-    assert_eq!((&line["decision"], &line["method"]), (&json!("deny"), &json!(Method::LeaseRevoke.path())));
-    assert_eq!(world.metric("etcd_warden_limits_hit_total", &["limit=\"lease-questions\""]).await, 32.0);
+    assert_eq!(
+        (&line["decision"], &line["method"]),
+        (&json!("deny"), &json!(Method::LeaseRevoke.path()))
+    );
+    assert_eq!(
+        world.metric("etcd_warden_limits_hit_total", &["limit=\"lease-questions\""]).await,
+        32.0
+    );
     // Another identity still has its own.
     let _call = revoke(&mut world.raw("neighbour").await, 7).await;
     questions(&fake, 33).await;
@@ -163,7 +187,8 @@ async fn questions_are_a_fair_share_and_shadow_passes() {
     for id in 0..60 {
         calls.push(revoke(&mut shade, 2000 + id).await);
     }
-    let would = world.audited(|line| line["decision"] == "would_deny" && line["reason"] == "limit").await;
+    let would =
+        world.audited(|line| line["decision"] == "would_deny" && line["reason"] == "limit").await;
     assert_eq!(would["method"], Method::LeaseRevoke.path());
     for call in calls {
         assert_eq!(call.await.unwrap().grpc_status(), Some(0));

@@ -1,4 +1,5 @@
-//! Whose a lease is: the caller's whose name its id carries, and otherwise whoever may write all keys that are attached.
+//! Whose a lease is: the caller's whose name its id carries, and otherwise whoever may write all
+//! keys that are attached.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,7 +69,11 @@ async fn keep_alive(stream: &mut Live, id: i64) -> i64 {
     stream.send(&pb::LeaseKeepAliveRequest { id });
     let answer: pb::LeaseKeepAliveResponse = stream.next().await.unwrap();
     assert_eq!(answer.id, id);
-    assert!(answer.header.is_some_and(|header| header.cluster_id != 0 && header.raft_term != 0), "{header:?}", header = answer.header);
+    assert!(
+        answer.header.is_some_and(|header| header.cluster_id != 0 && header.raft_term != 0),
+        "{header:?}",
+        header = answer.header
+    );
     answer.ttl
 }
 
@@ -117,8 +122,10 @@ async fn a_neighbour_gets_nowhere_with_it_and_keeps_his_own_alive_on_the_same_st
         assert_eq!(keep_alive(&mut stream, hers).await, 0);
         assert_eq!(keep_alive(&mut stream, his).await, TTL);
     }
-    let denials = world.audit().into_iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>();
-    assert!(denials.iter().all(|line| line["reason"] == "lease-not-owned" && line["missing"] == json!({"lease": format!("{hers:016x}")})));
+    let denials =
+        world.audit().into_iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>();
+    assert!(denials.iter().all(|line| line["reason"] == "lease-not-owned"
+        && line["missing"] == json!({"lease": format!("{hers:016x}")})));
     assert!(time_to_live(&mut alice, hers, false).await.unwrap() > 0);
     assert_eq!(world.direct().await.get(world.key("b/k"), None).await.unwrap().count(), 0);
 }
@@ -126,7 +133,8 @@ async fn a_neighbour_gets_nowhere_with_it_and_keeps_his_own_alive_on_the_same_st
 #[tokio::test]
 async fn whoever_may_write_all_attached_keys_may_end_it_as_etcd_has_it() {
     let world = World::start(POLICY).await;
-    let (mut alice, mut bob, mut reader) = (world.as_("alice").await, world.as_("bob").await, world.as_("reader").await);
+    let (mut alice, mut bob, mut reader) =
+        (world.as_("alice").await, world.as_("bob").await, world.as_("reader").await);
     let id = grant(&mut alice).await;
     attach(&mut alice, world.key("shared/k"), id).await.unwrap();
     // To look takes read on the keys, all else write.
@@ -138,8 +146,10 @@ async fn whoever_may_write_all_attached_keys_may_end_it_as_etcd_has_it() {
 #[tokio::test]
 async fn a_lease_of_another_origin_follows_etcds_rule() {
     let world = World::start(POLICY).await;
-    let (mut direct, mut alice, mut bob) = (world.direct().await, world.as_("alice").await, world.as_("bob").await);
-    // Ids that no client would choose by accident, and of which the proxy makes none: their salt is 0.
+    let (mut direct, mut alice, mut bob) =
+        (world.direct().await, world.as_("alice").await, world.as_("bob").await);
+    // Ids that no client would choose by accident, and of which the proxy makes none: their salt is
+    // 0.
     let foreign = |number: i64| 0x0123_4000 + number + i64::from(std::process::id()) * 0x100;
     let mut chosen = Vec::new();
     for number in 0..3 {
@@ -178,8 +188,12 @@ async fn a_lease_of_another_origin_follows_etcds_rule() {
 #[tokio::test]
 async fn a_list_of_leases_holds_ones_own_and_for_an_admin_all() {
     let world = World::start(POLICY).await;
-    let (mut direct, mut alice, mut bob, mut admin) =
-        (world.direct().await, world.as_("alice").await, world.as_("bob").await, world.as_("admin").await);
+    let (mut direct, mut alice, mut bob, mut admin) = (
+        world.direct().await,
+        world.as_("alice").await,
+        world.as_("bob").await,
+        world.as_("admin").await,
+    );
     let hers = BTreeSet::from([grant(&mut alice).await, grant(&mut alice).await]);
     let his = BTreeSet::from([grant(&mut bob).await]);
     let third = grant(&mut direct).await;
@@ -242,11 +256,22 @@ async fn an_id_that_carries_anothers_seal_is_not_granted() {
     // While it lives, when it has ended, and one of hers that never was.
     for id in [hers, hers, key(1).mint("default/cn:alice", 77)] {
         assert!(is_permission_denied(&bob.lease_grant(TTL, named(id)).await));
-        let line = world.audited(|line| line["missing"] == json!({"lease": format!("{id:016x}")})).await;
-        assert_eq!((&line["reason"], &line["leases"][0]["use"]), (&json!("lease-not-owned"), &json!("grant")));
+        let line =
+            world.audited(|line| line["missing"] == json!({"lease": format!("{id:016x}")})).await;
+        assert_eq!(
+            (&line["reason"], &line["leases"][0]["use"]),
+            (&json!("lease-not-owned"), &json!("grant"))
+        );
         let _ = alice.lease_revoke(hers).await;
     }
-    assert_eq!(keep_alive(&mut Live::open(&mut world.raw("alice").await, Method::LeaseKeepAlive).await, hers).await, 0);
+    assert_eq!(
+        keep_alive(
+            &mut Live::open(&mut world.raw("alice").await, Method::LeaseKeepAlive).await,
+            hers
+        )
+        .await,
+        0
+    );
     // She may have her own again, as may who administers leases.
     for client in [&mut alice, &mut world.as_("admin").await] {
         assert_eq!(client.lease_grant(TTL, named(hers)).await.unwrap().id(), hers);
@@ -263,9 +288,15 @@ async fn shadow_mode_notes_a_grant_of_anothers_id_and_lets_it_pass() {
     let world = World::with(&POLICY.replace("enforce", "shadow")).config(with_key(1)).start().await;
     let id = key(1).mint("default/cn:alice", 1 + std::process::id());
     let mut bob = world.as_("bob").await;
-    assert_eq!(bob.lease_grant(TTL, Some(LeaseGrantOptions::new().with_id(id))).await.unwrap().id(), id);
+    assert_eq!(
+        bob.lease_grant(TTL, Some(LeaseGrantOptions::new().with_id(id))).await.unwrap().id(),
+        id
+    );
     let line = world.audited(|line| line["decision"] == "would_deny").await;
-    assert_eq!((&line["reason"], &line["method"]), (&json!("lease-not-owned"), &json!(Method::LeaseGrant.path())));
+    assert_eq!(
+        (&line["reason"], &line["method"]),
+        (&json!("lease-not-owned"), &json!(Method::LeaseGrant.path()))
+    );
     bob.lease_revoke(id).await.unwrap();
 }
 
@@ -287,7 +318,10 @@ async fn who_loses_the_capability_renews_and_attaches_nothing_more() {
         assert!(time_to_live(&mut alice, id, true).await.unwrap() > 0);
     }
     let line = world.audited(|line| line["decision"] == "deny").await;
-    assert_eq!((&line["reason"], &line["missing"]), (&json!("capability-not-granted"), &json!({"capability": "lease"})));
+    assert_eq!(
+        (&line["reason"], &line["missing"]),
+        (&json!("capability-not-granted"), &json!({"capability": "lease"}))
+    );
     alice.lease_revoke(bare).await.unwrap();
 
     world.replace_policy(with);
@@ -300,15 +334,26 @@ async fn without_the_capability_there_is_no_lease() {
     let mut without = world.as_("without").await;
     assert!(is_permission_denied(&without.lease_grant(TTL, None).await));
     let line = world.audited(|line| line["decision"] == "deny").await;
-    assert_eq!((&line["reason"], &line["missing"]), (&json!("capability-not-granted"), &json!({"capability": "lease"})));
+    assert_eq!(
+        (&line["reason"], &line["missing"]),
+        (&json!("capability-not-granted"), &json!({"capability": "lease"}))
+    );
 
-    // Nor one that is nobody's: the id is not ours, and no key is attached that could speak for the caller.
+    // Nor one that is nobody's: the id is not ours, and no key is attached that could speak for the
+    // caller.
     let mut direct = world.direct().await;
     let bare = grant(&mut direct).await;
     assert!(is_permission_denied(&without.lease_revoke(bare).await));
     assert!(is_permission_denied(&time_to_live(&mut without, bare, true).await));
     assert!(is_permission_denied(&attach(&mut without, world.key("k"), bare).await));
-    assert_eq!(keep_alive(&mut Live::open(&mut world.raw("without").await, Method::LeaseKeepAlive).await, bare).await, 0);
+    assert_eq!(
+        keep_alive(
+            &mut Live::open(&mut world.raw("without").await, Method::LeaseKeepAlive).await,
+            bare
+        )
+        .await,
+        0
+    );
     // With a key on it that the caller may write, it is as etcd has it.
     attach(&mut direct, world.key("k"), bare).await.unwrap();
     without.lease_revoke(bare).await.unwrap();
@@ -329,7 +374,10 @@ async fn etcd_says_that_an_id_is_taken_in_the_words_that_we_know() {
 const TAKEN: &str = "etcdserver: lease already exists";
 
 fn ids_that_reached(etcd: &Fake) -> Vec<i64> {
-    let grants = etcd.arrivals("LeaseGrant").into_iter().map(|arrival| pb::LeaseGrantRequest::decode(&arrival.body[5..]).unwrap());
+    let grants = etcd
+        .arrivals("LeaseGrant")
+        .into_iter()
+        .map(|arrival| pb::LeaseGrantRequest::decode(&arrival.body[5..]).unwrap());
     grants.inspect(|grant| assert_eq!(grant.ttl, TTL)).map(|grant| grant.id).collect()
 }
 
@@ -349,18 +397,23 @@ fn in_the_trailers(visit: &mut Visit) {
 async fn etcd_with(taken: usize, refusal: Refusal, policy: &str) -> (Fake, World) {
     let count = AtomicUsize::new(0);
     let etcd = Fake::serving(move |mut visit: Visit| {
-        let is_taken = visit.path == Method::LeaseGrant.path() && count.fetch_add(1, Ordering::SeqCst) < taken;
+        let is_taken =
+            visit.path == Method::LeaseGrant.path() && count.fetch_add(1, Ordering::SeqCst) < taken;
         async move {
             let body = visit.body().await;
             if is_taken {
                 return refusal(&mut visit);
             }
             let asked = pb::LeaseGrantRequest::decode(&body[5..]).unwrap();
-            visit.answer(&pb::LeaseGrantResponse { id: asked.id, ttl: asked.ttl, ..Default::default() }.encode_to_vec());
+            visit.answer(
+                &pb::LeaseGrantResponse { id: asked.id, ttl: asked.ttl, ..Default::default() }
+                    .encode_to_vec(),
+            );
         }
     })
     .await;
-    let world = World::with(policy).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
+    let world =
+        World::with(policy).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
     (etcd, world)
 }
 
@@ -390,7 +443,16 @@ async fn after_five_ids_that_are_taken_the_client_hears_of_it() {
 async fn an_id_that_the_client_chose_and_that_is_taken_is_not_replaced() {
     let (etcd, world) = etcd_with(usize::MAX, in_the_trailers, POLICY).await;
     let options = LeaseGrantOptions::new().with_id(77);
-    assert!(world.as_("alice").await.lease_grant(TTL, Some(options)).await.unwrap_err().to_string().contains(TAKEN));
+    assert!(
+        world
+            .as_("alice")
+            .await
+            .lease_grant(TTL, Some(options))
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains(TAKEN)
+    );
     assert_eq!(ids_that_reached(&etcd), [77]);
 }
 
@@ -401,12 +463,17 @@ async fn shadow_mode_chooses_no_id_and_filters_no_list() {
     assert_eq!(ids_that_reached(&etcd), [0]);
 
     let world = World::start(&POLICY.replace("enforce", "shadow")).await;
-    let (mut direct, mut alice, mut bob) = (world.direct().await, world.as_("alice").await, world.as_("bob").await);
+    let (mut direct, mut alice, mut bob) =
+        (world.direct().await, world.as_("alice").await, world.as_("bob").await);
     let (foreign, hers) = (grant(&mut direct).await, grant(&mut alice).await);
     assert!(leases(&mut alice).await.is_superset(&BTreeSet::from([foreign, hers])));
     attach(&mut alice, world.key("a/k"), hers).await.unwrap();
     bob.lease_revoke(hers).await.unwrap();
-    let line = world.audited(|line| line["decision"] == "would_deny" && line["method"] == Method::LeaseRevoke.path()).await;
+    let line = world
+        .audited(|line| {
+            line["decision"] == "would_deny" && line["method"] == Method::LeaseRevoke.path()
+        })
+        .await;
     assert_eq!(line["reason"], "lease-not-owned");
 }
 
@@ -420,7 +487,8 @@ async fn silent_about_leases() -> (Fake, World) {
         }
     })
     .await;
-    let world = World::with(POLICY).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
+    let world =
+        World::with(POLICY).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
     (etcd, world)
 }
 
@@ -431,17 +499,29 @@ async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone
     let revoke = pb::LeaseRevokeRequest { id: 77 }.encode_to_vec();
     let answer = raw.call(Method::LeaseRevoke.path(), &revoke).await;
     // Unavailable, in the words after which clientv3 tries even a write again: nothing was sent.
-    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(14), "there is no connection available"));
+    assert_eq!(
+        (answer.grpc_status(), answer.grpc_message()),
+        (Some(14), "there is no connection available")
+    );
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     stream.send(&pb::LeaseKeepAliveRequest { id: 77 });
     assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
     // Nor does a client that has said all it will hear of a good end.
-    let mut stream = Live::ask(&mut raw, Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: 77 }.encode_to_vec()).await;
+    let mut stream = Live::ask(
+        &mut raw,
+        Method::LeaseKeepAlive,
+        &pb::LeaseKeepAliveRequest { id: 77 }.encode_to_vec(),
+    )
+    .await;
     assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
     assert!(etcd.arrivals("LeaseRevoke").is_empty());
     for method in [Method::LeaseRevoke, Method::LeaseKeepAlive] {
         let line = world.audited(|line| line["method"] == method.path()).await;
-        assert_eq!((&line["decision"], &line["reason"]), (&json!("deny"), &json!("lease-unknown")), "{line}");
+        assert_eq!(
+            (&line["decision"], &line["reason"]),
+            (&json!("deny"), &json!("lease-unknown")),
+            "{line}"
+        );
     }
 }
 

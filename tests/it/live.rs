@@ -58,7 +58,9 @@ impl Live {
     }
 
     pub async fn next_bytes(&mut self) -> Result<Vec<u8>, Status> {
-        tokio::time::timeout(SOON, self.read()).await.unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
+        tokio::time::timeout(SOON, self.read())
+            .await
+            .unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
     }
 
     /// The status that ends the call; what comes before is read and forgotten.
@@ -83,7 +85,9 @@ impl Live {
                 left = left.saturating_sub(data.len());
             }
         };
-        tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("no {bytes} bytes within {SOON:?}"));
+        tokio::time::timeout(SOON, read)
+            .await
+            .unwrap_or_else(|_| panic!("no {bytes} bytes within {SOON:?}"));
     }
 
     /// Whether there is still nothing to read after a moment.
@@ -110,7 +114,11 @@ impl Live {
                         body.flow_control().release_capacity(data.len()).unwrap();
                         self.held.extend_from_slice(&data);
                     }
-                    None => return Err(status(&body.trailers().await.unwrap().unwrap_or_default()).unwrap()),
+                    None => {
+                        return Err(
+                            status(&body.trailers().await.unwrap().unwrap_or_default()).unwrap()
+                        );
+                    }
                 },
             }
         }

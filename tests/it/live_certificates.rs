@@ -1,5 +1,5 @@
-//! Certificates that are replaced while the proxy serves: from then on the new ones count, a mistake changes nothing, and nobody
-//! notices who has no reason to.
+//! Certificates that are replaced while the proxy serves: from then on the new ones count, a
+//! mistake changes nothing, and nobody notices who has no reason to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,11 +26,15 @@ async fn shown(world: &World) -> Vec<u8> {
 
 fn der(issued: &Issued) -> Vec<u8> {
     use rustls::pki_types::pem::PemObject as _;
-    rustls::pki_types::CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap().to_vec()
+    rustls::pki_types::CertificateDer::from_pem_slice(issued.certificate.as_bytes())
+        .unwrap()
+        .to_vec()
 }
 
 async fn failed_reloads(world: &World, what: &str) -> f64 {
-    world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), "result=\"failed\""]).await
+    world
+        .metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), "result=\"failed\""])
+        .await
 }
 
 #[tokio::test]
@@ -54,7 +58,16 @@ async fn a_new_server_certificate_is_shown_from_the_next_handshake_on_and_half_a
     before.put(world.key("x"), "1", None).await.unwrap();
     for what in ["clients", "upstream", "policy"] {
         assert_eq!(failed_reloads(&world, what).await, 0.0, "{what}");
-        assert_eq!(world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), "result=\"ok\""]).await, 2.0, "{what}");
+        assert_eq!(
+            world
+                .metric(
+                    "etcd_warden_reloads_total",
+                    &[&format!("what=\"{what}\""), "result=\"ok\""]
+                )
+                .await,
+            2.0,
+            "{what}"
+        );
     }
 }
 
@@ -70,12 +83,24 @@ async fn a_client_ca_that_comes_lets_its_clients_in_and_one_that_goes_does_not()
         let mut raw = crate::world::raw::Raw::over(stream).await;
         raw.call(Method::Range.path(), b"").await.grpc_status().is_some()
     };
-    for (cas, expected) in [(vec![ours], [true, false]), (vec![ours, &other], [true, true]), (vec![&other], [false, true])] {
+    for (cas, expected) in [
+        (vec![ours], [true, false]),
+        (vec![ours, &other], [true, true]),
+        (vec![&other], [false, true]),
+    ] {
         world.write_client_cas(&cas);
         world.reload().await.unwrap();
-        assert_eq!([comes_in(&old).await, comes_in(&new).await], expected, "with {} CAs", cas.len());
+        assert_eq!(
+            [comes_in(&old).await, comes_in(&new).await],
+            expected,
+            "with {} CAs",
+            cas.len()
+        );
     }
-    assert_eq!(world.metric("etcd_warden_handshake_failures_total", &["reason=\"unknown_ca\""]).await, 2.0);
+    assert_eq!(
+        world.metric("etcd_warden_handshake_failures_total", &["reason=\"unknown_ca\""]).await,
+        2.0
+    );
 }
 
 /// Calls of one client, one after the other, until it is told to stop: none may fail.
@@ -129,7 +154,8 @@ async fn connections_to_etcd_are_renewed_under_load_and_no_call_fails() {
         let before = relay.opened();
         world.write_upstream(&authorities().upstream.client("root").unwrap());
         world.reload().await.unwrap();
-        // One to see who is there and one for the proxy's own questions, and one for each class of calls.
+        // One to see who is there and one for the proxy's own questions, and one for each class of
+        // calls.
         soon("new connections", || async { (relay.opened() >= before + 5).then_some(()) }).await;
         // The proxy's own, one for each class of calls, and the one that the watch was opened on.
         soon("the end of the old ones", || async { (relay.open() <= 5).then_some(()) }).await;
@@ -171,17 +197,27 @@ async fn an_etcd_that_is_not_trusted_any_more_is_left_at_once() {
     world.write_cacert(&Authority::new("another etcd CA").unwrap());
     world.reload().await.unwrap();
     assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap_err().0, 14);
-    soon("an etcd that is down", || async { (world.admin("/readyz").await.0 == 503).then_some(()) }).await;
+    soon("an etcd that is down", || async {
+        (world.admin("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
     let range = pb::RangeRequest { key: world.key("x").into(), ..Default::default() };
     let answer = raw.call(Method::Range.path(), &range.encode_to_vec()).await;
-    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(14), "there is no connection available"));
+    assert_eq!(
+        (answer.grpc_status(), answer.grpc_message()),
+        (Some(14), "there is no connection available")
+    );
     world.write_cacert(&authorities().upstream);
     world.reload().await.unwrap();
-    soon("an etcd that is back", || async { (world.admin("/readyz").await.0 == 200).then_some(()) }).await;
+    soon("an etcd that is back", || async {
+        (world.admin("/readyz").await.0 == 200).then_some(())
+    })
+    .await;
     world.as_("alice").await.put(world.key("x"), "2", None).await.unwrap();
 }
 
-/// What etcd says of the certificate that the proxy shows, over connections that were opened before.
+/// What etcd says of the certificate that the proxy shows, over connections that were opened
+/// before.
 #[tokio::test]
 async fn calls_go_on_with_the_new_certificate() {
     let world = World::with(POLICY).own_etcd().start().await;
@@ -194,13 +230,15 @@ async fn calls_go_on_with_the_new_certificate() {
     world.write_upstream(&authorities().upstream.client("nobody-in-etcd").unwrap());
     world.reload().await.unwrap();
     let answer = || async { alice.clone().get(world.key("x"), None).await };
-    soon("etcd's word on the new certificate", || async { answer().await.is_err().then_some(()) }).await;
+    soon("etcd's word on the new certificate", || async { answer().await.is_err().then_some(()) })
+        .await;
     world.write_upstream(root());
     world.reload().await.unwrap();
     soon("the old rights again", || async { answer().await.ok() }).await;
 }
 
-/// The list that names a client is replaced by an older one in date that does not: a copy that was late, or that somebody put there.
+/// The list that names a client is replaced by an older one in date that does not: a copy that was
+/// late, or that somebody put there.
 #[tokio::test]
 async fn an_older_revocation_list_brings_back_nobody() {
     let clients = &authorities().clients;
@@ -216,8 +254,16 @@ async fn an_older_revocation_list_brings_back_nobody() {
         .await;
     let alice = clients.issue(&Leaf::client("alice").serial(8001)).unwrap();
     let comes_in = async || {
-        let Ok(stream) = tls(world.address(), Some(&alice), &[b"h2"], rustls::ALL_VERSIONS).await else { return false };
-        crate::world::raw::Raw::over(stream).await.call(Method::Range.path(), b"").await.grpc_status().is_some()
+        let Ok(stream) = tls(world.address(), Some(&alice), &[b"h2"], rustls::ALL_VERSIONS).await
+        else {
+            return false;
+        };
+        crate::world::raw::Raw::over(stream)
+            .await
+            .call(Method::Range.path(), b"")
+            .await
+            .grpc_status()
+            .is_some()
     };
     let file = &world.config.downstream.crl_files[0];
     assert!(comes_in().await);
@@ -227,7 +273,11 @@ async fn an_older_revocation_list_brings_back_nobody() {
     replace(file, &list(&[], 2));
     for failed in [1.0, 2.0] {
         let error = world.reload().await.unwrap_err().to_string();
-        assert!(error.contains("(number 0x02, of ") && error.contains("is older than the one in effect (number 0x03, of "), "{error}");
+        assert!(
+            error.contains("(number 0x02, of ")
+                && error.contains("is older than the one in effect (number 0x03, of "),
+            "{error}"
+        );
         assert!(!comes_in().await, "who was revoked");
         assert_eq!(failed_reloads(&world, "clients").await, failed);
     }

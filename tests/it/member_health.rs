@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use etcd_warden_gateway::config::Config;
 use etcd_warden_gateway::member_health::Health;
-use etcd_warden_proto::etcdserverpb::{PutRequest, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request};
+use etcd_warden_proto::etcdserverpb::{
+    PutRequest, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
+};
 use h2::Reason;
 use prost::Message as _;
 
@@ -52,7 +54,8 @@ async fn connections(world: &World, count: usize) -> Vec<Raw> {
 async fn state(world: &World, state: &str, members: f64) {
     let label = format!("state=\"{state}\"");
     soon("the state of the members", || async {
-        (world.metric("etcd_warden_upstream_member_state", &[&label]).await == members).then_some(())
+        (world.metric("etcd_warden_upstream_member_state", &[&label]).await == members)
+            .then_some(())
     })
     .await;
 }
@@ -62,7 +65,9 @@ async fn a_home_that_cannot_serve_is_left_for_one_that_can() {
     let (bad, good) = (Fake::agreeable().await, Fake::agreeable().await);
     let world = before(&[&bad, &good]).await;
     let mut raws = connections(&world, 4).await;
-    for (word, code) in [(Word::Leaderless, "leaderless"), (Word::Learner, "learner"), (Word::Removed, "removed")] {
+    for (word, code) in
+        [(Word::Leaderless, "leaderless"), (Word::Learner, "learner"), (Word::Removed, "removed")]
+    {
         // Everybody is at home where it is served, also after the last round.
         bad.says(Word::Well);
         state(&world, "well", 2.0).await;
@@ -74,7 +79,11 @@ async fn a_home_that_cannot_serve_is_left_for_one_that_can() {
         assert!(before > 0, "no connection is at home at the member in question");
         bad.says(word);
         state(&world, code, 1.0).await;
-        assert_eq!(world.metric("etcd_warden_upstream_healthy", &[]).await, 1.0, "the alert goes by this");
+        assert_eq!(
+            world.metric("etcd_warden_upstream_healthy", &[]).await,
+            1.0,
+            "the alert goes by this"
+        );
         let before = bad.arrivals("Put").len();
         raws.extend(connections(&world, 4).await);
         for raw in &mut raws {
@@ -108,8 +117,12 @@ async fn without_a_better_member_calls_stay_where_they_are() {
 async fn an_open_watch_stays_with_a_member_without_a_leader() {
     let serve = |mut visit: Visit| async move {
         if visit.path.ends_with("/Watch") {
-            let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
-            let mut out = visit.begin(&WatchResponse { header, created: true, ..WatchResponse::default() }.encode_to_vec());
+            let header =
+                Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
+            let mut out = visit.begin(
+                &WatchResponse { header, created: true, ..WatchResponse::default() }
+                    .encode_to_vec(),
+            );
             return visit.reset_amid(&mut out).await;
         }
         visit.body().await;
@@ -119,14 +132,19 @@ async fn an_open_watch_stays_with_a_member_without_a_leader() {
     let world = before(&[&bad, &good]).await;
     let mut raws = connections(&world, 2).await;
     let create = WatchCreateRequest { key: b"/a".to_vec(), ..WatchCreateRequest::default() };
-    let create = WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec();
+    let create =
+        WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }
+            .encode_to_vec();
     let mut streams = Vec::new();
     for raw in &mut raws {
         let mut stream = raw.open(WATCH, &grpc_headers()).await.unwrap();
         stream.request.send_data(framed(&create).into(), false).unwrap();
         streams.push(stream);
     }
-    soon("the watches", || async { (world.metric("etcd_warden_watches", &[]).await == 2.0).then_some(()) }).await;
+    soon("the watches", || async {
+        (world.metric("etcd_warden_watches", &[]).await == 2.0).then_some(())
+    })
+    .await;
     bad.says(Word::Leaderless);
     state(&world, "leaderless", 1.0).await;
     for raw in &mut raws {
@@ -134,7 +152,13 @@ async fn an_open_watch_stays_with_a_member_without_a_leader() {
     }
     assert_eq!(bad.arrivals("Put").len(), 0, "calls have moved");
     assert_eq!(world.metric("etcd_warden_watches", &[]).await, 2.0);
-    assert!(bad.arrivals("Watch").iter().chain(&good.arrivals("Watch")).all(|watch| watch.reset.is_none()), "streams have not");
+    assert!(
+        bad.arrivals("Watch")
+            .iter()
+            .chain(&good.arrivals("Watch"))
+            .all(|watch| watch.reset.is_none()),
+        "streams have not"
+    );
 }
 
 #[tokio::test]
@@ -144,7 +168,12 @@ async fn status_is_asked_once_in_a_term_and_never_of_a_removed_member() {
     let checks = |more: usize| {
         let from = fake.questions("MemberList");
         let fake = &fake;
-        async move { soon("health checks", || async { (fake.questions("MemberList") >= from + more).then_some(()) }).await }
+        async move {
+            soon("health checks", || async {
+                (fake.questions("MemberList") >= from + more).then_some(())
+            })
+            .await
+        }
     };
     checks(5).await;
     assert_eq!(fake.questions("Status"), 1);
@@ -201,8 +230,11 @@ async fn too_many_pings_are_counted_and_slow_the_pings_down() {
     let (_, member) = world.running().shared().members.iter().next().unwrap();
     let at_first = member.pace.interval();
     assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
-    let failures =
-        || async { (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too-many-pings\""]).await >= 1.0).then_some(()) };
+    let failures = || async {
+        (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too-many-pings\""]).await
+            >= 1.0)
+            .then_some(())
+    };
     soon("the failure", failures).await;
     assert!(member.pace.interval() >= at_first * 2);
     assert_ne!(member.health(), Health::Down, "the member answers");
@@ -262,7 +294,8 @@ async fn a_member_that_is_no_use_is_not_kept_warm() {
 
 #[tokio::test]
 async fn a_connection_without_answers_is_left_for_a_new_one() {
-    // The first one is that of the health check, which would otherwise ask over it for as long as TCP keeps it.
+    // The first one is that of the health check, which would otherwise ask over it for as long as
+    // TCP keeps it.
     let fake = Fake::silent_at_first(1).await;
     let world = before(&[&fake]).await;
     state(&world, "well", 1.0).await;

@@ -1,4 +1,5 @@
-//! From etcd's own auth to a policy: `policy import` in front of a real etcd whose auth is on (docs/migrating.md).
+//! From etcd's own auth to a policy: `policy import` in front of a real etcd whose auth is on
+//! (docs/migrating.md).
 
 use std::process::Stdio;
 
@@ -64,7 +65,9 @@ async fn an_imported_policy_gives_each_user_what_etcd_gives_it() {
             "root" => root().clone(),
             _ => authorities().upstream.client(user).unwrap(),
         };
-        let direct = allowed(connect(&world.etcd().endpoints(), &authorities().upstream, &direct).await).await;
+        let direct =
+            allowed(connect(&world.etcd().endpoints(), &authorities().upstream, &direct).await)
+                .await;
         assert_eq!(allowed(world.as_(user).await).await, direct, "{user}");
         seen.extend(direct);
     }
@@ -82,5 +85,9 @@ async fn who_is_not_root_is_told_so() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let told = output(command.spawn().unwrap()).await;
     assert_eq!(told.status.code(), Some(1));
-    assert!(told.stdout.is_empty() && text(&told.stderr).contains("permission denied"), "{}", text(&told.stderr));
+    assert!(
+        told.stdout.is_empty() && text(&told.stderr).contains("permission denied"),
+        "{}",
+        text(&told.stderr)
+    );
 }

@@ -1,19 +1,22 @@
 //! The oracle: etcd's own auth, as a judge over the proxy.
 //!
-//! A random policy stands on both sides: as a policy file at a proxy in front of an etcd without auth ("ours"), and as users and roles
-//! of an etcd with auth on ("theirs", the judge). The same user sends the same random request to both. What ours allows, the judge must
-//! allow, and both must then answer the same; whatever else happens must stand on the list of `docs/compared-with-etcd-auth.md`
-//! ([`differences`]), and is counted.
+//! A random policy stands on both sides: as a policy file at a proxy in front of an etcd without
+//! auth ("ours"), and as users and roles of an etcd with auth on ("theirs", the judge). The same
+//! user sends the same random request to both. What ours allows, the judge must allow, and both
+//! must then answer the same; whatever else happens must stand on the list of
+//! `docs/compared-with-etcd-auth.md` ([`differences`]), and is counted.
 //!
 //! # Two stores that stay equal
 //!
-//! One request at a time goes to both, so that both apply the same writes in the same order. What only one side allows is made up for on the other, as root and with
-//! the same bytes: then both have done it. What both refuse is done by neither. So revisions are equal at all times, and each answer is
-//! compared down to them.
+//! One request at a time goes to both, so that both apply the same writes in the same order. What
+//! only one side allows is made up for on the other, as root and with the same bytes: then both
+//! have done it. What both refuse is done by neither. So revisions are equal at all times, and each
+//! answer is compared down to them.
 //!
 //! # To run it again
 //!
-//! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it, `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
+//! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it,
+//! `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
 
 mod answers;
 pub mod dice;
@@ -66,7 +69,8 @@ async fn each_listed_difference_is_shown_by_one_request() {
 fn every_difference_is_written_down() {
     let page = include_str!("../../docs/compared-with-etcd-auth.md");
     let ids = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
-    let written: BTreeSet<&str> = ids.filter(|id| id.starts_with("F-") || id.starts_with("S-")).collect();
+    let written: BTreeSet<&str> =
+        ids.filter(|id| id.starts_with("F-") || id.starts_with("S-")).collect();
     assert_eq!(written, Difference::ALL.into_iter().map(Difference::id).collect());
 }
 

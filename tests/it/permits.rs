@@ -1,7 +1,9 @@
-//! Every way to write to etcd, in every phase of a call, against everything that withdraws a permit: one table. After the event the client
-//! sends what is missing, and etcd gets no message that the new state does not allow.
+//! Every way to write to etcd, in every phase of a call, against everything that withdraws a
+//! permit: one table. After the event the client sends what is missing, and etcd gets no message
+//! that the new state does not allow.
 //!
-//! `every_write_to_etcd_has_a_phase_here` finds the code that writes to etcd. A new place needs a phase in [`Phase`].
+//! `every_write_to_etcd_has_a_phase_here` finds the code that writes to etcd. A new place needs a
+//! phase in [`Phase`].
 
 use std::fs;
 use std::path::Path;
@@ -55,8 +57,8 @@ enum Phase {
     Answered,
 }
 
-/// What withdraws permits. The end of a certificate in time is the same as its revocation here (`Client::end_identity`); that a connection
-/// comes to it is in `identity_ends`.
+/// What withdraws permits. The end of a certificate in time is the same as its revocation here
+/// (`Client::end_identity`); that a connection comes to it is in `identity_ends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     /// From shadow mode to enforcement, without a right.
@@ -137,20 +139,28 @@ fn message(world: &World, method: Method, large: bool) -> Vec<u8> {
         Method::Put => put.encode_to_vec(),
         Method::Range => pb::RangeRequest { key, ..Default::default() }.encode_to_vec(),
         Method::Txn => {
-            let operation = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) };
+            let operation =
+                pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) };
             pb::TxnRequest { success: vec![operation], ..Default::default() }.encode_to_vec()
         }
         Method::LeaseGrant => pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec(),
         Method::LeaseKeepAlive => pb::LeaseKeepAliveRequest { id: LEASE }.encode_to_vec(),
         Method::Watch => create(&world.key("w"), 1).encode_to_vec(),
-        Method::Lock => v3lockpb::LockRequest { name: world.key("lock").into(), lease: LEASE }.encode_to_vec(),
-        Method::Observe => v3electionpb::LeaderRequest { name: world.key("led").into() }.encode_to_vec(),
+        Method::Lock => {
+            v3lockpb::LockRequest { name: world.key("lock").into(), lease: LEASE }.encode_to_vec()
+        }
+        Method::Observe => {
+            v3electionpb::LeaderRequest { name: world.key("led").into() }.encode_to_vec()
+        }
         other => panic!("no message of {other:?} here"),
     }
 }
 
 async fn begin(world: &World, issued: &Issued, phase: Phase, method: Method) -> Begun {
-    let mut raw = Raw::over(tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await;
+    let mut raw = Raw::over(
+        tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+    )
+    .await;
     let mut stream = raw.open(method.path(), &grpc_headers()).await.unwrap();
     let whole = framed(&message(world, method, phase == Phase::HalfOfLarge));
     let conversation = matches!(method, Method::Watch | Method::LeaseKeepAlive);
@@ -163,13 +173,18 @@ async fn begin(world: &World, issued: &Issued, phase: Phase, method: Method) -> 
     if now > 0 {
         stream.request.send_data(whole[..now].to_vec().into(), ends).unwrap();
     }
-    let rest = if now == whole.len() { if conversation { whole } else { Vec::new() } } else { whole[now..].to_vec() };
+    let rest = if now == whole.len() {
+        if conversation { whole } else { Vec::new() }
+    } else {
+        whole[now..].to_vec()
+    };
     Begun { stream, rest, ends: !conversation && !ends, _raw: raw }
 }
 
 /// What the calls here do at etcd, but for Watch: the proxy itself cancels watches there.
 const COUNTED: &[&str] = &["Put", "Range", "Txn", "LeaseGrant", RENEWED, "Lock", "Observe"];
-/// etcd counts the end of a LeaseKeepAlive stream as a message, so that only what messages do can be counted.
+/// etcd counts the end of a LeaseKeepAlive stream as a message, so that only what messages do can
+/// be counted.
 const RENEWED: &str = "etcd_debugging_lease_renewed_total";
 
 /// Messages of each of these RPCs that etcd has received.
@@ -177,8 +192,12 @@ async fn received(world: &World, rpcs: &[&'static str]) -> Vec<(&'static str, f6
     let text = world.etcd().metrics(0).await.unwrap();
     let of = |rpc: &str| {
         let label = format!("grpc_method=\"{rpc}\"");
-        let is_message = |line: &str| line.starts_with("grpc_server_msg_received_total{") && line.contains(&label);
-        let samples = text.lines().filter(|line| is_message(line) || (rpc == RENEWED && line.starts_with(RENEWED)));
+        let is_message = |line: &str| {
+            line.starts_with("grpc_server_msg_received_total{") && line.contains(&label)
+        };
+        let samples = text
+            .lines()
+            .filter(|line| is_message(line) || (rpc == RENEWED && line.starts_with(RENEWED)));
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
     rpcs.iter().map(|rpc| (*rpc, of(rpc))).collect()
@@ -188,7 +207,10 @@ async fn happens(world: &mut World, event: Event) {
     match event {
         Event::Mode | Event::Policy => world.replace_policy(&policy("enforce", NOTHING)),
         Event::Revoked => {
-            replace(&world.config.downstream.crl_files[0], &authorities().clients.crl(&[ALICE]).unwrap());
+            replace(
+                &world.config.downstream.crl_files[0],
+                &authorities().clients.crl(&[ALICE]).unwrap(),
+            );
             world.reload().await.unwrap();
         }
         Event::Ca => {
@@ -226,29 +248,44 @@ async fn table(mode: &str, rows: &[Row], events: [&[Event]; 3]) {
             config.limits.max_request_bytes = LARGE;
             config.upstream.health_interval = Duration::from_secs(3600);
             config.downstream.crl_files = vec![config.policy.with_file_name("clients.crl")];
-            fs::write(&config.downstream.crl_files[0], authorities().clients.crl(&[]).unwrap()).unwrap();
+            fs::write(&config.downstream.crl_files[0], authorities().clients.crl(&[]).unwrap())
+                .unwrap();
         })
         .own_etcd()
         .start()
         .await;
     let mut direct = world.direct().await;
-    direct.lease_grant(600, Some(etcd_client::LeaseGrantOptions::new().with_id(LEASE))).await.unwrap();
+    direct
+        .lease_grant(600, Some(etcd_client::LeaseGrantOptions::new().with_id(LEASE)))
+        .await
+        .unwrap();
     // Another client holds the lock, so that the calls here wait.
     let holder = direct.lease_grant(600, None).await.unwrap().id();
     let hold = etcd_client::PutOptions::new().with_lease(holder);
     direct.put(world.key(&format!("lock/{holder:x}")), "", Some(hold)).await.unwrap();
-    for (column, event) in events.iter().enumerate().flat_map(|(column, events)| events.iter().map(move |event| (column, *event))) {
+    for (column, event) in events
+        .iter()
+        .enumerate()
+        .flat_map(|(column, events)| events.iter().map(move |event| (column, *event)))
+    {
         for connecting in [false, true] {
-            let rows: Vec<_> = rows.iter().filter(|row| (row.0 == Phase::Connecting) == connecting).collect();
+            let rows: Vec<_> =
+                rows.iter().filter(|row| (row.0 == Phase::Connecting) == connecting).collect();
             let found = column_of(&mut world, mode, &rows, event).await;
-            let expected: Vec<_> = rows.iter().map(|(phase, method, ends)| (*phase, *method, ends[column])).collect();
+            let expected: Vec<_> =
+                rows.iter().map(|(phase, method, ends)| (*phase, *method, ends[column])).collect();
             assert_eq!(found, expected, "{mode}, {event:?}");
         }
     }
 }
 
 /// Starts the proxy again, with everything as it is before the event, and gives how each call ends.
-async fn column_of(world: &mut World, mode: &str, rows: &[&Row], event: Event) -> Vec<(Phase, Method, End)> {
+async fn column_of(
+    world: &mut World,
+    mode: &str,
+    rows: &[&Row],
+    event: Event,
+) -> Vec<(Phase, Method, End)> {
     let relay = Relay::to(world.etcd().addresses()[0]).await;
     world.write_policy(&policy(mode, ALL));
     world.write_client_cas(&[&authorities().clients]);
@@ -264,25 +301,39 @@ async fn column_of(world: &mut World, mode: &str, rows: &[&Row], event: Event) -
     for (phase, method, _) in rows {
         calls.push((*phase, *method, begin(world, &issued, *phase, *method).await));
     }
-    soon("all calls are under way", || async { (streams_of(world).await == rows.len() as f64).then_some(()) }).await;
+    soon("all calls are under way", || async {
+        (streams_of(world).await == rows.len() as f64).then_some(())
+    })
+    .await;
     if !connecting {
         waiting_calls_are_at_etcd(world, at_etcd).await;
     }
     let before = received(world, COUNTED).await;
     happens(world, event).await;
     if !matches!(event, Event::Mode | Event::Policy) {
-        // What must end does so before its client says another word; only a request that is whole waits for its connection.
-        let left = rows.iter().filter(|row| row.0 == Phase::Connecting && row.1.shape() == Shape::Unary).count() as f64;
-        let left = left + rows.iter().filter(|row| row.0 == Phase::HalfOfLarge && event == Event::Drain).count() as f64;
-        soon("the end of calls", || async { (streams_of(world).await == left).then_some(()) }).await;
+        // What must end does so before its client says another word; only a request that is whole
+        // waits for its connection.
+        let left = rows
+            .iter()
+            .filter(|row| row.0 == Phase::Connecting && row.1.shape() == Shape::Unary)
+            .count() as f64;
+        let left = left
+            + rows.iter().filter(|row| row.0 == Phase::HalfOfLarge && event == Event::Drain).count()
+                as f64;
+        soon("the end of calls", || async { (streams_of(world).await == left).then_some(()) })
+            .await;
     }
     relay.release();
-    let found =
-        futures_util::future::join_all(calls.into_iter().map(async |(phase, method, begun)| (phase, method, end(begun).await))).await;
+    let found = futures_util::future::join_all(
+        calls.into_iter().map(async |(phase, method, begun)| (phase, method, end(begun).await)),
+    )
+    .await;
     // What ended well was allowed to reach etcd, and nothing else did.
     let mut allowed = before;
     for (rpc, count) in &mut allowed {
-        *count += found.iter().filter(|(_, method, end)| *end == Fine && method.rpc() == *rpc).count() as f64;
+        *count +=
+            found.iter().filter(|(_, method, end)| *end == Fine && method.rpc() == *rpc).count()
+                as f64;
     }
     assert_eq!(received(world, COUNTED).await, allowed, "{mode}, {event:?}: {found:?}");
     found
@@ -293,7 +344,8 @@ async fn streams_of(world: &World) -> f64 {
     world.metric("etcd_warden_requests_in_flight", &[]).await
 }
 
-/// One keepalive and one Observe are at etcd, and the Lock waits there: it has a key of its own behind the holder's.
+/// One keepalive and one Observe are at etcd, and the Lock waits there: it has a key of its own
+/// behind the holder's.
 async fn waiting_calls_are_at_etcd(world: &World, before: Vec<(&'static str, f64)>) {
     let mut direct = world.direct().await;
     let options = || Some(etcd_client::GetOptions::new().with_prefix().with_count_only());
@@ -312,7 +364,8 @@ async fn shadow_permits_end_in_every_phase() {
 
 #[tokio::test]
 async fn enforced_permits_end_in_every_phase() {
-    table("enforce", ENFORCED, [&[Event::Policy], &[Event::Revoked, Event::Ca], &[Event::Drain]]).await;
+    table("enforce", ENFORCED, [&[Event::Policy], &[Event::Revoked, Event::Ca], &[Event::Drain]])
+        .await;
 }
 
 /// What fills etcd's window before the late request comes.
@@ -337,11 +390,13 @@ fn most_of_a_socket() -> usize {
     ["wmem", "rmem"]
         .iter()
         .map(|of| fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{of}")).unwrap())
-        .fold(0, |all, sizes| all + sizes.split_whitespace().last().unwrap().parse::<usize>().unwrap())
+        .fold(0, |all, sizes| {
+            all + sizes.split_whitespace().last().unwrap().parse::<usize>().unwrap()
+        })
 }
 
-/// A request whose bytes wait for a window of etcd's, or for the socket, is not sent when its right has gone: h2 holds nothing that no permit
-/// is asked for.
+/// A request whose bytes wait for a window of etcd's, or for the socket, is not sent when its right
+/// has gone: h2 holds nothing that no permit is asked for.
 async fn late_request(mode: &str, filled: Filled) {
     let both = |mode: &str, name: &str| {
         format!(
@@ -352,25 +407,44 @@ async fn late_request(mode: &str, filled: Filled) {
     let world = World::with(&both(mode, "alice")).config(one_worker).own_etcd().start().await;
     let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
     let put = |key: &str, length: usize| {
-        framed(&pb::PutRequest { key: world.key(key).into(), value: vec![b'x'; length], ..Default::default() }.encode_to_vec())
+        framed(
+            &pb::PutRequest {
+                key: world.key(key).into(),
+                value: vec![b'x'; length],
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        )
     };
     let begin = async |raw: &mut Raw, key: &str, length: usize| {
         let mut stream = raw.open(Method::Put.path(), &grpc_headers()).await.unwrap();
         stream.request.send_data(put(key, length).into(), true).unwrap();
         stream
     };
-    let open = async |count: usize| soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await;
+    let open = async |count: usize| {
+        soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await
+    };
     // The connection to etcd is there.
-    assert_eq!(Answer::read(begin(&mut bob, "first", 1).await.response).await.grpc_status(), Some(0));
+    assert_eq!(
+        Answer::read(begin(&mut bob, "first", 1).await.response).await.grpc_status(),
+        Some(0)
+    );
     world.etcd().pause(0).unwrap();
     let mut waiting = Vec::new();
     let mut long = grpc_headers();
     long.insert("traceparent", "X".repeat(HEAD).parse().unwrap());
-    let (batches, larges) = if filled == Filled::Socket { (most_of_a_socket() / (BATCH * HEAD) + 2, 0) } else { (0, 6) };
+    let (batches, larges) = if filled == Filled::Socket {
+        (most_of_a_socket() / (BATCH * HEAD) + 2, 0)
+    } else {
+        (0, 6)
+    };
     for _ in 0..batches {
         for _ in 0..BATCH {
             let mut stream = bob.open(Method::Range.path(), &long).await.unwrap();
-            stream.request.send_data(framed(&message(&world, Method::Range, false)).into(), true).unwrap();
+            stream
+                .request
+                .send_data(framed(&message(&world, Method::Range, false)).into(), true)
+                .unwrap();
             waiting.push(stream);
         }
         open(BATCH).await;
@@ -396,9 +470,16 @@ async fn late_request(mode: &str, filled: Filled) {
     // Where the machine stands still for long enough, the connection to etcd is given up first.
     assert!(matches!(late.grpc_status(), Some(7 | 14)), "{mode}, {filled:?}: {late:?}");
     for large in waiting {
-        assert!(matches!(Answer::read(large.response).await.grpc_status(), Some(0 | 14)), "{mode}, {filled:?}");
+        assert!(
+            matches!(Answer::read(large.response).await.grpc_status(), Some(0 | 14)),
+            "{mode}, {filled:?}"
+        );
     }
-    assert_eq!(world.direct().await.get(world.key("late"), None).await.unwrap().count(), 0, "{mode}, {filled:?}");
+    assert_eq!(
+        world.direct().await.get(world.key("late"), None).await.unwrap().count(),
+        0,
+        "{mode}, {filled:?}"
+    );
 }
 
 #[tokio::test]
@@ -426,7 +507,8 @@ async fn a_request_that_waits_for_the_socket_is_judged_again() {
 #[test]
 fn every_write_to_etcd_has_a_phase_here() {
     let writes = [
-        // A whole request: `Phase::Connecting`, `Phase::Waiting`. The lease of an id that the proxy chooses is the second one.
+        // A whole request: `Phase::Connecting`, `Phase::Waiting`. The lease of an id that the
+        // proxy chooses is the second one.
         ("permitted.rs", ".exchange(", 3),
         // A stream is opened: `Phase::Connecting`, `Phase::Silent`.
         ("raw.rs", ".send(permit,", 1),
@@ -467,10 +549,14 @@ fn every_write_to_etcd_has_a_phase_here() {
             }
         }
     }
-    let mut expected: Vec<_> = writes.iter().map(|(file, call, count)| ((*file).to_owned(), *call, *count)).collect();
+    let mut expected: Vec<_> =
+        writes.iter().map(|(file, call, count)| ((*file).to_owned(), *call, *count)).collect();
     expected.sort();
     found.sort();
-    assert_eq!(found, expected, "a place that writes to etcd was added or removed: correct the phases and rows of this file");
+    assert_eq!(
+        found, expected,
+        "a place that writes to etcd was added or removed: correct the phases and rows of this file"
+    );
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {

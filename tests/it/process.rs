@@ -29,12 +29,18 @@ fn free_port() -> SocketAddr {
 }
 
 impl Place {
-    /// A folder with all that `serve` needs; the configuration is that of a world's proxy, and these lines.
+    /// A folder with all that `serve` needs; the configuration is that of a world's proxy, and
+    /// these lines.
     pub fn new(world: &World, policy: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listen, admin) = (free_port(), free_port());
         let at = |name: &str| folder.path().join(name).display().to_string();
-        authorities().clients.server(&["127.0.0.1"]).unwrap().write(folder.path(), "server").unwrap();
+        authorities()
+            .clients
+            .server(&["127.0.0.1"])
+            .unwrap()
+            .write(folder.path(), "server")
+            .unwrap();
         crate::world::root().write(folder.path(), "upstream").unwrap();
         write_private(folder.path(), "clients-ca.crt", &authorities().clients.pem()).unwrap();
         write_private(folder.path(), "etcd-ca.crt", &authorities().upstream.pem()).unwrap();
@@ -65,11 +71,16 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// `etcd-warden serve --config ...` with these flags, not started yet, and nothing in its environment.
+    /// `etcd-warden serve --config ...` with these flags, not started yet, and nothing in its
+    /// environment.
     pub fn serve(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
         command.arg("serve").arg("--config").arg(self.path("config.yaml")).args(flags).env_clear();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command
     }
 
@@ -94,7 +105,9 @@ impl Serving {
     /// Sends a signal, by its name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success()
+        );
     }
 
     /// Waits for its end.
@@ -109,7 +122,10 @@ impl Serving {
 
 /// What a process that ends soon has said.
 pub async fn output(child: Child) -> Output {
-    tokio::time::timeout(SOON + Duration::from_secs(10), child.wait_with_output()).await.expect("the process ends").unwrap()
+    tokio::time::timeout(SOON + Duration::from_secs(10), child.wait_with_output())
+        .await
+        .expect("the process ends")
+        .unwrap()
 }
 
 pub fn text(bytes: &[u8]) -> &str {

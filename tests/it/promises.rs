@@ -1,5 +1,6 @@
-//! The pages that promise something name the tests that show it: each name in a column "shown by" is a test, or a module that has some; each
-//! file in a column "where" is there; and what is a test of a published hole stands on the page of threats.
+//! The pages that promise something name the tests that show it: each name in a column "shown by"
+//! is a test, or a module that has some; each file in a column "where" is there; and what is a test
+//! of a published hole stands on the page of threats.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +17,10 @@ const CRATES: [(&str, &str); 7] = [
     ("tests/it", "it"),
 ];
 
-/// The pages, and how many promises each has at least: a table that is not recognized would be one without a mistake.
-const PAGES: [(&str, usize); 3] = [("tests/README.md", 40), ("docs/threat-model.md", 40), ("docs/compared-with-etcd-auth.md", 4)];
+/// The pages, and how many promises each has at least: a table that is not recognized would be one
+/// without a mistake.
+const PAGES: [(&str, usize); 3] =
+    [("tests/README.md", 40), ("docs/threat-model.md", 40), ("docs/compared-with-etcd-auth.md", 4)];
 const THREATS: &str = "docs/threat-model.md";
 /// Where names without a path belong: the page of threats has a table of them.
 const HOLES: &str = "it::published_holes::";
@@ -34,7 +37,12 @@ fn every_test_that_a_page_names_is_there() {
             if names.is_empty() {
                 wrong.push(format!("{page}: nothing shows it: {cell}"));
             }
-            wrong.extend(names.into_iter().filter(|name| !is_shown(name, &tests)).map(|name| format!("{page}: there is no test `{name}`")));
+            wrong.extend(
+                names
+                    .into_iter()
+                    .filter(|name| !is_shown(name, &tests))
+                    .map(|name| format!("{page}: there is no test `{name}`")),
+            );
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -48,16 +56,23 @@ fn every_file_that_the_page_of_threats_names_is_there() {
         assert!(quoted(&cell).next().is_some(), "no file: {cell}");
         for file in quoted(&cell) {
             let folders = CRATES.iter().map(|(folder, _)| *folder).chain(["src"]);
-            assert!(folders.into_iter().any(|folder| root().join(folder).join(file).is_file()), "no crate has {file}");
+            assert!(
+                folders.into_iter().any(|folder| root().join(folder).join(file).is_file()),
+                "no crate has {file}"
+            );
         }
     }
 }
 
 #[test]
 fn every_published_hole_stands_on_the_page_of_threats() {
-    let shown: BTreeSet<String> = column(&read(THREATS), "shown by").iter().flat_map(|cell| quoted(cell).map(str::to_owned)).collect();
+    let shown: BTreeSet<String> = column(&read(THREATS), "shown by")
+        .iter()
+        .flat_map(|cell| quoted(cell).map(str::to_owned))
+        .collect();
     let holes = all_tests().into_iter().filter(|test| test.starts_with(HOLES));
-    let names: Vec<String> = holes.map(|test| test.rsplit("::").next().unwrap().to_owned()).collect();
+    let names: Vec<String> =
+        holes.map(|test| test.rsplit("::").next().unwrap().to_owned()).collect();
     assert!(names.len() >= 19, "{names:?}");
     let missing: Vec<&String> = names.iter().filter(|name| !shown.contains(*name)).collect();
     assert!(missing.is_empty(), "{THREATS} does not name {missing:?}");
@@ -65,24 +80,36 @@ fn every_published_hole_stands_on_the_page_of_threats() {
 
 #[test]
 fn these_checks_see_what_they_are_meant_to_see() {
-    let page =
-        "| promise | shown by |\n|---|---|\n| a `b` | `it::x`, `y::tests` |\n| c \\| d | `z` |\n\n| x | y |\n|---|---|\n| 1 | `q` |\n";
+    let page = "| promise | shown by |\n|---|---|\n| a `b` | `it::x`, `y::tests` |\n| c \\| d | `z` |\n\n| x | y |\n|---|---|\n| 1 | `q` |\n";
     assert_eq!(column(page, "shown by"), ["`it::x`, `y::tests`", "`z`"]);
     assert_eq!(quoted("`it::x`, and `y::tests`").collect::<Vec<_>>(), ["it::x", "y::tests"]);
-    let tests =
-        tests_of("#[test]\nfn one() {}\n#[cfg(test)]\nmod tests {\n    #[tokio::test]\n    async fn two() {}\n    fn three() {}\n}\n", "a");
+    let tests = tests_of(
+        "#[test]\nfn one() {}\n#[cfg(test)]\nmod tests {\n    #[tokio::test]\n    async fn two() {}\n    fn three() {}\n}\n",
+        "a",
+    );
     assert_eq!(tests, ["a::one", "a::tests::two"]);
     let tests: BTreeSet<String> = tests.into_iter().collect();
-    for (name, there) in [("a", true), ("a::tests", true), ("a::tests::two", true), ("a::te", false), ("two", false), ("a::three", false)] {
+    for (name, there) in [
+        ("a", true),
+        ("a::tests", true),
+        ("a::tests::two", true),
+        ("a::te", false),
+        ("two", false),
+        ("a::three", false),
+    ] {
         assert_eq!(is_shown(name, &tests), there, "{name}");
     }
     let all = all_tests();
-    for known in ["it::promises::these_checks_see_what_they_are_meant_to_see", "etcd::find::tests::versions_compare_as_numbers"] {
+    for known in [
+        "it::promises::these_checks_see_what_they_are_meant_to_see",
+        "etcd::find::tests::versions_compare_as_numbers",
+    ] {
         assert!(all.contains(known), "{known}");
     }
 }
 
-/// The cells of a column, by its heading, of all tables that have it. Lines that only head a group have no cell there.
+/// The cells of a column, by its heading, of all tables that have it. Lines that only head a group
+/// have no cell there.
 fn column(page: &str, heading: &str) -> Vec<String> {
     let mut place = None;
     let mut inside = false;
@@ -92,7 +119,11 @@ fn column(page: &str, heading: &str) -> Vec<String> {
             inside = false;
             continue;
         };
-        let cells: Vec<String> = row.replace("\\|", "\0").split('|').map(|cell| cell.trim().replace('\0', "|")).collect();
+        let cells: Vec<String> = row
+            .replace("\\|", "\0")
+            .split('|')
+            .map(|cell| cell.trim().replace('\0', "|"))
+            .collect();
         if !inside {
             (inside, place) = (true, cells.iter().position(|cell| cell == heading));
             continue;
@@ -116,7 +147,9 @@ fn is_path(name: &str) -> bool {
 
 /// A test, or a module with tests in it; without a path, a test of a published hole.
 fn is_shown(name: &str, tests: &BTreeSet<String>) -> bool {
-    let within = |test: &String| test == name || test.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+    let within = |test: &String| {
+        test == name || test.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"))
+    };
     let is_hole = |test: &String| test.starts_with(HOLES) && test.rsplit("::").next() == Some(name);
     tests.iter().any(|test| within(test) || is_hole(test))
 }
@@ -128,8 +161,12 @@ fn all_tests() -> BTreeSet<String> {
         let base = root().join(folder);
         for file in rust_files(&base) {
             let path = file.strip_prefix(&base).unwrap().with_extension("");
-            let parts = path.components().map(|part| part.as_os_str().to_str().unwrap()).filter(|part| *part != "main" && *part != "lib");
-            let module: Vec<&str> = Some(prefix).into_iter().filter(|prefix| !prefix.is_empty()).chain(parts).collect();
+            let parts = path
+                .components()
+                .map(|part| part.as_os_str().to_str().unwrap())
+                .filter(|part| *part != "main" && *part != "lib");
+            let module: Vec<&str> =
+                Some(prefix).into_iter().filter(|prefix| !prefix.is_empty()).chain(parts).collect();
             tests.extend(tests_of(&read_file(&file), &module.join("::")));
         }
     }
@@ -150,10 +187,18 @@ fn tests_of(text: &str, module: &str) -> Vec<String> {
         let line = line.trim_start();
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             marked = true;
-        } else if let Some(rest) = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn ")) {
+        } else if let Some(rest) =
+            line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "))
+        {
             let name = rest.split(['(', '<']).next().unwrap();
             if std::mem::take(&mut marked) {
-                found.push([Some(module), inner, Some(name)].into_iter().flatten().collect::<Vec<_>>().join("::"));
+                found.push(
+                    [Some(module), inner, Some(name)]
+                        .into_iter()
+                        .flatten()
+                        .collect::<Vec<_>>()
+                        .join("::"),
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A new policy counts at once for what is open: whoever lost a right loses the streams that needed it, and nobody else notices.
+//! A new policy counts at once for what is open: whoever lost a right loses the streams that needed
+//! it, and nobody else notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +34,12 @@ fn policy(roles: &str) -> String {
 pub fn create(prefix: &str, watch_id: i64) -> pb::WatchRequest {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
-    let create = pb::WatchCreateRequest { key: prefix.into(), range_end: end, watch_id, ..Default::default() };
+    let create = pb::WatchCreateRequest {
+        key: prefix.into(),
+        range_end: end,
+        watch_id,
+        ..Default::default()
+    };
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
@@ -41,7 +47,8 @@ async fn next(stream: &mut Live) -> pb::WatchResponse {
     stream.next().await.unwrap()
 }
 
-/// clientv3 never opens a Watch stream again that has ended with PERMISSION_DENIED, so a caller without a binding must not get that.
+/// clientv3 never opens a Watch stream again that has ended with PERMISSION_DENIED, so a caller
+/// without a binding must not get that.
 #[tokio::test]
 async fn a_caller_that_no_binding_names_keeps_its_watch_stream_until_it_is_bound() {
     let world = World::start(&policy("a")).await;
@@ -51,7 +58,10 @@ async fn a_caller_that_no_binding_names_keeps_its_watch_stream_until_it_is_bound
         stream.send(&create(&world.key("a/"), 0));
         let refused = next(&mut stream).await;
         assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
-        assert_eq!(refused.cancel_reason, format!("rpc error: code = PermissionDenied desc = {DENIED}"));
+        assert_eq!(
+            refused.cancel_reason,
+            format!("rpc error: code = PermissionDenied desc = {DENIED}")
+        );
     }
     world.audited(|line| line["reason"] == "no-binding" && line["identity"]["cn"] == "carol").await;
 
@@ -106,25 +116,44 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
     stop.store(true, Ordering::Relaxed);
     let count = writer.await.unwrap();
 
-    // Every watch sees `0..count` in order; the watches of `a/` up to some point, and nothing of theirs after that.
+    // Every watch sees `0..count` in order; the watches of `a/` up to some point, and nothing of
+    // theirs after that.
     let mut values: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
     let mut ended = Vec::new();
     let mut revision = BTreeMap::new();
-    while values.get(&4).and_then(|values| values.last()) != Some(&(count - 1)) || values.get(&2).map(Vec::len) != Some(2 * count as usize)
+    while values.get(&4).and_then(|values| values.last()) != Some(&(count - 1))
+        || values.get(&2).map(Vec::len) != Some(2 * count as usize)
     {
         let response = next(&mut stream).await;
         assert!(!ended.contains(&response.watch_id), "{response:?}");
         if response.canceled {
-            assert_eq!(response.cancel_reason, format!("rpc error: code = PermissionDenied desc = {DENIED}"));
-            assert!(response.header.as_ref().is_some_and(|header| header.cluster_id != 0 && header.revision > 0), "{response:?}");
+            assert_eq!(
+                response.cancel_reason,
+                format!("rpc error: code = PermissionDenied desc = {DENIED}")
+            );
+            assert!(
+                response
+                    .header
+                    .as_ref()
+                    .is_some_and(|header| header.cluster_id != 0 && header.revision > 0),
+                "{response:?}"
+            );
             assert!(response.events.is_empty() && !response.created);
             ended.push(response.watch_id);
         }
         for event in response.events {
             let kv = event.kv.unwrap();
             let last = revision.insert(response.watch_id, kv.mod_revision).unwrap_or_default();
-            assert!(last < kv.mod_revision, "watch {}: {last} before {}", response.watch_id, kv.mod_revision);
-            values.entry(response.watch_id).or_default().push(String::from_utf8(kv.value).unwrap().parse().unwrap());
+            assert!(
+                last < kv.mod_revision,
+                "watch {}: {last} before {}",
+                response.watch_id,
+                kv.mod_revision
+            );
+            values
+                .entry(response.watch_id)
+                .or_default()
+                .push(String::from_utf8(kv.value).unwrap().parse().unwrap());
         }
     }
     assert_eq!(ended, [1, 3]);
@@ -140,12 +169,16 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
         seen += next(&mut other).await.events.len();
     }
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"policy\""]).await, 2.0);
-    // The stream still takes creates: those that are granted, and those that are not, in their turn.
+    // The stream still takes creates: those that are granted, and those that are not, in their
+    // turn.
     stream.send(&create(&world.key("a/"), 0));
     let refused = next(&mut stream).await;
     assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
     stream.send(&create(&world.key("b/"), 1));
-    assert!(matches!(next(&mut stream).await, pb::WatchResponse { created: true, canceled: false, watch_id: 1, .. }));
+    assert!(matches!(
+        next(&mut stream).await,
+        pb::WatchResponse { created: true, canceled: false, watch_id: 1, .. }
+    ));
 }
 
 #[tokio::test]
@@ -183,7 +216,9 @@ async fn a_policy_with_a_mistake_ends_nothing() {
 
 /// A lease of alice's, of her own making.
 async fn lease(raw: &mut Raw) -> i64 {
-    let answer = raw.call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec()).await;
+    let answer = raw
+        .call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec())
+        .await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
     pb::LeaseGrantResponse::decode(answer.messages()[0]).unwrap().id
 }
@@ -192,28 +227,47 @@ async fn lease(raw: &mut Raw) -> i64 {
 async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_goes() {
     let world = World::start(&policy("a, b, lease")).await;
     let mut raw = world.raw("alice").await;
-    let lock = |name: &str, lease| v3lockpb::LockRequest { name: world.key(name).into(), lease }.encode_to_vec();
-    let campaign =
-        |name: &str, lease| v3electionpb::CampaignRequest { name: world.key(name).into(), lease, value: b"v".to_vec() }.encode_to_vec();
-    let observe = |name: &str| v3electionpb::LeaderRequest { name: world.key(name).into() }.encode_to_vec();
+    let lock = |name: &str, lease| {
+        v3lockpb::LockRequest { name: world.key(name).into(), lease }.encode_to_vec()
+    };
+    let campaign = |name: &str, lease| {
+        v3electionpb::CampaignRequest { name: world.key(name).into(), lease, value: b"v".to_vec() }
+            .encode_to_vec()
+    };
+    let observe =
+        |name: &str| v3electionpb::LeaderRequest { name: world.key(name).into() }.encode_to_vec();
     let holder = lease(&mut raw).await;
     let waiter = lease(&mut raw).await;
     for name in ["a/lock", "b/lock"] {
         assert_eq!(raw.call(Method::Lock.path(), &lock(name, holder)).await.grpc_status(), Some(0));
     }
     for name in ["a/led", "b/led"] {
-        assert_eq!(raw.call(Method::Campaign.path(), &campaign(name, holder)).await.grpc_status(), Some(0));
+        assert_eq!(
+            raw.call(Method::Campaign.path(), &campaign(name, holder)).await.grpc_status(),
+            Some(0)
+        );
     }
     let mut lost = Vec::new();
     let mut kept = Vec::new();
     for (folder, calls) in [("a", &mut lost), ("b", &mut kept)] {
-        calls.push((Method::Lock, Live::ask(&mut raw, Method::Lock, &lock(&format!("{folder}/lock"), waiter)).await));
-        calls.push((Method::Campaign, Live::ask(&mut raw, Method::Campaign, &campaign(&format!("{folder}/led"), waiter)).await));
-        let mut seen = Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/led"))).await;
+        calls.push((
+            Method::Lock,
+            Live::ask(&mut raw, Method::Lock, &lock(&format!("{folder}/lock"), waiter)).await,
+        ));
+        calls.push((
+            Method::Campaign,
+            Live::ask(&mut raw, Method::Campaign, &campaign(&format!("{folder}/led"), waiter))
+                .await,
+        ));
+        let mut seen =
+            Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/led"))).await;
         seen.next_bytes().await.unwrap();
         calls.push((Method::Observe, seen));
         // An election without a leader has not even a head yet.
-        calls.push((Method::Observe, Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/nobody"))).await));
+        calls.push((
+            Method::Observe,
+            Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/nobody"))).await,
+        ));
     }
     let mut direct = world.direct().await;
     let mut waiting = async |name: &str| {
@@ -238,8 +292,12 @@ async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_
     for (method, call) in &mut kept {
         assert!(call.is_quiet().await, "{method:?}");
     }
-    let unlock = v3lockpb::UnlockRequest { key: format!("{}/{holder:x}", world.key("b/lock")).into() };
-    assert_eq!(raw.call(Method::Unlock.path(), &unlock.encode_to_vec()).await.grpc_status(), Some(0));
+    let unlock =
+        v3lockpb::UnlockRequest { key: format!("{}/{holder:x}", world.key("b/lock")).into() };
+    assert_eq!(
+        raw.call(Method::Unlock.path(), &unlock.encode_to_vec()).await.grpc_status(),
+        Some(0)
+    );
     assert!(kept[0].1.next_bytes().await.is_ok(), "who kept his right gets his lock");
 }
 
@@ -254,8 +312,15 @@ async fn a_transfer_under_way_stops_when_its_right_goes() {
     let mut transfers = vec![Live::ask(&mut world.raw("alice").await, Method::Snapshot, b"").await];
     let version = programs().version;
     if (version.major, version.minor) >= (3, 7) {
-        let range = pb::RangeRequest { key: world.key("a/").into(), range_end: world.key("a0").into(), ..Default::default() };
-        transfers.push(Live::ask(&mut world.raw("alice").await, Method::RangeStream, &range.encode_to_vec()).await);
+        let range = pb::RangeRequest {
+            key: world.key("a/").into(),
+            range_end: world.key("a0").into(),
+            ..Default::default()
+        };
+        transfers.push(
+            Live::ask(&mut world.raw("alice").await, Method::RangeStream, &range.encode_to_vec())
+                .await,
+        );
     }
     for transfer in &mut transfers {
         transfer.next_bytes().await.unwrap();
@@ -280,11 +345,22 @@ async fn a_lease_is_not_kept_alive_without_the_right_and_lives_on_when_it_is_bac
     // The lease of another, which alice may touch because she may write the keys on it.
     let mut direct = world.direct().await;
     let others = direct.lease_grant(600, None).await.unwrap().id();
-    direct.put(world.key("a/k"), "1", Some(etcd_client::PutOptions::new().with_lease(others))).await.unwrap();
+    direct
+        .put(world.key("a/k"), "1", Some(etcd_client::PutOptions::new().with_lease(others)))
+        .await
+        .unwrap();
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     // Without the capability nothing is kept alive, one's own lease neither.
-    let allowed = [policy("a, lease"), policy("b, lease"), NOBODY.to_owned(), policy("a"), policy("a, lease")];
-    for (policy, [own_ttl, others_ttl]) in allowed.iter().zip([[600, 600], [600, 0], [0, 0], [0, 0], [600, 600]]) {
+    let allowed = [
+        policy("a, lease"),
+        policy("b, lease"),
+        NOBODY.to_owned(),
+        policy("a"),
+        policy("a, lease"),
+    ];
+    for (policy, [own_ttl, others_ttl]) in
+        allowed.iter().zip([[600, 600], [600, 0], [0, 0], [0, 0], [600, 600]])
+    {
         world.replace_policy(policy);
         for (id, ttl) in [(own, own_ttl), (others, others_ttl)] {
             stream.send(&pb::LeaseKeepAliveRequest { id });
@@ -328,13 +404,21 @@ async fn fifty_reloads_under_load_fail_no_call() {
     }
     assert!(calls > 50, "{calls} rounds are no load");
     assert_eq!(world.generation().await, 51);
-    assert_eq!(world.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"ok\""]).await, 50.0);
+    assert_eq!(
+        world.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"ok\""]).await,
+        50.0
+    );
     assert!(!next(&mut stream).await.canceled);
 }
 
 /// A call that has begun, and has sent this much of its one message.
-pub async fn half(raw: &mut Raw, method: Method, message: &[u8]) -> (crate::world::raw::Stream, bytes::Bytes) {
-    let mut request = http::Request::post(format!("https://proxy{}", method.path())).body(()).unwrap();
+pub async fn half(
+    raw: &mut Raw,
+    method: Method,
+    message: &[u8],
+) -> (crate::world::raw::Stream, bytes::Bytes) {
+    let mut request =
+        http::Request::post(format!("https://proxy{}", method.path())).body(()).unwrap();
     *request.headers_mut() = crate::world::raw::grpc_headers();
     let mut stream = raw.begin(request, false).await.unwrap();
     let mut framed = bytes::Bytes::from(crate::world::raw::framed(message));
@@ -343,7 +427,9 @@ pub async fn half(raw: &mut Raw, method: Method, message: &[u8]) -> (crate::worl
 }
 
 /// The gRPC status of a call whose rest is sent now.
-pub async fn status_of_the_rest((mut stream, rest): (crate::world::raw::Stream, bytes::Bytes)) -> String {
+pub async fn status_of_the_rest(
+    (mut stream, rest): (crate::world::raw::Stream, bytes::Bytes),
+) -> String {
     // The answer may have come already, and then the rest cannot be sent.
     let _ = stream.request.send_data(rest, true);
     let response = stream.response.await.unwrap();
@@ -353,16 +439,28 @@ pub async fn status_of_the_rest((mut stream, rest): (crate::world::raw::Stream, 
         chunk.unwrap();
     }
     let trailers = body.trailers().await.unwrap();
-    in_head.or_else(|| trailers.unwrap().get("grpc-status").cloned()).unwrap().to_str().unwrap().to_owned()
+    in_head
+        .or_else(|| trailers.unwrap().get("grpc-status").cloned())
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned()
 }
 
-/// Otherwise a stream that is opened while a right is there could be kept to use it when it is gone.
+/// Otherwise a stream that is opened while a right is there could be kept to use it when it is
+/// gone.
 #[tokio::test]
 async fn a_request_that_is_begun_before_a_reload_is_judged_by_the_policy_that_it_ends_under() {
     let world = World::start(&policy("a")).await;
     let mut raw = world.raw("alice").await;
-    let put = |name: &str| pb::PutRequest { key: world.key(name).into(), value: b"1".into(), ..Default::default() }.encode_to_vec();
-    let begun = [half(&mut raw, Method::Put, &put("a/x")).await, half(&mut raw, Method::Put, &put("b/x")).await];
+    let put = |name: &str| {
+        pb::PutRequest { key: world.key(name).into(), value: b"1".into(), ..Default::default() }
+            .encode_to_vec()
+    };
+    let begun = [
+        half(&mut raw, Method::Put, &put("a/x")).await,
+        half(&mut raw, Method::Put, &put("b/x")).await,
+    ];
     world.replace_policy(&policy("b"));
     let mut statuses = Vec::new();
     for begun in begun {
@@ -376,9 +474,12 @@ async fn a_request_that_is_begun_before_a_reload_is_judged_by_the_policy_that_it
 async fn a_request_that_is_begun_in_shadow_mode_is_not_sent_on_when_it_ends_under_enforcement() {
     let world = World::start(&policy("a").replace("mode: enforce", "mode: shadow")).await;
     let mut raw = world.raw("alice").await;
-    let put = pb::PutRequest { key: world.key("b/x").into(), value: b"1".into(), ..Default::default() }.encode_to_vec();
+    let put =
+        pb::PutRequest { key: world.key("b/x").into(), value: b"1".into(), ..Default::default() }
+            .encode_to_vec();
     let begun = half(&mut raw, Method::Put, &put).await;
-    // Shadow mode waits a moment for a whole message before it opens the call at etcd: both sides of that moment are shown.
+    // Shadow mode waits a moment for a whole message before it opens the call at etcd: both sides
+    // of that moment are shown.
     let late = half(&mut raw, Method::Put, &put).await;
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let early = half(&mut raw, Method::Put, &put).await;
@@ -390,8 +491,8 @@ async fn a_request_that_is_begun_in_shadow_mode_is_not_sent_on_when_it_ends_unde
     assert_eq!(world.direct().await.get(world.key("b/x"), None).await.unwrap().count(), 0);
 }
 
-/// A connection lasts no longer than the certificate that it was opened with: what is open ends so that clientv3 comes back, what has
-/// not come whole is not sent, and nothing new is taken.
+/// A connection lasts no longer than the certificate that it was opened with: what is open ends so
+/// that clientv3 comes back, what has not come whole is not sent, and nothing new is taken.
 #[tokio::test]
 async fn a_connection_ends_with_its_certificate() {
     let world = World::start(&policy("a")).await;
@@ -400,7 +501,9 @@ async fn a_connection_ends_with_its_certificate() {
     let mut stream = Live::open(&mut raw, Method::Watch).await;
     stream.send(&create(&world.key("a/"), 1));
     assert!(next(&mut stream).await.created);
-    let put = pb::PutRequest { key: world.key("a/x").into(), value: b"1".into(), ..Default::default() }.encode_to_vec();
+    let put =
+        pb::PutRequest { key: world.key("a/x").into(), value: b"1".into(), ..Default::default() }
+            .encode_to_vec();
     let begun = half(&mut raw, Method::Put, &put).await;
 
     let (code, text) = stream.next::<pb::WatchResponse>().await.unwrap_err();

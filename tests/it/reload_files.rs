@@ -1,4 +1,5 @@
-//! Files that change while the proxy runs: it sees what is in them, takes what is sound, and says what is not.
+//! Files that change while the proxy runs: it sees what is in them, takes what is sound, and says
+//! what is not.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,12 @@ fn watching(config: &mut Config) {
 }
 
 async fn reloads(world: &World, what: &str, result: &str) -> f64 {
-    world.metric("etcd_warden_reloads_total", &[&format!("what=\"{what}\""), &format!("result=\"{result}\"")]).await
+    world
+        .metric(
+            "etcd_warden_reloads_total",
+            &[&format!("what=\"{what}\""), &format!("result=\"{result}\"")],
+        )
+        .await
 }
 
 async fn page(world: &World) -> Value {
@@ -28,7 +34,8 @@ async fn shown(world: &World) -> Vec<u8> {
     world.tls(&Leaf::client("alice")).await.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// A folder as Kubernetes mounts a Secret or a ConfigMap: every file is a link into `..data`, which is a link to the folder of the day.
+/// A folder as Kubernetes mounts a Secret or a ConfigMap: every file is a link into `..data`, which
+/// is a link to the folder of the day.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -38,7 +45,8 @@ impl Mount {
         for (name, content) in files {
             write_private(&folder, name, content).unwrap();
             if !self.0.join(name).is_symlink() {
-                std::os::unix::fs::symlink(Path::new("..data").join(name), self.0.join(name)).unwrap();
+                std::os::unix::fs::symlink(Path::new("..data").join(name), self.0.join(name))
+                    .unwrap();
             }
         }
         let before = std::fs::read_link(self.0.join("..data")).ok();
@@ -54,14 +62,19 @@ impl Mount {
 async fn a_mounted_folder_is_followed_to_what_is_in_it() {
     let server = authorities().clients.server(&["127.0.0.1"]).unwrap();
     let policy = POLICY.replace("$P", "/mounted");
-    let (certificate, key, first) = (server.certificate.clone(), server.key.clone(), policy.clone());
+    let (certificate, key, first) =
+        (server.certificate.clone(), server.key.clone(), policy.clone());
     let world = World::with(POLICY)
         .config(move |config| {
             watching(config);
             let mount = Mount(config.policy.with_file_name("mount"));
-            mount.put("monday", &[("policy.yaml", &first), ("tls.crt", &certificate), ("tls.key", &key)]);
+            mount.put(
+                "monday",
+                &[("policy.yaml", &first), ("tls.crt", &certificate), ("tls.key", &key)],
+            );
             config.policy = mount.0.join("policy.yaml");
-            (config.downstream.cert_file, config.downstream.key_file) = (mount.0.join("tls.crt"), mount.0.join("tls.key"));
+            (config.downstream.cert_file, config.downstream.key_file) =
+                (mount.0.join("tls.crt"), mount.0.join("tls.key"));
         })
         .start()
         .await;
@@ -71,16 +84,32 @@ async fn a_mounted_folder_is_followed_to_what_is_in_it() {
 
     // Another folder and other inodes with the same content are no change; the policy is one.
     let wider = policy.replace("cn: alice", "cn: carol");
-    mount.put("tuesday", &[("policy.yaml", &wider), ("tls.crt", &server.certificate), ("tls.key", &server.key)]);
-    soon("the new policy", || async { world.as_("carol").await.put("/mounted/x", "1", None).await.ok() }).await;
-    assert_eq!((reloads(&world, "policy", "ok").await, reloads(&world, "server", "ok").await), (1.0, 0.0));
+    mount.put(
+        "tuesday",
+        &[("policy.yaml", &wider), ("tls.crt", &server.certificate), ("tls.key", &server.key)],
+    );
+    soon("the new policy", || async {
+        world.as_("carol").await.put("/mounted/x", "1", None).await.ok()
+    })
+    .await;
+    assert_eq!(
+        (reloads(&world, "policy", "ok").await, reloads(&world, "server", "ok").await),
+        (1.0, 0.0)
+    );
     assert_eq!(shown(&world).await, first);
 
     let renewed = authorities().clients.server(&["127.0.0.1"]).unwrap();
-    mount.put("wednesday", &[("policy.yaml", &wider), ("tls.crt", &renewed.certificate), ("tls.key", &renewed.key)]);
+    mount.put(
+        "wednesday",
+        &[("policy.yaml", &wider), ("tls.crt", &renewed.certificate), ("tls.key", &renewed.key)],
+    );
     soon("the new certificate", || async { (shown(&world).await != first).then_some(()) }).await;
     let failed = world.metric("etcd_warden_reloads_total", &["result=\"failed\""]).await;
-    assert_eq!((reloads(&world, "policy", "ok").await, failed), (1.0, 0.0), "the folder changes all at once");
+    assert_eq!(
+        (reloads(&world, "policy", "ok").await, failed),
+        (1.0, 0.0),
+        "the folder changes all at once"
+    );
 }
 
 #[tokio::test]
@@ -89,13 +118,23 @@ async fn half_a_pair_is_told_and_the_other_half_completes_it() {
     let first = shown(&world).await;
     let renewed = world.new_server_certificate();
     replace(&world.config.downstream.cert_file, &renewed.certificate);
-    soon("the mistake", || async { (reloads(&world, "server", "failed").await >= 1.0).then_some(()) }).await;
-    assert!(page(&world).await["certificate_errors"]["server"].as_str().unwrap().contains("is not the key of"));
+    soon("the mistake", || async {
+        (reloads(&world, "server", "failed").await >= 1.0).then_some(())
+    })
+    .await;
+    assert!(
+        page(&world).await["certificate_errors"]["server"]
+            .as_str()
+            .unwrap()
+            .contains("is not the key of")
+    );
     assert_eq!(shown(&world).await, first);
     replace(&world.config.downstream.key_file, &renewed.key);
     soon("the new certificate", || async { (shown(&world).await != first).then_some(()) }).await;
-    soon("the end of the mistake", || async { page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(()) })
-        .await;
+    soon("the end of the mistake", || async {
+        page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -117,7 +156,10 @@ async fn a_policy_that_is_written_in_two_pieces_counts_when_it_is_whole() {
     std::fs::write(&world.config.policy, &whole).unwrap();
     soon("the whole policy", || async { (world.generation().await == 2).then_some(()) }).await;
     // It counts before it is told that all is well again.
-    soon("the end of the mistake", || async { page(&world).await["last_error"].is_null().then_some(()) }).await;
+    soon("the end of the mistake", || async {
+        page(&world).await["last_error"].is_null().then_some(())
+    })
+    .await;
     world.as_("bob").await.put(world.key("x"), "2", None).await.unwrap();
 }
 
@@ -126,11 +168,20 @@ async fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     let world = World::with(POLICY).config(watching).start().await;
     let file = &world.config.downstream.client_cas[0].file;
     std::fs::remove_file(file).unwrap();
-    soon("the mistake", || async { page(&world).await["certificate_errors"]["clients"].as_str().map(drop) }).await;
-    assert!(page(&world).await["certificate_errors"]["clients"].as_str().unwrap().ends_with("clients-ca.crt: does not exist"));
+    soon("the mistake", || async {
+        page(&world).await["certificate_errors"]["clients"].as_str().map(drop)
+    })
+    .await;
+    assert!(
+        page(&world).await["certificate_errors"]["clients"]
+            .as_str()
+            .unwrap()
+            .ends_with("clients-ca.crt: does not exist")
+    );
     world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
     world.write_client_cas(&[&authorities().clients, &Authority::new("one more").unwrap()]);
-    soon("the new CAs", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) }).await;
+    soon("the new CAs", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) })
+        .await;
     world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
 }
 
@@ -140,7 +191,8 @@ fn resting(config: &mut Config) {
     config.reload_settle = Duration::from_secs(3600);
 }
 
-/// So many looks at the policy's file have passed that a change which is in effect at all is in effect.
+/// So many looks at the policy's file have passed that a change which is in effect at all is in
+/// effect.
 async fn many_looks() {
     tokio::time::sleep(Duration::from_millis(400)).await;
 }
@@ -172,7 +224,8 @@ async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
     assert!(alice.get(world.key("secret"), None).await.is_err());
     assert_eq!(world.generation().await, 1);
     assert!(std::fs::read_to_string(&kept).unwrap().contains("deny:"));
-    // Unlinked, and half of it written anew, as tar does. The old one is held, so that its inode is not given to the new one.
+    // Unlinked, and half of it written anew, as tar does. The old one is held, so that its inode is
+    // not given to the new one.
     let _old = std::fs::File::open(&world.config.policy).unwrap();
     std::fs::remove_file(&world.config.policy).unwrap();
     std::fs::write(&world.config.policy, half).unwrap();
@@ -181,7 +234,8 @@ async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
     assert_eq!(world.generation().await, 1);
     // What takes its place and has its end is whole.
     world.write_policy(&(policy.replace("$P/secret", "$P/other") + "...\n"));
-    soon("the policy that was renamed", || async { (world.generation().await == 2).then_some(()) }).await;
+    soon("the policy that was renamed", || async { (world.generation().await == 2).then_some(()) })
+        .await;
     alice.get(world.key("secret"), None).await.unwrap();
 }
 
@@ -190,7 +244,8 @@ async fn a_policy_that_ends_with_a_marker_is_never_cut() {
     let marked = format!("{POLICY}...\n");
     let state = tempfile::tempdir().unwrap();
     let folder = state.path().to_owned();
-    let mut world = World::with(&marked).config(move |config| config.state_dir = Some(folder)).start().await;
+    let mut world =
+        World::with(&marked).config(move |config| config.state_dir = Some(folder)).start().await;
     let cut = |text: &str| text.replace("bindings: [", "bindings: [{cn: bob, roles: [r]}, ");
     world.write_policy(&cut(POLICY));
     let error = world.try_reload().unwrap_err().to_string();
@@ -211,7 +266,10 @@ async fn a_bundle_that_was_cut_takes_nobody_away() {
     let second = Authority::new("second").unwrap();
     let both = authorities().clients.pem() + &second.pem();
     std::fs::write(file, &both).unwrap();
-    soon("the second CA", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) }).await;
+    soon("the second CA", || async {
+        (reloads(&world, "clients", "ok").await == 1.0).then_some(())
+    })
+    .await;
     std::fs::write(file, authorities().clients.pem()).unwrap();
     many_looks().await;
     assert_eq!(reloads(&world, "clients", "ok").await, 1.0, "what is missing may be on its way");
@@ -226,8 +284,16 @@ async fn one_file_that_is_no_file_holds_up_no_other() {
     let pipe = &world.config.downstream.client_cas[0].file;
     std::fs::remove_file(pipe).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
-    soon("the mistake", || async { page(&world).await["certificate_errors"]["clients"].as_str().map(drop) }).await;
-    assert!(page(&world).await["certificate_errors"]["clients"].as_str().unwrap().contains("is a pipe, not a regular file"));
+    soon("the mistake", || async {
+        page(&world).await["certificate_errors"]["clients"].as_str().map(drop)
+    })
+    .await;
+    assert!(
+        page(&world).await["certificate_errors"]["clients"]
+            .as_str()
+            .unwrap()
+            .contains("is a pipe, not a regular file")
+    );
     let alice = world.as_("alice").await;
     let put = || async { alice.clone().put(world.key("x"), "1", None).await };
     world.write_policy(&POLICY.replace("alice", "bob"));
@@ -236,6 +302,8 @@ async fn one_file_that_is_no_file_holds_up_no_other() {
     world.write_policy(POLICY);
     soon("the policy", || async { put().await.ok() }).await;
     world.write_client_cas(&[&authorities().clients]);
-    soon("the end of the mistake", || async { page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(()) })
-        .await;
+    soon("the end of the mistake", || async {
+        page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(())
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
-//! Many reloads of everything, of a process of its own, while its clients work: no call fails, no event is lost, and the process is no
-//! larger afterwards. `ETCD_WARDEN_TEST_RELOADS` says how many.
+//! Many reloads of everything, of a process of its own, while its clients work: no call fails, no
+//! event is lost, and the process is no larger afterwards. `ETCD_WARDEN_TEST_RELOADS` says how
+//! many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +14,11 @@ use crate::world::{World, authorities, connect, soon};
 
 /// Large enough that one that is not given back shows.
 fn policy(prefix: &str, mark: u64) -> String {
-    let roles: String = (0..400).map(|n| format!("  idle-{n}: {{allow: [{{keys: /idle-{n}-{mark}/*, verbs: [rw]}}]}}\n")).collect();
-    let bindings: String = (0..400).map(|n| format!("  - {{cn: idle-{n}, roles: [idle-{n}]}}\n")).collect();
+    let roles: String = (0..400)
+        .map(|n| format!("  idle-{n}: {{allow: [{{keys: /idle-{n}-{mark}/*, verbs: [rw]}}]}}\n"))
+        .collect();
+    let bindings: String =
+        (0..400).map(|n| format!("  - {{cn: idle-{n}, roles: [idle-{n}]}}\n")).collect();
     format!(
         "version: 1\nmode: enforce\nroles:\n  r: {{allow: [{{keys: {prefix}/*, verbs: [rw]}}]}}\n{roles}\
          bindings:\n  - {{cn: alice, roles: [r]}}\n  - {{cn: bob, roles: [r]}}\n{bindings}"
@@ -39,11 +43,19 @@ fn size(serving: &Serving) -> Size {
 }
 
 /// Writes and reads its own key, until it is told to stop: every call must do what it should.
-async fn work(mut client: Client, key: String, stop: Arc<AtomicBool>, rounds: Arc<AtomicU64>) -> u64 {
+async fn work(
+    mut client: Client,
+    key: String,
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+) -> u64 {
     let mut count = 0;
     while !stop.load(Ordering::SeqCst) {
         client.put(key.clone(), count.to_string(), None).await.unwrap();
-        assert_eq!(client.get(key.clone(), None).await.unwrap().kvs()[0].value_str().unwrap(), count.to_string());
+        assert_eq!(
+            client.get(key.clone(), None).await.unwrap().kvs()[0].value_str().unwrap(),
+            count.to_string()
+        );
         count += 1;
         rounds.fetch_add(1, Ordering::SeqCst);
     }
@@ -51,7 +63,9 @@ async fn work(mut client: Client, key: String, stop: Arc<AtomicBool>, rounds: Ar
 }
 
 fn sum(text: &str, result: &str) -> u64 {
-    let samples = text.lines().filter(|line| line.starts_with("etcd_warden_reloads_total{") && line.contains(result));
+    let samples = text
+        .lines()
+        .filter(|line| line.starts_with("etcd_warden_reloads_total{") && line.contains(result));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
@@ -60,9 +74,15 @@ fn renew(place: &Place, world: &World, other: &Authority, n: u64) {
     let (ours, upstream) = (&authorities().clients, &authorities().upstream);
     let write = |name: &str, content: &str| replace(&place.path(name), content);
     write("policy.yaml", &policy(&world.prefix, n));
-    write("clients-ca.crt", &if n.is_multiple_of(2) { ours.pem() } else { ours.pem() + &other.pem() });
+    write(
+        "clients-ca.crt",
+        &if n.is_multiple_of(2) { ours.pem() } else { ours.pem() + &other.pem() },
+    );
     write("clients.crl", &(ours.crl(&[7, n + 1000]).unwrap() + &other.crl(&[]).unwrap()));
-    for (name, issued) in [("server", ours.server(&["127.0.0.1"]).unwrap()), ("upstream", upstream.client("root").unwrap())] {
+    for (name, issued) in [
+        ("server", ours.server(&["127.0.0.1"]).unwrap()),
+        ("upstream", upstream.client("root").unwrap()),
+    ] {
         write(&format!("{name}.crt"), &issued.certificate);
         write(&format!("{name}.key"), &issued.key);
     }
@@ -70,23 +90,42 @@ fn renew(place: &Place, world: &World, other: &Authority, n: u64) {
 
 #[tokio::test]
 async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
-    let reloads = std::env::var("ETCD_WARDEN_TEST_RELOADS").map_or(150, |text| text.parse::<u64>().unwrap());
+    let reloads =
+        std::env::var("ETCD_WARDEN_TEST_RELOADS").map_or(150, |text| text.parse::<u64>().unwrap());
     let world = World::start(&policy("$P", 0)).await;
     let other = Authority::new("comes and goes").unwrap();
     let place = Place::new(&world, &policy(&world.prefix, 0), "");
     let crl = place.path("clients.crl");
     std::fs::write(&crl, authorities().clients.crl(&[]).unwrap()).unwrap();
     // Nobody reads its log: what it says would fill the pipe, and then it would wait.
-    // Files are written whole here: none has to rest, and a CA comes into effect together with its list.
-    let serving = place.start(&["--client-crl-file", crl.to_str().unwrap(), "--log-filter", "error", "--reload-settle", "0s"]).await;
+    // Files are written whole here: none has to rest, and a CA comes into effect together with its
+    // list.
+    let serving = place
+        .start(&[
+            "--client-crl-file",
+            crl.to_str().unwrap(),
+            "--log-filter",
+            "error",
+            "--reload-settle",
+            "0s",
+        ])
+        .await;
     let as_ = |name: &'static str| {
         let endpoint = format!("https://{}", serving.place.listen);
-        async move { connect(&[endpoint], &authorities().clients, &authorities().clients.client(name).unwrap()).await }
+        async move {
+            connect(
+                &[endpoint],
+                &authorities().clients,
+                &authorities().clients.client(name).unwrap(),
+            )
+            .await
+        }
     };
     let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut watching = as_("bob").await;
     let mut events = watching.watch(world.key("alice"), Some(WatchOptions::new())).await.unwrap();
-    let alice = tokio::spawn(work(as_("alice").await, world.key("alice"), stop.clone(), rounds.clone()));
+    let alice =
+        tokio::spawn(work(as_("alice").await, world.key("alice"), stop.clone(), rounds.clone()));
     let bob = tokio::spawn(work(as_("bob").await, world.key("bob"), stop.clone(), rounds.clone()));
     let seen = tokio::spawn(async move {
         let mut seen = 0_u64;
@@ -115,7 +154,10 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
         })
         .await;
         soon("load", || async { (rounds.load(Ordering::SeqCst) > before).then_some(()) }).await;
-        assert!(!alice.is_finished() && !bob.is_finished() && !seen.is_finished(), "a call failed at reload {n}");
+        assert!(
+            !alice.is_finished() && !bob.is_finished() && !seen.is_finished(),
+            "a call failed at reload {n}"
+        );
         sizes.push(size(&serving));
     }
     stop.store(true, Ordering::SeqCst);
@@ -124,12 +166,20 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     assert_eq!(seen.await.unwrap(), written);
 
     let metrics = serving.page("/metrics").await;
-    assert_eq!((sum(&metrics, "result=\"ok\""), sum(&metrics, "result=\"failed\"")), (4 * reloads, 0), "{metrics}");
+    assert_eq!(
+        (sum(&metrics, "result=\"ok\""), sum(&metrics, "result=\"failed\"")),
+        (4 * reloads, 0),
+        "{metrics}"
+    );
     let fifth = sizes.len() / 5;
     let largest = |sizes: &[Size]| sizes.iter().map(|size| size.descriptors).max().unwrap();
-    let mean = |sizes: &[Size]| sizes.iter().map(|size| size.resident_kib).sum::<u64>() / sizes.len() as u64;
-    // The allocator takes two fifths of the time to find its size: 45 MiB become 54, and stay so for 500 reloads.
-    let (first, middle, last) = (&sizes[..fifth], &sizes[2 * fifth..3 * fifth], &sizes[sizes.len() - fifth..]);
+    let mean = |sizes: &[Size]| {
+        sizes.iter().map(|size| size.resident_kib).sum::<u64>() / sizes.len() as u64
+    };
+    // The allocator takes two fifths of the time to find its size: 45 MiB become 54, and stay so
+    // for 500 reloads.
+    let (first, middle, last) =
+        (&sizes[..fifth], &sizes[2 * fifth..3 * fifth], &sizes[sizes.len() - fifth..]);
     let told = format!(
         "{reloads} reloads, {} rounds: descriptors {} then {}, resident {} KiB then {} KiB",
         written + others,

@@ -1,4 +1,5 @@
-//! etcd's own Go client with certificates that do not last: it comes back with the renewed one, and its watch misses nothing.
+//! etcd's own Go client with certificates that do not last: it comes back with the renewed one, and
+//! its watch misses nothing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,12 +25,17 @@ bindings:
 
 /// A number from the environment, for a longer run.
 fn asked(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{text}`")))
+    std::env::var(variable).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{text}`"))
+    })
 }
 
 /// As a renewing agent does: each file whole, one after the other.
 fn renew(folder: &Path, lifetime: Duration) {
-    let issued = authorities().clients.issue(&Leaf::client("felix").validity(Validity::For(lifetime))).unwrap();
+    let issued = authorities()
+        .clients
+        .issue(&Leaf::client("felix").validity(Validity::For(lifetime)))
+        .unwrap();
     for (name, content) in [("felix.key", &issued.key), ("felix.crt", &issued.certificate)] {
         let new = write_private(folder, &format!("{name}.new"), content).unwrap();
         std::fs::rename(new, folder.join(name)).unwrap();
@@ -41,7 +47,10 @@ fn renew(folder: &Path, lifetime: Duration) {
 async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
     let renewals = asked("ETCD_WARDEN_TEST_RENEWALS", 4);
     let lifetime = Duration::from_secs(asked("ETCD_WARDEN_TEST_LIFETIME", 4));
-    let program = tokio::task::spawn_blocking(|| go_program("renewing-watcher", "renewing-watcher", ".")).await.unwrap();
+    let program =
+        tokio::task::spawn_blocking(|| go_program("renewing-watcher", "renewing-watcher", "."))
+            .await
+            .unwrap();
     let world = World::start(POLICY).await;
     let folder = tempfile::tempdir().unwrap();
     let ca = write_private(folder.path(), "ca.crt", &authorities().clients.pem()).unwrap();
@@ -87,7 +96,8 @@ async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
         renew(folder.path(), lifetime);
     }
     put("last".to_owned()).await;
-    let seen = tokio::time::timeout(SOON, seen).await.expect("the watcher sees the last event").unwrap();
+    let seen =
+        tokio::time::timeout(SOON, seen).await.expect("the watcher sees the last event").unwrap();
     assert_eq!(seen.len(), written.len());
     assert_eq!(seen, written);
     let ended = world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await;

@@ -24,18 +24,28 @@ bindings:
 const PROXY: &str = "https://proxy.example.org:2379";
 
 fn advertise(default: Option<&str>, by_member: &[(&str, &str)]) -> Advertise {
-    let by_member = by_member.iter().map(|(name, url)| ((*name).to_owned(), (*url).to_owned())).collect();
+    let by_member =
+        by_member.iter().map(|(name, url)| ((*name).to_owned(), (*url).to_owned())).collect();
     Advertise { default: default.map(str::to_owned), by_member }
 }
 
 #[tokio::test]
 async fn a_member_list_shows_the_proxys_url_to_every_client() {
-    let world = World::with(POLICY).config(|config| config.advertise = advertise(Some(PROXY), &[])).start().await;
+    let world = World::with(POLICY)
+        .config(|config| config.advertise = advertise(Some(PROXY), &[]))
+        .start()
+        .await;
     let list = world.as_("admin").await.member_list().await.unwrap();
-    assert!(!list.members().is_empty() && list.members().iter().all(|member| member.client_urls() == [PROXY]));
+    assert!(
+        !list.members().is_empty()
+            && list.members().iter().all(|member| member.client_urls() == [PROXY])
+    );
 
     let said = world.etcdctl("admin", &["member", "list", "--write-out", "json"]).await.ok();
-    let theirs: Value = serde_json::from_str(&world.etcdctl_direct(&["member", "list", "--write-out", "json"], "").await.ok()).unwrap();
+    let theirs: Value = serde_json::from_str(
+        &world.etcdctl_direct(&["member", "list", "--write-out", "json"], "").await.ok(),
+    )
+    .unwrap();
     let ours: Value = serde_json::from_str(&said).unwrap();
     let (ours, theirs) = (&ours["members"][0], &theirs["members"][0]);
     assert_eq!(ours["clientURLs"], serde_json::json!([PROXY]));
@@ -46,9 +56,14 @@ async fn a_member_list_shows_the_proxys_url_to_every_client() {
 
 #[tokio::test]
 async fn each_member_may_have_a_url_of_its_own() {
-    let urls = advertise(None, &[("m0", "https://a.example.org:1"), ("m2", "https://c.example.org:1")]);
-    let world = World::with(POLICY).members(3).config(move |config| config.advertise = urls).start().await;
-    let (ours, theirs) = (world.as_("admin").await.member_list().await.unwrap(), world.direct().await.member_list().await.unwrap());
+    let urls =
+        advertise(None, &[("m0", "https://a.example.org:1"), ("m2", "https://c.example.org:1")]);
+    let world =
+        World::with(POLICY).members(3).config(move |config| config.advertise = urls).start().await;
+    let (ours, theirs) = (
+        world.as_("admin").await.member_list().await.unwrap(),
+        world.direct().await.member_list().await.unwrap(),
+    );
     for (ours, theirs) in ours.members().iter().zip(theirs.members()) {
         assert_eq!((ours.id(), ours.name()), (theirs.id(), theirs.name()));
         match ours.name() {
@@ -62,26 +77,39 @@ async fn each_member_may_have_a_url_of_its_own() {
 
 #[tokio::test]
 async fn the_answers_of_changes_to_members_show_it_too() {
-    let world = World::with(POLICY).own_etcd().config(|config| config.advertise = advertise(Some(PROXY), &[])).start().await;
+    let world = World::with(POLICY)
+        .own_etcd()
+        .config(|config| config.advertise = advertise(Some(PROXY), &[]))
+        .start()
+        .await;
     let mut admin = world.as_("admin").await;
     let learner = etcd_client::MemberAddOptions::new().with_is_learner();
     let added = admin.member_add(["http://127.0.0.1:1"], Some(learner)).await.unwrap();
     let id = added.member().unwrap().id();
     // The new one has not started: it has no URL yet, and gets none.
     let urls = |members: &[etcd_client::Member]| {
-        let mut urls: Vec<Vec<String>> = members.iter().map(|member| member.client_urls().to_vec()).collect();
+        let mut urls: Vec<Vec<String>> =
+            members.iter().map(|member| member.client_urls().to_vec()).collect();
         urls.sort();
         urls
     };
     let expected = [vec![], vec![PROXY.to_owned()]];
     assert_eq!(urls(added.member_list()), expected);
-    assert_eq!(urls(admin.member_update(id, ["http://127.0.0.1:2".to_owned()]).await.unwrap().members()), expected);
+    assert_eq!(
+        urls(admin.member_update(id, ["http://127.0.0.1:2".to_owned()]).await.unwrap().members()),
+        expected
+    );
     assert_eq!(urls(admin.member_remove(id).await.unwrap().members()), expected[1..]);
 }
 
 /// An etcd whose answer to every call is a member list with a field from the future.
 async fn lists_members() -> (Fake, Vec<u8>) {
-    let member = pb::Member { id: 7, name: "m0".to_owned(), client_ur_ls: vec!["https://10.0.0.1:2379".to_owned()], ..Default::default() };
+    let member = pb::Member {
+        id: 7,
+        name: "m0".to_owned(),
+        client_ur_ls: vec!["https://10.0.0.1:2379".to_owned()],
+        ..Default::default()
+    };
     let mut list = pb::MemberListResponse { header: None, members: vec![member] }.encode_to_vec();
     list.extend_from_slice(b"\xfa\x3e\x03new");
     let answer = list.clone();
@@ -99,8 +127,11 @@ async fn lists_members() -> (Fake, Vec<u8>) {
 #[tokio::test]
 async fn a_promotion_shows_it_and_fields_from_the_future_stay() {
     let (etcd, _) = lists_members().await;
-    let world =
-        World::with(POLICY).config(etcd.in_place_of_etcd()).config(|config| config.advertise = advertise(Some(PROXY), &[])).start().await;
+    let world = World::with(POLICY)
+        .config(etcd.in_place_of_etcd())
+        .config(|config| config.advertise = advertise(Some(PROXY), &[]))
+        .start()
+        .await;
     let request = pb::MemberPromoteRequest { id: 7 }.encode_to_vec();
     let answer = world.raw("admin").await.call(Method::MemberPromote.path(), &request).await;
     let bytes = answer.messages()[0];
@@ -113,9 +144,17 @@ async fn without_the_setting_answers_pass_byte_for_byte() {
     let (etcd, list) = lists_members().await;
     let world = etcd.world(POLICY).await;
     let mut raw = world.raw("admin").await;
-    for method in [Method::MemberList, Method::MemberAdd, Method::MemberRemove, Method::MemberUpdate, Method::MemberPromote] {
+    for method in [
+        Method::MemberList,
+        Method::MemberAdd,
+        Method::MemberRemove,
+        Method::MemberUpdate,
+        Method::MemberPromote,
+    ] {
         // An update that names no URL is refused: etcd's other members would end by it.
-        let request = pb::MemberUpdateRequest { id: 7, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] }.encode_to_vec();
+        let request =
+            pb::MemberUpdateRequest { id: 7, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] }
+                .encode_to_vec();
         let message = if method == Method::MemberUpdate { &request[..] } else { b"" };
         assert_eq!(raw.call(method.path(), message).await.messages(), [&list[..]], "{method:?}");
     }
@@ -135,10 +174,18 @@ async fn a_client_that_asks_the_cluster_for_its_endpoints_stays_with_the_proxy()
         .start()
         .await;
     assert_eq!(world.endpoint(), url);
-    // It lists the members and then calls each of them: etcd itself would not know this client's CA.
-    let said = world.etcdctl("admin", &["endpoint", "status", "--cluster", "--write-out", "json"]).await.ok();
+    // It lists the members and then calls each of them: etcd itself would not know this client's
+    // CA.
+    let said = world
+        .etcdctl("admin", &["endpoint", "status", "--cluster", "--write-out", "json"])
+        .await
+        .ok();
     let statuses: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(statuses.as_array().unwrap().len(), 1);
     assert_eq!(statuses[0]["Endpoint"], *url);
-    world.audited(|line| line["method"] == Method::Status.path() && line["identity"]["cn"] == "admin").await;
+    world
+        .audited(|line| {
+            line["method"] == Method::Status.path() && line["identity"]["cn"] == "admin"
+        })
+        .await;
 }

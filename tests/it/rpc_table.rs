@@ -1,5 +1,6 @@
-//! Every method of etcd's client port: with exactly the right that it needs the call reaches etcd, and without it, whatever else
-//! the caller holds, it is refused in etcd's words and etcd never hears of it.
+//! Every method of etcd's client port: with exactly the right that it needs the call reaches etcd,
+//! and without it, whatever else the caller holds, it is refused in etcd's words and etcd never
+//! hears of it.
 
 mod rows;
 
@@ -41,7 +42,8 @@ enum Answer {
 
 #[test]
 fn the_table_names_every_method() {
-    let named: BTreeSet<Method> = rows::ALL.iter().flat_map(|service| service("")).map(|row| row.method).collect();
+    let named: BTreeSet<Method> =
+        rows::ALL.iter().flat_map(|service| service("")).map(|row| row.method).collect();
     assert_eq!(named.into_iter().collect::<Vec<_>>(), Method::ALL);
 }
 
@@ -90,7 +92,8 @@ fn holder(row: &Row) -> String {
     format!("only-{}", row.name)
 }
 
-/// Who has everything but the right of a row: one caller for each part of it, and what the audit says is missing.
+/// Who has everything but the right of a row: one caller for each part of it, and what the audit
+/// says is missing.
 fn lackers(row: &Row) -> Vec<(String, &'static str, Value)> {
     match &row.right {
         Right::Keys(verbs, keys) => {
@@ -98,13 +101,25 @@ fn lackers(row: &Row) -> Vec<(String, &'static str, Value)> {
                 None => (keys.clone(), String::new()),
                 Some(prefix) => (prefix.to_owned(), end_of(prefix)),
             };
-            let missing = |verb: &Verb| json!({"verb": verb.name(), "key": key, "range_end": range_end});
-            verbs.iter().map(|verb| (format!("all-but-{}-{verb}", row.name), "key-not-granted", missing(verb))).collect()
+            let missing =
+                |verb: &Verb| json!({"verb": verb.name(), "key": key, "range_end": range_end});
+            verbs
+                .iter()
+                .map(|verb| {
+                    (format!("all-but-{}-{verb}", row.name), "key-not-granted", missing(verb))
+                })
+                .collect()
         }
         Right::Capability(capability) => {
-            vec![(format!("all-but-{}", row.name), "capability-not-granted", json!({"capability": capability.name()}))]
+            vec![(
+                format!("all-but-{}", row.name),
+                "capability-not-granted",
+                json!({"capability": capability.name()}),
+            )]
         }
-        Right::OwnLease => vec![(format!("all-but-{}", row.name), "lease-not-owned", json!({"lease": "LEASE"}))],
+        Right::OwnLease => {
+            vec![(format!("all-but-{}", row.name), "lease-not-owned", json!({"lease": "LEASE"}))]
+        }
         Right::Binding => vec![("stranger".to_owned(), "no-binding", Value::Null)],
         Right::Nothing => vec![],
     }
@@ -139,14 +154,23 @@ fn policy(rows: &[Row]) -> String {
             }
             Right::Capability(capability) => format!("capabilities: [{capability}]"),
             Right::OwnLease => "capabilities: [lease]".to_owned(),
-            Right::Binding | Right::Nothing => "allow: [{keys: /nothing/of/the/kind, verbs: [read]}]".to_owned(),
+            Right::Binding | Right::Nothing => {
+                "allow: [{keys: /nothing/of/the/kind, verbs: [read]}]".to_owned()
+            }
         };
         writeln!(roles, "  only-{place}: {{{given}}}").unwrap();
-        writeln!(roles, "  rest-{place}:\n    allow: [{{keys: \"*\", verbs: [rw]}}]\n    capabilities: [{}]", names(left_out)).unwrap();
+        writeln!(
+            roles,
+            "  rest-{place}:\n    allow: [{{keys: \"*\", verbs: [rw]}}]\n    capabilities: [{}]",
+            names(left_out)
+        )
+        .unwrap();
         writeln!(bindings, "  - {{cn: {only}, roles: [only-{place}]}}").unwrap();
         for (lacker, _, missing) in all_but.iter().filter(|(name, ..)| name != "stranger") {
             let deny = match (&row.right, missing["verb"].as_str()) {
-                (Right::Keys(_, keys), Some(verb)) => format!(", deny: [{{keys: \"{keys}\", verbs: [{verb}]}}]"),
+                (Right::Keys(_, keys), Some(verb)) => {
+                    format!(", deny: [{{keys: \"{keys}\", verbs: [{verb}]}}]")
+                }
                 _ => String::new(),
             };
             writeln!(bindings, "  - {{cn: {lacker}, roles: [rest-{place}]{deny}}}").unwrap();
@@ -158,7 +182,11 @@ fn policy(rows: &[Row]) -> String {
 async fn rows_hold(service: fn(&str) -> Vec<Row>) {
     // No health checks in between: every message that etcd counts is one of a row.
     let quiet = std::time::Duration::from_secs(3600);
-    let world = World::with(&policy(&service("$P"))).own_etcd().config(move |config| config.upstream.health_interval = quiet).start().await;
+    let world = World::with(&policy(&service("$P")))
+        .own_etcd()
+        .config(move |config| config.upstream.health_interval = quiet)
+        .start()
+        .await;
     let mut direct = world.direct().await;
     for name in ["k", "taken/x", "d/x"] {
         direct.put(world.key(name), "1", None).await.unwrap();
@@ -184,19 +212,36 @@ async fn row_holds(world: &World, row: &Row) {
         if missing["lease"].is_string() {
             missing["lease"] = json!(format!("{lease:016x}"));
         }
-        let (answer, live) = outcome(&mut world.raw(&common_name).await, row.method, &message).await;
+        let (answer, live) =
+            outcome(&mut world.raw(&common_name).await, row.method, &message).await;
         open.extend(live);
         assert_eq!(answer, refusal(row.method, lease), "{name} as {common_name}");
-        let line = world.audited(|line| line["identity"]["cn"] == *common_name && line["method"] == row.method.path()).await;
-        assert_eq!((&line["decision"], &line["reason"]), (&json!("deny"), &json!(reason)), "{name}: {line}");
+        let line = world
+            .audited(|line| {
+                line["identity"]["cn"] == *common_name && line["method"] == row.method.path()
+            })
+            .await;
+        assert_eq!(
+            (&line["decision"], &line["reason"]),
+            (&json!("deny"), &json!(reason)),
+            "{name}: {line}"
+        );
         assert_eq!(line["missing"], missing, "{name}: {line}");
         if row.method.shape() != Shape::Conversation {
-            assert_eq!((line.get("member"), &line["grpc_status"]), (None, &json!(7)), "{name}: {line}");
+            assert_eq!(
+                (line.get("member"), &line["grpc_status"]),
+                (None, &json!(7)),
+                "{name}: {line}"
+            );
         }
     }
     // The proxy itself asks for the keys of a lease that is not the caller's.
     let own_questions = if row.method == Method::LeaseTimeToLive { 1.0 } else { 0.0 };
-    assert_eq!(messages_at_etcd(world, row.method).await - before, own_questions, "{name}: etcd heard of a refused call");
+    assert_eq!(
+        messages_at_etcd(world, row.method).await - before,
+        own_questions,
+        "{name}: etcd heard of a refused call"
+    );
 
     let before = messages_at_etcd(world, row.method).await;
     let (answer, live) = outcome(&mut raw, row.method, &message).await;
@@ -204,13 +249,19 @@ async fn row_holds(world: &World, row: &Row) {
     match row.answer() {
         Answer::Ok => assert_eq!(answer, Outcome::Status((0, String::new())), "{name}"),
         Answer::Etcd(code, text) => match &answer {
-            Outcome::Status((got, message)) => assert!(*got == code && message.starts_with(text), "{name}: {answer:?}"),
+            Outcome::Status((got, message)) => {
+                assert!(*got == code && message.starts_with(text), "{name}: {answer:?}")
+            }
             Outcome::InItsPlace(_) => panic!("{name}: {answer:?}"),
         },
     }
     let heard = messages_at_etcd(world, row.method).await - before;
     let by_the_proxy = row.method.is_health() || row.is_unknown_to_etcd();
-    assert_eq!(heard, if by_the_proxy { 0.0 } else { 1.0 }, "{name}: did etcd hear of an allowed call?");
+    assert_eq!(
+        heard,
+        if by_the_proxy { 0.0 } else { 1.0 },
+        "{name}: did etcd hear of an allowed call?"
+    );
     // The line of a call with one verdict is written when it ends.
     drop(open);
     if matches!(row.right, Right::Nothing) {
@@ -218,7 +269,11 @@ async fn row_holds(world: &World, row: &Row) {
         return;
     }
     world
-        .audited(|line| line["identity"]["cn"] == *holder(row) && line["method"] == row.method.path() && line["decision"] == "allow")
+        .audited(|line| {
+            line["identity"]["cn"] == *holder(row)
+                && line["method"] == row.method.path()
+                && line["decision"] == "allow"
+        })
         .await;
 }
 
@@ -239,12 +294,16 @@ fn refusal(method: Method, lease: i64) -> Outcome {
                 watch_id: -1,
                 created: true,
                 canceled: true,
-                cancel_reason: format!("rpc error: code = PermissionDenied desc = {permission_denied}"),
+                cancel_reason: format!(
+                    "rpc error: code = PermissionDenied desc = {permission_denied}"
+                ),
                 ..Default::default()
             }
             .encode_to_vec(),
         ),
-        Method::LeaseKeepAlive => Outcome::InItsPlace(pb::LeaseKeepAliveResponse { id: lease, ttl: 0, header: None }.encode_to_vec()),
+        Method::LeaseKeepAlive => Outcome::InItsPlace(
+            pb::LeaseKeepAliveResponse { id: lease, ttl: 0, header: None }.encode_to_vec(),
+        ),
         _ => Outcome::Status((7, permission_denied.to_owned())),
     }
 }
@@ -255,12 +314,18 @@ async fn outcome(raw: &mut Raw, method: Method, message: &[u8]) -> (Outcome, Opt
         Shape::Unary | Shape::Waiting | Shape::Bulk => {
             let answer = raw.call(method.path(), message).await;
             assert!(answer.error.is_none(), "{answer:?}");
-            (Outcome::Status((answer.grpc_status().unwrap(), answer.grpc_message().to_owned())), None)
+            (
+                Outcome::Status((answer.grpc_status().unwrap(), answer.grpc_message().to_owned())),
+                None,
+            )
         }
         Shape::Subscription => {
             let mut live = Live::ask(raw, method, message).await;
             let first = live.next_bytes().await;
-            (Outcome::Status(first.map_or_else(|status| status, |_| (0, String::new()))), Some(live))
+            (
+                Outcome::Status(first.map_or_else(|status| status, |_| (0, String::new()))),
+                Some(live),
+            )
         }
         Shape::Conversation => {
             let mut live = Live::open(raw, method).await;
@@ -291,7 +356,9 @@ fn real_header(header: Option<&pb::ResponseHeader>) {
 }
 
 async fn grant(raw: &mut Raw) -> i64 {
-    let answer = raw.call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec()).await;
+    let answer = raw
+        .call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec())
+        .await;
     pb::LeaseGrantResponse::decode(answer.messages()[0]).unwrap().id
 }
 
@@ -300,8 +367,10 @@ async fn messages_at_etcd(world: &World, method: Method) -> f64 {
     let (service, rpc) = method.path()[1..].split_once('/').unwrap();
     let labels = [format!("grpc_method=\"{rpc}\""), format!("grpc_service=\"{service}\"")];
     let text = world.etcd().metrics(0).await.unwrap();
-    let samples =
-        text.lines().filter(|line| line.starts_with("grpc_server_msg_received_total{") && labels.iter().all(|l| line.contains(l)));
+    let samples = text.lines().filter(|line| {
+        line.starts_with("grpc_server_msg_received_total{")
+            && labels.iter().all(|l| line.contains(l))
+    });
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
@@ -311,9 +380,17 @@ async fn a_proxy_in_front_of_a_healthy_etcd_says_serving() {
     for caller in ["a", "nobody that a binding names"] {
         let mut raw = world.raw(caller).await;
         assert_eq!(raw.call(Method::HealthCheck.path(), b"").await.messages(), [b"\x08\x01"]);
-        let (list, mut direct) = (Method::HealthList.path(), Raw::direct(world.etcd().addresses()[0]).await);
+        let (list, mut direct) =
+            (Method::HealthList.path(), Raw::direct(world.etcd().addresses()[0]).await);
         let answer = raw.call(list, b"").await;
-        assert_eq!((answer.grpc_status(), answer.body), (Some(0), direct.call(list, b"").await.body), "as etcd's own");
-        assert_eq!(Live::ask(&mut raw, Method::HealthWatch, b"").await.next_bytes().await.unwrap(), b"\x08\x01");
+        assert_eq!(
+            (answer.grpc_status(), answer.body),
+            (Some(0), direct.call(list, b"").await.body),
+            "as etcd's own"
+        );
+        assert_eq!(
+            Live::ask(&mut raw, Method::HealthWatch, b"").await.next_bytes().await.unwrap(),
+            b"\x08\x01"
+        );
     }
 }

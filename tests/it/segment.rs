@@ -21,17 +21,33 @@ fn a_user_segments_each_real_manifest_with_one_command_and_the_check_agrees() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     for version in MANIFESTS {
-        let given = format!("{}/tests/manifests/calico-etcd-{version}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let given =
+            format!("{}/tests/manifests/calico-etcd-{version}.yaml", env!("CARGO_MANIFEST_DIR"));
         let (new, policy) = (at(&format!("{version}.yaml")), at(&format!("{version}-policy.yaml")));
-        let check = |path: &str| warden(&["calico", "segment", "--manifest", path, "--check"]).status.code();
+        let check = |path: &str| {
+            warden(&["calico", "segment", "--manifest", path, "--check"]).status.code()
+        };
         assert_eq!(check(&given), Some(1));
-        let arguments =
-            ["calico", "segment", "--manifest", &given, "--endpoints", "https://192.0.2.1:23790", "--out", &new, "--policy-out", &policy];
+        let arguments = [
+            "calico",
+            "segment",
+            "--manifest",
+            &given,
+            "--endpoints",
+            "https://192.0.2.1:23790",
+            "--out",
+            &new,
+            "--policy-out",
+            &policy,
+        ];
         let output = warden(&arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(check(&new), Some(0));
         assert!(warden(&["policy", "check", &policy]).status.success());
-        assert!(Path::new(&given).exists() && std::fs::read_to_string(&given).unwrap() == manifest(version));
+        assert!(
+            Path::new(&given).exists()
+                && std::fs::read_to_string(&given).unwrap() == manifest(version)
+        );
     }
 }
 
@@ -61,12 +77,20 @@ fn no_page_points_calico_past_the_proxy() {
         let text = std::fs::read_to_string(&page).unwrap().replace("\\\n", " ");
         for line in text.lines().filter(|line| line.contains("calico segment ")) {
             let Some((_, behind)) = line.split_once("--endpoints") else { continue };
-            let urls = behind.trim_start_matches([' ', '=']).split_whitespace().next().unwrap_or_default();
+            let urls =
+                behind.trim_start_matches([' ', '=']).split_whitespace().next().unwrap_or_default();
             for url in urls.split(',') {
-                assert!(!url.trim_end_matches(['/', '`', '"', '\'']).ends_with(":2379"), "{}: {url}", page.display());
+                assert!(
+                    !url.trim_end_matches(['/', '`', '"', '\'']).ends_with(":2379"),
+                    "{}: {url}",
+                    page.display()
+                );
                 seen += 1;
             }
         }
     }
-    assert!(seen >= 6, "{seen}: the pages have lost their commands, or this test does not find them any more");
+    assert!(
+        seen >= 6,
+        "{seen}: the pages have lost their commands, or this test does not find them any more"
+    );
 }

@@ -10,8 +10,7 @@ use crate::process::{Place, output, text};
 use crate::world::raw::tls;
 use crate::world::{World, authorities, connect, soon};
 
-const POLICY: &str =
-    "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /proc/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
+const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /proc/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
 async fn place(more: &str) -> Place {
     Place::new(&World::start(POLICY).await, POLICY, more)
@@ -67,26 +66,51 @@ async fn start_and_stop_are_told_in_a_line_each_and_to_systemd() {
 async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
     let place = place("").await;
     let folder = place.folder.path();
-    let file = |name: &str, content: &str| write_private(folder, name, content).unwrap().display().to_string();
-    let expired = authorities().clients.issue(&Leaf::server(&["127.0.0.1"]).validity(Validity::Expired)).unwrap();
+    let file = |name: &str, content: &str| {
+        write_private(folder, name, content).unwrap().display().to_string()
+    };
+    let expired = authorities()
+        .clients
+        .issue(&Leaf::server(&["127.0.0.1"]).validity(Validity::Expired))
+        .unwrap();
     let expired = expired.write(folder, "expired").unwrap();
-    let other = authorities().clients.server(&["127.0.0.1"]).unwrap().write(folder, "other").unwrap();
+    let other =
+        authorities().clients.server(&["127.0.0.1"]).unwrap().write(folder, "other").unwrap();
     let flag = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
     let empty = file("empty", "");
     let directory = folder.display().to_string();
     let under_a_file = format!("{empty}/policy");
     // To open it would wait for a reader.
     let pipe = place.path("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
     let cases: Vec<(Vec<String>, Vec<&str>)> = vec![
         (vec![format!("--trusted-ca-file={empty}")], vec![&empty, "is empty"]),
-        (vec![flag("trusted-ca-file", &other.key)], vec![other.key.to_str().unwrap(), "certificate"]),
+        (
+            vec![flag("trusted-ca-file", &other.key)],
+            vec![other.key.to_str().unwrap(), "certificate"],
+        ),
         (vec![format!("--trusted-ca-file={directory}")], vec![&directory, "directory"]),
         (vec![format!("--key-file={empty}")], vec![&empty, "is empty"]),
         (vec!["--key-file=/nowhere/key".into()], vec!["/nowhere/key", "does not exist"]),
-        (vec![flag("key-file", &other.key)], vec![other.key.to_str().unwrap(), "not the key of the certificate"]),
-        (vec![flag("cert-file", &expired.cert), flag("key-file", &expired.key)], vec![expired.cert.to_str().unwrap(), "expired"]),
-        (vec!["--policy=/nowhere/policy.yaml".into()], vec!["/nowhere/policy.yaml", "no such file"]),
+        (
+            vec![flag("key-file", &other.key)],
+            vec![other.key.to_str().unwrap(), "not the key of the certificate"],
+        ),
+        (
+            vec![flag("cert-file", &expired.cert), flag("key-file", &expired.key)],
+            vec![expired.cert.to_str().unwrap(), "expired"],
+        ),
+        (
+            vec!["--policy=/nowhere/policy.yaml".into()],
+            vec!["/nowhere/policy.yaml", "no such file"],
+        ),
         (vec![format!("--policy={directory}")], vec![&directory, "directory"]),
         (vec![format!("--policy={under_a_file}")], vec![&under_a_file]),
         (vec![format!("--policy={empty}")], vec![&empty]),
@@ -94,14 +118,23 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
         (vec![flag("audit-file", &pipe)], vec![pipe.to_str().unwrap(), "pipe", "audit-stdout"]),
         (vec![format!("--audit-file={directory}")], vec![&directory, "directory"]),
         (vec!["--trusted-ca-file=".into()], vec!["--trusted-ca-file"]),
-        (vec!["--endpoints=http://127.0.0.1:1".into()], vec!["http://127.0.0.1:1", "insecure-plaintext-upstream"]),
+        (
+            vec!["--endpoints=http://127.0.0.1:1".into()],
+            vec!["http://127.0.0.1:1", "insecure-plaintext-upstream"],
+        ),
     ];
     for (flags, words) in cases {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         refuses(&place, &flags, 78, &words).await;
     }
     // Both sides' mistakes at once.
-    refuses(&place, &["--key-file=/nowhere/a", "--key=/nowhere/b"], 78, &["/nowhere/a", "/nowhere/b"]).await;
+    refuses(
+        &place,
+        &["--key-file=/nowhere/a", "--key=/nowhere/b"],
+        78,
+        &["/nowhere/a", "/nowhere/b"],
+    )
+    .await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     // This may pass by itself, so systemd is to try again.
@@ -118,7 +151,11 @@ async fn a_policy_with_a_mistake_is_refused_with_its_place() {
         ("unknown", POLICY.replace("cn: alice", "cnn: alice").into_bytes(), &["unknown:4:", "cnn"]),
         ("twice", format!("{POLICY}mode: shadow\n").into_bytes(), &["twice:5:1", "mode"]),
         ("tabs", b"version: 1\nmode: enforce\nroles:\n\tr: {}\n".to_vec(), &["tabs:4:"]),
-        ("two", POLICY.replace("rw", "fly").replace("cn: alice", "cnn: alice").into_bytes(), &["two:3:", "fly", "two:4:", "cnn"]),
+        (
+            "two",
+            POLICY.replace("rw", "fly").replace("cn: alice", "cnn: alice").into_bytes(),
+            &["two:3:", "fly", "two:4:", "cnn"],
+        ),
     ];
     for (name, content, words) in cases {
         let path = place.path(name);
@@ -131,7 +168,13 @@ async fn a_policy_with_a_mistake_is_refused_with_its_place() {
 async fn the_command_line_is_64_and_the_configuration_is_78() {
     let place = place("").await;
     refuses(&place, &["--no-such-flag"], 64, &["--no-such-flag"]).await;
-    refuses(&place, &["--drain-timeout=soon", "--workers=0", "--mode=maybe"], 78, &["soon", "--workers", "maybe"]).await;
+    refuses(
+        &place,
+        &["--drain-timeout=soon", "--workers=0", "--mode=maybe"],
+        78,
+        &["soon", "--workers", "maybe"],
+    )
+    .await;
     write_private(place.folder.path(), "config.yaml", "listen-adr: x\nworkers: [1, 2]\n").unwrap();
     refuses(&place, &[], 78, &["config.yaml:1:1", "listen-adr", "config.yaml:2:"]).await;
 }
@@ -150,7 +193,10 @@ async fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_d
         ("mode: shadow", "config.yaml:"),
         ("handshake-timeout: 10s", "default"),
     ] {
-        assert!(said.lines().any(|line| line.starts_with(setting) && line.contains(origin)), "{setting} # {origin}: {said}");
+        assert!(
+            said.lines().any(|line| line.starts_with(setting) && line.contains(origin)),
+            "{setting} # {origin}: {said}"
+        );
     }
 }
 
@@ -159,7 +205,8 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
     let serving = place("audit-allowed: all").await.start(&[]).await;
     let mut client = client(&serving.place).await;
     let (audit, rotated) = (serving.place.path("audit.jsonl"), serving.place.path("audit.1"));
-    let lines = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    let lines =
+        |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     for _ in 0..10 {
         client.put("/proc/a", "1", None).await.unwrap();
     }
@@ -168,28 +215,43 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
     write_private(serving.place.folder.path(), "policy.yaml", &wider).unwrap();
     serving.signal("HUP");
     soon("a new file", || async { audit.exists().then_some(()) }).await;
-    soon("a new policy", || async { serving.page("/policy").await.contains("\"generation\": 2").then_some(()) }).await;
+    soon("a new policy", || async {
+        serving.page("/policy").await.contains("\"generation\": 2").then_some(())
+    })
+    .await;
     for _ in 0..10 {
         client.put("/elsewhere/a", "1", None).await.unwrap();
     }
     soon("all lines", || async { (lines(&audit) + lines(&rotated) == 20).then_some(()) }).await;
-    assert!(lines(&audit) >= 10 && !std::fs::read_to_string(&rotated).unwrap().contains("/elsewhere/"));
+    assert!(
+        lines(&audit) >= 10 && !std::fs::read_to_string(&rotated).unwrap().contains("/elsewhere/")
+    );
 
     // A mistake changes nothing, and is told everywhere.
     write_private(serving.place.folder.path(), "policy.yaml", &wider.replace("rw", "fly")).unwrap();
     serving.signal("HUP");
     let place_of_it = "policy.yaml:3:";
-    soon("the mistake", || async { serving.page("/policy").await.contains(place_of_it).then_some(()) }).await;
+    soon("the mistake", || async {
+        serving.page("/policy").await.contains(place_of_it).then_some(())
+    })
+    .await;
     let metrics = serving.page("/metrics").await;
     assert!(
-        metrics.contains("reloads_total{what=\"policy\",result=\"failed\"} 1\n") && metrics.contains("policy_generation 2\n"),
+        metrics.contains("reloads_total{what=\"policy\",result=\"failed\"} 1\n")
+            && metrics.contains("policy_generation 2\n"),
         "{metrics}"
     );
     client.put("/elsewhere/a", "1", None).await.unwrap();
     serving.signal("TERM");
     let (output, _) = serving.end().await;
     assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stderr).lines().any(|line| line.contains("ERROR") && line.contains(place_of_it)), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr)
+            .lines()
+            .any(|line| line.contains("ERROR") && line.contains(place_of_it)),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[tokio::test]
@@ -199,7 +261,10 @@ async fn a_second_signal_ends_a_drain_that_waits() {
     let held = tokio::net::TcpStream::connect(serving.place.listen).await.unwrap();
     serving.signal("TERM");
     let listen = serving.place.listen;
-    soon("a listener that is closed", || async move { tokio::net::TcpStream::connect(listen).await.is_err().then_some(()) }).await;
+    soon("a listener that is closed", || async move {
+        tokio::net::TcpStream::connect(listen).await.is_err().then_some(())
+    })
+    .await;
     serving.signal("TERM");
     let (output, _) = serving.end().await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -216,12 +281,21 @@ async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
     let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET /health HTTP/1.1\r\nhost: etcd\r\n\r\n").await.unwrap();
     let _ = plain.read_to_end(&mut Vec::new()).await;
-    let counted = |page: &str| ["no_common_alpn", "not_tls"].iter().all(|reason| page.contains(&format!("reason=\"{reason}\"}} 1\n")));
-    soon("both to be refused", || async { counted(&serving.page("/metrics").await).then_some(()) }).await;
+    let counted = |page: &str| {
+        ["no_common_alpn", "not_tls"]
+            .iter()
+            .all(|reason| page.contains(&format!("reason=\"{reason}\"}} 1\n")))
+    };
+    soon("both to be refused", || async { counted(&serving.page("/metrics").await).then_some(()) })
+        .await;
     serving.signal("TERM");
     let (ended, _) = serving.end().await;
     let log = text(&ended.stderr);
-    for words in ["it speaks HTTP/1.1, or did not ask for `h2` by ALPN", "`admin-addr`", "it speaks plain text: write `https://`"] {
+    for words in [
+        "it speaks HTTP/1.1, or did not ask for `h2` by ALPN",
+        "`admin-addr`",
+        "it speaks plain text: write `https://`",
+    ] {
         assert!(log.contains(words), "{words}: {log}");
     }
 }
@@ -229,7 +303,8 @@ async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
 #[tokio::test]
 async fn nobody_can_forge_a_line_of_the_log_or_the_audit() {
     const FORGED: &str = "\n{\"decision\":\"allow\"}\r\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2K";
-    let serving = place("audit-stdout: true\nlog-filter: debug\naudit-allowed: all").await.start(&[]).await;
+    let serving =
+        place("audit-stdout: true\nlog-filter: debug\naudit-allowed: all").await.start(&[]).await;
     let listen = format!("https://{}", serving.place.listen);
     let refused = authorities().clients.issue(&Leaf::client(&format!("eve{FORGED}"))).unwrap();
     let mut eve = connect(std::slice::from_ref(&listen), &authorities().clients, &refused).await;
@@ -249,23 +324,27 @@ async fn nobody_can_forge_a_line_of_the_log_or_the_audit() {
     }
     for said in [text(&output.stderr), &file] {
         assert!(!said.contains(['\u{1b}', '\r']), "{said}");
-        assert!(
-            !said
-                .lines()
-                .any(|line| line.starts_with("{\"decision\"") || line.contains("Z  INFO forged") && line.starts_with("2026-01-01T00"))
-        );
+        assert!(!said.lines().any(|line| line.starts_with("{\"decision\"")
+            || line.contains("Z  INFO forged") && line.starts_with("2026-01-01T00")));
     }
 }
 
 async fn command(arguments: &[&str]) -> Output {
-    tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden")).args(arguments).output().await.unwrap()
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"))
+        .args(arguments)
+        .output()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn the_policy_commands_end_with_the_code_that_scripts_ask_for() {
     let place = place("").await;
     let policy = place.path("policy.yaml").display().to_string();
-    let broken = write_private(place.folder.path(), "broken.yaml", &POLICY.replace("rw", "fly")).unwrap().display().to_string();
+    let broken = write_private(place.folder.path(), "broken.yaml", &POLICY.replace("rw", "fly"))
+        .unwrap()
+        .display()
+        .to_string();
     for (arguments, code, word) in [
         (vec!["policy", "check", &policy], 0, ""),
         (vec!["policy", "check", &broken], 78, "broken.yaml:3:"),
@@ -275,6 +354,9 @@ async fn the_policy_commands_end_with_the_code_that_scripts_ask_for() {
     ] {
         let output = command(&arguments).await;
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains(word) || text(&output.stdout).contains(word), "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(word) || text(&output.stdout).contains(word),
+            "{arguments:?}"
+        );
     }
 }

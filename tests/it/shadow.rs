@@ -16,7 +16,9 @@ use serde_json::Value;
 
 use crate::world::etcdctl::{Etcdctl, Turn};
 use crate::world::raw::{Answer, framed, grpc_headers};
-use crate::world::{SOON, World, authorities, connect, is_permission_denied, root, soon, start_etcd};
+use crate::world::{
+    SOON, World, authorities, connect, is_permission_denied, root, soon, start_etcd,
+};
 use requests::ROLE;
 use twins::{Case, Expected, Twins};
 
@@ -40,7 +42,13 @@ async fn what_a_client_sees_through_a_shadowing_proxy_is_what_it_sees_directly()
     .concat();
     assert!(cases.len() > 300, "a few hundred, not {}", cases.len());
     let differences = twins.differences(&Leaf::client("alice"), &cases).await;
-    assert!(differences.is_empty(), "{} of {} differ\n{}", differences.len(), cases.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {} differ\n{}",
+        differences.len(),
+        cases.len(),
+        differences.join("\n")
+    );
     recorded(twins.world, &cases).await;
 }
 
@@ -48,17 +56,22 @@ async fn what_a_client_sees_through_a_shadowing_proxy_is_what_it_sees_directly()
 async fn recorded(mut world: World, cases: &[Case]) {
     // The audit is whole when the proxy has ended.
     world.shut_down().await;
-    let mut expected: Vec<_> =
-        cases.iter().flat_map(|case| case.expected.iter().map(|line| (case.path.clone(), *line, &*case.name))).collect();
+    let mut expected: Vec<_> = cases
+        .iter()
+        .flat_map(|case| case.expected.iter().map(|line| (case.path.clone(), *line, &*case.name)))
+        .collect();
     // What HTTP/2 has refused was no request to judge.
     let judged = world.audit().into_iter().filter(|line| line["reason"] != Reason::Http2.code());
     let mut found: Vec<_> = judged.map(|line| (path(&line), verdict(&line), line)).collect();
-    // Whose a lease is, is asked of etcd while the stream goes on: a verdict may come after that of the next request.
+    // Whose a lease is, is asked of etcd while the stream goes on: a verdict may come after that of
+    // the next request.
     let late = |path: &str| path == Method::LeaseKeepAlive.path();
     expected.sort_by_key(|(path, line, _)| late(path).then(|| format!("{line:?}")));
     found.sort_by_key(|(path, line, _)| late(path).then(|| format!("{line:?}")));
     let mut wrong = Vec::new();
-    for ((path, verdict, line), (expected_path, expected_verdict, name)) in found.iter().zip(&expected) {
+    for ((path, verdict, line), (expected_path, expected_verdict, name)) in
+        found.iter().zip(&expected)
+    {
         if (path, verdict) != (expected_path, expected_verdict) {
             wrong.push(format!("{name}: expected {expected_verdict:?}, found {line}"));
         }
@@ -75,7 +88,9 @@ fn verdict(line: &Value) -> Expected {
     assert_eq!(line["mode"], "shadow");
     match line["decision"].as_str().unwrap() {
         "allow" => Expected::Allow,
-        "would_deny" => Expected::WouldDeny(*Reason::ALL.iter().find(|reason| line["reason"] == reason.code()).unwrap()),
+        "would_deny" => Expected::WouldDeny(
+            *Reason::ALL.iter().find(|reason| line["reason"] == reason.code()).unwrap(),
+        ),
         other => panic!("shadow mode decides `{other}`: {line}"),
     }
 }
@@ -109,9 +124,15 @@ async fn a_certificate_without_a_usable_name_passes_and_is_recorded() {
     ] {
         let mut client = world.with_certificate(&leaf).await;
         client.put(world.key("x"), refusal, None).await.unwrap();
-        assert_eq!(world.direct().await.get(world.key("x"), None).await.unwrap().kvs()[0].value(), refusal.as_bytes());
+        assert_eq!(
+            world.direct().await.get(world.key("x"), None).await.unwrap().kvs()[0].value(),
+            refusal.as_bytes()
+        );
         let line = world.audited(|line| line["identity"]["cn_refusal"] == refusal).await;
-        assert_eq!((&line["decision"], &line["reason"]), (&"would_deny".into(), &"no-identity".into()));
+        assert_eq!(
+            (&line["decision"], &line["reason"]),
+            (&"would_deny".into(), &"no-identity".into())
+        );
     }
 }
 
@@ -122,12 +143,19 @@ async fn the_limits_of_enforcement_cut_nothing_off_in_shadow_mode() {
         config.limits.authenticate_per_second = 0;
     };
     let small_messages = |config: &mut Config| config.limits.max_request_bytes = 4;
-    for (limits, reason) in [(nothing_held as fn(&mut Config), "limit"), (small_messages, "too-large")] {
+    for (limits, reason) in
+        [(nothing_held as fn(&mut Config), "limit"), (small_messages, "too-large")]
+    {
         let twins = Twins::start(&policy("shadow", ALICE), limits).await;
-        let cases: Vec<Case> = [requests::well_made(), requests::never_half_closed(), requests::conversations()].concat();
+        let cases: Vec<Case> =
+            [requests::well_made(), requests::never_half_closed(), requests::conversations()]
+                .concat();
         let differences = twins.differences(&Leaf::client("alice"), &cases).await;
         assert!(differences.is_empty(), "{}", differences.join("\n"));
-        twins.world.audited(|line| line["decision"] == "would_deny" && line["reason"] == reason).await;
+        twins
+            .world
+            .audited(|line| line["decision"] == "would_deny" && line["reason"] == reason)
+            .await;
     }
 }
 
@@ -160,17 +188,21 @@ async fn modes_are_the_bindings_own_and_enforce_wins() {
     world.as_("watched").await.put(key.clone(), "1", None).await.unwrap();
     world.with_certificate(&Leaf::client("both")).await.put(key.clone(), "2", None).await.unwrap();
     for leaf in [Leaf::client("both").dns("both.test"), Leaf::client("nobody")] {
-        assert!(is_permission_denied(&world.with_certificate(&leaf).await.put(key.clone(), "3", None).await));
+        assert!(is_permission_denied(
+            &world.with_certificate(&leaf).await.put(key.clone(), "3", None).await
+        ));
     }
     assert_eq!(world.direct().await.get(key, None).await.unwrap().kvs()[0].value(), b"2");
 }
 
-/// What a client is shown when its identity goes from shadow to enforce while it watches, by etcdctl, whose client is etcd's own.
+/// What a client is shown when its identity goes from shadow to enforce while it watches, by
+/// etcdctl, whose client is etcd's own.
 #[tokio::test]
 async fn a_watch_that_goes_from_shadow_to_enforce_comes_back_and_is_judged() {
     let world = World::start(&policy("shadow", ALICE)).await;
     let issued = authorities().clients.client("alice").unwrap();
-    let etcdctl = || Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
+    let etcdctl =
+        || Etcdctl::new(world.etcd(), &world.endpoint(), &authorities().clients.pem(), &issued);
     let (own, foreign) = (format!("/a{}", world.prefix), format!("/b{}", world.prefix));
     let (keeps, loses) = (etcdctl(), etcdctl());
     let (watch_own, watch_foreign) = (["watch", own.as_str()], ["watch", foreign.as_str()]);
@@ -179,7 +211,11 @@ async fn a_watch_that_goes_from_shadow_to_enforce_comes_back_and_is_judged() {
     let switch = async {
         let mut direct = world.direct().await;
         let judged = |mode: &'static str, decision: &'static str| {
-            world.audited(move |line| line["method"] == Method::Watch.path() && line["mode"] == mode && line["decision"] == decision)
+            world.audited(move |line| {
+                line["method"] == Method::Watch.path()
+                    && line["mode"] == mode
+                    && line["decision"] == decision
+            })
         };
         judged("shadow", "allow").await;
         judged("shadow", "would_deny").await;
@@ -216,17 +252,25 @@ async fn with_auth_on(upstream: &'static str, allowed: bool) -> (Etcd, anyhow::R
     let world = in_front_of(&etcd, move |config| {
         config.allow_shadow_with_etcd_auth = allowed;
         let folder = config.policy.parent().unwrap();
-        let files = authorities().upstream.client(upstream).unwrap().write(folder, "upstream").unwrap();
+        let files =
+            authorities().upstream.client(upstream).unwrap().write(folder, "upstream").unwrap();
         config.upstream.identity = Some((files.cert, files.key));
     });
     let world = world.await;
     (etcd, world)
 }
 
-async fn in_front_of(etcd: &Etcd, configure: impl FnOnce(&mut Config) + Send + 'static) -> anyhow::Result<World> {
+async fn in_front_of(
+    etcd: &Etcd,
+    configure: impl FnOnce(&mut Config) + Send + 'static,
+) -> anyhow::Result<World> {
     let address = etcd.addresses()[0];
     let wish = World::with(&policy("shadow", ALICE)).config(move |config| {
-        config.upstream.endpoints = vec![Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() }];
+        config.upstream.endpoints = vec![Endpoint {
+            tls: true,
+            host: address.ip().to_string().into(),
+            port: address.port(),
+        }];
         configure(config);
     });
     wish.try_start().await
@@ -241,11 +285,17 @@ async fn switch_auth_on(etcd: &Etcd) {
 
 #[tokio::test]
 async fn shadow_mode_does_not_start_in_front_of_an_etcd_whose_auth_is_on() {
-    // A certificate that names no user of etcd is not told whether auth is on; that it is not told says enough.
+    // A certificate that names no user of etcd is not told whether auth is on; that it is not told
+    // says enough.
     for upstream in ["root", "no-user"] {
         let (_etcd, refused) = with_auth_on(upstream, false).await;
         let error = format!("{:#}", refused.err().expect("the proxy must not start"));
-        assert!(error.starts_with("etcd's own auth is on, and the policy lets callers through in shadow mode"), "{error}");
+        assert!(
+            error.starts_with(
+                "etcd's own auth is on, and the policy lets callers through in shadow mode"
+            ),
+            "{error}"
+        );
         assert!(error.contains("allow-shadow-with-etcd-auth"), "{error}");
     }
     let (_etcd, allowed) = with_auth_on("root", true).await;
@@ -258,7 +308,9 @@ async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
     let mut nobody = world.as_("nobody").await;
     nobody.put("x", "1", None).await.unwrap();
     switch_auth_on(world.etcd()).await;
-    let refused = || async { is_permission_denied(&world.as_("nobody").await.put("x", "2", None).await).then_some(()) };
+    let refused = || async {
+        is_permission_denied(&world.as_("nobody").await.put("x", "2", None).await).then_some(())
+    };
     soon("the end of shadow mode", refused).await;
     let (_, page) = world.admin("/policy").await;
     assert!(page.contains("auth is on") && page.contains("enforce"), "{page}");
@@ -268,21 +320,33 @@ async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
     // The policy goes on to count.
     world.as_("alice").await.put("/a/x", "1", None).await.unwrap();
     world.direct().await.auth_disable().await.unwrap();
-    soon("shadow mode again", || async { world.as_("nobody").await.put("x", "4", None).await.ok() }).await;
+    soon("shadow mode again", || async {
+        world.as_("nobody").await.put("x", "4", None).await.ok()
+    })
+    .await;
 }
 
-/// Nobody asks etcd while no binding is in shadow mode, so that what was true at the start may not be true any more.
+/// Nobody asks etcd while no binding is in shadow mode, so that what was true at the start may not
+/// be true any more.
 #[tokio::test]
 async fn a_reload_brings_shadow_mode_only_when_etcd_has_said_that_its_auth_is_off() {
     let world = World::with(&policy("enforce", ALICE)).own_etcd().start().await;
     let mut nobody = world.as_("nobody").await;
     switch_auth_on(world.etcd()).await;
     world.replace_policy(&policy("shadow", ALICE));
-    assert_eq!(world.running().shared().policy.current().mode(), Mode::Enforce, "the very policy that follows is enforced");
+    assert_eq!(
+        world.running().shared().policy.current().mode(),
+        Mode::Enforce,
+        "the very policy that follows is enforced"
+    );
     assert!(is_permission_denied(&nobody.put("x", "1", None).await));
-    soon("the reason", || async { world.admin("/policy").await.1.contains("auth is on").then_some(()) }).await;
+    soon("the reason", || async {
+        world.admin("/policy").await.1.contains("auth is on").then_some(())
+    })
+    .await;
     world.direct().await.auth_disable().await.unwrap();
-    soon("shadow mode", || async { world.as_("nobody").await.put("x", "2", None).await.ok() }).await;
+    soon("shadow mode", || async { world.as_("nobody").await.put("x", "2", None).await.ok() })
+        .await;
 }
 
 #[tokio::test]
@@ -304,13 +368,18 @@ async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on(
             if answer.grpc_status() == Some(0) {
                 break;
             }
-            assert_eq!((answer.grpc_status(), answer.grpc_message()), waits, "nobody is refused meanwhile");
+            assert_eq!(
+                (answer.grpc_status(), answer.grpc_message()),
+                waits,
+                "nobody is refused meanwhile"
+            );
         }
     };
     tokio::time::timeout(SOON, passes).await.expect("shadow mode");
 }
 
-/// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else does: see the first test.
+/// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else
+/// does: see the first test.
 fn exceptions() -> [(&'static str, Vec<Case>); 7] {
     [
         ("Time", Vec::new()),
@@ -330,11 +399,13 @@ async fn the_page_lists_every_exception_and_each_is_one() {
     let page = include_str!("../../docs/shadow.md");
     let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(headings, exceptions().map(|(heading, _)| heading));
-    let advertise = |config: &mut Config| config.advertise.default = Some("https://proxy.test:2379".to_owned());
+    let advertise =
+        |config: &mut Config| config.advertise.default = Some("https://proxy.test:2379".to_owned());
     let twins = Twins::start(&policy("shadow", ALICE), advertise).await;
     for (heading, cases) in exceptions() {
         for case in cases {
-            let differences = twins.differences(&Leaf::client("alice"), std::slice::from_ref(&case)).await;
+            let differences =
+                twins.differences(&Leaf::client("alice"), std::slice::from_ref(&case)).await;
             assert_eq!(differences.len(), 1, "{heading}: {} does not differ any more", case.name);
         }
     }

@@ -7,8 +7,7 @@ use serde_json::Value;
 use crate::world::World;
 use crate::world::files::replace;
 
-const POLICY: &str =
-    "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /kept/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
+const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /kept/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
 async fn page(world: &World) -> Value {
     serde_json::from_str(&world.admin("/policy").await.1).unwrap()
@@ -40,7 +39,10 @@ async fn a_start_with_a_broken_file_serves_the_last_good_policy_and_says_so() {
     let shown = page(&after).await;
     assert_eq!((&shown["source"], &shown["generation"]), (&"state-dir".into(), &1.into()));
     assert!(shown["last_error"].as_str().unwrap().contains("policy.yaml:2:7"), "{shown}");
-    assert_eq!(after.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"failed\""]).await, 1.0);
+    assert_eq!(
+        after.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"failed\""]).await,
+        1.0
+    );
     after.as_("bob").await.put("/kept/x", "1", None).await.unwrap();
     assert!(after.as_("alice").await.put("/kept/x", "1", None).await.is_err());
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), wider);
@@ -51,7 +53,8 @@ async fn a_start_with_a_broken_file_serves_the_last_good_policy_and_says_so() {
     assert_eq!((&shown["source"], &shown["last_error"]), (&"file".into(), &Value::Null));
     after.as_("alice").await.put("/kept/x", "1", None).await.unwrap();
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), POLICY);
-    let left: Vec<_> = std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["last-good-policy.yaml"], "nothing else is left there");
 }
 
@@ -60,10 +63,17 @@ async fn without_a_good_policy_in_the_folder_a_broken_file_means_no_start() {
     let state = tempfile::tempdir().unwrap();
     let nothing = over(state.path(), "version: 1\nmode: enforced\n").await.err().unwrap();
     let nothing = format!("{nothing:#}");
-    assert!(nothing.contains("policy.yaml:2:7") && nothing.contains("last-good-policy.yaml"), "{nothing}");
+    assert!(
+        nothing.contains("policy.yaml:2:7") && nothing.contains("last-good-policy.yaml"),
+        "{nothing}"
+    );
     std::fs::write(state.path().join("last-good-policy.yaml"), "version: 1\nroles: []\n").unwrap();
-    let broken = format!("{:#}", over(state.path(), "version: 1\nmode: enforced\n").await.err().unwrap());
-    assert!(broken.contains("policy.yaml:2:7") && broken.contains("last-good-policy.yaml:2:"), "{broken}");
+    let broken =
+        format!("{:#}", over(state.path(), "version: 1\nmode: enforced\n").await.err().unwrap());
+    assert!(
+        broken.contains("policy.yaml:2:7") && broken.contains("last-good-policy.yaml:2:"),
+        "{broken}"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! What the holder of one node's certificates can do: tried one by one, with etcd alone and with each role set, and written down in
-//! `docs/stolen-node.md`.
+//! What the holder of one node's certificates can do: tried one by one, with etcd alone and with
+//! each role set, and written down in `docs/stolen-node.md`.
 
 mod attempt;
 mod page;
@@ -18,9 +18,21 @@ struct Policy {
 }
 
 const POLICIES: [Policy; 3] = [
-    Policy { name: "`calico/documented`", include: "calico/documented", roles: ["calico-node", "calico-cni"] },
-    Policy { name: "`calico/v3.31`", include: "calico/v3.31", roles: ["calico-node", "calico-cni"] },
-    Policy { name: "`calico/v3.31-per-node`", include: "calico/v3.31-per-node", roles: ["calico-node-per-node", "calico-cni-per-node"] },
+    Policy {
+        name: "`calico/documented`",
+        include: "calico/documented",
+        roles: ["calico-node", "calico-cni"],
+    },
+    Policy {
+        name: "`calico/v3.31`",
+        include: "calico/v3.31",
+        roles: ["calico-node", "calico-cni"],
+    },
+    Policy {
+        name: "`calico/v3.31-per-node`",
+        include: "calico/v3.31-per-node",
+        roles: ["calico-node-per-node", "calico-cni-per-node"],
+    },
 ];
 
 /// One column: which attempts succeed for who holds these clients, by either of them.
@@ -45,7 +57,10 @@ async fn columns() -> Vec<Vec<bool>> {
     // etcd trusts the CA of Calico's certificates, as without a proxy it must.
     let thief = authorities().upstream.client("calico-node:n1").unwrap();
     let direct = connect(&etcd.endpoints(), &authorities().upstream, &thief).await;
-    let mut columns = vec![column(vec![direct], connect(&etcd.endpoints(), &authorities().upstream, root()).await).await];
+    let mut columns = vec![
+        column(vec![direct], connect(&etcd.endpoints(), &authorities().upstream, root()).await)
+            .await,
+    ];
     for Policy { include, roles: [node, cni], .. } in &POLICIES {
         let policy = format!(
             "version: 1\nmode: enforce\ninclude: [{include}]\nbindings:\n\
@@ -61,15 +76,32 @@ async fn columns() -> Vec<Vec<bool>> {
 #[tokio::test]
 async fn the_page_says_what_a_stolen_node_can_do() {
     let columns = columns().await;
-    let [alone, documented, all_nodes, per_node] = &columns[..] else { panic!("{} columns", columns.len()) };
-    assert!(alone.iter().all(|succeeded| *succeeded), "what does not even work without a proxy is no attempt: {alone:?}");
+    let [alone, documented, all_nodes, per_node] = &columns[..] else {
+        panic!("{} columns", columns.len())
+    };
+    assert!(
+        alone.iter().all(|succeeded| *succeeded),
+        "what does not even work without a proxy is no attempt: {alone:?}"
+    );
     for ((attempt, wide), narrow) in ATTEMPTS.iter().zip(all_nodes).zip(per_node) {
-        assert!(wide | !narrow, "{}: the role of one node gives more than that of all", attempt.what);
+        assert!(
+            wide | !narrow,
+            "{}: the role of one node gives more than that of all",
+            attempt.what
+        );
         assert_eq!(*narrow, attempt.no_key_rule_can_stop, "{}", attempt.what);
     }
-    assert!(documented.iter().filter(|succeeded| **succeeded).count() > per_node.iter().filter(|succeeded| **succeeded).count());
+    assert!(
+        documented.iter().filter(|succeeded| **succeeded).count()
+            > per_node.iter().filter(|succeeded| **succeeded).count()
+    );
     let page = page::written(&columns);
-    assert_eq!(std::fs::read_to_string(page::path()).unwrap_or_default(), page, "the page is old: {}", page::HOW);
+    assert_eq!(
+        std::fs::read_to_string(page::path()).unwrap_or_default(),
+        page,
+        "the page is old: {}",
+        page::HOW
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! Every kind of call that stays open, ended for both reasons that concern all of them: its caller is enforced now, or has become nobody.
-//! What ends because a right of the policy goes is in `reload`.
+//! Every kind of call that stays open, ended for both reasons that concern all of them: its caller
+//! is enforced now, or has become nobody. What ends because a right of the policy goes is in
+//! `reload`.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -18,38 +19,55 @@ const POLICY: &str = "version: 1\nmode: $MODE\nroles:\n  r: {allow: [{keys: $P/*
 const ALICE: u64 = 0xa11ce;
 
 async fn connection(world: &World, issued: &Issued) -> Raw {
-    Raw::over(tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    Raw::over(tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap())
+        .await
 }
 
-/// A call of each kind that stays open, each on a connection of its own, and each where etcd has it: what is answered has its first
-/// answer, and what waits has its place in the queue.
+/// A call of each kind that stays open, each on a connection of its own, and each where etcd has
+/// it: what is answered has its first answer, and what waits has its place in the queue.
 async fn one_of_each(world: &World, issued: &Issued) -> Vec<(Method, Live)> {
     let mut direct = world.direct().await;
     for n in 0..12 {
         direct.put(world.key(&format!("large/{n:02}")), vec![b'x'; 1_000_000], None).await.unwrap();
     }
-    let (holder, waiter) = (direct.lease_grant(600, None).await.unwrap().id(), direct.lease_grant(600, None).await.unwrap().id());
+    let (holder, waiter) = (
+        direct.lease_grant(600, None).await.unwrap().id(),
+        direct.lease_grant(600, None).await.unwrap().id(),
+    );
     let hold = |lease| etcd_client::PutOptions::new().with_lease(lease);
     // Somebody has the lock and leads, so that whoever comes waits.
     for name in ["lock", "led"] {
-        direct.put(world.key(&format!("{name}/{holder:x}")), "first", Some(hold(holder))).await.unwrap();
+        direct
+            .put(world.key(&format!("{name}/{holder:x}")), "first", Some(hold(holder)))
+            .await
+            .unwrap();
         // A waiter's lease is nobody else's: its key is one that the caller may write.
         direct.put(world.key(&format!("{name}-lease")), "", Some(hold(waiter))).await.unwrap();
     }
     let name = |name: &str| world.key(name).into_bytes();
     let mut open = Vec::new();
     let mut ask = async |method: Method, message: Vec<u8>| {
-        open.push((method, Live::ask(&mut connection(world, issued).await, method, &message).await));
+        open.push((
+            method,
+            Live::ask(&mut connection(world, issued).await, method, &message).await,
+        ));
     };
-    ask(Method::Lock, v3lockpb::LockRequest { name: name("lock"), lease: waiter }.encode_to_vec()).await;
-    let campaign = v3electionpb::CampaignRequest { name: name("led"), lease: waiter, value: b"v".to_vec() };
+    ask(Method::Lock, v3lockpb::LockRequest { name: name("lock"), lease: waiter }.encode_to_vec())
+        .await;
+    let campaign =
+        v3electionpb::CampaignRequest { name: name("led"), lease: waiter, value: b"v".to_vec() };
     ask(Method::Campaign, campaign.encode_to_vec()).await;
     ask(Method::Observe, v3electionpb::LeaderRequest { name: name("led") }.encode_to_vec()).await;
-    ask(Method::Observe, v3electionpb::LeaderRequest { name: name("nobody") }.encode_to_vec()).await;
+    ask(Method::Observe, v3electionpb::LeaderRequest { name: name("nobody") }.encode_to_vec())
+        .await;
     ask(Method::Snapshot, vec![]).await;
     let version = programs().version;
     if (version.major, version.minor) >= (3, 7) {
-        let range = pb::RangeRequest { key: name("large/"), range_end: name("large0"), ..Default::default() };
+        let range = pb::RangeRequest {
+            key: name("large/"),
+            range_end: name("large0"),
+            ..Default::default()
+        };
         ask(Method::RangeStream, range.encode_to_vec()).await;
     }
     for method in [Method::Watch, Method::LeaseKeepAlive] {
@@ -60,7 +78,8 @@ async fn one_of_each(world: &World, issued: &Issued) -> Vec<(Method, Live)> {
         }
         open.push((method, stream));
     }
-    let answers_at_once = |method: &Method, at: usize| !matches!(method, Method::Lock | Method::Campaign) && at != 3;
+    let answers_at_once =
+        |method: &Method, at: usize| !matches!(method, Method::Lock | Method::Campaign) && at != 3;
     for (at, (method, call)) in open.iter_mut().enumerate() {
         if answers_at_once(method, at) {
             call.next_bytes().await.unwrap();
@@ -89,7 +108,8 @@ async fn ends(calls: Vec<(Method, Live)>) -> Vec<(Method, u32)> {
     ends
 }
 
-/// A call of one message is judged again there and then; a conversation ends so that its client opens it anew, and is judged from the start.
+/// A call of one message is judged again there and then; a conversation ends so that its client
+/// opens it anew, and is judged from the start.
 #[tokio::test]
 async fn whoever_is_enforced_now_is_judged() {
     let world = World::with(&POLICY.replace("$MODE", "shadow")).own_etcd().start().await;
@@ -101,8 +121,13 @@ async fn whoever_is_enforced_now_is_judged() {
         let comes_back = matches!(method, Method::Watch | Method::LeaseKeepAlive);
         assert_eq!(*code, if comes_back { 14 } else { 7 }, "{method:?}");
     }
-    let terminated = async |reason: &str| world.metric("etcd_warden_terminated_total", &[&format!("reason=\"{reason}\"")]).await;
-    assert_eq!((terminated("mode").await, terminated("policy").await), (2.0, (ends.len() - 2) as f64));
+    let terminated = async |reason: &str| {
+        world.metric("etcd_warden_terminated_total", &[&format!("reason=\"{reason}\"")]).await
+    };
+    assert_eq!(
+        (terminated("mode").await, terminated("policy").await),
+        (2.0, (ends.len() - 2) as f64)
+    );
 }
 
 #[tokio::test]
@@ -124,5 +149,8 @@ async fn whoever_is_revoked_loses_every_kind_of_call() {
     for (method, code) in &ends {
         assert_eq!(*code, 14, "{method:?}");
     }
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, ends.len() as f64);
+    assert_eq!(
+        world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await,
+        ends.len() as f64
+    );
 }

@@ -1,4 +1,5 @@
-//! Watches through the proxy are etcd's own: nothing lost, nothing doubled, everything in order, also across the death of etcd.
+//! Watches through the proxy are etcd's own: nothing lost, nothing doubled, everything in order,
+//! also across the death of etcd.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +33,11 @@ fn puts(response: &WatchResponse) -> impl Iterator<Item = Seen> {
 }
 
 async fn message(stream: &mut etcd_client::WatchStream) -> WatchResponse {
-    tokio::time::timeout(SOON, stream.message()).await.unwrap_or_else(|_| panic!("no event within {SOON:?}")).unwrap().unwrap()
+    tokio::time::timeout(SOON, stream.message())
+        .await
+        .unwrap_or_else(|_| panic!("no event within {SOON:?}"))
+        .unwrap()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -40,16 +45,22 @@ async fn a_watcher_sees_ten_thousand_events_in_order_none_lost_and_none_doubled(
     const WRITERS: usize = 40;
     let world = World::start(POLICY).await;
     let mut watcher = world.as_("watcher").await;
-    let mut stream = watcher.watch(world.key(""), Some(WatchOptions::new().with_prefix())).await.unwrap();
+    let mut stream =
+        watcher.watch(world.key(""), Some(WatchOptions::new().with_prefix())).await.unwrap();
     let writer = world.as_("writer").await;
     let written = async {
         let writers = (0..WRITERS).map(|w| {
             let (mut client, prefix) = (writer.clone(), world.prefix.clone());
             async move {
                 for n in 0..150 {
-                    client.put(format!("{prefix}/{w}/{n}"), format!("{w}.{n}"), None).await.unwrap();
+                    client
+                        .put(format!("{prefix}/{w}/{n}"), format!("{w}.{n}"), None)
+                        .await
+                        .unwrap();
                 }
-                let batch: Vec<_> = (150..250).map(|n| TxnOp::put(format!("{prefix}/{w}/{n}"), format!("{w}.{n}"), None)).collect();
+                let batch: Vec<_> = (150..250)
+                    .map(|n| TxnOp::put(format!("{prefix}/{w}/{n}"), format!("{w}.{n}"), None))
+                    .collect();
                 client.txn(Txn::new().and_then(batch)).await.unwrap();
             }
         });
@@ -67,11 +78,20 @@ async fn a_watcher_sees_ten_thousand_events_in_order_none_lost_and_none_doubled(
     assert!(seen.is_sorted_by_key(|(revision, ..)| *revision));
     let keys: BTreeSet<_> = seen.iter().map(|(_, key, _)| key.as_str()).collect();
     assert_eq!(keys.len(), 10_000);
-    assert!(seen.iter().all(|(_, key, value)| key.strip_prefix(&world.prefix).unwrap()[1..].replace('/', ".") == *value));
+    assert!(
+        seen.iter()
+            .all(|(_, key, value)| key.strip_prefix(&world.prefix).unwrap()[1..].replace('/', ".")
+                == *value)
+    );
 }
 
 /// Watches on, from where it was, until `until` was seen.
-async fn resume_until(client: &mut Client, prefix: &str, mut revision: i64, until: &str) -> Vec<Seen> {
+async fn resume_until(
+    client: &mut Client,
+    prefix: &str,
+    mut revision: i64,
+    until: &str,
+) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     loop {
         let options = WatchOptions::new().with_prefix().with_start_revision(revision);
@@ -100,7 +120,11 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
     let mut watcher = world.as_("watcher").await;
     let watched = tokio::spawn({
         let prefix = prefix.clone();
-        async move { tokio::time::timeout(SOON * 2, resume_until(&mut watcher, &prefix, start, "end")).await.expect("the end") }
+        async move {
+            tokio::time::timeout(SOON * 2, resume_until(&mut watcher, &prefix, start, "end"))
+                .await
+                .expect("the end")
+        }
     });
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
@@ -117,7 +141,8 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
             }
-            let end = || async { client.clone().put(format!("{prefix}end"), "end", None).await.ok() };
+            let end =
+                || async { client.clone().put(format!("{prefix}end"), "end", None).await.ok() };
             soon("the last write", end).await;
             failures
         }
@@ -125,10 +150,17 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
     let some = |what: &'static str, world: &World, more: i64| {
         let (endpoints, prefix) = (world.etcd().endpoints(), prefix.clone());
         async move {
-            let mut direct = crate::world::connect(&endpoints, &crate::world::authorities().upstream, crate::world::root()).await;
+            let mut direct = crate::world::connect(
+                &endpoints,
+                &crate::world::authorities().upstream,
+                crate::world::root(),
+            )
+            .await;
             let options = || Some(GetOptions::new().with_prefix().with_count_only());
             let before = direct.get(prefix.as_str(), options()).await.unwrap().count();
-            while direct.get(prefix.as_str(), options()).await.expect(what).count() < before + more {}
+            while direct.get(prefix.as_str(), options()).await.expect(what).count() < before + more
+            {
+            }
         }
     };
     for _ in 0..2 {
@@ -173,9 +205,16 @@ async fn refused_creates_are_answered_in_their_place_in_etcds_own_form() {
     for (id, bytes) in [0, -1, 1, -1, -1].into_iter().zip(answers) {
         let answer = pb::WatchResponse::decode(&bytes[..]).unwrap();
         let told = answer.header.unwrap();
-        assert_eq!((told.cluster_id, told.member_id, told.raft_term), (header.cluster_id(), header.member_id(), header.raft_term()));
+        assert_eq!(
+            (told.cluster_id, told.member_id, told.raft_term),
+            (header.cluster_id(), header.member_id(), header.raft_term())
+        );
         assert!(told.revision > 0 && told.revision <= header.revision(), "{told:?}");
-        let reason = if id == -1 { "rpc error: code = PermissionDenied desc = etcdserver: permission denied" } else { "" };
+        let reason = if id == -1 {
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        } else {
+            ""
+        };
         let expected = pb::WatchResponse {
             header: Some(told),
             watch_id: id,
@@ -188,7 +227,10 @@ async fn refused_creates_are_answered_in_their_place_in_etcds_own_form() {
     }
     world.direct().await.put(world.key("granted/x"), "1", None).await.unwrap();
     let both: BTreeSet<_> =
-        [stream.next::<pb::WatchResponse>().await.unwrap(), stream.next().await.unwrap()].iter().map(|r| r.watch_id).collect();
+        [stream.next::<pb::WatchResponse>().await.unwrap(), stream.next().await.unwrap()]
+            .iter()
+            .map(|r| r.watch_id)
+            .collect();
     assert_eq!(both, BTreeSet::from([0, 1]));
 }
 
@@ -222,7 +264,8 @@ async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
     stream.request_progress().await.unwrap();
     said.push(format!("{:?}", message(&mut stream).await));
     for (options, answers) in [
-        // The same id again; an id of etcd's choice; one that has something to tell; a revision that is compacted; one to come.
+        // The same id again; an id of etcd's choice; one that has something to tell; a revision
+        // that is compacted; one to come.
         (WatchOptions::new().with_watch_id(77), 1),
         (WatchOptions::new(), 1),
         (from(6).with_filters([etcd_client::WatchFilterType::NoPut]), 2),
@@ -259,10 +302,18 @@ async fn ids_fragments_progress_cancels_and_compacted_revisions_are_as_without_t
     let expected = conversation(&mut direct, &world.prefix).await;
     let answer = conversation(&mut world.as_("watcher").await, &world.prefix).await;
     for (got, expected) in answer.iter().zip(&expected) {
-        assert!(got == expected, "{}\ninstead of\n{}", &got[..got.len().min(2_000)], &expected[..expected.len().min(2_000)]);
+        assert!(
+            got == expected,
+            "{}\ninstead of\n{}",
+            &got[..got.len().min(2_000)],
+            &expected[..expected.len().min(2_000)]
+        );
     }
     assert_eq!(answer.len(), expected.len());
-    assert!(expected.iter().any(|said| said.contains("fragment: true")), "etcd cut nothing: this test shows nothing of fragments");
+    assert!(
+        expected.iter().any(|said| said.contains("fragment: true")),
+        "etcd cut nothing: this test shows nothing of fragments"
+    );
 }
 
 #[tokio::test]
@@ -275,7 +326,9 @@ async fn two_clients_of_one_identity_do_not_meet() {
         assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().watch_id, 7);
         streams.push(stream);
     }
-    let cancel = pb::WatchRequest { request_union: Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 7 })) };
+    let cancel = pb::WatchRequest {
+        request_union: Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 7 })),
+    };
     streams[0].send(&cancel);
     assert!(streams[0].next::<pb::WatchResponse>().await.unwrap().canceled);
     let mut direct = world.direct().await;
@@ -298,7 +351,9 @@ async fn a_stream_carries_a_thousand_watches_and_they_are_gone_with_it() {
     let mut raw = world.raw("watcher").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
     // All at once: the proxy takes them as etcd answers, and holds no more than a few hundred.
-    let creates: Vec<u8> = (0..WATCHES).flat_map(|id| framed(&create(&world.key(&format!("{id}/")), id + 1).encode_to_vec())).collect();
+    let creates: Vec<u8> = (0..WATCHES)
+        .flat_map(|id| framed(&create(&world.key(&format!("{id}/")), id + 1).encode_to_vec()))
+        .collect();
     stream.send_as_they_are(&creates);
     for id in 0..WATCHES {
         let answer: pb::WatchResponse = stream.next().await.unwrap();
@@ -315,13 +370,22 @@ async fn a_stream_carries_a_thousand_watches_and_they_are_gone_with_it() {
         assert_eq!((answer.watch_id, answer.events.len()), (id + 1, 1));
     }
     drop(stream);
-    soon("the watches' end", || async { (world.metric("etcd_warden_watches", &[]).await == 0.0).then_some(()) }).await;
-    soon("the stream's end", || async { (world.admin("/debug/streams").await.1.trim() == "[]").then_some(()) }).await;
+    soon("the watches' end", || async {
+        (world.metric("etcd_warden_watches", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    soon("the stream's end", || async {
+        (world.admin("/debug/streams").await.1.trim() == "[]").then_some(())
+    })
+    .await;
     // The connection is as good as before.
     assert_eq!(
-        raw.call(Method::Range.path(), &pb::RangeRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec())
-            .await
-            .grpc_status(),
+        raw.call(
+            Method::Range.path(),
+            &pb::RangeRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec()
+        )
+        .await
+        .grpc_status(),
         Some(0)
     );
 }

@@ -1,6 +1,6 @@
-//! One reading of the bytes: every file of `tests/wire` is a way to show two programs two messages. Each is sent to three releases of
-//! etcd with their own auth on, as a user of few rights, and through the proxy with the same rights in front of the same release
-//! with auth off.
+//! One reading of the bytes: every file of `tests/wire` is a way to show two programs two messages.
+//! Each is sent to three releases of etcd with their own auth on, as a user of few rights, and
+//! through the proxy with the same rights in front of the same release with auth off.
 
 mod form;
 mod page;
@@ -17,7 +17,8 @@ use crate::world::fake::Fake;
 use crate::world::raw::{Raw, tls_over};
 use crate::world::{World, authorities, programs_of, soon, start_etcd_of};
 
-/// What etcd's own user may do as well: any user may ask for the status and the members, and make leases.
+/// What etcd's own user may do as well: any user may ask for the status and the members, and make
+/// leases.
 const POLICY: &str = "
 version: 1
 mode: MODE
@@ -50,7 +51,10 @@ fn each_form_is_refused_at_its_field_and_offset_or_has_one_reading() {
             Err(malformed) => Verdict::Refused(malformed.to_string()),
         };
         if found != form.verdict {
-            wrong.push(format!("{} ({}): expected {:?}, found {found:?}", form.name, form.what, form.verdict));
+            wrong.push(format!(
+                "{} ({}): expected {:?}, found {found:?}",
+                form.name, form.what, form.verdict
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -64,7 +68,16 @@ async fn with_auth_on(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     let address = etcd.addresses()[0];
     let limited = authorities().upstream.client("limited").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let stream = tls_over(stream, &authorities().upstream, address, Some(&limited), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let stream = tls_over(
+        stream,
+        &authorities().upstream,
+        address,
+        Some(&limited),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await
+    .unwrap();
     let mut raw = Raw::over(stream).await;
     let mut outcomes = Vec::new();
     for form in forms {
@@ -73,7 +86,8 @@ async fn with_auth_on(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     outcomes
 }
 
-/// What the proxy lets through to a release whose own auth is off, and what it leaves of a refused form in shadow mode.
+/// What the proxy lets through to a release whose own auth is off, and what it leaves of a refused
+/// form in shadow mode.
 async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     let mut world = World::with(&POLICY.replace("MODE", "enforce")).release(minor).start().await;
     let mut stage = Stage::of(world.etcd()).await;
@@ -86,13 +100,17 @@ async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> 
     world.replace_policy(&POLICY.replace("MODE", "shadow"));
     let mut shadowed = world.raw("limited").await;
     let mut direct = Raw::direct(world.etcd().addresses()[0]).await;
-    let lives = |form: &&Form| ![DEADLY_ALARM, DEADLY_ALARM_TYPE, DEADLY_TXN].contains(&&*form.name);
-    let refused: Vec<&Form> = forms.iter().filter(|form| form.verdict != Verdict::Judged).filter(lives).collect();
+    let lives =
+        |form: &&Form| ![DEADLY_ALARM, DEADLY_ALARM_TYPE, DEADLY_TXN].contains(&&*form.name);
+    let refused: Vec<&Form> =
+        forms.iter().filter(|form| form.verdict != Verdict::Judged).filter(lives).collect();
     let mut wrong = Vec::new();
     for form in &refused {
-        let (expected, found) = (stage.play(&mut direct, form).await, stage.play(&mut shadowed, form).await);
+        let (expected, found) =
+            (stage.play(&mut direct, form).await, stage.play(&mut shadowed, form).await);
         if expected != found {
-            wrong.push(format!("{minor} {}: etcd {expected:?}, in its shadow {found:?}", form.name));
+            wrong
+                .push(format!("{minor} {}: etcd {expected:?}, in its shadow {found:?}", form.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -105,7 +123,9 @@ async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> 
 
 /// The audit has one line for each of them, in their order.
 fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item = &'f Form>) {
-    let lines = audit.iter().filter(|line| line["decision"] == decision && line["reason"] == "malformed-message");
+    let lines = audit
+        .iter()
+        .filter(|line| line["decision"] == decision && line["reason"] == "malformed-message");
     let found: Vec<&str> = lines.map(|line| line["method"].as_str().unwrap()).collect();
     let expected: Vec<&str> = forms.into_iter().map(|form| form.method.path()).collect();
     assert_eq!(found, expected, "{decision}");
@@ -114,7 +134,8 @@ fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item =
 /// Everything, measured.
 async fn measured(forms: &[Form]) -> Vec<page::Column> {
     let column = async |minor| {
-        let (direct, through) = tokio::join!(with_auth_on(minor, forms), through_the_proxy(minor, forms));
+        let (direct, through) =
+            tokio::join!(with_auth_on(minor, forms), through_the_proxy(minor, forms));
         page::Column { version: programs_of(minor).version.to_string(), direct, through }
     };
     let [old, middle, new] = RELEASES;
@@ -127,21 +148,37 @@ async fn no_form_gives_more_through_the_proxy_than_the_policy() {
     let forms = form::all();
     let columns = measured(&forms).await;
     let mut wrong = Vec::new();
-    for (column, (index, form)) in columns.iter().flat_map(|column| forms.iter().enumerate().map(move |form| (column, form))) {
+    for (column, (index, form)) in
+        columns.iter().flat_map(|column| forms.iter().enumerate().map(move |form| (column, form)))
+    {
         let (through, direct) = (&column.through[index], &column.direct[index]);
         let right = match &form.verdict {
-            Verdict::Refused(why) => *through == Outcome { status: Some((3, format!("etcd-warden: {why}"))), effects: Vec::new() },
+            Verdict::Refused(why) => {
+                *through
+                    == Outcome {
+                        status: Some((3, format!("etcd-warden: {why}"))),
+                        effects: Vec::new(),
+                    }
+            }
             // What may pass does what etcd lets the same user do, or is refused by the policy.
             Verdict::Judged => through == direct || page::denied(through),
         };
         if !right || !through.trespasses().is_empty() {
-            wrong.push(format!("{} {}: {through:?}, where etcd's own auth has {direct:?}", column.version, form.name));
+            wrong.push(format!(
+                "{} {}: {through:?}, where etcd's own auth has {direct:?}",
+                column.version, form.name
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let page = page::written(&forms, &columns);
     let found = std::fs::read_to_string(page::path()).unwrap_or_default();
-    assert!(found == page, "tests/wire/README.md is not what was measured: {}\n{}", page::HOW, page::difference(&found, &page));
+    assert!(
+        found == page,
+        "tests/wire/README.md is not what was measured: {}\n{}",
+        page::HOW,
+        page::difference(&found, &page)
+    );
 }
 
 #[tokio::test]
@@ -162,22 +199,35 @@ async fn not_a_byte_of_a_refused_form_is_forwarded() {
     for form in form::all() {
         let Verdict::Refused(why) = &form.verdict else { continue };
         let answer = raw.call(form.method.path(), &form.bytes).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(3), &*format!("etcd-warden: {why}")), "{}", form.name);
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(3), &*format!("etcd-warden: {why}")),
+            "{}",
+            form.name
+        );
     }
     let arrivals = fake.all_arrivals();
     let conversations = [Method::Watch.path(), Method::LeaseKeepAlive.path()];
-    let nothing = arrivals.iter().all(|arrival| arrival.body.is_empty() && conversations.contains(&&*arrival.path));
+    let nothing = arrivals
+        .iter()
+        .all(|arrival| arrival.body.is_empty() && conversations.contains(&&*arrival.path));
     assert!(nothing, "{arrivals:?}");
 }
 
-/// Sends a deadly form through the proxy, as one who may do everything that it asks for, and then around the proxy: etcd's last words.
+/// Sends a deadly form through the proxy, as one who may do everything that it asks for, and then
+/// around the proxy: etcd's last words.
 async fn refused_and_deadly(world: &World, name: &str) -> String {
     let form = form::all().into_iter().find(|form| form.name == name).unwrap();
     let mut raw = world.raw("ops").await;
     let answer = raw.call(form.method.path(), &form.bytes).await;
     assert_eq!(answer.grpc_status(), Some(3), "{name}: {answer:?}");
-    assert_eq!(raw.call(Method::Status.path(), b"").await.grpc_status(), Some(0), "{name}: it lives");
-    let direct = Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
+    assert_eq!(
+        raw.call(Method::Status.path(), b"").await.grpc_status(),
+        Some(0),
+        "{name}: it lives"
+    );
+    let direct =
+        Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
     assert!(direct.error.is_some(), "{name}: {direct:?}");
     soon("etcd's last words", || async {
         let log = world.etcd().log(0);
@@ -188,7 +238,9 @@ async fn refused_and_deadly(world: &World, name: &str) -> String {
 
 async fn world_of(minor: &'static str) -> World {
     let role = "{capabilities: [alarm, status], allow: [{keys: \"*\", verbs: [rw]}]}";
-    let policy = format!("{{version: 1, mode: enforce, roles: {{ops: {role}}}, bindings: [{{cn: ops, roles: [ops]}}]}}");
+    let policy = format!(
+        "{{version: 1, mode: enforce, roles: {{ops: {role}}}, bindings: [{{cn: ops, roles: [ops]}}]}}"
+    );
     World::with(&policy).release(minor).start().await
 }
 
@@ -206,7 +258,8 @@ async fn a_txn_that_ends_etcd_for_good_does_not_reach_it() {
         let mut world = world_of(minor).await;
         world.direct().await.put("g/b", "1", None).await.unwrap();
         let log = refused_and_deadly(&world, DEADLY_TXN).await;
-        let words = if minor == "3.7" { "index out of range" } else { "unexpected error during txn" };
+        let words =
+            if minor == "3.7" { "index out of range" } else { "unexpected error during txn" };
         assert!(log.contains(words), "{minor}: {log}");
         let again = world.etcd_mut().restart(0).await;
         assert!(again.is_err(), "{minor}: what is in its log ends it at the next start");

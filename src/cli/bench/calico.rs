@@ -60,10 +60,12 @@ pub struct CalicoArgs {
     /// The process whose CPU time and memory is looked at.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it must be what was sent.
+    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it
+    /// must be what was sent.
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     etcd_metrics: Vec<MetricsUrl>,
-    /// Go on where there are keys below `/calico/` already. None is written over; those of nodes and blocks with the same names are updated.
+    /// Go on where there are keys below `/calico/` already. None is written over; those of nodes
+    /// and blocks with the same names are updated.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -100,7 +102,9 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
         ("seed", args.seed.to_string()),
     ]);
     let quiet = args.report.quiet;
-    let work = async |stop: &Arc<Stop>| scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await;
+    let work = async |stop: &Arc<Stop>| {
+        scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await
+    };
     let report = LocalSet::new().run_until(until_stopped("/calico/", work)).await;
     finish(&args.report, report)
 }
@@ -110,52 +114,86 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
     if args.timeout.is_zero() {
         mistakes.push("`--timeout` is 0".to_owned());
     }
-    if let Some(pid) = args.pid.filter(|pid| etcd_warden_tools::bench::process::usage(*pid).is_none()) {
+    if let Some(pid) =
+        args.pid.filter(|pid| etcd_warden_tools::bench::process::usage(*pid).is_none())
+    {
         mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
     }
-    let people = args.credentials.read(std::slice::from_ref(&args.endpoint)).map_err(|wrong| mistakes.extend(wrong));
+    let people = args
+        .credentials
+        .read(std::slice::from_ref(&args.endpoint))
+        .map_err(|wrong| mistakes.extend(wrong));
     let (alone, all) = match people {
         Ok(People { alone, many }) if mistakes.is_empty() => (alone, many),
         _ => return Err(mistakes),
     };
     let find = |node: Option<&str>, component: &str| {
-        let of =
-            |node: Option<&str>| all.iter().find(|one| one.node.as_deref() == node && one.component.as_deref() == Some(component)).cloned();
+        let of = |node: Option<&str>| {
+            all.iter()
+                .find(|one| {
+                    one.node.as_deref() == node && one.component.as_deref() == Some(component)
+                })
+                .cloned()
+        };
         of(node).or_else(|| of(None)).or_else(|| alone.clone())
     };
-    let mut named: Vec<&str> =
-        all.iter().filter(|one| one.component.as_deref() == Some("calico-node")).filter_map(|one| one.node.as_deref()).collect();
+    let mut named: Vec<&str> = all
+        .iter()
+        .filter(|one| one.component.as_deref() == Some("calico-node"))
+        .filter_map(|one| one.node.as_deref())
+        .collect();
     let wanted = args.nodes.unwrap_or(u32::try_from(named.len()).unwrap_or(u32::MAX));
-    let invented: Vec<String> =
-        if named.is_empty() { (0..wanted).map(|number| format!("bench-node-{number:05}")).collect() } else { Vec::new() };
+    let invented: Vec<String> = if named.is_empty() {
+        (0..wanted).map(|number| format!("bench-node-{number:05}")).collect()
+    } else {
+        Vec::new()
+    };
     named.extend(invented.iter().map(String::as_str));
     if wanted == 0 {
         mistakes.push("`--nodes` is needed where no node has a certificate of its own".to_owned());
     } else if usize::try_from(wanted).is_ok_and(|wanted| wanted > named.len()) {
-        let what =
-            format!("`--nodes {wanted}`, and {} nodes have certificates: `certs issue --all --nodes-from FILE` makes more", named.len());
+        let what = format!(
+            "`--nodes {wanted}`, and {} nodes have certificates: `certs issue --all --nodes-from FILE` makes more",
+            named.len()
+        );
         mistakes.push(what);
     }
     let mut need = |node: Option<&str>, component: &str, purpose: &str| {
         let found = find(node, component);
         if found.is_none() {
-            let place = node.map_or_else(|| format!("cluster/{component}"), |node| format!("nodes/{node}/{component}"));
+            let place = node.map_or_else(
+                || format!("cluster/{component}"),
+                |node| format!("nodes/{node}/{component}"),
+            );
             mistakes.push(format!("there is no certificate `{place}`, {purpose}, and no `--cert`"));
         }
         found
     };
     let nodes = (0..wanted).zip(&named).filter_map(|(number, name)| {
-        let (node, cni) = (need(Some(name), "calico-node", "for its node"), need(Some(name), "cni", "for its pods"));
+        let (node, cni) = (
+            need(Some(name), "calico-node", "for its node"),
+            need(Some(name), "cni", "for its pods"),
+        );
         Some(Node { number, name: (*name).to_owned(), node: node?, cni: cni? })
     });
     let nodes: Vec<Node> = nodes.collect();
     let controllers = need(None, "calico-kube-controllers", "for kube-controllers");
     let calicoctl = need(None, "calicoctl-full", "for calicoctl, and who removes all keys");
-    let (Some(controllers), Some(calicoctl), []) = (controllers, calicoctl, mistakes.as_slice()) else { return Err(mistakes) };
+    let (Some(controllers), Some(calicoctl), []) = (controllers, calicoctl, mistakes.as_slice())
+    else {
+        return Err(mistakes);
+    };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.map_or(processors.min(4), |threads| usize::try_from(threads).unwrap_or(1)).min(nodes.len());
+    let threads = args
+        .threads
+        .map_or(processors.min(4), |threads| usize::try_from(threads).unwrap_or(1))
+        .min(nodes.len());
     Ok(Cluster {
-        target: Target { name: "target".to_owned(), endpoint: args.endpoint.clone(), pid: args.pid },
+        target: Target {
+            name: "target".to_owned(),
+            endpoint: args.endpoint.clone(),
+            pid: args.pid,
+        },
         nodes,
         controllers,
         operator: alone.unwrap_or_else(|| calicoctl.clone()),

@@ -19,7 +19,9 @@ pub struct Rates(pub Vec<f64>);
 
 /// `NAME=URL`.
 pub fn named(text: &str) -> Result<(String, Endpoint), String> {
-    let (name, url) = text.split_once('=').ok_or_else(|| format!("`{text}` has no name: write `direct=https://HOST:PORT`"))?;
+    let (name, url) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` has no name: write `direct=https://HOST:PORT`"))?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         return Err(format!("`{name}` is no name: write letters, digits, `-`, `_` and `.`"));
     }
@@ -28,7 +30,8 @@ pub fn named(text: &str) -> Result<(String, Endpoint), String> {
 
 /// `NAME=PID`, or a number alone.
 pub fn pid(text: &str) -> Result<(Option<String>, u32), String> {
-    let (name, number) = text.split_once('=').map_or((None, text), |(name, number)| (Some(name.to_owned()), number));
+    let (name, number) =
+        text.split_once('=').map_or((None, text), |(name, number)| (Some(name.to_owned()), number));
     let number = number.parse().map_err(|_| format!("`{number}` is no process id"))?;
     Ok((name, number))
 }
@@ -81,10 +84,18 @@ pub fn prefix(text: &str) -> Result<String, String> {
 pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
     let (whom, what) = (&args.whom, &args.what);
     let mut mistakes = Vec::new();
-    let named = whom.endpoint.iter().map(|endpoint| ("target".to_owned(), endpoint.clone())).chain(whom.compare.iter().cloned());
-    let mut targets: Vec<Target> = named.map(|(name, endpoint)| Target { name, endpoint, pid: None }).collect();
+    let named = whom
+        .endpoint
+        .iter()
+        .map(|endpoint| ("target".to_owned(), endpoint.clone()))
+        .chain(whom.compare.iter().cloned());
+    let mut targets: Vec<Target> =
+        named.map(|(name, endpoint)| Target { name, endpoint, pid: None }).collect();
     if whom.endpoint.is_none() && targets.len() < 2 {
-        mistakes.push("`--compare` has one target: it needs two or more, and `--endpoint` is for one".to_owned());
+        mistakes.push(
+            "`--compare` has one target: it needs two or more, and `--endpoint` is for one"
+                .to_owned(),
+        );
     }
     for (number, target) in targets.iter().enumerate() {
         if targets.iter().take(number).any(|other| other.name == target.name) {
@@ -93,12 +104,18 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
     }
     for (name, pid) in &whom.pid {
         let single = targets.len() == 1;
-        match targets.iter_mut().find(|target| name.as_ref().map_or(single, |name| *name == target.name)) {
+        match targets
+            .iter_mut()
+            .find(|target| name.as_ref().map_or(single, |name| *name == target.name))
+        {
             Some(target) => target.pid = Some(*pid),
-            None => mistakes.push(format!("`--pid` is of no target: write `NAME={pid}` with a name of `--compare`")),
+            None => mistakes.push(format!(
+                "`--pid` is of no target: write `NAME={pid}` with a name of `--compare`"
+            )),
         }
         if etcd_warden_tools::bench::process::usage(*pid).is_none() {
-            mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
+            mistakes
+                .push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
         }
     }
     if !(0.0..=10.0).contains(&what.zipf) {
@@ -155,7 +172,9 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
 fn people(args: &BenchArgs, targets: &[Target]) -> Result<(Vec<Identity>, Identity), Vec<String>> {
     let endpoints: Vec<Endpoint> = targets.iter().map(|target| target.endpoint.clone()).collect();
     let People { alone, many } = args.whom.credentials.read(&endpoints)?;
-    let operator = alone.or_else(|| many.first().cloned()).ok_or_else(|| vec!["there is no certificate".to_owned()])?;
+    let operator = alone
+        .or_else(|| many.first().cloned())
+        .ok_or_else(|| vec!["there is no certificate".to_owned()])?;
     Ok((if many.is_empty() { vec![operator.clone()] } else { many }, operator))
 }
 
@@ -177,12 +196,21 @@ mod tests {
     #[test]
     fn names_pids_and_prefixes_have_their_forms() {
         assert_eq!(named("direct=https://h:1").unwrap().0, "direct");
-        assert!(named("https://h:1").is_err() && named("=https://h:1").is_err() && named("a=ftp://h:1").is_err());
+        assert!(
+            named("https://h:1").is_err()
+                && named("=https://h:1").is_err()
+                && named("a=ftp://h:1").is_err()
+        );
         assert_eq!(pid("12"), Ok((None, 12)));
         assert_eq!(pid("a=12"), Ok((Some("a".to_owned()), 12)));
         assert!(pid("a=b").is_err());
         assert!(prefix("/x/").is_ok());
-        assert!(time("30d").is_ok() && time("31d").is_err() && time("99999999999y").is_err() && time("5").is_err());
+        assert!(
+            time("30d").is_ok()
+                && time("31d").is_err()
+                && time("99999999999y").is_err()
+                && time("5").is_err()
+        );
         for wrong in ["", "/", "x/", "/x"] {
             assert!(prefix(wrong).is_err(), "{wrong}");
         }

@@ -10,23 +10,31 @@ use tempfile::NamedTempFile;
 
 /// A manifest, or standard input for `-`.
 pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<String, String> {
-    let read = if path.as_os_str() == "-" { read_all(input, limit) } else { files::read(path, limit) };
+    let read =
+        if path.as_os_str() == "-" { read_all(input, limit) } else { files::read(path, limit) };
     let bytes = read.map_err(|why| match why {
         Unread::Large(_) => format!("{why}: no manifest of Calico"),
         _ => why.to_string(),
     })?;
-    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|error| format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
 fn read_all(input: &mut dyn Read, limit: u64) -> Result<Vec<u8>, Unread> {
     let mut bytes = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) { Err(Unread::Large(limit)) } else { Ok(bytes) }
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
+        Err(Unread::Large(limit))
+    } else {
+        Ok(bytes)
+    }
 }
 
-/// Whether both are names of one file, there or not: one name in one folder, however that is written.
+/// Whether both are names of one file, there or not: one name in one folder, however that is
+/// written.
 pub(super) fn are_one(first: &Path, second: &Path) -> bool {
-    let place = |path: &Path| Some::<PathBuf>(folder(path).canonicalize().ok()?.join(path.file_name()?));
+    let place =
+        |path: &Path| Some::<PathBuf>(folder(path).canonicalize().ok()?.join(path.file_name()?));
     first == second || place(first).is_some_and(|first| place(second) == Some(first))
 }
 
@@ -34,8 +42,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Moves all to their places, or none: where one finds no place, those before it are taken away again. What was written over cannot be
-/// brought back.
+/// Moves all to their places, or none: where one finds no place, those before it are taken away
+/// again. What was written over cannot be brought back.
 ///
 /// # Errors
 /// Which one has no place, and what stays of those before it.
@@ -51,7 +59,9 @@ pub(super) fn finish<'p>(targets: impl IntoIterator<Item = Target<'p>>) -> Resul
             if was_there {
                 return Some(format!("{} is written over already", path.display()));
             }
-            fs::remove_file(path).err().map(|error| format!("{} is written already, and cannot be taken away: {error}", path.display()))
+            fs::remove_file(path).err().map(|error| {
+                format!("{} is written already, and cannot be taken away: {error}", path.display())
+            })
         };
         return Err(std::iter::once(mistake).chain(placed.into_iter().filter_map(left)).collect());
     }
@@ -68,17 +78,28 @@ pub(super) struct Target<'p> {
 
 impl<'p> Target<'p> {
     /// Writes the text, for those who may read what was there, or else the file `like`.
-    pub(super) fn prepare(path: &'p Path, text: &str, like: Option<&Path>, force: bool) -> Result<Self, String> {
-        let wrong = |error: &std::io::Error| format!("{}: cannot be written: {error}", path.display());
+    pub(super) fn prepare(
+        path: &'p Path,
+        text: &str,
+        like: Option<&Path>,
+        force: bool,
+    ) -> Result<Self, String> {
+        let wrong =
+            |error: &std::io::Error| format!("{}: cannot be written: {error}", path.display());
         let there = path.symlink_metadata().ok();
         if there.is_some() && !force {
-            return Err(format!("{} is there already: name another file, or say --force", path.display()));
+            return Err(format!(
+                "{} is there already: name another file, or say --force",
+                path.display()
+            ));
         }
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             return Err(format!("{} is no file, and is not written over", path.display()));
         }
         let was_there = there.is_some();
-        let like = there.or_else(|| like.and_then(|like| like.metadata().ok())).filter(fs::Metadata::is_file);
+        let like = there
+            .or_else(|| like.and_then(|like| like.metadata().ok()))
+            .filter(fs::Metadata::is_file);
         // The umask takes its part of it.
         let mode = like.map_or(0o666, |like| like.permissions().mode());
         let mut builder = tempfile::Builder::new();
@@ -87,14 +108,19 @@ impl<'p> Target<'p> {
             .permissions(fs::Permissions::from_mode(mode))
             .tempfile_in(folder(path))
             .map_err(|error| wrong(&error))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(|error| wrong(&error))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(|error| wrong(&error))?;
         Ok(Self { path, file, force, was_there })
     }
 
     /// Moves it to its place.
     fn place(self) -> Result<(), String> {
         let path = self.path;
-        let moved = if self.force { self.file.persist(path) } else { self.file.persist_noclobber(path) };
-        moved.map(|_| ()).map_err(|error| format!("{}: cannot be written: {}", path.display(), error.error))
+        let moved =
+            if self.force { self.file.persist(path) } else { self.file.persist_noclobber(path) };
+        moved
+            .map(|_| ())
+            .map_err(|error| format!("{}: cannot be written: {}", path.display(), error.error))
     }
 }

@@ -36,26 +36,39 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Exit code, what was written to out, what was written to err. Words that end in `.yaml` are files here.
+    /// Exit code, what was written to out, what was written to err. Words that end in `.yaml` are
+    /// files here.
     fn segment(&self, arguments: &str) -> (u8, String, String) {
         self.segment_from(arguments, "")
     }
 
     fn segment_from(&self, arguments: &str, input: &str) -> (u8, String, String) {
-        let words = arguments
-            .split_whitespace()
-            .map(|word| if word.ends_with(".yaml") { self.at(word).display().to_string() } else { word.to_owned() });
-        let program = Program::try_parse_from(["calico".to_owned(), "segment".to_owned()].into_iter().chain(words));
+        let words = arguments.split_whitespace().map(|word| {
+            if word.ends_with(".yaml") {
+                self.at(word).display().to_string()
+            } else {
+                word.to_owned()
+            }
+        });
+        let program = Program::try_parse_from(
+            ["calico".to_owned(), "segment".to_owned()].into_iter().chain(words),
+        );
         let program = program.unwrap_or_else(|error| panic!("{error}"));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(program.command, &mut input.as_bytes(), &mut Plain::new(&mut out), &mut err);
-        let code = (0..=u8::MAX).find(|number| format!("{:?}", std::process::ExitCode::from(*number)) == format!("{code:?}")).unwrap();
+        let code = (0..=u8::MAX)
+            .find(|number| {
+                format!("{:?}", std::process::ExitCode::from(*number)) == format!("{code:?}")
+            })
+            .unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     fn files(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -70,9 +83,18 @@ fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
     let place = Place::new();
     let (code, out, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY}"));
     assert_eq!(code, 0);
-    assert!(out.starts_with("---\n# Source: calico/templates") && out.contains(PROXY) && !out.contains("bindings:"));
-    assert!(err.contains("\nmode: shadow\n") && err.contains("note: cni: make Secret `calico-etcd-cni`"), "{err}");
-    let (_, from_input, _) = place.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
+    assert!(
+        out.starts_with("---\n# Source: calico/templates")
+            && out.contains(PROXY)
+            && !out.contains("bindings:")
+    );
+    assert!(
+        err.contains("\nmode: shadow\n")
+            && err.contains("note: cni: make Secret `calico-etcd-cni`"),
+        "{err}"
+    );
+    let (_, from_input, _) =
+        place.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
     assert_eq!(from_input, out);
     assert_eq!(place.files(), ["calico.yaml"]);
 }
@@ -80,11 +102,16 @@ fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
 #[test]
 fn files_are_written_both_or_neither_and_never_over_others() {
     let place = Place::new();
-    let arguments = format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml --policy-out policy.yaml");
+    let arguments = format!(
+        "--manifest calico.yaml --endpoints {PROXY} --out new.yaml --policy-out policy.yaml"
+    );
     let (code, out, err) = place.segment(&arguments);
     assert_eq!((code, out.as_str()), (0, ""));
     assert!(err.lines().all(|line| line.starts_with("note: ")), "{err}");
-    assert!(read(&place.at("new.yaml")).contains(PROXY) && read(&place.at("policy.yaml")).contains("mode: shadow"));
+    assert!(
+        read(&place.at("new.yaml")).contains(PROXY)
+            && read(&place.at("policy.yaml")).contains("mode: shadow")
+    );
     fs::remove_file(place.at("policy.yaml")).unwrap();
     fs::write(place.at("new.yaml"), "mine").unwrap();
     let (code, _, err) = place.segment(&arguments);
@@ -97,7 +124,8 @@ fn files_are_written_both_or_neither_and_never_over_others() {
     assert!(read(&place.at("new.yaml")).contains(PROXY));
     assert_eq!(fs::metadata(place.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
     // With the manifest in a file, the policy has standard output for itself.
-    let (_, out, _) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
+    let (_, out, _) =
+        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
     assert!(out.starts_with("# The policy for") && out.contains("bindings:"), "{out}");
 }
 
@@ -107,41 +135,63 @@ fn two_names_of_one_file_are_refused_before_anything_is_written() {
     fs::create_dir(place.at("folder")).unwrap();
     std::os::unix::fs::symlink(place.at("folder"), place.at("link")).unwrap();
     fs::write(place.at("x.yaml"), "mine").unwrap();
-    for (out, policy_out) in
-        [("x.yaml", "x.yaml"), ("x.yaml", "./x.yaml"), ("x.yaml", "folder/../x.yaml"), ("folder/y.yaml", "link/y.yaml")]
-    {
+    for (out, policy_out) in [
+        ("x.yaml", "x.yaml"),
+        ("x.yaml", "./x.yaml"),
+        ("x.yaml", "folder/../x.yaml"),
+        ("folder/y.yaml", "link/y.yaml"),
+    ] {
         for force in ["", "--force"] {
             let (code, _, err) =
                 place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out {out} --policy-out {policy_out} {force}"));
-            assert_eq!((code, err.as_str()), (exit::USAGE, "error: `--out` and `--policy-out` are one file\n"), "{out} {policy_out}");
+            assert_eq!(
+                (code, err.as_str()),
+                (exit::USAGE, "error: `--out` and `--policy-out` are one file\n"),
+                "{out} {policy_out}"
+            );
         }
     }
     assert_eq!(read(&place.at("x.yaml")), "mine");
     assert_eq!(fs::read_dir(place.at("folder")).unwrap().count(), 0);
     assert!(files::are_one(Path::new("x.yaml"), Path::new("./x.yaml")));
     // One name in two folders is two files.
-    let arguments = format!("--manifest calico.yaml --endpoints {PROXY} --out folder/x.yaml --policy-out x.yaml --force");
+    let arguments = format!(
+        "--manifest calico.yaml --endpoints {PROXY} --out folder/x.yaml --policy-out x.yaml --force"
+    );
     assert_eq!(place.segment(&arguments).0, 0);
-    assert!(read(&place.at("folder/x.yaml")).contains(PROXY) && read(&place.at("x.yaml")).contains("bindings:"));
+    assert!(
+        read(&place.at("folder/x.yaml")).contains(PROXY)
+            && read(&place.at("x.yaml")).contains("bindings:")
+    );
 }
 
 #[test]
 fn a_second_file_that_finds_no_place_takes_the_first_back() {
     let place = Place::new();
     let (first, second) = (place.at("first.yaml"), place.at("second.yaml"));
-    let prepared = |force| [&first, &second].map(|path| Target::prepare(path, "text", None, force).unwrap());
+    let prepared =
+        |force| [&first, &second].map(|path| Target::prepare(path, "text", None, force).unwrap());
     let targets = prepared(false);
     fs::write(&second, "theirs").unwrap();
     let mistakes = files::finish(targets).unwrap_err();
-    assert!(mistakes.len() == 1 && mistakes[0].contains("second.yaml: cannot be written"), "{mistakes:?}");
-    assert_eq!((place.files(), read(&second)), (vec!["calico.yaml".to_owned(), "second.yaml".to_owned()], "theirs".to_owned()));
+    assert!(
+        mistakes.len() == 1 && mistakes[0].contains("second.yaml: cannot be written"),
+        "{mistakes:?}"
+    );
+    assert_eq!(
+        (place.files(), read(&second)),
+        (vec!["calico.yaml".to_owned(), "second.yaml".to_owned()], "theirs".to_owned())
+    );
     // What was written over cannot be brought back, and that is said.
     fs::write(&first, "old").unwrap();
     let targets = prepared(true);
     fs::remove_file(&second).unwrap();
     fs::create_dir(&second).unwrap();
     let mistakes = files::finish(targets).unwrap_err();
-    assert!(mistakes.len() == 2 && mistakes[1].ends_with("first.yaml is written over already"), "{mistakes:?}");
+    assert!(
+        mistakes.len() == 2 && mistakes[1].ends_with("first.yaml is written over already"),
+        "{mistakes:?}"
+    );
     assert_eq!((read(&first), place.files().len()), ("text".to_owned(), 3));
 }
 
@@ -149,10 +199,12 @@ fn a_second_file_that_finds_no_place_takes_the_first_back() {
 fn what_is_no_file_is_not_written_over_and_keys_stay_as_hidden_as_they_were() {
     let place = Place::new();
     std::os::unix::fs::symlink(place.at("calico.yaml"), place.at("link.yaml")).unwrap();
-    let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --force --out link.yaml"));
+    let (code, _, err) = place
+        .segment(&format!("--manifest calico.yaml --endpoints {PROXY} --force --out link.yaml"));
     assert!(code == exit::USAGE && err.contains("is no file"), "{err}");
     assert_eq!(read(&place.at("calico.yaml")), MANIFEST);
-    let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out no/such.yaml"));
+    let (code, _, err) =
+        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out no/such.yaml"));
     assert!(code == exit::USAGE && err.contains("cannot be written"), "{err}");
     fs::set_permissions(place.at("calico.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
     place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
@@ -162,10 +214,14 @@ fn what_is_no_file_is_not_written_over_and_keys_stay_as_hidden_as_they_were() {
 #[test]
 fn a_diff_shows_what_would_change() {
     let place = Place::new();
-    let (code, out, _) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --diff"));
+    let (code, out, _) =
+        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --diff"));
     assert_eq!(code, 0);
     let name = place.at("calico.yaml").display().to_string();
-    assert!(out.starts_with(&format!("--- {name}\n+++ {name} (segmented)\n@@ -64,12 +64,12 @@\n")), "{out}");
+    assert!(
+        out.starts_with(&format!("--- {name}\n+++ {name} (segmented)\n@@ -64,12 +64,12 @@\n")),
+        "{out}"
+    );
     assert_eq!(out.lines().filter(|line| line.starts_with('+')).count(), 12);
     assert_eq!(place.files(), ["calico.yaml"]);
 }
@@ -178,7 +234,10 @@ fn a_check_ends_by_what_it_finds() {
     assert!(out.ends_with("calico.yaml: not segmented, missing: 7\n"), "{out}");
     let (code, out, _) = place.segment("--manifest calico.yaml --check --output json");
     let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["segmented"], report["missing"].as_array().unwrap().len()), (1, &Value::Bool(false), 7));
+    assert_eq!(
+        (code, &report["segmented"], report["missing"].as_array().unwrap().len()),
+        (1, &Value::Bool(false), 7)
+    );
     assert_eq!(report["missing"][0]["field"], "data.etcd_endpoints");
     assert_eq!(report["missing"][0]["line"], 67);
     place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
@@ -194,18 +253,27 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
     let place = Place::new();
     fs::write(place.at("bad.yaml"), MANIFEST.replace("kind: Deployment", "kind: Job")).unwrap();
     for arguments in ["--out new.yaml --policy-out policy.yaml", "--diff", ""] {
-        let (code, out, err) = place.segment(&format!("--manifest bad.yaml --endpoints {PROXY} {arguments}"));
+        let (code, out, err) =
+            place.segment(&format!("--manifest bad.yaml --endpoints {PROXY} {arguments}"));
         assert_eq!((code, out.as_str()), (exit::CONFIG, ""));
         assert!(
-            err.contains("there is no Deployment with a container `calico-kube-controllers`") && err.ends_with("nothing was written\n"),
+            err.contains("there is no Deployment with a container `calico-kube-controllers`")
+                && err.ends_with("nothing was written\n"),
             "{err}"
         );
     }
     let (code, out, _) = place.segment("--manifest bad.yaml --check -o json");
     let report: Value = serde_json::from_str(&out).unwrap();
-    assert!(code == exit::CONFIG && report["segmented"].is_null() && report["diagnostics"].as_array().unwrap().len() == 1, "{report}");
+    assert!(
+        code == exit::CONFIG
+            && report["segmented"].is_null()
+            && report["diagnostics"].as_array().unwrap().len() == 1,
+        "{report}"
+    );
     fs::write(place.at("bytes.yaml"), b"a: \xff").unwrap();
-    for (name, message) in [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "does not exist")] {
+    for (name, message) in
+        [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "does not exist")]
+    {
         let (code, _, err) = place.segment(&format!("--manifest {name} --check"));
         assert!(code == exit::CONFIG && err.contains(message), "{err}");
     }
@@ -215,9 +283,16 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
 #[test]
 fn flags_that_contradict_each_other_are_refused() {
     let place = Place::new();
-    for arguments in ["--secret calico-node=a --secret calico-node=b", "--secret calico-node=a --per-node host-path=/x"] {
-        let (code, _, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
-        assert!(code == exit::USAGE && err.starts_with("error: `--secret calico-node=...`"), "{err}");
+    for arguments in [
+        "--secret calico-node=a --secret calico-node=b",
+        "--secret calico-node=a --per-node host-path=/x",
+    ] {
+        let (code, _, err) =
+            place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
+        assert!(
+            code == exit::USAGE && err.starts_with("error: `--secret calico-node=...`"),
+            "{err}"
+        );
     }
     for arguments in [
         "--manifest m",
@@ -226,6 +301,10 @@ fn flags_that_contradict_each_other_are_refused() {
         "--manifest m --check --diff",
         "--manifest m --endpoints https://a:1 -o json",
     ] {
-        assert!(Program::try_parse_from(["calico", "segment"].into_iter().chain(arguments.split(' '))).is_err(), "{arguments}");
+        assert!(
+            Program::try_parse_from(["calico", "segment"].into_iter().chain(arguments.split(' ')))
+                .is_err(),
+            "{arguments}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The CA's files, and the passphrase of its key: from a file, the environment or the terminal, never from the command line.
+//! The CA's files, and the passphrase of its key: from a file, the environment or the terminal,
+//! never from the command line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -26,7 +27,8 @@ pub struct CaArgs {
     /// Its private key, PEM; PKCS #8 or OpenSSL's older forms, also encrypted.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CA_KEY")]
     ca_key: PathBuf,
-    /// A file with the key's passphrase in its first line. Otherwise ETCD_WARDEN_CA_KEY_PASSPHRASE, or the terminal is asked.
+    /// A file with the key's passphrase in its first line. Otherwise
+    /// ETCD_WARDEN_CA_KEY_PASSPHRASE, or the terminal is asked.
     #[arg(long, value_name = "FILE")]
     ca_key_passphrase_file: Option<PathBuf>,
 }
@@ -42,19 +44,30 @@ impl CaArgs {
         if let Some(path) = &self.ca_key_passphrase_file {
             let name = path.display().to_string();
             let mut line = Zeroizing::new(Vec::new());
-            // Not only a regular file: from a pipe (`<(pass show ca)`) the passphrase never touches a disk.
-            let read = File::open(path).and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
+            // Not only a regular file: from a pipe (`<(pass show ca)`) the passphrase never touches
+            // a disk.
+            let read = File::open(path)
+                .and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
             return match read {
                 Ok(_) => Ok(without_line_end(line)),
-                Err(error) => Err(Diagnostics::about(&name, format!("the file {}", Unread::from(error)), None)),
+                Err(error) => Err(Diagnostics::about(
+                    &name,
+                    format!("the file {}", Unread::from(error)),
+                    None,
+                )),
             };
         }
         if let Some(value) = std::env::var_os(VARIABLE) {
             return Ok(Zeroizing::new(value.into_encoded_bytes()));
         }
         match File::options().read(true).write(true).open("/dev/tty") {
-            Ok(terminal) if std::io::stderr().is_terminal() => ask(&terminal)
-                .map_err(|error| Diagnostics::about("--ca-key", format!("the terminal cannot be asked for the passphrase: {error}"), None)),
+            Ok(terminal) if std::io::stderr().is_terminal() => ask(&terminal).map_err(|error| {
+                Diagnostics::about(
+                    "--ca-key",
+                    format!("the terminal cannot be asked for the passphrase: {error}"),
+                    None,
+                )
+            }),
             _ => Err(Diagnostics::about(
                 &self.ca_key.display().to_string(),
                 "the key is encrypted, and there is no passphrase",

@@ -28,7 +28,8 @@ use order::Order;
 pub struct IssueArgs {
     #[command(flatten)]
     ca: CaArgs,
-    /// A component; may be given several times. calico-node, cni and felix have a certificate for each node.
+    /// A component; may be given several times. calico-node, cni and felix have a certificate for
+    /// each node.
     #[arg(long, value_name = "NAME", help_heading = "Whom")]
     component: Vec<String>,
     /// All components of Calico's `calico-etcd.yaml`: calico-node, cni, calico-kube-controllers.
@@ -37,7 +38,8 @@ pub struct IssueArgs {
     /// A node, as etcd has it (`calicoctl get nodes`); may be given several times.
     #[arg(long, value_name = "NAME", help_heading = "Whom")]
     node: Vec<String>,
-    /// Nodes from a file, `-` for standard input: one name on each line, or the JSON of `calicoctl get nodes` or `kubectl get nodes`.
+    /// Nodes from a file, `-` for standard input: one name on each line, or the JSON of `calicoctl
+    /// get nodes` or `kubectl get nodes`.
     #[arg(long, value_name = "FILE", conflicts_with = "node", help_heading = "Whom")]
     nodes_from: Option<PathBuf>,
     /// Which name of a node in kubectl's JSON is Calico's.
@@ -47,13 +49,20 @@ pub struct IssueArgs {
     #[arg(long, help_heading = "Whom")]
     cluster_wide: bool,
     /// The Common Name of a certificate per node.
-    #[arg(long, value_name = "FORMAT", default_value = "{component}:{node}", help_heading = "Names")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "{component}:{node}",
+        help_heading = "Names"
+    )]
     cn_format: String,
-    /// A URI for each certificate beside its Common Name. A name above 64 characters has `spiffe://cluster.local/{component}/{node}`
-    /// in place of a Common Name if this is not given.
+    /// A URI for each certificate beside its Common Name. A name above 64 characters has
+    /// `spiffe://cluster.local/{component}/{node}` in place of a Common Name if this is not
+    /// given.
     #[arg(long, value_name = "FORMAT", help_heading = "Names")]
     uri_format: Option<String>,
-    /// A further name, `dns:NAME`, `ip:ADDRESS` or `uri:URI`, with `{component}` and `{node}`; may be given several times.
+    /// A further name, `dns:NAME`, `ip:ADDRESS` or `uri:URI`, with `{component}` and `{node}`; may
+    /// be given several times.
     #[arg(long, value_name = "KIND:NAME", help_heading = "Names")]
     san: Vec<String>,
     /// An O of the subject; may be given several times.
@@ -62,19 +71,23 @@ pub struct IssueArgs {
     /// What new keys are.
     #[arg(long, value_enum, default_value_t, conflicts_with = "csr", help_heading = "Certificate")]
     key_type: KeyType,
-    /// Only a certificate, for the key of this request (PEM). Names come from these arguments and never from the request.
+    /// Only a certificate, for the key of this request (PEM). Names come from these arguments and
+    /// never from the request.
     #[arg(long, value_name = "FILE", help_heading = "Certificate")]
     csr: Option<PathBuf>,
     /// How long it holds; never longer than the CA.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = lifetime, help_heading = "Certificate")]
     lifetime: Duration,
-    /// Whom the components trust, written as `etcd-ca`: the CA of the proxy's server certificate. The issuing CA if not given.
+    /// Whom the components trust, written as `etcd-ca`: the CA of the proxy's server certificate.
+    /// The issuing CA if not given.
     #[arg(long, value_name = "FILE", help_heading = "Certificate")]
     server_ca: Option<PathBuf>,
-    /// The folder that the files go to; `-` writes the Secrets, or the certificate for a request, to standard output.
+    /// The folder that the files go to; `-` writes the Secrets, or the certificate for a request,
+    /// to standard output.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     out: PathBuf,
-    /// How they are laid out; `files` for one certificate and `directories` for more, if not given.
+    /// How they are laid out; `files` for one certificate and `directories` for more, if not
+    /// given.
     #[arg(short, long, value_enum, help_heading = "Files")]
     output: Option<Layout>,
     /// The namespace of Secrets.
@@ -92,26 +105,39 @@ pub struct IssueArgs {
 }
 
 impl IssueArgs {
-    /// The folder that is written to, if it is there. A new one is made only when there is something to write.
+    /// The folder that is written to, if it is there. A new one is made only when there is
+    /// something to write.
     fn existing_store(&self, found: &mut Diagnostics, err: &mut dyn Write) -> Option<Store> {
         let writes = !self.dry_run && !self.to_stdout() && self.out.is_dir();
-        writes.then(|| open(&self.out, err).map_err(|mistakes| found.append(mistakes)).ok()).flatten()
+        writes
+            .then(|| open(&self.out, err).map_err(|mistakes| found.append(mistakes)).ok())
+            .flatten()
     }
 }
 
 /// `90d`, `8760h`, `1y`: at least a minute.
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(time) if time >= Duration::from_secs(60) && time <= Duration::from_secs(100 * 366 * 86_400) => Ok(time),
+        Ok(time)
+            if time >= Duration::from_secs(60)
+                && time <= Duration::from_secs(100 * 366 * 86_400) =>
+        {
+            Ok(time)
+        }
         Ok(_) => Err("a lifetime is at least a minute and at most a hundred years".to_owned()),
         Err(_) => Err("write a time with its unit, such as `90d`, `12h` or `1y`".to_owned()),
     }
 }
 
 /// Runs `certs issue`.
-pub(super) fn run(args: &IssueArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Diagnostics> {
+pub(super) fn run(
+    args: &IssueArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Diagnostics> {
     let mut found = Diagnostics::default();
-    // First of all, so that what a cut run left is in place before anybody looks for what is missing.
+    // First of all, so that what a cut run left is in place before anybody looks for what is
+    // missing.
     let store = args.existing_store(&mut found, err);
     let order = args.order(&mut found);
     let (mistakes, notes) = split(found);
@@ -127,12 +153,15 @@ pub(super) fn run(args: &IssueArgs, out: &mut dyn Write, err: &mut dyn Write) ->
         return Ok(());
     }
     let progress = Progress::new(order.planned.len());
-    let made = make(&order.ca, &order.planned, &order.keys, window, &order.trust, &|count| progress.done(count));
+    let made = make(&order.ca, &order.planned, &order.keys, window, &order.trust, &|count| {
+        progress.done(count)
+    });
     progress.end();
     let sets: Vec<_> = order.planned.iter().map(|one| &one.holder).zip(made?).collect();
     if args.to_stdout() {
         let files = layout::lay_out(order.layout, sets, &order.manifest);
-        let wanted = if order.layout == Layout::Secret { layout::SECRETS_FILE } else { layout::CERT_FILE };
+        let wanted =
+            if order.layout == Layout::Secret { layout::SECRETS_FILE } else { layout::CERT_FILE };
         for file in files.iter().filter(|file| file.path.ends_with(wanted)) {
             let _ = write!(out, "{}", file.content.as_str());
         }
@@ -182,13 +211,22 @@ fn say(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn 
         *counts.entry(one.holder.component.name).or_default() += 1;
         bindings.insert(binding(one, &order.naming));
     }
-    let counts: Vec<String> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let place = if folder.as_os_str().is_empty() { String::new() } else { format!(" in {}", Printable(&folder.display().to_string())) };
+    let counts: Vec<String> =
+        counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let place = if folder.as_os_str().is_empty() {
+        String::new()
+    } else {
+        format!(" in {}", Printable(&folder.display().to_string()))
+    };
     if counts.is_empty() {
         let _ = writeln!(out, "{done}{place}: nothing, all of it is there");
         return;
     }
-    let _ = writeln!(out, "{done}{place}: {}, until {end}\nbindings of a policy that fit:", counts.join(", "));
+    let _ = writeln!(
+        out,
+        "{done}{place}: {}, until {end}\nbindings of a policy that fit:",
+        counts.join(", ")
+    );
     for binding in bindings {
         let _ = writeln!(out, "{binding}");
     }
@@ -200,10 +238,13 @@ fn binding(one: &Planned, naming: &Naming) -> String {
     let role = if one.holder.node.is_some() { component.role } else { component.shared_role };
     let (field, name) = match (&one.subject.common_name, &one.holder.node) {
         (Some(_), Some(_)) => ("cn", naming.common_name.for_component(component.name)),
-        (None, Some(_)) => ("uri", naming.uri.as_ref().unwrap_or(&naming.long_uri).for_component(component.name)),
+        (None, Some(_)) => {
+            ("uri", naming.uri.as_ref().unwrap_or(&naming.long_uri).for_component(component.name))
+        }
         (_, None) => ("cn", one.subject.name().to_owned()),
     };
-    // What a policy takes for itself, and a format does not, is escaped. What JSON quotes, YAML reads as the same text.
+    // What a policy takes for itself, and a format does not, is escaped. What JSON quotes, YAML
+    // reads as the same text.
     let name = name.replace('\\', r"\\").replace('*', r"\x2a");
     format!("  - {{ {field}: {}, roles: [{role}] }}", serde_json::Value::from(name))
 }

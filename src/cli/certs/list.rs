@@ -35,7 +35,9 @@ pub struct ListArgs {
 /// Runs `certs list`: whether there is anything wrong with any of them.
 pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnostics> {
     let mut wrong = Diagnostics::default();
-    let policy = args.policy.as_ref().and_then(|path| policy_file::load(path, 0, None).map_err(|mistakes| wrong.append(mistakes)).ok());
+    let policy = args.policy.as_ref().and_then(|path| {
+        policy_file::load(path, 0, None).map_err(|mistakes| wrong.append(mistakes)).ok()
+    });
     let mut sight = Sight::default();
     let mut servers = Vec::new();
     for place in &args.places {
@@ -73,14 +75,26 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
 }
 
 fn json(readings: &[Reading], sight: &Sight, out: &mut dyn Write) -> std::io::Result<()> {
-    let others: Vec<_> = sight.others.iter().map(|other| json!({ "file": other.file.display().to_string(), "what": other.what })).collect();
+    let others: Vec<_> = sight
+        .others
+        .iter()
+        .map(|other| json!({ "file": other.file.display().to_string(), "what": other.what }))
+        .collect();
     let cut: Vec<String> = sight.cut.iter().map(|folder| folder.display().to_string()).collect();
     writeln!(out, "{}", json!({ "certificates": readings, "others": others, "unfinished": cut }))
 }
 
-fn text(readings: &[Reading], sight: &Sight, with_policy: bool, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut rows = vec![["PLACE", "NAME", "COMPONENT", "NODE", "ROLES", "ENDS", "DAYS"].map(str::to_owned)];
-    let shown = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).unwrap_or("-").escape_debug().to_string();
+fn text(
+    readings: &[Reading],
+    sight: &Sight,
+    with_policy: bool,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let mut rows =
+        vec![["PLACE", "NAME", "COMPONENT", "NODE", "ROLES", "ENDS", "DAYS"].map(str::to_owned)];
+    let shown = |text: &Option<String>| {
+        text.as_deref().filter(|text| !text.is_empty()).unwrap_or("-").escape_debug().to_string()
+    };
     for reading in readings {
         let name = match reading.kind {
             Kind::Client => reading.name().to_owned(),
@@ -102,12 +116,21 @@ fn text(readings: &[Reading], sight: &Sight, with_policy: bool, out: &mut dyn Wr
             reading.days_left.to_string(),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..7).map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..7)
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let problems = std::iter::once(None).chain(readings.iter().map(Some));
     for (row, reading) in rows.iter().zip(problems) {
-        let cells = row.iter().zip(&widths).enumerate().filter(|(column, _)| with_policy || *column != 4);
-        let line: Vec<String> = cells.map(|(_, (cell, width))| format!("{cell:<width$}", width = *width)).collect();
+        let cells =
+            row.iter().zip(&widths).enumerate().filter(|(column, _)| with_policy || *column != 4);
+        let line: Vec<String> =
+            cells.map(|(_, (cell, width))| format!("{cell:<width$}", width = *width)).collect();
         writeln!(out, "{}", line.join("  ").trim_end())?;
         if let Some(reading) = reading {
             if reading.copies > 0 {
@@ -119,7 +142,12 @@ fn text(readings: &[Reading], sight: &Sight, with_policy: bool, out: &mut dyn Wr
         }
     }
     for other in &sight.others {
-        writeln!(out, "skipped: {}: {}", Printable(&other.file.display().to_string()), Printable(&other.what))?;
+        writeln!(
+            out,
+            "skipped: {}: {}",
+            Printable(&other.file.display().to_string()),
+            Printable(&other.what)
+        )?;
     }
     for folder in &sight.cut {
         writeln!(

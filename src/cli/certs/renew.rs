@@ -35,7 +35,8 @@ pub struct RenewArgs {
     /// Renew also what has expired: whoever has its key has a valid certificate again.
     #[arg(long)]
     expired: bool,
-    /// Renew the certificate alone, for the same key: one file changes, so that no reader can see half of a pair.
+    /// Renew the certificate alone, for the same key: one file changes, so that no reader can see
+    /// half of a pair.
     #[arg(long)]
     keep_key: bool,
     /// What new keys are; as the old ones if not given.
@@ -53,28 +54,49 @@ pub struct RenewArgs {
 }
 
 fn before(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "write a time with its unit, such as `30d`".to_owned())
+    humantime::parse_duration(text)
+        .map_err(|_| "write a time with its unit, such as `30d`".to_owned())
 }
 
 /// Runs `certs renew`: whether anything that is due could not be renewed.
-pub(super) fn run(args: &RenewArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<bool, Diagnostics> {
+pub(super) fn run(
+    args: &RenewArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<bool, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let ca = args.ca.load().map_err(|mistakes| wrong.append(mistakes)).ok();
     let terms = args.terms().map_err(|mistakes| wrong.append(mistakes)).ok();
     if !args.place.exists() {
-        wrong.append(Diagnostics::about(&args.place.display().to_string(), "there is no such folder or file", None));
+        wrong.append(Diagnostics::about(
+            &args.place.display().to_string(),
+            "there is no such folder or file",
+            None,
+        ));
     }
-    let (Some(ca), Some(terms), false) = (ca, terms, wrong.has_mistakes()) else { return Err(wrong) };
-    let folder = if args.place.is_dir() { args.place.as_path() } else { args.place.parent().unwrap_or(Path::new("")) };
+    let (Some(ca), Some(terms), false) = (ca, terms, wrong.has_mistakes()) else {
+        return Err(wrong);
+    };
+    let folder = if args.place.is_dir() {
+        args.place.as_path()
+    } else {
+        args.place.parent().unwrap_or(Path::new(""))
+    };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // First of all, so that what an earlier run left is looked at too, and nobody changes it meanwhile.
+    // First of all, so that what an earlier run left is looked at too, and nobody changes it
+    // meanwhile.
     let store = if args.dry_run { None } else { Some(Store::open(folder)?) };
     let (store, note) = store.unzip();
     tell(note.flatten(), err);
-    let place = if args.place.is_dir() { folder.to_owned() } else { folder.join(args.place.file_name().unwrap_or_default()) };
+    let place = if args.place.is_dir() {
+        folder.to_owned()
+    } else {
+        folder.join(args.place.file_name().unwrap_or_default())
+    };
     let sight = look(&place)?;
     let progress = Progress::new(sight.certificates.len());
-    let outcome = renew(&ca, &sight, folder, &terms, SystemTime::now(), &|count| progress.done(count));
+    let outcome =
+        renew(&ca, &sight, folder, &terms, SystemTime::now(), &|count| progress.done(count));
     progress.end();
     if let Some(store) = store.filter(|_| !outcome.files.is_empty()) {
         store.put(&outcome.files)?;
@@ -100,7 +122,8 @@ impl RenewArgs {
 /// Tells what became of each, and whether any failed. What is not due is counted.
 fn say(sight: &Sight, outcome: &Outcome, dry_run: bool, out: &mut dyn Write) -> bool {
     let date = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
-    let (mut renewed, mut failed, mut not_yet, mut next) = (0_usize, 0_usize, 0_usize, None::<SystemTime>);
+    let (mut renewed, mut failed, mut not_yet, mut next) =
+        (0_usize, 0_usize, 0_usize, None::<SystemTime>);
     let word = if dry_run { "due" } else { "renewed" };
     for (found, fate) in sight.certificates.iter().zip(&outcome.fates) {
         let place = found.place();
@@ -133,7 +156,12 @@ fn say(sight: &Sight, outcome: &Outcome, dry_run: bool, out: &mut dyn Write) -> 
 fn others(sight: &Sight, out: &mut dyn Write) -> usize {
     for other in &sight.others {
         let word = if other.lost { "failed" } else { "skipped" };
-        let _ = writeln!(out, "{word}: {}: {}", Printable(&other.file.display().to_string()), Printable(&other.what));
+        let _ = writeln!(
+            out,
+            "{word}: {}: {}",
+            Printable(&other.file.display().to_string()),
+            Printable(&other.what)
+        );
     }
     sight.others.iter().filter(|other| other.lost).count()
 }

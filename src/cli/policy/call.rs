@@ -1,4 +1,5 @@
-//! A call as etcdctl is given it, turned into the very messages that etcdctl would send (`etcdctl/ctlv3/command`, 3.5 to 3.7).
+//! A call as etcdctl is given it, turned into the very messages that etcdctl would send
+//! (`etcdctl/ctlv3/command`, 3.5 to 3.7).
 
 use etcd_warden_core::keyspace::prefix_end;
 use etcd_warden_core::method::Method;
@@ -46,7 +47,12 @@ const fn made(
     Command { name, flags, arguments, sends: Sends::Made(make) }
 }
 
-const fn method(name: &'static str, flags: &'static [Flag], arguments: (usize, usize), methods: &'static [Method]) -> Command {
+const fn method(
+    name: &'static str,
+    flags: &'static [Flag],
+    arguments: (usize, usize),
+    methods: &'static [Method],
+) -> Command {
     Command { name, flags, arguments, sends: Sends::Bare(methods) }
 }
 
@@ -67,27 +73,45 @@ pub(super) const GET: &[Flag] = &[
     valued("max-mod-rev"),
     switch("stream"),
 ];
-pub(super) const PUT: &[Flag] = &[valued("lease"), switch("prev-kv"), switch("ignore-value"), switch("ignore-lease")];
-pub(super) const DEL: &[Flag] = &[switch("prefix"), switch("prev-kv"), switch("from-key"), switch("range")];
-const WATCH: &[Flag] = &[or('i', switch("interactive")), switch("prefix"), valued("rev"), switch("prev-kv"), switch("progress-notify")];
+pub(super) const PUT: &[Flag] =
+    &[valued("lease"), switch("prev-kv"), switch("ignore-value"), switch("ignore-lease")];
+pub(super) const DEL: &[Flag] =
+    &[switch("prefix"), switch("prev-kv"), switch("from-key"), switch("range")];
+const WATCH: &[Flag] = &[
+    or('i', switch("interactive")),
+    switch("prefix"),
+    valued("rev"),
+    switch("prev-kv"),
+    switch("progress-notify"),
+];
 const CLUSTER: &[Flag] = &[switch("cluster")];
 const PERMISSION: &[Flag] = &[switch("prefix"), switch("from-key")];
 const CONSISTENCY: &[Flag] = &[valued("consistency")];
 const PASSWORD: &[Flag] = &[switch("interactive")];
-const NEW_USER: &[Flag] = &[switch("interactive"), valued("new-user-password"), switch("no-password")];
+const NEW_USER: &[Flag] =
+    &[switch("interactive"), valued("new-user-password"), switch("no-password")];
 
 /// All that can be explained. `txn` is read by itself.
 const COMMANDS: &[Command] = &[
     made("get", GET, (1, 2), get),
     made("put", PUT, (1, 2), |words| words.put().map(|put| one(Method::Put, &put))),
-    made("del", DEL, (1, 2), |words| words.delete().map(|delete| one(Method::DeleteRange, &delete))),
+    made("del", DEL, (1, 2), |words| {
+        words.delete().map(|delete| one(Method::DeleteRange, &delete))
+    }),
     made("watch", WATCH, (0, 2), watch),
     made("compaction", &[switch("physical")], (1, 1), compaction),
     made("compact", &[switch("physical")], (1, 1), compaction),
-    made("lease grant", &[], (1, 1), |words| Ok(one(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: words.number(0)?, id: 0 }))),
-    made("lease revoke", &[], (1, 1), |words| Ok(one(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: words.lease_id(0)? }))),
+    made("lease grant", &[], (1, 1), |words| {
+        Ok(one(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: words.number(0)?, id: 0 }))
+    }),
+    made("lease revoke", &[], (1, 1), |words| {
+        Ok(one(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: words.lease_id(0)? }))
+    }),
     made("lease timetolive", &[switch("keys")], (1, 1), |words| {
-        Ok(one(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: words.lease_id(0)?, keys: words.has("keys") }))
+        Ok(one(
+            Method::LeaseTimeToLive,
+            &pb::LeaseTimeToLiveRequest { id: words.lease_id(0)?, keys: words.has("keys") },
+        ))
     }),
     made("lease keep-alive", &[switch("once")], (1, 1), |words| {
         Ok(one(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: words.lease_id(0)? }))
@@ -101,12 +125,24 @@ const COMMANDS: &[Command] = &[
         let read = pb::RangeRequest { key: b"health".to_vec(), ..Default::default() };
         Ok([members(words), one(Method::Range, &read), bare(Method::Alarm)].concat())
     }),
-    made("endpoint status", CLUSTER, (0, 0), |words| Ok([members(words), bare(Method::Status)].concat())),
-    made("endpoint hashkv", &[switch("cluster"), valued("rev")], (0, 0), |words| Ok([members(words), bare(Method::HashKV)].concat())),
-    made("defrag", CLUSTER, (0, 0), |words| Ok([members(words), bare(Method::Defragment)].concat())),
+    made("endpoint status", CLUSTER, (0, 0), |words| {
+        Ok([members(words), bare(Method::Status)].concat())
+    }),
+    made("endpoint hashkv", &[switch("cluster"), valued("rev")], (0, 0), |words| {
+        Ok([members(words), bare(Method::HashKV)].concat())
+    }),
+    made(
+        "defrag",
+        CLUSTER,
+        (0, 0),
+        |words| Ok([members(words), bare(Method::Defragment)].concat()),
+    ),
     method("alarm list", &[], (0, 0), &[Method::Alarm]),
     made("alarm disarm", &[], (0, 0), |_| {
-        let disarm = pb::AlarmRequest { action: pb::alarm_request::AlarmAction::Deactivate.into(), ..Default::default() };
+        let disarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Deactivate.into(),
+            ..Default::default()
+        };
         Ok(one(Method::Alarm, &disarm))
     }),
     method("member list", CONSISTENCY, (0, 0), &[Method::MemberList]),
@@ -148,15 +184,22 @@ const COMMANDS: &[Command] = &[
 ///
 /// # Errors
 /// What etcdctl would not understand either.
-pub(super) fn parse(call: &[String], stdin: impl FnOnce() -> std::io::Result<String>) -> Result<Vec<Request>, String> {
+pub(super) fn parse(
+    call: &[String],
+    stdin: impl FnOnce() -> std::io::Result<String>,
+) -> Result<Vec<Request>, String> {
     let (first, rest) = call.split_first().ok_or("a call is missing")?;
     if first.starts_with('-') {
-        return Err(format!("a call begins with its command, such as `get`, and this with `{first}`"));
+        return Err(format!(
+            "a call begins with its command, such as `get`, and this with `{first}`"
+        ));
     }
     if first == "txn" {
         let words = Words::of(rest, &[or('i', switch("interactive"))])?;
         let blocks = match words.arguments(0, usize::MAX, false)? {
-            [] => txn::blocks_of_text(&stdin().map_err(|error| format!("standard input cannot be read: {error}"))?)?,
+            [] => txn::blocks_of_text(
+                &stdin().map_err(|error| format!("standard input cannot be read: {error}"))?,
+            )?,
             lines => txn::blocks_of_arguments(lines),
         };
         return Ok(one(Method::Txn, &txn::parse(&blocks)?));
@@ -192,10 +235,14 @@ fn unknown(first: &str, rest: &[String]) -> String {
         .map(|(_, sub)| sub)
         .collect();
     if !of_group.is_empty() {
-        let said = rest.first().map_or_else(|| "which one is meant".to_owned(), |word| format!("`{word}` is none of them"));
+        let said = rest.first().map_or_else(
+            || "which one is meant".to_owned(),
+            |word| format!("`{word}` is none of them"),
+        );
         return format!("`{first}` has the commands {}: {said}", of_group.join(", "));
     }
-    let mut names: Vec<&str> = COMMANDS.iter().map(|command| command.name.split(' ').next().unwrap_or_default()).collect();
+    let mut names: Vec<&str> =
+        COMMANDS.iter().map(|command| command.name.split(' ').next().unwrap_or_default()).collect();
     names.push("txn");
     names.dedup();
     format!("`{first}` is no call of etcdctl that can be explained; there are {}", names.join(", "))
@@ -217,16 +264,31 @@ fn watch(words: &Words) -> Result<Vec<Request>, String> {
         return Err("what is watched interactively is not part of the call: explain each watch, such as `watch KEY --prefix`".to_owned());
     }
     let (key, range_end) = words.keys(true)?;
-    let create = pb::WatchCreateRequest { key, range_end, prev_kv: words.has("prev-kv"), ..Default::default() };
-    Ok(one(Method::Watch, &pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }))
+    let create = pb::WatchCreateRequest {
+        key,
+        range_end,
+        prev_kv: words.has("prev-kv"),
+        ..Default::default()
+    };
+    Ok(one(
+        Method::Watch,
+        &pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+        },
+    ))
 }
 
 fn compaction(words: &Words) -> Result<Vec<Request>, String> {
-    Ok(one(Method::Compact, &pb::CompactionRequest { revision: words.number(0)?, ..Default::default() }))
+    Ok(one(
+        Method::Compact,
+        &pb::CompactionRequest { revision: words.number(0)?, ..Default::default() },
+    ))
 }
 
 fn lock(words: &Words) -> Result<Vec<Request>, String> {
-    let ttl = words.value("ttl").map_or(Ok(10), |ttl| ttl.parse().map_err(|_| format!("`--ttl {ttl}` is no number")))?;
+    let ttl = words
+        .value("ttl")
+        .map_or(Ok(10), |ttl| ttl.parse().map_err(|_| format!("`--ttl {ttl}` is no number")))?;
     Ok(concurrency::lock(&words.key(0)?, ttl))
 }
 
@@ -250,7 +312,8 @@ impl Words {
         lease_id(self.argument(at).ok_or("a lease id is missing")?)
     }
 
-    /// Key and end as clientv3 makes them of `KEY [END] --prefix --from-key`. `runs`: the words behind `--` are another program.
+    /// Key and end as clientv3 makes them of `KEY [END] --prefix --from-key`. `runs`: the words
+    /// behind `--` are another program.
     fn keys(&self, runs: bool) -> Result<(Vec<u8>, Vec<u8>), String> {
         let arguments = self.arguments(0, 2, runs)?;
         let key = bytes(arguments.first().ok_or("a key is missing")?)?;
@@ -300,7 +363,8 @@ impl Words {
 
 /// A lease's id, hexadecimal as etcdctl writes it.
 fn lease_id(written: &str) -> Result<i64, String> {
-    i64::from_str_radix(written, 16).map_err(|_| format!("`{written}` is no lease id: it is hexadecimal"))
+    i64::from_str_radix(written, 16)
+        .map_err(|_| format!("`{written}` is no lease id: it is hexadecimal"))
 }
 
 /// A key as policies write it: `\xNN` is a byte, `\\` a backslash, all else stands for itself.
@@ -309,7 +373,8 @@ pub(super) fn bytes(written: &str) -> Result<Vec<u8>, String> {
     let mut rest = written;
     while let Some((plain, behind)) = rest.split_once('\\') {
         key.extend_from_slice(plain.as_bytes());
-        let (byte, length) = escape(behind).map_err(|(message, help)| format!("{message}: {help}"))?;
+        let (byte, length) =
+            escape(behind).map_err(|(message, help)| format!("{message}: {help}"))?;
         key.push(byte);
         rest = behind.get(length..).unwrap_or_default();
     }

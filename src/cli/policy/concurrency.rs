@@ -1,5 +1,6 @@
-//! `lock` and `elect`. etcdctl makes them of leases, transactions and watches (`client/v3/concurrency`), and never calls the services Lock
-//! and Election, which are for clients without that package.
+//! `lock` and `elect`. etcdctl makes them of leases, transactions and watches
+//! (`client/v3/concurrency`), and never calls the services Lock and Election, which are for clients
+//! without that package.
 
 use etcd_warden_core::keyspace::prefix_end;
 use etcd_warden_core::method::Method;
@@ -14,7 +15,8 @@ pub(super) const SESSION: i64 = 1;
 /// That of another client, which came first.
 const OTHER: i64 = 2;
 
-/// `etcdctl lock NAME`, with all that it may need: until the lock is its own, and until it is given back (`mutex.go`).
+/// `etcdctl lock NAME`, with all that it may need: until the lock is its own, and until it is given
+/// back (`mutex.go`).
 pub(super) fn lock(name: &[u8], ttl: i64) -> Vec<Request> {
     let (own, owner) = (key_of(name, SESSION), range(prefix(name)));
     let take = pb::TxnRequest {
@@ -23,18 +25,34 @@ pub(super) fn lock(name: &[u8], ttl: i64) -> Vec<Request> {
         failure: vec![read(range_of(&own)), read(owner.clone())],
     };
     let give_back = pb::DeleteRangeRequest { key: own.clone(), ..Default::default() };
-    let rest = [wait(name, owner), one(Method::Range, &range_of(&own)), one(Method::DeleteRange, &give_back)];
+    let rest = [
+        wait(name, owner),
+        one(Method::Range, &range_of(&own)),
+        one(Method::DeleteRange, &give_back),
+    ];
     [session(ttl), one(Method::Txn, &take), rest.concat()].concat()
 }
 
 /// `etcdctl elect NAME PROPOSAL`, likewise (`election.go`, Campaign and Resign).
 pub(super) fn campaign(name: &[u8]) -> Vec<Request> {
     let own = key_of(name, SESSION);
-    let run = pb::TxnRequest { compare: vec![created_at(&own, 0)], success: vec![put(&own)], failure: vec![read(range_of(&own))] };
+    let run = pb::TxnRequest {
+        compare: vec![created_at(&own, 0)],
+        success: vec![put(&own)],
+        failure: vec![read(range_of(&own))],
+    };
     let delete = pb::DeleteRangeRequest { key: own.clone(), ..Default::default() };
     let delete = pb::RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) };
-    let resign = pb::TxnRequest { compare: vec![created_at(&own, 1)], success: vec![delete], failure: Vec::new() };
-    let rest = [wait(name, range(prefix(name))), one(Method::Range, &range_of(&own)), one(Method::Txn, &resign)];
+    let resign = pb::TxnRequest {
+        compare: vec![created_at(&own, 1)],
+        success: vec![delete],
+        failure: Vec::new(),
+    };
+    let rest = [
+        wait(name, range(prefix(name))),
+        one(Method::Range, &range_of(&own)),
+        one(Method::Txn, &resign),
+    ];
     [session(60), one(Method::Txn, &run), rest.concat()].concat()
 }
 
@@ -42,7 +60,8 @@ pub(super) fn campaign(name: &[u8]) -> Vec<Request> {
 pub(super) fn listen(name: &[u8]) -> Vec<Request> {
     let all = range(prefix(name));
     let until_one_comes = watch(all.key.clone(), all.range_end.clone());
-    [session(60), one(Method::Range, &all), until_one_comes, watch(key_of(name, OTHER), Vec::new())].concat()
+    [session(60), one(Method::Range, &all), until_one_comes, watch(key_of(name, OTHER), Vec::new())]
+        .concat()
 }
 
 /// A session is a lease that is kept alive (`session.go`).
@@ -51,7 +70,8 @@ fn session(ttl: i64) -> Vec<Request> {
     [grant, one(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: SESSION })].concat()
 }
 
-/// Until those who came first are gone: the newest of them is looked for and watched (`key.go`, waitDeletes).
+/// Until those who came first are gone: the newest of them is looked for and watched (`key.go`,
+/// waitDeletes).
 fn wait(name: &[u8], before: pb::RangeRequest) -> Vec<Request> {
     [one(Method::Range, &before), watch(key_of(name, OTHER), Vec::new())].concat()
 }
@@ -94,5 +114,10 @@ fn created_at(key: &[u8], revision: i64) -> pb::Compare {
 
 fn watch(key: Vec<u8>, range_end: Vec<u8>) -> Vec<Request> {
     let create = pb::WatchCreateRequest { key, range_end, ..Default::default() };
-    one(Method::Watch, &pb::WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) })
+    one(
+        Method::Watch,
+        &pb::WatchRequest {
+            request_union: Some(watch_request::RequestUnion::CreateRequest(create)),
+        },
+    )
 }

@@ -17,7 +17,11 @@ use super::{ExplainArgs, Output, holders};
 use crate::cli::exit;
 
 /// Runs `policy explain`.
-pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+pub(super) fn run(
+    args: &ExplainArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<u8> {
     let policy = match policy_file::load(&args.policy, 0, None) {
         Ok(policy) => policy,
         Err(mistakes) => {
@@ -32,7 +36,11 @@ pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) 
         };
     }
     let identity = identity(args);
-    if identity.common_name.is_err() && args.uri.is_empty() && args.dns.is_empty() && args.o.is_empty() {
+    if identity.common_name.is_err()
+        && args.uri.is_empty()
+        && args.dns.is_empty()
+        && args.o.is_empty()
+    {
         return usage(err, "who is calling? give `--cn`, or one of `--uri`, `--dns`, `--o`");
     }
     let requests = match call::parse(&args.call, stdin) {
@@ -40,7 +48,8 @@ pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write) 
         Err(mistake) => return usage(err, &mistake),
     };
     let principal = policy.principal(&identity);
-    let verdicts: Vec<Verdict> = requests.iter().map(|request| Verdict::of(&principal, request)).collect();
+    let verdicts: Vec<Verdict> =
+        requests.iter().map(|request| Verdict::of(&principal, request)).collect();
     match args.output {
         Output::Json => writeln!(out, "{}", to_json(&policy, &principal, &verdicts))?,
         Output::Text => text(&policy, &principal, &verdicts, out)?,
@@ -61,7 +70,10 @@ fn stdin() -> std::io::Result<String> {
 fn identity(args: &ExplainArgs) -> Identity {
     Identity {
         ca: args.ca.as_str().into(),
-        common_name: args.cn.as_deref().map_or(Err(NameRefusal::Missing), |name| Ok(Arc::from(name))),
+        common_name: args
+            .cn
+            .as_deref()
+            .map_or(Err(NameRefusal::Missing), |name| Ok(Arc::from(name))),
         uri_sans: args.uri.clone(),
         dns_sans: args.dns.clone(),
         organizations: args.o.clone(),
@@ -94,7 +106,9 @@ impl Verdict {
     fn of(principal: &Principal, request: &Request) -> Self {
         let inspected = wire::inspect(request.method, &request.message);
         let (judged, needs) = match &inspected {
-            Ok(accesses) => (authorize(principal, accesses, &own_leases(accesses)), needs(principal, accesses)),
+            Ok(accesses) => {
+                (authorize(principal, accesses, &own_leases(accesses)), needs(principal, accesses))
+            }
             Err(malformed) => (refuse(principal, Denial::from(*malformed)), Vec::new()),
         };
         let (denial, shadowed) = match judged {
@@ -113,9 +127,14 @@ impl Verdict {
     }
 }
 
-/// Leases are taken as the caller's own: whose a lease is stands in its id, and only the running proxies can read it.
+/// Leases are taken as the caller's own: whose a lease is stands in its id, and only the running
+/// proxies can read it.
 fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
-    let mut leases: Vec<_> = accesses.leases.iter().map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+    let mut leases: Vec<_> = accesses
+        .leases
+        .iter()
+        .map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own })
+        .collect();
     leases.sort_unstable_by_key(|lease| lease.id);
     leases
 }
@@ -123,8 +142,18 @@ fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
 fn capability_need(principal: &Principal, capability: Capability) -> Need {
     let rights = &principal.rights;
     // As the decision has it: the greater right to leases includes the lesser.
-    let by_more = || if capability == Capability::Lease { rights.capability(Capability::LeaseAdmin) } else { None };
-    let by = rights.capability(capability).or_else(by_more).map(|grant| vec![grant]).ok_or_else(|| "no role gives it".to_owned());
+    let by_more = || {
+        if capability == Capability::Lease {
+            rights.capability(Capability::LeaseAdmin)
+        } else {
+            None
+        }
+    };
+    let by = rights
+        .capability(capability)
+        .or_else(by_more)
+        .map(|grant| vec![grant])
+        .ok_or_else(|| "no role gives it".to_owned());
     Need { what: format!("capability {capability}"), keys: None, by }
 }
 
@@ -133,13 +162,24 @@ fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
     needs.extend(accesses.capability.map(|capability| capability_need(principal, capability)));
     for access in &accesses.ranges {
         for verb in access.verbs.iter() {
-            let by = principal.rights.covers(verb, &access.range).map(|_| principal.rights.covering(verb, &access.range));
+            let by = principal
+                .rights
+                .covers(verb, &access.range)
+                .map(|_| principal.rights.covering(verb, &access.range));
             let by = by.map_err(|missing| format!("nothing covers {missing}"));
-            needs.push(Need { what: format!("{verb} {}", access.range), keys: Some(keys(&access.range)), by });
+            needs.push(Need {
+                what: format!("{verb} {}", access.range),
+                keys: Some(keys(&access.range)),
+                by,
+            });
         }
     }
     for (id, lease_use) in &accesses.leases {
-        needs.push(Need { what: format!("lease {id:x}, taken as its own"), keys: None, by: Ok(Vec::new()) });
+        needs.push(Need {
+            what: format!("lease {id:x}, taken as its own"),
+            keys: None,
+            by: Ok(Vec::new()),
+        });
         if lease_use.prolongs() && accesses.capability.is_none() {
             needs.push(capability_need(principal, Capability::Lease));
         }
@@ -156,22 +196,36 @@ pub(super) fn spelled(grant: &Grant) -> String {
     format!("{}: {} ({})", grant.role, grant.text, grant.source)
 }
 
-fn text(policy: &Policy, principal: &Principal, verdicts: &[Verdict], out: &mut dyn Write) -> std::io::Result<()> {
+fn text(
+    policy: &Policy,
+    principal: &Principal,
+    verdicts: &[Verdict],
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     writeln!(out, "identity  {}", principal.name)?;
-    writeln!(out, "roles     {}", if principal.roles.is_empty() { "none".to_owned() } else { principal.roles.join(", ") })?;
+    writeln!(
+        out,
+        "roles     {}",
+        if principal.roles.is_empty() { "none".to_owned() } else { principal.roles.join(", ") }
+    )?;
     writeln!(out, "mode      {}", principal.mode)?;
     for verdict in verdicts {
         writeln!(out)?;
         match (&verdict.denial, verdict.shadowed) {
             (None, _) => writeln!(out, "{}  allowed", verdict.method)?,
             (Some(denial), false) => writeln!(out, "{}  refused: {denial}", verdict.method)?,
-            (Some(denial), true) => writeln!(out, "{}  goes through in shadow mode, would be refused: {denial}", verdict.method)?,
+            (Some(denial), true) => writeln!(
+                out,
+                "{}  goes through in shadow mode, would be refused: {denial}",
+                verdict.method
+            )?,
         }
         for need in &verdict.needs {
             match &need.by {
                 Ok(grants) if grants.is_empty() => writeln!(out, "  {}", need.what)?,
                 Ok(grants) => {
-                    let grants: Vec<String> = grants.iter().filter_map(|id| policy.grant(*id)).map(spelled).collect();
+                    let grants: Vec<String> =
+                        grants.iter().filter_map(|id| policy.grant(*id)).map(spelled).collect();
                     writeln!(out, "  {}\n      by {}", need.what, grants.join("\n      and "))?;
                 }
                 Err(missing) => writeln!(out, "  {}\n      {missing}", need.what)?,
@@ -186,7 +240,9 @@ fn text(policy: &Policy, principal: &Principal, verdicts: &[Verdict], out: &mut 
 
 fn to_json(policy: &Policy, principal: &Principal, verdicts: &[Verdict]) -> Value {
     let need = |need: &Need| {
-        let grants = need.by.as_ref().ok().map(|ids| ids.iter().filter_map(|id| policy.grant(*id)).map(grant_json).collect::<Vec<_>>());
+        let grants = need.by.as_ref().ok().map(|ids| {
+            ids.iter().filter_map(|id| policy.grant(*id)).map(grant_json).collect::<Vec<_>>()
+        });
         let (key, range_end) = need.keys.clone().unzip();
         json!({ "what": need.what, "key": key, "range_end": range_end, "granted": need.by.is_ok(), "grants": grants, "missing": need.by.as_ref().err() })
     };

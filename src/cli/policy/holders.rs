@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::Output;
 use super::explain::{grant_json, spelled};
 
-/// Stands for a captured value that makes no difference to the key: no rule of the policy holds it but by chance.
+/// Stands for a captured value that makes no difference to the key: no rule of the policy holds it
+/// but by chance.
 const ANY: &str = "any-other-value.invalid";
 
 /// What identities of one binding, with these captured values, may do to the key.
@@ -23,9 +24,16 @@ struct Holder<'p> {
     snapshot: Option<GrantId>,
 }
 
-/// Writes who may do what to `key`. What several bindings give to one identity adds up, and each one's denials take from all.
-pub(super) fn write(policy: &Policy, key: &[u8], output: Output, out: &mut dyn Write) -> std::io::Result<()> {
-    let holders: Vec<Holder<'_>> = policy.bindings().flat_map(|binding| holders(policy, binding, key)).collect();
+/// Writes who may do what to `key`. What several bindings give to one identity adds up, and each
+/// one's denials take from all.
+pub(super) fn write(
+    policy: &Policy,
+    key: &[u8],
+    output: Output,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let holders: Vec<Holder<'_>> =
+        policy.bindings().flat_map(|binding| holders(policy, binding, key)).collect();
     match output {
         Output::Json => {
             let list: Vec<Value> = holders.iter().map(|holder| holder.to_json(policy)).collect();
@@ -36,7 +44,11 @@ pub(super) fn write(policy: &Policy, key: &[u8], output: Output, out: &mut dyn W
             for holder in &holders {
                 holder.text(policy, out)?;
             }
-            if holders.is_empty() { writeln!(out, "  nobody may do anything to it") } else { Ok(()) }
+            if holders.is_empty() {
+                writeln!(out, "  nobody may do anything to it")
+            } else {
+                Ok(())
+            }
         }
     }
 }
@@ -53,10 +65,17 @@ fn holders<'p>(policy: &Policy, binding: BindingView<'p>, key: &[u8]) -> Vec<Hol
         filled.extend(open.map(|name| (name.clone(), ANY.into())));
         filled.sort();
         let rights = policy.holdings_of_binding(binding.place, &filled).compile();
-        let verbs: Vec<(Verb, GrantId)> =
-            Verb::ALL.into_iter().filter_map(|verb| Some((verb, rights.covers(verb, &KeyRange::key(key)).ok()?))).collect();
+        let verbs: Vec<(Verb, GrantId)> = Verb::ALL
+            .into_iter()
+            .filter_map(|verb| Some((verb, rights.covers(verb, &KeyRange::key(key)).ok()?)))
+            .collect();
         let snapshot = rights.capability(Capability::Snapshot);
-        (!verbs.is_empty() || snapshot.is_some()).then_some(Holder { binding, captures, verbs, snapshot })
+        (!verbs.is_empty() || snapshot.is_some()).then_some(Holder {
+            binding,
+            captures,
+            verbs,
+            snapshot,
+        })
     };
     solutions.into_iter().filter_map(holder).collect()
 }
@@ -65,14 +84,32 @@ impl Holder<'_> {
     fn text(&self, policy: &Policy, out: &mut dyn Write) -> std::io::Result<()> {
         let binding = &self.binding;
         let ca = binding.ca.map(|ca| format!(" of CA {ca}")).unwrap_or_default();
-        let captured: Vec<String> = self.captures.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let captured = if captured.is_empty() { String::new() } else { format!(" with {}", captured.join(", ")) };
-        writeln!(out, "  {} {}{ca}{captured} ({}, line {})", binding.field, binding.pattern, binding.mode, binding.line)?;
+        let captured: Vec<String> =
+            self.captures.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let captured = if captured.is_empty() {
+            String::new()
+        } else {
+            format!(" with {}", captured.join(", "))
+        };
+        writeln!(
+            out,
+            "  {} {}{ca}{captured} ({}, line {})",
+            binding.field, binding.pattern, binding.mode, binding.line
+        )?;
         for (verb, grant) in &self.verbs {
-            writeln!(out, "      {:<7} by {}", verb.name(), policy.grant(*grant).map(spelled).unwrap_or_default())?;
+            writeln!(
+                out,
+                "      {:<7} by {}",
+                verb.name(),
+                policy.grant(*grant).map(spelled).unwrap_or_default()
+            )?;
         }
         if let Some(grant) = self.snapshot.and_then(|id| policy.grant(id)) {
-            writeln!(out, "      reads it in a snapshot of the whole database, by {}", spelled(grant))?;
+            writeln!(
+                out,
+                "      reads it in a snapshot of the whole database, by {}",
+                spelled(grant)
+            )?;
         }
         Ok(())
     }
@@ -81,7 +118,11 @@ impl Holder<'_> {
         let captures: serde_json::Map<String, Value> =
             self.captures.iter().map(|(name, value)| (name.to_string(), json!(&**value))).collect();
         let grant = |id: GrantId| policy.grant(id).map(grant_json);
-        let verbs: Vec<Value> = self.verbs.iter().map(|(verb, id)| json!({ "verb": verb.name(), "grant": grant(*id) })).collect();
+        let verbs: Vec<Value> = self
+            .verbs
+            .iter()
+            .map(|(verb, id)| json!({ "verb": verb.name(), "grant": grant(*id) }))
+            .collect();
         json!({
             "binding": { self.binding.field: self.binding.pattern },
             "ca": self.binding.ca,

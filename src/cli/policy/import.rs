@@ -20,13 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Arguments of `policy import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The configuration file of `serve`: etcd is asked with the proxy's own certificate, whose Common Name must be a user with the role root.
+    /// The configuration file of `serve`: etcd is asked with the proxy's own certificate, whose
+    /// Common Name must be a user with the role root.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
     config: Option<PathBuf>,
 }
 
 /// Asks etcd, and writes the policy.
-pub(super) fn run(args: &ImportArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {
+pub(super) fn run(
+    args: &ImportArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<u8> {
     let variables = std::env::vars_os().filter(|(name, _)| name != "ETCD_WARDEN_CONFIG");
     let config = match config::load(&ServeArgs::of_file(args.config.clone()), variables) {
         Ok((config, _)) => config,
@@ -60,7 +65,10 @@ pub(super) fn run(args: &ImportArgs, out: &mut dyn Write, err: &mut dyn Write) -
 }
 
 /// From the first member that answers.
-async fn found(members: &Members, control: &Control) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
+async fn found(
+    members: &Members,
+    control: &Control,
+) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
     let mut last = ControlError::Failed("no member");
     for (index, _) in members.iter() {
         match control.users_and_roles(index).await {

@@ -14,18 +14,24 @@ struct Program {
 
 /// Exit code, what was written to out, what was written to err.
 fn policy(arguments: &[&str]) -> (String, String, String) {
-    let program = Program::try_parse_from(std::iter::once(&"policy").chain(arguments)).unwrap_or_else(|error| panic!("{error}"));
+    let program = Program::try_parse_from(std::iter::once(&"policy").chain(arguments))
+        .unwrap_or_else(|error| panic!("{error}"));
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = run(program.command, &mut out, &mut err);
     (format!("{code:?}"), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
-/// `explain` on the example for one CN: the exit code and the output without the lines about the caller.
+/// `explain` on the example for one CN: the exit code and the output without the lines about the
+/// caller.
 fn explain(cn: &str, call: &[&str]) -> (bool, String) {
-    let (code, out, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", cn].as_slice(), call].concat());
+    let (code, out, err) =
+        policy(&[["explain", "--policy", EXAMPLE, "--cn", cn].as_slice(), call].concat());
     assert_eq!(err, "");
     let allowed = code == format!("{:?}", std::process::ExitCode::SUCCESS);
-    (allowed, out.split_once("\n\n").map(|(_, rest)| rest.replace(EXAMPLE, "FILE")).unwrap_or_default())
+    (
+        allowed,
+        out.split_once("\n\n").map(|(_, rest)| rest.replace(EXAMPLE, "FILE")).unwrap_or_default(),
+    )
 }
 
 fn allowed(cn: &str, call: &[&str]) -> bool {
@@ -37,7 +43,10 @@ fn the_example_policy_has_no_mistake_and_no_warning() {
     let (code, out, err) = policy(&["check", EXAMPLE]);
     assert_eq!(code, format!("{:?}", std::process::ExitCode::SUCCESS));
     assert_eq!(err, "");
-    assert!(out.starts_with(EXAMPLE) && out.contains("no mistakes") && !out.contains("warning"), "{out}");
+    assert!(
+        out.starts_with(EXAMPLE) && out.contains("no mistakes") && !out.contains("warning"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -59,9 +68,14 @@ fn check_gives_78_for_mistakes_and_says_all_of_them_to_machines_too() {
 fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.yaml");
-    let (code, out, _) = policy(&["check", missing.to_str().unwrap(), folder.path().to_str().unwrap()]);
+    let (code, out, _) =
+        policy(&["check", missing.to_str().unwrap(), folder.path().to_str().unwrap()]);
     assert_eq!(code, format!("{:?}", std::process::ExitCode::from(78)));
-    assert!(out.contains("there is no such file") && out.contains("this is a directory, and a policy is one file"), "{out}");
+    assert!(
+        out.contains("there is no such file")
+            && out.contains("this is a directory, and a policy is one file"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -76,7 +90,12 @@ fn a_pipe_is_named_and_not_waited_for() {
 #[test]
 fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
     let (_, out, _) = policy(&["show"]);
-    assert!(["calico/documented", "calico/v3.31-per-node", "kubernetes", "etcd-ops"].iter().all(|name| out.contains(name)), "{out}");
+    assert!(
+        ["calico/documented", "calico/v3.31-per-node", "kubernetes", "etcd-ops"]
+            .iter()
+            .all(|name| out.contains(name)),
+        "{out}"
+    );
     let (_, out, _) = policy(&["show", "kubernetes"]);
     assert!(out.starts_with("# kubernetes:") && out.contains("keys: /registry/*"), "{out}");
     let (code, _, err) = policy(&["show", "calico"]);
@@ -161,7 +180,11 @@ fn calls_are_read_as_etcdctl_reads_them() {
         &["defrag"],
         &["move-leader", "1"],
     ] {
-        assert!(!allowed("kube-apiserver", call), "{call:?}: {}", explain("kube-apiserver", call).1);
+        assert!(
+            !allowed("kube-apiserver", call),
+            "{call:?}: {}",
+            explain("kube-apiserver", call).1
+        );
     }
     assert!(allowed("kube-apiserver", &["lock", "/registry/x"]));
 }
@@ -169,28 +192,51 @@ fn calls_are_read_as_etcdctl_reads_them() {
 /// The methods and needs of a call, without the verdicts.
 fn needs(call: &[&str]) -> Vec<String> {
     let (_, out) = explain("kube-apiserver", call);
-    let said = |line: &&str| line.starts_with('/') || (line.starts_with("  ") && !line.starts_with("   "));
-    let first = |line: &str| line.split("  ").find(|part| !part.is_empty()).unwrap_or_default().to_owned();
+    let said =
+        |line: &&str| line.starts_with('/') || (line.starts_with("  ") && !line.starts_with("   "));
+    let first =
+        |line: &str| line.split("  ").find(|part| !part.is_empty()).unwrap_or_default().to_owned();
     out.lines().filter(said).map(first).collect()
 }
 
 #[test]
 fn lock_and_elect_are_the_calls_that_etcdctl_makes_of_them() {
-    let renewed = ["/etcdserverpb.Lease/LeaseKeepAlive", "lease 1, taken as its own", "capability lease"];
+    let renewed =
+        ["/etcdserverpb.Lease/LeaseKeepAlive", "lease 1, taken as its own", "capability lease"];
     let session = [&["/etcdserverpb.Lease/LeaseGrant", "capability lease"][..], &renewed].concat();
     let lock = needs(&["lock", "--ttl=5", "/registry/x", "--", "make", "-j"]);
     assert_eq!(lock[..5], session);
-    let services = |call: &[String]| call.iter().any(|line| line.contains("v3lockpb") || line.contains("v3electionpb"));
-    for call in [&["lock", "a"][..], &["elect", "a", "me"], &["elect", "-l", "a"], &["elect", "a", "--listen"]] {
+    let services = |call: &[String]| {
+        call.iter().any(|line| line.contains("v3lockpb") || line.contains("v3electionpb"))
+    };
+    for call in [
+        &["lock", "a"][..],
+        &["elect", "a", "me"],
+        &["elect", "-l", "a"],
+        &["elect", "a", "--listen"],
+    ] {
         assert!(!services(&needs(call)), "{call:?}");
     }
-    for need in ["create /registry/x/1", "read /registry/x/*", "read /registry/x/1", "delete /registry/x/1", "read /registry/x/2"] {
+    for need in [
+        "create /registry/x/1",
+        "read /registry/x/*",
+        "read /registry/x/1",
+        "delete /registry/x/1",
+        "read /registry/x/2",
+    ] {
         assert!(lock.iter().any(|line| line == need), "{need}: {lock:?}");
     }
     let listen = needs(&["elect", "-l", "a"]);
     assert_eq!(
         listen[5..],
-        ["/etcdserverpb.KV/Range", "read a/*", "/etcdserverpb.Watch/Watch", "read a/*", "/etcdserverpb.Watch/Watch", "read a/2"]
+        [
+            "/etcdserverpb.KV/Range",
+            "read a/*",
+            "/etcdserverpb.Watch/Watch",
+            "read a/*",
+            "/etcdserverpb.Watch/Watch",
+            "read a/2"
+        ]
     );
     let campaign = needs(&["elect", "a", "me"]);
     for need in ["create a/1", "read a/*", "delete a/1"] {
@@ -206,10 +252,21 @@ fn cluster_asks_for_the_members_first() {
         &["endpoint", "hashkv", "--cluster"],
         &["defrag", "--cluster=t"],
     ] {
-        assert_eq!(needs(call)[..2], ["/etcdserverpb.Cluster/MemberList", "capability member-list"], "{call:?}");
+        assert_eq!(
+            needs(call)[..2],
+            ["/etcdserverpb.Cluster/MemberList", "capability member-list"],
+            "{call:?}"
+        );
     }
-    assert_eq!(needs(&["endpoint", "status", "--cluster", "--cluster=false"])[0], "/etcdserverpb.Maintenance/Status");
-    assert_eq!(needs(&["move-leader", "1"])[0], "/etcdserverpb.Maintenance/Status", "etcdctl looks for the leader first");
+    assert_eq!(
+        needs(&["endpoint", "status", "--cluster", "--cluster=false"])[0],
+        "/etcdserverpb.Maintenance/Status"
+    );
+    assert_eq!(
+        needs(&["move-leader", "1"])[0],
+        "/etcdserverpb.Maintenance/Status",
+        "etcdctl looks for the leader first"
+    );
     assert_eq!(needs(&["get", "a", "--stream"])[0], "/etcdserverpb.KV/RangeStream");
 }
 
@@ -249,7 +306,8 @@ fn flags_are_those_of_the_command_as_pflag_reads_them() {
         (&["lease", "revoke"], "an argument is missing"),
         (&["txn", "-x"], "`-x` is no flag"),
     ] {
-        let (code, _, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
+        let (code, _, err) =
+            policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
         assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)), "{call:?}");
         assert!(err.starts_with("error: ") && err.contains(said), "{call:?}: {err}");
     }
@@ -265,7 +323,8 @@ fn what_is_no_call_is_refused_with_64() {
         &["compact", "x"],
         &["txn", "mod(k"],
     ] {
-        let (code, _, err) = policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
+        let (code, _, err) =
+            policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
         assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)), "{call:?}");
         assert!(err.starts_with("error: "), "{call:?}: {err}");
     }
@@ -276,14 +335,39 @@ fn what_is_no_call_is_refused_with_64() {
 
 #[test]
 fn explain_speaks_json() {
-    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--cn", "calicoctl-read-only", "-o", "json", "put", r"\x00a", "v"]);
+    let (_, out, _) = policy(&[
+        "explain",
+        "--policy",
+        EXAMPLE,
+        "--cn",
+        "calicoctl-read-only",
+        "-o",
+        "json",
+        "put",
+        r"\x00a",
+        "v",
+    ]);
     let said: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(said["identity"], "default/cn:calicoctl-read-only");
     assert_eq!(said["calls"][0]["decision"], "deny");
     assert_eq!(said["calls"][0]["reason"], "key-not-granted");
     assert_eq!(said["calls"][0]["needs"][0]["key"], r"\x00a");
-    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--cn", "kube-apiserver", "-o", "json", "put", "a", "v"]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["calls"][0]["decision"], "would_deny");
+    let (_, out, _) = policy(&[
+        "explain",
+        "--policy",
+        EXAMPLE,
+        "--cn",
+        "kube-apiserver",
+        "-o",
+        "json",
+        "put",
+        "a",
+        "v",
+    ]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["calls"][0]["decision"],
+        "would_deny"
+    );
 }
 
 #[test]
@@ -308,7 +392,12 @@ fn a_key_names_its_holders() {
       cn etcd-backup (shadow, line 25)
           reads it in a snapshot of the whole database, by etcd-backup: capability snapshot (builtin:etcd-ops:6)
     "#);
-    let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);
+    let (_, out, _) =
+        policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);
     let said: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(said["holders"].as_array().map(Vec::len), Some(1), "a snapshot reads everything: {said}");
+    assert_eq!(
+        said["holders"].as_array().map(Vec::len),
+        Some(1),
+        "a snapshot reads everything: {said}"
+    );
 }

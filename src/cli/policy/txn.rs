@@ -18,7 +18,9 @@ pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
         match word.as_str() {
             "then" => at = 1,
             "else" => at = 2,
-            line => blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned())),
+            line => {
+                blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned()))
+            }
         }
     }
     blocks
@@ -35,8 +37,9 @@ pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
         if line.is_empty() {
             at += 1;
         } else {
-            let block =
-                blocks.get_mut(at).ok_or_else(|| format!("`{line}` is behind the three parts of a txn: an empty line ends each"))?;
+            let block = blocks.get_mut(at).ok_or_else(|| {
+                format!("`{line}` is behind the three parts of a txn: an empty line ends each")
+            })?;
             block.push(line.to_owned());
         }
     }
@@ -48,7 +51,8 @@ pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
 /// # Errors
 /// The first line that etcdctl would not understand either.
 pub(super) fn parse([compares, success, failure]: &Blocks) -> Result<pb::TxnRequest, String> {
-    let operations = |lines: &[String]| lines.iter().map(|line| operation(line)).collect::<Result<Vec<_>, _>>();
+    let operations =
+        |lines: &[String]| lines.iter().map(|line| operation(line)).collect::<Result<Vec<_>, _>>();
     Ok(pb::TxnRequest {
         compare: compares.iter().map(|line| compare(line)).collect::<Result<_, _>>()?,
         success: operations(success)?,
@@ -56,32 +60,52 @@ pub(super) fn parse([compares, success, failure]: &Blocks) -> Result<pb::TxnRequ
     })
 }
 
-/// `mod("key") = "0"`; the targets are `value`, `version`, `create`, `mod` and `lease`, with etcdctl's short forms.
+/// `mod("key") = "0"`; the targets are `value`, `version`, `create`, `mod` and `lease`, with
+/// etcdctl's short forms.
 fn compare(line: &str) -> Result<pb::Compare, String> {
-    let wrong = || format!("`{line}` is no compare: write `mod(\"key\") = \"0\"` (value, version, create, mod, lease; =, !=, <, >)");
+    let wrong = || {
+        format!(
+            "`{line}` is no compare: write `mod(\"key\") = \"0\"` (value, version, create, mod, lease; =, !=, <, >)"
+        )
+    };
     let (target, rest) = line.split_once('(').ok_or_else(wrong)?;
     let (key, rest) = quoted(rest).ok_or_else(wrong)?;
     let rest = rest.trim_start().strip_prefix(')').ok_or_else(wrong)?.trim_start();
-    let (result, rest) =
-        [("=", CompareResult::Equal), ("!=", CompareResult::NotEqual), ("<", CompareResult::Less), (">", CompareResult::Greater)]
-            .into_iter()
-            .find_map(|(sign, result)| Some((result, rest.strip_prefix(sign)?)))
-            .ok_or_else(wrong)?;
+    let (result, rest) = [
+        ("=", CompareResult::Equal),
+        ("!=", CompareResult::NotEqual),
+        ("<", CompareResult::Less),
+        (">", CompareResult::Greater),
+    ]
+    .into_iter()
+    .find_map(|(sign, result)| Some((result, rest.strip_prefix(sign)?)))
+    .ok_or_else(wrong)?;
     let value = rest.trim();
     let value = quoted(value).map_or(value, |(value, _)| value);
-    let number = || value.parse::<i64>().map_err(|_| format!("`{value}` is no number, and `{}` is one", target.trim()));
+    let number = || {
+        value
+            .parse::<i64>()
+            .map_err(|_| format!("`{value}` is no number, and `{}` is one", target.trim()))
+    };
     let (target, union) = match target.trim() {
         "val" | "value" => (CompareTarget::Value, TargetUnion::Value(bytes(value)?)),
         "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
         "c" | "create" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
         "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
         "lease" => {
-            let id = i64::from_str_radix(value, 16).map_err(|_| format!("`{value}` is no lease id: it is hexadecimal"))?;
+            let id = i64::from_str_radix(value, 16)
+                .map_err(|_| format!("`{value}` is no lease id: it is hexadecimal"))?;
             (CompareTarget::Lease, TargetUnion::Lease(id))
         }
         _ => return Err(wrong()),
     };
-    Ok(pb::Compare { result: result.into(), target: target.into(), key: bytes(key)?, range_end: Vec::new(), target_union: Some(union) })
+    Ok(pb::Compare {
+        result: result.into(),
+        target: target.into(),
+        key: bytes(key)?,
+        range_end: Vec::new(),
+        target_union: Some(union),
+    })
 }
 
 /// `put KEY VALUE`, `get KEY`, `del KEY`, with their flags.
@@ -96,7 +120,9 @@ fn operation(line: &str) -> Result<pb::RequestOp, String> {
     let request = match command.as_str() {
         "put" => words(PUT).and_then(|words| words.put()).map(request_op::Request::RequestPut),
         "get" => words(GET).and_then(|words| words.range()).map(request_op::Request::RequestRange),
-        "del" => words(DEL).and_then(|words| words.delete()).map(request_op::Request::RequestDeleteRange),
+        "del" => {
+            words(DEL).and_then(|words| words.delete()).map(request_op::Request::RequestDeleteRange)
+        }
         other => Err(format!("`{other}` is no operation of a txn: there are put, get and del")),
     };
     let request = request.map_err(|mistake| format!("`{line}`: {mistake}"))?;

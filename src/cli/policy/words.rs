@@ -1,4 +1,5 @@
-//! The words of a call, read as etcdctl reads them: its flags are those of spf13/pflag, and each command has its own.
+//! The words of a call, read as etcdctl reads them: its flags are those of spf13/pflag, and each
+//! command has its own.
 
 use super::call::bytes;
 
@@ -25,7 +26,8 @@ pub(super) const fn or(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
 
-/// What every command of etcdctl takes (`etcdctl/ctlv3/ctl.go`, 3.5 to 3.7). None of it changes what a call asks for, but `--user`.
+/// What every command of etcdctl takes (`etcdctl/ctlv3/ctl.go`, 3.5 to 3.7). None of it changes
+/// what a call asks for, but `--user`.
 const GLOBAL: &[Flag] = &[
     valued("endpoints"),
     switch("debug"),
@@ -68,7 +70,8 @@ impl Words {
     /// Sorts words. `flags`: those of the command, beside the ones that all have.
     ///
     /// # Errors
-    /// What etcdctl would not take either: a flag that the command does not have, or one with a value that is none.
+    /// What etcdctl would not take either: a flag that the command does not have, or one with a
+    /// value that is none.
     pub(super) fn of(words: &[String], flags: &[Flag]) -> Result<Self, String> {
         let mut sorted = Self::default();
         let mut words = words.iter();
@@ -77,12 +80,21 @@ impl Words {
                 sorted.before_dashes = Some(sorted.arguments.len());
                 sorted.arguments.extend(words.by_ref().cloned());
             } else if let Some(long) = word.strip_prefix("--") {
-                let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+                let (name, value) =
+                    long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
                 let known = |flag: &&Flag| flag.name == name;
-                let flag = flags.iter().chain(GLOBAL).find(known).ok_or_else(|| unknown(&format!("--{name}"), name, flags))?;
-                let value = value.or_else(|| if flag.takes_value { words.next().map(String::as_str) } else { Some("true") });
+                let flag = flags
+                    .iter()
+                    .chain(GLOBAL)
+                    .find(known)
+                    .ok_or_else(|| unknown(&format!("--{name}"), name, flags))?;
+                let value = value.or_else(|| {
+                    if flag.takes_value { words.next().map(String::as_str) } else { Some("true") }
+                });
                 sorted.set(*flag, &format!("--{name}"), value)?;
-            } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            } else if let Some(letters) =
+                word.strip_prefix('-').filter(|letters| !letters.is_empty())
+            {
                 sorted.short(letters, flags, &mut words)?;
             } else {
                 sorted.arguments.push(word.clone());
@@ -92,19 +104,29 @@ impl Words {
     }
 
     /// `-l`, `-lw json`, `-wjson`, `-w=json`.
-    fn short<'w>(&mut self, letters: &'w str, flags: &[Flag], words: &mut impl Iterator<Item = &'w String>) -> Result<(), String> {
+    fn short<'w>(
+        &mut self,
+        letters: &'w str,
+        flags: &[Flag],
+        words: &mut impl Iterator<Item = &'w String>,
+    ) -> Result<(), String> {
         let mut rest = letters;
         while let Some(letter) = rest.chars().next() {
             let written = format!("-{letter}");
             let known = |flag: &&Flag| flag.short == Some(letter);
             let help = if letter == 'h' { "help" } else { "" };
-            let flag = flags.iter().chain(GLOBAL).find(known).ok_or_else(|| unknown(&written, help, flags))?;
+            let flag = flags
+                .iter()
+                .chain(GLOBAL)
+                .find(known)
+                .ok_or_else(|| unknown(&written, help, flags))?;
             rest = rest.get(letter.len_utf8()..).unwrap_or_default();
             if let Some(value) = rest.strip_prefix('=') {
                 return self.set(*flag, &written, Some(value));
             }
             if flag.takes_value {
-                let value = if rest.is_empty() { words.next().map(String::as_str) } else { Some(rest) };
+                let value =
+                    if rest.is_empty() { words.next().map(String::as_str) } else { Some(rest) };
                 return self.set(*flag, &written, value);
             }
             self.set(*flag, &written, Some("true"))?;
@@ -135,16 +157,24 @@ impl Words {
         self.flags.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_str())
     }
 
-    /// The arguments; without those behind `--`, which are a command for etcdctl to run, where `runs` is set.
+    /// The arguments; without those behind `--`, which are a command for etcdctl to run, where
+    /// `runs` is set.
     ///
     /// # Errors
     /// There are fewer or more than a command takes.
-    pub(super) fn arguments(&self, least: usize, most: usize, runs: bool) -> Result<&[String], String> {
+    pub(super) fn arguments(
+        &self,
+        least: usize,
+        most: usize,
+        runs: bool,
+    ) -> Result<&[String], String> {
         let end = self.before_dashes.filter(|_| runs).unwrap_or(self.arguments.len());
         let arguments = self.arguments.get(..end).unwrap_or_default();
         match (arguments.len() < least, arguments.get(most)) {
             (true, _) if least == 1 => Err("an argument is missing".to_owned()),
-            (true, _) => Err(format!("{least} arguments are needed, and there are {}", arguments.len())),
+            (true, _) => {
+                Err(format!("{least} arguments are needed, and there are {}", arguments.len()))
+            }
             (false, Some(more)) => Err(format!("`{more}` is one argument too many")),
             (false, None) => Ok(arguments),
         }
@@ -170,8 +200,19 @@ fn unknown(written: &str, name: &str, flags: &[Flag]) -> String {
     }
     let known: Vec<String> = flags
         .iter()
-        .map(|flag| flag.short.map_or_else(|| format!("--{}", flag.name), |short| format!("-{short}, --{}", flag.name)))
+        .map(|flag| {
+            flag.short.map_or_else(
+                || format!("--{}", flag.name),
+                |short| format!("-{short}, --{}", flag.name),
+            )
+        })
         .collect();
-    let have = if known.is_empty() { "it has none of its own".to_owned() } else { format!("it has {}", known.join(", ")) };
-    format!("`{written}` is no flag of this call: {have}; write a key or value that begins with `-` behind `--`")
+    let have = if known.is_empty() {
+        "it has none of its own".to_owned()
+    } else {
+        format!("it has {}", known.join(", "))
+    };
+    format!(
+        "`{written}` is no flag of this call: {have}; write a key or value that begins with `-` behind `--`"
+    )
 }

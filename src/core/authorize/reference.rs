@@ -1,5 +1,6 @@
-//! What "may this be done to this key" means, in the fewest words: every grant is looked at, one after the other, for one key at a
-//! time. The compiled form answers the same, faster; property tests hold the two equal.
+//! What "may this be done to this key" means, in the fewest words: every grant is looked at, one
+//! after the other, for one key at a time. The compiled form answers the same, faster; property
+//! tests hold the two equal.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use crate::policy::compile::{Held, Holdings};
 use crate::policy::keyset::KeySet;
 use crate::policy::{GrantId, Principal};
 
-/// The grant by which `key` may be `verb`ed: of plain ranges the first in the policy's order, then of the others.
+/// The grant by which `key` may be `verb`ed: of plain ranges the first in the policy's order, then
+/// of the others.
 #[must_use]
 pub fn allows(holdings: &Holdings, verb: Verb, key: &[u8]) -> Option<GrantId> {
     if holdings.denied.iter().any(|(keys, verbs)| verbs.has(verb) && holds(keys, key)) {
@@ -22,7 +24,13 @@ pub fn allows(holdings: &Holdings, verb: Verb, key: &[u8]) -> Option<GrantId> {
 /// The grant of a capability: no denial concerns it.
 #[must_use]
 pub fn capability(holdings: &Holdings, capability: Capability) -> Option<GrantId> {
-    holdings.roles.iter().flat_map(|role| &role.capabilities).filter(|(held, _)| *held == capability).map(|(_, grant)| *grant).min()
+    holdings
+        .roles
+        .iter()
+        .flat_map(|role| &role.capabilities)
+        .filter(|(held, _)| *held == capability)
+        .map(|(_, grant)| *grant)
+        .min()
 }
 
 /// What is known of a lease, keys and all.
@@ -41,7 +49,12 @@ pub enum Lease {
 impl Lease {
     /// The same as the decision wants it: found out key by key, and no further than it takes.
     #[must_use]
-    pub fn evidence(&self, id: i64, principal: &Arc<Principal>, accesses: &Accesses<'_>) -> LeaseEvidence {
+    pub fn evidence(
+        &self,
+        id: i64,
+        principal: &Arc<Principal>,
+        accesses: &Accesses<'_>,
+    ) -> LeaseEvidence {
         let standing = match self {
             Lease::Own => LeaseStanding::Own,
             Lease::AnotherIdentity => LeaseStanding::AnotherIdentity,
@@ -68,33 +81,47 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether `denial` gives the same reason, and names a range that holds the key or the same capability or lease.
+    /// Whether `denial` gives the same reason, and names a range that holds the key or the same
+    /// capability or lease.
     #[must_use]
     pub fn is(&self, denial: &Denial) -> bool {
         match (self, denial.reason, &denial.missing) {
-            (Refusal::Capability(lacking), Reason::CapabilityNotGranted, Missing::Capability(named)) => lacking == named,
+            (
+                Refusal::Capability(lacking),
+                Reason::CapabilityNotGranted,
+                Missing::Capability(named),
+            ) => lacking == named,
             (Refusal::Key(lacking, key), Reason::KeyNotGranted, Missing::Keys { verb, range }) => {
                 lacking == verb && range.as_range().contains(key)
             }
-            (Refusal::Lease(lacking, id), reason, Missing::Lease(named)) => *lacking == reason && id == named,
+            (Refusal::Lease(lacking, id), reason, Missing::Lease(named)) => {
+                *lacking == reason && id == named
+            }
             _ => false,
         }
     }
 }
 
-/// The whole decision, for a caller that a binding names. Ranges are walked through key by key: `keys` is sorted and holds one key at
-/// least of each piece of the key space that the holdings and the accesses tell apart.
+/// The whole decision, for a caller that a binding names. Ranges are walked through key by key:
+/// `keys` is sorted and holds one key at least of each piece of the key space that the holdings and
+/// the accesses tell apart.
 ///
 /// # Errors
 /// What is refused first.
-pub fn decide(holdings: &Holdings, accesses: &Accesses<'_>, leases: &[(i64, Lease)], keys: &[Vec<u8>]) -> Result<Option<GrantId>, Refusal> {
+pub fn decide(
+    holdings: &Holdings,
+    accesses: &Accesses<'_>,
+    leases: &[(i64, Lease)],
+    keys: &[Vec<u8>],
+) -> Result<Option<GrantId>, Refusal> {
     let mut grants = Vec::new();
     let held = |wanted| capability(holdings, wanted);
     match accesses.capability {
         None => {}
         // The greater right to leases includes the lesser.
         Some(Capability::Lease) if held(Capability::Lease).is_none() => {
-            grants.push(held(Capability::LeaseAdmin).ok_or(Refusal::Capability(Capability::Lease))?);
+            grants
+                .push(held(Capability::LeaseAdmin).ok_or(Refusal::Capability(Capability::Lease))?);
         }
         Some(wanted) => grants.push(held(wanted).ok_or(Refusal::Capability(wanted))?),
     }
@@ -109,13 +136,19 @@ pub fn decide(holdings: &Holdings, accesses: &Accesses<'_>, leases: &[(i64, Leas
     Ok(grants.first().copied())
 }
 
-fn decide_keys(holdings: &Holdings, access: Access<'_>, keys: &[Vec<u8>]) -> Result<Vec<GrantId>, Refusal> {
+fn decide_keys(
+    holdings: &Holdings,
+    access: Access<'_>,
+    keys: &[Vec<u8>],
+) -> Result<Vec<GrantId>, Refusal> {
     // The smallest key is one zero byte, and a range that holds no key stands for its first one.
     let start = if access.range.start.is_empty() { b"\0" } else { access.range.start };
     let asked = KeyRange { start, end: access.range.end };
     let mut grants = Vec::new();
     for verb in access.verbs.iter() {
-        let may = |key: &[u8]| allows(holdings, verb, key).ok_or_else(|| Refusal::Key(verb, key.to_vec()));
+        let may = |key: &[u8]| {
+            allows(holdings, verb, key).ok_or_else(|| Refusal::Key(verb, key.to_vec()))
+        };
         grants.push(may(start)?);
         for key in keys.iter().filter(|key| asked.contains(key)) {
             may(key)?;
@@ -133,7 +166,9 @@ fn decide_lease(
     leases: &[(i64, Lease)],
 ) -> Result<(), Refusal> {
     // One's own, too, is not kept alive without the right to have any.
-    if !matches!(lease_use, LeaseUse::Look | LeaseUse::Revoke) && capability(holdings, Capability::Lease).is_none() {
+    if !matches!(lease_use, LeaseUse::Look | LeaseUse::Revoke)
+        && capability(holdings, Capability::Lease).is_none()
+    {
         return Err(Refusal::Capability(Capability::Lease));
     }
     let known = leases.iter().find(|(of, _)| *of == id).map(|(_, lease)| lease);
@@ -143,11 +178,18 @@ fn decide_lease(
         Some(Lease::AnotherIdentity) | None => false,
         // Nobody's yet.
         Some(Lease::Attached(keys)) if keys.is_empty() => {
-            return capability(holdings, Capability::Lease).map(drop).ok_or(Refusal::Capability(Capability::Lease));
+            return capability(holdings, Capability::Lease)
+                .map(drop)
+                .ok_or(Refusal::Capability(Capability::Lease));
         }
         Some(Lease::Attached(keys)) => {
-            let uses =
-                || accesses.leases.iter().filter(|(of, _)| *of == id).flat_map(|(_, lease_use)| lease_use.verbs_on_attached().iter());
+            let uses = || {
+                accesses
+                    .leases
+                    .iter()
+                    .filter(|(of, _)| *of == id)
+                    .flat_map(|(_, lease_use)| lease_use.verbs_on_attached().iter())
+            };
             keys.iter().all(|key| uses().all(|verb| allows(holdings, verb, key).is_some()))
         }
     };
@@ -161,8 +203,11 @@ fn grants(role: &Held, verb: Verb, key: &[u8]) -> Vec<(bool, GrantId)> {
         return Vec::new();
     }
     let guarded = denied().any(|keys| matches!(keys, KeySet::Pattern(_)));
-    let allowed = role.allowed.iter().filter(|(keys, verbs, _)| verbs.has(verb) && holds(keys, key));
-    allowed.map(|(keys, _, grant)| (guarded || matches!(keys, KeySet::Pattern(_)), *grant)).collect()
+    let allowed =
+        role.allowed.iter().filter(|(keys, verbs, _)| verbs.has(verb) && holds(keys, key));
+    allowed
+        .map(|(keys, _, grant)| (guarded || matches!(keys, KeySet::Pattern(_)), *grant))
+        .collect()
 }
 
 fn holds(keys: &KeySet, key: &[u8]) -> bool {
@@ -183,5 +228,7 @@ fn matches(literals: &[Box<[u8]>], tail: bool, key: &[u8]) -> bool {
         return tail || rest.is_empty();
     }
     let segments = (1..=rest.len()).filter_map(|length| rest.split_at_checked(length));
-    segments.take_while(|(segment, _)| !segment.contains(&b'/')).any(|(_, after)| matches(others, tail, after))
+    segments
+        .take_while(|(segment, _)| !segment.contains(&b'/'))
+        .any(|(_, after)| matches(others, tail, after))
 }

@@ -1,4 +1,5 @@
-//! What the theorems of `policy::tests` leave out: who may not speak at all, shadow mode, and the words.
+//! What the theorems of `policy::tests` leave out: who may not speak at all, shadow mode, and the
+//! words.
 
 use std::sync::Arc;
 
@@ -12,7 +13,14 @@ use crate::policy::{Policy, Rights};
 use crate::wire::{self, Fault};
 
 fn principal(standing: Standing, mode: Mode) -> Principal {
-    Principal { name: "ca/cn:test".into(), standing, mode, roles: Arc::default(), rights: Arc::new(Rights::default()), generation: 1 }
+    Principal {
+        name: "ca/cn:test".into(),
+        standing,
+        mode,
+        roles: Arc::default(),
+        rights: Arc::new(Rights::default()),
+        generation: 1,
+    }
 }
 
 fn reads(key: &[u8]) -> Accesses<'_> {
@@ -22,7 +30,10 @@ fn reads(key: &[u8]) -> Accesses<'_> {
 }
 
 fn missing_key(key: &[u8]) -> Denial {
-    Denial { reason: Reason::KeyNotGranted, missing: Missing::Keys { verb: Verb::Read, range: KeyRange::key(key).into() } }
+    Denial {
+        reason: Reason::KeyNotGranted,
+        missing: Missing::Keys { verb: Verb::Read, range: KeyRange::key(key).into() },
+    }
 }
 
 #[test]
@@ -32,10 +43,16 @@ fn whom_no_binding_names_may_not_even_touch_nothing() {
     let refused = [
         (Standing::Unbound, Denial::new(Reason::NoBinding, "")),
         (Standing::BadCapture, Denial::new(Reason::BadCapture, "")),
-        (Standing::Nameless(NameRefusal::Missing), Denial::new(Reason::NoIdentity, NameRefusal::Missing.code())),
+        (
+            Standing::Nameless(NameRefusal::Missing),
+            Denial::new(Reason::NoIdentity, NameRefusal::Missing.code()),
+        ),
     ];
     for (standing, denial) in refused {
-        assert_eq!(authorize(&principal(standing, Mode::Enforce), &nothing, &[]).unwrap_err(), denial);
+        assert_eq!(
+            authorize(&principal(standing, Mode::Enforce), &nothing, &[]).unwrap_err(),
+            denial
+        );
         let permit = authorize(&principal(standing, Mode::Shadow), &nothing, &[]).unwrap();
         assert_eq!(permit.would_deny(), Some(&denial));
     }
@@ -86,26 +103,38 @@ fn a_refusal_says_what_is_missing() {
         (Denial::new(Reason::Limit, "too many watches"), "limit: too many watches".to_owned()),
         (missing_key(b"a\n"), "key-not-granted: read a\\x0a".to_owned()),
         (
-            Denial { reason: Reason::CapabilityNotGranted, missing: Missing::Capability(Capability::Compact) },
+            Denial {
+                reason: Reason::CapabilityNotGranted,
+                missing: Missing::Capability(Capability::Compact),
+            },
             "capability-not-granted: compact".to_owned(),
         ),
-        (Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(0xab) }, "lease-not-owned: lease ab".to_owned()),
-        (malformed.into(), "malformed-message: PutRequest.key at offset 3: group or unknown wire type".to_owned()),
+        (
+            Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(0xab) },
+            "lease-not-owned: lease ab".to_owned(),
+        ),
+        (
+            malformed.into(),
+            "malformed-message: PutRequest.key at offset 3: group or unknown wire type".to_owned(),
+        ),
     ];
     for (denial, text) in cases {
         assert_eq!(denial.to_string(), text);
     }
 }
 
-/// In what order a message names its leases says nothing; evidence out of order is none, and never another lease's.
+/// In what order a message names its leases says nothing; evidence out of order is none, and never
+/// another lease's.
 #[test]
 fn evidence_is_found_for_each_of_many_leases() {
     let principal = principal(Standing::Bound, Mode::Enforce);
     let mut accesses = Accesses::default();
     (1..=10_000).rev().for_each(|id| accesses.lease(id, LeaseUse::Revoke));
-    let mut evidence: Vec<LeaseEvidence> = (1..=10_000).map(|id| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+    let mut evidence: Vec<LeaseEvidence> =
+        (1..=10_000).map(|id| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
     assert!(authorize(&principal, &accesses, &evidence).is_ok());
-    let refused = |evidence: &[LeaseEvidence]| authorize(&principal, &accesses, evidence).unwrap_err();
+    let refused =
+        |evidence: &[LeaseEvidence]| authorize(&principal, &accesses, evidence).unwrap_err();
     let not_owned = |id| Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
     evidence[76].standing = LeaseStanding::NotCovered;
     assert_eq!(refused(&evidence), not_owned(77));
@@ -115,11 +144,16 @@ fn evidence_is_found_for_each_of_many_leases() {
     assert_eq!(refused(&evidence).reason, Reason::LeaseNotOwned);
 }
 
-/// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has, nothing is allocated for them.
+/// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has,
+/// nothing is allocated for them.
 #[test]
 fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {
-    let grants: String = (0..1000).map(|number| format!("      - {{ keys: /k/{number}/*, verbs: [rw] }}\n")).collect();
-    let text = format!("version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  - {{ cn: node, roles: [r] }}\n");
+    let grants: String = (0..1000)
+        .map(|number| format!("      - {{ keys: /k/{number}/*, verbs: [rw] }}\n"))
+        .collect();
+    let text = format!(
+        "version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  - {{ cn: node, roles: [r] }}\n"
+    );
     let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap();
     let principal = policy.principal(&Identity::named("node"));
     let key = b"/k/500/x".to_vec();

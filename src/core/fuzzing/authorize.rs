@@ -1,4 +1,5 @@
-//! The decision against the reference model: rights, denials, capabilities and leases from a small world in which edges meet.
+//! The decision against the reference model: rights, denials, capabilities and leases from a small
+//! world in which edges meet.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,23 +14,38 @@ use crate::policy::{GrantId, Mode, Principal, Standing};
 
 /// One letter below `/`, `/` itself, one above.
 const LETTERS: &[u8] = b"./0";
-const VERBS: &[Verbs] = &[Verbs::READ, Verbs::CREATE, Verbs::UPDATE, Verbs::DELETE, Verbs::PUT, Verbs::WRITE, Verbs::ALL];
-const CAPABILITIES: &[Capability] = &[Capability::Lease, Capability::LeaseAdmin, Capability::Status];
+const VERBS: &[Verbs] = &[
+    Verbs::READ,
+    Verbs::CREATE,
+    Verbs::UPDATE,
+    Verbs::DELETE,
+    Verbs::PUT,
+    Verbs::WRITE,
+    Verbs::ALL,
+];
+const CAPABILITIES: &[Capability] =
+    &[Capability::Lease, Capability::LeaseAdmin, Capability::Status];
 
 /// Every key of up to four letters, and the ends of all prefixes.
 static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut longest: Vec<Vec<u8>> = vec![Vec::new()];
     let mut all = vec![b"\0".to_vec()];
     for _ in 0..4 {
-        longest = longest.iter().flat_map(|key| LETTERS.iter().map(|&letter| [key.as_slice(), &[letter]].concat())).collect();
-        all.extend(longest.iter().flat_map(|key| [key.clone(), [key.as_slice(), b"\0"].concat(), prefix_end(key).unwrap().into_vec()]));
+        longest = longest
+            .iter()
+            .flat_map(|key| LETTERS.iter().map(|&letter| [key.as_slice(), &[letter]].concat()))
+            .collect();
+        all.extend(longest.iter().flat_map(|key| {
+            [key.clone(), [key.as_slice(), b"\0"].concat(), prefix_end(key).unwrap().into_vec()]
+        }));
     }
     all.sort();
     all.dedup();
     all
 });
 
-/// Roles with what they allow and deny, what the bindings deny, and then one request after the other.
+/// Roles with what they allow and deny, what the bindings deny, and then one request after the
+/// other.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let holdings = holdings(&mut choices);
@@ -37,7 +53,12 @@ pub fn run(input: &[u8]) {
     for key in KEYS.iter() {
         for verb in Verb::ALL {
             let fast = rights.covers(verb, &KeyRange::key(key)).ok();
-            assert_eq!(fast, reference::allows(&holdings, verb, key), "{verb} {}", KeyRange::key(key));
+            assert_eq!(
+                fast,
+                reference::allows(&holdings, verb, key),
+                "{verb} {}",
+                KeyRange::key(key)
+            );
         }
     }
     let mut principal = Principal {
@@ -57,20 +78,31 @@ pub fn run(input: &[u8]) {
 }
 
 fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Principal) {
-    let asked: Vec<(OwnedRange, Verbs)> = (0..choices.below(4)).map(|_| (range(choices), choices.one_of(VERBS))).collect();
-    let mut accesses = Accesses { capability: choices.coin().then(|| choices.one_of(CAPABILITIES)), ..Accesses::default() };
+    let asked: Vec<(OwnedRange, Verbs)> =
+        (0..choices.below(4)).map(|_| (range(choices), choices.one_of(VERBS))).collect();
+    let mut accesses = Accesses {
+        capability: choices.coin().then(|| choices.one_of(CAPABILITIES)),
+        ..Accesses::default()
+    };
     asked.iter().for_each(|(range, verbs)| accesses.touch(*verbs, range.as_range()));
     for _ in 0..choices.below(3) {
         accesses.lease(
             i64::from(choices.byte() % 3),
-            choices.one_of(&[LeaseUse::Attach, LeaseUse::Revoke, LeaseUse::KeepAlive, LeaseUse::Look, LeaseUse::Grant]),
+            choices.one_of(&[
+                LeaseUse::Attach,
+                LeaseUse::Revoke,
+                LeaseUse::KeepAlive,
+                LeaseUse::Look,
+                LeaseUse::Grant,
+            ]),
         );
     }
     let known = leases(choices);
 
     principal.mode = Mode::Enforce;
     let asker = Arc::new(principal.clone());
-    let evidence: Vec<LeaseEvidence> = known.iter().map(|(id, lease)| lease.evidence(*id, &asker, &accesses)).collect();
+    let evidence: Vec<LeaseEvidence> =
+        known.iter().map(|(id, lease)| lease.evidence(*id, &asker, &accesses)).collect();
     let fast = authorize(principal, &accesses, &evidence);
     let slow = reference::decide(holdings, &accesses, &known, &KEYS);
     match (&fast, &slow) {
@@ -80,10 +112,15 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
                 assert_eq!(permit.grant(), *grant);
             }
         }
-        (Err(denial), Err(refusal)) if exact(holdings, &asked) => assert!(refusal.is(denial), "{denial} is not {refusal:?}"),
+        (Err(denial), Err(refusal)) if exact(holdings, &asked) => {
+            assert!(refusal.is(denial), "{denial} is not {refusal:?}")
+        }
         (Err(_), Err(_)) => {}
-        // Beside inner wildcards, a range may be refused although each of its keys is allowed; never the other way round.
-        (Err(denial), Ok(_)) => assert!(!exact(holdings, &asked), "{denial}, and the reference allows it"),
+        // Beside inner wildcards, a range may be refused although each of its keys is allowed;
+        // never the other way round.
+        (Err(denial), Ok(_)) => {
+            assert!(!exact(holdings, &asked), "{denial}, and the reference allows it")
+        }
         (Ok(_), Err(refusal)) => panic!("allowed, and the reference refuses: {refusal:?}"),
     }
     // Shadow mode decides the same and stands in nobody's way.
@@ -96,10 +133,10 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
 fn exact(holdings: &Holdings, asked: &[(OwnedRange, Verbs)]) -> bool {
     let pattern = |keys: &KeySet| matches!(keys, KeySet::Pattern(_));
     let inner = holdings.denied.iter().any(|(keys, _)| pattern(keys))
-        || holdings
-            .roles
-            .iter()
-            .any(|role| role.allowed.iter().any(|(keys, ..)| pattern(keys)) || role.denied.iter().any(|(keys, _)| pattern(keys)));
+        || holdings.roles.iter().any(|role| {
+            role.allowed.iter().any(|(keys, ..)| pattern(keys))
+                || role.denied.iter().any(|(keys, _)| pattern(keys))
+        });
     !inner || asked.iter().all(|(range, _)| range.as_range().end == End::OnlyStart)
 }
 
@@ -110,19 +147,28 @@ fn holdings(choices: &mut Choices<'_>) -> Holdings {
             grant += 1;
             GrantId(grant)
         };
-        let allowed = (0..choices.below(5)).map(|_| (keys(choices), choices.one_of(VERBS), next())).collect();
-        let denied = (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect();
-        let capabilities = (0..choices.below(3)).map(|_| (choices.one_of(CAPABILITIES), next())).collect();
+        let allowed =
+            (0..choices.below(5)).map(|_| (keys(choices), choices.one_of(VERBS), next())).collect();
+        let denied =
+            (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect();
+        let capabilities =
+            (0..choices.below(3)).map(|_| (choices.one_of(CAPABILITIES), next())).collect();
         Held { allowed, denied, capabilities }
     };
     let roles = (0..choices.below(4)).map(|_| held(choices)).collect();
-    Holdings { roles, denied: (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect() }
+    Holdings {
+        roles,
+        denied: (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect(),
+    }
 }
 
 fn keys(choices: &mut Choices<'_>) -> KeySet {
     if choices.below(4) == 3 {
         let (before, behind) = (key(choices, 0, 1), key(choices, 0, 1));
-        return KeySet::Pattern(Pattern::new(vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()], choices.coin()));
+        return KeySet::Pattern(Pattern::new(
+            vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()],
+            choices.coin(),
+        ));
     }
     loop {
         let range = range(choices);

@@ -1,4 +1,5 @@
-//! A leaf's names: no bytes make the reader panic, and what webpki reads of a certificate, this reads too.
+//! A leaf's names: no bytes make the reader panic, and what webpki reads of a certificate, this
+//! reads too.
 
 use rustls_pki_types::CertificateDer;
 
@@ -9,19 +10,30 @@ pub fn run(leaf: &[u8]) {
     let identity = Identity::from_certificate(leaf, "calico".into());
     assert_eq!(identity, Identity::from_certificate(leaf, "calico".into()));
     assert_eq!(&*identity.ca, "calico");
-    let names = identity.common_name.iter().map(|name| &**name).chain(identity.organizations.iter().map(String::as_str));
+    let names = identity
+        .common_name
+        .iter()
+        .map(|name| &**name)
+        .chain(identity.organizations.iter().map(String::as_str));
     for name in names {
         assert!(!name.is_empty() && !name.contains(char::is_control), "{name:?}");
     }
     if identity.common_name == Err(NameRefusal::Unreadable) {
-        assert!(identity.uri_sans.is_empty() && identity.dns_sans.is_empty() && identity.organizations.is_empty());
+        assert!(
+            identity.uri_sans.is_empty()
+                && identity.dns_sans.is_empty()
+                && identity.organizations.is_empty()
+        );
         return;
     }
     assert!(identity.serial.bytes().all(|digit| digit.is_ascii_hexdigit()));
     second_reader(leaf, &identity);
     // One more byte is another certificate.
     let longer = [leaf, &[0]].concat();
-    assert_eq!(Identity::from_certificate(&longer, "calico".into()).common_name, Err(NameRefusal::Unreadable));
+    assert_eq!(
+        Identity::from_certificate(&longer, "calico".into()).common_name,
+        Err(NameRefusal::Unreadable)
+    );
 }
 
 /// TLS judges the chain by what webpki reads: it must be the same certificate.
@@ -29,10 +41,18 @@ fn second_reader(leaf: &[u8], identity: &Identity) {
     let der = CertificateDer::from(leaf);
     let Ok(theirs) = webpki::EndEntityCert::try_from(&der) else { return };
     for name in theirs.valid_dns_names() {
-        assert!(identity.dns_sans.iter().any(|ours| ours == name), "webpki reads {name}, we read {:?}", identity.dns_sans);
+        assert!(
+            identity.dns_sans.iter().any(|ours| ours == name),
+            "webpki reads {name}, we read {:?}",
+            identity.dns_sans
+        );
     }
     for name in theirs.valid_uri_names() {
-        assert!(identity.uri_sans.iter().any(|ours| ours == name), "webpki reads {name}, we read {:?}", identity.uri_sans);
+        assert!(
+            identity.uri_sans.iter().any(|ours| ours == name),
+            "webpki reads {name}, we read {:?}",
+            identity.uri_sans
+        );
     }
     let serial: String = theirs.serial().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(serial.trim_start_matches('0'), identity.serial.trim_start_matches('0'));

@@ -1,4 +1,5 @@
-//! An input as a row of choices. Where it ends, every further choice is the first one, so that a shorter input is a simpler case.
+//! An input as a row of choices. Where it ends, every further choice is the first one, so that a
+//! shorter input is a simpler case.
 
 /// What is left of an input.
 pub struct Choices<'b>(&'b [u8]);

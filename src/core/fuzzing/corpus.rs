@@ -1,4 +1,5 @@
-//! Every file of the corpora, through the function that its target calls: what fuzzing has found once stays found.
+//! Every file of the corpora, through the function that its target calls: what fuzzing has found
+//! once stays found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -19,10 +22,14 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn every_target_has_a_corpus_and_no_corpus_is_without_a_target() {
     // `metadata` judges the gateway, whose own test takes its corpus.
-    let mut targets: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).chain(["metadata"]).collect();
+    let mut targets: Vec<&str> =
+        TARGETS.iter().map(|(name, _)| *name).chain(["metadata"]).collect();
     targets.sort_unstable();
     assert_eq!(names(&folder("corpus")), targets);
-    assert_eq!(names(&folder("fuzz_targets")), targets.iter().map(|name| format!("{name}.rs")).collect::<Vec<_>>());
+    assert_eq!(
+        names(&folder("fuzz_targets")),
+        targets.iter().map(|name| format!("{name}.rs")).collect::<Vec<_>>()
+    );
 }
 
 #[test]

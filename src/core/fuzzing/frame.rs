@@ -1,11 +1,13 @@
-//! gRPC's framing: the same messages, whichever way the stream is cut, and as a second reader takes it apart.
+//! gRPC's framing: the same messages, whichever way the stream is cut, and as a second reader takes
+//! it apart.
 
 use bytes::Bytes;
 
 use super::choices::Choices;
 use crate::wire::frame::{FrameFault, Frames, HEADER, encode, single};
 
-/// Two choices of how the stream comes (its limit; asked after each chunk or at the end), four lengths of chunks, and the stream.
+/// Two choices of how the stream comes (its limit; asked after each chunk or at the end), four
+/// lengths of chunks, and the stream.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let limit = choices.below(80);
@@ -14,9 +16,14 @@ pub fn run(input: &[u8]) {
     let stream = choices.rest();
     let read = read(stream, limit);
 
-    assert_eq!(single(stream, limit), read.as_single(stream), "as the one message of a unary request");
+    assert_eq!(
+        single(stream, limit),
+        read.as_single(stream),
+        "as the one message of a unary request"
+    );
     let (frames, fault, empty) = streamed(stream, limit, &cuts, patient);
-    let expected: Vec<Bytes> = read.messages.iter().map(|&(compressed, message)| framed(compressed, message)).collect();
+    let expected: Vec<Bytes> =
+        read.messages.iter().map(|&(compressed, message)| framed(compressed, message)).collect();
     assert_eq!(frames, expected);
     assert_eq!(fault, read.fault);
     assert_eq!(empty, read.fault.is_none() && read.left == 0);
@@ -42,7 +49,8 @@ struct Read<'s> {
 fn read(mut stream: &[u8], limit: usize) -> Read<'_> {
     let (mut messages, mut fault) = (Vec::new(), None);
     while stream.len() >= HEADER && fault.is_none() {
-        let length = stream[1..HEADER].iter().fold(0_u32, |length, &byte| length << 8 | u32::from(byte));
+        let length =
+            stream[1..HEADER].iter().fold(0_u32, |length, &byte| length << 8 | u32::from(byte));
         let message = usize::try_from(length).unwrap();
         fault = match stream[0] {
             0 | 1 if message > limit => Some(FrameFault::TooLarge { length, limit }),
@@ -74,8 +82,14 @@ impl<'s> Read<'s> {
 }
 
 /// The stream in chunks of these lengths, in turn.
-fn streamed(stream: &[u8], limit: usize, cuts: &[usize], patient: bool) -> (Vec<Bytes>, Option<FrameFault>, bool) {
-    let (mut frames, mut seen, mut rest) = (Frames::new(limit), Vec::new(), Bytes::copy_from_slice(stream));
+fn streamed(
+    stream: &[u8],
+    limit: usize,
+    cuts: &[usize],
+    patient: bool,
+) -> (Vec<Bytes>, Option<FrameFault>, bool) {
+    let (mut frames, mut seen, mut rest) =
+        (Frames::new(limit), Vec::new(), Bytes::copy_from_slice(stream));
     let mut fault = None;
     for cut in cuts.iter().cycle() {
         if !patient || rest.is_empty() {

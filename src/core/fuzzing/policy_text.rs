@@ -1,5 +1,5 @@
-//! A policy file, byte by byte: no text makes the reader panic, every mistake has a place in the text, and what is accepted means
-//! the same to the compiler and to the reference.
+//! A policy file, byte by byte: no text makes the reader panic, every mistake has a place in the
+//! text, and what is accepted means the same to the compiler and to the reference.
 
 use std::sync::Arc;
 
@@ -10,8 +10,16 @@ use crate::keyspace::KeyRange;
 use crate::policy::{Mode, Policy};
 
 /// Keys that are asked about under each policy, besides the starts of what it holds.
-const KEYS: &[&[u8]] =
-    &[b"\0", b"/", b"/a", b"/a/b", b"/a/b/c", b"/registry/x", b"/calico/resources/v3/projectcalico.org/nodes/a", b"\xff"];
+const KEYS: &[&[u8]] = &[
+    b"\0",
+    b"/",
+    b"/a",
+    b"/a/b",
+    b"/a/b/c",
+    b"/registry/x",
+    b"/calico/resources/v3/projectcalico.org/nodes/a",
+    b"\xff",
+];
 
 /// The text.
 pub fn run(text: &[u8]) {
@@ -20,7 +28,10 @@ pub fn run(text: &[u8]) {
         Err(findings) => {
             assert!(findings.has_mistakes(), "refused without a mistake");
             let shown = findings.to_string();
-            assert!(!shown.is_empty() && !shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+            assert!(
+                !shown.is_empty() && !shown.contains(|c: char| c.is_control() && c != '\n'),
+                "{shown:?}"
+            );
             assert!(findings.to_json().is_array() || findings.to_json().is_object());
         }
         Ok(policy) => accepted(policy),
@@ -38,7 +49,10 @@ fn accepted(policy: &Policy) {
                 let holdings = policy.holdings_of_binding(at, captures);
                 let rights = holdings.compile();
                 for verb in Verb::ALL {
-                    assert_eq!(rights.covers(verb, &KeyRange::key(key)).ok(), reference::allows(&holdings, verb, key));
+                    assert_eq!(
+                        rights.covers(verb, &KeyRange::key(key)).ok(),
+                        reference::allows(&holdings, verb, key)
+                    );
                 }
             }
         }
@@ -49,12 +63,23 @@ fn accepted(policy: &Policy) {
         for key in KEYS {
             for verb in Verb::ALL {
                 let fast = principal.rights.covers(verb, &KeyRange::key(key)).ok();
-                assert_eq!(fast, reference::allows(&holdings, verb, key), "{name} {verb} {}", KeyRange::key(key));
-                assert!(fast.is_none_or(|grant| policy.grant(grant).is_some()), "a decision names a grant that there is");
+                assert_eq!(
+                    fast,
+                    reference::allows(&holdings, verb, key),
+                    "{name} {verb} {}",
+                    KeyRange::key(key)
+                );
+                assert!(
+                    fast.is_none_or(|grant| policy.grant(grant).is_some()),
+                    "a decision names a grant that there is"
+                );
             }
         }
         for &capability in Capability::ALL {
-            assert_eq!(principal.rights.capability(capability), reference::capability(&holdings, capability));
+            assert_eq!(
+                principal.rights.capability(capability),
+                reference::capability(&holdings, capability)
+            );
         }
     }
 }

@@ -11,7 +11,9 @@ pub fn run(input: &[u8]) {
     let method = choices.one_of(Method::ALL);
     let message = choices.rest();
     match inspect(method, message) {
-        Err(malformed) => assert!(malformed.offset <= message.len(), "{malformed} is outside of the message"),
+        Err(malformed) => {
+            assert!(malformed.offset <= message.len(), "{malformed} is outside of the message")
+        }
         // The proxy answers health checks itself: their message is not read.
         Ok(accesses) if method.is_health() => {
             assert_eq!(Touched::from(&accesses), Touched::default());

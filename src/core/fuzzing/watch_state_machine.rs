@@ -1,5 +1,6 @@
-//! A Watch stream between a client that pairs answers with its creates in order, an etcd that answers as it likes, and a policy that
-//! changes: the client learns of each create exactly once and in order, and sees no event of a watch that has lost its right.
+//! A Watch stream between a client that pairs answers with its creates in order, an etcd that
+//! answers as it likes, and a policy that changes: the client learns of each create exactly once
+//! and in order, and sees no event of a watch that has lost its right.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -70,7 +71,11 @@ impl World {
 
     fn create(&mut self, key: usize) {
         // The ledger keeps the reason, whatever it is: one for the even keys, one for the odd.
-        let refusal = (!self.allows(key)).then_some(if key.is_multiple_of(2) { Refusal::Denied } else { Refusal::TooMany });
+        let refusal = (!self.allows(key)).then_some(if key.is_multiple_of(2) {
+            Refusal::Denied
+        } else {
+            Refusal::TooMany
+        });
         self.owed.push_back(refusal);
         match refusal {
             None => {
@@ -96,7 +101,10 @@ impl World {
         }
         let watch_id = if refuses { NO_WATCH } else { self.next };
         let answer = self.passes(&response(watch_id, true, refuses), choices);
-        assert!(answer.pass, "each answer to a create goes on, or the client would pair the next one wrongly");
+        assert!(
+            answer.pass,
+            "each answer to a create goes on, or the client would pair the next one wrongly"
+        );
         self.client_sees(None);
         for refusal in answer.refusals {
             self.client_sees(Some(refusal));
@@ -110,16 +118,28 @@ impl World {
 
     /// An event, progress or a fragment of a watch that is there.
     fn event(&mut self, which: u8, choices: &mut Choices<'_>) {
-        let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else { return };
+        let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else {
+            return;
+        };
         let answer = self.passes(&response(id, false, false), choices);
-        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, Vec::new()), "watch {id}");
+        assert_eq!(
+            (answer.pass, answer.end, answer.refusals),
+            (!ended, None, Vec::new()),
+            "watch {id}"
+        );
     }
 
     /// etcd ends a watch: because it was asked to, or by itself.
     fn cancel(&mut self, which: u8, choices: &mut Choices<'_>) {
-        let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else { return };
+        let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else {
+            return;
+        };
         let answer = self.passes(&response(id, false, true), choices);
-        assert_eq!((answer.pass, answer.end, answer.refusals), (!ended, None, Vec::new()), "watch {id}");
+        assert_eq!(
+            (answer.pass, answer.end, answer.refusals),
+            (!ended, None, Vec::new()),
+            "watch {id}"
+        );
         self.watches.remove(&id);
         // The client may choose the id again.
         if which & 0x80 != 0 {
@@ -129,9 +149,15 @@ impl World {
 
     fn policy(&mut self, allowed: u8) {
         self.allowed = allowed;
-        let lost = self.ledger.recheck(|held| KEYS.iter().enumerate().any(|(key, _)| allowed >> key & 1 == 1 && *held == range(key)));
-        let expected: Vec<i64> =
-            self.watches.iter().filter(|(_, watch)| !watch.ended && allowed >> watch.key & 1 == 0).map(|(id, _)| *id).collect();
+        let lost = self.ledger.recheck(|held| {
+            KEYS.iter().enumerate().any(|(key, _)| allowed >> key & 1 == 1 && *held == range(key))
+        });
+        let expected: Vec<i64> = self
+            .watches
+            .iter()
+            .filter(|(_, watch)| !watch.ended && allowed >> watch.key & 1 == 0)
+            .map(|(id, _)| *id)
+            .collect();
         assert_eq!(lost, expected);
         for id in lost {
             self.watches.get_mut(&id).unwrap().ended = true;
@@ -144,7 +170,12 @@ impl World {
     fn holds(&self) {
         assert_eq!(self.ledger.live(), self.watches.values().filter(|watch| !watch.ended).count());
         // A refusal that nothing is in front of is answered at once.
-        assert!(self.at_etcd.is_empty() == self.owed.is_empty(), "{:?} {:?}", self.at_etcd, self.owed);
+        assert!(
+            self.at_etcd.is_empty() == self.owed.is_empty(),
+            "{:?} {:?}",
+            self.at_etcd,
+            self.owed
+        );
         assert_eq!(self.ledger.waiting(), self.owed.len());
     }
 
@@ -153,7 +184,8 @@ impl World {
         self.watches.iter().nth(place).map(|(id, watch)| (*id, watch))
     }
 
-    /// The head of an answer, read from as few bytes as show it, is what prost reads from all of it.
+    /// The head of an answer, read from as few bytes as show it, is what prost reads from all of
+    /// it.
     fn passes(&mut self, message: &[u8], choices: &mut Choices<'_>) -> crate::watch_ledger::Answer {
         let cut = choices.below(message.len() + 1);
         let whole = response_head(message, message.len()).unwrap().expect("all of it has come");
@@ -161,7 +193,10 @@ impl World {
             assert_eq!(early, whole);
         }
         let decoded = pb::WatchResponse::decode(message).unwrap();
-        assert_eq!((whole.watch_id, whole.created, whole.canceled), (decoded.watch_id, decoded.created, decoded.canceled));
+        assert_eq!(
+            (whole.watch_id, whole.created, whole.canceled),
+            (decoded.watch_id, decoded.created, decoded.canceled)
+        );
         self.ledger.answered(&whole)
     }
 }
@@ -171,7 +206,20 @@ fn range(key: usize) -> OwnedRange {
 }
 
 fn response(watch_id: i64, created: bool, canceled: bool) -> Vec<u8> {
-    let header = Some(pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 3, raft_term: 4 });
-    let events = if created || canceled { Vec::new() } else { vec![etcd_warden_proto::mvccpb::Event::default()] };
-    pb::WatchResponse { header, watch_id, created, canceled, events, ..pb::WatchResponse::default() }.encode_to_vec()
+    let header =
+        Some(pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 3, raft_term: 4 });
+    let events = if created || canceled {
+        Vec::new()
+    } else {
+        vec![etcd_warden_proto::mvccpb::Event::default()]
+    };
+    pb::WatchResponse {
+        header,
+        watch_id,
+        created,
+        canceled,
+        events,
+        ..pb::WatchResponse::default()
+    }
+    .encode_to_vec()
 }

@@ -1,7 +1,7 @@
 //! From the DER of a verified leaf to an [`Identity`].
 //!
-//! Two programs that read one certificate must see one name. So the CN is taken only where there is a single way to read it, and
-//! every other certificate is refused by name.
+//! Two programs that read one certificate must see one name. So the CN is taken only where there is
+//! a single way to read it, and every other certificate is refused by name.
 
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use super::{Identity, NameRefusal};
 impl Identity {
     /// Reads the leaf of a chain that TLS has verified up to the CA that is configured as `ca`.
     ///
-    /// Never fails: a certificate that cannot be read is an identity without any name. O values that would be refused as a CN are
-    /// left out, and so are SANs that are not text: nothing can match what cannot be read.
+    /// Never fails: a certificate that cannot be read is an identity without any name. O values
+    /// that would be refused as a CN are left out, and so are SANs that are not text: nothing
+    /// can match what cannot be read.
     #[must_use]
     pub fn from_certificate(leaf: &[u8], ca: Arc<str>) -> Self {
         match X509Certificate::from_der(leaf) {
@@ -35,7 +36,12 @@ fn read(certificate: &X509Certificate<'_>, ca: Arc<str>) -> Identity {
         common_name: common_name(certificate),
         uri_sans,
         dns_sans,
-        organizations: certificate.subject().iter_organization().filter_map(|value| text(value).ok()).map(str::to_owned).collect(),
+        organizations: certificate
+            .subject()
+            .iter_organization()
+            .filter_map(|value| text(value).ok())
+            .map(str::to_owned)
+            .collect(),
         distinction: distinction(certificate),
         serial: hexadecimal(certificate.raw_serial()),
         issuer: certificate.issuer().to_string(),
@@ -71,9 +77,10 @@ fn common_name(certificate: &X509Certificate<'_>) -> Result<Arc<str>, NameRefusa
 
 /// A value of the subject as text.
 ///
-/// `UTF8String` as it is; `PrintableString`, `IA5String` and `NumericString` when they are ASCII, as they have to be (the characters
-/// that `PrintableString` lacks, `*` and `@` among them, are common in it and are read alike by everyone). `TeletexString`,
-/// `BMPString` and `UniversalString` have other encodings that programs disagree about.
+/// `UTF8String` as it is; `PrintableString`, `IA5String` and `NumericString` when they are ASCII,
+/// as they have to be (the characters that `PrintableString` lacks, `*` and `@` among them, are
+/// common in it and are read alike by everyone). `TeletexString`, `BMPString` and `UniversalString`
+/// have other encodings that programs disagree about.
 fn text<'a>(value: &'a AttributeTypeAndValue<'_>) -> Result<&'a str, NameRefusal> {
     let any = value.attr_value();
     let text = std::str::from_utf8(any.data).map_err(|_| NameRefusal::NotUtf8)?;
@@ -88,13 +95,16 @@ fn text<'a>(value: &'a AttributeTypeAndValue<'_>) -> Result<&'a str, NameRefusal
     match text {
         "" => Err(NameRefusal::Empty),
         _ if text.contains('\0') => Err(NameRefusal::Nul),
-        _ if text.contains(|c: char| c.is_control() || is_invisible(c)) => Err(NameRefusal::Control),
+        _ if text.contains(|c: char| c.is_control() || is_invisible(c)) => {
+            Err(NameRefusal::Control)
+        }
         _ => Ok(text),
     }
 }
 
-/// Characters that are no control characters to Unicode (its category Cc) and still make a line show something else than it holds:
-/// line separators, direction marks (UAX #9), and those of no width.
+/// Characters that are no control characters to Unicode (its category Cc) and still make a line
+/// show something else than it holds: line separators, direction marks (UAX #9), and those of no
+/// width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -102,7 +112,8 @@ fn is_invisible(c: char) -> bool {
 /// URI and DNS names; an error when the extension is there and cannot be read, or is there twice.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<String>), ()> {
     let (mut uris, mut hosts) = (Vec::new(), Vec::new());
-    let extension = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).map_err(drop)?;
+    let extension =
+        certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).map_err(drop)?;
     match extension.map(x509_parser::extensions::X509Extension::parsed_extension) {
         None => {}
         Some(ParsedExtension::SubjectAlternativeName(names)) => {
@@ -122,12 +133,22 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
 /// See [`Identity::distinction`].
 fn distinction(certificate: &X509Certificate<'_>) -> Option<String> {
     let subject = certificate.subject();
-    let alternative = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).ok().flatten().map(|extension| extension.value);
-    let names = subject.iter_attributes().filter(|attribute| *attribute.attr_type() != OID_X509_COMMON_NAME).count();
+    let alternative = certificate
+        .get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME)
+        .ok()
+        .flatten()
+        .map(|extension| extension.value);
+    let names = subject
+        .iter_attributes()
+        .filter(|attribute| *attribute.attr_type() != OID_X509_COMMON_NAME)
+        .count();
     if names <= 1 && alternative.is_none() {
         return None;
     }
-    let digest = Sha256::new().chain_update(subject.as_raw()).chain_update(alternative.unwrap_or_default()).finalize();
+    let digest = Sha256::new()
+        .chain_update(subject.as_raw())
+        .chain_update(alternative.unwrap_or_default())
+        .finalize();
     Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -28,10 +28,15 @@ proptest! {
 #[test]
 fn no_two_of_many_identities_share_an_id() {
     let key = key(7);
-    let names: Vec<String> = (0..2_000).map(|n| format!("calico/cn:calico-node:node-{n}")).collect();
+    let names: Vec<String> =
+        (0..2_000).map(|n| format!("calico/cn:calico-node:node-{n}")).collect();
     let mut ids: Vec<i64> = names.iter().map(|name| key.mint(name, 0xabcde)).collect();
     for (owner, id) in ids.iter().enumerate() {
-        let owners = names.iter().enumerate().step_by(97).filter(|&(n, name)| n != owner && key.ownership(*id, name) == Ownership::Own);
+        let owners = names
+            .iter()
+            .enumerate()
+            .step_by(97)
+            .filter(|&(n, name)| n != owner && key.ownership(*id, name) == Ownership::Own);
         assert_eq!(owners.count(), 0);
     }
     ids.sort_unstable();
@@ -78,12 +83,14 @@ fn a_short_key_is_refused_and_no_key_is_shown() {
     assert_ne!(one.mint("a", 1), two.mint("a", 1));
 }
 
-/// Bits that depend on all of the input look like a fair coin: of `tries`, the share of ones is within five deviations of a half.
+/// Bits that depend on all of the input look like a fair coin: of `tries`, the share of ones is
+/// within five deviations of a half.
 fn is_fair(ones: u32, tries: u32) -> bool {
     f64::from(ones.abs_diff(tries / 2)) <= 5.0 * f64::from(tries).sqrt() / 2.0
 }
 
-/// Numbers without a pattern, the same in each run (xorshift64*; George Marsaglia, Xorshift RNGs, 2003).
+/// Numbers without a pattern, the same in each run (xorshift64*; George Marsaglia, Xorshift RNGs,
+/// 2003).
 fn guesses() -> impl Iterator<Item = u64> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(move || {
@@ -94,7 +101,8 @@ fn guesses() -> impl Iterator<Item = u64> {
     })
 }
 
-/// Of ids that nobody minted, one in 2^43 would count as the victim's, and one in 4096 as anybody's.
+/// Of ids that nobody minted, one in 2^43 would count as the victim's, and one in 4096 as
+/// anybody's.
 #[test]
 fn a_neighbour_cannot_guess_an_id() {
     const GUESSES: u32 = 200_000;
@@ -111,8 +119,8 @@ fn a_neighbour_cannot_guess_an_id() {
     assert!((20..=85).contains(&sealed), "{sealed}");
 }
 
-/// The neighbour may have leases of his own made, as many as there are ids, and read the victim's in the keys that are attached: no id
-/// of his is the victim's too, whatever the salt.
+/// The neighbour may have leases of his own made, as many as there are ids, and read the victim's
+/// in the keys that are attached: no id of his is the victim's too, whatever the salt.
 #[test]
 fn a_neighbour_cannot_grind_an_id() {
     let key = key(4);
@@ -122,29 +130,42 @@ fn a_neighbour_cannot_grind_an_id() {
     }
 }
 
-/// Nor does he get one by taking ids apart that he has seen, his own and the victim's, and putting the parts together anew.
+/// Nor does he get one by taking ids apart that he has seen, his own and the victim's, and putting
+/// the parts together anew.
 #[test]
 fn parts_of_ids_that_were_seen_make_no_new_one() {
     let key = key(5);
-    let victims: Vec<i64> = (1..40).map(|salt| key.mint("calico/cn:victim", salt * 7_919)).collect();
-    let seen: Vec<i64> = victims.iter().copied().chain((1..40).map(|salt| key.mint("calico/cn:neighbour", salt * 7_919))).collect();
+    let victims: Vec<i64> =
+        (1..40).map(|salt| key.mint("calico/cn:victim", salt * 7_919)).collect();
+    let seen: Vec<i64> = victims
+        .iter()
+        .copied()
+        .chain((1..40).map(|salt| key.mint("calico/cn:neighbour", salt * 7_919)))
+        .collect();
     let parts: Vec<_> = seen.iter().map(|id| parts(*id).unwrap()).collect();
     for (salt, _, _) in &parts {
         for (_, mark, seal) in &parts {
             let id = (i64::from(*salt) << 43) | (i64::from(*mark) << 12) | i64::from(*seal);
-            assert!(key.ownership(id, "calico/cn:victim") != Ownership::Own || victims.contains(&id), "{id:x}");
+            assert!(
+                key.ownership(id, "calico/cn:victim") != Ownership::Own || victims.contains(&id),
+                "{id:x}"
+            );
         }
     }
     for (at, one) in seen.iter().enumerate() {
         for other in &seen[..at] {
             let id = one ^ other ^ seen[0];
-            assert!(key.ownership(id, "calico/cn:victim") != Ownership::Own || victims.contains(&id), "{id:x}");
+            assert!(
+                key.ownership(id, "calico/cn:victim") != Ownership::Own || victims.contains(&id),
+                "{id:x}"
+            );
         }
     }
 }
 
-/// From ids that were seen nothing can be said about the next one: each bit of mark and seal is a fair coin over the salts, and flips as
-/// one when a letter of the name, the salt or the key is another.
+/// From ids that were seen nothing can be said about the next one: each bit of mark and seal is a
+/// fair coin over the salts, and flips as one when a letter of the name, the salt or the key is
+/// another.
 #[test]
 fn each_bit_of_mark_and_seal_is_a_fair_coin() {
     const TRIES: u32 = 4_000;
@@ -152,28 +173,39 @@ fn each_bit_of_mark_and_seal_is_a_fair_coin() {
     let mut ones = [[0_u32; 43]; 4];
     for salt in 1..=TRIES {
         let id = ours.mint("calico/cn:node-a", salt);
-        let changed =
-            [0, ours.mint("calico/cn:node-b", salt), ours.mint("calico/cn:node-a", salt + TRIES), theirs.mint("calico/cn:node-a", salt)];
+        let changed = [
+            0,
+            ours.mint("calico/cn:node-b", salt),
+            ours.mint("calico/cn:node-a", salt + TRIES),
+            theirs.mint("calico/cn:node-a", salt),
+        ];
         for (ones, other) in ones.iter_mut().zip(changed) {
             for (bit, count) in ones.iter_mut().enumerate() {
                 *count += u32::from((id ^ other) >> bit & 1 == 1);
             }
         }
     }
-    for (question, ones) in ["itself", "another name", "another salt", "another key"].iter().zip(ones) {
+    for (question, ones) in
+        ["itself", "another name", "another salt", "another key"].iter().zip(ones)
+    {
         for (bit, count) in ones.into_iter().enumerate() {
             assert!(is_fair(count, TRIES), "{question}: bit {bit} is 1 in {count} of {TRIES}");
         }
     }
 }
 
-/// A key file is taken to its last byte: with one that was cut or has a line end more, replicas do not pretend to agree.
+/// A key file is taken to its last byte: with one that was cut or has a line end more, replicas do
+/// not pretend to agree.
 #[test]
 fn replicas_agree_when_their_key_files_do() {
     let file: Vec<u8> = guesses().map(|guess| guess.to_le_bytes()[7]).take(48).collect();
     let replica = |bytes: &[u8]| LeaseKey::from_bytes(bytes).unwrap();
     let (one, two) = (replica(&file), replica(&file));
-    let others = [replica(&file[..47]), replica(&[&file[..], b"\n"].concat()), replica(&[&file[1..], &file[..1]].concat())];
+    let others = [
+        replica(&file[..47]),
+        replica(&[&file[..], b"\n"].concat()),
+        replica(&[&file[1..], &file[..1]].concat()),
+    ];
     for salt in 1..2_000 {
         let id = one.mint("calico/cn:node-a", salt);
         assert_eq!(two.mint("calico/cn:node-a", salt), id);

@@ -1,4 +1,5 @@
-//! The role sets inside the binary. Each is a file of its own, in the policy language, that `policy show` prints as it is.
+//! The role sets inside the binary. Each is a file of its own, in the policy language, that `policy
+//! show` prints as it is.
 
 use super::diagnostics::Findings;
 use super::file::File;
@@ -50,7 +51,12 @@ pub const ALL: &[RoleSet] = &[
         caution: "",
         text: include_str!("builtin/calico-v3.32-per-node.yaml"),
     },
-    RoleSet { name: "kubernetes", summary: "kube-apiserver", caution: "", text: include_str!("builtin/kubernetes.yaml") },
+    RoleSet {
+        name: "kubernetes",
+        summary: "kube-apiserver",
+        caution: "",
+        text: include_str!("builtin/kubernetes.yaml"),
+    },
     RoleSet {
         name: "etcd-ops",
         summary: "backup, defragmentation, monitoring and alarms as separate roles",

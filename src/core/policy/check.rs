@@ -1,4 +1,5 @@
-//! From what was written to what it means: names are looked up, keys are read, and everything that cannot be meant is refused.
+//! From what was written to what it means: names are looked up, keys are read, and everything that
+//! cannot be meant is refused.
 
 mod rules;
 
@@ -79,7 +80,10 @@ impl Field {
     }
 
     fn of(name: &str) -> Self {
-        [Field::Uri, Field::Dns, Field::O].into_iter().find(|field| field.name() == name).unwrap_or(Field::Cn)
+        [Field::Uri, Field::Dns, Field::O]
+            .into_iter()
+            .find(|field| field.name() == name)
+            .unwrap_or(Field::Cn)
     }
 }
 
@@ -97,9 +101,15 @@ pub(super) struct CheckedBinding {
     pub(super) line: usize,
 }
 
-/// Reads what each part of `file` means. With mistakes in `findings`, the result is incomplete and must not be used.
+/// Reads what each part of `file` means. With mistakes in `findings`, the result is incomplete and
+/// must not be used.
 pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
-    let mut checked = Checked { mode: Mode::Enforce, roles: Vec::new(), bindings: Vec::new(), grants: Vec::new() };
+    let mut checked = Checked {
+        mode: Mode::Enforce,
+        roles: Vec::new(),
+        bindings: Vec::new(),
+        grants: Vec::new(),
+    };
     if let Some(mode) = file.mode.as_ref().and_then(|written| mode(written, findings)) {
         checked.mode = mode;
     }
@@ -108,11 +118,21 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
     }
     let own = checked.roles.len();
     include(&file.include, &mut checked, findings);
-    let places: HashMap<Arc<str>, usize> = checked.roles.iter().enumerate().rev().map(|(at, role)| (Arc::clone(&role.name), at)).collect();
+    let places: HashMap<Arc<str>, usize> = checked
+        .roles
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, role)| (Arc::clone(&role.name), at))
+        .collect();
     let mut seen = HashMap::new();
     for written in &file.bindings {
         if let Some(binding) = binding(written, &checked, &places, findings) {
-            let who = (binding.field, binding.pattern.clone(), binding.ca.as_ref().map(|(name, _)| Arc::clone(name)));
+            let who = (
+                binding.field,
+                binding.pattern.clone(),
+                binding.ca.as_ref().map(|(name, _)| Arc::clone(name)),
+            );
             if let Some(line) = seen.insert(who, binding.line) {
                 let help = format!("the first is in line {line}; write all roles in one");
                 findings.mistake(written.place, "two bindings name the same identities", help);
@@ -128,7 +148,8 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
 
 /// What has no effect: among mistakes it would only be noise.
 fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
-    let used: BTreeSet<usize> = checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
+    let used: BTreeSet<usize> =
+        checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
     for (at, role) in checked.roles.iter().take(own).enumerate() {
         if !used.contains(&at) {
             findings.warning(role.place, format!("no binding uses role `{}`", role.name), "");
@@ -138,8 +159,11 @@ fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
 }
 
 fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) {
-    let mut from: HashMap<Arc<str>, String> =
-        checked.roles.iter().map(|role| (Arc::clone(&role.name), format!("line {}", role.place.line))).collect();
+    let mut from: HashMap<Arc<str>, String> = checked
+        .roles
+        .iter()
+        .map(|role| (Arc::clone(&role.name), format!("line {}", role.place.line)))
+        .collect();
     for (at, name) in wanted.iter().enumerate() {
         if wanted.iter().take(at).any(|earlier| earlier.text == name.text) {
             findings.mistake(name.place, format!("`{}` is included twice", name.text), "");
@@ -147,11 +171,19 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         }
         let Some(set) = builtin::find(&name.text) else {
             let names: Vec<&str> = builtin::ALL.iter().map(|set| set.name).collect();
-            findings.mistake(name.place, format!("there is no role set `{}`", name.text), suggestion(&name.text, &names));
+            findings.mistake(
+                name.place,
+                format!("there is no role set `{}`", name.text),
+                suggestion(&name.text, &names),
+            );
             continue;
         };
         if !set.caution.is_empty() {
-            findings.warning(name.place, format!("role set `{}` is there to compare with", set.name), set.caution);
+            findings.warning(
+                name.place,
+                format!("role set `{}` is there to compare with", set.name),
+                set.caution,
+            );
         }
         let first = checked.roles.len();
         let mut inside = Findings::new(&format!("builtin:{}", set.name), set.text);
@@ -159,12 +191,25 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
             role(written, checked, &mut inside);
         }
         if inside.has_mistakes() {
-            findings.mistake(name.place, format!("role set `{}` is broken: {}", set.name, inside.finish()), "");
+            findings.mistake(
+                name.place,
+                format!("role set `{}` is broken: {}", set.name, inside.finish()),
+                "",
+            );
         }
         for role in checked.roles.iter().skip(first) {
-            if let Some(other) = from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name)) {
-                let message = format!("role set `{}` has a role `{}`, and so has {other}", set.name, role.name);
-                findings.mistake(name.place, message, "give your own role another name, or leave one of the two out");
+            if let Some(other) =
+                from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name))
+            {
+                let message = format!(
+                    "role set `{}` has a role `{}`, and so has {other}",
+                    set.name, role.name
+                );
+                findings.mistake(
+                    name.place,
+                    message,
+                    "give your own role another name, or leave one of the two out",
+                );
             }
         }
     }
@@ -180,7 +225,13 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     let mut grant = |text: &str, verbs, place| {
         let id = GrantId(u32::try_from(checked.grants.len()).unwrap_or(u32::MAX));
         let source = findings.source(place);
-        checked.grants.push(Grant { role: Arc::clone(&name), role_index: index, text: text.into(), verbs, source });
+        checked.grants.push(Grant {
+            role: Arc::clone(&name),
+            role_index: index,
+            text: text.into(),
+            verbs,
+            source,
+        });
         id
     };
     let mut capabilities: Vec<(Capability, GrantId)> = Vec::new();
@@ -188,11 +239,16 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     for written in &written.capabilities {
         let names: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).collect();
         match Capability::ALL.iter().find(|capability| capability.name() == written.text) {
-            None => problems.push((written.place, format!("there is no capability `{}`", written.text), suggestion(&written.text, &names))),
+            None => problems.push((
+                written.place,
+                format!("there is no capability `{}`", written.text),
+                suggestion(&written.text, &names),
+            )),
             Some(found) if capabilities.iter().any(|(known, _)| known == found) => {
                 problems.push((written.place, format!("`{found}` is there twice"), String::new()));
             }
-            Some(&found) => capabilities.push((found, grant(&format!("capability {found}"), Verbs::NONE, written.place))),
+            Some(&found) => capabilities
+                .push((found, grant(&format!("capability {found}"), Verbs::NONE, written.place))),
         }
     }
     let mut ids = Vec::new();
@@ -206,20 +262,40 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     }
     for (capability, _) in &capabilities {
         if *capability == Capability::Snapshot
-            && let Some(written) = written.capabilities.iter().find(|written| written.text == "snapshot")
+            && let Some(written) =
+                written.capabilities.iter().find(|written| written.text == "snapshot")
         {
             let help = "a snapshot is a copy of the whole database: no `deny` narrows it";
-            findings.warning(written.place, format!("role `{name}` can read every key by `snapshot`"), help);
+            findings.warning(
+                written.place,
+                format!("role `{name}` can read every key by `snapshot`"),
+                help,
+            );
         }
     }
     let allow: Vec<Allowed> = rules(&written.allow, findings)
         .into_iter()
         .zip(ids)
-        .filter_map(|(denied, grant)| denied.map(|d| Allowed { keys: d.keys, verbs: d.verbs, grant, place: d.place }))
+        .filter_map(|(denied, grant)| {
+            denied.map(|d| Allowed { keys: d.keys, verbs: d.verbs, grant, place: d.place })
+        })
         .collect();
     let deny: Vec<Denied> = rules(&written.deny, findings).into_iter().flatten().collect();
-    let captures = allow.iter().map(|a| &a.keys).chain(deny.iter().map(|d| &d.keys)).flat_map(Template::captures).cloned().collect();
-    checked.roles.push(CheckedRole { name, place: written.name.place, allow, deny, capabilities, captures });
+    let captures = allow
+        .iter()
+        .map(|a| &a.keys)
+        .chain(deny.iter().map(|d| &d.keys))
+        .flat_map(Template::captures)
+        .cloned()
+        .collect();
+    checked.roles.push(CheckedRole {
+        name,
+        place: written.name.place,
+        allow,
+        deny,
+        capabilities,
+        captures,
+    });
 }
 
 fn binding(
@@ -240,12 +316,18 @@ fn binding(
     let mut bound: Vec<usize> = Vec::new();
     for name in &written.roles {
         match roles.get(name.text.as_str()) {
-            Some(place) if bound.contains(place) => findings.mistake(name.place, format!("`{}` is there twice", name.text), ""),
+            Some(place) if bound.contains(place) => {
+                findings.mistake(name.place, format!("`{}` is there twice", name.text), "")
+            }
             Some(place) => bound.push(*place),
             None => {
                 let mut names: Vec<&str> = checked.roles.iter().map(|role| &*role.name).collect();
                 names.sort_unstable();
-                findings.mistake(name.place, format!("there is no role `{}`", name.text), missing_role(&name.text, &names));
+                findings.mistake(
+                    name.place,
+                    format!("there is no role `{}`", name.text),
+                    missing_role(&name.text, &names),
+                );
             }
         }
     }
@@ -259,26 +341,56 @@ fn binding(
     };
     let captured: BTreeSet<&Arc<str>> = pattern.captures().collect();
     for name in &written.roles {
-        let Some(role) = roles.get(name.text.as_str()).and_then(|at| checked.roles.get(*at)) else { continue };
+        let Some(role) = roles.get(name.text.as_str()).and_then(|at| checked.roles.get(*at)) else {
+            continue;
+        };
         for capture in role.captures.iter().filter(|capture| !captured.contains(capture)) {
-            let message = format!("role `{}` needs `{{{capture}}}`, which `{}` does not capture", role.name, text.text);
-            findings.mistake(name.place, message, format!("write it into the binding, as in `{field}: \"{}:{{{capture}}}\"`", role.name));
+            let message = format!(
+                "role `{}` needs `{{{capture}}}`, which `{}` does not capture",
+                role.name, text.text
+            );
+            findings.mistake(
+                name.place,
+                message,
+                format!(
+                    "write it into the binding, as in `{field}: \"{}:{{{capture}}}\"`",
+                    role.name
+                ),
+            );
         }
     }
     for denied in &deny {
         for capture in denied.keys.captures().filter(|capture| !captured.contains(capture)) {
-            findings.mistake(denied.place, format!("`{}` does not capture `{{{capture}}}`", text.text), "");
+            findings.mistake(
+                denied.place,
+                format!("`{}` does not capture `{{{capture}}}`", text.text),
+                "",
+            );
         }
     }
     let ca = written.ca.as_ref().map(|ca| (Arc::from(ca.text.as_str()), ca.place));
     let written_as = text.text.as_str().into();
-    Some(CheckedBinding { field: Field::of(field), pattern, written: written_as, ca, roles: bound, deny, mode, line: written.place.line })
+    Some(CheckedBinding {
+        field: Field::of(field),
+        pattern,
+        written: written_as,
+        ca,
+        roles: bound,
+        deny,
+        mode,
+        line: written.place.line,
+    })
 }
 
 fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
-    let found = [Mode::Shadow, Mode::Enforce].into_iter().find(|mode| mode.to_string() == written.text);
+    let found =
+        [Mode::Shadow, Mode::Enforce].into_iter().find(|mode| mode.to_string() == written.text);
     if found.is_none() {
-        findings.mistake(written.place, format!("there is no mode `{}`", written.text), suggestion(&written.text, &["shadow", "enforce"]));
+        findings.mistake(
+            written.place,
+            format!("there is no mode `{}`", written.text),
+            suggestion(&written.text, &["shadow", "enforce"]),
+        );
     }
     found
 }
@@ -291,7 +403,9 @@ fn suggestion(written: &str, known: &[&str]) -> String {
 }
 
 fn missing_role(written: &str, known: &[&str]) -> String {
-    let has = |set: &&builtin::RoleSet| set.caution.is_empty() && set.role_names().iter().any(|name| name == written);
+    let has = |set: &&builtin::RoleSet| {
+        set.caution.is_empty() && set.role_names().iter().any(|name| name == written)
+    };
     let sets: Vec<&str> = builtin::ALL.iter().filter(has).map(|set| set.name).collect();
     match sets.as_slice() {
         [] => {}
@@ -300,8 +414,12 @@ fn missing_role(written: &str, known: &[&str]) -> String {
     }
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "this policy has no roles: write them under `roles`, or `include` a role set".to_owned(),
-        None if known.len() > 12 => "`etcd-warden policy show` lists the role sets that can be included".to_owned(),
+        None if known.is_empty() => {
+            "this policy has no roles: write them under `roles`, or `include` a role set".to_owned()
+        }
+        None if known.len() > 12 => {
+            "`etcd-warden policy show` lists the role sets that can be included".to_owned()
+        }
         None => format!("there are {}", listed(known)),
     }
 }

@@ -1,4 +1,5 @@
-//! From what a caller's roles mean, captures filled in, to sorted disjoint ranges: n log n in the number of grants and denials.
+//! From what a caller's roles mean, captures filled in, to sorted disjoint ranges: n log n in the
+//! number of grants and denials.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,7 +10,8 @@ use super::rights::{Extra, GrantId, Piece, Rights, Table};
 use crate::access::{Capability, Verb, Verbs};
 use crate::keyspace::{OwnedEnd, OwnedRange};
 
-/// What one caller was given, word for word: the input of the compiler and of the reference model alike.
+/// What one caller was given, word for word: the input of the compiler and of the reference model
+/// alike.
 #[derive(Clone, Debug, Default)]
 pub struct Holdings {
     /// The roles, each with its captures filled in.
@@ -33,7 +35,8 @@ impl Holdings {
     /// The compiled form.
     #[must_use]
     pub fn compile(&self) -> Rights {
-        let mut capabilities: Vec<(Capability, GrantId)> = self.roles.iter().flat_map(|role| role.capabilities.iter().copied()).collect();
+        let mut capabilities: Vec<(Capability, GrantId)> =
+            self.roles.iter().flat_map(|role| role.capabilities.iter().copied()).collect();
         capabilities.sort_unstable();
         capabilities.dedup_by_key(|(capability, _)| *capability);
         Rights { tables: Verb::ALL.map(|verb| self.table(verb)), capabilities: capabilities.into() }
@@ -46,12 +49,22 @@ impl Holdings {
             role.compile(verb, &denied, &mut pieces, &mut extras);
         }
         extras.sort_by_key(|extra| extra.grant);
-        Table { pieces: sweep(&pieces, &[]).into(), extras: extras.into(), never: patterns(&denied).cloned().collect() }
+        Table {
+            pieces: sweep(&pieces, &[]).into(),
+            extras: extras.into(),
+            never: patterns(&denied).cloned().collect(),
+        }
     }
 }
 
 impl Held {
-    fn compile(&self, verb: Verb, denied: &[&KeySet], pieces: &mut Vec<Piece>, extras: &mut Vec<Extra>) {
+    fn compile(
+        &self,
+        verb: Verb,
+        denied: &[&KeySet],
+        pieces: &mut Vec<Piece>,
+        extras: &mut Vec<Extra>,
+    ) {
         let own = of_verb(&self.denied, verb);
         let (mut ranges, mut open) = (Vec::new(), Vec::new());
         for (keys, _, grant) in self.allowed.iter().filter(|(_, verbs, _)| verbs.has(verb)) {
@@ -60,21 +73,30 @@ impl Held {
                 KeySet::Pattern(pattern) => open.push((pattern, *grant)),
             }
         }
-        let holes: Vec<Piece> = own.iter().chain(denied).filter_map(|keys| as_range(keys)).map(|range| piece(range, GrantId(0))).collect();
+        let holes: Vec<Piece> = own
+            .iter()
+            .chain(denied)
+            .filter_map(|keys| as_range(keys))
+            .map(|range| piece(range, GrantId(0)))
+            .collect();
         let ranges = sweep(&ranges, &holes);
         let guards: Arc<[KeySet]> = patterns(&own).cloned().map(KeySet::Pattern).collect();
         if guards.is_empty() {
             pieces.extend(ranges);
         } else {
-            // Beside a denial with an inner `*`, a range is no longer free as a whole: it is asked about each time.
+            // Beside a denial with an inner `*`, a range is no longer free as a whole: it is asked
+            // about each time.
             extras.extend(ranges.into_iter().map(|piece| Extra {
                 grant: piece.grant,
                 keys: KeySet::Range(piece.into()),
                 unless: Arc::clone(&guards),
             }));
         }
-        let unless: Arc<[KeySet]> =
-            own.iter().chain(denied.iter().filter(|keys| as_range(keys).is_some())).map(|keys| (*keys).clone()).collect();
+        let unless: Arc<[KeySet]> = own
+            .iter()
+            .chain(denied.iter().filter(|keys| as_range(keys).is_some()))
+            .map(|keys| (*keys).clone())
+            .collect();
         extras.extend(open.into_iter().map(|(pattern, grant)| Extra {
             keys: KeySet::Pattern(pattern.clone()),
             unless: Arc::clone(&unless),
@@ -126,7 +148,8 @@ enum Edge {
     HoleEnds,
 }
 
-/// Disjoint pieces, sorted, that together hold `ranges` without `holes`. Where several grants meet, the first one counts.
+/// Disjoint pieces, sorted, that together hold `ranges` without `holes`. Where several grants meet,
+/// the first one counts.
 fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
     let mut edges: Vec<(&[u8], Edge)> = Vec::with_capacity(2 * (ranges.len() + holes.len()));
     for range in ranges {
@@ -138,7 +161,8 @@ fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
         edges.extend(hole.end.as_deref().map(|end| (end, Edge::HoleEnds)));
     }
     edges.sort_by_key(|(key, _)| *key);
-    // A grant may be entered more than once (a role that is held with different captures), so each entry counts.
+    // A grant may be entered more than once (a role that is held with different captures), so each
+    // entry counts.
     let mut inside: BTreeMap<GrantId, usize> = BTreeMap::new();
     let mut holes_here = 0_usize;
     let mut pieces: Vec<Piece> = Vec::new();

@@ -140,7 +140,8 @@ impl Diagnostics {
         self.list.sort_by_key(|diagnostic| diagnostic.place);
     }
 
-    /// The findings for machines: a list of objects with `severity`, `file`, `line`, `column`, `message`, `help`.
+    /// The findings for machines: a list of objects with `severity`, `file`, `line`, `column`,
+    /// `message`, `help`.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let one = |diagnostic: &Diagnostic| {
@@ -184,7 +185,13 @@ impl<'t> Findings<'t> {
     /// Of a file that has this name and this text.
     #[must_use]
     pub fn new(file: &str, text: &'t str) -> Self {
-        Self { file: file.into(), text, found: Diagnostics::default(), unlisted_mistakes: 0, unlisted_warnings: 0 }
+        Self {
+            file: file.into(),
+            text,
+            found: Diagnostics::default(),
+            unlisted_mistakes: 0,
+            unlisted_warnings: 0,
+        }
     }
 
     /// Whether there is an error so far.
@@ -213,10 +220,20 @@ impl<'t> Findings<'t> {
     #[must_use]
     pub fn finish(mut self) -> Diagnostics {
         self.found.sort();
-        for (severity, count) in [(Severity::Mistake, self.unlisted_mistakes), (Severity::Warning, self.unlisted_warnings)] {
+        for (severity, count) in [
+            (Severity::Mistake, self.unlisted_mistakes),
+            (Severity::Warning, self.unlisted_warnings),
+        ] {
             if count > 0 {
                 let message = format!("{count} more are not listed");
-                self.found.push(Diagnostic { severity, file: Arc::clone(&self.file), place: None, line: None, message, help: None });
+                self.found.push(Diagnostic {
+                    severity,
+                    file: Arc::clone(&self.file),
+                    place: None,
+                    line: None,
+                    message,
+                    help: None,
+                });
             }
         }
         self.found
@@ -244,7 +261,10 @@ impl<'t> Findings<'t> {
 }
 
 /// The known name that a misspelt one most likely means: at most a third of its letters differ.
-pub(super) fn nearest<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(
+    written: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
     let limit = (written.chars().count() / 3).max(1);
     known
         .into_iter()
@@ -256,14 +276,18 @@ pub(super) fn nearest<'n>(written: &str, known: impl IntoIterator<Item = &'n str
 
 /// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(80).collect(), b.chars().take(80).collect());
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.chars().take(80).collect(), b.chars().take(80).collect());
     let mut two_ago: Vec<usize> = Vec::new();
     let mut before: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, to) in b.iter().enumerate() {
-            let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&before, j) + usize::from(from != to)).min(at(&before, j + 1) + 1).min(at(&row, j) + 1);
+            let at =
+                |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
+            let mut best = (at(&before, j) + usize::from(from != to))
+                .min(at(&before, j + 1) + 1)
+                .min(at(&row, j) + 1);
             let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
             if swapped {
                 best = best.min(at(&two_ago, j - 1) + 1);

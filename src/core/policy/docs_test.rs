@@ -1,4 +1,5 @@
-//! `docs/policy.md` is held to the code: every word of the language is in it, and every policy in it is one.
+//! `docs/policy.md` is held to the code: every word of the language is in it, and every policy in
+//! it is one.
 
 use super::check::VERBS;
 use super::{Policy, builtin, file};
@@ -9,10 +10,14 @@ const EXAMPLE: &str = include_str!("../../../deploy/policy.example.yaml");
 
 #[test]
 fn the_reference_names_every_word_of_the_language() {
-    let fields = [file::FIELDS, file::ROLE_FIELDS, file::RULE_FIELDS, file::BINDING_FIELDS].concat();
+    let fields =
+        [file::FIELDS, file::ROLE_FIELDS, file::RULE_FIELDS, file::BINDING_FIELDS].concat();
     let capabilities = Capability::ALL.iter().map(|capability| capability.name().to_owned());
-    let sets = builtin::ALL.iter().flat_map(|set| set.role_names().into_iter().chain([set.name.to_owned()]));
-    let words = fields.iter().chain(VERBS).map(|word| (*word).to_owned()).chain(capabilities).chain(sets);
+    let sets = builtin::ALL
+        .iter()
+        .flat_map(|set| set.role_names().into_iter().chain([set.name.to_owned()]));
+    let words =
+        fields.iter().chain(VERBS).map(|word| (*word).to_owned()).chain(capabilities).chain(sets);
     for word in words.chain(["shadow".to_owned(), "enforce".to_owned()]) {
         assert!(DOCS.contains(&format!("`{word}`")), "docs/policy.md does not explain `{word}`");
     }
@@ -21,10 +26,12 @@ fn the_reference_names_every_word_of_the_language() {
 
 #[test]
 fn every_policy_in_the_reference_and_the_example_are_without_mistakes() {
-    let blocks: Vec<&str> = DOCS.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> =
+        DOCS.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 3, "docs/policy.md has {} policies", blocks.len());
     for text in blocks.iter().chain([&EXAMPLE]) {
-        let policy = Policy::parse("docs/policy.md", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let policy = Policy::parse("docs/policy.md", text.as_bytes(), 1, None)
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert!(policy.warnings().is_empty(), "{}", policy.warnings());
     }
 }

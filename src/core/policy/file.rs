@@ -1,4 +1,5 @@
-//! What the operator wrote: names, keys and verbs as text, each with its place. Nothing is looked up yet.
+//! What the operator wrote: names, keys and verbs as text, each with its place. Nothing is looked
+//! up yet.
 
 use super::diagnostics::{Findings, Place, nearest};
 use super::yaml::{Node, Value};
@@ -73,13 +74,21 @@ impl File {
     /// Reads a policy file.
     pub(super) fn policy(root: &Node, findings: &mut Findings<'_>) -> Self {
         if matches!(root.value, Value::Other("nothing")) {
-            findings.mistake(Place::default(), "the policy is empty", "the least is `version`, `mode`, `roles` and `bindings`");
+            findings.mistake(
+                Place::default(),
+                "the policy is empty",
+                "the least is `version`, `mode`, `roles` and `bindings`",
+            );
             return Self::default();
         }
         let fields = Fields::of(root, "a policy", FIELDS, findings);
         let file = Self::read(&fields, findings);
         if matches!(root.value, Value::Map(_)) {
-            fields.require("mode", "write `mode: shadow` (judge and record) or `mode: enforce` (also refuse)", findings);
+            fields.require(
+                "mode",
+                "write `mode: shadow` (judge and record) or `mode: enforce` (also refuse)",
+                findings,
+            );
             fields.require("bindings", "without bindings nobody may do anything", findings);
         }
         file
@@ -93,13 +102,23 @@ impl File {
     fn read(fields: &Fields<'_>, findings: &mut Findings<'_>) -> Self {
         match fields.find("version") {
             Some(node) if matches!(node.value, Value::Number(1)) => {}
-            Some(node) => findings.mistake(node.place, "this version of the policy language is not known", "write `version: 1`"),
+            Some(node) => findings.mistake(
+                node.place,
+                "this version of the policy language is not known",
+                "write `version: 1`",
+            ),
             None => fields.require("version", "write `version: 1`", findings),
         }
         let mode = fields.find("mode").and_then(|node| text(node, "`mode`", findings));
-        let include = fields.find("include").map(|node| texts(node, "`include`", findings)).unwrap_or_default();
+        let include = fields
+            .find("include")
+            .map(|node| texts(node, "`include`", findings))
+            .unwrap_or_default();
         let roles = fields.find("roles").map(|node| roles(node, findings)).unwrap_or_default();
-        let bindings = fields.find("bindings").map(|node| entries(node, "`bindings`", findings)).unwrap_or_default();
+        let bindings = fields
+            .find("bindings")
+            .map(|node| entries(node, "`bindings`", findings))
+            .unwrap_or_default();
         let bindings = bindings.iter().map(|node| binding(node, findings)).collect();
         Self { mode, include, roles, bindings }
     }
@@ -133,8 +152,13 @@ fn role(name: Text, node: &Node, findings: &mut Findings<'_>) -> Role {
     if let Some(description) = fields.find("description") {
         let _ = text(description, "`description`", findings);
     }
-    let capabilities = fields.find("capabilities").map(|node| texts(node, "`capabilities`", findings)).unwrap_or_default();
-    let mut rules_of = |field, said| fields.find(field).map(|node| rules(node, said, findings)).unwrap_or_default();
+    let capabilities = fields
+        .find("capabilities")
+        .map(|node| texts(node, "`capabilities`", findings))
+        .unwrap_or_default();
+    let mut rules_of = |field, said| {
+        fields.find(field).map(|node| rules(node, said, findings)).unwrap_or_default()
+    };
     let (allow, deny) = (rules_of("allow", "`allow`"), rules_of("deny", "`deny`"));
     let readable = matches!(node.value, Value::Map(_));
     if readable && fields.find("allow").is_none() && fields.find("capabilities").is_none() {
@@ -152,12 +176,17 @@ fn rule(node: &Node, said: &str, findings: &mut Findings<'_>) -> Rule {
     let fields = Fields::of(node, &format!("an entry of {said}"), RULE_FIELDS, findings);
     if matches!(node.value, Value::Map(_)) {
         fields.require("keys", "write `keys: /some/prefix/*` (`*` alone is every key)", findings);
-        fields.require("verbs", "write `verbs: [read]` (read, create, update, delete, write, rw)", findings);
+        fields.require(
+            "verbs",
+            "write `verbs: [read]` (read, create, update, delete, write, rw)",
+            findings,
+        );
     }
     if let Some(why) = fields.find("why") {
         let _ = text(why, "`why`", findings);
     }
-    let verbs = fields.find("verbs").map(|node| texts(node, "`verbs`", findings)).unwrap_or_default();
+    let verbs =
+        fields.find("verbs").map(|node| texts(node, "`verbs`", findings)).unwrap_or_default();
     let keys = fields.find("keys").map(|node| keys(node, findings)).unwrap_or_default();
     Rule { keys, verbs }
 }
@@ -178,7 +207,11 @@ fn key(node: &Node, findings: &mut Findings<'_>) -> Option<Keys> {
         return text(node, "a key", findings).map(Keys::Template);
     }
     let fields = Fields::of(node, "a range of keys", INTERVAL_FIELDS, findings);
-    fields.require("from", "write `{from: FIRST, to: END}` (END itself is not in it), or `{from: FIRST}`", findings);
+    fields.require(
+        "from",
+        "write `{from: FIRST, to: END}` (END itself is not in it), or `{from: FIRST}`",
+        findings,
+    );
     let mut bound = |field, said| fields.find(field).map(|node| text(node, said, findings));
     let (from, to) = (bound("from", "`from`")??, bound("to", "`to`"));
     match to {
@@ -200,12 +233,17 @@ fn binding(node: &Node, findings: &mut Findings<'_>) -> Binding {
     if matches!(node.value, Value::Map(_)) {
         fields.require("roles", "write `roles: [NAME]`", findings);
         if !MATCHER_FIELDS.iter().any(|field| fields.find(field).is_some()) {
-            findings.mistake(fields.place(), "this binding does not say whom it means", "write one of `cn`, `uri`, `dns`, `o`");
+            findings.mistake(
+                fields.place(),
+                "this binding does not say whom it means",
+                "write one of `cn`, `uri`, `dns`, `o`",
+            );
         }
     }
     let ca = fields.find("ca").and_then(|node| text(node, "`ca`", findings));
     let mode = fields.find("mode").and_then(|node| text(node, "`mode`", findings));
-    let roles = fields.find("roles").map(|node| texts(node, "`roles`", findings)).unwrap_or_default();
+    let roles =
+        fields.find("roles").map(|node| texts(node, "`roles`", findings)).unwrap_or_default();
     let deny = fields.find("deny").map(|node| rules(node, "`deny`", findings)).unwrap_or_default();
     Binding { place: fields.place(), matchers, ca, roles, deny, mode }
 }
@@ -232,7 +270,11 @@ impl<'n> Fields<'n> {
         }
         for (key, value) in map {
             let Value::Text(name) = &key.value else {
-                findings.mistake(key.place, format!("a field's name is text, and this is {}", key.value.kind()), "");
+                findings.mistake(
+                    key.place,
+                    format!("a field's name is text, and this is {}", key.value.kind()),
+                    "",
+                );
                 continue;
             };
             if !known.contains(&name.as_str()) {
@@ -242,7 +284,11 @@ impl<'n> Fields<'n> {
                 };
                 findings.mistake(key.place, format!("{what} has no field `{name}`"), help);
             } else if fields.find(name).is_some() {
-                findings.mistake(key.place, format!("`{name}` is there twice"), "which one counts would be a guess; keep one");
+                findings.mistake(
+                    key.place,
+                    format!("`{name}` is there twice"),
+                    "which one counts would be a guess; keep one",
+                );
             } else {
                 fields.found.push((name, value));
             }
@@ -269,7 +315,11 @@ impl<'n> Fields<'n> {
 fn entries<'n>(node: &'n Node, said: &str, findings: &mut Findings<'_>) -> &'n [Node] {
     match &node.value {
         Value::List(list) if list.is_empty() => {
-            findings.mistake(node.place, format!("{said} is an empty list"), "an empty list never means any: remove the field, or fill it");
+            findings.mistake(
+                node.place,
+                format!("{said} is an empty list"),
+                "an empty list never means any: remove the field, or fill it",
+            );
             &[]
         }
         Value::List(list) => list,
@@ -298,7 +348,11 @@ fn text(node: &Node, said: &str, findings: &mut Findings<'_>) -> Option<Text> {
                 Value::Number(_) | Value::Other("a number" | "a boolean") => "write it in quotes",
                 _ => "",
             };
-            findings.mistake(node.place, format!("{said} is {}, and should be text", other.kind()), help);
+            findings.mistake(
+                node.place,
+                format!("{said} is {}, and should be text", other.kind()),
+                help,
+            );
             None
         }
     }

@@ -12,7 +12,8 @@ use crate::printable::is_unfit;
 const ROOT: &str = "root";
 /// What etcd lets every user do (`docs/compared-with-etcd-auth.md`, S-capability).
 const EVERY_USER: &str = "every-etcd-user";
-const OF_EVERY_USER: [Capability; 3] = [Capability::Lease, Capability::MemberList, Capability::Status];
+const OF_EVERY_USER: [Capability; 3] =
+    [Capability::Lease, Capability::MemberList, Capability::Status];
 
 /// A role of etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub struct Permission {
     pub range_end: Vec<u8>,
 }
 
-/// A user of etcd: whoever shows a certificate with its name as Common Name, or logs in with its password.
+/// A user of etcd: whoever shows a certificate with its name as Common Name, or logs in with its
+/// password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EtcdUser {
     /// Its name: any text.
@@ -60,7 +62,8 @@ pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
     let mut notes = Vec::new();
     // etcd lists that role only if somebody has made it; it is there without.
     let root = EtcdRole { name: ROOT.to_owned(), permissions: Vec::new() };
-    let unlisted = users.iter().any(|user| user.roles.iter().any(|role| role == ROOT)) && roles.iter().all(|role| role.name != ROOT);
+    let unlisted = users.iter().any(|user| user.roles.iter().any(|role| role == ROOT))
+        && roles.iter().all(|role| role.name != ROOT);
     let roles: Vec<&EtcdRole> = roles.iter().chain(unlisted.then_some(&root)).collect();
     let names = role_names(&roles, &mut notes);
     let mut text =
@@ -68,28 +71,51 @@ pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
     let listed: Vec<&str> = OF_EVERY_USER.iter().map(|capability| capability.name()).collect();
     put(
         &mut text,
-        format_args!("  {EVERY_USER}:\n    description: what etcd lets every user do\n    capabilities: [{}]\n", listed.join(", ")),
+        format_args!(
+            "  {EVERY_USER}:\n    description: what etcd lets every user do\n    capabilities: [{}]\n",
+            listed.join(", ")
+        ),
     );
     for role in roles {
         let Some(name) = names.get(role.name.as_str()) else { continue };
         if role.name == ROOT {
-            let all: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).collect();
+            let all: Vec<&str> =
+                Capability::ALL.iter().map(|capability| capability.name()).collect();
             put(
                 &mut text,
-                format_args!("  {name}:\n    allow:\n      - {{ keys: \"*\", verbs: [rw] }}\n    capabilities: [{}]\n", all.join(", ")),
+                format_args!(
+                    "  {name}:\n    allow:\n      - {{ keys: \"*\", verbs: [rw] }}\n    capabilities: [{}]\n",
+                    all.join(", ")
+                ),
             );
             continue;
         }
         put(&mut text, format_args!("  {name}:\n    allow:\n"));
-        for permission in role.permissions.iter().filter(|permission| permission.means_something()) {
-            put(&mut text, format_args!("      - {{ keys: {}, verbs: [{}] }}\n", permission.keys(), permission.verbs()));
+        for permission in role.permissions.iter().filter(|permission| permission.means_something())
+        {
+            put(
+                &mut text,
+                format_args!(
+                    "      - {{ keys: {}, verbs: [{}] }}\n",
+                    permission.keys(),
+                    permission.verbs()
+                ),
+            );
         }
     }
     text.push_str("bindings:\n");
     for user in users {
-        let held = user.roles.iter().filter_map(|role| names.get(role.as_str()).map(String::as_str));
+        let held =
+            user.roles.iter().filter_map(|role| names.get(role.as_str()).map(String::as_str));
         let held: Vec<&str> = held.chain([EVERY_USER]).collect();
-        put(&mut text, format_args!("  - {{ cn: {}, roles: [{}] }}\n", quoted_name(&user.name), held.join(", ")));
+        put(
+            &mut text,
+            format_args!(
+                "  - {{ cn: {}, roles: [{}] }}\n",
+                quoted_name(&user.name),
+                held.join(", ")
+            ),
+        );
     }
     if users.is_empty() {
         notes.push("etcd has no user: a policy needs at least one binding".to_owned());
@@ -101,17 +127,29 @@ pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
 fn role_names<'r>(roles: &[&'r EtcdRole], notes: &mut Vec<String>) -> BTreeMap<&'r str, String> {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     for role in roles {
-        let empty = role.permissions.iter().filter(|permission| !permission.means_something()).count();
+        let empty =
+            role.permissions.iter().filter(|permission| !permission.means_something()).count();
         if empty > 0 {
-            notes.push(format!("role {}: {empty} permissions hold no key, and are left out", Escaped(role.name.as_bytes())));
+            notes.push(format!(
+                "role {}: {empty} permissions hold no key, and are left out",
+                Escaped(role.name.as_bytes())
+            ));
         }
         if role.name != ROOT && empty == role.permissions.len() {
-            notes.push(format!("role {} permits nothing, and is left out", Escaped(role.name.as_bytes())));
+            notes.push(format!(
+                "role {} permits nothing, and is left out",
+                Escaped(role.name.as_bytes())
+            ));
             continue;
         }
-        let good = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/') { c } else { '_' };
+        let good = |c: char| {
+            if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/') { c } else { '_' }
+        };
         let mut name: String = role.name.chars().map(good).take(100).collect();
-        while !is_role_name(&name) || name == EVERY_USER || names.values().any(|taken| *taken == name) {
+        while !is_role_name(&name)
+            || name == EVERY_USER
+            || names.values().any(|taken| *taken == name)
+        {
             name.push('_');
         }
         if name != role.name {
@@ -125,7 +163,9 @@ fn role_names<'r>(roles: &[&'r EtcdRole], notes: &mut Vec<String>) -> BTreeMap<&
 impl Permission {
     fn means_something(&self) -> bool {
         (self.read || self.write)
-            && (self.range_end.is_empty() && !self.key.is_empty() || self.range_end == [0] || self.key < self.range_end)
+            && (self.range_end.is_empty() && !self.key.is_empty()
+                || self.range_end == [0]
+                || self.key < self.range_end)
     }
 
     fn verbs(&self) -> &'static str {
@@ -158,7 +198,8 @@ fn quoted(bytes: &[u8]) -> String {
     in_quotes(&marked(&Escaped(bytes).to_string()))
 }
 
-/// A name as the policy language spells it: text, in which only what it would take for itself is escaped.
+/// A name as the policy language spells it: text, in which only what it would take for itself is
+/// escaped.
 fn quoted_name(name: &str) -> String {
     in_quotes(&marked(&name.replace('\\', r"\\")))
 }
@@ -173,7 +214,8 @@ fn in_quotes(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     let mut spelled = String::with_capacity(quoted.len());
     for c in quoted.chars() {
-        // JSON leaves C1 controls and what reorders text as it is. YAML has `\u` for 16 bits and `\U` for more.
+        // JSON leaves C1 controls and what reorders text as it is. YAML has `\u` for 16 bits and
+        // `\U` for more.
         match u32::from(c) {
             code @ ..=0xffff if is_unfit(c) => put(&mut spelled, format_args!("\\u{code:04x}")),
             code if is_unfit(c) => put(&mut spelled, format_args!("\\U{code:08x}")),

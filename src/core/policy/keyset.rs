@@ -1,5 +1,6 @@
-//! Sets of keys with all captures filled in, and three questions about them: is a key in it, is a whole range in it, may a range
-//! touch it. The second may say no too often, the third yes too often: both errors refuse.
+//! Sets of keys with all captures filled in, and three questions about them: is a key in it, is a
+//! whole range in it, may a range touch it. The second may say no too often, the third yes too
+//! often: both errors refuse.
 
 use std::cmp::Ordering;
 
@@ -39,10 +40,12 @@ impl KeySet {
 /// Whether two ranges, neither of them empty, have a key in common.
 #[must_use]
 pub fn overlap(a: &KeyRange<'_>, b: &KeyRange<'_>) -> bool {
-    cmp_end_to_key(a, b.start) == Ordering::Greater && cmp_end_to_key(b, a.start) == Ordering::Greater
+    cmp_end_to_key(a, b.start) == Ordering::Greater
+        && cmp_end_to_key(b, a.start) == Ordering::Greater
 }
 
-/// Literal text with one open path segment (one or more bytes other than `/`) between each two pieces of it.
+/// Literal text with one open path segment (one or more bytes other than `/`) between each two
+/// pieces of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// At least two; all but the first begin with `/`, all but the last end with `/`.
@@ -94,13 +97,15 @@ impl Pattern {
                 let mut known: SmallVec<[u8; 256]> = prefix.into();
                 known.extend_from_slice(rest);
                 let end = prefix_end(&known);
-                let keys = KeyRange { start: &known, end: end.as_deref().map_or(End::Open, End::Before) };
+                let keys =
+                    KeyRange { start: &known, end: end.as_deref().map_or(End::Open, End::Before) };
                 overlap(&keys, range)
             }
         }
     }
 
-    /// Follows `text` through the pattern. A segment ends at the first `/`, so that there is one way only.
+    /// Follows `text` through the pattern. A segment ends at the first `/`, so that there is one
+    /// way only.
     fn reach(&self, text: &[u8]) -> Reached<'_> {
         let mut rest = text;
         for (at, literal) in self.literals.iter().enumerate() {
@@ -113,7 +118,9 @@ impl Pattern {
             }
             match rest.strip_prefix(&**literal) {
                 Some(after) => rest = after,
-                None => return literal.strip_prefix(rest).map_or(Reached::Nowhere, Reached::Inside),
+                None => {
+                    return literal.strip_prefix(rest).map_or(Reached::Nowhere, Reached::Inside);
+                }
             }
         }
         Reached::Behind { more: !rest.is_empty() }
@@ -125,11 +132,16 @@ fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
     let start = range.start;
     let end = match range.end {
         End::OnlyStart => return start,
-        End::Open => return start.get(..start.iter().take_while(|byte| **byte == 0xff).count()).unwrap_or_default(),
+        End::Open => {
+            return start
+                .get(..start.iter().take_while(|byte| **byte == 0xff).count())
+                .unwrap_or_default();
+        }
         End::Before(end) => end,
     };
     let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
-    // `[x, y)` with y the successor of x begins with x throughout; and so on through bytes that have no successor.
+    // `[x, y)` with y the successor of x begins with x throughout; and so on through bytes that
+    // have no successor.
     let next = (start.get(same), end.get(same));
     let steps = match next {
         (Some(low), Some(high)) if low.checked_add(1) == Some(*high) && end.len() == same + 1 => {
@@ -140,7 +152,8 @@ fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
     start.get(..same + steps).unwrap_or(start)
 }
 
-/// Whether the range, which is not empty, holds exactly its start: no key lies between `k` and `k\0`.
+/// Whether the range, which is not empty, holds exactly its start: no key lies between `k` and
+/// `k\0`.
 fn is_single(range: &KeyRange<'_>) -> bool {
     match range.end {
         End::OnlyStart => true,
@@ -153,7 +166,8 @@ fn is_single(range: &KeyRange<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// The shorter it is said to be, the less is granted by a pattern and the more is denied: too long is what must never be.
+    /// The shorter it is said to be, the less is granted by a pattern and the more is denied: too
+    /// long is what must never be.
     #[test]
     fn every_key_of_a_range_begins_with_its_common_prefix() {
         let rows: [(&[u8], &[u8], &[u8]); 13] = [

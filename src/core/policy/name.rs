@@ -19,7 +19,8 @@ pub enum NameMatch {
     Yes(Captures),
 }
 
-/// A pattern of names. Between two captures stands a character that no captured value can hold, so that a name has one reading.
+/// A pattern of names. Between two captures stands a character that no captured value can hold, so
+/// that a name has one reading.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamePattern {
     /// What stands before the first capture; the whole name if there is none.
@@ -44,7 +45,10 @@ impl NamePattern {
                 '\\' => {
                     let (byte, length) = escape(behind)?;
                     if !byte.is_ascii() {
-                        return Err(("an escape in a name is an ASCII character".to_owned(), "write the character itself"));
+                        return Err((
+                            "an escape in a name is an ASCII character".to_owned(),
+                            "write the character itself",
+                        ));
                     }
                     literal.push(char::from(byte));
                     rest = behind.get(length..).unwrap_or_default();
@@ -60,13 +64,21 @@ impl NamePattern {
                         return Err(("nothing certain separates two captures".to_owned(), help));
                     }
                     if captures.iter().any(|(known, _)| **known == *name) {
-                        return Err((format!("`{{{name}}}` is captured twice"), "give the second one another name"));
+                        return Err((
+                            format!("`{{{name}}}` is captured twice"),
+                            "give the second one another name",
+                        ));
                     }
                     captures.push((name.into(), String::new()));
                     rest = after;
                     continue;
                 }
-                '}' => return Err(("`}` without `{`".to_owned(), r"a brace that is meant as such is `\x7d`")),
+                '}' => {
+                    return Err((
+                        "`}` without `{`".to_owned(),
+                        r"a brace that is meant as such is `\x7d`",
+                    ));
+                }
                 '*' => {
                     let help = r"write `{name}` to match and capture a DNS name; a star that is meant as such is `\x2a`";
                     return Err(("`*` has no meaning in a name".to_owned(), help));
@@ -78,7 +90,10 @@ impl NamePattern {
         if head.is_empty() && captures.is_empty() {
             return Err(("a name cannot be empty".to_owned(), ""));
         }
-        Ok(Self { head: head.into(), captures: captures.into_iter().map(|(name, text)| (name, text.into())).collect() })
+        Ok(Self {
+            head: head.into(),
+            captures: captures.into_iter().map(|(name, text)| (name, text.into())).collect(),
+        })
     }
 
     /// The exact name, if the pattern captures nothing.
@@ -100,7 +115,11 @@ impl NamePattern {
         let mut good = true;
         for (at, (capture, behind)) in self.captures.iter().enumerate() {
             let last = at + 1 == self.captures.len();
-            let found = if last { rest.strip_suffix(&**behind).map(|value| (value, "")) } else { rest.split_once(&**behind) };
+            let found = if last {
+                rest.strip_suffix(&**behind).map(|value| (value, ""))
+            } else {
+                rest.split_once(&**behind)
+            };
             let Some((value, after)) = found else { return NameMatch::No };
             good &= is_subdomain(value);
             captures.push((Arc::clone(capture), value.into()));
@@ -115,10 +134,13 @@ impl NamePattern {
     }
 }
 
-/// The name inside the braces of a capture: a lower-case letter, then lower-case letters, digits and `_`.
+/// The name inside the braces of a capture: a lower-case letter, then lower-case letters, digits
+/// and `_`.
 pub(super) fn capture_name(inside: &str) -> Result<&str, (String, &'static str)> {
     let good = inside.starts_with(|c: char| c.is_ascii_lowercase())
-        && inside.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        && inside
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     let help = r"a capture is `{name}` with lower-case letters, digits and `_`; braces that are meant as such are `\x7b` and `\x7d`";
     if good { Ok(inside) } else { Err((format!("`{{{inside}}}` is no capture"), help)) }
 }
@@ -132,11 +154,18 @@ pub fn escape(behind: &str) -> Result<(u8, usize), (String, &'static str)> {
         return Ok((b'\\', 1));
     }
     let digits = behind.strip_prefix('x').and_then(|digits| digits.get(..2));
-    match digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())).map(|digits| u8::from_str_radix(digits, 16)) {
+    match digits
+        .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        .map(|digits| u8::from_str_radix(digits, 16))
+    {
         Some(Ok(byte)) => Ok((byte, 3)),
         _ => {
-            let written: String = behind.chars().take(if behind.starts_with('x') { 3 } else { 1 }).collect();
-            Err((format!(r"`\{written}` is no escape"), r"a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`"))
+            let written: String =
+                behind.chars().take(if behind.starts_with('x') { 3 } else { 1 }).collect();
+            Err((
+                format!(r"`\{written}` is no escape"),
+                r"a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`",
+            ))
         }
     }
 }
@@ -145,13 +174,17 @@ pub(super) fn unclosed() -> (String, &'static str) {
     ("`{` without `}`".to_owned(), r"a brace that is meant as such is `\x7b`")
 }
 
-/// Whether `value` is a DNS-1123 subdomain: labels of lower-case letters, digits and `-` that begin and end with a letter or a
-/// digit, joined by `.`, at most 253 characters in all.
+/// Whether `value` is a DNS-1123 subdomain: labels of lower-case letters, digits and `-` that begin
+/// and end with a letter or a digit, joined by `.`, at most 253 characters in all.
 #[must_use]
 pub fn is_subdomain(value: &str) -> bool {
-    let end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let end = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     let label = |label: &str| end(label.as_bytes().first()) && end(label.as_bytes().last());
-    value.len() <= LONGEST_SUBDOMAIN && value.bytes().all(may_be_captured) && value.split('.').all(label)
+    value.len() <= LONGEST_SUBDOMAIN
+        && value.bytes().all(may_be_captured)
+        && value.split('.').all(label)
 }
 
 const fn may_be_captured(byte: u8) -> bool {
@@ -164,7 +197,9 @@ mod tests {
 
     fn yes(pattern: &str, name: &str) -> Option<Vec<(String, String)>> {
         match NamePattern::parse(pattern).unwrap().matches(name) {
-            NameMatch::Yes(captures) => Some(captures.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()),
+            NameMatch::Yes(captures) => {
+                Some(captures.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+            }
             NameMatch::No | NameMatch::BadCapture => None,
         }
     }
@@ -177,9 +212,18 @@ mod tests {
     fn a_name_has_one_reading() {
         assert_eq!(yes("etcd-root", "etcd-root"), pairs(&[]));
         assert_eq!(yes("etcd-root", "etcd-root2"), None);
-        assert_eq!(yes("calico-node:{node}", "calico-node:n1.example.com"), pairs(&[("node", "n1.example.com")]));
-        assert_eq!(yes("{node}.example.com", "a.example.com.example.com"), pairs(&[("node", "a.example.com")]));
-        assert_eq!(yes("spiffe://{td}/ns/{ns}", "spiffe://a.b/ns/c"), pairs(&[("ns", "c"), ("td", "a.b")]));
+        assert_eq!(
+            yes("calico-node:{node}", "calico-node:n1.example.com"),
+            pairs(&[("node", "n1.example.com")])
+        );
+        assert_eq!(
+            yes("{node}.example.com", "a.example.com.example.com"),
+            pairs(&[("node", "a.example.com")])
+        );
+        assert_eq!(
+            yes("spiffe://{td}/ns/{ns}", "spiffe://a.b/ns/c"),
+            pairs(&[("ns", "c"), ("td", "a.b")])
+        );
         assert_eq!(yes("spiffe://{td}/ns/{ns}", "spiffe://a.b/ns/c/ns/d"), None);
         assert_eq!(yes(r"a\x2ab\\", r"a*b\"), pairs(&[]));
     }
@@ -188,7 +232,10 @@ mod tests {
     fn a_captured_value_can_never_carry_a_separator_into_a_key() {
         let pattern = NamePattern::parse("n:{node}").unwrap();
         let long = "a".repeat(254);
-        for bad in ["", "a/b", "*", "a\0", "A", "-a", "a-", "a..b", ".a", "a.", "é", "a b", "a_b", "..", &long] {
+        for bad in [
+            "", "a/b", "*", "a\0", "A", "-a", "a-", "a..b", ".a", "a.", "é", "a b", "a_b", "..",
+            &long,
+        ] {
             assert_eq!(pattern.matches(&format!("n:{bad}")), NameMatch::BadCapture, "{bad:?}");
         }
         assert_eq!(pattern.matches("m:a"), NameMatch::No);
@@ -204,7 +251,22 @@ mod tests {
 
     #[test]
     fn patterns_with_two_readings_are_refused() {
-        for bad in ["{a}{b}", "{a}.{b}", "{a}-x-{b}", "{a}:{a}", "{", "}", "*", "a*", "{A}", "{}", r"\q", r"\x4", r"\xff", ""] {
+        for bad in [
+            "{a}{b}",
+            "{a}.{b}",
+            "{a}-x-{b}",
+            "{a}:{a}",
+            "{",
+            "}",
+            "*",
+            "a*",
+            "{A}",
+            "{}",
+            r"\q",
+            r"\x4",
+            r"\xff",
+            "",
+        ] {
             assert!(NamePattern::parse(bad).is_err(), "{bad}");
         }
     }

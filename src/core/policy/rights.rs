@@ -40,9 +40,10 @@ pub struct GrantId(pub u32);
 
 /// Everything that an identity may do.
 ///
-/// Which grant a decision names is part of the contract: of those that hold the first key, the first in the policy's order;
-/// but entries that need more than a range (an inner `*`, or a role with a denial that has one) only when no other does, and of
-/// those the first that holds the whole gap.
+/// Which grant a decision names is part of the contract: of those that hold the first key, the
+/// first in the policy's order; but entries that need more than a range (an inner `*`, or a role
+/// with a denial that has one) only when no other does, and of those the first that holds the whole
+/// gap.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     pub(super) tables: [Table; Verb::ALL.len()],
@@ -55,9 +56,11 @@ pub struct Rights {
 pub(super) struct Table {
     /// Sorted by start, disjoint.
     pub(super) pieces: Box<[Piece]>,
-    /// What the pieces cannot say, in the policy's order. Few: each is tried where the pieces leave a gap.
+    /// What the pieces cannot say, in the policy's order. Few: each is tried where the pieces
+    /// leave a gap.
     pub(super) extras: Box<[Extra]>,
-    /// Denied to the identity, whatever grants it; what could be subtracted from the pieces already is.
+    /// Denied to the identity, whatever grants it; what could be subtracted from the pieces
+    /// already is.
     pub(super) never: Box<[Pattern]>,
 }
 
@@ -80,9 +83,9 @@ pub(super) struct Extra {
 }
 
 impl Rights {
-    /// The grant that covers the start of `range` if every key of `range` may be `verb`ed; else the first part of it that
-    /// nothing covers. An empty range needs the right on its start. Allocates nothing when the range is covered and no pattern
-    /// is concerned.
+    /// The grant that covers the start of `range` if every key of `range` may be `verb`ed; else the
+    /// first part of it that nothing covers. An empty range needs the right on its start.
+    /// Allocates nothing when the range is covered and no pattern is concerned.
     ///
     /// # Errors
     /// The first uncovered part of `range`.
@@ -94,7 +97,8 @@ impl Rights {
         first.ok_or_else(|| (*range).into())
     }
 
-    /// Every grant that has a part in covering `range`, in the order of the keys. Empty when the range is not covered.
+    /// Every grant that has a part in covering `range`, in the order of the keys. Empty when the
+    /// range is not covered.
     #[must_use]
     pub fn covering(&self, verb: Verb, range: &KeyRange<'_>) -> Vec<GrantId> {
         let mut all = Vec::new();
@@ -129,7 +133,11 @@ impl Rights {
 
 impl Table {
     /// Goes through `range` from its start, grant by grant, to its end or to the first gap.
-    fn walk(&self, range: &KeyRange<'_>, grants: &mut impl FnMut(GrantId)) -> Result<(), OwnedRange> {
+    fn walk(
+        &self,
+        range: &KeyRange<'_>,
+        grants: &mut impl FnMut(GrantId),
+    ) -> Result<(), OwnedRange> {
         // No key is empty: a range from "" begins with the smallest key.
         let start = if range.start.is_empty() { b"\0" } else { range.start };
         let asked = KeyRange { start, end: range.end };
@@ -148,13 +156,22 @@ impl Table {
                 }
                 None => {
                     let gap = until(&rest, self.pieces.get(behind).map(|piece| &*piece.start));
-                    let (grant, end) = self.extras.iter().find_map(|extra| extra.covers(&gap)).ok_or_else(|| OwnedRange::from(gap))?;
+                    let (grant, end) = self
+                        .extras
+                        .iter()
+                        .find_map(|extra| extra.covers(&gap))
+                        .ok_or_else(|| OwnedRange::from(gap))?;
                     grants(grant);
                     end
                 }
             };
             match next {
-                Some(key) if rest.end != End::OnlyStart && cmp_end_to_key(&rest, key) == Ordering::Greater => rest.start = key,
+                Some(key)
+                    if rest.end != End::OnlyStart
+                        && cmp_end_to_key(&rest, key) == Ordering::Greater =>
+                {
+                    rest.start = key
+                }
                 _ => return Ok(()),
             }
         }
@@ -168,7 +185,8 @@ impl Piece {
 }
 
 impl Extra {
-    /// Whether this covers `gap` from its start on: the grant, and the first key behind what it covers (`None`: all of it).
+    /// Whether this covers `gap` from its start on: the grant, and the first key behind what it
+    /// covers (`None`: all of it).
     fn covers<'k>(&'k self, gap: &KeyRange<'k>) -> Option<(GrantId, Option<&'k [u8]>)> {
         let part = match &self.keys {
             KeySet::Pattern(pattern) => pattern.covers(gap).then_some(*gap)?,
@@ -194,7 +212,9 @@ impl Extra {
 /// `range`, or what of it lies before `key`.
 fn until<'k>(range: &KeyRange<'k>, key: Option<&'k [u8]>) -> KeyRange<'k> {
     match key {
-        Some(key) if cmp_end_to_key(range, key) == Ordering::Greater => KeyRange { start: range.start, end: End::Before(key) },
+        Some(key) if cmp_end_to_key(range, key) == Ordering::Greater => {
+            KeyRange { start: range.start, end: End::Before(key) }
+        }
         _ => *range,
     }
 }

@@ -1,4 +1,5 @@
-//! Warnings about entries of a role that have no effect: a grant inside another one, a denial of what is not granted.
+//! Warnings about entries of a role that have no effect: a grant inside another one, a denial of
+//! what is not granted.
 
 use super::check::{Allowed, CheckedRole};
 use super::diagnostics::{Findings, Place};
@@ -7,8 +8,8 @@ use super::name::Captures;
 use crate::access::Verb;
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange, cmp_end_to_key, prefix_end};
 
-/// Adds the warnings for one role. Keys with captures or inner wildcards are left out of the first question: what they hold is
-/// only known per caller.
+/// Adds the warnings for one role. Keys with captures or inner wildcards are left out of the first
+/// question: what they hold is only known per caller.
 pub(super) fn warn(role: &CheckedRole, findings: &mut Findings<'_>) {
     for (inner, outer) in inside_another(&role.allow) {
         findings.warning(
@@ -20,13 +21,18 @@ pub(super) fn warn(role: &CheckedRole, findings: &mut Findings<'_>) {
     for denied in &role.deny {
         let reach = prefix_range(denied.keys.fixed_prefix());
         let touches = |allowed: &Allowed| {
-            let shared = Verb::ALL.into_iter().any(|verb| allowed.verbs.has(verb) && denied.verbs.has(verb));
-            shared && overlap(&prefix_range(allowed.keys.fixed_prefix()).as_range(), &reach.as_range())
+            let shared =
+                Verb::ALL.into_iter().any(|verb| allowed.verbs.has(verb) && denied.verbs.has(verb));
+            shared
+                && overlap(&prefix_range(allowed.keys.fixed_prefix()).as_range(), &reach.as_range())
         };
         if !role.allow.iter().any(touches) {
-            let help =
-                "a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets";
-            findings.warning(denied.place, format!("role `{}` does not allow this, so denying it changes nothing", role.name), help);
+            let help = "a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets";
+            findings.warning(
+                denied.place,
+                format!("role `{}` does not allow this, so denying it changes nothing", role.name),
+                help,
+            );
         }
     }
 }
@@ -46,7 +52,9 @@ fn inside_another(allow: &[Allowed]) -> Vec<(Place, Place)> {
     let mut reaching: Vec<(OwnedRange, &Allowed)> = Vec::new();
     for (range, allowed) in ranges {
         reaching.retain(|(earlier, _)| reaches(earlier, &range.start));
-        let outer = reaching.iter().find(|(earlier, other)| holds(earlier, &range) && allowed.verbs.without(other.verbs).is_empty());
+        let outer = reaching.iter().find(|(earlier, other)| {
+            holds(earlier, &range) && allowed.verbs.without(other.verbs).is_empty()
+        });
         match outer {
             Some((_, other)) => found.push((allowed.place, other.place)),
             None if reaching.len() < 64 => reaching.push((range, allowed)),
@@ -73,7 +81,10 @@ fn holds(outer: &OwnedRange, inner: &OwnedRange) -> bool {
     match inner.as_range().end {
         End::Open => outer.end == OwnedEnd::Open,
         End::OnlyStart => outer.as_range().contains(&inner.start),
-        End::Before(end) => outer.as_range().contains(&inner.start) && cmp_end_to_key(&outer.as_range(), end) != std::cmp::Ordering::Less,
+        End::Before(end) => {
+            outer.as_range().contains(&inner.start)
+                && cmp_end_to_key(&outer.as_range(), end) != std::cmp::Ordering::Less
+        }
     }
 }
 

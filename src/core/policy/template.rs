@@ -6,7 +6,8 @@ use super::keyset::{KeySet, Pattern};
 use super::name::{Captures, capture_name, escape, unclosed};
 use crate::keyspace::{OwnedEnd, OwnedRange, prefix_end};
 
-/// Why a key cannot be read: what is wrong, what to write instead, and where in the text (bytes from its start).
+/// Why a key cannot be read: what is wrong, what to write instead, and where in the text (bytes
+/// from its start).
 pub(super) type KeyError = (String, &'static str, usize);
 
 /// Keys of one entry, before a binding's captures are filled in.
@@ -15,7 +16,8 @@ pub struct Template {
     parts: Vec<Part>,
     /// The text ends in `*`: everything that begins like this.
     tail: bool,
-    /// A range with an explicit end, from `{from, to}`. Then `parts` is its start, and there is no tail.
+    /// A range with an explicit end, from `{from, to}`. Then `parts` is its start, and there is no
+    /// tail.
     interval: Option<OwnedEnd>,
 }
 
@@ -32,7 +34,8 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a key: text with `\xNN` and `\\`, `*` at the end, `/*/` inside, `{name}` and `{name|dash-doubled}`.
+    /// Reads a key: text with `\xNN` and `\\`, `*` at the end, `/*/` inside, `{name}` and
+    /// `{name|dash-doubled}`.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -50,17 +53,29 @@ impl Template {
                     at += length;
                 }
                 '{' => {
-                    let (inside, _) = behind.split_once('}').ok_or_else(unclosed).map_err(placed)?;
+                    let (inside, _) =
+                        behind.split_once('}').ok_or_else(unclosed).map_err(placed)?;
                     parts.push(capture(inside).map_err(placed)?);
                     at += inside.len() + 1;
                 }
-                '}' => return Err(("`}` without `{`".to_owned(), r"a brace that is meant as such is `\x7d`", at)),
+                '}' => {
+                    return Err((
+                        "`}` without `{`".to_owned(),
+                        r"a brace that is meant as such is `\x7d`",
+                        at,
+                    ));
+                }
                 '*' if behind.is_empty() => tail = true,
                 '*' => {
-                    let whole = behind.starts_with('/') && matches!(parts.last(), Some(Part::Literal(text)) if text.ends_with(b"/"));
+                    let whole = behind.starts_with('/')
+                        && matches!(parts.last(), Some(Part::Literal(text)) if text.ends_with(b"/"));
                     if !whole {
                         let help = r"inside a key, `*` is one whole path segment: `/*/`; a star that is meant as such is `\x2a`";
-                        return Err(("`*` stands for a part of a path segment".to_owned(), help, at));
+                        return Err((
+                            "`*` stands for a part of a path segment".to_owned(),
+                            help,
+                            at,
+                        ));
                     }
                     parts.push(Part::Segment);
                 }
@@ -74,7 +89,8 @@ impl Template {
         Ok(Self { parts, tail, interval: None })
     }
 
-    /// The half-open range of keys `[from, to)`, or from `from` on. Both are plain bytes with escapes.
+    /// The half-open range of keys `[from, to)`, or from `from` on. Both are plain bytes with
+    /// escapes.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -85,7 +101,11 @@ impl Template {
             Some(to) => OwnedEnd::Before(plain(to)?.into()),
         };
         if matches!(&interval, OwnedEnd::Before(end) if **end <= *start) {
-            return Err(("no key is in this range".to_owned(), "`to` is the first key behind the range, so it is greater than `from`", 0));
+            return Err((
+                "no key is in this range".to_owned(),
+                "`to` is the first key behind the range, so it is greater than `from`",
+                0,
+            ));
         }
         Ok(Self { parts: vec![Part::Literal(start)], tail: false, interval: Some(interval) })
     }
@@ -112,7 +132,10 @@ impl Template {
                 Part::Literal(text) => last.extend_from_slice(text),
                 Part::Capture { name, dashes_doubled } => {
                     let (_, value) = captures.iter().find(|(known, _)| known == name)?;
-                    last.extend_from_slice(if *dashes_doubled { value.replace('-', "--") } else { value.to_string() }.as_bytes());
+                    last.extend_from_slice(
+                        if *dashes_doubled { value.replace('-', "--") } else { value.to_string() }
+                            .as_bytes(),
+                    );
                 }
                 Part::Segment => {}
             }
@@ -138,10 +161,14 @@ impl Template {
                 "this also holds every name that begins with the captured one (`n1` and `n10`)",
                 "end the name before the `*`: `{name}/*`, or write the exact key",
             )),
-            [.., Part::Capture { dashes_doubled: true, .. }, Part::Literal(text)] if self.tail && text == b"-" => Some((
-                "`a-` also begins the doubled name `a--b` of another one",
-                "name what stands behind the dash: `{node|dash-doubled}-k8s-*`",
-            )),
+            [.., Part::Capture { dashes_doubled: true, .. }, Part::Literal(text)]
+                if self.tail && text == b"-" =>
+            {
+                Some((
+                    "`a-` also begins the doubled name `a--b` of another one",
+                    "name what stands behind the dash: `{node|dash-doubled}-k8s-*`",
+                ))
+            }
             _ => None,
         }
     }
@@ -171,11 +198,20 @@ impl Template {
     /// How many solutions [`Template::solve`] gives at most.
     pub const SOLUTIONS: usize = 16;
 
-    fn search(&self, parts: &[Part], rest: &[u8], captures: &mut Captures, found: &mut Vec<Captures>) {
+    fn search(
+        &self,
+        parts: &[Part],
+        rest: &[u8],
+        captures: &mut Captures,
+        found: &mut Vec<Captures>,
+    ) {
         let Some((part, others)) = parts.split_first() else {
             let mut solution = captures.clone();
             solution.sort();
-            if (rest.is_empty() || self.tail) && found.len() < Self::SOLUTIONS && !found.contains(&solution) {
+            if (rest.is_empty() || self.tail)
+                && found.len() < Self::SOLUTIONS
+                && !found.contains(&solution)
+            {
                 found.push(solution);
             }
             return;
@@ -188,7 +224,9 @@ impl Template {
             }
             Part::Segment => {
                 let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-                if let Some((_, rest)) = rest.split_at_checked(length).filter(|(segment, _)| !segment.is_empty()) {
+                if let Some((_, rest)) =
+                    rest.split_at_checked(length).filter(|(segment, _)| !segment.is_empty())
+                {
                     self.search(others, rest, captures, found);
                 }
             }
@@ -196,10 +234,17 @@ impl Template {
                 for length in 1..=rest.len() {
                     let Some((value, after)) = rest.split_at_checked(length) else { return };
                     let Ok(text) = std::str::from_utf8(value) else { continue };
-                    let value = if *dashes_doubled { text.replace("--", "-") } else { text.to_owned() };
+                    let value =
+                        if *dashes_doubled { text.replace("--", "-") } else { text.to_owned() };
                     let same = !*dashes_doubled || value.replace('-', "--") == text;
-                    let known = captures.iter().find(|(known, _)| known == name).map(|(_, value)| Arc::clone(value));
-                    if !same || !super::name::is_subdomain(&value) || known.as_ref().is_some_and(|known| **known != *value) {
+                    let known = captures
+                        .iter()
+                        .find(|(known, _)| known == name)
+                        .map(|(_, value)| Arc::clone(value));
+                    if !same
+                        || !super::name::is_subdomain(&value)
+                        || known.as_ref().is_some_and(|known| **known != *value)
+                    {
                         continue;
                     }
                     if known.is_none() {
@@ -223,12 +268,16 @@ fn literal(parts: &mut Vec<Part>, bytes: &[u8]) {
 }
 
 fn capture(inside: &str) -> Result<Part, (String, &'static str)> {
-    let (name, filter) = inside.split_once('|').map_or((inside, None), |(name, filter)| (name, Some(filter)));
+    let (name, filter) =
+        inside.split_once('|').map_or((inside, None), |(name, filter)| (name, Some(filter)));
     let name = capture_name(name)?.into();
     match filter {
         None => Ok(Part::Capture { name, dashes_doubled: false }),
         Some("dash-doubled") => Ok(Part::Capture { name, dashes_doubled: true }),
-        Some(other) => Err((format!("`{other}` is no way to write a captured value"), "the one that there is: `{name|dash-doubled}`")),
+        Some(other) => Err((
+            format!("`{other}` is no way to write a captured value"),
+            "the one that there is: `{name|dash-doubled}`",
+        )),
     }
 }
 
@@ -237,6 +286,10 @@ fn plain(written: &str) -> Result<Vec<u8>, KeyError> {
     let template = Template::parse(written)?;
     match template.parts.as_slice() {
         [Part::Literal(text)] if !template.tail => Ok(text.clone()),
-        _ => Err(("the end of a range is one exact key".to_owned(), r"no captures here; a star that is meant as such is `\x2a`", 0)),
+        _ => Err((
+            "the end of a range is one exact key".to_owned(),
+            r"no captures here; a star that is meant as such is `\x2a`",
+            0,
+        )),
     }
 }

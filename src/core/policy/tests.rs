@@ -1,4 +1,5 @@
-//! The policy as theorems, against the reference model, over a key space that is small enough to be looked at key by key.
+//! The policy as theorems, against the reference model, over a key space that is small enough to be
+//! looked at key by key.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,15 +13,17 @@ use crate::authorize::authorize;
 use crate::authorize::reference::{self, Lease};
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange};
 
-/// Three letters: one below `/`, `/` itself, one above, so that edges meet. Keys of the universe have at most this many.
+/// Three letters: one below `/`, `/` itself, one above, so that edges meet. Keys of the universe
+/// have at most this many.
 const ALPHABET: &[u8] = b".//0";
 const LONGEST: usize = 5;
 
 /// Keys and verbs, not yet a grant or a denial.
 type Rules = Vec<(KeySet, Verbs)>;
 
-/// Every key of the universe, after each of them the next possible one (`key + "\0"`), and the ends of prefixes, in order: every
-/// edge of a range that is made here is among them, so that each piece between two edges holds one of them.
+/// Every key of the universe, after each of them the next possible one (`key + "\0"`), and the ends
+/// of prefixes, in order: every edge of a range that is made here is among them, so that each piece
+/// between two edges holds one of them.
 fn universe() -> &'static [Vec<u8>] {
     &UNIVERSE
 }
@@ -29,9 +32,14 @@ static UNIVERSE: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut keys: Vec<Vec<u8>> = vec![Vec::new()];
     let mut all = Vec::new();
     for _ in 0..LONGEST {
-        keys = keys.iter().flat_map(|key| b"./0".iter().map(|byte| [key.as_slice(), &[*byte]].concat())).collect();
+        keys = keys
+            .iter()
+            .flat_map(|key| b"./0".iter().map(|byte| [key.as_slice(), &[*byte]].concat()))
+            .collect();
         all.extend(keys.iter().flat_map(|key| [key.clone(), [key.as_slice(), b"\0"].concat()]));
-        all.extend(keys.iter().filter_map(|key| crate::keyspace::prefix_end(key)).map(<[u8]>::into_vec));
+        all.extend(
+            keys.iter().filter_map(|key| crate::keyspace::prefix_end(key)).map(<[u8]>::into_vec),
+        );
     }
     all.sort();
     all.dedup();
@@ -43,24 +51,28 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn range() -> impl Strategy<Value = OwnedRange> {
-    (key(), prop_oneof![3 => key().prop_map(Some), 1 => Just(None)], 0..4_u8).prop_filter_map("an empty range", |(start, end, kind)| {
-        let range = match (kind, &end) {
-            (0, _) => KeyRange::key(&start),
-            (1, _) => {
-                let end = crate::keyspace::prefix_end(&start)?;
-                return Some(OwnedRange { start: start.into(), end: OwnedEnd::Before(end) });
-            }
-            (_, Some(end)) => KeyRange { start: &start, end: End::Before(end) },
-            (_, None) => KeyRange { start: &start, end: End::Open },
-        };
-        (!range.is_empty()).then(|| range.into())
-    })
+    (key(), prop_oneof![3 => key().prop_map(Some), 1 => Just(None)], 0..4_u8).prop_filter_map(
+        "an empty range",
+        |(start, end, kind)| {
+            let range = match (kind, &end) {
+                (0, _) => KeyRange::key(&start),
+                (1, _) => {
+                    let end = crate::keyspace::prefix_end(&start)?;
+                    return Some(OwnedRange { start: start.into(), end: OwnedEnd::Before(end) });
+                }
+                (_, Some(end)) => KeyRange { start: &start, end: End::Before(end) },
+                (_, None) => KeyRange { start: &start, end: End::Open },
+            };
+            (!range.is_empty()).then(|| range.into())
+        },
+    )
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
     let piece = || prop::collection::vec(prop::sample::select(b".0".as_slice()), 0..2);
-    (piece(), piece(), any::<bool>())
-        .prop_map(|(before, behind, tail)| Pattern::new(vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()], tail))
+    (piece(), piece(), any::<bool>()).prop_map(|(before, behind, tail)| {
+        Pattern::new(vec![[&before[..], b"/"].concat(), [b"/", &behind[..]].concat()], tail)
+    })
 }
 
 fn ranges_only() -> BoxedStrategy<KeySet> {
@@ -68,7 +80,8 @@ fn ranges_only() -> BoxedStrategy<KeySet> {
 }
 
 fn any_keys() -> BoxedStrategy<KeySet> {
-    prop_oneof![4 => range().prop_map(KeySet::Range), 1 => pattern().prop_map(KeySet::Pattern)].boxed()
+    prop_oneof![4 => range().prop_map(KeySet::Range), 1 => pattern().prop_map(KeySet::Pattern)]
+        .boxed()
 }
 
 fn verbs() -> impl Strategy<Value = Verbs> {
@@ -76,7 +89,10 @@ fn verbs() -> impl Strategy<Value = Verbs> {
 }
 
 fn holdings(keys: fn() -> BoxedStrategy<KeySet>) -> impl Strategy<Value = Holdings> {
-    let role = (prop::collection::vec((keys(), verbs()), 0..5), prop::collection::vec((keys(), verbs()), 0..2));
+    let role = (
+        prop::collection::vec((keys(), verbs()), 0..5),
+        prop::collection::vec((keys(), verbs()), 0..2),
+    );
     let denied = prop::collection::vec((keys(), verbs()), 0..2);
     (prop::collection::vec(role, 0..4), denied).prop_map(|(roles, denied)| {
         let mut next = 0;
@@ -114,15 +130,29 @@ fn evidence() -> impl Strategy<Value = Vec<(i64, Lease)>> {
 
 /// What a request may ask for besides keys.
 fn beside_keys() -> impl Strategy<Value = (Option<Capability>, Vec<(i64, LeaseUse)>)> {
-    let capability = prop::option::weighted(0.3, prop::sample::select(vec![Capability::Lease, Capability::LeaseAdmin, Capability::Status]));
-    let uses = prop::sample::select(vec![LeaseUse::Attach, LeaseUse::Look, LeaseUse::Grant, LeaseUse::Revoke]);
+    let capability = prop::option::weighted(
+        0.3,
+        prop::sample::select(vec![Capability::Lease, Capability::LeaseAdmin, Capability::Status]),
+    );
+    let uses = prop::sample::select(vec![
+        LeaseUse::Attach,
+        LeaseUse::Look,
+        LeaseUse::Grant,
+        LeaseUse::Revoke,
+    ]);
     (capability, prop::collection::vec((7..9_i64, uses), 0..3))
 }
 
-/// The answer of the reference for a range: the first key of the universe that is not allowed, or the grant of its start.
+/// The answer of the reference for a range: the first key of the universe that is not allowed, or
+/// the grant of its start.
 fn by_every_key(holdings: &Holdings, verb: Verb, range: &KeyRange<'_>) -> Result<GrantId, Vec<u8>> {
-    let start = reference::allows(holdings, verb, range.start).ok_or_else(|| range.start.to_vec())?;
-    match universe().iter().filter(|key| range.contains(key)).find(|key| reference::allows(holdings, verb, key).is_none()) {
+    let start =
+        reference::allows(holdings, verb, range.start).ok_or_else(|| range.start.to_vec())?;
+    match universe()
+        .iter()
+        .filter(|key| range.contains(key))
+        .find(|key| reference::allows(holdings, verb, key).is_none())
+    {
         Some(key) => Err(key.clone()),
         None => Ok(start),
     }
@@ -330,7 +360,8 @@ proptest! {
 #[test]
 fn an_empty_range_needs_the_right_on_its_start() {
     let allowed = vec![(KeySet::Range(KeyRange::key(b"b").into()), Verbs::READ, GrantId(7))];
-    let rights = Holdings { roles: vec![Held { allowed, ..Held::default() }], denied: Vec::new() }.compile();
+    let rights =
+        Holdings { roles: vec![Held { allowed, ..Held::default() }], denied: Vec::new() }.compile();
     let empty = |start| KeyRange { start, end: End::Before(b"a") };
     assert_eq!(rights.covers(Verb::Read, &empty(b"b")), Ok(GrantId(7)));
     assert!(rights.covers(Verb::Read, &empty(b"c")).is_err());
@@ -339,11 +370,19 @@ fn an_empty_range_needs_the_right_on_its_start() {
 #[test]
 fn a_range_from_the_empty_key_begins_with_the_smallest_key() {
     let whole = vec![(KeySet::Range(KeyRange::WHOLE.into()), Verbs::READ, GrantId(1))];
-    let rights = Holdings { roles: vec![Held { allowed: whole, ..Held::default() }], denied: Vec::new() }.compile();
+    let rights =
+        Holdings { roles: vec![Held { allowed: whole, ..Held::default() }], denied: Vec::new() }
+            .compile();
     assert!(rights.covers(Verb::Read, &KeyRange { start: b"", end: End::Open }).is_ok());
     assert!(rights.covers(Verb::Read, &KeyRange::WHOLE).is_ok());
-    let later = vec![(KeySet::Range(KeyRange { start: b"\x01", end: End::Open }.into()), Verbs::READ, GrantId(1))];
-    let rights = Holdings { roles: vec![Held { allowed: later, ..Held::default() }], denied: Vec::new() }.compile();
+    let later = vec![(
+        KeySet::Range(KeyRange { start: b"\x01", end: End::Open }.into()),
+        Verbs::READ,
+        GrantId(1),
+    )];
+    let rights =
+        Holdings { roles: vec![Held { allowed: later, ..Held::default() }], denied: Vec::new() }
+            .compile();
     assert!(rights.covers(Verb::Read, &KeyRange { start: b"", end: End::Open }).is_err());
     assert!(rights.covers(Verb::Read, &KeyRange::WHOLE).is_err());
 }

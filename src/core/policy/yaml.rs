@@ -1,4 +1,5 @@
-//! YAML as a tree with places. What the fields mean is [`super::file`]'s to say, so that it can report all mistakes at once.
+//! YAML as a tree with places. What the fields mean is [`super::file`]'s to say, so that it can
+//! report all mistakes at once.
 
 use std::fmt;
 
@@ -69,7 +70,11 @@ pub(super) fn advice(text: &str, place: Place) -> &'static str {
     if indented.contains('\t') {
         return "YAML is indented by spaces, never by tabs";
     }
-    let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start().trim_start_matches("- ");
+    let value = line
+        .split_once(": ")
+        .map_or(line, |(_, value)| value)
+        .trim_start()
+        .trim_start_matches("- ");
     if value.starts_with(['*', '{', '[', '@', '`', '&', '!', '%', '|', '>']) {
         return "text that begins with such a character is written in quotes, as in `keys: \"*\"`";
     }
@@ -77,12 +82,17 @@ pub(super) fn advice(text: &str, place: Place) -> &'static str {
 }
 
 fn refusal(error: &Error) -> (Place, String) {
-    let place = error.location().map(|location| Place { width: 1, ..place(&location) }).unwrap_or_default();
+    let place =
+        error.location().map(|location| Place { width: 1, ..place(&location) }).unwrap_or_default();
     let said = error.without_snippet().to_string();
     // The place is ours to show; the parser's words go without it.
     let message = match said.split(" at line ").next().unwrap_or(&said) {
-        breach if breach.starts_with("budget breached: Documents") => "a policy is one YAML document, and here a second one begins",
-        breach if breach.starts_with("budget breached: Depth") => "this is nested deeper than any policy is",
+        breach if breach.starts_with("budget breached: Documents") => {
+            "a policy is one YAML document, and here a second one begins"
+        }
+        breach if breach.starts_with("budget breached: Depth") => {
+            "this is nested deeper than any policy is"
+        }
         other => other,
     };
     (place, message.to_owned())
@@ -90,7 +100,11 @@ fn refusal(error: &Error) -> (Place, String) {
 
 fn place(location: &Location) -> Place {
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    Place { line: number(location.line()), column: number(location.column()), width: number(location.span().len()) }
+    Place {
+        line: number(location.line()),
+        column: number(location.column()),
+        width: number(location.span().len()),
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -6,9 +6,10 @@ use super::message::{Kind, kind};
 use super::{Fault, Malformed};
 use crate::method::Method;
 
-/// An answer of the Cluster service with other client URLs: `url_for` gives the URL for a member's name, or `None` to leave the
-/// member's URLs as they are. A member that has none (it has not started) keeps none. All else is copied byte for byte, and so is
-/// the answer of any method that lists no members.
+/// An answer of the Cluster service with other client URLs: `url_for` gives the URL for a member's
+/// name, or `None` to leave the member's URLs as they are. A member that has none (it has not
+/// started) keeps none. All else is copied byte for byte, and so is the answer of any method that
+/// lists no members.
 ///
 /// # Errors
 /// If `response` is no such message.
@@ -36,7 +37,9 @@ pub fn replace_client_urls<'u>(
             Value::Bytes(member) if members.contains(&field.number) => {
                 encode::bytes(&mut out, field.number, &member_with(member, &mut url_for)?);
             }
-            _ if members.contains(&field.number) => return Err(field.fault(name, Fault::WrongWireType)),
+            _ if members.contains(&field.number) => {
+                return Err(field.fault(name, Fault::WrongWireType));
+            }
             _ => out.extend_from_slice(raw),
         }
     }
@@ -44,12 +47,16 @@ pub fn replace_client_urls<'u>(
 }
 
 /// One `Member`: its URL takes the place of the first of `clientURLs`.
-fn member_with<'u>(member: Part<'_>, url_for: &mut impl FnMut(&str) -> Option<&'u str>) -> Result<Vec<u8>, Malformed> {
+fn member_with<'u>(
+    member: Part<'_>,
+    url_for: &mut impl FnMut(&str) -> Option<&'u str>,
+) -> Result<Vec<u8>, Malformed> {
     let mut name = "";
     let mut fields = Fields::of(MEMBER, member);
     while let Some(field) = fields.next()? {
         if field.number == 2 {
-            let text = kind::bytes::read(&field).and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| Fault::NotUtf8));
+            let text = kind::bytes::read(&field)
+                .and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| Fault::NotUtf8));
             name = text.map_err(|fault| field.fault("Member.name", fault))?;
         }
     }
@@ -73,7 +80,9 @@ fn member_with<'u>(member: Part<'_>, url_for: &mut impl FnMut(&str) -> Option<&'
 
 /// The bytes of the field between two rests of the same message.
 fn taken<'m>(before: &'m [u8], after: &[u8]) -> &'m [u8] {
-    before.split_at_checked(before.len().saturating_sub(after.len())).map_or(before, |(field, _)| field)
+    before
+        .split_at_checked(before.len().saturating_sub(after.len()))
+        .map_or(before, |(field, _)| field)
 }
 
 const MEMBER: &str = "Member";
@@ -88,7 +97,13 @@ mod tests {
 
     fn member(id: u64, name: &str, urls: &[&str]) -> pb::Member {
         let client_ur_ls = urls.iter().map(|&url| url.to_owned()).collect();
-        pb::Member { id, name: name.to_owned(), peer_ur_ls: vec!["https://peer:2380".to_owned()], client_ur_ls, is_learner: id == 3 }
+        pb::Member {
+            id,
+            name: name.to_owned(),
+            peer_ur_ls: vec!["https://peer:2380".to_owned()],
+            client_ur_ls,
+            is_learner: id == 3,
+        }
     }
 
     fn by_name(name: &str) -> Option<&'static str> {
@@ -102,25 +117,48 @@ mod tests {
     #[test]
     fn started_members_get_the_proxies_url_and_nothing_else_changes() {
         let header = Some(pb::ResponseHeader { member_id: 7, ..Default::default() });
-        let before = vec![member(1, "a", &["https://one:1", "https://two:2"]), member(2, "b", &[]), member(3, "c", &["https://three:3"])];
-        let after = vec![member(1, "a", &["https://proxy-a:2379"]), member(2, "b", &[]), member(3, "c", &["https://three:3"])];
+        let before = vec![
+            member(1, "a", &["https://one:1", "https://two:2"]),
+            member(2, "b", &[]),
+            member(3, "c", &["https://three:3"]),
+        ];
+        let after = vec![
+            member(1, "a", &["https://proxy-a:2379"]),
+            member(2, "b", &[]),
+            member(3, "c", &["https://three:3"]),
+        ];
         let list = pb::MemberListResponse { header, members: before.clone() }.encode_to_vec();
-        for method in [Method::MemberList, Method::MemberRemove, Method::MemberUpdate, Method::MemberPromote] {
+        for method in
+            [Method::MemberList, Method::MemberRemove, Method::MemberUpdate, Method::MemberPromote]
+        {
             let out = replace_client_urls(method, &list, by_name).unwrap();
-            assert_eq!(pb::MemberListResponse::decode(&out[..]).unwrap(), pb::MemberListResponse { header, members: after.clone() });
+            assert_eq!(
+                pb::MemberListResponse::decode(&out[..]).unwrap(),
+                pb::MemberListResponse { header, members: after.clone() }
+            );
         }
-        let add = pb::MemberAddResponse { header, member: Some(before[0].clone()), members: before }.encode_to_vec();
+        let add =
+            pb::MemberAddResponse { header, member: Some(before[0].clone()), members: before }
+                .encode_to_vec();
         let out = replace_client_urls(Method::MemberAdd, &add, by_name).unwrap();
-        let expected = pb::MemberAddResponse { header, member: Some(after[0].clone()), members: after };
+        let expected =
+            pb::MemberAddResponse { header, member: Some(after[0].clone()), members: after };
         assert_eq!(pb::MemberAddResponse::decode(&out[..]).unwrap(), expected);
     }
 
     #[test]
     fn without_a_url_to_write_the_bytes_stay_and_so_do_unknown_fields() {
-        let mut list = pb::MemberListResponse { header: None, members: vec![member(1, "a", &["https://one:1"])] }.encode_to_vec();
+        let mut list = pb::MemberListResponse {
+            header: None,
+            members: vec![member(1, "a", &["https://one:1"])],
+        }
+        .encode_to_vec();
         list.extend_from_slice(b"\xf8\x07\x05");
         assert_eq!(replace_client_urls(Method::MemberList, &list, |_| None).unwrap(), list);
-        assert_eq!(replace_client_urls(Method::Status, b"\x12\x02\x22\x00", by_name).unwrap(), b"\x12\x02\x22\x00");
+        assert_eq!(
+            replace_client_urls(Method::Status, b"\x12\x02\x22\x00", by_name).unwrap(),
+            b"\x12\x02\x22\x00"
+        );
         let out = replace_client_urls(Method::MemberList, &list, by_name).unwrap();
         assert!(out.ends_with(b"\xf8\x07\x05"));
     }
@@ -132,7 +170,10 @@ mod tests {
             (b"\x12\x04\x12\x05ab", Fault::LengthBeyondMessage),
             (b"\x12\x03\x12\x01\xff", Fault::NotUtf8),
         ] {
-            assert_eq!(replace_client_urls(Method::MemberList, bytes, by_name).unwrap_err().fault, fault);
+            assert_eq!(
+                replace_client_urls(Method::MemberList, bytes, by_name).unwrap_err().fault,
+                fault
+            );
         }
     }
 }

@@ -1,9 +1,11 @@
-//! The enums of etcd's requests, each with the values that there are (`rpc.proto` and `auth.proto` of etcd 3.7; 3.5 and 3.6 have the same).
+//! The enums of etcd's requests, each with the values that there are (`rpc.proto` and `auth.proto`
+//! of etcd 3.7; 3.5 and 3.6 have the same).
 //!
-//! etcd acts on a value that there is not without looking at it first: 3.5 panics on an unknown `sort_target` and on an unknown alarm
-//! (`docs/upstream-findings.md`). So a table of fields names the enum, there is no kind of field for "any number of an enum", and a value
-//! that is not listed here is [`Fault::UnknownValue`] wherever it appears. A test (`inspect::enum_values`) holds the tables and these lists equal to
-//! `proto/fields.txt`.
+//! etcd acts on a value that there is not without looking at it first: 3.5 panics on an unknown
+//! `sort_target` and on an unknown alarm (`docs/upstream-findings.md`). So a table of fields names
+//! the enum, there is no kind of field for "any number of an enum", and a value that is not listed
+//! here is [`Fault::UnknownValue`] wherever it appears. A test (`inspect::enum_values`) holds the
+//! tables and these lists equal to `proto/fields.txt`.
 
 use super::Fault;
 use super::field::{Field, Value};

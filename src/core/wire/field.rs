@@ -1,8 +1,9 @@
 //! A bounded protobuf cursor over a message in place: no allocation, no copy, exact offsets.
 //!
 //! It accepts one spelling of each thing (<https://protobuf.dev/programming-guides/encoding/>), the one that every encoder
-//! writes. What is refused here is what decoders are known to read differently or to forgive: a varint with more bytes than
-//! it needs (gogo/protobuf of etcd 3.4 to 3.6 cuts a field number from one to 32 bits), groups, field number 0.
+//! writes. What is refused here is what decoders are known to read differently or to forgive: a
+//! varint with more bytes than it needs (gogo/protobuf of etcd 3.4 to 3.6 cuts a field number from
+//! one to 32 bits), groups, field number 0.
 
 use std::ops::RangeInclusive;
 
@@ -27,8 +28,8 @@ impl<'m> Part<'m> {
         Self { bytes, offset: 0 }
     }
 
-    /// Where the last of these fields stands in a message that has been read already; its start if there is none. Only what is to be
-    /// refused is read a second time.
+    /// Where the last of these fields stands in a message that has been read already; its start if
+    /// there is none. Only what is to be refused is read a second time.
     #[must_use]
     pub fn last_of(self, numbers: RangeInclusive<u32>) -> usize {
         let mut fields = Fields::of("", self);
@@ -104,7 +105,10 @@ impl<'m> Fields<'m> {
     /// # Errors
     /// If what stands there is no field, or one that is not written the one way; see the module.
     #[inline(always)] // Measured: half of the time of a whole scan.
-    #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator of results would go on after an error"
+    )]
     pub fn next(&mut self) -> Result<Option<Field<'m>>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -151,8 +155,8 @@ fn fixed(number: u32, bytes: &[u8], length: usize) -> Result<(u32, Value<'_>, &[
 /// Reads one varint, and returns what stands behind it.
 ///
 /// # Errors
-/// [`Fault::Truncated`] if the bytes end inside it, [`Fault::OverlongVarint`] if fewer bytes would have done or 64 bits do
-/// not hold it.
+/// [`Fault::Truncated`] if the bytes end inside it, [`Fault::OverlongVarint`] if fewer bytes would
+/// have done or 64 bits do not hold it.
 #[inline(always)]
 pub fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     match bytes.split_first() {

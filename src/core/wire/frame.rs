@@ -1,5 +1,5 @@
-//! gRPC's length-prefixed messages: one byte of flags, four bytes of length (big endian), the message
-//! (gRPC's `PROTOCOL-HTTP2.md`).
+//! gRPC's length-prefixed messages: one byte of flags, four bytes of length (big endian), the
+//! message (gRPC's `PROTOCOL-HTTP2.md`).
 
 use std::fmt;
 
@@ -35,7 +35,9 @@ impl fmt::Display for FrameFault {
         match self {
             FrameFault::Compressed => f.write_str("the message is compressed"),
             FrameFault::BadFlag => f.write_str("the flag byte of the message is neither 0 nor 1"),
-            FrameFault::TooLarge { length, limit } => write!(f, "the message of {length} bytes is larger than the limit of {limit}"),
+            FrameFault::TooLarge { length, limit } => {
+                write!(f, "the message of {length} bytes is larger than the limit of {limit}")
+            }
             FrameFault::Cut => f.write_str("the request ends inside a message"),
             FrameFault::Several => f.write_str("the request has more than one message"),
             FrameFault::NoMessage => f.write_str("the request has no message"),
@@ -87,7 +89,8 @@ pub fn is_compressed(framed: &[u8]) -> bool {
     framed.first() == Some(&1)
 }
 
-/// A message with its header in front. gRPC has no messages of 4 GiB or more; those that the proxy makes are a few MiB at most.
+/// A message with its header in front. gRPC has no messages of 4 GiB or more; those that the proxy
+/// makes are a few MiB at most.
 #[must_use]
 pub fn encode(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
@@ -121,14 +124,16 @@ impl Header {
 
 /// The messages of a stream, whole and one by one, as its chunks come in.
 ///
-/// It holds at most one message that is not whole, and what its user pushed and has not yet asked for.
+/// It holds at most one message that is not whole, and what its user pushed and has not yet asked
+/// for.
 #[derive(Debug)]
 pub struct Frames {
     limit: usize,
     held: Held,
 }
 
-/// Bytes that wait. A frame in one chunk is split off without a copy; only what spans chunks is joined.
+/// Bytes that wait. A frame in one chunk is split off without a copy; only what spans chunks is
+/// joined.
 #[derive(Debug)]
 enum Held {
     Chunk(Bytes),
@@ -142,7 +147,8 @@ impl Frames {
         Self { limit, held: Held::Chunk(Bytes::new()) }
     }
 
-    /// Takes the next chunk of the stream. Ask for all frames before pushing again, or the chunks are joined by copying.
+    /// Takes the next chunk of the stream. Ask for all frames before pushing again, or the chunks
+    /// are joined by copying.
     pub fn push(&mut self, chunk: Bytes) {
         match &mut self.held {
             Held::Chunk(held) if held.is_empty() => *held = chunk,
@@ -156,13 +162,16 @@ impl Frames {
         }
     }
 
-    /// The next whole message, with its header in front, compressed or not; `None` when more must come.
+    /// The next whole message, with its header in front, compressed or not; `None` when more must
+    /// come.
     ///
     /// # Errors
     /// As soon as a header is there that is refused; from then on always the same.
     #[expect(clippy::should_implement_trait, reason = "it goes on after `None`")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameFault> {
-        let Some((header, rest)) = self.held().split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((header, rest)) = self.held().split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let Header { length, .. } = Header::read(*header, self.limit)?;
         if rest.len() < length {
             return Ok(None);

@@ -36,7 +36,8 @@ impl ResponseHeader {
     /// # Errors
     /// If the bytes are no such message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let wire::ResponseHeader { cluster_id, member_id, revision, raft_term, .. } = wire::ResponseHeader::read(Part::whole(bytes))?;
+        let wire::ResponseHeader { cluster_id, member_id, revision, raft_term, .. } =
+            wire::ResponseHeader::read(Part::whole(bytes))?;
         Ok(Self { cluster_id, member_id, revision, raft_term })
     }
 
@@ -61,9 +62,15 @@ mod tests {
 
     #[test]
     fn encodes_as_prost_does_and_reads_itself_back() {
-        let header = ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: -3, raft_term: 1 << 40 };
+        let header =
+            ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: -3, raft_term: 1 << 40 };
         let bytes = header.encode();
-        let theirs = etcdserverpb::ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: -3, raft_term: 1 << 40 };
+        let theirs = etcdserverpb::ResponseHeader {
+            cluster_id: u64::MAX,
+            member_id: 1,
+            revision: -3,
+            raft_term: 1 << 40,
+        };
         assert_eq!(bytes, theirs.encode_to_vec());
         assert_eq!(ResponseHeader::decode(&bytes), Ok(header));
         assert_eq!(ResponseHeader::default().encode(), b"");

@@ -8,28 +8,34 @@
 //! | all of Cluster, Maintenance and Auth | passes | the method's capability decides, whatever the message says |
 //! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the proxy answers it itself |
 //!
-//! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself may stand once, and its value has
-//! to be known, as that of every enum in every message (`super::enums`). Everywhere, a known field must have its own wire type, a singular one may stand once, and each message must be
-//! well-formed to its end. `docs/unknown-fields.md` has the rule message by message, held to this code.
+//! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself
+//! may stand once, and its value has to be known, as that of every enum in every message
+//! (`super::enums`). Everywhere, a known field must have its own wire type, a singular one may
+//! stand once, and each message must be well-formed to its end. `docs/unknown-fields.md` has the
+//! rule message by message, held to this code.
 //!
-//! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in prost alike.
+//! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in
+//! prost alike.
 //!
 //! # An empty `range_end` that is there
 //!
-//! No real encoder writes one: proto3 leaves empty bytes out. etcd 3.4 to 3.6 (gogo/protobuf) tell it from an absent one: seen on
-//! 3.5.35 and 3.6.16, a Range of `a` with it answers **every key from `a` on**, where etcd's own permission check looks at the
-//! single key `a`. etcd 3.7 takes both for the single key. In Range, DeleteRange and Compare it is refused; a watch
-//! normalizes it in every release (`v3rpc/watch.go`) and may have it.
+//! No real encoder writes one: proto3 leaves empty bytes out. etcd 3.4 to 3.6 (gogo/protobuf) tell
+//! it from an absent one: seen on 3.5.35 and 3.6.16, a Range of `a` with it answers **every key
+//! from `a` on**, where etcd's own permission check looks at the single key `a`. etcd 3.7 takes
+//! both for the single key. In Range, DeleteRange and Compare it is refused; a watch normalizes it
+//! in every release (`v3rpc/watch.go`) and may have it.
 //!
 //! # A Txn of which etcd dies
 //!
-//! One that deletes all keys from one on and keeps the value or lease of one of them: [`super::Fault::DeletedAndKept`].
+//! One that deletes all keys from one on and keeps the value or lease of one of them:
+//! [`super::Fault::DeletedAndKept`].
 //!
 //! # Keys that are empty
 //!
-//! etcd answers "key is not provided" for them, except in a watch, where an empty key is the smallest one. The access is
-//! listed as it stands, and judged as one to the smallest key (`Rights::covers`). A missing `leader` in Proclaim and Resign, which etcd
-//! answers with an error, counts as an empty key as well.
+//! etcd answers "key is not provided" for them, except in a watch, where an empty key is the
+//! smallest one. The access is listed as it stands, and judged as one to the smallest key
+//! (`Rights::covers`). A missing `leader` in Proclaim and Resign, which etcd answers with an error,
+//! counts as an empty key as well.
 
 mod admin;
 mod guard;
@@ -49,7 +55,8 @@ pub use txn::{MAX_OPERATIONS, MAX_WORK};
 
 /// What `message` (a request of `method`, without its gRPC frame) would touch.
 ///
-/// For the two methods whose client sends a stream, see [`super::watch::request`] and [`super::lease::keep_alive`].
+/// For the two methods whose client sends a stream, see [`super::watch::request`] and
+/// [`super::lease::keep_alive`].
 ///
 /// # Errors
 /// The first thing that etcd's decoder and ours could read differently, or that cannot be judged.
@@ -74,9 +81,15 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
             accesses.lease(super::lease::grant(message)?.id, LeaseUse::Grant);
             accesses.capability = Some(Capability::Lease);
         }
-        Method::LeaseRevoke => accesses.lease(lease::LeaseRevokeRequest::read(whole)?.ID, LeaseUse::Revoke),
-        Method::LeaseKeepAlive => accesses.lease(super::lease::keep_alive(message)?, LeaseUse::KeepAlive),
-        Method::LeaseTimeToLive => accesses.lease(lease::LeaseTimeToLiveRequest::read(whole)?.ID, LeaseUse::Look),
+        Method::LeaseRevoke => {
+            accesses.lease(lease::LeaseRevokeRequest::read(whole)?.ID, LeaseUse::Revoke)
+        }
+        Method::LeaseKeepAlive => {
+            accesses.lease(super::lease::keep_alive(message)?, LeaseUse::KeepAlive)
+        }
+        Method::LeaseTimeToLive => {
+            accesses.lease(lease::LeaseTimeToLiveRequest::read(whole)?.ID, LeaseUse::Look)
+        }
         Method::LeaseLeases => {
             lease::LeaseLeasesRequest::read(whole)?;
             accesses.capability = Some(Capability::Lease);

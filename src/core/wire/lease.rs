@@ -1,5 +1,6 @@
-//! Messages of the Lease service that are more than accesses: LeaseGrant, whose id the proxy chooses, LeaseKeepAlive, whose
-//! refusals are answered in its stream, and LeaseLeases, whose answer is filtered.
+//! Messages of the Lease service that are more than accesses: LeaseGrant, whose id the proxy
+//! chooses, LeaseKeepAlive, whose refusals are answered in its stream, and LeaseLeases, whose
+//! answer is filtered.
 
 use super::encode::{bytes, int64, number};
 use super::field::{Fields, Part, Value};
@@ -63,7 +64,8 @@ pub fn encode_time_to_live(id: i64) -> Vec<u8> {
     out
 }
 
-/// The `LeaseKeepAliveResponse` for a lease that is gone: TTL 0. `header` is an encoded `ResponseHeader`.
+/// The `LeaseKeepAliveResponse` for a lease that is gone: TTL 0. `header` is an encoded
+/// `ResponseHeader`.
 #[must_use]
 pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len().saturating_add(16));
@@ -72,16 +74,22 @@ pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
     out
 }
 
-/// A `LeaseLeasesResponse` with only the leases that `keep` wants; all other fields are copied as they are.
+/// A `LeaseLeasesResponse` with only the leases that `keep` wants; all other fields are copied as
+/// they are.
 ///
 /// # Errors
 /// If `response` is no such message.
-pub fn retain_leases(response: &[u8], mut keep: impl FnMut(i64) -> bool) -> Result<Vec<u8>, Malformed> {
+pub fn retain_leases(
+    response: &[u8],
+    mut keep: impl FnMut(i64) -> bool,
+) -> Result<Vec<u8>, Malformed> {
     let mut out = Vec::with_capacity(response.len());
     let mut fields = Fields::of("LeaseLeasesResponse", Part::whole(response));
     let mut rest = fields.rest();
     while let Some(field) = fields.next()? {
-        let (raw, _) = rest.split_at_checked(rest.len().saturating_sub(fields.rest().len())).unwrap_or_default();
+        let (raw, _) = rest
+            .split_at_checked(rest.len().saturating_sub(fields.rest().len()))
+            .unwrap_or_default();
         rest = fields.rest();
         let kept = match (field.number, field.value) {
             (2, Value::Bytes(status)) => keep(LeaseStatus::read(status)?.ID),
@@ -108,7 +116,10 @@ mod tests {
             let bytes = encode_grant(ttl, id);
             assert_eq!(bytes, pb::LeaseGrantRequest { ttl, id }.encode_to_vec());
             assert_eq!(grant(&bytes), Ok(LeaseGrant { ttl, id }));
-            assert_eq!(encode_time_to_live(id), pb::LeaseTimeToLiveRequest { id, keys: true }.encode_to_vec());
+            assert_eq!(
+                encode_time_to_live(id),
+                pb::LeaseTimeToLiveRequest { id, keys: true }.encode_to_vec()
+            );
         }
     }
 
@@ -117,7 +128,10 @@ mod tests {
         assert_eq!(keep_alive(&pb::LeaseKeepAliveRequest { id: 0x7ab }.encode_to_vec()), Ok(0x7ab));
         assert_eq!(keep_alive(b""), Ok(0));
         let twice = keep_alive(b"\x08\x01\x08\x02").unwrap_err();
-        assert_eq!((twice.field, twice.offset, twice.fault), ("LeaseKeepAliveRequest.ID", 2, Fault::Repeated));
+        assert_eq!(
+            (twice.field, twice.offset, twice.fault),
+            ("LeaseKeepAliveRequest.ID", 2, Fault::Repeated)
+        );
         assert_eq!(keep_alive(b"\x10\x01").unwrap_err().fault, Fault::UnknownField);
     }
 
@@ -132,13 +146,19 @@ mod tests {
     #[test]
     fn only_the_wanted_leases_stay_and_unknown_fields_too() {
         let header = Some(pb::ResponseHeader { revision: 3, ..Default::default() });
-        let leases = |ids: &[i64]| pb::LeaseLeasesResponse { header, leases: ids.iter().map(|&id| pb::LeaseStatus { id }).collect() };
+        let leases = |ids: &[i64]| pb::LeaseLeasesResponse {
+            header,
+            leases: ids.iter().map(|&id| pb::LeaseStatus { id }).collect(),
+        };
         let mut bytes = leases(&[1, 2, 0, i64::MIN, 3]).encode_to_vec();
         bytes.extend_from_slice(b"\xfa\x01\x02hi");
         let kept = retain_leases(&bytes, |id| id == 2 || id == i64::MIN).unwrap();
         assert!(kept.ends_with(b"\xfa\x01\x02hi"));
         assert_eq!(pb::LeaseLeasesResponse::decode(&kept[..]).unwrap(), leases(&[2, i64::MIN]));
         assert_eq!(retain_leases(b"\x10\x01", |_| true).unwrap_err().fault, Fault::WrongWireType);
-        assert_eq!(retain_leases(b"\x12\x05", |_| true).unwrap_err().fault, Fault::LengthBeyondMessage);
+        assert_eq!(
+            retain_leases(b"\x12\x05", |_| true).unwrap_err().fault,
+            Fault::LengthBeyondMessage
+        );
     }
 }

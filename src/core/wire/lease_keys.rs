@@ -1,11 +1,12 @@
-//! The keys of a `LeaseTimeToLiveResponse`, one by one as the answer arrives: a lease may have a million keys, and whether its user may
-//! touch them takes one look at each.
+//! The keys of a `LeaseTimeToLiveResponse`, one by one as the answer arrives: a lease may have a
+//! million keys, and whether its user may touch them takes one look at each.
 //!
 //! It holds one key at most, and that only when the key comes in pieces.
 
 use super::frame::HEADER;
 
-/// What arrives is no whole answer about the lease that was asked for, in gRPC's framing and etcd's encoding.
+/// What arrives is no whole answer about the lease that was asked for, in gRPC's framing and etcd's
+/// encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer about a lease cannot be read: {0}")]
 pub struct Unreadable(&'static str);
@@ -62,7 +63,9 @@ impl LeaseKeys {
         loop {
             self.at = match self.at {
                 At::Frame => {
-                    let Some(length) = self.whole(&mut piece, HEADER, message_length) else { return Ok(()) };
+                    let Some(length) = self.whole(&mut piece, HEADER, message_length) else {
+                        return Ok(());
+                    };
                     self.left = length?;
                     At::Tag(Varint::default())
                 }
@@ -132,8 +135,14 @@ impl LeaseKeys {
     }
 
     /// Shows `bytes` bytes together to `look`, once all of them have come.
-    fn whole<R>(&mut self, piece: &mut &[u8], bytes: usize, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let Some((all, rest)) = piece.split_at_checked(bytes.saturating_sub(self.held.len())) else {
+    fn whole<R>(
+        &mut self,
+        piece: &mut &[u8],
+        bytes: usize,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let Some((all, rest)) = piece.split_at_checked(bytes.saturating_sub(self.held.len()))
+        else {
             if self.held.is_empty() {
                 self.held.reserve_exact(bytes);
             }
@@ -153,12 +162,17 @@ impl LeaseKeys {
     }
 
     /// Reads on at a varint: its value, or what has come of it.
-    fn varint(&mut self, piece: &mut &[u8], mut varint: Varint) -> Result<Result<u64, Varint>, Unreadable> {
+    fn varint(
+        &mut self,
+        piece: &mut &[u8],
+        mut varint: Varint,
+    ) -> Result<Result<u64, Varint>, Unreadable> {
         while let Some((&byte, rest)) = piece.split_first() {
             *piece = rest;
             self.left = self.left.checked_sub(1).ok_or(Unreadable("more than one message"))?;
             let bits = u64::from(byte & 0x7f);
-            let placed = bits.checked_shl(varint.shift).filter(|placed| placed >> varint.shift == bits);
+            let placed =
+                bits.checked_shl(varint.shift).filter(|placed| placed >> varint.shift == bits);
             varint.value |= placed.ok_or(Unreadable("a number of more than 64 bits"))?;
             varint.shift = varint.shift.saturating_add(7);
             if byte & 0x80 == 0 {
@@ -193,7 +207,8 @@ impl LeaseKeys {
 
     /// Takes the bytes of a value from the message.
     fn take(&mut self, bytes: usize) -> Result<usize, Unreadable> {
-        self.left = self.left.checked_sub(bytes).ok_or(Unreadable("a length beyond the message"))?;
+        self.left =
+            self.left.checked_sub(bytes).ok_or(Unreadable("a length beyond the message"))?;
         Ok(bytes)
     }
 
@@ -206,7 +221,9 @@ impl LeaseKeys {
 /// The length in gRPC's header of a message.
 fn message_length(header: &[u8]) -> Result<usize, Unreadable> {
     match header.first_chunk::<HEADER>() {
-        Some(&[0, a, b, c, d]) => Ok(usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX)),
+        Some(&[0, a, b, c, d]) => {
+            Ok(usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX))
+        }
         _ => Err(Unreadable("it is compressed")),
     }
 }
@@ -221,8 +238,10 @@ mod tests {
     use crate::wire::frame;
 
     fn answer(id: i64, keys: &[Vec<u8>]) -> Vec<u8> {
-        let header = Some(ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: -1, raft_term: 3 });
-        let message = LeaseTimeToLiveResponse { header, id, ttl: 7, granted_ttl: 60, keys: keys.to_vec() };
+        let header =
+            Some(ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: -1, raft_term: 3 });
+        let message =
+            LeaseTimeToLiveResponse { header, id, ttl: 7, granted_ttl: 60, keys: keys.to_vec() };
         frame::encode(&message.encode_to_vec()).to_vec()
     }
 
@@ -292,14 +311,24 @@ mod tests {
         let longer = [&whole[..], &[0]].concat();
         let compressed = [&[1], &whole[1..]].concat();
         let long = answer(7, &[vec![b'k'; 101]]);
-        for (what, bytes) in [("two messages", twice), ("a byte more", longer), ("compressed", compressed), ("a long key", long)] {
+        for (what, bytes) in [
+            ("two messages", twice),
+            ("a byte more", longer),
+            ("compressed", compressed),
+            ("a long key", long),
+        ] {
             assert!(read(&bytes, 7, &[99]).is_err(), "{what}");
         }
         assert!(read(&answer(8, &[]), 7, &[99]).is_err(), "another lease");
         assert!(read(&answer(0, &[]), 7, &[99]).is_err(), "no lease");
-        for message in
-            [&b"\x2a\x7f"[..], b"\x28\x01", b"\x00\x01", b"\x12\x01\x07", b"\x0b", b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"]
-        {
+        for message in [
+            &b"\x2a\x7f"[..],
+            b"\x28\x01",
+            b"\x00\x01",
+            b"\x12\x01\x07",
+            b"\x0b",
+            b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+        ] {
             assert!(read(&frame::encode(message), 7, &[99]).is_err(), "{message:?}");
         }
     }

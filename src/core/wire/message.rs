@@ -1,4 +1,5 @@
-//! Messages as tables: which fields there are, of which type, and whether one that is not in the table is refused.
+//! Messages as tables: which fields there are, of which type, and whether one that is not in the
+//! table is refused.
 
 use super::field::{Field, Part, Value};
 use super::peer_url::is_peer_url;
@@ -26,7 +27,8 @@ pub(super) mod kind {
     pub struct range_end;
     /// `string`, which must be UTF-8: etcd 3.7 refuses others, 3.6 does not.
     pub struct string;
-    /// `string`: a name of a user or a role, of at most [`MAX_ACCOUNT_NAME`](super::MAX_ACCOUNT_NAME) bytes.
+    /// `string`: a name of a user or a role, of at most
+    /// [`MAX_ACCOUNT_NAME`](super::MAX_ACCOUNT_NAME) bytes.
     pub struct account;
     /// `repeated string`.
     pub struct strings;
@@ -65,8 +67,9 @@ fn text<'m>(field: &Field<'m>) -> Result<&'m str, Fault> {
     std::str::from_utf8(part(field)?.bytes).map_err(|_| Fault::NotUtf8)
 }
 
-/// The longest name of a user or a role that etcd can store: they are keys of its database (`MaxKeySize` of go.etcd.io/bbolt). By a longer one
-/// every member ends when it applies it, and again at each start (`docs/upstream-findings.md`).
+/// The longest name of a user or a role that etcd can store: they are keys of its database
+/// (`MaxKeySize` of go.etcd.io/bbolt). By a longer one every member ends when it applies it, and
+/// again at each start (`docs/upstream-findings.md`).
 pub(super) const MAX_ACCOUNT_NAME: usize = 32_768;
 
 impl<'m> Kind<'m> for kind::bytes {
@@ -166,7 +169,8 @@ impl<'m> Kind<'m> for kind::message {
     }
 }
 
-/// Which singular fields of a message have been read. Field numbers up to 64, which is `Compare.range_end`.
+/// Which singular fields of a message have been read. Field numbers up to 64, which is
+/// `Compare.range_end`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen(u64);
 
@@ -196,7 +200,11 @@ pub(super) enum Unknown {
 }
 
 impl Unknown {
-    pub(super) const fn meet(self, field: &Field<'_>, message: &'static str) -> Result<(), Malformed> {
+    pub(super) const fn meet(
+        self,
+        field: &Field<'_>,
+        message: &'static str,
+    ) -> Result<(), Malformed> {
         match self {
             Unknown::Refuse => Err(field.fault(message, Fault::UnknownField)),
             Unknown::Pass => Ok(()),

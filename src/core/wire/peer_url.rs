@@ -1,19 +1,29 @@
-//! The URLs of a MemberUpdate. etcd writes them into its log unread; every other member reads them when it applies the change
-//! (`types.NewURLs` in `rafthttp.Transport.UpdatePeer`) and when it starts, and ends by one that it cannot read, or by none at all
-//! (3.5.35, 3.6.16 and 3.7.3; `docs/upstream-findings.md`). MemberAdd is checked by etcd itself, before the log.
+//! The URLs of a MemberUpdate. etcd writes them into its log unread; every other member reads them
+//! when it applies the change (`types.NewURLs` in `rafthttp.Transport.UpdatePeer`) and when it
+//! starts, and ends by one that it cannot read, or by none at all (3.5.35, 3.6.16 and 3.7.3;
+//! `docs/upstream-findings.md`). MemberAdd is checked by etcd itself, before the log.
 
 use core::net::Ipv6Addr;
 
-/// Whether `text` is `SCHEME://HOST:PORT` as etcd takes it for a peer: narrower than Go's `url.Parse`, so that no release reads it otherwise.
+/// Whether `text` is `SCHEME://HOST:PORT` as etcd takes it for a peer: narrower than Go's
+/// `url.Parse`, so that no release reads it otherwise.
 pub(super) fn is_peer_url(text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };
     let Some((host, port)) = address.rsplit_once(':') else { return false };
-    let named = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    let literal =
-        |host: &str| host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
+    let named = |host: &str| {
+        !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let literal = |host: &str| {
+        host.strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
+    };
     // `parse` would take a sign.
     let numbered = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    matches!(scheme, "http" | "https" | "unix" | "unixs") && (named(host) || literal(host)) && numbered
+    matches!(scheme, "http" | "https" | "unix" | "unixs")
+        && (named(host) || literal(host))
+        && numbered
 }
 
 #[cfg(test)]
@@ -22,9 +32,13 @@ mod tests {
 
     #[test]
     fn a_peer_url_is_a_scheme_a_host_and_a_port_and_nothing_else() {
-        for url in
-            ["http://10.0.0.1:2380", "https://etcd-0.etcd.ns.svc:2380", "http://[::1]:2380", "unix://localhost:1", "unixs://m_0:65535"]
-        {
+        for url in [
+            "http://10.0.0.1:2380",
+            "https://etcd-0.etcd.ns.svc:2380",
+            "http://[::1]:2380",
+            "unix://localhost:1",
+            "unixs://m_0:65535",
+        ] {
             assert!(is_peer_url(url), "{url}");
         }
         for url in [

@@ -1,5 +1,5 @@
-//! How a call of gRPC ended: `grpc-status` and `grpc-message`, which stand in trailers, or in the head of an answer that has nothing
-//! else (gRPC's `PROTOCOL-HTTP2.md`).
+//! How a call of gRPC ended: `grpc-status` and `grpc-message`, which stand in trailers, or in the
+//! head of an answer that has nothing else (gRPC's `PROTOCOL-HTTP2.md`).
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -15,17 +15,22 @@ pub fn code(headers: &HeaderMap) -> Option<u32> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// The message, decoded; empty where there is none. Whoever shows it to people escapes it: a server can have written any bytes.
+/// The message, decoded; empty where there is none. Whoever shows it to people escapes it: a server
+/// can have written any bytes.
 #[must_use]
 pub fn message(headers: &HeaderMap) -> Vec<u8> {
     percent_decoded(headers.get(MESSAGE).map_or(b"", HeaderValue::as_bytes))
 }
 
-/// `%NN` is a byte. A `%` before anything else is itself: gRPC wants a wrong encoding to be shown, and not to hide the message.
+/// `%NN` is a byte. A `%` before anything else is itself: gRPC wants a wrong encoding to be shown,
+/// and not to hide the message.
 fn percent_decoded(mut rest: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&first, behind)) = rest.split_first() {
-        let escaped = behind.split_first_chunk::<2>().filter(|_| first == b'%').and_then(|(digits, behind)| Some((byte(digits)?, behind)));
+        let escaped = behind
+            .split_first_chunk::<2>()
+            .filter(|_| first == b'%')
+            .and_then(|(digits, behind)| Some((byte(digits)?, behind)));
         let (byte, behind) = escaped.unwrap_or((first, behind));
         decoded.push(byte);
         rest = behind;
@@ -34,7 +39,8 @@ fn percent_decoded(mut rest: &[u8]) -> Vec<u8> {
 }
 
 fn byte([high, low]: &[u8; 2]) -> Option<u8> {
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(*high)? << 4 | digit(*low)?)
 }
 
@@ -43,7 +49,10 @@ mod tests {
     use super::*;
 
     fn headers(code: &'static str, message: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(STATUS, HeaderValue::from_static(code)), (MESSAGE, HeaderValue::from_static(message))])
+        HeaderMap::from_iter([
+            (STATUS, HeaderValue::from_static(code)),
+            (MESSAGE, HeaderValue::from_static(message)),
+        ])
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Messages of the Watch stream: what a client asks for, the head of each answer, and the answers that the proxy makes itself.
-//! Events are never read. Source of the shapes: `server/etcdserver/api/v3rpc/watch.go` of etcd 3.5.35, 3.6.16 and 3.7.3.
+//! Messages of the Watch stream: what a client asks for, the head of each answer, and the answers
+//! that the proxy makes itself. Events are never read. Source of the shapes:
+//! `server/etcdserver/api/v3rpc/watch.go` of etcd 3.5.35, 3.6.16 and 3.7.3.
 
 use super::encode::{bytes, int64, number};
 use super::field::{Fields, Part, Value};
@@ -25,18 +26,23 @@ messages! {
 }
 
 /// What etcd writes into `cancel_reason` when it refuses a watch.
-pub const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+pub const PERMISSION_DENIED: &str =
+    "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
-/// What the proxy writes there when a watch is one too many: clientv3 knows the text, and etcd would put it so.
-pub const TOO_MANY_REQUESTS: &str = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
+/// What the proxy writes there when a watch is one too many: clientv3 knows the text, and etcd
+/// would put it so.
+pub const TOO_MANY_REQUESTS: &str =
+    "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
 
-/// The id of an answer that speaks for no single watch: a refused create, or progress for the whole stream.
+/// The id of an answer that speaks for no single watch: a refused create, or progress for the whole
+/// stream.
 pub const NO_WATCH: i64 = -1;
 
 /// What a client asks for on a Watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchRequest<'m> {
-    /// A new watch on a range; an empty key is the smallest one (etcd rewrites it so before its own check).
+    /// A new watch on a range; an empty key is the smallest one (etcd rewrites it so before its own
+    /// check).
     Create(KeyRange<'m>),
     /// The end of a watch.
     Cancel(i64),
@@ -54,7 +60,8 @@ pub fn request(message: &[u8]) -> Result<WatchRequest<'_>, Malformed> {
     let mut fields = Fields::of(REQUEST, Part::whole(message));
     let Some(field) = fields.next()? else { return Ok(WatchRequest::Nothing) };
     if let Some(second) = fields.next()? {
-        let fault = if matches!(second.number, 1..=3) { Fault::Repeated } else { Fault::UnknownField };
+        let fault =
+            if matches!(second.number, 1..=3) { Fault::Repeated } else { Fault::UnknownField };
         return Err(second.fault(REQUEST, fault));
     }
     let name = match field.number {
@@ -63,7 +70,9 @@ pub fn request(message: &[u8]) -> Result<WatchRequest<'_>, Malformed> {
         3 => "WatchRequest.progress_request",
         _ => return Err(field.fault(REQUEST, Fault::UnknownField)),
     };
-    let Value::Bytes(part) = field.value else { return Err(field.fault(name, Fault::WrongWireType)) };
+    let Value::Bytes(part) = field.value else {
+        return Err(field.fault(name, Fault::WrongWireType));
+    };
     match field.number {
         1 => {
             let create = WatchCreateRequest::read(part)?;
@@ -88,16 +97,17 @@ pub struct ResponseHead<'m> {
     pub canceled: bool,
 }
 
-/// Bytes that a head has at most: etcd's are below 100. An answer that has not shown its head by then is not etcd's, and waiting for
-/// more would hold whatever it sends.
+/// Bytes that a head has at most: etcd's are below 100. An answer that has not shown its head by
+/// then is not etcd's, and waiting for more would hold whatever it sends.
 const MAX_HEAD: usize = 4096;
 
-/// Reads the head of a `WatchResponse` of `length` bytes of which only the first ones, `prefix`, may have come so far.
-/// `None` means that more is needed; the head is whole at the first field behind it, or at the end of the message.
+/// Reads the head of a `WatchResponse` of `length` bytes of which only the first ones, `prefix`,
+/// may have come so far. `None` means that more is needed; the head is whole at the first field
+/// behind it, or at the end of the message.
 ///
 /// # Errors
-/// If it is no such message, or its fields do not stand in ascending order, as etcd writes them: a head could then follow
-/// the events.
+/// If it is no such message, or its fields do not stand in ascending order, as etcd writes them: a
+/// head could then follow the events.
 pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead<'_>>, Malformed> {
     let mut head = ResponseHead { header: b"", watch_id: 0, created: false, canceled: false };
     let message = prefix.get(..length).unwrap_or(prefix);
@@ -114,7 +124,9 @@ pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead
             Ok(Some(field)) => field,
             Ok(None) if message.len() == length => return Ok(Some(head)),
             Ok(None) => return Ok(None),
-            Err(malformed) if cut(malformed.fault) && message.len() < length.min(MAX_HEAD) => return Ok(None),
+            Err(malformed) if cut(malformed.fault) && message.len() < length.min(MAX_HEAD) => {
+                return Ok(None);
+            }
             Err(malformed) => return Err(malformed),
         };
         if field.number <= last {
@@ -136,8 +148,8 @@ const fn cut(fault: Fault) -> bool {
     matches!(fault, Fault::Truncated | Fault::LengthBeyondMessage)
 }
 
-/// The answer to a create that is refused, in the words of etcd ([`PERMISSION_DENIED`], [`TOO_MANY_REQUESTS`]); `header` is an encoded
-/// `ResponseHeader`.
+/// The answer to a create that is refused, in the words of etcd ([`PERMISSION_DENIED`],
+/// [`TOO_MANY_REQUESTS`]); `header` is an encoded `ResponseHeader`.
 #[must_use]
 pub fn refused_create(header: &[u8], reason: &str) -> Vec<u8> {
     ended(header, NO_WATCH, true, reason)

@@ -1,5 +1,5 @@
-//! The ways in: an address, where nothing can be changed, and a socket in the file system for those who may: root, and the user that the
-//! proxy runs as.
+//! The ways in: an address, where nothing can be changed, and a socket in the file system for those
+//! who may: root, and the user that the proxy runs as.
 
 use std::fs;
 use std::io;
@@ -63,7 +63,11 @@ impl Door {
         match self {
             Door::Address(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok(Some(Caller { stream: Box::new(stream), peer: None, origin: address.ip().into() }))
+                Ok(Some(Caller {
+                    stream: Box::new(stream),
+                    peer: None,
+                    origin: address.ip().into(),
+                }))
             }
             Door::Socket(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
@@ -85,14 +89,21 @@ impl Socket {
     /// Makes the socket, for its owner alone. One that a dead process has left is replaced.
     ///
     /// # Errors
-    /// It cannot be made there, or something else is there: another process that serves, or a file that is no socket.
+    /// It cannot be made there, or something else is there: another process that serves, or a file
+    /// that is no socket.
     pub fn bind(path: &Path) -> io::Result<Self> {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of another kind"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file of another kind",
+                ));
             }
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves there"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process serves there",
+                ));
             }
             Ok(_) => fs::remove_file(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

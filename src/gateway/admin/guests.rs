@@ -1,7 +1,9 @@
-//! Who is connected to a door, and who gives way: a caller that says nothing must never keep a probe out.
+//! Who is connected to a door, and who gives way: a caller that says nothing must never keep a
+//! probe out.
 //!
-//! Each newcomer is let in. When too many have not said what they want, the oldest of the address that has the most of them goes; so too
-//! for those who have asked and do not take their answer. A probe says what it wants at once.
+//! Each newcomer is let in. When too many have not said what they want, the oldest of the address
+//! that has the most of them goes; so too for those who have asked and do not take their answer. A
+//! probe says what it wants at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,7 +69,12 @@ impl Guest {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Place::Asking(ticket) = *place {
             both.asking.leave(ticket);
-            *place = Place::Answered(enter(&mut both.answered, MAX_ANSWERED, self.origin, &self.give_way));
+            *place = Place::Answered(enter(
+                &mut both.answered,
+                MAX_ANSWERED,
+                self.origin,
+                &self.give_way,
+            ));
         }
     }
 
@@ -102,12 +109,18 @@ mod tests {
         let probe = guests.enter(origin(1));
         let silent: Vec<Guest> = (0..MAX_ASKING).map(|_| guests.enter(origin(2))).collect();
         assert!(silent[0].gives_way().now_or_never().is_some());
-        assert!(silent[1].gives_way().now_or_never().is_none() && probe.gives_way().now_or_never().is_none());
+        assert!(
+            silent[1].gives_way().now_or_never().is_none()
+                && probe.gives_way().now_or_never().is_none()
+        );
         probe.has_asked();
         let slow: Vec<Guest> = (0..MAX_ANSWERED).map(|_| guests.enter(origin(2))).collect();
         slow.iter().for_each(Guest::has_asked);
         assert!(slow[0].gives_way().now_or_never().is_some());
-        assert!(slow[1].gives_way().now_or_never().is_none() && probe.gives_way().now_or_never().is_none());
+        assert!(
+            slow[1].gives_way().now_or_never().is_none()
+                && probe.gives_way().now_or_never().is_none()
+        );
         drop((probe, silent, slow));
         assert!(guests.lock().asking.is_empty() && guests.lock().answered.is_empty());
     }

@@ -31,15 +31,18 @@ pub struct PolicyView {
     pub source: &'static str,
     /// The mode in force for bindings without one of their own.
     pub mode: Mode,
-    /// What overrides the modes of the policy: the setting `mode`, or what was asked for at the admin socket since.
+    /// What overrides the modes of the policy: the setting `mode`, or what was asked for at the
+    /// admin socket since.
     pub mode_override: Option<Mode>,
     /// Names of the roles.
     pub roles: Vec<String>,
     /// How many bindings there are.
     pub bindings: usize,
-    /// Why the last reload of the policy failed, with the place of the mistake; `None` when it did not.
+    /// Why the last reload of the policy failed, with the place of the mistake; `None` when it did
+    /// not.
     pub last_error: Option<String>,
-    /// The same of certificates and revocation lists, by what was not reloaded; empty when all were.
+    /// The same of certificates and revocation lists, by what was not reloaded; empty when all
+    /// were.
     pub certificate_errors: BTreeMap<&'static str, String>,
 }
 
@@ -62,7 +65,8 @@ pub(super) fn metrics(metrics: &Metrics) -> Page {
     page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
 }
 
-/// The process answers: that is all that a liveness probe may ask, else a dead etcd would restart the proxy.
+/// The process answers: that is all that a liveness probe may ask, else a dead etcd would restart
+/// the proxy.
 pub(super) fn live() -> Page {
     text(StatusCode::OK, "ok\n".to_owned())
 }
@@ -92,11 +96,17 @@ pub(super) fn json(value: &impl Serialize) -> Page {
 }
 
 pub(super) fn not_served() -> Page {
-    text(StatusCode::NOT_FOUND, "this page names identities and is not served here unless asked for\n".to_owned())
+    text(
+        StatusCode::NOT_FOUND,
+        "this page names identities and is not served here unless asked for\n".to_owned(),
+    )
 }
 
 pub(super) fn not_found() -> Page {
-    text(StatusCode::NOT_FOUND, "there is /metrics, /livez, /readyz, /policy and /debug/streams\n".to_owned())
+    text(
+        StatusCode::NOT_FOUND,
+        "there is /metrics, /livez, /readyz, /policy and /debug/streams\n".to_owned(),
+    )
 }
 
 pub(super) fn only_get() -> Page {

@@ -14,8 +14,14 @@ struct Server {
 }
 
 async fn start(checks: Vec<Check>, debug: bool) -> Server {
-    let streams =
-        || vec![StreamView { identity: "default/cn:alice".into(), method: "/etcdserverpb.Watch/Watch", age_seconds: 7, watches: 2 }];
+    let streams = || {
+        vec![StreamView {
+            identity: "default/cn:alice".into(),
+            method: "/etcdserverpb.Watch/Watch",
+            age_seconds: 7,
+            watches: 2,
+        }]
+    };
     let state = AdminState {
         metrics: Metrics::new(),
         readiness: Box::new(move || checks.clone()),
@@ -84,7 +90,10 @@ async fn readiness_is_the_sum_of_its_checks() {
     let well = Check { name: "policy", result: Ok(()) };
     let ill = Check { name: "upstream", result: Err("no member\nanswers".into()) };
     let server = start(vec![well.clone()], false).await;
-    assert_eq!(server.get("/readyz").await, (200, "[+]policy ok\nreadyz check passed\n".to_owned()));
+    assert_eq!(
+        server.get("/readyz").await,
+        (200, "[+]policy ok\nreadyz check passed\n".to_owned())
+    );
     let server = start(vec![well, ill], false).await;
     let text = "[+]policy ok\n[-]upstream failed: no member\\x0aanswers\nreadyz check failed\n";
     assert_eq!(server.get("/readyz").await, (503, text.to_owned()));
@@ -102,10 +111,15 @@ async fn identities_are_shown_only_when_asked_for() {
 async fn nothing_can_be_changed() {
     let server = start(vec![], true).await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = server.raw(format!("{method} /policy HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"), "{answer}");
+        let answer =
+            server.raw(format!("{method} /policy HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"),
+            "{answer}"
+        );
     }
-    let answer = server.raw(b"POST /mode HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nshadow").await;
+    let answer =
+        server.raw(b"POST /mode HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nshadow").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     let head = server.raw(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
@@ -121,7 +135,8 @@ async fn a_header_without_end_is_refused() {
     assert_eq!(server.get("/livez").await.0, 200);
 }
 
-/// Callers that stay connected beyond all bounds, each of whom has sent these bytes, and is replaced when the server ends it.
+/// Callers that stay connected beyond all bounds, each of whom has sent these bytes, and is
+/// replaced when the server ends it.
 async fn a_probe_is_answered_beside(request: &'static [u8]) {
     let server = start(vec![], false).await;
     let address = server.address;

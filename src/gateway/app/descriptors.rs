@@ -1,7 +1,8 @@
 //! Open files: how many there may be, and who has them.
 //!
-//! A connection is a descriptor. Where a process has no more of them, it can accept no probe, read no file and reach no etcd: so clients
-//! are given what is left when all of that has its own, whatever the settings say.
+//! A connection is a descriptor. Where a process has no more of them, it can accept no probe, read
+//! no file and reach no etcd: so clients are given what is left when all of that has its own,
+//! whatever the settings say.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -10,22 +11,27 @@ use crate::config::{Config, Limits};
 use crate::upstream::Class;
 use crate::upstream::pool::SPREAD;
 
-/// Standard streams, epoll instances, the audit, files that are read again, etcd's connections for health checks and questions.
+/// Standard streams, epoll instances, the audit, files that are read again, etcd's connections for
+/// health checks and questions.
 const OWN: usize = 64;
 
-/// Connections of one worker to one member: so many of each class, and as many while they are renewed.
+/// Connections of one worker to one member: so many of each class, and as many while they are
+/// renewed.
 const LINKS: usize = Class::ALL.len() * SPREAD * 2;
 
-/// Requests that one connection to etcd carries at least before the next is opened (`upstream::pool`).
+/// Requests that one connection to etcd carries at least before the next is opened
+/// (`upstream::pool`).
 const REQUESTS_PER_LINK: usize = 64;
 
 /// Of what there is, at most this part is kept back for connections to etcd beyond the first ones.
 const MORE_LINKS: usize = 8;
 
-/// Of what clients have, this part is for handshakes under way, and as much for those that wait for their turn, and so on.
+/// Of what clients have, this part is for handshakes under way, and as much for those that wait for
+/// their turn, and so on.
 const HANDSHAKES: usize = 10;
 
-/// Raises the soft limit on open files to the hard one, as Go's programs do, and fits the limits on connections to it.
+/// Raises the soft limit on open files to the hard one, as Go's programs do, and fits the limits on
+/// connections to it.
 pub fn provide(config: &mut Config) {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
@@ -40,7 +46,9 @@ pub fn provide(config: &mut Config) {
     let behind_balancers = !config.proxy_protocol_from.is_empty();
     fit(&mut config.limits, most.saturating_sub(own), behind_balancers);
     let (given, open_files) = (config.limits, most);
-    if (asked.max_connections, asked.max_handshakes) != (given.max_connections, given.max_handshakes) {
+    if (asked.max_connections, asked.max_handshakes)
+        != (given.max_connections, given.max_handshakes)
+    {
         let (connections, handshakes) = (given.max_connections, given.max_handshakes);
         tracing::warn!(
             open_files,
@@ -54,20 +62,25 @@ pub fn provide(config: &mut Config) {
 
 /// Descriptors that no client is given.
 fn kept_back(config: &Config, most: usize) -> usize {
-    let doors = usize::from(config.admin_addr.is_some()).saturating_add(usize::from(config.admin_socket.is_some()));
-    let links = config.workers.max(1).saturating_mul(config.upstream.endpoints.len()).saturating_mul(LINKS);
+    let doors = usize::from(config.admin_addr.is_some())
+        .saturating_add(usize::from(config.admin_socket.is_some()));
+    let links =
+        config.workers.max(1).saturating_mul(config.upstream.endpoints.len()).saturating_mul(LINKS);
     let more = config.limits.max_requests.div_ceil(REQUESTS_PER_LINK).min(most / MORE_LINKS);
-    OWN.saturating_add(doors.saturating_mul(admin::MAX_CONNECTIONS)).saturating_add(links).saturating_add(more)
+    OWN.saturating_add(doors.saturating_mul(admin::MAX_CONNECTIONS))
+        .saturating_add(links)
+        .saturating_add(more)
 }
 
-/// Sockets of clients at once: connections; handshakes under way, as many that wait, as many that have said nothing; with balancers, as
-/// many that are not named yet.
+/// Sockets of clients at once: connections; handshakes under way, as many that wait, as many that
+/// have said nothing; with balancers, as many that are not named yet.
 fn sockets(limits: &Limits, behind_balancers: bool) -> usize {
     let handshakes = limits.max_handshakes.saturating_mul(if behind_balancers { 4 } else { 3 });
     limits.max_connections.saturating_add(handshakes)
 }
 
-/// Lowers what takes more sockets than these. There is always room for one connection, and one handshake.
+/// Lowers what takes more sockets than these. There is always room for one connection, and one
+/// handshake.
 fn fit(limits: &mut Limits, room: usize, behind_balancers: bool) {
     if sockets(limits, behind_balancers) <= room {
         return;
@@ -81,7 +94,12 @@ fn fit(limits: &mut Limits, room: usize, behind_balancers: bool) {
 mod tests {
     use super::*;
 
-    fn fitted(room: usize, max_connections: usize, max_handshakes: usize, behind_balancers: bool) -> (usize, usize) {
+    fn fitted(
+        room: usize,
+        max_connections: usize,
+        max_handshakes: usize,
+        behind_balancers: bool,
+    ) -> (usize, usize) {
         let mut limits = Limits { max_connections, max_handshakes, ..Limits::default() };
         fit(&mut limits, room, behind_balancers);
         assert!(sockets(&limits, behind_balancers) <= room.max(4));

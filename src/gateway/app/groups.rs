@@ -1,4 +1,5 @@
-//! The groups of files of one thing: each comes to rest by itself, and contributes what it had until then.
+//! The groups of files of one thing: each comes to rest by itself, and contributes what it had
+//! until then.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -81,7 +82,8 @@ mod tests {
         let read = |path: &Path| Files::read([path], 100);
         fs::write(&one, "old").unwrap();
         fs::write(&two, "old").unwrap();
-        let (mut groups, mut now) = (Groups::new(vec![read(&one), read(&two)], false), Instant::now());
+        let (mut groups, mut now) =
+            (Groups::new(vec![read(&one), read(&two)], false), Instant::now());
         let mut look = |groups: &mut Groups, files: Files| {
             now += Duration::from_secs(1);
             groups.look(&files, now, SETTLE)
@@ -90,8 +92,14 @@ mod tests {
         for second in 0..=5 {
             fs::write(&two, format!("part {second}")).unwrap();
             let usable = look(&mut groups, read(&one).and(read(&two)));
-            assert_eq!((usable.rested, &usable.moving[usable.moving.len() - 1]), (second == 5, &two));
-            assert_eq!(usable.files.bytes(&one).unwrap(), if second == 5 { b"new" } else { b"old" });
+            assert_eq!(
+                (usable.rested, &usable.moving[usable.moving.len() - 1]),
+                (second == 5, &two)
+            );
+            assert_eq!(
+                usable.files.bytes(&one).unwrap(),
+                if second == 5 { b"new" } else { b"old" }
+            );
             assert_eq!(usable.files.bytes(&two).unwrap(), b"old");
             if usable.rested {
                 groups.used(&usable, |_| true);

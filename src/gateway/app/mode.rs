@@ -1,7 +1,9 @@
-//! Break-glass without a restart: what overrides the modes of the policy, changed at the admin socket while the proxy serves.
+//! Break-glass without a restart: what overrides the modes of the policy, changed at the admin
+//! socket while the proxy serves.
 //!
-//! A change is a new generation of the same policy, so that every open stream is looked at again. It lasts until the next one, through all
-//! reloads, and not beyond the process: a start goes by the setting `mode`.
+//! A change is a new generation of the same policy, so that every open stream is looked at again.
+//! It lasts until the next one, through all reloads, and not beyond the process: a start goes by
+//! the setting `mode`.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -36,7 +38,8 @@ impl ModeOverride {
     }
 }
 
-/// Overrides the modes of the policy, or no longer (`None`), and says who wanted it: in the log, the audit and the metrics.
+/// Overrides the modes of the policy, or no longer (`None`), and says who wanted it: in the log,
+/// the audit and the metrics.
 pub(super) fn change(state: &State, asked: Option<Mode>, by: Peer) {
     let mut before = None;
     let overrule = |was| {

@@ -1,5 +1,6 @@
-//! What is read again while the program runs: each thing whole and aside, so that a mistake changes nothing and the last good one
-//! goes on. How a mistake is told: in the log with its place, in `etcd_warden_reloads_total`, and on `/policy`.
+//! What is read again while the program runs: each thing whole and aside, so that a mistake changes
+//! nothing and the last good one goes on. How a mistake is told: in the log with its place, in
+//! `etcd_warden_reloads_total`, and on `/policy`.
 //!
 //! All of this reads files and must not run on a thread that serves.
 
@@ -24,7 +25,8 @@ use crate::policy_file;
 use crate::proxy::Shared;
 use crate::tls::{ClientTls, ServerIdentity, TlsErrors};
 
-/// What was refused is read again after this, changed or not: its day may have come, and an alert goes on as long as its cause.
+/// What was refused is read again after this, changed or not: its day may have come, and an alert
+/// goes on as long as its cause.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Between two looks while a reload that was asked for waits until files have come to rest.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -85,13 +87,20 @@ impl Reloads {
     /// Reads all files, for a start.
     pub(super) async fn start(config: &Config) -> (Self, Files) {
         let read = async |what: Reloaded| {
-            let desks: Vec<_> = watched_files::groups(config, what).into_iter().map(Desk::of).collect();
+            let desks: Vec<_> =
+                watched_files::groups(config, what).into_iter().map(Desk::of).collect();
             let groups = futures_util::future::join_all(desks.iter().map(Desk::read)).await;
             let files = groups.iter().cloned().fold(Files::default(), Files::and);
-            let last = Last { files: Groups::new(groups, what == Reloaded::Policy), read: 0, when: Instant::now(), ok: true };
+            let last = Last {
+                files: Groups::new(groups, what == Reloaded::Policy),
+                read: 0,
+                when: Instant::now(),
+                ok: true,
+            };
             ((what, Thing { desks, last: Mutex::new(last) }), files)
         };
-        let read = futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| read(what))).await;
+        let read =
+            futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| read(what))).await;
         let (things, files): (BTreeMap<_, _>, Vec<_>) = read.into_iter().unzip();
         let reloads = Self {
             things,
@@ -126,15 +135,25 @@ impl Reloads {
     #[must_use]
     pub fn policy_error(&self) -> Option<String> {
         let suspended = *self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&Reloaded::Policy).cloned();
+        let failed = self
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&Reloaded::Policy)
+            .cloned();
         failed.or(suspended.map(str::to_owned))
     }
 
-    /// Why the last reload of certificates and revocation lists changed nothing, by what was not reloaded.
+    /// Why the last reload of certificates and revocation lists changed nothing, by what was not
+    /// reloaded.
     #[must_use]
     pub fn certificate_errors(&self) -> BTreeMap<&'static str, String> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.iter().filter(|(what, _)| **what != Reloaded::Policy).map(|(what, why)| (what.code(), why.clone())).collect()
+        failed
+            .iter()
+            .filter(|(what, _)| **what != Reloaded::Policy)
+            .map(|(what, why)| (what.code(), why.clone()))
+            .collect()
     }
 
     /// Notes that shadow mode is suspended, or that it is not.
@@ -152,13 +171,19 @@ impl Reloads {
     }
 }
 
-/// Reads everything again. What is sound, and has come to rest, is in effect when this returns, whatever is wrong with the rest.
+/// Reads everything again. What is sound, and has come to rest, is in effect when this returns,
+/// whatever is wrong with the rest.
 ///
 /// # Errors
 /// What was not reloaded, and why.
 pub(super) async fn everything(state: &Arc<State>) -> Result<(), Refused> {
-    let done = futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| at_rest(state, what))).await;
-    let refused = Reloaded::ALL.iter().zip(done).filter_map(|(&what, done)| Some((what, format!("{:#}", done.err()?))));
+    let done =
+        futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| at_rest(state, what)))
+            .await;
+    let refused = Reloaded::ALL
+        .iter()
+        .zip(done)
+        .filter_map(|(&what, done)| Some((what, format!("{:#}", done.err()?))));
     let refused: Vec<_> = refused.collect();
     if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
 }
@@ -169,7 +194,9 @@ async fn at_rest(state: &Arc<State>, what: Reloaded) -> anyhow::Result<()> {
     loop {
         let read = state.reloads.read(what).await;
         let looking = state.clone();
-        let looked = tokio::task::spawn_blocking(move || use_read(&looking, what, &read, Asked::ByName)).await?;
+        let looked =
+            tokio::task::spawn_blocking(move || use_read(&looking, what, &read, Asked::ByName))
+                .await?;
         match looked {
             Looked::Used(done) => return done,
             _ if Instant::now() < patience => tokio::time::sleep(LOOK_AGAIN).await,
@@ -178,14 +205,19 @@ async fn at_rest(state: &Arc<State>, what: Reloaded) -> anyhow::Result<()> {
                 bail!(
                     "{}: still being written, and used when it has come to rest: {}",
                     what.code(),
-                    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+                    files
+                        .iter()
+                        .map(|file| file.display().to_string())
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 )
             }
         }
     }
 }
 
-/// Reads one thing again on the calling thread, without a wait for its files to come to rest: for callers that know that they are whole.
+/// Reads one thing again on the calling thread, without a wait for its files to come to rest: for
+/// callers that know that they are whole.
 ///
 /// # Errors
 /// Why the last good one goes on.
@@ -198,7 +230,8 @@ pub(super) fn one(state: &State, what: Reloaded) -> anyhow::Result<()> {
     }
 }
 
-/// Looks at what was read of a thing, and uses it if it has changed and come to rest, or if it is time to try again.
+/// Looks at what was read of a thing, and uses it if it has changed and come to rest, or if it is
+/// time to try again.
 pub(super) fn look(state: &State, what: Reloaded, read: &Read) {
     // An error was reported.
     let _ = use_read(state, what, read, Asked::Never);
@@ -235,11 +268,17 @@ fn use_read(state: &State, what: Reloaded, read: &Read, asked: Asked) -> Looked 
         return Looked::Nothing;
     }
     last.read = read.number;
-    let settle = if asked == Asked::Knowing { Duration::ZERO } else { state.shared.config.reload_settle };
+    let settle =
+        if asked == Asked::Knowing { Duration::ZERO } else { state.shared.config.reload_settle };
     let usable = last.files.look(&read.files, Instant::now(), settle);
-    let again = asked != Asked::Never && usable.moving.is_empty() || !last.ok && last.when.elapsed() >= TRY_AGAIN;
+    let again = asked != Asked::Never && usable.moving.is_empty()
+        || !last.ok && last.when.elapsed() >= TRY_AGAIN;
     if !usable.rested && !again {
-        return if usable.moving.is_empty() { Looked::Nothing } else { Looked::Moving(usable.moving) };
+        return if usable.moving.is_empty() {
+            Looked::Nothing
+        } else {
+            Looked::Moving(usable.moving)
+        };
     }
     let (same, files) = (last.ok && !usable.rested, &usable.files);
     let reloaded = match what {
@@ -260,16 +299,21 @@ fn use_read(state: &State, what: Reloaded, read: &Read, asked: Asked) -> Looked 
     state.reloads.note(what, reloaded.as_ref().err().map(|error| format!("{error:#}")));
     match &reloaded {
         Ok(()) => tracing::info!(what = what.code(), "reloaded"),
-        Err(error) => tracing::error!(what = what.code(), "not reloaded, the last good one goes on: {error:#}"),
+        Err(error) => tracing::error!(
+            what = what.code(),
+            "not reloaded, the last good one goes on: {error:#}"
+        ),
     }
     if usable.moving.is_empty() { Looked::Used(reloaded) } else { Looked::Moving(usable.moving) }
 }
 
-// Certificates are read also where nothing is new (`same`): their day may have come. But then nothing is replaced.
+// Certificates are read also where nothing is new (`same`): their day may have come. But then
+// nothing is replaced.
 
 fn clients(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
     let present = state.shared.tls.current();
-    let (trust, mistakes) = present.server.trust().renewed(&state.shared.config.downstream, files)?;
+    let (trust, mistakes) =
+        present.server.trust().renewed(&state.shared.config.downstream, files)?;
     if !same {
         state.shared.tls.replace_trust(trust, &state.shared.config)?;
         warn_of_stale(&state.shared);
@@ -308,7 +352,10 @@ pub(super) fn warn_of_stale(shared: &Shared) {
 fn policy(state: &State, files: &Files) -> anyhow::Result<()> {
     let mode = state.shadow_guard.mode_override(state.mode.get());
     let path = &state.shared.config.policy;
-    let read = checked_policy(&state.shared.config, policy_file::of_read(path, files.bytes(path), 0, mode)?)?;
+    let read = checked_policy(
+        &state.shared.config,
+        policy_file::of_read(path, files.bytes(path), 0, mode)?,
+    )?;
     whole(&state.shared.policy.current(), &read)?;
     let policy = publish(state, |_| read);
     state.reloads.kept.store(false, Ordering::Relaxed);
@@ -317,12 +364,14 @@ fn policy(state: &State, files: &Files) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The policy that `next` makes of the present one becomes the one that counts, in the mode that counts at that very moment.
+/// The policy that `next` makes of the present one becomes the one that counts, in the mode that
+/// counts at that very moment.
 pub(super) fn publish(state: &State, next: impl FnOnce(&Policy) -> Policy) -> Arc<Policy> {
     publish_in(state, |asked| asked, next)
 }
 
-/// As [`publish`]; at that very moment, what overrides the policy's modes becomes what `overrule` makes of it.
+/// As [`publish`]; at that very moment, what overrides the policy's modes becomes what `overrule`
+/// makes of it.
 pub(super) fn publish_in(
     state: &State,
     overrule: impl FnOnce(Option<Mode>) -> Option<Mode>,
@@ -355,17 +404,27 @@ fn whole(before: &Policy, next: &Policy) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The policy to start with: the file's, or the last good one where the file has a mistake and one is kept.
+/// The policy to start with: the file's, or the last good one where the file has a mistake and one
+/// is kept.
 ///
 /// # Errors
 /// What is wrong with the file, when nothing else can be served.
-pub(super) fn first_policy(config: &Config, files: &Files, reloads: &Reloads, metrics: &Metrics) -> anyhow::Result<Policy> {
+pub(super) fn first_policy(
+    config: &Config,
+    files: &Files,
+    reloads: &Reloads,
+    metrics: &Metrics,
+) -> anyhow::Result<Policy> {
     let read = policy_file::of_read(&config.policy, files.bytes(&config.policy), 1, config.mode);
     let read = read.map_err(anyhow::Error::from).and_then(|policy| checked_policy(config, policy));
     let Some(folder) = &config.state_dir else { return read };
     state_dir::check(folder)?;
     let path = state_dir::path(folder);
-    let kept = || policy_file::load(&path, 1, config.mode).map_err(anyhow::Error::from).and_then(|policy| checked_policy(config, policy));
+    let kept = || {
+        policy_file::load(&path, 1, config.mode)
+            .map_err(anyhow::Error::from)
+            .and_then(|policy| checked_policy(config, policy))
+    };
     let mistakes = match read {
         Err(mistakes) => mistakes,
         // Only the marker makes it worth the while to read the kept one.
@@ -377,7 +436,9 @@ pub(super) fn first_policy(config: &Config, files: &Files, reloads: &Reloads, me
     };
     let policy = match kept() {
         Ok(policy) => policy,
-        Err(error) => bail!("{mistakes:#}\n\nand the last good policy cannot take its place:\n{error:#}"),
+        Err(error) => {
+            bail!("{mistakes:#}\n\nand the last good policy cannot take its place:\n{error:#}")
+        }
     };
     tracing::error!(kept = %path.display(), "the policy file has a mistake, the last good policy serves in its place: {mistakes:#}");
     metrics.reload(Reloaded::Policy, false);
@@ -389,27 +450,40 @@ pub(super) fn first_policy(config: &Config, files: &Files, reloads: &Reloads, me
     Ok(policy)
 }
 
-/// Keeps the policy that a start has read: at once where none is kept yet, or where no watch would do it later.
+/// Keeps the policy that a start has read: at once where none is kept yet, or where no watch would
+/// do it later.
 pub(super) fn keep_first(state: &State) {
-    let none_yet = state.shared.config.state_dir.as_deref().is_some_and(|folder| !state_dir::path(folder).exists());
-    let watched = !state.shared.config.reload_settle.is_zero() && !state.shared.config.reload_interval.is_zero();
+    let none_yet = state
+        .shared
+        .config
+        .state_dir
+        .as_deref()
+        .is_some_and(|folder| !state_dir::path(folder).exists());
+    let watched = !state.shared.config.reload_settle.is_zero()
+        && !state.shared.config.reload_interval.is_zero();
     if none_yet || !watched {
         keep(state);
     }
 }
 
-/// Keeps the policy that a start has read in the place of another, once its file has come to rest: a file that was cut is not to outlive the process.
+/// Keeps the policy that a start has read in the place of another, once its file has come to rest:
+/// a file that was cut is not to outlive the process.
 fn keep_what_has_rested(state: &State) {
     if state.reloads.stored.load(Ordering::Relaxed) {
         return;
     }
-    let rested = |last: &Last| last.ok && last.when.elapsed() >= state.shared.config.reload_settle && !last.files.is_moving();
+    let rested = |last: &Last| {
+        last.ok
+            && last.when.elapsed() >= state.shared.config.reload_settle
+            && !last.files.is_moving()
+    };
     if state.reloads.last(Reloaded::Policy).is_some_and(|last| rested(&last)) {
         keep(state);
     }
 }
 
-/// Keeps the policy that serves for a start with a broken file. That it cannot be kept is no reason not to serve.
+/// Keeps the policy that serves for a start with a broken file. That it cannot be kept is no reason
+/// not to serve.
 pub(super) fn keep(state: &State) {
     state.reloads.stored.store(true, Ordering::Relaxed);
     if let Some(folder) = &state.shared.config.state_dir

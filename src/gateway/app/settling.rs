@@ -1,13 +1,17 @@
 //! When a file that has changed is in effect: not before it has come to rest.
 //!
-//! A file that is being written is, between two writes, a prefix of what it will be, and a prefix may be sound: a policy without the denials at its end, a
-//! bundle without its last CA, a file of revocation lists without its last one. So a change is in effect only when it was found twice, and when it has
-//! stayed the same for `reload-settle`, wherever something may be missing. Nothing is where all that was in effect is still there, and where a link of
-//! the path leads elsewhere and is a link still: the folder that Kubernetes swaps was whole before. That the file is another one (its inode) proves
-//! nothing: tar, install and git unlink a file and write a new one, and a look sees only what is there then. A new file that is a policy need not rest
-//! where it ends with the end marker (`...`): no beginning of it does.
+//! A file that is being written is, between two writes, a prefix of what it will be, and a prefix
+//! may be sound: a policy without the denials at its end, a bundle without its last CA, a file of
+//! revocation lists without its last one. So a change is in effect only when it was found twice,
+//! and when it has stayed the same for `reload-settle`, wherever something may be missing. Nothing
+//! is where all that was in effect is still there, and where a link of the path leads elsewhere and
+//! is a link still: the folder that Kubernetes swaps was whole before. That the file is another one
+//! (its inode) proves nothing: tar, install and git unlink a file and write a new one, and a look
+//! sees only what is there then. A new file that is a policy need not rest where it ends with the
+//! end marker (`...`): no beginning of it does.
 //!
-//! Files that need not go together come to rest each by itself: one that moves for ever holds up no other.
+//! Files that need not go together come to rest each by itself: one that moves for ever holds up no
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,7 +61,8 @@ struct Moving {
 }
 
 impl Settling {
-    /// Begins with what a start has used. `by_marker`: these are policies, and another file in the place of one is whole if it ends as a whole one may.
+    /// Begins with what a start has used. `by_marker`: these are policies, and another file in the
+    /// place of one is whole if it ends as a whole one may.
     pub(super) fn new(files: Files, by_marker: bool) -> Self {
         Self { sections: Sections::of(&files), used: files, found: None, moving: None, by_marker }
     }
@@ -66,7 +71,8 @@ impl Settling {
     pub(super) fn look(&mut self, files: &Files, now: Instant, settle: Duration) -> Found {
         let look = files.seen();
         if same(&look, &self.used.seen()) {
-            // Another file, perhaps, with the same content: what is written into it is written in place.
+            // Another file, perhaps, with the same content: what is written into it is written in
+            // place.
             self.used = files.clone();
             (self.found, self.moving) = (None, None);
             return Found::Same;
@@ -75,13 +81,19 @@ impl Settling {
             Some((found, since)) if same(&found, &look) => since,
             _ => now,
         };
-        let rest = if self.may_lack(files, &look) && !Sections::of(files).hold(&self.sections) { settle } else { TWICE.min(settle) };
+        let rest = if self.may_lack(files, &look) && !Sections::of(files).hold(&self.sections) {
+            settle
+        } else {
+            TWICE.min(settle)
+        };
         self.found = Some((look, since));
         let moving = self.moving.get_or_insert(Moving { since: now, reported: false });
         if now.saturating_duration_since(since) >= rest {
             return Found::AtRest;
         }
-        if now.saturating_duration_since(moving.since) > settle && !std::mem::replace(&mut moving.reported, true) {
+        if now.saturating_duration_since(moving.since) > settle
+            && !std::mem::replace(&mut moving.reported, true)
+        {
             for path in files.paths() {
                 tracing::warn!(file = %path.display(), "changes for longer than `reload-settle`: what was in effect remains so until it has come to rest");
             }
@@ -113,20 +125,28 @@ impl Settling {
         let is_marked = |path: &Path| files.bytes(path).is_ok_and(policy::ends_with_marker);
         let used = self.used.seen();
         look.iter().filter(|(_, seen)| seen.place.is_some()).any(|(path, seen)| {
-            let Some(before) = used.get(path).filter(|before| before.place.is_some()) else { return true };
+            let Some(before) = used.get(path).filter(|before| before.place.is_some()) else {
+                return true;
+            };
             // A link that gave way to a file says nothing: tar unlinks it, too.
             let is_swapped = before.target != seen.target && before.links == seen.links;
-            let is_whole = is_swapped || self.by_marker && before.place != seen.place && is_marked(path);
+            let is_whole =
+                is_swapped || self.by_marker && before.place != seen.place && is_marked(path);
             before.digest != seen.digest && !is_whole
         })
     }
 }
 
 fn same(one: &Look, other: &Look) -> bool {
-    one.len() == other.len() && one.iter().zip(other).all(|((path, seen), (name, then))| path == name && seen.digest == then.digest)
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|((path, seen), (name, then))| path == name && seen.digest == then.digest)
 }
 
-/// The PEM sections of each file. A file that still has all that are in effect has lost none of them by being cut, so that it is no harm to use it early.
+/// The PEM sections of each file. A file that still has all that are in effect has lost none of
+/// them by being cut, so that it is no harm to use it early.
 #[derive(Debug)]
 struct Sections(BTreeMap<PathBuf, BTreeSet<[u8; 32]>>);
 
@@ -139,8 +159,12 @@ impl Sections {
 
     /// Of each piece from one first line to the next. None where there is no PEM.
     fn digests(bytes: &[u8]) -> BTreeSet<[u8; 32]> {
-        let starts: Vec<usize> =
-            bytes.windows(Self::BEGIN.len()).enumerate().filter(|(_, window)| *window == Self::BEGIN).map(|(at, _)| at).collect();
+        let starts: Vec<usize> = bytes
+            .windows(Self::BEGIN.len())
+            .enumerate()
+            .filter(|(_, window)| *window == Self::BEGIN)
+            .map(|(at, _)| at)
+            .collect();
         let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
         let pieces = starts.iter().zip(ends).filter_map(|(start, end)| bytes.get(*start..end));
         pieces.map(|piece| Sha256::digest(piece.trim_ascii_end()).into()).collect()
@@ -148,7 +172,9 @@ impl Sections {
 
     /// Whether nothing of those is missing here, and each of their files has some.
     fn hold(&self, those: &Self) -> bool {
-        those.0.iter().all(|(path, sections)| !sections.is_empty() && self.0.get(path).is_some_and(|here| here.is_superset(sections)))
+        those.0.iter().all(|(path, sections)| {
+            !sections.is_empty() && self.0.get(path).is_some_and(|here| here.is_superset(sections))
+        })
     }
 }
 
@@ -205,7 +231,10 @@ mod tests {
         let halves = [0, 1000, 1000, 1000, 1900].map(|millis| folder.after(millis, &mut settling));
         assert_eq!(halves, [Found::Moving; 5]);
         folder.in_place("allow\ndeny more\n");
-        assert_eq!([0, 4900, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [0, 4900, 100].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::Moving, Found::AtRest]
+        );
         settling.used(folder.read(), true);
         assert_eq!(folder.after(0, &mut settling), Found::Same);
     }
@@ -219,12 +248,22 @@ mod tests {
             folder.renamed("one");
             assert_eq!(folder.after(1000, &mut settling), Found::Same, "the same content");
             folder.renamed("two\n...\n");
-            assert_eq!([0, 50].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2]);
-            assert_eq!(folder.after(50, &mut settling), if by_marker { Found::AtRest } else { Found::Moving });
+            assert_eq!(
+                [0, 50].map(|millis| folder.after(millis, &mut settling)),
+                [Found::Moving; 2]
+            );
+            assert_eq!(
+                folder.after(50, &mut settling),
+                if by_marker { Found::AtRest } else { Found::Moving }
+            );
             assert_eq!(folder.after(4900, &mut settling), Found::AtRest);
             settling.used(folder.read(), true);
             folder.in_place("in place\n...\n");
-            assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "in place");
+            assert_eq!(
+                [0, 4900].map(|millis| folder.after(millis, &mut settling)),
+                [Found::Moving; 2],
+                "in place"
+            );
         }
     }
 
@@ -237,9 +276,15 @@ mod tests {
         let _old = fs::File::open(folder.path()).unwrap();
         fs::remove_file(folder.path()).unwrap();
         folder.in_place("allow\n");
-        assert_eq!([0, 1000, 3900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 3]);
+        assert_eq!(
+            [0, 1000, 3900].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving; 3]
+        );
         folder.in_place("allow\ndeny more\n");
-        assert_eq!([0, 4900, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [0, 4900, 100].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::Moving, Found::AtRest]
+        );
     }
 
     #[test]
@@ -255,16 +300,27 @@ mod tests {
         std::os::unix::fs::symlink("..data/file", folder.path()).unwrap();
         let mut settling = Settling::new(folder.read(), false);
         link(&folder, "tuesday", "two");
-        assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [0, 100].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::AtRest]
+        );
         settling.used(folder.read(), true);
         link(&folder, "wednesday", "two");
         assert_eq!(folder.after(0, &mut settling), Found::Same);
         folder.in_place("t");
-        assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "in place");
+        assert_eq!(
+            [0, 4900].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving; 2],
+            "in place"
+        );
         // Unlinked, and half of it written anew.
         fs::remove_file(folder.path()).unwrap();
         folder.in_place("w");
-        assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "a file where a link was");
+        assert_eq!(
+            [0, 4900].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving; 2],
+            "a file where a link was"
+        );
     }
 
     #[test]
@@ -273,26 +329,45 @@ mod tests {
         folder.in_place("one");
         let mut settling = Settling::new(folder.read(), false);
         fs::remove_file(folder.path()).unwrap();
-        assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [0, 100].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::AtRest]
+        );
         settling.used(folder.read(), false);
         folder.in_place("o");
         assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2]);
         folder.in_place("one more");
-        assert_eq!([100, 5000].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [100, 5000].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::AtRest]
+        );
     }
 
     #[test]
     fn a_bundle_that_only_grows_need_not_rest() {
-        let pem = |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n");
+        let pem = |name: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n")
+        };
         let mut folder = Folder::new();
         folder.in_place(&(pem("a") + &pem("b")));
         let mut settling = Settling::new(folder.read(), false);
         folder.in_place(&(pem("c") + &pem("b") + &pem("a")));
-        assert_eq!([0, 100].map(|millis| folder.after(millis, &mut settling)), [Found::Moving, Found::AtRest]);
+        assert_eq!(
+            [0, 100].map(|millis| folder.after(millis, &mut settling)),
+            [Found::Moving, Found::AtRest]
+        );
         settling.used(folder.read(), true);
-        for less in [pem("c") + &pem("a"), pem("c") + &pem("b") + &pem("a").replace("END", "EN"), String::new()] {
+        for less in [
+            pem("c") + &pem("a"),
+            pem("c") + &pem("b") + &pem("a").replace("END", "EN"),
+            String::new(),
+        ] {
             folder.in_place(&less);
-            assert_eq!([0, 4900].map(|millis| folder.after(millis, &mut settling)), [Found::Moving; 2], "{less}");
+            assert_eq!(
+                [0, 4900].map(|millis| folder.after(millis, &mut settling)),
+                [Found::Moving; 2],
+                "{less}"
+            );
         }
     }
 

@@ -1,9 +1,10 @@
 //! Shadow mode only in front of an etcd whose own auth is off.
 //!
-//! etcd with auth on takes the proxy for the user that the proxy's certificate names, so that whoever passes in shadow mode acts
-//! with the proxy's rights. Therefore `serve` does not start so, and while it runs it goes on asking: when auth is switched on,
-//! shadow mode is suspended and everybody is enforced, loudly, until it is off again. What is not known is taken for the worse; only at the start,
-//! when it may soon be known, nobody is judged before.
+//! etcd with auth on takes the proxy for the user that the proxy's certificate names, so that
+//! whoever passes in shadow mode acts with the proxy's rights. Therefore `serve` does not start so,
+//! and while it runs it goes on asking: when auth is switched on, shadow mode is suspended and
+//! everybody is enforced, loudly, until it is off again. What is not known is taken for the worse;
+//! only at the start, when it may soon be known, nobody is judged before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,7 +17,8 @@ use super::{State, reload};
 use crate::config::Config;
 use crate::upstream::control::Control;
 
-/// Between two questions while it is not known whether etcd's auth is on: shadow mode waits for the answer.
+/// Between two questions while it is not known whether etcd's auth is on: shadow mode waits for the
+/// answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// etcd's auth is off: the policy's modes hold.
@@ -44,10 +46,16 @@ impl ShadowGuard {
         self.state.load(Ordering::Acquire) == UNKNOWN
     }
 
-    /// Before `next` follows `present`, each with what overrides its modes: while a policy has no shadow mode nobody asks etcd, so that one
-    /// that brings it waits for an answer.
-    pub(super) fn before(&self, next: (&Policy, Option<Mode>), present: (&Policy, Option<Mode>), config: &Config) {
-        let brings_shadow = next.0.has_shadow_under(next.1) && !present.0.has_shadow_under(present.1);
+    /// Before `next` follows `present`, each with what overrides its modes: while a policy has no
+    /// shadow mode nobody asks etcd, so that one that brings it waits for an answer.
+    pub(super) fn before(
+        &self,
+        next: (&Policy, Option<Mode>),
+        present: (&Policy, Option<Mode>),
+        config: &Config,
+    ) {
+        let brings_shadow =
+            next.0.has_shadow_under(next.1) && !present.0.has_shadow_under(present.1);
         if brings_shadow && !config.allow_shadow_with_etcd_auth {
             self.state.store(UNKNOWN, Ordering::Release);
         }
@@ -59,11 +67,16 @@ impl ShadowGuard {
     }
 }
 
-/// Asks before the start. etcd may come up after the proxy: then shadow mode waits until it has answered.
+/// Asks before the start. etcd may come up after the proxy: then shadow mode waits until it has
+/// answered.
 ///
 /// # Errors
 /// etcd's auth is on, and the policy has shadow mode.
-pub(super) async fn before_start(config: &Config, policy: Policy, control: &Control) -> anyhow::Result<(Policy, ShadowGuard)> {
+pub(super) async fn before_start(
+    config: &Config,
+    policy: Policy,
+    control: &Control,
+) -> anyhow::Result<(Policy, ShadowGuard)> {
     if !policy.has_shadow() || config.allow_shadow_with_etcd_auth {
         return Ok((policy, ShadowGuard::default()));
     }
@@ -75,7 +88,10 @@ pub(super) async fn before_start(config: &Config, policy: Policy, control: &Cont
         ),
         Err(error) => {
             tracing::warn!(%error, "cannot ask etcd whether its own auth is on: shadow mode begins when it has said no");
-            Ok((policy.in_mode(policy.generation, Some(Mode::Enforce)), ShadowGuard { state: AtomicU8::new(UNKNOWN) }))
+            Ok((
+                policy.in_mode(policy.generation, Some(Mode::Enforce)),
+                ShadowGuard { state: AtomicU8::new(UNKNOWN) },
+            ))
         }
     }
 }
@@ -104,7 +120,8 @@ pub(super) async fn watch(state: Arc<State>) {
     }
 }
 
-/// Suspends shadow mode, or lets it go on: a new generation of the same policy, so that every open stream is looked at again.
+/// Suspends shadow mode, or lets it go on: a new generation of the same policy, so that every open
+/// stream is looked at again.
 fn suspend(state: &State, auth: u8) {
     if !state.shadow_guard.learnt(auth) {
         return;

@@ -1,7 +1,9 @@
-//! The last good policy, kept in a folder (`state-dir`), so that a restart in the wrong moment, with a broken policy file, comes up with what
-//! has served before: a proxy that does not start shuts out everybody, also those who could mend the file.
+//! The last good policy, kept in a folder (`state-dir`), so that a restart in the wrong moment,
+//! with a broken policy file, comes up with what has served before: a proxy that does not start
+//! shuts out everybody, also those who could mend the file.
 //!
-//! The text itself is kept, and read as any policy: nothing is trusted for lying there. It takes the file's place only at a start.
+//! The text itself is kept, and read as any policy: nothing is trusted for lying there. It takes
+//! the file's place only at a start.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -16,23 +18,29 @@ use crate::files;
 /// The kept policy's name in the folder.
 pub const FILE: &str = "last-good-policy.yaml";
 
-/// Whether the folder can keep anything: a mistyped one would be noticed on the day when it is needed.
+/// Whether the folder can keep anything: a mistyped one would be noticed on the day when it is
+/// needed.
 ///
 /// # Errors
 /// It is not there, or is no folder, or anybody may write into it.
 pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
-    let found = fs::metadata(folder).with_context(|| format!("state-dir: `{}` cannot be used: make the folder first", folder.display()))?;
+    let found = fs::metadata(folder).with_context(|| {
+        format!("state-dir: `{}` cannot be used: make the folder first", folder.display())
+    })?;
     if !found.is_dir() {
         bail!("state-dir: `{}` is no folder", folder.display());
     }
     if found.permissions().mode() & 0o002 != 0 {
-        bail!("state-dir: everybody may write into `{}`, and so give the proxy a policy: take that right away", folder.display());
+        bail!(
+            "state-dir: everybody may write into `{}`, and so give the proxy a policy: take that right away",
+            folder.display()
+        );
     }
     Ok(())
 }
 
-/// Keeps a policy that serves, in place of the one before, all at once, so that a crash leaves one of the two. What is kept already
-/// is not written again.
+/// Keeps a policy that serves, in place of the one before, all at once, so that a crash leaves one
+/// of the two. What is kept already is not written again.
 ///
 /// # Errors
 /// It cannot be written: the one before is still there.

@@ -1,11 +1,13 @@
 //! Files that are read again when their content changes.
 //!
-//! Content is compared, not times: Kubernetes replaces a whole folder by moving one symlink, agents rename, editors write in place. When a
-//! change is in effect is for `settling` to say. A change that is half done (a certificate without its key) is a mistake, which is reported
-//! and changes nothing; the other half is the next change.
+//! Content is compared, not times: Kubernetes replaces a whole folder by moving one symlink, agents
+//! rename, editors write in place. When a change is in effect is for `settling` to say. A change
+//! that is half done (a certificate without its key) is a mistake, which is reported and changes
+//! nothing; the other half is the next change.
 //!
-//! Each thing is looked at by itself, and read on a thread of its own: a file system that does not answer holds up nothing else, not even the end of
-//! the process (`cli::serve::on_runtime` waits for no thread).
+//! Each thing is looked at by itself, and read on a thread of its own: a file system that does not
+//! answer holds up nothing else, not even the end of the process (`cli::serve::on_runtime` waits
+//! for no thread).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,11 +34,14 @@ fn paths(config: &Config, what: Reloaded) -> Vec<&Path> {
     }
 }
 
-/// The files of `what` in groups, each of which is read and comes to rest by itself: a revocation waits for no other file.
+/// The files of `what` in groups, each of which is read and comes to rest by itself: a revocation
+/// waits for no other file.
 pub(super) fn groups(config: &Config, what: Reloaded) -> Vec<Vec<PathBuf>> {
     let paths = paths(config, what).into_iter().map(Path::to_owned);
     match what {
-        Reloaded::Clients => paths.collect::<BTreeSet<_>>().into_iter().map(|path| vec![path]).collect(),
+        Reloaded::Clients => {
+            paths.collect::<BTreeSet<_>>().into_iter().map(|path| vec![path]).collect()
+        }
         // A certificate and its key go together.
         Reloaded::Policy | Reloaded::Server | Reloaded::Upstream => vec![paths.collect()],
     }
@@ -61,15 +66,22 @@ impl Desk {
         Self { paths, busy: Arc::default() }
     }
 
-    /// Reads them. Those of a file system that does not answer are [`crate::files::Unread::Late`], and one thread at most waits for it.
+    /// Reads them. Those of a file system that does not answer are [`crate::files::Unread::Late`],
+    /// and one thread at most waits for it.
     pub(super) async fn read(&self) -> Files {
         let owned = self.paths.clone();
         let read = move || Files::read(owned.iter().map(PathBuf::as_path), tls::MAX_BYTES);
-        self.within(LONGEST_READ, read).await.unwrap_or_else(|| Files::late(self.paths.iter().map(PathBuf::as_path)))
+        self.within(LONGEST_READ, read)
+            .await
+            .unwrap_or_else(|| Files::late(self.paths.iter().map(PathBuf::as_path)))
     }
 
     /// What `read` gives in time, unless one from before has not ended yet.
-    async fn within<T: Send + 'static>(&self, time: Duration, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    async fn within<T: Send + 'static>(
+        &self,
+        time: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
@@ -94,7 +106,8 @@ impl Drop for Done {
 /// Looks at all files once each `reload-interval`, and uses what has changed and come to rest.
 pub(super) async fn watch(state: Arc<State>) {
     if !state.shared.config.reload_interval.is_zero() {
-        futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| watch_one(&state, what))).await;
+        futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| watch_one(&state, what)))
+            .await;
     }
 }
 

@@ -1,7 +1,10 @@
-//! One [`Record`] as one line of JSON. `docs/audit.md` tells what each field means; a test holds the two together.
+//! One [`Record`] as one line of JSON. `docs/audit.md` tells what each field means; a test holds
+//! the two together.
 //!
-//! Every text that comes from outside (certificates, keys, paths) is in the spelling of [`etcd_warden_core::keyspace::Escaped`], so that a line is ASCII, holds no
-//! control character and gives back the bytes ([`unescape`]). A line has a bound: lists and texts beyond it are cut, and say so.
+//! Every text that comes from outside (certificates, keys, paths) is in the spelling of
+//! [`etcd_warden_core::keyspace::Escaped`], so that a line is ASCII, holds no control character and
+//! gives back the bytes ([`unescape`]). A line has a bound: lists and texts beyond it are cut, and
+//! say so.
 
 mod text;
 
@@ -29,14 +32,15 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// What a line shows when there is room. With no entries at all, ten texts of this size stay below [`MAX_LINE`] however they
-    /// are escaped (5 bytes for one).
+    /// What a line shows when there is room. With no entries at all, ten texts of this size stay
+    /// below [`MAX_LINE`] however they are escaped (5 bytes for one).
     pub const WIDE: Cut = Cut { text: 1024, entries: 1024 };
     /// What it shows when the queue is short of room.
     pub const NARROW: Cut = Cut { text: 256, entries: 4 };
 }
 
-/// Adds `record` to `out` as one line with its end. Fewer entries are shown until it fits into [`MAX_LINE`].
+/// Adds `record` to `out` as one line with its end. Fewer entries are shown until it fits into
+/// [`MAX_LINE`].
 pub fn render(record: &Record, cut: Cut, out: &mut Vec<u8>) {
     let start = out.len();
     let mut cut = cut;
@@ -173,7 +177,8 @@ impl Omitted {
 
 impl<'r> Line<'r> {
     fn new(record: &'r Record, cut: Cut) -> Self {
-        let (identity, principal, accesses) = (&*record.identity, &*record.principal, &record.accesses);
+        let (identity, principal, accesses) =
+            (&*record.identity, &*record.principal, &record.accesses);
         let text = |text: &'r str| Text { bytes: text.as_bytes(), limit: cut.text };
         let range = |range: KeyRange<'r>| Range {
             key: Text { bytes: range.start, limit: cut.text },
@@ -215,12 +220,20 @@ impl<'r> Line<'r> {
             reason: record.denial.as_ref().map(|denial| denial.reason.code()),
             missing: record.denial.as_ref().and_then(|denial| match &denial.missing {
                 Missing::Nothing => None,
-                Missing::Keys { verb, range: owned } => Some(Lack::Keys { verb: verb.name(), range: range(owned.as_range()) }),
-                Missing::Capability(capability) => Some(Lack::Capability { capability: capability.name() }),
+                Missing::Keys { verb, range: owned } => {
+                    Some(Lack::Keys { verb: verb.name(), range: range(owned.as_range()) })
+                }
+                Missing::Capability(capability) => {
+                    Some(Lack::Capability { capability: capability.name() })
+                }
                 Missing::Lease(id) => Some(Lack::Lease { lease: LeaseId(*id) }),
                 Missing::Form(malformed) => Some(Lack::Form { form: malformed.to_string() }),
-                Missing::Size { length, limit } => Some(Lack::Form { form: format!("{length} bytes, and at most {limit} are read") }),
-                Missing::Unpacked { limit } => Some(Lack::Form { form: format!("more than {limit} bytes when it is unpacked") }),
+                Missing::Size { length, limit } => Some(Lack::Form {
+                    form: format!("{length} bytes, and at most {limit} are read"),
+                }),
+                Missing::Unpacked { limit } => Some(Lack::Form {
+                    form: format!("more than {limit} bytes when it is unpacked"),
+                }),
                 Missing::Text(text) => Some(Lack::Form { form: (*text).to_owned() }),
             }),
             policy: Policy { generation: principal.generation, hash: &record.policy_hash },

@@ -1,8 +1,9 @@
 //! From decisions to the disk. One thread writes; nobody else ever waits for a disk.
 //!
-//! A request takes a place in the queue ([`Audit::reserve`]) before it is forwarded and hands in its line ([`Slot::submit`]) when it
-//! is done, so that with `on_full: deny` nothing happens that could not be written down. The line is made by the thread that
-//! served the request, with a bound on its size; places and bytes are given back when the line is on the disk. `share` has the
+//! A request takes a place in the queue ([`Audit::reserve`]) before it is forwarded and hands in
+//! its line ([`Slot::submit`]) when it is done, so that with `on_full: deny` nothing happens that
+//! could not be written down. The line is made by the thread that served the request, with a bound
+//! on its size; places and bytes are given back when the line is on the disk. `share` has the
 //! rule that keeps one identity from taking the queue away from the others.
 
 mod share;
@@ -30,7 +31,8 @@ use thread::Writer;
 /// How long [`Audit::close`] waits for the writer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after [`Audit::close`].
+/// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after
+/// [`Audit::close`].
 #[derive(Clone)]
 pub struct Audit(Arc<Handle>);
 
@@ -62,7 +64,8 @@ enum Message {
     Wake,
 }
 
-/// The queue has no place, and `on_full` is `deny`: the request must be refused ([`etcd_warden_core::authorize::Reason::AuditFull`]).
+/// The queue has no place, and `on_full` is `deny`: the request must be refused
+/// ([`etcd_warden_core::authorize::Reason::AuditFull`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -97,7 +100,10 @@ impl Audit {
     }
 
     /// The handle, the writer that is still to run, and whom to tell when it has ended.
-    fn with_writer(config: &config::Audit, metrics: Arc<Metrics>) -> io::Result<(Audit, Writer, SyncSender<()>)> {
+    fn with_writer(
+        config: &config::Audit,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<(Audit, Writer, SyncSender<()>)> {
         let mut sinks = Vec::new();
         if let Some(path) = &config.file {
             sinks.push(Sink::file(path)?);
@@ -105,7 +111,10 @@ impl Audit {
         if config.stdout {
             sinks.push(Sink::stdout()?);
         }
-        #[expect(clippy::disallowed_methods, reason = "bounded by places and two flags; sync_channel has memory for all from the start")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded by places and two flags; sync_channel has memory for all from the start"
+        )]
         let (sender, messages) = channel();
         let (finished_sender, finished) = sync_channel(1);
         let shared = Arc::new(Shared {
@@ -125,7 +134,8 @@ impl Audit {
         Ok((Audit(Arc::new(Handle { shared, sender, queue })), writer, finished_sender))
     }
 
-    /// Whether a line is to be written for such a decision. Of allowed requests, the configured part is drawn here.
+    /// Whether a line is to be written for such a decision. Of allowed requests, the configured
+    /// part is drawn here.
     #[must_use]
     pub fn wants(&self, decision: Decision, effect: Effect) -> bool {
         if !self.0.shared.has_sinks {
@@ -133,7 +143,8 @@ impl Audit {
         }
         match (decision, self.0.shared.allowed, effect) {
             (Decision::Deny | Decision::WouldDeny, _, _) => true,
-            (Decision::Allow, AuditAllowed::All, _) | (Decision::Allow, AuditAllowed::Writes, Effect::Writes) => self.0.shared.draw(),
+            (Decision::Allow, AuditAllowed::All, _)
+            | (Decision::Allow, AuditAllowed::Writes, Effect::Writes) => self.0.shared.draw(),
             (Decision::Allow, AuditAllowed::None | AuditAllowed::Writes, _) => false,
         }
     }
@@ -141,8 +152,9 @@ impl Audit {
     /// Takes a place for one line of the identity `owner` (its principal's name).
     ///
     /// # Errors
-    /// There is none and `on_full` is `deny`. The line that will be missing is counted as lost. With `on_full: drop` there is
-    /// always a slot; what is submitted to one without a place is counted as lost.
+    /// There is none and `on_full` is `deny`. The line that will be missing is counted as lost.
+    /// With `on_full: drop` there is always a slot; what is submitted to one without a place is
+    /// counted as lost.
     pub fn reserve(&self, owner: &Arc<str>) -> Result<Slot, Full> {
         let place = self.0.queue.take(owner);
         if place.is_none() && self.0.shared.on_full == OnFull::Deny && self.0.shared.has_sinks {
@@ -152,20 +164,25 @@ impl Audit {
         Ok(Slot { audit: self.clone(), place })
     }
 
-    /// Hands in the line of a changed mode. It waits for nothing: whoever breaks the glass may do it because the audit is full. Then the
-    /// line is counted as lost, and the log has it.
+    /// Hands in the line of a changed mode. It waits for nothing: whoever breaks the glass may do
+    /// it because the audit is full. Then the line is counted as lost, and the log has it.
     pub fn mode_changed(&self, change: &ModeChange) {
         let shared = &self.0.shared;
         if !shared.has_sinks {
             return;
         }
-        let sent = self.0.queue.take(&"admin socket".into()).map(|place| self.0.sender.send(Message::Line(change.line(), place)));
+        let sent = self
+            .0
+            .queue
+            .take(&"admin socket".into())
+            .map(|place| self.0.sender.send(Message::Line(change.line(), place)));
         if !matches!(sent, Some(Ok(()))) {
             shared.count_lost();
         }
     }
 
-    /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that fails, the old one stays in use.
+    /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that
+    /// fails, the old one stays in use.
     pub fn reopen(&self) {
         // Of many wishes one is enough, so that what waits has a bound also while the disk hangs.
         if !self.0.shared.reopen.swap(true, Relaxed) {
@@ -173,8 +190,9 @@ impl Audit {
         }
     }
 
-    /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not hang the end of the process.
-    /// Blocks the thread. Returns whether the writer ended in time; lines handed in afterwards are counted as lost.
+    /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not
+    /// hang the end of the process. Blocks the thread. Returns whether the writer ended in
+    /// time; lines handed in afterwards are counted as lost.
     pub fn close(&self) -> bool {
         self.close_within(CLOSE_TIMEOUT)
     }
@@ -183,9 +201,14 @@ impl Audit {
         self.0.shared.closing.store(true, Relaxed);
         let _ = self.0.sender.send(Message::Wake);
         let finished = self.0.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ended = finished.is_none_or(|finished| finished.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout));
+        let ended = finished.is_none_or(|finished| {
+            finished.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout)
+        });
         if !ended {
-            tracing::error!(waiting = self.0.queue.taken(), "the audit did not end in time, lines are lost");
+            tracing::error!(
+                waiting = self.0.queue.taken(),
+                "the audit did not end in time, lines are lost"
+            );
         }
         ended
     }
@@ -219,7 +242,8 @@ impl Shared {
         self.metrics.audit_lost.increment(1);
     }
 
-    /// True for the configured part of calls. The sequence is mixed (splitmix64), so that no rhythm of requests falls between the draws.
+    /// True for the configured part of calls. The sequence is mixed (splitmix64), so that no rhythm
+    /// of requests falls between the draws.
     fn draw(&self) -> bool {
         if self.sample >= 1.0 {
             return true;

@@ -7,12 +7,14 @@ use std::str::FromStr;
 use super::{Endpoint, Network};
 
 impl Network {
-    /// Whether the block holds this address. An IPv4 address that arrives mapped into IPv6 (`::ffff:10.0.0.1`, as a dual-stack
-    /// listener shows it) counts as the IPv4 address that it is.
+    /// Whether the block holds this address. An IPv4 address that arrives mapped into IPv6
+    /// (`::ffff:10.0.0.1`, as a dual-stack listener shows it) counts as the IPv4 address that
+    /// it is.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let other = Network { address: address.to_canonical(), prefix: self.prefix };
-        self.address.is_ipv4() == other.address.is_ipv4() && self.first().is_some_and(|first| other.first() == Some(first))
+        self.address.is_ipv4() == other.address.is_ipv4()
+            && self.first().is_some_and(|first| other.first() == Some(first))
     }
 
     /// The first address of the block; `None` when the prefix is longer than an address.
@@ -22,8 +24,14 @@ impl Network {
         let rest = u32::from(bits - self.prefix.min(bits));
         match self.address {
             _ if self.prefix > bits => None,
-            IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits() & u32::MAX.checked_shl(rest).unwrap_or(0)).into()),
-            IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() & u128::MAX.checked_shl(rest).unwrap_or(0)).into()),
+            IpAddr::V4(address) => Some(
+                Ipv4Addr::from_bits(address.to_bits() & u32::MAX.checked_shl(rest).unwrap_or(0))
+                    .into(),
+            ),
+            IpAddr::V6(address) => Some(
+                Ipv6Addr::from_bits(address.to_bits() & u128::MAX.checked_shl(rest).unwrap_or(0))
+                    .into(),
+            ),
         }
     }
 }
@@ -32,13 +40,18 @@ impl Endpoint {
     /// Whether only this host itself can reach it, pods with the host's network included.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        &*self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        &*self.host == "localhost"
+            || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
     /// `HOST:PORT`, with brackets where they belong: how logs, metrics and the audit name a member.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! From what is in effect to [`Config`]: every value read, every combination that has no safe meaning refused, all mistakes found.
+//! From what is in effect to [`Config`]: every value read, every combination that has no safe
+//! meaning refused, all mistakes found.
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -11,7 +12,10 @@ use super::given::Item;
 use super::reader::{Reader, word};
 use super::settings::Key;
 use super::value;
-use super::{Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream};
+use super::{
+    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits,
+    Log, OnFull, Upstream,
+};
 
 /// The configuration, or `None` when there were mistakes.
 pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> Option<Config> {
@@ -22,7 +26,8 @@ pub(super) fn config(effective: &Effective, mistakes: &mut Vec<Diagnostic>) -> O
     let downstream = downstream(&mut reader);
     let upstream = upstream(&mut reader);
     let advertise = advertise(&mut reader);
-    let client_tokens = reader.word(Key::ClientTokens, &[ClientTokens::Forward, ClientTokens::Strip]);
+    let client_tokens =
+        reader.word(Key::ClientTokens, &[ClientTokens::Forward, ClientTokens::Strip]);
     let policy = reader.required(Key::Policy, path);
     let mode = reader.optional(Key::Mode, word(Key::Mode, &[Mode::Shadow, Mode::Enforce]));
     let allow_shadow_with_etcd_auth = reader.required(Key::AllowShadowWithEtcdAuth, value::switch);
@@ -77,13 +82,19 @@ fn downstream(reader: &mut Reader<'_>) -> Option<Downstream> {
     let key_file = reader.required(Key::KeyFile, path);
     let client_cas = client_cas(reader);
     let crl_files = reader.list(Key::ClientCrlFile, path);
-    Some(Downstream { cert_file: cert_file?, key_file: key_file?, client_cas: client_cas?, crl_files: crl_files? })
+    Some(Downstream {
+        cert_file: cert_file?,
+        key_file: key_file?,
+        client_cas: client_cas?,
+        crl_files: crl_files?,
+    })
 }
 
 fn client_cas(reader: &mut Reader<'_>) -> Option<Vec<ClientCa>> {
     let key = Key::TrustedCaFile;
     reader.required(key, |_| Ok(()))?;
-    let files = reader.named(key, "without names, only one file can be given: write `NAME: FILE` for each")?;
+    let files = reader
+        .named(key, "without names, only one file can be given: write `NAME: FILE` for each")?;
     let mut cas = Vec::new();
     let mut sound = true;
     for Item { name, text, origin } in files {
@@ -110,8 +121,12 @@ fn upstream(reader: &mut Reader<'_>) -> Option<Upstream> {
     let identity = match (cert?, key?) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
-        (Some(_), None) => return reader.refuse(Key::Cert, "`cert` without `key`: give both or none".into()),
-        (None, Some(_)) => return reader.refuse(Key::Key, "`key` without `cert`: give both or none".into()),
+        (Some(_), None) => {
+            return reader.refuse(Key::Cert, "`cert` without `key`: give both or none".into());
+        }
+        (None, Some(_)) => {
+            return reader.refuse(Key::Key, "`key` without `cert`: give both or none".into());
+        }
     };
     let upstream = Upstream {
         endpoints: endpoints?,
@@ -127,7 +142,8 @@ fn upstream(reader: &mut Reader<'_>) -> Option<Upstream> {
 /// Refuses combinations that would be less safe than they look.
 fn sound_upstream(reader: &mut Reader<'_>, upstream: &Upstream) -> bool {
     let before = reader.mistakes.len();
-    let plain: Vec<&Endpoint> = upstream.endpoints.iter().filter(|endpoint| !endpoint.tls).collect();
+    let plain: Vec<&Endpoint> =
+        upstream.endpoints.iter().filter(|endpoint| !endpoint.tls).collect();
     let tls = upstream.endpoints.len() - plain.len();
     if let Some(endpoint) = plain.first() {
         if tls > 0 {
@@ -136,13 +152,18 @@ fn sound_upstream(reader: &mut Reader<'_>, upstream: &Upstream) -> bool {
             let instead = "write `https://`, or set `insecure-plaintext-upstream` if anybody may read and change what passes";
             reader.mistake(Key::Endpoints, format!("`{endpoint}` is plain text: {instead}"));
         }
-        for (key, set) in [(Key::Cacert, upstream.cacert.is_some()), (Key::Cert, upstream.identity.is_some())] {
+        for (key, set) in
+            [(Key::Cacert, upstream.cacert.is_some()), (Key::Cert, upstream.identity.is_some())]
+        {
             if set && tls == 0 && upstream.insecure_plaintext {
                 reader.mistake(key, format!("`{key}` has no effect on plain text endpoints: write them with `https://`, or leave it out"));
             }
         }
     } else if upstream.insecure_plaintext {
-        reader.mistake(Key::InsecurePlaintextUpstream, "is set, but no endpoint is `http://`: leave it out".into());
+        reader.mistake(
+            Key::InsecurePlaintextUpstream,
+            "is set, but no endpoint is `http://`: leave it out".into(),
+        );
     }
     if tls > 0 && upstream.cacert.is_none() {
         reader
@@ -154,7 +175,10 @@ fn sound_upstream(reader: &mut Reader<'_>, upstream: &Upstream) -> bool {
         }
     }
     if upstream.pin && upstream.endpoints.len() > 1 {
-        reader.mistake(Key::Pin, format!("`pin` takes one endpoint, and `endpoints` has {}", upstream.endpoints.len()));
+        reader.mistake(
+            Key::Pin,
+            format!("`pin` takes one endpoint, and `endpoints` has {}", upstream.endpoints.len()),
+        );
     }
     reader.mistakes.len() == before
 }
@@ -162,9 +186,10 @@ fn sound_upstream(reader: &mut Reader<'_>, upstream: &Upstream) -> bool {
 fn advertise(reader: &mut Reader<'_>) -> Option<Advertise> {
     let mut advertise = Advertise::default();
     let mut sound = true;
-    for Item { name, text, origin } in
-        reader.named(Key::AdvertiseClientUrl, "without names, only one URL can be given: write `MEMBER: URL` for each")?
-    {
+    for Item { name, text, origin } in reader.named(
+        Key::AdvertiseClientUrl,
+        "without names, only one URL can be given: write `MEMBER: URL` for each",
+    )? {
         match (value::client_url(&text), name) {
             (Ok(url), Some(member)) => drop(advertise.by_member.insert(member, url)),
             (Ok(url), None) => advertise.default = Some(url),
@@ -185,7 +210,8 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_streams = reader.number(Key::MaxConcurrentStreams);
     let max_requests = reader.number(Key::MaxRequestsInFlight);
     let max_requests_per_identity = reader.optional_number(Key::MaxRequestsInFlightPerIdentity);
-    let requests_per_second_per_identity = reader.optional_number(Key::RequestsPerSecondPerIdentity);
+    let requests_per_second_per_identity =
+        reader.optional_number(Key::RequestsPerSecondPerIdentity);
     let max_watches = reader.number(Key::MaxWatches);
     let max_watches_per_identity = reader.optional_number(Key::MaxWatchesPerIdentity);
     let max_request_bytes = reader.number(Key::MaxRequestBytes);
@@ -193,13 +219,18 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let max_held_bytes = reader.number(Key::MaxHeldBytes);
     let max_unread_bytes = reader.number(Key::MaxUnreadBytes);
     let idle_timeout = reader.duration(Key::IdleTimeout);
-    let max_connection_age = reader.optional(Key::MaxConnectionAge, |text| value::duration(Key::MaxConnectionAge.setting().kind, text));
+    let max_connection_age = reader.optional(Key::MaxConnectionAge, |text| {
+        value::duration(Key::MaxConnectionAge.setting().kind, text)
+    });
     let keepalive = reader.duration(Key::GrpcKeepaliveInterval);
     let authenticate_per_second = reader.number(Key::AuthenticatePerSecond);
     if let (Some(held), Some(request)) = (max_held_bytes, max_request_bytes)
         && held < request
     {
-        return reader.refuse(Key::MaxHeldBytes, "is below `max-request-bytes`: the largest request could never be held".into());
+        return reader.refuse(
+            Key::MaxHeldBytes,
+            "is below `max-request-bytes`: the largest request could never be held".into(),
+        );
     }
     Some(Limits {
         handshake_timeout: handshake_timeout?,
@@ -226,14 +257,28 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
 fn audit(reader: &mut Reader<'_>) -> Option<Audit> {
     let file = reader.optional(Key::AuditFile, path);
     let stdout = reader.required(Key::AuditStdout, value::switch);
-    let allowed = reader.word(Key::AuditAllowed, &[AuditAllowed::None, AuditAllowed::Writes, AuditAllowed::All]);
+    let allowed = reader
+        .word(Key::AuditAllowed, &[AuditAllowed::None, AuditAllowed::Writes, AuditAllowed::All]);
     let sample = reader.required(Key::AuditSample, value::fraction);
     let queue = reader.number(Key::AuditQueue);
     let on_full = reader.word(Key::AuditOnFull, &[OnFull::Drop, OnFull::Deny]);
-    if let (Some(None), Some(false), Some(AuditAllowed::Writes | AuditAllowed::All)) = (&file, stdout, allowed) {
-        return reader.refuse(Key::AuditAllowed, "asks for audit lines, but neither `audit-file` nor `audit-stdout` says where to".into());
+    if let (Some(None), Some(false), Some(AuditAllowed::Writes | AuditAllowed::All)) =
+        (&file, stdout, allowed)
+    {
+        return reader.refuse(
+            Key::AuditAllowed,
+            "asks for audit lines, but neither `audit-file` nor `audit-stdout` says where to"
+                .into(),
+        );
     }
-    Some(Audit { file: file?, stdout: stdout?, allowed: allowed?, sample: sample?, queue: queue?, on_full: on_full? })
+    Some(Audit {
+        file: file?,
+        stdout: stdout?,
+        allowed: allowed?,
+        sample: sample?,
+        queue: queue?,
+        on_full: on_full?,
+    })
 }
 
 fn log(reader: &mut Reader<'_>) -> Option<Log> {
@@ -249,7 +294,10 @@ fn workers(text: &str) -> Result<usize, String> {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "one of the functions that read a value, and those can fail")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "one of the functions that read a value, and those can fail"
+)]
 fn path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }

@@ -62,11 +62,14 @@ impl fmt::Display for Diagnostic {
         match &self.origin {
             Origin::Default => write!(f, "{message}"),
             Origin::Flag(name) | Origin::Variable(name) => write!(f, "{name}: {message}"),
-            Origin::File { source, line: 0, .. } => write!(f, "{}: {message}", Printable(&source.name)),
+            Origin::File { source, line: 0, .. } => {
+                write!(f, "{}: {message}", Printable(&source.name))
+            }
             Origin::File { source, line, column } => {
                 write!(f, "{}:{line}:{column}: {message}", Printable(&source.name))?;
                 let Some(text) = source.text.lines().nth(line - 1) else { return Ok(()) };
-                let shown: String = text.chars().take(SHOWN).map(|c| if is_unfit(c) { ' ' } else { c }).collect();
+                let shown: String =
+                    text.chars().take(SHOWN).map(|c| if is_unfit(c) { ' ' } else { c }).collect();
                 write!(f, "\n{line:>5} | {}", shown.trim_end())?;
                 if *column <= SHOWN { write!(f, "\n      | {:>column$}", '^') } else { Ok(()) }
             }
@@ -99,7 +102,9 @@ impl std::error::Error for Diagnostics {}
 pub(super) fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = known.map(|name| (distance(unknown, name), name)).min();
     match near {
-        Some((distance, name)) if distance <= unknown.len().max(name.len()) / 3 => format!(", did you mean `{name}`"),
+        Some((distance, name)) if distance <= unknown.len().max(name.len()) / 3 => {
+            format!(", did you mean `{name}`")
+        }
         _ => String::new(),
     }
 }
@@ -127,9 +132,14 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in
-            [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("pin", "pin", 0), ("listen_addr", "listen-addr", 1), ("kitten", "sitting", 3)]
-        {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("", "ab", 2),
+            ("pin", "pin", 0),
+            ("listen_addr", "listen-addr", 1),
+            ("kitten", "sitting", 3),
+        ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
             assert_eq!(distance(b, a), edits, "{b} {a}");
         }
@@ -144,15 +154,26 @@ mod tests {
 
     #[test]
     fn a_mistake_in_a_file_shows_its_line_and_a_caret() {
-        let source = Arc::new(SourceText { name: "w.yaml".into(), text: "pin: false\nmode: sahdow\n".into() });
-        let mistake = Diagnostic { origin: Origin::File { source, line: 2, column: 7 }, message: "no".into() };
+        let source = Arc::new(SourceText {
+            name: "w.yaml".into(),
+            text: "pin: false\nmode: sahdow\n".into(),
+        });
+        let mistake = Diagnostic {
+            origin: Origin::File { source, line: 2, column: 7 },
+            message: "no".into(),
+        };
         assert_eq!(mistake.to_string(), "w.yaml:2:7: no\n    2 | mode: sahdow\n      |       ^");
     }
 
     #[test]
     fn control_characters_of_a_file_do_not_reach_the_terminal() {
-        let source = Arc::new(SourceText { name: "w.yaml".into(), text: "pin: \u{1b}[2J\n".into() });
-        let shown = Diagnostic { origin: Origin::File { source, line: 1, column: 1 }, message: "no".into() }.to_string();
+        let source =
+            Arc::new(SourceText { name: "w.yaml".into(), text: "pin: \u{1b}[2J\n".into() });
+        let shown = Diagnostic {
+            origin: Origin::File { source, line: 1, column: 1 },
+            message: "no".into(),
+        }
+        .to_string();
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
 }

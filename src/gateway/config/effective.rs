@@ -1,4 +1,5 @@
-//! What is in effect: for each setting the strongest source that gives it, flag before environment before file before default.
+//! What is in effect: for each setting the strongest source that gives it, flag before environment
+//! before file before default.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use super::diagnostic::Origin;
 use super::given::{Given, Item};
 use super::settings::{Default, Key, SETTINGS, Shape};
 
-/// Every setting with its value and where that came from. Shown as a configuration file that means the same.
+/// Every setting with its value and where that came from. Shown as a configuration file that means
+/// the same.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// One for each row of the table, in its order.
@@ -14,10 +16,14 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// Picks from the sources, strongest first. A setting counts whole: a list in a flag replaces the list in the file.
+    /// Picks from the sources, strongest first. A setting counts whole: a list in a flag replaces
+    /// the list in the file.
     pub(super) fn merge(sources: [&[Given]; 3]) -> Self {
-        let strongest = |key: Key| sources.into_iter().flatten().find(|given| given.key == key).cloned();
-        let settings = SETTINGS.iter().map(|setting| strongest(setting.key).unwrap_or_else(|| default(setting.key)));
+        let strongest =
+            |key: Key| sources.into_iter().flatten().find(|given| given.key == key).cloned();
+        let settings = SETTINGS
+            .iter()
+            .map(|setting| strongest(setting.key).unwrap_or_else(|| default(setting.key)));
         Self { settings: settings.collect() }
     }
 
@@ -39,7 +45,9 @@ impl Effective {
 
 fn default(key: Key) -> Given {
     let items = match key.setting().default {
-        Default::Value(text) => vec![Item { name: None, text: text.to_owned(), origin: Origin::Default }],
+        Default::Value(text) => {
+            vec![Item { name: None, text: text.to_owned(), origin: Origin::Default }]
+        }
         Default::Unset(_) | Default::Required => Vec::new(),
     };
     Given { key, origin: Origin::Default, items }
@@ -59,7 +67,9 @@ impl fmt::Display for Effective {
                     writeln!(f, "{:<50} # {origin}", format!("{key}:"))?;
                     for item in items {
                         match (shape, &item.name) {
-                            (Shape::Named, Some(name)) => writeln!(f, "  {}: {}", scalar(name), scalar(&item.text))?,
+                            (Shape::Named, Some(name)) => {
+                                writeln!(f, "  {}: {}", scalar(name), scalar(&item.text))?
+                            }
                             (Shape::One, _) => writeln!(f, "  {}", scalar(&item.text))?,
                             _ => writeln!(f, "  - {}", scalar(&item.text))?,
                         }
@@ -73,7 +83,13 @@ impl fmt::Display for Effective {
 
 /// Text as a YAML scalar. JSON's strings are YAML's double-quoted ones.
 fn scalar(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b':' | b'=');
-    let word = text.bytes().all(plain) && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'/');
-    if word && !text.ends_with(':') && text != "null" { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b':' | b'=');
+    let word = text.bytes().all(plain)
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'/');
+    if word && !text.ends_with(':') && text != "null" {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
 }

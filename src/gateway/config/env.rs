@@ -12,32 +12,49 @@ pub const PREFIX: &str = "ETCD_WARDEN_";
 /// Names the configuration file, as `--config` does.
 pub const CONFIG: &str = "ETCD_WARDEN_CONFIG";
 
-/// Variables that are not `serve`'s: which etcd the demo and the tests run, and where they build it.
+/// Variables that are not `serve`'s: which etcd the demo and the tests run, and where they build
+/// it.
 const ELSEWHERE: [&str; 3] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TOOLS"];
 
 /// What the variables of the tests alone begin with; no setting does.
 const TESTS: &str = "ETCD_WARDEN_TEST_";
 
-/// What the environment sets. Every unknown `ETCD_WARDEN_*` is a mistake: a misspelt limit would else be no limit.
-pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, mistakes: &mut Vec<Diagnostic>) -> Vec<Given> {
-    let mut all: Vec<_> = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+/// What the environment sets. Every unknown `ETCD_WARDEN_*` is a mistake: a misspelt limit would
+/// else be no limit.
+pub(super) fn read(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    mistakes: &mut Vec<Diagnostic>,
+) -> Vec<Given> {
+    let mut all: Vec<_> = variables
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .collect();
     all.sort();
     let mut given = Vec::new();
     for (name, value) in all {
-        if !name.starts_with(PREFIX) || ELSEWHERE.contains(&name.as_str()) || name.starts_with(TESTS) {
+        if !name.starts_with(PREFIX)
+            || ELSEWHERE.contains(&name.as_str())
+            || name.starts_with(TESTS)
+        {
             continue;
         }
         let origin = Origin::Variable(name.clone());
         let Some(key) = key(&name) else {
             if !is_service_link(&name, &value.to_string_lossy()) {
-                let known: Vec<String> = SETTINGS.iter().map(super::settings::Setting::variable).collect();
+                let known: Vec<String> =
+                    SETTINGS.iter().map(super::settings::Setting::variable).collect();
                 let near = suggestion(&name, known.iter().map(String::as_str));
-                mistakes.push(Diagnostic { origin, message: format!("no setting has this name{near}") });
+                mistakes.push(Diagnostic {
+                    origin,
+                    message: format!("no setting has this name{near}"),
+                });
             }
             continue;
         };
-        let items =
-            value.into_string().map_err(|_| "the value is not UTF-8".to_owned()).and_then(|text| Item::split(key, &[text], &origin));
+        let items = value
+            .into_string()
+            .map_err(|_| "the value is not UTF-8".to_owned())
+            .and_then(|text| Item::split(key, &[text], &origin));
         given.push(Given::new(key, origin.clone(), origin, items, mistakes));
     }
     given
@@ -47,8 +64,9 @@ fn key(variable: &str) -> Option<Key> {
     SETTINGS.iter().find(|setting| setting.variable() == variable).map(|setting| setting.key)
 }
 
-/// Whether Kubernetes made this variable. Its "service links" put `ETCD_WARDEN_SERVICE_HOST`, `ETCD_WARDEN_PORT_2379_TCP_ADDR` and
-/// the like into every pod of a namespace that has a Service named `etcd-warden` or `etcd-warden-...`.
+/// Whether Kubernetes made this variable. Its "service links" put `ETCD_WARDEN_SERVICE_HOST`,
+/// `ETCD_WARDEN_PORT_2379_TCP_ADDR` and the like into every pod of a namespace that has a Service
+/// named `etcd-warden` or `etcd-warden-...`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let numbered = |rest: &str| {
         rest.bytes().next().is_some_and(|b| b.is_ascii_digit())
@@ -67,7 +85,10 @@ mod tests {
 
     fn mistakes(variables: &[(&str, &str)]) -> Vec<String> {
         let mut mistakes = Vec::new();
-        read(variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))), &mut mistakes);
+        read(
+            variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))),
+            &mut mistakes,
+        );
         mistakes.iter().map(ToString::to_string).collect()
     }
 
@@ -81,7 +102,10 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_a_mistake() {
-        assert_eq!(mistakes(&[("ETCD_WARDEN_POLICY", "")]), ["ETCD_WARDEN_POLICY: has no value; leave it out to keep the default"]);
+        assert_eq!(
+            mistakes(&[("ETCD_WARDEN_POLICY", "")]),
+            ["ETCD_WARDEN_POLICY: has no value; leave it out to keep the default"]
+        );
     }
 
     #[test]
@@ -96,9 +120,16 @@ mod tests {
             "ADMIN_SERVICE_HOST",
             "ADMIN_PORT_23791_TCP_ADDR",
         ] {
-            assert!(mistakes(&[(&format!("{PREFIX}{name}"), "tcp://10.0.0.1:23790")]).is_empty(), "{name}");
+            assert!(
+                mistakes(&[(&format!("{PREFIX}{name}"), "tcp://10.0.0.1:23790")]).is_empty(),
+                "{name}"
+            );
         }
-        assert!(SETTINGS.iter().all(|setting| !is_service_link(&setting.variable(), "tcp://10.0.0.1:1")));
+        assert!(
+            SETTINGS
+                .iter()
+                .all(|setting| !is_service_link(&setting.variable(), "tcp://10.0.0.1:1"))
+        );
         assert_eq!(mistakes(&[("ETCD_WARDEN_LISTEN_PORT", "2379")]).len(), 1, "a slip, not a link");
     }
 

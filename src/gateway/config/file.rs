@@ -1,5 +1,6 @@
-//! The file: one YAML mapping of settings, read strictly. Unknown and repeated keys, empty values and lists, and anything deeper
-//! than a setting needs are mistakes, and all of them are found in one pass.
+//! The file: one YAML mapping of settings, read strictly. Unknown and repeated keys, empty values
+//! and lists, and anything deeper than a setting needs are mistakes, and all of them are found in
+//! one pass.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,19 +16,29 @@ use crate::files::{self, Unread};
 /// Bytes that a configuration file may have.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the file at `path` sets; `None` when it cannot be read to its end, so that nobody can tell what it leaves out.
+/// What the file at `path` sets; `None` when it cannot be read to its end, so that nobody can tell
+/// what it leaves out.
 pub(super) fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Given>> {
     let name = path.display().to_string();
     let whole = |message: String| Diagnostic {
-        origin: Origin::File { source: Arc::new(SourceText { name: name.clone(), text: String::new() }), line: 0, column: 0 },
+        origin: Origin::File {
+            source: Arc::new(SourceText { name: name.clone(), text: String::new() }),
+            line: 0,
+            column: 0,
+        },
         message,
     };
     match files::read(path, MAX_BYTES) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => return parse(&name, text, mistakes),
-            Err(error) => mistakes.push(whole(format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))),
+            Err(error) => mistakes.push(whole(format!(
+                "is not UTF-8, from byte {} on",
+                error.utf8_error().valid_up_to()
+            ))),
         },
-        Err(why @ Unread::Large(_)) => mistakes.push(whole(format!("{why}: not a configuration file"))),
+        Err(why @ Unread::Large(_)) => {
+            mistakes.push(whole(format!("{why}: not a configuration file")))
+        }
         Err(why) => mistakes.push(whole(why.to_string())),
     }
     None
@@ -36,7 +47,8 @@ pub(super) fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Gi
 /// What `text` sets; `name` is where it came from.
 fn parse(name: &str, text: String, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Given>> {
     let source = Arc::new(SourceText { name: name.to_owned(), text });
-    let mut reader = Reader { source: &source, events: Parser::new_from_str(&source.text), mistakes };
+    let mut reader =
+        Reader { source: &source, events: Parser::new_from_str(&source.text), mistakes };
     reader.document()
 }
 
@@ -60,7 +72,9 @@ struct Broken;
 
 type Next<'s> = (Event<'s>, Span);
 
-impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanError>>> Reader<'s, P> {
+impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanError>>>
+    Reader<'s, P>
+{
     fn document(&mut self) -> Option<Vec<Given>> {
         let (mut given, before) = (Vec::new(), self.mistakes.len());
         self.settings(&mut given).ok()?;
@@ -81,7 +95,10 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
                 Event::DocumentStart(..) => {
                     documents += 1;
                     if documents == 2 {
-                        self.mistake(span.start, "a second document; the configuration is one".into());
+                        self.mistake(
+                            span.start,
+                            "a second document; the configuration is one".into(),
+                        );
                         return Ok(());
                     }
                 }
@@ -93,7 +110,10 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
                 }
                 Event::Scalar(text, ..) if text.is_empty() => {}
                 Event::Scalar(..) | Event::SequenceStart(..) | Event::Alias(_) => {
-                    self.mistake(span.start, "the configuration is a mapping: write `SETTING: VALUE` lines".into());
+                    self.mistake(
+                        span.start,
+                        "the configuration is a mapping: write `SETTING: VALUE` lines".into(),
+                    );
                     self.skip(&event)?;
                 }
                 _ => {}
@@ -130,13 +150,17 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
             (Node::List(values), Shape::List) if values.is_empty() => {
                 Err("an empty list; leave the setting out to keep the default".into())
             }
-            (Node::List(values), Shape::List) => Ok(values.into_iter().map(|(text, origin)| Item { name: None, text, origin }).collect()),
+            (Node::List(values), Shape::List) => Ok(values
+                .into_iter()
+                .map(|(text, origin)| Item { name: None, text, origin })
+                .collect()),
             (Node::Map(values), Shape::Named) if values.is_empty() => {
                 Err("an empty mapping; leave the setting out to keep the default".into())
             }
-            (Node::Map(values), Shape::Named) => {
-                Ok(values.into_iter().map(|(name, text, origin)| Item { name: Some(name), text, origin }).collect())
-            }
+            (Node::Map(values), Shape::Named) => Ok(values
+                .into_iter()
+                .map(|(name, text, origin)| Item { name: Some(name), text, origin })
+                .collect()),
             (_, Shape::One) => Err(format!("`{key}` takes one value")),
             (_, Shape::List) => Err(format!("`{key}` takes a list of values")),
             (_, Shape::Named) => Err(format!("`{key}` takes one value, or `NAME: VALUE` lines")),
@@ -173,7 +197,14 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     let plain = self.plain(anchor, tag.is_some(), at);
-                    return Ok((if plain && self.has_value(&text, style, at) { Node::Scalar(text.into_owned()) } else { Node::Bad }, at));
+                    return Ok((
+                        if plain && self.has_value(&text, style, at) {
+                            Node::Scalar(text.into_owned())
+                        } else {
+                            Node::Bad
+                        },
+                        at,
+                    ));
                 }
                 Event::SequenceStart(_, anchor, tag) => {
                     let mut plain = self.plain(anchor, tag.is_some(), at);
@@ -181,13 +212,24 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
                     loop {
                         let (event, span) = self.next()?;
                         match event {
-                            Event::SequenceEnd => return Ok((if plain { Node::List(values) } else { Node::Bad }, at)),
+                            Event::SequenceEnd => {
+                                return Ok((
+                                    if plain { Node::List(values) } else { Node::Bad },
+                                    at,
+                                ));
+                            }
                             Event::Scalar(text, style, anchor, tag) => {
-                                plain &= self.plain(anchor, tag.is_some(), span.start) && self.has_value(&text, style, span.start);
+                                plain &= self.plain(anchor, tag.is_some(), span.start)
+                                    && self.has_value(&text, style, span.start);
                                 values.push((text.into_owned(), self.origin(span.start)));
                             }
-                            Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {
-                                self.mistake(span.start, "each element of this list is one value".into());
+                            Event::SequenceStart(..)
+                            | Event::MappingStart(..)
+                            | Event::Alias(_) => {
+                                self.mistake(
+                                    span.start,
+                                    "each element of this list is one value".into(),
+                                );
                                 self.skip(&event)?;
                                 plain = false;
                             }
@@ -200,7 +242,10 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
                     let mut values: Vec<(String, String, Origin)> = Vec::new();
                     while let Some((name, origin, name_at)) = self.key()? {
                         if values.iter().any(|(other, ..)| *other == name) {
-                            self.mistake(name_at, format!("`{}` is named a second time", name.escape_debug()));
+                            self.mistake(
+                                name_at,
+                                format!("`{}` is named a second time", name.escape_debug()),
+                            );
                             plain = false;
                         }
                         match self.node()? {
@@ -215,7 +260,10 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
                     return Ok((if plain { Node::Map(values) } else { Node::Bad }, at));
                 }
                 Event::Alias(_) => {
-                    self.mistake(at, "aliases are not for configuration files: write the value out".into());
+                    self.mistake(
+                        at,
+                        "aliases are not for configuration files: write the value out".into(),
+                    );
                     return Ok((Node::Bad, at));
                 }
                 _ => {}
@@ -231,7 +279,8 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
 
     /// Reads over what `opening` began.
     fn skip(&mut self, opening: &Event<'_>) -> Result<(), Broken> {
-        let mut depth = usize::from(matches!(opening, Event::SequenceStart(..) | Event::MappingStart(..)));
+        let mut depth =
+            usize::from(matches!(opening, Event::SequenceStart(..) | Event::MappingStart(..)));
         while depth > 0 {
             match self.next()?.0 {
                 Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
@@ -257,7 +306,8 @@ impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanEr
     }
 
     fn has_value(&mut self, text: &str, style: ScalarStyle, at: Marker) -> bool {
-        let nothing = text.trim().is_empty() || (style == ScalarStyle::Plain && matches!(text, "~" | "null" | "Null" | "NULL"));
+        let nothing = text.trim().is_empty()
+            || (style == ScalarStyle::Plain && matches!(text, "~" | "null" | "Null" | "NULL"));
         if nothing {
             self.mistake(at, "has no value; leave it out to keep the default".into());
         }

@@ -1,4 +1,5 @@
-//! The flags of `serve`: one for each setting, made from the table, and the two that are not settings.
+//! The flags of `serve`: one for each setting, made from the table, and the two that are not
+//! settings.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,8 @@ use super::{Diagnostic, Origin};
 /// The flags of `serve`, as they were given. Use it with clap's derive: `Serve(ServeArgs)`.
 #[derive(Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// `--config`: the configuration file. Without it, nothing but flags and the environment counts.
+    /// `--config`: the configuration file. Without it, nothing but flags and the environment
+    /// counts.
     pub config: Option<PathBuf>,
     /// `--print-config`: show what would be in effect, and from where, and end.
     pub print_config: bool,
@@ -43,7 +45,9 @@ impl clap::Args for ServeArgs {
             .value_parser(clap::value_parser!(PathBuf))
             .help("The configuration file, YAML. Flags win over environment variables (ETCD_WARDEN_CONFIG names the file), and these over the file");
         let print = Arg::new("print-config").long("print-config").action(ArgAction::SetTrue);
-        let print = print.help("Show the configuration that is in effect, and where each value comes from, and end");
+        let print = print.help(
+            "Show the configuration that is in effect, and where each value comes from, and end",
+        );
         SETTINGS.iter().map(flag).fold(command.arg(config).arg(print), Command::arg)
     }
 
@@ -77,14 +81,19 @@ fn flag(setting: &'static Setting) -> Arg {
         Default::Unset(_) => String::new(),
         Default::Required => " [required]".to_owned(),
     };
-    let words = if let Kind::Choice(words) = setting.kind { format!(" [{}]", words.join(" or ")) } else { String::new() };
+    let words = if let Kind::Choice(words) = setting.kind {
+        format!(" [{}]", words.join(" or "))
+    } else {
+        String::new()
+    };
     let arg = Arg::new(setting.name)
         .long(setting.name)
         .help(format!("{}{words}{default}", setting.meaning.trim().trim_end_matches('.')))
         .help_heading(setting.section)
         .value_name(placeholder(setting));
     match (setting.kind, setting.shape) {
-        // As in Go: `--pin`, `--pin=true` and `--pin=false`, so that a flag can also take back what the file says.
+        // As in Go: `--pin`, `--pin=true` and `--pin=false`, so that a flag can also take back what
+        // the file says.
         (Kind::Switch, _) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         (_, Shape::One) => arg,
         (_, Shape::List | Shape::Named) => arg.action(ArgAction::Append),

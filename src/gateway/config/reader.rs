@@ -17,7 +17,11 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
-    pub(super) fn optional<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+    pub(super) fn optional<T>(
+        &mut self,
+        key: Key,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
         match (self.effective.items(key).first(), self.effective.origin(key)) {
             (Some(item), _) => self.item(item, read).map(Some),
             (None, Origin::Default) => Some(None),
@@ -26,15 +30,30 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn required<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn required<T>(
+        &mut self,
+        key: Key,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         match self.optional(key, read)? {
             Some(value) => Some(value),
-            None => self.refuse(key, format!("`{key}` is not set: give it in the file, as `--{key}`, or as {}", key.setting().variable())),
+            None => self.refuse(
+                key,
+                format!(
+                    "`{key}` is not set: give it in the file, as `--{key}`, or as {}",
+                    key.setting().variable()
+                ),
+            ),
         }
     }
 
-    pub(super) fn list<T>(&mut self, key: Key, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
-        let values: Vec<Option<T>> = self.effective.items(key).iter().map(|item| self.item(item, &read)).collect();
+    pub(super) fn list<T>(
+        &mut self,
+        key: Key,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let values: Vec<Option<T>> =
+            self.effective.items(key).iter().map(|item| self.item(item, &read)).collect();
         values.into_iter().collect()
     }
 
@@ -45,7 +64,9 @@ impl Reader<'_> {
         for item in items {
             let message = match item.name.as_deref() {
                 None if items.len() > 1 => without_names.to_owned(),
-                Some(name) if !seen.insert(name) => format!("`{}` is named a second time", value::shown(name)),
+                Some(name) if !seen.insert(name) => {
+                    format!("`{}` is named a second time", value::shown(name))
+                }
                 _ => continue,
             };
             self.mistakes.push(Diagnostic { origin: item.origin.clone(), message });
@@ -72,7 +93,11 @@ impl Reader<'_> {
     }
 
     fn item<T>(&mut self, item: &Item, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        read(&item.text).map_err(|message| self.mistakes.push(Diagnostic { origin: item.origin.clone(), message })).ok()
+        read(&item.text)
+            .map_err(|message| {
+                self.mistakes.push(Diagnostic { origin: item.origin.clone(), message })
+            })
+            .ok()
     }
 
     pub(super) fn mistake(&mut self, key: Key, message: String) {

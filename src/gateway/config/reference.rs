@@ -46,7 +46,13 @@ pub fn reference() -> String {
             Default::Unset(meaning) => format!("Not set: {meaning}."),
             Default::Required => "Required.".to_owned(),
         };
-        let _ = write!(page, "### `{}`\n\n{}\n\n{takes} {}. {default}\n\n", setting.name, setting.meaning.trim(), setting.kind);
+        let _ = write!(
+            page,
+            "### `{}`\n\n{}\n\n{takes} {}. {default}\n\n",
+            setting.name,
+            setting.meaning.trim(),
+            setting.kind
+        );
     }
     page.truncate(page.trim_end().len());
     page.push('\n');

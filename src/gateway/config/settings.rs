@@ -1,9 +1,10 @@
-//! Every setting of `serve`, declared once. The file's keys, the flags, the environment's names, the defaults, the bounds, the help,
-//! `--print-config` and `docs/configuration.md` all come from this table.
+//! Every setting of `serve`, declared once. The file's keys, the flags, the environment's names,
+//! the defaults, the bounds, the help, `--print-config` and `docs/configuration.md` all come from
+//! this table.
 //!
-//! A setting has one name, as in etcd: `listen-addr` is the key in the file, `--listen-addr` the flag and
-//! `ETCD_WARDEN_LISTEN_ADDR` the variable. Names and meanings are those of `etcd grpc-proxy start` (`server/etcdmain/grpc_proxy.go`)
-//! wherever it has the same thing.
+//! A setting has one name, as in etcd: `listen-addr` is the key in the file, `--listen-addr` the
+//! flag and `ETCD_WARDEN_LISTEN_ADDR` the variable. Names and meanings are those of `etcd
+//! grpc-proxy start` (`server/etcdmain/grpc_proxy.go`) wherever it has the same thing.
 
 use std::fmt;
 use std::time::Duration;
@@ -94,7 +95,10 @@ impl Key {
     /// Its row.
     #[must_use]
     pub fn setting(self) -> &'static Setting {
-        #[expect(clippy::indexing_slicing, reason = "the macro below makes one row for each variant, in the same order")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the macro below makes one row for each variant, in the same order"
+        )]
         &SETTINGS[self as usize]
     }
 
@@ -119,7 +123,9 @@ impl fmt::Display for Kind {
             Kind::AddressOrNone => f.write_str("`IP:PORT`, or `none`"),
             Kind::Network => f.write_str("`ADDRESS/PREFIX-LENGTH`, or an address alone"),
             Kind::Path => f.write_str("a path"),
-            Kind::Endpoint => f.write_str("`https://HOST:PORT`, or `HOST:PORT`, which means the same"),
+            Kind::Endpoint => {
+                f.write_str("`https://HOST:PORT`, or `HOST:PORT`, which means the same")
+            }
             Kind::ClientUrl => f.write_str("`https://HOST:PORT`"),
             Kind::Switch => f.write_str("`true` or `false`"),
             Kind::Choice(words) => write!(f, "`{}`", words.join("` or `")),
@@ -308,7 +314,11 @@ mod tests {
     #[test]
     fn names_are_kebab_case_and_variables_follow() {
         for setting in SETTINGS {
-            assert!(setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", setting.name);
+            assert!(
+                setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{}",
+                setting.name
+            );
         }
         assert_eq!(Key::TrustedCaFile.setting().variable(), "ETCD_WARDEN_TRUSTED_CA_FILE");
     }

@@ -1,4 +1,5 @@
-//! From text to value. Every function answers a text that it cannot read with a sentence that says what to write instead.
+//! From text to value. Every function answers a text that it cannot read with a sentence that says
+//! what to write instead.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,25 +15,41 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
     }
-    text.parse().map_err(|_| format!("`{}` is not `IP:PORT`, such as `127.0.0.1:23790` or `[::1]:23790`", shown(text)))
+    text.parse().map_err(|_| {
+        format!("`{}` is not `IP:PORT`, such as `127.0.0.1:23790` or `[::1]:23790`", shown(text))
+    })
 }
 
 /// `IP:PORT`, or `none`.
 pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "none" { Ok(None) } else { address(text).map(Some).map_err(|sentence| format!("{sentence}, or `none`")) }
+    if text == "none" {
+        Ok(None)
+    } else {
+        address(text).map(Some).map_err(|sentence| format!("{sentence}, or `none`"))
+    }
 }
 
-/// `ADDRESS/PREFIX-LENGTH`, or an address alone. Bits after the prefix must be zero: else one of the two was not meant.
+/// `ADDRESS/PREFIX-LENGTH`, or an address alone. Bits after the prefix must be zero: else one of
+/// the two was not meant.
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    let wrong = || format!("`{}` is not `ADDRESS/PREFIX-LENGTH`, such as `10.0.0.0/8` or `fd00::/8`", shown(text));
-    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let wrong = || {
+        format!(
+            "`{}` is not `ADDRESS/PREFIX-LENGTH`, such as `10.0.0.0/8` or `fd00::/8`",
+            shown(text)
+        )
+    };
+    let (address, prefix) =
+        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     let prefix = prefix.map_or(Ok(bits), |prefix| prefix.parse().map_err(|_| wrong()))?;
     let network = Network { address, prefix };
     match network.first() {
         Some(first) if first == address => Ok(network),
-        Some(first) => Err(format!("`{}` has address bits after its prefix: write `{first}/{prefix}`, or the address alone", shown(text))),
+        Some(first) => Err(format!(
+            "`{}` has address bits after its prefix: write `{first}/{prefix}`, or the address alone",
+            shown(text)
+        )),
         None => Err(format!("`{}` has a prefix longer than {bits} bits", shown(text))),
     }
 }
@@ -43,23 +60,39 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
         None => (true, text),
         Some(("https", rest)) => (true, rest),
         Some(("http", rest)) => (false, rest),
-        Some((scheme, _)) => return Err(format!("`{}` has the scheme `{}`: write `https://HOST:PORT`", shown(text), shown(scheme))),
+        Some((scheme, _)) => {
+            return Err(format!(
+                "`{}` has the scheme `{}`: write `https://HOST:PORT`",
+                shown(text),
+                shown(scheme)
+            ));
+        }
     };
     let wrong = |what: &str| format!("`{}` {what}: write `https://HOST:PORT`", shown(text));
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     if authority.contains(['/', '?', '#', '@']) {
         return Err(wrong("is more than a host and a port"));
     }
-    let (host, port) =
-        authority.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')).ok_or_else(|| wrong("has no port"))?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("has no port from 1 to 65535"))?;
+    let (host, port) = authority
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
+        .ok_or_else(|| wrong("has no port"))?;
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| wrong("has no port from 1 to 65535"))?;
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = bracketed.unwrap_or(host);
     let known = match bracketed {
         Some(host) => host.parse::<Ipv6Addr>().is_ok(),
         None => ServerName::try_from(host).is_ok(),
     };
-    if known { Ok(Endpoint { tls, host: Arc::from(host.to_ascii_lowercase()), port }) } else { Err(wrong("has no valid host")) }
+    if known {
+        Ok(Endpoint { tls, host: Arc::from(host.to_ascii_lowercase()), port })
+    } else {
+        Err(wrong("has no valid host"))
+    }
 }
 
 /// A URL for clients, with its scheme. Plain text has no listener that it could lead to.
@@ -68,7 +101,10 @@ pub(super) fn client_url(text: &str) -> Result<String, String> {
     if url.tls {
         Ok(url.to_string())
     } else {
-        Err(format!("`{}` is plain text: clients can reach the proxy by `https://` alone", shown(text)))
+        Err(format!(
+            "`{}` is plain text: clients can reach the proxy by `https://` alone",
+            shown(text)
+        ))
     }
 }
 
@@ -80,13 +116,17 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
 /// The position of the word among those that `kind` allows.
 pub(super) fn choice(kind: Kind, text: &str) -> Result<usize, String> {
     let Kind::Choice(words) = kind else { return Err("is not a choice".into()) };
-    words.iter().position(|word| *word == text).ok_or_else(|| format!("`{}` is none of `{}`", shown(text), words.join("`, `")))
+    words
+        .iter()
+        .position(|word| *word == text)
+        .ok_or_else(|| format!("`{}` is none of `{}`", shown(text), words.join("`, `")))
 }
 
 /// A time within the bounds of `kind`.
 pub(super) fn duration(kind: Kind, text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| format!("`{}` is not a time with its unit, such as `10s`, `500ms` or `1h`", shown(text)))?;
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        format!("`{}` is not a time with its unit, such as `10s`, `500ms` or `1h`", shown(text))
+    })?;
     match kind {
         Kind::Duration(min, max) if (min..=max).contains(&duration) => Ok(duration),
         _ => Err(format!("`{}` is not {kind}", shown(text))),
@@ -97,8 +137,12 @@ pub(super) fn duration(kind: Kind, text: &str) -> Result<Duration, String> {
 pub(super) fn number<T: TryFrom<u64>>(kind: Kind, text: &str) -> Result<T, String> {
     let wrong = || format!("`{}` is not {kind}", shown(text));
     let (number, min, max) = match kind {
-        Kind::Bytes(min, max) => (bytes(text).ok_or_else(|| format!("{}, such as `{}`", wrong(), Bytes(min)))?, min, max),
-        Kind::Count(min, max) | Kind::CountOrAuto(min, max) => (decimal(text).ok_or_else(wrong)?, min, max),
+        Kind::Bytes(min, max) => {
+            (bytes(text).ok_or_else(|| format!("{}, such as `{}`", wrong(), Bytes(min)))?, min, max)
+        }
+        Kind::Count(min, max) | Kind::CountOrAuto(min, max) => {
+            (decimal(text).ok_or_else(wrong)?, min, max)
+        }
         _ => return Err(wrong()),
     };
     let number = Some(number).filter(|number| (min..=max).contains(number)).ok_or_else(wrong)?;
@@ -116,17 +160,25 @@ pub(super) fn fraction(text: &str) -> Result<f64, String> {
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("`{}` is not a log filter, such as `info` or `info,etcd_warden=debug`: {error}", shown(text))),
+        Err(error) => Err(format!(
+            "`{}` is not a log filter, such as `info` or `info,etcd_warden=debug`: {error}",
+            shown(text)
+        )),
     }
 }
 
-/// A name for a client CA: what a binding of the policy can ask for, and what labels the identity in the audit.
+/// A name for a client CA: what a binding of the policy can ask for, and what labels the identity
+/// in the audit.
 pub(super) fn ca_name(text: &str) -> Result<Arc<str>, String> {
-    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    let letter =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     if !text.is_empty() && text.len() <= 63 && text.bytes().all(letter) {
         Ok(Arc::from(text))
     } else {
-        Err(format!("`{}` is no name for a CA: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`", shown(text)))
+        Err(format!(
+            "`{}` is no name for a CA: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`",
+            shown(text)
+        ))
     }
 }
 
@@ -138,7 +190,10 @@ pub(super) fn shown(text: &str) -> String {
 
 fn bytes(text: &str) -> Option<u64> {
     let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
-    let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
     decimal(number.trim_end())?.checked_mul(unit)
 }
 
@@ -184,14 +239,22 @@ mod tests {
             ":2379",
         ] {
             let answer = endpoint(text);
-            assert!(answer.as_ref().is_err_and(|sentence| sentence.contains("write `https://HOST:PORT`")), "{text}: {answer:?}");
+            assert!(
+                answer
+                    .as_ref()
+                    .is_err_and(|sentence| sentence.contains("write `https://HOST:PORT`")),
+                "{text}: {answer:?}"
+            );
         }
     }
 
     #[test]
     fn a_network_is_written_by_its_first_address() {
         assert!(network("10.0.0.0/8").unwrap().contains("10.255.0.1".parse().unwrap()));
-        assert_eq!(network("10.0.0.7").unwrap(), Network { address: "10.0.0.7".parse().unwrap(), prefix: 32 });
+        assert_eq!(
+            network("10.0.0.7").unwrap(),
+            Network { address: "10.0.0.7".parse().unwrap(), prefix: 32 }
+        );
         assert_eq!(
             network("10.0.0.7/8").unwrap_err(),
             "`10.0.0.7/8` has address bits after its prefix: write `10.0.0.0/8`, or the address alone"
@@ -206,10 +269,24 @@ mod tests {
         let kind = Kind::Bytes(KIB, MIB);
         assert_eq!(number::<u32>(kind, "16 KiB"), Ok(16 * 1024));
         assert_eq!(number::<u32>(kind, "1024"), Ok(1024));
-        for text in ["1023", "2MiB", "16KB", "-1", "+2048", "0x800", "", "KiB", "99999999999999999999", "18446744073709551615GiB"] {
+        for text in [
+            "1023",
+            "2MiB",
+            "16KB",
+            "-1",
+            "+2048",
+            "0x800",
+            "",
+            "KiB",
+            "99999999999999999999",
+            "18446744073709551615GiB",
+        ] {
             assert!(number::<u32>(kind, text).is_err(), "{text}");
         }
-        assert_eq!(number::<u64>(Kind::Count(1, 9), "10"), Err("`10` is not a number from 1 to 9".into()));
+        assert_eq!(
+            number::<u64>(Kind::Count(1, 9), "10"),
+            Err("`10` is not a number from 1 to 9".into())
+        );
     }
 
     #[test]

@@ -1,10 +1,16 @@
-//! What a frame costs who receives it, in units of about a microsecond of `h2`'s work, and how much of that one connection may cause.
+//! What a frame costs who receives it, in units of about a microsecond of `h2`'s work, and how much
+//! of that one connection may cause.
 //!
-//! Two bounds. A **turn** ends after [`TURN`] units of any work, and others have theirs: that is what keeps a neighbour's requests quick, whatever
-//! one client sends. The **allowance** is for frames that carry nothing on: resets, windows, settings, pings, empty pieces. It fills with time and with
-//! what we send ourselves, as such frames answer ours, and who uses it up is told to calm down.
+//! Two bounds. A **turn** ends after [`TURN`] units of any work, and others have theirs: that is
+//! what keeps a neighbour's requests quick, whatever one client sends. The **allowance** is for
+//! frames that carry nothing on: resets, windows, settings, pings, empty pieces. It fills with time
+//! and with what we send ourselves, as such frames answer ours, and who uses it up is told to calm
+//! down.
 
-use super::frame::{ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, Head, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use super::frame::{
+    ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, Head, PING, PRIORITY, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
+};
 
 /// Units after which a connection lets others have their turn.
 pub const TURN: u32 = 1024;
@@ -19,20 +25,23 @@ pub struct Terms {
     pub peer: Peer,
     /// Units for each second, up to [`ALLOWANCE`].
     pub per_second: u32,
-    /// Units of a stream that is open and ends with nothing done: the proxy and etcd worked for it (CVE-2023-44487).
+    /// Units of a stream that is open and ends with nothing done: the proxy and etcd worked for it
+    /// (CVE-2023-44487).
     pub reset: u32,
 }
 
 impl Terms {
     /// A client that is enforced: 4,000 calls given up at once, 400 a second; 4 % of a core.
     pub const ENFORCED: Self = Self { peer: Peer::Client, per_second: 40_000, reset: 100 };
-    /// A client in shadow mode, where etcd knows no bound: each of 10,000 streams (`max-concurrent-streams`) given up at once, 1,600 a second.
+    /// A client in shadow mode, where etcd knows no bound: each of 10,000 streams
+    /// (`max-concurrent-streams`) given up at once, 1,600 a second.
     pub const SHADOWED: Self = Self { peer: Peer::Client, per_second: 51_200, reset: 32 };
     /// A member of etcd: it ends streams of ours.
     pub const MEMBER: Self = Self { peer: Peer::Member, per_second: 51_200, reset: 1 };
 }
 
-/// Open streams that are gone through for a unit: each takes 30 ns, and more where something waits for the window that moves.
+/// Open streams that are gone through for a unit: each takes 30 ns, and more where something waits
+/// for the window that moves.
 const STREAMS_PER_UNIT: u32 = 8;
 
 /// Bytes of a piece of a message below which it is its frame that costs.
@@ -84,7 +93,9 @@ pub fn price(terms: Terms, head: &Head, met: Met) -> Price {
             Price { work: 2 + per(2048), idle: if met.is_open { idle } else { 4 } }
         }
         // A client's are requests. A member may send any number of them on one stream (1xx).
-        HEADERS => Price { work: 16 + per(64), idle: if terms.peer == Peer::Member { 4 } else { 0 } },
+        HEADERS => {
+            Price { work: 16 + per(64), idle: if terms.peer == Peer::Member { 4 } else { 0 } }
+        }
         RST_STREAM if met.is_open => Price { work: 16, idle: terms.reset },
         SETTINGS if head.has(ACK) => idle(1),
         SETTINGS => idle(2 + per(64) + if met.moves_windows { walk } else { 0 }),
@@ -143,7 +154,8 @@ impl Ledger {
 
     /// Time has passed, in milliseconds since this was last said.
     pub fn fill(&mut self, milliseconds: u64) {
-        let filled = u64::from(self.allowance) + milliseconds.saturating_mul(u64::from(self.terms.per_second)) / 1000;
+        let filled = u64::from(self.allowance)
+            + milliseconds.saturating_mul(u64::from(self.terms.per_second)) / 1000;
         self.allowance = u32::try_from(filled).unwrap_or(ALLOWANCE).min(ALLOWANCE);
     }
 
@@ -152,7 +164,8 @@ impl Ledger {
         self.allowance = self.allowance.saturating_add(units).min(ALLOWANCE);
     }
 
-    /// Takes what it costs that we have to reset so many streams for what the peer sent. False: the allowance is used up.
+    /// Takes what it costs that we have to reset so many streams for what the peer sent. False: the
+    /// allowance is used up.
     #[must_use]
     pub fn take_resets(&mut self, streams: u32) -> bool {
         self.take(Price { work: 0, idle: streams.saturating_mul(self.terms.reset) })

@@ -1,13 +1,15 @@
 //! The header blocks of clients (HPACK, RFC 7541), read only so far that pseudo-headers are found.
 //!
-//! What a client calls the server decides nothing here and is never sent on: the member's own authority goes there. `h2` parses it all the
-//! same, and resets what it takes for malformed, before any of our code could see it: `#initially=[https://..]` (clientv3 3.5.0), `a:1,b:2`, a
-//! path, an empty value. etcd answers them all. So the value is overwritten with letters before `h2` reads it. Its length stays what it was,
-//! because it counts in the table of both sides (4.1), and the block never grows.
+//! What a client calls the server decides nothing here and is never sent on: the member's own
+//! authority goes there. `h2` parses it all the same, and resets what it takes for malformed, before any of our code could see it: `#initially=[https://..]` (clientv3 3.5.0), `a:1,b:2`, a
+//! path, an empty value. etcd answers them all. So the value is overwritten with letters before
+//! `h2` reads it. Its length stays what it was, because it counts in the table of both sides (4.1),
+//! and the block never grows.
 //!
-//! A path is compared byte for byte, and `h2` shows it without what follows a `#`, and ends the connection where it is no UTF-8. etcd takes these bytes for a
-//! part of the name. Each becomes `_`, so that it is the name of no method. The same with a method that is no token. Where etcd resets what `h2` takes,
-//! the block is told to be malformed.
+//! A path is compared byte for byte, and `h2` shows it without what follows a `#`, and ends the
+//! connection where it is no UTF-8. etcd takes these bytes for a part of the name. Each becomes
+//! `_`, so that it is the name of no method. The same with a method that is no token. Where etcd
+//! resets what `h2` takes, the block is told to be malformed.
 
 mod value;
 
@@ -31,21 +33,25 @@ const METHOD: [&[u8]; 2] = [b":method", &[0xb9, 0x49, 0x53, 0x39, 0xe4]];
 const SCHEME: [&[u8]; 2] = [b":scheme", &[0xb8, 0x82, 0x4e, 0x5a, 0x4b]];
 
 /// The schemes that etcd takes (`golang.org/x/net/http2`), coded as well.
-const SCHEMES: [[&[u8]; 2]; 2] = [[b"https", &[0x9d, 0x29, 0xad, 0x1f]], [b"http", &[0x9d, 0x29, 0xaf]]];
+const SCHEMES: [[&[u8]; 2]; 2] =
+    [[b"https", &[0x9d, 0x29, 0xad, 0x1f]], [b"http", &[0x9d, 0x29, 0xaf]]];
 
 /// The first bits of a coded name that begins with `:`.
 const COLON_CODED: u8 = 0b101_1100;
 
-/// A field of the same size as an empty `:authority` that no request has: `set-cookie`, empty, added to the table.
+/// A field of the same size as an empty `:authority` that no request has: `set-cookie`, empty,
+/// added to the table.
 const STAND_IN: [u8; 2] = [0x40 | 55, 0];
 
-/// A field's name, added to the table, of the same size as `:method`, which `h2` takes without a value: `expires`.
+/// A field's name, added to the table, of the same size as `:method`, which `h2` takes without a
+/// value: `expires`.
 const EXPIRES: u8 = 0x40 | 36;
 
 /// The lengths of the names in the static table (RFC 7541, appendix A), in its order.
 const STATIC_NAMES: [u8; 61] = [
-    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14, 16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17,
-    13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
+    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
+    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
+    25, 17, 10, 4, 3, 16,
 ];
 
 /// What a field's name says.
@@ -72,13 +78,15 @@ struct Entry {
     size: usize,
 }
 
-/// What of the client's table must be known to read its blocks: which entries there are, not what they say.
+/// What of the client's table must be known to read its blocks: which entries there are, not what
+/// they say.
 #[derive(Debug)]
 pub struct Table {
     entries: VecDeque<Entry>,
     size: usize,
     max: usize,
-    /// A block could not be read. `h2` will not be able to either, or the table is not known any more: nothing is changed from here on.
+    /// A block could not be read. `h2` will not be able to either, or the table is not known any
+    /// more: nothing is changed from here on.
     lost: bool,
 }
 
@@ -89,7 +97,8 @@ pub struct Block {
     pub length: usize,
     /// It has a pseudo-header.
     pub has_pseudo: bool,
-    /// No request, for etcd: it has no path, another scheme than those of HTTP, or an empty method.
+    /// No request, for etcd: it has no path, another scheme than those of HTTP, or an empty
+    /// method.
     pub is_malformed: bool,
 }
 
@@ -118,11 +127,13 @@ impl Table {
         self.lost
     }
 
-    /// Reads a whole block, and overwrites `:authority` in place. The block is what is left in front.
+    /// Reads a whole block, and overwrites `:authority` in place. The block is what is left in
+    /// front.
     pub fn read(&mut self, block: &mut [u8]) -> Block {
         let (mut from, mut to, mut has_pseudo) = (0, 0, false);
         let (mut has_path, mut is_malformed) = (false, false);
-        // An empty `:authority` has to stand in the table, and its stand-in behind all pseudo-headers.
+        // An empty `:authority` has to stand in the table, and its stand-in behind all
+        // pseudo-headers.
         let mut stand_in = false;
         while from < block.len() && !self.lost {
             if stand_in && !can_precede(block, from) {
@@ -140,7 +151,9 @@ impl Table {
                     has_path |= entry.name == Name::Path;
                     is_malformed |= entry.name == Name::Malformed;
                     // The static entry is an empty one, and changes no table.
-                    if entry.name == Name::StandIn || entry.name == Name::Authority && entry.size == 0 {
+                    if entry.name == Name::StandIn
+                        || entry.name == Name::Authority && entry.size == 0
+                    {
                         keep = end..end;
                     }
                 }
@@ -148,8 +161,10 @@ impl Table {
                     has_pseudo |= name != Name::Regular;
                     has_path |= name == Name::Path;
                     let is_authority = matches!(name, Name::Authority | Name::StandIn);
-                    // Only these must be measured: a path is written out with each request, and goes into no table.
-                    let length = if is_authority || indexing { value.length(block) } else { Some(0) };
+                    // Only these must be measured: a path is written out with each request, and
+                    // goes into no table.
+                    let length =
+                        if is_authority || indexing { value.length(block) } else { Some(0) };
                     let Some(length) = length else {
                         self.lose();
                         break;
@@ -157,8 +172,13 @@ impl Table {
                     match name {
                         Name::Path => keep.end = value.without(block, is_odd_in_path),
                         Name::Method if value.is_empty() => {
-                            (name, keep) = (Name::Malformed, if indexing { value.head - 1..end } else { end..end });
-                            if let Some(first) = block.get_mut(keep.clone()).and_then(<[u8]>::first_mut) {
+                            (name, keep) = (
+                                Name::Malformed,
+                                if indexing { value.head - 1..end } else { end..end },
+                            );
+                            if let Some(first) =
+                                block.get_mut(keep.clone()).and_then(<[u8]>::first_mut)
+                            {
                                 *first = EXPIRES;
                             }
                         }
@@ -174,7 +194,11 @@ impl Table {
                             keep.end = value.overwrite(block);
                         }
                         if indexing {
-                            self.insert(Entry { name, name_length, size: name_length + length + OVERHEAD });
+                            self.insert(Entry {
+                                name,
+                                name_length,
+                                size: name_length + length + OVERHEAD,
+                            });
                         }
                     }
                 }
@@ -190,7 +214,11 @@ impl Table {
         }
         // What could not be read goes on as it is.
         block.copy_within(from.., to);
-        Block { length: to + (block.len() - from), has_pseudo, is_malformed: !self.lost && (is_malformed || !has_path) }
+        Block {
+            length: to + (block.len() - from),
+            has_pseudo,
+            is_malformed: !self.lost && (is_malformed || !has_path),
+        }
     }
 
     /// The representation at `from`, and where it ends.
@@ -218,7 +246,8 @@ impl Table {
                     (true, [first, ..]) if first >> 1 == COLON_CODED => Name::Pseudo,
                     _ => Name::Regular,
                 };
-                // Only what goes into the table must be measured; a name that is not does no harm there.
+                // Only what goes into the table must be measured; a name that is not does no harm
+                // there.
                 (name, if indexing { text.length(block)? } else { 0 })
             }
             index => {
@@ -250,7 +279,11 @@ impl Table {
 
     /// Writes the stand-in at `to`, where what it stands for has left room.
     fn stand_in(&mut self, block: &mut [u8], to: usize) -> usize {
-        self.insert(Entry { name: Name::StandIn, name_length: AUTHORITY.len(), size: AUTHORITY.len() + OVERHEAD });
+        self.insert(Entry {
+            name: Name::StandIn,
+            name_length: AUTHORITY.len(),
+            size: AUTHORITY.len() + OVERHEAD,
+        });
         match block.get_mut(to..to + STAND_IN.len()) {
             Some(room) => {
                 room.copy_from_slice(&STAND_IN);
@@ -293,7 +326,8 @@ impl Default for Table {
     }
 }
 
-/// Whether the field at `from` is a pseudo-header that neither changes the dynamic table nor refers to it.
+/// Whether the field at `from` is a pseudo-header that neither changes the dynamic table nor refers
+/// to it.
 fn can_precede(block: &[u8], from: usize) -> bool {
     let mut at = from;
     let index = match block.get(from) {
@@ -304,7 +338,8 @@ fn can_precede(block: &[u8], from: usize) -> bool {
     matches!(index, Some(1..=14))
 }
 
-/// What no path of a URI holds, and etcd takes (RFC 3986, 3.3 to 3.5): without it `h2` shows what came.
+/// What no path of a URI holds, and etcd takes (RFC 3986, 3.3 to 3.5): without it `h2` shows what
+/// came.
 fn is_odd_in_path(byte: u8) -> bool {
     matches!(byte, b' ' | b'"' | b'#' | b'<' | b'>' | b'`' | 0x80..)
 }

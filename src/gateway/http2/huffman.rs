@@ -1,9 +1,12 @@
-//! The Huffman code of HPACK (RFC 7541, 5.2 and appendix B), as far as a proxy needs it that only measures texts.
+//! The Huffman code of HPACK (RFC 7541, 5.2 and appendix B), as far as a proxy needs it that only
+//! measures texts.
 //!
-//! The code is canonical: codes of one length follow each other, the shorter before the longer. So the number of codes of each length
-//! is all that there is to know to measure a text. To look for letters in it there is a table of those that are written on paper.
+//! The code is canonical: codes of one length follow each other, the shorter before the longer. So
+//! the number of codes of each length is all that there is to know to measure a text. To look for
+//! letters in it there is a table of those that are written on paper.
 
-/// How many codes there are of each length in bits; the last of the longest is the end of the text, which no text holds.
+/// How many codes there are of each length in bits; the last of the longest is the end of the text,
+/// which no text holds.
 const LENGTHS: [(u32, u64); 21] = [
     (5, 10),
     (6, 26),
@@ -61,8 +64,8 @@ pub fn measure(coded: &[u8]) -> Option<Text> {
     Some(text)
 }
 
-/// Whether a coded text has a symbol of which this is true. A byte that is not ASCII is shown as 0x80, a control character but the tab as NUL. `None`: it
-/// is no text.
+/// Whether a coded text has a symbol of which this is true. A byte that is not ASCII is shown as
+/// 0x80, a control character but the tab as NUL. `None`: it is no text.
 #[must_use]
 pub fn has(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<bool> {
     let mut any = false;
@@ -73,13 +76,15 @@ pub fn has(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<bool> {
     Some(any)
 }
 
-/// The same text, coded, with `_` in the place of each of these symbols: no longer than it was, where space is the shortest of them. `None`: it is no text.
+/// The same text, coded, with `_` in the place of each of these symbols: no longer than it was,
+/// where space is the shortest of them. `None`: it is no text.
 #[must_use]
 pub fn replaced(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(coded.len());
     let (mut window, mut filled) = (0_u64, 0_u32);
     walk(coded, |bits, place| {
-        let (bits, code) = if is_odd(symbol(bits, place)?) { LOW_LINE } else { (bits, first(bits) + place) };
+        let (bits, code) =
+            if is_odd(symbol(bits, place)?) { LOW_LINE } else { (bits, first(bits) + place) };
         (window, filled) = ((window << bits) | code, filled + bits);
         while filled >= 8 {
             filled -= 8;
@@ -94,7 +99,8 @@ pub fn replaced(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Shows each code of a text, its length and its place among those of that length, until `each` says `None`. `None`: it did, or it is no text.
+/// Shows each code of a text, its length and its place among those of that length, until `each`
+/// says `None`. `None`: it did, or it is no text.
 fn walk(coded: &[u8], mut each: impl FnMut(u32, u64) -> Option<()>) -> Option<()> {
     let mut bytes = coded.iter();
     // The next bits, of which `real` are there; those behind them are ones, as padding is.
@@ -121,12 +127,17 @@ fn walk(coded: &[u8], mut each: impl FnMut(u32, u64) -> Option<()>) -> Option<()
 
 /// The first code of this length.
 fn first(bits: u32) -> u64 {
-    LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(length, codes)| codes << (bits - length)).sum()
+    LENGTHS
+        .iter()
+        .take_while(|(length, _)| *length < bits)
+        .map(|(length, codes)| codes << (bits - length))
+        .sum()
 }
 
 /// The symbol of a code, as [`has`] shows it.
 fn symbol(bits: u32, place: u64) -> Option<u8> {
-    let before: u64 = LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(_, codes)| codes).sum();
+    let before: u64 =
+        LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(_, codes)| codes).sum();
     match SYMBOLS.get(usize::try_from(before + place).ok()?) {
         Some(symbol) => Some(*symbol),
         None if is_control(bits, place)? => Some(0),
@@ -149,7 +160,8 @@ fn code(ahead: u64) -> Option<(u32, u64)> {
     None
 }
 
-/// Whether a code is that of a control character, a tab apart. `None`: it is the end of the text, which is an error in it.
+/// Whether a code is that of a control character, a tab apart. `None`: it is the end of the text,
+/// which is an error in it.
 fn is_control(bits: u32, place: u64) -> Option<bool> {
     match (bits, place) {
         (30, 3) => None,
@@ -159,11 +171,13 @@ fn is_control(bits: u32, place: u64) -> Option<bool> {
     }
 }
 
-/// Writes a text of so many letters whose codes have so many bits together, with its padding. There are letters of five to eight bits:
-/// `bits` must be between five and eight for each, and `out` as long as that takes.
+/// Writes a text of so many letters whose codes have so many bits together, with its padding. There
+/// are letters of five to eight bits: `bits` must be between five and eight for each, and `out` as
+/// long as that takes.
 pub fn fill(out: &mut [u8], symbols: usize, bits: usize) {
     /// `a`, `b`, `j`, `X`.
-    const LETTERS: [(u32, u64); 4] = [(5, 0b00011), (6, 0b10_0011), (7, 0b111_0100), (8, 0b1111_1100)];
+    const LETTERS: [(u32, u64); 4] =
+        [(5, 0b00011), (6, 0b10_0011), (7, 0b111_0100), (8, 0b1111_1100)];
     let mut more = bits.saturating_sub(symbols.saturating_mul(5));
     let (mut window, mut filled) = (0_u64, 0_u32);
     let mut left = symbols;
@@ -198,7 +212,10 @@ mod tests {
     #[test]
     fn texts_of_the_rfc_have_their_length() {
         // RFC 7541, C.4.1 and C.4.2: www.example.com, no-cache.
-        assert_eq!(measure(&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]), text(15, 89, true));
+        assert_eq!(
+            measure(&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]),
+            text(15, 89, true)
+        );
         assert_eq!(measure(&[0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf]), text(8, 43, true));
         assert_eq!(measure(&[]), text(0, 0, true));
     }
@@ -235,7 +252,11 @@ mod tests {
             assert_eq!(replaced(coded, |symbol| symbol == odd).as_deref(), Some(without), "{odd}");
             assert_eq!(replaced(coded, |_| false).as_deref(), Some(coded), "{odd}");
         }
-        assert_eq!((has(&[0xff], |_| true), replaced(&[0xff, 0xff, 0xff, 0xff], |_| true)), (None, None), "no text");
+        assert_eq!(
+            (has(&[0xff], |_| true), replaced(&[0xff, 0xff, 0xff, 0xff], |_| true)),
+            (None, None),
+            "no text"
+        );
     }
 
     #[test]
@@ -244,7 +265,11 @@ mod tests {
             for bits in symbols * 5..=symbols * 8 {
                 let mut out = vec![0; bits.div_ceil(8)];
                 fill(&mut out, symbols, bits);
-                assert_eq!(measure(&out), text(symbols, bits, true), "{symbols} letters, {bits} bits");
+                assert_eq!(
+                    measure(&out),
+                    text(symbols, bits, true),
+                    "{symbols} letters, {bits} bits"
+                );
             }
         }
     }

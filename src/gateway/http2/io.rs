@@ -21,7 +21,8 @@ const KEPT: usize = 1024;
 /// What is known of a connection, for the one who drives it.
 pub type Seen = Rc<RefCell<Layer>>;
 
-/// Whether a stream has not taken all that was written to it. `h2` flushes last of all, when its queue is empty.
+/// Whether a stream has not taken all that was written to it. `h2` flushes last of all, when its
+/// queue is empty.
 pub type Behind = Rc<Cell<bool>>;
 
 /// A byte stream of HTTP/2.
@@ -68,14 +69,17 @@ impl<S> Watched<S> {
         written
     }
 
-    /// Whether what is held can be looked at. False as well where the turn has ended, or nothing more is to be read.
+    /// Whether what is held can be looked at. False as well where the turn has ended, or nothing
+    /// more is to be read.
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut layer = self.seen.borrow_mut();
         if let Some(refusal) = layer.refusal() {
             return match self.peer {
                 // Its session ends it.
                 Peer::Client => Poll::Pending,
-                Peer::Member => Poll::Ready(Err(io::Error::other(format!("too much for nothing: {refusal:?}")))),
+                Peer::Member => {
+                    Poll::Ready(Err(io::Error::other(format!("too much for nothing: {refusal:?}"))))
+                }
             };
         }
         if layer.end_turn() {
@@ -105,7 +109,11 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let me = &mut *self;
         loop {
             if !me.ready.is_empty() {
@@ -153,14 +161,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         let written = ready!(self.note(written))?;
         self.seen.borrow_mut().sent(bytes.get(..written).unwrap_or(bytes));
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         let written = ready!(self.note(written))?;
         let (mut layer, mut left) = (self.seen.borrow_mut(), written);

@@ -1,4 +1,5 @@
-//! One connection, frame by frame: what has come is looked at before `h2` reads it, what is sent when it has been written.
+//! One connection, frame by frame: what has come is looked at before `h2` reads it, what is sent
+//! when it has been written.
 
 mod block;
 mod outgoing;
@@ -6,7 +7,10 @@ mod outgoing;
 use std::collections::BTreeSet;
 
 use super::cost::{Ledger, Met, Peer, Terms, price, refund};
-use super::frame::{ACK, DATA, END_STREAM, HEADER, HEADERS, Head, INITIAL_WINDOW_SIZE, MAX_PAYLOAD, PADDED, PREFACE, RST_STREAM, SETTINGS};
+use super::frame::{
+    ACK, DATA, END_STREAM, HEADER, HEADERS, Head, INITIAL_WINDOW_SIZE, MAX_PAYLOAD, PADDED,
+    PREFACE, RST_STREAM, SETTINGS,
+};
 use super::hpack::Table;
 use super::streams::Streams;
 use outgoing::Outgoing;
@@ -49,7 +53,8 @@ pub struct Received {
 pub struct Layer {
     terms: Terms,
     streams: Streams,
-    /// Of those that a client has opened with a head that is none for etcd, the ones that were not refused yet.
+    /// Of those that a client has opened with a head that is none for etcd, the ones that were not
+    /// refused yet.
     malformed: BTreeSet<u32>,
     ledger: Ledger,
     table: Table,
@@ -62,7 +67,8 @@ pub struct Layer {
     yielded: bool,
 }
 
-/// The DATA frame that stands last of what goes on, and where: another of its stream can be joined to it.
+/// The DATA frame that stands last of what goes on, and where: another of its stream can be joined
+/// to it.
 type Open = Option<(usize, Head)>;
 
 /// What is done with the bytes at hand, in this order.
@@ -131,12 +137,14 @@ impl Layer {
         self.outgoing.rejected()
     }
 
-    /// Whether a client has opened this stream with a head that is none for etcd, though `h2` takes it. Asked once.
+    /// Whether a client has opened this stream with a head that is none for etcd, though `h2` takes
+    /// it. Asked once.
     pub fn take_malformed(&mut self, stream: u32) -> bool {
         self.malformed.remove(&stream)
     }
 
-    /// Whether a head has come that was not read here, so that neither it nor a later one is known to be what `h2` makes of it.
+    /// Whether a head has come that was not read here, so that neither it nor a later one is known
+    /// to be what `h2` makes of it.
     #[must_use]
     pub const fn has_unread_heads(&self) -> bool {
         self.table.is_lost()
@@ -166,7 +174,8 @@ impl Layer {
         }
     }
 
-    /// Looks at what has come, as far as the turn lets it and frames are whole where they must be, and changes it in place.
+    /// Looks at what has come, as far as the turn lets it and frames are whole where they must be,
+    /// and changes it in place.
     pub fn receive(&mut self, bytes: &mut [u8]) -> Received {
         let (mut from, mut to, mut open) = (0, 0, None);
         let wanted = loop {
@@ -181,7 +190,9 @@ impl Layer {
             let step = match (head.kind, self.terms.peer) {
                 (DATA, _) => Ok(self.data(head, front, to, &mut open)),
                 (HEADERS, Peer::Client) => self.headers(head, tail),
-                (SETTINGS, _) if !head.has(ACK) && head.length <= MAX_PAYLOAD => self.settings(head, tail),
+                (SETTINGS, _) if !head.has(ACK) && head.length <= MAX_PAYLOAD => {
+                    self.settings(head, tail)
+                }
                 _ => Ok(self.other(head)),
             };
             let step = match step {
@@ -210,7 +221,8 @@ impl Layer {
         }
     }
 
-    /// DATA: an empty frame that ends nothing says nothing, and of several on end `h2` needs to see but one.
+    /// DATA: an empty frame that ends nothing says nothing, and of several on end `h2` needs to see
+    /// but one.
     fn data(&mut self, head: Head, front: &mut [u8], to: usize, open: &mut Open) -> Step {
         self.charge(&head, false);
         let is_open = self.streams.get(head.stream).is_some_and(|stream| !stream.peer_ended);
@@ -250,9 +262,10 @@ impl Layer {
         let whole = HEADER + head.length;
         let payload = tail.get(HEADER..whole).ok_or(whole)?;
         let entries = payload.as_chunks::<6>().0.iter();
-        let window = entries
-            .rev()
-            .find_map(|&[a, b, window @ ..]| (u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE).then_some(u32::from_be_bytes(window)));
+        let window = entries.rev().find_map(|&[a, b, window @ ..]| {
+            (u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE)
+                .then_some(u32::from_be_bytes(window))
+        });
         let moves_windows = window.is_some_and(|window| window != self.window);
         self.window = window.unwrap_or(self.window);
         self.charge(&head, moves_windows);
@@ -279,13 +292,22 @@ impl Layer {
                 }
             }
             Some(stream) if stream.is_reset && stream.peer_ended => {
-                self.refusal = Some(Refusal::Broken { code: STREAM_CLOSED, what: "HEADERS on a stream that it had ended" });
+                self.refusal = Some(Refusal::Broken {
+                    code: STREAM_CLOSED,
+                    what: "HEADERS on a stream that it had ended",
+                });
             }
             Some(stream) if stream.is_reset && !ends => {
-                self.refusal = Some(Refusal::Broken { code: PROTOCOL_ERROR, what: "second HEADERS that do not end the stream" });
+                self.refusal = Some(Refusal::Broken {
+                    code: PROTOCOL_ERROR,
+                    what: "second HEADERS that do not end the stream",
+                });
             }
             Some(_) if block.has_pseudo => {
-                self.refusal = Some(Refusal::Broken { code: PROTOCOL_ERROR, what: "a pseudo-header in trailers" });
+                self.refusal = Some(Refusal::Broken {
+                    code: PROTOCOL_ERROR,
+                    what: "a pseudo-header in trailers",
+                });
             }
             _ => {}
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Streams that we reset while the client's side was open, the latest of which are remembered: what it sent meanwhile is not in error, and what
-/// is in error is seen.
+/// Streams that we reset while the client's side was open, the latest of which are remembered: what
+/// it sent meanwhile is not in error, and what is in error is seen.
 const LINGERING: usize = 128;
 
 /// What is known of a stream.
@@ -139,7 +139,10 @@ mod tests {
         streams.peer_reset(5);
         streams.we_reset(7);
         assert_eq!(streams.open(), 1);
-        assert!(streams.get(7).is_some_and(|stream| stream.is_reset), "what it has sent meanwhile may come");
+        assert!(
+            streams.get(7).is_some_and(|stream| stream.is_reset),
+            "what it has sent meanwhile may come"
+        );
         streams.peer_ended(7);
         assert!(streams.get(7).is_some_and(|stream| stream.peer_ended), "and its end");
         assert!(streams.get(5).is_none() && streams.was_opened(5) && !streams.was_opened(11));
@@ -152,7 +155,10 @@ mod tests {
             streams.begin(stream);
             streams.we_reset(stream);
         }
-        assert_eq!((streams.open(), streams.open.len(), streams.lingering.len()), (0, LINGERING, LINGERING));
+        assert_eq!(
+            (streams.open(), streams.open.len(), streams.lingering.len()),
+            (0, LINGERING, LINGERING)
+        );
         streams.we_go_away(20_001);
         streams.begin(20_003);
         assert_eq!(streams.open(), 0, "nobody answers it");

@@ -1,8 +1,9 @@
-//! The names: every metric with its kind, labels and help, in one place. Registration, `docs/metrics.md`, the dashboard and the
-//! alert rules all go by this table, and tests hold them to it.
+//! The names: every metric with its kind, labels and help, in one place. Registration,
+//! `docs/metrics.md`, the dashboard and the alert rules all go by this table, and tests hold them
+//! to it.
 //!
-//! A name, a label or a value in here changes only with an entry in the changelog. Label values are closed sets; a key, a Common
-//! Name, an address of a client or an id is never one.
+//! A name, a label or a value in here changes only with an entry in the changelog. Label values are
+//! closed sets; a key, a Common Name, an address of a client or an id is never one.
 
 use etcd_warden_core::method::Method;
 
@@ -40,7 +41,8 @@ pub enum Values {
     Listed(&'static [&'static str]),
     /// The RPC as `Service/Rpc` ([`method_label`]), or `unknown` for a path that names none.
     Method,
-    /// A role of the policy, `none` when no grant was involved, `other` for those beyond [`super::MAX_ROLES`].
+    /// A role of the policy, `none` when no grant was involved, `other` for those beyond
+    /// [`super::MAX_ROLES`].
     Role,
     /// An endpoint of etcd as configured, `HOST:PORT`.
     Member,
@@ -71,7 +73,8 @@ pub struct Metric {
 }
 
 const METHOD: Label = Label { name: "method", values: Values::Method };
-const DECISION: Label = Label { name: "decision", values: Values::Listed(&["allow", "deny", "would_deny"]) };
+const DECISION: Label =
+    Label { name: "decision", values: Values::Listed(&["allow", "deny", "would_deny"]) };
 const MODE: Label = Label { name: "mode", values: Values::Listed(&["shadow", "enforce"]) };
 const ROLE: Label = Label { name: "role", values: Values::Role };
 const MEMBER: Label = Label { name: "member", values: Values::Member };
@@ -96,7 +99,10 @@ const HANDSHAKE_FAILURE_CODES: [&str; HandshakeFailure::ALL.len()] = {
     let mut codes = [""; HandshakeFailure::ALL.len()];
     let mut place = 0;
     while place < codes.len() {
-        #[expect(clippy::indexing_slicing, reason = "both arrays are of one length, and this runs when the program is compiled")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "both arrays are of one length, and this runs when the program is compiled"
+        )]
         {
             codes[place] = HandshakeFailure::ALL[place].code();
         }
@@ -173,12 +179,16 @@ contract! {
         "When the process started, in seconds since 1970 (UTC).";
 }
 
-/// The value of the label `method`: the path without its leading slash and the package, `KV/Range`; `unknown` for a path that is no
-/// method. The service stays because `Watch` is a method of two.
+/// The value of the label `method`: the path without its leading slash and the package, `KV/Range`;
+/// `unknown` for a path that is no method. The service stays because `Watch` is a method of two.
 #[must_use]
 pub fn method_label(method: Option<Method>) -> &'static str {
     let path = method.map_or("unknown", Method::path);
-    let service_at = path.rfind('/').and_then(|slash| path.get(..slash)).and_then(|service| service.rfind('.')).map_or(0, |dot| dot + 1);
+    let service_at = path
+        .rfind('/')
+        .and_then(|slash| path.get(..slash))
+        .and_then(|service| service.rfind('.'))
+        .map_or(0, |dot| dot + 1);
     path.get(service_at..).unwrap_or(path)
 }
 

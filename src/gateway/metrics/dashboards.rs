@@ -23,10 +23,13 @@ fn strings<'v>(value: &'v Value, field: &str, into: &mut Vec<&'v str>) {
     }
 }
 
-/// The metric that a name in an expression means: a histogram is asked for by its buckets, sum or count.
+/// The metric that a name in an expression means: a histogram is asked for by its buckets, sum or
+/// count.
 fn metric(name: &str) -> Option<&'static Metric> {
     CONTRACT.iter().find(|metric| match metric.kind {
-        Kind::Histogram => ["_bucket", "_sum", "_count"].iter().any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
+        Kind::Histogram => ["_bucket", "_sum", "_count"]
+            .iter()
+            .any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
         Kind::Counter | Kind::Gauge => name == metric.name,
     })
 }
@@ -35,11 +38,14 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
 }
 
-/// What is wrong with an expression: metrics, labels in selectors and in `by (..)`, and the values of closed labels.
+/// What is wrong with an expression: metrics, labels in selectors and in `by (..)`, and the values
+/// of closed labels.
 fn mistakes(expression: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
     let mut labels: Vec<&Label> = Vec::new();
-    for name in words(expression).filter(|word| word.starts_with("etcd_warden_") || word.starts_with("process_")) {
+    for name in words(expression)
+        .filter(|word| word.starts_with("etcd_warden_") || word.starts_with("process_"))
+    {
         match metric(name) {
             Some(metric) => labels.extend(metric.labels),
             None => mistakes.push(format!("metric `{name}`")),
@@ -69,7 +75,8 @@ fn mistakes(expression: &str) -> Vec<String> {
     mistakes
 }
 
-/// What is scraped is the proxy, where it listens unless told otherwise, under the name by which the alerts know it.
+/// What is scraped is the proxy, where it listens unless told otherwise, under the name by which
+/// the alerts know it.
 #[test]
 fn the_scrape_configuration_finds_the_proxy() {
     let setting = SETTINGS.iter().find(|setting| setting.name == "admin-addr").unwrap();
@@ -91,7 +98,8 @@ fn alert_rules_name_only_what_there_is() {
     }
     // What a text shows of an alert is a label of its metric too.
     for label in ALERTS.split("$labels.").skip(1).filter_map(|rest| words(rest).next()) {
-        let known = CONTRACT.iter().flat_map(|metric| metric.labels).any(|known| known.name == label);
+        let known =
+            CONTRACT.iter().flat_map(|metric| metric.labels).any(|known| known.name == label);
         assert!(known || OUTSIDE.contains(&label), "{label}");
     }
 }
@@ -104,7 +112,8 @@ fn the_dashboard_names_only_what_there_is_and_shows_everything() {
     for expression in &expressions {
         assert_eq!(mistakes(expression), Vec::<String>::new(), "{expression}");
     }
-    let shown: Vec<_> = expressions.iter().flat_map(|expression| words(expression)).filter_map(metric).collect();
+    let shown: Vec<_> =
+        expressions.iter().flat_map(|expression| words(expression)).filter_map(metric).collect();
     for metric in CONTRACT {
         assert!(shown.contains(&metric), "no panel shows `{}`", metric.name);
     }
@@ -117,7 +126,10 @@ fn a_wrong_name_label_or_value_is_noticed() {
         ("etcd_warden_decision_duration_seconds", "metric `etcd_warden_decision_duration_seconds`"),
         ("sum by (role, cn) (etcd_warden_requests_total)", "label `cn`"),
         ("etcd_warden_watches{method=\"x\"}", "label `method`"),
-        ("etcd_warden_requests_total{role=\"r\",decision=~\"deny|denied\"}", "`decision` is never `denied`"),
+        (
+            "etcd_warden_requests_total{role=\"r\",decision=~\"deny|denied\"}",
+            "`decision` is never `denied`",
+        ),
     ] {
         assert_eq!(mistakes(expression), [mistake], "{expression}");
     }

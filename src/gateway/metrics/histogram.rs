@@ -1,5 +1,6 @@
-//! Histograms with fixed buckets. The exporter's own keep every single observation until somebody scrapes, so that a flood
-//! of requests with nobody scraping grows without end; these are a few counters, whatever comes.
+//! Histograms with fixed buckets. The exporter's own keep every single observation until somebody
+//! scrapes, so that a flood of requests with nobody scraping grows without end; these are a few
+//! counters, whatever comes.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,15 +11,19 @@ use metrics::{Histogram, HistogramFn};
 
 /// Upper bounds of the buckets of a whole request, in seconds.
 ///
-/// A serializable read takes some 0.2 ms with the proxy in between, a write that waits for a disk 1 to 20 ms; etcd calls a request
-/// slow from 100 ms, clients give up at 5 to 10 s (etcd's request timeout is 5 s and the election timeout on top). Below 1 ms and
-/// around 100 ms the steps are narrow, elsewhere a factor of 2.5.
-pub const REQUEST_BUCKETS: &[f64] =
-    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// A serializable read takes some 0.2 ms with the proxy in between, a write that waits for a disk 1
+/// to 20 ms; etcd calls a request slow from 100 ms, clients give up at 5 to 10 s (etcd's request
+/// timeout is 5 s and the election timeout on top). Below 1 ms and around 100 ms the steps are
+/// narrow, elsewhere a factor of 2.5.
+pub const REQUEST_BUCKETS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 
 /// Upper bounds of the buckets of one decision, in seconds.
 ///
-/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations; what reaches 100 us deserves a look.
+/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations; what reaches 100
+/// us deserves a look.
 pub const DECISION_BUCKETS: &[f64] = &[1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3];
 
 /// The counters of one histogram.
@@ -68,7 +73,8 @@ impl HistogramFn for Buckets {
         if let Some(bucket) = self.counts.get(place) {
             bucket.fetch_add(1, Relaxed);
         }
-        let nanoseconds = Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_nanos());
+        let nanoseconds =
+            Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_nanos());
         self.sum_nanoseconds.fetch_add(u64::try_from(nanoseconds).unwrap_or(0), Relaxed);
     }
 }

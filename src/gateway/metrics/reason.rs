@@ -81,7 +81,8 @@ closed_set! {
 /// Whose share a limit gives, so that one peer never has all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedBy {
-    /// By identity: nobody has more than is left for all others ([`crate::proxy::quota`], [`crate::proxy::budget`], [`crate::audit`]).
+    /// By identity: nobody has more than is left for all others ([`crate::proxy::quota`],
+    /// [`crate::proxy::budget`], [`crate::audit`]).
     Identity,
     /// By address, where there is no identity yet ([`crate::crowd`]).
     Address,
@@ -119,7 +120,9 @@ impl Limit {
             | Self::AuditQueue => SharedBy::Identity,
             Self::RequestBytes => SharedBy::One("request"),
             Self::Unjudged => SharedBy::One("stream"),
-            Self::Idle | Self::Keepalive | Self::Resets | Self::Frames => SharedBy::One("connection"),
+            Self::Idle | Self::Keepalive | Self::Resets | Self::Frames => {
+                SharedBy::One("connection")
+            }
         }
     }
 }

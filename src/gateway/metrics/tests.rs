@@ -31,9 +31,16 @@ fn rendered(text: &str) -> BTreeMap<String, (String, String, BTreeSet<String>)> 
                 .iter()
                 .find_map(|suffix| name.strip_suffix(suffix))
                 .filter(|base| metrics.contains_key(*base));
-            let labels =
-                labels.trim_end_matches('}').split("\",").filter_map(|pair| pair.split_once('=')).map(|(label, _)| label.to_owned());
-            metrics.get_mut(base.unwrap_or(name)).expect(line).2.extend(labels.filter(|label| label != "le"));
+            let labels = labels
+                .trim_end_matches('}')
+                .split("\",")
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(label, _)| label.to_owned());
+            metrics
+                .get_mut(base.unwrap_or(name))
+                .expect(line)
+                .2
+                .extend(labels.filter(|label| label != "le"));
         }
     }
     metrics
@@ -45,7 +52,10 @@ fn what_is_rendered_is_the_contract_and_nothing_else() {
         .iter()
         .map(|metric| {
             let labels = metric.labels.iter().map(|label| label.name.to_owned()).collect();
-            (metric.name.to_owned(), (metric.kind.name().to_owned(), metric.help.to_owned(), labels))
+            (
+                metric.name.to_owned(),
+                (metric.kind.name().to_owned(), metric.help.to_owned(), labels),
+            )
         })
         .collect();
     assert_eq!(rendered(&eventful().render()), contract);
@@ -60,8 +70,14 @@ fn every_certificate_that_can_expire_has_its_series() {
 #[test]
 fn a_new_process_shows_every_listed_value_at_zero() {
     let text = Metrics::new().render();
-    assert!(!text.contains("etcd_warden_certificate_expiry_timestamp_seconds{"), "a certificate that is not in use does not expire");
-    for metric in CONTRACT.iter().filter(|metric| metric.labels.len() == 1 && *metric != &contract::CERTIFICATE_EXPIRY) {
+    assert!(
+        !text.contains("etcd_warden_certificate_expiry_timestamp_seconds{"),
+        "a certificate that is not in use does not expire"
+    );
+    for metric in CONTRACT
+        .iter()
+        .filter(|metric| metric.labels.len() == 1 && *metric != &contract::CERTIFICATE_EXPIRY)
+    {
         let label = metric.labels[0];
         if let Values::Listed(values) = label.values {
             for value in values {
@@ -84,7 +100,8 @@ fn each_method_decision_mode_and_role_has_a_counter_of_its_own() {
     }
     metrics.role("calico-node").count(Some(Method::Range), Decision::Allow, Mode::Enforce);
     let text = metrics.render();
-    let series: Vec<_> = text.lines().filter(|line| line.starts_with("etcd_warden_requests_total{")).collect();
+    let series: Vec<_> =
+        text.lines().filter(|line| line.starts_with("etcd_warden_requests_total{")).collect();
     assert_eq!(series.len(), Method::ALL.len() * 4);
     let twice: Vec<_> = series.iter().filter(|line| !line.ends_with(" 1")).collect();
     let range = "etcd_warden_requests_total{method=\"KV/Range\",decision=\"allow\",mode=\"enforce\",role=\"calico-node\"} 2";
@@ -120,33 +137,55 @@ fn the_policy_that_decides_is_shown() {
     metrics.policy_bindings.set(40);
     metrics.reload(Reloaded::Policy, false);
     let text = metrics.render();
-    for line in ["policy_generation 3", "policy_roles 12", "policy_bindings 40", "reloads_total{what=\"policy\",result=\"failed\"} 1"] {
+    for line in [
+        "policy_generation 3",
+        "policy_roles 12",
+        "policy_bindings 40",
+        "reloads_total{what=\"policy\",result=\"failed\"} 1",
+    ] {
         assert!(text.contains(&format!("etcd_warden_{line}\n")), "{line}");
     }
 }
 
 #[test]
 fn methods_are_told_apart_by_their_labels() {
-    let labels: BTreeSet<_> = Method::ALL.iter().map(|&method| method_label(Some(method))).chain([method_label(None)]).collect();
+    let labels: BTreeSet<_> = Method::ALL
+        .iter()
+        .map(|&method| method_label(Some(method)))
+        .chain([method_label(None)])
+        .collect();
     assert_eq!(labels.len(), METHODS);
-    assert!(labels.contains("KV/Range") && labels.contains("Health/Watch") && labels.contains("Lock/Lock") && labels.contains("unknown"));
+    assert!(
+        labels.contains("KV/Range")
+            && labels.contains("Health/Watch")
+            && labels.contains("Lock/Lock")
+            && labels.contains("unknown")
+    );
 }
 
 #[test]
 fn the_document_lists_the_contract() {
     let document = include_str!("../../../docs/metrics.md");
     let rows = CONTRACT.iter().map(|metric| {
-        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{}`", label.name)).collect();
+        let labels: Vec<_> =
+            metric.labels.iter().map(|label| format!("`{}`", label.name)).collect();
         let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(" ") };
         format!("| `{}` | {} | {labels} | {} |", metric.name, metric.kind.name(), metric.help)
     });
     let rows: Vec<_> = rows.collect();
-    let written: Vec<_> = document.lines().filter(|line| line.starts_with("| `etcd_warden_") || line.starts_with("| `process_")).collect();
+    let written: Vec<_> = document
+        .lines()
+        .filter(|line| line.starts_with("| `etcd_warden_") || line.starts_with("| `process_"))
+        .collect();
     assert_eq!(written, rows, "the table in docs/metrics.md should be:\n{}", rows.join("\n"));
     for label in CONTRACT.iter().flat_map(|metric| metric.labels) {
         if let Values::Listed(values) = label.values {
             let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-            assert!(document.contains(&values.join(" ")), "docs/metrics.md should list: {}", values.join(" "));
+            assert!(
+                document.contains(&values.join(" ")),
+                "docs/metrics.md should list: {}",
+                values.join(" ")
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Connections of which something is awaited before anything is done for them: the header of their balancer, or their first byte. They
-//! cost a socket and nothing else: no handshake begins before, and a client that means it sends its first byte with the connection. Of
-//! too many, the address with the most gives up its oldest.
+//! Connections of which something is awaited before anything is done for them: the header of their
+//! balancer, or their first byte. They cost a socket and nothing else: no handshake begins before,
+//! and a client that means it sends its first byte with the connection. Of too many, the address
+//! with the most gives up its oldest.
 
 use std::net::SocketAddr;
 
@@ -27,18 +28,24 @@ impl<T: Send + 'static> Arrivals<T> {
 
     /// One more has come. Returns the peer that has to go for it, if there are too many.
     #[must_use]
-    pub fn enter(&mut self, peer: SocketAddr, awaited: impl Future<Output = T> + Send + 'static) -> Option<SocketAddr> {
+    pub fn enter(
+        &mut self,
+        peer: SocketAddr,
+        awaited: impl Future<Output = T> + Send + 'static,
+    ) -> Option<SocketAddr> {
         let lost = if self.crowd.len() >= self.most { self.crowd.give_way() } else { None };
         let (abort, registration) = AbortHandle::new_pair();
         let ticket = self.crowd.enter(Origin::from(peer.ip()), (abort, peer));
-        self.awaited.push(Abortable::new(awaited.map(move |what| (ticket, what)).boxed(), registration));
+        self.awaited
+            .push(Abortable::new(awaited.map(move |what| (ticket, what)).boxed(), registration));
         lost.map(|(abort, peer)| {
             abort.abort();
             peer
         })
     }
 
-    /// The next of which it is there. Waits while there is none; nothing is lost when this is dropped before.
+    /// The next of which it is there. Waits while there is none; nothing is lost when this is
+    /// dropped before.
     pub async fn next(&mut self) -> T {
         loop {
             match self.awaited.next().await {
@@ -70,7 +77,8 @@ mod tests {
         let mut lost = 0;
         let (_kept, silent): (Vec<_>, Vec<_>) = silent.into_iter().unzip();
         for one in silent {
-            lost += usize::from(arrivals.enter(peer(2), async { one.await.unwrap() }) == Some(peer(2)));
+            lost +=
+                usize::from(arrivals.enter(peer(2), async { one.await.unwrap() }) == Some(peer(2)));
         }
         assert_eq!((lost, arrivals.crowd.len()), (8, 3));
         assert!(arrivals.next().now_or_never().is_none());

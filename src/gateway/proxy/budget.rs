@@ -1,7 +1,9 @@
-//! The bytes that a worker holds for requests whose end has not come, or for answers that nobody reads, and who holds them.
+//! The bytes that a worker holds for requests whose end has not come, or for answers that nobody
+//! reads, and who holds them.
 //!
-//! The rule: nobody holds more than is left for all others (but everybody one whole request, while there is room). So one identity that
-//! begins requests and never ends them gets half, a second one half of the rest, and a newcomer still finds room.
+//! The rule: nobody holds more than is left for all others (but everybody one whole request, while
+//! there is room). So one identity that begins requests and never ends them gets half, a second one
+//! half of the rest, and a newcomer still finds room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -89,7 +91,8 @@ impl Hold {
         Self { share: share.clone(), bytes: 0 }
     }
 
-    /// Holds this many bytes from now on, more or less than before. False: the rule does not give them, and nothing changes.
+    /// Holds this many bytes from now on, more or less than before. False: the rule does not give
+    /// them, and nothing changes.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         let given = match bytes.checked_sub(self.bytes) {
@@ -142,7 +145,8 @@ mod tests {
     #[test]
     fn a_newcomer_finds_room_while_there_is_any_and_never_more() {
         let budget = Budget::new(100, 1);
-        let shares: Vec<Share> = (0..20).map(|n| budget.share(&format!("flood-{n}").into())).collect();
+        let shares: Vec<Share> =
+            (0..20).map(|n| budget.share(&format!("flood-{n}").into())).collect();
         assert_eq!(shares.iter().map(flood).sum::<usize>(), 100);
     }
 

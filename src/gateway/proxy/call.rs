@@ -37,11 +37,16 @@ use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
 
-/// Shadow mode holds a request for its verdict this long. What has no whole message by then is opened at etcd as it stands.
+/// Shadow mode holds a request for its verdict this long. What has no whole message by then is
+/// opened at etcd as it stands.
 const SHADOW_HOLDS: Duration = Duration::from_millis(20);
 
 /// Serves one request of a client.
-pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+pub async fn serve(
+    client: Rc<Client>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
     if client.worker.shared.awaits_auth_status.load(Ordering::Acquire) {
         return Status::not_sent().send(&mut respond);
     }
@@ -57,12 +62,16 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         Ok(place) => place,
         Err(limit) => return call.one_too_many(method, &parts, limit, &mut respond),
     };
-    if let (Ok(method), Encoding::Unknown, Mode::Enforce) = (&method, encoding, call.caller.principal.mode) {
+    if let (Ok(method), Encoding::Unknown, Mode::Enforce) =
+        (&method, encoding, call.caller.principal.mode)
+    {
         return call.unknown_encoding(*method, &parts.headers, &mut respond);
     }
-    // What does not go on ends here: a request may wait for hours, and its head may be large. A method is all there is to a known path.
+    // What does not go on ends here: a request may wait for hours, and its head may be large. A
+    // method is all there is to a known path.
     let Parts { method: verb, uri, headers, .. } = parts;
-    let (headers, uri) = (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
+    let (headers, uri) =
+        (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
     match (method, call.caller.principal.mode) {
         (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
             Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
@@ -70,12 +79,15 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
         (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
             Box::pin(raw::observed(&call, method, headers, intake, &mut respond)).await;
         }
-        // Answered here for every verified client, whatever the policy knows of it: nothing of it reaches etcd.
+        // Answered here for every verified client, whatever the policy knows of it: nothing of it
+        // reaches etcd.
         (Ok(method), Mode::Enforce) if method.is_health() => {
             let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
         }
         (Ok(method), _) => call.one_message(method, headers, intake, &mut respond).await,
-        (Err(denial), _) => Box::pin(call.no_method(denial, verb, &uri, headers, intake, &mut respond)).await,
+        (Err(denial), _) => {
+            Box::pin(call.no_method(denial, verb, &uri, headers, intake, &mut respond)).await
+        }
     }
     // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
     if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
@@ -83,7 +95,8 @@ pub async fn serve(client: Rc<Client>, request: Request<RecvStream>, mut respond
     }
 }
 
-/// One call more of a client, until it is dropped: a call whose connection ends is dropped wherever it stands.
+/// One call more of a client, until it is dropped: a call whose connection ends is dropped wherever
+/// it stands.
 struct Open<'c>(&'c Client);
 
 impl<'c> Open<'c> {
@@ -160,7 +173,8 @@ impl Call<'_> {
         self.client.ended_with_connection()
     }
 
-    /// The place that a request has among those of its identity until its answer has ended. Shadow mode has no limits, and takes none.
+    /// The place that a request has among those of its identity until its answer has ended. Shadow
+    /// mode has no limits, and takes none.
     fn place(&self, method: Option<Method>) -> Result<(Option<Place>, Seat), Limit> {
         let quota = &self.client.quota;
         if self.caller.principal.mode == Mode::Shadow {
@@ -173,13 +187,20 @@ impl Call<'_> {
         if let Some(place) = quota.requests.place() {
             return Ok((Some(place), Seat::Taken));
         }
-        // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of that clientv3 for good.
+        // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of that clientv3 for
+        // good.
         let standing = if method == Some(Method::Watch) { quota.standing.place() } else { None };
         standing.map(|place| (Some(place), Seat::Standing)).ok_or(Limit::RequestsInFlight)
     }
 
     /// Refuses a request before anything of it was read.
-    fn one_too_many(&self, method: Result<Method, Denial>, parts: &Parts, limit: Limit, respond: &mut SendResponse<Bytes>) {
+    fn one_too_many(
+        &self,
+        method: Result<Method, Denial>,
+        parts: &Parts,
+        limit: Limit,
+        respond: &mut SendResponse<Bytes>,
+    ) {
         self.shared().metrics.limit_hit(limit);
         let watch = matches!(method, Ok(Method::Watch));
         let subject = match method {
@@ -187,17 +208,30 @@ impl Call<'_> {
             Err(_) => Subject::of_path(&parts.uri),
         };
         if let Err(denial) = self.record(subject, Err(limited(limit)), Instant::now()) {
-            if watch { Status::too_many_streams().send(respond) } else { self.refuse(&denial, respond) }
+            if watch {
+                Status::too_many_streams().send(respond)
+            } else {
+                self.refuse(&denial, respond)
+            }
         }
     }
 
-    /// Refuses a request whose messages are compressed in a way that etcd does not have, as etcd does: for its head alone.
-    fn unknown_encoding(&self, method: Method, headers: &HeaderMap, respond: &mut SendResponse<Bytes>) {
+    /// Refuses a request whose messages are compressed in a way that etcd does not have, as etcd
+    /// does: for its head alone.
+    fn unknown_encoding(
+        &self,
+        method: Method,
+        headers: &HeaderMap,
+        respond: &mut SendResponse<Bytes>,
+    ) {
         let principal = &self.caller.principal;
-        let verdict = refuse(principal, standing(principal).err().unwrap_or_else(encoding::unknown));
-        match self.record(Subject::Turn(method, OwnedAccesses::default()), verdict, Instant::now()) {
+        let verdict =
+            refuse(principal, standing(principal).err().unwrap_or_else(encoding::unknown));
+        match self.record(Subject::Turn(method, OwnedAccesses::default()), verdict, Instant::now())
+        {
             Err(denial) if denial.reason == Reason::Compressed => {
-                let named = headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes).unwrap_or_default();
+                let named =
+                    headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes).unwrap_or_default();
                 Status::no_decompressor(named).send(respond);
             }
             Err(denial) => self.refuse(&denial, respond),
@@ -210,9 +244,20 @@ impl Call<'_> {
     }
 
     /// A request of one message: held until it can be judged, then forwarded as it is.
-    async fn one_message(&self, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+    async fn one_message(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        mut intake: Intake,
+        respond: &mut SendResponse<Bytes>,
+    ) {
         let limit = self.shared().config.limits.max_request_bytes;
-        let mut call = Call { client: self.client, caller: self.caller.clone(), begun: self.begun, encoding: self.encoding };
+        let mut call = Call {
+            client: self.client,
+            caller: self.caller.clone(),
+            begun: self.begun,
+            encoding: self.encoding,
+        };
         loop {
             let filled = match call.caller.principal.mode {
                 Mode::Enforce => tokio::select! {
@@ -221,13 +266,25 @@ impl Call<'_> {
                     // The connection ends, perhaps because its certificate has: what has not come whole by now comes elsewhere.
                     () = self.client.ending.cancelled() => return Status::not_sent().send(respond),
                 },
-                Mode::Shadow => match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
-                    Ok(filled) => filled,
-                    Err(_) => return Box::pin(raw::slow(&call, method, call.metadata(headers), intake, respond)).await,
-                },
+                Mode::Shadow => {
+                    match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
+                        Ok(filled) => filled,
+                        Err(_) => {
+                            return Box::pin(raw::slow(
+                                &call,
+                                method,
+                                call.metadata(headers),
+                                intake,
+                                respond,
+                            ))
+                            .await;
+                        }
+                    }
+                }
             };
             let Ok(filled) = filled else { return };
-            // A request may be begun under one policy and ended under another, hours later: the one that counts is in force now.
+            // A request may be begun under one policy and ended under another, hours later: the one
+            // that counts is in force now.
             let caller = self.client.caller();
             let same = caller.policy.generation == call.caller.policy.generation;
             call.caller = caller;
@@ -265,16 +322,25 @@ impl Call<'_> {
         let ended = intake.ended();
         let headers = self.metadata(headers);
         let (judged, held) = intake.take(&headers);
-        let (permit, mut recording) = match self.record(Subject::Message(method, judged), verdict, judging) {
-            Ok(permitted) => permitted,
-            Err(denial) => return self.refuse(&denial, respond),
-        };
+        let (permit, mut recording) =
+            match self.record(Subject::Message(method, judged), verdict, judging) {
+                Ok(permitted) => permitted,
+                Err(denial) => return self.refuse(&denial, respond),
+            };
         let mut outgoing = Outgoing::of(method, headers, held, ended);
         if ended {
             self.carry_out(&permit, &mut recording, method, &mut outgoing, respond).await;
         } else {
-            (recording.member, recording.ended) =
-                Box::pin(raw::open(self, &permit, Some(method), &outgoing, intake, respond, &mut recording)).await;
+            (recording.member, recording.ended) = Box::pin(raw::open(
+                self,
+                &permit,
+                Some(method),
+                &outgoing,
+                intake,
+                respond,
+                &mut recording,
+            ))
+            .await;
         }
     }
 
@@ -282,16 +348,23 @@ impl Call<'_> {
     ///
     /// # Errors
     /// In enforce mode, why it is refused.
-    pub async fn judge(&self, method: Method, message: Result<&[u8], Denial>) -> Result<Permit, Denial> {
+    pub async fn judge(
+        &self,
+        method: Method,
+        message: Result<&[u8], Denial>,
+    ) -> Result<Permit, Denial> {
         let principal = &self.caller.principal;
         match message {
-            Ok(message) => judge::message(self.client, principal, self.target(method), method, message).await,
+            Ok(message) => {
+                judge::message(self.client, principal, self.target(method), method, message).await
+            }
             Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
         }
     }
 
-    /// Carries out what was allowed. A request that waits (for a connection, for a member that does not refuse it) while its permit is
-    /// withdrawn is judged again, as it would be if it came now.
+    /// Carries out what was allowed. A request that waits (for a connection, for a member that does
+    /// not refuse it) while its permit is withdrawn is judged again, as it would be if it came
+    /// now.
     async fn carry_out(
         &self,
         permit: &LivePermit<'_>,
@@ -301,7 +374,11 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) {
         let carried = self.permitted(permit, method, outgoing, respond).await;
-        let Err(Withdrawn) = carried.map(|(member, ended)| (recording.member, recording.ended) = (member, ended)) else { return };
+        let Err(Withdrawn) =
+            carried.map(|(member, ended)| (recording.member, recording.ended) = (member, ended))
+        else {
+            return;
+        };
         let again = async {
             loop {
                 if self.client.is_over() {
@@ -309,9 +386,16 @@ impl Call<'_> {
                     status.send(respond);
                     return recording.ended = Ended::Answered(status.code_sent());
                 }
-                let call = Call { client: self.client, caller: self.client.caller(), begun: self.begun, encoding: self.encoding };
+                let call = Call {
+                    client: self.client,
+                    caller: self.client.caller(),
+                    begun: self.begun,
+                    encoding: self.encoding,
+                };
                 let plain = call.plain(outgoing.body.clone()).await;
-                let verdict = call.judge(method, plain.as_ref().map_err(Denial::clone).and_then(Plain::message)).await;
+                let verdict = call
+                    .judge(method, plain.as_ref().map_err(Denial::clone).and_then(Plain::message))
+                    .await;
                 let permit = match recording.judged_again(call.caller.clone(), verdict) {
                     Ok(permit) => LivePermit::new(permit, self.client),
                     Err(denial) => return call.refuse(&denial, respond),
@@ -331,7 +415,8 @@ impl Call<'_> {
         Box::pin(again).await;
     }
 
-    /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on untouched.
+    /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on
+    /// untouched.
     async fn no_method(
         &self,
         denial: Denial,
@@ -343,21 +428,29 @@ impl Call<'_> {
     ) {
         let path = uri.path_and_query().cloned();
         let subject = Subject::of_path(uri);
-        let verdict = refuse(&self.caller.principal, standing(&self.caller.principal).err().unwrap_or(denial));
+        let verdict = refuse(
+            &self.caller.principal,
+            standing(&self.caller.principal).err().unwrap_or(denial),
+        );
         let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
             Ok(permitted) => permitted,
             Err(denial) => return self.refuse(&denial, respond),
         };
         match raw::outgoing(verb, path, self.metadata(headers), intake.ended()) {
             Some(outgoing) => {
-                (recording.member, recording.ended) = raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording).await;
+                (recording.member, recording.ended) =
+                    raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording)
+                        .await;
             }
             // A `:path` that is no path cannot be sent on (docs/shadow.md).
-            None => self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond),
+            None => {
+                self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)
+            }
         }
     }
 
-    /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has no room for it.
+    /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has
+    /// no room for it.
     ///
     /// # Errors
     /// The refusal, recorded.
@@ -367,7 +460,14 @@ impl Call<'_> {
         verdict: Result<Permit, Denial>,
         judging: Instant,
     ) -> Result<(LivePermit<'_>, Recording<'_>), Denial> {
-        let mut recording = Recording::open(self.client, self.caller.clone(), subject, &verdict, self.begun, judging.elapsed())?;
+        let mut recording = Recording::open(
+            self.client,
+            self.caller.clone(),
+            subject,
+            &verdict,
+            self.begun,
+            judging.elapsed(),
+        )?;
         match verdict {
             Ok(permit) => Ok((LivePermit::new(permit, self.client), recording)),
             Err(denial) => {
@@ -382,7 +482,13 @@ impl Call<'_> {
     /// # Errors
     /// See [`encoding::plain`].
     pub async fn plain(&self, framed: Bytes) -> Result<Plain, Denial> {
-        encoding::plain(framed, self.encoding, self.shared().config.limits.max_request_bytes, &self.client.share).await
+        encoding::plain(
+            framed,
+            self.encoding,
+            self.shared().config.limits.max_request_bytes,
+            &self.client.share,
+        )
+        .await
     }
 
     /// Answers a refusal.
@@ -390,10 +496,12 @@ impl Call<'_> {
         Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
-    /// The member for a call: the connection's own, but the leader for a call that only the leader takes.
+    /// The member for a call: the connection's own, but the leader for a call that only the leader
+    /// takes.
     #[must_use]
     pub fn target(&self, method: Method) -> MemberIndex {
-        let leader = if method == Method::MoveLeader { self.shared().members.leader() } else { None };
+        let leader =
+            if method == Method::MoveLeader { self.shared().members.leader() } else { None };
         leader.unwrap_or_else(|| self.forwarder().home())
     }
 

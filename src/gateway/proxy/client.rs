@@ -32,9 +32,11 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Its way to etcd.
     pub forwarder: Forwarder,
-    /// Cancelled when the connection is to end: what only waits ends, what is under way is finished.
+    /// Cancelled when the connection is to end: what only waits ends, what is under way is
+    /// finished.
     pub ending: CancellationToken,
-    /// Cancelled when its certificate counts no more: nothing of it goes on but calls that etcd has already.
+    /// Cancelled when its certificate counts no more: nothing of it goes on but calls that etcd
+    /// has already.
     pub over: CancellationToken,
     /// What it may make the worker hold, together with its other connections.
     pub share: Share,
@@ -121,17 +123,22 @@ impl Client {
 
     /// Asks another judge, and ends the connection if the client would not be let in now.
     pub fn judge_again(&self, trust: &ClientTrust) {
-        // In shadow mode a connection may outlive its certificate, but not its revocation or its CA: it is judged as at that end.
-        let end = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.identity.not_after).unwrap_or(0)));
+        // In shadow mode a connection may outlive its certificate, but not its revocation or its
+        // CA: it is judged as at that end.
+        let end = UnixTime::since_unix_epoch(Duration::from_secs(
+            u64::try_from(self.identity.not_after).unwrap_or(0),
+        ));
         let shadow = self.caller().principal.mode == Mode::Shadow;
         let time = if shadow { UnixTime::now().min(end) } else { UnixTime::now() };
         let verdict = trust.verify_at(&self.chain, time).map_err(HandshakeFailure::code);
         // Two CAs may have changed their names: then bindings would mean somebody else.
-        let same_ca = |proved: Proved| if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") };
+        let same_ca =
+            |proved: Proved| if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") };
         if let Err(reason) = verdict.and_then(same_ca)
             && !self.is_over.get()
         {
-            let (peer, identity, serial) = (self.peer, &self.caller.borrow().principal.name, &self.identity.serial);
+            let (peer, identity, serial) =
+                (self.peer, &self.caller.borrow().principal.name, &self.identity.serial);
             tracing::warn!(%peer, %identity, %serial, reason, "the certificate counts no more: its connection ends");
             self.end_identity();
         }
@@ -167,7 +174,8 @@ impl Client {
         self.is_over.get()
     }
 
-    /// The client has reset a stream. What that costs is counted where its frames come in ([`crate::http2::cost`]).
+    /// The client has reset a stream. What that costs is counted where its frames come in
+    /// ([`crate::http2::cost`]).
     pub fn was_reset(&self) {
         self.worker.shared.metrics.http2_resets.increment(1);
     }

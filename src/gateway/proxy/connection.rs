@@ -1,4 +1,5 @@
-//! One client connection, from its first byte on: TLS, identity, a place among the connections of that identity.
+//! One client connection, from its first byte on: TLS, identity, a place among the connections of
+//! that identity.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -42,7 +43,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
     };
     drop(accepted.handshake);
-    let Greeted { stream, tls } = match greeted.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+    let Greeted { stream, tls } = match greeted.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+    {
         Ok(greeted) => greeted,
         Err(error) => return note_failure(shared, peer, &error),
     };
@@ -51,7 +53,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let quota = shared.quotas.of(&caller.principal.name);
     let line = worker.rounds.line(&caller.principal.name);
     let enforced = caller.principal.mode == Mode::Enforce;
-    let Some(_place) = quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy())) else {
+    let Some(_place) =
+        quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy()))
+    else {
         metrics.limit_hit(Limit::ConnectionsPerIdentity);
         tracing::info!(%peer, identity = %Escaped(caller.principal.name.as_bytes()), "one connection too many of this identity");
         // In a flood there is no time for everybody.
@@ -75,11 +79,14 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     metrics.connections.decrement(1.0);
 }
 
-/// SETTINGS, then GOAWAY for ENHANCE_YOUR_CALM before any stream (RFC 9113, 3.4 and 6.8): gRPC clients come back, less and less often.
-const CALM_DOWN: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// SETTINGS, then GOAWAY for ENHANCE_YOUR_CALM before any stream (RFC 9113, 3.4 and 6.8): gRPC
+/// clients come back, less and less often.
+const CALM_DOWN: &[u8] =
+    &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 
-/// Ends a connection that is one too many, and says so. What the client has sent is read and forgotten, for a second at most: a
-/// connection that is closed with bytes unread is reset, and the client might never see why.
+/// Ends a connection that is one too many, and says so. What the client has sent is read and
+/// forgotten, for a second at most: a connection that is closed with bytes unread is reset, and the
+/// client might never see why.
 async fn turn_away(mut stream: TlsStream<TcpStream>) {
     let said = async {
         stream.write_all(CALM_DOWN).await?;
@@ -120,11 +127,13 @@ pub async fn first_byte(stream: &TcpStream) -> std::io::Result<()> {
 pub fn note_failure(shared: &Shared, peer: SocketAddr, error: &std::io::Error) {
     let failure = handshake_failure(error);
     shared.metrics.handshake_failure(failure);
-    // What looks whether the port is open (a balancer's check, a scanner) says nothing, and comes every few seconds.
+    // What looks whether the port is open (a balancer's check, a scanner) says nothing, and comes
+    // every few seconds.
     if error.get_ref().is_some_and(|inner| inner.is::<Probe>()) {
         tracing::debug!(%peer, "a connection ended before its first byte");
     } else {
-        let (failure, hint) = (failure.code(), Some(failure.hint()).filter(|hint| !hint.is_empty()));
+        let (failure, hint) =
+            (failure.code(), Some(failure.hint()).filter(|hint| !hint.is_empty()));
         tracing::info!(%peer, failure, %error, hint, "handshake failed");
     }
 }
@@ -141,12 +150,19 @@ async fn greet(worker: &Worker, stream: std::net::TcpStream) -> std::io::Result<
     Ok(Greeted { stream, tls })
 }
 
-fn identity(tls: &ServerTls, stream: &TlsStream<TcpStream>) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {
+fn identity(
+    tls: &ServerTls,
+    stream: &TlsStream<TcpStream>,
+) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {
     // The verifier lets nobody through without a chain.
     let chain = stream.get_ref().1.peer_certificates()?;
     let proved = tls.trust().verify(chain).ok()?;
     let mut identity = Identity::from_certificate(chain.first()?, proved.ca);
     // A chain ends with the first of its certificates.
-    identity.not_after = identity.not_after.min(i64::try_from(proved.not_after).unwrap_or(i64::MAX));
-    Some((Arc::new(identity), chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
+    identity.not_after =
+        identity.not_after.min(i64::try_from(proved.not_after).unwrap_or(i64::MAX));
+    Some((
+        Arc::new(identity),
+        chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+    ))
 }

@@ -1,5 +1,5 @@
-//! An answer on its way to a client, at the client's pace. While it waits, what it makes us hold is its identity's own
-//! (`max-unread-bytes`).
+//! An answer on its way to a client, at the client's pace. While it waits, what it makes us hold is
+//! its identity's own (`max-unread-bytes`).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -51,8 +51,9 @@ impl<'c> Delivery<'c> {
         self.send_before(out, bytes, 0, |_| ()).await
     }
 
-    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see [`Delivery::behind`]. It is not left in h2: `keep` is
-    /// called while the client is waited for, and takes it ([`super::inflow`]).
+    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see
+    /// [`Delivery::behind`]. It is not left in h2: `keep` is called while the client is waited
+    /// for, and takes it ([`super::inflow`]).
     ///
     /// # Errors
     /// See [`Undelivered`].
@@ -105,22 +106,25 @@ impl<'c> Delivery<'c> {
         }
     }
 
-    /// Bytes that etcd may send before these were passed on: what is left of the one message of a unary answer, but a window at most.
+    /// Bytes that etcd may send before these were passed on: what is left of the one message of a
+    /// unary answer, but a window at most.
     #[must_use]
     pub fn behind(&self, left: Option<usize>) -> usize {
         let window = usize::try_from(stream_window(self.class)).unwrap_or(usize::MAX);
         left.map_or(window, |left| left.min(window))
     }
 
-    /// Whether nothing of an answer may be left out. Else `trailer` stays here: etcd announces three of gRPC's own trailers with it before each
-    /// answer, which gRPC's clients know of anyway, and which would be a fifth of all header fields of a request and its answer.
+    /// Whether nothing of an answer may be left out. Else `trailer` stays here: etcd announces
+    /// three of gRPC's own trailers with it before each answer, which gRPC's clients know of
+    /// anyway, and which would be a fifth of all header fields of a request and its answer.
     #[must_use]
     pub fn as_it_came(&self) -> bool {
         !self.limited
     }
 
-    /// Whether a short answer is to leave in one write: where the writes of several calls can become one. A call that is alone is answered
-    /// sooner if its client has read the message when the trailers come, and costs no more.
+    /// Whether a short answer is to leave in one write: where the writes of several calls can
+    /// become one. A call that is alone is answered sooner if its client has read the message
+    /// when the trailers come, and costs no more.
     #[must_use]
     pub fn gathers(&self) -> bool {
         self.class == Class::Unary && self.client.has_several_calls()
@@ -134,10 +138,15 @@ impl<'c> Delivery<'c> {
         (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
     }
 
-    /// What the client is told instead of an answer that it does not read. clientv3 ends all its watches for good at RESOURCE_EXHAUSTED.
+    /// What the client is told instead of an answer that it does not read. clientv3 ends all its
+    /// watches for good at RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn unread(&self) -> Status {
-        if self.class == Class::Long { Status::too_many_streams() } else { Status::too_many_requests() }
+        if self.class == Class::Long {
+            Status::too_many_streams()
+        } else {
+            Status::too_many_requests()
+        }
     }
 
     /// Room for these bytes.
@@ -162,7 +171,12 @@ impl<'c> Delivery<'c> {
     ///
     /// # Errors
     /// See [`encoding::plain`].
-    pub async fn plain(&self, framed: Bytes, encoding: Encoding, limit: usize) -> Result<Plain, Denial> {
+    pub async fn plain(
+        &self,
+        framed: Bytes,
+        encoding: Encoding,
+        limit: usize,
+    ) -> Result<Plain, Denial> {
         encoding::plain(framed, encoding, limit, &self.client.unread).await
     }
 

@@ -1,9 +1,11 @@
-//! Compressed messages (gRPC's `doc/compression.md`): what a client packed is unpacked before it is judged.
+//! Compressed messages (gRPC's `doc/compression.md`): what a client packed is unpacked before it is
+//! judged.
 //!
-//! Under enforcement it is the unpacked message that goes on, without the `grpc-encoding` that named its encoding. So there is one
-//! reading of it, and the bytes that are judged are the bytes that are sent; and etcd, which answers in the encoding of the request
-//! (grpc-go's `server.go`), does not compress the answers that are read here: Watch, lists of leases and of members. In shadow mode
-//! the request goes on as it came, and is judged by an unpacked copy.
+//! Under enforcement it is the unpacked message that goes on, without the `grpc-encoding` that
+//! named its encoding. So there is one reading of it, and the bytes that are judged are the bytes
+//! that are sent; and etcd, which answers in the encoding of the request (grpc-go's `server.go`),
+//! does not compress the answers that are read here: Watch, lists of leases and of members. In
+//! shadow mode the request goes on as it came, and is judged by an unpacked copy.
 
 use std::io::Read as _;
 
@@ -20,8 +22,8 @@ use super::intake::denial_of;
 /// How its messages are compressed, where their flag says that they are.
 pub const GRPC_ENCODING: &str = "grpc-encoding";
 
-/// A message may become so many times as long as it came, whatever it is. Deflate can pack a thousand to one, which only
-/// a message without content does; text and protobuf reach ten to one.
+/// A message may become so many times as long as it came, whatever it is. Deflate can pack a
+/// thousand to one, which only a message without content does; text and protobuf reach ten to one.
 const RATIO: usize = 100;
 /// A short one may always become so long, in bytes.
 const SHORT: usize = 64 * 1024;
@@ -71,17 +73,29 @@ impl Plain {
     }
 }
 
-/// The same message without compression. What is unpacked is at most `limit` bytes, and is held against `share`.
+/// The same message without compression. What is unpacked is at most `limit` bytes, and is held
+/// against `share`.
 ///
 /// # Errors
-/// The message is not exactly one gzip member with its right length and check sum, it becomes too long, or there is no room for it.
-pub async fn plain(framed: Bytes, encoding: Encoding, limit: usize, share: &Share) -> Result<Plain, Denial> {
+/// The message is not exactly one gzip member with its right length and check sum, it becomes too
+/// long, or there is no room for it.
+pub async fn plain(
+    framed: Bytes,
+    encoding: Encoding,
+    limit: usize,
+    share: &Share,
+) -> Result<Plain, Denial> {
     match encoding {
         Encoding::Unknown => Err(unknown()),
         _ if !frame::is_compressed(&framed) => Ok(Plain { framed, _hold: None }),
         // On the heap: a request has this in it, and hardly one is compressed.
-        Encoding::Gzip => Box::pin(gunzip(framed.get(HEADER..).unwrap_or_default(), limit, share)).await,
-        Encoding::Identity => Err(Denial::new(Reason::BadFraming, "a compressed message, and no grpc-encoding says how")),
+        Encoding::Gzip => {
+            Box::pin(gunzip(framed.get(HEADER..).unwrap_or_default(), limit, share)).await
+        }
+        Encoding::Identity => Err(Denial::new(
+            Reason::BadFraming,
+            "a compressed message, and no grpc-encoding says how",
+        )),
     }
 }
 
@@ -100,16 +114,25 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
     loop {
         let before = framed.len();
         // One byte above the limit is enough to see that it is exceeded.
-        let piece = PIECE.min(limit.saturating_sub(before.saturating_sub(HEADER)).saturating_add(1));
+        let piece =
+            PIECE.min(limit.saturating_sub(before.saturating_sub(HEADER)).saturating_add(1));
         if !hold.set(before.saturating_add(piece).saturating_add(WORKSPACE)) {
             return Err(Denial::new(Reason::Limit, "too many requests are held at once"));
         }
         framed.reserve(piece);
-        let read = decoder.by_ref().take(u64::try_from(piece).unwrap_or(u64::MAX)).read_to_end(&mut framed);
+        let read = decoder
+            .by_ref()
+            .take(u64::try_from(piece).unwrap_or(u64::MAX))
+            .read_to_end(&mut framed);
         let length = framed.len().saturating_sub(HEADER);
         match read {
             Err(_) => return Err(damaged()),
-            Ok(_) if length > limit => return Err(Denial { reason: Reason::TooLarge, missing: Missing::Unpacked { limit } }),
+            Ok(_) if length > limit => {
+                return Err(Denial {
+                    reason: Reason::TooLarge,
+                    missing: Missing::Unpacked { limit },
+                });
+            }
             Ok(read) if read < piece => break,
             Ok(_) => yield_now().await,
         }

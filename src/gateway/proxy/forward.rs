@@ -43,7 +43,14 @@ impl Outgoing {
     /// A request of a known method.
     #[must_use]
     pub fn of(method: Method, headers: HeaderMap, body: Bytes, ends: bool) -> Self {
-        Self { verb: http::Method::POST, target: Target::Method(method), headers, body, ends, class: Class::of(method) }
+        Self {
+            verb: http::Method::POST,
+            target: Target::Method(method),
+            headers,
+            body,
+            ends,
+            class: Class::of(method),
+        }
     }
 }
 
@@ -96,7 +103,8 @@ enum NotOpened {
     Withdrawn,
 }
 
-/// Connections of one member that may turn out to be ending before another member is tried: those that a lane keeps, and a new one.
+/// Connections of one member that may turn out to be ending before another member is tried: those
+/// that a lane keeps, and a new one.
 const ENDING_CONNECTIONS: usize = 3;
 
 /// Why there is no answer.
@@ -129,9 +137,10 @@ impl Forwarder {
         Self { pool, metrics, home: RefCell::new(home) }
     }
 
-    /// The member that this client's calls go to. It changes when that member can serve less than another one: see [`Members::home`].
-    /// Streams that are open there stay, as they do at etcd's own client: etcd itself ends those that asked for a leader (`hasleader`),
-    /// and the others miss nothing while their member has none.
+    /// The member that this client's calls go to. It changes when that member can serve less than
+    /// another one: see [`Members::home`]. Streams that are open there stay, as they do at
+    /// etcd's own client: etcd itself ends those that asked for a leader (`hasleader`), and the
+    /// others miss nothing while their member has none.
     ///
     /// [`Members::home`]: crate::upstream::members::Members::home
     #[must_use]
@@ -147,12 +156,17 @@ impl Forwarder {
         to
     }
 
-    /// Sends a request, to another member if the first cannot be reached. The permit is checked after the last wait, with the first byte
-    /// next.
+    /// Sends a request, to another member if the first cannot be reached. The permit is checked
+    /// after the last wait, with the first byte next.
     ///
     /// # Errors
     /// [`ForwardError::NotSent`] or [`ForwardError::Withdrawn`]: what happens after the bytes were handed over shows in the answer.
-    pub async fn send(&self, permit: &LivePermit<'_>, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Sent, ForwardError> {
+    pub async fn send(
+        &self,
+        permit: &LivePermit<'_>,
+        outgoing: &Outgoing,
+        to: Option<MemberIndex>,
+    ) -> Result<Sent, ForwardError> {
         let mut member = to.unwrap_or_else(|| self.home());
         for attempt in 0..=self.pool.members.len() {
             if attempt > 0 {
@@ -193,7 +207,9 @@ impl Forwarder {
             return Err(NotOpened::Withdrawn);
         }
         let bare = outgoing.ends && outgoing.body.is_empty();
-        let (response, send) = sender.send_request(self.request(member, outgoing), bare).map_err(|_| NotOpened::Ending)?;
+        let (response, send) = sender
+            .send_request(self.request(member, outgoing), bare)
+            .map_err(|_| NotOpened::Ending)?;
         let window = link.window().clone();
         let response = Answer { response, request: window.begin(), window: window.clone() };
         let mut upload = Upload::new(send, window);
@@ -201,23 +217,31 @@ impl Forwarder {
             match upload.write(permit, outgoing.body.clone(), outgoing.ends).await {
                 // A stream that has ended has an answer that says why.
                 Ok(()) | Err(Unsent::Closed) => {}
-                // etcd has a part of the message at most, and cannot carry that out: the stream is reset.
+                // etcd has a part of the message at most, and cannot carry that out: the stream is
+                // reset.
                 Err(Unsent::Withdrawn | Unsent::Cut) => return Err(NotOpened::Withdrawn),
             }
         }
         Ok((response, upload))
     }
 
-    /// Sends a whole request and waits for the head of the answer. Only what a member says that it did not process is sent again. What was
-    /// lost with its connection is not, not even a read: the request may be what ended the member, and would end the next one as well.
+    /// Sends a whole request and waits for the head of the answer. Only what a member says that it
+    /// did not process is sent again. What was lost with its connection is not, not even a
+    /// read: the request may be what ended the member, and would end the next one as well.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn exchange(&self, permit: &LivePermit<'_>, outgoing: &Outgoing, to: Option<MemberIndex>) -> Result<Exchange, ForwardError> {
+    pub async fn exchange(
+        &self,
+        permit: &LivePermit<'_>,
+        outgoing: &Outgoing,
+        to: Option<MemberIndex>,
+    ) -> Result<Exchange, ForwardError> {
         let mut attempts = self.pool.members.len().saturating_add(1);
         let mut to = to;
         loop {
-            let Sent { response, mut send, member, place } = self.send(permit, outgoing, to).await?;
+            let Sent { response, mut send, member, place } =
+                self.send(permit, outgoing, to).await?;
             let error = match response.await {
                 Ok(response) => {
                     send.answered();
@@ -252,8 +276,9 @@ impl Forwarder {
     }
 }
 
-/// What an error says of whether etcd processed the request. Two things promise that it did not (RFC 9113, 8.7): REFUSED_STREAM, and a
-/// GOAWAY whose last stream is before this one. h2 gives the latter's error to those streams alone: the others end as a broken connection
+/// What an error says of whether etcd processed the request. Two things promise that it did not
+/// (RFC 9113, 8.7): REFUSED_STREAM, and a GOAWAY whose last stream is before this one. h2 gives the
+/// latter's error to those streams alone: the others end as a broken connection
 /// (`Inner::recv_go_away` and `recv_eof` in h2's `proto/streams/streams.rs`).
 #[must_use]
 pub fn classify(error: &h2::Error) -> ForwardError {
@@ -271,7 +296,8 @@ mod tests {
 
     use super::*;
 
-    /// A SETTINGS frame without any setting, and a GOAWAY with NO_ERROR after this stream (RFC 9113, 6.5 and 6.8).
+    /// A SETTINGS frame without any setting, and a GOAWAY with NO_ERROR after this stream (RFC
+    /// 9113, 6.5 and 6.8).
     fn settings_and_go_away(last_stream: u8) -> Vec<u8> {
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last_stream, 0, 0, 0, 0];
@@ -288,7 +314,8 @@ mod tests {
         count
     }
 
-    /// What becomes of the requests with stream ids 1 and 3 when the server sends GOAWAY and closes the connection.
+    /// What becomes of the requests with stream ids 1 and 3 when the server sends GOAWAY and closes
+    /// the connection.
     async fn after_go_away(last_stream: u8) -> [ForwardError; 2] {
         let (near, mut far) = tokio::io::duplex(1 << 16);
         let (mut send, connection) = h2::client::handshake(near).await.unwrap();

@@ -1,8 +1,11 @@
-//! Handshakes at once. Nobody knows yet who is behind one, so the shares are those of addresses ([`crate::crowd`]).
+//! Handshakes at once. Nobody knows yet who is behind one, so the shares are those of addresses
+//! ([`crate::crowd`]).
 //!
-//! At the bound, who comes from an address that has fewer under way than another begins at once: the other gives up its oldest. Who
-//! comes from an address that has as many as any waits, until one ends or the oldest has had its time, which is shorter when many wait. Of those who wait there are no
-//! more than of those under way: beyond that, the address with the most loses its oldest.
+//! At the bound, who comes from an address that has fewer under way than another begins at once:
+//! the other gives up its oldest. Who comes from an address that has as many as any waits, until
+//! one ends or the oldest has had its time, which is shorter when many wait. Of those who wait
+//! there are no more than of those under way: beyond that, the address with the most loses its
+//! oldest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +15,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::crowd::{Crowd, Origin};
 
-/// A handshake that others wait for is given this part of its time: with the default half a second, which is two round trips around
-/// the world.
+/// A handshake that others wait for is given this part of its time: with the default half a second,
+/// which is two round trips around the world.
 const GRACE: u32 = 20;
 
-/// Where half the room of those who wait is taken, it is this part of that: enough within one network, and a crowd moves on.
+/// Where half the room of those who wait is taken, it is this part of that: enough within one
+/// network, and a crowd moves on.
 const HURRY: u32 = 10;
 
 /// The handshakes under way, and the sockets that wait for their turn.
@@ -51,20 +55,33 @@ impl<S> Handshakes<S> {
     /// None yet. Each has `time`, unless there are more than `most`.
     #[must_use]
     pub fn new(most: usize, time: Duration) -> Self {
-        Self { under_way: Crowd::default(), waiting: Crowd::default(), most, grace: time / GRACE, ended: Arc::default() }
+        Self {
+            under_way: Crowd::default(),
+            waiting: Crowd::default(),
+            most,
+            grace: time / GRACE,
+            ended: Arc::default(),
+        }
     }
 
-    /// One more has come. Returns the one that has to go for it without having begun, if there are too many.
+    /// One more has come. Returns the one that has to go for it without having begun, if there are
+    /// too many.
     #[must_use]
     pub fn arrive(&mut self, origin: Origin, socket: S) -> Option<S> {
         self.waiting.enter(origin, socket);
         // It may be one that begins at once, and does not wait.
-        if self.waiting.len() > self.most.saturating_add(1) { self.waiting.give_way() } else { None }
+        if self.waiting.len() > self.most.saturating_add(1) {
+            self.waiting.give_way()
+        } else {
+            None
+        }
     }
 
     /// The next one that may begin now.
     pub fn begin_next(&mut self) -> Option<(S, Handshake)> {
-        for ticket in std::mem::take(&mut *self.ended.tickets.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for ticket in
+            std::mem::take(&mut *self.ended.tickets.lock().unwrap_or_else(PoisonError::into_inner))
+        {
             self.under_way.leave(ticket);
         }
         let (newest, origin) = self.waiting.newest()?;
@@ -85,7 +102,8 @@ impl<S> Handshakes<S> {
         };
         let (origin, socket) = self.waiting.leave(next)?;
         let give_up = Arc::<Notify>::default();
-        let ticket = self.under_way.enter(origin, Begun { at: Instant::now(), give_up: give_up.clone() });
+        let ticket =
+            self.under_way.enter(origin, Begun { at: Instant::now(), give_up: give_up.clone() });
         Some((socket, Handshake { ticket, give_up, ended: self.ended.clone() }))
     }
 
@@ -95,7 +113,9 @@ impl<S> Handshakes<S> {
             return std::future::pending().await;
         }
         match self.under_way.oldest() {
-            Some((.., begun)) => drop(timeout_at(begun.at + self.patience(), self.ended.some.notified()).await),
+            Some((.., begun)) => {
+                drop(timeout_at(begun.at + self.patience(), self.ended.some.notified()).await)
+            }
             None => self.ended.some.notified().await,
         }
     }
@@ -164,9 +184,13 @@ mod tests {
             })
             .collect();
         assert_eq!(flood.len(), 4);
-        let others: Vec<_> = [2, 3].iter().map(|last| arrive(&mut handshakes, *last).expect("it begins")).collect();
+        let others: Vec<_> =
+            [2, 3].iter().map(|last| arrive(&mut handshakes, *last).expect("it begins")).collect();
         // The oldest two of the flood made room; nobody else did, and each address has its share.
-        assert_eq!(flood.iter().map(|(_, one)| is_given_up(one)).collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(
+            flood.iter().map(|(_, one)| is_given_up(one)).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
         assert!(!others.iter().any(is_given_up));
     }
 
@@ -183,7 +207,8 @@ mod tests {
     #[tokio::test]
     async fn at_the_bound_the_oldest_makes_room_when_it_has_had_its_time() {
         let mut handshakes = Handshakes::new(2, Duration::from_millis(40));
-        let (oldest, second) = (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
+        let (oldest, second) =
+            (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
         let mut third = arrive(&mut handshakes, 3);
         while third.is_none() {
             handshakes.change().await;
@@ -209,7 +234,8 @@ mod tests {
     #[tokio::test]
     async fn before_its_time_nobody_is_given_up_and_one_that_ends_makes_room_at_once() {
         let mut handshakes = Handshakes::new(2, AN_HOUR);
-        let (oldest, second) = (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
+        let (oldest, second) =
+            (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
         assert!(handshakes.change().now_or_never().is_none(), "there is nobody to wait for");
         assert!(arrive(&mut handshakes, 3).is_none());
         assert!(handshakes.change().now_or_never().is_none());

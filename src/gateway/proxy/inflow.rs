@@ -1,5 +1,6 @@
-//! etcd's answer as it comes in. What waits for a client that does not read is taken out of `h2` and put together: there each small piece would cost
-//! some hundreds of bytes, keep the buffer alive that it was read into, and count against the connection, which others share.
+//! etcd's answer as it comes in. What waits for a client that does not read is taken out of `h2`
+//! and put together: there each small piece would cost some hundreds of bytes, keep the buffer
+//! alive that it was read into, and count against the connection, which others share.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -53,7 +54,8 @@ impl Inflow {
         self.body.trailers().await
     }
 
-    /// Keeps what has come. The task is woken when there is more: no more than a window comes, as nothing of it is given back.
+    /// Keeps what has come. The task is woken when there is more: no more than a window comes, as
+    /// nothing of it is given back.
     pub fn keep(&mut self, cx: &mut Context<'_>) {
         while self.kept.as_ref().is_none_or(|kept| kept.end.is_none())
             && let Poll::Ready(came) = self.body.poll_data(cx)
@@ -108,7 +110,9 @@ impl Kept {
     }
 
     fn next(&mut self) -> Option<Bytes> {
-        self.pieces.pop_front().or_else(|| (!self.last.is_empty()).then(|| std::mem::take(&mut self.last).freeze()))
+        self.pieces
+            .pop_front()
+            .or_else(|| (!self.last.is_empty()).then(|| std::mem::take(&mut self.last).freeze()))
     }
 
     fn is_empty(&self) -> bool {
@@ -127,7 +131,8 @@ mod tests {
     #[test]
     fn small_pieces_become_large_ones_and_keep_their_order() {
         let mut kept = Kept::default();
-        let pieces: Vec<Bytes> = (0..2000_u32).map(|n| Bytes::from(vec![n as u8; 1 + n as usize % 50])).collect();
+        let pieces: Vec<Bytes> =
+            (0..2000_u32).map(|n| Bytes::from(vec![n as u8; 1 + n as usize % 50])).collect();
         let all: Vec<u8> = pieces.iter().flatten().copied().collect();
         pieces.into_iter().for_each(|piece| kept.push(piece));
         let mut seen = Vec::new();
@@ -144,7 +149,13 @@ mod tests {
     fn what_is_large_stays_as_it_is_and_in_its_place() {
         let mut kept = Kept::default();
         let large = Bytes::from(vec![1; LARGE]);
-        for piece in [Bytes::from_static(b"a"), large.clone(), Bytes::from_static(b"b"), Bytes::from_static(b"c"), large.clone()] {
+        for piece in [
+            Bytes::from_static(b"a"),
+            large.clone(),
+            Bytes::from_static(b"b"),
+            Bytes::from_static(b"c"),
+            large.clone(),
+        ] {
             kept.push(piece);
         }
         assert_eq!(kept.pieces[1].as_ptr(), large.as_ptr());

@@ -40,14 +40,28 @@ impl Intake {
     /// Nothing was read yet.
     #[must_use]
     pub fn new(body: RecvStream, encoding: Encoding, share: Share) -> Self {
-        Self { body, held: Bytes::new(), more: BytesMut::new(), ended: false, share, taken: 0, encoding, plain: None }
+        Self {
+            body,
+            held: Bytes::new(),
+            more: BytesMut::new(),
+            ended: false,
+            share,
+            taken: 0,
+            encoding,
+            plain: None,
+        }
     }
 
     /// Reads until there is enough to judge, or until something shows that it never will be.
     ///
     /// # Errors
-    /// `Ok(Err(..))` is a refusal: what has arrived stays held. `Err` means that there is nobody to refuse.
-    pub async fn fill(&mut self, until: Until, limit: usize) -> Result<Result<(), Denial>, ClientGone> {
+    /// `Ok(Err(..))` is a refusal: what has arrived stays held. `Err` means that there is nobody to
+    /// refuse.
+    pub async fn fill(
+        &mut self,
+        until: Until,
+        limit: usize,
+    ) -> Result<Result<(), Denial>, ClientGone> {
         // etcd looks no further either.
         if self.encoding == Encoding::Unknown {
             return Ok(Err(encoding::unknown()));
@@ -56,14 +70,20 @@ impl Intake {
             if let Some(denial) = self.excess(limit) {
                 return Ok(Err(denial));
             }
-            let more_may_come = matches!(frame::only(self.bytes(), limit), Err(FrameFault::NoMessage | FrameFault::Cut));
+            let more_may_come = matches!(
+                frame::only(self.bytes(), limit),
+                Err(FrameFault::NoMessage | FrameFault::Cut)
+            );
             if until == Until::FirstMessage && !more_may_come {
                 return Ok(self.unpack(limit).await);
             }
             match self.body.data().await {
                 Some(Ok(chunk)) => {
                     if !self.keep(chunk) {
-                        return Ok(Err(Denial::new(Reason::Limit, "too many requests are held at once")));
+                        return Ok(Err(Denial::new(
+                            Reason::Limit,
+                            "too many requests are held at once",
+                        )));
                     }
                 }
                 Some(Err(_)) => return Err(ClientGone),
@@ -81,15 +101,20 @@ impl Intake {
         Ok(self.unpack(limit).await)
     }
 
-    /// Unpacks the message if it came compressed. What is wrong with its frame is for [`Intake::message`] to say.
+    /// Unpacks the message if it came compressed. What is wrong with its frame is for
+    /// [`Intake::message`] to say.
     async fn unpack(&mut self, limit: usize) -> Result<(), Denial> {
-        if !frame::is_compressed(self.bytes()) || self.plain.is_some() || frame::only(self.bytes(), limit).is_err() {
+        if !frame::is_compressed(self.bytes())
+            || self.plain.is_some()
+            || frame::only(self.bytes(), limit).is_err()
+        {
             return Ok(());
         }
         if !self.more.is_empty() {
             self.held = self.more.split().freeze();
         }
-        self.plain = Some(encoding::plain(self.held.clone(), self.encoding, limit, &self.share).await?);
+        self.plain =
+            Some(encoding::plain(self.held.clone(), self.encoding, limit, &self.share).await?);
         Ok(())
     }
 
@@ -111,11 +136,16 @@ impl Intake {
         if self.more.is_empty() { &self.held } else { &self.more }
     }
 
-    /// What was judged of what has arrived, and what is forwarded with these headers: the same, but for a compressed message whose
-    /// `grpc-encoding` goes with it, as it does in shadow mode alone.
+    /// What was judged of what has arrived, and what is forwarded with these headers: the same, but
+    /// for a compressed message whose `grpc-encoding` goes with it, as it does in shadow mode
+    /// alone.
     #[must_use]
     pub fn take(&mut self, headers: &HeaderMap) -> (Bytes, Bytes) {
-        let came = if self.more.is_empty() { std::mem::take(&mut self.held) } else { self.more.split().freeze() };
+        let came = if self.more.is_empty() {
+            std::mem::take(&mut self.held)
+        } else {
+            self.more.split().freeze()
+        };
         match &self.plain {
             None => (came.clone(), came),
             Some(plain) if headers.contains_key(GRPC_ENCODING) => (plain.framed.clone(), came),
@@ -160,7 +190,9 @@ impl Intake {
     fn excess(&self, limit: usize) -> Option<Denial> {
         match frame::only(self.bytes(), limit) {
             Err(fault @ FrameFault::TooLarge { .. }) => Some(denial_of(fault)),
-            _ if self.bytes().len() > limit.saturating_add(frame::HEADER) => Some(denial_of(FrameFault::Several)),
+            _ if self.bytes().len() > limit.saturating_add(frame::HEADER) => {
+                Some(denial_of(FrameFault::Several))
+            }
             _ => None,
         }
     }
@@ -181,9 +213,13 @@ pub fn denial_of(fault: FrameFault) -> Denial {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             Denial { reason: Reason::TooLarge, missing: Missing::Size { length, limit } }
         }
-        FrameFault::BadFlag => Denial::new(Reason::BadFraming, "the message's flag byte is neither 0 nor 1"),
+        FrameFault::BadFlag => {
+            Denial::new(Reason::BadFraming, "the message's flag byte is neither 0 nor 1")
+        }
         FrameFault::Cut => Denial::new(Reason::BadFraming, "the message is cut short"),
-        FrameFault::Several => Denial::new(Reason::BadFraming, "more than one message in a unary call"),
+        FrameFault::Several => {
+            Denial::new(Reason::BadFraming, "more than one message in a unary call")
+        }
         FrameFault::NoMessage => Denial::new(Reason::BadFraming, "a unary call without a message"),
     }
 }

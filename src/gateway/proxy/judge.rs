@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use etcd_warden_core::access::{Accesses, LeaseUse};
-use etcd_warden_core::authorize::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing};
+use etcd_warden_core::authorize::{
+    AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing,
+};
 use etcd_warden_core::identity::Identity;
 use etcd_warden_core::lease_id::Ownership;
 use etcd_warden_core::method::Method;
@@ -17,8 +19,8 @@ use crate::config::ClientTokens;
 use crate::metrics::reason::Limit;
 use crate::upstream::members::MemberIndex;
 
-/// Leases of others that one message may name and still be judged: a Txn of 10,000 of them must not become 10,000 questions to etcd. Those
-/// beyond have no evidence, and are refused.
+/// Leases of others that one message may name and still be judged: a Txn of 10,000 of them must not
+/// become 10,000 questions to etcd. Those beyond have no evidence, and are refused.
 const MAX_LEASES: usize = 16;
 
 /// Judges the one message of a request.
@@ -33,13 +35,17 @@ pub async fn message(
     message: &[u8],
 ) -> Result<Permit, Denial> {
     // Tokens that are stripped cannot be used: the password would travel for nothing.
-    if method == Method::Authenticate && client.worker.shared.config.client_tokens == ClientTokens::Strip {
+    if method == Method::Authenticate
+        && client.worker.shared.config.client_tokens == ClientTokens::Strip
+    {
         return refuse(principal, Denial::new(Reason::TokensStripped, ""));
     }
     match wire::inspect(method, message) {
         Ok(accesses) => verdict(client, principal, member, &accesses).await,
         // Who may not speak at all learns nothing of how its message was read.
-        Err(malformed) => refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into())),
+        Err(malformed) => {
+            refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into()))
+        }
     }
 }
 
@@ -47,7 +53,12 @@ pub async fn message(
 ///
 /// # Errors
 /// In enforce mode, why they are refused.
-pub async fn verdict(client: &Client, principal: &Arc<Principal>, member: MemberIndex, accesses: &Accesses<'_>) -> Result<Permit, Denial> {
+pub async fn verdict(
+    client: &Client,
+    principal: &Arc<Principal>,
+    member: MemberIndex,
+    accesses: &Accesses<'_>,
+) -> Result<Permit, Denial> {
     // Everything but leases first: etcd is asked only where its answer decides.
     let verdict = authorize(principal, accesses, &[]);
     if !lacks_evidence(&verdict) {
@@ -99,9 +110,13 @@ async fn lease_evidence(
                 asked = asked.saturating_add(1);
                 let keys = AttachedKeys::of(principal.clone(), id, accesses);
                 match client.worker.questions.ask(client, member, id, keys).await {
-                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => LeaseStanding::AnotherIdentity,
+                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => {
+                        LeaseStanding::AnotherIdentity
+                    }
                     Ok(standing) => standing,
-                    Err(NotKnown::Limit) => return Err(Denial::new(Reason::Limit, "too many questions about leases")),
+                    Err(NotKnown::Limit) => {
+                        return Err(Denial::new(Reason::Limit, "too many questions about leases"));
+                    }
                     Err(NotKnown::Unanswered) => {
                         evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
                         // One refusal is enough, and etcd has other worries than the next question.

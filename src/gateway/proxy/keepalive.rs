@@ -1,4 +1,5 @@
-//! Whether the other end of a connection is still there, and whether it does anything: HTTP/2 pings (RFC 9113, 6.7).
+//! Whether the other end of a connection is still there, and whether it does anything: HTTP/2 pings
+//! (RFC 9113, 6.7).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -32,7 +33,14 @@ impl Keepalive {
     #[must_use]
     pub fn new(pings: Option<PingPong>, interval: Duration) -> Self {
         let now = Instant::now();
-        Self { interval, timer: Box::pin(sleep_until(now + interval)), pings, asked: false, busy: false, idle_since: now }
+        Self {
+            interval,
+            timer: Box::pin(sleep_until(now + interval)),
+            pings,
+            asked: false,
+            busy: false,
+            idle_since: now,
+        }
     }
 
     /// Whether calls are open, each time that this may have changed.
@@ -57,7 +65,8 @@ impl Keepalive {
         if self.asked {
             return Poll::Ready(Found::Gone);
         }
-        self.asked = self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
+        self.asked =
+            self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
         Poll::Ready(Found::Idle(if self.busy { Duration::ZERO } else { self.idle_since.elapsed() }))
     }
 }

@@ -1,9 +1,12 @@
-//! Questions to etcd about leases that do not carry their caller's mark: who may ask, how many at once, and who is charged.
+//! Questions to etcd about leases that do not carry their caller's mark: who may ask, how many at
+//! once, and who is charged.
 //!
-//! A LeaseTimeToLive of nine bytes makes etcd send every key of a lease. So each question takes a place of the identity that caused it, by
-//! the rule of [`super::quota`], and what is held of its answer is taken from that identity's share of `max-held-bytes`. Requests for one lease
-//! are answered by one question. A request never joins a question that was sent before it came: a key that was attached meanwhile
-//! would be missing. It waits for the next one, which then is asked for all that wait, in a `Round`.
+//! A LeaseTimeToLive of nine bytes makes etcd send every key of a lease. So each question takes a
+//! place of the identity that caused it, by the rule of [`super::quota`], and what is held of its
+//! answer is taken from that identity's share of `max-held-bytes`. Requests for one lease
+//! are answered by one question. A request never joins a question that was sent before it came: a
+//! key that was attached meanwhile would be missing. It waits for the next one, which then is asked
+//! for all that wait, in a `Round`.
 
 mod round;
 
@@ -64,7 +67,8 @@ impl Questions {
         Rc::new(Self { pool, longest_key, waiting: RefCell::default() })
     }
 
-    /// Shows the keys that are attached to the lease `id` to `keys`, of a request of `client`. What etcd says is not older than this call.
+    /// Shows the keys that are attached to the lease `id` to `keys`, of a request of `client`. What
+    /// etcd says is not older than this call.
     ///
     /// # Errors
     /// See [`NotKnown`].
@@ -76,7 +80,8 @@ impl Questions {
         keys: AttachedKeys,
     ) -> Result<LeaseStanding, NotKnown> {
         let (answer, answered) = oneshot::channel();
-        let waiter = Waiter { keys, quota: client.quota.clone(), share: client.share.clone(), answer };
+        let waiter =
+            Waiter { keys, quota: client.quota.clone(), share: client.share.clone(), answer };
         let subject = (member, id);
         let others = {
             let mut waiting = self.waiting.borrow_mut();
@@ -96,7 +101,8 @@ impl Questions {
     async fn answer(&self, subject: Subject) {
         while let Some(waiters) = self.next(subject) {
             let Some(mut round) = Round::of(waiters) else { continue };
-            let asked = lease_keys(&self.pool, subject.0, subject.1, self.longest_key, &mut round).await;
+            let asked =
+                lease_keys(&self.pool, subject.0, subject.1, self.longest_key, &mut round).await;
             round.end(asked);
         }
     }

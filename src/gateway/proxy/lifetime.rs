@@ -1,5 +1,6 @@
-//! How long a connection may last: no longer than the certificate that it was opened with, and if asked for, no longer than a
-//! certain age. A client is told to go before that, so that it comes back in its own time.
+//! How long a connection may last: no longer than the certificate that it was opened with, and if
+//! asked for, no longer than a certain age. A client is told to go before that, so that it comes
+//! back in its own time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,12 +14,13 @@ use crate::metrics::reason::Termination;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Between two looks at the wall clock, which somebody may set.
 const LOOK: Duration = Duration::from_secs(60);
-/// A timer that is due at once would be set again and again while its connection has something else to do first.
+/// A timer that is due at once would be set again and again while its connection has something else
+/// to do first.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 /// A client goes at most so long before its certificate ends.
 const LEAD: Duration = Duration::from_secs(300);
-/// Where less than this is left to go ahead of the end, nobody is told to: a client that has no new certificate yet would only come back
-/// with the old one.
+/// Where less than this is left to go ahead of the end, nobody is told to: a client that has no new
+/// certificate yet would only come back with the old one.
 const LEAST_LEAD: Duration = Duration::from_secs(1);
 
 /// From the handshake on.
@@ -31,18 +33,28 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Of a connection whose certificate lasts for `left` from now on. `dice`, from 0 to 1, spreads those who came together.
+    /// Of a connection whose certificate lasts for `left` from now on. `dice`, from 0 to 1, spreads
+    /// those who came together.
     ///
-    /// The lead before the end of a certificate is a tenth of what is left, at most five minutes: short-lived certificates are renewed
-    /// long before that (SPIFFE agents do it at half their time), and whoever comes back with the old one has a tenth of the tenth.
+    /// The lead before the end of a certificate is a tenth of what is left, at most five minutes:
+    /// short-lived certificates are renewed long before that (SPIFFE agents do it at half their
+    /// time), and whoever comes back with the old one has a tenth of the tenth.
     #[must_use]
     pub fn of(left: Duration, max_age: Option<Duration>, dice: f64) -> Self {
         let end = left.min(LONGEST);
         let dice = dice.clamp(0.0, 1.0);
         let lead = (end / 10).min(LEAD);
-        let before_end = (lead >= LEAST_LEAD).then(|| (end.saturating_sub(lead.mul_f64(0.5 + dice / 2.0)), Termination::Identity));
+        let before_end = (lead >= LEAST_LEAD)
+            .then(|| (end.saturating_sub(lead.mul_f64(0.5 + dice / 2.0)), Termination::Identity));
         let aged = max_age.map(|age| (age.mul_f64(0.9 + dice / 5.0), Termination::Age));
-        Self { leave: before_end.into_iter().chain(aged).filter(|(when, _)| *when < end).min_by_key(|(when, _)| *when), end }
+        Self {
+            leave: before_end
+                .into_iter()
+                .chain(aged)
+                .filter(|(when, _)| *when < end)
+                .min_by_key(|(when, _)| *when),
+            end,
+        }
     }
 }
 
@@ -73,7 +85,8 @@ pub enum Due {
 }
 
 impl Term {
-    /// Of a connection that begins now, with a certificate that ends at `not_after` (seconds since 1970).
+    /// Of a connection that begins now, with a certificate that ends at `not_after` (seconds since
+    /// 1970).
     #[must_use]
     pub fn begin(not_after: i64, max_age: Option<Duration>) -> Self {
         let (left, now) = (time_left(not_after), Instant::now());
@@ -85,8 +98,9 @@ impl Term {
         Self { timer: Box::pin(sleep_until(now + wait(leave, left, now, true))), leave, not_after }
     }
 
-    /// Ready once for each thing that is due, in their order; the end stays due. Where the client is not `enforced`, the end of its certificate
-    /// is none of the connection's, as at etcd, which looks at it in the handshake alone.
+    /// Ready once for each thing that is due, in their order; the end stays due. Where the client
+    /// is not `enforced`, the end of its certificate is none of the connection's, as at etcd,
+    /// which looks at it in the handshake alone.
     pub fn poll_due(&mut self, cx: &mut Context<'_>, enforced: impl FnOnce() -> bool) -> Poll<Due> {
         ready!(self.timer.as_mut().poll(cx));
         let (left, now, enforced) = (time_left(self.not_after), Instant::now(), enforced());
@@ -111,14 +125,17 @@ pub fn has_ended(not_after: i64) -> bool {
 fn due(leave: Option<Leave>, left: Duration, now: Instant, enforced: bool) -> Option<Due> {
     match leave {
         _ if left.is_zero() && enforced => Some(Due::End),
-        Some(Leave::Before(lead)) if left <= lead && enforced => Some(Due::Leave(Termination::Identity)),
+        Some(Leave::Before(lead)) if left <= lead && enforced => {
+            Some(Due::Leave(Termination::Identity))
+        }
         Some(Leave::At(age)) if age <= now => Some(Due::Leave(Termination::Age)),
         _ => None,
     }
 }
 
-/// How long to wait until something may be due: until the next look at the wall clock at the latest. A timer keeps to the clock that
-/// nobody sets, and does not see that the other was set, or that the machine slept.
+/// How long to wait until something may be due: until the next look at the wall clock at the
+/// latest. A timer keeps to the clock that nobody sets, and does not see that the other was set, or
+/// that the machine slept.
 fn wait(leave: Option<Leave>, left: Duration, now: Instant, enforced: bool) -> Duration {
     let until_end = enforced.then_some(left);
     let until_leave = match leave {
@@ -152,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_client_goes_a_little_before_its_certificate_ends_and_not_all_at_once() {
-        let leave = |left, dice| Lifetime::of(left, None, dice).leave.map(|(when, why)| (when.as_secs(), why));
+        let leave = |left, dice| {
+            Lifetime::of(left, None, dice).leave.map(|(when, why)| (when.as_secs(), why))
+        };
         assert_eq!(leave(HOUR, 0.0), Some((3600 - 150, Termination::Identity)));
         assert_eq!(leave(HOUR, 1.0), Some((3600 - 300, Termination::Identity)));
         assert_eq!(leave(Duration::from_secs(60), 0.0), Some((57, Termination::Identity)));
@@ -205,12 +224,19 @@ mod tests {
             assert_eq!(wait(leave, Duration::ZERO, now, false), LOOK);
         }
         let aged = Some(Leave::At(now));
-        assert_eq!(due(aged, Duration::ZERO, now, false), Some(Due::Leave(Termination::Age)), "that is asked for");
+        assert_eq!(
+            due(aged, Duration::ZERO, now, false),
+            Some(Due::Leave(Termination::Age)),
+            "that is asked for"
+        );
     }
 
     #[test]
     fn a_certificate_without_end_sets_a_timer_that_can_be_set() {
         assert_eq!(Lifetime::of(Duration::MAX, None, 0.5).end, LONGEST);
-        assert_eq!(Lifetime::of(Duration::ZERO, Some(HOUR), 0.5), Lifetime { leave: None, end: Duration::ZERO });
+        assert_eq!(
+            Lifetime::of(Duration::ZERO, Some(HOUR), 0.5),
+            Lifetime { leave: None, end: Duration::ZERO }
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Accepting connections, and handing each to the worker that has the fewest, when it has said something and its handshake may begin.
+//! Accepting connections, and handing each to the worker that has the fewest, when it has said
+//! something and its handshake may begin.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,12 +41,18 @@ impl Listener {
     /// # Errors
     /// The address is in use, or not this machine's.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        // A restart must not wait for the old connections' TIME_WAIT; a second live listener is still refused.
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )?;
+        // A restart must not wait for the old connections' TIME_WAIT; a second live listener is
+        // still refused.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        // Every node of a cluster comes back at once after a restart; the kernel cuts this to net.core.somaxconn.
+        // Every node of a cluster comes back at once after a restart; the kernel cuts this to
+        // net.core.somaxconn.
         socket.listen(4096)?;
         Ok(Self { socket: TcpListener::from_std(socket.into())? })
     }
@@ -58,12 +65,13 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain begins. It leaves no socket in the kernel's queue: only who is accepted has an address, and only by that
-    /// can a flood be told from the rest.
+    /// Accepts until the drain begins. It leaves no socket in the kernel's queue: only who is
+    /// accepted has an address, and only by that can a flood be told from the rest.
     pub async fn run(self, shared: &Shared, workers: &[WorkerHandle]) {
         let limits = shared.config.limits;
         let mut handshakes = Handshakes::new(limits.max_handshakes, limits.handshake_timeout);
-        let (mut unnamed, mut silent) = (Arrivals::new(limits.max_handshakes), Arrivals::new(limits.max_handshakes));
+        let (mut unnamed, mut silent) =
+            (Arrivals::new(limits.max_handshakes), Arrivals::new(limits.max_handshakes));
         loop {
             while let Some((newcomer, handshake)) = handshakes.begin_next() {
                 hand_over(workers, newcomer, handshake);
@@ -107,7 +115,8 @@ fn speaks_for_others(shared: &Shared, peer: SocketAddr) -> bool {
     shared.config.proxy_protocol_from.iter().any(|network| network.contains(peer.ip()))
 }
 
-/// A balancer's address is that of all its clients. Whose share it is the balancer says at once: until then, it is nobody's.
+/// A balancer's address is that of all its clients. Whose share it is the balancer says at once:
+/// until then, it is nobody's.
 fn await_name(shared: &Shared, unnamed: &mut Arrivals<Arrived>, newcomer: Newcomer) {
     let Newcomer { mut stream, peer, since } = newcomer;
     let named = within(shared, peer, since, async move {
@@ -120,7 +129,9 @@ fn await_name(shared: &Shared, unnamed: &mut Arrivals<Arrived>, newcomer: Newcom
 
 fn await_first_byte(shared: &Shared, silent: &mut Arrivals<Arrived>, newcomer: Newcomer) {
     let (peer, since) = (newcomer.peer, newcomer.since);
-    let spoken = within(shared, peer, since, async move { first_byte(&newcomer.stream).await.map(|()| newcomer) });
+    let spoken = within(shared, peer, since, async move {
+        first_byte(&newcomer.stream).await.map(|()| newcomer)
+    });
     note_lost(shared, silent.enter(peer, spoken));
 }
 
@@ -132,10 +143,19 @@ fn within(
     awaited: impl Future<Output = io::Result<Newcomer>> + Send + 'static,
 ) -> impl Future<Output = Arrived> + Send + 'static {
     let end = since + shared.config.limits.handshake_timeout;
-    async move { timeout_at(end, awaited).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| (peer, error)) }
+    async move {
+        timeout_at(end, awaited)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| (peer, error))
+    }
 }
 
-fn await_handshake(shared: &Shared, handshakes: &mut Handshakes<Newcomer<std::net::TcpStream>>, newcomer: Newcomer) {
+fn await_handshake(
+    shared: &Shared,
+    handshakes: &mut Handshakes<Newcomer<std::net::TcpStream>>,
+    newcomer: Newcomer,
+) {
     let Newcomer { stream, peer, since } = newcomer;
     let Ok(stream) = stream.into_std() else { return };
     let lost = handshakes.arrive(Origin::from(peer.ip()), Newcomer { stream, peer, since });
@@ -149,8 +169,16 @@ fn note_lost(shared: &Shared, lost: Option<SocketAddr>) {
     }
 }
 
-fn hand_over(workers: &[WorkerHandle], newcomer: Newcomer<std::net::TcpStream>, handshake: Handshake) {
-    let Some(worker) = workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed)) else { return };
+fn hand_over(
+    workers: &[WorkerHandle],
+    newcomer: Newcomer<std::net::TcpStream>,
+    handshake: Handshake,
+) {
+    let Some(worker) =
+        workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
+    else {
+        return;
+    };
     let Newcomer { stream, peer, since } = newcomer;
     let counted = Counted::in_each(vec![Arc::clone(&worker.connections)]);
     // A worker that is gone takes no sockets; the connection is closed by being dropped.

@@ -1,5 +1,6 @@
-//! A permit for as long as it is valid. What writes towards etcd holds one and asks it before each write, so that a request that waits (for a
-//! connection, for its socket, for a window, for its next message) is never written under rights that are gone. What has no wait before it
+//! A permit for as long as it is valid. What writes towards etcd holds one and asks it before each
+//! write, so that a request that waits (for a connection, for its socket, for a window, for its
+//! next message) is never written under rights that are gone. What has no wait before it
 //! goes out: see [`crate::upstream::window`].
 
 use etcd_warden_core::authorize::Permit;
@@ -9,8 +10,9 @@ use super::client::Client;
 use super::reply::{self, Status};
 use crate::metrics::reason::Termination;
 
-/// A [`Permit`] and the client that it was made for. It is withdrawn when the policy changes, when the client is no longer in shadow mode,
-/// and when the client's certificate is no longer accepted (revoked, expired, its CA removed).
+/// A [`Permit`] and the client that it was made for. It is withdrawn when the policy changes, when
+/// the client is no longer in shadow mode, and when the client's certificate is no longer accepted
+/// (revoked, expired, its CA removed).
 pub struct LivePermit<'c> {
     permit: Permit,
     client: &'c Client,
@@ -23,15 +25,17 @@ impl<'c> LivePermit<'c> {
         Self { permit, client }
     }
 
-    /// Whether bytes may be written under it now. A permit of enforcement holds for one generation of the policy: after a reload the
-    /// message must be judged again. One of shadow mode holds for as long as the client is in shadow mode.
+    /// Whether bytes may be written under it now. A permit of enforcement holds for one generation
+    /// of the policy: after a reload the message must be judged again. One of shadow mode holds
+    /// for as long as the client is in shadow mode.
     #[must_use]
     pub fn holds(&self) -> bool {
         if self.client.is_over() {
             return false;
         }
         self.permit.generation() == self.client.worker.shared.policy.generation()
-            || (self.permit.mode() == Mode::Shadow && self.client.caller().principal.mode == Mode::Shadow)
+            || (self.permit.mode() == Mode::Shadow
+                && self.client.caller().principal.mode == Mode::Shadow)
     }
 
     /// Waits until it no longer holds.
@@ -46,8 +50,8 @@ impl<'c> LivePermit<'c> {
         }
     }
 
-    /// What the client of a call that passes through is told when the permit was withdrawn: it sends the request again, and the new
-    /// request is judged.
+    /// What the client of a call that passes through is told when the permit was withdrawn: it
+    /// sends the request again, and the new request is judged.
     #[must_use]
     pub fn withdrawn_status(&self) -> Status {
         if self.client.is_over() {

@@ -1,7 +1,8 @@
 //! What a client was sent and has not taken yet.
 //!
-//! h2 queues whatever it is given, and reads on while a client takes nothing. So nothing is given to it, and nothing is read for it, while
-//! its queue is not empty: what one connection makes us hold is one round of either, however many streams it has.
+//! h2 queues whatever it is given, and reads on while a client takes nothing. So nothing is given
+//! to it, and nothing is read for it, while its queue is not empty: what one connection makes us
+//! hold is one round of either, however many streams it has.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -26,7 +27,8 @@ const STREAM: usize = 1024;
 /// What TLS and HTTP/2 hold of a queue in buffers of their own.
 const BUFFERS: usize = 64 * 1024;
 
-/// Answers that go on in one round, of those that wait: each may turn out to have only a little to say.
+/// Answers that go on in one round, of those that wait: each may turn out to have only a little to
+/// say.
 const CALLED_IN: usize = 64;
 
 /// The outbox of one connection.
@@ -69,7 +71,8 @@ impl Outbox {
         self.give(STREAM);
     }
 
-    /// The connection was driven as far as it goes. True: what waited can go on now, and it must be driven again.
+    /// The connection was driven as far as it goes. True: what waited can go on now, and it must be
+    /// driven again.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         if self.blocked.get() {
@@ -151,9 +154,16 @@ impl<S> Paced<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Whoever drives the connection asks `Outbox::goes_on`: nobody else is woken for this.
-        if self.outbox.blocked.get() || self.outbox.read.get() >= READ_ROUND || !self.turn.may_read() {
+        if self.outbox.blocked.get()
+            || self.outbox.read.get() >= READ_ROUND
+            || !self.turn.may_read()
+        {
             self.outbox.unread.set(true);
             return Poll::Pending;
         }
@@ -166,12 +176,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         self.note(written)
     }

@@ -1,5 +1,6 @@
-//! A task in parts: one is polled only after it was woken, because a request wakes its connection's task a few times, and mostly for one
-//! part of it. What wakes a part while the task is being polled does not wake the task: it would be polled once more for nothing.
+//! A task in parts: one is polled only after it was woken, because a request wakes its connection's
+//! task a few times, and mostly for one part of it. What wakes a part while the task is being
+//! polled does not wake the task: it would be polled once more for nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,8 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// The task is being polled. The other bits are of parts that were woken and not polled since: while any of them stands, the task is
-/// being polled, or was woken. All are in one integer, so that who wakes a part and who ends a poll see each other's bit in some order.
+/// The task is being polled. The other bits are of parts that were woken and not polled since:
+/// while any of them stands, the task is being polled, or was woken. All are in one integer, so
+/// that who wakes a part and who ends a poll see each other's bit in some order.
 const RUNNING: usize = 1;
 
 /// All parts of one task.
@@ -38,10 +40,14 @@ impl Parts {
     /// A task that was never polled.
     #[must_use]
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { bits: AtomicUsize::new(0), task: AtomicWaker::new() }), made: 0 }
+        Self {
+            shared: Arc::new(Shared { bits: AtomicUsize::new(0), task: AtomicWaker::new() }),
+            made: 0,
+        }
     }
 
-    /// One part more, which was never polled, and so is to be. A task has few: as many as an integer has bits, less one.
+    /// One part more, which was never polled, and so is to be. A task has few: as many as an
+    /// integer has bits, less one.
     pub fn part(&mut self) -> Part {
         self.made = self.made.saturating_add(1);
         let bit = RUNNING.wrapping_shl(self.made);
@@ -88,7 +94,8 @@ impl Part {
         self.woken.wake_by_ref();
     }
 
-    /// Polls what this part waits for, if it was woken since the last time. After [`Poll::Ready`] it counts as woken.
+    /// Polls what this part waits for, if it was woken since the last time. After [`Poll::Ready`]
+    /// it counts as woken.
     pub fn poll<T>(&self, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Woken { bit, shared } = &*self.woken;
         if shared.bits.fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
@@ -131,7 +138,11 @@ mod tests {
                 answer
             })
         };
-        assert!(poll(Poll::Ready(())).is_ready() && poll(Poll::Pending).is_pending() && poll(Poll::Pending).is_pending());
+        assert!(
+            poll(Poll::Ready(())).is_ready()
+                && poll(Poll::Pending).is_pending()
+                && poll(Poll::Pending).is_pending()
+        );
         assert_eq!(polls.get(), 2);
         kept.take().unwrap().wake();
         assert!(poll(Poll::Pending).is_pending() && poll(Poll::Pending).is_pending());
@@ -212,7 +223,15 @@ mod tests {
                     part.wake();
                 }
             });
-            let heard = || part.poll(|_| if said.load(Ordering::Relaxed) == TIMES { Poll::Ready(()) } else { Poll::Pending });
+            let heard = || {
+                part.poll(|_| {
+                    if said.load(Ordering::Relaxed) == TIMES {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                })
+            };
             while parts.poll(&Context::from_waker(&waker), heard).is_pending() {
                 let begun = Instant::now();
                 thread::park_timeout(PATIENCE);

@@ -1,4 +1,5 @@
-//! What was allowed is carried out: one answer, one that stays open, or a lease whose id the proxy chooses.
+//! What was allowed is carried out: one answer, one that stays open, or a lease whose id the proxy
+//! chooses.
 
 use std::pin::pin;
 
@@ -49,7 +50,12 @@ impl Call<'_> {
             return Box::pin(self.long(permit, method, outgoing, respond)).await;
         }
         let target = Some(self.target(method));
-        let exchange = match relay::unless_gone(respond, pin!(self.forwarder().exchange(permit, outgoing, target))).await {
+        let exchange = match relay::unless_gone(
+            respond,
+            pin!(self.forwarder().exchange(permit, outgoing, target)),
+        )
+        .await
+        {
             Err(ClientGone) => return Ok((None, Ended::ClientGone)),
             Ok(Err(error)) => return not_carried_out(&error, respond),
             Ok(Ok(exchange)) => exchange,
@@ -60,16 +66,24 @@ impl Call<'_> {
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
             None => relay::answer(respond, exchange.response, &delivery).await,
             Some(rewrite) => {
-                let change = |message: &[u8]| rewrite.apply(self.shared(), &self.caller.principal, method, message);
+                let change = |message: &[u8]| {
+                    rewrite.apply(self.shared(), &self.caller.principal, method, message)
+                };
                 Box::pin(rewrite::answer(respond, exchange.response, &delivery, change)).await
             }
         };
         Ok((member, ended.into()))
     }
 
-    /// A call that stays open. It ends when its right or its connection ends, also while etcd has not begun to answer: a Lock that
-    /// waits has no head yet.
-    async fn long(&self, permit: &LivePermit<'_>, method: Method, outgoing: &Outgoing, respond: &mut SendResponse<Bytes>) -> Carried {
+    /// A call that stays open. It ends when its right or its connection ends, also while etcd has
+    /// not begun to answer: a Lock that waits has no head yet.
+    async fn long(
+        &self,
+        permit: &LivePermit<'_>,
+        method: Method,
+        outgoing: &Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Carried {
         let _open = self.shared().registry.register(self.caller.principal.name.clone(), method);
         let target = self.target(method);
         let mut stop = pin!(async { Cut::With(stream::stop(self, method, &outgoing.body).await) });
@@ -88,14 +102,24 @@ impl Call<'_> {
             Ok(Ok(Ok(exchange))) => {
                 let _place = exchange.place;
                 let delivery = self.delivery(Class::of(method));
-                Ok((Some(exchange.member), relay::answer_until(respond, exchange.response, &delivery, stop).await.into()))
+                Ok((
+                    Some(exchange.member),
+                    relay::answer_until(respond, exchange.response, &delivery, stop).await.into(),
+                ))
             }
         }
     }
 
     /// A LeaseGrant whose id the proxy chooses; another one if etcd has it already.
-    async fn lease_grant(&self, permit: &LivePermit<'_>, asked: &Outgoing, ttl: i64, respond: &mut SendResponse<Bytes>) -> Carried {
-        let mut outgoing = Outgoing::of(Method::LeaseGrant, asked.headers.clone(), Bytes::new(), true);
+    async fn lease_grant(
+        &self,
+        permit: &LivePermit<'_>,
+        asked: &Outgoing,
+        ttl: i64,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Carried {
+        let mut outgoing =
+            Outgoing::of(Method::LeaseGrant, asked.headers.clone(), Bytes::new(), true);
         let delivery = self.delivery(Class::Unary);
         for last in [false, false, false, false, true] {
             outgoing.body = rewrite::lease_grant(self.shared(), &self.caller.principal, ttl);
@@ -107,7 +131,9 @@ impl Call<'_> {
                 Err(ClientGone) => return Ok((None, Ended::ClientGone)),
                 Ok(Err(error)) => return not_carried_out(&error, respond),
                 Ok(Ok((_, whole))) if !last && whole.says_lease_is_taken() => {}
-                Ok(Ok((member, whole))) => return Ok((Some(member), whole.pass_on(respond, &delivery).await.into())),
+                Ok(Ok((member, whole))) => {
+                    return Ok((Some(member), whole.pass_on(respond, &delivery).await.into()));
+                }
             }
         }
         Ok((None, Ended::ClientGone))

@@ -1,8 +1,10 @@
-//! What one identity may have at once, over all its connections and all workers, and how fast it may ask.
+//! What one identity may have at once, over all its connections and all workers, and how fast it
+//! may ask.
 //!
-//! Places of each kind are given by the rule of [`super::budget`]: nobody holds more than is left for all others, but everybody one
-//! while there is any. A setting can give each less than that. An identity is looked up once for each of its connections; a request
-//! costs a few atomic operations, and no lock.
+//! Places of each kind are given by the rule of [`super::budget`]: nobody holds more than is left
+//! for all others, but everybody one while there is any. A setting can give each less than that. An
+//! identity is looked up once for each of its connections; a request costs a few atomic operations,
+//! and no lock.
 
 mod places;
 mod rate;
@@ -22,8 +24,8 @@ use rate::Bucket;
 use super::lease_questions::MAX_QUESTIONS;
 use crate::config::Limits;
 
-/// For each so many places there is room for one stream more, or for one connection that ends, in which its client hears that there
-/// is no place.
+/// For each so many places there is room for one stream more, or for one connection that ends, in
+/// which its client hears that there is no place.
 const PLACES_PER_STANDING: usize = 16;
 
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -84,7 +86,10 @@ impl Quotas {
             standing: Total::new(limits.max_requests.div_ceil(PLACES_PER_STANDING), None),
             watches: Total::new(limits.max_watches, limits.max_watches_per_identity),
             questions: Total::new(MAX_QUESTIONS, None),
-            logins: Total::new(usize::try_from(limits.authenticate_per_second).unwrap_or(usize::MAX), None),
+            logins: Total::new(
+                usize::try_from(limits.authenticate_per_second).unwrap_or(usize::MAX),
+                None,
+            ),
             lately: Mutex::default(),
             per_second: limits.requests_per_second_per_identity,
             begun: Instant::now(),
@@ -92,14 +97,16 @@ impl Quotas {
         }
     }
 
-    /// The quota of `owner` (its principal's name): one for all its connections. It outlasts them while its rate is not at rest, so
-    /// that coming back is not a way to ask faster.
+    /// The quota of `owner` (its principal's name): one for all its connections. It outlasts them
+    /// while its rate is not at rest, so that coming back is not a way to ask faster.
     #[must_use]
     pub fn of(&self, owner: &Arc<str>) -> Arc<Quota> {
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.by_name.len() >= owners.sweep_at {
             let now = nanoseconds(self.begun.elapsed());
-            owners.by_name.retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.is_at_rest(now));
+            owners
+                .by_name
+                .retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.is_at_rest(now));
             owners.sweep_at = owners.by_name.len().saturating_mul(2).max(SWEEP_AT);
         }
         if let Some(known) = owners.by_name.get(owner) {
@@ -126,8 +133,9 @@ impl Quotas {
         self.connections.is_full()
     }
 
-    /// Whether one more password login may go to etcd now. It has its place for a second: so a rate is shared by the same rule as
-    /// everything else. This takes a lock, which none but logins take.
+    /// Whether one more password login may go to etcd now. It has its place for a second: so a rate
+    /// is shared by the same rule as everything else. This takes a lock, which none but logins
+    /// take.
     #[must_use]
     pub fn may_log_in(&self, quota: &Quota) -> bool {
         let now = Instant::now();
@@ -151,7 +159,8 @@ impl Quota {
     }
 
     fn is_at_rest(&self, now: u64) -> bool {
-        Arc::strong_count(&self.logins) == 1 && self.rate.as_ref().is_none_or(|rate| rate.is_at_rest(now))
+        Arc::strong_count(&self.logins) == 1
+            && self.rate.as_ref().is_none_or(|rate| rate.is_at_rest(now))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Shadow mode's way: whatever came goes on, both ways, as it comes. What can be judged is judged beside it and recorded.
+//! Shadow mode's way: whatever came goes on, both ways, as it comes. What can be judged is judged
+//! beside it and recorded.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -36,12 +37,24 @@ const UNJUDGED: usize = 1024;
 
 /// A request that names no method, as it came; `ends` with its head or goes on.
 #[must_use]
-pub fn outgoing(verb: http::Method, path: Option<PathAndQuery>, headers: HeaderMap, ends: bool) -> Option<Outgoing> {
-    Some(Outgoing { verb, target: Target::Path(path?), headers, body: Bytes::new(), ends, class: Class::Long })
+pub fn outgoing(
+    verb: http::Method,
+    path: Option<PathAndQuery>,
+    headers: HeaderMap,
+    ends: bool,
+) -> Option<Outgoing> {
+    Some(Outgoing {
+        verb,
+        target: Target::Path(path?),
+        headers,
+        body: Bytes::new(),
+        ends,
+        class: Class::Long,
+    })
 }
 
-/// Relays a request whose client has not ended its side: what was held goes first, the rest follows as it comes. What enforcement
-/// would have refused that rest for goes into the record.
+/// Relays a request whose client has not ended its side: what was held goes first, the rest follows
+/// as it comes. What enforcement would have refused that rest for goes into the record.
 pub async fn open(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
@@ -62,19 +75,31 @@ pub async fn open(
     relay_both_ways(call, permit, method, outgoing, respond, upload).await
 }
 
-/// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer to that alone (a deadline, an
-/// encoding that it does not have); the message is held until it can be judged.
-pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+/// Relays a request whose one message is slow to come. etcd sees its head at once, and may answer
+/// to that alone (a deadline, an encoding that it does not have); the message is held until it can
+/// be judged.
+pub async fn slow(
+    call: &Call<'_>,
+    method: Method,
+    headers: HeaderMap,
+    mut intake: Intake,
+    respond: &mut SendResponse<Bytes>,
+) {
     // Shadow mode: always a permit, and always a record.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
     let permit = LivePermit::new(permit, call.client);
-    let record =
-        |held, verdict, judging| call.record(Subject::Message(method, held), verdict, judging).ok().map(|(_, recording)| recording);
+    let record = |held, verdict, judging| {
+        call.record(Subject::Message(method, held), verdict, judging)
+            .ok()
+            .map(|(_, recording)| recording)
+    };
     let mut recording = None;
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let upload = async |mut send: Upload, progress: &Progress| {
         let limit = call.shared().config.limits.max_request_bytes;
-        let Ok(filled) = intake.fill(Until::FirstMessage, limit).await else { return Stopped::ClientGone };
+        let Ok(filled) = intake.fill(Until::FirstMessage, limit).await else {
+            return Stopped::ClientGone;
+        };
         let judging = Instant::now();
         let verdict = call.judge(method, filled.and_then(|()| intake.message(limit))).await;
         let ends = intake.ended();
@@ -100,10 +125,13 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
         };
         send.copy(&permit, intake.rest(), progress, note).await
     };
-    let (member, ended) = relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
+    let (member, ended) =
+        relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload).await;
     if recording.is_none() && ended != Ended::ClientGone {
-        // etcd has answered to the head alone; enforcement would have waited for the end of the message.
-        let cut = standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
+        // etcd has answered to the head alone; enforcement would have waited for the end of the
+        // message.
+        let cut =
+            standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
         recording = record(Bytes::new(), refuse(&call.caller.principal, cut), Instant::now());
     }
     if let Some(recording) = &mut recording {
@@ -111,7 +139,8 @@ pub async fn slow(call: &Call<'_>, method: Method, headers: HeaderMap, mut intak
     }
 }
 
-/// Whether what was held is one whole message. If it is not, it was refused for that already, and the rest may belong to it.
+/// Whether what was held is one whole message. If it is not, it was refused for that already, and
+/// the rest may belong to it.
 fn is_whole(held: &[u8]) -> bool {
     frame::only(held, usize::MAX).is_ok()
 }
@@ -128,7 +157,13 @@ impl Piece<'_> {
 }
 
 /// Relays a conversation and judges every message of the client's beside it.
-pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>) {
+pub async fn observed(
+    call: &Call<'_>,
+    method: Method,
+    headers: HeaderMap,
+    mut intake: Intake,
+    respond: &mut SendResponse<Bytes>,
+) {
     let _open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     // Shadow mode: always a permit.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
@@ -149,7 +184,9 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         }
         loop {
             match splitter.next() {
-                Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => unjudged.borrow_mut().push_back(Ok(message)),
+                Ok(Some(message)) if unjudged.borrow().len() < UNJUDGED => {
+                    unjudged.borrow_mut().push_back(Ok(message))
+                }
                 Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
                 // etcd will refuse it; nothing after it can be read.
@@ -163,11 +200,14 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
         news.notify_one();
     };
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
-    let upload = async |mut send: Upload, progress: &Progress| send.copy(&permit, intake.rest(), progress, observe).await;
+    let upload = async |mut send: Upload, progress: &Progress| {
+        send.copy(&permit, intake.rest(), progress, observe).await
+    };
     let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     let judged = pin!(async {
         loop {
-            // It stays in the queue until it is judged: the call may end meanwhile, with the question whose a lease is on its way.
+            // It stays in the queue until it is judged: the call may end meanwhile, with the
+            // question whose a lease is on its way.
             let next = unjudged.borrow().front().cloned();
             match next {
                 Some(message) => {
@@ -188,8 +228,9 @@ pub async fn observed(call: &Call<'_>, method: Method, headers: HeaderMap, mut i
     }
 }
 
-/// Sends the head, then what `upload` writes, and passes on etcd's answer. The permit ends it in every phase: before there is a connection,
-/// before etcd has answered, between two messages. Only a unary request that etcd has as a whole is still answered.
+/// Sends the head, then what `upload` writes, and passes on etcd's answer. The permit ends it in
+/// every phase: before there is a connection, before etcd has answered, between two messages. Only
+/// a unary request that etcd has as a whole is still answered.
 async fn relay_both_ways(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
@@ -216,9 +257,16 @@ async fn relay_both_ways(
     };
     let member = Some(member);
     let mut cut = pin!(async {
-        match select(pin!(upload(send, &progress)), pin!(withdrawal(call, permit, shape, &progress))).await {
+        match select(
+            pin!(upload(send, &progress)),
+            pin!(withdrawal(call, permit, shape, &progress)),
+        )
+        .await
+        {
             Either::Left((Stopped::ClientGone, _)) => Cut::Gone,
-            Either::Left((Stopped::Withdrawn, _)) => Cut::With(told(call, permit, shape, &progress)),
+            Either::Left((Stopped::Withdrawn, _)) => {
+                Cut::With(told(call, permit, shape, &progress))
+            }
             Either::Right((status, _)) => Cut::With(status),
         }
     });
@@ -226,7 +274,9 @@ async fn relay_both_ways(
         let mut response = response;
         let response = pin!(relay::unless_gone(respond, Pin::new(&mut response)));
         match select(response, cut.as_mut()).await {
-            Either::Left((response, _)) => answered(response.map(|response| response.map_err(|error| classify(&error)))),
+            Either::Left((response, _)) => {
+                answered(response.map(|response| response.map_err(|error| classify(&error))))
+            }
             Either::Right((cut, _)) => Err(cut),
         }
     };
@@ -234,12 +284,22 @@ async fn relay_both_ways(
         Err(cut) => cut.instead_of_an_answer(respond),
         Ok(response) => {
             let delivery = call.delivery(outgoing.class);
-            // Member lists show the proxies' URLs in every mode, or their clients would walk around the proxy.
-            match method.and_then(|method| Some((method, Rewrite::of(call.shared(), &call.caller.principal, method)?))) {
+            // Member lists show the proxies' URLs in every mode, or their clients would walk around
+            // the proxy.
+            match method.and_then(|method| {
+                Some((method, Rewrite::of(call.shared(), &call.caller.principal, method)?))
+            }) {
                 None => relay::answer_until(respond, response, &delivery, cut).await.into(),
                 Some((method, rewrite)) => {
-                    let change = |message: &[u8]| rewrite.apply(call.shared(), &call.caller.principal, method, message);
-                    match select(Box::pin(rewrite::answer(respond, response, &delivery, change)), cut).await {
+                    let change = |message: &[u8]| {
+                        rewrite.apply(call.shared(), &call.caller.principal, method, message)
+                    };
+                    match select(
+                        Box::pin(rewrite::answer(respond, response, &delivery, change)),
+                        cut,
+                    )
+                    .await
+                    {
                         Either::Left((ended, _)) => ended.into(),
                         Either::Right(_) => Ended::ClientGone,
                     }
@@ -255,9 +315,15 @@ fn answered<T>(by_etcd: Result<Result<T, ForwardError>, ClientGone>) -> Result<T
     by_etcd.map_err(|ClientGone| Cut::Gone)?.map_err(Cut::Failed)
 }
 
-/// Waits until a call that passes through must end, and gives what its client is told. A unary request that etcd has as a whole has its one
-/// answer soon, and its client must not be left in doubt of what became of it: for that one it waits forever.
-async fn withdrawal(call: &Call<'_>, permit: &LivePermit<'_>, shape: Option<Shape>, progress: &Progress) -> Status {
+/// Waits until a call that passes through must end, and gives what its client is told. A unary
+/// request that etcd has as a whole has its one answer soon, and its client must not be left in
+/// doubt of what became of it: for that one it waits forever.
+async fn withdrawal(
+    call: &Call<'_>,
+    permit: &LivePermit<'_>,
+    shape: Option<Shape>,
+    progress: &Progress,
+) -> Status {
     let unary = shape == Some(Shape::Unary);
     tokio::select! {
         biased;
@@ -274,10 +340,17 @@ async fn withdrawal(call: &Call<'_>, permit: &LivePermit<'_>, shape: Option<Shap
 }
 
 /// What the client of a call that passes through is told when it must end.
-fn told(call: &Call<'_>, permit: &LivePermit<'_>, shape: Option<Shape>, progress: &Progress) -> Status {
-    let status = if permit.holds() { call.ended_with_connection() } else { permit.withdrawn_status() };
+fn told(
+    call: &Call<'_>,
+    permit: &LivePermit<'_>,
+    shape: Option<Shape>,
+    progress: &Progress,
+) -> Status {
+    let status =
+        if permit.holds() { call.ended_with_connection() } else { permit.withdrawn_status() };
     match shape {
-        // Half a message changes nothing, but its last byte may have been among those that were written.
+        // Half a message changes nothing, but its last byte may have been among those that were
+        // written.
         Some(Shape::Unary) if progress.has_begun() => Status::lost(),
         Some(Shape::Unary) => Status::not_sent(),
         _ => status,

@@ -29,8 +29,8 @@ pub enum Subject {
     Path(Box<[u8]>),
 }
 
-/// A decision whose call is under way. It is recorded when this is dropped, with what is known by then of how the call ended: a
-/// client that leaves before its answer leaves a record all the same.
+/// A decision whose call is under way. It is recorded when this is dropped, with what is known by
+/// then of how the call ended: a client that leaves before its answer leaves a record all the same.
 #[must_use = "the decision is recorded when this is dropped"]
 pub struct Recording<'c> {
     client: &'c Client,
@@ -49,12 +49,12 @@ pub struct Recording<'c> {
 }
 
 impl<'c> Recording<'c> {
-    /// Notes a verdict on a request that began at `begun` and took `judged` to judge, and takes a place in the audit's queue if
-    /// a line will be written.
+    /// Notes a verdict on a request that began at `begun` and took `judged` to judge, and takes a
+    /// place in the audit's queue if a line will be written.
     ///
     /// # Errors
-    /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the audit cannot tell. Shadow mode
-    /// refuses nothing: its line is lost, and counted.
+    /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the
+    /// audit cannot tell. Shadow mode refuses nothing: its line is lost, and counted.
     pub fn open(
         client: &'c Client,
         caller: Rc<Caller>,
@@ -69,7 +69,9 @@ impl<'c> Recording<'c> {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some((slot, SystemTime::now())),
                 // A refusal stands anyway; its line is counted as lost.
-                Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => None,
+                Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => {
+                    None
+                }
                 Err(_) => {
                     shared.metrics.limit_hit(Limit::AuditQueue);
                     return Err(Denial::new(Reason::AuditFull, ""));
@@ -79,20 +81,38 @@ impl<'c> Recording<'c> {
             None
         };
         shared.metrics.decision_duration.record(judged.as_secs_f64());
-        Ok(Self { client, caller, subject, decision, grant, denial, line, begun, member: None, ended: Ended::ClientGone })
+        Ok(Self {
+            client,
+            caller,
+            subject,
+            decision,
+            grant,
+            denial,
+            line,
+            begun,
+            member: None,
+            ended: Ended::ClientGone,
+        })
     }
 
-    /// The request waited, and was judged again before anything of it was sent: the record is of the new verdict. Its line has a place
-    /// in the queue unless it needs one only now.
+    /// The request waited, and was judged again before anything of it was sent: the record is of
+    /// the new verdict. Its line has a place in the queue unless it needs one only now.
     ///
     /// # Errors
     /// The new refusal.
-    pub fn judged_again(&mut self, caller: Rc<Caller>, verdict: Result<Permit, Denial>) -> Result<Permit, Denial> {
+    pub fn judged_again(
+        &mut self,
+        caller: Rc<Caller>,
+        verdict: Result<Permit, Denial>,
+    ) -> Result<Permit, Denial> {
         self.caller = caller;
         (self.decision, self.grant, self.denial) = Self::decided(&verdict);
         let audit = &self.client.worker.shared.audit;
         if self.line.is_none() && audit.wants(self.decision, self.subject.effect()) {
-            self.line = audit.reserve(&self.caller.principal.name).ok().map(|slot| (slot, SystemTime::now()));
+            self.line = audit
+                .reserve(&self.caller.principal.name)
+                .ok()
+                .map(|slot| (slot, SystemTime::now()));
         }
         if let Err(denial) = &verdict {
             self.ended = Ended::Answered(Status::of(denial, false).code_sent());
@@ -110,16 +130,21 @@ impl<'c> Recording<'c> {
         }
     }
 
-    /// Shadow mode has seen only now, with the message on its way, what enforcement would have refused the request for before it
-    /// had looked at the message. Only the caller's standing comes before that.
+    /// Shadow mode has seen only now, with the message on its way, what enforcement would have
+    /// refused the request for before it had looked at the message. Only the caller's standing
+    /// comes before that.
     pub fn amend(&mut self, denial: Option<Denial>) {
         let Some(denial) = denial else { return };
-        if self.denial.as_ref().is_some_and(|known| standing(&self.caller.principal).is_err() || known.reason == denial.reason) {
+        if self.denial.as_ref().is_some_and(|known| {
+            standing(&self.caller.principal).is_err() || known.reason == denial.reason
+        }) {
             return;
         }
         (self.decision, self.grant, self.denial) = (Decision::WouldDeny, None, Some(denial));
         let audit = &self.client.worker.shared.audit;
-        self.line = self.line.take().or_else(|| Some((audit.reserve(&self.caller.principal.name).ok()?, SystemTime::now())));
+        self.line = self.line.take().or_else(|| {
+            Some((audit.reserve(&self.caller.principal.name).ok()?, SystemTime::now()))
+        });
     }
 }
 
@@ -129,7 +154,14 @@ impl Drop for Recording<'_> {
         let method = self.subject.method();
         let grant = self.grant.and_then(|id| policy.grant(id));
         let role = grant.map(|grant| grant.role_index);
-        self.client.worker.roles.count(shared, policy, role, method, self.decision, self.caller.principal.mode);
+        self.client.worker.roles.count(
+            shared,
+            policy,
+            role,
+            method,
+            self.decision,
+            self.caller.principal.mode,
+        );
         shared.metrics.request_duration(method).record(self.begun.elapsed().as_secs_f64());
         let Some((slot, time)) = self.line.take() else { return };
         slot.submit(Record {
@@ -143,7 +175,10 @@ impl Drop for Recording<'_> {
             grant: grant.map(ToString::to_string),
             denial: self.denial.take(),
             policy_hash: policy.hash.clone(),
-            member: self.member.and_then(|index| shared.members.at(index)).map(|member| member.name.clone()),
+            member: self
+                .member
+                .and_then(|index| shared.members.at(index))
+                .map(|member| member.name.clone()),
             status: match self.ended {
                 Ended::Answered(status) => status,
                 Ended::ClientGone => None,
@@ -180,12 +215,16 @@ impl Subject {
         }
     }
 
-    /// What it would touch. A held message is read once more for that, because the usual request needs no line.
+    /// What it would touch. A held message is read once more for that, because the usual request
+    /// needs no line.
     fn accesses(&mut self) -> OwnedAccesses {
         match self {
             Subject::Message(method, held) => {
                 let message = frame::single(held, usize::MAX).unwrap_or_default();
-                wire::inspect(*method, message).as_ref().map(OwnedAccesses::from).unwrap_or_default()
+                wire::inspect(*method, message)
+                    .as_ref()
+                    .map(OwnedAccesses::from)
+                    .unwrap_or_default()
             }
             Subject::Turn(_, accesses) => std::mem::take(accesses),
             Subject::Path(_) => OwnedAccesses::default(),

@@ -39,7 +39,12 @@ impl Registry {
     /// Notes an open call.
     pub fn register(&self, identity: Arc<str>, method: Method) -> Registered {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { identity, method, since: Instant::now(), watches: AtomicUsize::new(0) });
+        let entry = Arc::new(Entry {
+            identity,
+            method,
+            since: Instant::now(),
+            watches: AtomicUsize::new(0),
+        });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry.clone());
         Registered { open: self.open.clone(), id, entry }
     }
@@ -47,7 +52,8 @@ impl Registry {
     /// All open calls, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Entry>> {
-        let mut entries: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut entries: Vec<_> =
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         entries.sort_by_key(|entry| entry.since);
         entries
     }

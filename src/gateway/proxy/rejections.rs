@@ -1,4 +1,5 @@
-//! What HTTP/2 has refused before a request was there to be judged: counted, logged, and in the audit, under the client's name.
+//! What HTTP/2 has refused before a request was there to be judged: counted, logged, and in the
+//! audit, under the client's name.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,12 +15,20 @@ use crate::audit::{OwnedAccesses, Record};
 use crate::http2::layer::Rejected;
 use crate::metrics::reason::{Http2Error, Limit};
 
-/// The client's connection ends: it has sent too many frames that carry nothing on, the last of this type.
+/// The client's connection ends: it has sent too many frames that carry nothing on, the last of
+/// this type.
 pub fn flood(client: &Client, limit: Limit, kind: u8) {
     let caller = client.caller();
     let name = &caller.principal.name;
     tracing::warn!(peer = %client.peer, identity = %Escaped(name.as_bytes()), limit = limit.code(), frame = kind, "too many frames for nothing: the connection ends");
-    audit(client, &caller, Denial::new(Reason::Limit, "too many HTTP/2 frames that carry nothing on: the connection ends"));
+    audit(
+        client,
+        &caller,
+        Denial::new(
+            Reason::Limit,
+            "too many HTTP/2 frames that carry nothing on: the connection ends",
+        ),
+    );
 }
 
 /// The client's connection ends: it broke the protocol.
@@ -31,7 +40,8 @@ pub fn broken(client: &Client, code: u32, what: &'static str) {
     audit(client, &caller, Denial::new(Reason::Http2, what));
 }
 
-/// `h2` has reset streams, or ended the connection. `first`: of this connection, which is worth a warning.
+/// `h2` has reset streams, or ended the connection. `first`: of this connection, which is worth a
+/// warning.
 pub fn by_h2(client: &Client, rejected: &Rejected, first: bool) {
     let caller = client.caller();
     let (peer, identity) = (client.peer, Escaped(caller.principal.name.as_bytes()));

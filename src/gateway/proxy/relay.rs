@@ -1,4 +1,5 @@
-//! etcd's answer, passed on: nothing is buffered but what one window holds, and whoever stops reading stops only himself.
+//! etcd's answer, passed on: nothing is buffered but what one window holds, and whoever stops
+//! reading stops only himself.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -37,7 +38,10 @@ impl From<Result<Ended, ClientGone>> for Ended {
 ///
 /// # Errors
 /// The client left.
-pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, ClientGone> {
+pub async fn unless_gone<T>(
+    respond: &mut SendResponse<Bytes>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, ClientGone> {
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
         Poll::Pending => respond.poll_reset(cx).map(|_| Err(ClientGone)),
@@ -45,8 +49,9 @@ pub async fn unless_gone<T>(respond: &mut SendResponse<Bytes>, mut work: Pin<&mu
     .await
 }
 
-/// Passes on an answer: head, messages, trailers. A unary call is over for its client when the trailers are there, so a short answer may wait
-/// for them and leave in one write; etcd often sends it in three.
+/// Passes on an answer: head, messages, trailers. A unary call is over for its client when the
+/// trailers are there, so a short answer may wait for them and leave in one write; etcd often sends
+/// it in three.
 ///
 /// # Errors
 /// The client left.
@@ -63,7 +68,11 @@ pub async fn answer(
 ///
 /// # Errors
 /// The client left.
-pub fn head_alone(respond: &mut SendResponse<Bytes>, mut head: Response<()>, delivery: &Delivery<'_>) -> Result<Ended, ClientGone> {
+pub fn head_alone(
+    respond: &mut SendResponse<Bytes>,
+    mut head: Response<()>,
+    delivery: &Delivery<'_>,
+) -> Result<Ended, ClientGone> {
     if !delivery.as_it_came() {
         head.headers_mut().remove(TRAILER);
     }
@@ -94,7 +103,9 @@ async fn beginning(body: &mut RecvStream, delivery: &Delivery<'_>) -> Beginning 
         return [None, None];
     }
     let first = body.data().await;
-    let is_whole = first.as_ref().is_some_and(|first| first.as_ref().is_ok_and(|chunk| delivery.rest(chunk) == Some(0)));
+    let is_whole = first
+        .as_ref()
+        .is_some_and(|first| first.as_ref().is_ok_and(|chunk| delivery.rest(chunk) == Some(0)));
     // With the trailers next there is no second piece.
     [first, if is_whole { body.data().await } else { None }]
 }
@@ -157,7 +168,12 @@ impl Cut {
     }
 }
 
-async fn messages(begun: Beginning, body: &mut Inflow, out: &mut SendStream<Bytes>, delivery: &Delivery<'_>) -> Result<(), Cut> {
+async fn messages(
+    begun: Beginning,
+    body: &mut Inflow,
+    out: &mut SendStream<Bytes>,
+    delivery: &Delivery<'_>,
+) -> Result<(), Cut> {
     let mut begun = begun.into_iter().flatten();
     let mut left = None;
     let mut first = true;
@@ -169,11 +185,17 @@ async fn messages(begun: Beginning, body: &mut Inflow, out: &mut SendStream<Byte
         let Some(chunk) = piece else { return Ok(()) };
         let chunk = chunk.map_err(|error| Cut::Failed(classify(&error)))?;
         let length = chunk.len();
-        left = if std::mem::take(&mut first) { delivery.rest(&chunk) } else { left.map(|left: usize| left.saturating_sub(length)) };
-        delivery.send_before(out, chunk, delivery.behind(left), |cx| body.keep(cx)).await.map_err(|undelivered| match undelivered {
-            Undelivered::Gone => Cut::Gone,
-            Undelivered::Unread => Cut::With(delivery.unread()),
-        })?;
+        left = if std::mem::take(&mut first) {
+            delivery.rest(&chunk)
+        } else {
+            left.map(|left: usize| left.saturating_sub(length))
+        };
+        delivery.send_before(out, chunk, delivery.behind(left), |cx| body.keep(cx)).await.map_err(
+            |undelivered| match undelivered {
+                Undelivered::Gone => Cut::Gone,
+                Undelivered::Unread => Cut::With(delivery.unread()),
+            },
+        )?;
         // Only now may etcd send more: a slow reader costs one window.
         body.release(length);
     }
@@ -183,7 +205,10 @@ async fn messages(begun: Beginning, body: &mut Inflow, out: &mut SendStream<Byte
 ///
 /// # Errors
 /// The client left.
-pub async fn chunk(body: &mut Inflow, out: &mut SendStream<Bytes>) -> Result<Option<Result<Bytes, h2::Error>>, ClientGone> {
+pub async fn chunk(
+    body: &mut Inflow,
+    out: &mut SendStream<Bytes>,
+) -> Result<Option<Result<Bytes, h2::Error>>, ClientGone> {
     poll_fn(|cx| match body.poll_data(cx) {
         Poll::Ready(chunk) => Poll::Ready(Ok(chunk)),
         Poll::Pending => out.poll_reset(cx).map(|_| Err(ClientGone)),
@@ -195,7 +220,10 @@ pub async fn chunk(body: &mut Inflow, out: &mut SendStream<Bytes>) -> Result<Opt
 ///
 /// # Errors
 /// The client left.
-pub fn finish(out: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<Ended, ClientGone> {
+pub fn finish(
+    out: &mut SendStream<Bytes>,
+    trailers: Option<HeaderMap>,
+) -> Result<Ended, ClientGone> {
     let status = trailers.as_ref().and_then(status::code);
     match trailers {
         Some(trailers) => out.send_trailers(trailers),
@@ -215,7 +243,9 @@ pub fn fail(out: &mut SendStream<Bytes>, error: &ForwardError) -> Result<Ended, 
             out.send_reset(*reason);
             Ok(Ended::Answered(None))
         }
-        ForwardError::NotSent | ForwardError::Withdrawn | ForwardError::Lost => end(out, &Status::lost()),
+        ForwardError::NotSent | ForwardError::Withdrawn | ForwardError::Lost => {
+            end(out, &Status::lost())
+        }
         ForwardError::NoRoom => end(out, &Status::too_many_requests()),
     }
 }

@@ -33,8 +33,8 @@ pub mod code {
 pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
 /// As above, `ErrGRPCTooManyRequests` of the same file.
 pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
-/// clientv3 sends even a write again after UNAVAILABLE with this text, because it means that nothing was sent
-/// (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
+/// clientv3 sends even a write again after UNAVAILABLE with this text, because it means that
+/// nothing was sent (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
 pub const NOT_SENT: &str = "there is no connection available";
 
 const REASON: HeaderName = HeaderName::from_static("etcd-warden-reason");
@@ -47,7 +47,8 @@ pub struct Status {
     pub code: u32,
     /// What the client sees.
     pub message: Cow<'static, str>,
-    /// The refusal's particulars, for the trailer that tells about the policy: sent only where it was asked for.
+    /// The refusal's particulars, for the trailer that tells about the policy: sent only where it
+    /// was asked for.
     reason: Option<String>,
     /// A client that does not speak gRPC gets this instead.
     http: StatusCode,
@@ -69,7 +70,10 @@ impl Status {
     /// The connection to etcd was lost while the answer was awaited.
     #[must_use]
     pub const fn lost() -> Self {
-        Self::new(code::UNAVAILABLE, "etcd-warden: the connection to etcd was lost; the request may have been carried out")
+        Self::new(
+            code::UNAVAILABLE,
+            "etcd-warden: the connection to etcd was lost; the request may have been carried out",
+        )
     }
 
     /// The proxy is going away; clientv3 resumes its streams elsewhere after UNAVAILABLE.
@@ -78,14 +82,19 @@ impl Status {
         Self::new(code::UNAVAILABLE, "etcd-warden: shutting down")
     }
 
-    /// The stream ends though nothing is wrong with etcd: opened again, it is judged by what holds now.
+    /// The stream ends though nothing is wrong with etcd: opened again, it is judged by what holds
+    /// now.
     #[must_use]
     pub const fn open_again() -> Self {
-        Self::new(code::UNAVAILABLE, "etcd-warden: the policy or the certificate has changed; open the stream again")
+        Self::new(
+            code::UNAVAILABLE,
+            "etcd-warden: the policy or the certificate has changed; open the stream again",
+        )
     }
 
-    /// A Watch stream more than there is any room for. clientv3 takes UNAVAILABLE for a reason to come back with all its watches, a little
-    /// later; with RESOURCE_EXHAUSTED it would end them all for good (`client/v3/watch.go`, `isHaltErr`).
+    /// A Watch stream more than there is any room for. clientv3 takes UNAVAILABLE for a reason to
+    /// come back with all its watches, a little later; with RESOURCE_EXHAUSTED it would end
+    /// them all for good (`client/v3/watch.go`, `isHaltErr`).
     #[must_use]
     pub const fn too_many_streams() -> Self {
         Self::new(code::UNAVAILABLE, TOO_MANY_REQUESTS)
@@ -110,34 +119,49 @@ impl Status {
             | Reason::TokensStripped => Self::new(code::PERMISSION_DENIED, PERMISSION_DENIED),
             // Nothing was sent, and trying again may help.
             Reason::LeaseUnknown => Self::not_sent(),
-            Reason::MalformedMessage | Reason::BadFraming | Reason::Http2 => Self::told(code::INVALID_ARGUMENT, denial),
+            Reason::MalformedMessage | Reason::BadFraming | Reason::Http2 => {
+                Self::told(code::INVALID_ARGUMENT, denial)
+            }
             Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
             Reason::TooLarge => Self::too_large(denial),
-            Reason::NotGrpc => Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::told(code::INVALID_ARGUMENT, denial) },
+            Reason::NotGrpc => Self {
+                http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                ..Self::told(code::INVALID_ARGUMENT, denial)
+            },
             Reason::Limit | Reason::AuditFull => Self::too_many_requests(),
         };
         status.reason = tell_reason.then(|| denial.to_string());
         status
     }
 
-    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg` and `decompress`), which are etcd's.
+    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg` and `decompress`),
+    /// which are etcd's.
     fn too_large(denial: &Denial) -> Self {
         let text = match denial.missing {
-            Missing::Size { length, limit } => format!("grpc: received message larger than max ({length} vs. {limit})"),
-            Missing::Unpacked { limit } => format!("grpc: received message after decompression larger than max {limit}"),
+            Missing::Size { length, limit } => {
+                format!("grpc: received message larger than max ({length} vs. {limit})")
+            }
+            Missing::Unpacked { limit } => {
+                format!("grpc: received message after decompression larger than max {limit}")
+            }
             _ => return Self::told(code::RESOURCE_EXHAUSTED, denial),
         };
         Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
     }
 
-    /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`, `processStreamingRPC`), which are etcd's.
+    /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`,
+    /// `processStreamingRPC`), which are etcd's.
     #[must_use]
     pub fn no_decompressor(encoding: &[u8]) -> Self {
-        let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{}\"", Escaped(encoding));
+        let text = format!(
+            "grpc: Decompressor is not installed for grpc-encoding \"{}\"",
+            Escaped(encoding)
+        );
         Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
     }
 
-    /// The refusal's own words: they say what is wrong with the bytes that the client sent, and nothing of the policy.
+    /// The refusal's own words: they say what is wrong with the bytes that the client sent, and
+    /// nothing of the policy.
     fn told(code: u32, denial: &Denial) -> Self {
         let text = match &denial.missing {
             Missing::Form(malformed) => format!("etcd-warden: {malformed}"),
@@ -153,7 +177,8 @@ impl Status {
         (self.http == StatusCode::OK).then_some(self.code)
     }
 
-    /// Sends the status as the whole answer ("Trailers-Only"). The client may be gone: then nobody needs it.
+    /// Sends the status as the whole answer ("Trailers-Only"). The client may be gone: then nobody
+    /// needs it.
     pub fn send(&self, respond: &mut SendResponse<Bytes>) {
         let mut response = Response::new(());
         *response.status_mut() = self.http;
@@ -162,7 +187,9 @@ impl Status {
             response.headers_mut().insert(CONTENT_TYPE, GRPC);
             let _ = respond.send_response(response, true);
         } else {
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             if let Ok(mut body) = respond.send_response(response, false) {
                 let _ = body.send_data(Bytes::from(format!("{}\n", self.message)), true);
             }
@@ -192,7 +219,8 @@ pub fn head() -> Response<()> {
     response
 }
 
-/// `grpc-message` carries printable ASCII; `%` and everything else as `%NN` (gRPC's `PROTOCOL-HTTP2.md`).
+/// `grpc-message` carries printable ASCII; `%` and everything else as `%NN` (gRPC's
+/// `PROTOCOL-HTTP2.md`).
 fn percent_encoded(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -220,7 +248,12 @@ mod tests {
 
     #[test]
     fn a_refusal_by_the_policy_is_etcds_own_and_says_nothing_of_the_policy() {
-        for reason in [Reason::NoBinding, Reason::KeyNotGranted, Reason::LeaseNotOwned, Reason::CapabilityNotGranted] {
+        for reason in [
+            Reason::NoBinding,
+            Reason::KeyNotGranted,
+            Reason::LeaseNotOwned,
+            Reason::CapabilityNotGranted,
+        ] {
             let trailers = Status::of(&Denial::new(reason, "secret"), false).trailers();
             assert_eq!(status::code(&trailers), Some(code::PERMISSION_DENIED));
             assert_eq!(status::message(&trailers), PERMISSION_DENIED.as_bytes());
@@ -231,6 +264,9 @@ mod tests {
     #[test]
     fn the_reason_is_told_only_where_it_was_asked_for() {
         let denial = Denial::new(Reason::KeyNotGranted, "why");
-        assert_eq!(Status::of(&denial, true).trailers().get("etcd-warden-reason").unwrap(), "key-not-granted: why");
+        assert_eq!(
+            Status::of(&denial, true).trailers().get("etcd-warden-reason").unwrap(),
+            "key-not-granted: why"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The few messages that do not pass unchanged (design: "bytes are not changed", the named exceptions).
+//! The few messages that do not pass unchanged (design: "bytes are not changed", the named
+//! exceptions).
 //!
-//! * The URLs in the answers of MemberList, MemberAdd, MemberRemove, MemberUpdate and MemberPromote, where an advertised URL is
-//!   configured: a client that syncs its endpoints must not walk around the proxy.
+//! * The URLs in the answers of MemberList, MemberAdd, MemberRemove, MemberUpdate and
+//!   MemberPromote, where an advertised URL is configured: a client that syncs its endpoints must
+//!   not walk around the proxy.
 //! * The answer of LeaseLeases, for those who may not see the leases of others.
 //! * The request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
 
@@ -44,12 +46,17 @@ impl Rewrite {
     pub fn of(shared: &Shared, principal: &Principal, method: Method) -> Option<Rewrite> {
         let advertise = &shared.config.advertise;
         match method {
-            Method::MemberList | Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
-                (advertise.default.is_some() || !advertise.by_member.is_empty()).then_some(Rewrite::MemberUrls)
-            }
+            Method::MemberList
+            | Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote => (advertise.default.is_some()
+                || !advertise.by_member.is_empty())
+            .then_some(Rewrite::MemberUrls),
             // Shadow mode filters nothing.
-            Method::LeaseLeases => (principal.mode == Mode::Enforce && principal.rights.capability(Capability::LeaseAdmin).is_none())
-                .then_some(Rewrite::OwnLeases),
+            Method::LeaseLeases => (principal.mode == Mode::Enforce
+                && principal.rights.capability(Capability::LeaseAdmin).is_none())
+            .then_some(Rewrite::OwnLeases),
             _ => None,
         }
     }
@@ -58,7 +65,13 @@ impl Rewrite {
     ///
     /// # Errors
     /// etcd's answer cannot be read.
-    pub fn apply(self, shared: &Shared, principal: &Principal, method: Method, message: &[u8]) -> Result<Vec<u8>, Malformed> {
+    pub fn apply(
+        self,
+        shared: &Shared,
+        principal: &Principal,
+        method: Method,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Malformed> {
         match self {
             Rewrite::MemberUrls => {
                 let advertise = &shared.config.advertise;
@@ -66,7 +79,9 @@ impl Rewrite {
                     advertise.by_member.get(name).or(advertise.default.as_ref()).map(String::as_str)
                 })
             }
-            Rewrite::OwnLeases => lease::retain_leases(message, |id| shared.lease_key.ownership(id, &principal.name) == Ownership::Own),
+            Rewrite::OwnLeases => lease::retain_leases(message, |id| {
+                shared.lease_key.ownership(id, &principal.name) == Ownership::Own
+            }),
         }
     }
 }
@@ -81,12 +96,14 @@ pub async fn answer(
     delivery: &Delivery<'_>,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
 ) -> Result<Ended, ClientGone> {
-    let mut whole = match relay::unless_gone(respond, pin!(Whole::read(response, delivery))).await? {
+    let mut whole = match relay::unless_gone(respond, pin!(Whole::read(response, delivery))).await?
+    {
         Ok(whole) => whole,
         Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
     };
     if frame::is_compressed(&whole.body) {
-        // To a compressed request that shadow mode has passed on. A message that is not compressed is right in every encoding.
+        // To a compressed request that shadow mode has passed on. A message that is not compressed
+        // is right in every encoding.
         match delivery.plain(whole.body, Encoding::of(whole.head.headers()), MAX_ANSWER).await {
             Ok(plain) => whole.body = plain.framed,
             Err(denial) => return Ok(unreadable(respond, &denial.to_string())),
@@ -117,27 +134,37 @@ impl Whole {
     /// Reads it.
     ///
     /// # Errors
-    /// The connection was lost before the end, the answer is far too large, or there is no room for it.
-    pub async fn read(response: Response<RecvStream>, delivery: &Delivery<'_>) -> Result<Self, ForwardError> {
+    /// The connection was lost before the end, the answer is far too large, or there is no room for
+    /// it.
+    pub async fn read(
+        response: Response<RecvStream>,
+        delivery: &Delivery<'_>,
+    ) -> Result<Self, ForwardError> {
         let (parts, body) = response.into_parts();
         let mut hold = delivery.hold(0).map_err(|_| ForwardError::NoRoom)?;
         let (body, trailers) = collect(body, delivery, &mut hold).await?;
         Ok(Self { head: Response::from_parts(parts, ()), body, trailers, _hold: hold })
     }
 
-    /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its status stands in trailers behind
-    /// a head of their own, since Go's HTTP server writes it; in plain text in the head, which is then all there is.
+    /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its
+    /// status stands in trailers behind a head of their own, since Go's HTTP server writes it;
+    /// in plain text in the head, which is then all there is.
     #[must_use]
     pub fn says_lease_is_taken(&self) -> bool {
         let said = self.trailers.as_ref().unwrap_or(self.head.headers());
-        status::code(said) == Some(reply::code::FAILED_PRECONDITION) && status::message(said) == b"etcdserver: lease already exists"
+        status::code(said) == Some(reply::code::FAILED_PRECONDITION)
+            && status::message(said) == b"etcdserver: lease already exists"
     }
 
     /// Passes it on.
     ///
     /// # Errors
     /// The client left.
-    pub async fn pass_on(self, respond: &mut SendResponse<Bytes>, delivery: &Delivery<'_>) -> Result<Ended, ClientGone> {
+    pub async fn pass_on(
+        self,
+        respond: &mut SendResponse<Bytes>,
+        delivery: &Delivery<'_>,
+    ) -> Result<Ended, ClientGone> {
         if self.body.is_empty() && self.trailers.is_none() {
             let status = status::code(self.head.headers());
             respond.send_response(self.head, true).map_err(|_| ClientGone)?;
@@ -155,7 +182,8 @@ impl Whole {
     }
 }
 
-/// The answer that a caller gets whose answer must be changed and cannot be read: rather none than one that tells too much.
+/// The answer that a caller gets whose answer must be changed and cannot be read: rather none than
+/// one that tells too much.
 fn unreadable(respond: &mut SendResponse<Bytes>, why: &str) -> Ended {
     tracing::error!(why, "cannot read an answer of etcd that must be rewritten");
     let status = Status::new(reply::code::UNAVAILABLE, "etcd-warden: etcd's answer cannot be read");
@@ -163,14 +191,20 @@ fn unreadable(respond: &mut SendResponse<Bytes>, why: &str) -> Ended {
     Ended::Answered(Some(status.code))
 }
 
-async fn collect(mut body: RecvStream, delivery: &Delivery<'_>, hold: &mut Hold) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
+async fn collect(
+    mut body: RecvStream,
+    delivery: &Delivery<'_>,
+    hold: &mut Hold,
+) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
     let mut whole = BytesMut::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk.map_err(|error| classify(&error))?;
         if whole.len().saturating_add(chunk.len()) > MAX_ANSWER {
             return Err(ForwardError::Lost);
         }
-        delivery.hold_more(hold, whole.len().saturating_add(chunk.len())).map_err(|_| ForwardError::NoRoom)?;
+        delivery
+            .hold_more(hold, whole.len().saturating_add(chunk.len()))
+            .map_err(|_| ForwardError::NoRoom)?;
         let _ = body.flow_control().release_capacity(chunk.len());
         whole.extend_from_slice(&chunk);
     }
@@ -187,7 +221,8 @@ pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
 
 fn salt() -> u32 {
     let mut bytes = [0; 4];
-    // If the system has no randomness the salt is 0, and an identity gets one lease at a time. Ownership does not rest on the salt.
+    // If the system has no randomness the salt is 0, and an identity gets one lease at a time.
+    // Ownership does not rest on the salt.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

@@ -1,8 +1,11 @@
-//! Whose turn it is on a worker, by identity. A thread polls the tasks that were woken one after the other, so that who has four hundred connections
-//! has four hundred turns in a row. Here an identity has one [`SLICE`] of each round, over all its connections; what is left of them waits for the
-//! next, behind all that has arrived for other identities. With one identity alone, a round is over at once.
+//! Whose turn it is on a worker, by identity. A thread polls the tasks that were woken one after
+//! the other, so that who has four hundred connections has four hundred turns in a row. Here an
+//! identity has one [`SLICE`] of each round, over all its connections; what is left of them waits
+//! for the next, behind all that has arrived for other identities. With one identity alone, a round
+//! is over at once.
 //!
-//! It goes by time, because no count knows what everything costs: records of TLS, frames, calls, what one of them wakes.
+//! It goes by time, because no count knows what everything costs: records of TLS, frames, calls,
+//! what one of them wakes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +18,8 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-/// How long the connections of one identity may work in one round, before those of others do. The last turn in it may take as long.
+/// How long the connections of one identity may work in one round, before those of others do. The
+/// last turn in it may take as long.
 pub const SLICE: Duration = Duration::from_millis(1);
 
 /// The rounds of one worker.
@@ -103,7 +107,8 @@ impl Rounds {
         async move {
             loop {
                 round.begun.notified().await;
-                // Woken only when the thread has looked for what has come for others, and behind it.
+                // Woken only when the thread has looked for what has come for others, and behind
+                // it.
                 tokio::task::yield_now().await;
                 round.next();
             }
@@ -149,7 +154,8 @@ impl Line {
         }
     }
 
-    /// Somebody waits: the next one is called if there is time left in this round, else in the next.
+    /// Somebody waits: the next one is called if there is time left in this round, else in the
+    /// next.
     fn go_on(self: &Rc<Self>) {
         if self.called.get() || self.seats.borrow().is_empty() {
             return;
@@ -181,7 +187,9 @@ impl Place {
                 line.called.set(false);
                 return true;
             }
-            State::Idle if line.spent.get() < SLICE && line.seats.borrow().is_empty() => return true,
+            State::Idle if line.spent.get() < SLICE && line.seats.borrow().is_empty() => {
+                return true;
+            }
             State::Idle => {
                 seat.state.set(State::Waiting);
                 line.seats.borrow_mut().push_back(seat.clone());
@@ -277,7 +285,12 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             // Each round may begin with either.
-            assert!(many.get() <= one.get() + 2, "{} turns of many connections, {} of one", many.get(), one.get());
+            assert!(
+                many.get() <= one.get() + 2,
+                "{} turns of many connections, {} of one",
+                many.get(),
+                one.get()
+            );
         })
         .await;
     }
@@ -288,7 +301,10 @@ mod tests {
         on_a_worker(&rounds, async {
             let turns: Vec<Rc<Cell<usize>>> = (0..20).map(|_| Rc::default()).collect();
             for turns in &turns {
-                tokio::task::spawn_local(in_rounds(rounds.line(&"many".into()), busy(turns.clone())));
+                tokio::task::spawn_local(in_rounds(
+                    rounds.line(&"many".into()),
+                    busy(turns.clone()),
+                ));
             }
             while turns.iter().any(|turns| turns.get() < 3) {
                 tokio::task::yield_now().await;
@@ -305,7 +321,9 @@ mod tests {
             let turns = Rc::new(Cell::new(0));
             let line = rounds.line(&"many".into());
             for round in 0..20 {
-                let tasks: Vec<_> = (0..5).map(|_| tokio::task::spawn_local(in_rounds(line.clone(), busy(turns.clone())))).collect();
+                let tasks: Vec<_> = (0..5)
+                    .map(|_| tokio::task::spawn_local(in_rounds(line.clone(), busy(turns.clone()))))
+                    .collect();
                 for _ in 0..round {
                     tokio::task::yield_now().await;
                 }

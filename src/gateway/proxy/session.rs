@@ -37,11 +37,12 @@ use crate::metrics::reason::Limit;
 /// Bytes of one request that a client may send before they were looked at.
 pub const STREAM_WINDOW: usize = 256 * 1024;
 
-/// A small piece of a body keeps the buffer that it was read into, which has about this size: where it stays, it is copied or counted so.
+/// A small piece of a body keeps the buffer that it was read into, which has about this size: where
+/// it stays, it is copied or counted so.
 pub const READ_BUFFER: usize = 16 * 1024;
 
-/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes): some 8,000 on a connection. Those that come
-/// together are one ([`crate::http2`]).
+/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes):
+/// some 8,000 on a connection. Those that come together are one ([`crate::http2`]).
 const SMALL_DATA: usize = 2 * 1024 * 1024;
 
 type Http2 = Connection<Paced<Watched<TlsStream<TcpStream>>>, Bytes>;
@@ -50,9 +51,16 @@ type Http2 = Connection<Paced<Watched<TlsStream<TcpStream>>>, Bytes>;
 ///
 /// # Errors
 /// What the client did against the protocol, or the network.
-pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<Option<Box<Session>>, h2::Error> {
+pub async fn begin(
+    client: Rc<Client>,
+    stream: TlsStream<TcpStream>,
+) -> Result<Option<Box<Session>>, h2::Error> {
     let limits = client.worker.shared.config.limits;
-    let terms = if client.caller().principal.mode == Mode::Shadow { Terms::SHADOWED } else { Terms::ENFORCED };
+    let terms = if client.caller().principal.mode == Mode::Shadow {
+        Terms::SHADOWED
+    } else {
+        Terms::ENFORCED
+    };
     let (stream, seen) = Watched::new(stream, terms);
     let turn = Rc::<Turn>::default();
     let handshake = h2::server::Builder::new()
@@ -61,12 +69,15 @@ pub async fn begin(client: Rc<Client>, stream: TlsStream<TcpStream>) -> Result<O
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
         .max_send_buffer_size(ROUND)
-        // Floods are counted below h2, where they have a price, and are not taken for busy clients: no round of reading has so many.
+        // Floods are counted below h2, where they have a price, and are not taken for busy clients:
+        // no round of reading has so many.
         .max_pending_accept_reset_streams(READ_ROUND)
         .max_local_error_reset_streams(None)
         .data_frame_budget(SMALL_DATA)
         .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone(), turn.clone()));
-    let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else { return Ok(None) };
+    let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else {
+        return Ok(None);
+    };
     Ok(Some(Box::new(Session::new(client, connection?, turn, seen))))
 }
 
@@ -96,7 +107,10 @@ pub struct Session {
 }
 
 /// What the connection has for the session.
-#[expect(clippy::large_enum_variant, reason = "a request is moved once, and never stored in this form")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request is moved once, and never stored in this form"
+)]
 enum Next {
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// Something moved: calls may go on.
@@ -105,7 +119,10 @@ enum Next {
 }
 
 /// Ready when a call has ended.
-fn one_of<C: Future<Output = ()>>(calls: &mut FuturesUnordered<C>, cx: &mut Context<'_>) -> Poll<()> {
+fn one_of<C: Future<Output = ()>>(
+    calls: &mut FuturesUnordered<C>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
     match calls.poll_next_unpin(cx) {
         Poll::Ready(Some(())) => Poll::Ready(()),
         // Without any there is nothing to wait for but the next one.
@@ -135,15 +152,17 @@ impl Session {
         }
     }
 
-    /// Runs calls and connection in one task: first every call that can go on, then the connection, so that the answers of
-    /// many calls leave in one write. A call that gives h2 something to send wakes the connection with it.
+    /// Runs calls and connection in one task: first every call that can go on, then the connection,
+    /// so that the answers of many calls leave in one write. A call that gives h2 something to
+    /// send wakes the connection with it.
     ///
     /// # Errors
     /// What the client did against the protocol, or the network.
     pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
         let turn = self.turn.clone();
-        let (called, connected, beside) = (self.parts.part(), self.connected.clone(), self.parts.part());
+        let (called, connected, beside) =
+            (self.parts.part(), self.connected.clone(), self.parts.part());
         let parts = std::mem::take(&mut self.parts);
         let over = poll_fn(|cx| {
             parts.poll(cx, || {
@@ -156,17 +175,23 @@ impl Session {
                     self.refuse();
                     match connected.poll(|cx| self.next(cx)) {
                         Poll::Ready(Next::Request(request, respond)) => {
-                            calls.push(in_turns(turn.clone(), call::serve(self.client.clone(), request, respond)));
+                            calls.push(in_turns(
+                                turn.clone(),
+                                call::serve(self.client.clone(), request, respond),
+                            ));
                             called.wake();
                         }
                         Poll::Ready(Next::Again) => {}
                         Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
-                        // What it has for the calls they see in the task's next turn. Where this turn's budget (tokio's coop) is spent,
+                        // What it has for the calls they see in the task's next turn. Where this
+                        // turn's budget (tokio's coop) is spent,
                         // whatever is polled wakes at once: to go on here would never end.
                         Poll::Pending => break,
                     }
                 }
-                if !self.backlog.set(self.outbox.backlog()) && self.client.caller().principal.mode == Mode::Enforce {
+                if !self.backlog.set(self.outbox.backlog())
+                    && self.client.caller().principal.mode == Mode::Enforce
+                {
                     self.limit_hit(Limit::UnreadBytes);
                     return Poll::Ready(Ok(()));
                 }
@@ -176,7 +201,8 @@ impl Session {
         })
         .await;
         self.note_rejected();
-        // The calls that are left see that their client is gone, and still have to be counted and written down.
+        // The calls that are left see that their client is gone, and still have to be counted and
+        // written down.
         drop(self.connection);
         self.outbox.end();
         poll_fn(|cx| {
@@ -221,13 +247,16 @@ impl Session {
 
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         Poll::Ready(match self.connection.poll_accept(cx) {
-            // h2 takes new streams until the client has answered the ping of its GOAWAY, which a client may never do.
+            // h2 takes new streams until the client has answered the ping of its GOAWAY, which a
+            // client may never do.
             Poll::Ready(Some(Ok((_, mut respond)))) if self.client.is_over() => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 Next::Again
             }
             // etcd resets it, and nothing in it was to be judged.
-            Poll::Ready(Some(Ok((_, mut respond)))) if self.seen.borrow_mut().take_malformed(respond.stream_id().as_u32()) => {
+            Poll::Ready(Some(Ok((_, mut respond))))
+                if self.seen.borrow_mut().take_malformed(respond.stream_id().as_u32()) =>
+            {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
                 Next::Again
             }
@@ -255,7 +284,8 @@ impl Session {
                 if yielded {
                     return Poll::Pending;
                 }
-                // Where this turn is used up, or its budget (`tokio::select!` looks at it), calls stand still, and what waits would wait for ever.
+                // Where this turn is used up, or its budget (`tokio::select!` looks at it), calls
+                // stand still, and what waits would wait for ever.
                 if self.turn.is_over() || !coop::has_budget_remaining() {
                     self.connected.wake();
                     return Poll::Pending;
@@ -267,7 +297,8 @@ impl Session {
 
     /// Whether a request may have another path than `h2` says, and that matters.
     fn is_unread(&self) -> bool {
-        self.seen.borrow().has_unread_heads() && self.client.caller().principal.mode == Mode::Enforce
+        self.seen.borrow().has_unread_heads()
+            && self.client.caller().principal.mode == Mode::Enforce
     }
 
     /// What is due beside the calls. Ready when the connection is to end without more ado.
@@ -289,7 +320,9 @@ impl Session {
                 self.limit_hit(Limit::Keepalive);
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Found::Idle(so_long)) if so_long >= limits.idle_timeout && !self.draining => {
+            Poll::Ready(Found::Idle(so_long))
+                if so_long >= limits.idle_timeout && !self.draining =>
+            {
                 self.limit_hit(Limit::Idle);
                 self.drain();
             }

@@ -1,4 +1,5 @@
-//! Calls that stay open: what may end them before they end themselves, and how their messages are judged and recorded.
+//! Calls that stay open: what may end them before they end themselves, and how their messages are
+//! judged and recorded.
 
 mod dialogue;
 mod splitter;
@@ -68,7 +69,8 @@ impl<'m> Asked<'m> {
     }
 }
 
-/// Judges one message of a conversation that shadow mode has already sent on, and records the verdict.
+/// Judges one message of a conversation that shadow mode has already sent on, and records the
+/// verdict.
 pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
     let caller = call.client.caller();
     let judging = Instant::now();
@@ -76,18 +78,32 @@ pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, Fram
         Ok(framed) => call.plain(framed).await,
         Err(fault) => Err(denial_of(fault)),
     };
-    let read = plain.as_ref().map_err(Denial::clone).and_then(|plain| Ok(Asked::read(method, payload(&plain.framed))?));
+    let read = plain
+        .as_ref()
+        .map_err(Denial::clone)
+        .and_then(|plain| Ok(Asked::read(method, payload(&plain.framed))?));
     let verdict = verdict(call, &caller, &read).await;
-    let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
+    let accesses =
+        read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
     // The message is on its way: a full audit queue is counted there, and changes nothing here.
     let _ = record(call, &caller, method, &verdict, accesses, judging);
 }
 
 /// The verdict on one message.
-pub(super) async fn verdict(call: &Call<'_>, caller: &Caller, read: &Result<Asked<'_>, Denial>) -> Result<Permit, Denial> {
+pub(super) async fn verdict(
+    call: &Call<'_>,
+    caller: &Caller,
+    read: &Result<Asked<'_>, Denial>,
+) -> Result<Permit, Denial> {
     match read {
-        Ok(asked) => judge::verdict(call.client, &caller.principal, call.forwarder().home(), &asked.accesses).await,
-        Err(denial) => refuse(&caller.principal, standing(&caller.principal).err().unwrap_or_else(|| denial.clone())),
+        Ok(asked) => {
+            judge::verdict(call.client, &caller.principal, call.forwarder().home(), &asked.accesses)
+                .await
+        }
+        Err(denial) => refuse(
+            &caller.principal,
+            standing(&caller.principal).err().unwrap_or_else(|| denial.clone()),
+        ),
     }
 }
 
@@ -104,7 +120,8 @@ pub(super) fn record(
     judging: Instant,
 ) -> Result<(), Denial> {
     let subject = Subject::Turn(method, accesses);
-    let mut recording = Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
+    let mut recording =
+        Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
     // A message of a conversation has no status of its own.
     (recording.member, recording.ended) = (Some(call.forwarder().home()), Ended::Answered(None));
     Ok(())
@@ -115,7 +132,8 @@ pub(super) fn payload(framed: &[u8]) -> &[u8] {
     framed.get(frame::HEADER..).unwrap_or_default()
 }
 
-/// Waits until a call that was allowed once must end: its right is gone, or the connection is ending.
+/// Waits until a call that was allowed once must end: its right is gone, or the connection is
+/// ending.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     let mut changes = call.policy_changes();
     let ends_with_connection = matches!(method.shape(), Shape::Waiting | Shape::Subscription);
@@ -132,7 +150,16 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
         // Shadow mode has passed it on as it came.
         let plain = call.plain(held.clone()).await;
         let verdict = match plain.as_ref().map_err(Denial::clone).and_then(Plain::message) {
-            Ok(message) => judge::message(call.client, &caller.principal, call.forwarder().home(), method, message).await,
+            Ok(message) => {
+                judge::message(
+                    call.client,
+                    &caller.principal,
+                    call.forwarder().home(),
+                    method,
+                    message,
+                )
+                .await
+            }
             Err(denial) => refuse(&caller.principal, denial),
         };
         if let Err(denial) = verdict {
@@ -142,11 +169,16 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     }
 }
 
-/// gRPC's health service, answered by the proxy itself: whether any member can be expected to answer.
+/// gRPC's health service, answered by the proxy itself: whether any member can be expected to
+/// answer.
 ///
 /// # Errors
 /// The client left.
-pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<Bytes>) -> Result<Ended, ClientGone> {
+pub async fn health(
+    call: &Call<'_>,
+    method: Method,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Ended, ClientGone> {
     let mut out = respond.send_response(reply::head(), false).map_err(|_| ClientGone)?;
     let delivery = call.delivery(Class::Long);
     let mut told = None;
@@ -170,8 +202,9 @@ pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<
     }
 }
 
-/// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2 (`grpc/health/v1/health.proto`). A list is a
-/// `map<string, HealthCheckResponse>` in field 1; etcd 3.5 to 3.7 has one entry in it, for itself as a whole, whose name is empty.
+/// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2
+/// (`grpc/health/v1/health.proto`). A list is a `map<string, HealthCheckResponse>` in field 1; etcd
+/// 3.5 to 3.7 has one entry in it, for itself as a whole, whose name is empty.
 fn health_answer(method: Method, serving: bool) -> Bytes {
     let status = if serving { 1 } else { 2 };
     match method {

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-/// Polls of calls in one turn of their connection. Each takes some ten microseconds, and one frame of a client can wake all of its calls.
+/// Polls of calls in one turn of their connection. Each takes some ten microseconds, and one frame
+/// of a client can wake all of its calls.
 const POLLS: usize = 64;
 
-/// How long a turn goes on being used. One frame, or a TLS record of one byte, is small, and thousands of them come at once: what each costs
-/// is not known before.
+/// How long a turn goes on being used. One frame, or a TLS record of one byte, is small, and
+/// thousands of them come at once: what each costs is not known before.
 const LONGEST: Duration = Duration::from_millis(1);
 
 /// The turn of one connection.
@@ -38,7 +39,8 @@ impl Turn {
         self.left.get() == 0 || self.is_late()
     }
 
-    /// Whether to read once more: once in each turn, whatever else there was to do, and then while there is time.
+    /// Whether to read once more: once in each turn, whatever else there was to do, and then while
+    /// there is time.
     #[must_use]
     pub fn may_read(&self) -> bool {
         !self.read.replace(true) || !self.is_late()

@@ -1,6 +1,7 @@
-//! The client's side of a call, written to etcd. [`Upload`] is the only way to write to a stream of etcd's after its head, and each write
-//! needs a permit that holds at that moment. What must wait, for a window of etcd's or for the socket, waits here and not with `h2`, and
-//! the permit is asked after it.
+//! The client's side of a call, written to etcd. [`Upload`] is the only way to write to a stream of
+//! etcd's after its head, and each write needs a permit that holds at that moment. What must wait,
+//! for a window of etcd's or for the socket, waits here and not with `h2`, and the permit is asked
+//! after it.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -25,7 +26,8 @@ impl Drop for Upload {
         if self.answered {
             self.window.give_back(self.written);
         } else {
-            // What h2 has not written yet must not follow: `Window` relies on it. A stream that has ended is left as it is.
+            // What h2 has not written yet must not follow: `Window` relies on it. A stream that has
+            // ended is left as it is.
             self.stream.send_reset(Reason::CANCEL);
             self.window.give_up(self.written);
         }
@@ -39,7 +41,8 @@ pub enum Unsent {
     Closed,
     /// The permit was withdrawn before any of the bytes was written.
     Withdrawn,
-    /// The permit was withdrawn after a part was written: the stream must end, because what follows would complete that part.
+    /// The permit was withdrawn after a part was written: the stream must end, because what follows
+    /// would complete that part.
     Cut,
 }
 
@@ -117,12 +120,18 @@ impl Upload {
         self.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)
     }
 
-    /// Writes bytes as etcd's window and the socket allow, and the end of our side with the last of them if it `ends`. The permit is checked
-    /// before each piece: nothing is left with h2 that has to wait for a window, where no permit would be asked again.
+    /// Writes bytes as etcd's window and the socket allow, and the end of our side with the last of
+    /// them if it `ends`. The permit is checked before each piece: nothing is left with h2 that
+    /// has to wait for a window, where no permit would be asked again.
     ///
     /// # Errors
     /// See [`Unsent`].
-    pub async fn write(&mut self, permit: &LivePermit<'_>, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
+    pub async fn write(
+        &mut self,
+        permit: &LivePermit<'_>,
+        bytes: Bytes,
+        ends: bool,
+    ) -> Result<(), Unsent> {
         if !self.window.has_room(bytes.len()) {
             // On the heap: most requests are short.
             return Box::pin(self.write_pieces(permit, bytes, ends)).await;
@@ -130,7 +139,12 @@ impl Upload {
         if permit.holds() { self.send(bytes, ends) } else { Err(Unsent::Withdrawn) }
     }
 
-    async fn write_pieces(&mut self, permit: &LivePermit<'_>, mut bytes: Bytes, ends: bool) -> Result<(), Unsent> {
+    async fn write_pieces(
+        &mut self,
+        permit: &LivePermit<'_>,
+        mut bytes: Bytes,
+        ends: bool,
+    ) -> Result<(), Unsent> {
         let mut refused = Unsent::Withdrawn;
         let mut reserved = Reserved::of(self, bytes.len()).await;
         loop {
@@ -147,8 +161,9 @@ impl Upload {
         }
     }
 
-    /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once: what must be true when they are written is
-    /// checked after this. It keeps nothing of the window: they may turn out not to be written.
+    /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once:
+    /// what must be true when they are written is checked after this. It keeps nothing of the
+    /// window: they may turn out not to be written.
     pub async fn ready(&mut self, bytes: usize) {
         if !self.window.has_room(bytes) {
             // What ended the stream shows when it is written to.
@@ -161,14 +176,16 @@ impl Upload {
         let _ = self.stream.send_data(Bytes::new(), true);
     }
 
-    /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs no permit.
+    /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs
+    /// no permit.
     pub fn cancel_watch(&mut self, id: i64) {
-        // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until etcd's window takes them.
+        // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until
+        // etcd's window takes them.
         let _ = self.send(frame::encode(&watch::cancel_request(id)), false);
     }
 
-    /// Copies what the client still sends, until the client ends its side or resets the stream. Returns only when the call must end;
-    /// `observe` sees each piece before it is written.
+    /// Copies what the client still sends, until the client ends its side or resets the stream.
+    /// Returns only when the call must end; `observe` sees each piece before it is written.
     pub async fn copy(
         &mut self,
         permit: &LivePermit<'_>,
@@ -225,8 +242,8 @@ impl Upload {
     }
 }
 
-/// Capacity that was asked of `h2` and is not used yet. It counts in the window; when this is dropped, the rest of it is given back, to others
-/// that wait.
+/// Capacity that was asked of `h2` and is not used yet. It counts in the window; when this is
+/// dropped, the rest of it is given back, to others that wait.
 struct Reserved<'u> {
     upload: &'u mut Upload,
     bytes: usize,

@@ -1,5 +1,5 @@
-//! One thread that serves connections: a current-thread runtime with connections to etcd of its own, so that a request never
-//! crosses threads between its two sockets.
+//! One thread that serves connections: a current-thread runtime with connections to etcd of its
+//! own, so that a request never crosses threads between its two sockets.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -26,11 +26,13 @@ use crate::metrics::RoleCounters;
 use crate::upstream::pool::Pool;
 use crate::upstream::warm;
 
-/// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that waits for it.
+/// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that
+/// waits for it.
 const ONE_UNREAD: usize = 1024 * 1024;
 
-/// Polls of tasks after which the thread looks for what has come, where there is always something to poll (tokio's own number is 61): one
-/// connection that is never done has a turn of about a millisecond, and others are noticed after so many.
+/// Polls of tasks after which the thread looks for what has come, where there is always something
+/// to poll (tokio's own number is 61): one connection that is never done has a turn of about a
+/// millisecond, and others are noticed after so many.
 const POLLS_PER_LOOK: u32 = 16;
 
 /// A socket on its way to a worker.
@@ -101,14 +103,24 @@ pub struct Worker {
 ///
 /// # Errors
 /// The operating system has no thread for it, or no epoll instance.
-pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    // What the listener hands over is a handshake, of which there are so many at once: what a worker has yet to take is among them.
-    let (sockets, mut arrivals) = mpsc::channel::<Accepted>(shared.config.limits.max_handshakes.max(1));
+pub fn start(
+    shared: Arc<Shared>,
+    number: usize,
+) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
+    // What the listener hands over is a handshake, of which there are so many at once: what a
+    // worker has yet to take is among them.
+    let (sockets, mut arrivals) =
+        mpsc::channel::<Accepted>(shared.config.limits.max_handshakes.max(1));
     let connections = Arc::new(AtomicUsize::new(0));
     let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told back.
-        let local = match Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build_local(LocalOptions::default()) {
+        // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told
+        // back.
+        let local = match Builder::new_current_thread()
+            .enable_all()
+            .event_interval(POLLS_PER_LOOK)
+            .build_local(LocalOptions::default())
+        {
             Ok(local) => local,
             Err(error) => return drop(runtime.0.send(Err(error))),
         };
@@ -123,13 +135,18 @@ pub fn start(shared: Arc<Shared>, number: usize) -> std::io::Result<(WorkerHandl
             tokio::task::spawn_local(warm::keep(worker.pool.clone()));
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {
-                tokio::task::spawn_local(tasks.track_future(connection::serve(worker.clone(), accepted)));
+                tokio::task::spawn_local(
+                    tasks.track_future(connection::serve(worker.clone(), accepted)),
+                );
             }
             tasks.close();
             tasks.wait().await;
         });
     })?;
-    runtime.1.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))?;
+    runtime
+        .1
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))?;
     Ok((WorkerHandle { sockets, connections }, thread))
 }
 
@@ -143,7 +160,10 @@ impl Worker {
             roll: Roll::default(),
             rounds: Rounds::default(),
             roles: RoleTable::default(),
-            budget: Budget::new(limits.max_held_bytes, limits.max_request_bytes.saturating_add(etcd_warden_core::wire::frame::HEADER)),
+            budget: Budget::new(
+                limits.max_held_bytes,
+                limits.max_request_bytes.saturating_add(etcd_warden_core::wire::frame::HEADER),
+            ),
             unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),
             shared,
         })
@@ -165,13 +185,27 @@ struct Roles {
 
 impl RoleTable {
     /// Counts one decision under the role whose grant made it.
-    pub fn count(&self, shared: &Shared, policy: &Policy, role: Option<u32>, method: Option<Method>, decision: Decision, mode: Mode) {
+    pub fn count(
+        &self,
+        shared: &Shared,
+        policy: &Policy,
+        role: Option<u32>,
+        method: Option<Method>,
+        decision: Decision,
+        mode: Mode,
+    ) {
         let mut roles = self.roles.borrow_mut();
         if roles.generation != Some(policy.generation) {
-            *roles = Roles { generation: Some(policy.generation), by_index: vec![None; policy.role_names().len()], none: None };
+            *roles = Roles {
+                generation: Some(policy.generation),
+                by_index: vec![None; policy.role_names().len()],
+                none: None,
+            };
         }
         let slot = role.and_then(|index| usize::try_from(index).ok());
-        let named = slot.and_then(|index| Some((roles.by_index.get_mut(index)?, policy.role_names().get(index)?)));
+        let named = slot.and_then(|index| {
+            Some((roles.by_index.get_mut(index)?, policy.role_names().get(index)?))
+        });
         let counters = match named {
             Some((counters, name)) => counters.get_or_insert_with(|| shared.metrics.role(name)),
             None => roles.none.get_or_insert_with(|| shared.metrics.role("none")),

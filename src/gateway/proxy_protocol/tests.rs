@@ -14,7 +14,8 @@ const TCP4: &[u8] = &[192, 0, 2, 7, 198, 51, 100, 1, 0x9c, 0x40, 0x09, 0x4b];
 const TLV: &[u8] = &[0x04, 0, 3, 0, 0, 0];
 
 fn tcp6() -> Vec<u8> {
-    let (source, destination): (Ipv6Addr, Ipv6Addr) = ("2001:db8::7".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    let (source, destination): (Ipv6Addr, Ipv6Addr) =
+        ("2001:db8::7".parse().unwrap(), "2001:db8::1".parse().unwrap());
     [&source.octets()[..], &destination.octets(), &[0x9c, 0x40, 0x09, 0x4b]].concat()
 }
 
@@ -31,7 +32,10 @@ fn the_source_is_the_client() {
         (0x31, vec![0; 216], None),
     ] {
         let bytes = header(0x21, family, &body);
-        let expected = Parsed::Header { source: source.map(|source| source.parse().unwrap()), length: bytes.len() };
+        let expected = Parsed::Header {
+            source: source.map(|source| source.parse().unwrap()),
+            length: bytes.len(),
+        };
         assert_eq!(parse(&bytes), Ok(expected), "{family:#x}");
     }
 }
@@ -64,7 +68,10 @@ fn what_is_no_header_is_refused_by_name() {
     ] {
         assert_eq!(parse(&bytes), Err(refusal), "{bytes:?}");
     }
-    assert!(matches!(parse(&header(0x21, 0x11, &[0; 520])), Ok(Parsed::Header { length: MAX_LENGTH, .. })));
+    assert!(matches!(
+        parse(&header(0x21, 0x11, &[0; 520])),
+        Ok(Parsed::Header { length: MAX_LENGTH, .. })
+    ));
 }
 
 #[test]
@@ -114,7 +121,10 @@ async fn a_cut_header_is_an_unexpected_end() {
         let error = read(&mut &whole[..cut]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{cut}");
     }
-    assert_eq!(read(&mut &b"GET / HTTP/1.1\r\n\r\n"[..]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(
+        read(&mut &b"GET / HTTP/1.1\r\n\r\n"[..]).await.unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
 }
 
 proptest! {

@@ -9,7 +9,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::Passed;
 
-/// Bytes of one line, at most: what is longer is cut. Names of a certificate have up to 64 KiB, and lines that wait hold memory.
+/// Bytes of one line, at most: what is longer is cut. Names of a certificate have up to 64 KiB, and
+/// lines that wait hold memory.
 pub const MAX_LINE: usize = 16 * 1024;
 
 /// What a line, or a text in an object, ends with that was cut.
@@ -28,14 +29,21 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
     type Writer = OneLine<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        OneLine { writer: self.writer.make_writer(), ansi: self.ansi, json: self.json, passed: self.passed.clone() }
+        OneLine {
+            writer: self.writer.make_writer(),
+            ansi: self.ansi,
+            json: self.json,
+            passed: self.passed.clone(),
+        }
     }
 }
 
 impl<W: Write> Write for OneLine<W> {
-    /// `event` is one whole event with its end of line: tracing-subscriber formats aside and writes once.
+    /// `event` is one whole event with its end of line: tracing-subscriber formats aside and writes
+    /// once.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = std::str::from_utf8(event).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let text = std::str::from_utf8(event)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
         let line = if self.json { object(text) } else { plain(text, self.ansi) } + end;
         self.passed.one_is_made();
@@ -63,7 +71,9 @@ fn plain(text: &str, ansi: bool) -> String {
             line.push_str(colour);
             rest = behind.chars();
         } else if is_unfit(char) {
-            char.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| line.push_str(&format!("\\x{byte:02x}")));
+            char.encode_utf8(&mut [0; 4])
+                .bytes()
+                .for_each(|byte| line.push_str(&format!("\\x{byte:02x}")));
         } else {
             line.push(char);
         }
@@ -71,7 +81,8 @@ fn plain(text: &str, ansi: bool) -> String {
     line
 }
 
-/// A JSON object that stays one: what is unfit is spelled as JSON reads it, and of a line that is too long the texts are cut, as far as it takes.
+/// A JSON object that stays one: what is unfit is spelled as JSON reads it, and of a line that is
+/// too long the texts are cut, as far as it takes.
 fn object(text: &str) -> String {
     if let Some(line) = json(text) {
         return line;
@@ -88,7 +99,8 @@ fn object(text: &str) -> String {
     r#"{"level":"ERROR","message":"a line of the log was too long","target":"etcd_warden_gateway::telemetry"}"#.to_owned()
 }
 
-/// A JSON text with what is unfit spelled out, unless that is too long. Outside of its strings JSON has nothing unfit (RFC 8259, section 2).
+/// A JSON text with what is unfit spelled out, unless that is too long. Outside of its strings JSON
+/// has nothing unfit (RFC 8259, section 2).
 fn json(text: &str) -> Option<String> {
     let mut line = String::with_capacity(text.len().min(MAX_LINE));
     for char in text.chars() {
@@ -117,10 +129,12 @@ fn cut(value: &mut Value, most: usize) {
     }
 }
 
-/// Splits the rest of a sequence that sets colours (ECMA-48, SGR: `[`, numbers, `m`) from what stands behind it. tracing-subscriber
-/// writes no others; it escapes those of messages itself (RUSTSEC-2025-0055), but not those of fields.
+/// Splits the rest of a sequence that sets colours (ECMA-48, SGR: `[`, numbers, `m`) from what
+/// stands behind it. tracing-subscriber writes no others; it escapes those of messages itself
+/// (RUSTSEC-2025-0055), but not those of fields.
 fn colour(behind_escape: &str) -> Option<(&str, &str)> {
     let numbers = behind_escape.strip_prefix('[')?;
-    let end = numbers.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').strip_prefix('m')?;
+    let end =
+        numbers.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').strip_prefix('m')?;
     behind_escape.split_at_checked(behind_escape.len() - end.len())
 }

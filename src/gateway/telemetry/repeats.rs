@@ -1,7 +1,9 @@
-//! Of each kind of line only some are written: a peer that causes lines must not fill a disk, or push out what others have to say.
+//! Of each kind of line only some are written: a peer that causes lines must not fill a disk, or
+//! push out what others have to say.
 //!
-//! A kind is one place in the code, and the `failure` that it names, if it names one (a closed set: [`crate::tls::HandshakeFailure`]).
-//! This holds for all lines from INFO on: so no place can be forgotten. DEBUG is for who has asked for everything.
+//! A kind is one place in the code, and the `failure` that it names, if it names one (a closed set:
+//! [`crate::tls::HandshakeFailure`]). This holds for all lines from INFO on: so no place can be
+//! forgotten. DEBUG is for who has asked for everything.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -59,7 +61,11 @@ impl Repeats {
     pub fn take(&self) -> Vec<(String, u64)> {
         let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let left_out = kinds.iter_mut().filter(|(_, bucket)| bucket.left_out > 0);
-        left_out.map(|(_, bucket)| (std::mem::take(&mut bucket.like), std::mem::take(&mut bucket.left_out))).collect()
+        left_out
+            .map(|(_, bucket)| {
+                (std::mem::take(&mut bucket.like), std::mem::take(&mut bucket.left_out))
+            })
+            .collect()
     }
 
     /// Whether one more of its kind may be written at `now`.
@@ -91,7 +97,9 @@ impl Bucket {
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let come = now.saturating_duration_since(std::mem::replace(&mut self.filled, now)).as_secs_f64() * f64::from(PER_SECOND);
+        let come =
+            now.saturating_duration_since(std::mem::replace(&mut self.filled, now)).as_secs_f64()
+                * f64::from(PER_SECOND);
         let left = (self.left + come).min(f64::from(AT_ONCE));
         let passes = left >= 1.0;
         self.left = if passes { left - 1.0 } else { left };
@@ -142,7 +150,9 @@ const OWN: &str = super::TARGET;
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let about = event.metadata();
-        *about.level() > Level::INFO || about.target() == OWN || self.may_pass(event, Instant::now())
+        *about.level() > Level::INFO
+            || about.target() == OWN
+            || self.may_pass(event, Instant::now())
     }
 }
 

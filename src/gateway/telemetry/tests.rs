@@ -30,13 +30,18 @@ const FORGED: &str = "eve\u{1b}[2K\u{9b}2K\r\n2026-01-01T00:00:00Z  INFO root lo
 #[test]
 fn a_common_name_cannot_forge_a_line() {
     for (json, ansi) in [(false, false), (false, true), (true, false)] {
-        let escaped = logged(json, ansi, || tracing::warn!(cn = %Escaped(FORGED.as_bytes()), "refused"));
+        let escaped =
+            logged(json, ansi, || tracing::warn!(cn = %Escaped(FORGED.as_bytes()), "refused"));
         let forgotten = logged(json, ansi, || tracing::warn!(cn = %FORGED, "refused {FORGED}"));
         for text in [&escaped, &forgotten] {
             assert_eq!(text.lines().count(), 1, "{text:?}");
             assert!(!text.contains("\u{1b}[2K") && !text.contains(['\r', '\u{9b}']), "{text:?}");
         }
-        let spelling = if json { r"eve\\x1b[2K\\xc2\\x9b2K\\x0d\\x0a2026" } else { r"eve\x1b[2K\xc2\x9b2K\x0d\x0a2026" };
+        let spelling = if json {
+            r"eve\\x1b[2K\\xc2\\x9b2K\\x0d\\x0a2026"
+        } else {
+            r"eve\x1b[2K\xc2\x9b2K\x0d\x0a2026"
+        };
         assert!(escaped.contains(spelling), "{escaped:?}");
     }
 }
@@ -45,7 +50,10 @@ fn a_common_name_cannot_forge_a_line() {
 fn json_is_one_object_with_the_fields_on_top() {
     let text = logged(true, false, || tracing::info!(member = "a:2379", "well"));
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&value["level"], &value["message"], &value["member"]), (&"INFO".into(), &"well".into(), &"a:2379".into()));
+    assert_eq!(
+        (&value["level"], &value["message"], &value["member"]),
+        (&"INFO".into(), &"well".into(), &"a:2379".into())
+    );
 }
 
 #[test]
@@ -67,7 +75,8 @@ fn of_one_kind_only_some_are_written_and_the_rest_is_counted() {
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let log = Log { json: false, filter: "debug".to_owned() };
-    let subscriber = build(&log, false, move || writer.clone(), Arc::default(), repeats.clone()).unwrap();
+    let subscriber =
+        build(&log, false, move || writer.clone(), Arc::default(), repeats.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..1000 {
             tracing::info!(failure = "expired", peer = "192.0.2.1", "handshake failed");
@@ -84,7 +93,10 @@ fn of_one_kind_only_some_are_written_and_the_rest_is_counted() {
     assert_eq!(written("revoked"), 1);
     let left_out = repeats.take();
     assert_eq!(left_out.len(), 1, "{left_out:?}");
-    assert_eq!((left_out[0].0.as_str(), left_out[0].1), ("handshake failed (expired)", repeats.total()));
+    assert_eq!(
+        (left_out[0].0.as_str(), left_out[0].1),
+        ("handshake failed (expired)", repeats.total())
+    );
     assert!(repeats.take().is_empty());
 }
 
@@ -94,25 +106,39 @@ fn a_line_has_its_bound() {
     assert!(text.len() < line::MAX_LINE + 100 && text.ends_with(" (cut)\n"), "{}", text.len());
 }
 
-/// Characters that a terminal obeys, that cannot be seen, that JSON spells in its own way, and letters.
-const FOREIGN: &str =
-    "a\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{9b}31m\u{7f}\u{e0041}\0\t\r\n\u{1b}[31m\"\\\u{f6}\u{4e16}\u{1f600}";
+/// Characters that a terminal obeys, that cannot be seen, that JSON spells in its own way, and
+/// letters.
+const FOREIGN: &str = "a\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{9b}31m\u{7f}\u{e0041}\0\t\r\n\u{1b}[31m\"\\\u{f6}\u{4e16}\u{1f600}";
 
 #[test]
 fn foreign_text_leaves_each_line_whole_in_both_formats() {
-    for (json, times) in [false, true].into_iter().flat_map(|json| [1, 50, 300, 3_000, 30_000].map(|times| (json, times))) {
+    for (json, times) in [false, true]
+        .into_iter()
+        .flat_map(|json| [1, 50, 300, 3_000, 30_000].map(|times| (json, times)))
+    {
         // One unfit character alone grows most, and the cut falls into the middle of each.
         for foreign in [FOREIGN, "\u{e0041}", "\u{202e}", "\"", "\u{1f600}", "\0"] {
             let name = foreign.repeat(times);
-            let text = logged(json, false, || tracing::warn!(%name, again = ?name, port = 2379, "refused {name}"));
+            let text = logged(
+                json,
+                false,
+                || tracing::warn!(%name, again = ?name, port = 2379, "refused {name}"),
+            );
             let line = text.strip_suffix('\n').unwrap();
-            assert!(!line.contains(etcd_warden_core::printable::is_unfit), "{json} {times} {foreign:?}");
+            assert!(
+                !line.contains(etcd_warden_core::printable::is_unfit),
+                "{json} {times} {foreign:?}"
+            );
             assert!(line.len() < line::MAX_LINE + 20, "{}", line.len());
             if !json {
                 continue;
             }
-            let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{times} {foreign:?}: {error}"));
-            assert_eq!((&value["level"], &value["target"], &value["port"]), (&"WARN".into(), &module_path!().into(), &2379.into()));
+            let value: serde_json::Value = serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{times} {foreign:?}: {error}"));
+            assert_eq!(
+                (&value["level"], &value["target"], &value["port"]),
+                (&"WARN".into(), &module_path!().into(), &2379.into())
+            );
             let read = value["name"].as_str().unwrap();
             let kept = read.strip_suffix(" (cut)").unwrap_or(read);
             assert!(name.starts_with(kept) && !kept.is_empty(), "{times} {foreign:?}: {kept:?}");

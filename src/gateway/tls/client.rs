@@ -1,4 +1,5 @@
-//! TLS towards etcd: its certificate must come from `cacert`, and the proxy shows its own when it has one.
+//! TLS towards etcd: its certificate must come from `cacert`, and the proxy shows its own when it
+//! has one.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ pub struct ClientTls {
     stale: Vec<TlsError>,
 }
 
-/// Whom the proxy takes for etcd: a server with a certificate of one of these, in date, for the name of its endpoint.
+/// Whom the proxy takes for etcd: a server with a certificate of one of these, in date, for the
+/// name of its endpoint.
 #[derive(Debug)]
 struct EtcdTrust {
     authorities: Vec<Authority>,
@@ -41,7 +43,12 @@ impl ServerCertVerifier for EtcdTrust {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let judge = Judge { algorithms: self.algorithms.all, usage: webpki::KeyUsage::server_auth(), lists: None, now };
+        let judge = Judge {
+            algorithms: self.algorithms.all,
+            usage: webpki::KeyUsage::server_auth(),
+            lists: None,
+            now,
+        };
         judge.prove(end_entity, intermediates, &self.authorities).map_err(of_webpki)?;
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         Ok(ServerCertVerified::assertion())
@@ -73,7 +80,8 @@ impl ServerCertVerifier for EtcdTrust {
 impl ClientTls {
     /// Reads all files of the way to etcd; `None` when every endpoint is plain text.
     ///
-    /// Only `cacert` is trusted, never the system's roots: a public CA has no say about who is this etcd.
+    /// Only `cacert` is trusted, never the system's roots: a public CA has no say about who is this
+    /// etcd.
     ///
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
@@ -100,26 +108,41 @@ impl ClientTls {
                 reader.mistake("cacert".as_ref(), "is not set: an `https://` endpoint needs the CA that issued etcd's certificate".into());
             }
             Some(path) => {
-                authorities = reader.authorities(path, Expiring::UpstreamCa, Side::Server).unwrap_or_default();
+                authorities = reader
+                    .authorities(path, Expiring::UpstreamCa, Side::Server)
+                    .unwrap_or_default();
             }
         }
         let now = UnixTime::now();
         if !authorities.iter().any(|authority| authority.is_in_date(now)) {
             reader.mistakes.append(&mut reader.stale);
         }
-        let identity = upstream.identity.as_ref().and_then(|(chain, key)| reader.identity(chain, key, Side::Client));
+        let identity = upstream
+            .identity
+            .as_ref()
+            .and_then(|(chain, key)| reader.identity(chain, key, Side::Client));
         if !reader.mistakes.is_empty() {
             return Err(TlsErrors(reader.mistakes));
         }
         let algorithms = provider().signature_verification_algorithms;
         let config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map(|builder| builder.dangerous().with_custom_certificate_verifier(Arc::new(EtcdTrust { authorities, algorithms })));
+            .map(|builder| {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(EtcdTrust {
+                    authorities,
+                    algorithms,
+                }))
+            });
         let mut config = match (config, identity) {
-            (Ok(builder), Some(certified)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))),
+            (Ok(builder), Some(certified)) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             (Ok(builder), None) => builder.with_no_client_auth(),
             (Err(error), _) => {
-                reader.mistake("cacert".as_ref(), format!("TLS 1.2 and 1.3 cannot be set up: {error}"));
+                reader.mistake(
+                    "cacert".as_ref(),
+                    format!("TLS 1.2 and 1.3 cannot be set up: {error}"),
+                );
                 return Err(TlsErrors(reader.mistakes));
             }
         };

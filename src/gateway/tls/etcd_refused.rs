@@ -1,16 +1,20 @@
-//! Why there is no connection to etcd, as a sentence that says what to do: the libraries' own words are for those who wrote them.
+//! Why there is no connection to etcd, as a sentence that says what to do: the libraries' own words
+//! are for those who wrote them.
 
 use std::error::Error;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-/// An error of a connection to etcd in words. Of a chain of errors that has nothing to do with TLS, the last: it is the first that went wrong.
+/// An error of a connection to etcd in words. Of a chain of errors that has nothing to do with TLS,
+/// the last: it is the first that went wrong.
 #[must_use]
 pub fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     loop {
-        if let Some(words) = of_tls(last).or_else(|| last.downcast_ref::<io::Error>().and_then(of_io)) {
+        if let Some(words) =
+            of_tls(last).or_else(|| last.downcast_ref::<io::Error>().and_then(of_io))
+        {
             return words;
         }
         let Some(next) = last.source() else { return last.to_string() };
@@ -111,12 +115,19 @@ mod tests {
 
     #[test]
     fn an_error_of_tls_is_found_however_deep_it_is() {
-        let of = |error: rustls::Error| in_words(&Outer(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))));
+        let of = |error: rustls::Error| {
+            in_words(&Outer(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))))
+        };
         let ca = CertificateError::Other(OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity)));
         assert!(of(ca.into()).starts_with("etcd's own certificate is a CA's"));
-        assert!(of(CertificateError::UnknownIssuer.into()).contains("no CA in `cacert` has issued it"));
+        assert!(
+            of(CertificateError::UnknownIssuer.into()).contains("no CA in `cacert` has issued it")
+        );
         assert!(of(InvalidMessage::InvalidContentType.into()).contains("does not speak TLS"));
-        assert!(of(rustls::Error::AlertReceived(AlertDescription::UnknownCA)).contains("refuses the proxy's own certificate"));
+        assert!(
+            of(rustls::Error::AlertReceived(AlertDescription::UnknownCA))
+                .contains("refuses the proxy's own certificate")
+        );
     }
 
     #[test]

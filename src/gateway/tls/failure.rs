@@ -3,7 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
+use rustls::{
+    AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, OtherError,
+    PeerIncompatible,
+};
 
 use crate::proxy_protocol;
 
@@ -79,7 +82,9 @@ impl HandshakeFailure {
                 "it speaks HTTP/1.1, or did not ask for `h2` by ALPN: this port is for gRPC, as etcdctl and clientv3 speak it; health and metrics \
                  are at `admin-addr`, and etcd's JSON gateway is not served"
             }
-            HandshakeFailure::NotTls => "it speaks plain text: write `https://` into its list of endpoints, and give it a certificate",
+            HandshakeFailure::NotTls => {
+                "it speaks plain text: write `https://` into its list of endpoints, and give it a certificate"
+            }
             HandshakeFailure::NoCertificate => {
                 "give it a certificate and key of a CA in `trusted-ca-file`, such as --cert and --key of etcdctl"
             }
@@ -113,7 +118,8 @@ impl HandshakeFailure {
     }
 }
 
-/// What an error of [`proxy_protocol::read`] or of tokio-rustls' `accept` means. An elapsed deadline is best given as [`io::ErrorKind::TimedOut`].
+/// What an error of [`proxy_protocol::read`] or of tokio-rustls' `accept` means. An elapsed
+/// deadline is best given as [`io::ErrorKind::TimedOut`].
 #[must_use]
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -124,33 +130,43 @@ pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     }
     match error.kind() {
         io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            HandshakeFailure::Closed
-        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => HandshakeFailure::Closed,
         _ => HandshakeFailure::Other,
     }
 }
 
-/// Whether an error of tokio-rustls' `connect` says that the server's certificate is not to be trusted. Every other failure says
-/// nothing of who is there.
+/// Whether an error of tokio-rustls' `connect` says that the server's certificate is not to be
+/// trusted. Every other failure says nothing of who is there.
 #[must_use]
 pub fn distrusts(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(inner, Some(Error::InvalidCertificate(_)))
 }
 
-/// As rustls has it of its own verifiers (`webpki::pki_error`, which is private): what is named here is what a peer is told by an alert of its own.
+/// As rustls has it of its own verifiers (`webpki::pki_error`, which is private): what is named
+/// here is what a peer is told by an alert of its own.
 pub(super) fn of_webpki(error: webpki::Error) -> Error {
     use webpki::Error as Why;
     match error {
-        Why::BadDer | Why::BadDerTime | Why::TrailingData(_) => CertificateError::BadEncoding.into(),
-        Why::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before }.into(),
-        Why::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after }.into(),
+        Why::BadDer | Why::BadDerTime | Why::TrailingData(_) => {
+            CertificateError::BadEncoding.into()
+        }
+        Why::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }.into()
+        }
+        Why::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }.into()
+        }
         Why::InvalidCertValidity => CertificateError::Expired.into(),
         Why::UnknownIssuer => CertificateError::UnknownIssuer.into(),
         Why::CertRevoked => CertificateError::Revoked.into(),
         Why::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus.into(),
-        Why::CrlExpired { time, next_update } => CertificateError::ExpiredRevocationListContext { time, next_update }.into(),
+        Why::CrlExpired { time, next_update } => {
+            CertificateError::ExpiredRevocationListContext { time, next_update }.into()
+        }
         Why::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose.into(),
         Why::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
         Why::IssuerNotCrlSigner => CertRevocationListError::IssuerInvalidForCrl.into(),
@@ -165,12 +181,18 @@ pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
         Error::InvalidCertificate(error) => certificate(error),
         Error::InvalidCertRevocationList(_) => HandshakeFailure::NoRevocationList,
-        Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => HandshakeFailure::NoCommonAlpn,
+        Error::NoApplicationProtocol
+        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            HandshakeFailure::NoCommonAlpn
+        }
         Error::InvalidMessage(
-            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::MessageTooLarge,
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::MessageTooLarge,
         ) => HandshakeFailure::NotTls,
         Error::PeerIncompatible(
-            // An extension that TLS 1.2 brought (RFC 5246, 7.4.1.4.1); rustls misses it before it looks at the version.
+            // An extension that TLS 1.2 brought (RFC 5246, 7.4.1.4.1); rustls misses it before it
+            // looks at the version.
             PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -178,9 +200,13 @@ pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         )
-        | Error::AlertReceived(AlertDescription::ProtocolVersion) => HandshakeFailure::ProtocolVersion,
+        | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            HandshakeFailure::ProtocolVersion
+        }
         Error::PeerIncompatible(_) => HandshakeFailure::NothingInCommon,
-        Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => HandshakeFailure::Closed,
+        Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => {
+            HandshakeFailure::Closed
+        }
         Error::AlertReceived(_) => HandshakeFailure::RefusedByClient,
         _ => HandshakeFailure::Other,
     }
@@ -189,12 +215,19 @@ pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
 fn certificate(error: &CertificateError) -> HandshakeFailure {
     match error {
         CertificateError::UnknownIssuer => HandshakeFailure::UnknownCa,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => HandshakeFailure::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => HandshakeFailure::NotYetValid,
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => HandshakeFailure::WrongKeyUsage,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            HandshakeFailure::Expired
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            HandshakeFailure::NotYetValid
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            HandshakeFailure::WrongKeyUsage
+        }
         CertificateError::Revoked => HandshakeFailure::Revoked,
         CertificateError::UnknownRevocationStatus => HandshakeFailure::NoRevocationList,
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+        CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => {
             HandshakeFailure::RevocationListExpired
         }
         _ => HandshakeFailure::BadCertificate,

@@ -1,7 +1,8 @@
 //! The certificates that count now, and the news that they changed.
 //!
-//! Three things are replaced one by one, each as a whole: the listener's own certificate, the client CAs with their revocation
-//! lists, and the way to etcd. So a renewal of one that is not finished yet never holds up a revocation.
+//! Three things are replaced one by one, each as a whole: the listener's own certificate, the
+//! client CAs with their revocation lists, and the way to etcd. So a renewal of one that is not
+//! finished yet never holds up a revocation.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,7 +31,8 @@ impl Tls {
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(config: &Config) -> Result<Self, TlsErrors> {
-        let server = config.downstream.identity_files().into_iter().chain(config.downstream.trust_files());
+        let server =
+            config.downstream.identity_files().into_iter().chain(config.downstream.trust_files());
         Self::of_read(config, &Files::read(server.chain(config.upstream.files()), MAX_BYTES))
     }
 
@@ -39,10 +41,18 @@ impl Tls {
     /// # Errors
     /// As [`Self::load`].
     pub fn of_read(config: &Config, files: &Files) -> Result<Self, TlsErrors> {
-        match (ServerTls::of_read(&config.downstream, files), ClientTls::of_read(&config.upstream, files)) {
-            (Ok(server), Ok(upstream)) => Ok(Self { server: Arc::new(server), upstream: upstream.map(Arc::new), upstream_generation: 1 }),
+        match (
+            ServerTls::of_read(&config.downstream, files),
+            ClientTls::of_read(&config.upstream, files),
+        ) {
+            (Ok(server), Ok(upstream)) => Ok(Self {
+                server: Arc::new(server),
+                upstream: upstream.map(Arc::new),
+                upstream_generation: 1,
+            }),
             (server, upstream) => {
-                let mistakes = server.err().into_iter().chain(upstream.err()).flat_map(|errors| errors.0);
+                let mistakes =
+                    server.err().into_iter().chain(upstream.err()).flat_map(|errors| errors.0);
                 Err(TlsErrors(mistakes.collect()))
             }
         }
@@ -50,7 +60,11 @@ impl Tls {
 
     /// What is out of date, and vouches for nothing or says nothing any more.
     pub fn stale(&self) -> impl Iterator<Item = &TlsError> {
-        self.server.trust().stale().iter().chain(self.upstream.iter().flat_map(|upstream| upstream.stale()))
+        self.server
+            .trust()
+            .stale()
+            .iter()
+            .chain(self.upstream.iter().flat_map(|upstream| upstream.stale()))
     }
 
     /// When each certificate and revocation list ends.
@@ -86,43 +100,57 @@ impl LiveTls {
         self.current.load_full()
     }
 
-    /// Replaces the listener's own certificate. Connections that are open keep the one that they have seen.
+    /// Replaces the listener's own certificate. Connections that are open keep the one that they
+    /// have seen.
     ///
     /// # Errors
     /// See [`ServerTls::of`].
-    pub fn replace_identity(&self, identity: ServerIdentity, config: &Config) -> Result<(), TlsErrors> {
+    pub fn replace_identity(
+        &self,
+        identity: ServerIdentity,
+        config: &Config,
+    ) -> Result<(), TlsErrors> {
         let identity = Arc::new(identity);
         self.change(|now| {
-            let server = ServerTls::of(identity, Arc::clone(now.server.trust()), &config.downstream)?;
+            let server =
+                ServerTls::of(identity, Arc::clone(now.server.trust()), &config.downstream)?;
             Ok(Tls { server: Arc::new(server), ..now.clone() })
         })
     }
 
-    /// Replaces the client CAs and their revocation lists. Whoever waits on [`Self::trust_changes`] judges its clients again.
+    /// Replaces the client CAs and their revocation lists. Whoever waits on [`Self::trust_changes`]
+    /// judges its clients again.
     ///
     /// # Errors
     /// See [`ServerTls::of`].
     pub fn replace_trust(&self, trust: ClientTrust, config: &Config) -> Result<(), TlsErrors> {
         let trust = Arc::new(trust);
         self.change(|now| {
-            let server = ServerTls::of(Arc::clone(now.server.identity()), trust, &config.downstream)?;
+            let server =
+                ServerTls::of(Arc::clone(now.server.identity()), trust, &config.downstream)?;
             Ok(Tls { server: Arc::new(server), ..now.clone() })
         })?;
         self.trust.send_replace(());
         Ok(())
     }
 
-    /// Replaces the way to etcd. Whoever waits on [`Self::upstream_changes`] renews its connections.
+    /// Replaces the way to etcd. Whoever waits on [`Self::upstream_changes`] renews its
+    /// connections.
     pub fn replace_upstream(&self, upstream: ClientTls) {
         let turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.current.load_full();
         let upstream_generation = now.upstream_generation.saturating_add(1);
-        self.current.store(Arc::new(Tls { upstream: Some(Arc::new(upstream)), upstream_generation, ..(*now).clone() }));
+        self.current.store(Arc::new(Tls {
+            upstream: Some(Arc::new(upstream)),
+            upstream_generation,
+            ..(*now).clone()
+        }));
         drop(turn);
         self.upstream.send_replace(());
     }
 
-    /// Wakes at each change of the client CAs and revocation lists. Subscribe before [`Self::current`], and no change is missed.
+    /// Wakes at each change of the client CAs and revocation lists. Subscribe before
+    /// [`Self::current`], and no change is missed.
     #[must_use]
     pub fn trust_changes(&self) -> watch::Receiver<()> {
         self.trust.subscribe()

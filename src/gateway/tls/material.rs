@@ -15,7 +15,8 @@ use crate::files::Files;
 /// Bytes that a file may have. The largest revocation lists in use have some megabytes.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// Proves what files hold, and notes what is wrong with them. `None` always means that a mistake was noted.
+/// Proves what files hold, and notes what is wrong with them. `None` always means that a mistake
+/// was noted.
 pub(super) struct Reader<'f> {
     files: &'f Files,
     pub(super) mistakes: Vec<TlsError>,
@@ -50,24 +51,37 @@ impl<'f> Reader<'f> {
         Self { files, mistakes: Vec::new(), stale: Vec::new(), expiries: Vec::new() }
     }
 
-    /// A certificate chain and its key, proven to belong together and, when no mistake was noted, to be in date.
-    pub(super) fn identity(&mut self, chain_path: &Path, key_path: &Path, side: Side) -> Option<CertifiedKey> {
+    /// A certificate chain and its key, proven to belong together and, when no mistake was noted,
+    /// to be in date.
+    pub(super) fn identity(
+        &mut self,
+        chain_path: &Path,
+        key_path: &Path,
+        side: Side,
+    ) -> Option<CertifiedKey> {
         let chain = self.certificates(chain_path);
         let key = self.private_key(key_path);
         let (chain, key) = (chain?, key?);
         self.leaf(chain_path, chain.first()?, side)?;
         match CertifiedKey::from_der(chain, key, &provider()) {
             Ok(certified) => Some(certified),
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                self.refuse(key_path, format!("is not the key of the certificate in `{}`", chain_path.display()))
-            }
+            Err(rustls::Error::InconsistentKeys(_)) => self.refuse(
+                key_path,
+                format!("is not the key of the certificate in `{}`", chain_path.display()),
+            ),
             Err(error) => self.refuse(key_path, format!("is not a usable key: {error}")),
         }
     }
 
-    /// The certificates of one CA file, at least one, each of a CA that may vouch for this side. One that is out of date is noted as stale: it vouches for
-    /// nothing, and is in the way of no other.
-    pub(super) fn authorities(&mut self, path: &Path, what: Expiring, side: Side) -> Option<Vec<Authority>> {
+    /// The certificates of one CA file, at least one, each of a CA that may vouch for this side.
+    /// One that is out of date is noted as stale: it vouches for nothing, and is in the way of
+    /// no other.
+    pub(super) fn authorities(
+        &mut self,
+        path: &Path,
+        what: Expiring,
+        side: Side,
+    ) -> Option<Vec<Authority>> {
         let certificates = self.certificates(path)?;
         let before = self.mistakes.len();
         let mut authorities = Vec::new();
@@ -82,7 +96,8 @@ impl<'f> Reader<'f> {
             if certificate.version() == X509Version::V3 && !certificate.is_ca() {
                 self.mistake(path, format!("{name} is not a CA certificate"));
             }
-            if !matches!(certificate.key_usage(), Ok(usage) if usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign())) {
+            if !matches!(certificate.key_usage(), Ok(usage) if usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()))
+            {
                 self.mistake(
                     path,
                     format!(
@@ -92,7 +107,8 @@ impl<'f> Reader<'f> {
             }
             self.usage(path, &name, &certificate, side);
             if let Err(why) = self.in_date(&certificate, what) {
-                self.stale.push(TlsError { path: path.to_owned(), message: format!("{name} {why}") });
+                self.stale
+                    .push(TlsError { path: path.to_owned(), message: format!("{name} {why}") });
             }
             match Authority::of(der, &certificate) {
                 Some(authority) => authorities.push(authority),
@@ -112,7 +128,8 @@ impl<'f> Reader<'f> {
         None
     }
 
-    /// The certificate that a peer will see: in date, and meant for its side. `None` when it cannot be read at all.
+    /// The certificate that a peer will see: in date, and meant for its side. `None` when it cannot
+    /// be read at all.
     fn leaf(&mut self, path: &Path, der: &CertificateDer<'_>, side: Side) -> Option<()> {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return self.refuse(path, "the first certificate cannot be read".into());
@@ -128,30 +145,44 @@ impl<'f> Reader<'f> {
         Some(())
     }
 
-    /// A leaf's extended key usage, and that of each CA above it, has to name what the leaf is for, where there is one.
+    /// A leaf's extended key usage, and that of each CA above it, has to name what the leaf is for,
+    /// where there is one.
     fn usage(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>, side: Side) {
         let Ok(usages) = certificate.extended_key_usage() else {
             return self.mistake(path, format!("{name}: its extended key usage cannot be read"));
         };
         let (usage, named) = match side {
-            Side::Server => ("serverAuth", usages.as_ref().is_none_or(|usages| usages.value.server_auth)),
-            Side::Client => ("clientAuth", usages.as_ref().is_none_or(|usages| usages.value.client_auth)),
+            Side::Server => {
+                ("serverAuth", usages.as_ref().is_none_or(|usages| usages.value.server_auth))
+            }
+            Side::Client => {
+                ("clientAuth", usages.as_ref().is_none_or(|usages| usages.value.client_auth))
+            }
         };
         if !named && !usages.is_some_and(|usages| usages.value.any) {
-            self.mistake(path, format!("{name}: its extended key usage does not name `{usage}`: peers would refuse it"));
+            self.mistake(
+                path,
+                format!(
+                    "{name}: its extended key usage does not name `{usage}`: peers would refuse it"
+                ),
+            );
         }
     }
 
     /// # Errors
     /// When it ended, or begins.
     fn in_date(&mut self, certificate: &X509Certificate<'_>, what: Expiring) -> Result<(), String> {
-        let (not_before, not_after) = (time(certificate.validity().not_before), time(certificate.validity().not_after));
+        let (not_before, not_after) =
+            (time(certificate.validity().not_before), time(certificate.validity().not_after));
         self.expiries.push(Expiry { what, not_after });
         let now = SystemTime::now();
         if not_after < now {
             Err(format!("expired on {}", date(not_after)))
         } else if now < not_before {
-            Err(format!("is not valid before {}: look at this machine's clock, too", date(not_before)))
+            Err(format!(
+                "is not valid before {}: look at this machine's clock, too",
+                date(not_before)
+            ))
         } else {
             Ok(())
         }
@@ -160,9 +191,16 @@ impl<'f> Reader<'f> {
     fn certificates(&mut self, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
         let bytes = self.bytes(path)?;
         let sections = self.sections(path, bytes)?;
-        let found: Vec<CertificateDer<'static>> =
-            sections.iter().filter(|(kind, _)| *kind == SectionKind::Certificate).map(|(_, der)| der.clone().into()).collect();
-        if found.is_empty() { self.refuse(path, "holds no certificate (`-----BEGIN CERTIFICATE-----`)".into()) } else { Some(found) }
+        let found: Vec<CertificateDer<'static>> = sections
+            .iter()
+            .filter(|(kind, _)| *kind == SectionKind::Certificate)
+            .map(|(_, der)| der.clone().into())
+            .collect();
+        if found.is_empty() {
+            self.refuse(path, "holds no certificate (`-----BEGIN CERTIFICATE-----`)".into())
+        } else {
+            Some(found)
+        }
     }
 
     fn private_key(&mut self, path: &Path) -> Option<PrivateKeyDer<'static>> {
@@ -173,15 +211,25 @@ impl<'f> Reader<'f> {
                 .refuse(path, "holds an encrypted key: there is nobody to ask for its password, so decrypt it (`openssl pkey`)".into());
         }
         let sections = self.sections(path, bytes)?;
-        let mut keys = sections.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+        let mut keys =
+            sections.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(key),
-            (None, _) => self.refuse(path, "holds no private key (`-----BEGIN PRIVATE KEY-----`)".into()),
-            (Some(_), Some(_)) => self.refuse(path, "holds more than one private key: leave the one that is meant".into()),
+            (None, _) => {
+                self.refuse(path, "holds no private key (`-----BEGIN PRIVATE KEY-----`)".into())
+            }
+            (Some(_), Some(_)) => self.refuse(
+                path,
+                "holds more than one private key: leave the one that is meant".into(),
+            ),
         }
     }
 
-    pub(super) fn sections(&mut self, path: &Path, bytes: &[u8]) -> Option<Vec<(SectionKind, Vec<u8>)>> {
+    pub(super) fn sections(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Option<Vec<(SectionKind, Vec<u8>)>> {
         if is_der(bytes) {
             return self.refuse(path, "is DER, not PEM: convert it (`openssl x509 -inform der`, or `openssl pkey -inform der`)".into());
         }
@@ -200,7 +248,8 @@ impl<'f> Reader<'f> {
     }
 }
 
-/// Whether these bytes are DER: they begin as an ASN.1 SEQUENCE of more than 127 bytes, and no PEM file begins so.
+/// Whether these bytes are DER: they begin as an ASN.1 SEQUENCE of more than 127 bytes, and no PEM
+/// file begins so.
 pub(super) fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x84, ..])
 }

@@ -42,7 +42,9 @@ impl ServerIdentity {
     pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
         let mut reader = Reader::of(files);
         match reader.identity(&downstream.cert_file, &downstream.key_file, Side::Server) {
-            Some(certified) if reader.mistakes.is_empty() => Ok(Self { certified: Arc::new(certified), expiries: reader.expiries }),
+            Some(certified) if reader.mistakes.is_empty() => {
+                Ok(Self { certified: Arc::new(certified), expiries: reader.expiries })
+            }
             _ => Err(TlsErrors(reader.mistakes)),
         }
     }
@@ -54,7 +56,10 @@ impl ServerTls {
     /// # Errors
     /// Everything that is wrong with the files, each with its path.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
-        let files = Files::read(downstream.identity_files().into_iter().chain(downstream.trust_files()), MAX_BYTES);
+        let files = Files::read(
+            downstream.identity_files().into_iter().chain(downstream.trust_files()),
+            MAX_BYTES,
+        );
         Self::of_read(downstream, &files)
     }
 
@@ -63,10 +68,12 @@ impl ServerTls {
     /// # Errors
     /// As [`Self::load`].
     pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
-        match (ServerIdentity::of_read(downstream, files), ClientTrust::of_read(downstream, files)) {
+        match (ServerIdentity::of_read(downstream, files), ClientTrust::of_read(downstream, files))
+        {
             (Ok(identity), Ok(trust)) => Self::of(Arc::new(identity), Arc::new(trust), downstream),
             (identity, trust) => {
-                let mistakes = identity.err().into_iter().chain(trust.err()).flat_map(|errors| errors.0);
+                let mistakes =
+                    identity.err().into_iter().chain(trust.err()).flat_map(|errors| errors.0);
                 Err(TlsErrors(mistakes.collect()))
             }
         }
@@ -76,7 +83,11 @@ impl ServerTls {
     ///
     /// # Errors
     /// rustls takes no TLS 1.2 and 1.3 from its provider, which no file can bring about.
-    pub fn of(identity: Arc<ServerIdentity>, trust: Arc<ClientTrust>, downstream: &Downstream) -> Result<Self, TlsErrors> {
+    pub fn of(
+        identity: Arc<ServerIdentity>,
+        trust: Arc<ClientTrust>,
+        downstream: &Downstream,
+    ) -> Result<Self, TlsErrors> {
         let builder = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| {
@@ -87,15 +98,17 @@ impl ServerTls {
             .with_client_cert_verifier(trust.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        // A resumed session does not verify the client's certificate again, so that it would outlive its revocation, its end, and the
-        // removal of its CA. Connections to etcd live long: a full handshake for each costs little.
+        // A resumed session does not verify the client's certificate again, so that it would
+        // outlive its revocation, its end, and the removal of its CA. Connections to etcd
+        // live long: a full handshake for each costs little.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), identity, trust })
     }
 
-    /// For rustls. A handshake that ends well has verified a chain (see [`ClientTrust::verify`]), but not that the client asked for
-    /// ALPN `h2`: one that asks for no protocol at all is let through by TLS (RFC 7301, 3.2).
+    /// For rustls. A handshake that ends well has verified a chain (see [`ClientTrust::verify`]),
+    /// but not that the client asked for ALPN `h2`: one that asks for no protocol at all is let
+    /// through by TLS (RFC 7301, 3.2).
     #[must_use]
     pub fn rustls_config(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.config)

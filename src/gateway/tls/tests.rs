@@ -3,8 +3,9 @@ use std::io;
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{HandshakeKind, ProtocolVersion, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject;
@@ -44,8 +45,12 @@ fn ca(name: &str) -> Ca {
 fn leaf(issuer: &Ca, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "leaf");
-    params.subject_alt_names = vec![SanType::DnsName("warden.test".try_into().unwrap()), SanType::IpAddress("127.0.0.1".parse().unwrap())];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = vec![
+        SanType::DnsName("warden.test".try_into().unwrap()),
+        SanType::IpAddress("127.0.0.1".parse().unwrap()),
+    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     params.serial_number = Some(SerialNumber::from_slice(&[7]));
     change(&mut params);
     let key = KeyPair::generate().unwrap();
@@ -87,7 +92,8 @@ impl Pki {
         path
     }
 
-    /// A listener whose certificate comes from the first of these CAs, and whose clients may come from all of them.
+    /// A listener whose certificate comes from the first of these CAs, and whose clients may come
+    /// from all of them.
     fn downstream(&self, cas: &[(&str, &Ca)], crls: &[String]) -> Downstream {
         let server = leaf(cas[0].1, |_| {});
         Downstream {
@@ -95,16 +101,25 @@ impl Pki {
             key_file: self.write("server.key", server.key),
             client_cas: cas
                 .iter()
-                .map(|(name, ca)| ClientCa { name: (*name).into(), file: self.write(&format!("{name}.crt"), ca.pem()) })
+                .map(|(name, ca)| ClientCa {
+                    name: (*name).into(),
+                    file: self.write(&format!("{name}.crt"), ca.pem()),
+                })
                 .collect(),
-            crl_files: crls.iter().enumerate().map(|(index, crl)| self.write(&format!("{index}.crl"), crl)).collect(),
+            crl_files: crls
+                .iter()
+                .enumerate()
+                .map(|(index, crl)| self.write(&format!("{index}.crl"), crl))
+                .collect(),
         }
     }
 
     fn upstream(&self, cacert: Option<PathBuf>, identity: Option<&Leaf>) -> Upstream {
         Upstream {
             endpoints: vec![Endpoint { tls: true, host: "warden.test".into(), port: 2379 }],
-            identity: identity.map(|leaf| (self.write("client.crt", &leaf.chain), self.write("client.key", &leaf.key))),
+            identity: identity.map(|leaf| {
+                (self.write("client.crt", &leaf.chain), self.write("client.key", &leaf.key))
+            }),
             cacert,
             insecure_plaintext: false,
             pin: false,
@@ -115,16 +130,25 @@ impl Pki {
 
 /// A client that trusts this CA, shows this certificate, and speaks these versions and protocols.
 #[expect(clippy::disallowed_methods, reason = "a client that the tests refuse")]
-fn client(trusts: &Ca, shows: Option<&Leaf>, versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+fn client(
+    trusts: &Ca,
+    shows: Option<&Leaf>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusts.der().clone()).unwrap();
-    let builder =
-        rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
     let mut config = match shows {
         None => builder.with_no_client_auth(),
         Some(leaf) => builder
             .with_client_auth_cert(
-                CertificateDer::pem_slice_iter(leaf.chain.as_bytes()).collect::<Result<_, _>>().unwrap(),
+                CertificateDer::pem_slice_iter(leaf.chain.as_bytes())
+                    .collect::<Result<_, _>>()
+                    .unwrap(),
                 PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap(),
             )
             .unwrap(),
@@ -141,11 +165,17 @@ struct Accepted {
     kind: Option<HandshakeKind>,
 }
 
-/// One handshake, and a byte each way after it, so that TLS 1.3 clients see the server's verdict too.
-async fn connect(server: &ServerTls, client: Arc<rustls::ClientConfig>) -> Result<Accepted, HandshakeFailure> {
+/// One handshake, and a byte each way after it, so that TLS 1.3 clients see the server's verdict
+/// too.
+async fn connect(
+    server: &ServerTls,
+    client: Arc<rustls::ClientConfig>,
+) -> Result<Accepted, HandshakeFailure> {
     let (near, far) = tokio::io::duplex(1 << 16);
     let client = async move {
-        let mut stream = TlsConnector::from(client).connect(ServerName::try_from("warden.test").unwrap(), near).await?;
+        let mut stream = TlsConnector::from(client)
+            .connect(ServerName::try_from("warden.test").unwrap(), near)
+            .await?;
         stream.write_all(b"?").await?;
         stream.read_u8().await
     };
@@ -153,7 +183,11 @@ async fn connect(server: &ServerTls, client: Arc<rustls::ClientConfig>) -> Resul
         let mut stream = TlsAcceptor::from(server.rustls_config()).accept(far).await?;
         let (_, connection) = stream.get_ref();
         let accepted = Accepted {
-            ca: server.trust().verify(connection.peer_certificates().unwrap_or_default()).ok().map(|proved| proved.ca),
+            ca: server
+                .trust()
+                .verify(connection.peer_certificates().unwrap_or_default())
+                .ok()
+                .map(|proved| proved.ca),
             version: connection.protocol_version(),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             kind: connection.handshake_kind(),
@@ -167,8 +201,13 @@ async fn connect(server: &ServerTls, client: Arc<rustls::ClientConfig>) -> Resul
     accepted.map_err(|error| handshake_failure(&error))
 }
 
-async fn verdict(server: &ServerTls, trusts: &Ca, shows: &Leaf) -> Result<Option<String>, HandshakeFailure> {
-    let accepted = connect(server, client(trusts, Some(shows), rustls::ALL_VERSIONS, &[ALPN_H2])).await?;
+async fn verdict(
+    server: &ServerTls,
+    trusts: &Ca,
+    shows: &Leaf,
+) -> Result<Option<String>, HandshakeFailure> {
+    let accepted =
+        connect(server, client(trusts, Some(shows), rustls::ALL_VERSIONS, &[ALPN_H2])).await?;
     Ok(accepted.ca.map(|ca| ca.to_string()))
 }
 
@@ -185,25 +224,50 @@ async fn a_client_of_the_ca_is_let_in_with_both_versions_and_h2() {
     let (pki, ca) = (Pki::new(), ca("calico"));
     let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[])).unwrap();
     let node = leaf(&ca, |_| {});
-    for (version, expected) in [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)] {
-        let accepted = connect(&server, client(&ca, Some(&node), &[version], &[b"http/1.1", ALPN_H2])).await.ok().unwrap();
-        assert_eq!((accepted.version, accepted.alpn.as_deref(), accepted.ca.as_deref()), (Some(expected), Some(ALPN_H2), Some("default")));
+    for (version, expected) in
+        [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let accepted =
+            connect(&server, client(&ca, Some(&node), &[version], &[b"http/1.1", ALPN_H2]))
+                .await
+                .ok()
+                .unwrap();
+        assert_eq!(
+            (accepted.version, accepted.alpn.as_deref(), accepted.ca.as_deref()),
+            (Some(expected), Some(ALPN_H2), Some("default"))
+        );
     }
 }
 
 #[tokio::test]
 async fn each_client_that_may_not_come_in_is_named() {
     let (pki, ca, other) = (Pki::new(), ca("calico"), ca("other"));
-    let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[66], 2090)])).unwrap();
+    let server =
+        ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[66], 2090)])).unwrap();
     for (shows, failure) in [
         (leaf(&other, |_| {}), HandshakeFailure::UnknownCa),
-        (leaf(&ca, |params| params.not_after = date_time_ymd(2024, 1, 1)), HandshakeFailure::Expired),
-        (leaf(&ca, |params| params.not_before = date_time_ymd(2090, 1, 1)), HandshakeFailure::NotYetValid),
-        (leaf(&ca, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]), HandshakeFailure::WrongKeyUsage),
-        (leaf(&ca, |params| params.serial_number = Some(SerialNumber::from_slice(&[66]))), HandshakeFailure::Revoked),
+        (
+            leaf(&ca, |params| params.not_after = date_time_ymd(2024, 1, 1)),
+            HandshakeFailure::Expired,
+        ),
+        (
+            leaf(&ca, |params| params.not_before = date_time_ymd(2090, 1, 1)),
+            HandshakeFailure::NotYetValid,
+        ),
+        (
+            leaf(&ca, |params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+            }),
+            HandshakeFailure::WrongKeyUsage,
+        ),
+        (
+            leaf(&ca, |params| params.serial_number = Some(SerialNumber::from_slice(&[66]))),
+            HandshakeFailure::Revoked,
+        ),
     ] {
         for version in [&version::TLS12, &version::TLS13] {
-            let seen = connect(&server, client(&ca, Some(&shows), &[version], &[ALPN_H2])).await.err();
+            let seen =
+                connect(&server, client(&ca, Some(&shows), &[version], &[ALPN_H2])).await.err();
             assert_eq!(seen, Some(failure));
         }
     }
@@ -214,7 +278,11 @@ async fn each_client_that_may_not_come_in_is_named() {
     assert_eq!(connect(&server, http1).await.err(), Some(HandshakeFailure::NoCommonAlpn));
     let distrustful = client(&other, Some(&good), rustls::ALL_VERSIONS, &[ALPN_H2]);
     assert_eq!(connect(&server, distrustful).await.err(), Some(HandshakeFailure::RefusedByClient));
-    assert_eq!(verdict(&server, &ca, &good).await, Ok(Some("default".into())), "the others did no harm");
+    assert_eq!(
+        verdict(&server, &ca, &good).await,
+        Ok(Some("default".into())),
+        "the others did no harm"
+    );
 }
 
 #[tokio::test]
@@ -229,11 +297,20 @@ async fn what_is_no_handshake_is_named() {
     ] {
         assert_eq!(verdict_on_bytes(&server, bytes).await, failure, "{bytes:?}");
     }
-    // ClientHellos with a version, one cipher suite (RC4), and perhaps `signature_algorithms` (ecdsa_secp256r1_sha256).
-    let bare = |minor: u8| [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0]].concat();
+    // ClientHellos with a version, one cipher suite (RC4), and perhaps `signature_algorithms`
+    // (ecdsa_secp256r1_sha256).
+    let bare = |minor: u8| {
+        [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0]].concat()
+    };
     let signing = |minor: u8| {
         let extensions = [0, 10, 0, 13, 0, 6, 0, 4, 4, 3, 8, 4];
-        [&[0x16, 3, 1, 0, 57, 1, 0, 0, 53, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0], &extensions].concat()
+        [
+            &[0x16, 3, 1, 0, 57, 1, 0, 0, 53, 3, minor][..],
+            &[7; 32],
+            &[0, 0, 2, 0, 5, 1, 0],
+            &extensions,
+        ]
+        .concat()
     };
     for (hello, failure) in [
         (bare(2), HandshakeFailure::ProtocolVersion),
@@ -248,20 +325,27 @@ async fn what_is_no_handshake_is_named() {
 
 #[test]
 fn the_codes_of_failures_differ() {
-    let codes: std::collections::HashSet<_> = HandshakeFailure::ALL.iter().map(|failure| failure.code()).collect();
+    let codes: std::collections::HashSet<_> =
+        HandshakeFailure::ALL.iter().map(|failure| failure.code()).collect();
     assert_eq!(codes.len(), HandshakeFailure::ALL.len());
 }
 
 #[tokio::test]
 async fn the_issuing_ca_is_the_one_that_signed_and_not_the_one_of_the_same_name() {
     let (pki, one, two) = (Pki::new(), ca("same name"), ca("same name"));
-    let server = ServerTls::load(&pki.downstream(&[("calico", &one), ("kubernetes", &two)], &[])).unwrap();
+    let server =
+        ServerTls::load(&pki.downstream(&[("calico", &one), ("kubernetes", &two)], &[])).unwrap();
     assert_eq!(verdict(&server, &one, &leaf(&one, |_| {})).await, Ok(Some("calico".into())));
     assert_eq!(verdict(&server, &one, &leaf(&two, |_| {})).await, Ok(Some("kubernetes".into())));
 
-    let below = CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &two).unwrap();
+    let below =
+        CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &two).unwrap();
     let mut through = leaf(&below, |_| {});
-    assert_eq!(verdict(&server, &one, &through).await, Err(HandshakeFailure::UnknownCa), "the intermediate is missing");
+    assert_eq!(
+        verdict(&server, &one, &through).await,
+        Err(HandshakeFailure::UnknownCa),
+        "the intermediate is missing"
+    );
     through.chain += &below.pem();
     assert_eq!(verdict(&server, &one, &through).await, Ok(Some("kubernetes".into())));
     // A certificate that was sent along and has nothing to do with the path does not count.
@@ -280,7 +364,14 @@ async fn a_session_is_never_resumed_so_that_it_cannot_outlive_a_revocation() {
         let client = client(&ca, Some(&node), &[version], &[ALPN_H2]);
         for _ in 0..2 {
             let accepted = connect(&server, Arc::clone(&client)).await.ok().unwrap();
-            assert!(matches!(accepted.kind, Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)), "{:?}", accepted.kind);
+            assert!(
+                matches!(
+                    accepted.kind,
+                    Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)
+                ),
+                "{:?}",
+                accepted.kind
+            );
         }
     }
 }
@@ -288,10 +379,12 @@ async fn a_session_is_never_resumed_so_that_it_cannot_outlive_a_revocation() {
 #[tokio::test]
 async fn with_revocation_lists_an_issuer_without_one_is_refused() {
     let (pki, root) = (Pki::new(), ca("root"));
-    let below = CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &root).unwrap();
+    let below = CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &root)
+        .unwrap();
     let mut node = leaf(&below, |_| {});
     node.chain += &below.pem();
-    let without = ServerTls::load(&pki.downstream(&[("default", &root)], &[crl(&root, &[], 2090)])).unwrap();
+    let without =
+        ServerTls::load(&pki.downstream(&[("default", &root)], &[crl(&root, &[], 2090)])).unwrap();
     assert_eq!(verdict(&without, &root, &node).await, Err(HandshakeFailure::NoRevocationList));
     let both = [crl(&root, &[], 2090) + &crl(&below, &[], 2090)];
     let with = ServerTls::load(&pki.downstream(&[("default", &root)], &both)).unwrap();
@@ -306,22 +399,41 @@ async fn the_way_to_etcd_shows_the_own_certificate_and_trusts_cacert_alone() {
     let endpoint = Endpoint { tls: true, host: "warden.test".into(), port: 2379 };
     assert_eq!(server_name(&endpoint).unwrap(), ServerName::try_from("warden.test").unwrap());
 
-    let trusting = ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), Some(&own))).unwrap().unwrap();
+    let trusting =
+        ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), Some(&own)))
+            .unwrap()
+            .unwrap();
     let accepted = connect(&server, trusting.rustls_config()).await.ok().unwrap();
     assert_eq!(accepted.alpn.as_deref(), Some(ALPN_H2));
     let ends: Vec<_> = trusting.expiries().iter().map(|expiry| expiry.what).collect();
     assert_eq!(ends, [Expiring::UpstreamCa, Expiring::UpstreamClient]);
 
-    let wrong = ClientTls::load(&pki.upstream(Some(pki.write("other.crt", other.pem())), Some(&own))).unwrap().unwrap();
-    assert_eq!(connect(&server, wrong.rustls_config()).await.err(), Some(HandshakeFailure::RefusedByClient));
-    let nameless = ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), None)).unwrap().unwrap();
-    assert_eq!(connect(&server, nameless.rustls_config()).await.err(), Some(HandshakeFailure::NoCertificate));
+    let wrong =
+        ClientTls::load(&pki.upstream(Some(pki.write("other.crt", other.pem())), Some(&own)))
+            .unwrap()
+            .unwrap();
+    assert_eq!(
+        connect(&server, wrong.rustls_config()).await.err(),
+        Some(HandshakeFailure::RefusedByClient)
+    );
+    let nameless = ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), None))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        connect(&server, nameless.rustls_config()).await.err(),
+        Some(HandshakeFailure::NoCertificate)
+    );
 }
 
 #[test]
 fn plain_text_endpoints_need_no_tls() {
     let mut upstream = Pki::new().upstream(None, None);
-    assert!(ClientTls::load(&upstream).unwrap_err().to_string().contains("`https://` endpoint needs the CA"));
+    assert!(
+        ClientTls::load(&upstream)
+            .unwrap_err()
+            .to_string()
+            .contains("`https://` endpoint needs the CA")
+    );
     upstream.endpoints[0].tls = false;
     assert!(ClientTls::load(&upstream).unwrap().is_none());
 }
@@ -329,7 +441,8 @@ fn plain_text_endpoints_need_no_tls() {
 #[test]
 fn expiries_are_those_of_the_files() {
     let (pki, ca) = (Pki::new(), ca("calico"));
-    let tls = ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[], 2090)])).unwrap();
+    let tls =
+        ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[], 2090)])).unwrap();
     let ends: Vec<_> = tls.expiries().map(|expiry| expiry.what).collect();
     assert_eq!(ends, [Expiring::Server, Expiring::ClientCa, Expiring::Crl]);
     let crl_end = tls.expiries().nth(2).unwrap().not_after;

@@ -1,7 +1,8 @@
 //! The proxy's own questions to etcd: how a member is, and whether etcd's auth is on.
 //!
-//! They go through tonic, over connections of their own, with the proxy's own certificate: never on behalf of a client, and never
-//! with a client's token. What a member can serve is asked in [`super::health`].
+//! They go through tonic, over connections of their own, with the proxy's own certificate: never on
+//! behalf of a client, and never with a client's token. What a member can serve is asked in
+//! [`super::health`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +53,15 @@ impl From<tonic::Status> for ControlError {
 }
 
 impl ControlError {
-    /// Whether etcd's own auth has refused the question: it is on, and does not know the proxy or what it may do. The last two are
-    /// `rpctypes.ErrUserEmpty` and `ErrUserNotFound`.
+    /// Whether etcd's own auth has refused the question: it is on, and does not know the proxy or
+    /// what it may do. The last two are `rpctypes.ErrUserEmpty` and `ErrUserNotFound`.
     pub(super) fn is_of_auth(&self) -> bool {
         let ControlError::Refused(status) = self else { return false };
         matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
-            || matches!(status.message(), "etcdserver: user name is empty" | "etcdserver: user name not found")
+            || matches!(
+                status.message(),
+                "etcdserver: user name is empty" | "etcdserver: user name not found"
+            )
     }
 
     /// Whether etcd has said exactly this (a text of `api/v3rpc/rpctypes/error.go`).
@@ -67,21 +71,31 @@ impl ControlError {
 }
 
 impl Control {
-    /// Channels that connect when they are first used. Call it on the runtime that outlives all workers.
+    /// Channels that connect when they are first used. Call it on the runtime that outlives all
+    /// workers.
     #[must_use]
     pub fn new(members: Arc<Members>, tls: Arc<LiveTls>) -> Self {
-        let channels = members.iter().map(|(_, member)| ArcSwap::from_pointee(channel(member, tls.clone()))).collect();
+        let channels = members
+            .iter()
+            .map(|(_, member)| ArcSwap::from_pointee(channel(member, tls.clone())))
+            .collect();
         Self { members, tls, channels }
     }
 
-    /// Renews the channels whenever the certificates of the way to etcd change, until `stop`. As with the workers' connections
-    /// ([`super::pool`]), the new one comes first, unless the member itself is not trusted any more. Changes count from the call on,
-    /// not from when the task first runs.
-    pub fn keep_renewed(self, again: Duration, stop: CancellationToken) -> impl Future<Output = ()> {
+    /// Renews the channels whenever the certificates of the way to etcd change, until `stop`. As
+    /// with the workers' connections ([`super::pool`]), the new one comes first, unless the
+    /// member itself is not trusted any more. Changes count from the call on, not from when the
+    /// task first runs.
+    pub fn keep_renewed(
+        self,
+        again: Duration,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> {
         let mut changes = self.tls.upstream_changes();
         let following = async move {
             while changes.changed().await.is_ok() {
-                let renewals = self.members.iter().map(|(index, member)| self.renew(index, member, again));
+                let renewals =
+                    self.members.iter().map(|(index, member)| self.renew(index, member, again));
                 let renewed = futures_util::future::join_all(renewals);
                 tokio::select! {
                     _ = renewed => {}
@@ -97,7 +111,11 @@ impl Control {
         loop {
             let new = channel(member, self.tls.clone());
             let tls = self.tls.current();
-            let greeted = tokio::time::timeout(QUESTION_TIMEOUT, dial(&member.endpoint, &member.first_address, &tls)).await;
+            let greeted = tokio::time::timeout(
+                QUESTION_TIMEOUT,
+                dial(&member.endpoint, &member.first_address, &tls),
+            )
+            .await;
             let distrusted = matches!(greeted, Ok(Err(ConnectError::Untrusted(_))));
             if distrusted || answers(new.clone()).await {
                 if let Some(channel) = self.channels.get(index.0) {
@@ -109,8 +127,8 @@ impl Control {
         }
     }
 
-    /// Leaves a connection on which nothing was answered: another address of the member may answer, and TCP alone would take a quarter of an
-    /// hour to notice that the connection is dead.
+    /// Leaves a connection on which nothing was answered: another address of the member may answer,
+    /// and TCP alone would take a quarter of an hour to notice that the connection is dead.
     pub(super) fn connect_anew(&self, index: MemberIndex, member: &Member) {
         member.first_address.pass_over();
         if let Some(slot) = self.channels.get(index.0) {
@@ -128,7 +146,8 @@ impl Control {
             let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
             match answered(auth.auth_status(etcdserverpb::AuthStatusRequest {})).await {
                 Ok(status) => return Ok(status.into_inner().enabled),
-                // Only an etcd whose auth is on asks who is asking; the proxy's user need not be root there.
+                // Only an etcd whose auth is on asks who is asking; the proxy's user need not be
+                // root there.
                 Err(error) if error.is_of_auth() => return Ok(true),
                 Err(error) => last = error,
             }
@@ -140,7 +159,10 @@ impl Control {
     ///
     /// # Errors
     /// etcd did not answer.
-    pub async fn member_list(&self, index: MemberIndex) -> Result<Vec<etcdserverpb::Member>, ControlError> {
+    pub async fn member_list(
+        &self,
+        index: MemberIndex,
+    ) -> Result<Vec<etcdserverpb::Member>, ControlError> {
         let mut cluster = etcdserverpb::cluster_client::ClusterClient::new(self.channel(index)?);
         let list = cluster.member_list(etcdserverpb::MemberListRequest { linearizable: false });
         answered(list).await.map(|list| list.into_inner().members)
@@ -150,7 +172,12 @@ impl Control {
     ///
     /// # Errors
     /// etcd did not answer.
-    pub async fn keys(&self, member: MemberIndex, from: &[u8], limit: i64) -> Result<(Vec<Vec<u8>>, bool), ControlError> {
+    pub async fn keys(
+        &self,
+        member: MemberIndex,
+        from: &[u8],
+        limit: i64,
+    ) -> Result<(Vec<Vec<u8>>, bool), ControlError> {
         let mut kv = etcdserverpb::kv_client::KvClient::new(self.channel(member)?);
         let range = etcdserverpb::RangeRequest {
             key: from.to_vec(),
@@ -168,17 +195,35 @@ impl Control {
     ///
     /// # Errors
     /// etcd did not answer, or tells them to nobody but root.
-    pub async fn users_and_roles(&self, index: MemberIndex) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
+    pub async fn users_and_roles(
+        &self,
+        index: MemberIndex,
+    ) -> Result<(Vec<EtcdRole>, Vec<EtcdUser>), ControlError> {
         let mut auth = etcdserverpb::auth_client::AuthClient::new(self.channel(index)?);
         let (mut roles, mut users) = (Vec::new(), Vec::new());
-        let names = answered(auth.role_list(etcdserverpb::AuthRoleListRequest {})).await?.into_inner().roles;
+        let names = answered(auth.role_list(etcdserverpb::AuthRoleListRequest {}))
+            .await?
+            .into_inner()
+            .roles;
         for name in names {
-            let role = answered(auth.role_get(etcdserverpb::AuthRoleGetRequest { role: name.clone() })).await?.into_inner();
-            roles.push(EtcdRole { name, permissions: role.perm.into_iter().map(permission).collect() });
+            let role =
+                answered(auth.role_get(etcdserverpb::AuthRoleGetRequest { role: name.clone() }))
+                    .await?
+                    .into_inner();
+            roles.push(EtcdRole {
+                name,
+                permissions: role.perm.into_iter().map(permission).collect(),
+            });
         }
-        let names = answered(auth.user_list(etcdserverpb::AuthUserListRequest {})).await?.into_inner().users;
+        let names = answered(auth.user_list(etcdserverpb::AuthUserListRequest {}))
+            .await?
+            .into_inner()
+            .users;
         for name in names {
-            let user = answered(auth.user_get(etcdserverpb::AuthUserGetRequest { name: name.clone() })).await?.into_inner();
+            let user =
+                answered(auth.user_get(etcdserverpb::AuthUserGetRequest { name: name.clone() }))
+                    .await?
+                    .into_inner();
             users.push(EtcdUser { name, roles: user.roles });
         }
         Ok((roles, users))
@@ -200,7 +245,8 @@ fn permission(permission: authpb::Permission) -> Permission {
     Permission { read, write, key: key.clone(), range_end: range_end.clone() }
 }
 
-/// Whether an etcd is at the other end that takes the proxy's certificate. It need not be able to serve anything.
+/// Whether an etcd is at the other end that takes the proxy's certificate. It need not be able to
+/// serve anything.
 async fn answers(channel: Channel) -> bool {
     let mut cluster = etcdserverpb::cluster_client::ClusterClient::new(channel);
     let list = cluster.member_list(etcdserverpb::MemberListRequest { linearizable: false });
@@ -210,11 +256,18 @@ async fn answers(channel: Channel) -> bool {
     }
 }
 
-/// A lazy tonic channel over the very TLS configuration that requests use: the one that counts whenever it connects.
+/// A lazy tonic channel over the very TLS configuration that requests use: the one that counts
+/// whenever it connects.
 fn channel(member: &Member, tls: Arc<LiveTls>) -> Channel {
     let (endpoint, from) = (member.endpoint.clone(), member.first_address.clone());
-    // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's business.
-    let uri = Uri::builder().scheme("http").authority(endpoint.authority()).path_and_query("/").build().unwrap_or_default();
+    // tonic only needs a URI to send as `:authority`; where the bytes go is the connector's
+    // business.
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(endpoint.authority())
+        .path_and_query("/")
+        .build()
+        .unwrap_or_default();
     let builder = Channel::builder(uri).connect_timeout(QUESTION_TIMEOUT);
     let builder = builder.clone().user_agent(AGENT).unwrap_or(builder);
     builder.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
@@ -223,7 +276,11 @@ fn channel(member: &Member, tls: Arc<LiveTls>) -> Channel {
     }))
 }
 
-async fn connect(endpoint: &Endpoint, from: &FirstAddress, tls: &Tls) -> Result<Box<dyn Stream>, ConnectError> {
+async fn connect(
+    endpoint: &Endpoint,
+    from: &FirstAddress,
+    tls: &Tls,
+) -> Result<Box<dyn Stream>, ConnectError> {
     Ok(match dial(endpoint, from, tls).await? {
         Socket::Plain(tcp) => Box::new(tcp),
         Socket::Tls(stream) => stream,
@@ -233,6 +290,10 @@ async fn connect(endpoint: &Endpoint, from: &FirstAddress, tls: &Tls) -> Result<
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
 
-pub(super) async fn answered<T>(question: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, ControlError> {
-    Ok(tokio::time::timeout(QUESTION_TIMEOUT, question).await.map_err(|_| ControlError::Timeout)??)
+pub(super) async fn answered<T>(
+    question: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, ControlError> {
+    Ok(tokio::time::timeout(QUESTION_TIMEOUT, question)
+        .await
+        .map_err(|_| ControlError::Timeout)??)
 }

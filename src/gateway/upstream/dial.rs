@@ -1,9 +1,12 @@
-//! TCP and TLS to a member, for the connections that carry requests and for the proxy's own questions.
+//! TCP and TLS to a member, for the connections that carry requests and for the proxy's own
+//! questions.
 //!
-//! A name may have several addresses, and one of them may drop what is sent to it. So the addresses are tried as in RFC 8305 (Happy
-//! Eyeballs): the next one starts when the last one has failed or has had a quarter of a second, and the first one that has finished
-//! its TLS handshake is used. The handshake is part of the attempt: an address that accepts TCP and then stays silent is as dead as
-//! one that drops packets. What answers TLS and then nothing is met by [`FirstAddress`]: the next connection begins with the next address.
+//! A name may have several addresses, and one of them may drop what is sent to it. So the addresses
+//! are tried as in RFC 8305 (Happy Eyeballs): the next one starts when the last one has failed or
+//! has had a quarter of a second, and the first one that has finished its TLS handshake is used.
+//! The handshake is part of the attempt: an address that accepts TCP and then stays silent is as
+//! dead as one that drops packets. What answers TLS and then nothing is met by [`FirstAddress`]:
+//! the next connection begins with the next address.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -87,7 +90,8 @@ impl ConnectError {
         if tls::distrusts(error) { ConnectError::Untrusted(why) } else { ConnectError::Tls(why) }
     }
 
-    /// Of two addresses that failed, the error to report: a certificate that is not trusted above all, or else the first.
+    /// Of two addresses that failed, the error to report: a certificate that is not trusted above
+    /// all, or else the first.
     fn or(self, later: Self) -> Self {
         let distrusts = |error: &Self| matches!(error, ConnectError::Untrusted(_));
         if distrusts(&later) && !distrusts(&self) { later } else { self }
@@ -98,28 +102,44 @@ impl ConnectError {
 ///
 /// # Errors
 /// Why no address could be used.
-pub async fn dial(endpoint: &Endpoint, from: &FirstAddress, tls: &Tls) -> Result<Socket, ConnectError> {
-    let found = lookup_host((&*endpoint.host, endpoint.port)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
+pub async fn dial(
+    endpoint: &Endpoint,
+    from: &FirstAddress,
+    tls: &Tls,
+) -> Result<Socket, ConnectError> {
+    let found = lookup_host((&*endpoint.host, endpoint.port))
+        .await
+        .map_err(|error| ConnectError::Tcp(error.to_string()))?;
     let mut addresses = in_turns(found);
     from.rotate(&mut addresses);
     first(addresses, |address| attempt(address, endpoint, tls)).await
 }
 
-async fn attempt(address: SocketAddr, endpoint: &Endpoint, tls: &Tls) -> Result<Socket, ConnectError> {
-    let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
+async fn attempt(
+    address: SocketAddr,
+    endpoint: &Endpoint,
+    tls: &Tls,
+) -> Result<Socket, ConnectError> {
+    let tcp =
+        TcpStream::connect(address).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
     tcp.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.to_string()))?;
-    let Some(tls) = tls.upstream.as_ref().filter(|_| endpoint.tls) else { return Ok(Socket::Plain(tcp)) };
+    let Some(tls) = tls.upstream.as_ref().filter(|_| endpoint.tls) else {
+        return Ok(Socket::Plain(tcp));
+    };
     let name = server_name(endpoint).map_err(|error| ConnectError::Tls(error.to_string()))?;
     let connected = TlsConnector::from(tls.rustls_config()).connect(name, tcp).await;
-    connected.map(|stream| Socket::Tls(Box::new(stream))).map_err(|error| ConnectError::of_handshake(&error))
+    connected
+        .map(|stream| Socket::Tls(Box::new(stream)))
+        .map_err(|error| ConnectError::of_handshake(&error))
 }
 
-/// The addresses as the resolver has sorted them (RFC 6724), but the two families in turns (RFC 8305, section 4), so that one family
-/// without a route does not hold up the other one.
+/// The addresses as the resolver has sorted them (RFC 6724), but the two families in turns (RFC
+/// 8305, section 4), so that one family without a route does not hold up the other one.
 fn in_turns(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut found = found.peekable();
     let first_is_v6 = found.peek().is_some_and(SocketAddr::is_ipv6);
-    let (first, other): (Vec<_>, Vec<_>) = found.partition(|address| address.is_ipv6() == first_is_v6);
+    let (first, other): (Vec<_>, Vec<_>) =
+        found.partition(|address| address.is_ipv6() == first_is_v6);
     let (mut first, mut other) = (first.into_iter(), other.into_iter());
     let mut turns = Vec::new();
     loop {
@@ -132,7 +152,10 @@ fn in_turns(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The first attempt that succeeds. Those that are still under way are dropped with it.
-async fn first<T, F>(addresses: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> F) -> Result<T, ConnectError>
+async fn first<T, F>(
+    addresses: Vec<SocketAddr>,
+    attempt: impl Fn(SocketAddr) -> F,
+) -> Result<T, ConnectError>
 where
     F: Future<Output = Result<T, ConnectError>>,
 {
@@ -143,7 +166,8 @@ where
         match left.next() {
             Some(address) => under_way.push(attempt(address)),
             None if under_way.is_empty() => {
-                return Err(failed.unwrap_or_else(|| ConnectError::Tcp("the name has no address".to_owned())));
+                return Err(failed
+                    .unwrap_or_else(|| ConnectError::Tcp("the name has no address".to_owned())));
             }
             None => {}
         }
@@ -186,7 +210,10 @@ mod tests {
     #[test]
     fn the_families_take_turns_and_keep_their_order() {
         let found = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1", "127.0.0.2:1"]);
-        assert_eq!(in_turns(found.into_iter()), addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1", "[::3]:1"]));
+        assert_eq!(
+            in_turns(found.into_iter()),
+            addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1", "[::3]:1"])
+        );
         let found = addresses(&["127.0.0.1:1", "127.0.0.2:1"]);
         assert_eq!(in_turns(found.clone().into_iter()), found);
     }
@@ -209,7 +236,9 @@ mod tests {
         for silent in 1..4 {
             let all = addresses(&["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1", "127.0.0.4:1"]);
             let answers = all[silent];
-            let attempt = |address| async move { if address == answers { Ok(address) } else { pending().await } };
+            let attempt = |address| async move {
+                if address == answers { Ok(address) } else { pending().await }
+            };
             assert_eq!(first(all, attempt).await, Ok(answers));
         }
     }
@@ -220,11 +249,15 @@ mod tests {
         for place in 0..3 {
             let all = addresses(&["127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:2"]);
             let attempt = |address: SocketAddr| {
-                let error = if address.port() == place { untrusted.clone() } else { tcp("refused") };
+                let error =
+                    if address.port() == place { untrusted.clone() } else { tcp("refused") };
                 async move { Err::<(), _>(error) }
             };
             assert_eq!(first(all, attempt).await, Err(untrusted.clone()));
         }
-        assert_eq!(first(Vec::new(), |_| async { Ok(()) }).await, Err(tcp("the name has no address")));
+        assert_eq!(
+            first(Vec::new(), |_| async { Ok(()) }).await,
+            Err(tcp("the name has no address"))
+        );
     }
 }

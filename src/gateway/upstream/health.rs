@@ -1,11 +1,13 @@
 //! What each member can serve, asked once each `health-interval`, in a way that harms no etcd.
 //!
-//! **Why not Status.** etcd has no answer to a Status request while it is no member of its own cluster: it panics
-//! (`membership/cluster.go`, `IsLocalMemberLearner`; 3.5 to 3.7, docs/upstream-findings.md). A member is in that state for a second after it was
-//! removed. So a check asks for the list of members, with the metadata `hasleader`. etcd answers that from memory, and its interceptor
-//! (`v3rpc/interceptor.go`) says in place of a list that the member is a learner, or that it knows no leader; and a member that was removed
-//! is not in its own list. A Status request is sent only to a member that has just said that it is in its list, once for each term of
-//! raft, because only it says who leads and which version of etcd this is.
+//! **Why not Status.** etcd has no answer to a Status request while it is no member of its own
+//! cluster: it panics (`membership/cluster.go`, `IsLocalMemberLearner`; 3.5 to 3.7,
+//! docs/upstream-findings.md). A member is in that state for a second after it was removed. So a
+//! check asks for the list of members, with the metadata `hasleader`. etcd answers that from
+//! memory, and its interceptor (`v3rpc/interceptor.go`) says in place of a list that the member is
+//! a learner, or that it knows no leader; and a member that was removed is not in its own list. A
+//! Status request is sent only to a member that has just said that it is in its list, once for each
+//! term of raft, because only it says who leads and which version of etcd this is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,8 @@ use super::release;
 use crate::member_health::Health;
 use crate::metrics::Metrics;
 
-/// `ErrGRPCNotSupportedForLearner` (`api/v3rpc/rpctypes/error.go`): also a learner's answer to most of what clients ask.
+/// `ErrGRPCNotSupportedForLearner` (`api/v3rpc/rpctypes/error.go`): also a learner's answer to most
+/// of what clients ask.
 pub(super) const NOT_FOR_LEARNERS: &str = "etcdserver: rpc not supported for learner";
 /// `ErrGRPCNoLeader`.
 const NO_LEADER: &str = "etcdserver: no leader";
@@ -38,7 +41,12 @@ struct Word {
 
 impl Control {
     /// Asks every member what it can serve, once each `interval`, until `stop`.
-    pub async fn watch_health(self, interval: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
+    pub async fn watch_health(
+        self,
+        interval: Duration,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) {
         let checks = self.members.iter().map(|(index, member)| {
             let (control, metrics) = (&self, &metrics);
             async move {
@@ -53,7 +61,10 @@ impl Control {
 
     /// Asks every member once; for the start, before the first client comes.
     pub async fn check_all(&self, metrics: &Metrics) {
-        futures_util::future::join_all(self.members.iter().map(|(index, member)| self.check(index, member, metrics))).await;
+        futures_util::future::join_all(
+            self.members.iter().map(|(index, member)| self.check(index, member, metrics)),
+        )
+        .await;
     }
 
     async fn check(&self, index: MemberIndex, member: &Member, metrics: &Metrics) {
@@ -62,7 +73,9 @@ impl Control {
         if member.set_health(word.health) {
             match word.health {
                 Health::Well => tracing::info!(member = %member.name, "etcd member is well"),
-                health => tracing::warn!(member = %member.name, ?health, why = %word.why, "etcd member is not well"),
+                health => {
+                    tracing::warn!(member = %member.name, ?health, why = %word.why, "etcd member is not well")
+                }
             }
         }
         if word.health != Health::Well {
@@ -89,10 +102,17 @@ impl Control {
         let not_well = |health, why: String| Word { health, term: 0, why };
         let list = match self.list_with_leader(index).await {
             Ok(list) => list,
-            Err(error) if error.says(NOT_FOR_LEARNERS) => return not_well(Health::Learner, error.to_string()),
-            Err(error) if error.says(NO_LEADER) => return not_well(Health::Leaderless, error.to_string()),
-            // It answers, and will not tell this certificate more: etcd's own auth is on and does not know the proxy.
-            Err(error) if error.is_of_auth() => return Word { health: Health::Well, term: 0, why: String::new() },
+            Err(error) if error.says(NOT_FOR_LEARNERS) => {
+                return not_well(Health::Learner, error.to_string());
+            }
+            Err(error) if error.says(NO_LEADER) => {
+                return not_well(Health::Leaderless, error.to_string());
+            }
+            // It answers, and will not tell this certificate more: etcd's own auth is on and does
+            // not know the proxy.
+            Err(error) if error.is_of_auth() => {
+                return Word { health: Health::Well, term: 0, why: String::new() };
+            }
             Err(error) => {
                 if matches!(error, ControlError::Timeout)
                     && let Some(member) = self.members.at(index)
@@ -122,29 +142,42 @@ impl Control {
     }
 
     /// Ask only a member that has just said that it is in its own list.
-    async fn status_of_member(&self, index: MemberIndex) -> Result<pb::StatusResponse, ControlError> {
+    async fn status_of_member(
+        &self,
+        index: MemberIndex,
+    ) -> Result<pb::StatusResponse, ControlError> {
         let mut maintenance = pb::maintenance_client::MaintenanceClient::new(self.channel(index)?);
         answered(maintenance.status(pb::StatusRequest {})).await.map(tonic::Response::into_inner)
     }
 
-    async fn list_with_leader(&self, index: MemberIndex) -> Result<pb::MemberListResponse, ControlError> {
+    async fn list_with_leader(
+        &self,
+        index: MemberIndex,
+    ) -> Result<pb::MemberListResponse, ControlError> {
         let mut cluster = pb::cluster_client::ClusterClient::new(self.channel(index)?);
         let mut request = Request::new(pb::MemberListRequest { linearizable: false });
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         answered(cluster.member_list(request)).await.map(tonic::Response::into_inner)
     }
 
-    /// The newest header that a member has: of a read of one key that no store holds, from the member's own state.
+    /// The newest header that a member has: of a read of one key that no store holds, from the
+    /// member's own state.
     async fn header(&self, index: MemberIndex) -> Result<ResponseHeader, ControlError> {
         let mut kv = pb::kv_client::KvClient::new(self.channel(index)?);
-        let range = pb::RangeRequest { key: vec![0], count_only: true, serializable: true, ..pb::RangeRequest::default() };
+        let range = pb::RangeRequest {
+            key: vec![0],
+            count_only: true,
+            serializable: true,
+            ..pb::RangeRequest::default()
+        };
         let header = answered(kv.range(range)).await?.into_inner().header.unwrap_or_default();
         let pb::ResponseHeader { cluster_id, member_id, revision, raft_term } = header;
         Ok(ResponseHeader { cluster_id, member_id, revision, raft_term })
     }
 }
 
-/// Notes which etcd a member is and whether it leads, and logs what follows from a version that is news.
+/// Notes which etcd a member is and whether it leads, and logs what follows from a version that is
+/// news.
 fn describe(member: &Member, status: &pb::StatusResponse) {
     let own = status.header.as_ref().map(|header| header.member_id);
     member.set_leads(status.leader != 0 && own == Some(status.leader));

@@ -22,28 +22,33 @@ use crate::http2::cost::Terms;
 use crate::http2::io::Watched;
 use crate::tls::Tls;
 
-/// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS takes 250.
+/// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS
+/// takes 250.
 pub const MAX_STREAMS: u32 = 200;
 
 /// Bytes of one answer that etcd may send before they were passed on to the client.
 #[must_use]
 pub const fn stream_window(class: Class) -> u32 {
     match class {
-        // One window is what a client that stops reading costs us, so unary calls get no more than their speed needs.
+        // One window is what a client that stops reading costs us, so unary calls get no more than
+        // their speed needs.
         Class::Unary => 256 * 1024,
         Class::Long | Class::Own => 64 * 1024,
         Class::Bulk => 512 * 1024,
     }
 }
 
-/// The connection window: no set of streams can use it up, because it holds the windows of them all.
+/// The connection window: no set of streams can use it up, because it holds the windows of them
+/// all.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
 
-/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes). There is no end to that: above it h2 ends the connection,
-/// which others share, and how many such frames etcd sends for whom is for one client to say. It is no bound either: small frames that come for a
-/// stream which was given up are never taken off (h2 0.4.20, `Streams::recv_data`, `Recv::recv_data`: "ignored"), so that each connection would end
-/// some day. The bound is that nothing waits in h2 ([`crate::proxy::inflow`]), and the price of tiny ones ([`Terms::MEMBER`]).
+/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes).
+/// There is no end to that: above it h2 ends the connection, which others share, and how many such
+/// frames etcd sends for whom is for one client to say. It is no bound either: small frames that
+/// come for a stream which was given up are never taken off (h2 0.4.20, `Streams::recv_data`,
+/// `Recv::recv_data`: "ignored"), so that each connection would end some day. The bound is that
+/// nothing waits in h2 ([`crate::proxy::inflow`]), and the price of tiny ones ([`Terms::MEMBER`]).
 const SMALL_DATA: usize = usize::MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,7 +64,8 @@ pub struct Link {
     pub generation: u64,
 }
 
-/// Holds a connection without keeping it open: one that was retired ends with its last stream, unless it is cut before.
+/// Holds a connection without keeping it open: one that was retired ends with its last stream,
+/// unless it is cut before.
 pub struct Leash(Weak<Load>);
 
 #[derive(Default)]
@@ -84,7 +90,8 @@ pub enum Close {
     Other,
 }
 
-/// A place for one stream on a link, given back when it is dropped: hold it until the answer has ended.
+/// A place for one stream on a link, given back when it is dropped: hold it until the answer has
+/// ended.
 #[must_use = "the place is given back when this is dropped"]
 pub struct Place(Rc<Load>);
 
@@ -111,20 +118,33 @@ impl Leash {
 }
 
 impl Link {
-    /// Opens a connection and spawns the task that drives it on this thread. `on_close` runs when it has ended.
+    /// Opens a connection and spawns the task that drives it on this thread. `on_close` runs when
+    /// it has ended.
     ///
     /// # Errors
     /// What failed first.
-    pub async fn open(member: &Member, tls: &Tls, class: Class, on_close: impl FnOnce(Close) + 'static) -> Result<Link, ConnectError> {
+    pub async fn open(
+        member: &Member,
+        tls: &Tls,
+        class: Class,
+        on_close: impl FnOnce(Close) + 'static,
+    ) -> Result<Link, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, Self::connect(member, tls, class, on_close)).await;
         connected.unwrap_or(Err(ConnectError::Timeout(CONNECT_TIMEOUT.as_secs())))
     }
 
-    async fn connect(member: &Member, tls: &Tls, class: Class, on_close: impl FnOnce(Close) + 'static) -> Result<Link, ConnectError> {
+    async fn connect(
+        member: &Member,
+        tls: &Tls,
+        class: Class,
+        on_close: impl FnOnce(Close) + 'static,
+    ) -> Result<Link, ConnectError> {
         let (generation, pace) = (tls.upstream_generation, member.pace.clone());
         match dial(&member.endpoint, &member.first_address, tls).await? {
             Socket::Plain(tcp) => Self::handshake(tcp, class, generation, pace, on_close).await,
-            Socket::Tls(stream) => Self::handshake(*stream, class, generation, pace, on_close).await,
+            Socket::Tls(stream) => {
+                Self::handshake(*stream, class, generation, pace, on_close).await
+            }
         }
     }
 
@@ -148,8 +168,9 @@ impl Link {
             .max_frame_size(64 * 1024)
             .max_header_list_size(64 * 1024)
             .enable_push(false)
-            // What etcd had sent of an answer before it heard that its caller has gone comes all the same, and each such frame counts as an
-            // error of the peer's, whose number ends the connection: clients decide how many there are, and others share it.
+            // What etcd had sent of an answer before it heard that its caller has gone comes all
+            // the same, and each such frame counts as an error of the peer's, whose
+            // number ends the connection: clients decide how many there are, and others share it.
             .max_local_error_reset_streams(None)
             .data_frame_budget(SMALL_DATA)
             .handshake::<_, Bytes>(stream)
@@ -160,7 +181,10 @@ impl Link {
         tokio::task::spawn_local(async move {
             let close = drive(connection, &driven, &pace).await;
             if let Some(refusal) = seen.borrow().refusal() {
-                tracing::warn!(?refusal, "a member sends too many frames for nothing: its connection is closed");
+                tracing::warn!(
+                    ?refusal,
+                    "a member sends too many frames for nothing: its connection is closed"
+                );
             }
             driven.closed.set(true);
             driven.window.end();
@@ -181,8 +205,8 @@ impl Link {
         Leash(Rc::downgrade(&self.load))
     }
 
-    /// Takes the connection out of use: it refused a stream, because it is ending, or its certificate was replaced. Streams that are
-    /// open go on; it ends with the last of them.
+    /// Takes the connection out of use: it refused a stream, because it is ending, or its
+    /// certificate was replaced. Streams that are open go on; it ends with the last of them.
     pub fn retire(&self) {
         self.load.closed.set(true);
     }
@@ -221,8 +245,8 @@ impl Link {
     }
 }
 
-/// Waits for etcd's SETTINGS, which come first (RFC 9113, 3.4): streams that are opened before may be more than etcd takes, and would
-/// then wait behind those that stay, or be refused.
+/// Waits for etcd's SETTINGS, which come first (RFC 9113, 3.4): streams that are opened before may
+/// be more than etcd takes, and would then wait behind those that stay, or be refused.
 async fn greeted<S>(connection: &mut h2::client::Connection<S, Bytes>) -> Result<(), ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -237,9 +261,14 @@ where
     .await
 }
 
-/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not hold its callers for ever. The connection
-/// has a task of its own: what it shares one with would be polled whenever something is sent or comes.
-async fn drive<S>(mut connection: h2::client::Connection<S, Bytes>, load: &Load, pace: &Pace) -> Close
+/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not
+/// hold its callers for ever. The connection has a task of its own: what it shares one with would
+/// be polled whenever something is sent or comes.
+async fn drive<S>(
+    mut connection: h2::client::Connection<S, Bytes>,
+    load: &Load,
+    pace: &Pace,
+) -> Close
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -259,7 +288,9 @@ where
             }
             interval.set(pace.interval());
             tokio::time::sleep(interval.get()).await;
-            if load.streams.get() > 0 && !matches!(timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
+            if load.streams.get() > 0
+                && !matches!(timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_)))
+            {
                 return;
             }
         }

@@ -55,7 +55,10 @@ impl Member {
     /// How it is.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::ALL.get(usize::from(self.health.load(Ordering::Relaxed))).copied().unwrap_or(Health::Down)
+        Health::ALL
+            .get(usize::from(self.health.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or(Health::Down)
     }
 
     /// Notes what a check or a failed connection said; true if that is news.
@@ -99,7 +102,8 @@ impl Member {
         news
     }
 
-    /// The newest response header that this member sent us: what an answer that the proxy gives in etcd's place carries.
+    /// The newest response header that this member sent us: what an answer that the proxy gives in
+    /// etcd's place carries.
     #[must_use]
     pub fn header(&self) -> ResponseHeader {
         *self.header.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,7 +132,10 @@ impl Members {
     #[must_use]
     pub fn new(endpoints: &[Endpoint], pin: bool) -> Self {
         let changes = Arc::new(watch::Sender::new(0));
-        let members = endpoints.iter().map(|endpoint| Member::new(endpoint.clone(), changes.clone())).collect();
+        let members = endpoints
+            .iter()
+            .map(|endpoint| Member::new(endpoint.clone(), changes.clone()))
+            .collect();
         Self { members, changes, pin, next: AtomicUsize::new(0) }
     }
 
@@ -161,20 +168,28 @@ impl Members {
         self.pin
     }
 
-    /// A member for a new client connection, or in place of one that failed: the next of those in best health, `avoid` only
-    /// if there is no other. Connections are what is spread; the calls of one connection stay together.
+    /// A member for a new client connection, or in place of one that failed: the next of those in
+    /// best health, `avoid` only if there is no other. Connections are what is spread; the
+    /// calls of one connection stay together.
     #[must_use]
     pub fn choose(&self, avoid: Option<MemberIndex>) -> MemberIndex {
         if self.pin || self.members.len() < 2 {
             return MemberIndex(0);
         }
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let rotated = (0..self.members.len()).map(|step| MemberIndex(start.wrapping_add(step) % self.members.len()));
-        // `min_by_key` keeps the first of equals, so the rotation decides between members in equal health.
-        rotated.min_by_key(|&index| (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health)))).unwrap_or(MemberIndex(0))
+        let rotated = (0..self.members.len())
+            .map(|step| MemberIndex(start.wrapping_add(step) % self.members.len()));
+        // `min_by_key` keeps the first of equals, so the rotation decides between members in equal
+        // health.
+        rotated
+            .min_by_key(|&index| {
+                (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health)))
+            })
+            .unwrap_or(MemberIndex(0))
     }
 
-    /// The member for a connection that is at home at `home`: `home` itself while it is well or no other one is in better health.
+    /// The member for a connection that is at home at `home`: `home` itself while it is well or no
+    /// other one is in better health.
     #[must_use]
     pub fn home(&self, home: MemberIndex) -> MemberIndex {
         let health = |index| self.at(index).map(Member::health);
@@ -191,10 +206,14 @@ impl Members {
         self.changes.subscribe()
     }
 
-    /// The members that calls may go to now: those that can serve some, and with `pin` the first alone.
+    /// The members that calls may go to now: those that can serve some, and with `pin` the first
+    /// alone.
     pub fn in_use(&self) -> impl Iterator<Item = MemberIndex> {
         let candidates = if self.pin { 1 } else { self.members.len() };
-        self.iter().take(candidates).filter(|(_, member)| member.health() >= Health::Leaderless).map(|(index, _)| index)
+        self.iter()
+            .take(candidates)
+            .filter(|(_, member)| member.health() >= Health::Leaderless)
+            .map(|(index, _)| index)
     }
 
     /// The member that leads, if it is known and calls may go to it.
@@ -203,10 +222,13 @@ impl Members {
         if self.pin {
             return None;
         }
-        self.iter().find(|(_, member)| member.leads() && member.health() == Health::Well).map(|(index, _)| index)
+        self.iter()
+            .find(|(_, member)| member.leads() && member.health() == Health::Well)
+            .map(|(index, _)| index)
     }
 
-    /// Whether any member can be expected to answer. A learner cannot: it refuses nearly every call.
+    /// Whether any member can be expected to answer. A learner cannot: it refuses nearly every
+    /// call.
     #[must_use]
     pub fn any_well(&self) -> bool {
         self.in_use().next().is_some()
@@ -219,7 +241,8 @@ mod tests {
 
     fn members(health: &[Health], pin: bool) -> Members {
         let endpoint = |port| Endpoint { tls: true, host: "etcd".into(), port };
-        let members = Members::new(&(0..).map(endpoint).take(health.len()).collect::<Vec<_>>(), pin);
+        let members =
+            Members::new(&(0..).map(endpoint).take(health.len()).collect::<Vec<_>>(), pin);
         for ((_, member), health) in members.iter().zip(health) {
             member.set_health(*health);
         }
@@ -230,7 +253,10 @@ mod tests {
     fn each_state_is_kept_and_has_its_code() {
         for (number, health) in Health::ALL.into_iter().enumerate() {
             assert_eq!(health as usize, number);
-            assert_eq!(members(&[health], false).at(MemberIndex(0)).map(Member::health), Some(health));
+            assert_eq!(
+                members(&[health], false).at(MemberIndex(0)).map(Member::health),
+                Some(health)
+            );
         }
         assert!(Health::ALL.is_sorted());
     }
@@ -240,12 +266,23 @@ mod tests {
         for home in Health::ALL {
             for other in Health::ALL {
                 let moved = members(&[home, other], false).home(MemberIndex(0)) == MemberIndex(1);
-                assert_eq!(moved, home != Health::Well && other > home, "{home:?} beside {other:?}");
-                assert_eq!(members(&[home, other], true).home(MemberIndex(0)), MemberIndex(0), "pinned");
+                assert_eq!(
+                    moved,
+                    home != Health::Well && other > home,
+                    "{home:?} beside {other:?}"
+                );
+                assert_eq!(
+                    members(&[home, other], true).home(MemberIndex(0)),
+                    MemberIndex(0),
+                    "pinned"
+                );
             }
         }
         // Of several it is the best one, whatever the rotation.
-        let many = members(&[Health::Leaderless, Health::Down, Health::Learner, Health::Well, Health::Unknown], false);
+        let many = members(
+            &[Health::Leaderless, Health::Down, Health::Learner, Health::Well, Health::Unknown],
+            false,
+        );
         assert!((0..10).all(|_| many.home(MemberIndex(0)) == MemberIndex(3)));
     }
 
@@ -265,10 +302,16 @@ mod tests {
 
     #[test]
     fn new_connections_go_where_they_are_served() {
-        let many = members(&[Health::Learner, Health::Well, Health::Removed, Health::Leaderless, Health::Well], false);
+        let many = members(
+            &[Health::Learner, Health::Well, Health::Removed, Health::Leaderless, Health::Well],
+            false,
+        );
         let chosen: std::collections::BTreeSet<_> = (0..10).map(|_| many.choose(None).0).collect();
         assert_eq!(chosen.into_iter().collect::<Vec<_>>(), [1, 4]);
         assert!(!members(&[Health::Learner, Health::Removed, Health::Down], false).any_well());
-        assert!(members(&[Health::Learner, Health::Leaderless], false).any_well(), "served as far as it can be");
+        assert!(
+            members(&[Health::Learner, Health::Leaderless], false).any_well(),
+            "served as far as it can be"
+        );
     }
 }

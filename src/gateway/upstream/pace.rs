@@ -1,8 +1,9 @@
 //! How often the connections to one member are pinged.
 //!
-//! A gRPC server closes connections that are pinged more often than it likes: etcd's bound is `--grpc-keepalive-min-time` (5 s unless it
-//! is set), and it enforces it only where gRPC has a listener of its own (`--listen-client-http-urls`). It says so with GOAWAY
-//! ENHANCE_YOUR_CALM and ends every stream. A client is then to double its interval (gRFC A8, "Client-side Keepalive").
+//! A gRPC server closes connections that are pinged more often than it likes: etcd's bound is
+//! `--grpc-keepalive-min-time` (5 s unless it is set), and it enforces it only where gRPC has a
+//! listener of its own (`--listen-client-http-urls`). It says so with GOAWAY ENHANCE_YOUR_CALM and
+//! ends every stream. A client is then to double its interval (gRFC A8, "Client-side Keepalive").
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,8 +31,8 @@ impl Pace {
         Duration::from_secs(self.0.load(Ordering::Relaxed))
     }
 
-    /// A connection that was pinged at this interval was pinged too often: the interval becomes twice that, unless other connections
-    /// have already made it so. True the first time.
+    /// A connection that was pinged at this interval was pinged too often: the interval becomes
+    /// twice that, unless other connections have already made it so. True the first time.
     pub fn slow_down(&self, interval: Duration) -> bool {
         let doubled = interval.as_secs().saturating_mul(2).clamp(AT_FIRST, AT_MOST);
         self.0.fetch_max(doubled, Ordering::Relaxed) == AT_FIRST

@@ -21,8 +21,8 @@ use crate::tls::LiveTls;
 
 /// Connections per member and class before all of them are full: etcd serves two in parallel.
 pub const SPREAD: usize = 2;
-/// Streams of one connection before another is opened for those that come: few connections gather more requests, and more answers,
-/// into one write.
+/// Streams of one connection before another is opened for those that come: few connections gather
+/// more requests, and more answers, into one write.
 const COMFORTABLE: u32 = 64;
 
 /// Until a connection that could not be renewed is tried again.
@@ -37,7 +37,8 @@ pub enum Target {
     Path(PathAndQuery),
 }
 
-/// A member's scheme and authority, with the path of each method behind them: a request only copies what was put together once.
+/// A member's scheme and authority, with the path of each method behind them: a request only copies
+/// what was put together once.
 struct Origin {
     scheme: Scheme,
     authority: Authority,
@@ -62,9 +63,11 @@ pub struct Pool {
 #[derive(Default)]
 struct Lane {
     links: RefCell<Vec<Link>>,
-    /// Every connection with streams on it, also those that take no more, and the generation of its certificates.
+    /// Every connection with streams on it, also those that take no more, and the generation of
+    /// its certificates.
     open: RefCell<Vec<(u64, Leash)>>,
-    /// One connection is opened at a time; those who wait then find room on it, or share its failure.
+    /// One connection is opened at a time; those who wait then find room on it, or share its
+    /// failure.
     opening: tokio::sync::Mutex<()>,
     failed: RefCell<Option<(Instant, ConnectError)>>,
     next_is_opening: Cell<bool>,
@@ -76,7 +79,15 @@ impl Pool {
     pub fn new(members: Arc<Members>, tls: Arc<LiveTls>, metrics: Arc<Metrics>) -> Rc<Self> {
         let lanes = members.iter().map(|_| Default::default()).collect();
         let origins = members.iter().map(|(_, member)| Origin::of(&member.endpoint)).collect();
-        Rc::new(Self { members, tls, metrics, lanes, origins, outdated: tokio::sync::Notify::new(), closed: Rc::default() })
+        Rc::new(Self {
+            members,
+            tls,
+            metrics,
+            lanes,
+            origins,
+            outdated: tokio::sync::Notify::new(),
+            closed: Rc::default(),
+        })
     }
 
     /// The URI of a target at a member.
@@ -92,8 +103,13 @@ impl Pool {
     /// A connection to `member` with room for one more stream, and the place on it.
     ///
     /// # Errors
-    /// Why no connection could be opened; the member counts as down until a health check says otherwise.
-    pub async fn link(self: &Rc<Self>, member: MemberIndex, class: Class) -> Result<(Link, Place), ConnectError> {
+    /// Why no connection could be opened; the member counts as down until a health check says
+    /// otherwise.
+    pub async fn link(
+        self: &Rc<Self>,
+        member: MemberIndex,
+        class: Class,
+    ) -> Result<(Link, Place), ConnectError> {
         let lane = self.lane(member, class)?;
         if let Some(found) = lane.take() {
             if lane.wants_another() {
@@ -121,7 +137,8 @@ impl Pool {
         lane.ok_or_else(|| ConnectError::Tcp("no such member".to_owned()))
     }
 
-    /// Opens a connection if there is none of this class. A failure counts like one of a call, and is left to [`Pool::link`] to report.
+    /// Opens a connection if there is none of this class. A failure counts like one of a call, and
+    /// is left to [`Pool::link`] to report.
     pub(super) async fn warm(&self, member: MemberIndex, class: Class) {
         let Ok(lane) = self.lane(member, class) else { return };
         if lane.is_cold() {
@@ -161,10 +178,16 @@ impl Pool {
     }
 
     /// One connection more on a lane, with the certificates that count now.
-    async fn connect(&self, lane: &Lane, index: MemberIndex, class: Class) -> Result<(), ConnectError> {
+    async fn connect(
+        &self,
+        lane: &Lane,
+        index: MemberIndex,
+        class: Class,
+    ) -> Result<(), ConnectError> {
         let Some(member) = self.members.at(index) else { return Ok(()) };
         let gauge = self.metrics.upstream_connections(class.name());
-        let (members, metrics, closed) = (self.members.clone(), self.metrics.clone(), self.closed.clone());
+        let (members, metrics, closed) =
+            (self.members.clone(), self.metrics.clone(), self.closed.clone());
         let on_close = move |close| {
             closed.notify_one();
             metrics.upstream_connections(class.name()).decrement(1.0);
@@ -189,7 +212,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Renews connections whenever the certificates of the way to etcd change, for as long as the worker lives.
+    /// Renews connections whenever the certificates of the way to etcd change, for as long as the
+    /// worker lives.
     pub async fn keep_renewed(self: Rc<Self>) {
         let mut changes = self.tls.upstream_changes();
         loop {
@@ -203,11 +227,15 @@ impl Pool {
         }
     }
 
-    /// Replaces the connections that were opened with older certificates. The new one comes first, and only then do the old ones take
-    /// no more streams: a certificate that etcd refuses ends nothing. But where the member itself is not trusted any more, nothing of
-    /// what is open goes on. False: some could not be replaced yet.
+    /// Replaces the connections that were opened with older certificates. The new one comes first,
+    /// and only then do the old ones take no more streams: a certificate that etcd refuses ends
+    /// nothing. But where the member itself is not trusted any more, nothing of what is open
+    /// goes on. False: some could not be replaced yet.
     async fn renew(&self) -> bool {
-        let lanes = self.members.iter().flat_map(|(index, member)| Class::ALL.map(|class| (index, member, class)));
+        let lanes = self
+            .members
+            .iter()
+            .flat_map(|(index, member)| Class::ALL.map(|class| (index, member, class)));
         let renewed = lanes.map(async |(index, member, class)| {
             let Ok(lane) = self.lane(index, class) else { return true };
             let generation = self.tls.current().upstream_generation;
@@ -242,7 +270,8 @@ impl Pool {
     }
 }
 
-/// Pings the member less often from now on; said once for each member, not for each of its connections.
+/// Pings the member less often from now on; said once for each member, not for each of its
+/// connections.
 fn note_too_many_pings(member: &Member, interval: Duration) {
     if member.pace.slow_down(interval) {
         tracing::warn!(
@@ -261,28 +290,36 @@ impl Origin {
             authority: endpoint.authority().parse().ok()?,
             methods: Vec::new(),
         };
-        origin.methods = Method::ALL.iter().map(|method| origin.uri(PathAndQuery::from_static(method.path()))).collect::<Option<_>>()?;
+        origin.methods = Method::ALL
+            .iter()
+            .map(|method| origin.uri(PathAndQuery::from_static(method.path())))
+            .collect::<Option<_>>()?;
         Some(origin)
     }
 
     fn uri(&self, path: PathAndQuery) -> Option<Uri> {
         let mut parts = Parts::default();
-        (parts.scheme, parts.authority, parts.path_and_query) = (Some(self.scheme.clone()), Some(self.authority.clone()), Some(path));
+        (parts.scheme, parts.authority, parts.path_and_query) =
+            (Some(self.scheme.clone()), Some(self.authority.clone()), Some(path));
         Uri::from_parts(parts).ok()
     }
 }
 
 impl Lane {
-    /// The first link that is comfortable, or else the least loaded one with room, and a place on it. Forgets links that have ended.
+    /// The first link that is comfortable, or else the least loaded one with room, and a place on
+    /// it. Forgets links that have ended.
     fn take(&self) -> Option<(Link, Place)> {
         let mut links = self.links.borrow_mut();
         links.retain(|link| !link.is_closed());
         let with_room = || links.iter().filter(|link| link.has_room());
-        let link = with_room().find(|link| link.streams() < COMFORTABLE).or_else(|| with_room().min_by_key(|link| link.streams()))?;
+        let link = with_room()
+            .find(|link| link.streams() < COMFORTABLE)
+            .or_else(|| with_room().min_by_key(|link| link.streams()))?;
         Some((link.clone(), link.place()))
     }
 
-    /// Whether streams may still be opened on a connection with certificates from before `generation`.
+    /// Whether streams may still be opened on a connection with certificates from before
+    /// `generation`.
     fn has_older(&self, generation: u64) -> bool {
         self.links.borrow().iter().any(|link| link.generation < generation && !link.is_closed())
     }
@@ -294,7 +331,11 @@ impl Lane {
     }
 
     fn cut_older(&self, generation: u64) {
-        self.open.borrow().iter().filter(|(of, _)| *of < generation).for_each(|(_, leash)| leash.cut());
+        self.open
+            .borrow()
+            .iter()
+            .filter(|(of, _)| *of < generation)
+            .for_each(|(_, leash)| leash.cut());
         self.links.borrow_mut().retain(|link| !link.is_closed());
     }
 
@@ -305,6 +346,8 @@ impl Lane {
 
     fn wants_another(&self) -> bool {
         let links = self.links.borrow();
-        !self.next_is_opening.get() && links.len() < SPREAD && links.iter().all(|link| link.streams() >= COMFORTABLE)
+        !self.next_is_opening.get()
+            && links.len() < SPREAD
+            && links.iter().all(|link| link.streams() >= COMFORTABLE)
     }
 }

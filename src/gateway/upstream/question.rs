@@ -1,8 +1,8 @@
 //! The one question that the proxy asks because of a client: which keys are attached to a lease.
 //!
-//! The answer may have megabytes for nine bytes of a request. So it goes over a connection of its own ([`Class::Own`]), apart from
-//! requests and from health checks; it is read as it arrives, and nothing of it is kept. Who is charged is decided in
-//! `proxy/lease_questions`.
+//! The answer may have megabytes for nine bytes of a request. So it goes over a connection of its
+//! own ([`Class::Own`]), apart from requests and from health checks; it is read as it arrives, and
+//! nothing of it is kept. Who is charged is decided in `proxy/lease_questions`.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -28,10 +28,12 @@ use super::{AGENT, Class};
 /// A question that is not answered by then has failed.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Connections that may turn out to be ending before the question has failed: those that a lane keeps, and a new one.
+/// Connections that may turn out to be ending before the question has failed: those that a lane
+/// keeps, and a new one.
 const ENDING_CONNECTIONS: usize = 3;
 
-/// Bytes of an answer that are read before it is looked whether others have their turn: a key takes two of them at least.
+/// Bytes of an answer that are read before it is looked whether others have their turn: a key takes
+/// two of them at least.
 const PART: usize = 256;
 
 /// Why a question has no answer.
@@ -61,14 +63,15 @@ pub enum Unanswered {
 pub trait Listener {
     /// One attached key. False: nothing more has to be seen.
     fn see(&mut self, key: &[u8]) -> bool;
-    /// Whether it has worked for so long that others have their turn first. After each yes it begins anew.
+    /// Whether it has worked for so long that others have their turn first. After each yes it
+    /// begins anew.
     fn has_worked(&mut self) -> bool;
     /// Whether this many bytes may be held for a key that has not come whole.
     fn may_hold(&mut self, bytes: usize) -> bool;
 }
 
-/// Shows the keys that are attached to the lease `id` to `listener`, until it has seen enough: none for a lease that does not exist.
-/// A key has `longest` bytes at most.
+/// Shows the keys that are attached to the lease `id` to `listener`, until it has seen enough: none
+/// for a lease that does not exist. A key has `longest` bytes at most.
 ///
 /// # Errors
 /// etcd did not say it, or not to the end.
@@ -79,10 +82,18 @@ pub async fn lease_keys(
     longest: usize,
     listener: &mut impl Listener,
 ) -> Result<(), Unanswered> {
-    timeout(QUESTION_TIMEOUT, asked(pool, member, id, longest, listener)).await.unwrap_or(Err(Unanswered::Timeout))
+    timeout(QUESTION_TIMEOUT, asked(pool, member, id, longest, listener))
+        .await
+        .unwrap_or(Err(Unanswered::Timeout))
 }
 
-async fn asked(pool: &Rc<Pool>, member: MemberIndex, id: i64, longest: usize, listener: &mut impl Listener) -> Result<(), Unanswered> {
+async fn asked(
+    pool: &Rc<Pool>,
+    member: MemberIndex,
+    id: i64,
+    longest: usize,
+    listener: &mut impl Listener,
+) -> Result<(), Unanswered> {
     // The place on the connection is given back when all has been read.
     let (response, _place) = sent(pool, member, id).await?;
     let (head, mut body) = response.await?.into_parts();
@@ -103,9 +114,13 @@ async fn asked(pool: &Rc<Pool>, member: MemberIndex, id: i64, longest: usize, li
     Ok(scan.finish()?)
 }
 
-/// Shows the keys of one piece. True: the listener has seen enough. HTTP/2 has the next piece at once for as long as there is one, so that
-/// nothing but this lets others have their turn.
-async fn show(scan: &mut LeaseKeys, piece: &[u8], listener: &mut impl Listener) -> Result<bool, Unreadable> {
+/// Shows the keys of one piece. True: the listener has seen enough. HTTP/2 has the next piece at
+/// once for as long as there is one, so that nothing but this lets others have their turn.
+async fn show(
+    scan: &mut LeaseKeys,
+    piece: &[u8],
+    listener: &mut impl Listener,
+) -> Result<bool, Unreadable> {
     let mut enough = false;
     for part in piece.chunks(PART) {
         scan.push(part, |key| enough = enough || !listener.see(key))?;
@@ -119,7 +134,11 @@ async fn show(scan: &mut LeaseKeys, piece: &[u8], listener: &mut impl Listener) 
     Ok(false)
 }
 
-async fn sent(pool: &Rc<Pool>, member: MemberIndex, id: i64) -> Result<(ResponseFuture, Place), Unanswered> {
+async fn sent(
+    pool: &Rc<Pool>,
+    member: MemberIndex,
+    id: i64,
+) -> Result<(ResponseFuture, Place), Unanswered> {
     for _ in 0..ENDING_CONNECTIONS {
         let (link, place) = pool.link(member, Class::Own).await?;
         match send_over(pool, &link, member, id).await {
@@ -132,8 +151,14 @@ async fn sent(pool: &Rc<Pool>, member: MemberIndex, id: i64) -> Result<(Response
 }
 
 /// `None`: the connection takes no more streams, and nothing was sent.
-async fn send_over(pool: &Pool, link: &Link, member: MemberIndex, id: i64) -> Option<ResponseFuture> {
-    let mut request = Request::post(pool.uri(member, &Target::Method(Method::LeaseTimeToLive))?).body(()).ok()?;
+async fn send_over(
+    pool: &Pool,
+    link: &Link,
+    member: MemberIndex,
+    id: i64,
+) -> Option<ResponseFuture> {
+    let mut request =
+        Request::post(pool.uri(member, &Target::Method(Method::LeaseTimeToLive))?).body(()).ok()?;
     request.headers_mut().extend([
         (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
         (TE, HeaderValue::from_static("trailers")),
@@ -149,7 +174,10 @@ async fn send_over(pool: &Pool, link: &Link, member: MemberIndex, id: i64) -> Op
 
 /// The head of an answer that has a message behind it.
 fn accepted(head: &Response<()>) -> Result<(), Unanswered> {
-    let is_grpc = head.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = head
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if head.status() != http::StatusCode::OK || !is_grpc {
         return Err(Unanswered::Refused(format!("HTTP status {}", head.status())));
     }
@@ -167,8 +195,17 @@ fn status(headers: &HeaderMap) -> Result<(), Unanswered> {
     match headers.get("grpc-status").map(HeaderValue::as_bytes) {
         Some(b"0") => Ok(()),
         _ => {
-            let text = |name| headers.get(name).map(|value| value.as_bytes().escape_ascii().to_string()).unwrap_or_default();
-            Err(Unanswered::Refused(format!("status {}: {}", text("grpc-status"), text("grpc-message"))))
+            let text = |name| {
+                headers
+                    .get(name)
+                    .map(|value| value.as_bytes().escape_ascii().to_string())
+                    .unwrap_or_default()
+            };
+            Err(Unanswered::Refused(format!(
+                "status {}: {}",
+                text("grpc-status"),
+                text("grpc-message")
+            )))
         }
     }
 }
@@ -210,7 +247,11 @@ mod tests {
 
     #[tokio::test]
     async fn others_have_their_turn_amid_one_piece_of_an_answer() {
-        let answer = LeaseTimeToLiveResponse { id: 7, keys: vec![b"k".to_vec(); 10_000], ..LeaseTimeToLiveResponse::default() };
+        let answer = LeaseTimeToLiveResponse {
+            id: 7,
+            keys: vec![b"k".to_vec(); 10_000],
+            ..LeaseTimeToLiveResponse::default()
+        };
         let piece = frame::encode(&answer.encode_to_vec());
         let (mut scan, mut listener, mut turns) = (LeaseKeys::of(7, 100), Ten::default(), 0);
         let enough = {

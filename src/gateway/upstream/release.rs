@@ -3,22 +3,33 @@
 /// The newest minor release whose messages are known: `proto/fields.txt` has them.
 pub const NEWEST_KNOWN: (u32, u32) = (3, 7);
 
-/// Whether `version`, as `StatusResponse.version` has it, is of a later minor release. What is no version is not.
+/// Whether `version`, as `StatusResponse.version` has it, is of a later minor release. What is no
+/// version is not.
 #[must_use]
 pub fn is_newer_than_known(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) > NEWEST_KNOWN)
 }
 
-/// The first patch release of each minor one without a published hole, as of 2026-11 (`docs/threat-model.md` names them).
+/// The first patch release of each minor one without a published hole, as of 2026-11
+/// (`docs/threat-model.md` names them).
 const FIXED: [(u32, u32, u32); 3] = [(3, 5, 35), (3, 6, 16), (3, 7, 3)];
 
-/// Whether `version` is older than the fixes of its minor release, or of one that gets none any more. What is no version is not.
+/// Whether `version` is older than the fixes of its minor release, or of one that gets none any
+/// more. What is no version is not.
 #[must_use]
 pub fn has_published_holes(version: &str) -> bool {
-    let mut numbers = version.split('-').next().unwrap_or_default().split('.').map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
-    match FIXED.iter().find(|(fixed_major, fixed_minor, _)| (*fixed_major, *fixed_minor) == (major, minor)) {
+    let mut numbers =
+        version.split('-').next().unwrap_or_default().split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
+        (numbers.next(), numbers.next(), numbers.next())
+    else {
+        return false;
+    };
+    match FIXED
+        .iter()
+        .find(|(fixed_major, fixed_minor, _)| (*fixed_major, *fixed_minor) == (major, minor))
+    {
         Some((_, _, fixed)) => patch < *fixed,
         None => (major, minor) < (3, 5),
     }
@@ -32,7 +43,10 @@ mod tests {
 
     #[test]
     fn the_newest_that_is_known_is_the_newest_that_is_tested() {
-        let newest = RELEASES.iter().map(|release| release.minor.strip_prefix("3.").unwrap().parse::<u32>().unwrap()).max();
+        let newest = RELEASES
+            .iter()
+            .map(|release| release.minor.strip_prefix("3.").unwrap().parse::<u32>().unwrap())
+            .max();
         assert_eq!(newest, Some(NEWEST_KNOWN.1));
     }
 

@@ -1,7 +1,9 @@
-//! What a connection to etcd takes now: how much of its window etcd must have open, known without asking `h2`, which assigns none to a
-//! stream before its head was sent; and whether the socket has taken what `h2` was given. What is handed to `h2` beyond either would wait
-//! there, where no permit is asked again. So what goes out after a permit has gone is what the kernel had taken, and what was handed to
-//! `h2` in the turn in which the socket filled up: all of it with a window that etcd had opened.
+//! What a connection to etcd takes now: how much of its window etcd must have open, known without
+//! asking `h2`, which assigns none to a stream before its head was sent; and whether the socket has
+//! taken what `h2` was given. What is handed to `h2` beyond either would wait there, where no
+//! permit is asked again. So what goes out after a permit has gone is what the kernel had taken,
+//! and what was handed to `h2` in the turn in which the socket filled up: all of it with a window
+//! that etcd had opened.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,19 +12,22 @@ use tokio::sync::Notify;
 
 use crate::http2::io::Behind;
 
-/// Bytes for which etcd has a window, whatever it does: every HTTP/2 connection begins with one of 65,535 bytes (RFC 9113, 6.9.2), and grpc-go
-/// gives back what it has read when that is a quarter of it (`internal/transport/flowcontrol.go`).
+/// Bytes for which etcd has a window, whatever it does: every HTTP/2 connection begins with one of
+/// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go gives back what it has read when that is a quarter
+/// of it (`internal/transport/flowcontrol.go`).
 const ALWAYS_OPEN: usize = 48 * 1024;
 
 /// The bytes that one connection was sent and that etcd may not have read yet. Clones share them.
 ///
-/// Capacity that a stream has asked of `h2` counts as well, from before it asks ([`Window::take`]) until it is given back: `h2` takes it
-/// out of the window for that stream, whether it is used or not. What is asked beyond the room that there is must wait first until what was
-/// promised to others is out ([`Window::drained`]).
+/// Capacity that a stream has asked of `h2` counts as well, from before it asks ([`Window::take`])
+/// until it is given back: `h2` takes it out of the window for that stream, whether it is used or
+/// not. What is asked beyond the room that there is must wait first until what was promised to
+/// others is out ([`Window::drained`]).
 ///
-/// etcd reads frames in the order in which they were written. Bytes are read when their own request is answered, or when one is answered that
-/// was begun after the last of them was written. A request that was given up has only the second way: until then its bytes count, or
-/// a client that gives up requests while etcd reads nothing could use up the window unseen.
+/// etcd reads frames in the order in which they were written. Bytes are read when their own request
+/// is answered, or when one is answered that was begun after the last of them was written. A
+/// request that was given up has only the second way: until then its bytes count, or a client that
+/// gives up requests while etcd reads nothing could use up the window unseen.
 #[derive(Clone, Default)]
 pub struct Window(Rc<Unread>);
 
@@ -32,9 +37,11 @@ struct Unread {
     bytes: Cell<usize>,
     /// Requests begun.
     begun: Cell<u64>,
-    /// Of requests that were given up: bytes that an answer to a request above this number gives back.
+    /// Of requests that were given up: bytes that an answer to a request above this number gives
+    /// back.
     given_up: Cell<(u64, usize)>,
-    /// Those given up since: they wait for the answer after that one, so that two numbers are enough for any number of requests.
+    /// Those given up since: they wait for the answer after that one, so that two numbers are
+    /// enough for any number of requests.
     given_up_since: Cell<usize>,
     /// The socket has not taken all that it was given.
     behind: Behind,
@@ -73,13 +80,15 @@ impl Window {
         !self.is_behind() && self.0.bytes.get().saturating_add(bytes) <= ALWAYS_OPEN
     }
 
-    /// Whether the socket has not taken all that it was given: nothing more is to be handed to `h2`.
+    /// Whether the socket has not taken all that it was given: nothing more is to be handed to
+    /// `h2`.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.0.behind.get()
     }
 
-    /// Waits until the socket has taken all that `h2` was given until now, or the connection has ended.
+    /// Waits until the socket has taken all that `h2` was given until now, or the connection has
+    /// ended.
     pub async fn drained(&self) {
         let before = self.0.drains.get();
         let is_fresh = || self.0.fresh.get() && self.0.drains.get() == before;

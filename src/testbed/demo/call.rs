@@ -7,7 +7,8 @@ use etcd_warden_core::method::Method;
 use etcd_warden_core::printable::Printable;
 use tonic::Code;
 
-/// What `$R` stands for: where Calico's resources are (`libcalico-go/lib/backend/model/resource.go`).
+/// What `$R` stands for: where Calico's resources are
+/// (`libcalico-go/lib/backend/model/resource.go`).
 pub(super) const R: &str = "/calico/resources/v3/projectcalico.org";
 
 /// What is written by every Put.
@@ -47,7 +48,11 @@ impl Call {
     pub(super) async fn make(self, client: &mut Client) -> Outcome {
         match self.attempt(client).await {
             Ok(outcome) => outcome,
-            Err(etcd_client::Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => Outcome::Refused,
+            Err(etcd_client::Error::GRpcStatus(status))
+                if status.code() == Code::PermissionDenied =>
+            {
+                Outcome::Refused
+            }
             Err(error) => Outcome::Failed(Printable(&error.to_string()).to_string()),
         }
     }
@@ -97,7 +102,10 @@ async fn watch(client: &mut Client, keys: Keys) -> Result<Outcome, etcd_client::
     Ok(match stream.message().await? {
         Some(answer) if answer.created() && !answer.canceled() => Outcome::Passed,
         Some(answer) if answer.cancel_reason().contains("permission denied") => Outcome::Refused,
-        Some(answer) => Outcome::Failed(format!("the watch was answered with `{}`", Printable(answer.cancel_reason()))),
+        Some(answer) => Outcome::Failed(format!(
+            "the watch was answered with `{}`",
+            Printable(answer.cancel_reason())
+        )),
         None => Outcome::Failed("the watch was not answered".to_owned()),
     })
 }

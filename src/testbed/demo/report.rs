@@ -104,7 +104,8 @@ impl Report {
     /// One JSON document.
     pub(super) fn json(&self) -> Value {
         let place = &self.place;
-        let audit: Vec<Value> = self.audit.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let audit: Vec<Value> =
+            self.audit.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         json!({
             "etcd": { "version": place.etcd_version, "endpoints": place.etcd, "tls": true, "auth": false },
             "proxies": { "enforce": place.enforcing, "shadow": place.shadow },
@@ -158,17 +159,40 @@ impl Report {
 
     fn write_text(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
         let place = &self.place;
-        writeln!(out, "\n{}", ink.paint(BOLD, "etcd-warden: one etcd, nine components, each with what Calico documents for it"))?;
-        writeln!(out, "\n  etcd     {} at {}, TLS, its own auth off", place.etcd_version, place.etcd)?;
-        writeln!(out, "  proxy    {}, client certificates, policy calico/documented, enforcing", place.enforcing)?;
+        writeln!(
+            out,
+            "\n{}",
+            ink.paint(
+                BOLD,
+                "etcd-warden: one etcd, nine components, each with what Calico documents for it"
+            )
+        )?;
+        writeln!(
+            out,
+            "\n  etcd     {} at {}, TLS, its own auth off",
+            place.etcd_version, place.etcd
+        )?;
+        writeln!(
+            out,
+            "  proxy    {}, client certificates, policy calico/documented, enforcing",
+            place.enforcing
+        )?;
         writeln!(out, "  $R       {R}")?;
         let width = self.call_width();
         let mut last = None;
         for row in &self.rows {
             if last.replace(row.component.name) != Some(row.component.name) {
                 let certificate = format!("CN={}", row.component.common_name);
-                let role = row.component.role.map_or_else(|| "no role".to_owned(), |role| format!("role {role}"));
-                writeln!(out, "\n{}  {}", ink.paint(BOLD, row.component.name), ink.paint(DIM, &format!("{certificate}, {role}")))?;
+                let role = row
+                    .component
+                    .role
+                    .map_or_else(|| "no role".to_owned(), |role| format!("role {role}"));
+                writeln!(
+                    out,
+                    "\n{}  {}",
+                    ink.paint(BOLD, row.component.name),
+                    ink.paint(DIM, &format!("{certificate}, {role}"))
+                )?;
             }
             row.write_text(ink, width, out)?;
         }
@@ -180,12 +204,23 @@ impl Report {
     fn write_shadow(&self, ink: Ink, width: usize, out: &mut String) -> std::fmt::Result {
         let title = "The refused calls once more, through a proxy in shadow mode: they pass, and are recorded";
         writeln!(out, "\n{}", ink.paint(BOLD, title))?;
-        writeln!(out, "  {}", ink.paint(DIM, &format!("{}, the same policy with --mode shadow", self.place.shadow)))?;
+        writeln!(
+            out,
+            "  {}",
+            ink.paint(DIM, &format!("{}, the same policy with --mode shadow", self.place.shadow))
+        )?;
         for row in &self.shadow {
-            let (code, word) = if row.as_expected() { (YELLOW, "passed ") } else { (RED, "WRONG  ") };
+            let (code, word) =
+                if row.as_expected() { (YELLOW, "passed ") } else { (RED, "WRONG  ") };
             let call = format!("{:width$}", row.call.to_string());
             let recorded = format!("{}  {}", row.testimony.decision, row.component.common_name);
-            writeln!(out, "  {}  {call}  {}{}", ink.paint(code, word), ink.paint(DIM, &recorded), failure(&row.outcome))?;
+            writeln!(
+                out,
+                "  {}  {call}  {}{}",
+                ink.paint(code, word),
+                ink.paint(DIM, &recorded),
+                failure(&row.outcome)
+            )?;
         }
         Ok(())
     }
@@ -193,7 +228,9 @@ impl Report {
     /// One audit line of each kind, whole.
     fn write_audit(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
         let (lines, calls) = (self.audit.len(), self.rows.len() + self.shadow.len());
-        let title = format!("What the audit wrote: {lines} lines for {calls} calls. The first of each kind:");
+        let title = format!(
+            "What the audit wrote: {lines} lines for {calls} calls. The first of each kind:"
+        );
         writeln!(out, "\n{}", ink.paint(BOLD, &title))?;
         for decision in ["allow", "deny", "would_deny"] {
             let mark = format!("\"decision\":\"{decision}\"");
@@ -207,13 +244,24 @@ impl Report {
     fn write_sum(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
         let allowed = self.rows.iter().filter(|row| row.verdict == Some(Verdict::Allowed)).count();
         let refused = self.rows.iter().filter(|row| row.verdict == Some(Verdict::Refused)).count();
-        let sum = format!("{allowed} allowed, {refused} refused, {} let through in shadow mode", self.shadow.len());
+        let sum = format!(
+            "{allowed} allowed, {refused} refused, {} let through in shadow mode",
+            self.shadow.len()
+        );
         if self.as_expected() {
-            return writeln!(out, "\n{}", ink.paint(GREEN, &format!("{sum}: every verdict is the expected one.")));
+            return writeln!(
+                out,
+                "\n{}",
+                ink.paint(GREEN, &format!("{sum}: every verdict is the expected one."))
+            );
         }
         let rows = self.rows.iter().filter(|row| !row.as_expected()).count();
         let shadow = self.shadow.iter().filter(|row| !row.as_expected()).count();
-        writeln!(out, "\n{}", ink.paint(RED, &format!("{sum}; NOT as expected: {}.", rows + shadow)))
+        writeln!(
+            out,
+            "\n{}",
+            ink.paint(RED, &format!("{sum}; NOT as expected: {}.", rows + shadow))
+        )
     }
 
     fn call_width(&self) -> usize {
@@ -230,7 +278,13 @@ impl Row {
             (false, Verdict::Refused) => (RED, "WRONG: is to be refused"),
         };
         let call = format!("{:width$}", self.call.to_string());
-        writeln!(out, "  {}  {call}  {}{}", ink.paint(code, word), ink.paint(DIM, &self.why()), failure(&self.outcome))
+        writeln!(
+            out,
+            "  {}  {call}  {}{}",
+            ink.paint(code, word),
+            ink.paint(DIM, &self.why()),
+            failure(&self.outcome)
+        )
     }
 
     /// The grant, without its role and its place; or what is missing.
@@ -264,9 +318,23 @@ mod tests {
 
     fn row(verdict: Option<Verdict>, outcome: Outcome) -> Row {
         let component = &COMPONENTS[0];
-        let grant = "calico-node: $R/* [read, create, update, delete] (builtin:calico/documented:18)".to_owned();
-        let testimony = Testimony { decision: "allow".to_owned(), grant: Some(grant), reason: None, missing: None };
-        Row { component, call: Call::Snapshot, expected: Verdict::Allowed, verdict, outcome, testimony }
+        let grant =
+            "calico-node: $R/* [read, create, update, delete] (builtin:calico/documented:18)"
+                .to_owned();
+        let testimony = Testimony {
+            decision: "allow".to_owned(),
+            grant: Some(grant),
+            reason: None,
+            missing: None,
+        };
+        Row {
+            component,
+            call: Call::Snapshot,
+            expected: Verdict::Allowed,
+            verdict,
+            outcome,
+            testimony,
+        }
     }
 
     fn report(rows: Vec<Row>) -> Report {
@@ -285,7 +353,10 @@ mod tests {
     fn one_verdict_that_is_not_the_expected_one_spoils_the_whole() {
         let good = || row(Some(Verdict::Allowed), Outcome::Passed);
         assert!(report(vec![good()]).as_expected());
-        for bad in [row(Some(Verdict::Refused), Outcome::Refused), row(None, Outcome::Failed("boom".to_owned()))] {
+        for bad in [
+            row(Some(Verdict::Refused), Outcome::Refused),
+            row(None, Outcome::Failed("boom".to_owned())),
+        ] {
             let report = report(vec![good(), bad]);
             assert!(!report.as_expected());
             let text = report.text(Ink::Plain);
@@ -299,7 +370,12 @@ mod tests {
             component: &COMPONENTS[0],
             call: Call::Snapshot,
             outcome,
-            testimony: Testimony { decision: decision.to_owned(), grant: None, reason: None, missing: None },
+            testimony: Testimony {
+                decision: decision.to_owned(),
+                grant: None,
+                reason: None,
+                missing: None,
+            },
         };
         assert!(shadow(Outcome::Passed, "would_deny").as_expected());
         assert!(!shadow(Outcome::Passed, "allow").as_expected());

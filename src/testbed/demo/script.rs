@@ -1,5 +1,6 @@
 //! Who calls what. Calico's documentation names nine components and what each may read and write
-//! ("Calico key and path prefixes"); the calls are what these components do, and what a thief of their certificate would try.
+//! ("Calico key and path prefixes"); the calls are what these components do, and what a thief of
+//! their certificate would try.
 
 use super::call::{
     Call::{self, Compact, Delete, Get, Put, Snapshot, Watch},
@@ -162,7 +163,8 @@ pub(super) const COMPONENTS: &[Component] = &[
 pub(super) fn policy() -> String {
     use std::fmt::Write as _;
 
-    let mut policy = String::from("version: 1\nmode: enforce\ninclude: [calico/documented]\nbindings:\n");
+    let mut policy =
+        String::from("version: 1\nmode: enforce\ninclude: [calico/documented]\nbindings:\n");
     for component in COMPONENTS {
         if let Some(role) = component.role {
             // Writing to a String cannot fail.
@@ -183,7 +185,11 @@ mod tests {
         let documented = COMPONENTS.iter().filter(|component| component.role.is_some());
         for component in documented.clone() {
             for verdict in [Allowed, Refused] {
-                assert!(component.calls.iter().any(|(expected, _)| *expected == verdict), "{}: {verdict:?}", component.name);
+                assert!(
+                    component.calls.iter().any(|(expected, _)| *expected == verdict),
+                    "{}: {verdict:?}",
+                    component.name
+                );
             }
         }
         let roles: BTreeSet<_> = documented.map(|component| component.role).collect();

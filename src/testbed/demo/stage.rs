@@ -1,4 +1,5 @@
-//! What the demo plays on: etcd with TLS and its own auth off, a certificate per component, and two proxies in front.
+//! What the demo plays on: etcd with TLS and its own auth off, a certificate per component, and two
+//! proxies in front.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +12,8 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use etcd_warden_core::policy::Mode;
 use etcd_warden_gateway::app::{self, Running};
 use etcd_warden_gateway::config::{
-    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream,
+    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits,
+    Log, OnFull, Upstream,
 };
 use tempfile::TempDir;
 
@@ -54,8 +56,12 @@ struct Papers {
 impl Stage {
     /// Starts all of it.
     pub(super) async fn set(programs: &Programs) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("etcd-warden-demo-").tempdir().context("cannot make a folder for certificates")?;
-        // Two authorities: etcd trusts the proxy's certificate and no component's, or a component could walk around the proxy.
+        let folder = tempfile::Builder::new()
+            .prefix("etcd-warden-demo-")
+            .tempdir()
+            .context("cannot make a folder for certificates")?;
+        // Two authorities: etcd trusts the proxy's certificate and no component's, or a component
+        // could walk around the proxy.
         let authority = Authority::new("demo clients CA")?;
         let upstream_authority = Authority::new("demo etcd CA")?;
         let at = folder.path();
@@ -80,7 +86,16 @@ impl Stage {
         let etcd = Etcd::start(programs, Options { tls: Some(tls), ..Options::default() }).await?;
         let enforcing = Proxy::start(&etcd, &papers, Mode::Enforce, at).await?;
         let shadow = Proxy::start(&etcd, &papers, Mode::Shadow, at).await?;
-        let stage = Self { etcd, enforcing, shadow, folder, clients, authority, upstream_authority, warden };
+        let stage = Self {
+            etcd,
+            enforcing,
+            shadow,
+            folder,
+            clients,
+            authority,
+            upstream_authority,
+            warden,
+        };
         stage.seed().await?;
         Ok(stage)
     }
@@ -90,14 +105,20 @@ impl Stage {
         let endpoint = self.etcd.endpoints().into_iter().next().context("etcd has no member")?;
         let mut client = connect(&endpoint, &self.upstream_authority, &self.warden).await?;
         for key in SEED {
-            client.put(expand(key), "seed", None).await.context("cannot write the first keys to etcd")?;
+            client
+                .put(expand(key), "seed", None)
+                .await
+                .context("cannot write the first keys to etcd")?;
         }
         Ok(())
     }
 
     /// A client of a proxy, with the certificate of this name.
     pub(super) async fn client(&self, proxy: &Proxy, common_name: &str) -> anyhow::Result<Client> {
-        let issued = self.clients.get(common_name).with_context(|| format!("there is no certificate for `{common_name}`"))?;
+        let issued = self
+            .clients
+            .get(common_name)
+            .with_context(|| format!("there is no certificate for `{common_name}`"))?;
         Ok(connect(&format!("https://{}", proxy.address), &self.authority, issued).await?)
     }
 
@@ -109,14 +130,25 @@ impl Stage {
 }
 
 impl Proxy {
-    async fn start(etcd: &Etcd, papers: &Papers, mode: Mode, folder: &Path) -> anyhow::Result<Self> {
+    async fn start(
+        etcd: &Etcd,
+        papers: &Papers,
+        mode: Mode,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let audit = folder.join(format!("audit-{mode}.jsonl"));
-        let running = app::start(config(etcd, papers, mode, &audit)).await.context("the proxy does not start")?;
+        let running = app::start(config(etcd, papers, mode, &audit))
+            .await
+            .context("the proxy does not start")?;
         Ok(Self { address: running.listen_addr, witness: Witness::of(audit), running })
     }
 }
 
-async fn connect(endpoint: &str, authority: &Authority, issued: &Issued) -> Result<Client, etcd_client::Error> {
+async fn connect(
+    endpoint: &str,
+    authority: &Authority,
+    issued: &Issued,
+) -> Result<Client, etcd_client::Error> {
     let tls = TlsOptions::new()
         .ca_certificate(Certificate::from_pem(authority.pem()))
         .identity(Identity::from_pem(&issued.certificate, &issued.key));
@@ -125,14 +157,21 @@ async fn connect(endpoint: &str, authority: &Authority, issued: &Issued) -> Resu
 }
 
 fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
-    let endpoint = |address: SocketAddr| Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() };
+    let endpoint = |address: SocketAddr| Endpoint {
+        tls: true,
+        host: address.ip().to_string().into(),
+        port: address.port(),
+    };
     Config {
         listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
         proxy_protocol_from: Vec::new(),
         downstream: Downstream {
             cert_file: papers.server.cert.clone(),
             key_file: papers.server.key.clone(),
-            client_cas: vec![ClientCa { name: Arc::from("default"), file: papers.client_ca.clone() }],
+            client_cas: vec![ClientCa {
+                name: Arc::from("default"),
+                file: papers.client_ca.clone(),
+            }],
             crl_files: Vec::new(),
         },
         upstream: Upstream {

@@ -76,12 +76,20 @@ impl Witness {
     }
 
     /// What the first line after the mark says about a call of this method by this name.
-    pub(super) async fn testimony(&self, mark: Mark, common_name: &str, method: Method) -> anyhow::Result<Testimony> {
+    pub(super) async fn testimony(
+        &self,
+        mark: Mark,
+        common_name: &str,
+        method: Method,
+    ) -> anyhow::Result<Testimony> {
         let deadline = Instant::now() + WRITTEN_WITHIN;
         loop {
             for line in self.all_lines()?.iter().skip(mark.0) {
-                let line: Line = serde_json::from_str(line).with_context(|| format!("an audit line cannot be read: {line}"))?;
-                if line.identity.cn.as_deref() == Some(common_name) && line.method.as_deref() == Some(method.path()) {
+                let line: Line = serde_json::from_str(line)
+                    .with_context(|| format!("an audit line cannot be read: {line}"))?;
+                if line.identity.cn.as_deref() == Some(common_name)
+                    && line.method.as_deref() == Some(method.path())
+                {
                     return Ok(line.into());
                 }
             }
@@ -120,8 +128,13 @@ impl Missing {
         if let Some(capability) = &self.capability {
             return Some(format!("capability {capability}"));
         }
-        let (key, range_end) = (unescape(self.key.as_deref()?)?, unescape(self.range_end.as_deref()?)?);
-        Some(format!("{} {}", self.verb.as_deref()?, abbreviate(&KeyRange::from_request(&key, &range_end).to_string())))
+        let (key, range_end) =
+            (unescape(self.key.as_deref()?)?, unescape(self.range_end.as_deref()?)?);
+        Some(format!(
+            "{} {}",
+            self.verb.as_deref()?,
+            abbreviate(&KeyRange::from_request(&key, &range_end).to_string())
+        ))
     }
 }
 
@@ -132,8 +145,14 @@ mod tests {
     #[test]
     fn what_is_missing_reads_as_a_range_of_keys() {
         let text = |json: &str| serde_json::from_str::<Missing>(json).unwrap().as_text();
-        assert_eq!(text(r#"{"verb": "read", "key": "/a/", "range_end": "/a0"}"#).unwrap(), "read /a/*");
-        assert_eq!(text(r#"{"verb": "create", "key": "/a\\x00", "range_end": ""}"#).unwrap(), "create /a\\x00");
+        assert_eq!(
+            text(r#"{"verb": "read", "key": "/a/", "range_end": "/a0"}"#).unwrap(),
+            "read /a/*"
+        );
+        assert_eq!(
+            text(r#"{"verb": "create", "key": "/a\\x00", "range_end": ""}"#).unwrap(),
+            "create /a\\x00"
+        );
         assert_eq!(text(r#"{"capability": "compact"}"#).unwrap(), "capability compact");
         assert_eq!(text(r#"{"lease": "0000000000000001"}"#), None);
     }

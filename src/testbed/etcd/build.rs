@@ -1,6 +1,7 @@
-//! Builds a pinned etcd release from its Go module. The module files (`tools/etcd/MINOR/go.mod` and `go.sum`, which hold the
-//! version and every hash) are part of this program, so that an installed binary can do it as well as one in its source tree.
-//! The releases under `tools/etcd/vulnerable` are not: only the tests build those, by [`Release::pinned`].
+//! Builds a pinned etcd release from its Go module. The module files (`tools/etcd/MINOR/go.mod` and
+//! `go.sum`, which hold the version and every hash) are part of this program, so that an installed
+//! binary can do it as well as one in its source tree. The releases under `tools/etcd/vulnerable`
+//! are not: only the tests build those, by [`Release::pinned`].
 
 use std::fs::File;
 use std::io;
@@ -14,7 +15,8 @@ use super::find::Version;
 pub const TOOLS_FOLDER: &str = "ETCD_WARDEN_TOOLS";
 
 const SERVER_MODULE: &str = "go.etcd.io/etcd/server/v3";
-/// Every program of etcd's, by its package; the server of 3.4 was a package of the one module that there was.
+/// Every program of etcd's, by its package; the server of 3.4 was a package of the one module that
+/// there was.
 const PROGRAMS: [(&str, &str); 4] = [
     ("etcd", SERVER_MODULE),
     ("etcd", "go.etcd.io/etcd"),
@@ -36,8 +38,18 @@ macro_rules! release {
     ($minor:literal) => {
         Release::pinned(
             $minor,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/etcd/", $minor, "/go.mod")),
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/etcd/", $minor, "/go.sum")),
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../tools/etcd/",
+                $minor,
+                "/go.mod"
+            )),
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../tools/etcd/",
+                $minor,
+                "/go.sum"
+            )),
         )
     };
 }
@@ -46,14 +58,15 @@ macro_rules! release {
 pub static RELEASES: [Release; 3] = [release!("3.7"), release!("3.6"), release!("3.5")];
 
 impl Release {
-    /// The release of this minor version that a `go.mod` requires. Its `tool` lines say which of etcd's programs are built;
-    /// `go.sum` has the hash of every module.
+    /// The release of this minor version that a `go.mod` requires. Its `tool` lines say which of
+    /// etcd's programs are built; `go.sum` has the hash of every module.
     #[must_use]
     pub const fn pinned(minor: &'static str, go_mod: &'static str, go_sum: &'static str) -> Self {
         Self { minor, go_mod, go_sum, named: None }
     }
 
-    /// Says which version it is, for a `go.mod` that requires a commit (the releases before 3.5 are no modules of their own).
+    /// Says which version it is, for a `go.mod` that requires a commit (the releases before 3.5 are
+    /// no modules of their own).
     #[must_use]
     pub const fn named(mut self, version: Version) -> Self {
         self.named = Some(version);
@@ -79,14 +92,19 @@ impl Release {
         if let Some(version) = self.named {
             return version;
         }
-        let required = self.go_mod.lines().find_map(|line| line.trim().strip_prefix(SERVER_MODULE)?.split_whitespace().next());
+        let required = self
+            .go_mod
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(SERVER_MODULE)?.split_whitespace().next());
         // A test reads all of them, so that the number below is never seen.
         required.and_then(|version| version.parse().ok()).unwrap_or(Version::new(0, 0, 0))
     }
 
     /// Name and package of each program that its go.mod asks for.
     fn programs(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let is_tool = |package: &str| self.go_mod.lines().any(|line| line.trim().trim_start_matches("tool ") == package);
+        let is_tool = |package: &str| {
+            self.go_mod.lines().any(|line| line.trim().trim_start_matches("tool ") == package)
+        };
         PROGRAMS.into_iter().filter(move |(_, package)| is_tool(package))
     }
 
@@ -120,8 +138,8 @@ pub enum BuildError {
     },
 }
 
-/// The folder that holds the release's programs, built first if they are not there. Two processes at once build once; a build
-/// that is cut off leaves nothing that looks finished.
+/// The folder that holds the release's programs, built first if they are not there. Two processes
+/// at once build once; a build that is cut off leaves nothing that looks finished.
 ///
 /// # Errors
 /// When there is no Go, or it fails, or the folder cannot be written.
@@ -143,7 +161,10 @@ fn build_into(release: &Release, tools: &Path) -> Result<PathBuf, BuildError> {
     if release.is_complete(&finished) {
         return Ok(finished);
     }
-    let workshop = tempfile::Builder::new().prefix(".etcd-build-").tempdir_in(tools).map_err(|error| cannot_write(tools, error))?;
+    let workshop = tempfile::Builder::new()
+        .prefix(".etcd-build-")
+        .tempdir_in(tools)
+        .map_err(|error| cannot_write(tools, error))?;
     let programs = workshop.path().join("programs");
     compile(release, workshop.path(), &programs)?;
     if finished.exists() {
@@ -161,15 +182,18 @@ fn compile(release: &Release, module: &Path, programs: &Path) -> Result<(), Buil
     }
     for (name, package) in release.programs() {
         let started = Instant::now();
-        say(&format!("building {name} {} from its Go module (once; a minute or two)", release.version()));
+        say(&format!(
+            "building {name} {} from its Go module (once; a minute or two)",
+            release.version()
+        ));
         go_build(module, &programs.join(name), package)?;
         say(&format!("built {name} in {} s", started.elapsed().as_secs()));
     }
     Ok(())
 }
 
-/// A line on standard error itself: `eprintln!` would be kept back by a test harness, and the first `cargo test` of a fresh
-/// machine would seem to hang.
+/// A line on standard error itself: `eprintln!` would be kept back by a test harness, and the first
+/// `cargo test` of a fresh machine would seem to hang.
 fn say(line: &str) {
     etcd_warden_gateway::terminal::err(format_args!("{line}"));
 }
@@ -204,7 +228,8 @@ fn last_words(text: &str) -> String {
     tail.join("; ")
 }
 
-/// `target/tools` of the source tree that this was built from; where that is gone, a folder in the user's cache.
+/// `target/tools` of the source tree that this was built from; where that is gone, a folder in the
+/// user's cache.
 fn tools_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(TOOLS_FOLDER) {
         return folder.into();
@@ -257,13 +282,20 @@ mod tests {
     #[test]
     fn what_go_mod_names_as_tools_is_what_is_built() {
         for release in &RELEASES {
-            assert!(release.programs().map(|(name, _)| name).eq(["etcd", "etcdctl", "etcdutl"]), "{release:?}");
+            assert!(
+                release.programs().map(|(name, _)| name).eq(["etcd", "etcdctl", "etcdutl"]),
+                "{release:?}"
+            );
         }
-        let server =
-            Release::pinned("3.5", "module m\n\ntool go.etcd.io/etcd/server/v3\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.5.7\n)\n", "");
+        let server = Release::pinned(
+            "3.5",
+            "module m\n\ntool go.etcd.io/etcd/server/v3\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.5.7\n)\n",
+            "",
+        );
         assert!(server.programs().eq([("etcd", SERVER_MODULE)]));
         assert_eq!(server.version(), Version::new(3, 5, 7));
-        let commit = Release::pinned("3.4", "module m\n\ntool go.etcd.io/etcd\n", "").named(Version::new(3, 4, 13));
+        let commit = Release::pinned("3.4", "module m\n\ntool go.etcd.io/etcd\n", "")
+            .named(Version::new(3, 4, 13));
         assert!(commit.programs().eq([("etcd", "go.etcd.io/etcd")]));
         assert_eq!(commit.version(), Version::new(3, 4, 13));
     }

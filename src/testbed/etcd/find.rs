@@ -102,7 +102,8 @@ pub enum FindError {
     },
 }
 
-/// Finds an etcd, or builds one. A build takes about a minute per program, once; it says so on standard error. Blocks.
+/// Finds an etcd, or builds one. A build takes about a minute per program, once; it says so on
+/// standard error. Blocks.
 ///
 /// # Errors
 /// One sentence that names what can be done.
@@ -128,7 +129,9 @@ fn named(path: &Path) -> Result<Programs, FindError> {
 
 fn on_path(least: Version) -> Option<Programs> {
     let path = std::env::var_os("PATH")?;
-    let etcd = std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|program| program.is_file())?;
+    let etcd = std::env::split_paths(&path)
+        .map(|folder| folder.join("etcd"))
+        .find(|program| program.is_file())?;
     let version = version_of(&etcd).ok().filter(|version| *version >= least)?;
     Some(with_companions(etcd, version))
 }
@@ -153,7 +156,11 @@ const LONGEST: u64 = 4096;
 fn version_of(etcd: &Path) -> Result<Version, FindError> {
     let not_etcd = |said: String| FindError::NotEtcd { program: etcd.to_owned(), said };
     let mut command = Command::new(etcd);
-    command.arg(OsStr::new("--version")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg(OsStr::new("--version"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| not_etcd(error.to_string()))?;
     let (tell, told) = sync_channel(1);
     if let Some(said) = child.stdout.take() {
@@ -167,9 +174,14 @@ fn version_of(etcd: &Path) -> Result<Version, FindError> {
     let line = told.recv_timeout(PATIENCE);
     // One that is not etcd may go on for ever.
     let _ = child.kill().and_then(|()| child.wait());
-    let line = line.map_err(|_| not_etcd(format!("nothing within {} s", PATIENCE.as_secs())))?.unwrap_or_default();
+    let line = line
+        .map_err(|_| not_etcd(format!("nothing within {} s", PATIENCE.as_secs())))?
+        .unwrap_or_default();
     let first = line.trim_end();
-    first.strip_prefix("etcd Version: ").and_then(|version| version.parse().ok()).ok_or_else(|| not_etcd(format!("`{first}`")))
+    first
+        .strip_prefix("etcd Version: ")
+        .and_then(|version| version.parse().ok())
+        .ok_or_else(|| not_etcd(format!("`{first}`")))
 }
 
 #[cfg(test)]
@@ -193,7 +205,8 @@ mod tests {
         assert!(error.starts_with("there is no etcd at `"), "{error}");
         let error = find(&Source::Named("/bin/echo".into())).unwrap_err().to_string();
         assert!(
-            error.contains("did not say an etcd version: `--version`") || error.contains("did not say an etcd version: `echo"),
+            error.contains("did not say an etcd version: `--version`")
+                || error.contains("did not say an etcd version: `echo"),
             "{error}"
         );
     }
@@ -211,7 +224,8 @@ mod tests {
 
     #[test]
     fn the_closing_sentence_names_the_three_ways() {
-        let error = FindError::Nothing { release: Version::new(3, 7, 3), why: BuildError::NoGo }.to_string();
+        let error = FindError::Nothing { release: Version::new(3, 7, 3), why: BuildError::NoGo }
+            .to_string();
         for way in ["--etcd PATH", NAMED_BY, "on PATH", "install Go"] {
             assert!(error.contains(way), "{error}");
         }

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::string::TeletexString;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber,
 };
 
 use super::{DAY, HOUR};
 
-/// What is to stand in a certificate. Starts well-made ([`Leaf::client`], [`Leaf::server`]) and is bent from there.
+/// What is to stand in a certificate. Starts well-made ([`Leaf::client`], [`Leaf::server`]) and is
+/// bent from there.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     common_name: Option<DnValue>,
@@ -75,8 +77,13 @@ impl Leaf {
     /// A server certificate. Names that parse as IP addresses are such.
     #[must_use]
     pub fn server(names: &[&str]) -> Self {
-        let name = |name: &&str| name.parse().map_or_else(|_| Name::Dns((*name).to_owned()), Name::Ip);
-        Self { names: names.iter().map(name).collect(), usage: Usage::Server, ..Self::client(names.first().copied().unwrap_or("server")) }
+        let name =
+            |name: &&str| name.parse().map_or_else(|_| Name::Dns((*name).to_owned()), Name::Ip);
+        Self {
+            names: names.iter().map(name).collect(),
+            usage: Usage::Server,
+            ..Self::client(names.first().copied().unwrap_or("server"))
+        }
     }
 
     /// Takes the Common Name away.
@@ -147,7 +154,8 @@ impl Leaf {
     /// Adds an extension that nobody knows, number `number` below an identifier that nobody has.
     #[must_use]
     pub fn extension(mut self, number: u64, content: Vec<u8>, critical: bool) -> Self {
-        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4_294_967_295, number], content);
+        let mut extension =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4_294_967_295, number], content);
         extension.set_criticality(critical);
         self.extensions.push(extension);
         self
@@ -170,7 +178,9 @@ impl Leaf {
         params.extended_key_usages = match self.usage {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
-            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Both => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
             Usage::Neither => vec![ExtendedKeyUsagePurpose::CodeSigning],
         };
         params.distinguished_name = self.subject();
@@ -194,7 +204,8 @@ impl Leaf {
             subject.push(DnType::CommonName, name.clone());
         }
         if let Some(name) = &self.second_common_name {
-            // rcgen keeps one value per attribute type; written as a bare object identifier, commonName counts as another type.
+            // rcgen keeps one value per attribute type; written as a bare object identifier,
+            // commonName counts as another type.
             subject.push(DnType::CustomDnType(vec![2, 5, 4, 3]), name.as_str());
         }
         subject

@@ -1,4 +1,5 @@
-//! When requests are due in an open loop: fixed before the first is sent, so that no answer can move them.
+//! When requests are due in an open loop: fixed before the first is sent, so that no answer can
+//! move them.
 
 use std::time::Duration;
 
@@ -31,12 +32,19 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// `rate` requests per second over all `threads`, of which this is number `thread`. With equal gaps the threads take turns; Poisson
-    /// processes add up to one.
+    /// `rate` requests per second over all `threads`, of which this is number `thread`. With equal
+    /// gaps the threads take turns; Poisson processes add up to one.
     #[must_use]
     pub fn new(gaps: Gaps, rate: f64, thread: usize, threads: usize, dice: Dice) -> Self {
         let share = figure::length(threads.max(1));
-        Self { gaps, rate: rate / share, phase: figure::length(thread) / rate, number: 0, last: 0.0, dice }
+        Self {
+            gaps,
+            rate: rate / share,
+            phase: figure::length(thread) / rate,
+            number: 0,
+            last: 0.0,
+            dice,
+        }
     }
 }
 
@@ -64,7 +72,8 @@ mod tests {
 
     #[test]
     fn equal_gaps_stay_equal_over_all_threads_and_for_ever() {
-        let mut all: Vec<Duration> = (0..3).flat_map(|thread| of(Gaps::Uniform, 3000.0, thread, 3).take(100_000)).collect();
+        let mut all: Vec<Duration> =
+            (0..3).flat_map(|thread| of(Gaps::Uniform, 3000.0, thread, 3).take(100_000)).collect();
         all.sort();
         assert_eq!(all[0], Duration::ZERO);
         assert!((all[299_999].as_secs_f64() - 299_999.0 / 3000.0).abs() < 1e-6);
@@ -75,11 +84,13 @@ mod tests {
 
     #[test]
     fn poisson_has_the_rate_and_gaps_whose_deviation_is_their_mean() {
-        let arrivals: Vec<f64> = of(Gaps::Poisson, 1000.0, 0, 1).take(100_000).map(|at| at.as_secs_f64()).collect();
+        let arrivals: Vec<f64> =
+            of(Gaps::Poisson, 1000.0, 0, 1).take(100_000).map(|at| at.as_secs_f64()).collect();
         assert!((arrivals[99_999] - 100.0).abs() < 1.5, "{}", arrivals[99_999]);
         let gaps: Vec<f64> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+        let deviation =
+            (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
         assert!((deviation / mean - 1.0).abs() < 0.02, "{}", deviation / mean);
         assert!(gaps.iter().all(|gap| *gap >= 0.0));
     }

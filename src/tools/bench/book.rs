@@ -33,8 +33,8 @@ pub struct Book {
 }
 
 impl Book {
-    /// A book that begins at `base`. What is due in the warm-up counts as sent, and is not measured; what is done after `until` is not in
-    /// time.
+    /// A book that begins at `base`. What is due in the warm-up counts as sent, and is not
+    /// measured; what is done after `until` is not in time.
     #[must_use]
     pub fn new<T: 'static>(
         base: Instant,
@@ -60,7 +60,13 @@ impl Book {
     }
 
     /// Notes a request that was due then, and has come to this end now.
-    pub fn note(&self, name: &'static str, method: Method, due: Duration, result: Result<(), Failure>) {
+    pub fn note(
+        &self,
+        name: &'static str,
+        method: Method,
+        due: Duration,
+        result: Result<(), Failure>,
+    ) {
         self.turn(|page, now| {
             let (tally, measured) = (&mut page.tally, due >= self.warm_up);
             page.until = now;
@@ -77,7 +83,13 @@ impl Book {
     pub fn observe(&self, name: &'static str, due: Duration, result: &Result<(), Failure>) {
         self.turn(|page, now| {
             page.until = now;
-            Self::result(&mut page.tally, name, now.saturating_sub(due), result, due >= self.warm_up);
+            Self::result(
+                &mut page.tally,
+                name,
+                now.saturating_sub(due),
+                result,
+                due >= self.warm_up,
+            );
         });
     }
 
@@ -101,7 +113,13 @@ impl Book {
         self.turn(|page, _| page.tally.not_sent += u64::from(due >= self.warm_up));
     }
 
-    fn result(tally: &mut Tally, name: &'static str, latency: Duration, result: &Result<(), Failure>, measured: bool) {
+    fn result(
+        tally: &mut Tally,
+        name: &'static str,
+        latency: Duration,
+        result: &Result<(), Failure>,
+        measured: bool,
+    ) {
         match result {
             Ok(()) if measured => tally.series.entry(name).or_default().success(latency),
             // Nothing has happened.
@@ -116,7 +134,8 @@ impl Book {
         }
     }
 
-    /// Writes onto the page of this second; the one before, if it is over, goes out. After the last page nothing is written.
+    /// Writes onto the page of this second; the one before, if it is over, goes out. After the last
+    /// page nothing is written.
     fn turn(&self, write: impl FnOnce(&mut Page, Duration)) {
         let (now, mut open) = (self.now(), self.open.borrow_mut());
         let Some(page) = open.as_mut() else { return };
@@ -138,7 +157,8 @@ fn blank(second: u64) -> Page {
     Page { second, tally: Tally::default(), until: Duration::ZERO }
 }
 
-/// Turns the pages of a book for as long as this is here: a thread to which nothing happens tells of a second when it is over, too.
+/// Turns the pages of a book for as long as this is here: a thread to which nothing happens tells
+/// of a second when it is over, too.
 pub struct Clock(AbortHandle);
 
 impl Clock {
@@ -172,7 +192,8 @@ mod tests {
 
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "a test reads all of them")]
-    async fn a_second_in_which_nothing_comes_after_it_is_told_too_and_after_the_last_page_nothing_is() {
+    async fn a_second_in_which_nothing_comes_after_it_is_told_too_and_after_the_last_page_nothing_is()
+     {
         let (tell, mut pages) = unbounded_channel();
         // The first second ends in a tenth of one.
         let base = Instant::now().checked_sub(Duration::from_millis(900)).unwrap();

@@ -1,7 +1,9 @@
-//! `etcd-warden bench calico`: the load that a Calico cluster puts on etcd, without Typha, as `calico-etcd.yaml` installs it.
+//! `etcd-warden bench calico`: the load that a Calico cluster puts on etcd, without Typha, as
+//! `calico-etcd.yaml` installs it.
 //!
-//! What each program sends, in which order and over how many connections, is from the source of Calico 3.31 and from what its real
-//! programs were seen to send (`docs/calico-access.md`, `it::calico`); numbers that have another source say so where they stand. Values have
+//! What each program sends, in which order and over how many connections, is from the source of
+//! Calico 3.31 and from what its real programs were seen to send (`docs/calico-access.md`,
+//! `it::calico`); numbers that have another source say so where they stand. Values have
 //! the size that is asked for, and not Calico's content: neither etcd nor a proxy looks into them.
 //!
 //! ```text

@@ -1,4 +1,5 @@
-//! One HTTP/2 connection of a client, opened again when it is lost. No layer between a request and `h2`.
+//! One HTTP/2 connection of a client, opened again when it is lost. No layer between a request and
+//! `h2`.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -34,7 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Bytes of one answer that are held, unless [`Connection::with_answers_up_to`] says otherwise: a page of 5,000 keys, or a value.
+/// Bytes of one answer that are held, unless [`Connection::with_answers_up_to`] says otherwise: a
+/// page of 5,000 keys, or a value.
 const ANSWER: usize = 64 << 20;
 
 /// A place to connect to, as somebody.
@@ -70,12 +72,23 @@ impl Connection {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
-        headers.insert("user-agent", HeaderValue::from_static(concat!("etcd-warden-bench/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            "user-agent",
+            HeaderValue::from_static(concat!("etcd-warden-bench/", env!("CARGO_PKG_VERSION"))),
+        );
         let authority = door.endpoint.authority();
-        Self { door, live: RefCell::default(), opening: Mutex::new(()), authority, headers, answer: ANSWER }
+        Self {
+            door,
+            live: RefCell::default(),
+            opening: Mutex::new(()),
+            authority,
+            headers,
+            answer: ANSWER,
+        }
     }
 
-    /// Takes messages of so many bytes; without it, of 64 MiB. A longer one is a failure as soon as its header says so.
+    /// Takes messages of so many bytes; without it, of 64 MiB. A longer one is a failure as soon as
+    /// its header says so.
     #[must_use]
     pub fn with_answers_up_to(mut self, bytes: usize) -> Self {
         self.answer = bytes;
@@ -98,7 +111,9 @@ impl Connection {
         if let Some(live) = self.usable() {
             return Ok(live);
         }
-        let opened = timeout(CONNECT_TIMEOUT, self.connect()).await.unwrap_or_else(|_| Err("no connection within 10 s".to_owned()));
+        let opened = timeout(CONNECT_TIMEOUT, self.connect())
+            .await
+            .unwrap_or_else(|_| Err("no connection within 10 s".to_owned()));
         match opened {
             Ok(live) => {
                 *self.live.borrow_mut() = Some(live.clone());
@@ -117,22 +132,34 @@ impl Connection {
 
     async fn connect(&self) -> Result<Live, String> {
         let endpoint = &self.door.endpoint;
-        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(|error| error.to_string())?;
+        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port))
+            .await
+            .map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         match self.door.tls.as_ref().filter(|_| endpoint.tls) {
             None => greet(tcp).await,
             Some(tls) => {
                 let name = server_name(endpoint).map_err(|error| error.to_string())?;
-                greet(TlsConnector::from(tls.clone()).connect(name, tcp).await.map_err(|error| error.to_string())?).await
+                greet(
+                    TlsConnector::from(tls.clone())
+                        .connect(name, tcp)
+                        .await
+                        .map_err(|error| error.to_string())?,
+                )
+                .await
             }
         }
     }
 
-    /// Begins a call; what is sent goes through the first half, what is answered comes from the second.
+    /// Begins a call; what is sent goes through the first half, what is answered comes from the
+    /// second.
     ///
     /// # Errors
     /// There is no connection, or it takes no stream.
-    pub async fn begin(&self, method: Method) -> Result<(SendStream<Bytes>, ResponseFuture), Failure> {
+    pub async fn begin(
+        &self,
+        method: Method,
+    ) -> Result<(SendStream<Bytes>, ResponseFuture), Failure> {
         let request = self.request(method.path());
         let mut live = self.live().await?;
         let refused = |error: h2::Error| {
@@ -140,7 +167,10 @@ impl Connection {
             Failure::NoConnection(error.to_string())
         };
         poll_fn(|cx| live.sender.poll_ready(cx)).await.map_err(refused)?;
-        let (response, body) = live.sender.send_request(request, false).map_err(|error| Failure::NoConnection(error.to_string()))?;
+        let (response, body) = live
+            .sender
+            .send_request(request, false)
+            .map_err(|error| Failure::NoConnection(error.to_string()))?;
         Ok((body, response))
     }
 
@@ -160,7 +190,12 @@ impl Connection {
     ///
     /// # Errors
     /// Whatever comes instead.
-    pub async fn call(&self, method: Method, message: Bytes, patience: Duration) -> Result<Bytes, Failure> {
+    pub async fn call(
+        &self,
+        method: Method,
+        message: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, Failure> {
         timeout(patience, self.unary(method, message)).await.unwrap_or(Err(Failure::Timeout))
     }
 
@@ -168,7 +203,10 @@ impl Connection {
         let (mut send, response) = self.begin(method).await?;
         send.send_data(message, true).map_err(lost)?;
         let mut answer = self.answer(response).await?;
-        let message = answer.message().await?.ok_or_else(|| Failure::NotGrpc("OK without a message".to_owned()))?;
+        let message = answer
+            .message()
+            .await?
+            .ok_or_else(|| Failure::NotGrpc("OK without a message".to_owned()))?;
         // Looked at before more is read: a second message may be the first of a stream without end.
         if answer.message().await?.is_some() {
             return Err(Failure::NotGrpc("a second message where there is one".to_owned()));
@@ -196,7 +234,9 @@ impl Answer {
     async fn of(response: ResponseFuture, most: usize) -> Result<Self, Failure> {
         let (head, body) = response.await.map_err(lost)?.into_parts();
         if let Some(ended) = ended(&head.headers) {
-            return Err(ended.err().unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
+            return Err(ended
+                .err()
+                .unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
         }
         if !head.status.is_success() {
             return Err(Failure::NotGrpc(format!("HTTP status {}", head.status)));
@@ -217,7 +257,9 @@ impl Answer {
     /// Another status, or no gRPC.
     pub async fn message(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            if let Some(framed) = self.frames.next().map_err(|fault| Failure::NotGrpc(fault.to_string()))? {
+            if let Some(framed) =
+                self.frames.next().map_err(|fault| Failure::NotGrpc(fault.to_string()))?
+            {
                 if frame::is_compressed(&framed) {
                     return Err(Failure::NotGrpc(frame::FrameFault::Compressed.to_string()));
                 }
@@ -227,7 +269,11 @@ impl Answer {
                 Some(chunk) => self.frames.push(chunk),
                 None => {
                     self.end().await?;
-                    return if self.frames.is_empty() { Ok(None) } else { Err(Failure::NotGrpc(FrameFault::Cut.to_string())) };
+                    return if self.frames.is_empty() {
+                        Ok(None)
+                    } else {
+                        Err(Failure::NotGrpc(FrameFault::Cut.to_string()))
+                    };
                 }
             }
         }
@@ -235,7 +281,8 @@ impl Answer {
 
     async fn end(&mut self) -> Result<(), Failure> {
         let trailers = self.body.trailers().await.map_err(lost)?.unwrap_or_default();
-        ended(&trailers).unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
+        ended(&trailers)
+            .unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
     }
 }
 

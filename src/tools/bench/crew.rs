@@ -44,7 +44,10 @@ impl Crew {
     ///
     /// # Errors
     /// One of them cannot be opened.
-    #[expect(clippy::disallowed_methods, reason = "a second of measurements from each thread: none may be lost, and no thread may wait")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a second of measurements from each thread: none may be lost, and no thread may wait"
+    )]
     pub async fn assemble(assignments: Vec<Assignment>) -> Result<Self, String> {
         let (tell, news) = unbounded_channel();
         let mut crew = Self { orders: Vec::new(), news, threads: Vec::new() };
@@ -53,7 +56,9 @@ impl Crew {
             let (order, orders) = channel(4);
             let tell = tell.clone();
             let name = format!("load-{}", assignment.thread);
-            let thread = std::thread::Builder::new().name(name).spawn(move || worker::run(assignment, orders, tell));
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker::run(assignment, orders, tell));
             crew.threads.push(thread.map_err(|error| format!("no thread: {error}"))?);
             crew.orders.push(order);
         }
@@ -79,18 +84,27 @@ impl Crew {
         }
     }
 
-    /// Runs one slice. `tick` is called each second with what is there so far, and how long it has run.
+    /// Runs one slice. `tick` is called each second with what is there so far, and how long it has
+    /// run.
     ///
     /// # Errors
     /// A watch cannot be opened.
-    pub async fn slice(&mut self, target: usize, go: Go, mut tick: impl FnMut(&Slice, Duration)) -> Result<Slice, String> {
+    pub async fn slice(
+        &mut self,
+        target: usize,
+        go: Go,
+        mut tick: impl FnMut(&Slice, Duration),
+    ) -> Result<Slice, String> {
         self.order(|| Order::Prepare(target));
         self.ready().await?;
         let base = Instant::now() + LEAD;
         self.order(|| Order::Go(Go { base, ..go }));
         let mut slice = Slice::default();
         let (mut told, mut done, mut settled) = (0, 0, 0);
-        let mut clock = tokio::time::interval_at((base + Duration::from_secs(1)).into(), Duration::from_secs(1));
+        let mut clock = tokio::time::interval_at(
+            (base + Duration::from_secs(1)).into(),
+            Duration::from_secs(1),
+        );
         while settled < self.orders.len() {
             tokio::select! {
                 news = self.news.recv() => match news {
@@ -116,7 +130,8 @@ impl Crew {
     /// Ends the threads and their connections.
     pub async fn dismiss(mut self) {
         drop(self.orders);
-        // Each thread has its end of the channel until it ends: to join it would keep signals waiting.
+        // Each thread has its end of the channel until it ends: to join it would keep signals
+        // waiting.
         while self.news.recv().await.is_some() {}
         for thread in self.threads {
             // One that panicked has said so.

@@ -1,5 +1,6 @@
-//! Seeded chance: the same seed gives the same run. `SplitMix64` (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
-//! 2014): enough for keys and gaps, and nothing here is a secret.
+//! Seeded chance: the same seed gives the same run. `SplitMix64` (Steele, Lea, Flood: Fast
+//! Splittable Pseudorandom Number Generators, 2014): enough for keys and gaps, and nothing here is
+//! a secret.
 
 /// A source of numbers.
 #[derive(Clone, Debug)]

@@ -45,12 +45,14 @@ const CODES: [&str; 17] = [
 ];
 
 impl Failure {
-    /// What a watch's `cancel_reason` says: where it is an error of gRPC as Go writes one, that error.
+    /// What a watch's `cancel_reason` says: where it is an error of gRPC as Go writes one, that
+    /// error.
     #[must_use]
     pub fn cancelled(reason: &str) -> Self {
         let shown = |text: &str| Escaped(text.as_bytes()).to_string();
         let status = || {
-            let (name, message) = reason.strip_prefix("rpc error: code = ")?.split_once(" desc = ")?;
+            let (name, message) =
+                reason.strip_prefix("rpc error: code = ")?.split_once(" desc = ")?;
             let code = CODES.iter().position(|known| *known == name)?;
             Some(Failure::Grpc(u32::try_from(code).ok()?, shown(message)))
         };
@@ -61,9 +63,10 @@ impl Failure {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Failure::Grpc(code, _) => {
-                usize::try_from(*code).ok().and_then(|code| CODES.get(code)).map_or_else(|| format!("code {code}"), ToString::to_string)
-            }
+            Failure::Grpc(code, _) => usize::try_from(*code)
+                .ok()
+                .and_then(|code| CODES.get(code))
+                .map_or_else(|| format!("code {code}"), ToString::to_string),
             Failure::Timeout => "no answer in time".to_owned(),
             Failure::Lost(_) => "connection lost".to_owned(),
             Failure::NoConnection(_) => "no connection".to_owned(),
@@ -91,13 +94,24 @@ impl Failure {
     /// Whether etcd may have done what was asked, and have counted it as done.
     #[must_use]
     pub fn is_uncertain(&self) -> bool {
-        // Unavailable, Canceled, DeadlineExceeded and Unknown can be a proxy's word for an answer that it lost.
-        matches!(self, Failure::Timeout | Failure::Lost(_) | Failure::NotGrpc(_) | Failure::Grpc(1 | 2 | 4 | 14, _))
+        // Unavailable, Canceled, DeadlineExceeded and Unknown can be a proxy's word for an answer
+        // that it lost.
+        matches!(
+            self,
+            Failure::Timeout
+                | Failure::Lost(_)
+                | Failure::NotGrpc(_)
+                | Failure::Grpc(1 | 2 | 4 | 14, _)
+        )
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.message().is_empty() { f.write_str(&self.name()) } else { write!(f, "{}: {}", self.name(), self.message()) }
+        if self.message().is_empty() {
+            f.write_str(&self.name())
+        } else {
+            write!(f, "{}: {}", self.name(), self.message())
+        }
     }
 }

@@ -34,29 +34,47 @@ impl Watcher {
     ///
     /// # Errors
     /// It is refused, or does not come.
-    pub async fn open(connection: &Connection, range: &[Vec<u8>; 2], patience: Duration) -> Result<Self, Failure> {
-        timeout(patience, Self::create(connection, range.clone())).await.unwrap_or(Err(Failure::Timeout))
+    pub async fn open(
+        connection: &Connection,
+        range: &[Vec<u8>; 2],
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        timeout(patience, Self::create(connection, range.clone()))
+            .await
+            .unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn create(connection: &Connection, [key, range_end]: [Vec<u8>; 2]) -> Result<Self, Failure> {
+    async fn create(
+        connection: &Connection,
+        [key, range_end]: [Vec<u8>; 2],
+    ) -> Result<Self, Failure> {
         let (mut send, response) = connection.begin(Method::Watch).await?;
         let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        send.send_data(frame::encode(&request.encode_to_vec()), false).map_err(|error| Failure::Lost(error.to_string()))?;
+        send.send_data(frame::encode(&request.encode_to_vec()), false)
+            .map_err(|error| Failure::Lost(error.to_string()))?;
         let mut answer = connection.answer(response).await?;
         let created = watch::next(&mut answer).await?;
         if let Some(failure) = watch::ended(&created) {
             return Err(failure);
         }
         if !created.created {
-            return Err(Failure::Wrong("a watch stream that does not begin with the answer to its create".to_owned()));
+            return Err(Failure::Wrong(
+                "a watch stream that does not begin with the answer to its create".to_owned(),
+            ));
         }
         let seen = Seen::after(created.header.map_or(0, |header| header.revision));
         Ok(Self { answer, _send: send, id: created.watch_id, seen })
     }
 
     /// Notes each event, until the one of the revision that is told to be the last.
-    pub async fn run(mut self, book: Rc<Book>, keys: &Keys, mut until: Receiver<Option<i64>>, patience: Duration) {
+    pub async fn run(
+        mut self,
+        book: Rc<Book>,
+        keys: &Keys,
+        mut until: Receiver<Option<i64>>,
+        patience: Duration,
+    ) {
         let mut deadline: Option<Instant> = None;
         loop {
             let last = *until.borrow_and_update();
@@ -78,7 +96,8 @@ impl Watcher {
                     return;
                 }
             };
-            let heard = heard.and_then(|response| watch::ended(&response).map_or(Ok(response), Err));
+            let heard =
+                heard.and_then(|response| watch::ended(&response).map_or(Ok(response), Err));
             match heard {
                 Ok(response) if response.watch_id == self.id => {
                     for event in response.events {
@@ -109,7 +128,10 @@ impl Watcher {
         match Keys::stream(&pair.key).and_then(|number| keys.stamp(number, &pair.value)) {
             Some(stamp) => (Duration::from_micros(stamp), checked),
             None => {
-                let what = format!("an event with another value than was written to {}", Escaped(&pair.key));
+                let what = format!(
+                    "an event with another value than was written to {}",
+                    Escaped(&pair.key)
+                );
                 (Duration::ZERO, Err(Failure::Wrong(what)))
             }
         }

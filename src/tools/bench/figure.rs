@@ -17,7 +17,11 @@ pub fn length(count: usize) -> f64 {
 
 /// The nearest whole number; 0 for what is negative or no number.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and makes 0 of NaN")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, and makes 0 of NaN"
+)]
 pub fn whole(value: f64) -> u64 {
     value.round() as u64
 }
@@ -41,8 +45,17 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_differ_by_one_at_most() {
-        for (count, parts, shares) in [(7, 3, &[3, 2, 2][..]), (6, 3, &[2, 2, 2]), (1, 3, &[1, 0, 0]), (0, 2, &[0, 0]), (5, 0, &[5])] {
-            assert_eq!((0..parts.max(1)).map(|part| share(count, parts, part)).collect::<Vec<_>>(), shares);
+        for (count, parts, shares) in [
+            (7, 3, &[3, 2, 2][..]),
+            (6, 3, &[2, 2, 2]),
+            (1, 3, &[1, 0, 0]),
+            (0, 2, &[0, 0]),
+            (5, 0, &[5]),
+        ] {
+            assert_eq!(
+                (0..parts.max(1)).map(|part| share(count, parts, part)).collect::<Vec<_>>(),
+                shares
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The keys before and after: what is there already, what has to be there, and that nothing is left.
+//! The keys before and after: what is there already, what has to be there, and that nothing is
+//! left.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use etcd_warden_core::keyspace::{Escaped, prefix_end};
 use etcd_warden_core::method::Method;
 use etcd_warden_core::wire::frame;
 use etcd_warden_proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, request_op,
+    DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+    TxnResponse, request_op,
 };
 use prost::Message;
 
@@ -47,7 +49,9 @@ impl Operator {
 #[derive(Debug, thiserror::Error)]
 pub enum GroundError {
     /// Somebody else's keys are there.
-    #[error("{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them there and goes on")]
+    #[error(
+        "{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them there and goes on"
+    )]
     Foreign {
         /// How many.
         count: usize,
@@ -82,17 +86,24 @@ pub enum GroundError {
     },
 }
 
-/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of them alone. They are asked by somebody who
-/// is to load them, and so has to be let in.
+/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of
+/// them alone. They are asked by somebody who is to load them, and so has to be let in.
 ///
 /// # Errors
 /// They do not, or one cannot be asked.
 pub async fn one_cluster(targets: &[(String, Operator)], prefix: &str) -> Result<(), GroundError> {
     let mut first: Option<(String, u64)> = None;
     for (name, operator) in targets {
-        let any = RangeRequest { key: prefix.as_bytes().to_vec(), limit: 1, keys_only: true, ..RangeRequest::default() };
-        let asked = ask(operator, "asking each target which cluster it is", Method::Range, &any).await;
-        let answer: RangeResponse = asked.map_err(|error| GroundError::At { target: name.clone(), error: Box::new(error) })?;
+        let any = RangeRequest {
+            key: prefix.as_bytes().to_vec(),
+            limit: 1,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        let asked =
+            ask(operator, "asking each target which cluster it is", Method::Range, &any).await;
+        let answer: RangeResponse = asked
+            .map_err(|error| GroundError::At { target: name.clone(), error: Box::new(error) })?;
         let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
         match &first {
             None => first = Some(this),
@@ -109,18 +120,27 @@ pub async fn one_cluster(targets: &[(String, Operator)], prefix: &str) -> Result
 /// A page cannot be read, or is none that etcd gives; or there is no end of them.
 pub async fn list(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
     let failed = |failure| GroundError::Failed { doing: LISTING, failure };
-    tokio::time::timeout(LIST_WITHIN, pages(operator, prefix)).await.unwrap_or_else(|_| Err(failed(Failure::Timeout)))
+    tokio::time::timeout(LIST_WITHIN, pages(operator, prefix))
+        .await
+        .unwrap_or_else(|_| Err(failed(Failure::Timeout)))
 }
 
 const LISTING: &str = "listing the keys below the prefix";
 
 async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
-    let wrong = |what: &str| Err(GroundError::Failed { doing: LISTING, failure: Failure::Wrong(what.to_owned()) });
+    let wrong = |what: &str| {
+        Err(GroundError::Failed { doing: LISTING, failure: Failure::Wrong(what.to_owned()) })
+    };
     let range_end = prefix_end(prefix).unwrap_or_default().into_vec();
     let (mut from, mut keys, mut bytes) = (prefix.to_vec(), Vec::new(), 0_usize);
     loop {
-        let page =
-            RangeRequest { key: from.clone(), range_end: range_end.clone(), limit: PAGE, keys_only: true, ..RangeRequest::default() };
+        let page = RangeRequest {
+            key: from.clone(),
+            range_end: range_end.clone(),
+            limit: PAGE,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
         let answer: RangeResponse = ask(operator, LISTING, Method::Range, &page).await?;
         for pair in answer.kvs {
             // Also what keeps a server that lies from leading this in a circle.
@@ -134,7 +154,9 @@ async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Groun
         match (answer.more, bytes > LIST) {
             (false, _) => return Ok(keys),
             (true, true) => return wrong("more than 2 GiB of keys"),
-            (true, false) if page.key == from => return wrong("a page without a key, and more to come"),
+            (true, false) if page.key == from => {
+                return wrong("a page without a key, and more to come");
+            }
             (true, false) => {}
         }
     }
@@ -154,12 +176,20 @@ pub async fn value(operator: &Operator, key: &[u8]) -> Result<Option<Vec<u8>>, G
 ///
 /// # Errors
 /// There are some, or they cannot be listed.
-pub async fn look(operator: &Operator, prefix: &str, force: bool, ours: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, GroundError> {
-    let (left, foreign): (Vec<_>, Vec<_>) = list(operator, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
+pub async fn look(
+    operator: &Operator,
+    prefix: &str,
+    force: bool,
+    ours: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<Vec<u8>>, GroundError> {
+    let (left, foreign): (Vec<_>, Vec<_>) =
+        list(operator, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
     match foreign.first() {
-        Some(example) if !force => {
-            Err(GroundError::Foreign { count: foreign.len(), prefix: prefix.to_owned(), example: Escaped(example).to_string() })
-        }
+        Some(example) if !force => Err(GroundError::Foreign {
+            count: foreign.len(),
+            prefix: prefix.to_owned(),
+            example: Escaped(example).to_string(),
+        }),
         _ => Ok(left),
     }
 }
@@ -168,9 +198,15 @@ pub async fn look(operator: &Operator, prefix: &str, force: bool, ours: impl Fn(
 ///
 /// # Errors
 /// A request fails, or it is to stop; some keys may be there then.
-pub async fn prepare(operator: &Operator, keys: &Keys, left: &[Vec<u8>], stop: &Stop) -> Result<(), GroundError> {
+pub async fn prepare(
+    operator: &Operator,
+    keys: &Keys,
+    left: &[Vec<u8>],
+    stop: &Stop,
+) -> Result<(), GroundError> {
     delete(operator, left).await?;
-    let values = keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
+    let values =
+        keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
     put(operator, values, stop).await
 }
 
@@ -179,11 +215,16 @@ pub async fn prepare(operator: &Operator, keys: &Keys, left: &[Vec<u8>], stop: &
 /// # Errors
 /// A request fails.
 pub async fn clean(operator: &Operator, keys: &Keys) -> Result<(), GroundError> {
-    let ours: Vec<_> = list(operator, keys.prefix.as_bytes()).await?.into_iter().filter(|key| keys.is_ours(key)).collect();
+    let ours: Vec<_> = list(operator, keys.prefix.as_bytes())
+        .await?
+        .into_iter()
+        .filter(|key| keys.is_ours(key))
+        .collect();
     delete(operator, &ours).await
 }
 
-/// What a run gave, when the removal of its keys has ended: keys that are left are told whether it went well or not.
+/// What a run gave, when the removal of its keys has ended: keys that are left are told whether it
+/// went well or not.
 ///
 /// # Errors
 /// The run's own, with the keys that are left.
@@ -204,19 +245,30 @@ pub fn leave<T>(
 }
 
 /// Writes pairs, many in one Txn.
-async fn put(operator: &Operator, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, stop: &Stop) -> Result<(), GroundError> {
+async fn put(
+    operator: &Operator,
+    pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    stop: &Stop,
+) -> Result<(), GroundError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (key, value) in pairs {
         let size = key.len() + value.len();
         if batch.len() >= OPS || (bytes + size > BYTES && !batch.is_empty()) {
             if stop.is_wanted() {
-                return Err(GroundError::Failed { doing: "writing keys", failure: Failure::Stopped });
+                return Err(GroundError::Failed {
+                    doing: "writing keys",
+                    failure: Failure::Stopped,
+                });
             }
             change(operator, "writing keys", std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
         bytes += size;
-        batch.push(request_op::Request::RequestPut(PutRequest { key, value, ..PutRequest::default() }));
+        batch.push(request_op::Request::RequestPut(PutRequest {
+            key,
+            value,
+            ..PutRequest::default()
+        }));
     }
     change(operator, "writing keys", batch).await
 }
@@ -227,14 +279,22 @@ async fn put(operator: &Operator, pairs: impl IntoIterator<Item = (Vec<u8>, Vec<
 /// A request fails.
 pub async fn delete(operator: &Operator, keys: &[Vec<u8>]) -> Result<(), GroundError> {
     for some in keys.chunks(OPS) {
-        let delete = |key: &Vec<u8>| DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
-        let batch = some.iter().map(|key| request_op::Request::RequestDeleteRange(delete(key))).collect();
+        let delete = |key: &Vec<u8>| DeleteRangeRequest {
+            key: key.clone(),
+            ..DeleteRangeRequest::default()
+        };
+        let batch =
+            some.iter().map(|key| request_op::Request::RequestDeleteRange(delete(key))).collect();
         change(operator, "deleting keys", batch).await?;
     }
     Ok(())
 }
 
-async fn change(operator: &Operator, doing: &'static str, batch: Vec<request_op::Request>) -> Result<(), GroundError> {
+async fn change(
+    operator: &Operator,
+    doing: &'static str,
+    batch: Vec<request_op::Request>,
+) -> Result<(), GroundError> {
     if batch.is_empty() {
         return Ok(());
     }
@@ -250,7 +310,11 @@ async fn ask<M: Message + Default>(
     message: &impl Message,
 ) -> Result<M, GroundError> {
     let failed = |failure| GroundError::Failed { doing, failure };
-    let answer = operator.connection.call(method, frame::encode(&message.encode_to_vec()), operator.patience).await.map_err(failed)?;
+    let answer = operator
+        .connection
+        .call(method, frame::encode(&message.encode_to_vec()), operator.patience)
+        .await
+        .map_err(failed)?;
     M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
 }
 
@@ -260,11 +324,18 @@ mod tests {
 
     #[test]
     fn keys_that_are_left_are_told_after_a_good_run_and_after_a_bad_one() {
-        let failed = || Err(GroundError::Failed { doing: "deleting keys", failure: Failure::Timeout });
+        let failed =
+            || Err(GroundError::Failed { doing: "deleting keys", failure: Failure::Timeout });
         let ((), verification) = leave(Ok(((), Verification::default())), failed(), "/p/").unwrap();
-        assert_eq!(verification.mistakes, ["keys are left below /p/: deleting keys: no answer in time"]);
+        assert_eq!(
+            verification.mistakes,
+            ["keys are left below /p/: deleting keys: no answer in time"]
+        );
         let why = leave::<()>(Err("no thread".to_owned()), failed(), "/p/").unwrap_err();
         assert_eq!(why, "no thread; keys are left below /p/: deleting keys: no answer in time");
-        assert_eq!(leave::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(), "no thread");
+        assert_eq!(
+            leave::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(),
+            "no thread"
+        );
     }
 }

@@ -46,23 +46,34 @@ impl Identity {
             pin: false,
             health_interval: Duration::from_secs(1),
         };
-        let tls = ClientTls::load(&upstream).map_err(|wrong| wrong.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let tls = ClientTls::load(&upstream)
+            .map_err(|wrong| wrong.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         Ok(Self { name, node: None, component: None, tls: tls.map(|tls| tls.rustls_config()) })
     }
 
-    /// Reads all below a folder, in the order of their names: each folder with `etcd-cert` and `etcd-key` in it is one, and has its own
-    /// `etcd-ca` unless `ca` is given. `nodes/NODE/COMPONENT` and `cluster/COMPONENT` tell who it is.
+    /// Reads all below a folder, in the order of their names: each folder with `etcd-cert` and
+    /// `etcd-key` in it is one, and has its own `etcd-ca` unless `ca` is given.
+    /// `nodes/NODE/COMPONENT` and `cluster/COMPONENT` tell who it is.
     ///
     /// # Errors
     /// All that is wrong, or that there are none.
-    pub fn read_all(folder: &Path, ca: Option<&Path>, endpoints: &[Endpoint]) -> Result<Vec<Self>, Vec<String>> {
+    pub fn read_all(
+        folder: &Path,
+        ca: Option<&Path>,
+        endpoints: &[Endpoint],
+    ) -> Result<Vec<Self>, Vec<String>> {
         let mut folders = Vec::new();
-        walk(folder, 0, &mut folders).map_err(|error| vec![format!("{}: the folder cannot be read: {error}", folder.display())])?;
+        walk(folder, 0, &mut folders).map_err(|error| {
+            vec![format!("{}: the folder cannot be read: {error}", folder.display())]
+        })?;
         let (mut identities, mut wrong) = (Vec::new(), Vec::new());
         for found in folders {
             let name = found.strip_prefix(folder).unwrap_or(&found).display().to_string();
             let own = Some(found.join(CA_FILE)).filter(|file| file.is_file());
-            let files = Files { ca: ca.map(Path::to_owned).or(own), identity: Some((found.join(CERT_FILE), found.join(KEY_FILE))) };
+            let files = Files {
+                ca: ca.map(Path::to_owned).or(own),
+                identity: Some((found.join(CERT_FILE), found.join(KEY_FILE))),
+            };
             match Self::read(name.clone(), files, endpoints) {
                 Ok(identity) => identities.push(identity.called(&name)),
                 Err(more) => wrong.extend(more),
@@ -92,7 +103,8 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
     if folder.join(CERT_FILE).is_file() {
         found.push(folder.to_owned());
     }
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     entries.sort();
     for entry in entries.iter().filter(|entry| entry.is_dir() && !entry.is_symlink()) {
         // Deeper than any layout of ours.
@@ -126,7 +138,10 @@ mod tests {
         }
         let endpoints: Vec<Endpoint> = vec!["https://127.0.0.1:1".parse().unwrap()];
         let found = Identity::read_all(folder.path(), None, &endpoints).unwrap();
-        let told: Vec<_> = found.iter().map(|found| (&*found.name, found.node.as_deref(), found.component.as_deref())).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|found| (&*found.name, found.node.as_deref(), found.component.as_deref()))
+            .collect();
         assert_eq!(
             told,
             [

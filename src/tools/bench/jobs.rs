@@ -50,7 +50,9 @@ impl Jobs {
         }
         loop {
             let over = self.over.get();
-            if self.stop.is_wanted() || over.is_some_and(|over| self.book.now() > over + self.patience) {
+            if self.stop.is_wanted()
+                || over.is_some_and(|over| self.book.now() > over + self.patience)
+            {
                 return None;
             }
             if let Some(due) = self.due.borrow_mut().pop_front() {
@@ -125,7 +127,13 @@ mod tests {
         let (base, stop) = (Instant::now(), Arc::new(Stop::default()));
         let end = Duration::from_millis(100);
         let book = Rc::new(Book::new(base, Duration::ZERO, end, tell, |page| page));
-        let go = Go { base, warm_up: Duration::ZERO, pace: Pace::Open(RATE), end: End::After(end), number: 0 };
+        let go = Go {
+            base,
+            warm_up: Duration::ZERO,
+            pace: Pace::Open(RATE),
+            end: End::After(end),
+            number: 0,
+        };
         (Rc::new(Jobs::new(go, stop.clone(), patience, book)), stop, pages)
     }
 
@@ -167,7 +175,12 @@ mod tests {
     async fn a_gap_of_an_hour_is_not_waited_for_when_everybody_is_to_stop() {
         let (all, stop, _pages) = jobs(Duration::ZERO);
         let far = Arrivals::new(Gaps::Uniform, 0.001, 0, 1, Dice::new(1, 1));
-        let long = Jobs::new(Go { end: End::Count(2), ..all.go }, stop.clone(), Duration::ZERO, all.book.clone());
+        let long = Jobs::new(
+            Go { end: End::Count(2), ..all.go },
+            stop.clone(),
+            Duration::ZERO,
+            all.book.clone(),
+        );
         tokio::join!(long.dispatch(far), async {
             assert!(long.next().await.is_some());
             stop.want();

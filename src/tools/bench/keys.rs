@@ -1,4 +1,5 @@
-//! The keys of a run, all below one prefix, and values that say which key and which write they are of.
+//! The keys of a run, all below one prefix, and values that say which key and which write they are
+//! of.
 
 use std::io::Write as _;
 
@@ -11,7 +12,8 @@ use prost::Message as _;
 pub const HEAD: usize = 52;
 const MARK: &[u8] = b"etcd-warden-bench ";
 
-/// What follows the prefix in each key: below `--prefix /app/` somebody may well have an `/app/data/00000001`.
+/// What follows the prefix in each key: below `--prefix /app/` somebody may well have an
+/// `/app/data/00000001`.
 const MINE: &str = "etcd-warden-bench/";
 
 /// Digits of a data key, and of a stream: more than the command line takes.
@@ -37,10 +39,21 @@ impl Keys {
     #[must_use]
     pub fn new(prefix: &str, count: u64, size: usize, serializable: bool) -> Self {
         let root = format!("{prefix}{MINE}");
-        let data: Vec<Vec<u8>> = (0..count).map(|index| format!("{root}data/{index:0INDEX$}").into_bytes()).collect();
-        let range =
-            |key: &Vec<u8>| frame::encode(&RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }.encode_to_vec());
-        Self { prefix: prefix.to_owned(), root, size, ranges: data.iter().map(range).collect(), data }
+        let data: Vec<Vec<u8>> =
+            (0..count).map(|index| format!("{root}data/{index:0INDEX$}").into_bytes()).collect();
+        let range = |key: &Vec<u8>| {
+            frame::encode(
+                &RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }
+                    .encode_to_vec(),
+            )
+        };
+        Self {
+            prefix: prefix.to_owned(),
+            root,
+            size,
+            ranges: data.iter().map(range).collect(),
+            data,
+        }
     }
 
     /// A key of one stream alone, for guarded updates.
@@ -55,11 +68,15 @@ impl Keys {
         format!("{}watch/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
-    /// What watchers watch, from its first key to the one behind its last. With a number it begins a little before, for each number elsewhere:
-    /// all watched keys are in it, and it is nobody else's.
+    /// What watchers watch, from its first key to the one behind its last. With a number it begins
+    /// a little before, for each number elsewhere: all watched keys are in it, and it is nobody
+    /// else's.
     #[must_use]
     pub fn watched_range(&self, number: Option<usize>) -> [Vec<u8>; 2] {
-        let first = number.map_or_else(|| format!("{}watch/", self.root), |number| format!("{}watch.{number:0STREAM$}", self.root));
+        let first = number.map_or_else(
+            || format!("{}watch/", self.root),
+            |number| format!("{}watch.{number:0STREAM$}", self.root),
+        );
         [first, format!("{}watch0", self.root)].map(String::into_bytes)
     }
 
@@ -75,21 +92,28 @@ impl Keys {
         self.ranges.get(index).cloned().unwrap_or_default()
     }
 
-    /// Whether a key has the form of those that a run writes: anything else below the prefix is somebody else's.
+    /// Whether a key has the form of those that a run writes: anything else below the prefix is
+    /// somebody else's.
     #[must_use]
     pub fn is_ours(&self, key: &[u8]) -> bool {
         let Some(rest) = key.strip_prefix(self.root.as_bytes()) else { return false };
-        let digits = |text: &[u8], count: usize| text.len() == count && text.iter().all(u8::is_ascii_digit);
-        let pair =
-            |text: &[u8]| text.get(..3).is_some_and(|first| digits(first, 3)) && text.get(4..).is_some_and(|last| digits(last, STREAM));
+        let digits =
+            |text: &[u8], count: usize| text.len() == count && text.iter().all(u8::is_ascii_digit);
+        let pair = |text: &[u8]| {
+            text.get(..3).is_some_and(|first| digits(first, 3))
+                && text.get(4..).is_some_and(|last| digits(last, STREAM))
+        };
         if let Some(number) = rest.strip_prefix(b"data/") {
             return digits(number, INDEX);
         }
         let pairs = [b"txn/".as_slice(), b"watch/"];
-        pairs.iter().any(|kind| rest.strip_prefix(*kind).is_some_and(|name| name.get(3) == Some(&b'-') && pair(name)))
+        pairs.iter().any(|kind| {
+            rest.strip_prefix(*kind).is_some_and(|name| name.get(3) == Some(&b'-') && pair(name))
+        })
     }
 
-    /// The value of a key: `index` says which key (or which stream, for its own), `stamp` which write.
+    /// The value of a key: `index` says which key (or which stream, for its own), `stamp` which
+    /// write.
     #[must_use]
     pub fn value(&self, index: u64, stamp: u64) -> Vec<u8> {
         let mut value = Vec::with_capacity(self.size);
@@ -104,8 +128,12 @@ impl Keys {
     #[must_use]
     pub fn stamp(&self, index: u64, value: &[u8]) -> Option<u64> {
         let rest = value.strip_prefix(MARK)?;
-        let number = |from: usize| u64::from_str_radix(std::str::from_utf8(rest.get(from..from + 16)?).ok()?, 16).ok();
-        let sound = value.len() == self.size && number(0)? == index && value.get(HEAD..)?.iter().all(|byte| *byte == filler(index));
+        let number = |from: usize| {
+            u64::from_str_radix(std::str::from_utf8(rest.get(from..from + 16)?).ok()?, 16).ok()
+        };
+        let sound = value.len() == self.size
+            && number(0)? == index
+            && value.get(HEAD..)?.iter().all(|byte| *byte == filler(index));
         if sound { number(17) } else { None }
     }
 }
@@ -133,18 +161,29 @@ mod tests {
         }
         assert_eq!(keys.stamp(2, &value[..99]), None);
         assert_eq!(keys.value(0, 0).len(), 100);
-        assert_eq!(Keys::new("/p/", 1, HEAD, false).stamp(0, &Keys::new("/p/", 1, HEAD, false).value(0, 5)), Some(5));
+        assert_eq!(
+            Keys::new("/p/", 1, HEAD, false)
+                .stamp(0, &Keys::new("/p/", 1, HEAD, false).value(0, 5)),
+            Some(5)
+        );
     }
 
     #[test]
     fn the_ranges_of_watchers_differ_and_hold_every_watched_key_and_no_other() {
         let keys = Keys::new("/p/", 3, 100, false);
-        let ranges: Vec<_> = [None, Some(0), Some(1), Some(199)].map(|number| keys.watched_range(number)).into();
+        let ranges: Vec<_> =
+            [None, Some(0), Some(1), Some(199)].map(|number| keys.watched_range(number)).into();
         for (place, [first, end]) in ranges.iter().enumerate() {
             assert!(ranges[..place].iter().all(|[other, _]| other != first));
             let holds = |key: &[u8]| **first <= *key && *key < **end;
-            assert!([keys.watched(0, 0), keys.watched(255, 9999)].iter().all(|key| holds(key)), "{place}");
-            assert!(!keys.data.iter().chain([&keys.own(255, 9999)]).any(|key| holds(key)), "{place}");
+            assert!(
+                [keys.watched(0, 0), keys.watched(255, 9999)].iter().all(|key| holds(key)),
+                "{place}"
+            );
+            assert!(
+                !keys.data.iter().chain([&keys.own(255, 9999)]).any(|key| holds(key)),
+                "{place}"
+            );
         }
     }
 
@@ -155,8 +194,11 @@ mod tests {
             assert!(keys.is_ours(&ours), "{ours:?}");
         }
         let others =
-            ["data/0000000", "data/0000000x", "", "x", "txn/000-000000000", "watch/000x0000000000"].map(|key| format!("/p/{MINE}{key}"));
-        let elsewhere = ["/p/data/00000000", "/p/txn/000-0000000000", "/q/etcd-warden-bench/data/00000000"].map(str::to_owned);
+            ["data/0000000", "data/0000000x", "", "x", "txn/000-000000000", "watch/000x0000000000"]
+                .map(|key| format!("/p/{MINE}{key}"));
+        let elsewhere =
+            ["/p/data/00000000", "/p/txn/000-0000000000", "/q/etcd-warden-bench/data/00000000"]
+                .map(str::to_owned);
         for other in others.iter().chain(&elsewhere) {
             assert!(!keys.is_ours(other.as_bytes()), "{other}");
         }
@@ -168,7 +210,10 @@ mod tests {
         // `--connections` times `--streams`, on one thread.
         let most = 100_000 * 10_000 - 1;
         for stream in [0, 99_999, 100_000, most] {
-            assert!(keys.is_ours(&keys.own(0, stream)) && keys.is_ours(&keys.watched(255, stream)), "{stream}");
+            assert!(
+                keys.is_ours(&keys.own(0, stream)) && keys.is_ours(&keys.watched(255, stream)),
+                "{stream}"
+            );
             assert_eq!(Keys::stream(&keys.watched(0, stream)), Some(stream as u64));
         }
         assert_eq!(Keys::stream(b"short"), None);

@@ -12,7 +12,8 @@ pub enum Kind {
     Range,
     /// Writes one key.
     Put,
-    /// Updates a key of its own as libcalico-go and kube-apiserver do: compares its revision, writes it, and reads it where that fails.
+    /// Updates a key of its own as libcalico-go and kube-apiserver do: compares its revision,
+    /// writes it, and reads it where that fails.
     Txn,
     /// Writes a key that all watchers watch; measured until each of them has the event.
     WatchFanout,
@@ -24,7 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] = [Kind::Range, Kind::Put, Kind::Txn, Kind::WatchFanout, Kind::Lease, Kind::Snapshot];
+    pub const ALL: [Kind; 6] =
+        [Kind::Range, Kind::Put, Kind::Txn, Kind::WatchFanout, Kind::Lease, Kind::Snapshot];
 
     /// As `--mix` writes it.
     #[must_use]
@@ -75,9 +77,12 @@ impl FromStr for Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-            let kind = kind.ok_or_else(|| format!("there is no kind `{name}`; there are {}", names()))?;
+            let kind =
+                kind.ok_or_else(|| format!("there is no kind `{name}`; there are {}", names()))?;
             let weight = weight.parse().ok().filter(|weight| (1..=1_000_000).contains(weight));
-            let weight = weight.ok_or_else(|| format!("`{part}` has no weight from 1 to 1000000: write `{name}=8`"))?;
+            let weight = weight.ok_or_else(|| {
+                format!("`{part}` has no weight from 1 to 1000000: write `{name}=8`")
+            })?;
             if parts.iter().any(|(of, _)| *of == kind) {
                 return Err(format!("`{name}` stands twice"));
             }
@@ -89,7 +94,8 @@ impl FromStr for Mix {
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts: Vec<String> = self.0.iter().map(|(kind, weight)| format!("{}={weight}", kind.name())).collect();
+        let parts: Vec<String> =
+            self.0.iter().map(|(kind, weight)| format!("{}={weight}", kind.name())).collect();
         f.write_str(&parts.join(","))
     }
 }
@@ -106,7 +112,10 @@ mod tests {
         let picked: Vec<Kind> = (0..100_000).map(|_| mix.pick(&mut dice)).collect();
         let count = |kind| picked.iter().filter(|of| **of == kind).count();
         assert!((79_000..81_000).contains(&count(Kind::Range)));
-        assert!((9_500..10_500).contains(&count(Kind::Put)) && (9_500..10_500).contains(&count(Kind::Txn)));
+        assert!(
+            (9_500..10_500).contains(&count(Kind::Put))
+                && (9_500..10_500).contains(&count(Kind::Txn))
+        );
         assert!(mix.has(Kind::Txn) && !mix.has(Kind::Lease));
     }
 

@@ -120,17 +120,29 @@ pub async fn run(
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
     let connect = |target: &Target, who: &Identity| {
-        Operator::new(Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() }), plan.patience)
+        Operator::new(
+            Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() }),
+            plan.patience,
+        )
     };
     if plan.targets.len() > 1 {
         let somebody = plan.identities.first().unwrap_or(&plan.operator);
-        let all: Vec<_> = plan.targets.iter().map(|target| (target.name.clone(), connect(target, somebody))).collect();
+        let all: Vec<_> = plan
+            .targets
+            .iter()
+            .map(|target| (target.name.clone(), connect(target, somebody)))
+            .collect();
         ground::one_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
     }
     let operator = connect(first, &plan.operator);
     let keys = Arc::new(Keys::new(&plan.prefix, plan.keys, plan.value_size, plan.serializable));
-    let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key)).await.map_err(|error| error.to_string())?;
-    say(Progress::Note(format!("writing {} keys of {} bytes below {}", plan.keys, plan.value_size, plan.prefix)));
+    let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key))
+        .await
+        .map_err(|error| error.to_string())?;
+    say(Progress::Note(format!(
+        "writing {} keys of {} bytes below {}",
+        plan.keys, plan.value_size, plan.prefix
+    )));
     // From here on keys may be there, whatever happens.
     let ran = match ground::prepare(&operator, &keys, &left, stop).await {
         Ok(()) => measure(plan, &keys, stop, say).await,
@@ -141,9 +153,21 @@ pub async fn run(
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = ground::clean(&operator, &keys).await;
     let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;
-    let knee = steps.iter().filter(|step| step.sustained == Some(true)).filter_map(|step| step.offered).reduce(f64::max);
+    let knee = steps
+        .iter()
+        .filter(|step| step.sustained == Some(true))
+        .filter_map(|step| step.offered)
+        .reduce(f64::max);
     let stopped = stop.is_wanted();
-    Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee, verification, stopped })
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        started,
+        settings,
+        steps,
+        knee,
+        verification,
+        stopped,
+    })
 }
 
 async fn measure(
@@ -155,7 +179,8 @@ async fn measure(
     let before = witness::handled(&plan.etcd_metrics).await?;
     let mut crew = Crew::assemble(assignments(plan, keys, stop)).await?;
     let began = Instant::now();
-    let (mut steps, mut verification, mut total) = (Vec::new(), Verification::default(), Tally::default());
+    let (mut steps, mut verification, mut total) =
+        (Vec::new(), Verification::default(), Tally::default());
     for (number, pace) in (0_u64..).zip(&plan.paces) {
         let first = number * u64::from(plan.rounds);
         let slices = match rounds(plan, *pace, &mut crew, began, first, stop, say).await {
@@ -183,7 +208,8 @@ async fn measure(
     Ok((steps, verification))
 }
 
-/// One pace: the targets in turn, round after round, of which the first has this number. Each of several has its warm-up in the first.
+/// One pace: the targets in turn, round after round, of which the first has this number. Each of
+/// several has its warm-up in the first.
 async fn rounds(
     plan: &Plan,
     pace: Pace,
@@ -205,16 +231,27 @@ async fn rounds(
                 break;
             }
             say(Progress::Slice(&target.name, pace));
-            let warm_up = if round == 0 || plan.targets.len() == 1 { plan.warm_up } else { Duration::ZERO };
-            // The same number, and with it the same chance, for all targets: each gets what the others get.
-            let go = Go { base: Instant::now(), warm_up, pace, end: end(plan, round), number: first + u64::from(round) };
+            let warm_up =
+                if round == 0 || plan.targets.len() == 1 { plan.warm_up } else { Duration::ZERO };
+            // The same number, and with it the same chance, for all targets: each gets what the
+            // others get.
+            let go = Go {
+                base: Instant::now(),
+                warm_up,
+                pace,
+                end: end(plan, round),
+                number: first + u64::from(round),
+            };
             let at = began.elapsed();
             let looked = |pid: Option<u32>| pid.and_then(usage);
             let (theirs, own) = (looked(target.pid), usage(std::process::id()));
             let tick = |slice: &Slice, elapsed: Duration| {
                 // The second before the last: what ended in it has been told by every thread.
                 if let Some(second) = elapsed.as_secs().checked_sub(2) {
-                    say(Progress::Second(second, slice.timeline.second(second).unwrap_or(&Tally::default())));
+                    say(Progress::Second(
+                        second,
+                        slice.timeline.second(second).unwrap_or(&Tally::default()),
+                    ));
                 }
             };
             let slice = crew.slice(place, go, tick).await?;
@@ -250,7 +287,9 @@ fn planned(plan: &Plan) -> Duration {
 fn end(plan: &Plan, round: u32) -> End {
     match plan.length {
         Length::Time(_) => End::After(planned(plan)),
-        Length::Count(count) => End::Count(figure::share(count, u64::from(plan.rounds), u64::from(round))),
+        Length::Count(count) => {
+            End::Count(figure::share(count, u64::from(plan.rounds), u64::from(round)))
+        }
     }
 }
 
@@ -267,20 +306,30 @@ fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>], whole: bool) -> Step 
     let sustained = (plan.ramp && whole).then(|| {
         let limit = plan.limit_p99.map(figure::micros);
         targets.iter().all(|target| {
-            let p99_us = target.series.iter().map(|series| series.latency_us.p99).max().unwrap_or(0);
+            let p99_us =
+                target.series.iter().map(|series| series.latency_us.p99).max().unwrap_or(0);
             let due = target.ok + target.failed + target.not_sent;
             // An event that did not come is a failure too.
-            let failed = target.series.iter().flat_map(|series| &series.failures).map(|failed| failed.count).sum();
+            let failed = target
+                .series
+                .iter()
+                .flat_map(|series| &series.failures)
+                .map(|failed| failed.count)
+                .sum();
             ramp::sustained(Shown { due, in_time: target.in_time, failed, p99_us }, limit)
         })
     });
-    let name = offered.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate:.0} requests per second due"));
+    let name = offered.map_or_else(
+        || "closed loop".to_owned(),
+        |rate| format!("{rate:.0} requests per second due"),
+    );
     Step { name, offered, sustained, ratios: report::ratios(&names, slices), targets }
 }
 
 /// Whether all watchers together have had each event, as far as its write has an answer.
 fn lost_events(plan: &Plan, tally: &Tally) -> Option<String> {
-    // What is noted of writes and events is without the warm-up, in both alike: they are due at the same time.
+    // What is noted of writes and events is without the warm-up, in both alike: they are due at the
+    // same time.
     let events = tally.series.get("watch-event").map_or(0, |events| events.latency.len());
     let puts = tally.series.get("watch-put")?;
     let watchers = u64::try_from(plan.watchers).unwrap_or(0);
@@ -296,7 +345,10 @@ fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignmen
     let doors = |target: &Target, thread: usize| -> Vec<Door> {
         let mine = (0..plan.connections).filter(|number| number % threads == thread);
         mine.zip(plan.identities.iter().cycle().skip(thread).step_by(threads))
-            .map(|(_, identity)| Door { endpoint: target.endpoint.clone(), tls: identity.tls.clone() })
+            .map(|(_, identity)| Door {
+                endpoint: target.endpoint.clone(),
+                tls: identity.tls.clone(),
+            })
             .collect()
     };
     let watchers = if plan.mix.has(Kind::WatchFanout) { plan.watchers } else { 0 };
@@ -306,7 +358,10 @@ fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignmen
             threads,
             doors: plan.targets.iter().map(|target| doors(target, thread)).collect(),
             streams: plan.streams,
-            watchers: (thread..watchers).step_by(threads).map(|number| keys.watched_range(plan.own_ranges.then_some(number))).collect(),
+            watchers: (thread..watchers)
+                .step_by(threads)
+                .map(|number| keys.watched_range(plan.own_ranges.then_some(number)))
+                .collect(),
             keys: keys.clone(),
             zipf: zipf.clone(),
             mix: plan.mix.clone(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// How much the two counts may differ where both have counted all: user and system time are each cut to a step, at both ends.
+/// How much the two counts may differ where both have counted all: user and system time are each
+/// cut to a step, at both ends.
 const STEPS: Duration = Duration::from_millis(40);
 
 /// What one process has used so far.
@@ -19,7 +20,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// CPU time since an earlier look: to the nanosecond, unless that leaves out threads that have ended since, also such as began since.
+    /// CPU time since an earlier look: to the nanosecond, unless that leaves out threads that have
+    /// ended since, also such as began since.
     #[must_use]
     pub fn since(&self, earlier: &Usage) -> Duration {
         let sum = |threads: &BTreeMap<u32, Duration>| threads.values().sum::<Duration>();
@@ -35,11 +37,15 @@ impl Usage {
 pub fn usage(pid: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some(Usage { cpu: cpu(&stat)?, threads: threads(pid).unwrap_or_default(), resident: resident(&status)? })
+    Some(Usage {
+        cpu: cpu(&stat)?,
+        threads: threads(pid).unwrap_or_default(),
+        resident: resident(&status)?,
+    })
 }
 
-/// The first figure of `schedstat` is the time that the thread has run, in nanoseconds (the kernel's `Documentation/scheduler/sched-stats.rst`);
-/// a kernel may be built without it.
+/// The first figure of `schedstat` is the time that the thread has run, in nanoseconds (the
+/// kernel's `Documentation/scheduler/sched-stats.rst`); a kernel may be built without it.
 fn threads(pid: u32) -> Option<BTreeMap<u32, Duration>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let ran = |task: std::io::Result<fs::DirEntry>| {
@@ -52,7 +58,8 @@ fn threads(pid: u32) -> Option<BTreeMap<u32, Duration>> {
     Some(tasks.filter_map(ran).collect())
 }
 
-/// proc_pid_stat(5): the second field, the name, may hold spaces and parentheses; utime and stime are fields 14 and 15.
+/// proc_pid_stat(5): the second field, the name, may hold spaces and parentheses; utime and stime
+/// are fields 14 and 15.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
@@ -89,11 +96,17 @@ mod tests {
     fn nanoseconds_count_unless_a_thread_has_ended() {
         let of = |cpu, threads: &[(u32, u64)]| Usage {
             cpu: Duration::from_millis(cpu),
-            threads: threads.iter().map(|(thread, ran)| (*thread, Duration::from_micros(*ran))).collect(),
+            threads: threads
+                .iter()
+                .map(|(thread, ran)| (*thread, Duration::from_micros(*ran)))
+                .collect(),
             resident: 0,
         };
         let before = of(100, &[(1, 50_000), (2, 60_000)]);
-        assert_eq!(of(110, &[(1, 70_001), (2, 60_000), (3, 5)]).since(&before), Duration::from_micros(20_006));
+        assert_eq!(
+            of(110, &[(1, 70_001), (2, 60_000), (3, 5)]).since(&before),
+            Duration::from_micros(20_006)
+        );
         // One that was there, one that came and went, and a kernel that does not count threads.
         assert_eq!(of(110, &[(1, 70_000)]).since(&before), Duration::from_millis(10));
         assert_eq!(of(700, &[(1, 50_001), (2, 60_000)]).since(&before), Duration::from_millis(600));

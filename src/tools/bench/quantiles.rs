@@ -29,7 +29,15 @@ impl Quantiles {
             return Self::default();
         }
         let at = |percentile| latency.value_at_percentile(percentile);
-        Self { mean: latency.mean(), min: latency.min(), p50: at(50.0), p90: at(90.0), p99: at(99.0), p999: at(99.9), max: latency.max() }
+        Self {
+            mean: latency.mean(),
+            min: latency.min(),
+            p50: at(50.0),
+            p90: at(90.0),
+            p99: at(99.0),
+            p999: at(99.9),
+            max: latency.max(),
+        }
     }
 }
 
@@ -41,7 +49,9 @@ pub fn distribution(latency: &Latencies) -> Vec<(f64, u64)> {
     }
     // No further than there are values for it: the largest of a hundred is no 99.99th percentile.
     let last = 1.0 - 1.0 / float(latency.len());
-    let steps = latency.iter_quantiles(STEPS_PER_HALF).take_while(|step| step.quantile_iterated_to() < last);
+    let steps = latency
+        .iter_quantiles(STEPS_PER_HALF)
+        .take_while(|step| step.quantile_iterated_to() < last);
     let steps = steps.map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()));
     steps.chain([(last * 100.0, latency.max())]).collect()
 }

@@ -23,7 +23,10 @@ pub struct Shown {
 pub fn sustained(shown: Shown, limit_p99_us: Option<u64>) -> bool {
     let slow = limit_p99_us.is_some_and(|limit| shown.p99_us > limit);
     // Nothing done is nothing shown.
-    shown.failed == 0 && !slow && shown.in_time > 0 && float(shown.in_time) >= float(shown.due) * KEPT_UP
+    shown.failed == 0
+        && !slow
+        && shown.in_time > 0
+        && float(shown.in_time) >= float(shown.due) * KEPT_UP
 }
 
 #[cfg(test)]
@@ -39,7 +42,8 @@ mod tests {
             Shown { in_time: 949, ..GOOD },
             Shown { failed: 1, ..GOOD },
             Shown { due: 0, in_time: 0, ..GOOD },
-            // All was answered, and a fifth of it too late, though the whole took little longer than planned.
+            // All was answered, and a fifth of it too late, though the whole took little longer
+            // than planned.
             Shown { in_time: 800, ..GOOD },
         ] {
             assert!(!sustained(bad, None), "{bad:?}");

@@ -1,8 +1,10 @@
-//! How much more or less of something one target shows than another: the median over pairs of slices that ran one after the other.
+//! How much more or less of something one target shows than another: the median over pairs of
+//! slices that ran one after the other.
 //!
-//! The interval is that of order statistics (the inverted sign test): it assumes nothing about how ratios are distributed, only that
-//! pairs are independent. Of `n` sorted ratios the `k`-th from either end bound the median with the confidence `1 - 2 P(B < k)`, `B`
-//! binomial of `n` and 1/2. Five pairs are too few for 95 %: their whole range has 93.75 %.
+//! The interval is that of order statistics (the inverted sign test): it assumes nothing about how
+//! ratios are distributed, only that pairs are independent. Of `n` sorted ratios the `k`-th from
+//! either end bound the median with the confidence `1 - 2 P(B < k)`, `B` binomial of `n` and 1/2.
+//! Five pairs are too few for 95 %: their whole range has 93.75 %.
 
 use super::figure;
 
@@ -25,11 +27,15 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    /// Of these pairs, each the figure of the first target and that of the other; a pair without a positive first figure does not
-    /// count. `None` without any.
+    /// Of these pairs, each the figure of the first target and that of the other; a pair without a
+    /// positive first figure does not count. `None` without any.
     #[must_use]
     pub fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
-        let mut ratios: Vec<f64> = pairs.into_iter().filter(|(first, _)| *first > 0.0).map(|(first, other)| other / first).collect();
+        let mut ratios: Vec<f64> = pairs
+            .into_iter()
+            .filter(|(first, _)| *first > 0.0)
+            .map(|(first, other)| other / first)
+            .collect();
         ratios.sort_by(f64::total_cmp);
         let pairs = ratios.len();
         let (place, confidence) = bounds(pairs);
@@ -42,7 +48,11 @@ impl Ratio {
 fn median(sorted: &[f64]) -> Option<f64> {
     let half = sorted.len() / 2;
     let upper = *sorted.get(half)?;
-    if sorted.len() % 2 == 1 { Some(upper) } else { Some((sorted.get(half.checked_sub(1)?)? + upper) / 2.0) }
+    if sorted.len() % 2 == 1 {
+        Some(upper)
+    } else {
+        Some((sorted.get(half.checked_sub(1)?)? + upper) / 2.0)
+    }
 }
 
 /// How many values to leave out at either end, and the confidence of what is between.
@@ -68,11 +78,16 @@ mod tests {
 
     #[test]
     fn the_bounds_are_those_of_the_printed_tables() {
-        // Table of order-statistic intervals for the median (for instance Conover, Practical Nonparametric Statistics, A3): n, how many
-        // are left out, confidence.
-        for (values, place, confidence) in
-            [(5, 0, 0.9375), (6, 0, 0.96875), (8, 0, 0.9921875), (9, 1, 0.9609375), (10, 1, 0.978515625), (20, 5, 0.9586105)]
-        {
+        // Table of order-statistic intervals for the median (for instance Conover, Practical
+        // Nonparametric Statistics, A3): n, how many are left out, confidence.
+        for (values, place, confidence) in [
+            (5, 0, 0.9375),
+            (6, 0, 0.96875),
+            (8, 0, 0.9921875),
+            (9, 1, 0.9609375),
+            (10, 1, 0.978515625),
+            (20, 5, 0.9586105),
+        ] {
             let (seen, level) = bounds(values);
             assert_eq!(seen, place, "{values}");
             assert!((level - confidence).abs() < 1e-6, "{values}: {level}");
@@ -82,9 +97,22 @@ mod tests {
 
     #[test]
     fn the_median_ratio_of_known_pairs() {
-        let pairs = [(10.0, 11.0), (10.0, 12.0), (10.0, 13.0), (10.0, 14.0), (10.0, 15.0), (20.0, 32.0), (0.0, 5.0)];
+        let pairs = [
+            (10.0, 11.0),
+            (10.0, 12.0),
+            (10.0, 13.0),
+            (10.0, 14.0),
+            (10.0, 15.0),
+            (20.0, 32.0),
+            (0.0, 5.0),
+        ];
         let ratio = Ratio::of(pairs).unwrap();
-        assert!((ratio.median - 1.35).abs() < 1e-9 && (ratio.low - 1.1).abs() < 1e-9 && (ratio.high - 1.6).abs() < 1e-9, "{ratio:?}");
+        assert!(
+            (ratio.median - 1.35).abs() < 1e-9
+                && (ratio.low - 1.1).abs() < 1e-9
+                && (ratio.high - 1.6).abs() < 1e-9,
+            "{ratio:?}"
+        );
         assert_eq!(ratio.pairs, 6);
         assert_eq!(Ratio::of([]), None);
         assert_eq!(Ratio::of([(0.0, 1.0)]), None);

@@ -1,4 +1,5 @@
-//! What a run has shown, for machines (JSON) and, from the same figures, for people ([`text`], [`html`]).
+//! What a run has shown, for machines (JSON) and, from the same figures, for people ([`text`],
+//! [`html`]).
 
 pub mod chart;
 pub mod html;
@@ -71,11 +72,13 @@ pub struct Target {
     pub failed: u64,
     /// Requests that succeeded before the measured time was over.
     pub in_time: u64,
-    /// Requests that were due, and not sent within `--timeout` of the end, or because the run was stopped.
+    /// Requests that were due, and not sent within `--timeout` of the end, or because the run was
+    /// stopped.
     pub not_sent: u64,
     /// Successes per second.
     pub rate: f64,
-    /// How late a request left at most, in microseconds: because all streams were busy, or this program was.
+    /// How late a request left at most, in microseconds: because all streams were busy, or this
+    /// program was.
     pub max_late_us: u64,
     /// CPU time per request of the process that `--pid` names, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +152,9 @@ impl Verification {
     /// Whether all is right.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.wrong_answers == 0 && self.mistakes.is_empty() && self.etcd_counts.iter().all(|count| count.agrees)
+        self.wrong_answers == 0
+            && self.mistakes.is_empty()
+            && self.etcd_counts.iter().all(|count| count.agrees)
     }
 }
 
@@ -176,9 +181,13 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
     let seconds: f64 = slices.iter().map(|measured| measured.measured.as_secs_f64()).sum();
     let (ok, failed) = (total.succeeded(), total.failed());
     // CPU time is that of the warm-up too.
-    let per_request = |time: Option<Duration>| time.filter(|_| total.calls > 0).map(|time| time.as_secs_f64() * 1e6 / float(total.calls));
-    let cpu: Option<Duration> = slices.iter().map(|measured| measured.usage.map(|(cpu, _)| cpu)).sum();
-    let series = total.series.iter().map(|(name, series)| self::series(name, series, slices)).collect();
+    let per_request = |time: Option<Duration>| {
+        time.filter(|_| total.calls > 0).map(|time| time.as_secs_f64() * 1e6 / float(total.calls))
+    };
+    let cpu: Option<Duration> =
+        slices.iter().map(|measured| measured.usage.map(|(cpu, _)| cpu)).sum();
+    let series =
+        total.series.iter().map(|(name, series)| self::series(name, series, slices)).collect();
     Target {
         name: name.to_owned(),
         url: url.to_owned(),
@@ -191,7 +200,10 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
         rate: if seconds > 0.0 { float(ok) / seconds } else { 0.0 },
         max_late_us: super::figure::micros(total.max_late),
         cpu_us: per_request(cpu),
-        resident: slices.iter().filter_map(|measured| measured.usage.map(|(_, resident)| resident)).max(),
+        resident: slices
+            .iter()
+            .filter_map(|measured| measured.usage.map(|(_, resident)| resident))
+            .max(),
         generator_cpu_us: per_request(slices.iter().map(|measured| measured.own).sum()),
         series,
     }
@@ -199,12 +211,23 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
 
 fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]) -> Series {
     let failures = series.failures.iter();
-    let failures =
-        failures.map(|(what, (count, message))| Failed { what: what.clone(), count: *count, message: message.clone() }).collect();
+    let failures = failures
+        .map(|(what, (count, message))| Failed {
+            what: what.clone(),
+            count: *count,
+            message: message.clone(),
+        })
+        .collect();
     let mut timeline = Vec::new();
     for measured in slices {
         let at = measured.at.as_secs();
-        timeline.extend(measured.slice.timeline.points(name).map(|point| Point { second: at + point.second, ..point }));
+        timeline.extend(
+            measured
+                .slice
+                .timeline
+                .points(name)
+                .map(|point| Point { second: at + point.second, ..point }),
+        );
     }
     Series {
         name,
@@ -223,9 +246,17 @@ pub fn ratios(names: &[String], slices: &[Vec<Measured>]) -> Vec<Compared> {
     let (Some(base), Some(first)) = (names.first(), slices.first()) else { return compared };
     for (target, others) in names.iter().zip(slices).skip(1) {
         let mut push = |figure: String, of: &dyn Fn(&Measured) -> Option<f64>| {
-            let pairs = first.iter().zip(others).filter_map(|(first, other)| Some((of(first)?, of(other)?)));
+            let pairs = first
+                .iter()
+                .zip(others)
+                .filter_map(|(first, other)| Some((of(first)?, of(other)?)));
             if let Some(ratio) = Ratio::of(pairs) {
-                compared.push(Compared { base: base.clone(), target: target.clone(), figure, ratio });
+                compared.push(Compared {
+                    base: base.clone(),
+                    target: target.clone(),
+                    figure,
+                    ratio,
+                });
             }
         };
         let known: std::collections::BTreeSet<&'static str> =
@@ -233,17 +264,24 @@ pub fn ratios(names: &[String], slices: &[Vec<Measured>]) -> Vec<Compared> {
         for name in known {
             for (figure, percentile) in [("p50", 50.0), ("p99", 99.0)] {
                 push(format!("{name} {figure}"), &|measured| {
-                    let series = measured.slice.total.series.get(name).filter(|series| !series.latency.is_empty())?;
+                    let series = measured
+                        .slice
+                        .total
+                        .series
+                        .get(name)
+                        .filter(|series| !series.latency.is_empty())?;
                     Some(float(series.latency.value_at_percentile(percentile)))
                 });
             }
         }
         push("requests per second".to_owned(), &|measured| {
-            Some(float(measured.slice.total.succeeded()) / measured.measured.as_secs_f64()).filter(|rate| rate.is_finite())
+            Some(float(measured.slice.total.succeeded()) / measured.measured.as_secs_f64())
+                .filter(|rate| rate.is_finite())
         });
         push("CPU per request".to_owned(), &|measured| {
             let (cpu, _) = measured.usage?;
-            Some(cpu.as_secs_f64() / float(measured.slice.total.calls)).filter(|cpu| cpu.is_finite())
+            Some(cpu.as_secs_f64() / float(measured.slice.total.calls))
+                .filter(|cpu| cpu.is_finite())
         });
     }
     compared

@@ -11,9 +11,10 @@ use etcd_warden_core::method::Method;
 use etcd_warden_core::wire::frame;
 use etcd_warden_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use etcd_warden_proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, SnapshotRequest, SnapshotResponse, TxnRequest, TxnResponse,
-    request_op, response_op,
+    Compare, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
+    ResponseHeader, SnapshotRequest, SnapshotResponse, TxnRequest, TxnResponse, request_op,
+    response_op,
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -83,12 +84,20 @@ fn read<M: Message + Default>(bytes: &Bytes) -> Result<M, Failure> {
 }
 
 impl Scene {
-    /// The revision of an answer, which must not lie before one that was known when it was asked for; after it, for a write.
-    fn revision(&self, header: Option<&ResponseHeader>, known: i64, writes: bool) -> Result<i64, Failure> {
+    /// The revision of an answer, which must not lie before one that was known when it was asked
+    /// for; after it, for a write.
+    fn revision(
+        &self,
+        header: Option<&ResponseHeader>,
+        known: i64,
+        writes: bool,
+    ) -> Result<i64, Failure> {
         let Some(header) = header else { return wrong("an answer without a header") };
         let revision = header.revision;
         if revision < known || (writes && revision == known) {
-            return wrong(format!("revision {revision}, when {known} was known before it was asked for"));
+            return wrong(format!(
+                "revision {revision}, when {known} was known before it was asked for"
+            ));
         }
         self.highest.set(self.highest.get().max(revision));
         Ok(revision)
@@ -123,7 +132,9 @@ impl Slot {
             }
             Kind::Lease => self.lease(scene, due).await,
             Kind::Snapshot => {
-                let done = tokio::time::timeout(scene.patience, self.snapshot()).await.unwrap_or(Err(Failure::Timeout));
+                let done = tokio::time::timeout(scene.patience, self.snapshot())
+                    .await
+                    .unwrap_or(Err(Failure::Timeout));
                 scene.book.note("snapshot", Method::Snapshot, due, done);
             }
         }
@@ -132,22 +143,32 @@ impl Slot {
     /// Gives back what it holds.
     pub async fn end(&mut self, scene: &Scene) {
         if let Some(lease) = self.lease.take() {
-            let done = self.call(scene, Method::LeaseRevoke, &LeaseRevokeRequest { id: lease.id }).await;
+            let done =
+                self.call(scene, Method::LeaseRevoke, &LeaseRevokeRequest { id: lease.id }).await;
             scene.book.sent(Method::LeaseRevoke, done.as_ref().err());
         }
     }
 
-    async fn call(&self, scene: &Scene, method: Method, message: &impl Message) -> Result<Bytes, Failure> {
+    async fn call(
+        &self,
+        scene: &Scene,
+        method: Method,
+        message: &impl Message,
+    ) -> Result<Bytes, Failure> {
         self.connection.call(method, framed(message), scene.patience).await
     }
 
     async fn range(&mut self, scene: &Scene) -> Outcome {
         let picked = scene.zipf.pick(&mut self.dice);
         let index = usize::try_from(picked).unwrap_or_default();
-        let (known, written) = (scene.highest.get(), scene.written.borrow().get(index).copied().unwrap_or_default());
-        let answer = self.connection.call(Method::Range, scene.keys.range(index), scene.patience).await?;
+        let (known, written) =
+            (scene.highest.get(), scene.written.borrow().get(index).copied().unwrap_or_default());
+        let answer =
+            self.connection.call(Method::Range, scene.keys.range(index), scene.patience).await?;
         let answer: RangeResponse = read(&answer)?;
-        let [pair] = answer.kvs.as_slice() else { return wrong(format!("{} keys where there is one", answer.kvs.len())) };
+        let [pair] = answer.kvs.as_slice() else {
+            return wrong(format!("{} keys where there is one", answer.kvs.len()));
+        };
         if Some(&pair.key) != scene.keys.data.get(index) {
             return wrong(format!("key {} was asked for, not {}", picked, Escaped(&pair.key)));
         }
@@ -157,7 +178,11 @@ impl Slot {
         if !scene.serializable {
             scene.revision(answer.header.as_ref(), known, false)?;
             if pair.mod_revision < written {
-                return wrong(format!("{} as of revision {}, when it was written at {written}", Escaped(&pair.key), pair.mod_revision));
+                return wrong(format!(
+                    "{} as of revision {}, when it was written at {written}",
+                    Escaped(&pair.key),
+                    pair.mod_revision
+                ));
             }
         }
         Ok(())
@@ -187,7 +212,9 @@ impl Slot {
 
     async fn store(&self, scene: &Scene, key: Vec<u8>, value: Vec<u8>) -> Result<i64, Failure> {
         let known = scene.highest.get();
-        let answer = self.call(scene, Method::Put, &PutRequest { key, value, ..PutRequest::default() }).await?;
+        let answer = self
+            .call(scene, Method::Put, &PutRequest { key, value, ..PutRequest::default() })
+            .await?;
         let answer: PutResponse = read(&answer)?;
         scene.revision(answer.header.as_ref(), known, true)
     }
@@ -201,7 +228,9 @@ impl Slot {
         let answer = self.call(scene, Method::Txn, &guarded(&key, value, revision)).await?;
         let answer: TxnResponse = read(&answer)?;
         let now = scene.revision(answer.header.as_ref(), seen, answer.succeeded)?;
-        let [response] = answer.responses.as_slice() else { return wrong("a Txn with another number of answers than one") };
+        let [response] = answer.responses.as_slice() else {
+            return wrong("a Txn with another number of answers than one");
+        };
         match (&response.response, answer.succeeded) {
             (Some(response_op::Response::ResponsePut(_)), true) => {
                 self.own = Some(now);
@@ -210,9 +239,13 @@ impl Slot {
             (Some(response_op::Response::ResponseRange(range)), false) => {
                 self.own = Some(range.kvs.first().map_or(0, |pair| pair.mod_revision));
                 match believed {
-                    // The first of a run, or the one after an answer that was lost: it had to find out.
+                    // The first of a run, or the one after an answer that was lost: it had to find
+                    // out.
                     None => Ok(()),
-                    Some(_) => wrong(format!("{} was not at revision {revision}, and nobody else may write it", Escaped(&key))),
+                    Some(_) => wrong(format!(
+                        "{} was not at revision {revision}, and nobody else may write it",
+                        Escaped(&key)
+                    )),
                 }
             }
             _ => wrong("a Txn whose answer is of its other branch"),
@@ -231,17 +264,24 @@ impl Slot {
                 scene.book.note("lease-keepalive", Method::LeaseKeepAlive, due, done);
             }
             Some(lease) => {
-                let done = self.call(scene, Method::LeaseRevoke, &LeaseRevokeRequest { id: lease.id }).await.map(drop);
+                let done = self
+                    .call(scene, Method::LeaseRevoke, &LeaseRevokeRequest { id: lease.id })
+                    .await
+                    .map(drop);
                 scene.book.note("lease-revoke", Method::LeaseRevoke, due, done);
             }
         }
     }
 
     async fn grant(&mut self, scene: &Scene) -> Outcome {
-        let answer = self.call(scene, Method::LeaseGrant, &LeaseGrantRequest { ttl: TTL, id: 0 }).await?;
+        let answer =
+            self.call(scene, Method::LeaseGrant, &LeaseGrantRequest { ttl: TTL, id: 0 }).await?;
         let answer: LeaseGrantResponse = read(&answer)?;
         if answer.id <= 0 || answer.ttl < TTL {
-            return wrong(format!("lease {} with {} s, when {TTL} s were asked for", answer.id, answer.ttl));
+            return wrong(format!(
+                "lease {} with {} s, when {TTL} s were asked for",
+                answer.id, answer.ttl
+            ));
         }
         self.lease = Some(Lease { id: answer.id, kept: false });
         Ok(())
@@ -249,7 +289,8 @@ impl Slot {
 
     /// As clientv3's `KeepAliveOnce`: a stream with one message each way.
     async fn keep(&self, scene: &Scene, id: i64) -> Outcome {
-        let answer = self.call(scene, Method::LeaseKeepAlive, &LeaseKeepAliveRequest { id }).await?;
+        let answer =
+            self.call(scene, Method::LeaseKeepAlive, &LeaseKeepAliveRequest { id }).await?;
         let answer: LeaseKeepAliveResponse = read(&answer)?;
         if answer.id == id && answer.ttl > 0 {
             Ok(())
@@ -258,10 +299,12 @@ impl Slot {
         }
     }
 
-    /// etcd ends the stream with the SHA-256 of all that came before (`server/etcdserver/api/v3rpc/maintenance.go`, Snapshot).
+    /// etcd ends the stream with the SHA-256 of all that came before
+    /// (`server/etcdserver/api/v3rpc/maintenance.go`, Snapshot).
     async fn snapshot(&self) -> Outcome {
         let (mut send, response) = self.connection.begin(Method::Snapshot).await?;
-        send.send_data(framed(&SnapshotRequest::default()), true).map_err(|error| Failure::Lost(error.to_string()))?;
+        send.send_data(framed(&SnapshotRequest::default()), true)
+            .map_err(|error| Failure::Lost(error.to_string()))?;
         let mut answer = self.connection.answer(response).await?;
         let (mut hash, mut held) = (Sha256::new(), Vec::new());
         while let Some(message) = answer.message().await? {
@@ -270,7 +313,11 @@ impl Slot {
             hash.update(held.get(..sure).unwrap_or_default());
             held.drain(..sure);
         }
-        if hash.finalize().as_slice() == held { Ok(()) } else { wrong("a snapshot that does not have the hash at its end") }
+        if hash.finalize().as_slice() == held {
+            Ok(())
+        } else {
+            wrong("a snapshot that does not have the hash at its end")
+        }
     }
 }
 
@@ -278,7 +325,8 @@ fn figure_of(number: usize) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-/// As libcalico-go's etcdv3 backend writes (`Create` for a revision of 0, `Update` for others): one compare, one Put, else a Range.
+/// As libcalico-go's etcdv3 backend writes (`Create` for a revision of 0, `Update` for others): one
+/// compare, one Put, else a Range.
 #[must_use]
 pub fn guarded(key: &[u8], value: Vec<u8>, revision: i64) -> TxnRequest {
     let (target, union) = match revision {

@@ -24,9 +24,11 @@ impl Stop {
         self.wanted.load(Ordering::SeqCst)
     }
 
-    /// Waits for something, and no longer than until the wish is there. What is waited for is then dropped: no request may be among it.
+    /// Waits for something, and no longer than until the wish is there. What is waited for is then
+    /// dropped: no request may be among it.
     pub async fn or<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
-        // It hears the bell from here on, so that a wish between this line and the next is not missed.
+        // It hears the bell from here on, so that a wish between this line and the next is not
+        // missed.
         let bell = self.bell.notified();
         if self.is_wanted() {
             return None;

@@ -23,7 +23,8 @@ const EXAMPLES: usize = 10;
 pub struct Series {
     /// Of successes alone, from when each was due.
     pub latency: Latencies,
-    /// Failures, by gRPC's name of the code or what else went wrong: how many, and what the first one said.
+    /// Failures, by gRPC's name of the code or what else went wrong: how many, and what the first
+    /// one said.
     pub failures: BTreeMap<String, (u64, String)>,
     /// Whether these are requests, and not events or what is made of several requests.
     pub requests: bool,
@@ -36,7 +37,10 @@ impl Default for Series {
 }
 
 /// It grows with the largest latency: 8 KiB for a millisecond, some 90 for an hour.
-#[expect(clippy::expect_used, reason = "three digits are within the crate's documented bounds, and every test makes one")]
+#[expect(
+    clippy::expect_used,
+    reason = "three digits are within the crate's documented bounds, and every test makes one"
+)]
 fn latencies() -> Latencies {
     Histogram::new(3).expect("digits")
 }
@@ -50,7 +54,10 @@ impl Series {
 
     /// Notes a failure.
     pub fn failure(&mut self, failure: &Failure) {
-        let (count, _) = self.failures.entry(failure.name()).or_insert_with(|| (0, failure.message().to_owned()));
+        let (count, _) = self
+            .failures
+            .entry(failure.name())
+            .or_insert_with(|| (0, failure.message().to_owned()));
         *count += 1;
     }
 
@@ -166,7 +173,8 @@ mod tests {
 
     #[test]
     fn parts_add_up_to_the_whole_and_failures_stay_out_of_latencies() {
-        let (mut whole, mut parts) = (Tally::default(), [Tally::default(), Tally::default(), Tally::default()]);
+        let (mut whole, mut parts) =
+            (Tally::default(), [Tally::default(), Tally::default(), Tally::default()]);
         let refused = Failure::Grpc(7, "etcdserver: permission denied".into());
         for number in 1..=1000_u64 {
             for tally in [&mut whole, &mut parts[number as usize % 3]] {
@@ -193,10 +201,16 @@ mod tests {
         }
         let p99 = sum.series["range"].latency.value_at_percentile(99.0);
         assert!((9_890..=9_910).contains(&p99), "{p99}");
-        assert_eq!((sum.succeeded(), sum.failed(), sum.wrong, sum.examples.len()), (1000, 100, 100, 10));
+        assert_eq!(
+            (sum.succeeded(), sum.failed(), sum.wrong, sum.examples.len()),
+            (1000, 100, 100, 10)
+        );
         assert_eq!(sum.sent, whole.sent);
         assert_eq!(sum.sent[&Method::Put], Sent { ok: 0, uncertain: 100 });
-        assert_eq!(sum.series["put"].failures["PermissionDenied"], (100, "etcdserver: permission denied".to_owned()));
+        assert_eq!(
+            sum.series["put"].failures["PermissionDenied"],
+            (100, "etcdserver: permission denied".to_owned())
+        );
         assert_eq!(sum.series["put"].latency.len(), 0);
     }
 
@@ -208,7 +222,11 @@ mod tests {
         other.success(Duration::from_micros(1));
         other.add(&series);
         for series in [series, other] {
-            assert!((MOST..MOST + MOST / 500).contains(&series.latency.max()), "{}", series.latency.max());
+            assert!(
+                (MOST..MOST + MOST / 500).contains(&series.latency.max()),
+                "{}",
+                series.latency.max()
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What was measured second by second. The last seconds are whole, so that what threads tell of them adds up; of those before, only the
-//! figures are kept that reports show: a histogram for each second of an hour would be gigabytes.
+//! What was measured second by second. The last seconds are whole, so that what threads tell of
+//! them adds up; of those before, only the figures are kept that reports show: a histogram for each
+//! second of an hour would be gigabytes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use serde::Serialize;
 use super::quantiles::Quantiles;
 use super::tally::{Series, Tally};
 
-/// How many seconds are whole. Each thread tells of a second when it is over, and is not ten seconds late unless it stands still.
+/// How many seconds are whole. Each thread tells of a second when it is over, and is not ten
+/// seconds late unless it stands still.
 const WHOLE: usize = 10;
 
 /// One second.
@@ -44,7 +46,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Takes in a second of one thread. One that is told too late counts in the oldest that is whole: no request is lost.
+    /// Takes in a second of one thread. One that is told too late counts in the oldest that is
+    /// whole: no request is lost.
     pub fn add(&mut self, second: u64, tally: &Tally) {
         self.whole.entry(second.max(self.from)).or_default().add(tally);
         while self.whole.len() > WHOLE {
@@ -64,7 +67,10 @@ impl Timeline {
 
     /// All seconds in which something of this name was measured.
     pub fn points(&self, name: &str) -> impl Iterator<Item = Point> {
-        let whole = self.whole.iter().filter_map(move |(second, tally)| Point::of(*second, tally.series.get(name)?));
+        let whole = self
+            .whole
+            .iter()
+            .filter_map(move |(second, tally)| Point::of(*second, tally.series.get(name)?));
         self.before.get(name).into_iter().flatten().copied().chain(whole)
     }
 }
@@ -91,9 +97,15 @@ mod tests {
             assert!(timeline.whole.len() <= WHOLE);
         }
         let points: Vec<Point> = timeline.points("range").collect();
-        assert_eq!(points.iter().map(|point| point.second).collect::<Vec<_>>(), (0..3600).collect::<Vec<_>>());
+        assert_eq!(
+            points.iter().map(|point| point.second).collect::<Vec<_>>(),
+            (0..3600).collect::<Vec<_>>()
+        );
         assert_eq!(points.iter().map(|point| point.ok).sum::<u64>(), 7200);
-        assert_eq!(points[100], Point { second: 100, ok: 2, failed: 0, p50: 101, p99: 106, p999: 106 });
+        assert_eq!(
+            points[100],
+            Point { second: 100, ok: 2, failed: 0, p50: 101, p99: 106, p999: 106 }
+        );
         assert_eq!(timeline.points("put").count(), 0);
         assert!(timeline.second(3589).is_none() && timeline.second(3590).is_some());
     }
@@ -103,8 +115,10 @@ mod tests {
         let mut timeline = Timeline::default();
         (0..20).for_each(|second| timeline.add(second, &tally(1)));
         timeline.add(3, &tally(1));
-        let points: Vec<(u64, u64)> = timeline.points("range").map(|point| (point.second, point.ok)).collect();
-        let all: Vec<(u64, u64)> = (0..20).map(|second| (second, if second == 10 { 2 } else { 1 })).collect();
+        let points: Vec<(u64, u64)> =
+            timeline.points("range").map(|point| (point.second, point.ok)).collect();
+        let all: Vec<(u64, u64)> =
+            (0..20).map(|second| (second, if second == 10 { 2 } else { 1 })).collect();
         assert_eq!(points, all);
     }
 }

@@ -1,12 +1,17 @@
-//! A timer that is right to some microseconds: tokio's own has steps of a millisecond, which would all be counted as latency.
+//! A timer that is right to some microseconds: tokio's own has steps of a millisecond, which would
+//! all be counted as latency.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use tokio::net::unix::pipe::Receiver;
 
-/// A timer of the kernel's (timerfd_create(2)). It is read as a pipe is, which is the way of tokio's that takes any descriptor safely.
+/// A timer of the kernel's (timerfd_create(2)). It is read as a pipe is, which is the way of
+/// tokio's that takes any descriptor safely.
 pub struct Timer(Receiver);
 
 impl Timer {
@@ -15,7 +20,10 @@ impl Timer {
     /// # Errors
     /// The kernel gives none.
     pub fn new() -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
         Receiver::from_owned_fd_unchecked(timer).map(Self)
     }
 
@@ -38,7 +46,10 @@ impl Timer {
 }
 
 fn once(left: Duration) -> Itimerspec {
-    let value = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+    let value = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
     Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value }
 }
 

@@ -14,8 +14,10 @@ use super::connection::{Answer, Failure};
 /// # Errors
 /// The stream has ended, or the answer cannot be read.
 pub async fn next(answer: &mut Answer) -> Result<WatchResponse, Failure> {
-    let message = answer.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
-    WatchResponse::decode(message).map_err(|error| Failure::Wrong(format!("a watch answer cannot be read: {error}")))
+    let message =
+        answer.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
+    WatchResponse::decode(message)
+        .map_err(|error| Failure::Wrong(format!("a watch answer cannot be read: {error}")))
 }
 
 /// Why the watch of this answer has ended, or did not begin; `None` where it goes on.
@@ -23,7 +25,9 @@ pub async fn next(answer: &mut Answer) -> Result<WatchResponse, Failure> {
 pub fn ended(response: &WatchResponse) -> Option<Failure> {
     let reason = match (response.compact_revision, &*response.cancel_reason) {
         (0, reason) => reason.to_owned(),
-        (compacted, reason) => format!("{reason} compacted up to revision {compacted}").trim_start().to_owned(),
+        (compacted, reason) => {
+            format!("{reason} compacted up to revision {compacted}").trim_start().to_owned()
+        }
     };
     response.canceled.then(|| Failure::cancelled(&reason))
 }
@@ -32,7 +36,12 @@ pub fn ended(response: &WatchResponse) -> Option<Failure> {
 #[must_use]
 pub fn stray(response: &WatchResponse) -> Option<Failure> {
     let events = response.events.len();
-    (events > 0).then(|| Failure::Wrong(format!("{events} events of watch {}, which is not on this stream", response.watch_id)))
+    (events > 0).then(|| {
+        Failure::Wrong(format!(
+            "{events} events of watch {}, which is not on this stream",
+            response.watch_id
+        ))
+    })
 }
 
 /// Keys of one watch whose versions are held: more than a run writes.
@@ -59,7 +68,8 @@ impl Seen {
         self.last
     }
 
-    /// Revisions grow, as this program writes no two keys of one watch in one request; and of each key every version comes.
+    /// Revisions grow, as this program writes no two keys of one watch in one request; and of each
+    /// key every version comes.
     ///
     /// # Errors
     /// What is wrong with this one.
@@ -67,18 +77,28 @@ impl Seen {
         let wrong = |what: String| Err(Failure::Wrong(what));
         let Some(pair) = &event.kv else { return wrong("an event without a key".to_owned()) };
         if pair.mod_revision <= self.last {
-            return wrong(format!("an event of revision {} after one of {}", pair.mod_revision, self.last));
+            return wrong(format!(
+                "an event of revision {} after one of {}",
+                pair.mod_revision, self.last
+            ));
         }
         self.last = pair.mod_revision;
         let put = event.r#type == i32::from(EventType::Put);
         if self.versions.len() >= KEYS && !self.versions.contains_key(&pair.key) {
-            return wrong(format!("an event of {}, when {KEYS} other keys have had theirs", Escaped(&pair.key)));
+            return wrong(format!(
+                "an event of {}, when {KEYS} other keys have had theirs",
+                Escaped(&pair.key)
+            ));
         }
         // After a Delete, the next one begins with 1.
         let before = self.versions.insert(pair.key.clone(), if put { pair.version } else { 0 });
         match before.filter(|before| put && before + 1 != pair.version) {
             None => Ok(()),
-            Some(before) => wrong(format!("version {} of {} after {before}: there is a gap", pair.version, Escaped(&pair.key))),
+            Some(before) => wrong(format!(
+                "version {} of {} after {before}: there is a gap",
+                pair.version,
+                Escaped(&pair.key)
+            )),
         }
     }
 }
@@ -91,14 +111,17 @@ mod tests {
 
     fn event(key: &str, revision: i64, version: i64) -> Event {
         let kind = if version == 0 { EventType::Delete } else { EventType::Put };
-        let pair = KeyValue { key: key.into(), mod_revision: revision, version, ..KeyValue::default() };
+        let pair =
+            KeyValue { key: key.into(), mod_revision: revision, version, ..KeyValue::default() };
         Event { r#type: kind.into(), kv: Some(pair), prev_kv: None }
     }
 
     #[test]
     fn a_gap_a_repetition_and_another_order_are_seen() {
         let mut seen = Seen::after(4);
-        for (key, revision, version) in [("a", 5, 3), ("b", 6, 1), ("a", 7, 4), ("a", 8, 0), ("a", 9, 1)] {
+        for (key, revision, version) in
+            [("a", 5, 3), ("b", 6, 1), ("a", 7, 4), ("a", 8, 0), ("a", 9, 1)]
+        {
             assert_eq!(seen.check(&event(key, revision, version)), Ok(()), "{key} {revision}");
         }
         assert!(seen.check(&event("b", 9, 2)).is_err(), "a revision again");
@@ -109,15 +132,27 @@ mod tests {
 
     #[test]
     fn a_watch_ends_for_the_reason_that_is_told() {
-        let response = |reason: &str| WatchResponse { canceled: true, cancel_reason: reason.to_owned(), ..WatchResponse::default() };
+        let response = |reason: &str| WatchResponse {
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..WatchResponse::default()
+        };
         for (reason, name, message) in [
             (
                 "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
                 "PermissionDenied",
                 "etcdserver: permission denied",
             ),
-            ("rpc error: code = ResourceExhausted desc = a desc = b", "ResourceExhausted", "a desc = b"),
-            ("rpc error: code = Nonsense desc = x", "watch cancelled", "rpc error: code = Nonsense desc = x"),
+            (
+                "rpc error: code = ResourceExhausted desc = a desc = b",
+                "ResourceExhausted",
+                "a desc = b",
+            ),
+            (
+                "rpc error: code = Nonsense desc = x",
+                "watch cancelled",
+                "rpc error: code = Nonsense desc = x",
+            ),
             ("watch closed\n", "watch cancelled", "watch closed\\x0a"),
         ] {
             let failure = ended(&response(reason)).unwrap();
@@ -130,8 +165,15 @@ mod tests {
 
     #[test]
     fn events_of_an_unknown_watch_are_a_wrong_answer_and_a_progress_of_the_stream_is_none() {
-        let events = WatchResponse { watch_id: 5, events: vec![event("a", 1, 1)], ..WatchResponse::default() };
-        assert_eq!(stray(&events), Some(Failure::Wrong("1 events of watch 5, which is not on this stream".to_owned())));
+        let events = WatchResponse {
+            watch_id: 5,
+            events: vec![event("a", 1, 1)],
+            ..WatchResponse::default()
+        };
+        assert_eq!(
+            stray(&events),
+            Some(Failure::Wrong("1 events of watch 5, which is not on this stream".to_owned()))
+        );
         assert_eq!(stray(&WatchResponse { watch_id: -1, ..WatchResponse::default() }), None);
     }
 }

@@ -1,4 +1,5 @@
-//! One thread of the load: its own runtime, its own connections, and nothing shared with others while it sends.
+//! One thread of the load: its own runtime, its own connections, and nothing shared with others
+//! while it sends.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -95,7 +96,10 @@ impl Go {
     pub fn of_thread(self, thread: usize, threads: usize) -> Self {
         let number = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
         match self.end {
-            End::Count(count) => Self { end: End::Count(figure::share(count, number(threads), number(thread))), ..self },
+            End::Count(count) => Self {
+                end: End::Count(figure::share(count, number(threads), number(thread))),
+                ..self
+            },
             End::After(_) => self,
         }
     }
@@ -145,7 +149,8 @@ pub fn run(assignment: Assignment, mut orders: Receiver<Order>, news: UnboundedS
         let assignment = Rc::new(assignment);
         let mut targets = Vec::new();
         for doors in &assignment.doors {
-            let connections: Vec<Rc<Connection>> = doors.iter().map(|door| Rc::new(Connection::new(door.clone()))).collect();
+            let connections: Vec<Rc<Connection>> =
+                doors.iter().map(|door| Rc::new(Connection::new(door.clone()))).collect();
             for some in connections.chunks(HANDSHAKES) {
                 let opened = join_all(some.iter().map(|connection| connection.open())).await;
                 if let Some(failure) = opened.into_iter().find_map(Result::err) {
@@ -164,7 +169,12 @@ pub fn run(assignment: Assignment, mut orders: Receiver<Order>, news: UnboundedS
 }
 
 /// Prepare has been said.
-async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orders: &mut Receiver<Order>, news: &UnboundedSender<News>) {
+async fn slice(
+    assignment: &Rc<Assignment>,
+    connections: &[Rc<Connection>],
+    orders: &mut Receiver<Order>,
+    news: &UnboundedSender<News>,
+) {
     let mut watchers = Vec::new();
     for (connection, range) in connections.iter().cycle().zip(&assignment.watchers) {
         // Nothing is sent then, and nobody misses the others.
@@ -185,7 +195,9 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
     let mut watching = JoinSet::new();
     for watcher in watchers {
         let (assignment, book, seen) = (assignment.clone(), book.clone(), seen.clone());
-        watching.spawn_local(async move { watcher.run(book, &assignment.keys, seen, assignment.patience).await });
+        watching.spawn_local(async move {
+            watcher.run(book, &assignment.keys, seen, assignment.patience).await
+        });
     }
     let scene = Rc::new(Scene {
         keys: assignment.keys.clone(),
@@ -210,13 +222,27 @@ async fn slice(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], orde
 }
 
 /// Sends all of a slice, and waits for the answers.
-async fn send(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], scene: &Rc<Scene>, go: Go) {
-    let jobs = Rc::new(Jobs::new(go, assignment.stop.clone(), assignment.patience, scene.book.clone()));
+async fn send(
+    assignment: &Rc<Assignment>,
+    connections: &[Rc<Connection>],
+    scene: &Rc<Scene>,
+    go: Go,
+) {
+    let jobs =
+        Rc::new(Jobs::new(go, assignment.stop.clone(), assignment.patience, scene.book.clone()));
     let mut slots = JoinSet::new();
     for number in 0..connections.len().saturating_mul(assignment.streams) {
         let Some(connection) = connections.get(number % connections.len().max(1)) else { continue };
-        let chance = go.number.wrapping_mul(1 << 32).wrapping_add(u64::try_from(assignment.thread * 1_000_000 + number).unwrap_or(0));
-        let mut slot = Slot::new(connection.clone(), assignment.thread, number, Dice::new(assignment.seed, chance));
+        let chance = go
+            .number
+            .wrapping_mul(1 << 32)
+            .wrapping_add(u64::try_from(assignment.thread * 1_000_000 + number).unwrap_or(0));
+        let mut slot = Slot::new(
+            connection.clone(),
+            assignment.thread,
+            number,
+            Dice::new(assignment.seed, chance),
+        );
         let (jobs, scene) = (jobs.clone(), scene.clone());
         slots.spawn_local(async move {
             while let Some(due) = jobs.next().await {
@@ -227,8 +253,12 @@ async fn send(assignment: &Rc<Assignment>, connections: &[Rc<Connection>], scene
         });
     }
     if let Pace::Open(rate) = go.pace {
-        let dice = Dice::new(assignment.seed, u64::MAX - go.number * 1024 - u64::try_from(assignment.thread).unwrap_or(0));
-        let arrivals = Arrivals::new(assignment.gaps, rate, assignment.thread, assignment.threads, dice);
+        let dice = Dice::new(
+            assignment.seed,
+            u64::MAX - go.number * 1024 - u64::try_from(assignment.thread).unwrap_or(0),
+        );
+        let arrivals =
+            Arrivals::new(assignment.gaps, rate, assignment.thread, assignment.threads, dice);
         jobs.dispatch(arrivals).await;
     }
     while slots.join_next().await.is_some() {}

@@ -3,7 +3,8 @@
 use super::dice::Dice;
 use super::figure;
 
-/// A choice among keys 0, 1, 2, .., the first of them the most popular: key `i` has the weight `1 / (i + 1)^exponent`.
+/// A choice among keys 0, 1, 2, .., the first of them the most popular: key `i` has the weight `1 /
+/// (i + 1)^exponent`.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     keys: u64,
@@ -58,7 +59,10 @@ mod tests {
         for rank in [1_u32, 2, 3, 10] {
             let expected = 400_000.0 / f64::from(rank) / harmonic;
             let seen = counts[rank as usize - 1];
-            assert!((seen / expected - 1.0).abs() < 0.05, "rank {rank}: {seen}, expected {expected}");
+            assert!(
+                (seen / expected - 1.0).abs() < 0.05,
+                "rank {rank}: {seen}, expected {expected}"
+            );
         }
     }
 

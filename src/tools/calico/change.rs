@@ -19,16 +19,20 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn path(&self) -> &Path {
         match self {
-            Change::Set { path, .. } | Change::Put { path, .. } | Change::Push { path, .. } | Change::Swap { path, .. } => path,
+            Change::Set { path, .. }
+            | Change::Put { path, .. }
+            | Change::Push { path, .. }
+            | Change::Swap { path, .. } => path,
         }
     }
 
     /// Takes over what the other one says, if both are about one place; else gives it back.
     fn join(&mut self, other: Change) -> Option<Change> {
         match (self, other) {
-            (Change::Put { path, after, entries }, Change::Put { path: place, after: behind, entries: more })
-                if (&*path, &*after) == (&place, &behind) =>
-            {
+            (
+                Change::Put { path, after, entries },
+                Change::Put { path: place, after: behind, entries: more },
+            ) if (&*path, &*after) == (&place, &behind) => {
                 for (key, value) in more {
                     let mut known = entries.iter_mut().filter(|(known, _)| *known == key);
                     // Another value of the same key stays beside it, and is a contradiction.
@@ -37,12 +41,15 @@ impl Change {
                 }
                 None
             }
-            (Change::Set { path, value }, Change::Set { path: place, value: other }) if *path == place => {
+            (Change::Set { path, value }, Change::Set { path: place, value: other })
+                if *path == place =>
+            {
                 value.join(other).map(|value| Change::Set { path: place, value })
             }
-            (Change::Push { path, after, values }, Change::Push { path: place, after: behind, values: more })
-                if (&*path, *after) == (&place, behind) =>
-            {
+            (
+                Change::Push { path, after, values },
+                Change::Push { path: place, after: behind, values: more },
+            ) if (&*path, *after) == (&place, behind) => {
                 values.extend(more);
                 None
             }
@@ -51,7 +58,8 @@ impl Change {
     }
 }
 
-/// All changes. Those of one place are one, so that text and meaning have what is added there in one order.
+/// All changes. Those of one place are one, so that text and meaning have what is added there in
+/// one order.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<Change>);
 
@@ -71,7 +79,8 @@ impl Changes {
 
     /// What the documents mean with all changes; `None` where one has no place in them.
     pub(super) fn applied(&self, mut documents: Value) -> Option<Value> {
-        // Items that are added move those behind them: what is inside an item is changed before, and lists from their end on.
+        // Items that are added move those behind them: what is inside an item is changed before,
+        // and lists from their end on.
         let mut pushes: Vec<&Change> = Vec::new();
         for change in &self.0 {
             match change {
@@ -79,7 +88,13 @@ impl Changes {
                 _ => apply(change, &mut documents)?,
             }
         }
-        pushes.sort_by_key(|change| if let Change::Push { after, .. } = change { std::cmp::Reverse(*after) } else { std::cmp::Reverse(0) });
+        pushes.sort_by_key(|change| {
+            if let Change::Push { after, .. } = change {
+                std::cmp::Reverse(*after)
+            } else {
+                std::cmp::Reverse(0)
+            }
+        });
         for change in pushes {
             apply(change, &mut documents)?;
         }
@@ -91,7 +106,9 @@ fn apply(change: &Change, documents: &mut Value) -> Option<()> {
     let mut at = documents;
     for step in change.path() {
         at = match (at, step) {
-            (Value::Map(entries), Step::Key(key)) => &mut entries.iter_mut().find(|(name, _)| name == key)?.1,
+            (Value::Map(entries), Step::Key(key)) => {
+                &mut entries.iter_mut().find(|(name, _)| name == key)?.1
+            }
             (Value::List(items), Step::Index(index)) => items.get_mut(*index)?,
             _ => return None,
         };
@@ -119,20 +136,34 @@ mod tests {
 
     #[test]
     fn what_is_added_at_two_places_of_a_list_stands_where_it_was_meant() {
-        let list = |texts: &[&str]| Value::List(texts.iter().map(|text| Value::text(*text)).collect());
+        let list =
+            |texts: &[&str]| Value::List(texts.iter().map(|text| Value::text(*text)).collect());
         let mut changes = Changes::default();
         for (after, text) in [(0, "x"), (1, "y"), (0, "z"), (2, "w")] {
             changes.add(Change::Push { path: Path::new(), after, values: vec![Value::text(text)] });
         }
-        assert_eq!(changes.applied(list(&["a", "b", "c"])), Some(list(&["a", "x", "z", "b", "y", "c", "w"])));
-        // A list that is made for the first is there for the second; another value of one key is a contradiction, which is told.
-        let put = |item: &str| Change::Put { path: Path::new(), after: "a".to_owned(), entries: vec![("env".to_owned(), list(&[item]))] };
+        assert_eq!(
+            changes.applied(list(&["a", "b", "c"])),
+            Some(list(&["a", "x", "z", "b", "y", "c", "w"]))
+        );
+        // A list that is made for the first is there for the second; another value of one key is a
+        // contradiction, which is told.
+        let put = |item: &str| Change::Put {
+            path: Path::new(),
+            after: "a".to_owned(),
+            entries: vec![("env".to_owned(), list(&[item]))],
+        };
         let mut puts = Changes::default();
         ["x", "y", "x"].into_iter().for_each(|item| puts.add(put(item)));
         let map = Value::map([("a", Value::text("1"))]);
-        assert_eq!(puts.applied(map), Some(Value::map([("a", Value::text("1")), ("env", list(&["x", "y"]))])));
+        assert_eq!(
+            puts.applied(map),
+            Some(Value::map([("a", Value::text("1")), ("env", list(&["x", "y"]))]))
+        );
         let mut sets = Changes::default();
-        ["x", "y"].into_iter().for_each(|item| sets.add(Change::Set { path: Path::new(), value: list(&[item]) }));
+        ["x", "y"]
+            .into_iter()
+            .for_each(|item| sets.add(Change::Set { path: Path::new(), value: list(&[item]) }));
         assert_eq!(sets.applied(list(&[])), Some(list(&["x", "y"])));
         changes.add(Change::Push { path: Path::new(), after: 3, values: Vec::new() });
         assert_eq!(changes.applied(list(&["a", "b", "c"])), None);

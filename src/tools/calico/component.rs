@@ -1,4 +1,5 @@
-//! The programs of Calico's hosted manifest that speak to etcd, each with a certificate of its own. The names are those of `certs issue`.
+//! The programs of Calico's hosted manifest that speak to etcd, each with a certificate of its own.
+//! The names are those of `certs issue`.
 
 use std::fmt;
 
@@ -53,7 +54,8 @@ impl Component {
         }
     }
 
-    /// The Common Name of its only certificate. Where there is one for each node, that is [`Component::name`], `:` and the node's name.
+    /// The Common Name of its only certificate. Where there is one for each node, that is
+    /// [`Component::name`], `:` and the node's name.
     #[must_use]
     pub const fn common_name(self) -> &'static str {
         match self {
@@ -69,7 +71,8 @@ impl Component {
         !matches!(self, Component::KubeControllers)
     }
 
-    /// The mode of the files in its Secret's volume: kube-controllers run without root, and read by their group.
+    /// The mode of the files in its Secret's volume: kube-controllers run without root, and read by
+    /// their group.
     pub(super) const fn mode(self) -> &'static str {
         if self.is_on_nodes() { "0400" } else { "0440" }
     }

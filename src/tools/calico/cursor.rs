@@ -44,7 +44,13 @@ impl<'t> Cursor<'t> {
         let node: &'t Node = self.node;
         node.entries().iter().map(|(key, value)| {
             let key = key.scalar().unwrap_or_default();
-            (key, Self { node: value, path: [self.path.as_slice(), &[Step::Key(key.to_owned())]].concat() })
+            (
+                key,
+                Self {
+                    node: value,
+                    path: [self.path.as_slice(), &[Step::Key(key.to_owned())]].concat(),
+                },
+            )
         })
     }
 
@@ -61,7 +67,8 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// How a message writes the way from `from` to a node: `spec.template.spec.volumes[etcd-certs].secret`.
+/// How a message writes the way from `from` to a node:
+/// `spec.template.spec.volumes[etcd-certs].secret`.
 pub(super) fn field(from: &Cursor<'_>, path: &[Step]) -> String {
     let mut at = Some(from.node);
     let mut text = String::new();

@@ -37,11 +37,13 @@ pub(super) fn edited(text: &str, root: &Node, changes: &Changes) -> Result<Strin
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    // Where two nodes end at one place, what is added inside the inner one stands before what is added behind it.
+    // Where two nodes end at one place, what is added inside the inner one stands before what is
+    // added behind it.
     edits.sort_by_key(|(range, depth, _)| (range.start, range.end, Reverse(*depth)));
     let (mut result, mut at) = (String::with_capacity(text.len() + 1024), 0);
     for (range, _, new) in edits {
-        // Two edits of one stretch do not come from one plan; the check of the result would find what came of them.
+        // Two edits of one stretch do not come from one plan; the check of the result would find
+        // what came of them.
         result.push_str(text.get(at..range.start).unwrap_or_default());
         result.push_str(&new);
         at = range.end.max(at);
@@ -61,7 +63,11 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
         help: help.to_owned(),
     };
     let in_flow = |node: &Node| {
-        refuse(node, "this is written in brackets, where nothing is added", "write it in lines of its own, one for each entry or item")
+        refuse(
+            node,
+            "this is written in brackets, where nothing is added",
+            "write it in lines of its own, one for each entry or item",
+        )
     };
     let no_place = |node: &Node| {
         refuse(
@@ -71,8 +77,15 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
         )
     };
     match change {
-        Change::Set { value, .. } => scalar(text, root, change.path(), node, value)
-            .ok_or_else(|| refuse(node, "this is not written as one scalar in its line", "write it in quotes, behind its key")),
+        Change::Set { value, .. } => {
+            scalar(text, root, change.path(), node, value).ok_or_else(|| {
+                refuse(
+                    node,
+                    "this is not written as one scalar in its line",
+                    "write it in quotes, behind its key",
+                )
+            })
+        }
         Change::Put { after, entries, .. } => {
             let Data::Map { flow: false, .. } = node.data else { return Err(in_flow(node)) };
             let (name, before) = node.entry(after).ok_or_else(|| no_place(node))?;
@@ -80,13 +93,15 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
                 return Err(shared(change.path(), before));
             }
             let indent = column(text, name.span.start, true).ok_or_else(|| no_place(name))?;
-            let lines: Vec<String> = entries.iter().flat_map(|(key, value)| entry(key, value, indent)).collect();
+            let lines: Vec<String> =
+                entries.iter().flat_map(|(key, value)| entry(key, value, indent)).collect();
             insertion(text, before, &lines).ok_or_else(|| no_place(before))
         }
         Change::Push { after, values, .. } => {
             let Data::List { items, flow: false } = &node.data else { return Err(in_flow(node)) };
             let before = items.get(*after).ok_or_else(|| no_place(node))?;
-            let indent = items.iter().find_map(|item| dash(text, item)).ok_or_else(|| no_place(before))?;
+            let indent =
+                items.iter().find_map(|item| dash(text, item)).ok_or_else(|| no_place(before))?;
             let lines: Vec<String> = values.iter().flat_map(|value| item(value, indent)).collect();
             insertion(text, before, &lines).ok_or_else(|| no_place(before))
         }
@@ -110,14 +125,21 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
 fn contradiction(root: &Node, change: &Change, changes: &Changes) -> Option<Refusal> {
     let (first, second) = match change {
         Change::Set { path, value } => {
-            let other =
-                |other: &Change| if let Change::Set { path: place, value } = other { (place == path).then(|| value.clone()) } else { None };
+            let other = |other: &Change| {
+                if let Change::Set { path: place, value } = other {
+                    (place == path).then(|| value.clone())
+                } else {
+                    None
+                }
+            };
             (value.clone(), changes.iter().filter_map(other).find(|other| other != value)?)
         }
-        Change::Put { entries, .. } => entries.iter().enumerate().find_map(|(at, (key, value))| {
-            let again = entries.iter().skip(at + 1).find(|(other, _)| other == key);
-            again.map(|(_, other)| (value.clone(), other.clone()))
-        })?,
+        Change::Put { entries, .. } => {
+            entries.iter().enumerate().find_map(|(at, (key, value))| {
+                let again = entries.iter().skip(at + 1).find(|(other, _)| other == key);
+                again.map(|(_, other)| (value.clone(), other.clone()))
+            })?
+        }
         Change::Push { .. } | Change::Swap { .. } => return None,
     };
     let node = change.path().iter().try_fold(root, |node, step| node.at(step)).unwrap_or(root);
@@ -151,7 +173,9 @@ fn shared(path: &Path, node: &Node) -> Refusal {
     Refusal {
         path: path.clone(),
         place: node.place,
-        message: format!("{written} stands here, and a change would be one of every place that shares it"),
+        message: format!(
+            "{written} stands here, and a change would be one of every place that shares it"
+        ),
         help: "write it out in each place, without anchor and alias".to_owned(),
     }
 }
@@ -173,7 +197,10 @@ fn scalar(text: &str, root: &Node, path: &Path, node: &Node, value: &Value) -> O
     let (name, _) = reach(root, &above.to_vec()).ok()?.entry(key)?;
     let gap = text.get(name.span.end..)?.find(':')?;
     let colon = name.span.end + gap;
-    text.get(name.span.end..colon)?.trim().is_empty().then(|| (colon + 1..colon + 1, format!(" {new}")))
+    text.get(name.span.end..colon)?
+        .trim()
+        .is_empty()
+        .then(|| (colon + 1..colon + 1, format!(" {new}")))
 }
 
 /// Lines behind the last line of a node.
@@ -186,7 +213,9 @@ fn insertion(text: &str, behind: &Node, lines: &[String]) -> Option<Edit> {
         return Some((end..end, lines.iter().map(|line| format!("{line}{newline}")).collect()));
     }
     let rest = text.get(end..)?;
-    let (line, next) = rest.find('\n').map_or((rest, None), |at| (rest.get(..at).unwrap_or_default(), Some(end + at + 1)));
+    let (line, next) = rest
+        .find('\n')
+        .map_or((rest, None), |at| (rest.get(..at).unwrap_or_default(), Some(end + at + 1)));
     // Behind an empty value, or what ends with one, its colon is left over.
     let tail = line.strip_prefix(':').unwrap_or(line).trim();
     if !tail.is_empty() && !tail.starts_with('#') {
@@ -194,7 +223,9 @@ fn insertion(text: &str, behind: &Node, lines: &[String]) -> Option<Edit> {
     }
     Some(match next {
         Some(at) => (at..at, lines.iter().map(|line| format!("{line}{newline}")).collect()),
-        None => (text.len()..text.len(), lines.iter().map(|line| format!("{newline}{line}")).collect()),
+        None => {
+            (text.len()..text.len(), lines.iter().map(|line| format!("{newline}{line}")).collect())
+        }
     })
 }
 
@@ -202,11 +233,16 @@ fn insertion(text: &str, behind: &Node, lines: &[String]) -> Option<Edit> {
 fn newline(text: &str, at: usize) -> &'static str {
     let rest = text.get(at..).unwrap_or_default();
     let line = rest.split_inclusive('\n').next().unwrap_or_default();
-    let line = if line.ends_with('\n') { line } else { text.split_inclusive('\n').next().unwrap_or_default() };
+    let line = if line.ends_with('\n') {
+        line
+    } else {
+        text.split_inclusive('\n').next().unwrap_or_default()
+    };
     if line.ends_with("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// How many columns stand before `at` in its line, where these are spaces and, with `dashes`, the dashes of lists.
+/// How many columns stand before `at` in its line, where these are spaces and, with `dashes`, the
+/// dashes of lists.
 fn column(text: &str, at: usize, dashes: bool) -> Option<usize> {
     let before = text.get(..at)?;
     let line = before.rsplit('\n').next()?.trim_start_matches('\u{feff}');
@@ -228,9 +264,9 @@ fn entry(key: &str, value: &Value, indent: usize) -> Vec<String> {
             let inside = entries.iter().flat_map(|(key, value)| entry(key, value, indent + 2));
             std::iter::once(format!("{margin}{key}:")).chain(inside).collect()
         }
-        Value::List(items) => {
-            std::iter::once(format!("{margin}{key}:")).chain(items.iter().flat_map(|value| item(value, indent + 2))).collect()
-        }
+        Value::List(items) => std::iter::once(format!("{margin}{key}:"))
+            .chain(items.iter().flat_map(|value| item(value, indent + 2)))
+            .collect(),
     }
 }
 
@@ -238,7 +274,8 @@ fn entry(key: &str, value: &Value, indent: usize) -> Vec<String> {
 fn item(value: &Value, indent: usize) -> Vec<String> {
     let margin = " ".repeat(indent);
     let Value::Map(entries) = value else { return vec![format!("{margin}- {}", inline(value))] };
-    let mut lines: Vec<String> = entries.iter().flat_map(|(key, value)| entry(key, value, indent + 2)).collect();
+    let mut lines: Vec<String> =
+        entries.iter().flat_map(|(key, value)| entry(key, value, indent + 2)).collect();
     if let Some(first) = lines.first_mut() {
         *first = format!("{margin}- {}", first.trim_start());
     }
@@ -248,7 +285,12 @@ fn item(value: &Value, indent: usize) -> Vec<String> {
 /// A scalar, in quotes where it could be read as something else.
 fn inline(value: &Value) -> String {
     match value {
-        Value::Text(text) if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && is_plain(text) => text.clone(),
+        Value::Text(text)
+            if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+                && is_plain(text) =>
+        {
+            text.clone()
+        }
         Value::Text(text) => format!("\"{text}\""),
         Value::Other(text) => text.clone(),
         Value::List(_) | Value::Map(_) => String::new(),

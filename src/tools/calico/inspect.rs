@@ -1,5 +1,5 @@
-//! Everything that is looked at in a manifest: what is understood, what it lacks, and the changes that help. `--check` shows the lacks,
-//! `segment` makes the changes and then looks once more.
+//! Everything that is looked at in a manifest: what is understood, what it lacks, and the changes
+//! that help. `--check` shows the lacks, `segment` makes the changes and then looks once more.
 
 use super::certificates::{self, append, put_last};
 use super::change::{Change, Changes};
@@ -31,7 +31,12 @@ pub(super) struct Seen {
 }
 
 /// Looks at all of it.
-pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, changes: &mut Changes) -> Seen {
+pub(super) fn inspect<'t>(
+    root: &'t Node,
+    wish: &Wish,
+    report: &mut Report<'t>,
+    changes: &mut Changes,
+) -> Seen {
     let objects = objects(root, report);
     report.set_objects(objects.clone());
     repeated(&objects, report);
@@ -40,8 +45,14 @@ pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, 
     }
     let nodes = workload(&objects, "DaemonSet", Component::Node, report);
     let controllers = workload(&objects, "Deployment", Component::KubeControllers, report);
-    let pods = [(Component::Node, &nodes), (Component::Cni, &nodes), (Component::KubeControllers, &controllers)];
-    let found = pods.into_iter().filter_map(|(component, workload)| Mounted::find(component, workload.as_ref()?, report));
+    let pods = [
+        (Component::Node, &nodes),
+        (Component::Cni, &nodes),
+        (Component::KubeControllers, &controllers),
+    ];
+    let found = pods
+        .into_iter()
+        .filter_map(|(component, workload)| Mounted::find(component, workload.as_ref()?, report));
     let mounted: Vec<Mounted<'t>> = found.collect();
     strangers(&mounted, report);
     certificates::inspect(&mounted, wish, report, changes);
@@ -62,17 +73,24 @@ pub(super) fn inspect<'t>(root: &'t Node, wish: &Wish, report: &mut Report<'t>, 
                 seen.compacts = look.compaction(wish, report, changes);
             }
         }
-        seen.images.push((one.component, one.container.scalar("image").unwrap_or_default().to_owned()));
+        seen.images
+            .push((one.component, one.container.scalar("image").unwrap_or_default().to_owned()));
         seen.sources.extend(one.source().map(|source| (one.component, source.clone())));
         seen.namespace = one.workload.object.namespace.to_owned();
     }
     for object in objects.iter().filter(|object| object.kind == "Secret") {
-        let holds =
-            |key: &&str| ["data", "stringData"].iter().any(|data| object.at.along(&[data, key]).is_some_and(|at| !at.node.is_nothing()));
+        let holds = |key: &&str| {
+            ["data", "stringData"]
+                .iter()
+                .any(|data| object.at.along(&[data, key]).is_some_and(|at| !at.node.is_nothing()))
+        };
         if holds(&"etcd-key") {
             seen.filled.push(object.name.to_owned());
         }
-        let is_used = seen.sources.iter().any(|(_, source)| *source == Source::Secret(object.name.to_owned()));
+        let is_used = seen
+            .sources
+            .iter()
+            .any(|(_, source)| *source == Source::Secret(object.name.to_owned()));
         if let Some(missing) = FILES.iter().find(|key| is_used && !holds(key)) {
             seen.empty.push((object.name.to_owned(), missing));
         }
@@ -105,12 +123,16 @@ impl<'t> Look<'_, 't> {
         self.environment.read(name, report)
     }
 
-    /// Variables that speak louder than those that are looked at. Gives whether this Calico has no etcd at all.
+    /// Variables that speak louder than those that are looked at. Gives whether this Calico has no
+    /// etcd at all.
     fn surprises(&self, report: &mut Report<'t>) -> bool {
         for (name, at) in self.environment.names() {
             // Felix knows its variables in capitals or not (felix/config/env_var_loader.go).
             let upper = name.to_ascii_uppercase();
-            if upper.starts_with("CALICO_ETCD_") || upper.starts_with("FELIX_ETCD") || upper == "ETCD_DISCOVERY_SRV" {
+            if upper.starts_with("CALICO_ETCD_")
+                || upper.starts_with("FELIX_ETCD")
+                || upper == "ETCD_DISCOVERY_SRV"
+            {
                 report.mistake(
                     &at,
                     format!("`{name}` says where etcd is, or by which certificate it is spoken to, a second time"),
@@ -155,19 +177,26 @@ impl<'t> Look<'_, 't> {
         let wrong = match &wish.endpoints {
             Some(wanted) if wanted.as_str() == value => None,
             Some(wanted) => Some(format!("has to be {}", wanted.as_str())),
-            None => value.split(',').find_map(|url| usable(url.trim()).err().map(|why| format!("`{url}` {why}"))),
+            None => value
+                .split(',')
+                .find_map(|url| usable(url.trim()).err().map(|why| format!("`{url}` {why}"))),
         };
         if let Some(wrong) = wrong {
             report.lack(at, wrong);
             if let Some(wanted) = &wish.endpoints {
-                changes.add(Change::Set { path: at.path.clone(), value: Value::text(wanted.as_str()) });
+                changes.add(Change::Set {
+                    path: at.path.clone(),
+                    value: Value::text(wanted.as_str()),
+                });
             }
         }
     }
 
     /// The variables that say where the three files are.
     fn files(&self, report: &mut Report<'t>, changes: &mut Changes) {
-        for (name, file) in ["ETCD_CA_CERT_FILE", "ETCD_CERT_FILE", "ETCD_KEY_FILE"].into_iter().zip(FILES) {
+        for (name, file) in
+            ["ETCD_CA_CERT_FILE", "ETCD_CERT_FILE", "ETCD_KEY_FILE"].into_iter().zip(FILES)
+        {
             let path = format!("{FOLDER}/{file}");
             match self.read(name, report) {
                 Setting::Unreadable => {}
@@ -179,7 +208,10 @@ impl<'t> Look<'_, 't> {
                 Setting::Written { at, .. } => report.mistake(
                     &at,
                     format!("`{name}` is another file than {path}"),
-                    format!("mount the certificates at {FOLDER}, with the files {}", FILES.join(", ")),
+                    format!(
+                        "mount the certificates at {FOLDER}, with the files {}",
+                        FILES.join(", ")
+                    ),
                 ),
                 Setting::Unset { data, key } => {
                     report.lack(&data, format!("has no `{key}`, which has to be {path}"));
@@ -187,15 +219,16 @@ impl<'t> Look<'_, 't> {
                 }
                 Setting::Missing => {
                     report.lack(self.container, format!("has no {name}, which has to be {path}"));
-                    let entry = Value::map([("name", Value::text(name)), ("value", Value::text(path))]);
+                    let entry =
+                        Value::map([("name", Value::text(name)), ("value", Value::text(path))]);
                     append(self.container, "env", "name", entry, changes);
                 }
             }
         }
     }
 
-    /// `install-cni` copies the files to the host, and writes their places into the plugin's configuration
-    /// (cni-plugin/pkg/install/install.go).
+    /// `install-cni` copies the files to the host, and writes their places into the plugin's
+    /// configuration (cni-plugin/pkg/install/install.go).
     fn cni(&self, report: &mut Report<'t>) {
         if let Setting::Written { value, at } = self.read("TLS_ASSETS_DIR", report)
             && trimmed(value) != FOLDER
@@ -226,13 +259,18 @@ impl<'t> Look<'_, 't> {
         ];
         for (key, placeholder, file) in expected {
             let written = json_text(config, key);
-            let copied = |path: &str| !file.is_empty() && path.ends_with(&format!("/calico-tls/{file}"));
+            let copied =
+                |path: &str| !file.is_empty() && path.ends_with(&format!("/calico-tls/{file}"));
             if !written.is_some_and(|path| path == placeholder || copied(path)) {
                 let message = match written {
                     Some(other) => format!("`{key}` of the CNI configuration is `{other}`"),
                     None => format!("the CNI configuration has no `{key}`"),
                 };
-                report.mistake(&at, message, format!("write \"{key}\": \"{placeholder}\", which install-cni fills in"));
+                report.mistake(
+                    &at,
+                    message,
+                    format!("write \"{key}\": \"{placeholder}\", which install-cni fills in"),
+                );
             }
         }
     }
@@ -250,8 +288,14 @@ impl<'t> Look<'_, 't> {
                 changes.add(Change::Set { path: at.path, value: Value::text(wanted.as_str()) });
             }
             Setting::Missing => {
-                report.lack(self.container, format!("has no COMPACTION_PERIOD, which has to be {}", wanted.as_str()));
-                let entry = Value::map([("name", Value::text("COMPACTION_PERIOD")), ("value", Value::text(wanted.as_str()))]);
+                report.lack(
+                    self.container,
+                    format!("has no COMPACTION_PERIOD, which has to be {}", wanted.as_str()),
+                );
+                let entry = Value::map([
+                    ("name", Value::text("COMPACTION_PERIOD")),
+                    ("value", Value::text(wanted.as_str())),
+                ]);
                 append(self.container, "env", "name", entry, changes);
             }
             Setting::Unset { data, key } => {

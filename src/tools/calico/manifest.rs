@@ -62,9 +62,13 @@ fn object<'t>(at: Cursor<'t>, found: &mut Vec<Object<'t>>, report: &mut Report<'
         return;
     }
     let metadata = at.get("metadata");
-    let field = |key: &str| metadata.as_ref().and_then(|metadata| metadata.scalar(key)).unwrap_or_default();
+    let field =
+        |key: &str| metadata.as_ref().and_then(|metadata| metadata.scalar(key)).unwrap_or_default();
     let (name, namespace) = (field("name"), field("namespace"));
-    let group = at.scalar("apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
+    let group = at
+        .scalar("apiVersion")
+        .and_then(|version| version.split_once('/'))
+        .map_or("", |(group, _)| group);
     found.push(Object { at, group, kind, name, namespace });
 }
 
@@ -73,7 +77,11 @@ pub(super) fn repeated<'t>(objects: &[Object<'t>], report: &mut Report<'t>) {
     let mut seen = HashSet::new();
     for object in objects {
         if !object.name.is_empty() && !seen.insert(object.identity()) {
-            report.mistake(&object.at, "this object stands a second time in this manifest", "leave one of them");
+            report.mistake(
+                &object.at,
+                "this object stands a second time in this manifest",
+                "leave one of them",
+            );
         }
     }
 }
@@ -93,7 +101,11 @@ impl<'t> Workload<'t> {
     }
 
     pub(super) fn volumes(&self) -> Vec<Volume<'t>> {
-        let volume = |at: Cursor<'t>| Volume { name: at.scalar("name").unwrap_or_default(), source: Source::of(&at), at };
+        let volume = |at: Cursor<'t>| Volume {
+            name: at.scalar("name").unwrap_or_default(),
+            source: Source::of(&at),
+            at,
+        };
         self.pod.list("volumes").into_iter().map(volume).collect()
     }
 
@@ -111,7 +123,12 @@ pub(super) struct Volume<'t> {
 }
 
 /// The one workload of this kind that a component runs in.
-pub(super) fn workload<'t>(objects: &[Object<'t>], kind: &str, component: Component, report: &mut Report<'t>) -> Option<Workload<'t>> {
+pub(super) fn workload<'t>(
+    objects: &[Object<'t>],
+    kind: &str,
+    component: Component,
+    report: &mut Report<'t>,
+) -> Option<Workload<'t>> {
     let mut found = Vec::new();
     for object in objects.iter().filter(|object| object.kind == kind) {
         if let Some(pod) = object.at.along(&["spec", "template", "spec"]) {

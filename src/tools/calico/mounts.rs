@@ -19,7 +19,11 @@ pub(super) struct Mounted<'t> {
 
 impl<'t> Mounted<'t> {
     /// What stands there; mistakes are reported, and leave nothing.
-    pub(super) fn find(component: Component, workload: &Workload<'t>, report: &mut Report<'t>) -> Option<Self> {
+    pub(super) fn find(
+        component: Component,
+        workload: &Workload<'t>,
+        report: &mut Report<'t>,
+    ) -> Option<Self> {
         let workload = workload.clone();
         let Some(container) = workload.container(component.container()) else {
             let message = format!("there is no container `{}`", component.container());
@@ -69,15 +73,27 @@ impl<'t> Mounted<'t> {
     }
 }
 
-fn volume<'t>(workload: &Workload<'t>, mount: &Cursor<'t>, report: &mut Report<'t>) -> Option<Volume<'t>> {
+fn volume<'t>(
+    workload: &Workload<'t>,
+    mount: &Cursor<'t>,
+    report: &mut Report<'t>,
+) -> Option<Volume<'t>> {
     if mount.get("subPath").or_else(|| mount.get("subPathExpr")).is_some() {
-        report.mistake(mount, "a part of a volume is mounted", "mount a volume as a whole: without `subPath` and `subPathExpr`");
+        report.mistake(
+            mount,
+            "a part of a volume is mounted",
+            "mount a volume as a whole: without `subPath` and `subPathExpr`",
+        );
         return None;
     }
     let name = mount.scalar("name").unwrap_or_default();
     let mut volumes = workload.volumes().into_iter().filter(|volume| volume.name == name);
     let Some(found) = volumes.next() else {
-        report.mistake(mount, format!("there is no volume `{name}`"), "name one of the pod's volumes");
+        report.mistake(
+            mount,
+            format!("there is no volume `{name}`"),
+            "name one of the pod's volumes",
+        );
         return None;
     };
     if let Some(second) = volumes.next() {
@@ -100,14 +116,25 @@ pub(super) fn strangers<'t>(mounted: &[Mounted<'t>], report: &mut Report<'t>) {
                 continue;
             }
             for mount in container.list("volumeMounts") {
-                let volume = pod.workload.volumes().into_iter().find(|volume| mount.scalar("name") == Some(volume.name));
+                let volume = pod
+                    .workload
+                    .volumes()
+                    .into_iter()
+                    .find(|volume| mount.scalar("name") == Some(volume.name));
                 let source = volume.map(|volume| volume.source);
-                if let Some(owner) = mounted.iter().find(|known| source.is_some() && known.source() == source.as_ref()) {
+                if let Some(owner) = mounted
+                    .iter()
+                    .find(|known| source.is_some() && known.source() == source.as_ref())
+                {
                     let message = format!(
                         "this container is given the certificate of {}, and is none of Calico's programs that this command knows",
                         owner.component
                     );
-                    report.mistake(&mount, message, "give it a volume with a certificate of its own, or none");
+                    report.mistake(
+                        &mount,
+                        message,
+                        "give it a volume with a certificate of its own, or none",
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! What is found in a manifest: what it lacks, and what is not understood; each with object, field, line and column.
+//! What is found in a manifest: what it lacks, and what is not understood; each with object, field,
+//! line and column.
 
 use std::fmt;
 
@@ -49,13 +50,23 @@ impl<'t> Report<'t> {
     }
 
     /// Something that is not understood, at a node.
-    pub(super) fn mistake(&mut self, at: &Cursor<'_>, message: impl fmt::Display, help: impl Into<String>) {
+    pub(super) fn mistake(
+        &mut self,
+        at: &Cursor<'_>,
+        message: impl fmt::Display,
+        help: impl Into<String>,
+    ) {
         let message = format!("{}: {message}", self.whose(&at.path));
         self.findings.mistake(at.node.place, message, help);
     }
 
     /// Something that is not understood, at a place of the file or about all of it.
-    pub(super) fn mistake_at(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn mistake_at(
+        &mut self,
+        place: Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.findings.mistake(place, message, help);
     }
 
@@ -67,7 +78,8 @@ impl<'t> Report<'t> {
     /// Something that `segment` changes.
     pub(super) fn lack(&mut self, at: &Cursor<'_>, message: impl Into<String>) {
         let object = self.object(&at.path).map(Object::title).unwrap_or_default();
-        let field = self.object(&at.path).map(|object| field(&object.at, &at.path)).unwrap_or_default();
+        let field =
+            self.object(&at.path).map(|object| field(&object.at, &at.path)).unwrap_or_default();
         let lack = Lack { place: at.node.place, object, field, message: message.into() };
         if !self.lacks.contains(&lack) {
             self.lacks.push(lack);

@@ -37,15 +37,24 @@ impl fmt::Display for Source {
 impl Source {
     /// Of a volume in a pod's `volumes`.
     pub(super) fn of(volume: &Cursor<'_>) -> Self {
-        let mut kinds = volume.node.entries().iter().filter_map(|(key, _)| key.scalar()).filter(|key| *key != "name");
+        let mut kinds = volume
+            .node
+            .entries()
+            .iter()
+            .filter_map(|(key, _)| key.scalar())
+            .filter(|key| *key != "name");
         let (first, second) = (kinds.next(), kinds.next());
         if let (Some(first), Some(second)) = (first, second) {
             return Source::Other(format!("{first} and {second}"));
         }
-        if let Some(name) = volume.get("secret").and_then(|secret| secret.scalar("secretName").map(str::to_owned)) {
+        if let Some(name) =
+            volume.get("secret").and_then(|secret| secret.scalar("secretName").map(str::to_owned))
+        {
             return Source::Secret(name);
         }
-        if let Some(path) = volume.get("hostPath").and_then(|folder| folder.scalar("path").map(str::to_owned)) {
+        if let Some(path) =
+            volume.get("hostPath").and_then(|folder| folder.scalar("path").map(str::to_owned))
+        {
             return Source::HostPath(trimmed(&path).to_owned());
         }
         if let Some(csi) = volume.get("csi") {
@@ -54,13 +63,21 @@ impl Source {
         Source::Other(first.unwrap_or("emptyDir").to_owned())
     }
 
-    /// The entry of a volume that is filled from this: its key and its value. `None` for what this program does not write.
+    /// The entry of a volume that is filled from this: its key and its value. `None` for what this
+    /// program does not write.
     pub(super) fn entry(&self, mode: &str) -> Option<(&'static str, Value)> {
         match self {
-            Source::Secret(name) => {
-                Some(("secret", Value::map([("secretName", Value::text(name)), ("defaultMode", Value::Other(mode.to_owned()))])))
-            }
-            Source::HostPath(path) => Some(("hostPath", Value::map([("path", Value::text(path)), ("type", Value::text("Directory"))]))),
+            Source::Secret(name) => Some((
+                "secret",
+                Value::map([
+                    ("secretName", Value::text(name)),
+                    ("defaultMode", Value::Other(mode.to_owned())),
+                ]),
+            )),
+            Source::HostPath(path) => Some((
+                "hostPath",
+                Value::map([("path", Value::text(path)), ("type", Value::text("Directory"))]),
+            )),
             Source::Csi(_) | Source::Other(_) => None,
         }
     }
@@ -76,6 +93,8 @@ pub(super) fn trimmed(path: &str) -> &str {
 
 /// The bits of a mode as Kubernetes reads it: octal after `0` or `0o`, else decimal.
 pub(super) fn bits(written: &str) -> Option<u32> {
-    let octal = written.strip_prefix("0o").or_else(|| written.strip_prefix('0').filter(|rest| !rest.is_empty()));
+    let octal = written
+        .strip_prefix("0o")
+        .or_else(|| written.strip_prefix('0').filter(|rest| !rest.is_empty()));
     octal.map_or_else(|| written.parse().ok(), |digits| u32::from_str_radix(digits, 8).ok())
 }

@@ -25,7 +25,10 @@ pub(super) fn per_node() -> Wish {
 }
 
 pub(super) fn named(names: &[(Component, &str)]) -> Wish {
-    Wish { secrets: names.iter().map(|(component, name)| (*component, (*name).to_owned())).collect(), ..wish() }
+    Wish {
+        secrets: names.iter().map(|(component, name)| (*component, (*name).to_owned())).collect(),
+        ..wish()
+    }
 }
 
 pub(super) fn done(text: &str, wish: &Wish) -> Segmented {
@@ -34,7 +37,10 @@ pub(super) fn done(text: &str, wish: &Wish) -> Segmented {
 
 /// What is not understood, as one text.
 pub(super) fn mistakes(text: &str, wish: &Wish) -> String {
-    segment("FILE", text, wish).map(|done| done.text).expect_err("this was to be refused").to_string()
+    segment("FILE", text, wish)
+        .map(|done| done.text)
+        .expect_err("this was to be refused")
+        .to_string()
 }
 
 /// The text with one place replaced, which there is just once.
@@ -52,7 +58,8 @@ pub(super) fn changes(old: &str, new: &str) -> Vec<String> {
 
 /// The documents, by the reader that policies do not use: serde's.
 pub(super) fn read(text: &str) -> Vec<serde_json::Value> {
-    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));
+    let documents: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));
     documents.into_iter().filter(|document| !document.is_null()).collect()
 }
 
@@ -119,7 +126,8 @@ fn expected(mut documents: Vec<serde_json::Value>) -> Vec<serde_json::Value> {
             "ConfigMap" => {
                 document["data"]["etcd_endpoints"] = json!(PROXIES);
                 for file in ["ca", "cert", "key"] {
-                    document["data"][format!("etcd_{file}")] = json!(format!("/calico-secrets/etcd-{file}"));
+                    document["data"][format!("etcd_{file}")] =
+                        json!(format!("/calico-secrets/etcd-{file}"));
                 }
             }
             "DaemonSet" => {
@@ -127,7 +135,8 @@ fn expected(mut documents: Vec<serde_json::Value>) -> Vec<serde_json::Value> {
                 let install = &mut pod["initContainers"][0];
                 assert_eq!(install["name"], "install-cni");
                 let mounts = install["volumeMounts"].as_array_mut().unwrap();
-                mounts.iter_mut().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap()["name"] = json!("etcd-certs-cni");
+                mounts.iter_mut().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap()
+                    ["name"] = json!("etcd-certs-cni");
                 let volumes = pod["volumes"].as_array_mut().unwrap();
                 let at = volumes.iter().position(|volume| volume["name"] == "etcd-certs").unwrap();
                 volumes[at]["secret"]["secretName"] = json!("calico-etcd-node");
@@ -170,7 +179,8 @@ fn a_segmented_manifest_stays_as_it_is_to_the_byte() {
 
 #[test]
 fn a_check_names_everything_that_is_missing_with_its_place() {
-    let lacks: Vec<String> = check("FILE", NEWEST, &Wish::default()).unwrap().iter().map(ToString::to_string).collect();
+    let lacks: Vec<String> =
+        check("FILE", NEWEST, &Wish::default()).unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(
         lacks,
         [
@@ -194,7 +204,11 @@ fn each_missing_thing_alone_is_found() {
     let steps = [
         ("secretName: calico-etcd-cni", "secretName: calico-etcd-node", 1),
         ("secretName: calico-etcd-kube-controllers", "secretName: calico-etcd-node", 1),
-        ("name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext", 1),
+        (
+            "name: etcd-certs-cni\n          securityContext",
+            "name: etcd-certs\n          securityContext",
+            1,
+        ),
         ("defaultMode: 0440", "defaultMode: 0644", 1),
         ("etcd_key: \"/calico-secrets/etcd-key\"", "etcd_key: \"\"", 1),
         ("https://10.0.0.2:23790", "http://10.0.0.2:23790", 1),
@@ -212,7 +226,8 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
     for (version, text) in MANIFESTS {
         for wish in [wish(), per_node()] {
             let policy = done(text, &wish).policy;
-            let compiled = etcd_warden_core::policy::Policy::parse("policy.yaml", policy.as_bytes(), 0, None);
+            let compiled =
+                etcd_warden_core::policy::Policy::parse("policy.yaml", policy.as_bytes(), 0, None);
             assert!(compiled.is_ok(), "{policy}");
             assert!(policy.contains("\nmode: shadow\n"));
             assert_eq!(policy.contains("NOT verified"), version != "v3.31.0", "{policy}");
@@ -221,7 +236,8 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
     let shared = "  - cn: calico-node\n    roles: [calico-node]\n  - cn: calico-cni\n    roles: [calico-cni]\n  - cn: calico-kube-controllers\n    \
                   roles: [calico-kube-controllers, calico-kube-controllers-compaction]\n";
     assert_eq!(bindings(&done(NEWEST, &wish()).policy), shared);
-    let never = Wish { compaction_period: Some(CompactionPeriod::parse("0").unwrap()), ..per_node() };
+    let never =
+        Wish { compaction_period: Some(CompactionPeriod::parse("0").unwrap()), ..per_node() };
     let nodes = "  - cn: \"calico-node:{node}\"\n    roles: [calico-node-per-node]\n  - cn: \"cni:{node}\"\n    roles: [calico-cni-per-node]\n  \
                  - cn: calico-kube-controllers\n    roles: [calico-kube-controllers]       # COMPACTION_PERIOD is 0: somebody else compacts etcd\n";
     let policy = done(NEWEST, &never).policy;
@@ -231,7 +247,10 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
     assert!(done(&newer, &wish()).policy.contains("include: [calico/v3.32]"));
     let private = NEWEST.replace(":v3.31.0", ":production");
     let told = done(&private, &wish());
-    assert!(told.policy.contains("of a version that its images do not tell") && told.notes.iter().any(|note| note.contains("do not tell")));
+    assert!(
+        told.policy.contains("of a version that its images do not tell")
+            && told.notes.iter().any(|note| note.contains("do not tell"))
+    );
 }
 
 #[test]
@@ -249,7 +268,10 @@ fn what_is_left_to_do_is_said() {
     assert!(notes.contains("Secret `calico-etcd-secrets` still holds a key"), "{notes}");
     let empty = with(NEWEST, "  name: calico-etcd-secrets\n", "  name: calico-etcd-node\n");
     let notes = done(&empty, &wish()).notes.join("\n");
-    assert!(notes.contains("Secret `calico-etcd-node` in this manifest has no `etcd-ca`"), "{notes}");
+    assert!(
+        notes.contains("Secret `calico-etcd-node` in this manifest has no `etcd-ca`"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -264,6 +286,10 @@ fn versions_are_read_from_images() {
         ("calico/node@sha256:00", None),
         ("", None),
     ] {
-        assert_eq!(Version::of(image).map(|version| version.to_string()).as_deref(), version, "{image}");
+        assert_eq!(
+            Version::of(image).map(|version| version.to_string()).as_deref(),
+            version,
+            "{image}"
+        );
     }
 }

@@ -13,7 +13,8 @@ use super::source::{Source, trimmed};
 pub struct Wish {
     /// The proxies, as `etcd_endpoints` has them.
     pub endpoints: Option<Endpoints>,
-    /// Where certificates of single nodes come from; without, nodes share one Secret for each component.
+    /// Where certificates of single nodes come from; without, nodes share one Secret for each
+    /// component.
     pub per_node: Option<PerNode>,
     /// Secrets under names of the operator's own.
     pub secrets: BTreeMap<Component, String>,
@@ -25,7 +26,9 @@ impl Wish {
     /// What a component's certificate is explicitly to come from.
     pub(super) fn source(&self, component: Component) -> Option<Source> {
         match &self.per_node {
-            Some(PerNode { folder }) if component.is_on_nodes() => Some(Source::HostPath(format!("{folder}/{component}"))),
+            Some(PerNode { folder }) if component.is_on_nodes() => {
+                Some(Source::HostPath(format!("{folder}/{component}")))
+            }
             _ => self.secrets.get(&component).map(|name| Source::Secret(name.clone())),
         }
     }
@@ -91,8 +94,14 @@ impl PerNode {
             ));
         }
         let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-        if !folder.starts_with('/') || folder.trim_matches('/').is_empty() || !plain || folder.split('/').any(|part| part == "..") {
-            return Err(format!("`{folder}` has to be an absolute directory of letters, digits, `.`, `_`, `-`, and without `..`"));
+        if !folder.starts_with('/')
+            || folder.trim_matches('/').is_empty()
+            || !plain
+            || folder.split('/').any(|part| part == "..")
+        {
+            return Err(format!(
+                "`{folder}` has to be an absolute directory of letters, digits, `.`, `_`, `-`, and without `..`"
+            ));
         }
         Ok(Self { folder: trimmed(folder).to_owned() })
     }
@@ -109,11 +118,15 @@ impl PerNode {
 /// # Errors
 /// What to write instead.
 pub fn secret(text: &str) -> Result<(Component, String), String> {
-    let usage = "write `COMPONENT=NAME`, with calico-node, cni or calico-kube-controllers for COMPONENT";
+    let usage =
+        "write `COMPONENT=NAME`, with calico-node, cni or calico-kube-controllers for COMPONENT";
     let (component, name) = text.split_once('=').ok_or(usage)?;
-    let component = Component::named(component).ok_or_else(|| format!("there is no component `{component}`: {usage}"))?;
+    let component = Component::named(component)
+        .ok_or_else(|| format!("there is no component `{component}`: {usage}"))?;
     if !is_subdomain(name) {
-        return Err(format!("`{name}` is no name of a Secret: lower-case letters, digits, `-` and `.`"));
+        return Err(format!(
+            "`{name}` is no name of a Secret: lower-case letters, digits, `-` and `.`"
+        ));
     }
     Ok((component, name.to_owned()))
 }
@@ -147,8 +160,16 @@ pub(super) fn is_never(text: &str) -> Option<bool> {
 
 /// A time as Go's `time.ParseDuration` reads it (without a sign), roughly in seconds.
 fn seconds(text: &str) -> Option<f64> {
-    const UNITS: [(&str, f64); 8] =
-        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("μs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
     if text == "0" {
         return Some(0.0);
     }

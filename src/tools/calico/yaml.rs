@@ -1,12 +1,16 @@
-//! YAML as a tree that knows where each node stands in the text, down to the byte: what is to be changed is changed there, and nothing else is.
+//! YAML as a tree that knows where each node stands in the text, down to the byte: what is to be
+//! changed is changed there, and nothing else is.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use etcd_warden_core::policy::diagnostics::Place;
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, StructureStyle};
+use serde_saphyr::granit_parser::{
+    Event, Marker, Parser, ScalarStyle, Span, StrInput, StructureStyle,
+};
 
-/// Nodes of all documents, aliases counted as often as they are used, so that a small file cannot become a large tree.
+/// Nodes of all documents, aliases counted as often as they are used, so that a small file cannot
+/// become a large tree.
 const MAX_NODES: usize = 500_000;
 
 /// A node, and where it stands.
@@ -58,7 +62,8 @@ pub(super) enum Step {
 }
 
 impl Value {
-    /// Takes in another value of the same place, if it is an equal one or both are lists; else gives it back.
+    /// Takes in another value of the same place, if it is an equal one or both are lists; else
+    /// gives it back.
     pub(super) fn join(&mut self, other: Value) -> Option<Value> {
         match (self, other) {
             (Value::List(items), Value::List(more)) => {
@@ -140,18 +145,26 @@ impl Node {
             Data::Scalar { .. } if self.is_nothing() => Value::Other(String::new()),
             Data::Scalar { text, .. } => Value::Other(text.clone()),
             Data::List { items, .. } => Value::List(items.iter().map(Node::value).collect()),
-            Data::Map { entries, .. } => {
-                Value::Map(entries.iter().map(|(key, value)| (key.scalar().unwrap_or_default().to_owned(), value.value())).collect())
-            }
+            Data::Map { entries, .. } => Value::Map(
+                entries
+                    .iter()
+                    .map(|(key, value)| {
+                        (key.scalar().unwrap_or_default().to_owned(), value.value())
+                    })
+                    .collect(),
+            ),
         }
     }
 }
 
-/// Whether a plain scalar is text: with YAML 1.1 and 1.2, for the tools of Kubernetes read a mixture of both.
+/// Whether a plain scalar is text: with YAML 1.1 and 1.2, for the tools of Kubernetes read a
+/// mixture of both.
 fn is_text(plain: &str) -> bool {
-    const WORDS: [&str; 12] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<"];
+    const WORDS: [&str; 12] =
+        ["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<"];
     let number = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b"xo_.:+-eE".contains(&b))
+        text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_hexdigit() || b"xo_.:+-eE".contains(&b))
     };
     let unsigned = plain.strip_prefix(['-', '+']).unwrap_or(plain);
     let unpointed = unsigned.strip_prefix('.').unwrap_or(unsigned);
@@ -169,7 +182,11 @@ pub(super) type Wrong = (Place, String);
 /// Where the text is no YAML, or more than a manifest needs: the place, and what is wrong.
 pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
     let options = serde_saphyr::granit_parser::options! { emit_comments: false };
-    let mut reader = Reader { events: Parser::new_from_str_with_options(text, options), anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader {
+        events: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
     let mut documents = Vec::new();
     loop {
         let (event, _) = reader.next()?;
@@ -212,8 +229,11 @@ impl<'t> Reader<'t> {
         let range = span.byte_range().unwrap_or_default();
         let (data, anchor, end) = match event {
             Event::Alias(anchor) => {
-                let node =
-                    self.anchors.get(&anchor).ok_or_else(|| (place, "an alias that stands inside what it names".to_owned()))?.clone();
+                let node = self
+                    .anchors
+                    .get(&anchor)
+                    .ok_or_else(|| (place, "an alias that stands inside what it names".to_owned()))?
+                    .clone();
                 self.count(size(&node), span)?;
                 return Ok(Node { place, span: range, aliased: true, ..node });
             }
@@ -231,18 +251,24 @@ impl<'t> Reader<'t> {
             Event::SequenceStart(style, anchor, _) => {
                 let (items, end) = self.items()?;
                 let flow = style == StructureStyle::Flow;
-                let end = if flow { end } else { items.last().map_or(range.end, |item| item.span.end) };
+                let end =
+                    if flow { end } else { items.last().map_or(range.end, |item| item.span.end) };
                 (Data::List { items, flow }, anchor, end)
             }
             Event::MappingStart(style, anchor, _) => {
                 let (entries, end) = self.entries()?;
                 let flow = style == StructureStyle::Flow;
-                let end = if flow { end } else { entries.last().map_or(range.end, |(_, value)| value.span.end) };
+                let end = if flow {
+                    end
+                } else {
+                    entries.last().map_or(range.end, |(_, value)| value.span.end)
+                };
                 (Data::Map { entries, flow }, anchor, end)
             }
             _ => return Err((place, "a value was to stand here".to_owned())),
         };
-        let node = Node { data, span: range.start..end, place, anchored: anchor > 0, aliased: false };
+        let node =
+            Node { data, span: range.start..end, place, anchored: anchor > 0, aliased: false };
         if anchor > 0 {
             self.count(size(&node), span)?;
             self.anchors.insert(anchor, node.clone());
@@ -254,7 +280,9 @@ impl<'t> Reader<'t> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, span) => return Ok((items, span.byte_range().unwrap_or_default().end)),
+                (Event::SequenceEnd, span) => {
+                    return Ok((items, span.byte_range().unwrap_or_default().end));
+                }
                 (event, span) => items.push(self.node(event, span)?),
             }
         }
@@ -266,7 +294,9 @@ impl<'t> Reader<'t> {
         let mut seen = HashSet::new();
         loop {
             let (event, span) = match self.next()? {
-                (Event::MappingEnd, span) => return Ok((entries, span.byte_range().unwrap_or_default().end)),
+                (Event::MappingEnd, span) => {
+                    return Ok((entries, span.byte_range().unwrap_or_default().end));
+                }
                 next => next,
             };
             let key = self.node(event, span)?;
@@ -285,7 +315,10 @@ impl<'t> Reader<'t> {
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), Wrong> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            return Err((at(span.start, 1), format!("this is larger than any manifest: more than {MAX_NODES} values")));
+            return Err((
+                at(span.start, 1),
+                format!("this is larger than any manifest: more than {MAX_NODES} values"),
+            ));
         }
         Ok(())
     }

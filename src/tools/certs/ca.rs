@@ -1,4 +1,5 @@
-//! The operator's CA: its certificate and its key, proven to belong together and to be able to issue.
+//! The operator's CA: its certificate and its key, proven to belong together and to be able to
+//! issue.
 
 mod old;
 
@@ -59,7 +60,10 @@ impl Ca {
     ///
     /// # Errors
     /// Everything that is wrong with the two files.
-    pub fn load(files: &CaFiles, passphrase: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Diagnostics>) -> Result<Self, Diagnostics> {
+    pub fn load(
+        files: &CaFiles,
+        passphrase: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Diagnostics>,
+    ) -> Result<Self, Diagnostics> {
         let chain = certificates(&files.certificate);
         let key = private_key(&files.key, passphrase);
         match (chain, key) {
@@ -72,12 +76,25 @@ impl Ca {
         }
     }
 
-    fn of(files: &CaFiles, chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, Diagnostics> {
+    fn of(
+        files: &CaFiles,
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+    ) -> Result<Self, Diagnostics> {
         let name = files.certificate.display().to_string();
-        let Some(first) = chain.first().cloned() else { return refuse(&name, "the file holds no certificate", "") };
-        let Ok(([], parsed)) = X509Certificate::from_der(&first) else { return refuse(&name, "the certificate cannot be read", "") };
-        let Ok(anchor) = webpki::anchor_from_trusted_cert(&first).map(|anchor| anchor.to_owned()) else {
-            return refuse(&name, "the certificate cannot be used as a trust anchor", "a CA's certificate is of version 3");
+        let Some(first) = chain.first().cloned() else {
+            return refuse(&name, "the file holds no certificate", "");
+        };
+        let Ok(([], parsed)) = X509Certificate::from_der(&first) else {
+            return refuse(&name, "the certificate cannot be read", "");
+        };
+        let Ok(anchor) = webpki::anchor_from_trusted_cert(&first).map(|anchor| anchor.to_owned())
+        else {
+            return refuse(
+                &name,
+                "the certificate cannot be used as a trust anchor",
+                "a CA's certificate is of version 3",
+            );
         };
         let mut found = Diagnostics::default();
         may_issue(&name, &parsed, &mut found);
@@ -100,7 +117,8 @@ impl Ca {
         if found.has_mistakes() {
             return Err(found);
         }
-        let key_id = own_key_id(&parsed).unwrap_or_else(|| key_id(&parsed.public_key().subject_public_key.data));
+        let key_id = own_key_id(&parsed)
+            .unwrap_or_else(|| key_id(&parsed.public_key().subject_public_key.data));
         Ok(Self {
             subject: parsed.subject().as_raw().to_vec(),
             shown: parsed.subject().to_string(),
@@ -109,7 +127,9 @@ impl Ca {
             not_before: time(parsed.validity().not_before.timestamp()),
             not_after,
             anchor,
-            algorithms: rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all,
+            algorithms: rustls::crypto::aws_lc_rs::default_provider()
+                .signature_verification_algorithms
+                .all,
             chain,
         })
     }
@@ -138,11 +158,13 @@ impl Ca {
         self.chain.iter().map(|der| pem_of(der)).collect()
     }
 
-    /// From `now`, a little before, for so long; never beyond the CA. The note says when that shortened it.
+    /// From `now`, a little before, for so long; never beyond the CA. The note says when that
+    /// shortened it.
     #[must_use]
     pub fn window(&self, now: SystemTime, lifetime: Duration) -> (Window, Option<Diagnostics>) {
         let wanted = now + lifetime;
-        let window = Window { from: (now - SKEW).max(self.not_before), to: wanted.min(self.not_after) };
+        let window =
+            Window { from: (now - SKEW).max(self.not_before), to: wanted.min(self.not_after) };
         if wanted <= self.not_after {
             return (window, None);
         }
@@ -162,17 +184,29 @@ impl Ca {
     /// What the proxy would refuse, in words: a name outside the CA's name constraints, for one.
     pub(super) fn issue(&self, contents: &Contents) -> Result<CertificateDer<'static>, String> {
         let issuer = Issuer { name: &self.subject, key_id: &self.key_id, key: &*self.key };
-        let Ok(([], key)) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&contents.public_key) else {
+        let Ok(([], key)) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&contents.public_key)
+        else {
             return Err("the public key cannot be read".to_owned());
         };
         let der = contents.signed_by(&issuer, &key.subject_public_key.data)?;
         let verified = webpki::EndEntityCert::try_from(&der).and_then(|leaf| {
             let usage = webpki::KeyUsage::client_auth();
-            leaf.verify_for_usage(self.algorithms, std::slice::from_ref(&self.anchor), &[], UnixTime::now(), usage, None, None).map(drop)
+            leaf.verify_for_usage(
+                self.algorithms,
+                std::slice::from_ref(&self.anchor),
+                &[],
+                UnixTime::now(),
+                usage,
+                None,
+                None,
+            )
+            .map(drop)
         });
         match verified {
             Ok(()) => Ok(der),
-            Err(webpki::Error::NameConstraintViolation) => Err("the CA's name constraints do not allow its names".to_owned()),
+            Err(webpki::Error::NameConstraintViolation) => {
+                Err("the CA's name constraints do not allow its names".to_owned())
+            }
             Err(error) => Err(format!("the proxy would refuse its certificate: {error}")),
         }
     }
@@ -208,12 +242,23 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Diagnos
     let name = path.display().to_string();
     let bytes = read(path, MOST)?;
     let Some(sections) = super::sections(&bytes) else {
-        return refuse(&name, "the file is not PEM, or a section of it is cut", "DER is converted by `openssl x509 -inform der`");
+        return refuse(
+            &name,
+            "the file is not PEM, or a section of it is cut",
+            "DER is converted by `openssl x509 -inform der`",
+        );
     };
-    let found: Vec<CertificateDer<'static>> =
-        sections.into_iter().filter(|section| section.tag() == "CERTIFICATE").map(|section| section.into_contents().into()).collect();
+    let found: Vec<CertificateDer<'static>> = sections
+        .into_iter()
+        .filter(|section| section.tag() == "CERTIFICATE")
+        .map(|section| section.into_contents().into())
+        .collect();
     if found.is_empty() {
-        return refuse(&name, "the file holds no certificate", "a certificate begins with `-----BEGIN CERTIFICATE-----`");
+        return refuse(
+            &name,
+            "the file holds no certificate",
+            "a certificate begins with `-----BEGIN CERTIFICATE-----`",
+        );
     }
     Ok(found)
 }
@@ -221,7 +266,10 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Diagnos
 /// One certificate as PEM.
 #[must_use]
 pub fn pem_of(der: &[u8]) -> String {
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+    pem::encode_config(
+        &pem::Pem::new("CERTIFICATE", der),
+        pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+    )
 }
 
 /// Seconds since 1970; times before are 1970.
@@ -246,7 +294,11 @@ fn private_key(
     };
     match rustls::crypto::aws_lc_rs::sign::any_supported_type(&key) {
         Ok(key) => Ok(key),
-        Err(_) => refuse(&name, "the key is of a kind that cannot be used", "RSA, ECDSA (P-256, P-384, P-521) and Ed25519 can"),
+        Err(_) => refuse(
+            &name,
+            "the key is of a kind that cannot be used",
+            "RSA, ECDSA (P-256, P-384, P-521) and Ed25519 can",
+        ),
     }
 }
 
@@ -261,14 +313,27 @@ fn may_issue(name: &str, certificate: &X509Certificate<'_>, found: &mut Diagnost
     if let Ok(Some(usage)) = certificate.key_usage()
         && !usage.value.key_cert_sign()
     {
-        say("the CA's key usage does not name `keyCertSign`: what it issues would be refused".to_owned(), "");
+        say(
+            "the CA's key usage does not name `keyCertSign`: what it issues would be refused"
+                .to_owned(),
+            "",
+        );
     }
-    let (from, to) = (time(certificate.validity().not_before.timestamp()), time(certificate.validity().not_after.timestamp()));
+    let (from, to) = (
+        time(certificate.validity().not_before.timestamp()),
+        time(certificate.validity().not_after.timestamp()),
+    );
     let now = SystemTime::now();
     if to <= now {
-        say(format!("the CA expired on {}", humantime::format_rfc3339_seconds(to)), "renew the CA first");
+        say(
+            format!("the CA expired on {}", humantime::format_rfc3339_seconds(to)),
+            "renew the CA first",
+        );
     } else if now < from {
-        say(format!("the CA is not valid before {}", humantime::format_rfc3339_seconds(from)), "look at this machine's clock, too");
+        say(
+            format!("the CA is not valid before {}", humantime::format_rfc3339_seconds(from)),
+            "look at this machine's clock, too",
+        );
     }
 }
 
@@ -280,5 +345,7 @@ fn own_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
 }
 
 fn is_self_issued(der: &[u8]) -> bool {
-    X509Certificate::from_der(der).is_ok_and(|(_, certificate)| certificate.subject().as_raw() == certificate.issuer().as_raw())
+    X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
+        certificate.subject().as_raw() == certificate.issuer().as_raw()
+    })
 }

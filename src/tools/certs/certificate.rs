@@ -38,14 +38,19 @@ pub(super) struct Issuer<'a> {
     pub(super) key: &'a dyn SigningKey,
 }
 
-/// `digitalSignature`, critical (RFC 5280, 4.2.1.3): all that TLS 1.3 and the ECDHE suites of TLS 1.2 ask of a client.
+/// `digitalSignature`, critical (RFC 5280, 4.2.1.3): all that TLS 1.3 and the ECDHE suites of TLS
+/// 1.2 ask of a client.
 pub(super) fn digital_signature() -> Extension {
     Extension { oid: der::KEY_USAGE.to_vec(), critical: true, value: vec![0x03, 0x02, 0x07, 0x80] }
 }
 
 /// `clientAuth` and nothing else.
 pub(super) fn client_auth() -> Extension {
-    Extension { oid: der::EXTENDED_KEY_USAGE.to_vec(), critical: false, value: der::sequence(&[&der::oid(der::CLIENT_AUTH)]) }
+    Extension {
+        oid: der::EXTENDED_KEY_USAGE.to_vec(),
+        critical: false,
+        value: der::sequence(&[&der::oid(der::CLIENT_AUTH)]),
+    }
 }
 
 /// The first 160 bits of the SHA-256 of a public key, method 1 of RFC 7093.
@@ -58,14 +63,32 @@ impl Contents {
     ///
     /// # Errors
     /// The CA's key cannot sign, in words.
-    pub(super) fn signed_by(&self, issuer: &Issuer<'_>, public_key_bits: &[u8]) -> Result<CertificateDer<'static>, String> {
+    pub(super) fn signed_by(
+        &self,
+        issuer: &Issuer<'_>,
+        public_key_bits: &[u8],
+    ) -> Result<CertificateDer<'static>, String> {
         let offered = SCHEMES.map(|(scheme, _)| scheme);
-        let signer = issuer.key.choose_scheme(&offered).ok_or("the CA's key is of a kind that signs no certificates here")?;
-        let algorithm = SCHEMES.iter().find(|(scheme, _)| *scheme == signer.scheme()).map(|(_, id)| der::sequence(&[id.as_ref()]));
+        let signer = issuer
+            .key
+            .choose_scheme(&offered)
+            .ok_or("the CA's key is of a kind that signs no certificates here")?;
+        let algorithm = SCHEMES
+            .iter()
+            .find(|(scheme, _)| *scheme == signer.scheme())
+            .map(|(_, id)| der::sequence(&[id.as_ref()]));
         let algorithm = algorithm.ok_or("the CA's key signs otherwise than asked")?;
         let mut extensions = vec![
-            Extension { oid: der::AUTHORITY_KEY_ID.to_vec(), critical: false, value: der::sequence(&[&der::element(0x80, issuer.key_id)]) },
-            Extension { oid: der::SUBJECT_KEY_ID.to_vec(), critical: false, value: der::octets(&key_id(public_key_bits)) },
+            Extension {
+                oid: der::AUTHORITY_KEY_ID.to_vec(),
+                critical: false,
+                value: der::sequence(&[&der::element(0x80, issuer.key_id)]),
+            },
+            Extension {
+                oid: der::SUBJECT_KEY_ID.to_vec(),
+                critical: false,
+                value: der::octets(&key_id(public_key_bits)),
+            },
         ];
         extensions.extend(self.extensions.iter().cloned());
         let extensions: Vec<u8> = extensions.iter().flat_map(Extension::der).collect();
@@ -79,7 +102,9 @@ impl Contents {
             &self.public_key,
             &der::element(0xa3, &der::sequence(&[&extensions])),
         ]);
-        let signature = signer.sign(&to_be_signed).map_err(|error| format!("the CA's key cannot sign: {error}"))?;
+        let signature = signer
+            .sign(&to_be_signed)
+            .map_err(|error| format!("the CA's key cannot sign: {error}"))?;
         Ok(der::sequence(&[&to_be_signed, &algorithm, &der::bits(&signature)]).into())
     }
 }
@@ -100,7 +125,8 @@ const SCHEMES: [(SignatureScheme, AlgorithmIdentifier); 5] = [
     (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
 ];
 
-/// 126 random bits in 16 bytes: never negative, never short, within the 20 bytes of RFC 5280, 4.1.2.2.
+/// 126 random bits in 16 bytes: never negative, never short, within the 20 bytes of RFC 5280,
+/// 4.1.2.2.
 fn serial() -> Result<[u8; 16], String> {
     let mut serial = [0; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| "this system gives no random bytes")?;

@@ -1,4 +1,5 @@
-//! The components that speak to etcd, and the names that the policies of this project's documents know them by.
+//! The components that speak to etcd, and the names that the policies of this project's documents
+//! know them by.
 
 /// Where a component runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,21 @@ const fn node(
     Component { name, scope: Scope::Node, cluster_name, role, shared_role, secret, hosted }
 }
 
-const fn cluster(name: &'static str, role: &'static str, secret: &'static str, hosted: bool) -> Component {
-    Component { name, scope: Scope::Cluster, cluster_name: name, role, shared_role: role, secret, hosted }
+const fn cluster(
+    name: &'static str,
+    role: &'static str,
+    secret: &'static str,
+    hosted: bool,
+) -> Component {
+    Component {
+        name,
+        scope: Scope::Cluster,
+        cluster_name: name,
+        role,
+        shared_role: role,
+        secret,
+        hosted,
+    }
 }
 
 /// The component of this name.
@@ -83,7 +97,8 @@ mod tests {
 
     #[test]
     fn each_components_roles_are_in_the_role_sets() {
-        let roles: Vec<String> = builtin::ALL.iter().flat_map(builtin::RoleSet::role_names).collect();
+        let roles: Vec<String> =
+            builtin::ALL.iter().flat_map(builtin::RoleSet::role_names).collect();
         for component in ALL {
             for role in [component.role, component.shared_role] {
                 assert!(roles.iter().any(|known| known == role), "{}: {role}", component.name);
@@ -99,13 +114,18 @@ mod tests {
         assert_eq!(hosted.len(), calico::ALL.len());
         for (own, theirs) in hosted.into_iter().zip(calico::ALL) {
             let names = (own.name, own.secret, own.cluster_name, own.scope == Scope::Node);
-            assert_eq!(names, (theirs.name(), theirs.secret(), theirs.common_name(), theirs.is_on_nodes()));
+            assert_eq!(
+                names,
+                (theirs.name(), theirs.secret(), theirs.common_name(), theirs.is_on_nodes())
+            );
         }
     }
 
     #[test]
     fn names_are_unique() {
-        for names in [ALL.iter().map(|c| c.name).collect::<Vec<_>>(), ALL.iter().map(|c| c.secret).collect()] {
+        for names in
+            [ALL.iter().map(|c| c.name).collect::<Vec<_>>(), ALL.iter().map(|c| c.secret).collect()]
+        {
             let unique: std::collections::BTreeSet<_> = names.iter().collect();
             assert_eq!(unique.len(), names.len());
         }

@@ -68,10 +68,15 @@ pub(super) fn attribute(arcs: &[u8], value: &str) -> Vec<u8> {
     element(0x31, &sequence(&[&oid(arcs), &element(0x0c, value.as_bytes())]))
 }
 
-/// A time, to the second: UTCTime up to the year 2049, GeneralizedTime from then on (RFC 5280, 4.1.2.5).
+/// A time, to the second: UTCTime up to the year 2049, GeneralizedTime from then on (RFC 5280,
+/// 4.1.2.5).
 pub(super) fn time(at: SystemTime) -> Vec<u8> {
     const YEAR_2050: Duration = Duration::from_secs(2_524_608_000);
-    let digits: String = humantime::format_rfc3339_seconds(at).to_string().chars().filter(|c| c.is_ascii_digit() || *c == 'Z').collect();
+    let digits: String = humantime::format_rfc3339_seconds(at)
+        .to_string()
+        .chars()
+        .filter(|c| c.is_ascii_digit() || *c == 'Z')
+        .collect();
     match digits.get(2..) {
         Some(short) if at < SystemTime::UNIX_EPOCH + YEAR_2050 => element(0x17, short.as_bytes()),
         _ => element(0x18, digits.as_bytes()),
@@ -100,7 +105,13 @@ mod tests {
     #[test]
     fn the_year_2050_changes_the_type_of_a_time() {
         let at = |text| humantime::parse_rfc3339(text).unwrap();
-        assert_eq!(time(at("2049-12-31T23:59:59Z")), [b"\x17\x0d".as_slice(), b"491231235959Z"].concat());
-        assert_eq!(time(at("2050-01-01T00:00:00Z")), [b"\x18\x0f".as_slice(), b"20500101000000Z"].concat());
+        assert_eq!(
+            time(at("2049-12-31T23:59:59Z")),
+            [b"\x17\x0d".as_slice(), b"491231235959Z"].concat()
+        );
+        assert_eq!(
+            time(at("2050-01-01T00:00:00Z")),
+            [b"\x18\x0f".as_slice(), b"20500101000000Z"].concat()
+        );
     }
 }

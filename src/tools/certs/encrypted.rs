@@ -1,6 +1,9 @@
 //! Private keys in PEM files, also encrypted ones.
 
-use aws_lc_rs::cipher::{AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::cipher::{
+    AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey,
+    UnboundCipherKey,
+};
 use aws_lc_rs::iv::FixedLength;
 use md5::{Digest as _, Md5};
 use pem::Pem;
@@ -23,7 +26,8 @@ pub(super) enum PrivateKey {
 pub(super) enum Encrypted {
     /// PKCS #8 (RFC 5958): `ENCRYPTED PRIVATE KEY`.
     Pkcs8(Vec<u8>),
-    /// OpenSSL's older form: `Proc-Type: 4,ENCRYPTED` (RFC 1421) with AES-CBC, as `openssl -traditional` and `step ca init` write it.
+    /// OpenSSL's older form: `Proc-Type: 4,ENCRYPTED` (RFC 1421) with AES-CBC, as `openssl
+    /// -traditional` and `step ca init` write it.
     Legacy { tag: String, cipher: String, iv: Vec<u8>, data: Vec<u8> },
 }
 
@@ -32,13 +36,23 @@ pub(super) type KeyMistake = (String, &'static str);
 
 /// Finds the one key.
 pub(super) fn private_key(bytes: &[u8]) -> Result<PrivateKey, KeyMistake> {
-    let cut = ("the file is not PEM, or a section of it is cut".to_owned(), "a key in DER is converted by `openssl pkey -inform der`");
+    let cut = (
+        "the file is not PEM, or a section of it is cut".to_owned(),
+        "a key in DER is converted by `openssl pkey -inform der`",
+    );
     let sections = super::sections(bytes).ok_or(cut)?;
-    let mut keys: Vec<Pem> = sections.into_iter().filter(|section| section.tag().ends_with("PRIVATE KEY")).collect();
+    let mut keys: Vec<Pem> =
+        sections.into_iter().filter(|section| section.tag().ends_with("PRIVATE KEY")).collect();
     match (keys.pop(), keys.len()) {
         (Some(key), 0) => of_section(key),
-        (None, _) => Err(("the file holds no private key".to_owned(), "a key begins with `-----BEGIN PRIVATE KEY-----`")),
-        (Some(_), _) => Err(("the file holds more than one private key".to_owned(), "leave the one that is meant")),
+        (None, _) => Err((
+            "the file holds no private key".to_owned(),
+            "a key begins with `-----BEGIN PRIVATE KEY-----`",
+        )),
+        (Some(_), _) => Err((
+            "the file holds more than one private key".to_owned(),
+            "leave the one that is meant",
+        )),
     }
 }
 
@@ -47,8 +61,14 @@ fn of_section(section: Pem) -> Result<PrivateKey, KeyMistake> {
     if let Some(info) = section.headers().get("DEK-Info") {
         let (cipher, iv) = info.split_once(',').unwrap_or((info, ""));
         let (cipher, iv) = (cipher.trim().to_owned(), hexadecimal(iv.trim()));
-        let iv = iv.ok_or_else(|| ("the line `DEK-Info` of the key cannot be read".to_owned(), CONVERT))?;
-        return Ok(PrivateKey::Encrypted(Encrypted::Legacy { tag, cipher, iv, data: section.into_contents() }));
+        let iv = iv
+            .ok_or_else(|| ("the line `DEK-Info` of the key cannot be read".to_owned(), CONVERT))?;
+        return Ok(PrivateKey::Encrypted(Encrypted::Legacy {
+            tag,
+            cipher,
+            iv,
+            data: section.into_contents(),
+        }));
     }
     if tag == "ENCRYPTED PRIVATE KEY" {
         return Ok(PrivateKey::Encrypted(Encrypted::Pkcs8(section.into_contents())));
@@ -68,16 +88,24 @@ fn plain(tag: &str, der: Vec<u8>) -> Result<Zeroizing<PrivateKeyDer<'static>>, K
 
 impl Encrypted {
     /// The key in the clear.
-    pub(super) fn decrypt(self, passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+    pub(super) fn decrypt(
+        self,
+        passphrase: &[u8],
+    ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
         match self {
             Encrypted::Pkcs8(der) => pkcs8(&der, passphrase),
-            Encrypted::Legacy { tag, cipher, iv, data } => legacy(&tag, &cipher, &iv, data, passphrase),
+            Encrypted::Legacy { tag, cipher, iv, data } => {
+                legacy(&tag, &cipher, &iv, data, passphrase)
+            }
         }
     }
 }
 
 fn wrong_passphrase() -> KeyMistake {
-    ("the passphrase does not open the key".to_owned(), "try it alone: `openssl pkey -in KEY -noout`")
+    (
+        "the passphrase does not open the key".to_owned(),
+        "try it alone: `openssl pkey -in KEY -noout`",
+    )
 }
 
 fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
@@ -85,10 +113,15 @@ fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'stati
     let (_, outer) = Sequence::from_der(der).map_err(|_| unreadable())?;
     let inside: &[u8] = outer.content.as_ref();
     let (rest, _) = Any::from_der(inside).map_err(|_| unreadable())?;
-    let algorithm = inside.len().checked_sub(rest.len()).and_then(|length| inside.get(..length)).ok_or_else(unreadable)?;
+    let algorithm = inside
+        .len()
+        .checked_sub(rest.len())
+        .and_then(|length| inside.get(..length))
+        .ok_or_else(unreadable)?;
     let (_, data) = OctetString::from_der(rest).map_err(|_| unreadable())?;
-    let scheme = pkcs5::EncryptionScheme::try_from(algorithm)
-        .map_err(|_| ("the key is encrypted in a way that cannot be undone here".to_owned(), CONVERT))?;
+    let scheme = pkcs5::EncryptionScheme::try_from(algorithm).map_err(|_| {
+        ("the key is encrypted in a way that cannot be undone here".to_owned(), CONVERT)
+    })?;
     let key = scheme.decrypt(passphrase, data.as_ref()).map_err(|error| match error {
         pkcs5::Error::UnsupportedAlgorithm { .. } | pkcs5::Error::NoPbes1CryptSupport => {
             ("the key is encrypted in a way that cannot be undone here".to_owned(), CONVERT)
@@ -99,7 +132,8 @@ fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'stati
     plain("PRIVATE KEY", key)
 }
 
-/// A wrong passphrase leaves a good padding once in 256 times: what comes out must be one SEQUENCE, too.
+/// A wrong passphrase leaves a good padding once in 256 times: what comes out must be one SEQUENCE,
+/// too.
 fn whole(opened: &[u8]) -> Result<(), KeyMistake> {
     match Sequence::from_der(opened) {
         Ok(([], _)) => Ok(()),
@@ -118,12 +152,22 @@ fn legacy(
         "AES-128-CBC" => (&AES_128, 16),
         "AES-192-CBC" => (&AES_192, 24),
         "AES-256-CBC" => (&AES_256, 32),
-        other => return Err((format!("the key is encrypted with `{other}`, which cannot be undone here"), CONVERT)),
+        other => {
+            return Err((
+                format!("the key is encrypted with `{other}`, which cannot be undone here"),
+                CONVERT,
+            ));
+        }
     };
-    let iv_16 = <[u8; 16]>::try_from(iv).map_err(|_| ("the line `DEK-Info` of the key cannot be read".to_owned(), CONVERT))?;
+    let iv_16 = <[u8; 16]>::try_from(iv)
+        .map_err(|_| ("the line `DEK-Info` of the key cannot be read".to_owned(), CONVERT))?;
     let key = legacy_key(passphrase, iv, length);
-    let key = UnboundCipherKey::new(algorithm, &key).and_then(PaddedBlockDecryptingKey::cbc_pkcs7).map_err(|_| wrong_passphrase())?;
-    let opened = key.decrypt(&mut data, DecryptionContext::Iv128(FixedLength::from(iv_16))).map_err(|_| wrong_passphrase())?;
+    let key = UnboundCipherKey::new(algorithm, &key)
+        .and_then(PaddedBlockDecryptingKey::cbc_pkcs7)
+        .map_err(|_| wrong_passphrase())?;
+    let opened = key
+        .decrypt(&mut data, DecryptionContext::Iv128(FixedLength::from(iv_16)))
+        .map_err(|_| wrong_passphrase())?;
     whole(opened)?;
     let opened = opened.to_vec();
     data.zeroize();
@@ -136,7 +180,8 @@ fn legacy_key(passphrase: &[u8], iv: &[u8], length: usize) -> Zeroizing<Vec<u8>>
     let mut key = Zeroizing::new(Vec::new());
     let mut last = Zeroizing::new(Vec::new());
     while key.len() < length {
-        let digest = Md5::new().chain_update(&*last).chain_update(passphrase).chain_update(&salt).finalize();
+        let digest =
+            Md5::new().chain_update(&*last).chain_update(passphrase).chain_update(&salt).finalize();
         last = Zeroizing::new(digest.to_vec());
         key.extend_from_slice(&last);
     }

@@ -1,4 +1,5 @@
-//! Certificates that lie in folders, files and Secret manifests, each with the key that belongs to it.
+//! Certificates that lie in folders, files and Secret manifests, each with the key that belongs to
+//! it.
 
 mod key;
 
@@ -60,7 +61,16 @@ impl Found {
     #[must_use]
     pub fn at_server(url: &str, chain: Vec<CertificateDer<'static>>) -> Self {
         let (key, key_place) = (KeyState::Elsewhere, KeyPlace::Nowhere);
-        Self { file: url.into(), told: Told { linked: false, owner: None }, secret: None, chain, der: false, key, key_place, copies: 0 }
+        Self {
+            file: url.into(),
+            told: Told { linked: false, owner: None },
+            secret: None,
+            chain,
+            der: false,
+            key,
+            key_place,
+            copies: 0,
+        }
     }
 
     /// Whether it is the `etcd-cert` of a set.
@@ -77,7 +87,8 @@ pub struct Other {
     pub file: PathBuf,
     /// What it is.
     pub what: String,
-    /// Whether a certificate is to be expected there, by its name or by what it is: nobody can tell when that ends.
+    /// Whether a certificate is to be expected there, by its name or by what it is: nobody can
+    /// tell when that ends.
     pub lost: bool,
 }
 
@@ -92,7 +103,8 @@ pub struct Sight {
     pub cut: Vec<PathBuf>,
 }
 
-/// Looks at a file, or at all files below a folder. Hidden files are left out, as are folders behind symbolic links.
+/// Looks at a file, or at all files below a folder. Hidden files are left out, as are folders
+/// behind symbolic links.
 ///
 /// # Errors
 /// There is nothing at `path`, or it cannot be read.
@@ -101,7 +113,11 @@ pub fn look(path: &Path) -> Result<Sight, Diagnostics> {
     let mut cas = BTreeMap::new();
     if path.is_dir() {
         if let Err((path, error)) = walk(path, 0, &mut sight, &mut cas) {
-            return refuse(&path.display().to_string(), format!("the folder cannot be read: {error}"), "");
+            return refuse(
+                &path.display().to_string(),
+                format!("the folder cannot be read: {error}"),
+                "",
+            );
         }
     } else {
         let (bytes, told) = read_told(path, MOST);
@@ -110,12 +126,19 @@ pub fn look(path: &Path) -> Result<Sight, Diagnostics> {
     Ok(sight)
 }
 
-/// CA certificates that were seen, by their bytes: each component has a copy of one, and one line says it.
+/// CA certificates that were seen, by their bytes: each component has a copy of one, and one line
+/// says it.
 type Cas = BTreeMap<Vec<u8>, usize>;
 
-fn walk(folder: &Path, depth: usize, sight: &mut Sight, cas: &mut Cas) -> Result<(), (PathBuf, io::Error)> {
+fn walk(
+    folder: &Path,
+    depth: usize,
+    sight: &mut Sight,
+    cas: &mut Cas,
+) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (folder.to_owned(), error);
-    let mut entries: Vec<fs::DirEntry> = fs::read_dir(folder).and_then(Iterator::collect).map_err(failed)?;
+    let mut entries: Vec<fs::DirEntry> =
+        fs::read_dir(folder).and_then(Iterator::collect).map_err(failed)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
@@ -134,7 +157,11 @@ fn walk(folder: &Path, depth: usize, sight: &mut Sight, cas: &mut Cas) -> Result
         }
         if !path.is_file() {
             if path.is_symlink() && is_called_certificate(&path) && !path.exists() {
-                sight.others.push(Other { file: path, what: "a symbolic link that leads nowhere".to_owned(), lost: true });
+                sight.others.push(Other {
+                    file: path,
+                    what: "a symbolic link that leads nowhere".to_owned(),
+                    lost: true,
+                });
             }
             continue;
         }
@@ -153,13 +180,18 @@ fn walk(folder: &Path, depth: usize, sight: &mut Sight, cas: &mut Cas) -> Result
 /// Whether a file's name says that it holds a certificate.
 fn is_called_certificate(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == CERT_FILE)
-        || path.extension().is_some_and(|extension| ["crt", "cert", "pem"].iter().any(|known| extension == *known))
+        || path
+            .extension()
+            .is_some_and(|extension| ["crt", "cert", "pem"].iter().any(|known| extension == *known))
 }
 
 fn file(path: &Path, told: Told, bytes: &[u8], sight: &mut Sight, cas: &mut Cas) {
-    let other = |what: &str, lost: bool| Other { file: path.to_owned(), what: what.to_owned(), lost };
+    let other =
+        |what: &str, lost: bool| Other { file: path.to_owned(), what: what.to_owned(), lost };
     if manifest::may_be(path) {
-        let Ok(text) = std::str::from_utf8(bytes) else { return sight.others.push(other("a manifest that is not UTF-8", true)) };
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return sight.others.push(other("a manifest that is not UTF-8", true));
+        };
         let seen = manifest::secrets(text);
         if seen.secrets.is_empty() && seen.unreadable.is_empty() {
             sight.others.push(other("a manifest without a Secret that holds a certificate", false));
@@ -174,11 +206,20 @@ fn file(path: &Path, told: Told, bytes: &[u8], sight: &mut Sight, cas: &mut Cas)
         Ok(read) => read,
         Err(why) => return sight.others.push(other(why, is_called_certificate(path))),
     };
-    let mut found =
-        Found { file: path.to_owned(), told, secret: None, chain, der, key: KeyState::OfCa, key_place: KeyPlace::Nowhere, copies: 0 };
+    let mut found = Found {
+        file: path.to_owned(),
+        told,
+        secret: None,
+        chain,
+        der,
+        key: KeyState::OfCa,
+        key_place: KeyPlace::Nowhere,
+        copies: 0,
+    };
     let Some(leaf) = found.chain.first() else {
         // PEM of another kind may be called `.pem`.
-        let lost = is_called_certificate(path) && path.extension().is_none_or(|extension| extension != "pem");
+        let lost = is_called_certificate(path)
+            && path.extension().is_none_or(|extension| extension != "pem");
         match holds_key {
             true if key::has_certificate(path) => {}
             true => sight.others.push(other("a key without a certificate beside it", lost)),
@@ -202,9 +243,13 @@ fn file(path: &Path, told: Told, bytes: &[u8], sight: &mut Sight, cas: &mut Cas)
 }
 
 fn of_secret(path: &Path, told: Told, secret: &Secret, sight: &mut Sight) {
-    let chain = contents(secret.certificate.as_bytes()).map(|contents| contents.chain).unwrap_or_default();
+    let chain =
+        contents(secret.certificate.as_bytes()).map(|contents| contents.chain).unwrap_or_default();
     let Some(leaf) = chain.first() else {
-        let what = format!("Secret `{}`: its `{}` holds no certificate", secret.name, secret.certificate_name);
+        let what = format!(
+            "Secret `{}`: its `{}` holds no certificate",
+            secret.name, secret.certificate_name
+        );
         return sight.others.push(Other { file: path.to_owned(), what, lost: true });
     };
     let (key, key_place) = match &secret.key {
@@ -212,7 +257,16 @@ fn of_secret(path: &Path, told: Told, secret: &Secret, sight: &mut Sight) {
         None => (KeyState::Elsewhere, KeyPlace::Nowhere),
     };
     let secret = Some(secret.name.clone());
-    sight.certificates.push(Found { file: path.to_owned(), told, secret, chain, der: false, key, key_place, copies: 0 });
+    sight.certificates.push(Found {
+        file: path.to_owned(),
+        told,
+        secret,
+        chain,
+        der: false,
+        key,
+        key_place,
+        copies: 0,
+    });
 }
 
 /// Whether this PEM holds the certificate's key.
@@ -235,7 +289,9 @@ struct Contents {
 fn contents(bytes: &[u8]) -> Result<Contents, &'static str> {
     if bytes.starts_with(&[0x30]) {
         return match X509Certificate::from_der(bytes) {
-            Ok(([], _)) => Ok(Contents { chain: vec![bytes.to_vec().into()], holds_key: false, der: true }),
+            Ok(([], _)) => {
+                Ok(Contents { chain: vec![bytes.to_vec().into()], holds_key: false, der: true })
+            }
             _ => Err("neither PEM nor a certificate in DER"),
         };
     }
@@ -245,7 +301,11 @@ fn contents(bytes: &[u8]) -> Result<Contents, &'static str> {
     let sections = super::sections(bytes).ok_or("PEM that is cut or malformed")?;
     let holds_key = sections.iter().any(|section| section.tag().ends_with("PRIVATE KEY"));
     let certificates = sections.into_iter().filter(|section| section.tag() == "CERTIFICATE");
-    Ok(Contents { chain: certificates.map(|section| section.into_contents().into()).collect(), holds_key, der: false })
+    Ok(Contents {
+        chain: certificates.map(|section| section.into_contents().into()).collect(),
+        holds_key,
+        der: false,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! From an order to certificates: planned and checked as a whole first, then made, on all processors.
+//! From an order to certificates: planned and checked as a whole first, then made, on all
+//! processors.
 
 use std::collections::HashMap;
 
@@ -40,7 +41,8 @@ pub enum Keys {
     Requested(Vec<u8>),
 }
 
-/// Which certificates these components on these nodes need, and what they are called; notes where that is not what one may expect.
+/// Which certificates these components on these nodes need, and what they are called; notes where
+/// that is not what one may expect.
 ///
 /// # Errors
 /// Every name that cannot stand in a certificate, or stands in two.
@@ -54,9 +56,17 @@ pub fn plan(
     let mut planned = Vec::new();
     let per_node = |component: &Component| component.scope == Scope::Node && !cluster_wide;
     if nodes.is_empty() && components.iter().any(|component| per_node(component)) {
-        let names: Vec<&str> = components.iter().filter(|component| per_node(component)).map(|component| component.name).collect();
+        let names: Vec<&str> = components
+            .iter()
+            .filter(|component| per_node(component))
+            .map(|component| component.name)
+            .collect();
         let help = "name nodes by `--node` or `--nodes-from`; `--cluster-wide` makes one certificate that all nodes share";
-        found.push(mistake("--component", format!("each node has its own {}, and no node is named", names.join(" and ")), help));
+        found.push(mistake(
+            "--component",
+            format!("each node has its own {}, and no node is named", names.join(" and ")),
+            help,
+        ));
     }
     if !nodes.is_empty() && !components.iter().any(|component| per_node(component)) {
         let what = if cluster_wide {
@@ -64,10 +74,19 @@ pub fn plan(
         } else {
             "these components have one certificate for the cluster"
         };
-        found.push(mistake("--node", format!("{what}, and nodes are named"), "leave one of the two out"));
+        found.push(mistake(
+            "--node",
+            format!("{what}, and nodes are named"),
+            "leave one of the two out",
+        ));
     }
-    let on_nodes = nodes.iter().flat_map(|node| components.iter().filter(|component| per_node(component)).map(move |c| (*c, Some(node))));
-    let in_cluster = components.iter().filter(|component| !per_node(component)).map(|component| (*component, None));
+    let on_nodes = nodes.iter().flat_map(|node| {
+        components.iter().filter(|component| per_node(component)).map(move |c| (*c, Some(node)))
+    });
+    let in_cluster = components
+        .iter()
+        .filter(|component| !per_node(component))
+        .map(|component| (*component, None));
     for (component, node) in on_nodes.chain(in_cluster) {
         let holder = Holder { component, node: node.cloned() };
         match naming.of(&holder) {
@@ -83,11 +102,21 @@ fn unique(planned: &[Planned], found: &mut Diagnostics) {
     let mut names: HashMap<&str, &Planned> = HashMap::new();
     for one in planned {
         if let Some(other) = names.insert(one.subject.name(), one) {
-            let message = format!("`{}` would be the name of {} and of {}", one.subject.name(), other.holder, one.holder);
-            found.push(mistake("--cn-format", message, "put `{component}` and `{node}` into the format"));
+            let message = format!(
+                "`{}` would be the name of {} and of {}",
+                one.subject.name(),
+                other.holder,
+                one.holder
+            );
+            found.push(mistake(
+                "--cn-format",
+                message,
+                "put `{component}` and `{node}` into the format",
+            ));
         }
     }
-    let long: Vec<&Planned> = planned.iter().filter(|one| one.subject.common_name.is_none()).collect();
+    let long: Vec<&Planned> =
+        planned.iter().filter(|one| one.subject.common_name.is_none()).collect();
     if let Some(first) = long.first() {
         let uri = first.subject.name();
         let message = format!(
@@ -96,7 +125,11 @@ fn unique(planned: &[Planned], found: &mut Diagnostics) {
             planned.len(),
             first.holder
         );
-        found.push(note("--cn-format", message, "the policy needs a binding on `uri` beside that on `cn`"));
+        found.push(note(
+            "--cn-format",
+            message,
+            "the policy needs a binding on `uri` beside that on `cn`",
+        ));
     }
 }
 
@@ -112,10 +145,18 @@ pub fn make(
     trust: &str,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Set>, Diagnostics> {
-    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust)).into_iter().collect()
+    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust))
+        .into_iter()
+        .collect()
 }
 
-fn make_one(ca: &Ca, planned: &Planned, keys: &Keys, window: Window, trust: &str) -> Result<Set, Diagnostics> {
+fn make_one(
+    ca: &Ca,
+    planned: &Planned,
+    keys: &Keys,
+    window: Window,
+    trust: &str,
+) -> Result<Set, Diagnostics> {
     let wrong = |message: String| super::refuse(&planned.holder.to_string(), message, "");
     let (key, public_key) = match keys {
         Keys::Requested(public_key) => (None, public_key.clone()),
@@ -124,8 +165,17 @@ fn make_one(ca: &Ca, planned: &Planned, keys: &Keys, window: Window, trust: &str
             Err(message) => return wrong(message),
         },
     };
-    let extensions = [digital_signature(), client_auth()].into_iter().chain(planned.subject.alternative_names()).collect();
-    let contents = Contents { subject: planned.subject.der(), public_key, extensions, not_before: window.from, not_after: window.to };
+    let extensions = [digital_signature(), client_auth()]
+        .into_iter()
+        .chain(planned.subject.alternative_names())
+        .collect();
+    let contents = Contents {
+        subject: planned.subject.der(),
+        public_key,
+        extensions,
+        not_before: window.from,
+        not_after: window.to,
+    };
     match ca.issue(&contents) {
         Ok(der) => Ok(Set { ca: trust.to_owned(), certificate: ca.chain_pem(&der), key }),
         Err(message) => wrong(message),

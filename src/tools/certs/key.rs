@@ -48,6 +48,9 @@ impl KeyType {
             KeyType::Rsa4096 => rsa(RsaKeySize::_4096),
         };
         let pair = pair.map_err(|error| format!("no key could be made: {error}"))?;
-        Ok(NewKey { pem: Zeroizing::new(pair.serialize_pem()), public_key: pair.subject_public_key_info() })
+        Ok(NewKey {
+            pem: Zeroizing::new(pair.serialize_pem()),
+            public_key: pair.subject_public_key_info(),
+        })
     }
 }

@@ -29,7 +29,8 @@ pub enum Layout {
     Files,
     /// `secrets.yaml`: a Kubernetes Secret for each component, or for each component of each node.
     Secret,
-    /// `nodes/NODE/COMPONENT/` and `cluster/COMPONENT/`, each with the three files: a folder per node, to be copied there.
+    /// `nodes/NODE/COMPONENT/` and `cluster/COMPONENT/`, each with the three files: a folder per
+    /// node, to be copied there.
     Directories,
 }
 
@@ -64,7 +65,8 @@ impl Owner {
     }
 }
 
-/// The folder of one holder's files, in the layout `directories`. A node's own folder holds nothing that is not that node's.
+/// The folder of one holder's files, in the layout `directories`. A node's own folder holds nothing
+/// that is not that node's.
 #[must_use]
 pub fn directory(holder: &Holder) -> PathBuf {
     match &holder.node {
@@ -76,18 +78,36 @@ pub fn directory(holder: &Holder) -> PathBuf {
 /// The files of one set, in the order in which they are to be put in place.
 #[must_use]
 pub fn files(directory: &Path, set: Set) -> Vec<Wanted> {
-    let open =
-        |name: &str, content: String| Wanted { path: directory.join(name), content: Zeroizing::new(content), secret: false, owner: None };
-    let key = set.key.map(|content| Wanted { path: directory.join(KEY_FILE), content, secret: true, owner: None });
-    std::iter::once(open(CA_FILE, set.ca)).chain(key).chain(std::iter::once(open(CERT_FILE, set.certificate))).collect()
+    let open = |name: &str, content: String| Wanted {
+        path: directory.join(name),
+        content: Zeroizing::new(content),
+        secret: false,
+        owner: None,
+    };
+    let key = set.key.map(|content| Wanted {
+        path: directory.join(KEY_FILE),
+        content,
+        secret: true,
+        owner: None,
+    });
+    std::iter::once(open(CA_FILE, set.ca))
+        .chain(key)
+        .chain(std::iter::once(open(CERT_FILE, set.certificate)))
+        .collect()
 }
 
 /// The names of the files that holders will have, before there is anything to put into them.
 ///
 /// # Errors
 /// A name that the layout cannot have.
-pub fn places(layout: Layout, holders: &[&Holder], with_key: bool, manifest: &Manifest) -> Result<Vec<PathBuf>, Diagnostics> {
-    let names = [CA_FILE, KEY_FILE, CERT_FILE].into_iter().filter(|name| with_key || *name != KEY_FILE);
+pub fn places(
+    layout: Layout,
+    holders: &[&Holder],
+    with_key: bool,
+    manifest: &Manifest,
+) -> Result<Vec<PathBuf>, Diagnostics> {
+    let names =
+        [CA_FILE, KEY_FILE, CERT_FILE].into_iter().filter(|name| with_key || *name != KEY_FILE);
     match layout {
         Layout::Files if holders.len() != 1 => super::refuse(
             "--output",
@@ -97,7 +117,10 @@ pub fn places(layout: Layout, holders: &[&Holder], with_key: bool, manifest: &Ma
         Layout::Files => Ok(names.map(PathBuf::from).collect()),
         Layout::Directories => {
             let names: Vec<&str> = names.collect();
-            Ok(holders.iter().flat_map(|holder| names.iter().map(|name| directory(holder).join(name))).collect())
+            Ok(holders
+                .iter()
+                .flat_map(|holder| names.iter().map(|name| directory(holder).join(name)))
+                .collect())
         }
         Layout::Secret => manifest.check(holders).map(|()| vec![PathBuf::from(SECRETS_FILE)]),
     }
@@ -108,7 +131,14 @@ pub fn places(layout: Layout, holders: &[&Holder], with_key: bool, manifest: &Ma
 pub fn lay_out(layout: Layout, sets: Vec<(&Holder, Set)>, manifest: &Manifest) -> Vec<Wanted> {
     match layout {
         Layout::Files => sets.into_iter().flat_map(|(_, set)| files(Path::new(""), set)).collect(),
-        Layout::Directories => sets.into_iter().flat_map(|(holder, set)| files(&directory(holder), set)).collect(),
-        Layout::Secret => vec![Wanted { path: SECRETS_FILE.into(), content: manifest.text(&sets), secret: true, owner: None }],
+        Layout::Directories => {
+            sets.into_iter().flat_map(|(holder, set)| files(&directory(holder), set)).collect()
+        }
+        Layout::Secret => vec![Wanted {
+            path: SECRETS_FILE.into(),
+            content: manifest.text(&sets),
+            secret: true,
+            owner: None,
+        }],
     }
 }

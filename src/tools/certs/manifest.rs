@@ -1,4 +1,5 @@
-//! Secrets in Kubernetes manifests: those of `--output secret`, and those of `kubectl get secret -o yaml` or `-o json`.
+//! Secrets in Kubernetes manifests: those of `--output secret`, and those of `kubectl get secret -o
+//! yaml` or `-o json`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -73,7 +74,8 @@ struct Metadata {
 
 /// Whether a file is looked at as a manifest, by its name.
 pub(super) fn may_be(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+    path.extension()
+        .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
 /// The Secrets with a certificate in a manifest. What is no Secret is passed over.
@@ -83,17 +85,23 @@ pub(super) fn secrets(text: &str) -> Seen {
         match serde_saphyr::from_str::<Document>(&text) {
             Ok(document) => seen.secrets.extend(of_document(document)),
             Err(_) if is_of_another_kind(&text) => {}
-            Err(_) => seen.unreadable.push(format!("document {number} of the manifest cannot be read")),
+            Err(_) => {
+                seen.unreadable.push(format!("document {number} of the manifest cannot be read"))
+            }
         }
     }
     seen
 }
 
-/// Whether this is no Kubernetes object, or one that is neither a Secret nor a list, in which one could be.
+/// Whether this is no Kubernetes object, or one that is neither a Secret nor a list, in which one
+/// could be.
 fn is_of_another_kind(text: &str) -> bool {
     let Ok(object) = serde_saphyr::from_str::<serde_json::Value>(text) else { return false };
     !object.is_object()
-        || object.get("kind").and_then(serde_json::Value::as_str).is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
+        || object
+            .get("kind")
+            .and_then(serde_json::Value::as_str)
+            .is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
 }
 
 /// The documents of a YAML stream: a line `---` parts them, as `kubectl` and this program write it.
@@ -121,13 +129,20 @@ fn of_document(document: Document) -> Vec<Secret> {
     let (text, data) = (document.text.unwrap_or_default(), document.data.unwrap_or_default());
     let value = |name: &str| {
         // What is not base64 is there all the same, and holds nothing.
-        let decoded = |value: &String| String::from_utf8(STANDARD.decode(value.trim()).unwrap_or_default()).unwrap_or_default();
+        let decoded = |value: &String| {
+            String::from_utf8(STANDARD.decode(value.trim()).unwrap_or_default()).unwrap_or_default()
+        };
         text.get(name).cloned().or_else(|| data.get(name).map(decoded))
     };
-    let found = NAMES.iter().find_map(|(certificate, key)| Some((*certificate, value(certificate)?, value(key))));
+    let found = NAMES
+        .iter()
+        .find_map(|(certificate, key)| Some((*certificate, value(certificate)?, value(key))));
     found
         .map(|(certificate_name, certificate, key)| Secret {
-            name: SecretName { namespace: document.metadata.namespace, name: document.metadata.name },
+            name: SecretName {
+                namespace: document.metadata.namespace,
+                name: document.metadata.name,
+            },
             certificate_name,
             certificate,
             key: key.map(Zeroizing::new),
@@ -144,9 +159,12 @@ struct Block<'t> {
     new: &'t str,
 }
 
-/// The manifest with PEM texts in place of others, as `(old, new)`: as it stands there, with its indentation, or in base64. Says how often
-/// each was found.
-pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (Zeroizing<String>, Vec<usize>) {
+/// The manifest with PEM texts in place of others, as `(old, new)`: as it stands there, with its
+/// indentation, or in base64. Says how often each was found.
+pub(super) fn replaced(
+    text: &str,
+    changes: &[(String, Zeroizing<String>)],
+) -> (Zeroizing<String>, Vec<usize>) {
     let mut plain: HashMap<&str, Vec<Block<'_>>> = HashMap::new();
     let mut encoded: HashMap<String, (usize, Zeroizing<String>)> = HashMap::new();
     for (number, (old, new)) in changes.iter().enumerate() {
@@ -155,7 +173,10 @@ pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (
         if let Some(second) = lines.get(1) {
             plain.entry(second).or_default().push(Block { number, old: lines, new });
         }
-        encoded.insert(STANDARD.encode(old), (number, Zeroizing::new(STANDARD.encode(new.as_bytes()))));
+        encoded.insert(
+            STANDARD.encode(old),
+            (number, Zeroizing::new(STANDARD.encode(new.as_bytes()))),
+        );
     }
     // With their ends, which stay as they are.
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -165,10 +186,13 @@ pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (
     while let Some(line) = lines.get(at) {
         let next = lines.get(at + 1).map_or("", |line| line.trim());
         let mut blocks = plain.get(next).into_iter().flatten();
-        let block = blocks.find(|Block { old, .. }| lines.iter().skip(at).take(old.len()).map(|line| line.trim()).eq(old.iter().copied()));
+        let block = blocks.find(|Block { old, .. }| {
+            lines.iter().skip(at).take(old.len()).map(|line| line.trim()).eq(old.iter().copied())
+        });
         if let Some(Block { number, old, new }) = block {
             let indentation: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-            let (end, last) = (line_end(line), lines.get(at + old.len() - 1).map_or("", |line| line_end(line)));
+            let (end, last) =
+                (line_end(line), lines.get(at + old.len() - 1).map_or("", |line| line_end(line)));
             for (place, line) in new.lines().enumerate() {
                 let between = if place == 0 { "" } else { end };
                 [between, &indentation, line].into_iter().for_each(|part| out.push_str(part));
@@ -178,7 +202,8 @@ pub(super) fn replaced(text: &str, changes: &[(String, Zeroizing<String>)]) -> (
             at += old.len();
             continue;
         }
-        let value = line.trim_end().rsplit(' ').next().unwrap_or_default().trim_matches(['"', ',', '\'']);
+        let value =
+            line.trim_end().rsplit(' ').next().unwrap_or_default().trim_matches(['"', ',', '\'']);
         match encoded.get(value) {
             Some((number, new)) => {
                 out.push_str(&line.replace(value, new));

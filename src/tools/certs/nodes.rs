@@ -1,4 +1,5 @@
-//! The names of nodes: a file with one on each line, or the JSON of `calicoctl get nodes` or `kubectl get nodes`.
+//! The names of nodes: a file with one on each line, or the JSON of `calicoctl get nodes` or
+//! `kubectl get nodes`.
 
 mod json;
 mod lines;
@@ -15,7 +16,8 @@ pub enum NameFrom {
     /// `metadata.name`.
     #[default]
     Name,
-    /// The host name among `status.addresses`, in lower case: what calico/node takes when `NODENAME` is not set.
+    /// The host name among `status.addresses`, in lower case: what calico/node takes when
+    /// `NODENAME` is not set.
     Hostname,
 }
 
@@ -42,8 +44,11 @@ pub fn parse(file: &str, text: &str, from: NameFrom) -> Result<Nodes, Diagnostic
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source { file, text };
     let mut found = Diagnostics::default();
-    let written =
-        if text.trim_start().starts_with(['{', '[']) { json::names(&source, from, &mut found) } else { lines::names(&source, &mut found) };
+    let written = if text.trim_start().starts_with(['{', '[']) {
+        json::names(&source, from, &mut found)
+    } else {
+        lines::names(&source, &mut found)
+    };
     if written.is_empty() && !found.has_mistakes() {
         found.append(Diagnostics::about(
             file,
@@ -59,11 +64,16 @@ pub fn parse(file: &str, text: &str, from: NameFrom) -> Result<Nodes, Diagnostic
 /// # Errors
 /// As [`parse`].
 pub fn given(names: &[String]) -> Result<Nodes, Diagnostics> {
-    let written: Vec<Written<'_>> = names.iter().map(|name| Written { text: name.as_str().into(), at: None }).collect();
+    let written: Vec<Written<'_>> =
+        names.iter().map(|name| Written { text: name.as_str().into(), at: None }).collect();
     check(&Source { file: "--node", text: "" }, &written, Diagnostics::default())
 }
 
-fn check(source: &Source<'_>, written: &[Written<'_>], mut found: Diagnostics) -> Result<Nodes, Diagnostics> {
+fn check(
+    source: &Source<'_>,
+    written: &[Written<'_>],
+    mut found: Diagnostics,
+) -> Result<Nodes, Diagnostics> {
     let mut names: Vec<String> = Vec::new();
     let mut seen: HashMap<String, &Written<'_>> = HashMap::new();
     let mut raised: Vec<&Written<'_>> = Vec::new();
@@ -73,11 +83,18 @@ fn check(source: &Source<'_>, written: &[Written<'_>], mut found: Diagnostics) -
             raised.push(one);
         }
         if !is_subdomain(&name) {
-            let help =
-                "lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters";
-            found.push(source.finding(Severity::Mistake, one, format!("`{}` is no name of a node", shown(&one.text)), help));
+            let help = "lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters";
+            found.push(source.finding(
+                Severity::Mistake,
+                one,
+                format!("`{}` is no name of a node", shown(&one.text)),
+                help,
+            ));
         } else if let Some(before) = seen.get(&name) {
-            let place = before.at.map(|at| source.place(at, 0).line).map_or(String::new(), |line| format!(" in line {line}"));
+            let place = before
+                .at
+                .map(|at| source.place(at, 0).line)
+                .map_or(String::new(), |line| format!(" in line {line}"));
             let cased = if before.text == one.text { "" } else { ": etcd has both in lower case" };
             found.push(source.finding(
                 Severity::Mistake,
@@ -95,12 +112,21 @@ fn check(source: &Source<'_>, written: &[Written<'_>], mut found: Diagnostics) -
         return Err(found);
     }
     if let Some(first) = raised.first() {
-        let many = if raised.len() == 1 { "a name has".to_owned() } else { format!("{} names have", raised.len()) };
+        let many = if raised.len() == 1 {
+            "a name has".to_owned()
+        } else {
+            format!("{} names have", raised.len())
+        };
         let message = format!(
             "{many} upper-case letters: Calico writes host names in lower case, so that the certificate says `{}`",
             first.text.to_ascii_lowercase()
         );
-        found.push(source.finding(Severity::Warning, first, message, "`calicoctl get nodes` shows the names as etcd has them"));
+        found.push(source.finding(
+            Severity::Warning,
+            first,
+            message,
+            "`calicoctl get nodes` shows the names as etcd has them",
+        ));
     }
     Ok(Nodes { names, notes: found })
 }
@@ -112,16 +138,37 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn finding(&self, severity: Severity, one: &Written<'_>, message: String, help: &str) -> Diagnostic {
+    fn finding(
+        &self,
+        severity: Severity,
+        one: &Written<'_>,
+        message: String,
+        help: &str,
+    ) -> Diagnostic {
         let width = one.text.chars().count();
         self.at(severity, one.at.map(|at| self.place(at, width)), message, help)
     }
 
-    fn at(&self, severity: Severity, place: Option<Place>, message: String, help: &str) -> Diagnostic {
+    fn at(
+        &self,
+        severity: Severity,
+        place: Option<Place>,
+        message: String,
+        help: &str,
+    ) -> Diagnostic {
         // The output of `kubectl` without line breaks is one line of megabytes.
-        let line = place.and_then(|place| self.text.lines().nth(place.line.saturating_sub(1))).filter(|line| line.len() < 1000);
+        let line = place
+            .and_then(|place| self.text.lines().nth(place.line.saturating_sub(1)))
+            .filter(|line| line.len() < 1000);
         let help = Some(help.to_owned()).filter(|help| !help.is_empty());
-        Diagnostic { severity, file: self.file.into(), place, line: line.map(Into::into), message, help }
+        Diagnostic {
+            severity,
+            file: self.file.into(),
+            place,
+            line: line.map(Into::into),
+            message,
+            help,
+        }
     }
 
     /// The place of the byte `at`.
@@ -134,7 +181,10 @@ impl Source<'_> {
 
     /// Where a part of the text begins in it.
     fn offset(&self, part: &str) -> Option<usize> {
-        part.as_ptr().addr().checked_sub(self.text.as_ptr().addr()).filter(|at| *at <= self.text.len())
+        part.as_ptr()
+            .addr()
+            .checked_sub(self.text.as_ptr().addr())
+            .filter(|at| *at <= self.text.len())
     }
 }
 

@@ -36,7 +36,8 @@ pub struct Reading {
     pub uris: Vec<String>,
     /// Its DNS names.
     pub dns: Vec<String>,
-    /// What the policy's binding calls it, or the formats of `certs issue` where no policy is given.
+    /// What the policy's binding calls it, or the formats of `certs issue` where no policy is
+    /// given.
     pub component: Option<String>,
     /// The node in its name, likewise.
     pub node: Option<String>,
@@ -77,17 +78,33 @@ pub fn read(found: &Found, policy: Option<&Policy>, ca: &str, now: SystemTime) -
     read_as(found, |kind| kind, policy, ca, now)
 }
 
-/// Reads a certificate that a server has shown. It may be a client's as well: nothing that only clients need is missing then.
+/// Reads a certificate that a server has shown. It may be a client's as well: nothing that only
+/// clients need is missing then.
 #[must_use]
 pub fn read_server(found: &Found, ca: &str, now: SystemTime) -> Reading {
-    let mut reading = read_as(found, |kind| if kind == Kind::Client { Kind::Server } else { kind }, None, ca, now);
+    let mut reading = read_as(
+        found,
+        |kind| if kind == Kind::Client { Kind::Server } else { kind },
+        None,
+        ca,
+        now,
+    );
     if reading.dns.is_empty() && !has_addresses(found.leaf()) {
-        reading.problems.push("it names no host (no DNS name and no address among its SANs): clients refuse it".to_owned());
+        reading.problems.push(
+            "it names no host (no DNS name and no address among its SANs): clients refuse it"
+                .to_owned(),
+        );
     }
     reading
 }
 
-fn read_as(found: &Found, taken_for: impl Fn(Kind) -> Kind, policy: Option<&Policy>, ca: &str, now: SystemTime) -> Reading {
+fn read_as(
+    found: &Found,
+    taken_for: impl Fn(Kind) -> Kind,
+    policy: Option<&Policy>,
+    ca: &str,
+    now: SystemTime,
+) -> Reading {
     let identity = Identity::from_certificate(found.leaf(), ca.into());
     let mut problems = Vec::new();
     let parsed = X509Certificate::from_der(found.leaf()).ok().map(|(_, parsed)| parsed);
@@ -96,7 +113,9 @@ fn read_as(found: &Found, taken_for: impl Fn(Kind) -> Kind, policy: Option<&Poli
     if let Some(parsed) = &parsed {
         let end = parsed.validity().not_after.timestamp();
         not_after = humantime::format_rfc3339_seconds(time(end)).to_string();
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         days_left = end.saturating_sub(seconds).div_euclid(86_400);
         of_certificate(parsed, kind, now, &mut problems);
     }
@@ -110,7 +129,9 @@ fn read_as(found: &Found, taken_for: impl Fn(Kind) -> Kind, policy: Option<&Poli
         match principal.standing {
             Standing::Nameless(refusal) if refusal != NameRefusal::Missing => {}
             Standing::Bound => {}
-            Standing::Unbound | Standing::Nameless(_) => problems.push("no binding of the policy matches it".to_owned()),
+            Standing::Unbound | Standing::Nameless(_) => {
+                problems.push("no binding of the policy matches it".to_owned())
+            }
             Standing::BadCapture => {
                 problems.push("a binding would match, but what it captures is no DNS-1123 subdomain (`bad-capture`)".to_owned());
             }
@@ -138,8 +159,11 @@ fn read_as(found: &Found, taken_for: impl Fn(Kind) -> Kind, policy: Option<&Poli
 /// Whether a certificate names an IP address.
 fn has_addresses(der: &[u8]) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
-    let names = parsed.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
-    names.is_some_and(|names| names.iter().any(|name| matches!(name, x509_parser::extensions::GeneralName::IPAddress(_))))
+    let names =
+        parsed.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
+    names.is_some_and(|names| {
+        names.iter().any(|name| matches!(name, x509_parser::extensions::GeneralName::IPAddress(_)))
+    })
 }
 
 fn kind(parsed: &X509Certificate<'_>, key: &KeyState) -> Kind {
@@ -153,10 +177,21 @@ fn kind(parsed: &X509Certificate<'_>, key: &KeyState) -> Kind {
 }
 
 /// What TLS would refuse, as `docs/certificates.md` has it.
-fn of_certificate(parsed: &X509Certificate<'_>, kind: Kind, now: SystemTime, problems: &mut Vec<String>) {
+fn of_certificate(
+    parsed: &X509Certificate<'_>,
+    kind: Kind,
+    now: SystemTime,
+    problems: &mut Vec<String>,
+) {
     /// 1.2.840.113549.1.1.5 and 1.2.840.10045.4.1.
-    const SHA_1: [&[u8]; 2] = [&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05], &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01]];
-    let (from, to) = (time(parsed.validity().not_before.timestamp()), time(parsed.validity().not_after.timestamp()));
+    const SHA_1: [&[u8]; 2] = [
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05],
+        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01],
+    ];
+    let (from, to) = (
+        time(parsed.validity().not_before.timestamp()),
+        time(parsed.validity().not_after.timestamp()),
+    );
     if to < now {
         problems.push(format!("expired on {}", humantime::format_rfc3339_seconds(to)));
     } else if now < from {
@@ -176,7 +211,9 @@ fn of_certificate(parsed: &X509Certificate<'_>, kind: Kind, now: SystemTime, pro
     }
     match parsed.extended_key_usage() {
         Ok(Some(usage)) if kind == Kind::Client && !usage.value.client_auth => {
-            problems.push("its extended key usage does not name `clientAuth`: TLS refuses it".to_owned());
+            problems.push(
+                "its extended key usage does not name `clientAuth`: TLS refuses it".to_owned(),
+            );
         }
         Err(_) => problems.push("its extended key usage cannot be read".to_owned()),
         Ok(_) => {}
@@ -184,7 +221,9 @@ fn of_certificate(parsed: &X509Certificate<'_>, kind: Kind, now: SystemTime, pro
 }
 
 fn has_no_other_name(identity: &Identity) -> bool {
-    identity.uri_sans.is_empty() && identity.dns_sans.is_empty() && identity.organizations.is_empty()
+    identity.uri_sans.is_empty()
+        && identity.dns_sans.is_empty()
+        && identity.organizations.is_empty()
 }
 
 fn of_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
@@ -192,20 +231,25 @@ fn of_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
         Err(NameRefusal::Missing) if kind == Kind::Client && has_no_other_name(identity) => {
             problems.push("it has no name at all".to_owned());
         }
-        Err(refusal) if *refusal != NameRefusal::Missing => problems.push(format!("{refusal} (`{}`)", refusal.code())),
+        Err(refusal) if *refusal != NameRefusal::Missing => {
+            problems.push(format!("{refusal} (`{}`)", refusal.code()))
+        }
         _ => {}
     }
 }
 
 fn of_key(key: &KeyState, problems: &mut Vec<String>) {
     match key {
-        KeyState::Fits(Some(mode)) => problems.push(format!("others than its owner may use its key's file (mode {mode:04o})")),
+        KeyState::Fits(Some(mode)) => {
+            problems.push(format!("others than its owner may use its key's file (mode {mode:04o})"))
+        }
         KeyState::Wrong(why) => problems.push(format!("its key: {why}")),
         KeyState::Fits(None) | KeyState::Elsewhere | KeyState::Encrypted | KeyState::OfCa => {}
     }
 }
 
-/// Component and node as the matching bindings have them: captures of these names, or the text of the binding before its first capture.
+/// Component and node as the matching bindings have them: captures of these names, or the text of
+/// the binding before its first capture.
 fn by_policy(policy: &Policy, identity: &Identity) -> (Option<String>, Option<String>) {
     let readings = policy.readings(identity);
     let capture = |wanted: &str| {
@@ -214,14 +258,21 @@ fn by_policy(policy: &Policy, identity: &Identity) -> (Option<String>, Option<St
     };
     let text = || {
         let place = readings.first()?.0;
-        policy.bindings().find(|binding| binding.place == place).map(|binding| head(binding.pattern).to_owned())
+        policy
+            .bindings()
+            .find(|binding| binding.place == place)
+            .map(|binding| head(binding.pattern).to_owned())
     };
     (capture("component").or_else(text), capture("node"))
 }
 
 /// `calico-node` of `calico-node:{node}` and of `spiffe://cluster.local/calico-node/{node}`.
 fn head(pattern: &str) -> &str {
-    let before = pattern.split('{').next().unwrap_or_default().trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    let before = pattern
+        .split('{')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
     before.rsplit([':', '/']).next().unwrap_or_default()
 }
 
@@ -232,8 +283,11 @@ fn by_format(identity: &Identity) -> (Option<String>, Option<String>) {
         if common_name == component.cluster_name {
             return (Some(component.name.to_owned()), None);
         }
-        let of_uri = identity.uri_sans.iter().find_map(|uri| uri.strip_prefix(&format!("spiffe://cluster.local/{}/", component.name)));
-        let of_name = common_name.strip_prefix(component.name).and_then(|rest| rest.strip_prefix(':'));
+        let of_uri = identity.uri_sans.iter().find_map(|uri| {
+            uri.strip_prefix(&format!("spiffe://cluster.local/{}/", component.name))
+        });
+        let of_name =
+            common_name.strip_prefix(component.name).and_then(|rest| rest.strip_prefix(':'));
         if let Some(node) = of_name.or(of_uri) {
             return (Some(component.name.to_owned()), Some(node.to_owned()));
         }

@@ -64,16 +64,26 @@ pub struct Outcome {
     pub fates: Vec<Fate>,
 }
 
-/// Renews what is due of what was found below `folder`, and writes nothing. `progress` is told how many were looked at.
+/// Renews what is due of what was found below `folder`, and writes nothing. `progress` is told how
+/// many were looked at.
 #[must_use]
-pub fn renew(ca: &Ca, sight: &Sight, folder: &Path, terms: &Terms, now: SystemTime, progress: &(dyn Fn(usize) + Sync)) -> Outcome {
+pub fn renew(
+    ca: &Ca,
+    sight: &Sight,
+    folder: &Path,
+    terms: &Terms,
+    now: SystemTime,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Outcome {
     let shared = shared_keys(sight);
     let made = super::threads::each(&sight.certificates, progress, |found| {
         let due = match decide(ca, found, terms, now) {
             Ok(due) => due,
             Err(fate) => return (fate, None),
         };
-        if !terms.keep_key && matches!(&found.key_place, KeyPlace::Beside { file, .. } if shared.contains(&**file)) {
+        if !terms.keep_key
+            && matches!(&found.key_place, KeyPlace::Beside { file, .. } if shared.contains(&**file))
+        {
             let why = "another certificate here has the same key file: give each one of its own, or `--keep-key`";
             return (Fate::Failed(why.to_owned()), None);
         }
@@ -88,7 +98,9 @@ pub fn renew(ca: &Ca, sight: &Sight, folder: &Path, terms: &Terms, now: SystemTi
     for (at, (found, (mut fate, renewed))) in sight.certificates.iter().zip(made).enumerate() {
         match renewed {
             None => {}
-            Some(renewed) if found.secret.is_some() => manifests.entry(&found.file).or_default().push((at, found, renewed)),
+            Some(renewed) if found.secret.is_some() => {
+                manifests.entry(&found.file).or_default().push((at, found, renewed))
+            }
             Some(renewed) => {
                 let files = in_folder(folder, found, renewed, terms);
                 match in_the_way(folder, &files) {
@@ -134,13 +146,21 @@ fn in_the_way(folder: &Path, files: &[Wanted]) -> Option<String> {
     if let Some(link) = paths.iter().map(|path| folder.join(path)).find(|path| path.is_symlink()) {
         return Some(format!("`{}` is a symbolic link: renew it where it lies", link.display()));
     }
-    store::obstacles(folder, &paths, true).iter().next().map(|obstacle| format!("{}: {}", obstacle.file, obstacle.message))
+    store::obstacles(folder, &paths, true)
+        .iter()
+        .next()
+        .map(|obstacle| format!("{}: {}", obstacle.file, obstacle.message))
 }
 
 /// The files of a set.
 fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> Vec<Wanted> {
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
-    let wanted = |path: &Path, content: Zeroizing<String>, secret: bool, owner| Wanted { path: relative(path), content, secret, owner };
+    let wanted = |path: &Path, content: Zeroizing<String>, secret: bool, owner| Wanted {
+        path: relative(path),
+        content,
+        secret,
+        owner,
+    };
     let owner = found.told.owner;
     let mut files = Vec::new();
     if let (Some(pem), true) = (&terms.server_ca, found.is_of_set()) {
@@ -156,9 +176,16 @@ fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> V
         }
         // Certificate and key in one file: one rename.
         (Some(key), _) => {
-            files.push(wanted(&found.file, Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()), true, owner));
+            files.push(wanted(
+                &found.file,
+                Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()),
+                true,
+                owner,
+            ));
         }
-        (None, _) => files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner)),
+        (None, _) => {
+            files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner))
+        }
     }
     files
 }
@@ -167,7 +194,12 @@ fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> V
 type Changes = Vec<(String, Zeroizing<String>)>;
 
 /// A manifest is one file, and replaced as one.
-fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)>, outcome: &mut Outcome) {
+fn in_manifest(
+    folder: &Path,
+    file: &Path,
+    renewed: Vec<(usize, &Found, Renewed)>,
+    outcome: &mut Outcome,
+) {
     let mut fail = |at: usize, why: &str| {
         if let Some(fate) = outcome.fates.get_mut(at) {
             *fate = Fate::Failed(why.to_owned());
@@ -176,7 +208,11 @@ fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)
     let (read, told) = super::read_told(file, 256 << 20);
     let text = read.ok().filter(|_| !told.linked).and_then(|bytes| String::from_utf8(bytes).ok());
     let text = Zeroizing::new(text.unwrap_or_default());
-    let old: Vec<_> = manifest::secrets(&text).secrets.into_iter().map(|secret| (found::leaf_in(&secret.certificate), secret)).collect();
+    let old: Vec<_> = manifest::secrets(&text)
+        .secrets
+        .into_iter()
+        .map(|secret| (found::leaf_in(&secret.certificate), secret))
+        .collect();
     let mut sets: Vec<(usize, Changes)> = Vec::new();
     for (at, found, new) in renewed {
         // By all that tells it from others: another namespace may have a Secret of its name.
@@ -191,14 +227,19 @@ fn in_manifest(folder: &Path, file: &Path, renewed: Vec<(usize, &Found, Renewed)
         let shares = |(its, other): &&(Option<CertificateDer<'_>>, manifest::Secret)| {
             its == leaf || (other.key.is_some() && other.key == secret.key)
         };
-        // The key is looked at again, as the manifest was read again: a new one is given for the old one only.
-        let is_kept = new.key.is_none() || secret.key.as_ref().is_some_and(|pem| found::fits(pem.as_bytes(), found.leaf()));
+        // The key is looked at again, as the manifest was read again: a new one is given for the
+        // old one only.
+        let is_kept = new.key.is_none()
+            || secret.key.as_ref().is_some_and(|pem| found::fits(pem.as_bytes(), found.leaf()));
         if !is_kept {
             fail(at, "the manifest has changed meanwhile");
             continue;
         }
         if old.iter().filter(shares).count() != 1 {
-            fail(at, "another Secret of the manifest holds the same certificate or key: each has one of its own");
+            fail(
+                at,
+                "another Secret of the manifest holds the same certificate or key: each has one of its own",
+            );
             continue;
         }
         let mut own: Changes = vec![(secret.certificate.clone(), Zeroizing::new(new.certificate))];

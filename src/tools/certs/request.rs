@@ -1,4 +1,5 @@
-//! Certificate signing requests (PKCS #10, RFC 2986): the public key is taken from them, and nothing else.
+//! Certificate signing requests (PKCS #10, RFC 2986): the public key is taken from them, and
+//! nothing else.
 
 use std::path::Path;
 
@@ -12,7 +13,8 @@ use super::{read, refuse};
 /// Bytes that a request may have.
 const MOST: u64 = 1 << 20;
 
-/// The public key of a request whose signature proves that its sender has the private key: DER `SubjectPublicKeyInfo`.
+/// The public key of a request whose signature proves that its sender has the private key: DER
+/// `SubjectPublicKeyInfo`.
 ///
 /// # Errors
 /// The file cannot be read, its signature does not hold, or its key is too weak.
@@ -23,30 +25,58 @@ pub fn public_key(path: &Path) -> Result<Vec<u8>, Diagnostics> {
 }
 
 fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
-    let unreadable = || ("the request cannot be read".to_owned(), "make it with `openssl req -new -key KEY -subj /CN=any`");
+    let unreadable = || {
+        (
+            "the request cannot be read".to_owned(),
+            "make it with `openssl req -new -key KEY -subj /CN=any`",
+        )
+    };
     let sections = super::sections(bytes).ok_or_else(unreadable)?;
-    let mut requests = sections.into_iter().filter(|section| matches!(section.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"));
+    let mut requests = sections.into_iter().filter(|section| {
+        matches!(section.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST")
+    });
     let request = match (requests.next(), requests.next()) {
         (Some(request), None) => request,
         (None, _) => {
-            return Err(("the file holds no request".to_owned(), "a request begins with `-----BEGIN CERTIFICATE REQUEST-----`"));
+            return Err((
+                "the file holds no request".to_owned(),
+                "a request begins with `-----BEGIN CERTIFICATE REQUEST-----`",
+            ));
         }
-        (Some(_), Some(_)) => return Err(("the file holds more than one request".to_owned(), "give one at a time")),
+        (Some(_), Some(_)) => {
+            return Err(("the file holds more than one request".to_owned(), "give one at a time"));
+        }
     };
     let der = request.contents();
-    let Ok(([], request)) = X509CertificationRequest::from_der(der) else { return Err(unreadable()) };
+    let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
+        return Err(unreadable());
+    };
     let info = &request.certification_request_info;
     let key = &info.subject_pki;
     let strong = "make a key of `openssl ecparam -name prime256v1 -genkey`";
     match key.parsed().map_err(|_| unreadable())? {
         PublicKey::RSA(rsa) if rsa.key_size() < 2048 => {
-            return Err((format!("the request's RSA key has {} bits, and 2048 are the least", rsa.key_size()), strong));
+            return Err((
+                format!(
+                    "the request's RSA key has {} bits, and 2048 are the least",
+                    rsa.key_size()
+                ),
+                strong,
+            ));
         }
         PublicKey::RSA(_) | PublicKey::EC(_) | PublicKey::Unknown(_) => {}
-        _ => return Err(("the request's key is of a kind that TLS clients do not use".to_owned(), strong)),
+        _ => {
+            return Err((
+                "the request's key is of a kind that TLS clients do not use".to_owned(),
+                strong,
+            ));
+        }
     }
     let known = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    let of_key: Vec<_> = known.iter().filter(|algorithm| algorithm_is(algorithm.public_key_alg_id().as_ref(), key.raw)).collect();
+    let of_key: Vec<_> = known
+        .iter()
+        .filter(|algorithm| algorithm_is(algorithm.public_key_alg_id().as_ref(), key.raw))
+        .collect();
     if of_key.is_empty() {
         return Err((
             "the request's key is of a kind that cannot be certified".to_owned(),
@@ -58,20 +88,25 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
     let proven = of_key
         .iter()
         .filter(|algorithm| algorithm.signature_alg_id().starts_with(&named))
-        .any(|algorithm| algorithm.verify_signature(&key.subject_public_key.data, info.raw, signature).is_ok());
+        .any(|algorithm| {
+            algorithm.verify_signature(&key.subject_public_key.data, info.raw, signature).is_ok()
+        });
     if !proven {
         return Err((
-            "the request's signature does not hold: whoever sent it may not have its key".to_owned(),
+            "the request's signature does not hold: whoever sent it may not have its key"
+                .to_owned(),
             "sign it with SHA-256 or better and the key that is in it",
         ));
     }
     Ok(key.raw.to_vec())
 }
 
-/// Whether a `SubjectPublicKeyInfo` begins with this algorithm: a SEQUENCE that holds a SEQUENCE of just these bytes.
+/// Whether a `SubjectPublicKeyInfo` begins with this algorithm: a SEQUENCE that holds a SEQUENCE of
+/// just these bytes.
 fn algorithm_is(id: &[u8], public_key: &[u8]) -> bool {
     let id = super::der::sequence(&[id]);
-    x509_parser::asn1_rs::Sequence::from_der(public_key).is_ok_and(|(_, outer)| outer.content.starts_with(&id))
+    x509_parser::asn1_rs::Sequence::from_der(public_key)
+        .is_ok_and(|(_, outer)| outer.content.starts_with(&id))
 }
 
 #[cfg(test)]

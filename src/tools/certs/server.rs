@@ -22,13 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// It cannot be reached, or speaks no TLS.
 pub fn chain(url: &str) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     let help = "write `https://HOST:PORT`";
-    let authority = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/')).filter(|rest| !rest.contains(['/', '?', '#', '@']));
+    let authority = url
+        .strip_prefix("https://")
+        .map(|rest| rest.trim_end_matches('/'))
+        .filter(|rest| !rest.contains(['/', '?', '#', '@']));
     let Some(authority) = authority else { return refuse(url, "this is no URL of a server", help) };
-    let Some((host, port)) = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) else {
+    let Some((host, port)) =
+        authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok())
+    else {
         return refuse(url, "the URL has no port", help);
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let Ok(name) = ServerName::try_from(host.to_owned()) else { return refuse(url, "the URL has no valid host", help) };
+    let Ok(name) = ServerName::try_from(host.to_owned()) else {
+        return refuse(url, "the URL has no valid host", help);
+    };
     let port = port.parse().unwrap_or_default();
     let addresses = match (host, port).to_socket_addrs() {
         Ok(addresses) => addresses,
@@ -53,7 +60,12 @@ struct Timed {
 impl Timed {
     fn left(&self) -> io::Result<Duration> {
         let left = self.end.saturating_duration_since(Instant::now());
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no handshake within {} s", PATIENCE.as_secs()));
+        let late = || {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no handshake within {} s", PATIENCE.as_secs()),
+            )
+        };
         if left.is_zero() { Err(late()) } else { Ok(left) }
     }
 }
@@ -77,19 +89,32 @@ impl Write for Timed {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "what a server shows is looked at, and nothing is sent to it")]
-fn shake_hands(url: &str, name: ServerName<'static>, stream: TcpStream) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a server shows is looked at, and nothing is sent to it"
+)]
+fn shake_hands(
+    url: &str,
+    name: ServerName<'static>,
+    stream: TcpStream,
+) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     let witness = Arc::<AcceptAnyServer>::default();
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map(|builder| builder.dangerous().with_custom_certificate_verifier(witness.clone()).with_no_client_auth());
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+    .map(|builder| {
+        builder.dangerous().with_custom_certificate_verifier(witness.clone()).with_no_client_auth()
+    });
     let connection = config.and_then(|mut config| {
         config.alpn_protocols = vec![etcd_warden_gateway::tls::ALPN_H2.to_vec()];
         ClientConnection::new(Arc::new(config), name)
     });
     let stream = Timed { stream, end: Instant::now() + PATIENCE };
     let shaken = match connection {
-        Ok(connection) => StreamOwned::new(connection, stream).flush().map_err(|error| error.to_string()),
+        Ok(connection) => {
+            StreamOwned::new(connection, stream).flush().map_err(|error| error.to_string())
+        }
         Err(error) => Err(error.to_string()),
     };
     let chain = witness.chain();

@@ -1,12 +1,14 @@
-//! Files into a folder: all of them beside it first, then in place by renames, so that a run that is cut leaves no half file, and the next
-//! run finishes what had begun.
+//! Files into a folder: all of them beside it first, then in place by renames, so that a run that
+//! is cut leaves no half file, and the next run finishes what had begun.
 //!
-//! Everything is written to `.etcd-warden-staged`, synced, and renamed to `.etcd-warden-complete`. From there each entry moves to its place:
-//! a folder that is not there yet as a whole, a file over the one that it replaces. Between the rename of a key and that of its certificate
-//! lies a moment in which they do not fit; a client that loads them just then fails in TLS and loads them again.
+//! Everything is written to `.etcd-warden-staged`, synced, and renamed to `.etcd-warden-complete`.
+//! From there each entry moves to its place: a folder that is not there yet as a whole, a file over
+//! the one that it replaces. Between the rename of a key and that of its certificate lies a moment
+//! in which they do not fit; a client that loads them just then fails in TLS and loads them again.
 //!
-//! Others may write to the folder, or to one below it, and root may be at work here: nothing is done behind a symbolic link (`open`), and
-//! only what this user alone can have written is put in place.
+//! Others may write to the folder, or to one below it, and root may be at work here: nothing is
+//! done behind a symbolic link (`open`), and only what this user alone can have written is put in
+//! place.
 
 mod open;
 
@@ -33,7 +35,8 @@ pub struct Store {
     folder: Folder,
 }
 
-/// What stands in the way of these places in a folder: with `force`, only what cannot be replaced. Changes nothing.
+/// What stands in the way of these places in a folder: with `force`, only what cannot be replaced.
+/// Changes nothing.
 #[must_use]
 pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics {
     let mut found = Diagnostics::default();
@@ -45,13 +48,31 @@ pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics 
     for place in places {
         let path = folder.join(place);
         let name = path.display().to_string();
-        if let Some(link) = place.ancestors().skip(1).map(|above| folder.join(above)).find(|above| above != folder && above.is_symlink()) {
-            let message = format!("`{}` is a symbolic link, and nothing is written behind one", link.display());
+        if let Some(link) = place
+            .ancestors()
+            .skip(1)
+            .map(|above| folder.join(above))
+            .find(|above| above != folder && above.is_symlink())
+        {
+            let message = format!(
+                "`{}` is a symbolic link, and nothing is written behind one",
+                link.display()
+            );
             found.push(mistake(&name, message, "name the folder that it leads to by `--out`"));
         } else if path.is_dir() {
-            found.push(mistake(&name, "this is a folder, and a file is to go there", "move it away"));
-        } else if let Some(file) = path.ancestors().skip(1).find(|above| above.exists()).filter(|above| !above.is_dir()) {
-            found.push(mistake(&name, format!("`{}` is a file, and a folder is to go there", file.display()), "move it away"));
+            found.push(mistake(
+                &name,
+                "this is a folder, and a file is to go there",
+                "move it away",
+            ));
+        } else if let Some(file) =
+            path.ancestors().skip(1).find(|above| above.exists()).filter(|above| !above.is_dir())
+        {
+            found.push(mistake(
+                &name,
+                format!("`{}` is a file, and a folder is to go there", file.display()),
+                "move it away",
+            ));
         } else if !force && path.symlink_metadata().is_ok() {
             found.push(mistake(
                 &name,
@@ -64,7 +85,8 @@ pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics 
 }
 
 impl Store {
-    /// Takes the folder, making it if need be, and finishes or removes what an earlier run left. The note says what that was.
+    /// Takes the folder, making it if need be, and finishes or removes what an earlier run left.
+    /// The note says what that was.
     ///
     /// # Errors
     /// Another run is at work in it, or it cannot be written to.
@@ -77,27 +99,46 @@ impl Store {
         };
         match opened.0.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return refuse(&name, "another `etcd-warden certs` is at work in this folder", "wait for it"),
-            Err(TryLockError::Error(error)) => return refuse(&name, format!("the folder cannot be locked: {error}"), ""),
+            Err(TryLockError::WouldBlock) => {
+                return refuse(
+                    &name,
+                    "another `etcd-warden certs` is at work in this folder",
+                    "wait for it",
+                );
+            }
+            Err(TryLockError::Error(error)) => {
+                return refuse(&name, format!("the folder cannot be locked: {error}"), "");
+            }
         }
         let store = Self { path: folder.to_owned(), folder: opened };
         match store.recover() {
             Ok(false) => Ok((store, None)),
             Ok(true) => {
                 let mut notes = Diagnostics::default();
-                notes.push(note(&name, "an earlier run was cut while it put its files in place: they are in place now", ""));
+                notes.push(note(
+                    &name,
+                    "an earlier run was cut while it put its files in place: they are in place now",
+                    "",
+                ));
                 Ok((store, Some(notes)))
             }
-            Err(error) => refuse(&name, format!("what an earlier run left cannot be put in place: {error}"), ""),
+            Err(error) => refuse(
+                &name,
+                format!("what an earlier run left cannot be put in place: {error}"),
+                "",
+            ),
         }
     }
 
-    /// Puts all files in place. One that holds what it is to hold already (`etcd-ca`, most of the time) is left alone.
+    /// Puts all files in place. One that holds what it is to hold already (`etcd-ca`, most of the
+    /// time) is left alone.
     ///
     /// # Errors
-    /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of renames) the next run goes on.
+    /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of
+    /// renames) the next run goes on.
     pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
-        let files: Vec<&Wanted> = files.iter().filter(|file| file.secret || !self.holds(file)).collect();
+        let files: Vec<&Wanted> =
+            files.iter().filter(|file| file.secret || !self.holds(file)).collect();
         if files.is_empty() {
             return Ok(());
         }
@@ -106,13 +147,24 @@ impl Store {
             Err((path, error)) => {
                 // Nothing is in place yet; what cannot be removed is removed by the next run.
                 let _ = fs::remove_dir_all(self.path.join(STAGED));
-                return refuse(&path.display().to_string(), format!("the file cannot be written: {error}"), "nothing has changed");
+                return refuse(
+                    &path.display().to_string(),
+                    format!("the file cannot be written: {error}"),
+                    "nothing has changed",
+                );
             }
         };
-        let moved = self.folder.rename(STAGED.as_ref(), &self.folder, COMPLETE.as_ref()).and_then(|()| self.finish(&staged));
+        let moved = self
+            .folder
+            .rename(STAGED.as_ref(), &self.folder, COMPLETE.as_ref())
+            .and_then(|()| self.finish(&staged));
         moved.or_else(|error| {
             let message = format!("the files are written and cannot all be put in place: {error}");
-            refuse(&self.path.join(COMPLETE).display().to_string(), message, "the next run goes on with it")
+            refuse(
+                &self.path.join(COMPLETE).display().to_string(),
+                message,
+                "the next run goes on with it",
+            )
         })
     }
 
@@ -121,7 +173,8 @@ impl Store {
         let (content, mut old) = (wanted.content.as_bytes(), Vec::new());
         let read = self.folder.find_file(&wanted.path).and_then(|file| {
             let metadata = file.metadata()?;
-            let may_be = metadata.is_file() && usize::try_from(metadata.len()).is_ok_and(|length| length == content.len());
+            let may_be = metadata.is_file()
+                && usize::try_from(metadata.len()).is_ok_and(|length| length == content.len());
             if may_be { file.take(metadata.len()).read_to_end(&mut old) } else { Ok(0) }
         });
         read.is_ok() && old == content
@@ -139,7 +192,8 @@ impl Store {
         Ok(staged)
     }
 
-    /// Writes one file, and gives it to whom it is to belong: never to whoever has a file at its place now.
+    /// Writes one file, and gives it to whom it is to belong: never to whoever has a file at its
+    /// place now.
     fn write_new(staged: &Folder, wanted: &Wanted) -> io::Result<()> {
         let mode = if wanted.secret { 0o600 } else { 0o644 };
         let (parent, name) = staged.make_way(&wanted.path)?;
@@ -176,21 +230,25 @@ impl Store {
 fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
     let mut names: Vec<OsString> = from.names()?;
     names.retain(|name| name != open::MARK);
-    names.sort_by_key(|name| ([CA_FILE, KEY_FILE, CERT_FILE].iter().position(|known| name == known), name.clone()));
+    names.sort_by_key(|name| {
+        ([CA_FILE, KEY_FILE, CERT_FILE].iter().position(|known| name == known), name.clone())
+    });
     for name in &names {
         match (from.find_folder(name)?, to.find_folder(name)?) {
             (Some(source), Some(target)) => {
                 move_into(&source, &target)?;
                 from.remove(name)?;
             }
-            _ => from.rename(name, to, name).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name.display())))?,
+            _ => from.rename(name, to, name).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", name.display()))
+            })?,
         }
     }
     Ok(())
 }
 
-/// Syncs thousands of files, many at a time: a file system commits those together that wait together. (One `syncfs` would wait for whatever
-/// else this machine writes.)
+/// Syncs thousands of files, many at a time: a file system commits those together that wait
+/// together. (One `syncfs` would wait for whatever else this machine writes.)
 fn sync_each(staged: &Folder, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
     const AT_A_TIME: usize = 16;
     let one = |file: &&Wanted| {
@@ -199,8 +257,11 @@ fn sync_each(staged: &Folder, files: &[&Wanted]) -> Result<(), (PathBuf, io::Err
     };
     std::thread::scope(|scope| {
         let chunks = files.chunks(files.len().div_ceil(AT_A_TIME).max(1));
-        let workers: Vec<_> = chunks.map(|chunk| scope.spawn(|| chunk.iter().try_for_each(one))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let workers: Vec<_> =
+            chunks.map(|chunk| scope.spawn(|| chunk.iter().try_for_each(one))).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
 }
 

@@ -1,4 +1,5 @@
-//! What a certificate calls its holder: from the operator's formats to a DER name and subject alternative names.
+//! What a certificate calls its holder: from the operator's formats to a DER name and subject
+//! alternative names.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,8 @@ use super::certificate::Extension;
 use super::component::{Component, Scope};
 use super::{der, mistake};
 
-/// `ub-common-name` of RFC 5280, appendix A.1: characters that a Common Name may have. OpenSSL makes and takes no longer one.
+/// `ub-common-name` of RFC 5280, appendix A.1: characters that a Common Name may have. OpenSSL
+/// makes and takes no longer one.
 pub const LONGEST_COMMON_NAME: usize = 64;
 
 /// For whom a certificate is.
@@ -42,10 +44,18 @@ impl Format {
     pub fn parse(flag: &str, text: &str) -> Result<Self, Diagnostics> {
         let literal = text.replace("{component}", "").replace("{node}", "");
         if text.is_empty() || literal.contains(['{', '}']) {
-            return super::refuse(flag, format!("`{text}` is no format for names"), "write text with `{component}` and `{node}` in it");
+            return super::refuse(
+                flag,
+                format!("`{text}` is no format for names"),
+                "write text with `{component}` and `{node}` in it",
+            );
         }
         if !literal.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-            return super::refuse(flag, format!("`{}` holds a character that is not printable ASCII", text.escape_debug()), "");
+            return super::refuse(
+                flag,
+                format!("`{}` holds a character that is not printable ASCII", text.escape_debug()),
+                "",
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -92,7 +102,13 @@ impl San {
             Some(("dns", value)) => (SanKind::Dns, value),
             Some(("ip", value)) => (SanKind::Ip, value),
             Some(("uri", value)) => (SanKind::Uri, value),
-            _ => return super::refuse("--san", format!("`{text}` is no name"), "write `dns:NAME`, `ip:ADDRESS` or `uri:URI`"),
+            _ => {
+                return super::refuse(
+                    "--san",
+                    format!("`{text}` is no name"),
+                    "write `dns:NAME`, `ip:ADDRESS` or `uri:URI`",
+                );
+            }
         };
         Ok(Self { kind, value: Format::parse("--san", value)? })
     }
@@ -147,21 +163,33 @@ impl Naming {
     /// A name that cannot stand in a certificate, in words.
     pub fn of(&self, holder: &Holder) -> Result<Subject, Diagnostics> {
         let mut found = Diagnostics::default();
-        let mut say = |flag: &str, message: String| found.push(mistake(flag, format!("{holder}: {message}"), ""));
+        let mut say = |flag: &str, message: String| {
+            found.push(mistake(flag, format!("{holder}: {message}"), ""))
+        };
         let full = self.full_name(holder);
         let fits = full.chars().count() <= LONGEST_COMMON_NAME;
-        // The URI goes with a node; what serves the whole cluster has a name of this program's or of the operator's own making.
+        // The URI goes with a node; what serves the whole cluster has a name of this program's or
+        // of the operator's own making.
         let uri = match (&self.uri, fits) {
-            (Some(format), _) if holder.node.is_some() || !format.names_nodes() => Some(format.fill(holder)),
+            (Some(format), _) if holder.node.is_some() || !format.names_nodes() => {
+                Some(format.fill(holder))
+            }
             (None, false) if holder.node.is_some() => Some(self.long_uri.fill(holder)),
             _ => None,
         };
         if !fits && uri.is_none() {
-            say("--cn-format", format!("`{full}` is longer than the {LONGEST_COMMON_NAME} characters of a Common Name"));
+            say(
+                "--cn-format",
+                format!(
+                    "`{full}` is longer than the {LONGEST_COMMON_NAME} characters of a Common Name"
+                ),
+            );
         }
         let mut general_names = Vec::new();
-        for name in
-            uri.iter().map(|text| ("--uri-format", self::uri(text))).chain(self.sans.iter().map(|san| ("--san", san.general_name(holder))))
+        for name in uri
+            .iter()
+            .map(|text| ("--uri-format", self::uri(text)))
+            .chain(self.sans.iter().map(|san| ("--san", san.general_name(holder))))
         {
             match name {
                 (_, Ok(name)) => general_names.push(name),
@@ -170,17 +198,28 @@ impl Naming {
         }
         for organization in &self.organizations {
             let length = organization.chars().count();
-            if length == 0 || length > LONGEST_COMMON_NAME || organization.chars().any(char::is_control) {
+            if length == 0
+                || length > LONGEST_COMMON_NAME
+                || organization.chars().any(char::is_control)
+            {
                 say(
                     "--organization",
-                    format!("`{}` is no O: 1 to 64 characters, none of them a control character", organization.escape_debug()),
+                    format!(
+                        "`{}` is no O: 1 to 64 characters, none of them a control character",
+                        organization.escape_debug()
+                    ),
                 );
             }
         }
         if found.has_mistakes() {
             return Err(found);
         }
-        Ok(Subject { common_name: fits.then_some(full), uri, organizations: self.organizations.clone(), general_names })
+        Ok(Subject {
+            common_name: fits.then_some(full),
+            uri,
+            organizations: self.organizations.clone(),
+            general_names,
+        })
     }
 
     fn full_name(&self, holder: &Holder) -> String {
@@ -201,30 +240,45 @@ impl Subject {
 
     /// The DER `Name`: O before CN, as most CAs have it.
     pub(super) fn der(&self) -> Vec<u8> {
-        let organizations = self.organizations.iter().map(|value| der::attribute(der::ORGANIZATION, value));
-        let parts: Vec<Vec<u8>> =
-            organizations.chain(self.common_name.iter().map(|value| der::attribute(der::COMMON_NAME, value))).collect();
+        let organizations =
+            self.organizations.iter().map(|value| der::attribute(der::ORGANIZATION, value));
+        let parts: Vec<Vec<u8>> = organizations
+            .chain(self.common_name.iter().map(|value| der::attribute(der::COMMON_NAME, value)))
+            .collect();
         der::element(0x30, &parts.concat())
     }
 
-    /// The extension, if there is any name for it; critical where the subject is empty (RFC 5280, 4.2.1.6).
+    /// The extension, if there is any name for it; critical where the subject is empty (RFC 5280,
+    /// 4.2.1.6).
     pub(super) fn alternative_names(&self) -> Option<Extension> {
         let critical = self.common_name.is_none() && self.organizations.is_empty();
         let value = der::element(0x30, &self.general_names.concat());
-        (!self.general_names.is_empty()).then(|| Extension { oid: der::SUBJECT_ALT_NAME.to_vec(), critical, value })
+        (!self.general_names.is_empty()).then(|| Extension {
+            oid: der::SUBJECT_ALT_NAME.to_vec(),
+            critical,
+            value,
+        })
     }
 }
 
-/// A URI as a general name. Go refuses to load a certificate whose URI has a host that is no domain name (`crypto/x509`), and so would
-/// every Calico component.
+/// A URI as a general name. Go refuses to load a certificate whose URI has a host that is no domain
+/// name (`crypto/x509`), and so would every Calico component.
 fn uri(text: &str) -> Result<Vec<u8>, String> {
     let wrong = |why: &str| Err(format!("`{text}` is no URI: {why}"));
-    let Some((scheme, rest)) = text.split_once(':') else { return wrong("write one such as `spiffe://cluster.local/{component}/{node}`") };
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return wrong("write one such as `spiffe://cluster.local/{component}/{node}`");
+    };
     let mut letters = scheme.chars();
-    if !letters.next().is_some_and(|c| c.is_ascii_alphabetic()) || !letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
+    if !letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        || !letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    {
         return wrong("its scheme is letters and digits");
     }
-    if rest.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b)) {
+    if rest.is_empty()
+        || !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b))
+    {
         return wrong("it holds a character that a URI writes as `%NN`");
     }
     if let Some(authority) = rest.strip_prefix("//") {

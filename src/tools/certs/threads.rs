@@ -2,8 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does `work` on each item; the results are in the order of the items. `progress` is told how many are done, from several threads.
-pub(super) fn each<T: Sync, R: Send>(items: &[T], progress: &(dyn Fn(usize) + Sync), work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Does `work` on each item; the results are in the order of the items. `progress` is told how many
+/// are done, from several threads.
+pub(super) fn each<T: Sync, R: Send>(
+    items: &[T],
+    progress: &(dyn Fn(usize) + Sync),
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let done = AtomicUsize::new(0);
     let one = |item: &T| {
@@ -13,9 +18,13 @@ pub(super) fn each<T: Sync, R: Send>(items: &[T], progress: &(dyn Fn(usize) + Sy
     };
     let parts: Vec<Vec<R>> = std::thread::scope(|scope| {
         let chunks = items.chunks(items.len().div_ceil(threads).max(1));
-        let workers: Vec<_> = chunks.map(|chunk| scope.spawn(|| chunk.iter().map(one).collect())).collect();
+        let workers: Vec<_> =
+            chunks.map(|chunk| scope.spawn(|| chunk.iter().map(one).collect())).collect();
         // A panic there goes on here.
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     parts.into_iter().flatten().collect()
 }

@@ -27,11 +27,20 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
         };
         let version = &status.version;
         if release::is_newer_than_known(version) {
-            report.warning(Part::Etcd, subject, format!("etcd {version}, newer than this proxy knows"), "see docs/unknown-fields.md");
+            report.warning(
+                Part::Etcd,
+                subject,
+                format!("etcd {version}, newer than this proxy knows"),
+                "see docs/unknown-fields.md",
+            );
         } else if release::has_published_holes(version) {
-            let advice =
-                "upgrade etcd: what goes through the proxy is judged by it (docs/threat-model.md), but the proxy's host and peers are not";
-            report.warning(Part::Etcd, subject, format!("etcd {version}, which has published holes"), advice);
+            let advice = "upgrade etcd: what goes through the proxy is judged by it (docs/threat-model.md), but the proxy's host and peers are not";
+            report.warning(
+                Part::Etcd,
+                subject,
+                format!("etcd {version}, which has published holes"),
+                advice,
+            );
         } else {
             report.ok(Part::Etcd, subject, format!("etcd {version}"));
         }
@@ -40,9 +49,20 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
         }
     }
     match control.auth_enabled().await {
-        Ok(true) => report.ok(Part::Etcd, "etcd's own auth", "on: it judges what the proxy forwards as the proxy's user"),
-        Ok(false) => report.ok(Part::Etcd, "etcd's own auth", "off: whoever etcd lets in may do everything"),
-        Err(error) => report.warning(Part::Etcd, "etcd's own auth", format!("not known: {error}"), "shadow mode waits until it is"),
+        Ok(true) => report.ok(
+            Part::Etcd,
+            "etcd's own auth",
+            "on: it judges what the proxy forwards as the proxy's user",
+        ),
+        Ok(false) => {
+            report.ok(Part::Etcd, "etcd's own auth", "off: whoever etcd lets in may do everything")
+        }
+        Err(error) => report.warning(
+            Part::Etcd,
+            "etcd's own auth",
+            format!("not known: {error}"),
+            "shadow mode waits until it is",
+        ),
     }
     urls
 }
@@ -58,7 +78,8 @@ fn member_urls(list: Result<Vec<Member>, ControlError>, report: &mut Report) -> 
     let mut urls = Vec::new();
     for member in members {
         for url in member.peer_ur_ls.iter().filter(|url| url.starts_with("http://")) {
-            let (subject, seen) = (format!("member {}", member.name), format!("its peers speak plain text: {url}"));
+            let (subject, seen) =
+                (format!("member {}", member.name), format!("its peers speak plain text: {url}"));
             let advice = "whoever reaches it can write as a member does: give peers https URLs and --peer-client-cert-auth";
             match endpoint(url).is_some_and(|peer| peer.is_loopback()) {
                 true => report.warning(Part::Etcd, subject, seen, advice),
@@ -84,7 +105,12 @@ mod tests {
     #[test]
     fn the_urls_of_members_are_read_as_they_are_written() {
         let read = |url| endpoint(url).map(|endpoint| endpoint.to_string());
-        for url in ["https://10.0.0.1:2379", "http://127.0.0.1:2379", "https://[fd00::1]:2379", "https://etcd-1.example:2379"] {
+        for url in [
+            "https://10.0.0.1:2379",
+            "http://127.0.0.1:2379",
+            "https://[fd00::1]:2379",
+            "https://etcd-1.example:2379",
+        ] {
             assert_eq!(read(url).as_deref(), Some(url));
         }
         assert_eq!(read("unix://localhost"), None);

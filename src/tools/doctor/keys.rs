@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Groups that are told one by one.
 const TOLD: usize = 20;
 
-/// Reads the names of all keys (no value), and tells those that no binding's roles allow anything on.
+/// Reads the names of all keys (no value), and tells those that no binding's roles allow anything
+/// on.
 pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, report: &mut Report) {
     let bindings: Vec<usize> = policy.bindings().map(|binding| binding.place).collect();
     let mut nobodys: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
@@ -46,7 +47,9 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
         }
         match keys.last() {
             _ if !more => break "",
-            Some(last) if *last >= from && seen < MOST && began.elapsed() < PATIENCE => from = [last, [0].as_slice()].concat(),
+            Some(last) if *last >= from && seen < MOST && began.elapsed() < PATIENCE => {
+                from = [last, [0].as_slice()].concat()
+            }
             // The rest would take too long, or the pages lead in a circle.
             _ => break ", and there are more",
         }
@@ -61,10 +64,19 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
         );
     }
     if nobodys.len() > TOLD {
-        report.warning(Part::Keys, "more", format!("{} other prefixes are nobody's", nobodys.len() - TOLD), "");
+        report.warning(
+            Part::Keys,
+            "more",
+            format!("{} other prefixes are nobody's", nobodys.len() - TOLD),
+            "",
+        );
     }
     let rest: usize = nobodys.values().sum();
-    report.ok(Part::Keys, "all keys", format!("{seen} looked at{end}, {} of them are somebody's", seen - rest));
+    report.ok(
+        Part::Keys,
+        "all keys",
+        format!("{seen} looked at{end}, {} of them are somebody's", seen - rest),
+    );
 }
 
 /// The first three segments of a path; of other keys, the key up to the first `/`.

@@ -43,7 +43,8 @@ impl Answer {
     }
 }
 
-/// Asks for one key that is not there, `\0`: whoever is told so could have asked for any. `probe`: over TLS; else in plain text.
+/// Asks for one key that is not there, `\0`: whoever is told so could have asked for any. `probe`:
+/// over TLS; else in plain text.
 pub async fn knock(host: &str, port: u16, probe: Option<&ProbeClient>) -> Answer {
     let tcp = match timeout(PATIENCE, TcpStream::connect((host, port))).await {
         Ok(Ok(tcp)) => tcp,
@@ -55,9 +56,11 @@ pub async fn knock(host: &str, port: u16, probe: Option<&ProbeClient>) -> Answer
             None => ask(tcp, "http", host, port).await,
             Some(probe) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                let mut tls = BufStream::new(TlsConnector::from(probe.rustls_config()).connect(name, tcp).await?);
-                // With TLS 1.3 a server that refuses says so after our side of the handshake is done, and what is sent to it then makes
-                // its word be lost.
+                let mut tls = BufStream::new(
+                    TlsConnector::from(probe.rustls_config()).connect(name, tcp).await?,
+                );
+                // With TLS 1.3 a server that refuses says so after our side of the handshake is
+                // done, and what is sent to it then makes its word be lost.
                 if let Ok(heard) = timeout(REFUSED_BY, tls.fill_buf()).await {
                     heard?;
                 }
@@ -72,7 +75,12 @@ pub async fn knock(host: &str, port: u16, probe: Option<&ProbeClient>) -> Answer
     }
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &str, port: u16) -> io::Result<(u32, String)> {
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    scheme: &str,
+    host: &str,
+    port: u16,
+) -> io::Result<(u32, String)> {
     let (mut sender, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let request = Request::post(format!("{scheme}://{host}:{port}{}", Method::Range.path()))
@@ -80,7 +88,13 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &s
         .header("te", "trailers")
         .body(())
         .map_err(io::Error::other)?;
-    let message = RangeRequest { key: vec![0], limit: 1, keys_only: true, serializable: true, ..RangeRequest::default() };
+    let message = RangeRequest {
+        key: vec![0],
+        limit: 1,
+        keys_only: true,
+        serializable: true,
+        ..RangeRequest::default()
+    };
     let exchange = async {
         let (response, mut body) = sender.send_request(request, false).map_err(io::Error::other)?;
         body.send_data(frame::encode(&message.encode_to_vec()), true).map_err(io::Error::other)?;
@@ -93,7 +107,8 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, scheme: &str, host: &s
             let _ = answer.flow_control().release_capacity(chunk.len());
         }
         let trailers = answer.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
-        said(&trailers).ok_or_else(|| io::Error::other(format!("no gRPC: HTTP status {}", head.status)))
+        said(&trailers)
+            .ok_or_else(|| io::Error::other(format!("no gRPC: HTTP status {}", head.status)))
     };
     let mut connection = pin!(connection);
     tokio::select! {

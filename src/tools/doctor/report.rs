@@ -85,18 +85,32 @@ impl Report {
     }
 
     /// Somebody should look.
-    pub fn warning(&mut self, part: Part, subject: impl Into<String>, seen: impl Into<String>, advice: &str) {
+    pub fn warning(
+        &mut self,
+        part: Part,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        advice: &str,
+    ) {
         self.push(part, Verdict::Warning, subject.into(), seen.into(), advice);
     }
 
     /// It must not stay so.
-    pub fn wrong(&mut self, part: Part, subject: impl Into<String>, seen: impl Into<String>, advice: &str) {
+    pub fn wrong(
+        &mut self,
+        part: Part,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        advice: &str,
+    ) {
         self.push(part, Verdict::Wrong, subject.into(), seen.into(), advice);
     }
 
     fn push(&mut self, part: Part, verdict: Verdict, subject: String, seen: String, advice: &str) {
-        // Names, versions and error texts are those of the peer that answers: each stays one line, and is no command to a terminal.
-        let [subject, seen, advice] = [&subject, &seen, advice].map(|text| Printable(text).to_string());
+        // Names, versions and error texts are those of the peer that answers: each stays one line,
+        // and is no command to a terminal.
+        let [subject, seen, advice] =
+            [&subject, &seen, advice].map(|text| Printable(text).to_string());
         self.findings.push(Finding { part, verdict, subject, seen, advice });
     }
 
@@ -135,7 +149,13 @@ impl Report {
 /// For people: each part with its findings, and what to do below what is not as it should be.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.findings.iter().map(|finding| finding.subject.chars().count()).max().unwrap_or(0).min(60);
+        let width = self
+            .findings
+            .iter()
+            .map(|finding| finding.subject.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(60);
         let mut last = None;
         for Finding { part, verdict, subject, seen, advice } in &self.findings {
             if last != Some(*part) {
@@ -147,7 +167,12 @@ impl fmt::Display for Report {
                 writeln!(f, "           = help: {advice}")?;
             }
         }
-        let [ok, warnings, wrong] = [Verdict::Ok, Verdict::Warning, Verdict::Wrong].map(|verdict| self.number_of(verdict));
-        write!(f, "\n{} things looked at: {ok} ok, {warnings} to look at, {wrong} wrong", self.findings.len())
+        let [ok, warnings, wrong] =
+            [Verdict::Ok, Verdict::Warning, Verdict::Wrong].map(|verdict| self.number_of(verdict));
+        write!(
+            f,
+            "\n{} things looked at: {ok} ok, {warnings} to look at, {wrong} wrong",
+            self.findings.len()
+        )
     }
 }

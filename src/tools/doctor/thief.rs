@@ -21,7 +21,8 @@ pub struct Thief {
 }
 
 impl Thief {
-    /// Reads `CERTIFICATE,KEY`, or a folder with `etcd-cert` and `etcd-key` in it, as Calico mounts them.
+    /// Reads `CERTIFICATE,KEY`, or a folder with `etcd-cert` and `etcd-key` in it, as Calico mounts
+    /// them.
     ///
     /// # Errors
     /// What is wrong with the files.
@@ -32,14 +33,22 @@ impl Thief {
             _ => (written.join("etcd-cert"), written.join("etcd-key")),
         };
         let probe = ProbeClient::with_certificate(&cert, &key)?;
-        let name = probe.chain().first().map(|leaf| Identity::from_certificate(leaf, Arc::from("")));
-        let name = name.and_then(|identity| identity.common_name.ok()).map(|cn| format!("CN={}", Escaped(cn.as_bytes())));
+        let name =
+            probe.chain().first().map(|leaf| Identity::from_certificate(leaf, Arc::from("")));
+        let name = name
+            .and_then(|identity| identity.common_name.ok())
+            .map(|cn| format!("CN={}", Escaped(cn.as_bytes())));
         Ok(Self { name: name.unwrap_or_else(|| cert.display().to_string()), probe })
     }
 }
 
 /// Who the proxy takes each of them for.
-pub fn known_to_the_proxy(thieves: &[Thief], trust: &ClientTrust, policy: &Policy, report: &mut Report) {
+pub fn known_to_the_proxy(
+    thieves: &[Thief],
+    trust: &ClientTrust,
+    policy: &Policy,
+    report: &mut Report,
+) {
     for thief in thieves {
         let subject = thief.name.clone();
         let chain = thief.probe.chain();
@@ -58,10 +67,19 @@ pub fn known_to_the_proxy(thieves: &[Thief], trust: &ClientTrust, policy: &Polic
         let Some(leaf) = chain.first() else { continue };
         let principal = policy.principal(&Identity::from_certificate(leaf, proved.ca));
         if principal.roles.is_empty() {
-            report.warning(Part::Proxy, subject, "let in, and may do nothing: no binding is for it", "add a binding, or fix its name");
+            report.warning(
+                Part::Proxy,
+                subject,
+                "let in, and may do nothing: no binding is for it",
+                "add a binding, or fix its name",
+            );
         } else {
             let roles: Vec<&str> = principal.roles.iter().map(|role| &**role).collect();
-            report.ok(Part::Proxy, subject, format!("is {} with {} ({})", principal.name, roles.join(", "), principal.mode));
+            report.ok(
+                Part::Proxy,
+                subject,
+                format!("is {} with {} ({})", principal.name, roles.join(", "), principal.mode),
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A verifier that accepts any server and remembers its certificates: for connections that look at a server and send it nothing secret.
+//! A verifier that accepts any server and remembers its certificates: for connections that look at
+//! a server and send it nothing secret.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -31,7 +32,10 @@ impl ServerCertVerifier for AcceptAnyServer {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(leaf).chain(intermediates).map(|der| der.clone().into_owned()).collect();
+        let chain = std::iter::once(leaf)
+            .chain(intermediates)
+            .map(|der| der.clone().into_owned())
+            .collect();
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = chain;
         Ok(ServerCertVerified::assertion())
     }
@@ -42,7 +46,12 @@ impl ServerCertVerifier for AcceptAnyServer {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &provider().signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -51,7 +60,12 @@ impl ServerCertVerifier for AcceptAnyServer {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &provider().signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -18,7 +18,10 @@ async fn told_once() -> SocketAddr {
         while !asked.ends_with(b"\r\n\r\n") {
             asked.push(stream.read_u8().await.unwrap());
         }
-        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n# TYPE grpc_server_handled_total counter\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.0 200 OK\r\n\r\n# TYPE grpc_server_handled_total counter\n")
+            .await
+            .unwrap();
     });
     address
 }
@@ -28,16 +31,27 @@ fn is_told(ran: &Ran) {
     let report = ran.report(1);
     let mistakes = report["verification"]["mistakes"].as_array().unwrap();
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-    assert!(mistakes[0].as_str().unwrap().starts_with("what etcd counted is not known: http://127.0.0.1:"), "{mistakes:?}");
+    assert!(
+        mistakes[0]
+            .as_str()
+            .unwrap()
+            .starts_with("what etcd counted is not known: http://127.0.0.1:"),
+        "{mistakes:?}"
+    );
     assert!(report["steps"][0]["targets"][0]["ok"].as_u64().unwrap() > 0, "{report:#}");
 }
 
 #[tokio::test]
 async fn metrics_that_are_gone_after_a_run_cost_neither_its_report_nor_its_cleaning_up() {
     let world = World::start(POLICY).await;
-    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let (endpoint, prefix) =
+        (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let metrics = format!("--etcd-metrics=http://{}", told_once().await);
-    is_told(&Caller::client("bench").bench(&[&endpoint, &prefix, &metrics, "--count=20", "--keys=5", "--warm-up=0s"]).await);
+    is_told(
+        &Caller::client("bench")
+            .bench(&[&endpoint, &prefix, &metrics, "--count=20", "--keys=5", "--warm-up=0s"])
+            .await,
+    );
     assert_eq!(keys_left(&world).await, 0);
 }
 
@@ -48,18 +62,31 @@ async fn metrics_that_are_gone_after_a_cluster_leave_none_of_its_keys() {
     certificates(folder.path(), &["worker"]);
     let endpoint = format!("--endpoint={}", world.endpoint());
     let metrics = format!("--etcd-metrics=http://{}", told_once().await);
-    is_told(&calico(folder.path(), &[&endpoint, &metrics, "--time=1s", "--pods-per-node=2", "--policies=3"]).await);
+    is_told(
+        &calico(
+            folder.path(),
+            &[&endpoint, &metrics, "--time=1s", "--pods-per-node=2", "--policies=3"],
+        )
+        .await,
+    );
     assert_eq!(keys_below(&world, "/calico/").await, [""; 0]);
 }
 
 #[tokio::test]
 async fn two_etcds_are_not_compared_and_neither_is_written_to() {
     let (one, other) = (World::start(POLICY).await, World::with(POLICY).own_etcd().start().await);
-    let compare = format!("--compare=a={},b={}", one.etcd().endpoints()[0], other.etcd().endpoints()[0]);
+    let compare =
+        format!("--compare=a={},b={}", one.etcd().endpoints()[0], other.etcd().endpoints()[0]);
     let prefix = format!("--prefix={}/", one.prefix);
-    let ran = Caller::direct().bench(&[&compare, &prefix, "--count=20", "--keys=5", "--warm-up=0s"]).await;
+    let ran = Caller::direct()
+        .bench(&[&compare, &prefix, "--count=20", "--keys=5", "--warm-up=0s"])
+        .await;
     assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
-    assert!(ran.err().contains("`a` is cluster ") && ran.err().contains(" and `b` is cluster "), "{}", ran.err());
+    assert!(
+        ran.err().contains("`a` is cluster ") && ran.err().contains(" and `b` is cluster "),
+        "{}",
+        ran.err()
+    );
     assert_eq!(keys_left(&one).await, 0);
 }
 
@@ -68,9 +95,14 @@ async fn keys_of_somebody_that_look_like_a_benchmark_are_not_its_own() {
     let world = World::start(POLICY).await;
     let key = world.key("data/00000001");
     world.direct().await.put(key.clone(), "1", None).await.unwrap();
-    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let (endpoint, prefix) =
+        (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
     let refused = Caller::client("bench").bench(&arguments).await;
-    assert!(refused.0.status.code() == Some(1) && refused.err().contains(&format!("such as {key}")), "{}", refused.err());
+    assert!(
+        refused.0.status.code() == Some(1) && refused.err().contains(&format!("such as {key}")),
+        "{}",
+        refused.err()
+    );
     assert_eq!(keys_left(&world).await, 1);
 }

@@ -11,7 +11,8 @@ use super::{CALICO, Caller, as_etcd, certificates, keys_below};
 use crate::world::fake::{Fake, Visit};
 use crate::world::{World, soon};
 
-/// Much longer than what is waited for, and much shorter than what would be waited for without the signal.
+/// Much longer than what is waited for, and much shorter than what would be waited for without the
+/// signal.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Running {
@@ -21,13 +22,19 @@ struct Running {
 
 impl Running {
     fn of(command: &mut Command) -> Self {
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, said }
     }
 
-    /// What an operator's Ctrl-C does too, which is ignored by what a shell has put into the background.
+    /// What an operator's Ctrl-C does too, which is ignored by what a shell has put into the
+    /// background.
     async fn terminate(&self) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
@@ -36,7 +43,9 @@ impl Running {
     /// Waits until it says this.
     async fn says(&mut self, what: &str) {
         loop {
-            let line = timeout(PATIENCE, self.said.next_line()).await.unwrap_or_else(|_| panic!("it never says `{what}`"));
+            let line = timeout(PATIENCE, self.said.next_line())
+                .await
+                .unwrap_or_else(|_| panic!("it never says `{what}`"));
             if line.unwrap().unwrap_or_else(|| panic!("it ended without `{what}`")).contains(what) {
                 return;
             }
@@ -68,9 +77,20 @@ async fn stands_still(from: usize) -> Fake {
 /// 100 requests per second are due, and one stream waits for the answer of the first.
 fn load(caller: &Caller, fake: &Fake, more: [&str; 2]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    command.args(["bench", "--cacert=ca.crt", "--cert=client.crt", "--key=client.key", "--output=json", "--mix=put"]);
-    command.args(["--connections=1", "--streams=1", "--warm-up=0s", "--rate=100", "--time=1h"]).args(more);
-    Running::of(command.arg(format!("--endpoint=https://{}", fake.address)).current_dir(caller.path()))
+    command.args([
+        "bench",
+        "--cacert=ca.crt",
+        "--cert=client.crt",
+        "--key=client.key",
+        "--output=json",
+        "--mix=put",
+    ]);
+    command
+        .args(["--connections=1", "--streams=1", "--warm-up=0s", "--rate=100", "--time=1h"])
+        .args(more);
+    Running::of(
+        command.arg(format!("--endpoint=https://{}", fake.address)).current_dir(caller.path()),
+    )
 }
 
 #[tokio::test]
@@ -105,7 +125,15 @@ async fn a_cluster_whose_nodes_start_one_by_one_ends_after_a_signal_and_leaves_n
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path(), &["a", "b"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    command.args(["bench", "calico", "--output=json", "--identities=.", "--pods-per-node=2", "--policies=3", "--ramp=2h"]);
+    command.args([
+        "bench",
+        "calico",
+        "--output=json",
+        "--identities=.",
+        "--pods-per-node=2",
+        "--policies=3",
+        "--ramp=2h",
+    ]);
     let endpoint = format!("--endpoint={}", world.endpoint());
     let mut running = Running::of(command.arg(endpoint).current_dir(folder.path()));
     running.says("the storm").await;
@@ -130,7 +158,11 @@ async fn a_signal_while_keys_are_written_gives_a_report_of_nothing_and_removes_t
     running.terminate().await;
     running.says("removing the keys").await;
     let (code, report) = running.ends().await;
-    assert_eq!((code, &report["stopped"], &report["steps"]), (Some(0), &true.into(), &serde_json::json!([])), "{report:#}");
+    assert_eq!(
+        (code, &report["stopped"], &report["steps"]),
+        (Some(0), &true.into(), &serde_json::json!([])),
+        "{report:#}"
+    );
     assert!(fake.arrivals("Txn").len() < 100 && fake.arrivals("Put").is_empty());
     assert!(fake.arrivals("Range").len() >= 2, "it looks for what is to be removed");
 }

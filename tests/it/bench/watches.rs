@@ -13,11 +13,21 @@ use crate::world::raw::framed;
 
 #[tokio::test]
 async fn a_watch_that_is_refused_is_told_with_its_reason_and_leaves_no_keys() {
-    let world = World::with(POLICY).config(|config| config.limits.max_watches_per_identity = Some(1)).start().await;
-    let (endpoint, prefix) = (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
-    let ran = Caller::client("bench").bench(&[&endpoint, &prefix, "--mix=watch-fanout", "--watchers=2", "--keys=5", "--count=5"]).await;
+    let world = World::with(POLICY)
+        .config(|config| config.limits.max_watches_per_identity = Some(1))
+        .start()
+        .await;
+    let (endpoint, prefix) =
+        (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
+    let ran = Caller::client("bench")
+        .bench(&[&endpoint, &prefix, "--mix=watch-fanout", "--watchers=2", "--keys=5", "--count=5"])
+        .await;
     assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
-    assert!(ran.err().contains("a watcher: ResourceExhausted: etcdserver: too many requests"), "{}", ran.err());
+    assert!(
+        ran.err().contains("a watcher: ResourceExhausted: etcdserver: too many requests"),
+        "{}",
+        ran.err()
+    );
     assert_eq!(keys_left(&world).await, 0);
 }
 
@@ -29,15 +39,30 @@ async fn events_of_a_watch_that_nobody_made_are_a_wrong_answer() {
             return as_etcd(&mut visit);
         }
         let header = Some(ResponseHeader { revision: 1, ..ResponseHeader::default() });
-        let mut out = visit.begin(&WatchResponse { header, created: true, ..WatchResponse::default() }.encode_to_vec());
-        let stray = WatchResponse { watch_id: 5, events: vec![Event::default()], ..WatchResponse::default() };
+        let mut out = visit.begin(
+            &WatchResponse { header, created: true, ..WatchResponse::default() }.encode_to_vec(),
+        );
+        let stray = WatchResponse {
+            watch_id: 5,
+            events: vec![Event::default()],
+            ..WatchResponse::default()
+        };
         out.send_data(framed(&stray.encode_to_vec()).into(), false).unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
     })
     .await;
     let endpoint = format!("--endpoint=https://{}", fake.address);
-    let load = ["--mix=watch-fanout", "--watchers=1", "--keys=1", "--connections=1", "--streams=1", "--count=1", "--warm-up=0s"];
-    let report = Caller::direct().bench(&[&load[..], &["--timeout=1s", &endpoint]].concat()).await.report(1);
+    let load = [
+        "--mix=watch-fanout",
+        "--watchers=1",
+        "--keys=1",
+        "--connections=1",
+        "--streams=1",
+        "--count=1",
+        "--warm-up=0s",
+    ];
+    let report =
+        Caller::direct().bench(&[&load[..], &["--timeout=1s", &endpoint]].concat()).await.report(1);
     let examples = report["verification"]["examples"].to_string();
     assert!(examples.contains("1 events of watch 5, which is not on this stream"), "{examples}");
     // Its own write is not among them.

@@ -33,9 +33,17 @@ impl Apiserver {
     pub async fn start(cluster: &Cluster<'_>) -> Self {
         let at = cluster.folder();
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let serving = authorities().clients.server(&["127.0.0.1"]).unwrap().write(at, "apiserver").unwrap();
-        let signing = authorities().clients.client("service-accounts").unwrap().write(at, "service-accounts").unwrap();
-        let tokens = write_private(at, "tokens.csv", &format!("{TOKEN},admin,1,\"system:masters\"\n")).unwrap();
+        let serving =
+            authorities().clients.server(&["127.0.0.1"]).unwrap().write(at, "apiserver").unwrap();
+        let signing = authorities()
+            .clients
+            .client("service-accounts")
+            .unwrap()
+            .write(at, "service-accounts")
+            .unwrap();
+        let tokens =
+            write_private(at, "tokens.csv", &format!("{TOKEN},admin,1,\"system:masters\"\n"))
+                .unwrap();
         let ca = write_private(at, "apiserver-ca", &authorities().clients.pem()).unwrap();
         let etcd = cluster.secrets("kube-apiserver");
         let mut command = cluster.command(&cluster.programs.apiserver, "kube-apiserver");
@@ -69,13 +77,23 @@ impl Apiserver {
         });
         let kubeconfig = write_private(at, "kubeconfig", &kubeconfig.to_string()).unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(authorities().clients.pem().as_bytes()).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let connector = TlsConnector::from(Arc::new(
+            config.with_root_certificates(roots).with_no_client_auth(),
+        ));
         let mut daemon = Daemon::start(cluster, "kube-apiserver", command);
         daemon
-            .until("readyz", async |_| ask(&connector, address, "GET", "/readyz", None).await.is_some_and(|(status, _)| status == 200))
+            .until("readyz", async |_| {
+                ask(&connector, address, "GET", "/readyz", None)
+                    .await
+                    .is_some_and(|(status, _)| status == 200)
+            })
             .await;
         Self { address, connector, kubeconfig, daemon }
     }
@@ -87,7 +105,8 @@ impl Apiserver {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Server-side apply of an object in YAML, where an unknown or repeated field is a mistake. Gives what kube-apiserver has read.
+    /// Server-side apply of an object in YAML, where an unknown or repeated field is a mistake.
+    /// Gives what kube-apiserver has read.
     pub async fn apply(&self, path: &str, yaml: &str) -> Value {
         let (status, body) = self.try_apply(path, yaml).await;
         assert!([200, 201].contains(&status), "{path}: {status} {body}\n{yaml}");
@@ -97,10 +116,16 @@ impl Apiserver {
     /// The same, and what kube-apiserver says to it.
     pub async fn try_apply(&self, path: &str, yaml: &str) -> (u16, String) {
         let path = format!("{path}?fieldManager=tests&fieldValidation=Strict");
-        self.ask("PATCH", &path, Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() })).await
+        self.ask(
+            "PATCH",
+            &path,
+            Some(Body { kind: "application/apply-patch+yaml", text: yaml.to_owned() }),
+        )
+        .await
     }
 
-    /// What there is; `None` when there is nothing, or not yet (429: a new resource's storage is being set up).
+    /// What there is; `None` when there is nothing, or not yet (429: a new resource's storage is
+    /// being set up).
     pub async fn get(&self, path: &str) -> Option<Value> {
         let (status, body) = self.ask("GET", path, None).await;
         assert!([200, 404, 429].contains(&status), "{path}: {status} {body}");
@@ -121,7 +146,9 @@ impl Apiserver {
 
     async fn ask(&self, method: &str, path: &str, body: Option<Body>) -> (u16, String) {
         for _ in 0..5 {
-            if let Some(answer) = ask(&self.connector, self.address, method, path, body.clone()).await {
+            if let Some(answer) =
+                ask(&self.connector, self.address, method, path, body.clone()).await
+            {
                 return answer;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -148,10 +175,17 @@ impl Body {
 }
 
 /// One request of HTTP/1.0, which is answered in one piece.
-async fn ask(connector: &TlsConnector, address: SocketAddr, method: &str, path: &str, body: Option<Body>) -> Option<(u16, String)> {
+async fn ask(
+    connector: &TlsConnector,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<Body>,
+) -> Option<(u16, String)> {
     let socket = TcpStream::connect(address).await.ok()?;
     let mut stream = connector.connect(ServerName::from(address.ip()), socket).await.ok()?;
-    let Body { kind, text: body } = body.unwrap_or(Body { kind: "application/json", text: String::new() });
+    let Body { kind, text: body } =
+        body.unwrap_or(Body { kind: "application/json", text: String::new() });
     let head = format!(
         "{method} {path} HTTP/1.0\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

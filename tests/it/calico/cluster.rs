@@ -26,7 +26,9 @@ pub struct Programs {
 impl Programs {
     /// Builds those that are not there yet.
     pub fn build() -> Self {
-        let calico = |program, package: &str| go_program("calico", program, &format!("github.com/projectcalico/calico/{package}"));
+        let calico = |program, package: &str| {
+            go_program("calico", program, &format!("github.com/projectcalico/calico/{package}"))
+        };
         Self {
             node: calico("calico-node", "node/cmd/calico-node"),
             cni: calico("calico", "cni-plugin/cmd/calico"),
@@ -34,14 +36,22 @@ impl Programs {
             controllers: calico("kube-controllers", "kube-controllers/cmd/kube-controllers"),
             typha: calico("calico-typha", "typha/cmd/calico-typha"),
             calicoctl: calico("calicoctl", "calicoctl/calicoctl"),
-            apiserver: go_program("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            apiserver: go_program(
+                "kubernetes",
+                "kube-apiserver",
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+            ),
         }
     }
 }
 
 /// What the container `install-cni` runs.
 pub fn install_cni() -> PathBuf {
-    go_program("calico-install", "install", "github.com/projectcalico/calico/cni-plugin/cmd/install")
+    go_program(
+        "calico-install",
+        "install",
+        "github.com/projectcalico/calico/cni-plugin/cmd/install",
+    )
 }
 
 /// How the programs reach etcd: through a proxy, or directly.
@@ -61,7 +71,11 @@ impl Way {
 
     /// To etcd itself, everybody as root.
     pub fn direct(endpoint: String) -> Self {
-        Self { endpoint, ca: authorities().upstream.pem(), certificates: Box::new(|_| root().clone()) }
+        Self {
+            endpoint,
+            ca: authorities().upstream.pem(),
+            certificates: Box::new(|_| root().clone()),
+        }
     }
 }
 
@@ -98,7 +112,11 @@ impl<'p> Cluster<'p> {
             write_private(&folder, "etcd-cert", &issued.certificate).unwrap();
             write_private(&folder, "etcd-key", &issued.key).unwrap();
         }
-        Secrets { ca: folder.join("etcd-ca"), cert: folder.join("etcd-cert"), key: folder.join("etcd-key") }
+        Secrets {
+            ca: folder.join("etcd-ca"),
+            cert: folder.join("etcd-cert"),
+            key: folder.join("etcd-key"),
+        }
     }
 
     /// A program as this component: it finds etcd as Calico's manifests say it.
@@ -124,7 +142,10 @@ impl<'p> Cluster<'p> {
     /// calicoctl as one of its variants, with a manifest on its standard input.
     pub async fn calicoctl(&self, common_name: &str, arguments: &[&str], manifest: &str) -> String {
         let mut command = self.command(&self.programs.calicoctl, common_name);
-        command.args(arguments).env("KUBECONFIG", self.folder().join("kubeconfig")).stdin(Stdio::piped());
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.folder().join("kubeconfig"))
+            .stdin(Stdio::piped());
         let output = feed(command, manifest).await;
         said(&format!("calicoctl {arguments:?} as {common_name}"), &output)
     }
@@ -136,12 +157,17 @@ pub async fn feed(mut command: Command, input: &str) -> Output {
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.unwrap();
     }
-    tokio::time::timeout(SOON * 6, child.wait_with_output()).await.unwrap_or_else(|_| panic!("{command:?} does not end")).unwrap()
+    tokio::time::timeout(SOON * 6, child.wait_with_output())
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} does not end"))
+        .unwrap()
 }
 
 /// What a command that must succeed said.
 pub fn said(what: &str, output: &Output) -> String {
-    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    let text = [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat();
     assert!(output.status.success(), "{what}: {}\n{text}", output.status);
     text
 }

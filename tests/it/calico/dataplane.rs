@@ -1,12 +1,15 @@
-//! A data plane for Felix that takes everything, does nothing, and reports as a real one would: that it lives, how its endpoints are,
-//! and the keys of WireGuard. Felix writes all of that to etcd.
+//! A data plane for Felix that takes everything, does nothing, and reports as a real one would:
+//! that it lives, how its endpoints are, and the keys of WireGuard. Felix writes all of that to
+//! etcd.
 //!
-//! Messages are `FromDataplane` of Felix' protocol (felix/proto/felixbackend.proto), each behind its length in eight bytes.
+//! Messages are `FromDataplane` of Felix' protocol (felix/proto/felixbackend.proto), each behind
+//! its length in eight bytes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Felix hands over its messages on file descriptor 3, and reads on 4. Endpoints are reported at most once a second.
+/// Felix hands over its messages on file descriptor 3, and reads on 4. Endpoints are reported at
+/// most once a second.
 const DRIVER: &str = r#"#!/bin/sh
 cat <&3 >/dev/null &
 for step in up down gone keys; do
@@ -25,16 +28,30 @@ pub fn driver(folder: &Path, node: &str) -> PathBuf {
     let endpoint = || [text(2, "k8s"), text(3, "prod/web-0"), text(4, "eth0")].concat();
     let host_endpoint = || text(2, "eth0");
     let status = |status: &str| {
-        let of = |message, endpoint: &[u8]| framed(&within(message, &[within(1, endpoint), within(2, &text(1, status))].concat()));
+        let of = |message, endpoint: &[u8]| {
+            framed(&within(message, &[within(1, endpoint), within(2, &text(1, status))].concat()))
+        };
         [of(6, &endpoint()), of(4, &host_endpoint())].concat()
     };
     // The uptime is a double: fixed, eight bytes.
-    let alive = framed(&within(3, &[text(1, "2026-01-01T00:00:00Z"), [&[0x11][..], &7.5_f64.to_le_bytes()].concat()].concat()));
-    let key = |ip_version: u8| framed(&within(9, &[text(1, PUBLIC_KEY), vec![0x10, ip_version]].concat()));
+    let alive = framed(&within(
+        3,
+        &[text(1, "2026-01-01T00:00:00Z"), [&[0x11][..], &7.5_f64.to_le_bytes()].concat()].concat(),
+    ));
+    let key = |ip_version: u8| {
+        framed(&within(9, &[text(1, PUBLIC_KEY), vec![0x10, ip_version]].concat()))
+    };
     for (step, messages) in [
         ("up", [alive.clone(), status("up")].concat()),
         ("down", [alive, status("down")].concat()),
-        ("gone", [framed(&within(7, &within(1, &endpoint()))), framed(&within(5, &within(1, &host_endpoint())))].concat()),
+        (
+            "gone",
+            [
+                framed(&within(7, &within(1, &endpoint()))),
+                framed(&within(5, &within(1, &host_endpoint()))),
+            ]
+            .concat(),
+        ),
         ("keys", [key(4), key(6)].concat()),
     ] {
         std::fs::write(folder.join(format!("dataplane-{node}.{step}")), messages).unwrap();

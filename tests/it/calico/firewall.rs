@@ -1,4 +1,5 @@
-//! The host firewall of `deploy/firewall`, loaded into a network namespace of its own, and who comes through.
+//! The host firewall of `deploy/firewall`, loaded into a network namespace of its own, and who
+//! comes through.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +14,12 @@ const USERS: [(u32, bool); 3] = [(65532, true), (65534, false), (0, false)];
 
 fn nft(arguments: &[&str]) {
     let status = Command::new("nft").args(arguments).status();
-    assert!(status.unwrap_or_else(|error| panic!("this test needs `nft` (nftables): {error}")).success(), "{arguments:?}");
+    assert!(
+        status
+            .unwrap_or_else(|error| panic!("this test needs `nft` (nftables): {error}"))
+            .success(),
+        "{arguments:?}"
+    );
 }
 
 /// Whether a process of this user gets a connection.
@@ -27,12 +33,14 @@ fn connects(user: u32, address: &str) -> bool {
 #[test]
 #[ignore = "needs root, a network namespace and nft; .ci/run runs it"]
 fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
-    if !inside("calico::firewall::on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port") {
+    if !inside("calico::firewall::on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port")
+    {
         return;
     }
     let file = deploy().join("firewall/etcd-host.nft").display().to_string();
     let addresses = ["127.0.0.1:2379", "10.10.0.1:2379", "127.0.0.1:2380", "10.10.0.1:23790"];
-    let _listening: Vec<TcpListener> = addresses.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
+    let _listening: Vec<TcpListener> =
+        addresses.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
     for (user, _) in USERS {
         assert!(addresses.iter().all(|address| connects(user, address)), "before the firewall");
     }
@@ -54,11 +62,18 @@ fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
 
 /// A host of its own behind this one, with these addresses on its side and on ours.
 fn host(name: &str, ours: &[&str], theirs: &[&str]) {
-    let ip = |arguments: &str| assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+    let ip = |arguments: &str| {
+        assert!(
+            Command::new("ip").args(arguments.split(' ')).status().unwrap().success(),
+            "ip {arguments}"
+        )
+    };
     ip(&format!("netns add {name}"));
     ip(&format!("link add {name}0 type veth peer name {name}1"));
     ip(&format!("link set {name}1 netns {name}"));
-    for (address, at) in ours.iter().map(|address| (address, "")).chain(theirs.iter().map(|address| (address, name))) {
+    for (address, at) in
+        ours.iter().map(|address| (address, "")).chain(theirs.iter().map(|address| (address, name)))
+    {
         let nodad = if address.contains(':') { " nodad" } else { "" };
         match at {
             "" => ip(&format!("address add {address} dev {name}0{nodad}")),
@@ -74,7 +89,10 @@ fn host(name: &str, ours: &[&str], theirs: &[&str]) {
 fn reaches(host: &str, address: &str) -> bool {
     let (to, port) = address.rsplit_once(':').unwrap();
     let connect = format!("exec 3<>/dev/tcp/{to}/{port}");
-    let status = Command::new("ip").args(["netns", "exec", host, "timeout", "2", "bash", "-c", &connect]).stderr(Stdio::null()).status();
+    let status = Command::new("ip")
+        .args(["netns", "exec", host, "timeout", "2", "bash", "-c", &connect])
+        .stderr(Stdio::null())
+        .status();
     status.unwrap().success()
 }
 
@@ -89,8 +107,12 @@ impl Drop for Listening {
 
 fn listening(host: &str, address: &str) -> Listening {
     let mut server = Command::new("ip");
-    server.args(["netns", "exec", host, "openssl", "s_server", "-nocert", "-quiet", "-accept", address]);
-    Listening(server.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    server.args([
+        "netns", "exec", host, "openssl", "s_server", "-nocert", "-quiet", "-accept", address,
+    ]);
+    Listening(
+        server.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+    )
 }
 
 #[test]
@@ -103,8 +125,15 @@ fn nobody_from_elsewhere_reaches_etcd_nor_through_its_host() {
     host("member", &["10.0.0.1/24"], &["10.0.0.2/24"]);
     host("pod", &["10.20.0.1/24", "fd00:20::1/64"], &["10.20.0.2/24", "fd00:20::2/64"]);
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
-    let here = ["10.0.0.1:2379", "10.20.0.1:2379", "10.20.0.1:2380", "[fd00:20::1]:2379", "10.20.0.1:23790"];
-    let _here: Vec<TcpListener> = here.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
+    let here = [
+        "10.0.0.1:2379",
+        "10.20.0.1:2379",
+        "10.20.0.1:2380",
+        "[fd00:20::1]:2379",
+        "10.20.0.1:23790",
+    ];
+    let _here: Vec<TcpListener> =
+        here.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
     let there = ["10.0.0.2:2379", "10.0.0.2:23790"];
     let _there: Vec<Listening> = there.iter().map(|address| listening("member", address)).collect();
     let of_pod = ["10.20.0.1:2379", "10.20.0.1:2380", "fd00:20::1:2379", "10.0.0.2:2379"];
@@ -120,6 +149,9 @@ fn nobody_from_elsewhere_reaches_etcd_nor_through_its_host() {
     for address in of_pod {
         assert!(!reaches("pod", address), "{address}");
     }
-    assert!(open.iter().all(|address| reaches("pod", address)), "the proxy's port is for everybody");
+    assert!(
+        open.iter().all(|address| reaches("pod", address)),
+        "the proxy's port is for everybody"
+    );
     assert!(reaches("member", "10.0.0.1:2379"), "hosts of the set are let in");
 }

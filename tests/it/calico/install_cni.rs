@@ -1,4 +1,5 @@
-//! The real install-cni with the network configurations of `deploy/kubernetes/per-node`: what it leaves on the host for the CNI plugin.
+//! The real install-cni with the network configurations of `deploy/kubernetes/per-node`: what it
+//! leaves on the host for the CNI plugin.
 
 use std::fs;
 use std::process::Command;
@@ -21,7 +22,10 @@ fn installed(form: &str, secrets: &[&str]) -> Value {
     }
     let mut install = Command::new("/usr/sbin/chroot");
     install.arg(root).arg("/opt/cni/bin/install").env_clear();
-    install.env("CNI_NETWORK_CONFIG", text(&format!("kubernetes/per-node/{form}/cni-network-config.json")));
+    install.env(
+        "CNI_NETWORK_CONFIG",
+        text(&format!("kubernetes/per-node/{form}/cni-network-config.json")),
+    );
     install.envs([
         ("CNI_CONF_NAME", "10-calico.conflist"),
         ("ETCD_ENDPOINTS", "https://192.0.2.1:23790"),
@@ -34,7 +38,12 @@ fn installed(form: &str, secrets: &[&str]) -> Value {
     assert!(!written.contains("__"), "{written}");
     let plugin = serde_json::from_str::<Value>(&written).unwrap()["plugins"][0].take();
     // A file that is named and was copied is there.
-    for copied in plugin.as_object().unwrap().values().filter_map(|value| value.as_str()?.strip_prefix("/etc/cni/net.d/calico-tls/")) {
+    for copied in plugin
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(|value| value.as_str()?.strip_prefix("/etc/cni/net.d/calico-tls/"))
+    {
         assert!(root.join("host/etc/cni/net.d/calico-tls").join(copied).is_file(), "{copied}");
     }
     plugin
@@ -46,7 +55,12 @@ fn install_cni_leaves_the_paths_of_the_files_that_are_renewed() {
     let all = ["etcd-ca", "etcd-cert", "etcd-key"];
     // With Vault and SPIRE the container sees the CA alone: this is what install-cni still copies.
     for (form, secrets, key_and_certificate, ca) in [
-        ("host-files", &all[..], "/etc/calico/etcd-certs/cni", "/etc/calico/etcd-certs/cni/etcd-ca"),
+        (
+            "host-files",
+            &all[..],
+            "/etc/calico/etcd-certs/cni",
+            "/etc/calico/etcd-certs/cni/etcd-ca",
+        ),
         ("vault", &all[..1], "/run/calico-etcd/cni", "/etc/cni/net.d/calico-tls/etcd-ca"),
         ("spire", &all[..1], "/run/calico-etcd/cni", "/etc/cni/net.d/calico-tls/etcd-ca"),
     ] {

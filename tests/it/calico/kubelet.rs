@@ -1,4 +1,5 @@
-//! What a kubelet does with the pods of Calico's manifest, for the programs that run here without containers.
+//! What a kubelet does with the pods of Calico's manifest, for the programs that run here without
+//! containers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +31,9 @@ impl Kubelet {
     /// Reads the manifest that was applied last, and lays the Secrets that its pods mount.
     pub async fn look(apiserver: &Apiserver, node: &str, folder: &Path, host: &Path) -> Self {
         let mut objects = BTreeMap::new();
-        let namespaced = |group: &str, kind: &str, name: &str| format!("{group}/namespaces/kube-system/{kind}/{name}");
+        let namespaced = |group: &str, kind: &str, name: &str| {
+            format!("{group}/namespaces/kube-system/{kind}/{name}")
+        };
         for (kind, path) in [
             ("ConfigMap", namespaced("/api/v1", "configmaps", "calico-config")),
             ("DaemonSet", namespaced("/apis/apps/v1", "daemonsets", "calico-node")),
@@ -40,14 +43,27 @@ impl Kubelet {
             let name = path.rsplit('/').next().unwrap_or_default().to_owned();
             objects.insert((kind.to_owned(), name), object);
         }
-        let kubelet = Self { folder: folder.to_owned(), host: host.to_owned(), node: node.to_owned(), objects };
+        let kubelet = Self {
+            folder: folder.to_owned(),
+            host: host.to_owned(),
+            node: node.to_owned(),
+            objects,
+        };
         for container in CONTAINERS {
-            let Some(secret) = kubelet.volume(container)["secret"]["secretName"].as_str() else { continue };
+            let Some(secret) = kubelet.volume(container)["secret"]["secretName"].as_str() else {
+                continue;
+            };
             let path = namespaced("/api/v1", "secrets", secret);
-            let object = apiserver.get(&path).await.unwrap_or_else(|| panic!("{container} waits for {path}"));
+            let object = apiserver
+                .get(&path)
+                .await
+                .unwrap_or_else(|| panic!("{container} waits for {path}"));
             let files = object["data"].as_object().unwrap();
-            let content = |text: &Value| base64::prelude::BASE64_STANDARD.decode(text.as_str().unwrap()).unwrap();
-            let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), content(text))).collect();
+            let content = |text: &Value| {
+                base64::prelude::BASE64_STANDARD.decode(text.as_str().unwrap()).unwrap()
+            };
+            let files: Vec<_> =
+                files.iter().map(|(name, text)| (name.as_str(), content(text))).collect();
             let mode = kubelet.volume(container)["secret"]["defaultMode"].as_u64().unwrap();
             lay(&kubelet.secrets(container), &files, u32::try_from(mode).unwrap());
         }
@@ -63,7 +79,9 @@ impl Kubelet {
     /// A container, or an init container.
     pub fn container(&self, name: &str) -> &Value {
         let pod = self.pod(name);
-        let all = ["initContainers", "containers"].into_iter().flat_map(|list| pod[list].as_array().into_iter().flatten());
+        let all = ["initContainers", "containers"]
+            .into_iter()
+            .flat_map(|list| pod[list].as_array().into_iter().flatten());
         all.into_iter().find(|container| container["name"] == name).unwrap()
     }
 
@@ -71,7 +89,12 @@ impl Kubelet {
     pub fn volume(&self, container: &str) -> &Value {
         let mounts = self.container(container)["volumeMounts"].as_array().unwrap();
         let mount = mounts.iter().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap();
-        self.pod(container)["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap()
+        self.pod(container)["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|volume| volume["name"] == mount["name"])
+            .unwrap()
     }
 
     /// The folder that the container sees at `/calico-secrets`.
@@ -79,7 +102,9 @@ impl Kubelet {
         let volume = self.volume(container);
         match volume["hostPath"]["path"].as_str() {
             Some(path) => self.host.clone().join(path.trim_start_matches('/')),
-            None => self.folder.join("secrets").join(volume["secret"]["secretName"].as_str().unwrap()),
+            None => {
+                self.folder.join("secrets").join(volume["secret"]["secretName"].as_str().unwrap())
+            }
         }
     }
 
@@ -89,8 +114,12 @@ impl Kubelet {
         let value = |entry: &Value| {
             let from = &entry["valueFrom"];
             if let Some(reference) = from.get("configMapKeyRef") {
-                let map = &self.objects[&("ConfigMap".to_owned(), reference["name"].as_str().unwrap().to_owned())];
-                return map["data"][reference["key"].as_str().unwrap()].as_str().unwrap().to_owned();
+                let map = &self.objects
+                    [&("ConfigMap".to_owned(), reference["name"].as_str().unwrap().to_owned())];
+                return map["data"][reference["key"].as_str().unwrap()]
+                    .as_str()
+                    .unwrap()
+                    .to_owned();
             }
             match from["fieldRef"]["fieldPath"].as_str() {
                 Some("spec.nodeName") => self.node.clone(),
@@ -98,7 +127,10 @@ impl Kubelet {
                 None => entry["value"].as_str().unwrap_or_default().to_owned(),
             }
         };
-        entries.iter().map(|entry| (entry["name"].as_str().unwrap().to_owned(), value(entry))).collect()
+        entries
+            .iter()
+            .map(|entry| (entry["name"].as_str().unwrap().to_owned(), value(entry)))
+            .collect()
     }
 
     /// A program with all that its container says of etcd; only its root is the host's.

@@ -1,5 +1,6 @@
-//! `deploy/kubernetes`, rendered by kustomize as an operator does it, with Calico's own manifest below, and taken field for field by a real
-//! kube-apiserver, whose etcd is behind a proxy that enforces the policy of the static pod.
+//! `deploy/kubernetes`, rendered by kustomize as an operator does it, with Calico's own manifest
+//! below, and taken field for field by a real kube-apiserver, whose etcd is behind a proxy that
+//! enforces the policy of the static pod.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,14 @@ use crate::world::go_tool::go_program;
 use crate::world::{World, authorities, soon};
 
 /// What an operator renders.
-const FORMS: [&str; 6] =
-    ["proxy/static-pod", "proxy/daemonset", "per-component", "per-node/host-files", "per-node/vault", "per-node/spire"];
+const FORMS: [&str; 6] = [
+    "proxy/static-pod",
+    "proxy/daemonset",
+    "per-component",
+    "per-node/host-files",
+    "per-node/vault",
+    "per-node/spire",
+];
 
 /// `deploy/kubernetes` with Calico's manifest in its place.
 struct Tree {
@@ -37,16 +44,25 @@ impl Tree {
         let folder = tempfile::tempdir().unwrap();
         copy(&deploy().join("kubernetes"), folder.path());
         fs::write(folder.path().join("calico/calico-etcd.yaml"), manifest("v3.31.0")).unwrap();
-        Self { folder, kustomize: go_program("kustomize", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5") }
+        Self {
+            folder,
+            kustomize: go_program("kustomize", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5"),
+        }
     }
 
     /// The objects of one form, in the order in which kustomize has them.
     fn rendered(&self, form: &str) -> Vec<(String, Value)> {
-        let output = Command::new(&self.kustomize).arg("build").arg(self.folder.path().join(form)).output().unwrap();
+        let output = Command::new(&self.kustomize)
+            .arg("build")
+            .arg(self.folder.path().join(form))
+            .output()
+            .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.is_empty(), "{form}: {errors}");
         let text = String::from_utf8(output.stdout).unwrap();
-        text.split("\n---\n").map(|object| (object.to_owned(), serde_saphyr::from_str(object).unwrap())).collect()
+        text.split("\n---\n")
+            .map(|object| (object.to_owned(), serde_saphyr::from_str(object).unwrap()))
+            .collect()
     }
 }
 
@@ -64,7 +80,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// Where kube-apiserver has an object.
 fn place(object: &Value) -> String {
-    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let (version, kind) =
+        (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
     let plural = match kind {
         "ClusterSPIFFEID"
         | "ConfigMap"
@@ -80,7 +97,8 @@ fn place(object: &Value) -> String {
         | "CustomResourceDefinition" => format!("{}s", kind.to_lowercase()),
         other => panic!("where is a {other}?"),
     };
-    let base = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
+    let base =
+        if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
     let name = object["metadata"]["name"].as_str().unwrap();
     match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("{base}/namespaces/{namespace}/{plural}/{name}"),
@@ -88,19 +106,25 @@ fn place(object: &Value) -> String {
     }
 }
 
-/// A cluster whose kube-apiserver has its etcd behind a proxy with the policy of the static pod, enforced.
+/// A cluster whose kube-apiserver has its etcd behind a proxy with the policy of the static pod,
+/// enforced.
 pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let shadow = text("kubernetes/proxy/static-pod/policy.yaml");
     let policy = shadow.replace("mode: shadow", "mode: enforce");
     assert_ne!(policy, shadow);
-    let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
+    let components =
+        |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
     let world = World::with(&policy).own_etcd().config(components).start().await;
     let cluster = Cluster::new(&programs, Way::through(&world));
     let apiserver = Apiserver::start(&cluster).await;
-    soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
+    soon("namespace kube-system", async || {
+        apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)
+    })
+    .await;
     look(&apiserver).await;
-    // What `etcd-warden doctor` says of it: certificates that open the proxy, no certificate and plain text fail at etcd itself.
+    // What `etcd-warden doctor` says of it: certificates that open the proxy, no certificate and
+    // plain text fail at etcd itself.
     let stolen = cluster.folder().join("stolen");
     let thieves = ["kube-apiserver", "calico-node", "calico-kube-controllers"].map(|name| {
         let at = stolen.join(name);
@@ -110,9 +134,14 @@ pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
         write_private(&at, "etcd-key", &issued.key).unwrap();
         Thief::read(&at).unwrap()
     });
-    let report = examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &thieves).await;
-    let around: Vec<_> = report.findings().iter().filter(|finding| finding.part == Part::Around).collect();
-    assert!(around.len() > thieves.len() && around.iter().all(|finding| finding.verdict == Verdict::Ok), "{report}");
+    let report =
+        examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &thieves).await;
+    let around: Vec<_> =
+        report.findings().iter().filter(|finding| finding.part == Part::Around).collect();
+    assert!(
+        around.len() > thieves.len() && around.iter().all(|finding| finding.verdict == Verdict::Ok),
+        "{report}"
+    );
     apiserver.stop().await;
     assert_eq!(refused(&world.audit()), Vec::<String>::new());
 }
@@ -149,14 +178,20 @@ fn kube_apiserver_takes_every_form_field_for_field() {
 
 /// Init containers and containers of a Pod or a template of Pods.
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    ["initContainers", "containers"].into_iter().flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
+    ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
 }
 
-/// The fields that the documentation of spire-controller-manager gives a ClusterSPIFFEID (docs/clusterspiffeid-crd.md at 430567cc, and its
-/// `hint`). Its own definition is in no package that can be had here.
+/// The fields that the documentation of spire-controller-manager gives a ClusterSPIFFEID
+/// (docs/clusterspiffeid-crd.md at 430567cc, and its `hint`). Its own definition is in no package
+/// that can be had here.
 fn spiffe_ids() -> String {
-    let (text, texts, flag) =
-        (json!({ "type": "string" }), json!({ "type": "array", "items": { "type": "string" } }), json!({ "type": "boolean" }));
+    let (text, texts, flag) = (
+        json!({ "type": "string" }),
+        json!({ "type": "array", "items": { "type": "string" } }),
+        json!({ "type": "boolean" }),
+    );
     let labels = json!({ "type": "object", "additionalProperties": { "type": "string" } });
     let selector = json!({ "type": "object", "properties": { "matchLabels": labels } });
     let spec = json!({
@@ -184,8 +219,10 @@ fn spiffe_ids() -> String {
 #[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
 fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_configuration() {
     let calico = manifest("v3.31.0");
-    let calico = calico.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
-    let calico = calico.into_iter().find(|object| object["metadata"]["name"] == "calico-config").unwrap();
+    let calico =
+        calico.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let calico =
+        calico.into_iter().find(|object| object["metadata"]["name"] == "calico-config").unwrap();
     let theirs = calico["data"]["cni_network_config"].as_str().unwrap();
     let tree = Tree::new();
     for (form, key_and_certificate, ca) in [
@@ -197,38 +234,65 @@ fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_confi
             .replace("__ETCD_KEY_FILE__", &format!("{key_and_certificate}/etcd-key"))
             .replace("__ETCD_CERT_FILE__", &format!("{key_and_certificate}/etcd-cert"))
             .replace("__ETCD_CA_CERT_FILE__", ca);
-        let ours = fs::read_to_string(tree.folder.path().join(format!("per-node/{form}/cni-network-config.json"))).unwrap();
-        let parsed = |text: &str| serde_json::from_str::<Value>(&text.replace("__CNI_MTU__", "1500")).unwrap();
+        let ours = fs::read_to_string(
+            tree.folder.path().join(format!("per-node/{form}/cni-network-config.json")),
+        )
+        .unwrap();
+        let parsed = |text: &str| {
+            serde_json::from_str::<Value>(&text.replace("__CNI_MTU__", "1500")).unwrap()
+        };
         assert_eq!(parsed(&ours), parsed(&expected), "{form}");
 
         let objects = tree.rendered(&format!("per-node/{form}"));
-        let node = &objects.iter().find(|(_, object)| object["kind"] == "DaemonSet").unwrap().1["spec"]["template"];
-        let names: Vec<&str> = containers(node).map(|container| container["name"].as_str().unwrap()).collect();
+        let node = &objects.iter().find(|(_, object)| object["kind"] == "DaemonSet").unwrap().1["spec"]
+            ["template"];
+        let names: Vec<&str> =
+            containers(node).map(|container| container["name"].as_str().unwrap()).collect();
         let side_cars: &[&str] = match form {
             "vault" => &["vault-agent"],
             "spire" => &["spiffe-helper-node", "spiffe-helper-cni"],
             _ => &[],
         };
         // Whoever issues starts first, and goes on.
-        assert_eq!(names, [side_cars, &["install-cni", "ebpf-bootstrap", "calico-node"]].concat(), "{form}");
+        assert_eq!(
+            names,
+            [side_cars, &["install-cni", "ebpf-bootstrap", "calico-node"]].concat(),
+            "{form}"
+        );
         for container in containers(node).take(side_cars.len()) {
             assert_eq!(container["restartPolicy"], "Always", "{form}");
         }
-        let secrets: Vec<&Value> =
-            node["spec"]["volumes"].as_array().unwrap().iter().filter(|volume| volume["secret"].is_object()).collect();
+        let secrets: Vec<&Value> = node["spec"]["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|volume| volume["secret"].is_object())
+            .collect();
         assert!(secrets.is_empty(), "{form}: a Secret is the same on every node: {secrets:?}");
     }
 }
 
-/// Where the container of this name has its certificate from: the volume at `/calico-secrets`, without its name and its files' mode.
+/// Where the container of this name has its certificate from: the volume at `/calico-secrets`,
+/// without its name and its files' mode.
 fn certificate(objects: &[Value], name: &str) -> (Value, Value) {
     let found = objects.iter().map(|object| &object["spec"]["template"]).find_map(|pod| {
         let container = containers(pod).find(|container| container["name"] == name)?;
         Some((pod, container))
     });
     let (pod, container) = found.unwrap_or_else(|| panic!("there is no container {name}"));
-    let mount = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap();
-    let mut volume = pod["spec"]["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap().clone();
+    let mount = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|mount| mount["mountPath"] == "/calico-secrets")
+        .unwrap();
+    let mut volume = pod["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|volume| volume["name"] == mount["name"])
+        .unwrap()
+        .clone();
     volume.as_object_mut().unwrap().remove("name");
     let mode = volume.get_mut("secret").map_or(Value::Null, |secret| secret["defaultMode"].take());
     (volume, mode)
@@ -238,13 +302,21 @@ fn certificate(objects: &[Value], name: &str) -> (Value, Value) {
 #[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
 fn each_container_has_the_certificate_that_calico_segment_gives_it() {
     let tree = Tree::new();
-    for (form, per_node) in [("per-component", None), ("per-node/host-files", Some("host-path=/etc/calico/etcd-certs"))] {
+    for (form, per_node) in
+        [("per-component", None), ("per-node/host-files", Some("host-path=/etc/calico/etcd-certs"))]
+    {
         let ours: Vec<Value> = tree.rendered(form).into_iter().map(|(_, object)| object).collect();
         let segmented = segmented("v3.31.0", "https://10.0.0.1:23790", per_node).text;
-        let theirs = segmented.split("---\n").filter(|object| object.contains("\nkind: ") || object.starts_with("kind: "));
-        let theirs: Vec<Value> = theirs.map(|object| serde_saphyr::from_str(object).unwrap()).collect();
-        for (container, mode) in [("calico-node", 0o400), ("install-cni", 0o400), ("calico-kube-controllers", 0o440)] {
-            let ((volume, given), (expected, _)) = (certificate(&ours, container), certificate(&theirs, container));
+        let theirs = segmented
+            .split("---\n")
+            .filter(|object| object.contains("\nkind: ") || object.starts_with("kind: "));
+        let theirs: Vec<Value> =
+            theirs.map(|object| serde_saphyr::from_str(object).unwrap()).collect();
+        for (container, mode) in
+            [("calico-node", 0o400), ("install-cni", 0o400), ("calico-kube-controllers", 0o440)]
+        {
+            let ((volume, given), (expected, _)) =
+                (certificate(&ours, container), certificate(&theirs, container));
             assert_eq!(volume, expected, "{form}: {container}");
             assert!(given.is_null() || given == mode, "{form}: {container}: {given}");
         }

@@ -1,6 +1,7 @@
-//! Whether every grant of a role set is needed: each is taken away alone, and what the programs were seen to do is judged again. A grant
-//! without which nothing is refused must be marked in the role set, as a comment on its line: `# untried: REASON`, or
-//! `# untried VERB VERB: REASON` when only some of its verbs are. So must a role that nobody had.
+//! Whether every grant of a role set is needed: each is taken away alone, and what the programs
+//! were seen to do is judged again. A grant without which nothing is refused must be marked in the
+//! role set, as a comment on its line: `# untried: REASON`, or `# untried VERB VERB: REASON` when
+//! only some of its verbs are. So must a role that nobody had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +31,8 @@ enum Need {
     Capability(String),
 }
 
-/// The differences between what is marked in the role sets and what the audit shows, each as a sentence.
+/// The differences between what is marked in the role sets and what the audit shows, each as a
+/// sentence.
 ///
 /// `sets` are the names of the role sets that are to be looked at.
 pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<String> {
@@ -38,20 +40,35 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
     for set in sets {
         roles.extend(parsed(builtin::find(set).unwrap()));
     }
-    let bindings: Vec<Binding> = bindings.iter().filter(|(_, held)| held.iter().all(|role| roles.contains_key(*role))).copied().collect();
+    let bindings: Vec<Binding> = bindings
+        .iter()
+        .filter(|(_, held)| held.iter().all(|role| roles.contains_key(*role)))
+        .copied()
+        .collect();
     let whole = policy(&roles, &bindings);
     let mut seen = needs(audit);
     seen.retain(|name, _| !whole.principal(&named(name)).roles.is_empty());
     assert!(seen.len() > 3, "the audit speaks of {} programs", seen.len());
-    assert_eq!(refused(&whole, &seen), Vec::<String>::new(), "with everything that the role sets grant");
+    assert_eq!(
+        refused(&whole, &seen),
+        Vec::<String>::new(),
+        "with everything that the role sets grant"
+    );
     let bound: BTreeSet<&str> = bindings.iter().flat_map(|(_, roles)| *roles).copied().collect();
     let mut wrong = Vec::new();
     for set in sets.iter().map(|name| builtin::find(name).unwrap()) {
         let marked = marked(set);
         for role in set.role_names() {
             if !bound.contains(role.as_str()) {
-                if !marked.contains_key(&Part { role: role.clone(), what: String::new(), verb: None }) {
-                    wrong.push(format!("{}: nobody had the role {role}: mark its line `# untried: REASON`", set.name));
+                if !marked.contains_key(&Part {
+                    role: role.clone(),
+                    what: String::new(),
+                    verb: None,
+                }) {
+                    wrong.push(format!(
+                        "{}: nobody had the role {role}: mark its line `# untried: REASON`",
+                        set.name
+                    ));
                 }
                 continue;
             }
@@ -60,13 +77,20 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
                 take(&mut less[&role], &part);
                 let needed = !refused(&policy(&less, &bindings), &seen).is_empty();
                 match (needed, marked.contains_key(&part)) {
-                    (false, false) => wrong.push(format!("{}: nothing is refused without {part:?}: mark it, or take it out", set.name)),
-                    (true, true) => wrong.push(format!("{}: {part:?} is marked as untried, and is needed", set.name)),
+                    (false, false) => wrong.push(format!(
+                        "{}: nothing is refused without {part:?}: mark it, or take it out",
+                        set.name
+                    )),
+                    (true, true) => wrong.push(format!(
+                        "{}: {part:?} is marked as untried, and is needed",
+                        set.name
+                    )),
                     _ => {}
                 }
             }
         }
-        let known: BTreeSet<Part> = set.role_names().iter().flat_map(|role| parts(role, &roles[role])).collect();
+        let known: BTreeSet<Part> =
+            set.role_names().iter().flat_map(|role| parts(role, &roles[role])).collect();
         wrong.extend(
             marked
                 .keys()
@@ -83,11 +107,15 @@ fn needs(audit: &[Value]) -> BTreeMap<String, BTreeSet<Need>> {
     for line in audit.iter().filter(|line| line["decision"] == "allow") {
         assert!(line["omitted"].is_null(), "a line that does not say everything: {line}");
         let needs = seen.entry(line["identity"]["cn"].as_str().unwrap().to_owned()).or_default();
-        needs.extend(line["capability"].as_str().map(|capability| Need::Capability(capability.to_owned())));
+        needs.extend(
+            line["capability"].as_str().map(|capability| Need::Capability(capability.to_owned())),
+        );
         for access in line["accesses"].as_array().into_iter().flatten() {
             let bytes = |field: &str| unescaped(access[field].as_str().unwrap());
-            for verb in
-                VERBS.iter().map(|verb| verb.name()).filter(|verb| access["verbs"].as_array().unwrap().iter().any(|said| said == verb))
+            for verb in VERBS
+                .iter()
+                .map(|verb| verb.name())
+                .filter(|verb| access["verbs"].as_array().unwrap().iter().any(|said| said == verb))
             {
                 needs.insert(Need::Keys(verb, bytes("key"), bytes("range_end")));
             }
@@ -105,7 +133,14 @@ fn unescaped(text: &str) -> Vec<u8> {
             (b'\\', [b'\\', after @ ..]) => ([&bytes[..], b"\\"].concat(), after),
             (b'\\', [b'x', high, low, after @ ..]) => {
                 let digits = [*high, *low];
-                ([&bytes[..], &[u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()]].concat(), after)
+                (
+                    [
+                        &bytes[..],
+                        &[u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()],
+                    ]
+                    .concat(),
+                    after,
+                )
             }
             _ => ([&bytes[..], &[*first]].concat(), after),
         };
@@ -118,7 +153,12 @@ fn refused(policy: &Policy, seen: &BTreeMap<String, BTreeSet<Need>>) -> Vec<Stri
     let mut refused = Vec::new();
     for (name, needs) in seen {
         let principal = policy.principal(&named(name));
-        refused.extend(needs.iter().filter(|need| !gives(&principal, need)).map(|need| format!("{name}: {need:?}")));
+        refused.extend(
+            needs
+                .iter()
+                .filter(|need| !gives(&principal, need))
+                .map(|need| format!("{name}: {need:?}")),
+        );
     }
     refused
 }
@@ -151,13 +191,16 @@ fn named(common_name: &str) -> Identity {
 }
 
 fn parsed(set: &RoleSet) -> serde_json::Map<String, Value> {
-    let value: Value = serde_saphyr::from_str(set.text).unwrap_or_else(|error| panic!("{}: {error}", set.name));
+    let value: Value =
+        serde_saphyr::from_str(set.text).unwrap_or_else(|error| panic!("{}: {error}", set.name));
     value["roles"].as_object().unwrap().clone()
 }
 
 fn policy(roles: &serde_json::Map<String, Value>, bindings: &[Binding]) -> Policy {
-    let bindings: Vec<Value> = bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
-    let text = json!({ "version": 1, "mode": "enforce", "roles": roles, "bindings": bindings }).to_string();
+    let bindings: Vec<Value> =
+        bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
+    let text = json!({ "version": 1, "mode": "enforce", "roles": roles, "bindings": bindings })
+        .to_string();
     Policy::parse("less", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
@@ -170,7 +213,13 @@ fn parts(role: &str, value: &Value) -> Vec<Part> {
             all.extend(verbs(rule).into_iter().map(|verb| part(&key, Some(verb))));
         }
     }
-    all.extend(value["capabilities"].as_array().into_iter().flatten().map(|capability| part(capability.as_str().unwrap(), None)));
+    all.extend(
+        value["capabilities"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|capability| part(capability.as_str().unwrap(), None)),
+    );
     all
 }
 
@@ -178,13 +227,20 @@ fn parts(role: &str, value: &Value) -> Vec<Part> {
 fn keys(rule: &Value) -> Vec<String> {
     match &rule["keys"] {
         Value::String(key) => vec![key.clone()],
-        list => list.as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect(),
+        list => {
+            list.as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+        }
     }
 }
 
 fn verbs(rule: &Value) -> Vec<&'static str> {
-    let names: Vec<&str> = rule["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap()).collect();
-    let has = |verb: &Verb| names.iter().any(|name| *name == verb.name() || *name == "rw" || (*name == "write" && *verb != Verb::Read));
+    let names: Vec<&str> =
+        rule["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap()).collect();
+    let has = |verb: &Verb| {
+        names.iter().any(|name| {
+            *name == verb.name() || *name == "rw" || (*name == "write" && *verb != Verb::Read)
+        })
+    };
     VERBS.iter().filter(|verb| has(verb)).map(|verb| verb.name()).collect()
 }
 
@@ -200,7 +256,8 @@ fn take(role: &mut Value, part: &Part) {
     let mut rules = Vec::new();
     for rule in role["allow"].as_array().unwrap() {
         for key in keys(rule) {
-            let left: Vec<&str> = verbs(rule).into_iter().filter(|verb| key != part.what || *verb != lost).collect();
+            let left: Vec<&str> =
+                verbs(rule).into_iter().filter(|verb| key != part.what || *verb != lost).collect();
             if !left.is_empty() {
                 rules.push(json!({ "keys": key, "verbs": left }));
             }
@@ -219,24 +276,39 @@ fn marked(set: &RoleSet) -> BTreeMap<Part, String> {
     let mut role = String::new();
     let mut found = BTreeMap::new();
     for line in set.text.lines() {
-        let (before, comment) = line.split_once(" # untried").map_or((line, None), |(before, comment)| (before, Some(comment)));
-        let heads_role =
-            before.strip_prefix("  ").filter(|name| !name.starts_with([' ', '#'])).and_then(|name| name.trim().strip_suffix(':'));
+        let (before, comment) = line
+            .split_once(" # untried")
+            .map_or((line, None), |(before, comment)| (before, Some(comment)));
+        let heads_role = before
+            .strip_prefix("  ")
+            .filter(|name| !name.starts_with([' ', '#']))
+            .and_then(|name| name.trim().strip_suffix(':'));
         if let Some(name) = heads_role {
             name.clone_into(&mut role);
         }
-        let Some((verbs, reason)) =
-            comment.map(|comment| comment.split_once(':').unwrap_or_else(|| panic!("{}: no reason: {line}", set.name)))
-        else {
+        let Some((verbs, reason)) = comment.map(|comment| {
+            comment.split_once(':').unwrap_or_else(|| panic!("{}: no reason: {line}", set.name))
+        }) else {
             continue;
         };
         assert!(reason.trim().len() > 10, "{}: no reason: {line}", set.name);
-        let what = before.trim().trim_start_matches("- ").trim_start_matches("keys:").trim().trim_matches('"');
+        let what = before
+            .trim()
+            .trim_start_matches("- ")
+            .trim_start_matches("keys:")
+            .trim()
+            .trim_matches('"');
         let what = if heads_role.is_some() { "" } else { what };
         let named: Vec<&str> = verbs.split_whitespace().collect();
-        let fits = |part: &Part| part.what == what && part.verb.is_none_or(|verb| named.is_empty() || named.contains(&verb));
+        let fits = |part: &Part| {
+            part.what == what
+                && part.verb.is_none_or(|verb| named.is_empty() || named.contains(&verb))
+        };
         if what.is_empty() {
-            found.insert(Part { role: role.clone(), what: String::new(), verb: None }, reason.to_owned());
+            found.insert(
+                Part { role: role.clone(), what: String::new(), verb: None },
+                reason.to_owned(),
+            );
         } else {
             let parts: Vec<Part> = parts(&role, &all[&role]).into_iter().filter(fits).collect();
             assert!(!parts.is_empty(), "{}: what does this mark? {line}", set.name);
@@ -269,11 +341,22 @@ roles:
     let part = |what: &str, verb| Part { role: "reader".to_owned(), what: what.to_owned(), verb };
     assert_eq!(
         parts("reader", &parsed(&SET)["reader"]),
-        [part("/a/*", Some("read")), part("/b/*", Some("read")), part("/b/*", Some("create")), part("lease", None)]
+        [
+            part("/a/*", Some("read")),
+            part("/b/*", Some("read")),
+            part("/b/*", Some("create")),
+            part("lease", None)
+        ]
     );
     let other = Part { role: "other".to_owned(), what: String::new(), verb: None };
-    assert_eq!(marked(&SET).into_keys().collect::<Vec<_>>(), [other, part("/b/*", Some("create")), part("lease", None)]);
-    let seen = BTreeMap::from([("me".to_owned(), BTreeSet::from([Need::Keys("read", b"/a/1".to_vec(), Vec::new())]))]);
+    assert_eq!(
+        marked(&SET).into_keys().collect::<Vec<_>>(),
+        [other, part("/b/*", Some("create")), part("lease", None)]
+    );
+    let seen = BTreeMap::from([(
+        "me".to_owned(),
+        BTreeSet::from([Need::Keys("read", b"/a/1".to_vec(), Vec::new())]),
+    )]);
     let bindings: [Binding; 1] = [("me", &["reader"])];
     let mut roles = parsed(&SET);
     assert!(refused(&policy(&roles, &bindings), &seen).is_empty());

@@ -1,4 +1,5 @@
-//! What certificates of single nodes stand on: the node's name in a pod's token, and real nodes that start under the policies beside the forms.
+//! What certificates of single nodes stand on: the node's name in a pod's token, and real nodes
+//! that start under the policies beside the forms.
 
 use etcd_warden_gateway::config::Config;
 use serde_json::{Value, json};
@@ -13,7 +14,9 @@ use crate::world::World;
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() {
-    if inside("calico::per_node::a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not") {
+    if inside(
+        "calico::per_node::a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not",
+    ) {
         runtime().block_on(behind_the_static_pods_policy(async |apiserver| {
             let system = "/api/v1/namespaces/kube-system";
             apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
@@ -40,7 +43,12 @@ fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() 
 /// The claims of a JWT, unverified.
 fn claims(token: &str) -> Value {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let sextets = token.split('.').nth(1).unwrap().bytes().map(|byte| alphabet.iter().position(|known| *known == byte).unwrap());
+    let sextets = token
+        .split('.')
+        .nth(1)
+        .unwrap()
+        .bytes()
+        .map(|byte| alphabet.iter().position(|known| *known == byte).unwrap());
     let (mut held, mut count, mut bytes) = (0_u32, 0, Vec::new());
     for sextet in sextets {
         (held, count) = (held << 6 | sextet as u32, count + 6);
@@ -52,21 +60,37 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// The policies of single nodes have a denial as a comment, which the first node of a cluster could not start with.
+/// The policies of single nodes have a denial as a comment, which the first node of a cluster could
+/// not start with.
 #[test]
 #[ignore = "needs root and builds Calico, minutes the first time; .ci/run runs it"]
 fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too() {
-    if inside("calico::per_node::nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too") {
+    if inside(
+        "calico::per_node::nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too",
+    ) {
         runtime().block_on(async {
             let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
-            let policy = text("kubernetes/per-node/host-files/policy.yaml").replace("mode: shadow", "mode: enforce");
-            let components = |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
-            let world = World::with(&for_the_first_start(&policy)).own_etcd().config(components).start().await;
+            let policy = text("kubernetes/per-node/host-files/policy.yaml")
+                .replace("mode: shadow", "mode: enforce");
+            let components =
+                |config: &mut Config| config.downstream.client_cas[0].name = "components".into();
+            let world = World::with(&for_the_first_start(&policy))
+                .own_etcd()
+                .config(components)
+                .start()
+                .await;
             let cluster = Cluster::new(&programs, Way::through(&world));
             let start = async |node: &str, address: &str| {
                 let mut startup = cluster.command(&programs.node, &format!("calico-node:{node}"));
-                startup.arg("-startup").envs([("NODENAME", node), ("IP", address), ("CLUSTER_TYPE", "k8s,bgp")]);
-                startup.envs([("CALICO_NETWORKING_BACKEND", "bird"), ("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")]);
+                startup.arg("-startup").envs([
+                    ("NODENAME", node),
+                    ("IP", address),
+                    ("CLUSTER_TYPE", "k8s,bgp"),
+                ]);
+                startup.envs([
+                    ("CALICO_NETWORKING_BACKEND", "bird"),
+                    ("CALICO_IPV4POOL_CIDR", "192.168.0.0/16"),
+                ]);
                 said(&format!("calico-node -startup on {node}"), &feed(startup, "").await);
             };
             start("n1", "10.10.0.1/24").await;
@@ -83,8 +107,10 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
 
 /// The policy as its comment has it for a cluster that starts from nothing.
 fn for_the_first_start(policy: &str) -> String {
-    let changed = policy.replace("[calico-node-per-node]", "[calico-node-per-node, calico-first-start]");
-    let changed = changed.replace("[calico-cni-per-node]", "[calico-cni-per-node, calico-first-start]");
+    let changed =
+        policy.replace("[calico-node-per-node]", "[calico-node-per-node, calico-first-start]");
+    let changed =
+        changed.replace("[calico-cni-per-node]", "[calico-cni-per-node, calico-first-start]");
     assert_ne!(changed, policy);
     changed
 }

@@ -22,8 +22,7 @@ pub async fn run(cluster: &Cluster<'_>) {
             start_node(cluster, node).await;
         }
         // What is not set is filled in at the next start.
-        let bare =
-            json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": "node.n1" }, "spec": {} });
+        let bare = json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": "node.n1" }, "spec": {} });
         cluster.calicoctl("calicoctl", &["replace", "-f", "-"], &bare.to_string()).await;
     }
     tunnels(cluster, "Never", "Always", "Never").await;
@@ -58,12 +57,22 @@ pub async fn run(cluster: &Cluster<'_>) {
 
 async fn kubernetes(apiserver: &Apiserver) {
     for namespace in NAMESPACES {
-        apiserver.create("/api/v1/namespaces", json!({ "metadata": { "name": namespace, "labels": { "is": namespace } } })).await;
+        apiserver
+            .create(
+                "/api/v1/namespaces",
+                json!({ "metadata": { "name": namespace, "labels": { "is": namespace } } }),
+            )
+            .await;
         let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         apiserver.create(&accounts, json!({ "metadata": { "name": "web-account" } })).await;
     }
     for node in NODES {
-        apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": node, "labels": { "zone": "a" } } })).await;
+        apiserver
+            .create(
+                "/api/v1/nodes",
+                json!({ "metadata": { "name": node, "labels": { "zone": "a" } } }),
+            )
+            .await;
     }
     let crd = json!({
         "metadata": { "name": "things.example.org" },
@@ -110,9 +119,12 @@ async fn start_node(cluster: &Cluster<'_>, node: &str) {
     said(&format!("calico-node -startup of {node}"), &output);
 }
 
-/// The modes of the default pools, and then the tunnel addresses that each node needs, or needs no more.
+/// The modes of the default pools, and then the tunnel addresses that each node needs, or needs no
+/// more.
 async fn tunnels(cluster: &Cluster<'_>, ipip: &str, vxlan: &str, vxlan_v6: &str) {
-    for (pool, ipip, vxlan) in [("default-ipv4-ippool", ipip, vxlan), ("default-ipv6-ippool", "Never", vxlan_v6)] {
+    for (pool, ipip, vxlan) in
+        [("default-ipv4-ippool", ipip, vxlan), ("default-ipv6-ippool", "Never", vxlan_v6)]
+    {
         let modes = json!({ "spec": { "ipipMode": ipip, "vxlanMode": vxlan } }).to_string();
         cluster.calicoctl("calicoctl", &["patch", "ippool", pool, "--patch", &modes], "").await;
     }
@@ -131,7 +143,11 @@ async fn wireguard(cluster: &Cluster<'_>) {
 }
 
 async fn tunnel_addresses(cluster: &Cluster<'_>, node: &str) {
-    let output = feed(node_command(cluster, node, &["-allocate-tunnel-addrs", "-allocate-tunnel-addrs-run-once"]), "").await;
+    let output = feed(
+        node_command(cluster, node, &["-allocate-tunnel-addrs", "-allocate-tunnel-addrs-run-once"]),
+        "",
+    )
+    .await;
     let text = said(&format!("-allocate-tunnel-addrs of {node}"), &output);
     assert!(!text.contains("permission denied"), "{text}");
 }
@@ -151,7 +167,8 @@ async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
         .env("FELIX_DATAPLANEDRIVER", dataplane::driver(cluster.folder(), node))
         .env("FELIX_ENDPOINTREPORTINGENABLED", "true")
         .env("FELIX_LOGSEVERITYSCREEN", "info")
-        // Felix drops lines of its log when they come fast, and the one that is waited for may be among them.
+        // Felix drops lines of its log when they come fast, and the one that is waited for may be
+        // among them.
         .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
         .env("FELIX_HEALTHENABLED", "false");
     let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
@@ -184,7 +201,10 @@ async fn confd(cluster: &Cluster<'_>, node: &str) -> Daemon {
         std::fs::create_dir_all(folder.join(part)).unwrap();
     }
     let rendered = folder.join("rendered");
-    let resource = format!("[template]\nsrc = \"t\"\ndest = \"{}\"\nprefix = \"/calico\"\nkeys = [\"/\"]\n", rendered.display());
+    let resource = format!(
+        "[template]\nsrc = \"t\"\ndest = \"{}\"\nprefix = \"/calico\"\nkeys = [\"/\"]\n",
+        rendered.display()
+    );
     std::fs::write(folder.join("conf.d/t.toml"), resource).unwrap();
     std::fs::write(folder.join("templates/t"), "in sync\n").unwrap();
     let mut command = node_command(cluster, node, &["-confd", "-confd-confdir"]);
@@ -195,20 +215,29 @@ async fn confd(cluster: &Cluster<'_>, node: &str) -> Daemon {
 }
 
 async fn monitor(cluster: &Cluster<'_>, node: &str) -> Daemon {
-    Daemon::start(cluster, &format!("monitor-{node}"), node_command(cluster, node, &["-monitor-addresses"]))
+    Daemon::start(
+        cluster,
+        &format!("monitor-{node}"),
+        node_command(cluster, node, &["-monitor-addresses"]),
+    )
 }
 
 async fn controllers(cluster: &Cluster<'_>, apiserver: &Apiserver) -> Daemon {
     let mut command = cluster.command(&cluster.programs.controllers, "kube-controllers");
     command
         .env("KUBECONFIG", &apiserver.kubeconfig)
-        .env("ENABLED_CONTROLLERS", "policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer")
+        .env(
+            "ENABLED_CONTROLLERS",
+            "policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer",
+        )
         .env("AUTO_HOST_ENDPOINTS", "enabled")
         // More often than kube-apiserver, so that either has its turn: who wrote the key compacts.
         .env("COMPACTION_PERIOD", "1s")
         .env("LOG_LEVEL", "info");
     let mut daemon = Daemon::start(cluster, "kube-controllers", command);
-    let made = async |arguments: &[&str], name: &str| cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(name);
+    let made = async |arguments: &[&str], name: &str| {
+        cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(name)
+    };
     for (kind, name) in [("profile", "kns.dash-ed-ns"), ("profile", "ksa.prod.web-account")] {
         daemon.until(name, async |_| made(&["get", kind, "-o", "yaml"], name).await).await;
     }
@@ -237,7 +266,11 @@ pub async fn plugin(cluster: &Cluster<'_>, config: &Value, pod: &Pod, verb: &str
             std::os::unix::fs::symlink(&cluster.programs.cni, folder.join(name)).unwrap();
         }
     }
-    let arguments = [("K8S_POD_NAMESPACE", pod.namespace), ("K8S_POD_NAME", pod.name), ("K8S_POD_INFRA_CONTAINER_ID", pod.container)];
+    let arguments = [
+        ("K8S_POD_NAMESPACE", pod.namespace),
+        ("K8S_POD_NAME", pod.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", pod.container),
+    ];
     let mut command = Command::new(folder.join("calico"));
     command
         .env_clear()
@@ -247,7 +280,13 @@ pub async fn plugin(cluster: &Cluster<'_>, config: &Value, pod: &Pod, verb: &str
         .env("CNI_NETNS", format!("/run/netns/{}", pod.container))
         .env("CNI_IFNAME", "eth0")
         .env("CNI_PATH", &folder)
-        .env("CNI_ARGS", format!("IgnoreUnknown=1;{}", arguments.map(|(name, value)| format!("{name}={value}")).join(";")))
+        .env(
+            "CNI_ARGS",
+            format!(
+                "IgnoreUnknown=1;{}",
+                arguments.map(|(name, value)| format!("{name}={value}")).join(";")
+            ),
+        )
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
@@ -274,12 +313,20 @@ const PODS: [Pod; 4] = [
     Pod { node: NODES[0], namespace: "prod", name: "web-0", container: "c0", address: None },
     Pod { node: NODES[0], namespace: "dash-ed-ns", name: "a--b", container: "c1", address: None },
     Pod { node: NODES[1], namespace: "prod", name: "web-1", container: "c2", address: None },
-    Pod { node: NODES[0], namespace: "prod", name: "fixed", container: "c3", address: Some("192.168.77.7") },
+    Pod {
+        node: NODES[0],
+        namespace: "prod",
+        name: "fixed",
+        container: "c3",
+        address: Some("192.168.77.7"),
+    },
 ];
 
 async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     for pod in &PODS {
-        let annotations = pod.address.map(|address| json!({ "cni.projectcalico.org/ipAddrs": format!("[\"{address}\"]") }));
+        let annotations = pod
+            .address
+            .map(|address| json!({ "cni.projectcalico.org/ipAddrs": format!("[\"{address}\"]") }));
         let object = json!({
             "metadata": { "name": pod.name, "labels": { "app": "web" }, "annotations": annotations },
             "spec": { "nodeName": pod.node, "serviceAccountName": "web-account", "containers": [{ "name": "c", "image": "none" }] },
@@ -287,16 +334,22 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
         apiserver.create(&format!("/api/v1/namespaces/{}/pods", pod.namespace), object).await;
         netns("add", pod).await;
         let answer = cni(cluster, apiserver, pod, "ADD").await;
-        let address = answer.split('"').find(|word| word.starts_with("192.168.")).unwrap_or_else(|| panic!("no address: {answer}"));
+        let address = answer
+            .split('"')
+            .find(|word| word.starts_with("192.168."))
+            .unwrap_or_else(|| panic!("no address: {answer}"));
         assert!(pod.address.is_none_or(|fixed| address.starts_with(fixed)), "{answer}");
         // What a kubelet does; kube-controllers look at pods with an address only.
         let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
         let mut object = apiserver.get(&path).await.unwrap();
         let address = address.split('/').next();
-        object["status"] = json!({ "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] });
+        object["status"] =
+            json!({ "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] });
         apiserver.replace(&format!("{path}/status"), object).await;
     }
-    let shown = cluster.calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-A", "-o", "yaml"], "").await;
+    let shown = cluster
+        .calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-A", "-o", "yaml"], "")
+        .await;
     assert_eq!(shown.matches("kind: WorkloadEndpoint\n").count(), PODS.len(), "{shown}");
     // The label of a pod comes to its endpoint by kube-controllers.
     let path = "/api/v1/namespaces/prod/pods/web-0";
@@ -304,7 +357,9 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     pod["metadata"]["labels"]["more"] = json!("label");
     apiserver.replace(path, pod).await;
     soon("the label", async || {
-        let shown = cluster.calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-n", "prod", "-o", "yaml"], "").await;
+        let shown = cluster
+            .calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-n", "prod", "-o", "yaml"], "")
+            .await;
         shown.contains("more: label").then_some(())
     })
     .await;
@@ -312,7 +367,8 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     let again = Pod { container: "c4", ..PODS[0] };
     netns("add", &again).await;
     cni(cluster, apiserver, &again, "ADD").await;
-    // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the one with a fixed address for calicoctl.
+    // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the
+    // one with a fixed address for calicoctl.
     for pod in PODS.iter().filter(|pod| !pod.stays()).chain([&again]) {
         for _ in 0..2 {
             cni(cluster, apiserver, pod, "DEL").await;
@@ -322,13 +378,20 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
 }
 
 pub async fn netns(verb: &str, pod: &Pod) {
-    said(&format!("ip netns {verb}"), &Command::new("ip").args(["netns", verb, pod.container]).output().await.unwrap());
+    said(
+        &format!("ip netns {verb}"),
+        &Command::new("ip").args(["netns", verb, pod.container]).output().await.unwrap(),
+    );
 }
 
 /// What comes to Calico by kube-controllers, changed and taken away.
 async fn changes(cluster: &Cluster<'_>, apiserver: &Apiserver) {
-    let shows = async |arguments: &[&str], text: &str| cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(text);
-    for (path, label) in [("/api/v1/namespaces/prod", "of-the-namespace"), ("/api/v1/nodes/n1", "of-the-node")] {
+    let shows = async |arguments: &[&str], text: &str| {
+        cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(text)
+    };
+    for (path, label) in
+        [("/api/v1/namespaces/prod", "of-the-namespace"), ("/api/v1/nodes/n1", "of-the-node")]
+    {
         let mut object = apiserver.get(path).await.unwrap();
         object["metadata"]["labels"]["more"] = json!(label);
         apiserver.replace(path, object).await;
@@ -345,7 +408,10 @@ async fn changes(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     apiserver.delete(policy).await;
     apiserver.delete("/api/v1/namespaces/dash-ed-ns/serviceaccounts/web-account").await;
     soon("the policy goes", async || (!shows(&policies, "allow-web").await).then_some(())).await;
-    soon("the profile goes", async || (!shows(&["get", "profile"], "ksa.dash-ed-ns").await).then_some(())).await;
+    soon("the profile goes", async || {
+        (!shows(&["get", "profile"], "ksa.dash-ed-ns").await).then_some(())
+    })
+    .await;
     load_balancer(cluster, apiserver).await;
 }
 
@@ -366,7 +432,9 @@ async fn load_balancer(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     .await;
     apiserver.delete(&format!("{services}/web")).await;
     soon("the address is free", async || {
-        let shown = cluster.calicoctl("calicoctl-ro", &["ipam", "show", &format!("--ip={address}")], "").await;
+        let shown = cluster
+            .calicoctl("calicoctl-ro", &["ipam", "show", &format!("--ip={address}")], "")
+            .await;
         shown.contains("not assigned").then_some(())
     })
     .await;
@@ -383,7 +451,12 @@ async fn calicoctl(cluster: &Cluster<'_>) {
     };
     let policies = [
         resource("Tier", false, "security", json!({ "order": 10 })),
-        resource("GlobalNetworkPolicy", false, "security.g", json!({ "tier": "security", "selector": "all()" })),
+        resource(
+            "GlobalNetworkPolicy",
+            false,
+            "security.g",
+            json!({ "tier": "security", "selector": "all()" }),
+        ),
         resource("GlobalNetworkPolicy", false, "default.g", json!({ "selector": "all()" })),
         resource("NetworkPolicy", true, "default.n", json!({ "selector": "all()" })),
         resource("GlobalNetworkSet", false, "gset", json!({ "nets": ["10.0.0.0/8"] })),
@@ -394,12 +467,27 @@ async fn calicoctl(cluster: &Cluster<'_>) {
         resource("StagedKubernetesNetworkPolicy", true, "sk", json!({ "podSelector": {} })),
     ];
     let others = [
-        resource("BGPPeer", false, "peer", json!({ "peerIP": "10.10.0.9", "asNumber": 64513, "node": NODES[1] })),
+        resource(
+            "BGPPeer",
+            false,
+            "peer",
+            json!({ "peerIP": "10.10.0.9", "asNumber": 64513, "node": NODES[1] }),
+        ),
         resource("BGPConfiguration", false, "default", json!({ "asNumber": 64512 })),
         resource("BGPFilter", false, "filter", json!({})),
-        resource("HostEndpoint", false, "hep", json!({ "node": NODES[1], "interfaceName": "eth0" })),
+        resource(
+            "HostEndpoint",
+            false,
+            "hep",
+            json!({ "node": NODES[1], "interfaceName": "eth0" }),
+        ),
         resource("IPPool", false, "pool", json!({ "cidr": "172.31.0.0/24" })),
-        resource("IPReservation", false, "reserved", json!({ "reservedCIDRs": ["192.168.1.0/30"] })),
+        resource(
+            "IPReservation",
+            false,
+            "reserved",
+            json!({ "reservedCIDRs": ["192.168.1.0/30"] }),
+        ),
     ];
     for (who, resources) in [("calicoctl-editor", &policies[..]), ("calicoctl", &others[..])] {
         for resource in resources {
@@ -407,12 +495,23 @@ async fn calicoctl(cluster: &Cluster<'_>) {
             cluster.calicoctl(who, &["apply", "-f", "-"], &resource.to_string()).await;
             let kind = resource["kind"].as_str().unwrap();
             let name = resource["metadata"]["name"].as_str().unwrap();
-            let everywhere: &[&str] = if resource["metadata"]["namespace"].is_null() { &[] } else { &["-A"] };
-            let shown = cluster.calicoctl("calicoctl-ro", &[&["get", kind, "-o", "yaml"], everywhere].concat(), "").await;
+            let everywhere: &[&str] =
+                if resource["metadata"]["namespace"].is_null() { &[] } else { &["-A"] };
+            let shown = cluster
+                .calicoctl("calicoctl-ro", &[&["get", kind, "-o", "yaml"], everywhere].concat(), "")
+                .await;
             assert!(shown.contains(name), "{kind} {name}: {shown}");
         }
     }
-    for kind in ["node", "felixconfiguration", "kubecontrollersconfiguration", "clusterinformation", "ippool", "profile", "tier"] {
+    for kind in [
+        "node",
+        "felixconfiguration",
+        "kubecontrollersconfiguration",
+        "clusterinformation",
+        "ippool",
+        "profile",
+        "tier",
+    ] {
         cluster.calicoctl("calicoctl-ro", &["get", kind, "-o", "wide"], "").await;
     }
     for who in ["calicoctl-ro", "calicoctl-editor"] {
@@ -425,7 +524,8 @@ async fn calicoctl(cluster: &Cluster<'_>) {
         cluster.calicoctl("calicoctl", &["datastore", "migrate", step], "").await;
     }
     for (who, resources) in [("calicoctl-editor", &policies[..]), ("calicoctl", &others[1..])] {
-        for resource in resources.iter().rev().filter(|resource| resource["kind"] != "HostEndpoint") {
+        for resource in resources.iter().rev().filter(|resource| resource["kind"] != "HostEndpoint")
+        {
             cluster.calicoctl(who, &["delete", "-f", "-"], &resource.to_string()).await;
         }
     }
@@ -433,7 +533,9 @@ async fn calicoctl(cluster: &Cluster<'_>) {
 
 /// kube-controllers removes what belonged to the node.
 async fn delete_node(cluster: &Cluster<'_>, apiserver: &Apiserver) {
-    apiserver.delete(&format!("/api/v1/namespaces/prod/pods/{}?gracePeriodSeconds=0", PODS[2].name)).await;
+    apiserver
+        .delete(&format!("/api/v1/namespaces/prod/pods/{}?gracePeriodSeconds=0", PODS[2].name))
+        .await;
     apiserver.delete(&format!("/api/v1/nodes/{}", NODES[1])).await;
     soon("the node goes", async || {
         let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;

@@ -1,5 +1,6 @@
-//! Segmented manifests, as a cluster takes them: a real kube-apiserver reads each strictly, and from what it has read the containers of Calico
-//! are laid out as a kubelet would, each with the certificate that its volume names; the programs of 3.31 then work with these, in front of
+//! Segmented manifests, as a cluster takes them: a real kube-apiserver reads each strictly, and
+//! from what it has read the containers of Calico are laid out as a kubelet would, each with the
+//! certificate that its volume names; the programs of 3.31 then work with these, in front of
 //! a proxy that enforces the policy which goes with the manifest.
 
 use std::collections::BTreeMap;
@@ -25,8 +26,13 @@ const PER_NODE: &str = "host-path=/etc/calico/etcd-certs";
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs() {
-    if inside("calico::segmented::a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs") {
-        runtime().block_on(certificates_drive_the_programs(None, ["calico-node", "calico-cni", "calico-kube-controllers"]));
+    if inside(
+        "calico::segmented::a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs",
+    ) {
+        runtime().block_on(certificates_drive_the_programs(
+            None,
+            ["calico-node", "calico-cni", "calico-kube-controllers"],
+        ));
     }
 }
 
@@ -34,7 +40,10 @@ fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_th
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn so_is_one_with_the_certificates_of_single_nodes() {
     if inside("calico::segmented::so_is_one_with_the_certificates_of_single_nodes") {
-        runtime().block_on(certificates_drive_the_programs(Some(PER_NODE), ["calico-node:n1", "cni:n1", "calico-kube-controllers"]));
+        runtime().block_on(certificates_drive_the_programs(
+            Some(PER_NODE),
+            ["calico-node:n1", "cni:n1", "calico-kube-controllers"],
+        ));
     }
 }
 
@@ -43,12 +52,16 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
     let policy = segmented("v3.31.0", "https://192.0.2.1:2379", per_node).policy;
     // This cluster starts from nothing.
     let first = |role: &str| format!("roles: [{role}-per-node, calico-first-start]");
-    let enforced = enforced(&policy).replace("roles: [calico-node-per-node]", &first("calico-node"));
+    let enforced =
+        enforced(&policy).replace("roles: [calico-node-per-node]", &first("calico-node"));
     let enforced = enforced.replace("roles: [calico-cni-per-node]", &first("calico-cni"));
     let world = World::with(&enforced).own_etcd().start().await;
     let cluster = Cluster::new(&programs, Way::through(&world));
     let apiserver = Apiserver::start(&cluster).await;
-    soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
+    soon("namespace kube-system", async || {
+        apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)
+    })
+    .await;
     // The last one is the one whose programs run.
     let mut objects = BTreeMap::new();
     for version in MANIFESTS {
@@ -71,7 +84,12 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
     assert!(refused.len() == 1 && refused[0].contains("stranger"), "{refused:#?}");
     for name in names {
         let identity = format!("default/cn:{name}");
-        assert!(audit.iter().any(|line| line["decision"] == "allow" && line.to_string().contains(&identity)), "{name} never came");
+        assert!(
+            audit
+                .iter()
+                .any(|line| line["decision"] == "allow" && line.to_string().contains(&identity)),
+            "{name} never came"
+        );
     }
 }
 
@@ -84,9 +102,12 @@ pub fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segme
     segment(version, &manifest(version), &wish).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-/// The policy as an operator has it in the end, for a cluster whose kube-apiserver uses that etcd too.
+/// The policy as an operator has it in the end, for a cluster whose kube-apiserver uses that etcd
+/// too.
 fn enforced(policy: &str) -> String {
-    let enforced = policy.replace("\nmode: shadow\n", "\nmode: enforce\n").replace("include: [", "include: [kubernetes, ");
+    let enforced = policy
+        .replace("\nmode: shadow\n", "\nmode: enforce\n")
+        .replace("include: [", "include: [kubernetes, ");
     assert!(enforced != policy);
     format!("{enforced}  - cn: kube-apiserver\n    roles: [kube-apiserver]\n")
 }
@@ -97,13 +118,23 @@ async fn applied(apiserver: &Apiserver, text: &str) -> BTreeMap<(String, String)
     let text = text.replace("apiVersion: policy/v1beta1\n", "apiVersion: policy/v1\n");
     let mut objects = BTreeMap::new();
     for document in text.split("---\n").filter(|document| !document.trim().is_empty()) {
-        let field = |name: &str| document.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let field = |name: &str| {
+            document.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+        };
         let (kind, name) = (field("kind:"), field("  name:"));
         let path = match kind.as_str() {
-            "ServiceAccount" | "Secret" | "ConfigMap" => format!("/api/v1/namespaces/kube-system/{}s", kind.to_lowercase()),
-            "ClusterRole" | "ClusterRoleBinding" => format!("/apis/rbac.authorization.k8s.io/v1/{}s", kind.to_lowercase()),
-            "DaemonSet" | "Deployment" => format!("/apis/apps/v1/namespaces/kube-system/{}s", kind.to_lowercase()),
-            "PodDisruptionBudget" => "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets".to_owned(),
+            "ServiceAccount" | "Secret" | "ConfigMap" => {
+                format!("/api/v1/namespaces/kube-system/{}s", kind.to_lowercase())
+            }
+            "ClusterRole" | "ClusterRoleBinding" => {
+                format!("/apis/rbac.authorization.k8s.io/v1/{}s", kind.to_lowercase())
+            }
+            "DaemonSet" | "Deployment" => {
+                format!("/apis/apps/v1/namespaces/kube-system/{}s", kind.to_lowercase())
+            }
+            "PodDisruptionBudget" => {
+                "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets".to_owned()
+            }
             other => panic!("{other}"),
         };
         let object = apiserver.apply(&format!("{path}/{name}"), document).await;
@@ -113,14 +144,21 @@ async fn applied(apiserver: &Apiserver, text: &str) -> BTreeMap<(String, String)
     objects
 }
 
-/// Makes what the volumes at `/calico-secrets` name, each with the certificate of its component: Secrets, or folders of the host.
+/// Makes what the volumes at `/calico-secrets` name, each with the certificate of its component:
+/// Secrets, or folders of the host.
 async fn fill(kubelet: &Kubelet, names: [&str; 3], cluster: &Cluster<'_>, apiserver: &Apiserver) {
-    for (container, name) in ["calico-node", "install-cni", "calico-kube-controllers"].into_iter().zip(names) {
+    for (container, name) in
+        ["calico-node", "install-cni", "calico-kube-controllers"].into_iter().zip(names)
+    {
         let volume = kubelet.volume(container);
         let issued = (cluster.way.certificates)(name);
         if let Some(path) = volume["hostPath"]["path"].as_str() {
             assert_eq!(volume["hostPath"]["type"], "Directory");
-            lay(&kubelet.host.join(path.trim_start_matches('/')), &files(&cluster.way.ca, &issued), 0o400);
+            lay(
+                &kubelet.host.join(path.trim_start_matches('/')),
+                &files(&cluster.way.ca, &issued),
+                0o400,
+            );
             continue;
         }
         let secret = volume["secret"]["secretName"].as_str().unwrap();
@@ -132,23 +170,40 @@ async fn fill(kubelet: &Kubelet, names: [&str; 3], cluster: &Cluster<'_>, apiser
         apiserver.create("/api/v1/namespaces/kube-system/secrets", object).await;
         let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
         assert_eq!(mode, if name == "calico-kube-controllers" { 0o440 } else { 0o400 }, "{name}");
-        lay(&kubelet.folder.join("secrets").join(secret), &files(&cluster.way.ca, &issued), mode as u32);
+        lay(
+            &kubelet.folder.join("secrets").join(secret),
+            &files(&cluster.way.ca, &issued),
+            mode as u32,
+        );
     }
 }
 
 /// The three files of a component.
 fn files(ca: &str, issued: &Issued) -> [(&'static str, Vec<u8>); 3] {
-    [("etcd-ca", ca.into()), ("etcd-cert", issued.certificate.clone().into()), ("etcd-key", issued.key.clone().into())]
+    [
+        ("etcd-ca", ca.into()),
+        ("etcd-cert", issued.certificate.clone().into()),
+        ("etcd-key", issued.key.clone().into()),
+    ]
 }
 
 async fn start_node(cluster: &Cluster<'_>, kubelet: &Kubelet) {
     let mut command = kubelet.command(&cluster.programs.node, "calico-node");
-    command.arg("-startup").env("NODENAME", NODE).env("IP", "10.10.0.1/24").env("CALICO_IPV4POOL_CIDR", "192.168.0.0/16");
+    command
+        .arg("-startup")
+        .env("NODENAME", NODE)
+        .env("IP", "10.10.0.1/24")
+        .env("CALICO_IPV4POOL_CIDR", "192.168.0.0/16");
     said("calico-node -startup", &feed(command, "").await);
 }
 
-/// `install-cni` in a root of its own, with its mounts; then the plugin, with the configuration and the files that it leaves on the host.
-async fn install_cni_and_start_a_pod(cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet) {
+/// `install-cni` in a root of its own, with its mounts; then the plugin, with the configuration and
+/// the files that it leaves on the host.
+async fn install_cni_and_start_a_pod(
+    cluster: &Cluster<'_>,
+    apiserver: &Apiserver,
+    kubelet: &Kubelet,
+) {
     let root = kubelet.folder.join("install-cni");
     for folder in ["opt/cni/bin", "host/opt/cni/bin", "host/etc/cni/net.d"] {
         fs::create_dir_all(root.join(folder)).unwrap();
@@ -157,14 +212,22 @@ async fn install_cni_and_start_a_pod(cluster: &Cluster<'_>, apiserver: &Apiserve
     fs::rename(kubelet.secrets("install-cni"), root.join("calico-secrets")).unwrap();
     let mut command = Command::new("chroot");
     command.arg(&root).arg(kubelet.container("install-cni")["command"][0].as_str().unwrap());
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(kubelet.environment("install-cni"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(kubelet.environment("install-cni"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     said("install-cni", &feed(command, "").await);
     let net = root.join("host/etc/cni/net.d");
     let written = fs::read_to_string(net.join("10-calico.conflist")).unwrap();
-    assert!(written.contains("\"etcd_key_file\": \"/etc/cni/net.d/calico-tls/etcd-key\""), "{written}");
+    assert!(
+        written.contains("\"etcd_key_file\": \"/etc/cni/net.d/calico-tls/etcd-key\""),
+        "{written}"
+    );
     // The host's folder stands elsewhere here.
-    let list: Value = serde_json::from_str(&written.replace("/etc/cni/net.d/", &format!("{}/", net.display()))).unwrap();
+    let list: Value =
+        serde_json::from_str(&written.replace("/etc/cni/net.d/", &format!("{}/", net.display())))
+            .unwrap();
     let mut config = list["plugins"][0].clone();
     for key in ["name", "cniVersion"] {
         config[key] = list[key].clone();
@@ -172,9 +235,9 @@ async fn install_cni_and_start_a_pod(cluster: &Cluster<'_>, apiserver: &Apiserve
     config.as_object_mut().unwrap().remove("log_file_path");
     fs::copy(&apiserver.kubeconfig, net.join("calico-kubeconfig")).unwrap();
     let pod = Pod { node: NODE, namespace: "default", name: "web", container: "c9", address: None };
-    soon("namespace default", async || apiserver.get("/api/v1/namespaces/default").await.map(drop)).await;
-    let object =
-        json!({ "metadata": { "name": pod.name }, "spec": { "nodeName": NODE, "containers": [{ "name": "c", "image": "none" }] } });
+    soon("namespace default", async || apiserver.get("/api/v1/namespaces/default").await.map(drop))
+        .await;
+    let object = json!({ "metadata": { "name": pod.name }, "spec": { "nodeName": NODE, "containers": [{ "name": "c", "image": "none" }] } });
     apiserver.create("/api/v1/namespaces/default/pods", object).await;
     netns("add", &pod).await;
     let answer = plugin(cluster, &config, &pod, "ADD").await;
@@ -184,11 +247,18 @@ async fn install_cni_and_start_a_pod(cluster: &Cluster<'_>, apiserver: &Apiserve
 }
 
 /// kube-controllers, until they have written what comes of a namespace.
-async fn controllers(cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet, world: &World) {
+async fn controllers(
+    cluster: &Cluster<'_>,
+    apiserver: &Apiserver,
+    kubelet: &Kubelet,
+    world: &World,
+) {
     let mut command = kubelet.command(&cluster.programs.controllers, "calico-kube-controllers");
     command.env("KUBECONFIG", &apiserver.kubeconfig);
     let mut daemon = Daemon::start(cluster, "kube-controllers", command);
     let key = "/calico/resources/v3/projectcalico.org/profiles/kns.kube-system";
-    daemon.until(key, async |_| !world.direct().await.get(key, None).await.unwrap().kvs().is_empty()).await;
+    daemon
+        .until(key, async |_| !world.direct().await.get(key, None).await.unwrap().kvs().is_empty())
+        .await;
     daemon.stop().await;
 }

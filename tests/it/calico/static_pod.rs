@@ -1,5 +1,6 @@
-//! The static pod without a kubelet: in a root that holds what the image holds and nothing else, read-only as the pod has it, as the user of
-//! the image, with the files that the manifest says; its configuration as it stands but for the addresses of etcd.
+//! The static pod without a kubelet: in a root that holds what the image holds and nothing else,
+//! read-only as the pod has it, as the user of the image, with the files that the manifest says;
+//! its configuration as it stands but for the addresses of etcd.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,7 +23,10 @@ const IMAGE: &str = "/run/image";
 const ENTRYPOINT: &str = "/usr/bin/etcd-warden";
 
 fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap_or_else(|error| panic!("this test needs `{program}`: {error}"));
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .unwrap_or_else(|error| panic!("this test needs `{program}`: {error}"));
     assert!(status.success(), "{program} {arguments:?}");
 }
 
@@ -43,14 +47,26 @@ fn image() {
     for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
         put(library, &fs::read(library).unwrap());
     }
-    run("chmod", &["-R", "a+rX,a+x", &format!("{IMAGE}/usr"), &format!("{IMAGE}/lib"), &format!("{IMAGE}/lib64")]);
+    run(
+        "chmod",
+        &[
+            "-R",
+            "a+rX,a+x",
+            &format!("{IMAGE}/usr"),
+            &format!("{IMAGE}/lib"),
+            &format!("{IMAGE}/lib64"),
+        ],
+    );
 }
 
 /// The files that the first lines of the manifest put on the host.
 fn files(endpoint: &SocketAddr) {
     let config = text("kubernetes/proxy/static-pod/config.yaml");
     let of_etcd = config.lines().find(|line| line.starts_with("endpoints: ")).unwrap();
-    put("/etc/etcd-warden/config.yaml", config.replace(of_etcd, &format!("endpoints: [https://{endpoint}]")).as_bytes());
+    put(
+        "/etc/etcd-warden/config.yaml",
+        config.replace(of_etcd, &format!("endpoints: [https://{endpoint}]")).as_bytes(),
+    );
     put("/etc/etcd-warden/policy.yaml", text("kubernetes/proxy/static-pod/policy.yaml").as_bytes());
     put("/etc/etcd-warden/lease.key", &[7; 32]);
     let server = authorities().clients.server(&["127.0.0.1"]).unwrap();
@@ -86,7 +102,8 @@ async fn serves() {
 
     let pod = yaml("kubernetes/proxy/static-pod/etcd-warden.yaml");
     let container = &pod["spec"]["containers"][0];
-    let arguments = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+    let arguments =
+        container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
     let mut chroot = tokio::process::Command::new("/usr/sbin/chroot");
     chroot.args(["--userspec=65532:65532", IMAGE, ENTRYPOINT]).args(arguments).env_clear();
     chroot.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -97,9 +114,18 @@ async fn serves() {
         let path = get["path"].as_str().unwrap();
         soon(probe, async || (http::get(address, path).await.ok()?.0 == 200).then_some(())).await;
     }
-    // As kube-apiserver comes, with the flag of deploy/README.md; a call beyond its role is let through in shadow mode, and recorded.
-    let servers = text("README.md").lines().find_map(|line| line.trim().strip_prefix("--etcd-servers=").map(str::to_owned)).unwrap();
-    let mut client = connect(&[servers], &authorities().clients, &authorities().clients.client("kube-apiserver").unwrap()).await;
+    // As kube-apiserver comes, with the flag of deploy/README.md; a call beyond its role is let
+    // through in shadow mode, and recorded.
+    let servers = text("README.md")
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("--etcd-servers=").map(str::to_owned))
+        .unwrap();
+    let mut client = connect(
+        &[servers],
+        &authorities().clients,
+        &authorities().clients.client("kube-apiserver").unwrap(),
+    )
+    .await;
     client.put("/registry/pods/default/a", "1", None).await.unwrap();
     client.get("/calico/x", None).await.unwrap();
     // The state folder is the one place that it may write.
@@ -109,8 +135,19 @@ async fn serves() {
     drop(client);
     run("kill", &["-s", "TERM", &id]);
     let grace = Duration::from_secs(pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap());
-    let ended = tokio::time::timeout(grace, output(child)).await.expect("it ends before kubelet would kill it");
+    let ended = tokio::time::timeout(grace, output(child))
+        .await
+        .expect("it ends before kubelet would kill it");
     assert!(ended.status.success(), "{ended:?}");
-    let audit: Vec<Value> = String::from_utf8(ended.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(audit.iter().any(|line| line["decision"] == "would_deny" && line.to_string().contains("/calico/x")), "{audit:?}");
+    let audit: Vec<Value> = String::from_utf8(ended.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        audit
+            .iter()
+            .any(|line| line["decision"] == "would_deny" && line.to_string().contains("/calico/x")),
+        "{audit:?}"
+    );
 }

@@ -1,8 +1,11 @@
-//! `docs/tutorial.md`, run as it is written: its commands in a shell, in their order, and each way back followed by the step once more. What a
-//! cluster does by itself is done here where the page says so in a comment: `<!-- pods -->` (Calico's pods start anew, with what the
-//! manifest in kube-apiserver gives them, and do their work) and `<!-- etcd: FLAGS -->` (an operator starts etcd again with other flags).
+//! `docs/tutorial.md`, run as it is written: its commands in a shell, in their order, and each way
+//! back followed by the step once more. What a cluster does by itself is done here where the page
+//! says so in a comment: `<!-- pods -->` (Calico's pods start anew, with what the manifest in
+//! kube-apiserver gives them, and do their work) and `<!-- etcd: FLAGS -->` (an operator starts
+//! etcd again with other flags).
 //!
-//! Two nodes share this host, so that push-certificates comes to a node's folder in place of `ssh` to it.
+//! Two nodes share this host, so that push-certificates comes to a node's folder in place of `ssh`
+//! to it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,7 +29,8 @@ const PAGE: &str = include_str!("../../../docs/tutorial.md");
 const ETCD: &str = "https://10.10.0.1:2379";
 const NODES: [&str; 2] = ["n1", "n2"];
 
-/// What must be seen, in this order, in what the page's commands say: in each line all words that stand between `..`.
+/// What must be seen, in this order, in what the page's commands say: in each line all words that
+/// stand between `..`.
 const SEEN: &[&str] = &[
     // 1: a node's certificate writes and removes what every policy may look at.
     "/calico/",
@@ -71,13 +75,23 @@ fn steps(page: &str) -> Vec<Step> {
     while let Some(line) = lines.next() {
         match line {
             "```bash" => {
-                let commands: String = lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
-                steps.push(if std::mem::take(&mut back) { Step::Back(commands) } else { Step::Commands(commands) });
+                let commands: String = lines
+                    .by_ref()
+                    .take_while(|line| *line != "```")
+                    .map(|line| format!("{line}\n"))
+                    .collect();
+                steps.push(if std::mem::take(&mut back) {
+                    Step::Back(commands)
+                } else {
+                    Step::Commands(commands)
+                });
             }
             "<!-- pods -->" => steps.push(Step::Pods),
             "<!-- back -->" => back = true,
             _ => {
-                if let Some(flags) = line.strip_prefix("<!-- etcd: ").and_then(|line| line.strip_suffix(" -->")) {
+                if let Some(flags) =
+                    line.strip_prefix("<!-- etcd: ").and_then(|line| line.strip_suffix(" -->"))
+                {
                     steps.push(Step::Etcd(flags.split(' ').map(str::to_owned).collect()));
                 }
             }
@@ -91,27 +105,42 @@ fn the_page_has_steps_and_ways_back() {
     let steps = steps(PAGE);
     let number = |fits: fn(&Step) -> bool| steps.iter().filter(|step| fits(step)).count();
     assert!(number(|step| matches!(step, Step::Commands(_))) >= 12, "{steps:?}");
-    assert!(number(|step| matches!(step, Step::Back(_))) >= 4 && number(|step| *step == Step::Pods) >= 5, "{steps:?}");
+    assert!(
+        number(|step| matches!(step, Step::Back(_))) >= 4
+            && number(|step| *step == Step::Pods) >= 5,
+        "{steps:?}"
+    );
     assert_eq!(number(|step| matches!(step, Step::Etcd(_))), 2);
 }
 
 #[test]
 #[ignore = "needs root and builds Calico, kubectl and kube-apiserver, minutes the first time; .ci/run runs it"]
 fn the_tutorial_leads_from_one_certificate_to_one_per_node_and_back_at_each_step() {
-    if inside("calico::tutorial::the_tutorial_leads_from_one_certificate_to_one_per_node_and_back_at_each_step") {
+    if inside(
+        "calico::tutorial::the_tutorial_leads_from_one_certificate_to_one_per_node_and_back_at_each_step",
+    ) {
         runtime().block_on(tutorial());
     }
 }
 
 async fn tutorial() {
     let calico = tokio::task::spawn_blocking(Programs::build).await.unwrap();
-    let kubectl = tokio::task::spawn_blocking(|| go_program("kubectl", "kubectl", "k8s.io/kubernetes/cmd/kubectl")).await.unwrap();
+    let kubectl = tokio::task::spawn_blocking(|| {
+        go_program("kubectl", "kubectl", "k8s.io/kubernetes/cmd/kubectl")
+    })
+    .await
+    .unwrap();
     // Kubernetes has an etcd of its own here.
-    let world = World::with("version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: x, roles: [r]}]\n");
+    let world = World::with(
+        "version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: x, roles: [r]}]\n",
+    );
     let world = world.own_etcd().start().await;
     let cluster = Cluster::new(&calico, Way::direct(world.etcd().endpoints()[0].clone()));
     let apiserver = Apiserver::start(&cluster).await;
-    soon("namespace kube-system", async || apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)).await;
+    soon("namespace kube-system", async || {
+        apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)
+    })
+    .await;
     for node in NODES {
         apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": node } })).await;
     }
@@ -144,8 +173,11 @@ async fn tutorial() {
     shell.has_said(SEEN);
     // Nothing of Calico's own was ever refused.
     let audit = std::fs::read_to_string(place.folder.join("audit.jsonl")).unwrap();
-    let denied: Vec<Value> =
-        audit.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|line: &Value| line["decision"] == "deny").collect();
+    let denied: Vec<Value> = audit
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["decision"] == "deny")
+        .collect();
     assert_eq!(denied.len(), 3, "{denied:#?}");
     etcd.stop().await;
     apiserver.stop().await;
@@ -165,27 +197,48 @@ impl Place {
         for made in [&folder, &bin] {
             std::fs::create_dir(made).unwrap();
         }
-        let etcdctl = programs().etcdctl.clone().unwrap_or_else(|| panic!("there is no etcdctl beside {}", programs().etcd.display()));
+        let etcdctl = programs()
+            .etcdctl
+            .clone()
+            .unwrap_or_else(|| panic!("there is no etcdctl beside {}", programs().etcd.display()));
         let warden = PathBuf::from(env!("CARGO_BIN_EXE_etcd-warden"));
         let remote = bin.join("remote");
-        std::fs::write(&remote, "#!/bin/sh\nETCD_CERTS=hosts/$1/etc/calico/etcd-certs exec sh -c \"$2\"\n").unwrap();
-        std::fs::set_permissions(&remote, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        std::os::unix::fs::symlink(deploy().join("hosts/push-certificates"), bin.join("push-certificates")).unwrap();
-        for (name, program) in
-            [("etcdctl", &etcdctl), ("kubectl", &kubectl.to_owned()), ("calicoctl", &cluster.programs.calicoctl), ("etcd-warden", &warden)]
-        {
+        std::fs::write(
+            &remote,
+            "#!/bin/sh\nETCD_CERTS=hosts/$1/etc/calico/etcd-certs exec sh -c \"$2\"\n",
+        )
+        .unwrap();
+        std::fs::set_permissions(&remote, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        std::os::unix::fs::symlink(
+            deploy().join("hosts/push-certificates"),
+            bin.join("push-certificates"),
+        )
+        .unwrap();
+        for (name, program) in [
+            ("etcdctl", &etcdctl),
+            ("kubectl", &kubectl.to_owned()),
+            ("calicoctl", &cluster.programs.calicoctl),
+            ("etcd-warden", &warden),
+        ] {
             std::os::unix::fs::symlink(program, bin.join(name)).unwrap();
         }
         let ca = Authority::new("etcd").unwrap();
         write_private(&folder, "old-etcd-ca.crt", &ca.pem()).unwrap();
-        ca.issue(&Leaf::server(&["10.10.0.1"]).usage(Usage::Both)).unwrap().write(&folder, "etcd").unwrap();
+        ca.issue(&Leaf::server(&["10.10.0.1"]).usage(Usage::Both))
+            .unwrap()
+            .write(&folder, "etcd")
+            .unwrap();
         let shared = ca.client("calico").unwrap();
         shared.write(&folder, "calico").unwrap();
         // The manifest as Calico's guide has it filled in.
         let encoded = |text: &str| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text);
         let mut text = manifest("v3.31.0").replace("http://<ETCD_IP>:<ETCD_PORT>", ETCD);
-        for (name, content) in [("etcd-ca", &ca.pem()), ("etcd-cert", &shared.certificate), ("etcd-key", &shared.key)] {
-            text = text.replace(&format!("# {name}: null"), &format!("{name}: {}", encoded(content)));
+        for (name, content) in
+            [("etcd-ca", &ca.pem()), ("etcd-cert", &shared.certificate), ("etcd-key", &shared.key)]
+        {
+            text =
+                text.replace(&format!("# {name}: null"), &format!("{name}: {}", encoded(content)));
             let setting = name.replace('-', "_");
             text = text.lines().map(|line| filled(line, &setting, name) + "\n").collect();
         }
@@ -207,11 +260,23 @@ impl Place {
         ] {
             command.arg(flag);
         }
-        command.args([format!("--listen-client-urls={ETCD}"), format!("--advertise-client-urls={ETCD}")]);
+        command.args([
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+        ]);
         let log = std::fs::File::create(self.folder.join("etcd.log")).unwrap();
-        let child =
-            command.args(flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true).spawn().unwrap();
-        soon("etcd", async || tokio::net::TcpStream::connect("10.10.0.1:2379").await.ok().map(drop)).await;
+        let child = command
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        soon("etcd", async || {
+            tokio::net::TcpStream::connect("10.10.0.1:2379").await.ok().map(drop)
+        })
+        .await;
         Etcd(child)
     }
 
@@ -231,14 +296,21 @@ impl Place {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+        let (stdin, stdout) =
+            (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
         Shell { _child: child, stdin, stdout, said: Vec::new() }
     }
 
     /// Calico's pods, from their start on: each does something in etcd that shows.
     async fn pods(&self, cluster: &Cluster<'_>, apiserver: &Apiserver) {
         for (number, node) in NODES.into_iter().enumerate() {
-            let kubelet = Kubelet::look(apiserver, node, &cluster.folder().join("kubelet"), &self.folder.join("hosts").join(node)).await;
+            let kubelet = Kubelet::look(
+                apiserver,
+                node,
+                &cluster.folder().join("kubelet"),
+                &self.folder.join("hosts").join(node),
+            )
+            .await;
             let mut command = kubelet.command(&cluster.programs.node, "calico-node");
             command
                 .arg("-startup")
@@ -246,7 +318,13 @@ impl Place {
                 .env("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")
                 .env("IP", format!("10.10.0.{}/24", number + 1));
             said(&format!("calico-node -startup of {node}"), &feed(command, "").await);
-            self.pod(cluster, apiserver, &kubelet, Pod { node, namespace: "default", name: node, container: node, address: None }).await;
+            self.pod(
+                cluster,
+                apiserver,
+                &kubelet,
+                Pod { node, namespace: "default", name: node, container: node, address: None },
+            )
+            .await;
             if number == 0 {
                 self.controllers(cluster, apiserver, &kubelet).await;
             }
@@ -256,12 +334,17 @@ impl Place {
     async fn pod(&self, cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet, pod: Pod) {
         let path = "/api/v1/namespaces/default/pods";
         if apiserver.get(&format!("{path}/{}", pod.name)).await.is_none() {
-            let spec = json!({ "nodeName": pod.node, "containers": [{ "name": "c", "image": "none" }] });
+            let spec =
+                json!({ "nodeName": pod.node, "containers": [{ "name": "c", "image": "none" }] });
             apiserver.create(path, json!({ "metadata": { "name": pod.name }, "spec": spec })).await;
         }
         let secrets = kubelet.secrets("install-cni");
         let environment = kubelet.environment("install-cni");
-        let endpoints = environment.iter().find(|(name, _)| name == "ETCD_ENDPOINTS").map(|(_, value)| value.as_str()).unwrap();
+        let endpoints = environment
+            .iter()
+            .find(|(name, _)| name == "ETCD_ENDPOINTS")
+            .map(|(_, value)| value.as_str())
+            .unwrap();
         let config = json!({
             "name": "k8s-pod-network", "cniVersion": "0.3.1", "type": "calico", "nodename": pod.node, "etcd_endpoints": endpoints,
             "etcd_key_file": secrets.join("etcd-key"), "etcd_cert_file": secrets.join("etcd-cert"), "etcd_ca_cert_file": secrets.join("etcd-ca"),
@@ -276,12 +359,17 @@ impl Place {
 
     /// kube-controllers make the profile of a namespace anew.
     async fn controllers(&self, cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet) {
-        let namespace = format!("made-{}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis());
+        let namespace =
+            format!("made-{}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis());
         apiserver.create("/api/v1/namespaces", json!({ "metadata": { "name": namespace } })).await;
         let mut command = kubelet.command(&cluster.programs.controllers, "calico-kube-controllers");
         command.env("KUBECONFIG", &self.kubeconfig).env("LOG_LEVEL", "debug");
         let mut daemon = Daemon::start(cluster, "kube-controllers", command);
-        daemon.until(&format!("profile of {namespace}"), async |log| log.contains(&format!("kns.{namespace}"))).await;
+        daemon
+            .until(&format!("profile of {namespace}"), async |log| {
+                log.contains(&format!("kns.{namespace}"))
+            })
+            .await;
         daemon.stop().await;
     }
 }
@@ -297,7 +385,10 @@ fn filled(line: &str, setting: &str, file: &str) -> String {
 /// What the operator did before the tutorial.
 async fn apply(place: &Place, apiserver: &Apiserver) {
     let mut command = Command::new(place.bin.join("kubectl"));
-    command.args(["apply", "-f"]).arg(place.folder.join("calico-etcd.yaml")).env("KUBECONFIG", &apiserver.kubeconfig);
+    command
+        .args(["apply", "-f"])
+        .arg(place.folder.join("calico-etcd.yaml"))
+        .env("KUBECONFIG", &apiserver.kubeconfig);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     said("kubectl apply", &feed(command, "").await);
 }
@@ -324,7 +415,10 @@ impl Shell {
         // What goes on in the background ends with the shell.
         let before = "exec 2>&1; set -eu; trap 'kill $(jobs -p)' EXIT\n";
         let before = if self.said.is_empty() { before } else { "" };
-        self.stdin.write_all(format!("{before}{commands}\necho '{DONE}'\n").as_bytes()).await.unwrap();
+        self.stdin
+            .write_all(format!("{before}{commands}\necho '{DONE}'\n").as_bytes())
+            .await
+            .unwrap();
         let first = self.said.len();
         loop {
             let line = tokio::time::timeout(SOON * 3, self.stdout.next_line()).await;

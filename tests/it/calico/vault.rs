@@ -1,5 +1,6 @@
-//! The templates of `deploy/kubernetes/per-node/vault`, rendered by the program whose template engine Vault's agent has, in front of a Vault
-//! of a few lines; what they write opens a proxy that enforces the policy beside them.
+//! The templates of `deploy/kubernetes/per-node/vault`, rendered by the program whose template
+//! engine Vault's agent has, in front of a Vault of a few lines; what they write opens a proxy that
+//! enforces the policy beside them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -52,11 +53,17 @@ async fn answer(stream: TcpStream, asked: Asked) {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     let parameters: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let issued = authorities().clients.client(parameters["common_name"].as_str().unwrap_or("nobody")).unwrap();
+    let issued = authorities()
+        .clients
+        .client(parameters["common_name"].as_str().unwrap_or("nobody"))
+        .unwrap();
     asked.lock().unwrap().push((path, parameters));
     let data = json!({ "certificate": issued.certificate, "issuing_ca": authorities().clients.pem(), "private_key": issued.key });
     let body = json!({ "data": data }).to_string();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes()).await.unwrap();
 }
 
@@ -69,49 +76,85 @@ fn written(folder: &Path) -> Issued {
 #[tokio::test]
 #[ignore = "builds consul-template, a minute or two the first time; .ci/run runs it"]
 async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
-    let program = tokio::task::spawn_blocking(|| go_program("consul-template", "consul-template", "github.com/hashicorp/consul-template"))
-        .await
-        .unwrap();
+    let program = tokio::task::spawn_blocking(|| {
+        go_program("consul-template", "consul-template", "github.com/hashicorp/consul-template")
+    })
+    .await
+    .unwrap();
     let (address, asked) = vault().await;
     let folder = tempfile::tempdir().unwrap();
     let certs = folder.path().join("certs");
     let mut command = Command::new(program);
-    command.args(["-once", "-vault-addr", &address, "-vault-renew-token=false", "-vault-retry=false"]);
+    command.args([
+        "-once",
+        "-vault-addr",
+        &address,
+        "-vault-renew-token=false",
+        "-vault-retry=false",
+    ]);
     for name in ["node", "cni"] {
         std::fs::create_dir_all(certs.join(name)).unwrap();
         let source = folder.path().join(format!("{name}.ctmpl"));
         let template = text(&format!("kubernetes/per-node/vault/{name}.ctmpl"));
-        std::fs::write(&source, template.replace("\"/certs/", &format!("\"{}/", certs.display()))).unwrap();
-        command.arg("-template").arg(format!("{}:{}/{name}/bundle.pem", source.display(), certs.display()));
+        std::fs::write(&source, template.replace("\"/certs/", &format!("\"{}/", certs.display())))
+            .unwrap();
+        command.arg("-template").arg(format!(
+            "{}:{}/{name}/bundle.pem",
+            source.display(),
+            certs.display()
+        ));
     }
-    let output = command.env_clear().env("VAULT_TOKEN", "t").env("NODE_NAME", "worker-1").output().await.unwrap();
+    let output = command
+        .env_clear()
+        .env("VAULT_TOKEN", "t")
+        .env("NODE_NAME", "worker-1")
+        .output()
+        .await
+        .unwrap();
     said("consul-template", &output);
-    let mut names: Vec<String> = asked.lock().unwrap().iter().map(|(path, asked)| format!("{path} {}", asked["common_name"])).collect();
+    let mut names: Vec<String> = asked
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(path, asked)| format!("{path} {}", asked["common_name"]))
+        .collect();
     names.sort();
     assert_eq!(
         names,
-        ["calico-node", "cni"].map(|name| format!("/v1/pki-calico/issue/calico-per-node \"{name}:worker-1\"")),
+        ["calico-node", "cni"]
+            .map(|name| format!("/v1/pki-calico/issue/calico-per-node \"{name}:worker-1\"")),
         "one certificate for each template"
     );
 
-    // The policy of Vault lets these parameters through and no other: `not_after`, say, would outlive the role's max_ttl.
+    // The policy of Vault lets these parameters through and no other: `not_after`, say, would
+    // outlive the role's max_ttl.
     let policy = text("kubernetes/per-node/vault/vault-policy.hcl");
     let list = policy.split_once("allowed_parameters = {").unwrap().1.split_once('}').unwrap().0;
     let allowed: Vec<&str> = list.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert_eq!(allowed, ["common_name", "exclude_cn_from_sans", "ttl"]);
     for (_, parameters) in asked.lock().unwrap().iter() {
-        assert!(parameters.as_object().unwrap().keys().all(|name| allowed.contains(&name.as_str())), "{parameters}");
+        assert!(
+            parameters.as_object().unwrap().keys().all(|name| allowed.contains(&name.as_str())),
+            "{parameters}"
+        );
     }
 
     // One CA stands for both here.
     let shadow = text("kubernetes/per-node/vault/policy.yaml");
-    let policy = shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");
-    let nodes = |config: &mut etcd_warden_gateway::config::Config| config.downstream.client_cas[0].name = "nodes".into();
+    let policy =
+        shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");
+    let nodes = |config: &mut etcd_warden_gateway::config::Config| {
+        config.downstream.client_cas[0].name = "nodes".into()
+    };
     let world = World::with(&policy).own_etcd().config(nodes).start().await;
-    let mut node = connect(&[world.endpoint()], &authorities().clients, &written(&certs.join("node"))).await;
+    let mut node =
+        connect(&[world.endpoint()], &authorities().clients, &written(&certs.join("node"))).await;
     node.put(format!("{NODES}/worker-1"), "mine", None).await.unwrap();
     assert!(is_permission_denied(&node.put(format!("{NODES}/worker-2"), "not mine", None).await));
-    let mut cni = connect(&[world.endpoint()], &authorities().clients, &written(&certs.join("cni"))).await;
+    let mut cni =
+        connect(&[world.endpoint()], &authorities().clients, &written(&certs.join("cni"))).await;
     cni.get(format!("{NODES}/worker-1"), None).await.unwrap();
-    assert!(is_permission_denied(&cni.put(format!("{NODES}/worker-1"), "not the plugin's", None).await));
+    assert!(is_permission_denied(
+        &cni.put(format!("{NODES}/worker-1"), "not the plugin's", None).await
+    ));
 }

@@ -49,10 +49,14 @@ impl Stage {
         stage
     }
 
-    /// Makes another CA in place of the one that is there. OpenSSL is strict only with one that has a key usage.
+    /// Makes another CA in place of the one that is there. OpenSSL is strict only with one that has
+    /// a key usage.
     pub fn ca(&self, subject: &str, kind: &[&str]) {
         let usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-        let arguments = ["req", "-x509", "-nodes", "-days", "400", "-subj", subject, "-keyout", "ca.key", "-out", "ca.crt", "-newkey"];
+        let arguments = [
+            "req", "-x509", "-nodes", "-days", "400", "-subj", subject, "-keyout", "ca.key",
+            "-out", "ca.crt", "-newkey",
+        ];
         self.openssl(&[&arguments, kind, &usage].concat());
     }
 
@@ -76,14 +80,22 @@ impl Stage {
 
     /// A set that was issued.
     pub fn set(&self, folder: &str) -> Issued {
-        Issued { certificate: self.text(&format!("{folder}/etcd-cert")), key: self.text(&format!("{folder}/etcd-key")) }
+        Issued {
+            certificate: self.text(&format!("{folder}/etcd-cert")),
+            key: self.text(&format!("{folder}/etcd-key")),
+        }
     }
 
     /// Runs OpenSSL in the folder; it has to work.
     #[track_caller]
     pub fn openssl(&self, arguments: &[&str]) -> String {
-        let output = Command::new("openssl").args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).output();
-        let output = output.unwrap_or_else(|error| panic!("these tests need `openssl` on PATH: {error}"));
+        let output = Command::new("openssl")
+            .args(arguments)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .output();
+        let output =
+            output.unwrap_or_else(|error| panic!("these tests need `openssl` on PATH: {error}"));
         Ran::of(output).ended(0)
     }
 

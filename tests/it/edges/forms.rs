@@ -28,7 +28,15 @@ pub enum Form {
 impl Form {
     /// Those that this etcd knows.
     pub fn all() -> Vec<Form> {
-        let mut all = vec![Form::Range, Form::DeleteRange, Form::Watch, Form::Compare, Form::Then, Form::Else, Form::Nested];
+        let mut all = vec![
+            Form::Range,
+            Form::DeleteRange,
+            Form::Watch,
+            Form::Compare,
+            Form::Then,
+            Form::Else,
+            Form::Nested,
+        ];
         let version = programs().version;
         if (version.major, version.minor) >= (3, 7) {
             all.push(Form::RangeStream);
@@ -40,21 +48,37 @@ impl Form {
     pub const fn verb(self) -> Verb {
         match self {
             Form::DeleteRange | Form::Else => Verb::Delete,
-            Form::Range | Form::RangeStream | Form::Watch | Form::Compare | Form::Then | Form::Nested => Verb::Read,
+            Form::Range
+            | Form::RangeStream
+            | Form::Watch
+            | Form::Compare
+            | Form::Then
+            | Form::Nested => Verb::Read,
         }
     }
 
     pub fn request(self, key: &[u8], range_end: &[u8]) -> (Method, Vec<u8>) {
         let (key, range_end) = (key.to_vec(), range_end.to_vec());
-        let range = pb::RangeRequest { key: key.clone(), range_end: range_end.clone(), limit: 3, ..Default::default() };
-        let delete = pb::DeleteRangeRequest { key: key.clone(), range_end: range_end.clone(), prev_kv: false };
+        let range = pb::RangeRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            limit: 3,
+            ..Default::default()
+        };
+        let delete = pb::DeleteRangeRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            prev_kv: false,
+        };
         match self {
             Form::Range => (Method::Range, range.encode_to_vec()),
             Form::RangeStream => (Method::RangeStream, range.encode_to_vec()),
             Form::DeleteRange => (Method::DeleteRange, delete.encode_to_vec()),
             Form::Watch => {
                 let create = pb::WatchCreateRequest { key, range_end, ..Default::default() };
-                let request = pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
+                let request = pb::WatchRequest {
+                    request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+                };
                 (Method::Watch, request.encode_to_vec())
             }
             Form::Compare => {
@@ -65,18 +89,36 @@ impl Form {
                     target_union: Some(pb::compare::TargetUnion::Version(1)),
                     ..Default::default()
                 };
-                (Method::Txn, pb::TxnRequest { compare: vec![compare], ..Default::default() }.encode_to_vec())
+                (
+                    Method::Txn,
+                    pb::TxnRequest { compare: vec![compare], ..Default::default() }.encode_to_vec(),
+                )
             }
-            Form::Then => {
-                (Method::Txn, pb::TxnRequest { success: vec![op(Request::RequestRange(range))], ..Default::default() }.encode_to_vec())
-            }
+            Form::Then => (
+                Method::Txn,
+                pb::TxnRequest {
+                    success: vec![op(Request::RequestRange(range))],
+                    ..Default::default()
+                }
+                .encode_to_vec(),
+            ),
             Form::Else => (
                 Method::Txn,
-                pb::TxnRequest { failure: vec![op(Request::RequestDeleteRange(delete))], ..Default::default() }.encode_to_vec(),
+                pb::TxnRequest {
+                    failure: vec![op(Request::RequestDeleteRange(delete))],
+                    ..Default::default()
+                }
+                .encode_to_vec(),
             ),
             Form::Nested => {
-                let inner = pb::TxnRequest { failure: vec![op(Request::RequestRange(range))], ..Default::default() };
-                let outer = pb::TxnRequest { success: vec![op(Request::RequestTxn(inner))], ..Default::default() };
+                let inner = pb::TxnRequest {
+                    failure: vec![op(Request::RequestRange(range))],
+                    ..Default::default()
+                };
+                let outer = pb::TxnRequest {
+                    success: vec![op(Request::RequestTxn(inner))],
+                    ..Default::default()
+                };
                 (Method::Txn, outer.encode_to_vec())
             }
         }

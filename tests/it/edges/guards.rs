@@ -4,7 +4,9 @@ use etcd_warden_core::access::Verb;
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::etcdserverpb::compare::CompareResult::{self, Equal, Greater, Less};
-use etcd_warden_proto::etcdserverpb::compare::TargetUnion::{self, CreateRevision, ModRevision, Value, Version};
+use etcd_warden_proto::etcdserverpb::compare::TargetUnion::{
+    self, CreateRevision, ModRevision, Value, Version,
+};
 use etcd_warden_proto::etcdserverpb::request_op::Request;
 use prost::Message as _;
 
@@ -36,7 +38,13 @@ fn compare(key: &str, result: CompareResult, union: TargetUnion) -> pb::Compare 
         Value(_) => 3,
         TargetUnion::Lease(_) => 4,
     };
-    pb::Compare { key: key.into(), result: result.into(), target, target_union: Some(union), range_end: vec![] }
+    pb::Compare {
+        key: key.into(),
+        result: result.into(),
+        target,
+        target_union: Some(union),
+        range_end: vec![],
+    }
 }
 
 fn put(key: &str) -> pb::RequestOp {
@@ -50,7 +58,11 @@ fn put_with(key: &str, change: impl FnOnce(&mut pb::PutRequest)) -> pb::RequestO
 }
 
 fn delete(key: &str, prev_kv: bool) -> pb::RequestOp {
-    op(Request::RequestDeleteRange(pb::DeleteRangeRequest { key: key.into(), prev_kv, range_end: vec![] }))
+    op(Request::RequestDeleteRange(pb::DeleteRangeRequest {
+        key: key.into(),
+        prev_kv,
+        range_end: vec![],
+    }))
 }
 
 fn txn(compare: Vec<pb::Compare>, success: Branch, failure: Branch) -> pb::TxnRequest {
@@ -79,21 +91,56 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
         ("no compare", "writer", txn(vec![], puts(), vec![]), None),
         // The key is missing: the Put creates.
         ("VERSION = 0", "creator", txn(vec![compare(g, Equal, Version(0))], puts(), vec![]), None),
-        ("CREATE = 0", "creator", txn(vec![compare(g, Equal, CreateRevision(0))], puts(), vec![]), None),
+        (
+            "CREATE = 0",
+            "creator",
+            txn(vec![compare(g, Equal, CreateRevision(0))], puts(), vec![]),
+            None,
+        ),
         ("MOD = 0", "creator", txn(missing(), puts(), vec![]), None),
         ("VERSION < 1", "creator", txn(vec![compare(g, Less, Version(1))], puts(), vec![]), None),
         ("MOD = 0", "updater", txn(missing(), puts(), vec![]), Some(Create)),
         // The key is there: the Put updates.
         ("MOD = 7", "updater", txn(there(), puts(), vec![]), None),
-        ("VERSION > 0", "updater", txn(vec![compare(g, Greater, Version(0))], puts(), vec![]), None),
-        ("VALUE = x", "updater", txn(vec![compare(g, Equal, Value(b"x".into()))], puts(), vec![]), None),
+        (
+            "VERSION > 0",
+            "updater",
+            txn(vec![compare(g, Greater, Version(0))], puts(), vec![]),
+            None,
+        ),
+        (
+            "VALUE = x",
+            "updater",
+            txn(vec![compare(g, Equal, Value(b"x".into()))], puts(), vec![]),
+            None,
+        ),
         ("MOD = 7", "creator", txn(there(), puts(), vec![]), Some(Update)),
-        ("VALUE = x", "creator", txn(vec![compare(g, Equal, Value(b"x".into()))], puts(), vec![]), Some(Update)),
+        (
+            "VALUE = x",
+            "creator",
+            txn(vec![compare(g, Equal, Value(b"x".into()))], puts(), vec![]),
+            Some(Update),
+        ),
         // It may be either.
-        ("VERSION < 2", "creator", txn(vec![compare(g, Less, Version(2))], puts(), vec![]), Some(Update)),
-        ("LEASE = 0", "updater", txn(vec![compare(g, Equal, TargetUnion::Lease(0))], puts(), vec![]), Some(Create)),
+        (
+            "VERSION < 2",
+            "creator",
+            txn(vec![compare(g, Less, Version(2))], puts(), vec![]),
+            Some(Update),
+        ),
+        (
+            "LEASE = 0",
+            "updater",
+            txn(vec![compare(g, Equal, TargetUnion::Lease(0))], puts(), vec![]),
+            Some(Create),
+        ),
         // A compare on another key, or on a range, guards nothing.
-        ("another key", "creator", txn(vec![compare(h, Equal, Version(0))], puts(), vec![]), Some(Update)),
+        (
+            "another key",
+            "creator",
+            txn(vec![compare(h, Equal, Version(0))], puts(), vec![]),
+            Some(Update),
+        ),
         ("a range", "creator", txn(vec![range], puts(), vec![]), Some(Update)),
         // The other branch runs when the one compare does not hold.
         ("else of MOD = 0", "updater", txn(missing(), vec![], puts()), None),
@@ -104,31 +151,75 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             txn(vec![compare(g, Equal, Version(0)), compare(h, Equal, Version(0))], vec![], puts()),
             Some(Create),
         ),
-        ("then of two compares", "creator", txn(vec![compare(h, Equal, Version(1)), compare(g, Equal, Version(0))], puts(), vec![]), None),
-        // Nested (CVE-2026-33343): every operation is judged, and a guard of the Txn around holds inside.
-        ("nested, unguarded", "creator", txn(vec![], vec![nested(txn(vec![], puts(), vec![]))], vec![]), Some(Update)),
-        ("nested, guarded around", "creator", txn(missing(), vec![nested(txn(vec![], puts(), vec![]))], vec![]), None),
-        ("nested, guarded inside", "creator", txn(vec![], vec![nested(txn(missing(), puts(), vec![]))], vec![]), None),
-        ("nested in else", "updater", txn(missing(), vec![], vec![nested(txn(vec![], vec![], puts()))]), None),
+        (
+            "then of two compares",
+            "creator",
+            txn(vec![compare(h, Equal, Version(1)), compare(g, Equal, Version(0))], puts(), vec![]),
+            None,
+        ),
+        // Nested (CVE-2026-33343): every operation is judged, and a guard of the Txn around holds
+        // inside.
+        (
+            "nested, unguarded",
+            "creator",
+            txn(vec![], vec![nested(txn(vec![], puts(), vec![]))], vec![]),
+            Some(Update),
+        ),
+        (
+            "nested, guarded around",
+            "creator",
+            txn(missing(), vec![nested(txn(vec![], puts(), vec![]))], vec![]),
+            None,
+        ),
+        (
+            "nested, guarded inside",
+            "creator",
+            txn(vec![], vec![nested(txn(missing(), puts(), vec![]))], vec![]),
+            None,
+        ),
+        (
+            "nested in else",
+            "updater",
+            txn(missing(), vec![], vec![nested(txn(vec![], vec![], puts()))]),
+            None,
+        ),
         (
             "nested, guarded inside after a write",
             "creator",
-            txn(vec![compare(h, Equal, Version(0))], vec![put(h), nested(txn(missing(), puts(), vec![]))], vec![]),
+            txn(
+                vec![compare(h, Equal, Version(0))],
+                vec![put(h), nested(txn(missing(), puts(), vec![]))],
+                vec![],
+            ),
             Some(Update),
         ),
         // Guards narrow no delete.
         ("delete", "writer", txn(there(), vec![delete(g, false)], vec![]), Some(Delete)),
         ("delete", "blind", txn(vec![], vec![delete(g, false)], vec![]), None),
         // What is there is shown (CVE-2026-44283).
-        ("put with prev_kv", "blind", txn(vec![], vec![put_with(g, |put| put.prev_kv = true)], vec![]), Some(Read)),
+        (
+            "put with prev_kv",
+            "blind",
+            txn(vec![], vec![put_with(g, |put| put.prev_kv = true)], vec![]),
+            Some(Read),
+        ),
         ("delete with prev_kv", "blind", txn(vec![], vec![delete(g, true)], vec![]), Some(Read)),
         ("a compare reads", "blind", txn(missing(), puts(), vec![]), Some(Read)),
         // A lease is a delete to come, guarded or not (CVE-2026-44283).
-        ("put with lease", "writer", txn(missing(), vec![put_with(g, |put| put.lease = 7)], vec![]), Some(Delete)),
+        (
+            "put with lease",
+            "writer",
+            txn(missing(), vec![put_with(g, |put| put.lease = 7)], vec![]),
+            Some(Delete),
+        ),
         (
             "nested put with lease",
             "writer",
-            txn(vec![], vec![nested(txn(missing(), vec![put_with(g, |put| put.lease = 7)], vec![]))], vec![]),
+            txn(
+                vec![],
+                vec![nested(txn(missing(), vec![put_with(g, |put| put.lease = 7)], vec![]))],
+                vec![],
+            ),
             Some(Delete),
         ),
     ]
@@ -137,11 +228,19 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
 #[tokio::test]
 async fn a_put_needs_what_its_compares_leave_open() {
     let judged = Judged::start(POLICY).await;
-    for (place, (what, caller, txn, missing)) in rows(&judged.world.key("g"), &judged.world.key("h")).into_iter().enumerate() {
+    for (place, (what, caller, txn, missing)) in
+        rows(&judged.world.key("g"), &judged.world.key("h")).into_iter().enumerate()
+    {
         let message = txn.encode_to_vec();
-        let expected = missing.map(|verb| format!("key-not-granted: {verb} {}", judged.world.key("g")));
-        assert_eq!(judged.by_policy(caller, Method::Txn, &message), expected, "row {place}: {what} as {caller}");
-        let answer = judged.by_proxy(&mut judged.world.raw(caller).await, Method::Txn, &message).await;
+        let expected =
+            missing.map(|verb| format!("key-not-granted: {verb} {}", judged.world.key("g")));
+        assert_eq!(
+            judged.by_policy(caller, Method::Txn, &message),
+            expected,
+            "row {place}: {what} as {caller}"
+        );
+        let answer =
+            judged.by_proxy(&mut judged.world.raw(caller).await, Method::Txn, &message).await;
         assert_eq!(answer, expected, "row {place}: {what} as {caller}");
     }
 }
@@ -155,8 +254,13 @@ async fn outside_of_a_txn_a_put_and_a_delete_need_the_same() {
         change(&mut put);
         (Method::Put, put.encode_to_vec())
     };
-    let delete =
-        |prev_kv| (Method::DeleteRange, pb::DeleteRangeRequest { key: g.clone().into(), prev_kv, range_end: vec![] }.encode_to_vec());
+    let delete = |prev_kv| {
+        (
+            Method::DeleteRange,
+            pb::DeleteRangeRequest { key: g.clone().into(), prev_kv, range_end: vec![] }
+                .encode_to_vec(),
+        )
+    };
     for (caller, (method, message), missing) in [
         ("creator", put(|_| ()), Some(Verb::Update)),
         ("updater", put(|_| ()), Some(Verb::Create)),
@@ -171,7 +275,11 @@ async fn outside_of_a_txn_a_put_and_a_delete_need_the_same() {
     ] {
         let expected = missing.map(|verb| format!("key-not-granted: {verb} {g}"));
         assert_eq!(judged.by_policy(caller, method, &message), expected, "{method:?} as {caller}");
-        assert_eq!(judged.by_proxy(&mut judged.world.raw(caller).await, method, &message).await, expected, "{method:?} as {caller}");
+        assert_eq!(
+            judged.by_proxy(&mut judged.world.raw(caller).await, method, &message).await,
+            expected,
+            "{method:?} as {caller}"
+        );
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! 1. the endpoint that was called;
 //! 2. ids of leases that etcd or the proxy chose, one for one throughout a session;
-//! 3. where a step says so, durations (`12.3ms`), or numbers that depend on the database file and on the raft log.
+//! 3. where a step says so, durations (`12.3ms`), or numbers that depend on the database file and
+//!    on the raft log.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,11 @@ pub struct Pairing {
 
 impl Pairing {
     pub fn of(direct: &str, through: &str) -> Self {
-        Self { endpoints: (direct.to_owned(), through.to_owned()), leases: HashMap::new(), last_lease: None }
+        Self {
+            endpoints: (direct.to_owned(), through.to_owned()),
+            leases: HashMap::new(),
+            last_lease: None,
+        }
     }
 
     /// The words of a command line, with each side's own id for `LEASE`.
@@ -37,9 +42,16 @@ impl Pairing {
     }
 
     /// Compares two outputs word by word.
-    pub fn same(&mut self, direct: &str, through: &str, may_differ: MayDiffer) -> Result<(), String> {
+    pub fn same(
+        &mut self,
+        direct: &str,
+        through: &str,
+        may_differ: MayDiffer,
+    ) -> Result<(), String> {
         // Where both ways lead to one etcd, its own URL may stand in what it says of its members.
-        let neutral = |text: &str| text.replace(&self.endpoints.0, "ENDPOINT").replace(&self.endpoints.1, "ENDPOINT");
+        let neutral = |text: &str| {
+            text.replace(&self.endpoints.0, "ENDPOINT").replace(&self.endpoints.1, "ENDPOINT")
+        };
         let (direct, through) = (neutral(direct), neutral(through));
         let (words, others) = (words(&direct), words(&through));
         if words.len() != others.len() {
@@ -49,7 +61,8 @@ impl Pairing {
             let allowed = match may_differ {
                 _ if word == other => true,
                 _ if is_lease(word) && is_lease(other) => {
-                    self.leases.entry((*word).to_owned()).or_insert_with(|| (*other).to_owned()) == other
+                    self.leases.entry((*word).to_owned()).or_insert_with(|| (*other).to_owned())
+                        == other
                 }
                 MayDiffer::Nothing => false,
                 MayDiffer::Durations => is_duration(word) && is_duration(other),
@@ -67,13 +80,17 @@ impl Pairing {
 }
 
 fn words(text: &str) -> Vec<&str> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '.' || c == '_')).filter(|word| !word.is_empty()).collect()
+    text.split(|c: char| !(c.is_alphanumeric() || c == '.' || c == '_'))
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 /// Up to 16 hexadecimal digits as etcdctl prints them, or the same in decimal as JSON has them.
 fn is_lease(word: &str) -> bool {
-    let hexadecimal = (12..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    hexadecimal || ((17..=19).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_digit()))
+    let hexadecimal =
+        (12..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hexadecimal
+        || ((17..=19).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn is_duration(word: &str) -> bool {

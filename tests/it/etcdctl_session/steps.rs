@@ -28,7 +28,12 @@ fn run(arguments: &str) -> Step {
 }
 
 fn run_with(arguments: &str, input: &str) -> Step {
-    Step { arguments: arguments.to_owned(), what: What::Ends(input.to_owned()), may_differ: MayDiffer::Nothing, fails: false }
+    Step {
+        arguments: arguments.to_owned(),
+        what: What::Ends(input.to_owned()),
+        may_differ: MayDiffer::Nothing,
+        fails: false,
+    }
 }
 
 fn stays(arguments: &str, turns: &[Turn<'static>]) -> Step {
@@ -121,7 +126,15 @@ pub fn watches() -> Vec<Step> {
         stays("watch /s/ --prefix --rev=1 --prev-kv -w json", &[Lines(1)]),
         stays("watch /s/a /s/c --rev=1 -w fields", &[Lines(32)]),
         stays("watch /s/a --rev=1 -- /bin/echo event", &[Lines(8)]),
-        stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("watch --prefix /s/ --rev=1 --prev-kv\n"), Until("last-event")]),
+        stays(
+            "watch -i",
+            &[
+                Type("watch /s/a --rev=1\n"),
+                Lines(6),
+                Type("watch --prefix /s/ --rev=1 --prev-kv\n"),
+                Until("last-event"),
+            ],
+        ),
         stays("watch -i", &[Type("watch /s/a --rev=1\n"), Lines(6), Type("progress\n"), Lines(7)]),
         run("put /s/large first"),
         run_with("put /s/large", &large),

@@ -1,4 +1,5 @@
-//! Open files: too many sockets of clients take none that probes, reloads and connections to etcd need.
+//! Open files: too many sockets of clients take none that probes, reloads and connections to etcd
+//! need.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -19,14 +20,22 @@ async fn with_open_files(limits: &str) -> Serving {
     let serve = place.serve(&[]);
     let serve = serve.as_std();
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]).arg(serve.get_program()).args(serve.get_args()).env_clear();
-    command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    command
+        .args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")])
+        .arg(serve.get_program())
+        .args(serve.get_args())
+        .env_clear();
+    command
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true);
     Serving { child: command.spawn().unwrap(), place }.ready().await
 }
 
 /// The soft and the hard limit of a process.
 fn open_files(serving: &Serving) -> [String; 2] {
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();
+    let limits =
+        std::fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let mut words = line.split_whitespace().skip(3).map(str::to_owned);
     [words.next().unwrap(), words.next().unwrap()]
@@ -42,7 +51,10 @@ async fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
 async fn more_sockets_than_open_files_stop_no_probe_and_no_reload() {
     let serving = with_open_files("ulimit -n 600").await;
     let issued = authorities().clients.client("alice").unwrap();
-    let mut alice = Raw::over(tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await;
+    let mut alice = Raw::over(
+        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+    )
+    .await;
     let range = pb::RangeRequest { key: b"/t/a".into(), ..Default::default() }.encode_to_vec();
     assert_eq!(alice.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
     let mut held = Vec::new();
@@ -54,14 +66,23 @@ async fn more_sockets_than_open_files_stop_no_probe_and_no_reload() {
         held.push(stream);
     }
     assert_eq!(serving.page("/livez").await, "ok\n");
-    std::fs::write(serving.place.path("policy.yaml"), POLICY.replace("/t/*", "/elsewhere/*")).unwrap();
+    std::fs::write(serving.place.path("policy.yaml"), POLICY.replace("/t/*", "/elsewhere/*"))
+        .unwrap();
     serving.signal("HUP");
-    soon("the new policy", || async { serving.page("/policy").await.contains("\"generation\": 2").then_some(()) }).await;
+    soon("the new policy", || async {
+        serving.page("/policy").await.contains("\"generation\": 2").then_some(())
+    })
+    .await;
     assert_eq!(alice.call(Method::Range.path(), &range).await.grpc_status(), Some(7));
     drop(held);
     serving.signal("TERM");
     let (output, _) = serving.end().await;
     let said = text(&output.stderr);
-    assert!(said.contains("the limit on open files is below what `max-connections` and `max-handshakes` ask for"), "{said}");
+    assert!(
+        said.contains(
+            "the limit on open files is below what `max-connections` and `max-handshakes` ask for"
+        ),
+        "{said}"
+    );
     assert!(!said.contains("cannot accept"), "{said}");
 }

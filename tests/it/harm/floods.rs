@@ -1,4 +1,5 @@
-//! Floods of frames that HTTP/2 allows one by one. Each costs its sender its connection, or nobody anything.
+//! Floods of frames that HTTP/2 allows one by one. Each costs its sender its connection, or nobody
+//! anything.
 
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::POLICY;
-use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame};
+use crate::world::raw::wire::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    block, frame,
+};
 use crate::world::raw::{Raw, framed, grpc_headers};
 use crate::world::{World, soon};
 
@@ -36,9 +40,14 @@ pub fn range(world: &World) -> Vec<u8> {
     pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec()
 }
 
-/// Sends `begin`, and then frames by their number until the connection ends or there were enough. Everything that comes back is read.
-/// Gives the number of frames that were sent, and the reason of the GOAWAY that ended it.
-async fn flood(world: &World, begin: &[u8], mut next: impl FnMut(u32) -> Vec<u8>) -> (usize, Option<Reason>) {
+/// Sends `begin`, and then frames by their number until the connection ends or there were enough.
+/// Everything that comes back is read. Gives the number of frames that were sent, and the reason of
+/// the GOAWAY that ended it.
+async fn flood(
+    world: &World,
+    begin: &[u8],
+    mut next: impl FnMut(u32) -> Vec<u8>,
+) -> (usize, Option<Reason>) {
     let stream = world.tls(&Leaf::client("alice")).await;
     let (mut read, mut write) = tokio::io::split(stream);
     let reader = tokio::spawn(async move {
@@ -59,7 +68,10 @@ async fn flood(world: &World, begin: &[u8], mut next: impl FnMut(u32) -> Vec<u8>
         many.clear();
     }
     let _ = write.shutdown().await;
-    let said = tokio::time::timeout(crate::world::SOON, reader).await.expect("the connection ends").unwrap();
+    let said = tokio::time::timeout(crate::world::SOON, reader)
+        .await
+        .expect("the connection ends")
+        .unwrap();
     (sent, goaway(&said))
 }
 
@@ -82,7 +94,9 @@ async fn a_header_block_without_an_end_ends_its_connection() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     for piece in [&[0_u8, 1, b'x', 1, b'y'][..], b""] {
-        let (sent, told) = flood(&world, &frame(HEADERS, 0, 1, &head()), |_| frame(CONTINUATION, 0, 1, piece)).await;
+        let (sent, told) =
+            flood(&world, &frame(HEADERS, 0, 1, &head()), |_| frame(CONTINUATION, 0, 1, piece))
+                .await;
         assert!(sent < ENOUGH, "nobody minds {sent} CONTINUATION frames");
         assert!(told.is_some());
         neighbour.was_served("CONTINUATION").await;
@@ -93,7 +107,8 @@ async fn a_header_block_without_an_end_ends_its_connection() {
 async fn empty_data_ends_its_connection() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
-    let (_, told) = flood(&world, &frame(HEADERS, END_HEADERS, 1, &head()), |_| frame(DATA, 0, 1, b"")).await;
+    let (_, told) =
+        flood(&world, &frame(HEADERS, END_HEADERS, 1, &head()), |_| frame(DATA, 0, 1, b"")).await;
     assert_eq!(told, Some(Reason::ENHANCE_YOUR_CALM));
     neighbour.was_served("empty DATA").await;
 }
@@ -103,7 +118,10 @@ async fn resets_of_streams_that_were_just_opened_end_their_connection() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
-    let pair = |n: u32| [frame(HEADERS, END_HEADERS, 2 * n + 1, &head()), frame(RST_STREAM, 0, 2 * n + 1, &cancel)].concat();
+    let pair = |n: u32| {
+        [frame(HEADERS, END_HEADERS, 2 * n + 1, &head()), frame(RST_STREAM, 0, 2 * n + 1, &cancel)]
+            .concat()
+    };
     let (_, told) = flood(&world, b"", pair).await;
     assert_eq!(told, Some(Reason::ENHANCE_YOUR_CALM));
     neighbour.was_served("rapid reset").await;
@@ -132,23 +150,33 @@ async fn frames_without_a_consequence_harm_nobody() {
 async fn window_updates_of_an_open_stream_harm_nobody() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
-    let (sent, told) = flood(&world, &frame(HEADERS, END_HEADERS, 1, &head()), |_| frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await;
+    let (sent, told) = flood(&world, &frame(HEADERS, END_HEADERS, 1, &head()), |_| {
+        frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])
+    })
+    .await;
     eprintln!("WINDOW_UPDATE of a stream: {sent} frames, then {told:?}");
     neighbour.was_served("WINDOW_UPDATE of a stream").await;
 }
 
 #[tokio::test]
 async fn streams_that_are_opened_and_left_are_their_identitys_own() {
-    let world = World::with(POLICY).config(|config| config.limits.max_requests = 2000).start().await;
+    let world =
+        World::with(POLICY).config(|config| config.limits.max_requests = 2000).start().await;
     let neighbour = world.neighbour().await;
     let stream = world.tls(&Leaf::client("alice")).await;
     let (mut read, mut write) = tokio::io::split(stream);
-    let reader = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
-    let heads: Vec<u8> = (0..5000_u32).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &head())).collect();
+    let reader =
+        tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    let heads: Vec<u8> =
+        (0..5000_u32).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &head())).collect();
     write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &heads].concat()).await.unwrap();
-    let refused = || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests-in-flight""#]);
+    let refused =
+        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests-in-flight""#]);
     soon("all but its share refused", || async { (refused().await >= 4000.0).then_some(()) }).await;
-    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 1000.0, "its share is still open");
+    assert!(
+        world.metric("etcd_warden_requests_in_flight", &[]).await >= 1000.0,
+        "its share is still open"
+    );
     neighbour.was_served("streams opened and left").await;
     reader.abort();
 }
@@ -165,13 +193,17 @@ async fn header_lists_end_at_the_limit_however_they_are_packed() {
     };
     let body = framed(&range(&world));
     for _ in 0..200 {
-        assert_eq!(raw.send(Method::Range.path(), &with(15_000), &body).await.grpc_status(), Some(0));
+        assert_eq!(
+            raw.send(Method::Range.path(), &with(15_000), &body).await.grpc_status(),
+            Some(0)
+        );
     }
     let above = raw.send(Method::Range.path(), &with(17_000), &body).await;
     assert!(above.status == 431 || above.error.is_some(), "{above:?}");
     neighbour.was_served("header lists at the limit").await;
 
-    // One entry of 4,000 bytes in the table, and then a byte for each time that it is meant: 8 MB in 2 kB (RFC 7541, 7.3).
+    // One entry of 4,000 bytes in the table, and then a byte for each time that it is meant: 8 MB
+    // in 2 kB (RFC 7541, 7.3).
     let mut bomb = head();
     bomb.push(0x40);
     for text in [&b"x"[..], &[b'y'; 4000]] {
@@ -180,7 +212,8 @@ async fn header_lists_end_at_the_limit_however_they_are_packed() {
     }
     let put = frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb);
     let refer = [head(), vec![0x80 | 62; 2000]].concat();
-    let (sent, told) = flood(&world, &put, |n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 3, &refer)).await;
+    let (sent, told) =
+        flood(&world, &put, |n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 3, &refer)).await;
     eprintln!("header bombs: {sent}, then {told:?}");
     neighbour.was_served("header bombs").await;
 }
@@ -200,7 +233,8 @@ async fn bodies_that_come_byte_by_byte_are_served_and_harm_nobody() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
-    let put = pb::PutRequest { key: world.key("a").into(), value: vec![b'x'; 100], ..Default::default() };
+    let put =
+        pb::PutRequest { key: world.key("a").into(), value: vec![b'x'; 100], ..Default::default() };
     let body = framed(&put.encode_to_vec());
     let mut open = Vec::new();
     for _ in 0..20 {

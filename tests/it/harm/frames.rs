@@ -1,5 +1,6 @@
-//! Frames that HTTP/2 allows one by one and that cost more than they say, or are drawn at random: nobody else is to notice, in either mode. What
-//! each costs, and what one connection may cause, is counted in `src/gateway/http2/cost.rs`.
+//! Frames that HTTP/2 allows one by one and that cost more than they say, or are drawn at random:
+//! nobody else is to notice, in either mode. What each costs, and what one connection may cause, is
+//! counted in `src/gateway/http2/cost.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,10 @@ use super::floods::{goaway, head, range};
 use crate::oracle::dice::Dice;
 use crate::world::neighbour::Neighbour;
 use crate::world::raw::framed;
-use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame};
+use crate::world::raw::wire::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    frame,
+};
 use crate::world::{SOON, World, soon};
 
 const PRIORITY: u8 = 2;
@@ -72,7 +76,13 @@ impl Flooder {
     }
 }
 
-async fn is_ended_for(world: &World, neighbour: &Neighbour, what: &str, streams: u32, flood: &[u8]) {
+async fn is_ended_for(
+    world: &World,
+    neighbour: &Neighbour,
+    what: &str,
+    streams: u32,
+    flood: &[u8],
+) {
     let mut flooder = Flooder::begin(world).await;
     let opened = |n: usize| frame(HEADERS, END_HEADERS, 2 * u32::try_from(n).unwrap() + 1, &head());
     flooder.send(usize::try_from(streams).unwrap(), opened).await;
@@ -86,13 +96,24 @@ async fn frames_that_cost_all_open_streams_end_their_connection() {
     for policy in [POLICY.to_owned(), shadowed()] {
         let world = World::start(&policy).await;
         let neighbour = world.neighbour().await;
-        is_ended_for(&world, &neighbour, "SETTINGS that move all windows", 3000, &[window(70_000), window(65_535)].concat()).await;
+        is_ended_for(
+            &world,
+            &neighbour,
+            "SETTINGS that move all windows",
+            3000,
+            &[window(70_000), window(65_535)].concat(),
+        )
+        .await;
         let away = frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]).repeat(2);
         is_ended_for(&world, &neighbour, "GOAWAY", 3000, &away).await;
         let counted = || world.metric("etcd_warden_limits_hit_total", &[r#"limit="frames""#]);
         soon("both are counted", || async { (counted().await == 2.0).then_some(()) }).await;
         let line = world.audited(|line| line["reason"] == "limit").await;
-        assert_eq!((&line["decision"], &line["identity"]["cn"]), (&"deny".into(), &"alice".into()), "{line}");
+        assert_eq!(
+            (&line["decision"], &line["identity"]["cn"]),
+            (&"deny".into(), &"alice".into()),
+            "{line}"
+        );
     }
 }
 
@@ -102,19 +123,31 @@ async fn a_busy_clients_frames_end_no_connection() {
         let world = World::start(&policy).await;
         let body = framed(&range(&world));
         let mut flooder = Flooder::begin(&world).await;
-        let call = |id: u32| [frame(HEADERS, END_HEADERS, id, &head()), frame(DATA, END_STREAM, id, &body)].concat();
+        let call = |id: u32| {
+            [frame(HEADERS, END_HEADERS, id, &head()), frame(DATA, END_STREAM, id, &body)].concat()
+        };
         // 1,500 calls given up at once, twice: once after their head, once as they are.
         flooder.send(1500, |n| frame(HEADERS, END_HEADERS, 2 * n as u32 + 1, &head())).await;
         flooder.send(1500, |n| frame(RST_STREAM, 0, 2 * n as u32 + 1, &[0, 0, 0, 8])).await;
         flooder
             .send(1500, |n| {
-                [frame(HEADERS, END_HEADERS, 2 * n as u32 + 3001, &head()), frame(RST_STREAM, 0, 2 * n as u32 + 3001, &[0, 0, 0, 8])]
-                    .concat()
+                [
+                    frame(HEADERS, END_HEADERS, 2 * n as u32 + 3001, &head()),
+                    frame(RST_STREAM, 0, 2 * n as u32 + 3001, &[0, 0, 0, 8]),
+                ]
+                .concat()
             })
             .await;
         // Pieces of nothing and of a byte.
-        flooder.send(1, |_| [frame(HEADERS, END_HEADERS, 6001, &head()), frame(DATA, 0, 6001, b"").repeat(5000)].concat()).await;
-        flooder.send(body.len(), |n| frame(DATA, u8::from(n + 1 == body.len()), 6001, &body[n..=n])).await;
+        flooder
+            .send(1, |_| {
+                [frame(HEADERS, END_HEADERS, 6001, &head()), frame(DATA, 0, 6001, b"").repeat(5000)]
+                    .concat()
+            })
+            .await;
+        flooder
+            .send(body.len(), |n| frame(DATA, u8::from(n + 1 == body.len()), 6001, &body[n..=n]))
+            .await;
         flooder.send(1, |_| call(6003)).await;
         flooder.send(1, |_| frame(PING, 0, 0, b"the last")).await;
         let answered = || flooder.answered.load(Ordering::SeqCst);
@@ -127,8 +160,13 @@ async fn a_busy_clients_frames_end_no_connection() {
         })
         .await;
         assert_eq!(flooder.end().await, None);
-        let limited = |limit: &'static str| world.metric("etcd_warden_limits_hit_total", Box::leak(Box::new([limit])));
-        assert_eq!((limited(r#"limit="resets""#).await, limited(r#"limit="frames""#).await), (0.0, 0.0));
+        let limited = |limit: &'static str| {
+            world.metric("etcd_warden_limits_hit_total", Box::leak(Box::new([limit])))
+        };
+        assert_eq!(
+            (limited(r#"limit="resets""#).await, limited(r#"limit="frames""#).await),
+            (0.0, 0.0)
+        );
     }
 }
 
@@ -147,7 +185,8 @@ fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
         }
         2 => {
             let id = fresh(next);
-            [frame(HEADERS, 0, id, &head[..9]), frame(CONTINUATION, END_HEADERS, id, &head[9..])].concat()
+            [frame(HEADERS, 0, id, &head[..9]), frame(CONTINUATION, END_HEADERS, id, &head[9..])]
+                .concat()
         }
         3 | 4 => window(dice.of(&[65_535, 70_000, 1 << 20, 0])),
         5 => frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 16, 0].repeat(dice.below(20))),
@@ -160,16 +199,26 @@ fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
         12 if *next > 1 => frame(WINDOW_UPDATE, 0, old(dice, *next), &[0, 0, 0, 1]),
         13 => {
             let id = fresh(next);
-            [frame(HEADERS, END_HEADERS, id, head), frame(DATA, 0, id, b"").repeat(20), frame(DATA, 0, id, b"x").repeat(20)].concat()
+            [
+                frame(HEADERS, END_HEADERS, id, head),
+                frame(DATA, 0, id, b"").repeat(20),
+                frame(DATA, 0, id, b"x").repeat(20),
+            ]
+            .concat()
         }
         14 => {
             let id = fresh(next);
-            [frame(HEADERS, END_HEADERS, id, head), frame(DATA, 8, id, &[&[255][..], &[0; 255]].concat())].concat()
+            [
+                frame(HEADERS, END_HEADERS, id, head),
+                frame(DATA, 8, id, &[&[255][..], &[0; 255]].concat()),
+            ]
+            .concat()
         }
         _ if dice.once_in(2000) => frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
         _ => {
             let id = fresh(next);
-            [frame(HEADERS, END_HEADERS, id, head), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
+            [frame(HEADERS, END_HEADERS, id, head), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])]
+                .concat()
         }
     }
 }
@@ -177,7 +226,10 @@ fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn frames_drawn_at_random_harm_no_neighbour_in_either_mode() {
     let seed = std::env::var("FRAMES_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
+    let seed = seed.unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+            as u64
+    });
     eprintln!("FRAMES_SEED={seed}");
     let mut dice = Dice::new(seed);
     for policy in [POLICY.to_owned(), shadowed()] {
@@ -188,13 +240,19 @@ async fn frames_drawn_at_random_harm_no_neighbour_in_either_mode() {
             let mut flooder = Flooder::begin(&world).await;
             let mut next = 1;
             let sent = flooder
-                .send(super::scale("FRAMES", 400), |_| (0..50).flat_map(|_| drawn(&mut dice, &mut next, &head, &body)).collect())
+                .send(super::scale("FRAMES", 400), |_| {
+                    (0..50).flat_map(|_| drawn(&mut dice, &mut next, &head, &body)).collect()
+                })
                 .await;
             let told = flooder.end().await;
             eprintln!("round {round}: {} frames, then {told:?}", 50 * sent);
             neighbour.was_served("frames at random").await;
         }
         let mut other = world.raw("alice").await;
-        assert_eq!(other.call(Method::Range.path(), &range(&world)).await.grpc_status(), Some(0), "its identity is served all the same");
+        assert_eq!(
+            other.call(Method::Range.path(), &range(&world)).await.grpc_status(),
+            Some(0),
+            "its identity is served all the same"
+        );
     }
 }

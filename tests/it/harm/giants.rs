@@ -21,7 +21,10 @@ fn create(key: String) -> pb::WatchRequest {
 
 #[tokio::test]
 async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
-    let world = World::with(POLICY).config(|config| config.audit.allowed = etcd_warden_gateway::config::AuditAllowed::None).start().await;
+    let world = World::with(POLICY)
+        .config(|config| config.audit.allowed = etcd_warden_gateway::config::AuditAllowed::None)
+        .start()
+        .await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -31,12 +34,20 @@ async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
     let mut asked = 0;
     for answered in 0..count {
         while asked < count.min(answered + 200) {
-            let key = if allowed(asked) { world.key(&format!("w/{asked}")) } else { format!("/elsewhere/{asked}") };
+            let key = if allowed(asked) {
+                world.key(&format!("w/{asked}"))
+            } else {
+                format!("/elsewhere/{asked}")
+            };
             stream.send(&create(key));
             asked += 1;
         }
         let answer = stream.next::<pb::WatchResponse>().await.unwrap();
-        assert_eq!((answer.created, answer.canceled), (true, !allowed(answered)), "{answered}: {answer:?}");
+        assert_eq!(
+            (answer.created, answer.canceled),
+            (true, !allowed(answered)),
+            "{answered}: {answer:?}"
+        );
     }
     neighbour.was_served(&format!("{count} watches on one stream")).await;
     assert_eq!(world.metric("etcd_warden_watches", &[]).await, (count - count / 100) as f64);
@@ -44,7 +55,10 @@ async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
     let last = (0..count).rev().find(|n| allowed(*n)).unwrap();
     world.direct().await.put(world.key(&format!("w/{last}")), "1", None).await.unwrap();
     let event = stream.next::<pb::WatchResponse>().await.unwrap();
-    assert_eq!(event.events[0].kv.as_ref().unwrap().key, world.key(&format!("w/{last}")).into_bytes());
+    assert_eq!(
+        event.events[0].kv.as_ref().unwrap().key,
+        world.key(&format!("w/{last}")).into_bytes()
+    );
     // All of them lose their right at once: each is told so.
     world.replace_policy(&POLICY.replace("{cn: alice, roles: [all]}", "{cn: other, roles: [all]}"));
     let mut told = std::collections::HashSet::new();
@@ -63,7 +77,8 @@ fn put(key: String) -> pb::RequestOp {
 }
 
 async fn txn(raw: &mut Raw, success: Vec<pb::RequestOp>) -> Answer {
-    raw.call(Method::Txn.path(), &pb::TxnRequest { success, ..Default::default() }.encode_to_vec()).await
+    raw.call(Method::Txn.path(), &pb::TxnRequest { success, ..Default::default() }.encode_to_vec())
+        .await
 }
 
 #[tokio::test]
@@ -72,20 +87,29 @@ async fn transactions_of_any_size_are_judged_whole() {
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     for size in [128, 10_000] {
-        let ops = |n: usize| (0..n).map(|place| put(world.key(&format!("t/{place}")))).collect::<Vec<_>>();
+        let ops = |n: usize| {
+            (0..n).map(|place| put(world.key(&format!("t/{place}")))).collect::<Vec<_>>()
+        };
         let answer = txn(&mut raw, ops(size)).await;
         assert_eq!(answer.grpc_status(), Some(0), "{size}: {}", answer.grpc_message());
         // One of them is not allowed, and be it the last.
         let mut with_one = ops(size - 1);
         with_one.push(put("/elsewhere".to_owned()));
         let answer = txn(&mut raw, with_one).await;
-        assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(7), "etcdserver: permission denied"), "{size}");
+        assert_eq!(
+            (answer.grpc_status(), answer.grpc_message()),
+            (Some(7), "etcdserver: permission denied"),
+            "{size}"
+        );
         neighbour.was_served(&format!("transactions of {size} operations")).await;
     }
     // One operation more than the scan takes: no etcd is asked.
     let more = (0..10_001).map(|place| put(world.key(&format!("t/{place}")))).collect();
     let answer = txn(&mut raw, more).await;
-    assert_eq!((answer.grpc_status(), answer.grpc_message()), (Some(3), "etcd-warden: TxnRequest at offset 0: too many operations"));
+    assert_eq!(
+        (answer.grpc_status(), answer.grpc_message()),
+        (Some(3), "etcd-warden: TxnRequest at offset 0: too many operations")
+    );
 }
 
 /// A transaction in a transaction, so many deep; the innermost does this.
@@ -96,7 +120,8 @@ fn nested(depth: usize, innermost: pb::RequestOp) -> pb::RequestOp {
     })
 }
 
-/// A chain of transactions without anything in the innermost, by its bytes: no encoder goes so deep.
+/// A chain of transactions without anything in the innermost, by its bytes: no encoder goes so
+/// deep.
 fn deep(depth: usize) -> Vec<u8> {
     let mut heads: Vec<Vec<u8>> = Vec::new();
     let mut inner = 0;
@@ -120,7 +145,8 @@ async fn nesting_costs_what_is_inside_and_needs_its_right() {
     for depth in [1, 10, 100] {
         let answer = txn(&mut raw, vec![nested(depth, put(world.key("n")))]).await;
         assert_eq!(answer.grpc_status(), Some(0), "{depth}: {}", answer.grpc_message());
-        let status = txn(&mut raw, vec![nested(depth, put("/elsewhere".to_owned()))]).await.grpc_status();
+        let status =
+            txn(&mut raw, vec![nested(depth, put("/elsewhere".to_owned()))]).await.grpc_status();
         assert_eq!(status, Some(7), "{depth}");
     }
     // As deep as may be: etcd's own word. And deeper than any stack, as large as a message may be.
@@ -141,7 +167,9 @@ async fn a_policy_of_a_hundred_thousand_rules_decides_as_one_of_three() {
     use std::fmt::Write as _;
     const ROLES: usize = 1000;
     const RULES: usize = 100;
-    let mut policy = String::from("version: 1\nmode: enforce\nroles:\n  all: {allow: [{keys: $P/*, verbs: [rw]}]}\n");
+    let mut policy = String::from(
+        "version: 1\nmode: enforce\nroles:\n  all: {allow: [{keys: $P/*, verbs: [rw]}]}\n",
+    );
     for role in 0..ROLES {
         writeln!(policy, "  role-{role}:\n    allow:").unwrap();
         for rule in 0..RULES {
@@ -154,13 +182,27 @@ async fn a_policy_of_a_hundred_thousand_rules_decides_as_one_of_three() {
     let world = World::start(&policy).await;
     let neighbour = world.neighbour().await;
     let (mut one, mut every) = (world.raw("one").await, world.raw("every").await);
-    let put = |key: &str| pb::PutRequest { key: world.key(key).into(), ..Default::default() }.encode_to_vec();
-    for (key, ones, everys) in [("7/99/x", 0, 0), ("7/99", 7, 7), ("8/0/x", 7, 0), ("999/99/x", 7, 0), ("1000/0/x", 7, 7)] {
-        assert_eq!(one.call(Method::Put.path(), &put(key)).await.grpc_status(), Some(ones), "{key}");
-        assert_eq!(every.call(Method::Put.path(), &put(key)).await.grpc_status(), Some(everys), "{key}");
+    let put = |key: &str| {
+        pb::PutRequest { key: world.key(key).into(), ..Default::default() }.encode_to_vec()
+    };
+    for (key, ones, everys) in
+        [("7/99/x", 0, 0), ("7/99", 7, 7), ("8/0/x", 7, 0), ("999/99/x", 7, 0), ("1000/0/x", 7, 7)]
+    {
+        assert_eq!(
+            one.call(Method::Put.path(), &put(key)).await.grpc_status(),
+            Some(ones),
+            "{key}"
+        );
+        assert_eq!(
+            every.call(Method::Put.path(), &put(key)).await.grpc_status(),
+            Some(everys),
+            "{key}"
+        );
     }
     neighbour.was_served("a policy of 100,000 rules").await;
-    world.replace_policy(&policy.replace("{cn: one, roles: [role-7]}", "{cn: one, roles: [role-8]}"));
+    world.replace_policy(
+        &policy.replace("{cn: one, roles: [role-7]}", "{cn: one, roles: [role-8]}"),
+    );
     assert_eq!(one.call(Method::Put.path(), &put("8/0/x")).await.grpc_status(), Some(0));
     neighbour.was_served("its reload").await;
 }
@@ -169,13 +211,19 @@ async fn a_policy_of_a_hundred_thousand_rules_decides_as_one_of_three() {
 async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_with_more_is_not() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
-    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let range =
+        pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
     let with = |names: usize| {
-        let leaf = (0..names).fold(Leaf::client("alice"), |leaf, n| leaf.dns(&format!("name-{n:05}.example.com")));
+        let leaf = (0..names)
+            .fold(Leaf::client("alice"), |leaf, n| leaf.dns(&format!("name-{n:05}.example.com")));
         authorities().clients.issue(&leaf).unwrap()
     };
-    // rustls takes handshake messages of 64 KiB. A chain is one message, and what it holds beyond the leaf may be anything.
-    let mut most = Raw::over(tls(world.address(), Some(&with(2200)), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await;
+    // rustls takes handshake messages of 64 KiB. A chain is one message, and what it holds beyond
+    // the leaf may be anything.
+    let mut most = Raw::over(
+        tls(world.address(), Some(&with(2200)), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+    )
+    .await;
     assert_eq!(most.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
     let line = world.audited(|line| line["identity"]["cn"] == "alice").await;
     let shown = line["identity"]["dns_sans"].as_array().unwrap().len();
@@ -185,31 +233,49 @@ async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_wi
     twice.certificate = twice.certificate.repeat(2);
     let more = tls(world.address(), Some(&twice), &[b"h2"], rustls::ALL_VERSIONS).await;
     if let Ok(mut stream) = more {
-        // In TLS 1.3 a client thinks that it has come in before it hears that it has not. Who has come in is sent SETTINGS.
+        // In TLS 1.3 a client thinks that it has come in before it hears that it has not. Who has
+        // come in is sent SETTINGS.
         assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1)), "a chain of 128 KiB was let in");
     }
-    soon("a failed handshake", || async { (world.metric("etcd_warden_handshake_failures_total", &[]).await >= 1.0).then_some(()) }).await;
+    soon("a failed handshake", || async {
+        (world.metric("etcd_warden_handshake_failures_total", &[]).await >= 1.0).then_some(())
+    })
+    .await;
     neighbour.was_served("certificates of 64 KiB").await;
 }
 
-/// Extensions that nobody knows are read over, unless they say that they must not be (RFC 5280, 4.2).
+/// Extensions that nobody knows are read over, unless they say that they must not be (RFC 5280,
+/// 4.2).
 #[tokio::test]
-async fn a_certificate_full_of_extensions_is_who_it_says_and_one_that_must_be_understood_is_not_let_in() {
+async fn a_certificate_full_of_extensions_is_who_it_says_and_one_that_must_be_understood_is_not_let_in()
+ {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
-    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
-    let many = (0..1_500).fold(Leaf::client("alice"), |leaf, n| leaf.extension(n, vec![4, 1, 7], false));
+    let range =
+        pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let many =
+        (0..1_500).fold(Leaf::client("alice"), |leaf, n| leaf.extension(n, vec![4, 1, 7], false));
     let large = Leaf::client("alice").extension(1, vec![0xff; 60_000], false);
-    let twice = Leaf::client("alice").extension(1, vec![5, 0], false).extension(1, vec![5, 0], false);
+    let twice =
+        Leaf::client("alice").extension(1, vec![5, 0], false).extension(1, vec![5, 0], false);
     for leaf in [many, large, twice] {
         let issued = authorities().clients.issue(&leaf).unwrap();
-        let mut raw = Raw::over(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await;
+        let mut raw = Raw::over(
+            tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+        )
+        .await;
         assert_eq!(raw.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
     }
     let before = world.metric("etcd_warden_handshake_failures_total", &[]).await;
-    let critical = authorities().clients.issue(&Leaf::client("alice").extension(1, vec![5, 0], true)).unwrap();
-    if let Ok(mut stream) = tls(world.address(), Some(&critical), &[b"h2"], rustls::ALL_VERSIONS).await {
-        assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1)), "what must be understood was read over");
+    let critical =
+        authorities().clients.issue(&Leaf::client("alice").extension(1, vec![5, 0], true)).unwrap();
+    if let Ok(mut stream) =
+        tls(world.address(), Some(&critical), &[b"h2"], rustls::ALL_VERSIONS).await
+    {
+        assert!(
+            !matches!(stream.read(&mut [0; 1]).await, Ok(1)),
+            "what must be understood was read over"
+        );
     }
     assert!(world.metric("etcd_warden_handshake_failures_total", &[]).await >= before + 1.0);
     neighbour.was_served("certificates full of extensions").await;

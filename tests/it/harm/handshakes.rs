@@ -18,9 +18,11 @@ use crate::world::{SOON, World, authorities, soon};
 /// Somebody who was not there before gets in and is served.
 async fn a_newcomer_is_served(world: &World) {
     let issued = authorities().clients.client("newcomer").unwrap();
-    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let range =
+        pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
     soon("a newcomer's answer", || async {
-        let stream = tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok()?;
+        let stream =
+            tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok()?;
         let answer = Raw::over(stream).await.call(Method::Range.path(), &range).await;
         (answer.grpc_status() == Some(0)).then_some(())
     })
@@ -66,7 +68,8 @@ async fn a_flood_of_connections_keeps_nobody_out() {
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let address = world.address();
-    // Some open and close, some stay, some say what is no TLS: as fast as they can, until the test has seen enough.
+    // Some open and close, some stay, some say what is no TLS: as fast as they can, until the test
+    // has seen enough.
     let flood = tokio::spawn(async move {
         let mut held = VecDeque::new();
         let mut place = 0_usize;
@@ -93,7 +96,8 @@ async fn a_flood_of_connections_keeps_nobody_out() {
 
 #[tokio::test]
 async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_own() {
-    let world = World::with(POLICY).config(|config| config.limits.max_connections = 32).start().await;
+    let world =
+        World::with(POLICY).config(|config| config.limits.max_connections = 32).start().await;
     let neighbour = world.neighbour().await;
     let issued = authorities().clients.client("stranger").unwrap();
     let mut held = Vec::new();
@@ -101,7 +105,8 @@ async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_
     for _ in 0..64 {
         held.push(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await);
     }
-    let refused = || world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections-per-identity""#]);
+    let refused =
+        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections-per-identity""#]);
     soon("most of them refused", || async { (refused().await >= 32.0).then_some(()) }).await;
     a_newcomer_is_served(&world).await;
     neighbour.is_unharmed().await;
@@ -112,11 +117,20 @@ async fn a_client_from_elsewhere_is_served(world: &World) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
     let issued = authorities().clients.client("newcomer").unwrap();
-    let range = pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
+    let range =
+        pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
     let answer = async {
         let stream = socket.connect(world.address()).await.unwrap();
-        let stream =
-            tls_over(stream, &authorities().clients, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+        let stream = tls_over(
+            stream,
+            &authorities().clients,
+            world.address(),
+            Some(&issued),
+            &[b"h2"],
+            rustls::ALL_VERSIONS,
+        )
+        .await
+        .unwrap();
         Raw::over(stream).await.call(Method::Range.path(), &range).await
     };
     let answer = tokio::time::timeout(SOON, answer).await.expect("a newcomer is let in");
@@ -150,7 +164,10 @@ async fn a_flood_of_one_address_keeps_no_other_address_out() {
     let neighbour = world.neighbour().await;
     for bytes in [b"".as_slice(), &[0x16, 3, 1, 2, 0, 1, 0]] {
         let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], bytes));
-        soon("more than there is room for", || async { (given_way(&world).await >= 100.0).then_some(()) }).await;
+        soon("more than there is room for", || async {
+            (given_way(&world).await >= 100.0).then_some(())
+        })
+        .await;
         for _ in 0..5 {
             a_client_from_elsewhere_is_served(&world).await;
         }
@@ -177,13 +194,23 @@ async fn clients_of_one_balancer_are_shared_by_their_own_addresses() {
     const BEGUN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x7f\0\0\x01\x10\0\0\x01\x16\x03\x01\x02\0\x01\0";
     const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x02\x7f\0\0\x01\x10\0\0\x01";
     let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], BEGUN));
-    soon("more than there is room for", || async { (given_way(&world).await >= 100.0).then_some(()) }).await;
+    soon("more than there is room for", || async {
+        (given_way(&world).await >= 100.0).then_some(())
+    })
+    .await;
     let issued = authorities().clients.client("newcomer").unwrap();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(world.address()).await.unwrap();
         stream.write_all(HEADER).await.unwrap();
         let authority = &authorities().clients;
-        let stream = tls_over(stream, authority, world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS);
+        let stream = tls_over(
+            stream,
+            authority,
+            world.address(),
+            Some(&issued),
+            &[b"h2"],
+            rustls::ALL_VERSIONS,
+        );
         tokio::time::timeout(SOON, stream).await.expect("a newcomer is let in").unwrap();
     }
     assert!(!flood.is_finished());

@@ -1,4 +1,5 @@
-//! What one identity may have at once, and how fast it may ask: over the limit it hears etcd's own words, and nobody else hears anything.
+//! What one identity may have at once, and how fast it may ask: over the limit it hears etcd's own
+//! words, and nobody else hears anything.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::Limits;
@@ -27,7 +28,8 @@ bindings:
 ";
 
 const TOO_MANY: &str = "etcdserver: too many requests";
-const REFUSED_WATCH: &str = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
+const REFUSED_WATCH: &str =
+    "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
 
 async fn limited(policy: &str, limit: impl Fn(&mut Limits) + Send + 'static) -> World {
     World::with(policy).config(move |config| limit(&mut config.limits)).start().await
@@ -65,9 +67,10 @@ async fn watching(world: &World, raw: &mut Raw) -> Live {
 }
 
 fn is_one_too_many(answer: &Result<pb::WatchResponse, Status>) -> bool {
-    answer
-        .as_ref()
-        .is_ok_and(|answer| (answer.created, answer.canceled, answer.watch_id, &*answer.cancel_reason) == (true, true, -1, REFUSED_WATCH))
+    answer.as_ref().is_ok_and(|answer| {
+        (answer.created, answer.canceled, answer.watch_id, &*answer.cancel_reason)
+            == (true, true, -1, REFUSED_WATCH)
+    })
 }
 
 #[tokio::test]
@@ -84,11 +87,18 @@ async fn requests_in_flight_are_counted_over_all_connections_until_their_answers
     assert_eq!(asks(&world, &mut world.raw("bob").await).await, served());
     neighbour.is_unharmed().await;
     let line = world.audited(|line| line["reason"] == "limit").await;
-    assert_eq!((&line["identity"]["cn"], &line["grpc_status"]), (&"alice".into(), &8.into()), "{line:#}");
+    assert_eq!(
+        (&line["identity"]["cn"], &line["grpc_status"]),
+        (&"alice".into(), &8.into()),
+        "{line:#}"
+    );
     assert_eq!(line["method"], Method::Range.path());
     assert_eq!(hits(&world, "requests-in-flight").await, 2.0);
     held.pop();
-    soon("a free place", || async { (asks(&world, &mut world.raw("alice").await).await == served()).then_some(()) }).await;
+    soon("a free place", || async {
+        (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -103,11 +113,17 @@ async fn a_request_that_is_never_ended_keeps_its_place_and_one_that_is_given_up_
         open.push(stream);
     }
     let mut other = world.raw("alice").await;
-    soon("five that are held", || async { (world.metric("etcd_warden_requests_in_flight", &[]).await >= 5.0).then_some(()) }).await;
+    soon("five that are held", || async {
+        (world.metric("etcd_warden_requests_in_flight", &[]).await >= 5.0).then_some(())
+    })
+    .await;
     assert_eq!(asks(&world, &mut other).await, too_many());
     neighbour.is_unharmed().await;
     drop(open);
-    soon("their end", || async { (asks(&world, &mut world.raw("alice").await).await == served()).then_some(()) }).await;
+    soon("their end", || async {
+        (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -121,7 +137,9 @@ async fn a_watch_stream_too_many_refuses_its_creates_in_their_place_and_stays() 
         let answer = above.next().await;
         assert!(is_one_too_many(&answer), "{answer:?}");
     }
-    let progress = pb::WatchRequest { request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) };
+    let progress = pb::WatchRequest {
+        request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})),
+    };
     above.send(&progress);
     assert!(above.is_quiet().await, "there is no watch that could progress");
     assert_eq!(hits(&world, "requests-in-flight").await, 3.0);
@@ -133,7 +151,10 @@ async fn a_watch_stream_too_many_refuses_its_creates_in_their_place_and_stays() 
         again.next::<pb::WatchResponse>().await.ok().filter(|answer| !answer.canceled)
     });
     assert!(told.await.created);
-    soon("the place is free once more", || async { (asks(&world, &mut world.raw("alice").await).await == served()).then_some(()) }).await;
+    soon("the place is free once more", || async {
+        (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
+    })
+    .await;
     above.send(&create(&world.key("w/"), 0));
     assert_eq!(above.next::<pb::WatchResponse>().await.unwrap_err().0, 14);
 }
@@ -148,7 +169,8 @@ async fn there_are_few_watch_streams_too_many_and_those_beyond_come_back_later()
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let _held = watching(&world, &mut raw).await;
-    // The room for those who are to hear in their own stream is a sixteenth of all, and shared as fairly.
+    // The room for those who are to hear in their own stream is a sixteenth of all, and shared as
+    // fairly.
     let mut standing = Vec::new();
     let told = loop {
         let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -171,7 +193,8 @@ async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in
     let mut first = watching(&world, &mut raw).await;
     let mut second = watching(&world, &mut world.raw("alice").await).await;
     // Several at once, before etcd has answered to any of them.
-    let many: Vec<u8> = (0..5).flat_map(|_| framed(&create(&world.key("w/"), 0).encode_to_vec())).collect();
+    let many: Vec<u8> =
+        (0..5).flat_map(|_| framed(&create(&world.key("w/"), 0).encode_to_vec())).collect();
     first.send_as_they_are(&many);
     let mut refused = 0;
     for _ in 0..5 {
@@ -192,7 +215,9 @@ async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in
         assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
     }
     // What is cancelled, or ends with its stream, gives back its place.
-    let cancel = pb::WatchRequest { request_union: Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 })) };
+    let cancel = pb::WatchRequest {
+        request_union: Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 })),
+    };
     second.send(&cancel);
     assert!(second.next::<pb::WatchResponse>().await.unwrap().canceled);
     second.send(&create(&world.key("w/"), 0));
@@ -242,7 +267,10 @@ async fn connections_of_one_identity_are_counted_and_the_one_too_many_is_told_to
     neighbour.is_unharmed().await;
     second.connection.abort();
     drop(second);
-    soon("a free place", || async { (asks(&world, &mut world.raw("alice").await).await == served()).then_some(()) }).await;
+    soon("a free place", || async {
+        (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -278,7 +306,8 @@ async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_wai
     }
 }
 
-/// What waits for the rate is judged after it has waited. Where the new policy may have come too late for that, another identity tries.
+/// What waits for the rate is judged after it has waited. Where the new policy may have come too
+/// late for that, another identity tries.
 #[tokio::test]
 async fn a_message_that_waited_is_judged_by_the_policy_of_its_turn() {
     let world = limited(POLICY, |limits| limits.requests_per_second_per_identity = Some(1)).await;
@@ -310,7 +339,9 @@ async fn by_default_a_flood_gets_its_share_and_the_others_find_room() {
         let mut stream = raw.open(Method::Range.path(), &grpc_headers()).await.unwrap();
         stream.request.send_data(framed(&range(&world))[..3].to_vec().into(), false).unwrap();
         // What is refused is refused at once; what has a place waits for its end.
-        match tokio::time::timeout(std::time::Duration::from_millis(200), &mut stream.response).await {
+        match tokio::time::timeout(std::time::Duration::from_millis(200), &mut stream.response)
+            .await
+        {
             Ok(answer) => {
                 assert_eq!(answer.unwrap().headers()["grpc-status"], "8");
                 break;
@@ -339,7 +370,9 @@ async fn shadow_mode_has_no_limit_of_an_identity() {
         held.push(watching(&world, &mut raw).await);
         assert_eq!(asks(&world, &mut raw).await, served());
     }
-    for limit in ["requests-in-flight", "connections-per-identity", "watches", "requests-per-second"] {
+    for limit in
+        ["requests-in-flight", "connections-per-identity", "watches", "requests-per-second"]
+    {
         assert_eq!(hits(&world, limit).await, 0.0, "{limit}");
     }
 }
@@ -351,13 +384,21 @@ async fn one_identity_cannot_use_up_the_logins_of_all() {
         visit.answer(b"");
     })
     .await;
-    let world =
-        World::with(POLICY).config(etcd.in_place_of_etcd()).config(|config| config.limits.authenticate_per_second = 40).start().await;
-    let message = pb::AuthenticateRequest { name: "user".to_owned(), password: "guess".to_owned() }.encode_to_vec();
+    let world = World::with(POLICY)
+        .config(etcd.in_place_of_etcd())
+        .config(|config| config.limits.authenticate_per_second = 40)
+        .start()
+        .await;
+    let message = pb::AuthenticateRequest { name: "user".to_owned(), password: "guess".to_owned() }
+        .encode_to_vec();
     let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
     for _ in 0..3 {
         while alice.call(Method::Authenticate.path(), &message).await.grpc_status() == Some(0) {}
-        assert_eq!(bob.call(Method::Authenticate.path(), &message).await.grpc_status(), Some(0), "one identity has taken them all");
+        assert_eq!(
+            bob.call(Method::Authenticate.path(), &message).await.grpc_status(),
+            Some(0),
+            "one identity has taken them all"
+        );
     }
     assert!(hits(&world, "authenticate").await >= 3.0);
 }

@@ -18,19 +18,24 @@ async fn serving(more: &str) -> Serving {
 
 async fn alice(serving: &Serving) -> Raw {
     let issued = authorities().clients.client("alice").unwrap();
-    Raw::over(tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    Raw::over(
+        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+    )
+    .await
 }
 
 /// The sum of a metric's samples that hold this.
 async fn metric(serving: &Serving, name: &str, label: &str) -> f64 {
     let page = serving.page("/metrics").await;
-    let samples = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    let samples =
+        page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 #[tokio::test]
 async fn a_log_that_is_not_read_stops_no_client_and_no_exit() {
-    // With every frame in the log, the pipe of 64 KiB is full at once; it is not read until the end.
+    // With every frame in the log, the pipe of 64 KiB is full at once; it is not read until the
+    // end.
     let mut serving = serving("log-filter: debug").await;
     let mut alice = alice(&serving).await;
     let range = pb::RangeRequest { key: b"/t/a".into(), ..Default::default() }.encode_to_vec();
@@ -40,7 +45,8 @@ async fn a_log_that_is_not_read_stops_no_client_and_no_exit() {
         }
     }
     serving.signal("TERM");
-    let ended = tokio::time::timeout(SOON, serving.child.wait()).await.expect("the process ends").unwrap();
+    let ended =
+        tokio::time::timeout(SOON, serving.child.wait()).await.expect("the process ends").unwrap();
     assert!(ended.success(), "{ended}");
 }
 
@@ -56,12 +62,16 @@ async fn failed_handshakes_in_floods_fill_no_log_and_are_counted() {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
         let failures = || metric(&serving, "etcd_warden_handshake_failures_total", "reason");
-        soon("all of them counted", || async { (failures().await >= failed as f64).then_some(()) }).await;
+        soon("all of them counted", || async { (failures().await >= failed as f64).then_some(()) })
+            .await;
     };
     flood(b"GET / HTTP/1.0\r\n\r\n", FAILED).await;
     // What ends before its first byte is a balancer's check.
     flood(b"", 2 * FAILED).await;
-    assert!(metric(&serving, "etcd_warden_log_lines_lost_total", "repeated").await >= (FAILED - 100) as f64);
+    assert!(
+        metric(&serving, "etcd_warden_log_lines_lost_total", "repeated").await
+            >= (FAILED - 100) as f64
+    );
     serving.signal("TERM");
     let (output, _) = serving.end().await;
     let said = text(&output.stderr);

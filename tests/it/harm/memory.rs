@@ -1,4 +1,5 @@
-//! `docs/limits.md`: its table is that of the settings, its sum is right, and the program stays below it under all harm at once.
+//! `docs/limits.md`: its table is that of the settings, its sum is right, and the program stays
+//! below it under all harm at once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,9 +26,13 @@ fn page() -> String {
 
 /// The cells of a table's rows whose first cell is in backticks.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
-    let section = page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let section =
+        page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    rows.map(|line| {
+        line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    })
+    .collect()
 }
 
 fn plain(cell: &str) -> &str {
@@ -36,7 +41,8 @@ fn plain(cell: &str) -> &str {
 
 /// A number, with a unit if it is one of bytes.
 fn number(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) =
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let unit = match unit {
         "" => 1,
         "KiB" => KIB,
@@ -57,7 +63,11 @@ fn defaults() -> HashMap<String, u64> {
 
 /// The sum of the table's rows with these settings.
 fn bound(page: &str, settings: &HashMap<String, u64>) -> u64 {
-    let value = |factor: &str| number(factor).unwrap_or_else(|| *settings.get(factor).unwrap_or_else(|| panic!("no setting `{factor}`")));
+    let value = |factor: &str| {
+        number(factor).unwrap_or_else(|| {
+            *settings.get(factor).unwrap_or_else(|| panic!("no setting `{factor}`"))
+        })
+    };
     let product = |cell: &str| plain(cell).split(" * ").map(value).product::<u64>();
     rows(page, "Memory").iter().map(|row| product(&row[0]) * product(&row[1])).sum()
 }
@@ -80,12 +90,16 @@ fn the_table_of_bounds_is_that_of_the_settings() {
     let page = page();
     let rows = rows(&page, "Bounds");
     let named: Vec<&str> = rows.iter().map(|row| plain(&row[0])).collect();
-    let limits = SETTINGS.iter().filter(|setting| setting.section == "Limits").map(|setting| setting.name);
+    let limits =
+        SETTINGS.iter().filter(|setting| setting.section == "Limits").map(|setting| setting.name);
     for name in limits.chain(["audit-queue"]) {
         assert!(named.contains(&name), "`{name}` is missing");
     }
     for row in &rows {
-        let setting = SETTINGS.iter().find(|setting| setting.name == plain(&row[0])).unwrap_or_else(|| panic!("no setting {}", row[0]));
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.name == plain(&row[0]))
+            .unwrap_or_else(|| panic!("no setting {}", row[0]));
         let default = match setting.default {
             settings::Default::Value(value) => format!("`{value}`"),
             settings::Default::Unset(meaning) => meaning.to_owned(),
@@ -97,7 +111,11 @@ fn the_table_of_bounds_is_that_of_the_settings() {
         assert_eq!(limit.is_none(), row[3] == "-", "{}: {}", setting.name, row[3]);
         let shared = limit.map_or_else(|| row[4].clone(), |limit| limit.shared_by().name());
         assert_eq!(row[4], shared, "{}", setting.name);
-        assert!(["identity", "address"].contains(&&*shared) || shared.starts_with("one "), "{}: {shared}", setting.name);
+        assert!(
+            ["identity", "address"].contains(&&*shared) || shared.starts_with("one "),
+            "{}: {shared}",
+            setting.name
+        );
     }
     for code in Limit::CODES {
         assert!(page.contains(&format!("`{code}`")), "`{code}` is missing");
@@ -127,19 +145,25 @@ bindings:
 
 /// The largest that its resident size ever was.
 pub fn peak(serving: &Serving) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().unwrap())).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().unwrap())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * KIB
 }
 
 pub async fn raw(serving: &Serving, common_name: &str) -> Raw {
     let issued = authorities().clients.client(common_name).unwrap();
-    Raw::over(tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+    Raw::over(
+        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+    )
+    .await
 }
 
 async fn hits(serving: &Serving, limit: &str) -> u64 {
     let page = serving.page("/metrics").await;
-    let line = page.lines().find(|line| line.starts_with("etcd_warden_limits_hit_total{") && line.contains(&format!("\"{limit}\"")));
+    let line = page.lines().find(|line| {
+        line.starts_with("etcd_warden_limits_hit_total{") && line.contains(&format!("\"{limit}\""))
+    });
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
@@ -148,17 +172,25 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
     const REQUESTS: u64 = 600;
     let (yaml, settings) = proposed(&page());
     let world = World::start(POLICY).await;
-    let rows = rows(&page(), "Memory").into_iter().filter(|row| plain(&row[0]) == "max-requests-in-flight");
-    let row: u64 = rows.map(|row| number(plain(&row[1])).unwrap_or_else(|| settings[plain(&row[1])])).sum();
+    let rows = rows(&page(), "Memory")
+        .into_iter()
+        .filter(|row| plain(&row[0]) == "max-requests-in-flight");
+    let row: u64 =
+        rows.map(|row| number(plain(&row[1])).unwrap_or_else(|| settings[plain(&row[1])])).sum();
     let letters = || "abcdefghijklmnopqrstuvwxyz".chars();
-    let names: Vec<String> =
-        letters().flat_map(|a| letters().map(move |b| format!("{a}{b}"))).filter(|name| name != "te").take(400).collect();
+    let names: Vec<String> = letters()
+        .flat_map(|a| letters().map(move |b| format!("{a}{b}")))
+        .filter(|name| name != "te")
+        .take(400)
+        .collect();
     let (mut unlisted, mut repeated) = (grpc_headers(), grpc_headers());
     for name in &names {
         unlisted.insert(http::HeaderName::try_from(name).unwrap(), "v".parse().unwrap());
         repeated.append("token", "v".parse().unwrap());
     }
-    for (kind, headers) in [("fields that do not go on", unlisted), ("one field again and again", repeated)] {
+    for (kind, headers) in
+        [("fields that do not go on", unlisted), ("one field again and again", repeated)]
+    {
         let serving = Place::new(&world, POLICY, &yaml).start(&[]).await;
         let before = peak(&serving);
         let mut begun = Vec::new();
@@ -169,7 +201,11 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
             }
         }
         soon("all of them", || async {
-            (serving.page("/metrics").await.contains(&format!("etcd_warden_requests_in_flight {REQUESTS}"))).then_some(())
+            (serving
+                .page("/metrics")
+                .await
+                .contains(&format!("etcd_warden_requests_in_flight {REQUESTS}")))
+            .then_some(())
         })
         .await;
         let each = peak(&serving).saturating_sub(before) / REQUESTS;
@@ -188,7 +224,9 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     let endpoint = format!("https://{}", fake.address);
     let serving = Place::new(&world, POLICY, &yaml).start(&["--endpoints", &endpoint]).await;
     let issued = authorities().clients.client("neighbour").unwrap();
-    let client = connect(&[format!("https://{}", serving.place.listen)], &authorities().clients, &issued).await;
+    let client =
+        connect(&[format!("https://{}", serving.place.listen)], &authorities().clients, &issued)
+            .await;
     let neighbour = Neighbour::works(client, "/t/neighbour".to_owned()).await;
     eprintln!("at rest: {} MiB", peak(&serving) / MIB);
 
@@ -201,7 +239,15 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     let mut sockets = Vec::new();
     for number in 0..100 {
         let (key, times) = if number % 4 == 0 { ("/elsewhere", 5000) } else { ("/t/big", 20) };
-        sockets.push(deaf(serving.place.listen, &format!("reader-{}", number % 10), &range(key.to_owned()), times).await);
+        sockets.push(
+            deaf(
+                serving.place.listen,
+                &format!("reader-{}", number % 10),
+                &range(key.to_owned()),
+                times,
+            )
+            .await,
+        );
     }
     neighbour.was_served("sockets that are never read").await;
     // Windows that stay shut.
@@ -214,7 +260,10 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
         unread.push(Live::open(&mut raw, Method::Watch).await);
         unread.last_mut().unwrap().send_as_they_are(&framed(&vec![0; 1 << 20])[..1 << 20]);
     }
-    soon("unread answers that end", || async { (hits(&serving, "unread-bytes").await > 100).then_some(()) }).await;
+    soon("unread answers that end", || async {
+        (hits(&serving, "unread-bytes").await > 100).then_some(())
+    })
+    .await;
     neighbour.was_served("windows that stay shut").await;
     eprintln!("with answers unread: {} MiB", peak(&serving) / MIB);
     // Questions about leases that have more keys than anything could hold.
@@ -222,11 +271,19 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     for number in 30..40 {
         let mut raw = raw(&serving, &format!("reader-{number}")).await;
         for id in 0..60 {
-            let question = etcd_warden_proto::etcdserverpb::LeaseTimeToLiveRequest { id: number * 1000 + id, keys: false };
-            questions.push(Live::ask(&mut raw, Method::LeaseTimeToLive, &question.encode_to_vec()).await);
+            let question = etcd_warden_proto::etcdserverpb::LeaseTimeToLiveRequest {
+                id: number * 1000 + id,
+                keys: false,
+            };
+            questions.push(
+                Live::ask(&mut raw, Method::LeaseTimeToLive, &question.encode_to_vec()).await,
+            );
         }
     }
-    soon("questions that are refused", || async { (hits(&serving, "lease-questions").await > 100).then_some(()) }).await;
+    soon("questions that are refused", || async {
+        (hits(&serving, "lease-questions").await > 100).then_some(())
+    })
+    .await;
     neighbour.was_served("questions about leases").await;
     eprintln!("with questions about leases: {} MiB", peak(&serving) / MIB);
     // Requests that are never ended: large ones, and small ones with large heads.
@@ -237,13 +294,17 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
     for number in 20..30 {
         let mut raw = raw(&serving, &format!("reader-{number}")).await;
         for n in 0..120 {
-            let mut stream = raw.open(Method::Put.path(), if n < 100 { &heads } else { &small }).await.unwrap();
+            let mut stream =
+                raw.open(Method::Put.path(), if n < 100 { &heads } else { &small }).await.unwrap();
             let bytes = framed(&vec![0; 1 << 20])[..if n < 100 { 6 } else { 1 << 20 }].to_vec();
             let _ = stream.request.send_data(bytes.into(), false);
             begun.push(stream);
         }
     }
-    soon("requests that are refused", || async { (hits(&serving, "held-bytes").await > 20).then_some(()) }).await;
+    soon("requests that are refused", || async {
+        (hits(&serving, "held-bytes").await > 20).then_some(())
+    })
+    .await;
     neighbour.was_served("requests that are never ended").await;
     let peak = peak(&serving);
     eprintln!("at the worst: {} MiB, of {} MiB", peak / MIB, bound / MIB);

@@ -18,7 +18,9 @@ use tokio_rustls::client::TlsStream;
 use super::{POLICY, scale};
 use crate::live::Live;
 use crate::world::fake::Fake;
-use crate::world::raw::wire::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
+use crate::world::raw::wire::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame,
+};
 use crate::world::raw::{Raw, framed, tls_over};
 use crate::world::{World, authorities, soon};
 
@@ -32,7 +34,8 @@ const TOO_MANY: &str = "etcdserver: too many requests";
 const WINDOW_UPDATE: u8 = 8;
 const NEVER_FULL: u32 = (1 << 31) - 1;
 
-/// Answers the neighbour at once, and whoever else asks with more than 100 MiB, as fast as it is taken.
+/// Answers the neighbour at once, and whoever else asks with more than 100 MiB, as fast as it is
+/// taken.
 pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
     let taken = Arc::<AtomicUsize>::default();
     let counted = taken.clone();
@@ -40,24 +43,38 @@ pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
         let taken = counted.clone();
         async move {
             if visit.path == Method::Watch.path() {
-                let mut out = visit.begin(&pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec());
-                let kv = etcd_warden_proto::mvccpb::KeyValue { value: vec![b'x'; MIB], ..Default::default() };
+                let mut out = visit.begin(
+                    &pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec(),
+                );
+                let kv = etcd_warden_proto::mvccpb::KeyValue {
+                    value: vec![b'x'; MIB],
+                    ..Default::default()
+                };
                 let event = etcd_warden_proto::mvccpb::Event { kv: Some(kv), ..Default::default() };
                 let events = pb::WatchResponse { events: vec![event], ..Default::default() };
-                return pour(&mut out, &framed(&events.encode_to_vec()).into(), ANSWER, &taken).await;
+                return pour(&mut out, &framed(&events.encode_to_vec()).into(), ANSWER, &taken)
+                    .await;
             }
             if visit.path == Method::LeaseTimeToLive.path() {
                 // Keys of a MiB, one behind the other: their field has four bytes in front of each.
                 let key = [&[0x2a, 0xfc, 0xff, 0x3f][..], b"/t/", &vec![b'k'; MIB - 7]].concat();
                 let mut out = visit.head();
-                out.send_data([&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(), false).unwrap();
+                out.send_data(
+                    [&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(),
+                    false,
+                )
+                .unwrap();
                 return pour(&mut out, &key.into(), ANSWER, &taken).await;
             }
             if visit.body().await.windows(9).any(|part| part == b"neighbour") {
                 return visit.answer(b"");
             }
             let mut out = visit.head();
-            out.send_data([&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(), false).unwrap();
+            out.send_data(
+                [&[0][..], &u32::try_from(ANSWER).unwrap().to_be_bytes()].concat().into(),
+                false,
+            )
+            .unwrap();
             pour(&mut out, &vec![0; MIB].into(), ANSWER, &taken).await;
         }
     });
@@ -70,7 +87,9 @@ async fn pour(out: &mut SendStream<Bytes>, piece: &Bytes, bytes: usize, taken: &
         let mut piece = piece.clone();
         while !piece.is_empty() {
             out.reserve_capacity(piece.len());
-            let Some(Ok(room)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else { return };
+            let Some(Ok(room)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else {
+                return;
+            };
             let part = piece.split_to(room.min(piece.len()));
             taken.fetch_add(part.len(), Ordering::Relaxed);
             if out.send_data(part, false).is_err() {
@@ -90,13 +109,28 @@ fn create(key: String) -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
-/// A connection of a client that takes nothing at all: all windows are open, and its socket is never read. It asks so many times.
-pub async fn deaf(address: SocketAddr, common_name: &str, request: &[u8], times: u32) -> TlsStream<TcpStream> {
+/// A connection of a client that takes nothing at all: all windows are open, and its socket is
+/// never read. It asks so many times.
+pub async fn deaf(
+    address: SocketAddr,
+    common_name: &str,
+    request: &[u8],
+    times: u32,
+) -> TlsStream<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let issued = authorities().clients.client(common_name).unwrap();
     let connected = socket.connect(address).await.unwrap();
-    let mut stream = tls_over(connected, &authorities().clients, address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let mut stream = tls_over(
+        connected,
+        &authorities().clients,
+        address,
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await
+    .unwrap();
     let settings = [&[0, 4][..], &NEVER_FULL.to_be_bytes()].concat();
     let mut said = [PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat();
     said.extend(frame(WINDOW_UPDATE, 0, 0, &(NEVER_FULL - 65_535).to_be_bytes()));
@@ -117,14 +151,16 @@ fn call(stream: u32, request: &[u8]) -> Vec<u8> {
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     ]);
-    [frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, END_STREAM, stream, &framed(request))].concat()
+    [frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, END_STREAM, stream, &framed(request))]
+        .concat()
 }
 
 async fn hits(world: &World, limit: &str) -> f64 {
     world.metric("etcd_warden_limits_hit_total", &[&format!("limit=\"{limit}\"")]).await
 }
 
-/// Watch streams of alice's that nobody reads, each with a connection: more than her share has room for, to less than a window.
+/// Watch streams of alice's that nobody reads, each with a connection: more than her share has room
+/// for, to less than a window.
 async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
     let before = hits(world, "unread-bytes").await;
     let mut watches = Vec::new();
@@ -134,7 +170,10 @@ async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
         stream.send(&create(world.key("w")));
         watches.push((stream, raw));
     }
-    soon("watches that ended", || async { (hits(world, "unread-bytes").await >= before + 6.0).then_some(()) }).await;
+    soon("watches that ended", || async {
+        (hits(world, "unread-bytes").await >= before + 6.0).then_some(())
+    })
+    .await;
     watches
 }
 
@@ -143,7 +182,10 @@ async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody
     let (fake, taken) = generous().await;
     let readers = scale("ETCD_WARDEN_TEST_READERS", 300);
     // The default has room for 300 of them.
-    let room = move |config: &mut Config| config.limits.max_unread_bytes = config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB);
+    let room = move |config: &mut Config| {
+        config.limits.max_unread_bytes =
+            config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB)
+    };
     let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(room).start().await;
     let neighbour = world.neighbour().await;
     let mut held = Vec::new();
@@ -161,23 +203,35 @@ async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody
         }
     }
     soon("all of them at etcd", || async {
-        let asked = fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
+        let asked =
+            fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
         (asked == readers).then_some(())
     })
     .await;
     neighbour.was_served(&format!("{readers} readers that never read")).await;
-    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= readers as f64, "they are all still there");
+    assert!(
+        world.metric("etcd_warden_requests_in_flight", &[]).await >= readers as f64,
+        "they are all still there"
+    );
     assert_eq!(hits(&world, "unread-bytes").await, 0.0);
     // Of 100 MiB for each, what the sockets hold and a window was taken from etcd.
     let each = taken.load(Ordering::Relaxed) / readers;
     assert!(each < 8 * MIB, "{each} bytes were taken for each");
-    eprintln!("{readers} readers: {} KiB were taken from etcd for each, of {} MiB", each / 1024, ANSWER / MIB);
+    eprintln!(
+        "{readers} readers: {} KiB were taken from etcd for each, of {} MiB",
+        each / 1024,
+        ANSWER / MIB
+    );
 }
 
 #[tokio::test]
 async fn what_nobody_reads_ends_above_its_identitys_share() {
     let (fake, _) = generous().await;
-    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_unread_bytes = 8 * MIB).start().await;
+    let world = World::with(POLICY)
+        .config(fake.in_place_of_etcd())
+        .config(|config| config.limits.max_unread_bytes = 8 * MIB)
+        .start()
+        .await;
     let neighbour = world.neighbour().await;
     const ASKED: usize = 100;
     let mut raw = world.raw("alice").await;
@@ -186,9 +240,15 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
         held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
     }
     // Each that stays holds a window of 256 KiB, and half of 8 MiB is alice's.
-    soon("all but her share ended", || async { (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(()) }).await;
+    soon("all but her share ended", || async {
+        (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(())
+    })
+    .await;
     neighbour.was_served("answers of one identity that nobody reads").await;
-    assert!(world.metric("etcd_warden_requests_in_flight", &[]).await >= 8.0, "her share is still open");
+    assert!(
+        world.metric("etcd_warden_requests_in_flight", &[]).await >= 8.0,
+        "her share is still open"
+    );
     assert_eq!(held.pop().unwrap().next_bytes().await, Err((8, TOO_MANY.to_owned())));
     // Others have their own. Who reads is served, however slowly.
     let mut bobs = world.raw("bob").await;
@@ -214,18 +274,26 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
 #[tokio::test]
 async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_used_up() {
     let (fake, _) = generous().await;
-    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_unread_bytes = 4 * MIB).start().await;
+    let world = World::with(POLICY)
+        .config(fake.in_place_of_etcd())
+        .config(|config| config.limits.max_unread_bytes = 4 * MIB)
+        .start()
+        .await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut held = Vec::new();
     for _ in 0..20 {
         held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
     }
-    soon("her share used up", || async { (hits(&world, "unread-bytes").await >= 1.0).then_some(()) }).await;
+    soon("her share used up", || async {
+        (hits(&world, "unread-bytes").await >= 1.0).then_some(())
+    })
+    .await;
     let watches = unread_watches(&world).await;
     // What comes at once is sent at once, and fills the sockets. Then nothing of it can be held.
     let mut stream = deaf(world.address(), "alice", &[], 0).await;
-    let at_etcd = || fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
+    let at_etcd =
+        || fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
     // The neighbour's, alice's first, one for each watch, and this.
     let all = 3.0 + watches.len() as f64;
     let is_there = async || world.metric("etcd_warden_connections", &[]).await >= all;
@@ -236,13 +304,19 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
         if stream.write_all(&call(2 * asked + 1, &range(world.key("big")))).await.is_err() {
             break;
         }
-        soon("the call at etcd, or the end", || async { (at_etcd() > before || !is_there().await).then_some(()) }).await;
+        soon("the call at etcd, or the end", || async {
+            (at_etcd() > before || !is_there().await).then_some(())
+        })
+        .await;
         asked += 1;
         assert!(asked < 500, "nobody minds what waits in the sockets");
     }
     neighbour.was_served("a connection that is never read").await;
     let mut bob = world.raw("bob").await;
-    assert_eq!(bob.call(Method::Range.path(), &range(world.key("neighbour/of/bob"))).await.grpc_status(), Some(0));
+    assert_eq!(
+        bob.call(Method::Range.path(), &range(world.key("neighbour/of/bob"))).await.grpc_status(),
+        Some(0)
+    );
     drop((held, watches));
 }
 
@@ -256,7 +330,9 @@ async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
     let ping = frame(crate::world::raw::wire::PING, 0, 0, &[0; 8]).repeat(1000);
     let mut sent = 0;
     let stuck = loop {
-        match tokio::time::timeout(std::time::Duration::from_millis(500), stream.write_all(&ping)).await {
+        match tokio::time::timeout(std::time::Duration::from_millis(500), stream.write_all(&ping))
+            .await
+        {
             Ok(written) => written.unwrap(),
             Err(_) => break true,
         }
@@ -279,7 +355,11 @@ async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
 #[tokio::test]
 async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
     let (fake, _) = generous().await;
-    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(|config| config.limits.max_held_bytes = 8 * MIB).start().await;
+    let world = World::with(POLICY)
+        .config(fake.in_place_of_etcd())
+        .config(|config| config.limits.max_held_bytes = 8 * MIB)
+        .start()
+        .await;
     let neighbour = world.neighbour().await;
     let mut raw: Raw = world.raw("alice").await;
     let mut streams = Vec::new();
@@ -289,8 +369,12 @@ async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
         stream.send_as_they_are(&cut);
         streams.push(stream);
     }
-    soon("all but her share refused", || async { (hits(&world, "held-bytes").await >= 27.0).then_some(()) }).await;
+    soon("all but her share refused", || async {
+        (hits(&world, "held-bytes").await >= 27.0).then_some(())
+    })
+    .await;
     neighbour.was_served("watch requests that are never whole").await;
-    let mut ends: futures_util::stream::FuturesUnordered<_> = streams.iter_mut().map(Live::end).collect();
+    let mut ends: futures_util::stream::FuturesUnordered<_> =
+        streams.iter_mut().map(Live::end).collect();
     assert_eq!(futures_util::StreamExt::next(&mut ends).await, Some((14, TOO_MANY.to_owned())));
 }

@@ -1,4 +1,5 @@
-//! What is written down about hostile clients: on a disk that is full, and with names that would forge a line.
+//! What is written down about hostile clients: on a disk that is full, and with names that would
+//! forge a line.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::{AuditAllowed, OnFull};
@@ -31,16 +32,23 @@ async fn a_flood_of_lines_for_a_full_disk_slows_nobody_down_and_is_counted() {
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     for _ in 0..2000 {
-        assert_eq!(raw.call(Method::Range.path(), &range(b"/elsewhere")).await.grpc_status(), Some(7));
+        assert_eq!(
+            raw.call(Method::Range.path(), &range(b"/elsewhere")).await.grpc_status(),
+            Some(7)
+        );
     }
     neighbour.was_served("audit at full tilt on a full disk").await;
-    soon("the losses", || async { (world.metric("etcd_warden_audit_lost_total", &[]).await >= 2000.0).then_some(()) }).await;
+    soon("the losses", || async {
+        (world.metric("etcd_warden_audit_lost_total", &[]).await >= 2000.0).then_some(())
+    })
+    .await;
     assert!(world.metric("etcd_warden_audit_errors_total", &[]).await >= 1.0);
     assert_eq!(world.metric("etcd_warden_audit_written_total", &[]).await, 0.0);
 }
 
 #[tokio::test]
-async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_down_and_nothing_else() {
+async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_down_and_nothing_else()
+ {
     let world = on_a_full_disk(OnFull::Deny, AuditAllowed::Writes).await;
     let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
     let put = pb::PutRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
@@ -52,7 +60,10 @@ async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_d
     assert!(answers.iter().all(|status| matches!(status, Some(0 | 8))), "{answers:?}");
     assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="audit-queue""#]).await >= 1.0);
     for _ in 0..500 {
-        assert_eq!(bob.call(Method::Range.path(), &range(world.key("a").as_bytes())).await.grpc_status(), Some(0));
+        assert_eq!(
+            bob.call(Method::Range.path(), &range(world.key("a").as_bytes())).await.grpc_status(),
+            Some(0)
+        );
     }
 }
 
@@ -60,17 +71,28 @@ async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_d
 async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     const FORGED: &str = "\n{\"forged\":true}\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
     let world = World::start(POLICY).await;
-    let place = Place::new(&world, &POLICY.replace("$P", "/t"), "max-connections-per-identity: 1\nlog-filter: debug");
+    let place = Place::new(
+        &world,
+        &POLICY.replace("$P", "/t"),
+        "max-connections-per-identity: 1\nlog-filter: debug",
+    );
     let serving = place.start(&[]).await;
     let key = [b"/t/".as_slice(), FORGED.as_bytes(), b"\xff\x00"].concat();
     let mut held = Vec::new();
-    for name in [format!("evil{FORGED}"), format!("evil{FORGED}"), "alice".to_owned(), "alice".to_owned()] {
-        let issued = authorities().clients.issue(&etcd_warden_testbed::pki::Leaf::client(&name).organization(&name)).unwrap();
-        let stream = tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    for name in
+        [format!("evil{FORGED}"), format!("evil{FORGED}"), "alice".to_owned(), "alice".to_owned()]
+    {
+        let issued = authorities()
+            .clients
+            .issue(&etcd_warden_testbed::pki::Leaf::client(&name).organization(&name))
+            .unwrap();
+        let stream =
+            tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
         let mut raw = Raw::over(stream).await;
         let _ = raw.call(Method::Range.path(), &range(&key)).await;
         let mut headers = crate::world::raw::grpc_headers();
-        headers.insert("user-agent", http::HeaderValue::from_bytes(b"\xff{\"forged\":true}").unwrap());
+        headers
+            .insert("user-agent", http::HeaderValue::from_bytes(b"\xff{\"forged\":true}").unwrap());
         let _ = raw.send("/%0a{forged}/x", &headers, b"").await;
         held.push(raw);
     }
@@ -86,7 +108,8 @@ async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     let audit = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
     assert!(!audit.is_empty());
     for line in audit.lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line.get("forged").is_none() && line.get("decision").is_some(), "{line:#}");
     }
 }

@@ -1,4 +1,5 @@
-//! Answers in small pieces that their client does not read: they cost it what they weigh, and nobody else a stream.
+//! Answers in small pieces that their client does not read: they cost it what they weigh, and
+//! nobody else a stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,8 @@ use crate::world::fake::{Fake, Visit};
 use crate::world::raw::framed;
 use crate::world::{World, soon};
 
-/// More than the connections to etcd that are opened for many streams have, so that each of them has enough.
+/// More than the connections to etcd that are opened for many streams have, so that each of them
+/// has enough.
 const STREAMS: usize = 240;
 
 /// What one stream may have waiting.
@@ -35,11 +37,20 @@ fn create() -> pb::WatchRequest {
 /// An event, whose number is its revision: 30 bytes or so.
 fn event(revision: i64) -> pb::WatchResponse {
     let header = Some(pb::ResponseHeader { revision, ..Default::default() });
-    let kv = Some(mvccpb::KeyValue { key: b"/t/a".into(), mod_revision: revision, ..Default::default() });
-    pb::WatchResponse { header, events: vec![mvccpb::Event { kv, ..Default::default() }], ..Default::default() }
+    let kv = Some(mvccpb::KeyValue {
+        key: b"/t/a".into(),
+        mod_revision: revision,
+        ..Default::default()
+    });
+    pb::WatchResponse {
+        header,
+        events: vec![mvccpb::Event { kv, ..Default::default() }],
+        ..Default::default()
+    }
 }
 
-/// The first watch has an event when `quiet` says so. The others have them without end, as fast as they are taken.
+/// The first watch has an event when `quiet` says so. The others have them without end, as fast as
+/// they are taken.
 async fn etcd(poured: Arc<AtomicUsize>, quiet: Arc<Notify>) -> Fake {
     let watches = Arc::<AtomicUsize>::default();
     Fake::serving(move |mut visit: Visit| {
@@ -50,7 +61,8 @@ async fn etcd(poured: Arc<AtomicUsize>, quiet: Arc<Notify>) -> Fake {
                 return visit.answer(b"");
             }
             let is_first = place.fetch_add(1, Ordering::SeqCst) == 0;
-            let mut out = visit.begin(&pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec());
+            let mut out = visit
+                .begin(&pb::WatchResponse { created: true, ..Default::default() }.encode_to_vec());
             if is_first {
                 quiet.notified().await;
                 out.send_data(framed(&event(1).encode_to_vec()).into(), false).unwrap();
@@ -60,7 +72,9 @@ async fn etcd(poured: Arc<AtomicUsize>, quiet: Arc<Notify>) -> Fake {
                 let event = framed(&event(revision).encode_to_vec());
                 out.reserve_capacity(event.len());
                 while out.capacity() < event.len() {
-                    let Some(Ok(_)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else { return };
+                    let Some(Ok(_)) = std::future::poll_fn(|cx| out.poll_capacity(cx)).await else {
+                        return;
+                    };
                 }
                 poured.fetch_add(event.len(), Ordering::SeqCst);
                 if out.send_data(event.into(), false).is_err() {
@@ -78,7 +92,9 @@ async fn small_unread_answers_end_no_stream_of_a_neighbour() {
     let fake = etcd(poured.clone(), quiet.clone()).await;
     let world = World::start(POLICY).await;
     let endpoint = format!("https://{}", fake.address);
-    let serving = Place::new(&world, &POLICY.replace("$P", "/t"), "").start(&["--endpoints", &endpoint]).await;
+    let serving = Place::new(&world, &POLICY.replace("$P", "/t"), "")
+        .start(&["--endpoints", &endpoint])
+        .await;
     let mut bobs = raw(&serving, "bob").await;
     let mut watch = Live::open(&mut bobs, Method::Watch).await;
     watch.send(&create());
@@ -92,8 +108,12 @@ async fn small_unread_answers_end_no_stream_of_a_neighbour() {
         stream.send(&create());
         unread.push(stream);
     }
-    soon("all windows full", || async { (poured.load(Ordering::SeqCst) >= STREAMS * (WINDOW - EVENT)).then_some(()) }).await;
-    // Each of these streams is the neighbour's beside on a connection to etcd that has far more pieces than h2 would keep.
+    soon("all windows full", || async {
+        (poured.load(Ordering::SeqCst) >= STREAMS * (WINDOW - EVENT)).then_some(())
+    })
+    .await;
+    // Each of these streams is the neighbour's beside on a connection to etcd that has far more
+    // pieces than h2 would keep.
     quiet.notify_one();
     assert_eq!(watch.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
     let each = peak(&serving).saturating_sub(before) / STREAMS as u64;

@@ -1,5 +1,6 @@
-//! One identity on many connections, each with as much to do as its turn holds: a neighbour has its turn all the same. What is measured is the time
-//! that the program works until the neighbour has its answer, which no busy machine makes longer.
+//! One identity on many connections, each with as much to do as its turn holds: a neighbour has its
+//! turn all the same. What is measured is the time that the program works until the neighbour has
+//! its answer, which no busy machine makes longer.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ const WINDOW_UPDATE: u8 = 8;
 fn worked(serving: &Serving) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", serving.child.id().unwrap())).unwrap();
     let time = |task: std::io::Result<std::fs::DirEntry>| {
-        let schedstat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        let schedstat =
+            std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
         schedstat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
     };
     Duration::from_nanos(tasks.map(time).sum())
@@ -43,13 +45,23 @@ async fn connection(serving: &Serving) -> TlsStream<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(1 << 20).unwrap();
     let connected = socket.connect(address).await.unwrap();
-    let mut stream = tls_over(connected, &authorities().clients, address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let mut stream = tls_over(
+        connected,
+        &authorities().clients,
+        address,
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await
+    .unwrap();
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
     stream.flush().await.unwrap();
     stream
 }
 
-/// How long the program works until a neighbour has its answer, where so many bytes in records of this length wait on each connection.
+/// How long the program works until a neighbour has its answer, where so many bytes in records of
+/// this length wait on each connection.
 async fn worked_until_answered(flood: &[u8], record: usize) -> Duration {
     let world = World::start(POLICY).await;
     let serving = Place::new(&world, &POLICY.replace("$P", "/t"), "").start(&[]).await;
@@ -93,11 +105,15 @@ async fn many_connections_of_one_identity_hold_up_no_neighbour() {
     let pings = frames(frame(PING, 1, 0, b"12345678"));
     // A record has 22 bytes beside those that it carries.
     let records = &window[..WIRE / 24 / 13 * 13];
-    for (what, flood, record) in
-        [("WINDOW_UPDATE", &window[..], 1 << 14), ("PING", &pings[..], 1 << 14), ("records of one byte", records, 1)]
-    {
+    for (what, flood, record) in [
+        ("WINDOW_UPDATE", &window[..], 1 << 14),
+        ("PING", &pings[..], 1 << 14),
+        ("records of one byte", records, 1),
+    ] {
         let worked = worked_until_answered(flood, record).await;
-        eprintln!("{what} on {CONNECTIONS} connections: {worked:?} until the neighbour had its answer");
+        eprintln!(
+            "{what} on {CONNECTIONS} connections: {worked:?} until the neighbour had its answer"
+        );
         assert!(worked < MOST, "{what}: {worked:?}");
     }
 }

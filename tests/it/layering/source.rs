@@ -30,14 +30,27 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Whether a file is there for tests alone: compiled with `cfg(test)`, or with the feature `model`.
 pub fn is_test(file: &Path) -> bool {
-    let words = ["tests", "properties", "reference", "fuzzing", "access_page", "docs_test", "unknown_fields", "enum_values", "spell"];
+    let words = [
+        "tests",
+        "properties",
+        "reference",
+        "fuzzing",
+        "access_page",
+        "docs_test",
+        "unknown_fields",
+        "enum_values",
+        "spell",
+    ];
     file.iter().any(|part| words.contains(&part.to_str().unwrap().trim_end_matches(".rs")))
 }
 
 /// The numbered lines of a file before its tests, without comments.
 pub fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-    code.lines().enumerate().map(|(index, line)| (index + 1, line.split("//").next().unwrap())).filter(|(_, line)| !line.trim().is_empty())
+    code.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.split("//").next().unwrap()))
+        .filter(|(_, line)| !line.trim().is_empty())
 }
 
 /// Whether a line of code names a crate or a module of std, also within a group of imports.
@@ -51,7 +64,9 @@ pub fn names(line: &str, name: &str) -> bool {
         let before = line[..start].chars().next_back();
         let after = &line[start + name.len()..];
         let is_whole = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
-        is_whole && (after.starts_with("::") || (line.starts_with("use ") && after.starts_with([';', ' '])))
+        is_whole
+            && (after.starts_with("::")
+                || (line.starts_with("use ") && after.starts_with([';', ' '])))
     })
 }
 
@@ -67,11 +82,16 @@ fn lines_and_names_are_found() {
     ] {
         assert!(names(line, name), "{line}");
     }
-    for (line, name) in
-        [("let metrics = 1;", "metrics"), ("use std::fmt;", "std::fs"), ("use self::sh2::X;", "h2"), ("time::x()", "std::time")]
-    {
+    for (line, name) in [
+        ("let metrics = 1;", "metrics"),
+        ("use std::fmt;", "std::fs"),
+        ("use self::sh2::X;", "h2"),
+        ("time::x()", "std::time"),
+    ] {
         assert!(!names(line, name), "{line}");
     }
-    let lines: Vec<_> = code_lines("a\n// b\n/// c\nd // e\n#[cfg(test)]\nmod tests {\nf\n}").map(|(_, line)| line).collect();
+    let lines: Vec<_> = code_lines("a\n// b\n/// c\nd // e\n#[cfg(test)]\nmod tests {\nf\n}")
+        .map(|(_, line)| line)
+        .collect();
     assert_eq!(lines, ["a", "d "]);
 }

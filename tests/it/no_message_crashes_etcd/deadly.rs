@@ -1,4 +1,5 @@
-//! The messages of `docs/upstream-findings.md`: each is refused by the proxy whatever is granted, and each ends the releases that are named.
+//! The messages of `docs/upstream-findings.md`: each is refused by the proxy whatever is granted,
+//! and each ends the releases that are named.
 
 use etcd_warden_core::method::Method;
 
@@ -47,7 +48,8 @@ pub const ALL: [Deadly; 8] = [
         method: Method::Txn,
         message: |_| {
             let delete = [key(1), bytes(2, &[0])].concat();
-            [bytes(2, &bytes(3, &delete)), bytes(2, &bytes(2, &[key(1), number(5, 1)].concat()))].concat()
+            [bytes(2, &bytes(3, &delete)), bytes(2, &bytes(2, &[key(1), number(5, 1)].concat()))]
+                .concat()
         },
         ends: &["3.5", "3.6", "3.7"],
         words: &["unexpected error during txn", "index out of range"],
@@ -66,7 +68,15 @@ pub const ALL: [Deadly; 8] = [
     Deadly {
         name: "sort-target-in-txn",
         method: Method::Txn,
-        message: |id| bytes(2, &bytes(4, &[bytes(2, &bytes(2, &key(1))), bytes(2, &bytes(1, &sorted(id)))].concat())),
+        message: |id| {
+            bytes(
+                2,
+                &bytes(
+                    4,
+                    &[bytes(2, &bytes(2, &key(1))), bytes(2, &bytes(1, &sorted(id)))].concat(),
+                ),
+            )
+        },
         ends: &["3.5"],
         words: &["nil pointer dereference"],
         for_good: true,
@@ -118,10 +128,13 @@ async fn is_refused(world: &World, deadly: &Deadly, message: &[u8]) {
     world.direct().await.put("a", "1", None).await.unwrap();
 }
 
-/// Around the proxy: whether the member that is asked ends. Where it lives it answers. One of several may answer first and end then.
+/// Around the proxy: whether the member that is asked ends. Where it lives it answers. One of
+/// several may answer first and end then.
 async fn ends(world: &World, deadly: &Deadly, message: &[u8]) -> bool {
     let mut direct = Raw::direct(world.etcd().addresses()[0]).await;
-    let answer = tokio::time::timeout(SOON, direct.call(deadly.method.path(), message)).await.expect("an answer or an end");
+    let answer = tokio::time::timeout(SOON, direct.call(deadly.method.path(), message))
+        .await
+        .expect("an answer or an end");
     if deadly.members == 1 && answer.error.is_none() {
         return false;
     }
@@ -129,8 +142,8 @@ async fn ends(world: &World, deadly: &Deadly, message: &[u8]) -> bool {
     true
 }
 
-/// Whether it ends again at its next start. What ended it may not be in its log yet: one member alone applies and writes side by side, so
-/// that it gets the message more than once.
+/// Whether it ends again at its next start. What ended it may not be in its log yet: one member
+/// alone applies and writes side by side, so that it gets the message more than once.
 async fn ends_for_good(world: &mut World, deadly: &Deadly, message: &[u8]) -> bool {
     for _ in 0..8 {
         if world.etcd_mut().restart(0).await.is_err() {
@@ -149,7 +162,12 @@ async fn refused_here_and_deadly_there(minor: &'static str) {
         let mut world = everything_is_granted(minor, deadly.members, "enforce").await;
         let members = world.direct().await.member_list().await.unwrap();
         // Of several, one that is not asked: a member does not read what is changed of itself.
-        let changed = members.members().iter().find(|member| deadly.members == 1 || member.name() != "m0").unwrap().id();
+        let changed = members
+            .members()
+            .iter()
+            .find(|member| deadly.members == 1 || member.name() != "m0")
+            .unwrap()
+            .id();
         let message = (deadly.message)(changed);
         is_refused(&world, deadly, &message).await;
         let ended = ends(&world, deadly, &message).await;
@@ -159,8 +177,18 @@ async fn refused_here_and_deadly_there(minor: &'static str) {
         }
         let log = world.etcd().log(0);
         let last = || log.lines().rev().take(20).collect::<Vec<_>>().join("\n");
-        assert!(deadly.words.iter().any(|words| log.contains(words)), "{} on {minor}: {}", deadly.name, last());
-        assert_eq!(ends_for_good(&mut world, deadly, &message).await, deadly.for_good, "{} on {minor}", deadly.name);
+        assert!(
+            deadly.words.iter().any(|words| log.contains(words)),
+            "{} on {minor}: {}",
+            deadly.name,
+            last()
+        );
+        assert_eq!(
+            ends_for_good(&mut world, deadly, &message).await,
+            deadly.for_good,
+            "{} on {minor}",
+            deadly.name
+        );
     }
 }
 
@@ -183,6 +211,10 @@ async fn what_ends_etcd_3_7_is_refused() {
 fn each_message_that_ends_etcd_is_written_up() {
     let page = include_str!("../../../docs/upstream-findings.md");
     for deadly in &ALL {
-        assert!(page.contains(&format!("`{}`", deadly.name)), "docs/upstream-findings.md has no `{}`", deadly.name);
+        assert!(
+            page.contains(&format!("`{}`", deadly.name)),
+            "docs/upstream-findings.md has no `{}`",
+            deadly.name
+        );
     }
 }

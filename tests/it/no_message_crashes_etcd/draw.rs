@@ -1,5 +1,5 @@
-//! Messages drawn from the tables: mostly such as a client might send, with numbers, enums, ranges and names that none would; then
-//! some of their bytes changed.
+//! Messages drawn from the tables: mostly such as a client might send, with numbers, enums, ranges
+//! and names that none would; then some of their bytes changed.
 
 use std::sync::Arc;
 
@@ -63,10 +63,11 @@ impl Drawer {
         let tables = self.tables.clone();
         // Every third is a Txn: there is most to get wrong.
         let wanted = self.dice.once_in(3).then_some(Method::Txn);
-        let (method, request) = match wanted.and_then(|method| tables.requests.iter().find(|(of, _)| *of == method)) {
-            Some(txn) => txn,
-            None => &tables.requests[self.dice.below(tables.requests.len())],
-        };
+        let (method, request) =
+            match wanted.and_then(|method| tables.requests.iter().find(|(of, _)| *of == method)) {
+                Some(txn) => txn,
+                None => &tables.requests[self.dice.below(tables.requests.len())],
+            };
         let mut message = self.draw(request, 0);
         if self.dice.once_in(8) {
             self.mutate(&mut message);
@@ -88,12 +89,14 @@ impl Drawer {
                 continue;
             }
             done.push(oneof);
-            let members: Vec<&Field> = fields.iter().filter(|other| other.oneof.as_deref() == Some(oneof)).collect();
+            let members: Vec<&Field> =
+                fields.iter().filter(|other| other.oneof.as_deref() == Some(oneof)).collect();
             let member = self.member(message, &members, depth);
             if !self.dice.once_in(30) {
                 self.value(member, depth, &mut out);
             }
-            // A Compare that says one thing names the target of its member: the first four values, and then the fifth.
+            // A Compare that says one thing names the target of its member: the first four values,
+            // and then the fifth.
             if message.ends_with(".Compare") && !self.dice.once_in(12) {
                 out = self.compare(member, fields, depth);
             }
@@ -104,8 +107,11 @@ impl Drawer {
     /// One member of a oneof; below a certain depth no message that would lead further down.
     fn member<'f>(&mut self, message: &str, members: &[&'f Field], depth: usize) -> &'f Field {
         let deep = depth > if self.dice.once_in(40) { 14 } else { 5 };
-        let flat: Vec<&Field> =
-            members.iter().copied().filter(|member| !(deep && message.ends_with(".RequestOp") && member.number == 4)).collect();
+        let flat: Vec<&Field> = members
+            .iter()
+            .copied()
+            .filter(|member| !(deep && message.ends_with(".RequestOp") && member.number == 4))
+            .collect();
         flat[self.dice.below(flat.len())]
     }
 
@@ -128,7 +134,8 @@ impl Drawer {
         }
         let present = match field.kind {
             Kind::Bytes | Kind::Text => {
-                field.name.contains("end") && self.dice.once_in(2) || !field.name.contains("end") && !self.dice.once_in(8)
+                field.name.contains("end") && self.dice.once_in(2)
+                    || !field.name.contains("end") && !self.dice.once_in(8)
             }
             Kind::Message(_) => !self.dice.once_in(8),
             Kind::Bool | Kind::Integer | Kind::Enum(_) => self.dice.once_in(4),
@@ -148,7 +155,11 @@ impl Drawer {
                 }
             }
             Kind::Text => {
-                let text = if self.dice.once_in(200) { "n".repeat(32_767 + self.dice.below(4)) } else { self.dice.of(&TEXTS).to_owned() };
+                let text = if self.dice.once_in(200) {
+                    "n".repeat(32_767 + self.dice.below(4))
+                } else {
+                    self.dice.of(&TEXTS).to_owned()
+                };
                 out.extend(bytes(field.number, text.as_bytes()));
             }
             Kind::Bool => out.extend(number(field.number, 1)),
@@ -199,7 +210,8 @@ impl Drawer {
     }
 }
 
-/// Each integer field of each request, also of the messages in it, at each bound; beside it only what etcd needs to look at it at all.
+/// Each integer field of each request, also of the messages in it, at each bound; beside it only
+/// what etcd needs to look at it at all.
 pub fn each_integer_at_its_bounds(tables: &Tables) -> Vec<(Method, Vec<u8>)> {
     let mut all = Vec::new();
     for (method, request) in &tables.requests {
@@ -208,12 +220,19 @@ pub fn each_integer_at_its_bounds(tables: &Tables) -> Vec<(Method, Vec<u8>)> {
     all
 }
 
-fn at_bounds(tables: &Tables, method: Method, message: &str, path: &mut Vec<(String, u32)>, all: &mut Vec<(Method, Vec<u8>)>) {
+fn at_bounds(
+    tables: &Tables,
+    method: Method,
+    message: &str,
+    path: &mut Vec<(String, u32)>,
+    all: &mut Vec<(Method, Vec<u8>)>,
+) {
     for field in tables.fields(message) {
         match &field.kind {
             Kind::Integer => {
                 for value in BOUNDS {
-                    let inner = [around(tables, message, field), number(field.number, value)].concat();
+                    let inner =
+                        [around(tables, message, field), number(field.number, value)].concat();
                     let whole = path.iter().rev().fold(inner, |inner, (outer, number)| {
                         let beside = tables
                             .fields(outer)
@@ -225,7 +244,9 @@ fn at_bounds(tables: &Tables, method: Method, message: &str, path: &mut Vec<(Str
                     all.push((method, whole));
                 }
             }
-            Kind::Message(inner) if path.iter().filter(|(outer, _)| outer == message).count() < 2 => {
+            Kind::Message(inner)
+                if path.iter().filter(|(outer, _)| outer == message).count() < 2 =>
+            {
                 path.push((message.to_owned(), field.number));
                 at_bounds(tables, method, inner, path, all);
                 path.pop();
@@ -235,15 +256,22 @@ fn at_bounds(tables: &Tables, method: Method, message: &str, path: &mut Vec<(Str
     }
 }
 
-/// The keys, names and URLs of a message beside one of its fields, and what a Compare needs to agree with it.
+/// The keys, names and URLs of a message beside one of its fields, and what a Compare needs to
+/// agree with it.
 fn around(tables: &Tables, message: &str, beside: &Field) -> Vec<u8> {
     let mut out = Vec::new();
-    for field in tables.fields(message).iter().filter(|field| field.number != beside.number && field.oneof.is_none()) {
+    for field in tables
+        .fields(message)
+        .iter()
+        .filter(|field| field.number != beside.number && field.oneof.is_none())
+    {
         match (&field.kind, field.name.as_str()) {
             (Kind::Bytes, "key" | "name" | "value") => out.extend(bytes(field.number, b"a")),
             (Kind::Text, "peerURLs") => out.extend(bytes(field.number, b"http://127.0.0.1:1")),
             (Kind::Text, _) => out.extend(bytes(field.number, b"u")),
-            (Kind::Enum(_), "target") if beside.oneof.is_some() => out.extend(number(field.number, i64::from(beside.number) - 4)),
+            (Kind::Enum(_), "target") if beside.oneof.is_some() => {
+                out.extend(number(field.number, i64::from(beside.number) - 4))
+            }
             _ => {}
         }
     }

@@ -48,16 +48,34 @@ impl Tables {
                 "string" => Kind::Text,
                 "bool" => Kind::Bool,
                 "int64" | "uint64" | "int32" | "uint32" => Kind::Integer,
-                other => values.get(other).map_or_else(|| Kind::Message(other.to_owned()), |values| Kind::Enum(values.clone())),
+                other => values.get(other).map_or_else(
+                    || Kind::Message(other.to_owned()),
+                    |values| Kind::Enum(values.clone()),
+                ),
             };
             let (number, name) = (line[1].parse().unwrap(), line[2].to_owned());
-            let field = Field { number, name, kind, repeated: line[4] == "repeated", oneof: line.get(5).map(|oneof| (*oneof).to_owned()) };
+            let field = Field {
+                number,
+                name,
+                kind,
+                repeated: line[4] == "repeated",
+                oneof: line.get(5).map(|oneof| (*oneof).to_owned()),
+            };
             messages.entry(line[0].to_owned()).or_default().push(field);
         }
-        let request = |line: &Vec<&str>| Some((Method::from_path(&format!("/{}", line[1]))?, line[2].to_owned()));
-        let requests: Vec<_> = lines.iter().filter(|line| line[0] == "rpc").map(|line| request(line).unwrap()).collect();
+        let request = |line: &Vec<&str>| {
+            Some((Method::from_path(&format!("/{}", line[1]))?, line[2].to_owned()))
+        };
+        let requests: Vec<_> = lines
+            .iter()
+            .filter(|line| line[0] == "rpc")
+            .map(|line| request(line).unwrap())
+            .collect();
         // The proxy answers questions for its own health itself.
-        assert_eq!(requests.len(), Method::ALL.iter().filter(|method| !method.path().starts_with("/grpc.health.")).count());
+        assert_eq!(
+            requests.len(),
+            Method::ALL.iter().filter(|method| !method.path().starts_with("/grpc.health.")).count()
+        );
         Self { messages, requests }
     }
 

@@ -21,15 +21,25 @@ pub enum Said {
 impl Said {
     /// Reads an answer.
     pub fn of(method: Method, answer: &Answer, known: &Known) -> Self {
-        let status = answer.grpc_status().unwrap_or_else(|| panic!("{method:?}: no gRPC status: {answer:?}"));
-        if let Some(reason) = answer.trailers.get("etcd-warden-reason").or_else(|| answer.headers.get("etcd-warden-reason")) {
+        let status = answer
+            .grpc_status()
+            .unwrap_or_else(|| panic!("{method:?}: no gRPC status: {answer:?}"));
+        if let Some(reason) = answer
+            .trailers
+            .get("etcd-warden-reason")
+            .or_else(|| answer.headers.get("etcd-warden-reason"))
+        {
             return Said::Refused(reason.to_str().unwrap().to_owned());
         }
-        // Lock and Election pass on what etcd's own client says to them, and Maintenance of 3.5 what its auth store says.
+        // Lock and Election pass on what etcd's own client says to them, and Maintenance of 3.5
+        // what its auth store says.
         if answer.grpc_message().ends_with(": permission denied") {
             return Said::Refused(String::new());
         }
-        let (revision, body) = answer.messages().first().map_or((0, Vec::new()), |message| comparable(method, message));
+        let (revision, body) = answer
+            .messages()
+            .first()
+            .map_or((0, Vec::new()), |message| comparable(method, message));
         if method == Method::LeaseKeepAlive && status == 0 {
             let kept = pb::LeaseKeepAliveResponse::decode(&body[..]).unwrap();
             // The proxy refuses in the stream, as if the lease were gone.
@@ -51,7 +61,9 @@ impl Said {
     /// The lease that was granted.
     pub fn granted(&self) -> Option<i64> {
         match self {
-            Said::Answered { status: 0, body, .. } => Some(pb::LeaseGrantResponse::decode(&body[..]).unwrap().id),
+            Said::Answered { status: 0, body, .. } => {
+                Some(pb::LeaseGrantResponse::decode(&body[..]).unwrap().id)
+            }
             _ => None,
         }
     }
@@ -60,9 +72,20 @@ impl Said {
     pub fn is_like(&self, theirs: &Said, method: Method, own: &[i64]) -> bool {
         match (method, self, theirs) {
             // Ours lists the caller's own.
-            (Method::LeaseLeases, Said::Answered { status: 0, body: ours, .. }, Said::Answered { status: 0, body: theirs, .. }) => {
-                let ids = |body: &[u8]| pb::LeaseLeasesResponse::decode(body).unwrap().leases.into_iter().map(|lease| lease.id);
-                ids(ours).collect::<BTreeSet<_>>() == ids(theirs).filter(|id| own.contains(id)).collect()
+            (
+                Method::LeaseLeases,
+                Said::Answered { status: 0, body: ours, .. },
+                Said::Answered { status: 0, body: theirs, .. },
+            ) => {
+                let ids = |body: &[u8]| {
+                    pb::LeaseLeasesResponse::decode(body)
+                        .unwrap()
+                        .leases
+                        .into_iter()
+                        .map(|lease| lease.id)
+                };
+                ids(ours).collect::<BTreeSet<_>>()
+                    == ids(theirs).filter(|id| own.contains(id)).collect()
             }
             // Users and roles are theirs alone.
             (method, ..) if method.path().starts_with("/etcdserverpb.Auth/") => true,
@@ -71,7 +94,8 @@ impl Said {
     }
 }
 
-/// The revision, and the rest without what no two etcds have in common: every answer begins with its header (field 1).
+/// The revision, and the rest without what no two etcds have in common: every answer begins with
+/// its header (field 1).
 fn comparable(method: Method, message: &[u8]) -> (i64, Vec<u8>) {
     #[derive(prost::Message)]
     struct Headed {
@@ -86,7 +110,8 @@ fn comparable(method: Method, message: &[u8]) -> (i64, Vec<u8>) {
             let mut answer = pb::LeaseTimeToLiveResponse::decode(message).unwrap();
             // The keys come in the order of a Go map.
             answer.keys.sort();
-            pb::LeaseTimeToLiveResponse { ttl: answer.ttl.signum(), header: None, ..answer }.encode_to_vec()
+            pb::LeaseTimeToLiveResponse { ttl: answer.ttl.signum(), header: None, ..answer }
+                .encode_to_vec()
         }
         _ => match message {
             [0x0a, length, rest @ ..] if *length < 0x80 => rest[usize::from(*length)..].to_vec(),

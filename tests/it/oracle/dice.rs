@@ -1,6 +1,7 @@
 //! Chance that can be repeated: the same seed, the same run.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a counter and a mixing of its bits. Good enough to choose requests with.
+/// SplitMix64 (Steele, Lea, Flood 2014): a counter and a mixing of its bits. Good enough to choose
+/// requests with.
 pub struct Dice(u64);
 
 impl Dice {

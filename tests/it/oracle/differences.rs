@@ -25,7 +25,8 @@ pub struct Asked<'a> {
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// A range that holds no key needs the right on its first one. etcd wants one grant that holds both of its ends.
+    /// A range that holds no key needs the right on its first one. etcd wants one grant that holds
+    /// both of its ends.
     EmptyRange,
     /// What one granted oneself is one's own, whatever keys are attached to it.
     OwnLease,
@@ -33,7 +34,8 @@ pub enum Difference {
     ListOfLeases,
     /// What only root may do at etcd has a capability.
     MoreCapability,
-    /// A message that two decoders could read differently, or that etcd itself reads in a way nobody means.
+    /// A message that two decoders could read differently, or that etcd itself reads in a way
+    /// nobody means.
     Form,
     /// We look at the rights first, etcd at the form: nothing is done either way.
     Order,
@@ -87,7 +89,12 @@ impl Difference {
     }
 
     /// Why we may refuse, with this reason, what etcd allows.
-    pub async fn stricter(asked: Asked<'_>, sides: &mut Sides, reason: &str, theirs: &Said) -> Option<Self> {
+    pub async fn stricter(
+        asked: Asked<'_>,
+        sides: &mut Sides,
+        reason: &str,
+        theirs: &Said,
+    ) -> Option<Self> {
         let Asked { user, request, rules, known } = asked;
         if matches!(theirs, Said::Answered { status: INVALID_ARGUMENT, .. }) {
             return Some(Difference::Order);
@@ -96,9 +103,13 @@ impl Difference {
         match reason.split(':').next()? {
             "malformed-message" => request.is_odd().then_some(Difference::Form),
             "key-not-granted" => request.waits().map(|_| Difference::LockName),
-            // To be granted a lease, to renew one and to attach a key takes the capability; to end a lease and to look at one does not.
-            "capability-not-granted" if !matches!(request.method, Method::LeaseRevoke | Method::LeaseTimeToLive) => {
-                let capability = if leases.is_empty() { ordinary(request.method)? } else { "lease" };
+            // To be granted a lease, to renew one and to attach a key takes the capability; to end
+            // a lease and to look at one does not.
+            "capability-not-granted"
+                if !matches!(request.method, Method::LeaseRevoke | Method::LeaseTimeToLive) =>
+            {
+                let capability =
+                    if leases.is_empty() { ordinary(request.method)? } else { "lease" };
                 (!rules.grant(user, capability)).then_some(Difference::Capability)
             }
             "capability-not-granted" | "lease-not-owned" => {
@@ -109,7 +120,9 @@ impl Difference {
                 }
                 match request.method {
                     // A keep-alive is answered in its place, without a reason.
-                    Method::LeaseKeepAlive if !rules.grant(user, "lease") => Some(Difference::Capability),
+                    Method::LeaseKeepAlive if !rules.grant(user, "lease") => {
+                        Some(Difference::Capability)
+                    }
                     Method::LeaseTimeToLive => Some(Difference::LeaseTime),
                     Method::Resign => Some(Difference::RenewedByElection),
                     _ => None,
@@ -123,7 +136,9 @@ impl Difference {
     pub fn of_watch(create: &pb::WatchCreateRequest, ours: &Made, theirs: &Made) -> Option<Self> {
         match (ours, theirs) {
             (Made::Refused(_), Made::Impossible(_)) => Some(Difference::Order),
-            (Made::Impossible(_), Made::Refused(_)) => (!probe::holds(&create.key, &create.range_end)).then_some(Difference::EmptyRange),
+            (Made::Impossible(_), Made::Refused(_)) => {
+                (!probe::holds(&create.key, &create.range_end)).then_some(Difference::EmptyRange)
+            }
             _ => None,
         }
     }
@@ -132,21 +147,31 @@ impl Difference {
     pub async fn finer(asked: Asked<'_>, sides: &mut Sides) -> Option<Self> {
         let Asked { user, request, rules, known } = asked;
         match request.method {
-            Method::Compact => return rules.grant(user, "compact").then_some(Difference::MoreCapability),
-            Method::HashKV => return rules.grant(user, "hash").then_some(Difference::MoreCapability),
+            Method::Compact => {
+                return rules.grant(user, "compact").then_some(Difference::MoreCapability);
+            }
+            Method::HashKV => {
+                return rules.grant(user, "hash").then_some(Difference::MoreCapability);
+            }
             // Before 3.7, and before 3.6.9.
-            Method::AuthStatus | Method::Status => return rules.grant(user, "status").then_some(Difference::MoreCapability),
+            Method::AuthStatus | Method::Status => {
+                return rules.grant(user, "status").then_some(Difference::MoreCapability);
+            }
             Method::LeaseLeases => return Some(Difference::ListOfLeases),
             _ => {}
         }
         let leases = request.leases();
         let own = known.owned(user);
         let Some(operation) = probe::operation(request) else {
-            return (!leases.is_empty() && leases.iter().all(|id| own.contains(id))).then_some(Difference::OwnLease);
+            return (!leases.is_empty() && leases.iter().all(|id| own.contains(id)))
+                .then_some(Difference::OwnLease);
         };
-        // Without the empty ranges, then also without the leases: the first that the judge has nothing against tells what it was.
+        // Without the empty ranges, then also without the leases: the first that the judge has
+        // nothing against tells what it was.
         let unleased = probe::without_leases(operation.clone(), &own);
-        for (changed, difference) in [(operation.clone(), Difference::EmptyRange), (unleased, Difference::OwnLease)] {
+        for (changed, difference) in
+            [(operation.clone(), Difference::EmptyRange), (unleased, Difference::OwnLease)]
+        {
             let rest = probe::without_empty_ranges(changed);
             if rest.as_ref() == Some(&operation) {
                 continue;

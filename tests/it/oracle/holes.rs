@@ -32,8 +32,14 @@ impl Hole {
         }
     }
 
-    /// Which hole let this request through. Asks the judge whether it refuses the same in another form.
-    pub async fn of(sides: &mut Sides, user: &str, request: &Request, known: &Known) -> Option<Self> {
+    /// Which hole let this request through. Asks the judge whether it refuses the same in another
+    /// form.
+    pub async fn of(
+        sides: &mut Sides,
+        user: &str,
+        request: &Request,
+        known: &Known,
+    ) -> Option<Self> {
         match request.method {
             Method::Compact
             | Method::Alarm
@@ -48,15 +54,20 @@ impl Hole {
         let Op::RequestTxn(txn) = probe::operation(request)? else { return None };
         let flat = probe::flat(&txn);
         let mut operations = txn.success.iter().chain(&txn.failure);
-        let nested = operations.any(|operation| matches!(operation.request, Some(Op::RequestTxn(_))));
+        let nested =
+            operations.any(|operation| matches!(operation.request, Some(Op::RequestTxn(_))));
         if nested && !sides.judge_allows(user, &probe::wrapped(flat), known).await {
             return Some(Hole::NestedTxn);
         }
-        // Each key that `prev_kv` shows is to be readable, and each that a lease holds already is to be writable.
+        // Each key that `prev_kv` shows is to be readable, and each that a lease holds already is
+        // to be writable.
         let mut asked = probe::shown_before(&Op::RequestTxn(txn));
         for lease in request.leases() {
             let keys = sides.attached(lease).await;
-            asked.extend(keys.into_iter().map(|key| Op::RequestPut(pb::PutRequest { key, ..Default::default() })));
+            asked.extend(
+                keys.into_iter()
+                    .map(|key| Op::RequestPut(pb::PutRequest { key, ..Default::default() })),
+            );
         }
         for operation in asked {
             if !sides.judge_allows(user, &probe::question(operation), known).await {
@@ -67,9 +78,19 @@ impl Hole {
     }
 
     /// Which hole let this watch be made. The judge is asked for a Range of the same keys.
-    pub async fn of_watch(sides: &mut Sides, user: &str, create: &pb::WatchCreateRequest, known: &Known) -> Option<Self> {
-        let range = pb::RangeRequest { key: create.key.clone(), range_end: create.range_end.clone(), ..Default::default() };
-        let readable = sides.judge_allows(user, &probe::question(Op::RequestRange(range)), known).await;
+    pub async fn of_watch(
+        sides: &mut Sides,
+        user: &str,
+        create: &pb::WatchCreateRequest,
+        known: &Known,
+    ) -> Option<Self> {
+        let range = pb::RangeRequest {
+            key: create.key.clone(),
+            range_end: create.range_end.clone(),
+            ..Default::default()
+        };
+        let readable =
+            sides.judge_allows(user, &probe::question(Op::RequestRange(range)), known).await;
         (create.range_end == b"\0" && !readable).then_some(Hole::WatchToTheEnd)
     }
 }

@@ -32,7 +32,8 @@ pub fn granted(dice: &mut Dice) -> Range {
     }
 }
 
-/// Any range that can stand in a request: also empty ones, upside-down ones and those without a first key.
+/// Any range that can stand in a request: also empty ones, upside-down ones and those without a
+/// first key.
 pub fn asked(dice: &mut Dice) -> Range {
     match dice.below(24) {
         0 => Range { key: Vec::new(), end: dice.of(&[&b""[..], b"\0", b"b"]).to_vec() },
@@ -48,7 +49,8 @@ pub fn prefix(key: Vec<u8>) -> Range {
     Range { key, end }
 }
 
-/// The half-open interval of these two, or the single key when they are the same. An end of one zero byte would mean something else.
+/// The half-open interval of these two, or the single key when they are the same. An end of one
+/// zero byte would mean something else.
 fn between(one: Vec<u8>, other: Vec<u8>) -> Range {
     let (key, end) = if one < other { (one, other) } else { (other, one) };
     if key == end || end == b"\0" { Range { key, end: Vec::new() } } else { Range { key, end } }

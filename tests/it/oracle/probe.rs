@@ -1,7 +1,8 @@
 //! What the judge would say to another request, without anything being done.
 //!
-//! etcd asks for the rights of both branches of a Txn before it runs one. With no compare it runs the first: an operation in
-//! the second is judged and never done, and a Txn that writes nothing has no revision of its own.
+//! etcd asks for the rights of both branches of a Txn before it runs one. With no compare it runs
+//! the first: an operation in the second is judged and never done, and a Txn that writes nothing
+//! has no revision of its own.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -16,7 +17,9 @@ pub fn operation(request: &Request) -> Option<Op> {
     Some(match request.method {
         Method::Range => Op::RequestRange(pb::RangeRequest::decode(message).ok()?),
         Method::Put => Op::RequestPut(pb::PutRequest::decode(message).ok()?),
-        Method::DeleteRange => Op::RequestDeleteRange(pb::DeleteRangeRequest::decode(message).ok()?),
+        Method::DeleteRange => {
+            Op::RequestDeleteRange(pb::DeleteRangeRequest::decode(message).ok()?)
+        }
         Method::Txn => Op::RequestTxn(pb::TxnRequest::decode(message).ok()?),
         _ => return None,
     })
@@ -25,7 +28,10 @@ pub fn operation(request: &Request) -> Option<Op> {
 /// The request that asks for an operation's rights and does not do it.
 pub fn question(operation: Op) -> Request {
     let failure = vec![pb::RequestOp { request: Some(operation) }];
-    Request { method: Method::Txn, message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec() }
+    Request {
+        method: Method::Txn,
+        message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec(),
+    }
 }
 
 /// Whether a key can be in this range.
@@ -36,14 +42,21 @@ pub fn holds(key: &[u8], end: &[u8]) -> bool {
 /// The operation without those parts whose range holds no key; nothing when that was all.
 pub fn without_empty_ranges(operation: Op) -> Option<Op> {
     match operation {
-        Op::RequestRange(range) => holds(&range.key, &range.range_end).then_some(Op::RequestRange(range)),
-        Op::RequestDeleteRange(delete) => holds(&delete.key, &delete.range_end).then_some(Op::RequestDeleteRange(delete)),
+        Op::RequestRange(range) => {
+            holds(&range.key, &range.range_end).then_some(Op::RequestRange(range))
+        }
+        Op::RequestDeleteRange(delete) => {
+            holds(&delete.key, &delete.range_end).then_some(Op::RequestDeleteRange(delete))
+        }
         Op::RequestPut(put) => Some(Op::RequestPut(put)),
         Op::RequestTxn(mut txn) => {
             txn.compare.retain(|compare| holds(&compare.key, &compare.range_end));
             for branch in [&mut txn.success, &mut txn.failure] {
-                let kept = branch.drain(..).filter_map(|operation| without_empty_ranges(operation.request?));
-                *branch = kept.map(|operation| pb::RequestOp { request: Some(operation) }).collect();
+                let kept = branch
+                    .drain(..)
+                    .filter_map(|operation| without_empty_ranges(operation.request?));
+                *branch =
+                    kept.map(|operation| pb::RequestOp { request: Some(operation) }).collect();
             }
             Some(Op::RequestTxn(txn))
         }
@@ -53,10 +66,13 @@ pub fn without_empty_ranges(operation: Op) -> Option<Op> {
 /// The operation with no Put attached to one of these leases.
 pub fn without_leases(operation: Op, leases: &[i64]) -> Op {
     match operation {
-        Op::RequestPut(put) if leases.contains(&put.lease) => Op::RequestPut(pb::PutRequest { lease: 0, ..put }),
+        Op::RequestPut(put) if leases.contains(&put.lease) => {
+            Op::RequestPut(pb::PutRequest { lease: 0, ..put })
+        }
         Op::RequestTxn(mut txn) => {
             for operation in txn.success.iter_mut().chain(&mut txn.failure) {
-                operation.request = operation.request.take().map(|operation| without_leases(operation, leases));
+                operation.request =
+                    operation.request.take().map(|operation| without_leases(operation, leases));
             }
             Op::RequestTxn(txn)
         }
@@ -83,26 +99,44 @@ pub fn flat(txn: &pb::TxnRequest) -> pb::TxnRequest {
 /// What `prev_kv` would show, asked for as a Range of its own.
 pub fn shown_before(operation: &Op) -> Vec<Op> {
     let range = |key: &[u8], range_end: &[u8]| {
-        Op::RequestRange(pb::RangeRequest { key: key.to_vec(), range_end: range_end.to_vec(), ..Default::default() })
+        Op::RequestRange(pb::RangeRequest {
+            key: key.to_vec(),
+            range_end: range_end.to_vec(),
+            ..Default::default()
+        })
     };
     match operation {
         Op::RequestPut(put) if put.prev_kv => vec![range(&put.key, b"")],
-        Op::RequestDeleteRange(delete) if delete.prev_kv => vec![range(&delete.key, &delete.range_end)],
+        Op::RequestDeleteRange(delete) if delete.prev_kv => {
+            vec![range(&delete.key, &delete.range_end)]
+        }
         Op::RequestTxn(txn) => {
-            let operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+            let operations = txn
+                .success
+                .iter()
+                .chain(&txn.failure)
+                .filter_map(|operation| operation.request.as_ref());
             operations.flat_map(shown_before).collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// The request for a flat Txn of which nothing is done: its operations are all in the second branch, and its compares are asked
-/// for as ranges, which need the same right and choose no branch.
+/// The request for a flat Txn of which nothing is done: its operations are all in the second
+/// branch, and its compares are asked for as ranges, which need the same right and choose no
+/// branch.
 pub fn wrapped(flat: pb::TxnRequest) -> Request {
     let asked = flat.compare.into_iter().map(|compare| {
-        let range = pb::RangeRequest { key: compare.key, range_end: compare.range_end, ..Default::default() };
+        let range = pb::RangeRequest {
+            key: compare.key,
+            range_end: compare.range_end,
+            ..Default::default()
+        };
         pb::RequestOp { request: Some(Op::RequestRange(range)) }
     });
     let failure = asked.chain(flat.failure).collect();
-    Request { method: Method::Txn, message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec() }
+    Request {
+        method: Method::Txn,
+        message: pb::TxnRequest { failure, ..Default::default() }.encode_to_vec(),
+    }
 }

@@ -30,12 +30,24 @@ impl Request {
     pub fn leases(&self) -> Vec<i64> {
         let message = &self.message[..];
         match self.method {
-            Method::LeaseTimeToLive => vec![pb::LeaseTimeToLiveRequest::decode(message).unwrap().id],
-            Method::LeaseRevoke | Method::LeaseKeepAlive => vec![pb::LeaseRevokeRequest::decode(message).unwrap().id],
-            Method::Resign | Method::Proclaim => {
-                vec![election::ResignRequest::decode(message).unwrap().leader.unwrap_or_default().lease]
+            Method::LeaseTimeToLive => {
+                vec![pb::LeaseTimeToLiveRequest::decode(message).unwrap().id]
             }
-            Method::Lock | Method::Campaign => vec![lock::LockRequest::decode(message).unwrap().lease],
+            Method::LeaseRevoke | Method::LeaseKeepAlive => {
+                vec![pb::LeaseRevokeRequest::decode(message).unwrap().id]
+            }
+            Method::Resign | Method::Proclaim => {
+                vec![
+                    election::ResignRequest::decode(message)
+                        .unwrap()
+                        .leader
+                        .unwrap_or_default()
+                        .lease,
+                ]
+            }
+            Method::Lock | Method::Campaign => {
+                vec![lock::LockRequest::decode(message).unwrap().lease]
+            }
             _ => probe::operation(self).map_or_else(Vec::new, |operation| attached(&operation)),
         }
     }
@@ -52,14 +64,22 @@ impl Request {
         Some((keys::prefix(name), key))
     }
 
-    /// Whether etcd dies of it: it keeps a key that it deletes, and the deletion has no end, so that etcd does not see it.
+    /// Whether etcd dies of it: it keeps a key that it deletes, and the deletion has no end, so
+    /// that etcd does not see it.
     pub fn is_deadly(&self) -> bool {
         let mut operations: Vec<Op> = probe::operation(self).into_iter().collect();
         let (mut deleted, mut kept) = (Vec::new(), Vec::new());
         while let Some(operation) = operations.pop() {
             match operation {
-                Op::RequestTxn(txn) => operations.extend([txn.success, txn.failure].concat().into_iter().filter_map(|inner| inner.request)),
-                Op::RequestDeleteRange(delete) if delete.range_end == b"\0" => deleted.push(delete.key),
+                Op::RequestTxn(txn) => operations.extend(
+                    [txn.success, txn.failure]
+                        .concat()
+                        .into_iter()
+                        .filter_map(|inner| inner.request),
+                ),
+                Op::RequestDeleteRange(delete) if delete.range_end == b"\0" => {
+                    deleted.push(delete.key)
+                }
                 Op::RequestPut(put) if put.ignore_value || put.ignore_lease => kept.push(put.key),
                 _ => {}
             }
@@ -89,8 +109,11 @@ fn has_odd_compare(txn: &pb::TxnRequest) -> bool {
         };
         kind != compare.target || !(0..4).contains(&compare.result)
     };
-    let mut operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
-    txn.compare.iter().any(odd) || operations.any(|operation| matches!(operation, Op::RequestTxn(inner) if has_odd_compare(inner)))
+    let mut operations =
+        txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+    txn.compare.iter().any(odd)
+        || operations
+            .any(|operation| matches!(operation, Op::RequestTxn(inner) if has_odd_compare(inner)))
 }
 
 /// The field `range_end`, which stands there with no bytes.
@@ -100,7 +123,11 @@ fn attached(operation: &Op) -> Vec<i64> {
     match operation {
         Op::RequestPut(put) if put.lease != 0 => vec![put.lease],
         Op::RequestTxn(txn) => {
-            let operations = txn.success.iter().chain(&txn.failure).filter_map(|operation| operation.request.as_ref());
+            let operations = txn
+                .success
+                .iter()
+                .chain(&txn.failure)
+                .filter_map(|operation| operation.request.as_ref());
             operations.flat_map(attached).collect()
         }
         _ => Vec::new(),
@@ -116,8 +143,12 @@ impl fmt::Display for Request {
             Method::DeleteRange => Box::new(pb::DeleteRangeRequest::decode(&self.message[..])),
             Method::Txn => Box::new(pb::TxnRequest::decode(&self.message[..])),
             Method::LeaseGrant => Box::new(pb::LeaseGrantRequest::decode(&self.message[..])),
-            Method::LeaseTimeToLive => Box::new(pb::LeaseTimeToLiveRequest::decode(&self.message[..])),
-            Method::LeaseRevoke | Method::LeaseKeepAlive => Box::new(pb::LeaseRevokeRequest::decode(&self.message[..])),
+            Method::LeaseTimeToLive => {
+                Box::new(pb::LeaseTimeToLiveRequest::decode(&self.message[..]))
+            }
+            Method::LeaseRevoke | Method::LeaseKeepAlive => {
+                Box::new(pb::LeaseRevokeRequest::decode(&self.message[..]))
+            }
             Method::Lock => Box::new(lock::LockRequest::decode(&self.message[..])),
             Method::Campaign => Box::new(election::CampaignRequest::decode(&self.message[..])),
             _ => Box::new(()),
@@ -137,7 +168,11 @@ pub struct Known {
 impl Known {
     /// The leases whose ids say that they are this user's.
     pub fn owned(&self, user: &str) -> Vec<i64> {
-        self.leases.iter().filter(|lease| lease.marked && lease.owner == user).map(|lease| lease.id).collect()
+        self.leases
+            .iter()
+            .filter(|lease| lease.marked && lease.owner == user)
+            .map(|lease| lease.id)
+            .collect()
     }
 }
 
@@ -166,8 +201,10 @@ pub fn request(dice: &mut Dice, known: &Known) -> Request {
 
 fn range(dice: &mut Dice, known: &Known) -> pb::RangeRequest {
     let Range { key, end: range_end } = keys::asked(dice);
-    let mut revision = |rare: usize| if dice.once_in(rare) { dice.around(known.revision, 8) } else { 0 };
-    let (at, least_mod, most_mod, least_create, most_create) = (revision(5), revision(8), revision(8), revision(8), revision(8));
+    let mut revision =
+        |rare: usize| if dice.once_in(rare) { dice.around(known.revision, 8) } else { 0 };
+    let (at, least_mod, most_mod, least_create, most_create) =
+        (revision(5), revision(8), revision(8), revision(8), revision(8));
     pb::RangeRequest {
         key,
         range_end,
@@ -188,9 +225,14 @@ fn range(dice: &mut Dice, known: &Known) -> pb::RangeRequest {
 fn put(dice: &mut Dice, known: &Known) -> pb::PutRequest {
     let key = if dice.once_in(40) { Vec::new() } else { keys::key(dice) };
     let ignore_value = dice.once_in(6);
-    let value = if ignore_value && !dice.once_in(8) { Vec::new() } else { vec![b'0' + dice.below(4) as u8] };
+    let value = if ignore_value && !dice.once_in(8) {
+        Vec::new()
+    } else {
+        vec![b'0' + dice.below(4) as u8]
+    };
     let ignore_lease = dice.once_in(6);
-    let lease = if dice.once_in(if ignore_lease { 12 } else { 4 }) { others::id(dice, known) } else { 0 };
+    let lease =
+        if dice.once_in(if ignore_lease { 12 } else { 4 }) { others::id(dice, known) } else { 0 };
     pb::PutRequest { key, value, lease, prev_kv: dice.once_in(3), ignore_value, ignore_lease }
 }
 
@@ -208,7 +250,9 @@ fn txn(dice: &mut Dice, known: &Known, depth: usize) -> pb::TxnRequest {
 }
 
 fn branch(dice: &mut Dice, known: &Known, depth: usize) -> Vec<pb::RequestOp> {
-    (0..dice.below(3)).map(|_| pb::RequestOp { request: Some(operation(dice, known, depth)) }).collect()
+    (0..dice.below(3))
+        .map(|_| pb::RequestOp { request: Some(operation(dice, known, depth)) })
+        .collect()
 }
 
 fn operation(dice: &mut Dice, known: &Known, depth: usize) -> Op {
@@ -222,9 +266,14 @@ fn operation(dice: &mut Dice, known: &Known, depth: usize) -> Op {
 }
 
 fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
-    let Range { key, end: range_end } = if dice.once_in(4) { keys::asked(dice) } else { Range { key: keys::key(dice), end: Vec::new() } };
+    let Range { key, end: range_end } = if dice.once_in(4) {
+        keys::asked(dice)
+    } else {
+        Range { key: keys::key(dice), end: Vec::new() }
+    };
     let target = dice.number(5);
-    // Once in a while the value is of another kind than the target, is not there, or a number that no release of etcd knows.
+    // Once in a while the value is of another kind than the target, is not there, or a number that
+    // no release of etcd knows.
     let union = if dice.once_in(40) { dice.number(6) } else { target };
     let number = if dice.once_in(2) { 0 } else { dice.around(known.revision, 8) };
     let target_union = match union {
@@ -248,7 +297,8 @@ fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
 /// A range whose `range_end` stands there with no bytes, as no encoder writes it.
 fn present_but_empty(dice: &mut Dice) -> Request {
     let method = dice.of(&[Method::Range, Method::DeleteRange]);
-    let mut message = pb::DeleteRangeRequest { key: keys::key(dice), ..Default::default() }.encode_to_vec();
+    let mut message =
+        pb::DeleteRangeRequest { key: keys::key(dice), ..Default::default() }.encode_to_vec();
     message.extend(EMPTY_RANGE_END);
     Request { method, message }
 }

@@ -20,8 +20,11 @@ const ORDINARY: [&str; 3] = ["lease", "status", "member-list"];
 const MORE: [&str; 2] = ["compact", "hash"];
 
 /// What etcd can say of a range, by the names of both sides.
-const KINDS: [(&str, authpb::permission::Type); 3] =
-    [("read", authpb::permission::Type::Read), ("write", authpb::permission::Type::Write), ("rw", authpb::permission::Type::Readwrite)];
+const KINDS: [(&str, authpb::permission::Type); 3] = [
+    ("read", authpb::permission::Type::Read),
+    ("write", authpb::permission::Type::Write),
+    ("rw", authpb::permission::Type::Readwrite),
+];
 
 /// A policy that both sides can express.
 #[derive(Debug, Default)]
@@ -37,12 +40,24 @@ struct User {
 }
 
 impl Rules {
-    /// Roles as ranges, each with what may be done with it; users by the numbers of their roles and their capabilities.
-    pub fn of(roles: &[&[(&str, &str, &str)]], users: [(&[usize], &[&'static str]); USERS.len()]) -> Self {
+    /// Roles as ranges, each with what may be done with it; users by the numbers of their roles and
+    /// their capabilities.
+    pub fn of(
+        roles: &[&[(&str, &str, &str)]],
+        users: [(&[usize], &[&'static str]); USERS.len()],
+    ) -> Self {
         let kind = |kind: &str| KINDS.iter().position(|(name, _)| *name == kind).unwrap();
-        let grant = |(key, end, may): &(&str, &str, &str)| (Range { key: (*key).into(), end: (*end).into() }, kind(may));
-        let user = |(roles, capabilities): (&[usize], &[&'static str])| User { roles: roles.to_vec(), capabilities: capabilities.to_vec() };
-        Self { roles: roles.iter().map(|role| role.iter().map(grant).collect()).collect(), users: users.map(user).into() }
+        let grant = |(key, end, may): &(&str, &str, &str)| {
+            (Range { key: (*key).into(), end: (*end).into() }, kind(may))
+        };
+        let user = |(roles, capabilities): (&[usize], &[&'static str])| User {
+            roles: roles.to_vec(),
+            capabilities: capabilities.to_vec(),
+        };
+        Self {
+            roles: roles.iter().map(|role| role.iter().map(grant).collect()).collect(),
+            users: users.map(user).into(),
+        }
     }
 
     pub fn random(dice: &mut Dice) -> Self {
@@ -53,7 +68,10 @@ impl Rules {
 
     /// Whether a user has this capability at ours.
     pub fn grant(&self, user: &str, capability: &str) -> bool {
-        USERS.iter().zip(&self.users).any(|(name, of)| *name == user && of.capabilities.contains(&capability))
+        USERS
+            .iter()
+            .zip(&self.users)
+            .any(|(name, of)| *name == user && of.capabilities.contains(&capability))
     }
 
     /// As a policy file.
@@ -62,12 +80,21 @@ impl Rules {
         for (place, grants) in self.roles.iter().enumerate() {
             let _ = writeln!(text, "  r{place}:\n    allow:");
             for (range, kind) in grants {
-                let _ = writeln!(text, "      - keys: {}\n        verbs: [{}]", written(range), KINDS[*kind].0);
+                let _ = writeln!(
+                    text,
+                    "      - keys: {}\n        verbs: [{}]",
+                    written(range),
+                    KINDS[*kind].0
+                );
             }
         }
         for (name, user) in USERS.iter().zip(&self.users) {
             if !user.capabilities.is_empty() {
-                let _ = writeln!(text, "  of-{name}:\n    capabilities: [{}]", user.capabilities.join(", "));
+                let _ = writeln!(
+                    text,
+                    "  of-{name}:\n    capabilities: [{}]",
+                    user.capabilities.join(", ")
+                );
             }
         }
         text.push_str("bindings:\n");
@@ -86,17 +113,31 @@ impl Rules {
         let mut calls = Vec::new();
         for (place, grants) in self.roles.iter().enumerate() {
             let name = format!("r{place}");
-            calls.push((Method::RoleDelete, pb::AuthRoleDeleteRequest { role: name.clone() }.encode_to_vec()));
-            calls.push((Method::RoleAdd, pb::AuthRoleAddRequest { name: name.clone() }.encode_to_vec()));
+            calls.push((
+                Method::RoleDelete,
+                pb::AuthRoleDeleteRequest { role: name.clone() }.encode_to_vec(),
+            ));
+            calls.push((
+                Method::RoleAdd,
+                pb::AuthRoleAddRequest { name: name.clone() }.encode_to_vec(),
+            ));
             for (range, kind) in grants {
-                let perm = authpb::Permission { perm_type: KINDS[*kind].1.into(), key: range.key.clone(), range_end: range.end.clone() };
-                let grant = pb::AuthRoleGrantPermissionRequest { name: name.clone(), perm: Some(perm) };
+                let perm = authpb::Permission {
+                    perm_type: KINDS[*kind].1.into(),
+                    key: range.key.clone(),
+                    range_end: range.end.clone(),
+                };
+                let grant =
+                    pb::AuthRoleGrantPermissionRequest { name: name.clone(), perm: Some(perm) };
                 calls.push((Method::RoleGrantPermission, grant.encode_to_vec()));
             }
         }
         for (name, user) in USERS.iter().zip(&self.users) {
             for role in &user.roles {
-                let grant = pb::AuthUserGrantRoleRequest { user: (*name).to_owned(), role: format!("r{role}") };
+                let grant = pb::AuthUserGrantRoleRequest {
+                    user: (*name).to_owned(),
+                    role: format!("r{role}"),
+                };
                 calls.push((Method::UserGrantRole, grant.encode_to_vec()));
             }
         }
@@ -109,7 +150,9 @@ fn role(dice: &mut Dice) -> Vec<(Range, usize)> {
     for _ in 0..1 + dice.below(4) {
         let range = match grants.last() {
             // What begins where another ends: the two must join.
-            Some((before, _)) if dice.once_in(2) && before.end.len() > 1 => Range { key: before.end.clone(), end: Vec::new() },
+            Some((before, _)) if dice.once_in(2) && before.end.len() > 1 => {
+                Range { key: before.end.clone(), end: Vec::new() }
+            }
             _ => keys::granted(dice),
         };
         // A role of etcd has one kind for a range: granting it again replaces the kind.
@@ -131,13 +174,16 @@ fn user(dice: &mut Dice) -> User {
 
 /// A range in the language of `docs/policy.md`.
 fn written(range: &Range) -> String {
-    let text = |key: &[u8]| key.iter().fold(String::new(), |text, byte| format!("{text}\\x{byte:02x}"));
+    let text =
+        |key: &[u8]| key.iter().fold(String::new(), |text, byte| format!("{text}\\x{byte:02x}"));
     let key = text(&range.key);
     match &range.end[..] {
         b"" => format!("'{key}'"),
         b"\0" if range.key == b"\0" => "'*'".to_owned(),
         b"\0" => format!("{{from: '{key}'}}"),
-        end if *range == keys::prefix(range.key.clone()) && end.len() == range.key.len() => format!("'{key}*'"),
+        end if *range == keys::prefix(range.key.clone()) && end.len() == range.key.len() => {
+            format!("'{key}*'")
+        }
         end => format!("{{from: '{key}', to: '{}'}}", text(end)),
     }
 }

@@ -35,7 +35,11 @@ pub struct Sides {
 impl Sides {
     /// Both with an etcd of these programs.
     pub async fn start(programs: fn() -> &'static Programs) -> Self {
-        let world = World::with(NOBODY).etcd_programs(programs).config(|config| config.reason_trailer = true).start().await;
+        let world = World::with(NOBODY)
+            .etcd_programs(programs)
+            .config(|config| config.reason_trailer = true)
+            .start()
+            .await;
         let judge = start_etcd_of(programs, Options::default()).await;
         let (mut ours, mut theirs) = (BTreeMap::new(), BTreeMap::new());
         for user in USERS {
@@ -53,14 +57,16 @@ impl Sides {
         self.world.replace_policy(&rules.policy());
         for (method, message) in rules.calls() {
             let answer = self.their_root.call(method.path(), &message).await;
-            let first = method == Method::RoleDelete && answer.grpc_message() == "etcdserver: role name not found";
+            let first = method == Method::RoleDelete
+                && answer.grpc_message() == "etcdserver: role name not found";
             assert!(answer.grpc_status() == Some(0) || first, "{method:?}: {answer:?}");
         }
     }
 
     /// The same request of the same user to both.
     ///
-    /// A lease whose id is left to the server gets the same id on both sides: the one that ours chose.
+    /// A lease whose id is left to the server gets the same id on both sides: the one that ours
+    /// chose.
     pub async fn both(&mut self, user: &str, request: &Request, known: &Known) -> (Said, Said) {
         let (method, path) = (request.method, request.method.path());
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
@@ -70,21 +76,38 @@ impl Sides {
             let answer = theirs.call(path, &with_id(request, &ours)).await;
             return (ours, self.said(request, &answer, known));
         }
-        let (ours, theirs) = tokio::join!(ours.call(path, &request.message), theirs.call(path, &request.message));
+        let (ours, theirs) =
+            tokio::join!(ours.call(path, &request.message), theirs.call(path, &request.message));
         (self.said(request, &ours, known), self.said(request, &theirs, known))
     }
 
     /// A request that the judge would not survive.
     pub async fn ours_alone(&mut self, user: &str, request: &Request, known: &Known) -> Said {
-        let answer = self.ours.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
+        let answer =
+            self.ours.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
         self.said(request, &answer, known)
     }
 
-    /// What the answer to a request says. Where there is none, an etcd may have died of the request: the ends of both logs tell.
+    /// What the answer to a request says. Where there is none, an etcd may have died of the
+    /// request: the ends of both logs tell.
     fn said(&self, request: &Request, answer: &Answer, known: &Known) -> Said {
         if answer.grpc_status().is_none() {
-            let end = |etcd: &Etcd| etcd.log(0).lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
-            panic!("{request}: {answer:?}\nour etcd:\n{}\nthe judge:\n{}", end(self.world.etcd()), end(&self.judge));
+            let end = |etcd: &Etcd| {
+                etcd.log(0)
+                    .lines()
+                    .rev()
+                    .take(12)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            };
+            panic!(
+                "{request}: {answer:?}\nour etcd:\n{}\nthe judge:\n{}",
+                end(self.world.etcd()),
+                end(&self.judge)
+            );
         }
         Said::of(request.method, answer, known)
     }
@@ -93,7 +116,10 @@ impl Sides {
     pub async fn streams(&mut self, user: &str, method: Method) -> (Stream, Stream) {
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
         let headers = grpc_headers();
-        (ours.open(method.path(), &headers).await.unwrap(), theirs.open(method.path(), &headers).await.unwrap())
+        (
+            ours.open(method.path(), &headers).await.unwrap(),
+            theirs.open(method.path(), &headers).await.unwrap(),
+        )
     }
 
     /// The same request as root to both, who then have done the same.
@@ -105,13 +131,18 @@ impl Sides {
 
     /// Whether the judge has nothing against this of this user.
     pub async fn judge_allows(&mut self, user: &str, request: &Request, known: &Known) -> bool {
-        let answer = self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
+        let answer =
+            self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
         self.said(request, &answer, known).is_ok()
     }
 
     /// Does on our side, as root, what was refused there.
     pub async fn make_up_here(&mut self, request: &Request, theirs: &Said, known: &Known) -> Said {
-        let message = if request.method == Method::LeaseGrant { with_id(request, theirs) } else { request.message.clone() };
+        let message = if request.method == Method::LeaseGrant {
+            with_id(request, theirs)
+        } else {
+            request.message.clone()
+        };
         let answer = self.our_root.call(request.method.path(), &message).await;
         self.said(request, &answer, known)
     }
@@ -132,7 +163,12 @@ impl Sides {
     /// Lets a call that would wait behind an older key not wait: whatever is under its name goes.
     pub async fn clear_the_way(&mut self, request: &Request, known: &Known) {
         let Some((Range { key, end: range_end }, own)) = request.waits() else { return };
-        let below = pb::RangeRequest { key: key.clone(), range_end: range_end.clone(), ..Default::default() }.encode_to_vec();
+        let below = pb::RangeRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            ..Default::default()
+        }
+        .encode_to_vec();
         let found = self.our_root.call(Method::Range.path(), &below).await;
         let found = pb::RangeResponse::decode(found.messages()[0]).unwrap().kvs;
         if found.iter().any(|kv| kv.key != own) {
@@ -141,12 +177,14 @@ impl Sides {
         }
     }
 
-    /// Campaign asks for its rights in two steps: where the second is refused, the judge has done the first.
+    /// Campaign asks for its rights in two steps: where the second is refused, the judge has done
+    /// the first.
     pub async fn level(&mut self, request: &Request, known: &Known) {
         if request.method != Method::Campaign {
             return;
         }
-        let nothing = pb::RangeRequest { key: b"z".to_vec(), count_only: true, ..Default::default() };
+        let nothing =
+            pb::RangeRequest { key: b"z".to_vec(), count_only: true, ..Default::default() };
         let nothing = Request::new(Method::Range, &nothing);
         let theirs = self.make_up_there(&nothing, known).await;
         if self.make_up_here(&nothing, &theirs, known).await != theirs {
@@ -156,7 +194,10 @@ impl Sides {
 
     /// Ends a lease on both sides.
     pub async fn revoke(&mut self, id: i64, known: &Known) {
-        let request = Request { method: Method::LeaseRevoke, message: pb::LeaseRevokeRequest { id }.encode_to_vec() };
+        let request = Request {
+            method: Method::LeaseRevoke,
+            message: pb::LeaseRevokeRequest { id }.encode_to_vec(),
+        };
         self.both_as_root(&request, known).await;
     }
 
@@ -181,7 +222,15 @@ async fn at(etcd: &Etcd, user: &str) -> Raw {
     let issued = authorities().upstream.issue(&Leaf::client(user)).unwrap();
     let address = etcd.addresses()[0];
     let stream = TcpStream::connect(address).await.unwrap();
-    let tls = tls_over(stream, &authorities().upstream, address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await;
+    let tls = tls_over(
+        stream,
+        &authorities().upstream,
+        address,
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await;
     Raw::over(tls.unwrap()).await
 }
 
@@ -189,10 +238,14 @@ async fn enable_auth(root: &mut Raw) {
     let options = Some(authpb::UserAddOptions { no_password: true });
     let mut calls = Vec::new();
     for name in USERS.iter().chain(&["root"]) {
-        let add = pb::AuthUserAddRequest { name: (*name).to_owned(), options, ..Default::default() };
+        let add =
+            pb::AuthUserAddRequest { name: (*name).to_owned(), options, ..Default::default() };
         calls.push((Method::UserAdd, add.encode_to_vec()));
     }
-    calls.push((Method::RoleAdd, pb::AuthRoleAddRequest { name: "root".to_owned() }.encode_to_vec()));
+    calls.push((
+        Method::RoleAdd,
+        pb::AuthRoleAddRequest { name: "root".to_owned() }.encode_to_vec(),
+    ));
     let grant = pb::AuthUserGrantRoleRequest { user: "root".to_owned(), role: "root".to_owned() };
     calls.push((Method::UserGrantRole, grant.encode_to_vec()));
     calls.push((Method::AuthEnable, Vec::new()));

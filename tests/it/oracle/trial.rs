@@ -58,12 +58,17 @@ impl Trial {
     }
 
     /// A run with a judge that has holes.
-    pub async fn vulnerable(programs: fn() -> &'static Programs, seed: u64, requests: usize) -> Tally {
+    pub async fn vulnerable(
+        programs: fn() -> &'static Programs,
+        seed: u64,
+        requests: usize,
+    ) -> Tally {
         Self::start(programs, true).await.run(seed, requests).await
     }
 
     async fn start(programs: fn() -> &'static Programs, vulnerable: bool) -> Self {
-        let (sides, known, rules) = (Sides::start(programs).await, Known::default(), Rules::default());
+        let (sides, known, rules) =
+            (Sides::start(programs).await, Known::default(), Rules::default());
         Self { sides, known, rules, watchers: BTreeMap::new(), tally: Tally::default(), vulnerable }
     }
 
@@ -81,10 +86,14 @@ impl Trial {
             }
             let request = requests::request(&mut dice, &self.known);
             let verdict = self.judge(user, &request).await;
-            verdict.unwrap_or_else(|what| fails(format!("{what}\nby {user}: {request}\n{:?}", self.rules)));
+            verdict.unwrap_or_else(|what| {
+                fails(format!("{what}\nby {user}: {request}\n{:?}", self.rules))
+            });
             self.tally.requests += 1;
         }
-        self.told_alike().await.unwrap_or_else(|what| panic!("{what}\nat the end of {}={seed}", super::SEED));
+        self.told_alike()
+            .await
+            .unwrap_or_else(|what| panic!("{what}\nat the end of {}={seed}", super::SEED));
         self.sides.same_store(&self.known).await;
         self.tally
     }
@@ -119,8 +128,17 @@ impl Trial {
                 Some(difference) => *self.tally.listed.entry(difference.id()).or_default() += 1,
                 None => {
                     let sought = self.vulnerable && matches!(ours, Made::Refused(_));
-                    let hole = if sought { Hole::of_watch(&mut self.sides, user, &create, &self.known).await } else { None };
-                    let unlisted = || format!("a watch of {user}: ours {ours:?}, theirs {theirs:?}: {create:?}\n{:?}", self.rules);
+                    let hole = if sought {
+                        Hole::of_watch(&mut self.sides, user, &create, &self.known).await
+                    } else {
+                        None
+                    };
+                    let unlisted = || {
+                        format!(
+                            "a watch of {user}: ours {ours:?}, theirs {theirs:?}: {create:?}\n{:?}",
+                            self.rules
+                        )
+                    };
                     *self.tally.holes.entry(hole.ok_or_else(unlisted)?.id()).or_default() += 1;
                 }
             }
@@ -135,7 +153,8 @@ impl Trial {
             return Ok(());
         }
         let furthest = self.watchers.values().map(Watcher::furthest).max().unwrap_or_default();
-        // At least one, so that an earlier answer is not taken for one to the question that comes now.
+        // At least one, so that an earlier answer is not taken for one to the question that comes
+        // now.
         loop {
             let put = pb::PutRequest { key: b"z".to_vec(), ..Default::default() };
             let said = self.sides.both_as_root(&Request::new(Method::Put, &put), &self.known).await;
@@ -157,7 +176,11 @@ impl Trial {
         if request.is_deadly() {
             let ours = self.sides.ours_alone(user, request, known).await;
             *self.tally.listed.entry(Difference::Deadly.id()).or_default() += 1;
-            return if matches!(ours, Said::Refused(_)) { Ok(()) } else { Err(format!("this ends etcd, and we let it pass: {ours:?}")) };
+            return if matches!(ours, Said::Refused(_)) {
+                Ok(())
+            } else {
+                Err(format!("this ends etcd, and we let it pass: {ours:?}"))
+            };
         }
         self.sides.clear_the_way(request, known).await;
         let asked = Asked { user, request, rules: &self.rules, known };
@@ -173,8 +196,13 @@ impl Trial {
                 match Difference::stricter(asked, &mut self.sides, &reason, &theirs).await {
                     Some(difference) => *self.tally.listed.entry(difference.id()).or_default() += 1,
                     None => {
-                        let hole = if self.vulnerable { Hole::of(&mut self.sides, user, request, known).await } else { None };
-                        let hole = hole.ok_or_else(|| format!("only we refuse ({reason}): {theirs:?}"))?;
+                        let hole = if self.vulnerable {
+                            Hole::of(&mut self.sides, user, request, known).await
+                        } else {
+                            None
+                        };
+                        let hole =
+                            hole.ok_or_else(|| format!("only we refuse ({reason}): {theirs:?}"))?;
                         *self.tally.holes.entry(hole.id()).or_default() += 1;
                     }
                 }
@@ -182,7 +210,8 @@ impl Trial {
             }
             (ours, Said::Refused(_)) => {
                 let difference = Difference::finer(asked, &mut self.sides).await;
-                let difference = difference.ok_or_else(|| format!("WE ALLOW WHAT ETCD REFUSES: {ours:?}"))?;
+                let difference =
+                    difference.ok_or_else(|| format!("WE ALLOW WHAT ETCD REFUSES: {ours:?}"))?;
                 *self.tally.listed.entry(difference.id()).or_default() += 1;
                 let theirs = self.sides.make_up_there(request, known).await;
                 (ours, theirs)
@@ -192,7 +221,11 @@ impl Trial {
                 both
             }
         };
-        let own = if allowed { known.owned(user) } else { known.leases.iter().map(|lease| lease.id).collect() };
+        let own = if allowed {
+            known.owned(user)
+        } else {
+            known.leases.iter().map(|lease| lease.id).collect()
+        };
         if !ours.is_like(&theirs, request.method, &own) {
             return Err(format!("the answers differ:\n ours   {ours:?}\n theirs {theirs:?}"));
         }
@@ -206,7 +239,8 @@ impl Trial {
         self.known.revision = self.known.revision.max(*revision);
         match request.method {
             Method::LeaseGrant => {
-                let marked = allowed && pb::LeaseGrantRequest::decode(&request.message[..]).unwrap().id == 0;
+                let marked =
+                    allowed && pb::LeaseGrantRequest::decode(&request.message[..]).unwrap().id == 0;
                 self.known.leases.push(Lease { id: said.granted().unwrap(), owner: user, marked });
                 if self.known.leases.len() > others::LEASES {
                     let oldest = self.known.leases.remove(0).id;

@@ -1,8 +1,9 @@
 //! What a watcher is told: through the proxy and at the judge it is the same sequence of events.
 //!
-//! Each user has one Watch stream on either side for as long as a policy counts, and many watches on it. The answer to a create is
-//! compared at once. Events are compared once both sides have said that they told everything: an answer to a progress request comes
-//! after all events up to its revision. etcd gives it only when no watch of the stream waits for the future, nor for its past.
+//! Each user has one Watch stream on either side for as long as a policy counts, and many watches
+//! on it. The answer to a create is compared at once. Events are compared once both sides have said
+//! that they told everything: an answer to a progress request comes after all events up to its
+//! revision. etcd gives it only when no watch of the stream waits for the future, nor for its past.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,8 @@ use super::requests::Known;
 use crate::world::SOON;
 use crate::world::raw::{Stream, framed};
 
-/// etcd looks at watches that begin in the past ten times a second, and says nothing of progress before.
+/// etcd looks at watches that begin in the past ten times a second, and says nothing of progress
+/// before.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
 /// The id of answers that are about no watch, or about all of them.
 const NO_WATCH: i64 = -1;
@@ -93,8 +95,13 @@ impl Watcher {
         self.watches.iter().map(|watch| watch.first).max().unwrap_or_default()
     }
 
-    /// Asks for a watch on both sides. The client chooses its id, leaves it to the server, or takes one that is in use.
-    pub async fn create(&mut self, dice: &mut Dice, create: &pb::WatchCreateRequest) -> (Made, Made) {
+    /// Asks for a watch on both sides. The client chooses its id, leaves it to the server, or takes
+    /// one that is in use.
+    pub async fn create(
+        &mut self,
+        dice: &mut Dice,
+        create: &pb::WatchCreateRequest,
+    ) -> (Made, Made) {
         let mut create = (create.clone(), create.clone());
         match (dice.below(12), self.watches.last()) {
             (0, Some(used)) => (create.0.watch_id, create.1.watch_id) = (used.ours, used.theirs),
@@ -119,7 +126,8 @@ impl Watcher {
         made
     }
 
-    /// Both sides tell everything up to this revision, which every watch has reached. How many events that was.
+    /// Both sides tell everything up to this revision, which every watch has reached. How many
+    /// events that was.
     pub async fn compare(&mut self, revision: i64) -> Result<usize, String> {
         if self.watches.is_empty() {
             return Ok(0);
@@ -132,16 +140,21 @@ impl Watcher {
             events += theirs.len();
             let ended = theirs.iter().any(|told| matches!(told, Told::Ended { .. }));
             if ours != theirs {
-                differing =
-                    Some(format!("the watches {}, {} tell otherwise:\n ours   {ours:?}\n theirs {theirs:?}", watch.ours, watch.theirs));
+                differing = Some(format!(
+                    "the watches {}, {} tell otherwise:\n ours   {ours:?}\n theirs {theirs:?}",
+                    watch.ours, watch.theirs
+                ));
             }
             !ended
         });
         // Nobody is told of what nobody watches.
-        let of_none = self.ours.told.iter().chain(&self.theirs.told).find(|(_, told)| !told.is_empty());
+        let of_none =
+            self.ours.told.iter().chain(&self.theirs.told).find(|(_, told)| !told.is_empty());
         match (differing, of_none) {
             (Some(differing), _) => Err(differing),
-            (None, Some((id, told))) => Err(format!("the watch {id}, which is none, tells {told:?}")),
+            (None, Some((id, told))) => {
+                Err(format!("the watch {id}, which is none, tells {told:?}"))
+            }
             (None, None) => Ok(events),
         }
     }
@@ -178,7 +191,9 @@ impl Created {
     fn made(&self) -> Made {
         let pb::WatchResponse { canceled, cancel_reason, header, .. } = &self.answer;
         match canceled {
-            true if cancel_reason.ends_with(": permission denied") => Made::Refused(cancel_reason.clone()),
+            true if cancel_reason.ends_with(": permission denied") => {
+                Made::Refused(cancel_reason.clone())
+            }
             true => Made::Impossible(cancel_reason.clone()),
             false => Made::Watching { revision: header.unwrap_or_default().revision },
         }
@@ -207,7 +222,14 @@ impl Side {
     fn new(Stream { request, response }: Stream) -> Self {
         let (found, answers) = mpsc::unbounded_channel();
         let reading = tokio::spawn(read(response, found));
-        Self { request, answers, reading, told: BTreeMap::new(), live: BTreeSet::new(), progress: 0 }
+        Self {
+            request,
+            answers,
+            reading,
+            told: BTreeMap::new(),
+            live: BTreeSet::new(),
+            progress: 0,
+        }
     }
 
     fn send(&mut self, union: RequestUnion) {
@@ -224,19 +246,30 @@ impl Side {
             self.progress = self.progress.max(answer.header.unwrap_or_default().revision);
         }
         if answer.canceled && !answer.created && answer.compact_revision != 0 {
-            let ended = Told::Ended { compact_revision: answer.compact_revision, reason: answer.cancel_reason.clone() };
+            let ended = Told::Ended {
+                compact_revision: answer.compact_revision,
+                reason: answer.cancel_reason.clone(),
+            };
             self.told.entry(answer.watch_id).or_default().push(ended);
             self.live.remove(&answer.watch_id);
             // As clientv3 does. Until then etcd takes it for one that has not told all.
-            self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: answer.watch_id }));
+            self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest {
+                watch_id: answer.watch_id,
+            }));
         }
         answer
     }
 
-    async fn until(&mut self, what: &str, fits: impl Fn(&pb::WatchResponse) -> bool) -> pb::WatchResponse {
+    async fn until(
+        &mut self,
+        what: &str,
+        fits: impl Fn(&pb::WatchResponse) -> bool,
+    ) -> pb::WatchResponse {
         let deadline = Instant::now() + SOON;
         loop {
-            let answer = timeout_at(deadline, self.next()).await.unwrap_or_else(|_| panic!("no answer to {what}"));
+            let answer = timeout_at(deadline, self.next())
+                .await
+                .unwrap_or_else(|_| panic!("no answer to {what}"));
             if fits(&answer) {
                 return answer;
             }
@@ -263,10 +296,17 @@ impl Side {
     async fn told_all(&mut self, revision: i64) {
         let deadline = Instant::now() + SOON;
         while self.progress < revision && !self.live.is_empty() {
-            assert!(Instant::now() < deadline, "no progress to revision {revision}, only to {}", self.progress);
+            assert!(
+                Instant::now() < deadline,
+                "no progress to revision {revision}, only to {}",
+                self.progress
+            );
             self.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
             let asked_again = Instant::now() + ASK_AGAIN;
-            while self.progress < revision && !self.live.is_empty() && timeout_at(asked_again, self.next()).await.is_ok() {}
+            while self.progress < revision
+                && !self.live.is_empty()
+                && timeout_at(asked_again, self.next()).await.is_ok()
+            {}
         }
     }
 

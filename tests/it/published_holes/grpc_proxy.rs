@@ -27,9 +27,11 @@ impl GrpcProxy {
     async fn before(stage: &Stage) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // With a name in it, the certificate would make everybody that user.
-        let nameless = authorities().upstream.issue(&Leaf::client("x").without_common_name()).unwrap();
+        let nameless =
+            authorities().upstream.issue(&Leaf::client("x").without_common_name()).unwrap();
         let nameless = nameless.write(folder.path(), "proxy").unwrap();
-        let authority = write_private(folder.path(), "etcd-ca.crt", &authorities().upstream.pem()).unwrap();
+        let authority =
+            write_private(folder.path(), "etcd-ca.crt", &authorities().upstream.pem()).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(&programs().etcd)
             .args(["grpc-proxy", "start"])
@@ -56,7 +58,8 @@ impl GrpcProxy {
     }
 }
 
-/// Whatever anybody had read once was answered from memory to everybody; and one message ended the process.
+/// Whatever anybody had read once was answered from memory to everybody; and one message ended the
+/// process.
 #[tokio::test]
 async fn etcd_22065_answers_of_one_caller_for_another() {
     let stage = Stage::on(programs).await;
@@ -74,16 +77,24 @@ async fn etcd_22065_answers_of_one_caller_for_another() {
     let mut owner = stage.world.as_("owner").await;
     let mut attacker = stage.proxied().await;
     for options in [read(), None] {
-        assert_eq!(owner.get(secret.clone(), options.clone()).await.unwrap().kvs()[0].value(), b"s3cret");
+        assert_eq!(
+            owner.get(secret.clone(), options.clone()).await.unwrap().kvs()[0].value(),
+            b"s3cret"
+        );
         for own_options in [read(), None] {
             assert!(is_permission_denied(&attacker.get(secret.clone(), own_options).await));
         }
     }
 
-    let empty = pb::TxnRequest { success: vec![pb::RequestOp { request: None }], ..Default::default() }.encode_to_vec();
+    let empty =
+        pb::TxnRequest { success: vec![pb::RequestOp { request: None }], ..Default::default() }
+            .encode_to_vec();
     let mut raw = Raw::over(TcpStream::connect(grpc_proxy.address).await.unwrap()).await;
     raw.call(Method::Txn.path(), &empty).await;
-    let ended = tokio::time::timeout(SOON, grpc_proxy.process.wait()).await.expect("it ends by one message of anybody").unwrap();
+    let ended = tokio::time::timeout(SOON, grpc_proxy.process.wait())
+        .await
+        .expect("it ends by one message of anybody")
+        .unwrap();
     assert!(!ended.success());
 
     let answer = stage.world.raw("attacker").await.call(Method::Txn.path(), &empty).await;

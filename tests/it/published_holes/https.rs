@@ -9,11 +9,21 @@ use tokio::net::TcpStream;
 use crate::world::raw::tls_over;
 
 /// The whole answer to one request, or why there is none.
-pub async fn request(address: SocketAddr, authority: &Authority, issued: &Issued, head: &str, body: &str) -> std::io::Result<String> {
+pub async fn request(
+    address: SocketAddr,
+    authority: &Authority,
+    issued: &Issued,
+    head: &str,
+    body: &str,
+) -> std::io::Result<String> {
     let stream = TcpStream::connect(address).await?;
-    let mut stream = tls_over(stream, authority, address, Some(issued), &[b"http/1.1"], rustls::ALL_VERSIONS).await?;
+    let mut stream =
+        tls_over(stream, authority, address, Some(issued), &[b"http/1.1"], rustls::ALL_VERSIONS)
+            .await?;
     let length = body.len();
-    let request = format!("{head} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{head} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

@@ -1,4 +1,5 @@
-//! Who is who: names that came from elsewhere than the certificate, from the wrong part of it, or from nowhere.
+//! Who is who: names that came from elsewhere than the certificate, from the wrong part of it, or
+//! from nowhere.
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use etcd_warden_core::method::Method;
@@ -23,8 +24,9 @@ roles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}
 bindings: [{cn: a, roles: [r]}]
 ";
 
-/// etcd's JSON gateway calls etcd with a certificate of its own, and its caller became the user of **that** name. A proxy is in the same
-/// place: nobody may become the proxy's own user, and what a gateway says of itself has no weight.
+/// etcd's JSON gateway calls etcd with a certificate of its own, and its caller became the user of
+/// **that** name. A proxy is in the same place: nobody may become the proxy's own user, and what a
+/// gateway says of itself has no weight.
 #[tokio::test]
 async fn cve_2018_16886_gateways_certificate_as_user() {
     let stage = Stage::on(programs).await;
@@ -33,7 +35,14 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
     let issued = authorities().clients.client("attacker").unwrap();
     let range = r#"{"key": "Lw==", "range_end": "AA=="}"#;
     for path in ["/v3/kv/range", "/v3beta/kv/range", "/v2/keys"] {
-        let over_http1 = https::request(stage.world.address(), &authorities().clients, &issued, &format!("POST {path}"), range).await;
+        let over_http1 = https::request(
+            stage.world.address(),
+            &authorities().clients,
+            &issued,
+            &format!("POST {path}"),
+            range,
+        )
+        .await;
         assert!(over_http1.is_err(), "{over_http1:?}");
         let mut headers = grpc_headers();
         headers.insert("content-type", "application/json".parse().unwrap());
@@ -41,10 +50,13 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
         assert_ne!((answer.status, answer.grpc_status()), (200, Some(0)), "{answer:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("kvs"), "{answer:?}");
     }
-    // With the gateway's mark etcd takes nobody's certificate for a name; and with a name in metadata nobody is taken for another.
+    // With the gateway's mark etcd takes nobody's certificate for a name; and with a name in
+    // metadata nobody is taken for another.
     let fake = Fake::agreeable().await;
     let world = fake.world(ONE_RIGHT).await;
-    let put = framed(&pb::PutRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec());
+    let put = framed(
+        &pb::PutRequest { key: world.key("k").into(), ..Default::default() }.encode_to_vec(),
+    );
     for (name, value) in [
         ("grpcgateway-accept", "application/json"),
         ("grpcgateway-authorization", "root"),
@@ -54,13 +66,22 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
     ] {
         let mut headers = grpc_headers();
         headers.insert(name, value.parse().unwrap());
-        assert_eq!(world.raw("a").await.send(Method::Put.path(), &headers, &put).await.grpc_status(), Some(0));
-        assert_eq!(world.raw("nobody").await.send(Method::Put.path(), &headers, &put).await.grpc_status(), Some(7), "{name}");
+        assert_eq!(
+            world.raw("a").await.send(Method::Put.path(), &headers, &put).await.grpc_status(),
+            Some(0)
+        );
+        assert_eq!(
+            world.raw("nobody").await.send(Method::Put.path(), &headers, &put).await.grpc_status(),
+            Some(7),
+            "{name}"
+        );
     }
     let arrived = fake.arrivals("Put");
     assert_eq!(arrived.len(), 5);
     assert!(arrived.iter().all(|arrival| {
-        arrival.headers.keys().all(|name| !name.as_str().starts_with("grpcgateway") && !name.as_str().starts_with("x-"))
+        arrival.headers.keys().all(|name| {
+            !name.as_str().starts_with("grpcgateway") && !name.as_str().starts_with("x-")
+        })
     }));
 }
 
@@ -71,13 +92,18 @@ async fn cve_2021_28235_password_in_debug_page() {
     const PAGE: &str = "/debug/requests?fam=grpc.Recv.Auth&b=0&exp=1";
     // In plain text: behind TLS that release traces nothing.
     let programs = tokio::task::spawn_blocking(vulnerable::v3_4).await.unwrap();
-    let etcd = Etcd::start(programs, Options { flags: vec!["--debug".to_owned()], ..Options::default() }).await.unwrap();
+    let etcd =
+        Etcd::start(programs, Options { flags: vec!["--debug".to_owned()], ..Options::default() })
+            .await
+            .unwrap();
     let address = etcd.addresses()[0];
     let mut root = Client::connect(etcd.endpoints(), None).await.unwrap();
     root.user_add("root", PASSWORD, None).await.unwrap();
     root.user_grant_role("root", "root").await.unwrap();
     root.auth_enable().await.unwrap();
-    Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_user("root", PASSWORD))).await.unwrap();
+    Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_user("root", PASSWORD)))
+        .await
+        .unwrap();
     // Anybody who gets to the page reads it.
     soon("the login's trace", || async {
         let (_, told) = http::get(address, PAGE).await.unwrap();
@@ -86,27 +112,46 @@ async fn cve_2021_28235_password_in_debug_page() {
     })
     .await;
 
-    // Through the proxy the page is not reached, and what is reached of the proxy's own tells nothing.
+    // Through the proxy the page is not reached, and what is reached of the proxy's own tells
+    // nothing.
     let world = World::with(ONE_RIGHT)
         .config(move |config| {
-            config.upstream.endpoints = vec![Endpoint { tls: false, host: address.ip().to_string().into(), port: address.port() }];
+            config.upstream.endpoints = vec![Endpoint {
+                tls: false,
+                host: address.ip().to_string().into(),
+                port: address.port(),
+            }];
             config.upstream.insecure_plaintext = true;
             config.upstream.identity = None;
         })
         .start()
         .await;
     let issued = authorities().clients.client("a").unwrap();
-    let over_http1 = https::request(world.address(), &authorities().clients, &issued, &format!("GET {PAGE}"), "").await;
+    let over_http1 = https::request(
+        world.address(),
+        &authorities().clients,
+        &issued,
+        &format!("GET {PAGE}"),
+        "",
+    )
+    .await;
     assert!(over_http1.is_err(), "{over_http1:?}");
     let mut raw = world.raw("a").await;
     let request = ::http::Request::get(format!("https://127.0.0.1{PAGE}")).body(()).unwrap();
     let answer = Answer::read(raw.begin(request, true).await.unwrap().response).await;
-    assert!(answer.status != 200 && !String::from_utf8_lossy(&answer.body).contains(PASSWORD), "{answer:?}");
+    assert!(
+        answer.status != 200 && !String::from_utf8_lossy(&answer.body).contains(PASSWORD),
+        "{answer:?}"
+    );
     for (password, status) in [(PASSWORD, 0), ("an0ther-guess", 3)] {
-        let login = pb::AuthenticateRequest { name: "root".to_owned(), password: password.to_owned() }.encode_to_vec();
+        let login =
+            pb::AuthenticateRequest { name: "root".to_owned(), password: password.to_owned() }
+                .encode_to_vec();
         assert_eq!(raw.call(Method::Authenticate.path(), &login).await.grpc_status(), Some(status));
     }
-    world.audited(|line| line["method"] == Method::Authenticate.path() && line["grpc_status"] == 3).await;
+    world
+        .audited(|line| line["method"] == Method::Authenticate.path() && line["grpc_status"] == 3)
+        .await;
     let mut said = std::fs::read_to_string(world.audit_file()).unwrap();
     for page in ["/debug/streams", "/metrics", "/policy"] {
         said.push_str(&world.admin(page).await.1);
@@ -114,7 +159,8 @@ async fn cve_2021_28235_password_in_debug_page() {
     assert!(!said.contains(PASSWORD) && !said.contains("an0ther-guess"), "{said}");
 }
 
-/// Envoy's `principal_name` looks at the SAN before the subject, so that two names with one SAN are one.
+/// Envoy's `principal_name` looks at the SAN before the subject, so that two names with one SAN are
+/// one.
 #[tokio::test]
 async fn envoy_principal_name_two_names_with_one_san() {
     let world = World::start(
@@ -130,7 +176,9 @@ bindings:
 ",
     )
     .await;
-    let shared = |name: &str| Leaf::client(name).dns("calico.cluster.local").uri("spiffe://cluster.local/calico");
+    let shared = |name: &str| {
+        Leaf::client(name).dns("calico.cluster.local").uri("spiffe://cluster.local/calico")
+    };
     let mut one = world.with_certificate(&shared("one")).await;
     let mut two = world.with_certificate(&shared("two")).await;
     let lease = one.lease_grant(3600, None).await.unwrap().id();
@@ -139,7 +187,9 @@ bindings:
         assert!(is_permission_denied(&client.get(world.key(other), None).await), "{other}");
     }
     // Also what belongs to a name belongs to this one.
-    assert!(is_permission_denied(&two.put(world.key("two/k"), "1", Some(PutOptions::new().with_lease(lease))).await));
+    assert!(is_permission_denied(
+        &two.put(world.key("two/k"), "1", Some(PutOptions::new().with_lease(lease))).await
+    ));
     assert!(is_permission_denied(&two.lease_revoke(lease).await));
     // And a name in a SAN is none in the subject.
     let mut san = world.with_certificate(&Leaf::client("three").dns("one").uri("one")).await;
@@ -147,12 +197,12 @@ bindings:
     one.lease_revoke(lease).await.unwrap();
 }
 
-/// ztunnel drops what it cannot parse from a list, and takes the list that is empty then for "everybody". Here what cannot be read, and a
-/// list without anything in it, is a mistake, and a policy with a mistake is not used.
+/// ztunnel drops what it cannot parse from a list, and takes the list that is empty then for
+/// "everybody". Here what cannot be read, and a list without anything in it, is a mistake, and a
+/// policy with a mistake is not used.
 #[tokio::test]
 async fn ztunnel_empty_list_is_no_any() {
-    const GOOD: &str =
-        "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: [$P/own/*], verbs: [rw]}]}}\nbindings: [{cn: attacker, roles: [r]}]\n";
+    const GOOD: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: [$P/own/*], verbs: [rw]}]}}\nbindings: [{cn: attacker, roles: [r]}]\n";
     let wrong = [
         ("an empty list", "[$P/own/*]", "[]"),
         ("nothing at all", "[$P/own/*]", ""),
@@ -193,7 +243,8 @@ async fn ztunnel_empty_list_is_no_any() {
     ] {
         std::fs::write(&file, format!("{setting}: {value}\n")).unwrap();
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-        let said = command.args(["serve", "--config"]).arg(&file).env_clear().output().await.unwrap();
+        let said =
+            command.args(["serve", "--config"]).arg(&file).env_clear().output().await.unwrap();
         assert_eq!(said.status.code(), Some(78), "{setting}: {value}");
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(said.contains("config.yaml:1:"), "{setting}: {value}: {said}");

@@ -1,8 +1,8 @@
 //! Requests that etcd forgot to check, or to check whole.
 
 use etcd_client::{
-    AlarmAction, AlarmType, Client, Error, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
-    WatchOptions, WatchStream,
+    AlarmAction, AlarmType, Client, Error, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn,
+    TxnOp, TxnOpResponse, TxnResponse, WatchOptions, WatchStream,
 };
 use etcd_warden_testbed::etcd::Programs;
 
@@ -23,7 +23,9 @@ async fn cve_2026_33343_nested_txn() {
         let stage = Stage::on(programs).await;
         stage.holds().await;
         let secret = stage.world.key("secret");
-        let nested = |op: TxnOp, depth: usize| (0..depth).fold(op, |op, _| TxnOp::txn(Txn::new().and_then([op])));
+        let nested = |op: TxnOp, depth: usize| {
+            (0..depth).fold(op, |op, _| TxnOp::txn(Txn::new().and_then([op])))
+        };
         let read = || TxnOp::get(secret.clone(), None);
         let write = |value: &str| TxnOp::put(secret.clone(), value, None);
 
@@ -40,18 +42,26 @@ async fn cve_2026_33343_nested_txn() {
         for depth in 0..4 {
             for op in [read(), write("through the proxy"), TxnOp::delete(secret.clone(), None)] {
                 // Both branches count, whichever would run.
-                for txn in [Txn::new().and_then([nested(op.clone(), depth)]), Txn::new().or_else([nested(op.clone(), depth)])] {
-                    assert!(is_permission_denied(&proxied.txn(txn).await), "{op:?} at depth {depth}");
+                for txn in [
+                    Txn::new().and_then([nested(op.clone(), depth)]),
+                    Txn::new().or_else([nested(op.clone(), depth)]),
+                ] {
+                    assert!(
+                        is_permission_denied(&proxied.txn(txn).await),
+                        "{op:?} at depth {depth}"
+                    );
                 }
             }
         }
-        let own = TxnOp::put(stage.world.key("own/k"), "nested", Some(PutOptions::new().with_prev_key()));
+        let own =
+            TxnOp::put(stage.world.key("own/k"), "nested", Some(PutOptions::new().with_prev_key()));
         run(&mut proxied, nested(own, 2)).await.unwrap();
         assert_eq!(stage.secret().await, b"by the attack");
     }
 }
 
-/// What has no key was done for anybody, also for a certificate that is no user's: compaction, alarms, members, leases.
+/// What has no key was done for anybody, also for a certificate that is no user's: compaction,
+/// alarms, members, leases.
 #[tokio::test]
 async fn cve_2026_33413_without_any_check() {
     for programs in OF_2026 {
@@ -59,7 +69,13 @@ async fn cve_2026_33413_without_any_check() {
         stage.holds().await;
         let mut root = stage.root().await;
         let lease = root.lease_grant(3600, None).await.unwrap().id();
-        let revision = root.put(stage.world.key("secret"), "s3cret", None).await.unwrap().header().unwrap().revision();
+        let revision = root
+            .put(stage.world.key("secret"), "s3cret", None)
+            .await
+            .unwrap()
+            .header()
+            .unwrap()
+            .revision();
         let space = |action| (action, AlarmType::Nospace);
 
         let mut nobody = stage.direct_as("nobody").await;
@@ -68,8 +84,12 @@ async fn cve_2026_33413_without_any_check() {
         nobody.compact(revision - 1, None).await.unwrap();
         let (action, kind) = space(AlarmAction::Activate);
         nobody.alarm(action, kind, None).await.unwrap();
-        let full = root.put(stage.world.key("secret"), "s3cret", None).await.unwrap_err().to_string();
-        assert!(full.contains("database space exceeded"), "one message stopped every writer: {full}");
+        let full =
+            root.put(stage.world.key("secret"), "s3cret", None).await.unwrap_err().to_string();
+        assert!(
+            full.contains("database space exceeded"),
+            "one message stopped every writer: {full}"
+        );
         let (action, kind) = space(AlarmAction::Deactivate);
         nobody.alarm(action, kind, None).await.unwrap();
         nobody.lease_revoke(lease).await.unwrap();
@@ -81,14 +101,24 @@ async fn cve_2026_33413_without_any_check() {
             assert!(is_permission_denied(&proxied.leases().await), "{name}");
             assert!(is_permission_denied(&proxied.compact(revision, None).await), "{name}");
             for action in [AlarmAction::Get, AlarmAction::Activate, AlarmAction::Deactivate] {
-                assert!(is_permission_denied(&proxied.alarm(action, AlarmType::Nospace, None).await), "{name}");
+                assert!(
+                    is_permission_denied(&proxied.alarm(action, AlarmType::Nospace, None).await),
+                    "{name}"
+                );
             }
             assert!(is_permission_denied(&proxied.lease_grant(60, None).await), "{name}");
             assert!(is_permission_denied(&proxied.lease_revoke(lease).await), "{name}");
             assert!(is_permission_denied(&proxied.lease_time_to_live(lease, None).await), "{name}");
         }
-        assert!(root.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap().alarms().is_empty());
-        assert!(root.get(stage.world.key("secret"), Some(GetOptions::new().with_revision(revision))).await.is_ok(), "not compacted");
+        assert!(
+            root.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap().alarms().is_empty()
+        );
+        assert!(
+            root.get(stage.world.key("secret"), Some(GetOptions::new().with_revision(revision)))
+                .await
+                .is_ok(),
+            "not compacted"
+        );
         assert!(root.lease_time_to_live(lease, None).await.unwrap().ttl() > 0, "not revoked");
     }
 }
@@ -101,27 +131,55 @@ async fn cve_2026_44283_put_in_txn_with_prev_kv_and_lease() {
         stage.holds().await;
         let mut root = stage.root().await;
         let lease = root.lease_grant(3600, None).await.unwrap().id();
-        root.put(stage.world.key("secret"), "s3cret", Some(PutOptions::new().with_lease(lease))).await.unwrap();
-        let look = TxnOp::put(stage.world.key("drop/box"), "again", Some(PutOptions::new().with_prev_key()));
-        let attach = TxnOp::put(stage.world.key("own/k"), "attached", Some(PutOptions::new().with_lease(lease)));
+        root.put(stage.world.key("secret"), "s3cret", Some(PutOptions::new().with_lease(lease)))
+            .await
+            .unwrap();
+        let look = TxnOp::put(
+            stage.world.key("drop/box"),
+            "again",
+            Some(PutOptions::new().with_prev_key()),
+        );
+        let attach = TxnOp::put(
+            stage.world.key("own/k"),
+            "attached",
+            Some(PutOptions::new().with_lease(lease)),
+        );
 
         let mut direct = stage.direct().await;
-        let plain = direct.put(stage.world.key("drop/box"), "again", Some(PutOptions::new().with_prev_key())).await;
+        let plain = direct
+            .put(stage.world.key("drop/box"), "again", Some(PutOptions::new().with_prev_key()))
+            .await;
         assert!(is_permission_denied(&plain), "outside a Txn it was checked");
         let answer = run(&mut direct, look.clone()).await.unwrap();
         let [TxnOpResponse::Put(put)] = &answer.op_responses()[..] else { panic!("{answer:?}") };
-        assert_eq!(put.prev_key().unwrap().value(), b"dropped", "the attack reads what may only be written");
-        let plain = direct.put(stage.world.key("own/k"), "attached", Some(PutOptions::new().with_lease(lease))).await;
+        assert_eq!(
+            put.prev_key().unwrap().value(),
+            b"dropped",
+            "the attack reads what may only be written"
+        );
+        let plain = direct
+            .put(stage.world.key("own/k"), "attached", Some(PutOptions::new().with_lease(lease)))
+            .await;
         assert!(is_permission_denied(&plain), "outside a Txn it was checked");
         run(&mut direct, attach.clone()).await.unwrap();
 
         let mut proxied = stage.proxied().await;
         for op in [look, attach] {
             assert!(is_permission_denied(&run(&mut proxied, op.clone()).await), "{op:?}");
-            assert!(is_permission_denied(&run(&mut proxied, TxnOp::txn(Txn::new().or_else([op.clone()]))).await), "{op:?}");
+            assert!(
+                is_permission_denied(
+                    &run(&mut proxied, TxnOp::txn(Txn::new().or_else([op.clone()]))).await
+                ),
+                "{op:?}"
+            );
         }
         run(&mut proxied, TxnOp::put(stage.world.key("drop/box"), "again", None)).await.unwrap();
-        run(&mut proxied, TxnOp::put(stage.world.key("own/k"), "mine", Some(PutOptions::new().with_prev_key()))).await.unwrap();
+        run(
+            &mut proxied,
+            TxnOp::put(stage.world.key("own/k"), "mine", Some(PutOptions::new().with_prev_key())),
+        )
+        .await
+        .unwrap();
     }
 }
 
@@ -135,18 +193,33 @@ async fn ghsa_xg4h_6gfc_h4m8_watch_from_key() {
         let mut root = stage.root().await;
 
         let mut direct = stage.direct().await;
-        assert!(is_permission_denied(&direct.get(one.clone(), Some(GetOptions::new().with_from_key())).await), "a Range was checked");
-        let mut seen = direct.watch(one.clone(), Some(WatchOptions::new().with_from_key())).await.unwrap();
+        assert!(
+            is_permission_denied(
+                &direct.get(one.clone(), Some(GetOptions::new().with_from_key())).await
+            ),
+            "a Range was checked"
+        );
+        let mut seen =
+            direct.watch(one.clone(), Some(WatchOptions::new().with_from_key())).await.unwrap();
         root.put(later.clone(), "seen", None).await.unwrap();
-        assert_eq!(first_event(&mut seen).await.unwrap(), b"seen", "the attack sees a key that it has no right to");
+        assert_eq!(
+            first_event(&mut seen).await.unwrap(),
+            b"seen",
+            "the attack sees a key that it has no right to"
+        );
 
         let mut proxied = stage.proxied().await;
-        for options in
-            [WatchOptions::new().with_from_key(), WatchOptions::new().with_range(stage.world.key("z")), WatchOptions::new().with_all_keys()]
-        {
+        for options in [
+            WatchOptions::new().with_from_key(),
+            WatchOptions::new().with_range(stage.world.key("z")),
+            WatchOptions::new().with_all_keys(),
+        ] {
             let mut stream = proxied.watch(one.clone(), Some(options)).await.unwrap();
             let refused = first_event(&mut stream).await.unwrap_err();
-            assert_eq!(refused, "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
+            assert_eq!(
+                refused,
+                "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+            );
         }
         let mut allowed = proxied.watch(one.clone(), None).await.unwrap();
         root.put(later, "not seen", None).await.unwrap();
@@ -178,7 +251,9 @@ async fn cve_2023_32082_names_of_a_leases_keys() {
     stage.holds().await;
     let mut root = stage.root().await;
     let lease = root.lease_grant(3600, None).await.unwrap().id();
-    root.put(stage.world.key("secret"), "s3cret", Some(PutOptions::new().with_lease(lease))).await.unwrap();
+    root.put(stage.world.key("secret"), "s3cret", Some(PutOptions::new().with_lease(lease)))
+        .await
+        .unwrap();
     let with_keys = || Some(LeaseTimeToLiveOptions::new().with_keys());
 
     let told = stage.direct().await.lease_time_to_live(lease, with_keys()).await.unwrap();

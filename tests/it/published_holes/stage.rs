@@ -1,4 +1,5 @@
-//! An old etcd with its own auth on, the proxy in front of it, and one attacker who may do the same in the eyes of both.
+//! An old etcd with its own auth on, the proxy in front of it, and one attacker who may do the same
+//! in the eyes of both.
 
 use etcd_warden_gateway::config::Config;
 use etcd_warden_testbed::etcd::Programs;
@@ -25,7 +26,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The attacker may read and write `own/*`, write `drop/*` and read the one key `x`; `secret` is somebody else's.
+    /// The attacker may read and write `own/*`, write `drop/*` and read the one key `x`; `secret`
+    /// is somebody else's.
     pub async fn on(programs: fn() -> &'static Programs) -> Self {
         Self::configured(programs, &[], |_| ()).await
     }
@@ -36,7 +38,9 @@ impl Stage {
         flags: &[&str],
         change: impl FnOnce(&mut Config) + Send + 'static,
     ) -> Self {
-        let wish = flags.iter().fold(World::with(POLICY).etcd_programs(programs), |wish, flag| wish.etcd_flag(flag));
+        let wish = flags
+            .iter()
+            .fold(World::with(POLICY).etcd_programs(programs), |wish, flag| wish.etcd_flag(flag));
         let world = wish.config(change).start().await;
         let mut root = world.direct().await;
         root.user_add("root", "root's", None).await.unwrap();
@@ -78,14 +82,20 @@ impl Stage {
         self.world.direct().await
     }
 
-    /// The ground is what it should be: on both ways the attacker gets what is its own, and not the secret when it asks plainly.
+    /// The ground is what it should be: on both ways the attacker gets what is its own, and not the
+    /// secret when it asks plainly.
     pub async fn holds(&self) {
         for mut attacker in [self.direct().await, self.proxied().await] {
             attacker.put(self.world.key("own/k"), "mine", None).await.unwrap();
-            assert_eq!(attacker.get(self.world.key("own/k"), None).await.unwrap().kvs()[0].value(), b"mine");
+            assert_eq!(
+                attacker.get(self.world.key("own/k"), None).await.unwrap().kvs()[0].value(),
+                b"mine"
+            );
             assert!(is_permission_denied(&attacker.get(self.world.key("secret"), None).await));
             assert!(is_permission_denied(&attacker.get(self.world.key("drop/box"), None).await));
-            assert!(is_permission_denied(&attacker.put(self.world.key("secret"), "overwritten", None).await));
+            assert!(is_permission_denied(
+                &attacker.put(self.world.key("secret"), "overwritten", None).await
+            ));
         }
     }
 

@@ -18,7 +18,10 @@ use super::https;
 use super::stage::Stage;
 use crate::process::Place;
 use crate::world::fake::Fake;
-use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame};
+use crate::world::raw::wire::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, block,
+    frame,
+};
 use crate::world::raw::{Raw, framed, tls, tls_over};
 use crate::world::{SOON, World, authorities, soon, vulnerable};
 
@@ -41,9 +44,13 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("clients.crl");
     let pem = authorities().upstream.crl(&[REVOKED]).unwrap();
-    std::fs::write(&list, CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    std::fs::write(&list, CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
     let http = free_port();
-    let flags = [format!("--client-crl-file={}", list.display()), format!("--listen-client-http-urls=https://{http}")];
+    let flags = [
+        format!("--client-crl-file={}", list.display()),
+        format!("--listen-client-http-urls=https://{http}"),
+    ];
     let clients = authorities().clients.crl(&[REVOKED]).unwrap();
     let stage = Stage::configured(vulnerable::v3_6, &[&flags[0], &flags[1]], move |config| {
         let folder = config.policy.parent().unwrap();
@@ -52,7 +59,8 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
     .await;
     stage.holds().await;
     let revoked = Leaf::client("attacker").serial(REVOKED);
-    let range = RangeRequest { key: stage.world.key("own/k").into(), ..RangeRequest::default() }.encode_to_vec();
+    let range = RangeRequest { key: stage.world.key("own/k").into(), ..RangeRequest::default() }
+        .encode_to_vec();
 
     let issued = authorities().upstream.issue(&revoked).unwrap();
     let healthy = async |issued: &Issued| {
@@ -63,22 +71,37 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
     assert!(!healthy(&issued).await, "the listener for HTTP knows that it is revoked");
     let address = stage.world.etcd().addresses()[0];
     let stream = TcpStream::connect(address).await.unwrap();
-    let stream = tls_over(stream, &authorities().upstream, address, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+    let stream = tls_over(
+        stream,
+        &authorities().upstream,
+        address,
+        Some(&issued),
+        &[b"h2"],
+        rustls::ALL_VERSIONS,
+    )
+    .await
+    .unwrap();
     let answer = Raw::over(stream).await.call(Method::Range.path(), &range).await;
     assert_eq!(answer.grpc_status(), Some(0), "the one for gRPC does not: {answer:?}");
 
-    // The proxy has an admin listener beside its own; in TLS 1.3 a client learns of the refusal with its first read.
+    // The proxy has an admin listener beside its own; in TLS 1.3 a client learns of the refusal
+    // with its first read.
     let issued = authorities().clients.issue(&revoked).unwrap();
     assert_eq!(stage.world.admin("/readyz").await.0, 200);
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        if let Ok(mut stream) = tls(stage.world.address(), Some(&issued), &[b"h2"], &[version]).await {
+        if let Ok(mut stream) =
+            tls(stage.world.address(), Some(&issued), &[b"h2"], &[version]).await
+        {
             let _ = stream.write_all(PREFACE).await;
             assert!(stream.read(&mut [0]).await.is_err(), "{version:?}: an alert, not an answer");
         }
     }
     // A client hears of it before it is counted.
-    let counted =
-        || async { (stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await == 2.0).then_some(()) };
+    let counted = || async {
+        (stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await
+            == 2.0)
+            .then_some(())
+    };
     soon("two refusals", counted).await;
 }
 
@@ -86,7 +109,10 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
 #[tokio::test]
 async fn ghsa_6vch_q96h_7gc3_handshakes_that_never_end() {
     const CONNECTIONS: usize = 50;
-    let stage = Stage::configured(vulnerable::v3_6, &[], |config| config.limits.handshake_timeout = Duration::from_millis(500)).await;
+    let stage = Stage::configured(vulnerable::v3_6, &[], |config| {
+        config.limits.handshake_timeout = Duration::from_millis(500)
+    })
+    .await;
     let silent = async |address: SocketAddr| {
         let mut streams = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -97,10 +123,14 @@ async fn ghsa_6vch_q96h_7gc3_handshakes_that_never_end() {
     let at_etcd = silent(stage.world.etcd().addresses()[0]).await;
     let at_proxy = silent(stage.world.address()).await;
     for mut stream in at_proxy {
-        let end = tokio::time::timeout(SOON, stream.read(&mut [0])).await.expect("the proxy ends it");
+        let end =
+            tokio::time::timeout(SOON, stream.read(&mut [0])).await.expect("the proxy ends it");
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
-    assert_eq!(stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"timeout\""]).await, CONNECTIONS as f64);
+    assert_eq!(
+        stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"timeout\""]).await,
+        CONNECTIONS as f64
+    );
     // Those that were there before them are all still held.
     for stream in &at_etcd {
         let waiting = stream.try_read(&mut [0]).unwrap_err();
@@ -131,7 +161,11 @@ async fn begun(mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
 }
 
 /// Sends these bytes so often until the other end hangs up; how often they were taken.
-async fn flood(stream: &mut TlsStream<TcpStream>, most: usize, mut next: impl FnMut(usize) -> Vec<u8>) -> usize {
+async fn flood(
+    stream: &mut TlsStream<TcpStream>,
+    most: usize,
+    mut next: impl FnMut(usize) -> Vec<u8>,
+) -> usize {
     let sending = async {
         for sent in 0..most {
             if stream.write_all(&next(sent)).await.is_err() || stream.flush().await.is_err() {
@@ -143,25 +177,38 @@ async fn flood(stream: &mut TlsStream<TcpStream>, most: usize, mut next: impl Fn
     tokio::time::timeout(SOON, sending).await.expect("taken, or refused")
 }
 
-/// A call that is given up in the moment that it is made costs the server the call, and the client nothing.
+/// A call that is given up in the moment that it is made costs the server the call, and the client
+/// nothing.
 #[tokio::test]
 async fn cve_2023_44487_rapid_reset() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
-    let body = framed(&RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec());
+    let body = framed(
+        &RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec(),
+    );
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let mut stream = begun(world.tls(&Leaf::client("attacker")).await).await;
     let taken = flood(&mut stream, 600, |round| {
-        let pair = |id| [head(id, RANGE, END_HEADERS), frame(DATA, END_STREAM, id, &body), frame(RST_STREAM, 0, id, &cancel)].concat();
-        (0..100).flat_map(|place| pair(200 * u32::try_from(round).unwrap() + 2 * place + 1)).collect()
+        let pair = |id| {
+            [
+                head(id, RANGE, END_HEADERS),
+                frame(DATA, END_STREAM, id, &body),
+                frame(RST_STREAM, 0, id, &cancel),
+            ]
+            .concat()
+        };
+        (0..100)
+            .flat_map(|place| pair(200 * u32::try_from(round).unwrap() + 2 * place + 1))
+            .collect()
     })
     .await;
     assert!(taken < 600, "nobody minds {} resets", 100 * taken);
     neighbour.is_unharmed().await;
 }
 
-/// The guard against it in grpc-go could be passed: each call is answered, or refused, and reset all the same.
+/// The guard against it in grpc-go could be passed: each call is answered, or refused, and reset
+/// all the same.
 #[tokio::test]
 async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
     let fake = Fake::serving(|mut visit| async move {
@@ -173,11 +220,15 @@ async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
     .await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
-    let message = RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
+    let message =
+        RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
     let mut raw = world.raw("attacker").await;
     let mut given_up = 0;
     while given_up < 60_000 && !raw.connection.is_finished() {
-        let Ok(mut call) = raw.open(Method::Range.path(), &crate::world::raw::grpc_headers()).await else { break };
+        let Ok(mut call) = raw.open(Method::Range.path(), &crate::world::raw::grpc_headers()).await
+        else {
+            break;
+        };
         call.request.send_data(framed(&message).into(), true).unwrap();
         // The head and the body are on their way when the reset is.
         tokio::task::yield_now().await;
@@ -185,7 +236,8 @@ async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
         given_up += 1;
     }
     assert!(given_up < 60_000, "nobody minds {given_up} calls that were given up");
-    soon("the end of the connection", || async { raw.connection.is_finished().then_some(()) }).await;
+    soon("the end of the connection", || async { raw.connection.is_finished().then_some(()) })
+        .await;
     assert!(fake.arrivals("Range").len() < 5_000, "they are not all etcd's trouble");
     neighbour.is_unharmed().await;
 }
@@ -222,7 +274,8 @@ async fn rustsec_2026_0258_empty_data_frames() {
     neighbour.is_unharmed().await;
 }
 
-/// A message in frames of one byte each: what is kept of it must be the message, and not the frames (grpc-go kept a buffer for each).
+/// A message in frames of one byte each: what is kept of it must be the message, and not the frames
+/// (grpc-go kept a buffer for each).
 #[tokio::test]
 async fn cve_2026_84304_message_in_the_smallest_frames() {
     const SIZE: usize = 1 << 20;
@@ -231,23 +284,37 @@ async fn cve_2026_84304_message_in_the_smallest_frames() {
     let world = World::start(POLICY).await;
     let proxy = Place::new(&world, &POLICY.replace("$P", &world.prefix), "").start(&[]).await;
     let attacker = authorities().clients.client("attacker").unwrap();
-    let connected = async || tls(proxy.place.listen, Some(&attacker), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
-    let range = RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
-    assert_eq!(Raw::over(connected().await).await.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
+    let connected = async || {
+        tls(proxy.place.listen, Some(&attacker), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
+    };
+    let range =
+        RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
+    assert_eq!(
+        Raw::over(connected().await).await.call(Method::Range.path(), &range).await.grpc_status(),
+        Some(0)
+    );
     let before = resident(proxy.child.id().unwrap());
 
-    let put = PutRequest { key: world.key("a").into(), value: vec![b'v'; SIZE], ..PutRequest::default() }.encode_to_vec();
+    let put =
+        PutRequest { key: world.key("a").into(), value: vec![b'v'; SIZE], ..PutRequest::default() }
+            .encode_to_vec();
     let body = framed(&put);
     let mut held = Vec::new();
     for _ in 0..4 {
         let mut stream = begun(connected().await).await;
         stream.write_all(&head(1, b"/etcdserverpb.KV/Put", END_HEADERS)).await.unwrap();
-        let mut pieces = body.chunks(1000).map(|piece| piece.iter().flat_map(|byte| frame(DATA, 0, 1, &[*byte])).collect::<Vec<u8>>());
-        // Up to the last byte but one, so that all of it has to be kept; or less, where the proxy has had enough.
+        let mut pieces = body.chunks(1000).map(|piece| {
+            piece.iter().flat_map(|byte| frame(DATA, 0, 1, &[*byte])).collect::<Vec<u8>>()
+        });
+        // Up to the last byte but one, so that all of it has to be kept; or less, where the proxy
+        // has had enough.
         flood(&mut stream, body.len() / 1000, |_| pieces.next().unwrap()).await;
         held.push(stream);
     }
-    assert_eq!(Raw::over(connected().await).await.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
+    assert_eq!(
+        Raw::over(connected().await).await.call(Method::Range.path(), &range).await.grpc_status(),
+        Some(0)
+    );
     let grown = resident(proxy.child.id().unwrap()).saturating_sub(before);
     assert!(grown < MOST, "{grown} bytes are held for {} of messages", 4 * SIZE);
 }
@@ -259,24 +326,38 @@ fn resident(process: u32) -> usize {
     line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() << 10
 }
 
-/// A path without its slash was routed as one with it, and judged as another. And a request may come without the authority that grpc-go
-/// counted on (CVE-2026-84445).
+/// A path without its slash was routed as one with it, and judged as another. And a request may
+/// come without the authority that grpc-go counted on (CVE-2026-84445).
 #[tokio::test]
 async fn cve_2026_33186_path_without_slash() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
-    let put = framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
+    let put =
+        framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
     for name in ["attacker", "nobody"] {
-        for path in
-            ["etcdserverpb.KV/Put", "//etcdserverpb.KV/Put", "/etcdserverpb.KV/Put/", "/etcdserverpb.KV//Put", "/ETCDSERVERPB.KV/Put"]
-        {
-            let answer = world.request_as_written(name, &written(path, Some("127.0.0.1")), &put).await;
+        for path in [
+            "etcdserverpb.KV/Put",
+            "//etcdserverpb.KV/Put",
+            "/etcdserverpb.KV/Put/",
+            "/etcdserverpb.KV//Put",
+            "/ETCDSERVERPB.KV/Put",
+        ] {
+            let answer =
+                world.request_as_written(name, &written(path, Some("127.0.0.1")), &put).await;
             assert_ne!(answer.grpc_status(), Some(0), "{path} as {name}: {answer:?}");
         }
     }
-    assert!(fake.all_arrivals().iter().all(|arrival| arrival.path.starts_with("/etcdserverpb.") && !arrival.path.ends_with('/')));
-    assert!(fake.arrivals("Put").iter().all(|put| put.body.windows(9).any(|part| part == b"neighbour")), "none came to etcd");
+    assert!(
+        fake.all_arrivals()
+            .iter()
+            .all(|arrival| arrival.path.starts_with("/etcdserverpb.")
+                && !arrival.path.ends_with('/'))
+    );
+    assert!(
+        fake.arrivals("Put").iter().all(|put| put.body.windows(9).any(|part| part == b"neighbour")),
+        "none came to etcd"
+    );
     neighbour.is_unharmed().await;
 }
 
@@ -286,16 +367,20 @@ async fn cve_2026_84445_request_without_authority() {
     let fake = Fake::agreeable().await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
-    let put = framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
-    let answer = world.request_as_written("nobody", &written("/etcdserverpb.KV/Put", None), &put).await;
+    let put =
+        framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
+    let answer =
+        world.request_as_written("nobody", &written("/etcdserverpb.KV/Put", None), &put).await;
     assert_eq!(answer.grpc_status(), Some(7), "{answer:?}");
-    let answer = world.request_as_written("attacker", &written("/etcdserverpb.KV/Put", None), &put).await;
+    let answer =
+        world.request_as_written("attacker", &written("/etcdserverpb.KV/Put", None), &put).await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
     neighbour.is_unharmed().await;
 }
 
 fn written<'a>(path: &'a str, authority: Option<&'a str>) -> Vec<(&'a [u8], &'a [u8])> {
-    let mut fields: Vec<(&[u8], &[u8])> = vec![(b":method", b"POST"), (b":scheme", b"https"), (b":path", path.as_bytes())];
+    let mut fields: Vec<(&[u8], &[u8])> =
+        vec![(b":method", b"POST"), (b":scheme", b"https"), (b":path", path.as_bytes())];
     fields.extend(authority.map(|authority| (&b":authority"[..], authority.as_bytes())));
     fields.extend([(&b"content-type"[..], &b"application/grpc"[..]), (b"te", b"trailers")]);
     fields

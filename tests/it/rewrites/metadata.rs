@@ -31,18 +31,26 @@ const SENT: [(&str, &str); 14] = [
 /// What of [`SENT`] came to etcd.
 async fn arrived(policy: &str, tokens: ClientTokens) -> Vec<&'static str> {
     let etcd = Fake::agreeable().await;
-    let world = World::with(policy).config(etcd.in_place_of_etcd()).config(move |config| config.client_tokens = tokens).start().await;
+    let world = World::with(policy)
+        .config(etcd.in_place_of_etcd())
+        .config(move |config| config.client_tokens = tokens)
+        .start()
+        .await;
     let mut headers = grpc_headers();
     for (name, value) in SENT {
         headers.insert(name, value.parse().unwrap());
     }
-    let answer = world.raw("admin").await.send(Method::MemberList.path(), &headers, &framed(b"")).await;
+    let answer =
+        world.raw("admin").await.send(Method::MemberList.path(), &headers, &framed(b"")).await;
     assert_eq!(answer.grpc_status(), Some(0));
     let arrival: HeaderMap = etcd.arrivals("MemberList").remove(0).headers;
     for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
         assert_eq!(arrival[name], value);
     }
-    SENT.iter().filter(|(name, value)| arrival.get(*name).is_some_and(|got| got == value)).map(|(name, _)| *name).collect()
+    SENT.iter()
+        .filter(|(name, value)| arrival.get(*name).is_some_and(|got| got == value))
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 /// The first of [`SENT`], up to the tokens and with them.
@@ -69,7 +77,10 @@ async fn shadow_mode_leaves_out_only_the_gateways_and_what_is_to_be_stripped() {
     let (without_tokens, all) = listed();
     let unknown = ["x-forwarded-for", "etcd-warden-reason"];
     assert_eq!(arrived(&policy, ClientTokens::Forward).await, [&all[..], &unknown].concat());
-    assert_eq!(arrived(&policy, ClientTokens::Strip).await, [&without_tokens[..], &unknown].concat());
+    assert_eq!(
+        arrived(&policy, ClientTokens::Strip).await,
+        [&without_tokens[..], &unknown].concat()
+    );
 }
 
 /// etcd announces gRPC's own trailers in the head of each answer.

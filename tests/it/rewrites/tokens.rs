@@ -1,6 +1,9 @@
 //! Passwords and tokens of clients, in front of an etcd whose own auth is on.
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, Permission, PermissionType, PutOptions, TlsOptions};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, Error, Identity, Permission, PermissionType, PutOptions,
+    TlsOptions,
+};
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::ClientTokens;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -23,7 +26,11 @@ bindings:
 "#;
 
 async fn with_auth(tokens: ClientTokens) -> World {
-    let world = World::with(POLICY).own_etcd().config(move |config| config.client_tokens = tokens).start().await;
+    let world = World::with(POLICY)
+        .own_etcd()
+        .config(move |config| config.client_tokens = tokens)
+        .start()
+        .await;
     let mut direct = world.direct().await;
     direct.user_add("root", "secret", None).await.unwrap();
     direct.user_grant_role("root", "root").await.unwrap();
@@ -44,7 +51,11 @@ async fn logged_in(world: &World, password: &str) -> Result<Client, Error> {
     let tls = TlsOptions::new()
         .ca_certificate(Certificate::from_pem(authorities().clients.pem()))
         .identity(Identity::from_pem(&issued.certificate, &issued.key));
-    Client::connect([world.endpoint()], Some(ConnectOptions::new().with_tls(tls).with_user("user", password))).await
+    Client::connect(
+        [world.endpoint()],
+        Some(ConnectOptions::new().with_tls(tls).with_user("user", password)),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -57,9 +68,15 @@ async fn with_a_token_both_judges_must_allow() {
 
     // The first was etcd's refusal, the second ours.
     let by_etcd = world.audited(|line| line["accesses"][0]["key"] == world.key("y/k")).await;
-    assert_eq!((&by_etcd["decision"], &by_etcd["grpc_status"], by_etcd.get("reason")), (&json!("allow"), &json!(7), None));
+    assert_eq!(
+        (&by_etcd["decision"], &by_etcd["grpc_status"], by_etcd.get("reason")),
+        (&json!("allow"), &json!(7), None)
+    );
     let ours = world.audited(|line| line["accesses"][0]["key"] == world.key("z/k")).await;
-    assert_eq!((&ours["decision"], &ours["reason"], ours.get("member")), (&json!("deny"), &json!("key-not-granted"), None));
+    assert_eq!(
+        (&ours["decision"], &ours["reason"], ours.get("member")),
+        (&json!("deny"), &json!("key-not-granted"), None)
+    );
     // Without a token the proxy's own certificate counts at etcd, and our policy alone.
     world.as_("app").await.put(world.key("y/k"), "1", None).await.unwrap();
     assert!(!std::fs::read_to_string(world.audit_file()).unwrap().contains("secret"));
@@ -68,8 +85,18 @@ async fn with_a_token_both_judges_must_allow() {
 #[tokio::test]
 async fn etcdctl_logs_in_with_user_and_password() {
     let world = with_auth(ClientTokens::Forward).await;
-    let put = |key: &str| vec!["--user".to_owned(), "user:secret".to_owned(), "put".to_owned(), world.key(key), "1".to_owned()];
-    let run = async |key: &str| world.etcdctl("app", &put(key).iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let put = |key: &str| {
+        vec![
+            "--user".to_owned(),
+            "user:secret".to_owned(),
+            "put".to_owned(),
+            world.key(key),
+            "1".to_owned(),
+        ]
+    };
+    let run = async |key: &str| {
+        world.etcdctl("app", &put(key).iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
     assert_eq!(run("x/k").await.ok(), "OK\n");
     for key in ["y/k", "z/k"] {
         assert!(run(key).await.failed().contains("etcdserver: permission denied"));
@@ -80,7 +107,10 @@ async fn etcdctl_logs_in_with_user_and_password() {
 async fn a_wrong_password_is_answered_by_etcd() {
     let world = with_auth(ClientTokens::Forward).await;
     let refused = logged_in(&world, "wrong").await.err().unwrap().to_string();
-    assert!(refused.contains("etcdserver: authentication failed, invalid user ID or password"), "{refused}");
+    assert!(
+        refused.contains("etcdserver: authentication failed, invalid user ID or password"),
+        "{refused}"
+    );
 }
 
 /// A Put of `y/k` with this metadata; gRPC's status.
@@ -98,7 +128,10 @@ async fn stripped_tokens_are_of_no_use_and_no_password_travels() {
     let refused = logged_in(&world, "secret").await.err().unwrap();
     assert!(is_permission_denied::<()>(&Err(refused)));
     let line = world.audited(|line| line["method"] == Method::Authenticate.path()).await;
-    assert_eq!((&line["decision"], &line["reason"], line.get("member")), (&json!("deny"), &json!("tokens-stripped"), None));
+    assert_eq!(
+        (&line["decision"], &line["reason"], line.get("member")),
+        (&json!("deny"), &json!("tokens-stripped"), None)
+    );
     assert_eq!(world.reached_etcd("Authenticate").await, 0.0);
     // etcd would refuse this token if it saw it.
     for name in ["token", "authorization"] {
@@ -110,24 +143,38 @@ async fn stripped_tokens_are_of_no_use_and_no_password_travels() {
 async fn a_forged_token_is_etcds_to_refuse_and_the_gateways_mark_does_nothing() {
     let world = with_auth(ClientTokens::Forward).await;
     for name in ["token", "authorization"] {
-        assert_eq!(put_with(&world, name, "forged.7").await, (16, "etcdserver: invalid auth token".to_owned()), "{name}");
+        assert_eq!(
+            put_with(&world, name, "forged.7").await,
+            (16, "etcdserver: invalid auth token".to_owned()),
+            "{name}"
+        );
     }
     // With it etcd ignores the certificate's name, and would know nobody.
-    assert_eq!(put_with(&world, "grpcgateway-accept", "application/json").await, (0, String::new()));
+    assert_eq!(
+        put_with(&world, "grpcgateway-accept", "application/json").await,
+        (0, String::new())
+    );
 }
 
 #[tokio::test]
 async fn only_so_many_logins_a_second_get_through_and_shadow_mode_counts_none() {
     const LOGINS: usize = 60;
-    for (policy, limited) in [(POLICY.to_owned(), true), (POLICY.replace("enforce", "shadow"), false)] {
+    for (policy, limited) in
+        [(POLICY.to_owned(), true), (POLICY.replace("enforce", "shadow"), false)]
+    {
         let etcd = Fake::serving(|mut visit: Visit| async move {
             visit.body().await;
             visit.answer(b"");
         })
         .await;
-        let world =
-            World::with(&policy).config(etcd.in_place_of_etcd()).config(|config| config.limits.authenticate_per_second = 1).start().await;
-        let message = pb::AuthenticateRequest { name: "user".to_owned(), password: "guess".to_owned() }.encode_to_vec();
+        let world = World::with(&policy)
+            .config(etcd.in_place_of_etcd())
+            .config(|config| config.limits.authenticate_per_second = 1)
+            .start()
+            .await;
+        let message =
+            pb::AuthenticateRequest { name: "user".to_owned(), password: "guess".to_owned() }
+                .encode_to_vec();
         let mut raws = Vec::new();
         for _ in 0..3 {
             raws.push(world.raw("app").await);
@@ -142,10 +189,14 @@ async fn only_so_many_logins_a_second_get_through_and_shadow_mode_counts_none() 
         });
         let statuses = join_all(guesses).await.concat();
         let passed = statuses.iter().filter(|status| **status == (0, String::new())).count();
-        let refused = statuses.iter().filter(|status| **status == (8, "etcdserver: too many requests".to_owned())).count();
+        let refused = statuses
+            .iter()
+            .filter(|status| **status == (8, "etcdserver: too many requests".to_owned()))
+            .count();
         assert_eq!(passed + refused, LOGINS, "{statuses:?}");
         assert_eq!(etcd.arrivals("Authenticate").len(), passed);
-        let counted = world.metric("etcd_warden_limits_hit_total", &["limit=\"authenticate\""]).await;
+        let counted =
+            world.metric("etcd_warden_limits_hit_total", &["limit=\"authenticate\""]).await;
         assert_eq!(counted, f64::from(u32::try_from(refused).unwrap()));
         assert_eq!(refused > 0, limited);
         assert!(passed > 0);

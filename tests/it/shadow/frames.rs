@@ -1,5 +1,6 @@
-//! What clients do with HTTP/2 itself, drawn at random: a connection through a shadowing proxy goes on, or ends, as it does at etcd. What it
-//! says is written by hand, because no client library lets anybody say it.
+//! What clients do with HTTP/2 itself, drawn at random: a connection through a shadowing proxy goes
+//! on, or ends, as it does at etcd. What it says is written by hand, because no client library lets
+//! anybody say it.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -12,7 +13,9 @@ use tokio_rustls::client::TlsStream;
 use super::twins::Twins;
 use super::{ALICE, policy};
 use crate::oracle::dice::Dice;
-use crate::world::raw::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use crate::world::raw::wire::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
+};
 use crate::world::raw::{framed, tls_over};
 use crate::world::{SOON, authorities, root};
 
@@ -95,8 +98,18 @@ impl Writer<'_> {
                 self.put(HEADERS, flags, id, &block[..cut]);
                 self.put(CONTINUATION, END_HEADERS, id, &block[cut..]);
             }
-            1 => self.put(HEADERS, flags | END_HEADERS | PADDED, id, &[&[3][..], &block, &[0; 3]].concat()),
-            _ => self.put(HEADERS, flags | END_HEADERS | 32, id, &[&[0, 0, 0, 0, 16][..], &block].concat()),
+            1 => self.put(
+                HEADERS,
+                flags | END_HEADERS | PADDED,
+                id,
+                &[&[3][..], &block, &[0; 3]].concat(),
+            ),
+            _ => self.put(
+                HEADERS,
+                flags | END_HEADERS | 32,
+                id,
+                &[&[0, 0, 0, 0, 16][..], &block].concat(),
+            ),
         }
         id
     }
@@ -138,7 +151,14 @@ impl Writer<'_> {
                 body.iter().for_each(|byte| self.put(DATA, 0, id, &[*byte]));
                 self.put(DATA, END_STREAM, id, b"");
             }
-            5 => (0..times).for_each(|n| self.put(SETTINGS, 0, 0, &[&[0, 4][..], &(65_536 + n as u32 % 2).to_be_bytes()].concat())),
+            5 => (0..times).for_each(|n| {
+                self.put(
+                    SETTINGS,
+                    0,
+                    0,
+                    &[&[0, 4][..], &(65_536 + n as u32 % 2).to_be_bytes()].concat(),
+                )
+            }),
             6 => (0..times).for_each(|_| self.put(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
             7 => (0..times).for_each(|_| self.put(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
             _ => (0..times).for_each(|n| self.put(0x20 + (n % 50) as u8, 0, 0, b"?")),
@@ -160,7 +180,9 @@ fn metadata() -> Vec<u8> {
 async fn direct(twins: &Twins) -> TlsStream<TcpStream> {
     let address = twins.direct.addresses()[0];
     let tcp = TcpStream::connect(address).await.unwrap();
-    tls_over(tcp, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
+    tls_over(tcp, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS)
+        .await
+        .unwrap()
 }
 
 /// Whether a byte may stand in a host (`httpguts.ValidHostHeader`).
@@ -192,7 +214,9 @@ async fn outcome(stream: TlsStream<TcpStream>, bytes: &[u8], last: u32) -> Outco
                 let id = u32::from_be_bytes(id.try_into().unwrap());
                 match kind {
                     GOAWAY if payload[4..8] != [0; 4] => return Outcome::Closed,
-                    RST_STREAM if id == last => return Outcome::Reset(u32::from_be_bytes(payload.try_into().unwrap())),
+                    RST_STREAM if id == last => {
+                        return Outcome::Reset(u32::from_be_bytes(payload.try_into().unwrap()));
+                    }
                     DATA if id == last => body += payload.len(),
                     _ => {}
                 }
@@ -212,21 +236,37 @@ async fn outcome(stream: TlsStream<TcpStream>, bytes: &[u8], last: u32) -> Outco
 #[tokio::test]
 async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
     let seed = std::env::var("FRAMES_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
+    let seed = seed.unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+            as u64
+    });
     eprintln!("FRAMES_SEED={seed}");
     let mut dice = Dice::new(seed);
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
     // No answer waits for the client's window.
-    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat();
-    // Over TLS, etcd 3.5 and 3.6 answer gRPC from the HTTP/2 server of golang.org/x/net, which in recent versions resets a call
-    // whose `:authority` is no host.
+    let begin =
+        [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])]
+            .concat();
+    // Over TLS, etcd 3.5 and 3.6 answer gRPC from the HTTP/2 server of golang.org/x/net, which in
+    // recent versions resets a call whose `:authority` is no host.
     let host = |value: &[u8]| value.iter().all(|byte| is_of_a_host(*byte));
-    let no_host =
-        frame(HEADERS, END_HEADERS, 1, &[&[0x83, 0x87, 0x01, 3][..], b"a b", &text(&[0x04], Method::Range.path()), &metadata()].concat());
+    let no_host = frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &[&[0x83, 0x87, 0x01, 3][..], b"a b", &text(&[0x04], Method::Range.path()), &metadata()]
+            .concat(),
+    );
     let probe = [&begin[..], &no_host, &frame(DATA, END_STREAM, 1, &range())].concat();
     let must_be_host = outcome(direct(&twins).await, &probe, 1).await == Outcome::Reset(1);
     for round in 0..25 {
-        let mut writer = Writer { dice: &mut dice, next: 1, out: begin.clone(), said: Vec::new(), authority: Vec::new() };
+        let mut writer = Writer {
+            dice: &mut dice,
+            next: 1,
+            out: begin.clone(),
+            said: Vec::new(),
+            authority: Vec::new(),
+        };
         for _ in 0..1 + writer.dice.below(3) {
             writer.something();
             writer.call();
@@ -237,16 +277,24 @@ async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
         let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &bytes, last).await;
         let direct = outcome(direct(&twins).await, &bytes, last).await;
         if refused {
-            assert_eq!((through, direct), (Outcome::Answered(32), Outcome::Reset(1)), "round {round} of FRAMES_SEED={seed}: {said:?}");
+            assert_eq!(
+                (through, direct),
+                (Outcome::Answered(32), Outcome::Reset(1)),
+                "round {round} of FRAMES_SEED={seed}: {said:?}"
+            );
         } else {
             assert_eq!(through, direct, "round {round} of FRAMES_SEED={seed}: {said:?}");
         }
     }
     let limited = twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="frames""#]).await;
-    assert_eq!(limited + twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="resets""#]).await, 0.0);
+    assert_eq!(
+        limited + twins.world.metric("etcd_warden_limits_hit_total", &[r#"limit="resets""#]).await,
+        0.0
+    );
 }
 
-/// Heads that no client library writes. The call ends as at etcd, and the connection goes on with the next.
+/// Heads that no client library writes. The call ends as at etcd, and the connection goes on with
+/// the next.
 #[tokio::test]
 async fn odd_heads_are_taken_as_etcd_takes_them() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
@@ -257,7 +305,11 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
     };
     let post = |scheme: &[u8]| [&[0x83][..], scheme, &path].concat();
     let heads = [
-        ("an authority of the static table", [&[0x83, 0x81, 0x87][..], &path].concat(), Outcome::Answered(32)),
+        (
+            "an authority of the static table",
+            [&[0x83, 0x81, 0x87][..], &path].concat(),
+            Outcome::Answered(32),
+        ),
         ("a fragment", named(b"#x"), Outcome::Answered(0)),
         ("an empty fragment", named(b"#"), Outcome::Answered(0)),
         // etcd looks at no query where the HTTP/2 server of golang.org/x/net has read it.
@@ -266,17 +318,31 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
         ("no UTF-8", named(b"\xfc"), Outcome::Answered(0)),
         ("signs that a URI has not", named(b"<`>\"{|}^\\"), Outcome::Answered(0)),
         // `/a#b`.
-        ("a fragment, coded", vec![0x83, 0x87, 0x04, 0x84, 0x60, 0x7f, 0xf5, 0x1f], Outcome::Answered(0)),
+        (
+            "a fragment, coded",
+            vec![0x83, 0x87, 0x04, 0x84, 0x60, 0x7f, 0xf5, 0x1f],
+            Outcome::Answered(0),
+        ),
         ("a scheme", post(&text(&[0x06], "ftp")), Outcome::Reset(1)),
         ("a scheme in capitals, for the table", post(&text(&[0x46], "HTTPS")), Outcome::Reset(1)),
         ("an empty scheme", post(&[0x06, 0]), Outcome::Reset(1)),
         ("an empty scheme, for the table", post(&[0x46, 0]), Outcome::Reset(1)),
         ("no path", vec![0x83, 0x87], Outcome::Reset(1)),
-        ("no path, and an authority", [&[0x83, 0x87][..], &text(&[0x01], "etcd")].concat(), Outcome::Reset(1)),
+        (
+            "no path, and an authority",
+            [&[0x83, 0x87][..], &text(&[0x01], "etcd")].concat(),
+            Outcome::Reset(1),
+        ),
         ("an empty method", [&[0x02, 0, 0x87][..], &path].concat(), Outcome::Reset(1)),
-        ("an empty method, for the table", [&[0x42, 0, 0x87][..], &path].concat(), Outcome::Reset(1)),
+        (
+            "an empty method, for the table",
+            [&[0x42, 0, 0x87][..], &path].concat(),
+            Outcome::Reset(1),
+        ),
     ];
-    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat();
+    let begin =
+        [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])]
+            .concat();
     let call = |id, head: &[u8]| {
         let block = [head, &metadata()].concat();
         [frame(HEADERS, END_HEADERS, id, &block), frame(DATA, END_STREAM, id, &range())].concat()
@@ -284,57 +350,102 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
     for (what, head, expected) in heads {
         let odd = [&begin[..], &call(1, &head)].concat();
         let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &odd, 1).await;
-        assert_eq!((&through, &outcome(direct(&twins).await, &odd, 1).await), (&expected, &expected), "{what}");
+        assert_eq!(
+            (&through, &outcome(direct(&twins).await, &odd, 1).await),
+            (&expected, &expected),
+            "{what}"
+        );
         let both = [odd, call(3, &[&[0x83, 0x87][..], &path].concat())].concat();
         let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &both, 3).await;
         assert_eq!(through, Outcome::Answered(32), "the call behind {what}");
     }
     // A method that is no token: an HTTP status, with a text.
-    let odd = [&begin[..], &call(1, &[&text(&[0x42], "A B")[..], &[0x87], &path].concat())].concat();
+    let odd =
+        [&begin[..], &call(1, &[&text(&[0x42], "A B")[..], &[0x87], &path].concat())].concat();
     let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &odd, 1).await;
     assert_eq!(through, outcome(direct(&twins).await, &odd, 1).await);
     assert!(matches!(through, Outcome::Answered(1..)), "{through:?}");
-    assert_eq!(twins.world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await, 16.0);
+    assert_eq!(
+        twins.world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await,
+        16.0
+    );
 }
 
-/// A head that is too long to be put together is not read, nor is any behind it: under enforcement none is taken, so that each path that is judged is the
-/// one that came.
+/// A head that is too long to be put together is not read, nor is any behind it: under enforcement
+/// none is taken, so that each path that is judged is the one that came.
 #[tokio::test]
 async fn nothing_is_taken_behind_an_unread_head_under_enforcement() {
     let path = text(&[0x04], &format!("{}#x", Method::Range.path()));
     let long = [&[0x00, 1, b'x', 0x7f, 0x81, 0x7c][..], &[b'v'; 16_000]].concat();
     let first = [&[0x83, 0x87][..], &text(&[0x04], Method::Range.path())].concat();
-    let begin = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_STREAM, 1, &first)].concat();
-    let giant = [frame(CONTINUATION, 0, 1, &long), frame(CONTINUATION, 0, 1, &long), frame(CONTINUATION, END_HEADERS, 1, &long)].concat();
-    let odd =
-        [frame(HEADERS, END_HEADERS, 3, &[&[0x83, 0x87][..], &path, &metadata()].concat()), frame(DATA, END_STREAM, 3, &range())].concat();
+    let begin =
+        [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_STREAM, 1, &first)].concat();
+    let giant = [
+        frame(CONTINUATION, 0, 1, &long),
+        frame(CONTINUATION, 0, 1, &long),
+        frame(CONTINUATION, END_HEADERS, 1, &long),
+    ]
+    .concat();
+    let odd = [
+        frame(HEADERS, END_HEADERS, 3, &[&[0x83, 0x87][..], &path, &metadata()].concat()),
+        frame(DATA, END_STREAM, 3, &range()),
+    ]
+    .concat();
     let all = [begin, giant, odd].concat();
     for (mode, expected) in [("enforce", Outcome::Reset(7)), ("shadow", Outcome::Answered(32))] {
         let twins = Twins::start(&policy(mode, ALICE), |_| ()).await;
-        assert_eq!(outcome(twins.world.tls(&Leaf::client("alice")).await, &all, 3).await, expected, "{mode}");
+        assert_eq!(
+            outcome(twins.world.tls(&Leaf::client("alice")).await, &all, 3).await,
+            expected,
+            "{mode}"
+        );
     }
 }
 
-/// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the client's name.
+/// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the
+/// client's name.
 #[tokio::test]
 async fn what_http2_refuses_is_counted_and_audited() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
     let world = &twins.world;
     // A header that belongs to one connection.
-    let malformed =
-        [vec![0x83, 0x87], text(&[0x04], Method::Range.path()), text(&[0x00, 7, b'u', b'p', b'g', b'r', b'a', b'd', b'e'], "h2c")].concat();
-    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &malformed)].concat();
+    let malformed = [
+        vec![0x83, 0x87],
+        text(&[0x04], Method::Range.path()),
+        text(&[0x00, 7, b'u', b'p', b'g', b'r', b'a', b'd', b'e'], "h2c"),
+    ]
+    .concat();
+    let bytes = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, b""),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &malformed),
+    ]
+    .concat();
     let through = outcome(world.tls(&Leaf::client("alice")).await, &bytes, 1).await;
     assert_eq!(through, Outcome::Reset(1));
     let line = world.audited(|line| line["reason"] == "http2").await;
-    assert_eq!((&line["decision"], &line["path"], &line["identity"]["cn"]), (&"deny".into(), &"".into(), &"alice".into()), "{line}");
-    assert_eq!(world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await, 1.0);
+    assert_eq!(
+        (&line["decision"], &line["path"], &line["identity"]["cn"]),
+        (&"deny".into(), &"".into(), &"alice".into()),
+        "{line}"
+    );
+    assert_eq!(
+        world.metric("etcd_warden_http2_rejections_total", &[r#"error="protocol""#]).await,
+        1.0
+    );
 
     // A header block that is none ends the connection.
-    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff])]
-        .concat();
+    let bytes = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, b""),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+    ]
+    .concat();
     assert_eq!(outcome(world.tls(&Leaf::client("alice")).await, &bytes, 1).await, Outcome::Closed);
     world
-        .audited(|line| line["reason"] == "http2" && line["missing"]["form"].as_str().is_some_and(|form| form.contains("connection")))
+        .audited(|line| {
+            line["reason"] == "http2"
+                && line["missing"]["form"].as_str().is_some_and(|form| form.contains("connection"))
+        })
         .await;
 }

@@ -105,19 +105,37 @@ pub fn well_made() -> Vec<Case> {
         call(Method::Range, &range("\0", "\0"), KEYS),
         call(Method::Range, &range("", ""), KEYS),
         call(Method::Range, &pb::RangeRequest { revision: 1_000_000, ..range("/a/1", "") }, Allow),
-        call(Method::Range, &pb::RangeRequest { limit: 1, count_only: true, ..range("/a/", "/a0") }, Allow),
-        call(Method::Range, &pb::RangeRequest { serializable: true, keys_only: true, ..range("/a/", "/a0") }, Allow),
+        call(
+            Method::Range,
+            &pb::RangeRequest { limit: 1, count_only: true, ..range("/a/", "/a0") },
+            Allow,
+        ),
+        call(
+            Method::Range,
+            &pb::RangeRequest { serializable: true, keys_only: true, ..range("/a/", "/a0") },
+            Allow,
+        ),
         call(Method::RangeStream, &range("/a/", "/a0"), Allow),
         call(Method::RangeStream, &range("/b/", "/b0"), KEYS),
         call(
             Method::Txn,
-            &pb::TxnRequest { success: vec![put_op(put("/a/2", "x")), range_op(range("/a/2", ""))], ..Default::default() },
+            &pb::TxnRequest {
+                success: vec![put_op(put("/a/2", "x")), range_op(range("/a/2", ""))],
+                ..Default::default()
+            },
             Allow,
         ),
-        call(Method::Txn, &pb::TxnRequest { success: vec![put_op(put("/b/2", "x"))], ..Default::default() }, KEYS),
         call(
             Method::Txn,
-            &pb::TxnRequest { success: vec![put_op(put("/a/2", "x")), put_op(put("/a/2", "y"))], ..Default::default() },
+            &pb::TxnRequest { success: vec![put_op(put("/b/2", "x"))], ..Default::default() },
+            KEYS,
+        ),
+        call(
+            Method::Txn,
+            &pb::TxnRequest {
+                success: vec![put_op(put("/a/2", "x")), put_op(put("/a/2", "y"))],
+                ..Default::default()
+            },
             Allow,
         ),
         call(Method::Txn, &pb::TxnRequest::default(), Allow),
@@ -128,35 +146,83 @@ pub fn well_made() -> Vec<Case> {
         call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 1 << 40, id: 7 }, Allow),
         call(Method::Put, &pb::PutRequest { lease: LEASES[0], ..put("/a/leased", "x") }, Allow),
         call(Method::Put, &pb::PutRequest { lease: LEASES[1], ..put("/b/leased", "x") }, KEYS),
-        call(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true }, Allow),
-        call(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: LEASES[1], keys: true }, LEASE),
+        call(
+            Method::LeaseTimeToLive,
+            &pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true },
+            Allow,
+        ),
+        call(
+            Method::LeaseTimeToLive,
+            &pb::LeaseTimeToLiveRequest { id: LEASES[1], keys: true },
+            LEASE,
+        ),
         call(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: 5, keys: true }, Allow),
         call(Method::LeaseLeases, &pb::LeaseLeasesRequest {}, Allow),
         call(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: LEASES[1] }, LEASE),
         call(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: LEASES[1] }, Allow).named("gone"),
-        call(Method::Lock, &v3lockpb::LockRequest { name: key("/a/lock"), lease: LEASES[0] }, Allow),
+        call(
+            Method::Lock,
+            &v3lockpb::LockRequest { name: key("/a/lock"), lease: LEASES[0] },
+            Allow,
+        ),
         call(Method::Unlock, &v3lockpb::UnlockRequest { key: key("/a/lock/1111") }, Allow),
         call(Method::Lock, &v3lockpb::LockRequest { name: key("/b/lock"), lease: LEASES[2] }, KEYS),
-        call(Method::Campaign, &v3electionpb::CampaignRequest { name: key("/a/vote"), lease: LEASES[2], value: key("me") }, LEASE),
+        call(
+            Method::Campaign,
+            &v3electionpb::CampaignRequest {
+                name: key("/a/vote"),
+                lease: LEASES[2],
+                value: key("me"),
+            },
+            LEASE,
+        ),
         call(Method::Leader, &v3electionpb::LeaderRequest { name: key("/a/vote") }, Allow),
         call(Method::Leader, &v3electionpb::LeaderRequest { name: key("/b/vote") }, KEYS),
-        call(Method::Observe, &v3electionpb::LeaderRequest { name: key("/a/vote") }, Allow).steps(vec![
-            Step::Data(framed(&v3electionpb::LeaderRequest { name: key("/a/vote") }.encode_to_vec())),
-            Step::End,
-            Step::Await(1),
-            Step::Reset,
-        ]),
-        call(Method::Proclaim, &v3electionpb::ProclaimRequest { leader: None, value: key("x") }, KEYS),
+        call(Method::Observe, &v3electionpb::LeaderRequest { name: key("/a/vote") }, Allow).steps(
+            vec![
+                Step::Data(framed(
+                    &v3electionpb::LeaderRequest { name: key("/a/vote") }.encode_to_vec(),
+                )),
+                Step::End,
+                Step::Await(1),
+                Step::Reset,
+            ],
+        ),
+        call(
+            Method::Proclaim,
+            &v3electionpb::ProclaimRequest { leader: None, value: key("x") },
+            KEYS,
+        ),
         call(Method::Resign, &v3electionpb::ResignRequest { leader: None }, KEYS),
-        call(Method::DeleteRange, &pb::DeleteRangeRequest { key: key("/a/2"), ..Default::default() }, Allow),
-        call(Method::DeleteRange, &pb::DeleteRangeRequest { key: key("/b/"), range_end: key("/b0"), prev_kv: true }, KEYS),
+        call(
+            Method::DeleteRange,
+            &pb::DeleteRangeRequest { key: key("/a/2"), ..Default::default() },
+            Allow,
+        ),
+        call(
+            Method::DeleteRange,
+            &pb::DeleteRangeRequest { key: key("/b/"), range_end: key("/b0"), prev_kv: true },
+            KEYS,
+        ),
         call(Method::Compact, &pb::CompactionRequest { revision: 3, physical: true }, CAPABILITY),
         call(Method::Compact, &pb::CompactionRequest { revision: 2, physical: false }, CAPABILITY),
-        call(Method::Range, &pb::RangeRequest { revision: 2, ..range("/a/1", "") }, Allow).named("compacted"),
+        call(Method::Range, &pb::RangeRequest { revision: 2, ..range("/a/1", "") }, Allow)
+            .named("compacted"),
         call(Method::MemberList, &pb::MemberListRequest::default(), CAPABILITY),
-        call(Method::MemberAdd, &pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()], is_learner: true }, CAPABILITY),
+        call(
+            Method::MemberAdd,
+            &pb::MemberAddRequest {
+                peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
+                is_learner: true,
+            },
+            CAPABILITY,
+        ),
         call(Method::MemberRemove, &pb::MemberRemoveRequest { id: 1 }, CAPABILITY),
-        call(Method::MemberUpdate, &pb::MemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:3".to_owned()] }, CAPABILITY),
+        call(
+            Method::MemberUpdate,
+            &pb::MemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:3".to_owned()] },
+            CAPABILITY,
+        ),
         call(Method::MemberPromote, &pb::MemberPromoteRequest { id: 1 }, CAPABILITY),
         call(Method::Status, &pb::StatusRequest {}, CAPABILITY),
         call(Method::Alarm, &pb::AlarmRequest::default(), CAPABILITY),
@@ -166,17 +232,37 @@ pub fn well_made() -> Vec<Case> {
         call(Method::Snapshot, &pb::SnapshotRequest {}, CAPABILITY),
         call(Method::Defragment, &pb::DefragmentRequest {}, CAPABILITY),
         call(Method::MoveLeader, &pb::MoveLeaderRequest { target_id: 1 }, CAPABILITY),
-        call(Method::Downgrade, &pb::DowngradeRequest { action: 0, version: "3.6.0".to_owned() }, CAPABILITY),
-        call(Method::Downgrade, &pb::DowngradeRequest { action: 2, version: String::new() }, CAPABILITY),
-        call(Method::Authenticate, &pb::AuthenticateRequest { name: "root".to_owned(), password: "x".to_owned() }, Allow),
+        call(
+            Method::Downgrade,
+            &pb::DowngradeRequest { action: 0, version: "3.6.0".to_owned() },
+            CAPABILITY,
+        ),
+        call(
+            Method::Downgrade,
+            &pb::DowngradeRequest { action: 2, version: String::new() },
+            CAPABILITY,
+        ),
+        call(
+            Method::Authenticate,
+            &pb::AuthenticateRequest { name: "root".to_owned(), password: "x".to_owned() },
+            Allow,
+        ),
         call(Method::AuthEnable, &pb::AuthEnableRequest {}, CAPABILITY),
         call(Method::AuthDisable, &pb::AuthDisableRequest {}, CAPABILITY),
         call(Method::AuthStatus, &pb::AuthStatusRequest {}, CAPABILITY),
         call(Method::RoleAdd, &pb::AuthRoleAddRequest { name: "r".to_owned() }, CAPABILITY),
         call(Method::RoleAdd, &pb::AuthRoleAddRequest { name: "r".to_owned() }, CAPABILITY),
         call(Method::RoleGet, &pb::AuthRoleGetRequest { role: "r".to_owned() }, CAPABILITY),
-        call(Method::RoleGrantPermission, &pb::AuthRoleGrantPermissionRequest { name: "r".to_owned(), perm: None }, CAPABILITY),
-        call(Method::RoleRevokePermission, &pb::AuthRoleRevokePermissionRequest { role: "r".to_owned(), ..Default::default() }, CAPABILITY),
+        call(
+            Method::RoleGrantPermission,
+            &pb::AuthRoleGrantPermissionRequest { name: "r".to_owned(), perm: None },
+            CAPABILITY,
+        ),
+        call(
+            Method::RoleRevokePermission,
+            &pb::AuthRoleRevokePermissionRequest { role: "r".to_owned(), ..Default::default() },
+            CAPABILITY,
+        ),
         call(Method::RoleList, &pb::AuthRoleListRequest {}, CAPABILITY),
         call(
             Method::UserAdd,
@@ -189,16 +275,33 @@ pub fn well_made() -> Vec<Case> {
         ),
         call(Method::UserAdd, &pb::AuthUserAddRequest::default(), CAPABILITY),
         call(Method::UserGet, &pb::AuthUserGetRequest { name: "u".to_owned() }, CAPABILITY),
-        call(Method::UserGrantRole, &pb::AuthUserGrantRoleRequest { user: "u".to_owned(), role: "r".to_owned() }, CAPABILITY),
-        call(Method::UserRevokeRole, &pb::AuthUserRevokeRoleRequest { name: "u".to_owned(), role: "none".to_owned() }, CAPABILITY),
-        call(Method::UserChangePassword, &pb::AuthUserChangePasswordRequest { name: "u".to_owned(), ..Default::default() }, CAPABILITY),
+        call(
+            Method::UserGrantRole,
+            &pb::AuthUserGrantRoleRequest { user: "u".to_owned(), role: "r".to_owned() },
+            CAPABILITY,
+        ),
+        call(
+            Method::UserRevokeRole,
+            &pb::AuthUserRevokeRoleRequest { name: "u".to_owned(), role: "none".to_owned() },
+            CAPABILITY,
+        ),
+        call(
+            Method::UserChangePassword,
+            &pb::AuthUserChangePasswordRequest { name: "u".to_owned(), ..Default::default() },
+            CAPABILITY,
+        ),
         call(Method::UserList, &pb::AuthUserListRequest {}, CAPABILITY),
         call(Method::UserDelete, &pb::AuthUserDeleteRequest { name: "u".to_owned() }, CAPABILITY),
         call(Method::RoleDelete, &pb::AuthRoleDeleteRequest { role: "r".to_owned() }, CAPABILITY),
         of_bytes(Method::HealthCheck, b"", Allow),
         of_bytes(Method::HealthList, b"", Allow),
         of_bytes(Method::HealthCheck, b"\x0a\x04none", Allow),
-        of_bytes(Method::HealthWatch, b"", Allow).steps(vec![Step::Data(framed(b"")), Step::End, Step::Await(1), Step::Reset]),
+        of_bytes(Method::HealthWatch, b"", Allow).steps(vec![
+            Step::Data(framed(b"")),
+            Step::End,
+            Step::Await(1),
+            Step::Reset,
+        ]),
     ];
     // A value beyond etcd's limit of one request, below that of one message.
     let large = "x".repeat(1_700_000);
@@ -211,11 +314,27 @@ pub fn malformed() -> Vec<Case> {
     let bases = [
         call(Method::Range, &range("/a/1", ""), Allow),
         call(Method::Put, &put("/a/m", "x"), Allow),
-        call(Method::DeleteRange, &pb::DeleteRangeRequest { key: key("/b/x"), ..Default::default() }, KEYS),
-        call(Method::Txn, &pb::TxnRequest { success: vec![put_op(put("/a/t", "x"))], ..Default::default() }, Allow),
-        call(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true }, Allow),
+        call(
+            Method::DeleteRange,
+            &pb::DeleteRangeRequest { key: key("/b/x"), ..Default::default() },
+            KEYS,
+        ),
+        call(
+            Method::Txn,
+            &pb::TxnRequest { success: vec![put_op(put("/a/t", "x"))], ..Default::default() },
+            Allow,
+        ),
+        call(
+            Method::LeaseTimeToLive,
+            &pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true },
+            Allow,
+        ),
         call(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: 77 }, Allow),
-        call(Method::Lock, &v3lockpb::LockRequest { name: key("/a/again"), lease: LEASES[0] }, Allow),
+        call(
+            Method::Lock,
+            &v3lockpb::LockRequest { name: key("/a/again"), lease: LEASES[0] },
+            Allow,
+        ),
         call(Method::HashKV, &pb::HashKvRequest { revision: 4 }, CAPABILITY),
         call(Method::RoleGet, &pb::AuthRoleGetRequest { role: "none".to_owned() }, CAPABILITY),
         call(Method::RangeStream, &range("/a/1", ""), Allow),
@@ -227,15 +346,20 @@ fn malformations(base: &Case) -> Vec<Case> {
     let [Step::Data(whole), ..] = &base.steps[..] else { unreachable!("a base is one message") };
     let (whole, message) = (whole.clone(), whole[5..].to_vec());
     let usual = base.expected[0];
-    // In the services that have no keys the method's capability decides, whatever fields a newer etcd may have.
+    // In the services that have no keys the method's capability decides, whatever fields a newer
+    // etcd may have.
     let unknown = if usual == CAPABILITY { CAPABILITY } else { FORM };
     let data = |bytes: &[u8]| Step::Data(bytes.to_vec());
     let with = |end: &[u8]| framed(&[&message[..], end].concat());
-    let case = |name: &str, expected: Expected, steps: Vec<Step>| base.clone().named(name).steps(steps).expecting(&[expected]);
+    let case = |name: &str, expected: Expected, steps: Vec<Step>| {
+        base.clone().named(name).steps(steps).expecting(&[expected])
+    };
     let flagged = |flag: u8| [&[flag], &whole[1..]].concat();
     let packed = world::raw::gzip(&message);
     let reframed = |bytes: &[u8]| [&[1], &framed(bytes)[1..]].concat();
-    let gzip = |name: &str, expected, body: &[u8]| case(name, expected, vec![data(body), Step::End]).header("grpc-encoding", "gzip");
+    let gzip = |name: &str, expected, body: &[u8]| {
+        case(name, expected, vec![data(body), Step::End]).header("grpc-encoding", "gzip")
+    };
     vec![
         case("cut by one byte", FRAMING, vec![data(&whole[..whole.len() - 1]), Step::End]),
         case("half a header", FRAMING, vec![data(&whole[..3]), Step::End]),
@@ -254,24 +378,56 @@ fn malformations(base: &Case) -> Vec<Case> {
         gzip("gzip in two members", FRAMING, &reframed(&[&packed[..], &packed].concat())),
         gzip("gzip of very much", WouldDeny(Reason::TooLarge), &gzipped(&[0; 3 << 20])),
         gzip("gzip, twice", FRAMING, &[gzipped(&message), gzipped(&message)].concat()),
-        case("an encoding that etcd lacks", WouldDeny(Reason::Compressed), vec![data(&whole), Step::End]).header("grpc-encoding", "snappy"),
-        case("compressed in no known way", WouldDeny(Reason::Compressed), vec![data(&flagged(1)), Step::End])
-            .header("grpc-encoding", "snappy"),
+        case(
+            "an encoding that etcd lacks",
+            WouldDeny(Reason::Compressed),
+            vec![data(&whole), Step::End],
+        )
+        .header("grpc-encoding", "snappy"),
+        case(
+            "compressed in no known way",
+            WouldDeny(Reason::Compressed),
+            vec![data(&flagged(1)), Step::End],
+        )
+        .header("grpc-encoding", "snappy"),
         case("flag 2", FRAMING, vec![data(&flagged(2)), Step::End]),
         case("flag 255", FRAMING, vec![data(&flagged(255)), Step::End]),
         case("trailers", FRAMING, vec![data(&whole), Step::Trailers("x", "y")]),
-        case("byte by byte", usual, whole.iter().map(|byte| data(&[*byte])).chain([Step::End]).collect()),
-        case("empty frames between", usual, vec![data(b""), data(&whole[..4]), data(b""), data(&whole[4..]), data(b""), Step::End]),
+        case(
+            "byte by byte",
+            usual,
+            whole.iter().map(|byte| data(&[*byte])).chain([Step::End]).collect(),
+        ),
+        case(
+            "empty frames between",
+            usual,
+            vec![data(b""), data(&whole[..4]), data(b""), data(&whole[4..]), data(b""), Step::End],
+        ),
         case("an unknown field", unknown, vec![data(&with(b"\xc0\x3e\x01")), Step::End]),
         case("an unknown field of bytes", unknown, vec![data(&with(b"\xc2\x3e\x02hi")), Step::End]),
-        case("field 1 of a wrong type", FORM, vec![data(&with(b"\x0d\x01\x02\x03\x04")), Step::End]),
+        case(
+            "field 1 of a wrong type",
+            FORM,
+            vec![data(&with(b"\x0d\x01\x02\x03\x04")), Step::End],
+        ),
         case("a varint without end", FORM, vec![data(&with(b"\x10\xff")), Step::End]),
         case("field 0", FORM, vec![data(&with(b"\x00\x00")), Step::End]),
         case("the end of no group", FORM, vec![data(&with(b"\x0c")), Step::End]),
         case("a length beyond the message", FORM, vec![data(&with(b"\x0a\x7f")), Step::End]),
-        case("larger than every limit", WouldDeny(Reason::TooLarge), vec![data(&with(&[0; 3 << 20])), Step::End]),
-        case("a header of 4 GiB", WouldDeny(Reason::TooLarge), vec![data(b"\x00\xff\xff\xff\xffx"), Step::End]),
-        base.clone().named("cut off by a reset").steps(vec![data(&whole[..whole.len() - 1]), Step::Reset]).expecting(&[]),
+        case(
+            "larger than every limit",
+            WouldDeny(Reason::TooLarge),
+            vec![data(&with(&[0; 3 << 20])), Step::End],
+        ),
+        case(
+            "a header of 4 GiB",
+            WouldDeny(Reason::TooLarge),
+            vec![data(b"\x00\xff\xff\xff\xffx"), Step::End],
+        ),
+        base.clone()
+            .named("cut off by a reset")
+            .steps(vec![data(&whole[..whole.len() - 1]), Step::Reset])
+            .expecting(&[]),
     ]
 }
 
@@ -279,12 +435,18 @@ fn malformations(base: &Case) -> Vec<Case> {
 pub fn heads() -> Vec<Case> {
     let base = call(Method::Range, &range("/a/1", ""), Allow);
     let with_path = |path: &str| {
-        Case { path: path.to_owned(), name: format!("path {path}"), ..base.clone() }.expecting(&[WouldDeny(Reason::UnknownMethod)])
+        Case { path: path.to_owned(), name: format!("path {path}"), ..base.clone() }
+            .expecting(&[WouldDeny(Reason::UnknownMethod)])
     };
     let not_grpc = |case: Case| case.expecting(&[WouldDeny(Reason::NotGrpc)]);
     let get = |path: &str| {
-        let case =
-            Case { verb: http::Method::GET, path: path.to_owned(), headers: HeaderMap::new(), name: format!("GET {path}"), ..base.clone() };
+        let case = Case {
+            verb: http::Method::GET,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            name: format!("GET {path}"),
+            ..base.clone()
+        };
         not_grpc(case.steps(vec![Step::EndWithHead]))
     };
     let of_type = |value: &'static str| {
@@ -324,7 +486,11 @@ pub fn heads() -> Vec<Case> {
         get(Method::Range.path()),
         not_grpc(Case { verb: http::Method::PUT, ..base.clone() }.named("PUT")),
         not_grpc(Case { verb: http::Method::HEAD, ..get("/version") }.named("HEAD")),
-        not_grpc(Case { verb: http::Method::OPTIONS, ..get("/version") }.named("OPTIONS").header("origin", "https://example.org")),
+        not_grpc(
+            Case { verb: http::Method::OPTIONS, ..get("/version") }
+                .named("OPTIONS")
+                .header("origin", "https://example.org"),
+        ),
         json("/v3/kv/range", r#"{"key": "L2EvMQ=="}"#),
         json("/v3/kv/put", r#"{"key": "L2EvZw==", "value": "eA=="}"#),
         json("/v3/kv/put", "{"),
@@ -337,7 +503,12 @@ pub fn heads() -> Vec<Case> {
         of_type("text/plain"),
         of_type(""),
     ];
-    for value in ["application/grpc+proto", "application/grpc;charset=utf-8", "application/grpc+json", "application/grpc+none"] {
+    for value in [
+        "application/grpc+proto",
+        "application/grpc;charset=utf-8",
+        "application/grpc+json",
+        "application/grpc+none",
+    ] {
         cases.push(of_type(value).expecting(&[Allow]));
     }
     cases.extend(metadata(&base));
@@ -347,7 +518,9 @@ pub fn heads() -> Vec<Case> {
 fn metadata(base: &Case) -> Vec<Case> {
     let mut without_te = base.clone().named("no te");
     without_te.headers.remove("te");
-    let with = |name: &'static str, value: &'static str| base.clone().named(&format!("{name}: {value}")).header(name, value);
+    let with = |name: &'static str, value: &'static str| {
+        base.clone().named(&format!("{name}: {value}")).header(name, value)
+    };
     let slow = |name: &str, expected: Expected, steps: Vec<Step>| {
         base.clone().named(name).header("grpc-timeout", "300m").steps(steps).expecting(&[expected])
     };
@@ -387,7 +560,11 @@ fn metadata(base: &Case) -> Vec<Case> {
         with("cookie", "a=b"),
         with("x-forwarded-for", "192.0.2.1"),
         slow("a deadline before any message", FRAMING, vec![]),
-        slow("a deadline in the middle of a message", FRAMING, vec![Step::Data(whole[..7].to_vec())]),
+        slow(
+            "a deadline in the middle of a message",
+            FRAMING,
+            vec![Step::Data(whole[..7].to_vec())],
+        ),
     ]
 }
 
@@ -409,12 +586,18 @@ pub fn never_half_closed() -> Vec<Case> {
         (Method::Range, range("/a/1", "").encode_to_vec(), Allow),
         (Method::Put, put("/b/open", "x").encode_to_vec(), KEYS),
         (Method::RangeStream, range("/a/", "/a0").encode_to_vec(), Allow),
-        (Method::LeaseTimeToLive, pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true }.encode_to_vec(), Allow),
+        (
+            Method::LeaseTimeToLive,
+            pb::LeaseTimeToLiveRequest { id: LEASES[0], keys: true }.encode_to_vec(),
+            Allow,
+        ),
         (Method::MemberList, Vec::new(), CAPABILITY),
     ];
     let mut cases: Vec<Case> = requests
         .iter()
-        .flat_map(|(method, message, expected)| [open(*method, message, *expected), slowly(*method, message, *expected)])
+        .flat_map(|(method, message, expected)| {
+            [open(*method, message, *expected), slowly(*method, message, *expected)]
+        })
         .collect();
     let base = of_bytes(Method::Range, &range("/a/1", "").encode_to_vec(), FRAMING);
     cases.extend([
@@ -423,56 +606,115 @@ pub fn never_half_closed() -> Vec<Case> {
             .header("grpc-encoding", "snappy")
             .steps(vec![])
             .expecting(&[WouldDeny(Reason::Compressed)]),
-        base.clone().named("gzip, and no message").header("grpc-encoding", "gzip").header("grpc-timeout", "300m").steps(vec![]),
-        base.clone().named("a deadline that is none, and no message").header("grpc-timeout", "x").steps(vec![]),
-        Case { path: "/etcdserverpb.KV/Nothing".to_owned(), ..base.clone() }.steps(vec![]).expecting(&[WouldDeny(Reason::UnknownMethod)]),
+        base.clone()
+            .named("gzip, and no message")
+            .header("grpc-encoding", "gzip")
+            .header("grpc-timeout", "300m")
+            .steps(vec![]),
+        base.clone()
+            .named("a deadline that is none, and no message")
+            .header("grpc-timeout", "x")
+            .steps(vec![]),
+        Case { path: "/etcdserverpb.KV/Nothing".to_owned(), ..base.clone() }
+            .steps(vec![])
+            .expecting(&[WouldDeny(Reason::UnknownMethod)]),
     ]);
     cases
 }
 
 /// A create of a watch.
 pub fn watch_of(from: &str, to: &str) -> Vec<u8> {
-    let create = pb::WatchCreateRequest { key: key(from), range_end: key(to), ..Default::default() };
-    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+    let create =
+        pb::WatchCreateRequest { key: key(from), range_end: key(to), ..Default::default() };
+    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }
+        .encode_to_vec()
 }
 
 /// Watch and LeaseKeepAlive streams. A watch stream does not end with the client's side of it.
 pub fn conversations() -> Vec<Case> {
     let base = |method: Method| of_bytes(method, b"", Allow);
     let create = |from: &str, to: &str, id: i64| {
-        let create = pb::WatchCreateRequest { key: key(from), range_end: key(to), watch_id: id, start_revision: 0, ..Default::default() };
-        framed(&pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec())
+        let create = pb::WatchCreateRequest {
+            key: key(from),
+            range_end: key(to),
+            watch_id: id,
+            start_revision: 0,
+            ..Default::default()
+        };
+        framed(
+            &pb::WatchRequest {
+                request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+            }
+            .encode_to_vec(),
+        )
     };
     let cancel = |id: i64| {
         let cancel = pb::WatchCancelRequest { watch_id: id };
-        framed(&pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CancelRequest(cancel)) }.encode_to_vec())
+        framed(
+            &pb::WatchRequest {
+                request_union: Some(pb::watch_request::RequestUnion::CancelRequest(cancel)),
+            }
+            .encode_to_vec(),
+        )
     };
     let progress = framed(
-        &pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) }
-            .encode_to_vec(),
+        &pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::ProgressRequest(
+                pb::WatchProgressRequest {},
+            )),
+        }
+        .encode_to_vec(),
     );
     let alive = |id: i64| framed(&pb::LeaseKeepAliveRequest { id }.encode_to_vec());
-    let watch = |name: &str, steps: Vec<Step>, expected: &[Expected]| base(Method::Watch).named(name).steps(steps).expecting(expected);
-    let keep =
-        |name: &str, steps: Vec<Step>, expected: &[Expected]| base(Method::LeaseKeepAlive).named(name).steps(steps).expecting(expected);
+    let watch = |name: &str, steps: Vec<Step>, expected: &[Expected]| {
+        base(Method::Watch).named(name).steps(steps).expecting(expected)
+    };
+    let keep = |name: &str, steps: Vec<Step>, expected: &[Expected]| {
+        base(Method::LeaseKeepAlive).named(name).steps(steps).expecting(expected)
+    };
     let data = |bytes: &[u8]| Step::Data(bytes.to_vec());
     let (own, foreign) = (create("/a/", "/a0", 0), create("/b/", "/b0", 0));
     let half = own.len() / 2;
     vec![
         watch(
             "allowed, refused, allowed",
-            vec![data(&own), Step::Await(1), data(&foreign), Step::Await(2), data(&own), Step::Await(3), Step::End, Step::Reset],
+            vec![
+                data(&own),
+                Step::Await(1),
+                data(&foreign),
+                Step::Await(2),
+                data(&own),
+                Step::Await(3),
+                Step::End,
+                Step::Reset,
+            ],
             &[Allow, KEYS, Allow],
         ),
         watch(
             "all in one frame",
-            vec![data(&[&own[..], &foreign, &own].concat()), Step::Await(3), Step::End, Step::Reset],
+            vec![
+                data(&[&own[..], &foreign, &own].concat()),
+                Step::Await(3),
+                Step::End,
+                Step::Reset,
+            ],
             &[Allow, KEYS, Allow],
         ),
-        watch("one in two frames", vec![data(&own[..half]), data(&own[half..]), Step::Await(1), Step::End, Step::Reset], &[Allow]),
+        watch(
+            "one in two frames",
+            vec![data(&own[..half]), data(&own[half..]), Step::Await(1), Step::End, Step::Reset],
+            &[Allow],
+        ),
         watch(
             "an id twice",
-            vec![data(&create("/a/", "/a0", 7)), Step::Await(1), data(&create("/a/", "", 7)), Step::Await(2), Step::End, Step::Reset],
+            vec![
+                data(&create("/a/", "/a0", 7)),
+                Step::Await(1),
+                data(&create("/a/", "", 7)),
+                Step::Await(2),
+                Step::End,
+                Step::Reset,
+            ],
             &[Allow, Allow],
         ),
         watch(
@@ -490,29 +732,86 @@ pub fn conversations() -> Vec<Case> {
             ],
             &[Allow, Allow, Allow, Allow],
         ),
-        watch("progress", vec![data(&own), Step::Await(1), data(&progress), Step::Await(2), Step::End, Step::Reset], &[Allow, Allow]),
+        watch(
+            "progress",
+            vec![
+                data(&own),
+                Step::Await(1),
+                data(&progress),
+                Step::Await(2),
+                Step::End,
+                Step::Reset,
+            ],
+            &[Allow, Allow],
+        ),
         watch(
             "an unknown field",
-            vec![data(&[&own[..], &framed(b"\xc0\x3e\x01")].concat()), Step::Await(1), Step::End, Step::Reset],
+            vec![
+                data(&[&own[..], &framed(b"\xc0\x3e\x01")].concat()),
+                Step::Await(1),
+                Step::End,
+                Step::Reset,
+            ],
             &[Allow, FORM],
         ),
-        watch("an empty message", vec![data(&framed(b"")), data(&own), Step::Await(1), Step::End, Step::Reset], &[Allow, Allow]),
-        watch("not protobuf", vec![data(&own), Step::Await(1), data(&framed(b"\x0a\xff\x01"))], &[Allow, FORM]),
-        watch("cut", vec![data(&own), Step::Await(1), data(&own[..half]), Step::End], &[Allow, FRAMING]),
-        watch("compressed, and not said how", vec![data(&own), Step::Await(1), data(b"\x01\x00\x00\x00\x01x")], &[Allow, FRAMING]),
-        watch("gzip", vec![data(&gzipped(&own[5..]))], &[Allow]).header("grpc-encoding", "gzip").header("grpc-timeout", "2S"),
-        watch("gzip that is none", vec![data(b"\x01\x00\x00\x00\x01x")], &[FRAMING]).header("grpc-encoding", "gzip"),
+        watch(
+            "an empty message",
+            vec![data(&framed(b"")), data(&own), Step::Await(1), Step::End, Step::Reset],
+            &[Allow, Allow],
+        ),
+        watch(
+            "not protobuf",
+            vec![data(&own), Step::Await(1), data(&framed(b"\x0a\xff\x01"))],
+            &[Allow, FORM],
+        ),
+        watch(
+            "cut",
+            vec![data(&own), Step::Await(1), data(&own[..half]), Step::End],
+            &[Allow, FRAMING],
+        ),
+        watch(
+            "compressed, and not said how",
+            vec![data(&own), Step::Await(1), data(b"\x01\x00\x00\x00\x01x")],
+            &[Allow, FRAMING],
+        ),
+        watch("gzip", vec![data(&gzipped(&own[5..]))], &[Allow])
+            .header("grpc-encoding", "gzip")
+            .header("grpc-timeout", "2S"),
+        watch("gzip that is none", vec![data(b"\x01\x00\x00\x00\x01x")], &[FRAMING])
+            .header("grpc-encoding", "gzip"),
         watch(
             "larger than every limit",
             vec![data(&own), Step::Await(1), data(&framed(&[0; 3 << 20]))],
             &[Allow, WouldDeny(Reason::TooLarge)],
         ),
         watch("reset", vec![data(&own), Step::Await(1), Step::Reset], &[Allow]),
-        watch("trailers", vec![data(&own), Step::Await(1), Step::Trailers("x", "y"), Step::Reset], &[Allow]),
+        watch(
+            "trailers",
+            vec![data(&own), Step::Await(1), Step::Trailers("x", "y"), Step::Reset],
+            &[Allow],
+        ),
         call(Method::Put, &pb::PutRequest { lease: LEASES[2], ..put("/b/kept", "x") }, KEYS),
-        keep("own, none", vec![data(&alive(LEASES[0])), Step::Await(1), data(&alive(99)), Step::Await(2), Step::End], &[Allow, Allow]),
-        keep("two at once", vec![data(&[alive(LEASES[0]), alive(LEASES[2])].concat()), Step::Await(2), Step::End], &[Allow, LEASE]),
-        keep("an unknown field", vec![data(&framed(b"\x08\x63\xc0\x3e\x01")), Step::Await(1), Step::End], &[FORM]),
+        keep(
+            "own, none",
+            vec![
+                data(&alive(LEASES[0])),
+                Step::Await(1),
+                data(&alive(99)),
+                Step::Await(2),
+                Step::End,
+            ],
+            &[Allow, Allow],
+        ),
+        keep(
+            "two at once",
+            vec![data(&[alive(LEASES[0]), alive(LEASES[2])].concat()), Step::Await(2), Step::End],
+            &[Allow, LEASE],
+        ),
+        keep(
+            "an unknown field",
+            vec![data(&framed(b"\x08\x63\xc0\x3e\x01")), Step::Await(1), Step::End],
+            &[FORM],
+        ),
         keep("not protobuf", vec![data(&framed(b"\x08\xff"))], &[FORM]),
         keep("nothing at all", vec![Step::End], &[]),
     ]
@@ -520,7 +819,10 @@ pub fn conversations() -> Vec<Case> {
 
 /// What makes the twins unlike, and so comes last: an id that etcd chooses.
 pub fn unlike() -> Vec<Case> {
-    vec![call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 10_000, id: 0 }, Allow).named("etcd chooses the id")]
+    vec![
+        call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 10_000, id: 0 }, Allow)
+            .named("etcd chooses the id"),
+    ]
 }
 
 /// More metadata than the proxy takes, and less than etcd does.

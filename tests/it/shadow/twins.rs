@@ -1,4 +1,5 @@
-//! Two etcds that cannot be told apart, one of them behind a shadowing proxy, and what a client sees of each.
+//! Two etcds that cannot be told apart, one of them behind a shadowing proxy, and what a client
+//! sees of each.
 
 use std::fmt::Write as _;
 
@@ -25,7 +26,8 @@ pub struct Case {
     pub path: String,
     pub headers: HeaderMap,
     pub steps: Vec<Step>,
-    /// What enforcement would say, one entry for each line of the audit; nothing for a request that is gone before it can be judged.
+    /// What enforcement would say, one entry for each line of the audit; nothing for a request
+    /// that is gone before it can be judged.
     pub expected: Vec<Expected>,
 }
 
@@ -59,7 +61,8 @@ pub struct Twins {
     pub direct: Etcd,
 }
 
-/// The same identity for both etcds: member and cluster ids are hashes of the peer URLs, and lists show the client URLs.
+/// The same identity for both etcds: member and cluster ids are hashes of the peer URLs, and lists
+/// show the client URLs.
 const ALIKE: [&str; 3] = [
     "--initial-advertise-peer-urls=http://127.0.0.1:1",
     "--initial-cluster=m0=http://127.0.0.1:1",
@@ -74,8 +77,12 @@ impl Twins {
         let wish = ALIKE.iter().fold(World::with(policy), |wish, flag| wish.etcd_flag(flag));
         let world = wish.config(configure).start().await;
         for etcd in [&direct, world.etcd()] {
-            // Before that, etcd 3.7.3 dies of a Downgrade that cancels: it has no version to compare with.
-            soon("the version of the cluster", || async { etcd.log(0).contains("set initial cluster version").then_some(()) }).await;
+            // Before that, etcd 3.7.3 dies of a Downgrade that cancels: it has no version to
+            // compare with.
+            soon("the version of the cluster", || async {
+                etcd.log(0).contains("set initial cluster version").then_some(())
+            })
+            .await;
         }
         Self { world, direct }
     }
@@ -96,7 +103,10 @@ impl Twins {
             let expected = seen(case, &run(&mut direct, case).await);
             let found = seen(case, &run(&mut through, case).await);
             if expected != found {
-                differences.push(format!("{}\n--- direct\n{expected}+++ through the proxy\n{found}", case.name));
+                differences.push(format!(
+                    "{}\n--- direct\n{expected}+++ through the proxy\n{found}",
+                    case.name
+                ));
             }
         }
         differences
@@ -118,7 +128,11 @@ impl Side<'_> {
 }
 
 async fn run(raw: &mut Raw, case: &Case) -> Answer {
-    let mut request = Request::builder().method(&case.verb).uri(format!("https://127.0.0.1{}", case.path)).body(()).unwrap();
+    let mut request = Request::builder()
+        .method(&case.verb)
+        .uri(format!("https://127.0.0.1{}", case.path))
+        .body(())
+        .unwrap();
     *request.headers_mut() = case.headers.clone();
     let ends = matches!(case.steps.first(), Some(Step::EndWithHead));
     let Stream { mut request, response } = match raw.begin(request, ends).await {
@@ -138,8 +152,13 @@ async fn run(raw: &mut Raw, case: &Case) -> Answer {
                 drop(request.send_trailers(trailers));
             }
             Step::Await(messages) => {
-                let waited = tokio::time::timeout(SOON, counted.wait_for(|seen| seen >= messages)).await;
-                assert!(waited.is_ok_and(|seen| seen.is_ok()), "{}: fewer than {messages} messages", case.name);
+                let waited =
+                    tokio::time::timeout(SOON, counted.wait_for(|seen| seen >= messages)).await;
+                assert!(
+                    waited.is_ok_and(|seen| seen.is_ok()),
+                    "{}: fewer than {messages} messages",
+                    case.name
+                );
             }
             Step::Reset => request.send_reset(h2::Reason::CANCEL),
             Step::EndWithHead => {}
@@ -178,7 +197,10 @@ async fn read(response: ResponseFuture, count: watch::Sender<usize>) -> Answer {
 fn seen(case: &Case, answer: &Answer) -> String {
     let mut text = format!("status {}\n", answer.status);
     for (kind, fields) in [("header", &answer.headers), ("trailer", &answer.trailers)] {
-        let mut lines: Vec<String> = fields.iter().map(|(name, value)| format!("{kind} {name}: {}", shown(name.as_str(), value))).collect();
+        let mut lines: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{kind} {name}: {}", shown(name.as_str(), value)))
+            .collect();
         lines.sort();
         for line in lines {
             let _ = writeln!(text, "{line}");
@@ -200,11 +222,19 @@ fn seen(case: &Case, answer: &Answer) -> String {
     match (answer.status, &case.path[..]) {
         (200, "/metrics") => text.push_str("rest (metrics)\n"),
         // As in `Status`: its last entry is the storage version.
-        (200, "/version") => text += &format!("rest {}\n", rest.split("storage").next().unwrap_or_default()),
+        (200, "/version") => {
+            text += &format!("rest {}\n", rest.split("storage").next().unwrap_or_default())
+        }
         _ => text += &format!("rest {rest}\n"),
     }
     if let Some(error) = &answer.error {
-        let _ = writeln!(text, "error {:?}, reset {}, go away {}", error.reason(), error.is_reset(), error.is_go_away());
+        let _ = writeln!(
+            text,
+            "error {:?}, reset {}, go away {}",
+            error.reason(),
+            error.is_reset(),
+            error.is_go_away()
+        );
     }
     text
 }
@@ -214,18 +244,28 @@ fn shown(name: &str, value: &HeaderValue) -> String {
     if name == "date" { "(a date)".to_owned() } else { value.as_bytes().escape_ascii().to_string() }
 }
 
-/// A message without what depends on time, on chance or on how often an etcd was asked for its health.
+/// A message without what depends on time, on chance or on how often an etcd was asked for its
+/// health.
 fn comparable(method: Option<Method>, message: &[u8]) -> String {
     match method {
         Some(Method::Status) => {
             let status = pb::StatusResponse::decode(message).unwrap();
             // etcd raises the storage version some seconds after its start.
             let storage_version = String::new();
-            let quiet =
-                pb::StatusResponse { db_size: 0, db_size_in_use: 0, raft_index: 0, raft_applied_index: 0, storage_version, ..status };
+            let quiet = pb::StatusResponse {
+                db_size: 0,
+                db_size_in_use: 0,
+                raft_index: 0,
+                raft_applied_index: 0,
+                storage_version,
+                ..status
+            };
             format!("{quiet:?}")
         }
-        Some(Method::Hash) => format!("{:?}", pb::HashResponse { hash: 0, ..pb::HashResponse::decode(message).unwrap() }),
+        Some(Method::Hash) => format!(
+            "{:?}",
+            pb::HashResponse { hash: 0, ..pb::HashResponse::decode(message).unwrap() }
+        ),
         Some(Method::LeaseTimeToLive) => {
             // The keys come in the order of a Go map.
             let mut answer = pb::LeaseTimeToLiveResponse::decode(message).unwrap();
@@ -234,8 +274,15 @@ fn comparable(method: Option<Method>, message: &[u8]) -> String {
         }
         Some(Method::LeaseGrant) => {
             let answer = pb::LeaseGrantResponse::decode(message).unwrap();
-            // Those that etcd chose have the highest bits set (its member id); those of the tests are small.
-            format!("{:?}", pb::LeaseGrantResponse { id: if answer.id > 1 << 32 { 0 } else { answer.id }, ..answer })
+            // Those that etcd chose have the highest bits set (its member id); those of the tests
+            // are small.
+            format!(
+                "{:?}",
+                pb::LeaseGrantResponse {
+                    id: if answer.id > 1 << 32 { 0 } else { answer.id },
+                    ..answer
+                }
+            )
         }
         _ => message.escape_ascii().to_string(),
     }

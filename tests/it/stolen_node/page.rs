@@ -42,19 +42,26 @@ pub fn path() -> PathBuf {
 
 /// The page for these columns.
 pub fn written(columns: &[Vec<bool>]) -> String {
-    let names: Vec<&str> = std::iter::once("etcd alone").chain(POLICIES.iter().map(|policy| policy.name)).collect();
-    let mut page = format!("{HEAD}| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let names: Vec<&str> =
+        std::iter::once("etcd alone").chain(POLICIES.iter().map(|policy| policy.name)).collect();
+    let mut page =
+        format!("{HEAD}| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     let mut about = "";
     for (row, attempt) in ATTEMPTS.iter().enumerate() {
         if about != attempt.about {
             about = attempt.about;
             writeln!(page, "| **{about}** |{}", " |".repeat(names.len())).unwrap();
         }
-        let cells: Vec<&str> = columns.iter().map(|column| if column[row] { "**yes**" } else { "no" }).collect();
+        let cells: Vec<&str> =
+            columns.iter().map(|column| if column[row] { "**yes**" } else { "no" }).collect();
         writeln!(page, "| {} | {} |", attempt.what, cells.join(" | ")).unwrap();
     }
-    let sums: Vec<String> =
-        columns.iter().map(|column| format!("{} of {}", column.iter().filter(|done| **done).count(), column.len())).collect();
+    let sums: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            format!("{} of {}", column.iter().filter(|done| **done).count(), column.len())
+        })
+        .collect();
     writeln!(page, "| **in all** | {} |", sums.join(" | ")).unwrap();
     page
 }

@@ -10,22 +10,36 @@ use etcd_warden_core::wire::field::{Fields, Part, Value};
 use crate::world::recorder::Taken;
 
 /// Who was recorded.
-pub const CLIENTS: [&str; 8] =
-    ["etcdctl-3.4", "etcdctl-3.5", "etcdctl-3.6", "etcdctl-3.7", "etcd-client-rust", "etcd3-python", "libcalico-go", "kube-apiserver"];
+pub const CLIENTS: [&str; 8] = [
+    "etcdctl-3.4",
+    "etcdctl-3.5",
+    "etcdctl-3.6",
+    "etcdctl-3.7",
+    "etcd-client-rust",
+    "etcd3-python",
+    "libcalico-go",
+    "kube-apiserver",
+];
 
 /// The file of a client.
 pub fn path(client: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/clients")).join(format!("{client}.txt"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/clients"))
+        .join(format!("{client}.txt"))
 }
 
 /// The requests of a client.
 pub fn read(client: &str) -> Vec<(Method, Vec<u8>)> {
-    let text = std::fs::read_to_string(path(client)).unwrap_or_else(|error| panic!("no requests of {client}: {error}"));
+    let text = std::fs::read_to_string(path(client))
+        .unwrap_or_else(|error| panic!("no requests of {client}: {error}"));
     let request = |line: &str| {
         let (method, hex) = line.split_once(' ').unwrap_or((line, ""));
-        let digits = hex.as_bytes().as_chunks::<2>().0.iter().map(|two| std::str::from_utf8(two).unwrap());
+        let digits =
+            hex.as_bytes().as_chunks::<2>().0.iter().map(|two| std::str::from_utf8(two).unwrap());
         let message = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
-        (Method::from_path(method).unwrap_or_else(|| panic!("{client}: no method {method}")), message)
+        (
+            Method::from_path(method).unwrap_or_else(|| panic!("{client}: no method {method}")),
+            message,
+        )
     };
     text.lines().map(request).collect()
 }
@@ -54,7 +68,10 @@ pub fn write(client: &str, taken: &[Taken]) {
 fn spell(shape: &mut String, message: &str, whole: Part<'_>) {
     let mut fields = Fields::of("", whole);
     let mut last = String::new();
-    while let Some(field) = fields.next().unwrap_or_else(|malformed| panic!("{message}: {malformed} {:02x?}", whole.bytes)) {
+    while let Some(field) = fields
+        .next()
+        .unwrap_or_else(|malformed| panic!("{message}: {malformed} {:02x?}", whole.bytes))
+    {
         let mut word = format!("{}", field.number);
         match field.value {
             Value::Bytes(part) => match inner(message, field.number) {
@@ -82,7 +99,10 @@ fn inner(message: &str, number: u32) -> Option<&'static str> {
         ("/etcdserverpb.KV/Txn request" | "Txn", 2 | 3) => Some("RequestOp"),
         ("RequestOp", 4) => Some("Txn"),
         ("RequestOp" | "/etcdserverpb.Watch/Watch request", 1..=3)
-        | ("/v3electionpb.Election/Proclaim request" | "/v3electionpb.Election/Resign request", 1)
+        | (
+            "/v3electionpb.Election/Proclaim request" | "/v3electionpb.Election/Resign request",
+            1,
+        )
         | ("/etcdserverpb.Auth/UserAdd request", 3)
         | ("/etcdserverpb.Auth/RoleGrantPermission request", 2) => Some("leaf"),
         _ => None,

@@ -1,14 +1,14 @@
-//! How `tests/wire/clients` is written: each client works on an etcd with a recorder in front. Not part of a test run; the programs are
-//! named by variables where they are not built here.
+//! How `tests/wire/clients` is written: each client works on an etcd with a recorder in front. Not
+//! part of a test run; the programs are named by variables where they are not built here.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use etcd_client::{
-    AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, GetOptions, LeaseTimeToLiveOptions, LockOptions, Permission,
-    ProclaimOptions, PutOptions, ResignOptions, RoleRevokePermissionOptions, SortOrder, SortTarget, Txn, TxnOp, UserAddOptions,
-    WatchOptions,
+    AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, GetOptions,
+    LeaseTimeToLiveOptions, LockOptions, Permission, ProclaimOptions, PutOptions, ResignOptions,
+    RoleRevokePermissionOptions, SortOrder, SortTarget, Txn, TxnOp, UserAddOptions, WatchOptions,
 };
 use etcd_warden_testbed::etcd::Options;
 
@@ -33,7 +33,8 @@ fn named(variable: &str) -> PathBuf {
 async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
     let etcd = start_etcd_of(move || programs_of(minor), Options::default()).await;
     let recorder = Recorder::before(&etcd).await;
-    let etcdctl = Etcdctl::named(program, &recorder.endpoint(), &authorities().upstream.pem(), root());
+    let etcdctl =
+        Etcdctl::named(program, &recorder.endpoint(), &authorities().upstream.pem(), root());
     let session = [
         steps::keys(),
         steps::watches(),
@@ -45,8 +46,11 @@ async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
     ];
     let mut lease = String::new();
     for Step { arguments, what, .. } in session.into_iter().flatten() {
-        // The one would work here and take the quorum away, the other wants revisions that are compacted.
-        if arguments.starts_with("member add") || arguments.starts_with("watch") && arguments.contains("--user") {
+        // The one would work here and take the quorum away, the other wants revisions that are
+        // compacted.
+        if arguments.starts_with("member add")
+            || arguments.starts_with("watch") && arguments.contains("--user")
+        {
             continue;
         }
         let arguments = arguments.replace("LEASE", &lease);
@@ -54,7 +58,9 @@ async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
         match what {
             What::Ends(input) => {
                 let said = etcdctl.run(&arguments, &input).await;
-                if let Some(granted) = said.stdout.strip_prefix("lease ").and_then(|rest| rest.split_once(" granted")) {
+                if let Some(granted) =
+                    said.stdout.strip_prefix("lease ").and_then(|rest| rest.split_once(" granted"))
+                {
                     lease = granted.0.to_owned();
                 }
             }
@@ -62,7 +68,9 @@ async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
         }
     }
     etcdctl.run(&["snapshot", "save", "saved.db"], "").await;
-    etcdctl.run(&["member", "add", "other", "--learner", "--peer-urls=http://127.0.0.1:1"], "").await;
+    etcdctl
+        .run(&["member", "add", "other", "--learner", "--peer-urls=http://127.0.0.1:1"], "")
+        .await;
     fixture::write(client, &recorder.taken());
 }
 
@@ -70,7 +78,8 @@ async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
 #[ignore = "writes tests/wire/clients"]
 async fn etcdctls() {
     for minor in ["3.5", "3.6", "3.7"] {
-        etcdctl(minor, programs_of(minor).etcdctl.clone().unwrap(), &format!("etcdctl-{minor}")).await;
+        etcdctl(minor, programs_of(minor).etcdctl.clone().unwrap(), &format!("etcdctl-{minor}"))
+            .await;
     }
 }
 
@@ -88,7 +97,11 @@ async fn python() {
     let folder = tempfile::tempdir().unwrap();
     root().write(folder.path(), "client").unwrap();
     std::fs::write(folder.path().join("ca.crt"), authorities().upstream.pem()).unwrap();
-    let (_, port) = recorder.endpoint().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap();
+    let (_, port) = recorder
+        .endpoint()
+        .rsplit_once(':')
+        .map(|(host, port)| (host.to_owned(), port.to_owned()))
+        .unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/clients/etcd3_session.py");
     let status = tokio::process::Command::new(named(PYTHON))
         .args([script, &port])
@@ -126,16 +139,26 @@ fn calico_and_kubernetes() {
         calico::scenario::run(&Cluster::new(&programs, Way::direct(recorder.endpoint()))).await;
         // Each program has connections of its own, and its keys.
         let all = recorder.taken();
-        let holds = |taken: &Taken, prefix: &str| taken.message.windows(prefix.len()).any(|part| part == prefix.as_bytes());
+        let holds = |taken: &Taken, prefix: &str| {
+            taken.message.windows(prefix.len()).any(|part| part == prefix.as_bytes())
+        };
         let kubernetes: BTreeSet<usize> = all
             .iter()
             .filter(|taken| holds(taken, "/registry/") || holds(taken, "compact_rev_key"))
             .map(|taken| taken.connection)
             .collect();
-        let calico: BTreeSet<usize> = all.iter().filter(|taken| holds(taken, "/calico/")).map(|taken| taken.connection).collect();
+        let calico: BTreeSet<usize> = all
+            .iter()
+            .filter(|taken| holds(taken, "/calico/"))
+            .map(|taken| taken.connection)
+            .collect();
         assert!(kubernetes.is_disjoint(&calico));
         for (client, connections) in [("kube-apiserver", kubernetes), ("libcalico-go", calico)] {
-            let own: Vec<Taken> = all.iter().filter(|taken| connections.contains(&taken.connection)).cloned().collect();
+            let own: Vec<Taken> = all
+                .iter()
+                .filter(|taken| connections.contains(&taken.connection))
+                .cloned()
+                .collect();
             fixture::write(client, &own);
         }
     });
@@ -170,13 +193,31 @@ async fn keys(client: &mut Client) {
         Compare::version("a", CompareOp::Equal, 1).with_prefix(),
     ] {
         let inner = Txn::new().when([compare.clone()]).and_then([TxnOp::get("a", None)]);
-        let txn = Txn::new().when([compare]).and_then([TxnOp::put("b", "1", None), TxnOp::txn(inner)]).or_else([TxnOp::delete("c", None)]);
+        let txn = Txn::new()
+            .when([compare])
+            .and_then([TxnOp::put("b", "1", None), TxnOp::txn(inner)])
+            .or_else([TxnOp::delete("c", None)]);
         client.txn(txn).await.unwrap();
     }
-    let options = WatchOptions::new().with_prefix().with_prev_key().with_start_revision(1).with_progress_notify().with_fragment();
+    let options = WatchOptions::new()
+        .with_prefix()
+        .with_prev_key()
+        .with_start_revision(1)
+        .with_progress_notify()
+        .with_fragment();
     let mut stream = client.watch("a", Some(options)).await.unwrap();
     stream.message().await.unwrap().unwrap();
-    stream.watch("b", Some(WatchOptions::new().with_watch_id(7).with_filters([etcd_client::WatchFilterType::NoPut]))).await.unwrap();
+    stream
+        .watch(
+            "b",
+            Some(
+                WatchOptions::new()
+                    .with_watch_id(7)
+                    .with_filters([etcd_client::WatchFilterType::NoPut]),
+            ),
+        )
+        .await
+        .unwrap();
     stream.request_progress().await.unwrap();
     stream.cancel(7).await.unwrap();
     while !stream.message().await.unwrap().unwrap().canceled() {}
@@ -226,7 +267,10 @@ async fn operations(client: &mut Client) {
     client.role_get("r").await.unwrap();
     client.role_list().await.unwrap();
     client.role_revoke_permission("r", "b", None).await.unwrap();
-    client.role_revoke_permission("r", "a", Some(RoleRevokePermissionOptions::new().with_prefix())).await.unwrap();
+    client
+        .role_revoke_permission("r", "a", Some(RoleRevokePermissionOptions::new().with_prefix()))
+        .await
+        .unwrap();
     client.user_add("u", "pw", None).await.unwrap();
     client.user_add("v", "", Some(UserAddOptions::new().with_no_pwd())).await.unwrap();
     client.user_grant_role("u", "r").await.unwrap();

@@ -1,4 +1,5 @@
-//! The files of `tests/wire`: what it is; the method; what becomes of it; then the bytes, hexadecimal or in quotes, up to a `#`.
+//! The files of `tests/wire`: what it is; the method; what becomes of it; then the bytes,
+//! hexadecimal or in quotes, up to a `#`.
 
 use std::path::PathBuf;
 
@@ -49,13 +50,22 @@ fn form(name: &str, text: &str) -> Form {
     let mut lines = text.lines();
     let mut line = || lines.next().unwrap_or_else(|| panic!("{name}: three lines, then bytes"));
     let (what, path, verdict) = (line().to_owned(), line(), line());
-    let verdict = if verdict == "judged" { Verdict::Judged } else { Verdict::Refused(verdict.to_owned()) };
-    Form { name: name.to_owned(), what, method: method(name, path), verdict, bytes: lines.flat_map(|line| bytes(name, line)).collect() }
+    let verdict =
+        if verdict == "judged" { Verdict::Judged } else { Verdict::Refused(verdict.to_owned()) };
+    Form {
+        name: name.to_owned(),
+        what,
+        method: method(name, path),
+        verdict,
+        bytes: lines.flat_map(|line| bytes(name, line)).collect(),
+    }
 }
 
 /// `KV/Put`, or a service of another package with its name in full.
 fn method(name: &str, path: &str) -> Method {
-    let known = [format!("/etcdserverpb.{path}"), format!("/{path}")].iter().find_map(|path| Method::from_path(path));
+    let known = [format!("/etcdserverpb.{path}"), format!("/{path}")]
+        .iter()
+        .find_map(|path| Method::from_path(path));
     known.unwrap_or_else(|| panic!("{name}: no method `{path}`"))
 }
 
@@ -64,13 +74,17 @@ fn bytes(name: &str, line: &str) -> Vec<u8> {
     let mut rest = line.trim_start();
     while !rest.is_empty() && !rest.starts_with('#') {
         if let Some(text) = rest.strip_prefix('"') {
-            let (text, behind) = text.split_once('"').unwrap_or_else(|| panic!("{name}: a text without end: {line}"));
+            let (text, behind) = text
+                .split_once('"')
+                .unwrap_or_else(|| panic!("{name}: a text without end: {line}"));
             bytes.extend(unescaped(name, text));
             rest = behind.trim_start();
         } else {
             let (byte, behind) = rest.split_once(' ').unwrap_or((rest, ""));
             assert_eq!(byte.len(), 2, "{name}: a byte has two digits: {line}");
-            bytes.push(u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: no byte: {line}")));
+            bytes.push(
+                u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: no byte: {line}")),
+            );
             rest = behind.trim_start();
         }
     }
@@ -83,7 +97,9 @@ fn unescaped(name: &str, text: &str) -> Vec<u8> {
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         let (digits, behind) = part.split_at(2);
-        bytes.push(u8::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{name}: no byte: \\x{part}")));
+        bytes.push(
+            u8::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{name}: no byte: \\x{part}")),
+        );
         bytes.extend_from_slice(behind.as_bytes());
     }
     bytes

@@ -82,7 +82,11 @@ pub fn written(forms: &[Form], columns: &[Column]) -> String {
         }
         let ours = match &form.verdict {
             Verdict::Refused(why) => format!("refused: `{why}`"),
-            Verdict::Judged if columns.iter().all(|column| column.through[index] == column.direct[index]) => "passes".to_owned(),
+            Verdict::Judged
+                if columns.iter().all(|column| column.through[index] == column.direct[index]) =>
+            {
+                "passes".to_owned()
+            }
             Verdict::Judged => "not granted: permission denied".to_owned(),
         };
         let _ = writeln!(page, " {ours} |");
@@ -93,7 +97,13 @@ pub fn written(forms: &[Form], columns: &[Column]) -> String {
 
 /// The lines that differ.
 pub fn difference(found: &str, expected: &str) -> String {
-    let missing = expected.lines().filter(|line| !found.lines().any(|other| other == *line)).map(|line| format!("+ {line}\n"));
-    let surplus = found.lines().filter(|line| !expected.lines().any(|other| other == *line)).map(|line| format!("- {line}\n"));
+    let missing = expected
+        .lines()
+        .filter(|line| !found.lines().any(|other| other == *line))
+        .map(|line| format!("+ {line}\n"));
+    let surplus = found
+        .lines()
+        .filter(|line| !expected.lines().any(|other| other == *line))
+        .map(|line| format!("- {line}\n"));
     surplus.chain(missing).collect()
 }

@@ -1,10 +1,13 @@
-//! What each form is sent to: a few keys of the caller's, a few of somebody else's, a lease of each; and what came of it.
+//! What each form is sent to: a few keys of the caller's, a few of somebody else's, a lease of
+//! each; and what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::{AlarmAction, AlarmType, Client, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions};
+use etcd_client::{
+    AlarmAction, AlarmType, Client, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions,
+};
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_testbed::etcd::Etcd;
@@ -15,8 +18,13 @@ use crate::world::raw::{Answer, Raw, framed, grpc_headers};
 use crate::world::{SOON, authorities, connect, root};
 
 /// Key, value, lease. The caller may do everything below `g/`, and nothing else.
-const KEYS: [(&str, &str, i64); 5] =
-    [("g/a", "granted", 0), ("g/b", "another", 0), ("g/l", "leased", 1), ("s/a", "secret", 0), ("s/l", "lent", 2)];
+const KEYS: [(&str, &str, i64); 5] = [
+    ("g/a", "granted", 0),
+    ("g/b", "another", 0),
+    ("g/l", "leased", 1),
+    ("s/a", "secret", 0),
+    ("s/l", "lent", 2),
+];
 
 /// The keys of an etcd, seen and set by root.
 pub struct Stage {
@@ -46,7 +54,11 @@ pub struct Outcome {
 impl Outcome {
     /// What it read or changed of somebody else's.
     pub fn trespasses(&self) -> Vec<&str> {
-        self.effects.iter().map(String::as_str).filter(|effect| effect.contains("`s/") || effect.ends_with("lease 2")).collect()
+        self.effects
+            .iter()
+            .map(String::as_str)
+            .filter(|effect| effect.contains("`s/") || effect.ends_with("lease 2"))
+            .collect()
     }
 
     /// In a few words.
@@ -55,8 +67,12 @@ impl Outcome {
         match &self.status {
             Some((0, _)) | None if words.is_empty() => words.push("done".to_owned()),
             Some((0, _)) | None => {}
-            Some((13, message)) if message.contains("unmarshal") => words.push("cannot read it".to_owned()),
-            Some((_, message)) => words.push(message.trim_start_matches("etcdserver: ").replace('\u{a0}', " ")),
+            Some((13, message)) if message.contains("unmarshal") => {
+                words.push("cannot read it".to_owned())
+            }
+            Some((_, message)) => {
+                words.push(message.trim_start_matches("etcdserver: ").replace('\u{a0}', " "))
+            }
         }
         words.join(", ")
     }
@@ -64,7 +80,11 @@ impl Outcome {
 
 impl Stage {
     pub async fn of(etcd: &Etcd) -> Self {
-        Self { root: connect(&etcd.endpoints(), &authorities().upstream, root()).await, set: None, disturbed: true }
+        Self {
+            root: connect(&etcd.endpoints(), &authorities().upstream, root()).await,
+            set: None,
+            disturbed: true,
+        }
     }
 
     /// Turns etcd's own auth on, with a user `limited` that has the rights of the policy.
@@ -105,9 +125,22 @@ impl Stage {
 
     async fn state(&mut self) -> State {
         let answer = self.root.get("", Some(GetOptions::new().with_all_keys())).await.unwrap();
-        let entry = |kv: &etcd_client::KeyValue| (kv.key().escape_ascii().to_string(), (kv.value().to_vec(), kv.lease()));
+        let entry = |kv: &etcd_client::KeyValue| {
+            (kv.key().escape_ascii().to_string(), (kv.value().to_vec(), kv.lease()))
+        };
         let keys = answer.kvs().iter().map(entry).collect();
-        State { keys, leases: self.root.leases().await.unwrap().leases().iter().map(|lease| lease.id()).collect() }
+        State {
+            keys,
+            leases: self
+                .root
+                .leases()
+                .await
+                .unwrap()
+                .leases()
+                .iter()
+                .map(|lease| lease.id())
+                .collect(),
+        }
     }
 
     /// Sends a form over `raw`, to this etcd or through what stands in front of it.
@@ -120,8 +153,11 @@ impl Stage {
         let answer = answer.unwrap_or_else(|_| panic!("{}: no answer", form.name));
         assert!(answer.error.is_none(), "{}: {answer:?}", form.name);
         let mut effects: Vec<String> = Vec::new();
-        let told = |key: &&(&str, &str, i64)| answer.body.windows(key.0.len()).any(|part| part == key.0.as_bytes());
-        let told: Vec<String> = KEYS.iter().filter(told).map(|(key, ..)| format!("`{key}`")).collect();
+        let told = |key: &&(&str, &str, i64)| {
+            answer.body.windows(key.0.len()).any(|part| part == key.0.as_bytes())
+        };
+        let told: Vec<String> =
+            KEYS.iter().filter(told).map(|(key, ..)| format!("`{key}`")).collect();
         if !told.is_empty() {
             effects.push(format!("reads {}", told.join(" ")));
         }
@@ -151,13 +187,30 @@ impl Stage {
         stream.settled(revision).await;
         let mut told = BTreeSet::new();
         for answer in &stream.answers {
-            told.extend(answer.events.iter().filter_map(|event| event.kv.as_ref()).map(|kv| kv.key.escape_ascii().to_string()));
+            told.extend(
+                answer
+                    .events
+                    .iter()
+                    .filter_map(|event| event.kv.as_ref())
+                    .map(|kv| kv.key.escape_ascii().to_string()),
+            );
             if answer.canceled {
-                outcome.effects.push(answer.cancel_reason.rsplit("desc = ").next().unwrap().trim_start_matches("etcdserver: ").to_owned());
+                outcome.effects.push(
+                    answer
+                        .cancel_reason
+                        .rsplit("desc = ")
+                        .next()
+                        .unwrap()
+                        .trim_start_matches("etcdserver: ")
+                        .to_owned(),
+                );
             }
         }
         if !told.is_empty() {
-            outcome.effects.push(format!("watches {}", told.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ")));
+            outcome.effects.push(format!(
+                "watches {}",
+                told.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ")
+            ));
         }
         outcome.status = stream.end.as_ref().map(|answer| status(&form.name, answer));
         outcome
@@ -166,7 +219,8 @@ impl Stage {
 
 fn create(key: &str) -> Vec<u8> {
     let create = pb::WatchCreateRequest { key: key.into(), ..Default::default() };
-    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec()
+    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }
+        .encode_to_vec()
 }
 
 /// A Watch stream.
@@ -185,13 +239,21 @@ impl Conversation {
         let (send, incoming) = tokio::sync::mpsc::unbounded_channel();
         let reader = tokio::spawn(async move {
             let response = stream.response.await.unwrap();
-            let mut answer = Answer { status: response.status().as_u16(), headers: response.headers().clone(), ..Answer::default() };
+            let mut answer = Answer {
+                status: response.status().as_u16(),
+                headers: response.headers().clone(),
+                ..Answer::default()
+            };
             let mut body = response.into_body();
             while let Some(data) = body.data().await {
                 let data = data.unwrap();
                 body.flow_control().release_capacity(data.len()).unwrap();
                 answer.body.extend_from_slice(&data);
-                let messages: Vec<_> = answer.messages().into_iter().map(|message| pb::WatchResponse::decode(message).unwrap()).collect();
+                let messages: Vec<_> = answer
+                    .messages()
+                    .into_iter()
+                    .map(|message| pb::WatchResponse::decode(message).unwrap())
+                    .collect();
                 let read: usize = answer.messages().iter().map(|message| message.len() + 5).sum();
                 answer.body.drain(..read);
                 messages.into_iter().for_each(|message| drop(send.send(Ok(message))));
@@ -199,7 +261,13 @@ impl Conversation {
             answer.trailers = body.trailers().await.unwrap().unwrap_or_default();
             let _ = send.send(Err(answer));
         });
-        Self { request: stream.request, incoming, reader: reader.abort_handle(), answers: Vec::new(), end: None }
+        Self {
+            request: stream.request,
+            incoming,
+            reader: reader.abort_handle(),
+            answers: Vec::new(),
+            end: None,
+        }
     }
 
     fn say(&mut self, message: &[u8]) {
@@ -208,9 +276,16 @@ impl Conversation {
     }
 
     /// Reads until an answer `fits`, or the end.
-    async fn until(&mut self, fits: impl Fn(&pb::WatchResponse) -> bool) -> Option<&pb::WatchResponse> {
+    async fn until(
+        &mut self,
+        fits: impl Fn(&pb::WatchResponse) -> bool,
+    ) -> Option<&pb::WatchResponse> {
         while self.end.is_none() {
-            match tokio::time::timeout(SOON, self.incoming.recv()).await.expect("an answer").expect("an end") {
+            match tokio::time::timeout(SOON, self.incoming.recv())
+                .await
+                .expect("an answer")
+                .expect("an end")
+            {
                 Err(end) => self.end = Some(end),
                 Ok(answer) => {
                     let found = fits(&answer);
@@ -224,16 +299,20 @@ impl Conversation {
         None
     }
 
-    /// Waits until all up to `revision` has been told. etcd answers a request for progress only while its watches have caught up.
+    /// Waits until all up to `revision` has been told. etcd answers a request for progress only
+    /// while its watches have caught up.
     async fn settled(&mut self, revision: i64) {
-        let progress = pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
+        let progress =
+            pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
         let progress = pb::WatchRequest { request_union: Some(progress) }.encode_to_vec();
         let deadline = tokio::time::Instant::now() + SOON;
         while self.end.is_none() {
             assert!(tokio::time::Instant::now() < deadline, "no progress");
             self.say(&progress);
             let settled = |answer: &pb::WatchResponse| {
-                answer.watch_id == -1 && !answer.created && answer.header.is_some_and(|header| header.revision >= revision)
+                answer.watch_id == -1
+                    && !answer.created
+                    && answer.header.is_some_and(|header| header.revision >= revision)
             };
             if tokio::time::timeout(Duration::from_millis(500), self.until(settled)).await.is_ok() {
                 return;
@@ -258,8 +337,12 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        let escaped =
-            (byte == b'%').then(|| tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok())).flatten();
+        let escaped = (byte == b'%')
+            .then(|| {
+                tail.get(..2)
+                    .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok())
+            })
+            .flatten();
         bytes.push(escaped.unwrap_or(byte));
         rest = if escaped.is_some() { &tail[2..] } else { tail };
     }
@@ -272,9 +355,16 @@ fn leases_told(method: Method, answer: &Answer) -> Option<String> {
     match method {
         Method::LeaseKeepAlive => {
             let told = pb::LeaseKeepAliveResponse::decode(message).unwrap();
-            Some(format!("{} lease {}", if told.ttl > 0 { "renews" } else { "does not renew" }, told.id))
+            Some(format!(
+                "{} lease {}",
+                if told.ttl > 0 { "renews" } else { "does not renew" },
+                told.id
+            ))
         }
-        Method::LeaseTimeToLive => Some(format!("tells of lease {}", pb::LeaseTimeToLiveResponse::decode(message).unwrap().id)),
+        Method::LeaseTimeToLive => Some(format!(
+            "tells of lease {}",
+            pb::LeaseTimeToLiveResponse::decode(message).unwrap().id
+        )),
         _ => None,
     }
 }
@@ -287,8 +377,19 @@ fn changes(before: &State, after: &State) -> Vec<String> {
         }
     };
     let named = |key: &String| format!("`{key}`");
-    list("writes", after.keys.iter().filter(|(key, value)| before.keys.get(*key) != Some(value)).map(|(key, _)| named(key)).collect());
-    list("deletes", before.keys.keys().filter(|key| !after.keys.contains_key(*key)).map(named).collect());
+    list(
+        "writes",
+        after
+            .keys
+            .iter()
+            .filter(|(key, value)| before.keys.get(*key) != Some(value))
+            .map(|(key, _)| named(key))
+            .collect(),
+    );
+    list(
+        "deletes",
+        before.keys.keys().filter(|key| !after.keys.contains_key(*key)).map(named).collect(),
+    );
     for id in after.leases.difference(&before.leases) {
         // One that etcd chose itself has the highest bits set.
         list("makes", vec![if *id < 1000 { format!("lease {id}") } else { "a lease".to_owned() }]);

@@ -44,9 +44,15 @@ impl World {
     }
 
     /// As [`World::etcdctl`], with standard input (for `txn` and `put KEY`).
-    pub async fn etcdctl_with_input(&self, common_name: &str, arguments: &[&str], input: &str) -> Said {
+    pub async fn etcdctl_with_input(
+        &self,
+        common_name: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Said {
         let issued = authorities().clients.client(common_name).unwrap();
-        self.run_etcdctl(&self.endpoint(), &authorities().clients.pem(), &issued, arguments, input).await
+        self.run_etcdctl(&self.endpoint(), &authorities().clients.pem(), &issued, arguments, input)
+            .await
     }
 
     /// Runs etcdctl directly against etcd.
@@ -55,7 +61,14 @@ impl World {
         self.run_etcdctl(&endpoints, &authorities().upstream.pem(), root(), arguments, input).await
     }
 
-    async fn run_etcdctl(&self, endpoints: &str, ca: &str, issued: &Issued, arguments: &[&str], input: &str) -> Said {
+    async fn run_etcdctl(
+        &self,
+        endpoints: &str,
+        ca: &str,
+        issued: &Issued,
+        arguments: &[&str],
+        input: &str,
+    ) -> Said {
         Etcdctl::new(self.etcd(), endpoints, ca, issued).run(arguments, input).await
     }
 }
@@ -85,7 +98,11 @@ pub enum Turn<'t> {
 impl Etcdctl {
     /// The etcdctl beside `etcd`, for `endpoints` that are trusted because of `ca`.
     pub fn new(etcd: &Etcd, endpoints: &str, ca: &str, issued: &Issued) -> Self {
-        let program = etcd.programs().etcdctl.clone().expect("the tests need an etcdctl beside the etcd that is named");
+        let program = etcd
+            .programs()
+            .etcdctl
+            .clone()
+            .expect("the tests need an etcdctl beside the etcd that is named");
         Self::named(program, endpoints, ca, issued)
     }
 
@@ -110,13 +127,18 @@ impl Etcdctl {
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
         let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-        let output = output.unwrap_or_else(|_| panic!("etcdctl {arguments:?} does not end")).unwrap();
+        let output =
+            output.unwrap_or_else(|_| panic!("etcdctl {arguments:?} does not end")).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Said {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
-    /// Talks to it, and ends it with SIGTERM: SIGINT is ignored by what a shell has put into the background, and so by a test there. Gives all
-    /// that it wrote until it ended.
+    /// Talks to it, and ends it with SIGTERM: SIGINT is ignored by what a shell has put into the
+    /// background, and so by a test there. Gives all that it wrote until it ended.
     pub async fn talk(&self, arguments: &[&str], turns: &[Turn<'_>]) -> Vec<String> {
         let mut child = self.spawn(arguments);
         let mut stdin = child.stdin.take().unwrap();
@@ -133,18 +155,29 @@ impl Etcdctl {
                     };
                     while !enough(&said) {
                         let line = tokio::time::timeout(SOON, stdout.next_line()).await;
-                        let line = line.unwrap_or_else(|_| panic!("{arguments:?}: no line after {said:#?}")).unwrap();
-                        said.push(line.unwrap_or_else(|| panic!("{arguments:?} ended after {said:#?}")));
+                        let line = line
+                            .unwrap_or_else(|_| panic!("{arguments:?}: no line after {said:#?}"))
+                            .unwrap();
+                        said.push(
+                            line.unwrap_or_else(|| panic!("{arguments:?} ended after {said:#?}")),
+                        );
                     }
                 }
             }
         }
         let pid = child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-        while let Some(line) = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("etcdctl ends after SIGTERM").unwrap() {
+        while let Some(line) = tokio::time::timeout(PATIENCE, stdout.next_line())
+            .await
+            .expect("etcdctl ends after SIGTERM")
+            .unwrap()
+        {
             said.push(line);
         }
-        tokio::time::timeout(PATIENCE, child.wait()).await.expect("etcdctl ends after SIGTERM").unwrap();
+        tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .expect("etcdctl ends after SIGTERM")
+            .unwrap();
         said
     }
 

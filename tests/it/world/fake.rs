@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use etcd_warden_gateway::config::{Config, Endpoint};
-use etcd_warden_proto::etcdserverpb::{Member, MemberListResponse, RangeResponse, ResponseHeader, StatusResponse};
+use etcd_warden_proto::etcdserverpb::{
+    Member, MemberListResponse, RangeResponse, ResponseHeader, StatusResponse,
+};
 use etcd_warden_testbed::pki::Issued;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -91,14 +93,18 @@ enum Command {
 }
 
 impl Fake {
-    /// Speaks HTTP/2, says that it is well when it is asked for its status, and leaves everything else to `behave`.
+    /// Speaks HTTP/2, says that it is well when it is asked for its status, and leaves everything
+    /// else to `behave`.
     pub async fn serving<F, A>(behave: F) -> Self
     where
         F: Fn(Visit) -> A + Send + Sync + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
         let behave = Arc::new(behave);
-        Self::talking(&certificate(), move |stream, arrivals| http2(stream, arrivals, behave.clone())).await
+        Self::talking(&certificate(), move |stream, arrivals| {
+            http2(stream, arrivals, behave.clone())
+        })
+        .await
     }
 
     /// As [`Fake::agreeable`], but so many connections get no answer after their TLS handshake.
@@ -156,7 +162,11 @@ impl Fake {
 
     /// How the proxy is told of it.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint { tls: true, host: self.address.ip().to_string().into(), port: self.address.port() }
+        Endpoint {
+            tls: true,
+            host: self.address.ip().to_string().into(),
+            port: self.address.port(),
+        }
     }
 
     /// A proxy with this policy in front of it.
@@ -172,7 +182,10 @@ impl Fake {
 
     /// The requests to a method so far (its name alone, as etcd's `rpc.proto` has it).
     pub fn arrivals(&self, rpc: &str) -> Vec<Arrival> {
-        self.all_arrivals().into_iter().filter(|arrival| arrival.path.ends_with(&format!("/{rpc}"))).collect()
+        self.all_arrivals()
+            .into_iter()
+            .filter(|arrival| arrival.path.ends_with(&format!("/{rpc}")))
+            .collect()
     }
 
     /// All requests so far but for the questions after its health.
@@ -187,7 +200,13 @@ impl Fake {
 
     /// How often the proxy has asked it this about its health (the method's name alone).
     pub fn questions(&self, rpc: &str) -> usize {
-        self.arrivals.questions.lock().unwrap().iter().filter(|path| path.ends_with(&format!("/{rpc}"))).count()
+        self.arrivals
+            .questions
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|path| path.ends_with(&format!("/{rpc}")))
+            .count()
     }
 
     /// How many connections there were so far.
@@ -228,7 +247,8 @@ impl Visit {
 
     /// An end of the whole connection counts as `CONNECT_ERROR`.
     fn was_reset(&self, reason: Result<Reason, h2::Error>) {
-        self.arrivals.arrivals.lock().unwrap()[self.place].reset = Some(reason.unwrap_or(Reason::CONNECT_ERROR));
+        self.arrivals.arrivals.lock().unwrap()[self.place].reset =
+            Some(reason.unwrap_or(Reason::CONNECT_ERROR));
     }
 
     /// A whole answer of one message.
@@ -246,20 +266,23 @@ impl Visit {
 
     /// The head of an answer.
     pub fn head(&mut self) -> SendStream<Bytes> {
-        let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let response =
+            Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         self.respond.send_response(response, false).unwrap()
     }
 
     /// An answer that is a status alone.
     pub fn status(&mut self, code: u32, message: &str) {
-        let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut response =
+            Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         response.headers_mut().extend(trailers(code, message));
         self.respond.send_response(response, true).unwrap();
     }
 }
 
 impl Control {
-    /// Ends the TCP connection, without a word. Never comes back, so that the stream says no last word either.
+    /// Ends the TCP connection, without a word. Never comes back, so that the stream says no last
+    /// word either.
     pub async fn drop_it(&self) {
         let _ = self.0.send(Command::Drop);
         std::future::pending::<()>().await;
@@ -292,10 +315,13 @@ pub fn certificate() -> Issued {
 }
 
 fn acceptor(issued: &Issued) -> TlsAcceptor {
-    let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+    let chain =
+        CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsAcceptor::from(Arc::new(config))
@@ -310,7 +336,10 @@ where
 {
     // etcd has no such limits.
     let mut settings = h2::server::Builder::new();
-    settings.max_pending_accept_reset_streams(1 << 20).max_local_error_reset_streams(None).data_frame_budget(usize::MAX);
+    settings
+        .max_pending_accept_reset_streams(1 << 20)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(usize::MAX);
     let Ok(mut connection) = settings.handshake(stream).await else { return };
     let (control, mut commands) = mpsc::unbounded_channel();
     let mut calls = tokio::task::JoinSet::new();
@@ -345,11 +374,15 @@ fn visit(
 ) -> Option<Visit> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().unwrap().to_string();
-    let is_own = head.headers.get("user-agent").is_some_and(|agent| agent.as_bytes().starts_with(b"etcd-warden/"));
+    let is_own = head
+        .headers
+        .get("user-agent")
+        .is_some_and(|agent| agent.as_bytes().starts_with(b"etcd-warden/"));
     let word = *arrivals.word.lock().unwrap();
     if is_own && let Some(answer) = health(&path, word, head.headers.contains_key("hasleader")) {
         arrivals.questions.lock().unwrap().push(path);
-        let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut response =
+            Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         match answer {
             Ok(message) => {
                 let mut out = respond.send_response(response, false).unwrap();
@@ -365,9 +398,21 @@ fn visit(
     }
     let mut noted = arrivals.arrivals.lock().unwrap();
     let place = noted.len();
-    noted.push(Arrival { path: path.clone(), headers: head.headers, body: Vec::new(), reset: None });
+    noted.push(Arrival {
+        path: path.clone(),
+        headers: head.headers,
+        body: Vec::new(),
+        reset: None,
+    });
     drop(noted);
-    Some(Visit { path, body, respond, connection: Control(control.clone()), place, arrivals: arrivals.clone() })
+    Some(Visit {
+        path,
+        body,
+        respond,
+        connection: Control(control.clone()),
+        place,
+        arrivals: arrivals.clone(),
+    })
 }
 
 /// The answer to a question after the health; `None` for a path that is none.
@@ -375,14 +420,23 @@ fn health(path: &str, word: Word, asks_for_leader: bool) -> Option<Result<Vec<u8
     let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
     let member = |id| Member { id, ..Member::default() };
     Some(match path {
-        "/etcdserverpb.Cluster/MemberList" if word == Word::Learner => Err("etcdserver: rpc not supported for learner"),
-        "/etcdserverpb.Cluster/MemberList" if word == Word::Leaderless && asks_for_leader => Err("etcdserver: no leader"),
+        "/etcdserverpb.Cluster/MemberList" if word == Word::Learner => {
+            Err("etcdserver: rpc not supported for learner")
+        }
+        "/etcdserverpb.Cluster/MemberList" if word == Word::Leaderless && asks_for_leader => {
+            Err("etcdserver: no leader")
+        }
         "/etcdserverpb.Cluster/MemberList" => {
-            let members = if word == Word::Removed { vec![member(2)] } else { vec![member(1), member(2)] };
+            let members =
+                if word == Word::Removed { vec![member(2)] } else { vec![member(1), member(2)] };
             Ok(MemberListResponse { header, members }.encode_to_vec())
         }
-        "/etcdserverpb.KV/Range" => Ok(RangeResponse { header, ..RangeResponse::default() }.encode_to_vec()),
-        "/etcdserverpb.Maintenance/Status" => Ok(StatusResponse { header, leader: 1, ..StatusResponse::default() }.encode_to_vec()),
+        "/etcdserverpb.KV/Range" => {
+            Ok(RangeResponse { header, ..RangeResponse::default() }.encode_to_vec())
+        }
+        "/etcdserverpb.Maintenance/Status" => {
+            Ok(StatusResponse { header, leader: 1, ..StatusResponse::default() }.encode_to_vec())
+        }
         _ => return None,
     })
 }

@@ -7,14 +7,15 @@ use std::process::Command;
 use etcd_warden_testbed::etcd::build::TOOLS_FOLDER;
 use sha2::{Digest as _, Sha256};
 
-/// The program that `go build package` makes in `tools/MODULE`, built unless that very module built it before. Two processes at
-/// once build once.
+/// The program that `go build package` makes in `tools/MODULE`, built unless that very module built
+/// it before. Two processes at once build once.
 ///
 /// # Panics
 /// With the way out, when there is no Go or the module does not build.
 pub fn go_program(module: &str, program: &str, package: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(module);
-    let tools = std::env::var_os(TOOLS_FOLDER).map_or_else(|| source.join("../../target/tools"), PathBuf::from);
+    let tools = std::env::var_os(TOOLS_FOLDER)
+        .map_or_else(|| source.join("../../target/tools"), PathBuf::from);
     let folder = tools.join(format!("{module}-{}", digest(&source)));
     fs::create_dir_all(&folder).unwrap();
     let finished = folder.join(program);
@@ -23,10 +24,19 @@ pub fn go_program(module: &str, program: &str, package: &str) -> PathBuf {
     if !finished.is_file() {
         let unfinished = folder.join(format!("{program}.unfinished"));
         let mut go = Command::new("go");
-        go.current_dir(&source).args(["build", "-trimpath", "-mod=readonly", "-ldflags", "-s -w", "-o"]).arg(&unfinished).arg(package);
+        go.current_dir(&source)
+            .args(["build", "-trimpath", "-mod=readonly", "-ldflags", "-s -w", "-o"])
+            .arg(&unfinished)
+            .arg(package);
         let output = go.env("CGO_ENABLED", "0").env("GOWORK", "off").output();
-        let output = output.unwrap_or_else(|error| panic!("this test needs `go` on PATH, to build {package} in tools/{module}: {error}"));
-        assert!(output.status.success(), "{package} in tools/{module} does not build: {}", String::from_utf8_lossy(&output.stderr));
+        let output = output.unwrap_or_else(|error| {
+            panic!("this test needs `go` on PATH, to build {package} in tools/{module}: {error}")
+        });
+        assert!(
+            output.status.success(),
+            "{package} in tools/{module} does not build: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         fs::rename(unfinished, &finished).unwrap();
     }
     finished
@@ -34,7 +44,8 @@ pub fn go_program(module: &str, program: &str, package: &str) -> PathBuf {
 
 /// Of all files of a module, so that a change of any makes a new folder.
 fn digest(source: &Path) -> String {
-    let mut files: Vec<PathBuf> = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut hash = Sha256::new();
     for file in files {

@@ -46,20 +46,28 @@ impl Neighbour {
         let before = self.seen.rounds.load(Ordering::SeqCst);
         soon("the neighbour's calls", || async {
             let rounds = self.seen.rounds.load(Ordering::SeqCst);
-            assert!(!self.task.is_finished(), "a call of the neighbour failed after {rounds} rounds");
+            assert!(
+                !self.task.is_finished(),
+                "a call of the neighbour failed after {rounds} rounds"
+            );
             (rounds > before + 1).then_some(())
         })
         .await;
     }
 
-    /// As [`Neighbour::is_unharmed`], and says how its calls were served since this was last asked, as text: how long is nothing that a
-    /// test could hold a busy machine to.
+    /// As [`Neighbour::is_unharmed`], and says how its calls were served since this was last asked,
+    /// as text: how long is nothing that a test could hold a busy machine to.
     pub async fn was_served(&self, meanwhile: &str) {
         self.is_unharmed().await;
         let mut took = std::mem::take(&mut *self.seen.took.lock().unwrap());
         took.sort_unstable();
         let at = |part: usize| took[(took.len() - 1) * part / 100];
-        eprintln!("{meanwhile}: the neighbour's {} rounds without an error, p50 {:?}, p99 {:?}", took.len(), at(50), at(99));
+        eprintln!(
+            "{meanwhile}: the neighbour's {} rounds without an error, p50 {:?}, p99 {:?}",
+            took.len(),
+            at(50),
+            at(99)
+        );
     }
 }
 

@@ -1,7 +1,8 @@
-//! A client for requests that no well-made client sends: any pseudo-header, any header, any bytes, any order.
+//! A client for requests that no well-made client sends: any pseudo-header, any header, any bytes,
+//! any order.
 //!
-//! Answers are read by the `h2` crate. What it would refuse to send is sent all the same: the first header block on the connection
-//! is replaced by one that is written by hand ([`wire`]).
+//! Answers are read by the `h2` crate. What it would refuse to send is sent all the same: the first
+//! header block on the connection is replaced by one that is written by hand ([`wire`]).
 
 pub mod wire;
 
@@ -56,14 +57,21 @@ impl World {
         Raw::over(self.tls(&Leaf::client(common_name)).await).await
     }
 
-    /// A TLS connection with any certificate of the clients' authority, ALPN h2, on which nothing has been said yet.
+    /// A TLS connection with any certificate of the clients' authority, ALPN h2, on which nothing
+    /// has been said yet.
     pub async fn tls(&self, leaf: &Leaf) -> TlsStream<TcpStream> {
         let issued = authorities().clients.issue(leaf).unwrap();
         tls(self.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
     }
 
-    /// One request on a connection of its own, with a header block as given, whatever it says; then these bytes as DATA.
-    pub async fn request_as_written(&self, common_name: &str, head: &[(&[u8], &[u8])], body: &[u8]) -> Answer {
+    /// One request on a connection of its own, with a header block as given, whatever it says; then
+    /// these bytes as DATA.
+    pub async fn request_as_written(
+        &self,
+        common_name: &str,
+        head: &[(&[u8], &[u8])],
+        body: &[u8],
+    ) -> Answer {
         let stream = FirstBlock::replaced(self.tls(&Leaf::client(common_name)).await, head);
         Raw::over(stream).await.send("/replaced", &HeaderMap::new(), body).await
     }
@@ -76,10 +84,19 @@ pub async fn tls(
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    tls_over(TcpStream::connect(address).await?, &authorities().clients, address, issued, alpn, versions).await
+    tls_over(
+        TcpStream::connect(address).await?,
+        &authorities().clients,
+        address,
+        issued,
+        alpn,
+        versions,
+    )
+    .await
 }
 
-/// A TLS connection to any server of an authority, over a connection on which something may have been said already (a PROXY header).
+/// A TLS connection to any server of an authority, over a connection on which something may have
+/// been said already (a PROXY header).
 pub async fn tls_over(
     stream: TcpStream,
     authority: &Authority,
@@ -91,15 +108,20 @@ pub async fn tls_over(
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
     let mut config = match issued {
         None => builder.with_no_client_auth(),
         Some(issued) => {
-            let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+            let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes())
+                .map(Result::unwrap)
+                .collect();
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
             // Not looked at: it is the proxy that is to refuse a certificate.
-            let shown = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).unwrap());
+            let shown =
+                CertifiedKey::new(chain, provider.key_provider.load_private_key(key).unwrap());
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
         }
     };
@@ -130,7 +152,19 @@ impl Raw {
     /// A connection to etcd itself.
     pub async fn direct(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        Self::over(tls_over(stream, &authorities().upstream, address, Some(root()), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()).await
+        Self::over(
+            tls_over(
+                stream,
+                &authorities().upstream,
+                address,
+                Some(root()),
+                &[b"h2"],
+                rustls::ALL_VERSIONS,
+            )
+            .await
+            .unwrap(),
+        )
+        .await
     }
 
     /// HTTP/2 over any stream.
@@ -147,15 +181,22 @@ impl Raw {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         // Tests may let many small answers wait; h2 would take them for an attack.
-        let (send, connection) = settings.clone().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
+        let (send, connection) =
+            settings.clone().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 
-    /// Waits until the server has closed the connection, after its GOAWAY and all answers. It closes when nothing is open any more; what the
-    /// client still had to acknowledge finds nobody then.
+    /// Waits until the server has closed the connection, after its GOAWAY and all answers. It
+    /// closes when nothing is open any more; what the client still had to acknowledge finds
+    /// nobody then.
     pub async fn closed_in_order(self) {
-        let ended = tokio::time::timeout(SOON, self.connection).await.expect("the connection ends").unwrap();
-        let late = |error: &h2::Error| error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        let ended = tokio::time::timeout(SOON, self.connection)
+            .await
+            .expect("the connection ends")
+            .unwrap();
+        let late = |error: &h2::Error| {
+            error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        };
         assert!(ended.as_ref().err().is_none_or(late), "{ended:?}");
     }
 

@@ -1,4 +1,5 @@
-//! A server in front of an etcd that passes everything on and keeps the requests: what real clients send.
+//! A server in front of an etcd that passes everything on and keeps the requests: what real clients
+//! send.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,8 @@ pub struct Taken {
     pub message: Vec<u8>,
 }
 
-/// The server; it is gone when this is dropped. Clients trust it as they do etcd itself, and any certificate of theirs will do.
+/// The server; it is gone when this is dropped. Clients trust it as they do etcd itself, and any
+/// certificate of theirs will do.
 pub struct Recorder {
     server: Fake,
     taken: Arc<Mutex<Vec<Taken>>>,
@@ -31,11 +33,15 @@ pub struct Recorder {
 
 impl Recorder {
     pub async fn before(etcd: &Etcd) -> Self {
-        let (taken, connections, address) = (Arc::new(Mutex::new(Vec::new())), AtomicUsize::new(0), etcd.addresses()[0]);
+        let (taken, connections, address) =
+            (Arc::new(Mutex::new(Vec::new())), AtomicUsize::new(0), etcd.addresses()[0]);
         let kept = taken.clone();
         let issued = certificate();
         let server = Fake::talking(&issued, move |stream, _| {
-            let noted = Noted { connection: connections.fetch_add(1, Ordering::SeqCst), taken: kept.clone() };
+            let noted = Noted {
+                connection: connections.fetch_add(1, Ordering::SeqCst),
+                taken: kept.clone(),
+            };
             async move { talk(stream, Raw::direct(address).await, noted).await }
         });
         Self { server: server.await, taken }
@@ -67,7 +73,12 @@ async fn talk(stream: TlsStream<TcpStream>, upstream: Raw, noted: Noted) {
     }
 }
 
-async fn pass(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, upstream: Arc<tokio::sync::Mutex<Raw>>, noted: Noted) {
+async fn pass(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    upstream: Arc<tokio::sync::Mutex<Raw>>,
+    noted: Noted,
+) {
     let (head, mut body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let mut outgoing = Request::post(format!("https://127.0.0.1{path}")).body(()).unwrap();
@@ -80,10 +91,15 @@ async fn pass(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, up
             let Ok(data) = data else { return send.send_reset(h2::Reason::CANCEL) };
             let _ = body.flow_control().release_capacity(data.len());
             unread.body.extend_from_slice(&data);
-            let messages: Vec<Vec<u8>> = unread.messages().into_iter().map(<[u8]>::to_vec).collect();
+            let messages: Vec<Vec<u8>> =
+                unread.messages().into_iter().map(<[u8]>::to_vec).collect();
             let read: usize = messages.iter().map(|message| message.len() + 5).sum();
             unread.body.drain(..read);
-            let taken = messages.into_iter().map(|message| Taken { connection: noted.connection, path: path.clone(), message });
+            let taken = messages.into_iter().map(|message| Taken {
+                connection: noted.connection,
+                path: path.clone(),
+                message,
+            });
             noted.taken.lock().unwrap().extend(taken);
             let _ = send.send_data(data, false);
         }

@@ -1,4 +1,5 @@
-//! A relay of TCP before a server, which counts the connections that pass, and can hold back what the server says.
+//! A relay of TCP before a server, which counts the connections that pass, and can hold back what
+//! the server says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -39,9 +40,11 @@ impl Relay {
                 cut.mark_unchanged();
                 connections.spawn(async move {
                     if let Ok(far) = TcpStream::connect(server).await {
-                        let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+                        let ((from_near, to_near), (from_far, to_far)) =
+                            (near.into_split(), far.into_split());
                         let up = copy(from_near, to_far, None);
-                        let both = async { tokio::join!(up, copy(from_far, to_near, Some(may_pass))) };
+                        let both =
+                            async { tokio::join!(up, copy(from_far, to_near, Some(may_pass))) };
                         tokio::select! {
                             _ = both => {}
                             _ = cut.changed() => {}
@@ -72,7 +75,11 @@ impl Relay {
 
     /// The change of a configuration that puts it before etcd.
     pub fn before_etcd(&self) -> impl FnOnce(&mut Config) + Send + 'static {
-        let endpoint = Endpoint { tls: true, host: self.address.ip().to_string().into(), port: self.address.port() };
+        let endpoint = Endpoint {
+            tls: true,
+            host: self.address.ip().to_string().into(),
+            port: self.address.port(),
+        };
         move |config| config.upstream.endpoints = vec![endpoint]
     }
 
@@ -99,7 +106,11 @@ impl Drop for Relay {
 }
 
 /// To the end of one direction.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut may_pass: Option<watch::Receiver<bool>>) -> std::io::Result<()> {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut may_pass: Option<watch::Receiver<bool>>,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         let read = from.read(&mut buffer).await?;

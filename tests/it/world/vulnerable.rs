@@ -1,4 +1,5 @@
-//! etcd releases with published holes, for tests that show an attack succeed before they show it fail.
+//! etcd releases with published holes, for tests that show an attack succeed before they show it
+//! fail.
 
 use std::sync::OnceLock;
 
@@ -37,6 +38,7 @@ pub fn v3_6() -> &'static Programs {
 }
 
 fn programs(release: &'static Release) -> Programs {
-    find(&Source::Pinned(release))
-        .unwrap_or_else(|error| panic!("this test attacks an old etcd, built from `tools/etcd/vulnerable`: {error}"))
+    find(&Source::Pinned(release)).unwrap_or_else(|error| {
+        panic!("this test attacks an old etcd, built from `tools/etcd/vulnerable`: {error}")
+    })
 }

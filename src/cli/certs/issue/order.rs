@@ -35,7 +35,8 @@ impl IssueArgs {
         self.out == Path::new("-")
     }
 
-    /// Reads everything, and notes every mistake. `None` when there is one that leaves nothing to plan.
+    /// Reads everything, and notes every mistake. `None` when there is one that leaves nothing to
+    /// plan.
     pub(super) fn order(&self, found: &mut Diagnostics) -> Option<Order> {
         let ca = keep(self.ca.load(), found);
         let trust = self.server_ca.as_ref().map(|path| keep(certificates(path), found));
@@ -53,14 +54,27 @@ impl IssueArgs {
         let (mut planned, notes) = keep(planned, found)?;
         found.append(notes);
         if self.csr.is_some() && planned.len() != 1 {
-            let message = format!("a request is for one certificate, and these are {}", planned.len());
-            found.append(Diagnostics::about("--csr", message, Some("name one component, and one node if it runs on nodes")));
+            let message =
+                format!("a request is for one certificate, and these are {}", planned.len());
+            found.append(Diagnostics::about(
+                "--csr",
+                message,
+                Some("name one component, and one node if it runs on nodes"),
+            ));
         }
-        let single = if self.to_stdout() && self.csr.is_none() { Layout::Secret } else { Layout::Files };
-        let layout = self.output.unwrap_or(if planned.len() == 1 { single } else { Layout::Directories });
+        let single =
+            if self.to_stdout() && self.csr.is_none() { Layout::Secret } else { Layout::Files };
+        let layout =
+            self.output.unwrap_or(if planned.len() == 1 { single } else { Layout::Directories });
         self.places(layout, &mut planned, &manifest, found);
-        if let (Layout::Files | Layout::Directories, true, None) = (layout, self.to_stdout(), &self.csr) {
-            found.append(Diagnostics::about("--out", "keys go to standard output only within Secrets", Some("write `--output secret`")));
+        if let (Layout::Files | Layout::Directories, true, None) =
+            (layout, self.to_stdout(), &self.csr)
+        {
+            found.append(Diagnostics::about(
+                "--out",
+                "keys go to standard output only within Secrets",
+                Some("write `--output secret`"),
+            ));
         }
         let ca = ca?;
         let trust = match trust {
@@ -71,17 +85,34 @@ impl IssueArgs {
     }
 
     /// Whether the files can go where they are to go. `--missing` takes out what is there.
-    fn places(&self, layout: Layout, planned: &mut Vec<Planned>, manifest: &Manifest, found: &mut Diagnostics) {
+    fn places(
+        &self,
+        layout: Layout,
+        planned: &mut Vec<Planned>,
+        manifest: &Manifest,
+        found: &mut Diagnostics,
+    ) {
         let with_key = self.csr.is_none();
-        let places =
-            |planned: &[Planned]| layout::places(layout, &planned.iter().map(|one| &one.holder).collect::<Vec<_>>(), with_key, manifest);
+        let places = |planned: &[Planned]| {
+            layout::places(
+                layout,
+                &planned.iter().map(|one| &one.holder).collect::<Vec<_>>(),
+                with_key,
+                manifest,
+            )
+        };
         if self.missing {
             if layout == Layout::Secret {
                 let message = "`--missing` looks for folders, and Secrets are one file";
-                found.append(Diagnostics::about("--missing", message, Some("leave it out, or write `--output directories`")));
+                found.append(Diagnostics::about(
+                    "--missing",
+                    message,
+                    Some("leave it out, or write `--output directories`"),
+                ));
             }
             planned.retain(|one| {
-                places(std::slice::from_ref(one)).is_ok_and(|places| !places.iter().all(|place| self.out.join(place).exists()))
+                places(std::slice::from_ref(one))
+                    .is_ok_and(|places| !places.iter().all(|place| self.out.join(place).exists()))
             });
         }
         if planned.is_empty() {
@@ -99,7 +130,11 @@ impl IssueArgs {
 
     /// A certificate for a request must not come to lie beside another key.
     fn foreign_keys(&self, places: &[PathBuf], found: &mut Diagnostics) {
-        for folder in places.iter().filter_map(|place| place.parent()).collect::<std::collections::BTreeSet<_>>() {
+        for folder in places
+            .iter()
+            .filter_map(|place| place.parent())
+            .collect::<std::collections::BTreeSet<_>>()
+        {
             let key = self.out.join(folder).join(KEY_FILE);
             if key.exists() {
                 let help = Some("move the key away, or give another folder");
@@ -121,12 +156,20 @@ impl IssueArgs {
         for name in &self.component {
             match component::find(name) {
                 Some(component) if components.contains(&component) => {
-                    found.append(Diagnostics::about("--component", format!("`{name}` is given twice"), None));
+                    found.append(Diagnostics::about(
+                        "--component",
+                        format!("`{name}` is given twice"),
+                        None,
+                    ));
                 }
                 Some(component) => components.push(component),
                 None => {
                     let help = format!("there are {}", component::names());
-                    found.append(Diagnostics::about("--component", format!("there is no component `{name}`"), Some(&help)));
+                    found.append(Diagnostics::about(
+                        "--component",
+                        format!("there is no component `{name}`"),
+                        Some(&help),
+                    ));
                 }
             }
         }
@@ -135,15 +178,21 @@ impl IssueArgs {
 
     fn nodes(&self) -> Result<Nodes, Diagnostics> {
         let Some(path) = &self.nodes_from else { return nodes::given(&self.node) };
-        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let name = if path == Path::new("-") {
+            "standard input".to_owned()
+        } else {
+            path.display().to_string()
+        };
         let read = if path == Path::new("-") {
             let mut bytes = Vec::new();
             std::io::stdin().take(MOST).read_to_end(&mut bytes).map(|_| bytes).map_err(Unread::from)
         } else {
             files::read(path, MOST)
         };
-        let help = matches!(read, Err(Unread::Special("pipe"))).then_some("`-` reads standard input");
-        let bytes = read.map_err(|why| Diagnostics::about(&name, format!("the list of nodes {why}"), help))?;
+        let help =
+            matches!(read, Err(Unread::Special("pipe"))).then_some("`-` reads standard input");
+        let bytes = read
+            .map_err(|why| Diagnostics::about(&name, format!("the list of nodes {why}"), help))?;
         match String::from_utf8(bytes) {
             Ok(text) => nodes::parse(&name, &text, self.node_name_from),
             Err(_) => Err(Diagnostics::about(&name, "the list of nodes is not UTF-8", None)),
@@ -152,9 +201,12 @@ impl IssueArgs {
 
     fn naming(&self, found: &mut Diagnostics) -> Option<Naming> {
         let common_name = keep(Format::parse("--cn-format", &self.cn_format), found);
-        let uri = self.uri_format.as_ref().map(|text| keep(Format::parse("--uri-format", text), found));
-        let long_uri = keep(Format::parse("--uri-format", "spiffe://cluster.local/{component}/{node}"), found);
-        let sans: Vec<Option<San>> = self.san.iter().map(|text| keep(San::parse(text), found)).collect();
+        let uri =
+            self.uri_format.as_ref().map(|text| keep(Format::parse("--uri-format", text), found));
+        let long_uri =
+            keep(Format::parse("--uri-format", "spiffe://cluster.local/{component}/{node}"), found);
+        let sans: Vec<Option<San>> =
+            self.san.iter().map(|text| keep(San::parse(text), found)).collect();
         let uri = match uri {
             Some(None) => return None,
             Some(uri) => uri,

@@ -30,19 +30,29 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 
 /// A SET of attributes, each a type (the last number of `2.5.4.x`) with a string of some tag.
 fn rdn(attributes: &[(u8, u8, &[u8])]) -> Vec<u8> {
-    let attribute = |(kind, tag, value): &(u8, u8, &[u8])| tlv(0x30, &[tlv(0x06, &[0x55, 0x04, *kind]), tlv(*tag, value)].concat());
+    let attribute = |(kind, tag, value): &(u8, u8, &[u8])| {
+        tlv(0x30, &[tlv(0x06, &[0x55, 0x04, *kind]), tlv(*tag, value)].concat())
+    };
     tlv(0x31, &attributes.iter().flat_map(attribute).collect::<Vec<u8>>())
 }
 
-/// A certificate with a subject built by hand, for what rcgen refuses to make. The key and the signature are of the right form only.
+/// A certificate with a subject built by hand, for what rcgen refuses to make. The key and the
+/// signature are of the right form only.
 fn with_subject(rdns: &[Vec<u8>]) -> Vec<u8> {
     const CN: u8 = 3;
     let ed25519 = tlv(0x30, &tlv(0x06, &[0x2b, 0x65, 0x70]));
     let key = tlv(0x30, &[ed25519.clone(), tlv(0x03, &[0; 33])].concat());
     let validity = tlv(0x30, &[tlv(0x17, b"250101000000Z"), tlv(0x17, b"490101000000Z")].concat());
     let issuer = tlv(0x30, &rdn(&[(CN, 0x0c, b"a CA")]));
-    let parts =
-        [tlv(0xa0, &tlv(0x02, &[2])), tlv(0x02, &[0x00, 0x9f, 0x01]), ed25519.clone(), issuer, validity, tlv(0x30, &rdns.concat()), key];
+    let parts = [
+        tlv(0xa0, &tlv(0x02, &[2])),
+        tlv(0x02, &[0x00, 0x9f, 0x01]),
+        ed25519.clone(),
+        issuer,
+        validity,
+        tlv(0x30, &rdns.concat()),
+        key,
+    ];
     tlv(0x30, &[tlv(0x30, &parts.concat()), ed25519, tlv(0x03, &[0; 65])].concat())
 }
 
@@ -58,7 +68,9 @@ fn an_ordinary_certificate_is_read_whole() {
         params.serial_number = Some(SerialNumber::from_slice(&[0x9f, 0x01, 0xab]));
         params.not_after = rcgen::date_time_ymd(2040, 1, 1);
         params.subject_alt_names = vec![
-            SanType::URI("spiffe://cluster.local/ns/kube-system/sa/calico-node".try_into().unwrap()),
+            SanType::URI(
+                "spiffe://cluster.local/ns/kube-system/sa/calico-node".try_into().unwrap(),
+            ),
             SanType::DnsName("b.example".try_into().unwrap()),
             SanType::DnsName("a.example".try_into().unwrap()),
             SanType::IpAddress("192.0.2.1".parse().unwrap()),
@@ -84,7 +96,11 @@ fn string_types_with_one_reading_are_read() {
         (0x16, b"node@example.com", "node@example.com"),
         (0x12, b"007", "007"),
     ] {
-        assert_eq!(name(&with_subject(&[rdn(&[(CN, tag, value)])])), Ok(expected.to_owned()), "{tag:#x}");
+        assert_eq!(
+            name(&with_subject(&[rdn(&[(CN, tag, value)])])),
+            Ok(expected.to_owned()),
+            "{tag:#x}"
+        );
     }
 }
 
@@ -94,12 +110,24 @@ fn each_unusable_name_is_refused_by_its_own_reason() {
         ("no subject at all", vec![], NameRefusal::Missing),
         ("only an O", vec![rdn(&[(O, UTF8, b"x")])], NameRefusal::Missing),
         ("two", vec![rdn(&[(CN, UTF8, b"a")]), rdn(&[(CN, UTF8, b"b")])], NameRefusal::Several),
-        ("twice the same", vec![rdn(&[(CN, UTF8, b"a")]), rdn(&[(CN, UTF8, b"a")])], NameRefusal::Several),
+        (
+            "twice the same",
+            vec![rdn(&[(CN, UTF8, b"a")]), rdn(&[(CN, UTF8, b"a")])],
+            NameRefusal::Several,
+        ),
         ("two in one RDN", vec![rdn(&[(CN, UTF8, b"a"), (CN, UTF8, b"b")])], NameRefusal::Several),
-        ("two, one of them empty", vec![rdn(&[(CN, UTF8, b"a"), (CN, UTF8, b"")])], NameRefusal::Several),
+        (
+            "two, one of them empty",
+            vec![rdn(&[(CN, UTF8, b"a"), (CN, UTF8, b"")])],
+            NameRefusal::Several,
+        ),
         (
             "two, far apart",
-            vec![rdn(&[(CN, UTF8, b"a")]), rdn(&[(O, UTF8, b"o")]), rdn(&[(O, UTF8, b"o"), (CN, 0x1e, b"\0b")])],
+            vec![
+                rdn(&[(CN, UTF8, b"a")]),
+                rdn(&[(O, UTF8, b"o")]),
+                rdn(&[(O, UTF8, b"o"), (CN, 0x1e, b"\0b")]),
+            ],
             NameRefusal::Several,
         ),
         ("empty", vec![rdn(&[(CN, UTF8, b"")])], NameRefusal::Empty),
@@ -109,9 +137,17 @@ fn each_unusable_name_is_refused_by_its_own_reason() {
         ("escape", vec![rdn(&[(CN, UTF8, b"\x1b[2J")])], NameRefusal::Control),
         ("DEL", vec![rdn(&[(CN, UTF8, b"a\x7f")])], NameRefusal::Control),
         ("C1", vec![rdn(&[(CN, UTF8, "a\u{85}".as_bytes())])], NameRefusal::Control),
-        ("right to left", vec![rdn(&[(CN, UTF8, "a\u{202e}nimda".as_bytes())])], NameRefusal::Control),
+        (
+            "right to left",
+            vec![rdn(&[(CN, UTF8, "a\u{202e}nimda".as_bytes())])],
+            NameRefusal::Control,
+        ),
         ("no width", vec![rdn(&[(CN, UTF8, "ad\u{200b}min".as_bytes())])], NameRefusal::Control),
-        ("byte order mark", vec![rdn(&[(CN, UTF8, "\u{feff}admin".as_bytes())])], NameRefusal::Control),
+        (
+            "byte order mark",
+            vec![rdn(&[(CN, UTF8, "\u{feff}admin".as_bytes())])],
+            NameRefusal::Control,
+        ),
         ("line separator", vec![rdn(&[(CN, UTF8, "a\u{2028}b".as_bytes())])], NameRefusal::Control),
         ("bad UTF-8", vec![rdn(&[(CN, UTF8, b"caf\xe9")])], NameRefusal::NotUtf8),
         ("overlong NUL", vec![rdn(&[(CN, UTF8, b"a\xc0\x80")])], NameRefusal::NotUtf8),
@@ -130,7 +166,9 @@ fn each_unusable_name_is_refused_by_its_own_reason() {
 #[test]
 fn a_bmp_name_made_by_rcgen_is_refused_too() {
     let bmp = rcgen::string::BmpString::try_from("admin").unwrap();
-    let leaf = certificate(|params| params.distinguished_name.push(DnType::CommonName, DnValue::BmpString(bmp)));
+    let leaf = certificate(|params| {
+        params.distinguished_name.push(DnType::CommonName, DnValue::BmpString(bmp))
+    });
     assert_eq!(name(&leaf), Err(NameRefusal::NotUtf8));
 }
 
@@ -156,7 +194,11 @@ fn a_certificate_that_cannot_be_read_has_no_name_of_any_sort() {
     for leaf in [&[][..], b"not DER", cut, &longer] {
         let identity = identity(leaf);
         assert_eq!(identity.common_name, Err(NameRefusal::Unreadable));
-        assert!(identity.dns_sans.is_empty() && identity.uri_sans.is_empty() && identity.organizations.is_empty());
+        assert!(
+            identity.dns_sans.is_empty()
+                && identity.uri_sans.is_empty()
+                && identity.organizations.is_empty()
+        );
         assert_eq!(identity.not_after, i64::MAX);
     }
 }
@@ -165,7 +207,9 @@ fn a_certificate_that_cannot_be_read_has_no_name_of_any_sort() {
 fn alternative_names_that_cannot_be_read_spoil_the_certificate() {
     let leaf = certificate(|params| {
         params.distinguished_name.push(DnType::CommonName, "admin");
-        params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], b"not names".to_vec()));
+        params
+            .custom_extensions
+            .push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], b"not names".to_vec()));
     });
     assert_eq!(name(&leaf), Err(NameRefusal::Unreadable));
 }
@@ -191,7 +235,9 @@ proptest! {
 
 #[test]
 fn a_serial_is_written_without_the_byte_of_its_sign_alone() {
-    for (serial, text) in [(&[0, 0x80, 1][..], "8001"), (&[0], "00"), (&[1, 0], "0100"), (&[0, 0, 1], "0001")] {
+    for (serial, text) in
+        [(&[0, 0x80, 1][..], "8001"), (&[0], "00"), (&[1, 0], "0100"), (&[0, 0, 1], "0001")]
+    {
         assert_eq!(hexadecimal(serial), text);
     }
 }
@@ -200,10 +246,21 @@ fn a_serial_is_written_without_the_byte_of_its_sign_alone() {
 fn each_refusal_has_its_word_and_its_sentence() {
     use NameRefusal as N;
     let all = [N::Missing, N::Several, N::Empty, N::Nul, N::Control, N::NotUtf8, N::Unreadable];
-    let codes = ["cn-missing", "cn-several", "cn-empty", "cn-nul", "cn-control-character", "cn-not-utf8", "certificate-unreadable"];
+    let codes = [
+        "cn-missing",
+        "cn-several",
+        "cn-empty",
+        "cn-nul",
+        "cn-control-character",
+        "cn-not-utf8",
+        "certificate-unreadable",
+    ];
     assert_eq!(all.map(N::code), codes);
     let mut sentences = all.map(|refusal| refusal.to_string());
-    assert!(sentences.iter().all(|sentence| sentence.starts_with("the certificate")), "{sentences:?}");
+    assert!(
+        sentences.iter().all(|sentence| sentence.starts_with("the certificate")),
+        "{sentences:?}"
+    );
     sentences.sort();
     assert!(sentences.windows(2).all(|two| two[0] != two[1]), "{sentences:?}");
     assert!(all.iter().all(|refusal| refusal.leaves_other_names() == (*refusal == N::Missing)));
@@ -219,13 +276,33 @@ fn whatever_name_differs_tells_two_of_one_o_apart() {
         identity(&leaf).distinction
     };
     assert_eq!(of(&|_| {}), None, "an O alone");
-    let unit = |name: &'static str| of(&move |params| params.distinguished_name.push(DnType::OrganizationalUnitName, name));
-    let email = |name: &'static str| of(&move |params| params.subject_alt_names = vec![SanType::Rfc822Name(name.try_into().unwrap())]);
-    let address = |name: &'static str| of(&move |params| params.subject_alt_names = vec![SanType::IpAddress(name.parse().unwrap())]);
-    let all = [unit("a"), unit("b"), email("a@x"), email("b@x"), address("192.0.2.1"), address("192.0.2.2")];
+    let unit = |name: &'static str| {
+        of(&move |params| params.distinguished_name.push(DnType::OrganizationalUnitName, name))
+    };
+    let email = |name: &'static str| {
+        of(&move |params| {
+            params.subject_alt_names = vec![SanType::Rfc822Name(name.try_into().unwrap())]
+        })
+    };
+    let address = |name: &'static str| {
+        of(&move |params| {
+            params.subject_alt_names = vec![SanType::IpAddress(name.parse().unwrap())]
+        })
+    };
+    let all = [
+        unit("a"),
+        unit("b"),
+        email("a@x"),
+        email("b@x"),
+        address("192.0.2.1"),
+        address("192.0.2.2"),
+    ];
     let several: std::collections::HashSet<_> = all.iter().flatten().collect();
     assert_eq!(several.len(), all.len(), "{all:?}");
     assert_eq!(unit("a"), unit("a"), "a renewed certificate");
-    let two_os = |second: &[u8]| identity(&with_subject(&[rdn(&[(O, UTF8, b"team")]), rdn(&[(O, UTF8, second)])])).distinction;
+    let two_os = |second: &[u8]| {
+        identity(&with_subject(&[rdn(&[(O, UTF8, b"team")]), rdn(&[(O, UTF8, second)])]))
+            .distinction
+    };
     assert_ne!(two_os(b"a"), two_os(b"b"));
 }

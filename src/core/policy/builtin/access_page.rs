@@ -1,5 +1,6 @@
-//! `docs/calico-access.md` is written from the role sets: which keys each component touches, why, and how far Calico's own tables are
-//! from that. `cargo test -p etcd-warden-core -- --ignored access_page::write` writes it anew.
+//! `docs/calico-access.md` is written from the role sets: which keys each component touches, why,
+//! and how far Calico's own tables are from that. `cargo test -p etcd-warden-core -- --ignored
+//! access_page::write` writes it anew.
 
 use std::fmt::Write as _;
 
@@ -48,7 +49,9 @@ struct Role {
 
 fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     let Value::Map(map) = &node.value else { return None };
-    map.iter().find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name)).map(|(_, value)| value)
+    map.iter()
+        .find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name))
+        .map(|(_, value)| value)
 }
 
 fn text(node: &Node) -> String {
@@ -82,7 +85,9 @@ fn untried(set: &RoleSet, node: &Node) -> Option<String> {
 
 fn roles(set: &RoleSet) -> Vec<Role> {
     let root = yaml::parse(set.text).unwrap();
-    let Value::Map(roles) = &field(&root, "roles").unwrap().value else { panic!("roles of {}", set.name) };
+    let Value::Map(roles) = &field(&root, "roles").unwrap().value else {
+        panic!("roles of {}", set.name)
+    };
     let read = |(name, role): &(Node, Node)| Role {
         name: text(name),
         description: field(role, "description").map(text).unwrap_or_default(),
@@ -99,7 +104,12 @@ fn roles(set: &RoleSet) -> Vec<Role> {
 fn rows(set: &RoleSet, entry: &Node) -> Vec<Row> {
     let verbs: Vec<String> = list(field(entry, "verbs")).into_iter().map(text).collect();
     let why = field(entry, "why").map(text).unwrap_or_default();
-    let row = |node: &&Node| Row { keys: text(node), verbs: verbs.clone(), why: why.clone(), untried: untried(set, node) };
+    let row = |node: &&Node| Row {
+        keys: text(node),
+        verbs: verbs.clone(),
+        why: why.clone(),
+        untried: untried(set, node),
+    };
     list(field(entry, "keys")).iter().map(row).collect()
 }
 
@@ -112,7 +122,11 @@ fn given(principal: &Principal, written: &str) -> Verbs {
         Some(end) => KeyRange::from_request(&start, end),
         None => KeyRange::key(&start),
     };
-    Verb::ALL.into_iter().filter(|verb| principal.rights.covers(*verb, &range).is_ok()).map(Verbs::of).fold(Verbs::NONE, Verbs::and)
+    Verb::ALL
+        .into_iter()
+        .filter(|verb| principal.rights.covers(*verb, &range).is_ok())
+        .map(Verbs::of)
+        .fold(Verbs::NONE, Verbs::and)
 }
 
 fn verbs_of(row: &Row) -> Verbs {
@@ -127,8 +141,12 @@ fn verbs_of(row: &Row) -> Verbs {
 }
 
 fn principal(set: &str, role: &str) -> Principal {
-    let text = format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - {{ cn: x, roles: [{role}] }}\n");
-    Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}")).principal(&Identity::named("x"))
+    let text = format!(
+        "version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - {{ cn: x, roles: [{role}] }}\n"
+    );
+    Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        .principal(&Identity::named("x"))
 }
 
 fn short(keys: &str) -> String {
@@ -141,7 +159,11 @@ fn cell(text: &str) -> String {
 
 /// Why, once for each entry: the keys of one entry stand together.
 fn why(row: &Row, before: Option<&Row>) -> String {
-    let why = if before.is_some_and(|before| before.why == row.why) { "as above".to_owned() } else { cell(&row.why) };
+    let why = if before.is_some_and(|before| before.why == row.why) {
+        "as above".to_owned()
+    } else {
+        cell(&row.why)
+    };
     match &row.untried {
         None => why,
         Some(untried) => format!("{why}. *{}*", cell(untried)),
@@ -156,23 +178,33 @@ fn section(page: &mut String, role: &Role, documented: bool) {
     }
     if !role.rows.is_empty() {
         match principal {
-            Some(_) => writeln!(page, "\n| keys | verbs | documented | why |\n|---|---|---|---|").unwrap(),
+            Some(_) => {
+                writeln!(page, "\n| keys | verbs | documented | why |\n|---|---|---|---|").unwrap()
+            }
             None => writeln!(page, "\n| keys | verbs | why |\n|---|---|---|").unwrap(),
         }
     }
     for (at, row) in role.rows.iter().enumerate() {
         let needed = verbs_of(row);
         let why = why(row, at.checked_sub(1).map(|before| &role.rows[before]));
-        let told =
-            principal.as_ref().map(|principal| needed.without(given(principal, &row.keys))).map(|missing| match missing.is_empty() {
+        let told = principal
+            .as_ref()
+            .map(|principal| needed.without(given(principal, &row.keys)))
+            .map(|missing| match missing.is_empty() {
                 true => " yes |".to_owned(),
                 false => format!(" **missing**: {missing} |"),
             });
-        writeln!(page, "| {} | {needed} |{} {why} |", short(&row.keys), told.unwrap_or_default()).unwrap();
+        writeln!(page, "| {} | {needed} |{} {why} |", short(&row.keys), told.unwrap_or_default())
+            .unwrap();
     }
     for (capability, why) in &role.capabilities {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        writeln!(page, "{}capability `{capability}`{why}", if page.ends_with("|\n") { "\n* " } else { "* " }).unwrap();
+        writeln!(
+            page,
+            "{}capability `{capability}`{why}",
+            if page.ends_with("|\n") { "\n* " } else { "* " }
+        )
+        .unwrap();
     }
 }
 
@@ -187,7 +219,10 @@ fn too_much(page: &mut String, documented: &Role, verified: &Principal) {
     }
     let told = match beyond.is_empty() {
         true => "Calico's table gives nothing beyond that".to_owned(),
-        false => format!("Calico's table gives all of this, where only what stands above is needed: {}", beyond.join("; ")),
+        false => format!(
+            "Calico's table gives all of this, where only what stands above is needed: {}",
+            beyond.join("; ")
+        ),
     };
     writeln!(page, "\n{told}.").unwrap();
 }
@@ -209,7 +244,9 @@ fn page() -> String {
     for role in roles(set(PER_NODE)) {
         section(&mut page, &role, false);
     }
-    for (name, title) in [("kubernetes", "Kubernetes beside it"), ("etcd-ops", "Who looks after etcd")] {
+    for (name, title) in
+        [("kubernetes", "Kubernetes beside it"), ("etcd-ops", "Who looks after etcd")]
+    {
         writeln!(page, "\n## {title}: `{name}`").unwrap();
         for role in roles(set(name)) {
             section(&mut page, &role, false);
@@ -224,14 +261,20 @@ fn path() -> std::path::PathBuf {
 
 #[test]
 fn the_page_is_what_the_role_sets_say() {
-    assert_eq!(std::fs::read_to_string(path()).unwrap(), page(), "cargo test -p etcd-warden-core -- --ignored access_page::write");
+    assert_eq!(
+        std::fs::read_to_string(path()).unwrap(),
+        page(),
+        "cargo test -p etcd-warden-core -- --ignored access_page::write"
+    );
 }
 
 /// The page speaks of what is missing and of what is too much: both are there.
 #[test]
 fn calicos_tables_lack_and_exceed_what_calico_does() {
     let page = page();
-    let row = |keys: &str, said: &str| page.lines().any(|line| line.starts_with(&format!("| `{keys}` |")) && line.contains(said));
+    let row = |keys: &str, said: &str| {
+        page.lines().any(|line| line.starts_with(&format!("| `{keys}` |")) && line.contains(said))
+    };
     assert!(row("$R/tiers/default", "**missing**: create"), "{page}");
     assert!(row("$R/nodes/*", "| create, update | yes |"), "{page}");
     assert!(

@@ -1,4 +1,5 @@
-//! The role sets: `calico/documented` against Calico's tables as data, and that each set stands on its own.
+//! The role sets: `calico/documented` against Calico's tables as data, and that each set stands on
+//! its own.
 
 use super::ALL;
 use crate::access::{Verb, Verbs};
@@ -11,19 +12,37 @@ const FELIX_2: &str = "/calico/felix/v2/*";
 const IPAM: &str = "/calico/ipam/v2/*";
 const EVERYTHING: &str = "/calico/resources/v3/projectcalico.org/*";
 
-/// Role, keys to read and write, keys to read only: the page "Calico key and path prefixes" of the Calico documentation.
-/// A word without a slash is a kind under `/calico/resources/v3/projectcalico.org/`.
+/// Role, keys to read and write, keys to read only: the page "Calico key and path prefixes" of the
+/// Calico documentation. A word without a slash is a kind under
+/// `/calico/resources/v3/projectcalico.org/`.
 const TABLES: &[(&str, &[&str], &[&str])] = &[
     (
         "calico-node",
-        &[FELIX_1, FELIX_2, IPAM, "felixconfigurations", "nodes", "workloadendpoints", "clusterinformations", "ippools"],
+        &[
+            FELIX_1,
+            FELIX_2,
+            IPAM,
+            "felixconfigurations",
+            "nodes",
+            "workloadendpoints",
+            "clusterinformations",
+            "ippools",
+        ],
         &[EVERYTHING],
     ),
     ("felix", &[FELIX_1, FELIX_2], &[EVERYTHING]),
     ("calico-cni", &[IPAM, "workloadendpoints"], &["ippools", "clusterinformations", "nodes"]),
     (
         "calico-kube-controllers",
-        &[IPAM, "profiles", "networkpolicies", "nodes", "clusterinformations", "hostendpoints", "kubecontrollersconfigurations"],
+        &[
+            IPAM,
+            "profiles",
+            "networkpolicies",
+            "nodes",
+            "clusterinformations",
+            "hostendpoints",
+            "kubecontrollersconfigurations",
+        ],
         &[EVERYTHING],
     ),
     (
@@ -42,7 +61,13 @@ const TABLES: &[(&str, &[&str], &[&str])] = &[
     ("calicoctl-read-only", &[], &[IPAM, EVERYTHING]),
     (
         "calicoctl-policy-editor",
-        &["globalnetworkpolicies", "globalnetworksets", "networkpolicies", "networksets", "profiles"],
+        &[
+            "globalnetworkpolicies",
+            "globalnetworksets",
+            "networkpolicies",
+            "networksets",
+            "profiles",
+        ],
         &[IPAM, EVERYTHING],
     ),
     ("calicoctl-full", &[IPAM, EVERYTHING], &[]),
@@ -50,9 +75,12 @@ const TABLES: &[(&str, &[&str], &[&str])] = &[
 
 /// A policy that binds every role of a set, so that all of it is checked.
 fn policy_of(set: &str, roles: &[String]) -> Policy {
-    let text =
-        format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [{}]\n", roles.join(", "));
-    Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    let text = format!(
+        "version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [{}]\n",
+        roles.join(", ")
+    );
+    Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
 #[test]
@@ -66,9 +94,16 @@ fn calico_documented_is_the_published_table_rule_for_rule() {
         false => format!("/calico/resources/v3/projectcalico.org/{key}/*"),
     };
     for (role, read_write, read_only) in TABLES {
-        let rows = read_write.iter().map(|key| (spelled(key), Verbs::ALL)).chain(read_only.iter().map(|key| (spelled(key), Verbs::READ)));
+        let rows = read_write
+            .iter()
+            .map(|key| (spelled(key), Verbs::ALL))
+            .chain(read_only.iter().map(|key| (spelled(key), Verbs::READ)));
         let table: Vec<(String, Verbs)> = rows.collect();
-        let written: Vec<(String, Verbs)> = policy.role_grants(role).into_iter().map(|(key, verbs)| (key.to_owned(), verbs)).collect();
+        let written: Vec<(String, Verbs)> = policy
+            .role_grants(role)
+            .into_iter()
+            .map(|(key, verbs)| (key.to_owned(), verbs))
+            .collect();
         assert_eq!(written.len(), table.len(), "{role}");
         for row in &table {
             assert!(written.contains(row), "{role}: {row:?} is not in {written:?}");
@@ -86,7 +121,8 @@ fn every_role_set_is_without_mistakes() {
     }
 }
 
-/// Alternatives have the same role names, so that a cluster goes from one to the other by its `include` alone.
+/// Alternatives have the same role names, so that a cluster goes from one to the other by its
+/// `include` alone.
 #[test]
 fn sets_that_are_no_alternatives_can_be_included_together() {
     let alternatives = ["calico/documented", "calico/v3.31", "calico/v3.32"];
@@ -96,7 +132,8 @@ fn sets_that_are_no_alternatives_can_be_included_together() {
             let text = format!(
                 "version: 1\nmode: enforce\ninclude: [{calico}, {node}, kubernetes, etcd-ops]\nbindings:\n  - {{ cn: x, roles: [calico-node] }}\n"
             );
-            Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+                .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         }
     }
     assert_eq!(ALL.len(), alternatives.len() + per_node.len() + 2);
@@ -106,7 +143,8 @@ fn sets_that_are_no_alternatives_can_be_included_together() {
 #[test]
 fn a_newer_set_gives_whatever_the_older_one_gives() {
     for kind in ["", "-per-node"] {
-        let [old, new] = ["calico/v3.31", "calico/v3.32"].map(|name| super::find(&format!("{name}{kind}")).unwrap());
+        let [old, new] = ["calico/v3.31", "calico/v3.32"]
+            .map(|name| super::find(&format!("{name}{kind}")).unwrap());
         assert_eq!(old.role_names(), new.role_names());
         let [old, new] = [old, new].map(|set| policy_of(set.name, &set.role_names()));
         let mut more = 0;
@@ -133,7 +171,8 @@ fn each_grant_of_the_verified_sets_says_why() {
 
 const R: &str = "/calico/resources/v3/projectcalico.org";
 
-/// What belongs to one node: keys that it may change, those of the certificate for calico/node and for CNI.
+/// What belongs to one node: keys that it may change, those of the certificate for calico/node and
+/// for CNI.
 fn belongings(node: &str) -> [Vec<String>; 2] {
     let doubled = node.replace('-', "--");
     let ofnode = vec![
@@ -164,29 +203,48 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
         "a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "n1-0", "1n", "10", "1", "0.0", "n1.example.org", "n1.example", "example.org", "k8s",
         "a-k8s", "a-k8s-b", "default", "prod", "kube-system", "calico-node", "node", "node.n1", "block", &long, &label, &longest, almost,
     ];
-    let binding =
-        "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
+    let binding = "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
     for set in ["calico/v3.31-per-node", "calico/v3.32-per-node"] {
         let text = format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n{binding}");
-        let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         for node in nodes {
-            let principals = ["calico-node", "cni"].map(|component| policy.principal(&Identity::named(&format!("{component}:{node}"))));
+            let principals = ["calico-node", "cni"].map(|component| {
+                policy.principal(&Identity::named(&format!("{component}:{node}")))
+            });
             for other in nodes {
                 for (principal, keys) in principals.iter().zip(belongings(other)) {
                     let changes = |key: &String| {
-                        [Verb::Create, Verb::Update].map(|verb| principal.rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok())
+                        [Verb::Create, Verb::Update].map(|verb| {
+                            principal.rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok()
+                        })
                     };
                     for key in keys {
-                        assert_eq!(changes(&key), [node == other; 2], "{} on {key}", principal.name);
+                        assert_eq!(
+                            changes(&key),
+                            [node == other; 2],
+                            "{} on {key}",
+                            principal.name
+                        );
                     }
                 }
             }
             // A namespace that is called as a node is that node's no more than any other.
             for other in nodes.iter().filter(|other| **other != node) {
-                let key = format!("{R}/workloadendpoints/{node}/{}-k8s-web-eth0", other.replace('-', "--"));
-                assert!(principals[1].rights.covers(Verb::Create, &KeyRange::key(key.as_bytes())).is_err(), "{node} on {key}");
+                let key = format!(
+                    "{R}/workloadendpoints/{node}/{}-k8s-web-eth0",
+                    other.replace('-', "--")
+                );
+                assert!(
+                    principals[1]
+                        .rights
+                        .covers(Verb::Create, &KeyRange::key(key.as_bytes()))
+                        .is_err(),
+                    "{node} on {key}"
+                );
             }
-            // Tiers are made at every start. Everything else that all share is made by the first node, which has a role for that.
+            // Tiers are made at every start. Everything else that all share is made by the first
+            // node, which has a role for that.
             for (global, created) in [
                 ("tiers/default", true),
                 ("ippools/default-ipv4-ippool", false),
@@ -195,27 +253,51 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                 ("bgpconfigurations/default", false),
             ] {
                 let key = format!("{R}/{global}");
-                let may = Verb::ALL.map(|verb| principals[0].rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok());
-                assert_eq!(may, Verb::ALL.map(|verb| verb == Verb::Read || (created && verb == Verb::Create)), "{key}");
+                let may = Verb::ALL.map(|verb| {
+                    principals[0].rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok()
+                });
+                assert_eq!(
+                    may,
+                    Verb::ALL.map(|verb| verb == Verb::Read || (created && verb == Verb::Create)),
+                    "{key}"
+                );
             }
             for principal in &principals {
-                assert!(principal.rights.covers(Verb::Create, &KeyRange::key(b"/calico/ipam/v2/config")).is_err(), "{}", principal.name);
+                assert!(
+                    principal
+                        .rights
+                        .covers(Verb::Create, &KeyRange::key(b"/calico/ipam/v2/config"))
+                        .is_err(),
+                    "{}",
+                    principal.name
+                );
             }
         }
     }
 }
 
-/// Calico writes host names in lower case. A certificate with another case, or with what is no node's name, is refused by a reason of its own.
+/// Calico writes host names in lower case. A certificate with another case, or with what is no
+/// node's name, is refused by a reason of its own.
 #[test]
 fn a_name_that_is_no_node_of_calico_gets_nothing() {
     let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n";
-    let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let too_long = format!("{0}.{0}.{0}.{1}", "n".repeat(63), "m".repeat(62));
-    for node in ["Worker-1", "worker_1", "-a", "a-", "a.", ".a", "a..b", "a/b", "a:b", "*", "", "a b", "\u{e9}", &too_long] {
+    for node in [
+        "Worker-1", "worker_1", "-a", "a-", "a.", ".a", "a..b", "a/b", "a:b", "*", "", "a b",
+        "\u{e9}", &too_long,
+    ] {
         let principal = policy.principal(&Identity::named(&format!("calico-node:{node}")));
         assert_eq!(principal.standing, crate::policy::Standing::BadCapture, "{node:?}");
         for key in belongings(&node.to_ascii_lowercase()).concat() {
-            assert!(Verb::ALL.iter().all(|verb| principal.rights.covers(*verb, &KeyRange::key(key.as_bytes())).is_err()), "{key}");
+            assert!(
+                Verb::ALL.iter().all(|verb| principal
+                    .rights
+                    .covers(*verb, &KeyRange::key(key.as_bytes()))
+                    .is_err()),
+                "{key}"
+            );
         }
     }
 }

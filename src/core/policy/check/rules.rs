@@ -15,12 +15,20 @@ pub(super) fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option
     for rule in written {
         for verb in &rule.verbs {
             if verbs(&verb.text).is_none() {
-                findings.mistake(verb.place, format!("there is no verb `{}`", verb.text), suggestion(&verb.text, VERBS));
+                findings.mistake(
+                    verb.place,
+                    format!("there is no verb `{}`", verb.text),
+                    suggestion(&verb.text, VERBS),
+                );
             }
         }
         for keys in &rule.keys {
             let place = place_of(keys);
-            all.push(template(keys, findings).map(|keys| Denied { keys, verbs: verbs_of(rule), place }));
+            all.push(template(keys, findings).map(|keys| Denied {
+                keys,
+                verbs: verbs_of(rule),
+                place,
+            }));
         }
     }
     all
@@ -29,7 +37,9 @@ pub(super) fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option
 fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
     let (read, text) = match keys {
         Keys::Template(text) => (Template::parse(&text.text), text),
-        Keys::Interval { from, to, .. } => (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from),
+        Keys::Interval { from, to, .. } => {
+            (Template::interval(&from.text, to.as_ref().map(|to| to.text.as_str())), from)
+        }
     };
     match read {
         Ok(template) => {
@@ -49,7 +59,11 @@ fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Fi
     let before = written.text.get(..*at).unwrap_or_default().chars().count();
     // A plain scalar stands in the file as it is read, so that the very character can be shown.
     let plain = written.text.chars().count() == written.place.width;
-    let place = if plain && *at > 0 { Place { column: written.place.column + before, width: 1, ..written.place } } else { written.place };
+    let place = if plain && *at > 0 {
+        Place { column: written.place.column + before, width: 1, ..written.place }
+    } else {
+        written.place
+    };
     findings.mistake(place, message.clone(), *help);
 }
 

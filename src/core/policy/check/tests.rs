@@ -14,12 +14,17 @@ fn mistakes(text: impl AsRef<[u8]>) -> Diagnostics {
 }
 
 fn warnings(text: &str) -> Diagnostics {
-    Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}")).warnings().clone()
+    Policy::parse("policy.yaml", text.as_bytes(), 1, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        .warnings()
+        .clone()
 }
 
 /// A policy with one role of this body, bound to `x:{node}`.
 fn with_role(body: &str) -> String {
-    format!("version: 1\nmode: enforce\nroles:\n  r:\n{body}\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [r]\n")
+    format!(
+        "version: 1\nmode: enforce\nroles:\n  r:\n{body}\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [r]\n"
+    )
 }
 
 /// A policy with one allowed key.
@@ -29,7 +34,9 @@ fn with_key(key: &str) -> String {
 
 /// A policy with this binding.
 fn with_binding(binding: &str) -> String {
-    format!("version: 1\nmode: enforce\nroles:\n  r:\n    capabilities: [lease]\nbindings:\n{binding}\n")
+    format!(
+        "version: 1\nmode: enforce\nroles:\n  r:\n    capabilities: [lease]\nbindings:\n{binding}\n"
+    )
 }
 
 #[test]
@@ -317,7 +324,8 @@ fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
        |               ^^^^^^^^^^^^^^^^^^^^^^^^^^
       = help: name what stands behind the dash: `{node|dash-doubled}-k8s-*`
     "#);
-    let unused = with_binding("  - {cn: a, roles: [r]}").replace("bindings:", "  s:\n    capabilities: [lease]\nbindings:");
+    let unused = with_binding("  - {cn: a, roles: [r]}")
+        .replace("bindings:", "  s:\n    capabilities: [lease]\nbindings:");
     insta::assert_snapshot!(warnings(&unused).to_string(), @r#"
     warning: no binding uses role `s`
       --> policy.yaml:6:3
@@ -347,7 +355,8 @@ fn a_flood_of_warnings_hides_no_mistake_and_refuses_nothing() {
 
 #[test]
 fn a_long_line_is_shown_around_the_mistake() {
-    let found = mistakes(with_key(&format!("/{}\\q{}", "a".repeat(5000), "b".repeat(5000)))).to_string();
+    let found =
+        mistakes(with_key(&format!("/{}\\q{}", "a".repeat(5000), "b".repeat(5000)))).to_string();
     assert!(found.lines().all(|line| line.chars().count() < 140), "{found}");
     assert!(found.contains(r"aaa\qbbb"), "{found}");
 }

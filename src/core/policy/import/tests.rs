@@ -15,7 +15,8 @@ fn user(name: &str, roles: &[&str]) -> EtcdUser {
 }
 
 fn policy(text: &str) -> Policy {
-    Policy::parse("imported.yaml", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"))
+    Policy::parse("imported.yaml", text.as_bytes(), 1, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"))
 }
 
 #[test]
@@ -31,7 +32,10 @@ fn users_and_roles_are_written_as_an_operator_would() {
         ],
     };
     // The role root is there also where etcd does not list it.
-    let imported = import(&[felix], &[user("calico-node", &["felix"]), user("root", &["root"]), user("nobody", &[])]);
+    let imported = import(
+        &[felix],
+        &[user("calico-node", &["felix"]), user("root", &["root"]), user("nobody", &[])],
+    );
     insta::assert_snapshot!(imported.text.replace(&Capability::ALL.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", "), "ALL"), @r##"
     # etcd's own users and roles, as `etcd-warden policy import` found them.
     version: 1
@@ -62,10 +66,18 @@ fn users_and_roles_are_written_as_an_operator_would() {
 
 #[test]
 fn what_has_no_place_in_a_policy_is_told() {
-    let all = |name: &str| EtcdRole { name: name.to_owned(), permissions: vec![permission(true, true, b"\0", b"\0")] };
-    let nothing = EtcdRole { name: "nothing".to_owned(), permissions: vec![permission(true, true, b"b", b"a")] };
-    let imported =
-        import(&[all("a b"), all("a_b"), all(""), all(EVERY_USER), nothing], &[user("x", &["a b", "a_b", "", "nothing", "gone"])]);
+    let all = |name: &str| EtcdRole {
+        name: name.to_owned(),
+        permissions: vec![permission(true, true, b"\0", b"\0")],
+    };
+    let nothing = EtcdRole {
+        name: "nothing".to_owned(),
+        permissions: vec![permission(true, true, b"b", b"a")],
+    };
+    let imported = import(
+        &[all("a b"), all("a_b"), all(""), all(EVERY_USER), nothing],
+        &[user("x", &["a b", "a_b", "", "nothing", "gone"])],
+    );
     assert!(imported.text.contains("roles: [a_b, a_b_, _, every-etcd-user]"), "{}", imported.text);
     assert_eq!(imported.notes.len(), 6, "{:?}", imported.notes);
     policy(&imported.text);
@@ -74,7 +86,16 @@ fn what_has_no_place_in_a_policy_is_told() {
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(
-        prop_oneof![Just(0_u8), Just(b'a'), Just(b'b'), Just(b'*'), Just(b'{'), Just(b'"'), Just(b'\\'), Just(0xff)],
+        prop_oneof![
+            Just(0_u8),
+            Just(b'a'),
+            Just(b'b'),
+            Just(b'*'),
+            Just(b'{'),
+            Just(b'"'),
+            Just(b'\\'),
+            Just(0xff)
+        ],
         0..4,
     )
 }

@@ -6,7 +6,8 @@ use crate::keyspace::{End, KeyRange};
 use crate::policy::{Mode, Policy, Standing};
 
 fn policy(text: &str) -> Policy {
-    Policy::parse("policy.yaml", text.as_bytes(), 3, None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    Policy::parse("policy.yaml", text.as_bytes(), 3, None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
 fn identity(ca: &str, common_name: Result<&str, NameRefusal>) -> Identity {
@@ -78,9 +79,22 @@ fn a_node_reaches_its_own_keys_and_no_others() {
     assert!(may(&policy, &node, Verb::Update, "/r/nodes/ip-10-0-0-1.example.com"));
     assert!(!may(&policy, &node, Verb::Delete, "/r/nodes/ip-10-0-0-1.example.com"));
     assert!(!may(&policy, &node, Verb::Update, "/r/nodes/ip-10-0-0-1.example.com2"));
-    assert!(may(&policy, &node, Verb::Create, "/r/wep/prod/ip--10--0--0--1.example.com-k8s-web--0-eth0"));
-    assert!(!may(&policy, &node, Verb::Create, "/r/wep/prod/x/ip--10--0--0--1.example.com-k8s-web"));
-    assert!(!may(&policy, &cn("node:a"), Verb::Create, "/r/wep/prod/a--b-k8s-web"), "`a` is no prefix of `a-b`");
+    assert!(may(
+        &policy,
+        &node,
+        Verb::Create,
+        "/r/wep/prod/ip--10--0--0--1.example.com-k8s-web--0-eth0"
+    ));
+    assert!(!may(
+        &policy,
+        &node,
+        Verb::Create,
+        "/r/wep/prod/x/ip--10--0--0--1.example.com-k8s-web"
+    ));
+    assert!(
+        !may(&policy, &cn("node:a"), Verb::Create, "/r/wep/prod/a--b-k8s-web"),
+        "`a` is no prefix of `a-b`"
+    );
     assert!(may(&policy, &cn("node:a-b"), Verb::Create, "/r/wep/prod/a--b-k8s-web"));
 }
 
@@ -88,11 +102,24 @@ fn a_node_reaches_its_own_keys_and_no_others() {
 fn a_range_inside_an_inner_wildcard_is_covered_only_when_its_segments_are_fixed() {
     let policy = policy(NODES);
     let rights = policy.principal(&cn("node:a")).rights;
-    let prefix = |prefix: &'static [u8], end: &'static [u8]| KeyRange { start: prefix, end: End::Before(end) };
-    assert!(rights.covers(Verb::Delete, &prefix(b"/r/wep/prod/a-k8s-web-", b"/r/wep/prod/a-k8s-web.")).is_ok());
+    let prefix = |prefix: &'static [u8], end: &'static [u8]| KeyRange {
+        start: prefix,
+        end: End::Before(end),
+    };
+    assert!(
+        rights
+            .covers(Verb::Delete, &prefix(b"/r/wep/prod/a-k8s-web-", b"/r/wep/prod/a-k8s-web."))
+            .is_ok()
+    );
     assert!(rights.covers(Verb::Delete, &prefix(b"/r/wep/prod/", b"/r/wep/prod0")).is_err());
-    assert!(rights.covers(Verb::Delete, &prefix(b"/r/wep/prod/a-k8s-", b"/r/wep/prod/a-k8t")).is_err());
-    assert!(rights.covers(Verb::Delete, &KeyRange { start: b"/r/wep/prod/a-k8s-", end: End::Open }).is_err());
+    assert!(
+        rights.covers(Verb::Delete, &prefix(b"/r/wep/prod/a-k8s-", b"/r/wep/prod/a-k8t")).is_err()
+    );
+    assert!(
+        rights
+            .covers(Verb::Delete, &KeyRange { start: b"/r/wep/prod/a-k8s-", end: End::Open })
+            .is_err()
+    );
 }
 
 #[test]
@@ -103,7 +130,10 @@ fn a_denial_in_a_role_takes_from_that_role_and_one_in_a_binding_from_everything(
     let mut master = cn("node:a");
     master.organizations.push("masters".to_owned());
     assert!(may(&policy, &master, Verb::Read, "/r/secret/x"));
-    assert!(!may(&policy, &master, Verb::Read, "/r/nodes/a"), "no role opens what a binding denies");
+    assert!(
+        !may(&policy, &master, Verb::Read, "/r/nodes/a"),
+        "no role opens what a binding denies"
+    );
     assert!(may(&policy, &master, Verb::Update, "/r/nodes/a"));
 }
 
@@ -115,7 +145,8 @@ fn an_identity_of_bindings_in_both_modes_is_enforced() {
     assert_eq!(policy.principal(&cn("node:extra")).mode, Mode::Enforce);
     assert_eq!(policy.principal(&cn("nobody")).mode, Mode::Shadow);
     assert!(policy.has_shadow());
-    let broken_glass = Policy::parse("policy.yaml", NODES.as_bytes(), 1, Some(Mode::Shadow)).unwrap();
+    let broken_glass =
+        Policy::parse("policy.yaml", NODES.as_bytes(), 1, Some(Mode::Shadow)).unwrap();
     assert_eq!(broken_glass.principal(&cn("node:a")).mode, Mode::Shadow);
     let enforced = Policy::parse("policy.yaml", NODES.as_bytes(), 1, Some(Mode::Enforce)).unwrap();
     assert_eq!((enforced.mode(), enforced.has_shadow()), (Mode::Enforce, false));
@@ -128,13 +159,26 @@ fn standings_are_told_apart() {
     assert_eq!(standing(&cn("reader")), Standing::Bound);
     assert_eq!(standing(&cn("nobody")), Standing::Unbound);
     assert_eq!(standing(&cn("node:a/b")), Standing::BadCapture);
-    assert_eq!(standing(&identity("default", Err(NameRefusal::Missing))), Standing::Nameless(NameRefusal::Missing));
+    assert_eq!(
+        standing(&identity("default", Err(NameRefusal::Missing))),
+        Standing::Nameless(NameRefusal::Missing)
+    );
     let mut other = identity("mesh", Err(NameRefusal::Missing));
     other.uri_sans.push("spiffe://a.example/reader".to_owned());
     assert_eq!(standing(&other), Standing::Bound);
-    for refusal in [NameRefusal::Several, NameRefusal::Nul, NameRefusal::Empty, NameRefusal::Control, NameRefusal::NotUtf8] {
+    for refusal in [
+        NameRefusal::Several,
+        NameRefusal::Nul,
+        NameRefusal::Empty,
+        NameRefusal::Control,
+        NameRefusal::NotUtf8,
+    ] {
         other.common_name = Err(refusal);
-        assert_eq!(standing(&other), Standing::Nameless(refusal), "a certificate with two readings has no other name either");
+        assert_eq!(
+            standing(&other),
+            Standing::Nameless(refusal),
+            "a certificate with two readings has no other name either"
+        );
         assert!(!may(&policy, &other, Verb::Read, "/r/x"));
     }
     let mut bad_but_bound = cn("node:A");
@@ -154,7 +198,11 @@ fn a_binding_that_asks_for_a_ca_matches_no_other() {
     assert_eq!(policy.principal(&workload).standing, Standing::Bound);
     assert!(policy.check_cas(&["mesh", "default"]).is_empty());
     let unknown = policy.check_cas(&["default", "mush"]).to_string();
-    assert!(unknown.contains("no client CA is called `mesh`") && unknown.contains("did you mean `mush`?"), "{unknown}");
+    assert!(
+        unknown.contains("no client CA is called `mesh`")
+            && unknown.contains("did you mean `mush`?"),
+        "{unknown}"
+    );
     assert!(unknown.contains("    ca: mesh"), "{unknown}");
 }
 
@@ -169,7 +217,11 @@ fn a_principal_is_called_by_what_matched() {
     assert_eq!(name(&both), "mesh/uri:spiffe://a.example/reader");
     let mut member = cn("someone");
     member.organizations.push("masters".to_owned());
-    assert_eq!(name(&member), "default/cn+2d590e51c9b16bc9:someone", "an O is shared by many, and leases belong to one");
+    assert_eq!(
+        name(&member),
+        "default/cn+2d590e51c9b16bc9:someone",
+        "an O is shared by many, and leases belong to one"
+    );
     member.common_name = Err(NameRefusal::Missing);
     assert_eq!(name(&member), "default/o:masters");
     member.distinction = Some("0123456789abcdef".to_owned());
@@ -191,7 +243,10 @@ fn an_o_is_nobodys_name_where_there_is_another() {
         assert_eq!(principal.standing, Standing::Bound);
         principal.name.to_string()
     };
-    assert_eq!(member(&["spiffe://c/a"], &["a.example"]), "default/uri+2d590e51c9b16bc9:spiffe://c/a");
+    assert_eq!(
+        member(&["spiffe://c/a"], &["a.example"]),
+        "default/uri+2d590e51c9b16bc9:spiffe://c/a"
+    );
     assert_eq!(member(&["spiffe://c/b"], &[]), "default/uri+2d590e51c9b16bc9:spiffe://c/b");
     assert_eq!(member(&[], &["a.example"]), "default/dns+2d590e51c9b16bc9:a.example");
 }
@@ -204,7 +259,10 @@ fn two_matches_with_different_captures_both_count() {
     assert!(may(&policy, &node, Verb::Update, "/r/nodes/a"));
     assert!(may(&policy, &node, Verb::Update, "/r/nodes/b"));
     assert!(!may(&policy, &node, Verb::Update, "/r/nodes/c"));
-    assert_eq!(policy.principal(&node).roles.iter().map(|role| &**role).collect::<Vec<_>>(), ["node"]);
+    assert_eq!(
+        policy.principal(&node).roles.iter().map(|role| &**role).collect::<Vec<_>>(),
+        ["node"]
+    );
 }
 
 #[test]
@@ -213,18 +271,34 @@ fn identities_with_the_same_rights_share_them() {
     let one = policy.principal(&cn("reader")).rights;
     let mut workload = identity("mesh", Ok("x"));
     workload.uri_sans.push("spiffe://a.example/reader".to_owned());
-    assert!(Arc::ptr_eq(&one, &policy.principal(&workload).rights), "a capture that no key uses makes no difference");
-    assert!(Arc::ptr_eq(&policy.principal(&cn("node:a")).rights, &policy.principal(&cn("node:a")).rights));
-    assert!(!Arc::ptr_eq(&policy.principal(&cn("node:a")).rights, &policy.principal(&cn("node:b")).rights));
+    assert!(
+        Arc::ptr_eq(&one, &policy.principal(&workload).rights),
+        "a capture that no key uses makes no difference"
+    );
+    assert!(Arc::ptr_eq(
+        &policy.principal(&cn("node:a")).rights,
+        &policy.principal(&cn("node:a")).rights
+    ));
+    assert!(!Arc::ptr_eq(
+        &policy.principal(&cn("node:a")).rights,
+        &policy.principal(&cn("node:b")).rights
+    ));
 }
 
 #[test]
 fn a_decision_names_its_grant() {
     let policy = policy(NODES);
     let rights = policy.principal(&cn("node:a")).rights;
-    let grant = policy.grant(rights.covers(Verb::Update, &KeyRange::key(b"/r/nodes/a")).unwrap()).unwrap();
-    assert_eq!((&*grant.role, &*grant.text, &*grant.source), ("node", "/r/nodes/{node}", "policy.yaml:9"));
-    assert_eq!(policy.role_names().get(grant.role_index as usize).map(|role| &**role), Some("node"));
+    let grant =
+        policy.grant(rights.covers(Verb::Update, &KeyRange::key(b"/r/nodes/a")).unwrap()).unwrap();
+    assert_eq!(
+        (&*grant.role, &*grant.text, &*grant.source),
+        ("node", "/r/nodes/{node}", "policy.yaml:9")
+    );
+    assert_eq!(
+        policy.role_names().get(grant.role_index as usize).map(|role| &**role),
+        Some("node")
+    );
     let lease = policy.principal(&cn("reader")).rights.capability(Capability::Lease).unwrap();
     assert_eq!(&*policy.grant(lease).unwrap().text, "capability lease");
     assert_eq!(rights.capability(Capability::Lease), None);
@@ -243,7 +317,10 @@ fn many_grants_and_many_bindings_compile() {
     let policy = policy(&text);
     assert!(may(&policy, &cn("user-9999"), Verb::Delete, "/k/09999/x"));
     assert!(!may(&policy, &cn("user-9999"), Verb::Delete, "/k/10000/x"));
-    assert!(Arc::ptr_eq(&policy.principal(&cn("user-1")).rights, &policy.principal(&cn("user-2")).rights));
+    assert!(Arc::ptr_eq(
+        &policy.principal(&cn("user-1")).rights,
+        &policy.principal(&cn("user-2")).rights
+    ));
 }
 
 /// What those see who explain a policy.
@@ -253,8 +330,10 @@ fn a_policy_tells_its_grants_bindings_and_captures() {
     let grants: Vec<String> = told.grants().iter().map(ToString::to_string).collect();
     assert_eq!(grants.first().unwrap(), "node: /r/* [read] (policy.yaml:7)");
     assert!(grants.contains(&"reader: capability lease (policy.yaml:20)".to_owned()), "{grants:?}");
-    let bindings: Vec<_> =
-        told.bindings().map(|binding| (binding.place, binding.field, binding.pattern, binding.ca, binding.mode)).collect();
+    let bindings: Vec<_> = told
+        .bindings()
+        .map(|binding| (binding.place, binding.field, binding.pattern, binding.ca, binding.mode))
+        .collect();
     assert_eq!(bindings[0], (0, "cn", "node:{node}", None, Mode::Enforce));
     assert_eq!(bindings[3], (3, "uri", "spiffe://{domain}/reader", Some("mesh"), Mode::Shadow));
     assert_eq!(told.capture_names(0), ["node".into()]);
@@ -270,9 +349,14 @@ fn a_policy_tells_its_grants_bindings_and_captures() {
 fn an_override_replaces_every_mode() {
     let told = policy(NODES);
     assert_eq!((told.mode_override(), told.has_shadow()), (None, true));
-    assert!(!told.has_shadow_under(Some(Mode::Enforce)) && told.has_shadow_under(Some(Mode::Shadow)));
+    assert!(
+        !told.has_shadow_under(Some(Mode::Enforce)) && told.has_shadow_under(Some(Mode::Shadow))
+    );
     let enforced = told.in_mode(4, Some(Mode::Enforce));
-    assert_eq!((enforced.mode_override(), enforced.has_shadow(), enforced.generation), (Some(Mode::Enforce), false, 4));
+    assert_eq!(
+        (enforced.mode_override(), enforced.has_shadow(), enforced.generation),
+        (Some(Mode::Enforce), false, 4)
+    );
     assert!(enforced.bindings().all(|binding| binding.mode == Mode::Enforce));
     // One binding that is only watched is enough.
     let one = NODES.replace("mode: shadow", "mode: enforce");
@@ -282,7 +366,9 @@ fn an_override_replaces_every_mode() {
 
 /// The four subsets of two names.
 fn subsets(names: [&'static str; 2]) -> impl Iterator<Item = Vec<String>> {
-    (0..4).map(move |bits| (0..2).filter(|at| bits >> at & 1 == 1).map(|at| names[at].to_owned()).collect())
+    (0..4).map(move |bits| {
+        (0..2).filter(|at| bits >> at & 1 == 1).map(|at| names[at].to_owned()).collect()
+    })
 }
 
 /// Leases, limits and filters use the name: identities with one name must have the same rights.
@@ -307,8 +393,12 @@ bindings:
     let mut known = std::collections::HashMap::new();
     let mut count = 0;
     for common_name in [Err(NameRefusal::Missing), Ok("client"), Ok("member-a"), Ok("member-b")] {
-        for uri_sans in subsets(["spiffe://td/all", "spiffe://td/team/a"]).chain(subsets(["spiffe://td/all", "spiffe://td/team/b"])) {
-            for dns_sans in subsets(["localhost", "a.example"]).chain(subsets(["localhost", "b.example"])) {
+        for uri_sans in subsets(["spiffe://td/all", "spiffe://td/team/a"])
+            .chain(subsets(["spiffe://td/all", "spiffe://td/team/b"]))
+        {
+            for dns_sans in
+                subsets(["localhost", "a.example"]).chain(subsets(["localhost", "b.example"]))
+            {
                 for organizations in subsets(["a", "b"]) {
                     let mut one = identity("default", common_name);
                     one.uri_sans = uri_sans.clone();
@@ -318,7 +408,11 @@ bindings:
                     one.distinction = Some(format!("{count:016x}"));
                     let rights = format!("{:?}", policy.holdings(&one));
                     let name = policy.principal(&one).name;
-                    assert_eq!(known.entry(name.clone()).or_insert_with(|| rights.clone()), &rights, "{name}: {one:?}");
+                    assert_eq!(
+                        known.entry(name.clone()).or_insert_with(|| rights.clone()),
+                        &rights,
+                        "{name}: {one:?}"
+                    );
                     count += 1;
                 }
             }

@@ -15,7 +15,8 @@ fn fault(bytes: &[u8]) -> (usize, Fault) {
 
 #[test]
 fn fields_come_in_order_with_their_offsets() {
-    let bytes = wire![num(1, 300), len(2, "abc"), tag(3, 5), *b"1234", tag(4, 1), *b"12345678", len(5, "")];
+    let bytes =
+        wire![num(1, 300), len(2, "abc"), tag(3, 5), *b"1234", tag(4, 1), *b"12345678", len(5, "")];
     let fields = read(&bytes).unwrap();
     let places: Vec<_> = fields.iter().map(|field| (field.number, field.offset)).collect();
     assert_eq!(places, [(1, 100), (2, 103), (3, 108), (4, 113), (5, 122)]);
@@ -68,7 +69,10 @@ fn each_way_to_be_no_field_has_its_fault_and_place() {
 #[test]
 fn the_greatest_field_number_and_the_greatest_varint_are_read() {
     let bytes = num(MAX_FIELD_NUMBER, -1);
-    assert_eq!(read(&bytes).unwrap(), [Field { number: MAX_FIELD_NUMBER, value: Value::Varint(u64::MAX), offset: 100 }]);
+    assert_eq!(
+        read(&bytes).unwrap(),
+        [Field { number: MAX_FIELD_NUMBER, value: Value::Varint(u64::MAX), offset: 100 }]
+    );
 }
 
 proptest! {

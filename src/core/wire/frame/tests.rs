@@ -82,10 +82,17 @@ fn a_header_is_judged_as_soon_as_it_is_there_and_for_good() {
 #[test]
 fn the_sentences_are_for_clients() {
     let said: Vec<String> =
-        [FrameFault::Compressed, FrameFault::TooLarge { length: 9, limit: 4 }, FrameFault::Cut].iter().map(FrameFault::to_string).collect();
+        [FrameFault::Compressed, FrameFault::TooLarge { length: 9, limit: 4 }, FrameFault::Cut]
+            .iter()
+            .map(FrameFault::to_string)
+            .collect();
     assert_eq!(
         said,
-        ["the message is compressed", "the message of 9 bytes is larger than the limit of 4", "the request ends inside a message"]
+        [
+            "the message is compressed",
+            "the message of 9 bytes is larger than the limit of 4",
+            "the request ends inside a message"
+        ]
     );
 }
 

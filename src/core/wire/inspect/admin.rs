@@ -42,7 +42,8 @@ messages! {
     Permission (Pass) { 1 permType: PermissionType; 2 key: bytes; 3 range_end: bytes; }
 }
 
-/// What a message of one of these services needs; `None` for Authenticate, which every bound identity may call.
+/// What a message of one of these services needs; `None` for Authenticate, which every bound
+/// identity may call.
 pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capability>, Malformed> {
     let capability = match method {
         Method::MemberList => MemberListRequest::read(whole).map(|_| Capability::MemberList),
@@ -67,7 +68,11 @@ pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capab
 
 /// An update to no URL at all is as bad as one to a URL that cannot be read.
 fn member_update(whole: Part<'_>) -> Result<(), Malformed> {
-    let absent = Malformed { field: "MemberUpdateRequest.peerURLs", offset: whole.offset, fault: Fault::PeerUrl };
+    let absent = Malformed {
+        field: "MemberUpdateRequest.peerURLs",
+        offset: whole.offset,
+        fault: Fault::PeerUrl,
+    };
     MemberUpdateRequest::read(whole)?.peerURLs.ok_or(absent)
 }
 

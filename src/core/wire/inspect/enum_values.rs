@@ -1,4 +1,5 @@
-//! Every enum field of every message that a client may send takes the values of `proto/fields.txt` and no other, wherever the message is.
+//! Every enum field of every message that a client may send takes the values of `proto/fields.txt`
+//! and no other, wherever the message is.
 
 use std::collections::BTreeSet;
 
@@ -11,35 +12,73 @@ use crate::wire::spell::{len, num, wire};
 /// The numbers of an enum; empty for what is none.
 fn values(kind: &str) -> BTreeSet<i64> {
     let prefix = format!("value {kind} ");
-    FIELDS.lines().filter_map(|line| line.strip_prefix(prefix.as_str())?.split(' ').next()?.parse().ok()).collect()
+    FIELDS
+        .lines()
+        .filter_map(|line| line.strip_prefix(prefix.as_str())?.split(' ').next()?.parse().ok())
+        .collect()
 }
 
 /// The enum fields of a message: number, name, values and whether it is repeated.
 fn enums(message: &str) -> Vec<(u32, &'static str, BTreeSet<i64>, bool)> {
     let fields = FIELDS.lines().filter_map(|line| line.strip_prefix(message)?.strip_prefix(' '));
     let parsed = fields.map(|field| field.split(' ').collect::<Vec<_>>());
-    let described = parsed.map(|field| (field[0].parse().unwrap(), field[1], values(field[2]), field[3] == "repeated"));
+    let described = parsed.map(|field| {
+        (field[0].parse().unwrap(), field[1], values(field[2]), field[3] == "repeated")
+    });
     described.filter(|(_, _, values, _)| !values.is_empty()).collect()
 }
 
-/// Tries each enum field of `kind`, which is at `path` in the method's request, and of every message within it.
-fn try_all(method: Method, kind: &'static str, path: &[(u32, &'static str)], tried: &mut BTreeSet<String>) {
-    let within = |field: Vec<u8>| path.iter().rev().fold(field, |within, (number, _)| len(*number, within));
+/// Tries each enum field of `kind`, which is at `path` in the method's request, and of every
+/// message within it.
+fn try_all(
+    method: Method,
+    kind: &'static str,
+    path: &[(u32, &'static str)],
+    tried: &mut BTreeSet<String>,
+) {
+    let within =
+        |field: Vec<u8>| path.iter().rev().fold(field, |within, (number, _)| len(*number, within));
     for (number, field, values, repeated) in enums(kind) {
         let name = format!("{}.{field}", kind.rsplit('.').next().unwrap());
         let most = *values.last().unwrap();
-        // What decoders cut to 32 bits comes last: to a value that there is, to one that there is not.
-        let others =
-            [-1, most + 1, 99, i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN, 1 << 31, 1 << 32, (1 << 32) + most + 1];
+        // What decoders cut to 32 bits comes last: to a value that there is, to one that there is
+        // not.
+        let others = [
+            -1,
+            most + 1,
+            99,
+            i64::from(i32::MAX),
+            i64::from(i32::MIN),
+            i64::MAX,
+            i64::MIN,
+            1 << 31,
+            1 << 32,
+            (1 << 32) + most + 1,
+        ];
         for value in values.iter().copied().chain(others) {
             let mut forms = vec![num(number, value)];
             if repeated {
-                let packed = |values: &[i64]| len(number, values.iter().flat_map(|value| num(1, *value).split_off(1)).collect::<Vec<u8>>());
-                forms.extend([packed(&[value]), packed(&[0, value]), wire![num(number, 0), num(number, value)]]);
+                let packed = |values: &[i64]| {
+                    len(
+                        number,
+                        values
+                            .iter()
+                            .flat_map(|value| num(1, *value).split_off(1))
+                            .collect::<Vec<u8>>(),
+                    )
+                };
+                forms.extend([
+                    packed(&[value]),
+                    packed(&[0, value]),
+                    wire![num(number, 0), num(number, value)],
+                ]);
             }
             for form in forms {
-                let found = inspect(method, &within(form.clone())).err().map(|malformed| (malformed.field, malformed.fault));
-                let expected = (!values.contains(&value)).then_some((name.as_str(), Fault::UnknownValue));
+                let found = inspect(method, &within(form.clone()))
+                    .err()
+                    .map(|malformed| (malformed.field, malformed.fault));
+                let expected =
+                    (!values.contains(&value)).then_some((name.as_str(), Fault::UnknownValue));
                 assert_eq!(found, expected, "{method:?} {name} = {value}: {form:02x?}");
             }
         }

@@ -1,26 +1,30 @@
 //! What the compares of a Txn say about keys, and for how long it holds.
 //!
-//! etcd evaluates every compare of a Txn, of nested ones too, on the state before any of its operations is applied
-//! (`compareToPath`, `server/etcdserver/txn/txn.go`; the same in 3.4 to 3.7), and applies Txns one at a time. So whenever a branch
-//! runs, what its compares demand was true at the start of the Txn. It is true of a key until something writes that key.
+//! etcd evaluates every compare of a Txn, of nested ones too, on the state before any of its
+//! operations is applied (`compareToPath`, `server/etcdserver/txn/txn.go`; the same in 3.4 to 3.7),
+//! and applies Txns one at a time. So whenever a branch runs, what its compares demand was true at
+//! the start of the Txn. It is true of a key until something writes that key.
 //!
-//! * A missing key compares as version, revisions and lease 0; a key that is there has version and revisions of at least 1,
-//!   and any lease, 0 too. Comparing the **value** of a missing key is false whatever the result asked for.
-//! * A range compare (`range_end`) is true when it is true of each key, and of none: it is no guard.
-//! * All compares of a Txn hold in its success branch. In its failure branch one of them does not, and which one is known only
-//!   when there is just one: then its opposite holds.
+//! * A missing key compares as version, revisions and lease 0; a key that is there has version and
+//!   revisions of at least 1, and any lease, 0 too. Comparing the **value** of a missing key is
+//!   false whatever the result asked for.
+//! * A range compare (`range_end`) is true when it is true of each key, and of none: it is no
+//!   guard.
+//! * All compares of a Txn hold in its success branch. In its failure branch one of them does not,
+//!   and which one is known only when there is just one: then its opposite holds.
 //!
-//! A guard ends with the first Put or DeleteRange that may reach its key, in whichever nested branch: etcd refuses most such
-//! Txns, but not all (a DeleteRange with the open end `\0` is not seen by `checkIntervals`). And the compares of a nested Txn guard
-//! nothing when the Txn around it may have written anything before.
+//! A guard ends with the first Put or DeleteRange that may reach its key, in whichever nested
+//! branch: etcd refuses most such Txns, but not all (a DeleteRange with the open end `\0` is not
+//! seen by `checkIntervals`). And the compares of a nested Txn guard nothing when the Txn around it
+//! may have written anything before.
 
 use smallvec::SmallVec;
 
 use crate::access::Verbs;
 use crate::keyspace::KeyRange;
 
-/// How many times a key of a Txn is compared with a guard before guards are ignored for the rest of it, so that the time is
-/// bounded: 128 guarded operations, etcd's own default limit, just fit.
+/// How many times a key of a Txn is compared with a guard before guards are ignored for the rest of
+/// it, so that the time is bounded: 128 guarded operations, etcd's own default limit, just fit.
 pub(super) const BUDGET: usize = 128 * 128;
 
 /// What a compare is about.
@@ -54,7 +58,8 @@ impl Relation {
     }
 }
 
-/// Whether the key of a compare exists, given that the compare came out as `outcome`; `None` when that does not say.
+/// Whether the key of a compare exists, given that the compare came out as `outcome`; `None` when
+/// that does not say.
 pub(super) fn exists(relation: Relation, target: Target, outcome: bool) -> Option<bool> {
     match target {
         // False for a missing key: true means that it is there.
@@ -63,7 +68,9 @@ pub(super) fn exists(relation: Relation, target: Target, outcome: bool) -> Optio
         Target::Counter(number) => {
             let missing = relation.holds(0, number) == outcome;
             // A relation to one number is constant below it and above it.
-            let present = [1, number.max(1), i64::MAX].iter().any(|&counter| relation.holds(counter, number) == outcome);
+            let present = [1, number.max(1), i64::MAX]
+                .iter()
+                .any(|&counter| relation.holds(counter, number) == outcome);
             match (missing, present) {
                 (true, false) => Some(false),
                 (false, true) => Some(true),
@@ -108,7 +115,8 @@ impl<'m> Guards<'m> {
 
     /// What a Put of `key` can be here. Ends the guards of that key.
     pub(super) fn put(&mut self, key: &[u8]) -> Verbs {
-        // Keys of one Txn tend to differ at their ends: looking there first makes the search ten times as fast.
+        // Keys of one Txn tend to differ at their ends: looking there first makes the search ten
+        // times as fast.
         match self.end(|guarded| guarded.last() == key.last() && guarded == key) {
             Some(true) => Verbs::UPDATE,
             Some(false) => Verbs::CREATE,

@@ -1,4 +1,5 @@
-//! What a Txn keeps of keys (`ignore_value`, `ignore_lease`), and whether it deletes them: see [`Fault::DeletedAndKept`].
+//! What a Txn keeps of keys (`ignore_value`, `ignore_lease`), and whether it deletes them: see
+//! [`Fault::DeletedAndKept`].
 
 use smallvec::SmallVec;
 
@@ -31,7 +32,11 @@ impl<'m> Kept<'m> {
     pub(super) fn none_is_deleted(&self) -> Result<(), Malformed> {
         let Some(start) = self.deleted else { return Ok(()) };
         match self.puts.iter().find(|(key, _)| *key >= start) {
-            Some((_, put)) => Err(Malformed { field: "PutRequest", offset: put.last_of(5..=6), fault: Fault::DeletedAndKept }),
+            Some((_, put)) => Err(Malformed {
+                field: "PutRequest",
+                offset: put.last_of(5..=6),
+                fault: Fault::DeletedAndKept,
+            }),
             None => Ok(()),
         }
     }

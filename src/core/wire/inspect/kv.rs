@@ -55,7 +55,8 @@ pub(super) fn put<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<()
     Ok(())
 }
 
-/// A Put that may turn out to be any of `verbs`. With a lease it is a delete to come; `prev_kv` shows what was there.
+/// A Put that may turn out to be any of `verbs`. With a lease it is a delete to come; `prev_kv`
+/// shows what was there.
 pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, mut verbs: Verbs) {
     if request.lease != 0 {
         verbs = verbs.and(Verbs::DELETE);
@@ -67,14 +68,20 @@ pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, 
     touch(accesses, verbs, KeyRange::key(request.key));
 }
 
-pub(super) fn delete_range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
+pub(super) fn delete_range<'m>(
+    accesses: &mut Accesses<'m>,
+    whole: Part<'m>,
+) -> Result<(), Malformed> {
     let request = DeleteRangeRequest::read(whole)?;
     delete_range_as(accesses, &request);
     Ok(())
 }
 
 /// A DeleteRange; `prev_kv` shows what was there. Returns its range.
-pub(super) fn delete_range_as<'m>(accesses: &mut Accesses<'m>, request: &DeleteRangeRequest<'m>) -> KeyRange<'m> {
+pub(super) fn delete_range_as<'m>(
+    accesses: &mut Accesses<'m>,
+    request: &DeleteRangeRequest<'m>,
+) -> KeyRange<'m> {
     let range = KeyRange::from_request(request.key, request.range_end);
     let verbs = if request.prev_kv { Verbs::DELETE.and(Verbs::READ) } else { Verbs::DELETE };
     touch(accesses, verbs, range);

@@ -1,12 +1,15 @@
-//! The Lock and Election services, which etcd builds on Txn, Watch and leases (`client/v3/concurrency`, `v3lock/lock.go`,
-//! `v3election/election.go`).
+//! The Lock and Election services, which etcd builds on Txn, Watch and leases
+//! (`client/v3/concurrency`, `v3lock/lock.go`, `v3election/election.go`).
 //!
-//! * Their keys are `name/LEASE` with the lease's id in hexadecimal, so a name stands for the prefix `name/`.
+//! * Their keys are `name/LEASE` with the lease's id in hexadecimal, so a name stands for the
+//!   prefix `name/`.
 //! * The key of Proclaim, Resign and Unlock is whatever the client says, under no name at all.
-//! * Every call with a lease renews it (`NewSession` sends a keep-alive); Lock, Campaign and Proclaim also attach the key to it, or,
-//!   with lease 0, to one that etcd makes for 60 seconds. So Proclaim is a Put with a lease in any case and needs `delete`:
-//!   else it would be the way to have a key deleted that one may only update.
-//! * Proclaim and Resign compare the key's create revision first, and tell whether it was equal: that is a read.
+//! * Every call with a lease renews it (`NewSession` sends a keep-alive); Lock, Campaign and
+//!   Proclaim also attach the key to it, or, with lease 0, to one that etcd makes for 60 seconds.
+//!   So Proclaim is a Put with a lease in any case and needs `delete`: else it would be the way to
+//!   have a key deleted that one may only update.
+//! * Proclaim and Resign compare the key's create revision first, and tell whether it was equal:
+//!   that is a read.
 
 use super::touch;
 use crate::access::{Accesses, LeaseUse, Verbs};
@@ -86,7 +89,8 @@ pub(super) fn resign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result
     Ok(())
 }
 
-/// The key and the lease; of a leader that is missing, which etcd refuses, an empty key and no lease.
+/// The key and the lease; of a leader that is missing, which etcd refuses, an empty key and no
+/// lease.
 fn leader_key(leader: Option<Part<'_>>) -> Result<(&[u8], i64), Malformed> {
     let Some(leader) = leader else { return Ok((b"", 0)) };
     let leader = LeaderKey::read(leader)?;
@@ -95,6 +99,9 @@ fn leader_key(leader: Option<Part<'_>>) -> Result<(&[u8], i64), Malformed> {
 
 /// Every key with the prefix `name/`: it ends before `name0`, since `0` follows `/`.
 fn touch_below(accesses: &mut Accesses<'_>, verbs: Verbs, name: &[u8]) {
-    let range = OwnedRange { start: [name, b"/"].concat().into(), end: OwnedEnd::Before([name, b"0"].concat().into()) };
+    let range = OwnedRange {
+        start: [name, b"/"].concat().into(),
+        end: OwnedEnd::Before([name, b"0"].concat().into()),
+    };
     accesses.made = Some(Box::new((verbs, range)));
 }

@@ -1,5 +1,5 @@
-//! The scan held equal to prost and to the rules, on messages that encoders write and on those that only an attacker does; and the
-//! Txn guards held against etcd's way to run a Txn.
+//! The scan held equal to prost and to the rules, on messages that encoders write and on those that
+//! only an attacker does; and the Txn guards held against etcd's way to run a Txn.
 
 mod messages;
 mod mutation;
@@ -72,7 +72,8 @@ fn same_or_refused(method: Method, bytes: &[u8]) -> Result<(), TestCaseError> {
             prop_assert_eq!(Touched::from(&accesses), Touched::default());
             return Ok(());
         }
-        let decoded = touched(method, bytes).map_err(|error| TestCaseError::fail(format!("{method:?} accepted, prost: {error}")))?;
+        let decoded = touched(method, bytes)
+            .map_err(|error| TestCaseError::fail(format!("{method:?} accepted, prost: {error}")))?;
         prop_assert_eq!(Touched::from(&accesses), decoded, "{:?}", method);
     }
     Ok(())

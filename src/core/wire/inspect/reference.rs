@@ -1,5 +1,6 @@
-//! The same judgement by the slow way: prost decodes the whole message, and a walk over the tree says what it touches. Written
-//! from the rules in `inspect.rs` and `guard.rs`, not from their code.
+//! The same judgement by the slow way: prost decodes the whole message, and a walk over the tree
+//! says what it touches. Written from the rules in `inspect.rs` and `guard.rs`, not from their
+//! code.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +43,8 @@ impl From<&Accesses<'_>> for Touched {
         for access in accesses.keys() {
             touched.keys(access.verbs, access.range.start, access.range.range_end());
         }
-        touched.leases = accesses.leases.iter().map(|&(id, lease_use)| (id, lease_use as u8)).collect();
+        touched.leases =
+            accesses.leases.iter().map(|&(id, lease_use)| (id, lease_use as u8)).collect();
         touched
     }
 }
@@ -56,7 +58,9 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         Method::Put => put(t, &pb::PutRequest::decode(bytes)?, Verbs::PUT),
         Method::DeleteRange => delete_range(t, &pb::DeleteRangeRequest::decode(bytes)?),
         Method::Txn => txn(t, &pb::TxnRequest::decode(bytes)?, &mut Vec::new(), false),
-        Method::Compact => capability(t, Capability::Compact, pb::CompactionRequest::decode(bytes)?),
+        Method::Compact => {
+            capability(t, Capability::Compact, pb::CompactionRequest::decode(bytes)?)
+        }
         Method::Watch => watch(t, pb::WatchRequest::decode(bytes)?),
         Method::LeaseGrant => {
             let request = pb::LeaseGrantRequest::decode(bytes)?;
@@ -64,18 +68,33 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
             capability(t, Capability::Lease, request);
         }
         Method::LeaseRevoke => t.lease(pb::LeaseRevokeRequest::decode(bytes)?.id, LeaseUse::Revoke),
-        Method::LeaseKeepAlive => t.lease(pb::LeaseKeepAliveRequest::decode(bytes)?.id, LeaseUse::KeepAlive),
-        Method::LeaseTimeToLive => t.lease(pb::LeaseTimeToLiveRequest::decode(bytes)?.id, LeaseUse::Look),
-        Method::LeaseLeases => capability(t, Capability::Lease, pb::LeaseLeasesRequest::decode(bytes)?),
-        Method::MemberAdd => capability(t, Capability::MemberAdmin, pb::MemberAddRequest::decode(bytes)?),
-        Method::MemberRemove => capability(t, Capability::MemberAdmin, pb::MemberRemoveRequest::decode(bytes)?),
+        Method::LeaseKeepAlive => {
+            t.lease(pb::LeaseKeepAliveRequest::decode(bytes)?.id, LeaseUse::KeepAlive)
+        }
+        Method::LeaseTimeToLive => {
+            t.lease(pb::LeaseTimeToLiveRequest::decode(bytes)?.id, LeaseUse::Look)
+        }
+        Method::LeaseLeases => {
+            capability(t, Capability::Lease, pb::LeaseLeasesRequest::decode(bytes)?)
+        }
+        Method::MemberAdd => {
+            capability(t, Capability::MemberAdmin, pb::MemberAddRequest::decode(bytes)?)
+        }
+        Method::MemberRemove => {
+            capability(t, Capability::MemberAdmin, pb::MemberRemoveRequest::decode(bytes)?)
+        }
         Method::MemberUpdate => {
             let request = pb::MemberUpdateRequest::decode(bytes)?;
-            t.unjudgeable |= request.peer_ur_ls.is_empty() || request.peer_ur_ls.iter().any(|url| !url.contains("://"));
+            t.unjudgeable |= request.peer_ur_ls.is_empty()
+                || request.peer_ur_ls.iter().any(|url| !url.contains("://"));
             capability(t, Capability::MemberAdmin, request);
         }
-        Method::MemberPromote => capability(t, Capability::MemberAdmin, pb::MemberPromoteRequest::decode(bytes)?),
-        Method::MemberList => capability(t, Capability::MemberList, pb::MemberListRequest::decode(bytes)?),
+        Method::MemberPromote => {
+            capability(t, Capability::MemberAdmin, pb::MemberPromoteRequest::decode(bytes)?)
+        }
+        Method::MemberList => {
+            capability(t, Capability::MemberList, pb::MemberListRequest::decode(bytes)?)
+        }
         Method::Alarm => {
             let request = pb::AlarmRequest::decode(bytes)?;
             let needed = if request.action == 0 { Capability::Status } else { Capability::Alarm };
@@ -83,37 +102,78 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
             capability(t, needed, request);
         }
         Method::Status => capability(t, Capability::Status, pb::StatusRequest::decode(bytes)?),
-        Method::Defragment => capability(t, Capability::Defragment, pb::DefragmentRequest::decode(bytes)?),
+        Method::Defragment => {
+            capability(t, Capability::Defragment, pb::DefragmentRequest::decode(bytes)?)
+        }
         Method::Hash => capability(t, Capability::Hash, pb::HashRequest::decode(bytes)?),
         Method::HashKV => capability(t, Capability::Hash, pb::HashKvRequest::decode(bytes)?),
-        Method::Snapshot => capability(t, Capability::Snapshot, pb::SnapshotRequest::decode(bytes)?),
-        Method::MoveLeader => capability(t, Capability::MoveLeader, pb::MoveLeaderRequest::decode(bytes)?),
+        Method::Snapshot => {
+            capability(t, Capability::Snapshot, pb::SnapshotRequest::decode(bytes)?)
+        }
+        Method::MoveLeader => {
+            capability(t, Capability::MoveLeader, pb::MoveLeaderRequest::decode(bytes)?)
+        }
         Method::Downgrade => {
             let request = pb::DowngradeRequest::decode(bytes)?;
             t.unjudgeable |= !matches!(request.action, 0..=2);
             capability(t, Capability::Downgrade, request);
         }
-        Method::AuthStatus => capability(t, Capability::Status, pb::AuthStatusRequest::decode(bytes)?),
+        Method::AuthStatus => {
+            capability(t, Capability::Status, pb::AuthStatusRequest::decode(bytes)?)
+        }
         Method::Authenticate => drop(pb::AuthenticateRequest::decode(bytes)?),
-        Method::AuthEnable => capability(t, Capability::AuthAdmin, pb::AuthEnableRequest::decode(bytes)?),
-        Method::AuthDisable => capability(t, Capability::AuthAdmin, pb::AuthDisableRequest::decode(bytes)?),
-        Method::UserAdd => capability(t, Capability::AuthAdmin, pb::AuthUserAddRequest::decode(bytes)?),
-        Method::UserGet => capability(t, Capability::AuthAdmin, pb::AuthUserGetRequest::decode(bytes)?),
-        Method::UserList => capability(t, Capability::AuthAdmin, pb::AuthUserListRequest::decode(bytes)?),
-        Method::UserDelete => capability(t, Capability::AuthAdmin, pb::AuthUserDeleteRequest::decode(bytes)?),
-        Method::UserChangePassword => capability(t, Capability::AuthAdmin, pb::AuthUserChangePasswordRequest::decode(bytes)?),
-        Method::UserGrantRole => capability(t, Capability::AuthAdmin, pb::AuthUserGrantRoleRequest::decode(bytes)?),
-        Method::UserRevokeRole => capability(t, Capability::AuthAdmin, pb::AuthUserRevokeRoleRequest::decode(bytes)?),
-        Method::RoleAdd => capability(t, Capability::AuthAdmin, pb::AuthRoleAddRequest::decode(bytes)?),
-        Method::RoleGet => capability(t, Capability::AuthAdmin, pb::AuthRoleGetRequest::decode(bytes)?),
-        Method::RoleList => capability(t, Capability::AuthAdmin, pb::AuthRoleListRequest::decode(bytes)?),
-        Method::RoleDelete => capability(t, Capability::AuthAdmin, pb::AuthRoleDeleteRequest::decode(bytes)?),
+        Method::AuthEnable => {
+            capability(t, Capability::AuthAdmin, pb::AuthEnableRequest::decode(bytes)?)
+        }
+        Method::AuthDisable => {
+            capability(t, Capability::AuthAdmin, pb::AuthDisableRequest::decode(bytes)?)
+        }
+        Method::UserAdd => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserAddRequest::decode(bytes)?)
+        }
+        Method::UserGet => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserGetRequest::decode(bytes)?)
+        }
+        Method::UserList => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserListRequest::decode(bytes)?)
+        }
+        Method::UserDelete => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserDeleteRequest::decode(bytes)?)
+        }
+        Method::UserChangePassword => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserChangePasswordRequest::decode(bytes)?)
+        }
+        Method::UserGrantRole => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserGrantRoleRequest::decode(bytes)?)
+        }
+        Method::UserRevokeRole => {
+            capability(t, Capability::AuthAdmin, pb::AuthUserRevokeRoleRequest::decode(bytes)?)
+        }
+        Method::RoleAdd => {
+            capability(t, Capability::AuthAdmin, pb::AuthRoleAddRequest::decode(bytes)?)
+        }
+        Method::RoleGet => {
+            capability(t, Capability::AuthAdmin, pb::AuthRoleGetRequest::decode(bytes)?)
+        }
+        Method::RoleList => {
+            capability(t, Capability::AuthAdmin, pb::AuthRoleListRequest::decode(bytes)?)
+        }
+        Method::RoleDelete => {
+            capability(t, Capability::AuthAdmin, pb::AuthRoleDeleteRequest::decode(bytes)?)
+        }
         Method::RoleGrantPermission => {
             let request = pb::AuthRoleGrantPermissionRequest::decode(bytes)?;
-            t.unjudgeable |= request.perm.as_ref().is_some_and(|permission| !matches!(permission.perm_type, 0..=2));
+            t.unjudgeable |= request
+                .perm
+                .as_ref()
+                .is_some_and(|permission| !matches!(permission.perm_type, 0..=2));
             capability(t, Capability::AuthAdmin, request);
         }
-        Method::RoleRevokePermission => capability(t, Capability::AuthAdmin, pb::AuthRoleRevokePermissionRequest::decode(bytes)?),
+        Method::RoleRevokePermission => capability(
+            t,
+            Capability::AuthAdmin,
+            pb::AuthRoleRevokePermissionRequest::decode(bytes)?,
+        ),
         Method::Lock => {
             let request = v3lockpb::LockRequest::decode(bytes)?;
             t.below(Verbs::ALL.without(Verbs::UPDATE), &request.name);
@@ -130,7 +190,9 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
             t.keys(Verbs::ALL, &leader.key, b"");
             t.lease(leader.lease, LeaseUse::Attach);
         }
-        Method::Leader | Method::Observe => t.below(Verbs::READ, &v3electionpb::LeaderRequest::decode(bytes)?.name),
+        Method::Leader | Method::Observe => {
+            t.below(Verbs::READ, &v3electionpb::LeaderRequest::decode(bytes)?.name)
+        }
         Method::Resign => {
             let leader = v3electionpb::ResignRequest::decode(bytes)?.leader.unwrap_or_default();
             t.keys(Verbs::READ.and(Verbs::DELETE), &leader.key, b"");
@@ -182,13 +244,21 @@ struct Branch {
     written: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-fn txn(touched: &mut Touched, request: &pb::TxnRequest, around: &mut Vec<Branch>, written_before: bool) {
+fn txn(
+    touched: &mut Touched,
+    request: &pb::TxnRequest,
+    around: &mut Vec<Branch>,
+    written_before: bool,
+) {
     for compare in &request.compare {
         touched.keys(Verbs::READ, &compare.key, &compare.range_end);
         touched.unjudgeable |= !agrees(compare);
     }
-    let knows = |compare: &pb::Compare, outcome| known(compare, outcome).map(|exists| (compare.key.clone(), exists));
-    let success: Vec<_> = request.compare.iter().filter_map(|compare| knows(compare, true)).collect();
+    let knows = |compare: &pb::Compare, outcome| {
+        known(compare, outcome).map(|exists| (compare.key.clone(), exists))
+    };
+    let success: Vec<_> =
+        request.compare.iter().filter_map(|compare| knows(compare, true)).collect();
     let failure: Vec<_> = match &request.compare[..] {
         [only] => knows(only, false).into_iter().collect(),
         _ => Vec::new(),
@@ -201,14 +271,19 @@ fn txn(touched: &mut Touched, request: &pb::TxnRequest, around: &mut Vec<Branch>
                 Some(request_op::Request::RequestRange(request)) => range(touched, request),
                 Some(request_op::Request::RequestPut(request)) => {
                     put(touched, request, verbs(around, &request.key));
-                    around.iter_mut().for_each(|branch| branch.written.push((request.key.clone(), Vec::new())));
+                    around
+                        .iter_mut()
+                        .for_each(|branch| branch.written.push((request.key.clone(), Vec::new())));
                 }
                 Some(request_op::Request::RequestDeleteRange(request)) => {
                     delete_range(touched, request);
-                    around.iter_mut().for_each(|branch| branch.written.push((request.key.clone(), request.range_end.clone())));
+                    around.iter_mut().for_each(|branch| {
+                        branch.written.push((request.key.clone(), request.range_end.clone()))
+                    });
                 }
                 Some(request_op::Request::RequestTxn(request)) => {
-                    let written = written_before || around.last().is_some_and(|branch| !branch.written.is_empty());
+                    let written = written_before
+                        || around.last().is_some_and(|branch| !branch.written.is_empty());
                     txn(touched, request, around, written);
                 }
                 None => touched.unjudgeable = true,
@@ -239,22 +314,36 @@ pub(crate) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
     }
 }
 
-/// Whether the key must exist, or must not, for the compare to come out so: tried on keys of every kind.
+/// Whether the key must exist, or must not, for the compare to come out so: tried on keys of every
+/// kind.
 fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
     if !compare.range_end.is_empty() {
         return None;
     }
-    let interesting = |number: i64| [number.saturating_sub(1), number, number.saturating_add(1), 0, 1, i64::MIN, i64::MAX];
+    let interesting = |number: i64| {
+        [number.saturating_sub(1), number, number.saturating_add(1), 0, 1, i64::MIN, i64::MAX]
+    };
     let number = number(compare);
     let missing = outcome == compares(compare, None);
     // A lease or a value that no key can have: the branch never runs, and either answer would do.
-    let anything = matches!(compare.target(), compare::CompareTarget::Lease | compare::CompareTarget::Value);
+    let anything =
+        matches!(compare.target(), compare::CompareTarget::Lease | compare::CompareTarget::Value);
     let there = anything
         || interesting(number).into_iter().any(|counter| {
             let lease = counter;
             [b"".to_vec(), b"m".to_vec(), b"\xff\xff".to_vec()].into_iter().any(|value| {
                 let counter = counter.max(1);
-                outcome == compares(compare, Some(&Stored { version: counter, create: counter, modified: counter, lease, value }))
+                outcome
+                    == compares(
+                        compare,
+                        Some(&Stored {
+                            version: counter,
+                            create: counter,
+                            modified: counter,
+                            lease,
+                            value,
+                        }),
+                    )
             })
         });
     match (missing, there) {
@@ -301,11 +390,17 @@ fn number(compare: &pb::Compare) -> i64 {
 
 /// What etcd answers to a compare of one key (`applyCompare`, `compareKV`).
 pub(crate) fn compares(compare: &pb::Compare, stored: Option<&Stored>) -> bool {
-    let counter = |stored_counter: fn(&Stored) -> i64| stored.map_or(0, stored_counter).cmp(&number(compare));
+    let counter =
+        |stored_counter: fn(&Stored) -> i64| stored.map_or(0, stored_counter).cmp(&number(compare));
     let ordering = match compare.target() {
         compare::CompareTarget::Value => {
             let Some(stored) = stored else { return false };
-            let value: &[u8] = if let Some(compare::TargetUnion::Value(value)) = &compare.target_union { value } else { b"" };
+            let value: &[u8] =
+                if let Some(compare::TargetUnion::Value(value)) = &compare.target_union {
+                    value
+                } else {
+                    b""
+                };
             stored.value[..].cmp(value)
         }
         compare::CompareTarget::Version => counter(|stored| stored.version),

@@ -9,7 +9,10 @@ use crate::wire::spell::{len, num, overlong, tag, wire};
 type Keys<'a> = Vec<(Verbs, &'a [u8], &'a [u8])>;
 
 fn keys<'a>(accesses: &'a Accesses<'_>) -> Keys<'a> {
-    accesses.keys().map(|access| (access.verbs, access.range.start, access.range.range_end())).collect()
+    accesses
+        .keys()
+        .map(|access| (access.verbs, access.range.start, access.range.range_end()))
+        .collect()
 }
 
 fn fault(method: Method, message: &[u8]) -> (&'static str, usize, Fault) {
@@ -48,7 +51,11 @@ fn failure(member: u32, request: impl AsRef<[u8]>) -> Vec<u8> {
 fn each_keyed_request_lists_its_keys() {
     let rows: Vec<(Method, Vec<u8>, Keys)> = vec![
         (Method::Range, len(1, "k"), vec![(READ, b"k", b"")]),
-        (Method::RangeStream, wire![len(1, "k"), len(2, "z"), num(3, 5), num(7, 1)], vec![(READ, b"k", b"z")]),
+        (
+            Method::RangeStream,
+            wire![len(1, "k"), len(2, "z"), num(3, 5), num(7, 1)],
+            vec![(READ, b"k", b"z")],
+        ),
         (Method::Range, wire![len(2, "\0"), len(1, "k")], vec![(READ, b"k", b"\0")]),
         (Method::Range, wire![len(1, "\0"), len(2, "\0")], vec![(READ, b"\0", b"\0")]),
         (Method::Range, wire![len(1, "z"), len(2, "a")], vec![(READ, b"z", b"a")]),
@@ -58,12 +65,20 @@ fn each_keyed_request_lists_its_keys() {
         (Method::Put, wire![len(1, "k"), num(4, 0), num(5, 1), num(6, 1)], vec![(PUT, b"k", b"")]),
         (Method::Put, wire![len(1, "k"), num(3, 7)], vec![(PUT.and(DELETE), b"k", b"")]),
         (Method::DeleteRange, len(1, "k"), vec![(DELETE, b"k", b"")]),
-        (Method::DeleteRange, wire![len(1, "k"), len(2, "l"), num(3, 1)], vec![(DELETE.and(READ), b"k", b"l")]),
+        (
+            Method::DeleteRange,
+            wire![len(1, "k"), len(2, "l"), num(3, 1)],
+            vec![(DELETE.and(READ), b"k", b"l")],
+        ),
         (Method::Watch, len(1, len(2, "\0")), vec![(READ, b"\0", b"\0")]),
         (Method::Lock, len(1, "n"), vec![(Verbs::ALL.without(UPDATE), b"n/", b"n0")]),
         (Method::Unlock, len(1, "n/7ab"), vec![(DELETE, b"n/7ab", b"")]),
         (Method::Campaign, wire![len(1, ""), len(3, "v")], vec![(Verbs::ALL, b"/", b"0")]),
-        (Method::Proclaim, len(1, wire![len(1, "n"), len(2, "elsewhere"), num(3, 9)]), vec![(Verbs::ALL, b"elsewhere", b"")]),
+        (
+            Method::Proclaim,
+            len(1, wire![len(1, "n"), len(2, "elsewhere"), num(3, 9)]),
+            vec![(Verbs::ALL, b"elsewhere", b"")],
+        ),
         (Method::Proclaim, vec![], vec![(Verbs::ALL, b"", b"")]),
         (Method::Leader, len(1, "n"), vec![(READ, b"n/", b"n0")]),
         (Method::Observe, len(1, "n"), vec![(READ, b"n/", b"n0")]),
@@ -93,11 +108,18 @@ fn each_lease_is_named_with_what_is_done_to_it() {
         (Method::Resign, len(1, wire![len(2, "k"), num(4, 5)]), Some((5, LeaseUse::KeepAlive))),
         (
             Method::Txn,
-            wire![success(PUT_OP, wire![len(1, "a"), num(3, 5)]), failure(PUT_OP, wire![len(1, "b"), num(3, 5)])],
+            wire![
+                success(PUT_OP, wire![len(1, "a"), num(3, 5)]),
+                failure(PUT_OP, wire![len(1, "b"), num(3, 5)])
+            ],
             Some((5, LeaseUse::Attach)),
         ),
     ] {
-        assert_eq!(inspect(method, &message).unwrap().leases.to_vec(), Vec::from_iter(expected), "{method:?}");
+        assert_eq!(
+            inspect(method, &message).unwrap().leases.to_vec(),
+            Vec::from_iter(expected),
+            "{method:?}"
+        );
     }
 }
 
@@ -109,7 +131,10 @@ fn what_has_no_key_needs_its_capability() {
             Method::Compact => Some(C::Compact),
             Method::LeaseGrant | Method::LeaseLeases => Some(C::Lease),
             Method::MemberList => Some(C::MemberList),
-            Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => Some(C::MemberAdmin),
+            Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote => Some(C::MemberAdmin),
             Method::Alarm | Method::Status | Method::AuthStatus => Some(C::Status),
             Method::Defragment => Some(C::Defragment),
             Method::Hash | Method::HashKV => Some(C::Hash),
@@ -120,19 +145,27 @@ fn what_has_no_key_needs_its_capability() {
             _ if method.path().starts_with("/etcdserverpb.Auth/") => Some(C::AuthAdmin),
             _ => None,
         };
-        let message = if method == Method::MemberUpdate { len(2, "http://a:1") } else { Vec::new() };
+        let message =
+            if method == Method::MemberUpdate { len(2, "http://a:1") } else { Vec::new() };
         assert_eq!(inspect(method, &message).unwrap().capability, expected, "{method:?}");
     }
     for (action, expected) in [(0, C::Status), (1, C::Alarm), (2, C::Alarm)] {
         assert_eq!(inspect(Method::Alarm, &num(1, action)).unwrap().capability, Some(expected));
     }
     for action in [3, -1, 1 << 32] {
-        assert_eq!(fault(Method::Alarm, &num(1, action)), ("AlarmRequest.action", 0, Fault::UnknownValue));
+        assert_eq!(
+            fault(Method::Alarm, &num(1, action)),
+            ("AlarmRequest.action", 0, Fault::UnknownValue)
+        );
     }
-    assert_eq!(fault(Method::Alarm, &wire![num(1, 0), num(1, 1)]), ("AlarmRequest.action", 2, Fault::Repeated));
+    assert_eq!(
+        fault(Method::Alarm, &wire![num(1, 0), num(1, 1)]),
+        ("AlarmRequest.action", 2, Fault::Repeated)
+    );
 }
 
-/// Of a message that only a capability guards, too, each is read as itself: what is wrong in it is named after it.
+/// Of a message that only a capability guards, too, each is read as itself: what is wrong in it is
+/// named after it.
 #[test]
 fn each_message_of_the_auth_service_is_read_as_itself() {
     // What stands first in it, twice; nothing, where it has no fields.
@@ -167,31 +200,77 @@ fn each_message_of_the_auth_service_is_read_as_itself() {
 fn an_empty_range_end_is_not_an_absent_one() {
     let range = wire![len(1, "a"), len(2, "")];
     assert_eq!(fault(Method::Range, &range), ("RangeRequest.range_end", 3, Fault::EmptyRangeEnd));
-    assert_eq!(fault(Method::DeleteRange, &range), ("DeleteRangeRequest.range_end", 3, Fault::EmptyRangeEnd));
+    assert_eq!(
+        fault(Method::DeleteRange, &range),
+        ("DeleteRangeRequest.range_end", 3, Fault::EmptyRangeEnd)
+    );
     assert_eq!(fault(Method::Txn, &success(RANGE, range)).2, Fault::EmptyRangeEnd);
-    assert_eq!(fault(Method::Txn, &len(1, wire![len(3, "a"), len(64, "")])), ("Compare.range_end", 5, Fault::EmptyRangeEnd));
+    assert_eq!(
+        fault(Method::Txn, &len(1, wire![len(3, "a"), len(64, "")])),
+        ("Compare.range_end", 5, Fault::EmptyRangeEnd)
+    );
 }
 
 #[test]
 fn faults_name_the_field_and_its_place() {
     for (method, message, expected) in [
-        (Method::Put, wire![len(1, "k"), num(3, 1), num(3, 2)], ("PutRequest.lease", 5, Fault::Repeated)),
-        (Method::Put, wire![len(1, "k"), len(3, "x")], ("PutRequest.lease", 3, Fault::WrongWireType)),
-        (Method::Put, wire![len(1, "k"), tag(3, 0), overlong(5, 1)], ("PutRequest", 3, Fault::OverlongVarint)),
+        (
+            Method::Put,
+            wire![len(1, "k"), num(3, 1), num(3, 2)],
+            ("PutRequest.lease", 5, Fault::Repeated),
+        ),
+        (
+            Method::Put,
+            wire![len(1, "k"), len(3, "x")],
+            ("PutRequest.lease", 3, Fault::WrongWireType),
+        ),
+        (
+            Method::Put,
+            wire![len(1, "k"), tag(3, 0), overlong(5, 1)],
+            ("PutRequest", 3, Fault::OverlongVarint),
+        ),
         (Method::Put, wire![num(1, 1)], ("PutRequest.key", 0, Fault::WrongWireType)),
         (Method::Range, wire![len(1, "k"), num(14, 1)], ("RangeRequest", 3, Fault::UnknownField)),
-        (Method::Txn, wire![success(PUT_OP, wire![len(1, "k"), len(1, "l")])], ("PutRequest.key", 7, Fault::Repeated)),
+        (
+            Method::Txn,
+            wire![success(PUT_OP, wire![len(1, "k"), len(1, "l")])],
+            ("PutRequest.key", 7, Fault::Repeated),
+        ),
         (Method::Txn, num(2, 1), ("TxnRequest.success", 0, Fault::WrongWireType)),
         (Method::Txn, len(4, ""), ("TxnRequest", 0, Fault::UnknownField)),
-        (Method::Txn, wire![success(RANGE, len(1, "a")), len(3, "")], ("RequestOp", 9, Fault::EmptyOperation)),
-        (Method::Txn, len(2, wire![len(1, len(1, "a")), len(2, len(1, "a"))]), ("RequestOp", 7, Fault::Repeated)),
-        (Method::Txn, len(2, wire![len(1, len(1, "a")), len(9, "")]), ("RequestOp", 7, Fault::UnknownField)),
+        (
+            Method::Txn,
+            wire![success(RANGE, len(1, "a")), len(3, "")],
+            ("RequestOp", 9, Fault::EmptyOperation),
+        ),
+        (
+            Method::Txn,
+            len(2, wire![len(1, len(1, "a")), len(2, len(1, "a"))]),
+            ("RequestOp", 7, Fault::Repeated),
+        ),
+        (
+            Method::Txn,
+            len(2, wire![len(1, len(1, "a")), len(9, "")]),
+            ("RequestOp", 7, Fault::UnknownField),
+        ),
         (Method::Txn, len(2, len(5, "")), ("RequestOp", 2, Fault::UnknownField)),
         (Method::Txn, len(2, num(1, 1)), ("RequestOp.request_range", 2, Fault::WrongWireType)),
-        (Method::Txn, wire![[0x0a, 0x05], len(3, "k")], ("TxnRequest", 0, Fault::LengthBeyondMessage)),
-        (Method::Proclaim, wire![len(1, len(2, "a")), len(1, len(2, "b"))], ("ProclaimRequest.leader", 5, Fault::Repeated)),
+        (
+            Method::Txn,
+            wire![[0x0a, 0x05], len(3, "k")],
+            ("TxnRequest", 0, Fault::LengthBeyondMessage),
+        ),
+        (
+            Method::Proclaim,
+            wire![len(1, len(2, "a")), len(1, len(2, "b"))],
+            ("ProclaimRequest.leader", 5, Fault::Repeated),
+        ),
         (Method::UserAdd, len(1, [0xff]), ("AuthUserAddRequest.name", 0, Fault::NotUtf8)),
-        (Method::MemberAdd, wire![len(1, "a"), len(1, [0xff])], ("MemberAddRequest.peerURLs", 3, Fault::NotUtf8)),
+        (
+            Method::MemberAdd,
+            wire![len(1, "a"), len(1, [0xff])],
+            ("MemberAddRequest.peerURLs", 3, Fault::NotUtf8),
+        ),
     ] {
         assert_eq!(fault(method, &message), expected, "{method:?} {message:02x?}");
     }
@@ -200,14 +279,26 @@ fn faults_name_the_field_and_its_place() {
 #[test]
 fn what_etcd_could_not_store_or_read_back_is_refused() {
     let longest = "n".repeat(32_768);
-    for (method, name) in [(Method::UserAdd, "AuthUserAddRequest.name"), (Method::RoleAdd, "AuthRoleAddRequest.name")] {
+    for (method, name) in
+        [(Method::UserAdd, "AuthUserAddRequest.name"), (Method::RoleAdd, "AuthRoleAddRequest.name")]
+    {
         assert!(inspect(method, &len(1, &longest)).is_ok());
         assert_eq!(fault(method, &len(1, longest.clone() + "n")), (name, 0, Fault::NameTooLong));
     }
-    let urls = |urls: &[&str]| wire![num(1, 7), urls.iter().flat_map(|url| len(2, url)).collect::<Vec<u8>>()];
+    let urls = |urls: &[&str]| {
+        wire![num(1, 7), urls.iter().flat_map(|url| len(2, url)).collect::<Vec<u8>>()]
+    };
     assert!(inspect(Method::MemberUpdate, &urls(&["http://a:1", "https://[::1]:2380"])).is_ok());
-    for (message, offset) in [(urls(&[]), 0), (urls(&[""]), 2), (urls(&["http://a:1", "x"]), 14), (urls(&["x", "http://a:1"]), 2)] {
-        assert_eq!(fault(Method::MemberUpdate, &message), ("MemberUpdateRequest.peerURLs", offset, Fault::PeerUrl));
+    for (message, offset) in [
+        (urls(&[]), 0),
+        (urls(&[""]), 2),
+        (urls(&["http://a:1", "x"]), 14),
+        (urls(&["x", "http://a:1"]), 2),
+    ] {
+        assert_eq!(
+            fault(Method::MemberUpdate, &message),
+            ("MemberUpdateRequest.peerURLs", offset, Fault::PeerUrl)
+        );
     }
 }
 

@@ -13,14 +13,16 @@ use crate::wire::field::{Field, Fields, Part, Value};
 use crate::wire::message::messages;
 use crate::wire::{Fault, Malformed};
 
-/// How many compares and operations there may be in a Txn and those inside it; etcd takes 128 of each per level unless told otherwise
-/// (`--max-txn-ops`).
+/// How many compares and operations there may be in a Txn and those inside it; etcd takes 128 of
+/// each per level unless told otherwise (`--max-txn-ops`).
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// What they may cost, where each costs as much as there are Txns around it: so often etcd merges its keys with those beside it
-/// (`checkIntervals`, `server/etcdserver/txn/txn.go`). So a Txn may have 446 others inside it, one in the other, or 10,000 operations
-/// ten deep. Measured with `--max-txn-ops` out of the way: as many operations take 3.5.35 and 3.7.3 a tenth of a second side by side,
-/// and 16 s 2,000 deep. There is no other limit of depth; etcd 3.7 itself does not read 5,000 (10,000 messages, Go's protobuf).
+/// What they may cost, where each costs as much as there are Txns around it: so often etcd merges
+/// its keys with those beside it (`checkIntervals`, `server/etcdserver/txn/txn.go`). So a Txn may
+/// have 446 others inside it, one in the other, or 10,000 operations ten deep. Measured with
+/// `--max-txn-ops` out of the way: as many operations take 3.5.35 and 3.7.3 a tenth of a second
+/// side by side, and 16 s 2,000 deep. There is no other limit of depth; etcd 3.7 itself does not
+/// read 5,000 (10,000 messages, Go's protobuf).
 pub const MAX_WORK: usize = 100_000;
 
 messages! {
@@ -38,7 +40,8 @@ messages! {
 }
 
 pub(super) fn txn<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
-    let mut scan = Scan { accesses, guards: Guards::new(), kept: Kept::default(), operations: 0, work: 0 };
+    let mut scan =
+        Scan { accesses, guards: Guards::new(), kept: Kept::default(), operations: 0, work: 0 };
     scan.all(whole)?;
     scan.kept.none_is_deleted()
 }
@@ -69,8 +72,9 @@ struct Level<'m> {
 }
 
 impl<'m> Scan<'_, 'm> {
-    /// Reads a `TxnRequest` and those inside it. What waits for the end of a Txn inside it waits on the heap: how deep a message is must
-    /// not be a matter of the thread's stack. The usual Txn has none inside it, and allocates nothing.
+    /// Reads a `TxnRequest` and those inside it. What waits for the end of a Txn inside it waits on
+    /// the heap: how deep a message is must not be a matter of the thread's stack. The usual
+    /// Txn has none inside it, and allocates nothing.
     fn all(&mut self, whole: Part<'m>) -> Result<(), Malformed> {
         let mut waiting: Vec<Level<'m>> = Vec::new();
         let mut level = self.enter(whole, 1, false)?;
@@ -102,14 +106,24 @@ impl<'m> Scan<'_, 'm> {
         }
     }
 
-    /// Reads the compares of one `TxnRequest`, and stops in front of its first operation. `before` says that an operation before
-    /// it in the outermost Txn may have written something; `depth` is 1 for that one.
-    fn enter(&mut self, whole: Part<'m>, depth: usize, before: bool) -> Result<Level<'m>, Malformed> {
+    /// Reads the compares of one `TxnRequest`, and stops in front of its first operation. `before`
+    /// says that an operation before it in the outermost Txn may have written something;
+    /// `depth` is 1 for that one.
+    fn enter(
+        &mut self,
+        whole: Part<'m>,
+        depth: usize,
+        before: bool,
+    ) -> Result<Level<'m>, Malformed> {
         let sections = Sections::of(whole)?;
         self.operations = self.operations.saturating_add(sections.operations);
         self.work = self.work.saturating_add(sections.operations.saturating_mul(depth));
         if self.operations > MAX_OPERATIONS || self.work > MAX_WORK {
-            return Err(Malformed { field: TXN, offset: whole.offset, fault: Fault::TooManyOperations });
+            return Err(Malformed {
+                field: TXN,
+                offset: whole.offset,
+                fault: Fault::TooManyOperations,
+            });
         }
         let around = self.guards.depth();
         let mut compares = sections.compares();
@@ -146,10 +160,15 @@ impl<'m> Scan<'_, 'm> {
     fn operation(&mut self, whole: Part<'m>) -> Result<Operation<'m>, Malformed> {
         let mut fields = Fields::of(REQUEST_OP, whole);
         let Some(field) = fields.next()? else {
-            return Err(Malformed { field: REQUEST_OP, offset: whole.offset, fault: Fault::EmptyOperation });
+            return Err(Malformed {
+                field: REQUEST_OP,
+                offset: whole.offset,
+                fault: Fault::EmptyOperation,
+            });
         };
         if let Some(second) = fields.next()? {
-            let fault = if matches!(second.number, 1..=4) { Fault::Repeated } else { Fault::UnknownField };
+            let fault =
+                if matches!(second.number, 1..=4) { Fault::Repeated } else { Fault::UnknownField };
             return Err(second.fault(REQUEST_OP, fault));
         }
         let name = match field.number {
@@ -159,7 +178,9 @@ impl<'m> Scan<'_, 'm> {
             4 => "RequestOp.request_txn",
             _ => return Err(field.fault(REQUEST_OP, Fault::UnknownField)),
         };
-        let Value::Bytes(request) = field.value else { return Err(field.fault(name, Fault::WrongWireType)) };
+        let Value::Bytes(request) = field.value else {
+            return Err(field.fault(name, Fault::WrongWireType));
+        };
         match field.number {
             1 => range(self.accesses, request).map(|()| Operation::Reads),
             2 => {
@@ -201,9 +222,10 @@ struct Condition<'m> {
 }
 
 impl<'m> Condition<'m> {
-    /// Reads a `Compare`. Without any member of `target_union` etcd compares with 0, or with the empty value; every client library
-    /// sends the member, 0 included, but one that speaks JSON may not. With a member other than the target's it would as
-    /// well: that is a Compare that says two things, and is refused.
+    /// Reads a `Compare`. Without any member of `target_union` etcd compares with 0, or with the
+    /// empty value; every client library sends the member, 0 included, but one that speaks JSON
+    /// may not. With a member other than the target's it would as well: that is a Compare that
+    /// says two things, and is refused.
     fn read(part: Part<'m>) -> Result<Self, Malformed> {
         let compare = Compare::read(part)?;
         let relation = match compare.result {
@@ -222,12 +244,22 @@ impl<'m> Condition<'m> {
         let number = |member: Option<i64>| Target::Counter(member.unwrap_or(0));
         let (target, has_member) = match compare.target {
             CompareTarget::Version => (number(compare.version), compare.version.is_some()),
-            CompareTarget::Create => (number(compare.create_revision), compare.create_revision.is_some()),
+            CompareTarget::Create => {
+                (number(compare.create_revision), compare.create_revision.is_some())
+            }
             CompareTarget::Mod => (number(compare.mod_revision), compare.mod_revision.is_some()),
             CompareTarget::Value => (Target::Value, compare.value.is_some()),
-            CompareTarget::Lease => (Target::Lease(compare.lease.unwrap_or(0)), compare.lease.is_some()),
+            CompareTarget::Lease => {
+                (Target::Lease(compare.lease.unwrap_or(0)), compare.lease.is_some())
+            }
         };
-        let fault = |fault| Err(Malformed { field: "Compare.target_union", offset: part.last_of(TARGET_UNION), fault });
+        let fault = |fault| {
+            Err(Malformed {
+                field: "Compare.target_union",
+                offset: part.last_of(TARGET_UNION),
+                fault,
+            })
+        };
         match members.iter().filter(|&&member| member).count() {
             0 => {}
             1 if has_member => {}
@@ -238,7 +270,8 @@ impl<'m> Condition<'m> {
     }
 }
 
-/// Where the three lists of a `TxnRequest` stand. An encoder writes one after the other; a decoder takes them mixed.
+/// Where the three lists of a `TxnRequest` stand. An encoder writes one after the other; a decoder
+/// takes them mixed.
 struct Sections<'m> {
     spans: [Span; 3],
     whole: Part<'m>,
@@ -307,7 +340,9 @@ impl<'m> Section<'m> {
     fn next(&mut self) -> Result<Option<Part<'m>>, Malformed> {
         loop {
             match self.fields.next()? {
-                Some(Field { number, value: Value::Bytes(part), .. }) if number == self.number => return Ok(Some(part)),
+                Some(Field { number, value: Value::Bytes(part), .. }) if number == self.number => {
+                    return Ok(Some(part));
+                }
                 Some(_) => {}
                 None => return Ok(None),
             }

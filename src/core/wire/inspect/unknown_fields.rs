@@ -1,5 +1,5 @@
-//! What becomes of a field that this version does not know, in each message that a client may send: tried in all of them, and held
-//! equal to the table in `docs/unknown-fields.md`.
+//! What becomes of a field that this version does not know, in each message that a client may send:
+//! tried in all of them, and held equal to the table in `docs/unknown-fields.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,32 +17,59 @@ const HIGHEST: u32 = (1 << 29) - 1;
 /// The fields of a message that are messages themselves: number and type.
 pub(super) fn nested(message: &str) -> Vec<(u32, &'static str)> {
     let fields = FIELDS.lines().filter_map(|line| line.strip_prefix(message)?.strip_prefix(' '));
-    let parsed = fields.map(|field| field.split(' ').collect::<Vec<_>>()).map(|field| (field[0].parse().unwrap(), field[2]));
+    let parsed = fields
+        .map(|field| field.split(' ').collect::<Vec<_>>())
+        .map(|field| (field[0].parse().unwrap(), field[2]));
     parsed.filter(|(_, kind)| is_message(kind)).collect()
 }
 
-/// Enums have dots in their names too: a message has fields, or, when it has none, is called a request.
+/// Enums have dots in their names too: a message has fields, or, when it has none, is called a
+/// request.
 fn is_message(kind: &str) -> bool {
-    kind.ends_with("Request") || FIELDS.lines().any(|line| line.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
+    kind.ends_with("Request")
+        || FIELDS
+            .lines()
+            .any(|line| line.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
 }
 
 /// The request of a method, by the RPC's line.
 pub(super) fn request_of(method: Method) -> Option<&'static str> {
     let prefix = format!("rpc {} ", &method.path()[1..]);
-    FIELDS.lines().find_map(|line| line.strip_prefix(prefix.as_str())).and_then(|rest| rest.split(' ').next())
+    FIELDS
+        .lines()
+        .find_map(|line| line.strip_prefix(prefix.as_str()))
+        .and_then(|rest| rest.split(' ').next())
 }
 
-/// Puts an unknown field of every wire type into `kind`, which stands at `path` in the method's request, and into every message within
-/// it; notes whether the scan lets it pass.
-fn try_all(method: Method, kind: &'static str, path: &[(u32, &'static str)], tried: &mut BTreeMap<&'static str, BTreeSet<bool>>) {
-    for unknown in [num(HIGHEST, 1), len(HIGHEST, "x"), wire![tag(HIGHEST, 1), [0; 8]], wire![tag(HIGHEST, 5), [0; 4]]] {
+/// Puts an unknown field of every wire type into `kind`, which stands at `path` in the method's
+/// request, and into every message within it; notes whether the scan lets it pass.
+fn try_all(
+    method: Method,
+    kind: &'static str,
+    path: &[(u32, &'static str)],
+    tried: &mut BTreeMap<&'static str, BTreeSet<bool>>,
+) {
+    for unknown in [
+        num(HIGHEST, 1),
+        len(HIGHEST, "x"),
+        wire![tag(HIGHEST, 1), [0; 8]],
+        wire![tag(HIGHEST, 5), [0; 4]],
+    ] {
         // A MemberUpdate without a URL is refused for that.
-        let unknown = if kind.ends_with(".MemberUpdateRequest") { wire![len(2, "http://a:1"), unknown] } else { unknown };
+        let unknown = if kind.ends_with(".MemberUpdateRequest") {
+            wire![len(2, "http://a:1"), unknown]
+        } else {
+            unknown
+        };
         let message = path.iter().rev().fold(unknown, |within, (number, _)| len(*number, within));
         let read = inspect(method, &message);
         if let Err(malformed) = &read {
             assert_eq!(malformed.fault, Fault::UnknownField, "{method:?} {kind}: {malformed}");
-            assert_eq!(malformed.field, kind.rsplit('.').next().unwrap(), "{method:?}: the message is named");
+            assert_eq!(
+                malformed.field,
+                kind.rsplit('.').next().unwrap(),
+                "{method:?}: the message is named"
+            );
         }
         tried.entry(kind).or_default().insert(read.is_ok());
     }
@@ -66,10 +93,22 @@ fn the_page_says_for_each_message_what_becomes_of_an_unknown_field() {
     let rows: Vec<String> = tried
         .iter()
         .map(|(message, passes)| {
-            assert_eq!(passes.len(), 1, "{message}: of one wire type it passes, of another it does not");
-            format!("| `{message}` | {} |", if passes.contains(&true) { "passes" } else { "refused" })
+            assert_eq!(
+                passes.len(),
+                1,
+                "{message}: of one wire type it passes, of another it does not"
+            );
+            format!(
+                "| `{message}` | {} |",
+                if passes.contains(&true) { "passes" } else { "refused" }
+            )
         })
         .collect();
     let written: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("| `")).collect();
-    assert_eq!(written, rows, "the table in docs/unknown-fields.md should be:\n{}", rows.join("\n"));
+    assert_eq!(
+        written,
+        rows,
+        "the table in docs/unknown-fields.md should be:\n{}",
+        rows.join("\n")
+    );
 }

@@ -14,8 +14,14 @@ fn each_request_is_told_from_the_others() {
     for (message, expected) in [
         (len(1, wire![len(1, "k")]), WatchRequest::Create(KeyRange::key(b"k"))),
         (len(1, wire![len(1, "k"), len(2, "")]), WatchRequest::Create(KeyRange::key(b"k"))),
-        (len(1, wire![len(1, "k"), len(2, "\0")]), WatchRequest::Create(KeyRange::from_request(b"k", b"\0"))),
-        (len(1, wire![len(2, "z"), len(1, "k")]), WatchRequest::Create(KeyRange::from_request(b"k", b"z"))),
+        (
+            len(1, wire![len(1, "k"), len(2, "\0")]),
+            WatchRequest::Create(KeyRange::from_request(b"k", b"\0")),
+        ),
+        (
+            len(1, wire![len(2, "z"), len(1, "k")]),
+            WatchRequest::Create(KeyRange::from_request(b"k", b"z")),
+        ),
         (len(1, ""), WatchRequest::Create(KeyRange::key(b"\0"))),
         (len(1, len(2, "\0")), WatchRequest::Create(KeyRange::WHOLE)),
         (len(2, num(1, 7)), WatchRequest::Cancel(7)),
@@ -58,7 +64,10 @@ fn a_create_with_every_field_is_read() {
         watch_id: 9,
         fragment: true,
     };
-    let message = pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }.encode_to_vec();
+    let message = pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    }
+    .encode_to_vec();
     assert_eq!(request(&message), Ok(WatchRequest::Create(KeyRange::from_request(b"a", b"b"))));
     let unpacked = len(1, wire![len(1, "a"), num(5, 0), num(5, 1)]);
     assert_eq!(request(&unpacked), Ok(WatchRequest::Create(KeyRange::key(b"a"))));
@@ -67,11 +76,20 @@ fn a_create_with_every_field_is_read() {
 #[test]
 fn what_the_proxy_says_is_what_etcd_says() {
     let reason = PERMISSION_DENIED.to_owned();
-    let refused = pb::WatchResponse::decode(&refused_create(&header().encode_to_vec(), PERMISSION_DENIED)[..]).unwrap();
-    let common = pb::WatchResponse { header: Some(header()), canceled: true, cancel_reason: reason, ..Default::default() };
+    let refused = pb::WatchResponse::decode(
+        &refused_create(&header().encode_to_vec(), PERMISSION_DENIED)[..],
+    )
+    .unwrap();
+    let common = pb::WatchResponse {
+        header: Some(header()),
+        canceled: true,
+        cancel_reason: reason,
+        ..Default::default()
+    };
     assert_eq!(refused, pb::WatchResponse { watch_id: -1, created: true, ..common.clone() });
     for watch_id in [0, 5, i64::MAX] {
-        let ended = pb::WatchResponse::decode(&canceled(&header().encode_to_vec(), watch_id)[..]).unwrap();
+        let ended =
+            pb::WatchResponse::decode(&canceled(&header().encode_to_vec(), watch_id)[..]).unwrap();
         assert_eq!(ended, pb::WatchResponse { watch_id, ..common.clone() });
         assert_eq!(request(&cancel_request(watch_id)), Ok(WatchRequest::Cancel(watch_id)));
     }
@@ -79,7 +97,9 @@ fn what_the_proxy_says_is_what_etcd_says() {
 
 #[test]
 fn a_head_that_comes_after_something_else_is_not_believed() {
-    for message in [wire![num(2, 1), len(1, "")], wire![num(2, 1), num(2, 2)], wire![num(4, 1), num(3, 1)]] {
+    for message in
+        [wire![num(2, 1), len(1, "")], wire![num(2, 1), num(2, 2)], wire![num(4, 1), num(3, 1)]]
+    {
         assert_eq!(response_head(&message, message.len()).unwrap_err().fault, Fault::OutOfOrder);
     }
     assert_eq!(response_head(&num(1, 1), 2).unwrap_err().fault, Fault::WrongWireType);
@@ -91,21 +111,34 @@ fn a_head_that_comes_after_something_else_is_not_believed() {
 }
 
 fn responses() -> impl Strategy<Value = pb::WatchResponse> {
-    let event = prop::collection::vec(any::<u8>(), 0..40)
-        .prop_map(|value| mvccpb::Event { kv: Some(mvccpb::KeyValue { value, ..Default::default() }), ..Default::default() });
+    let event = prop::collection::vec(any::<u8>(), 0..40).prop_map(|value| mvccpb::Event {
+        kv: Some(mvccpb::KeyValue { value, ..Default::default() }),
+        ..Default::default()
+    });
     let ids = prop_oneof![Just(-1), Just(0), any::<i64>()];
-    (any::<bool>(), ids, any::<bool>(), any::<bool>(), any::<i64>(), any::<bool>(), prop::collection::vec(event, 0..4)).prop_map(
-        |(with_header, watch_id, created, canceled, compact_revision, fragment, events)| pb::WatchResponse {
-            header: with_header.then(header),
-            watch_id,
-            created,
-            canceled,
-            compact_revision,
-            cancel_reason: String::new(),
-            fragment,
-            events,
-        },
+    (
+        any::<bool>(),
+        ids,
+        any::<bool>(),
+        any::<bool>(),
+        any::<i64>(),
+        any::<bool>(),
+        prop::collection::vec(event, 0..4),
     )
+        .prop_map(
+            |(with_header, watch_id, created, canceled, compact_revision, fragment, events)| {
+                pb::WatchResponse {
+                    header: with_header.then(header),
+                    watch_id,
+                    created,
+                    canceled,
+                    compact_revision,
+                    cancel_reason: String::new(),
+                    fragment,
+                    events,
+                }
+            },
+        )
 }
 
 proptest! {

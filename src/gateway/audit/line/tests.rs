@@ -45,7 +45,13 @@ pub(in crate::audit) fn example() -> Record {
         accesses: OwnedAccesses {
             ranges: vec![
                 (Verbs::READ, key("/calico/resources/v3/projectcalico.org/nodes/node-2")),
-                (Verbs::WRITE, OwnedRange::from(KeyRange { start: b"/calico/ipam/\xff", end: etcd_warden_core::keyspace::End::Open })),
+                (
+                    Verbs::WRITE,
+                    OwnedRange::from(KeyRange {
+                        start: b"/calico/ipam/\xff",
+                        end: etcd_warden_core::keyspace::End::Open,
+                    }),
+                ),
             ],
             capability: None,
             leases: vec![(0x694d_8f5a_1c2e_3b40, LeaseUse::Attach)],
@@ -53,7 +59,10 @@ pub(in crate::audit) fn example() -> Record {
         grant: None,
         denial: Some(Denial {
             reason: Reason::KeyNotGranted,
-            missing: Missing::Keys { verb: Verb::Create, range: key("/calico/resources/v3/projectcalico.org/nodes/node-2") },
+            missing: Missing::Keys {
+                verb: Verb::Create,
+                range: key("/calico/resources/v3/projectcalico.org/nodes/node-2"),
+            },
         }),
         policy_hash: "9f2c".into(),
         member: Some("10.0.0.5:2379".into()),
@@ -87,7 +96,9 @@ fn fields(value: &Value, path: &str, into: &mut std::collections::BTreeSet<Strin
                 fields(value, &path, into);
             }
         }
-        Value::Array(list) => list.iter().for_each(|value| fields(value, &format!("{path}[]"), into)),
+        Value::Array(list) => {
+            list.iter().for_each(|value| fields(value, &format!("{path}[]"), into))
+        }
         _ => {}
     }
 }
@@ -104,11 +115,30 @@ fn the_document_lists_every_field_and_no_other() {
         (example(), Cut::WIDE),
         (example(), omitted),
         (Record { grant: Some("role: key [read] (file:1)".to_owned()), ..example() }, Cut::WIDE),
-        (Record { method: Err(b"/x".as_slice().into()), identity: Arc::new(nameless), ..example() }, Cut::WIDE),
-        (Record { denial: missing(Missing::Capability(Capability::Compact)), ..example() }, Cut::WIDE),
+        (
+            Record {
+                method: Err(b"/x".as_slice().into()),
+                identity: Arc::new(nameless),
+                ..example()
+            },
+            Cut::WIDE,
+        ),
+        (
+            Record { denial: missing(Missing::Capability(Capability::Compact)), ..example() },
+            Cut::WIDE,
+        ),
         (Record { denial: missing(Missing::Lease(5)), ..example() }, Cut::WIDE),
         (Record { denial: missing(Missing::Form(malformed)), ..example() }, Cut::WIDE),
-        (Record { accesses: OwnedAccesses { capability: Some(Capability::Compact), ..OwnedAccesses::default() }, ..example() }, Cut::WIDE),
+        (
+            Record {
+                accesses: OwnedAccesses {
+                    capability: Some(Capability::Compact),
+                    ..OwnedAccesses::default()
+                },
+                ..example()
+            },
+            Cut::WIDE,
+        ),
     ];
     for (record, cut) in &records {
         fields(&rendered(record, *cut).1, "", &mut written);
@@ -117,7 +147,9 @@ fn the_document_lists_every_field_and_no_other() {
     written.insert("lost".to_owned());
     let document = include_str!("../../../../docs/audit.md");
     let (table, _) = document.split_once("## Reasons").unwrap();
-    let listed = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned));
+    let listed = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned));
     let listed: std::collections::BTreeSet<_> = listed.collect();
     assert_eq!(listed, written);
 }
@@ -126,7 +158,11 @@ fn the_document_lists_every_field_and_no_other() {
 fn the_document_lists_every_reason() {
     let document = include_str!("../../../../docs/audit.md");
     for reason in Reason::ALL {
-        assert!(document.contains(&format!("\n| `{}` | ", reason.code())), "docs/audit.md lacks the reason `{}`", reason.code());
+        assert!(
+            document.contains(&format!("\n| `{}` | ", reason.code())),
+            "docs/audit.md lacks the reason `{}`",
+            reason.code()
+        );
     }
 }
 
@@ -134,23 +170,38 @@ fn the_document_lists_every_reason() {
 fn lease_ids_are_spelled_as_etcdctl_spells_them() {
     let spelled = |id| serde_json::to_string(&LeaseId(id)).unwrap();
     assert_eq!(spelled(0x694d_8f5a_1c2e_3b40), "\"694d8f5a1c2e3b40\"");
-    assert_eq!((spelled(16), spelled(-1)), ("\"0000000000000010\"".to_owned(), "\"-000000000000001\"".to_owned()));
+    assert_eq!(
+        (spelled(16), spelled(-1)),
+        ("\"0000000000000010\"".to_owned(), "\"-000000000000001\"".to_owned())
+    );
 }
 
 #[test]
 fn a_clock_out_of_range_makes_a_line_all_the_same() {
     let time = UNIX_EPOCH - Duration::from_secs(5);
-    assert_eq!(rendered(&Record { time, ..example() }, Cut::WIDE).1["time"], "1970-01-01T00:00:00.000000Z");
+    assert_eq!(
+        rendered(&Record { time, ..example() }, Cut::WIDE).1["time"],
+        "1970-01-01T00:00:00.000000Z"
+    );
     let time = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
-    assert_eq!(rendered(&Record { time, ..example() }, Cut::WIDE).1["time"], "9999-12-31T23:59:59.000000Z");
+    assert_eq!(
+        rendered(&Record { time, ..example() }, Cut::WIDE).1["time"],
+        "9999-12-31T23:59:59.000000Z"
+    );
 }
 
 #[test]
 fn a_giant_is_cut_and_says_by_how_much() {
     let mut record = example();
-    let range = OwnedRange::from(KeyRange { start: &[0xff; 5000], end: etcd_warden_core::keyspace::End::Before(&[0xff; 4000]) });
+    let range = OwnedRange::from(KeyRange {
+        start: &[0xff; 5000],
+        end: etcd_warden_core::keyspace::End::Before(&[0xff; 4000]),
+    });
     record.accesses.ranges = vec![(Verbs::ALL, range.clone()); 3000];
-    record.denial = Some(Denial { reason: Reason::KeyNotGranted, missing: Missing::Keys { verb: Verb::Read, range } });
+    record.denial = Some(Denial {
+        reason: Reason::KeyNotGranted,
+        missing: Missing::Keys { verb: Verb::Read, range },
+    });
     let (text, value) = rendered(&record, Cut::WIDE);
     assert!(text.len() <= MAX_LINE, "{}", text.len());
     let shown = value["accesses"].as_array().map_or(0, Vec::len);
@@ -172,7 +223,8 @@ fn whatever_a_certificate_holds_the_line_keeps_its_bound() {
         ..(*record.identity).clone()
     };
     let roles = vec![Arc::<str>::from(wild.as_str()); 1000].into();
-    record.principal = Arc::new(Principal { name: wild.as_str().into(), roles, ..(*record.principal).clone() });
+    record.principal =
+        Arc::new(Principal { name: wild.as_str().into(), roles, ..(*record.principal).clone() });
     record.identity = Arc::new(identity);
     record.method = Err(vec![0; 100_000].into());
     record.grant = Some(wild.clone());
@@ -180,7 +232,10 @@ fn whatever_a_certificate_holds_the_line_keeps_its_bound() {
     for cut in [Cut::WIDE, Cut::NARROW] {
         let (text, _) = rendered(&record, cut);
         assert!(text.len() <= MAX_LINE, "{}", text.len());
-        assert!(text.bytes().all(|byte| (0x20..=0x7e).contains(&byte) || byte == b'\n') && text.lines().count() == 1);
+        assert!(
+            text.bytes().all(|byte| (0x20..=0x7e).contains(&byte) || byte == b'\n')
+                && text.lines().count() == 1
+        );
     }
 }
 

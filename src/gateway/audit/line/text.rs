@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use etcd_warden_core::keyspace::Escaped;
 use serde::{Serialize, Serializer};
 
-/// The bytes that were written as `text` by [`Escaped`]; `None` when `text` is not of that spelling (a text that was cut is not).
+/// The bytes that were written as `text` by [`Escaped`]; `None` when `text` is not of that spelling
+/// (a text that was cut is not).
 #[must_use]
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -19,7 +20,9 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
                 rest
             }
             [b'\\', b'x', high, low, rest @ ..] => {
-                let digit = |digit: &u8| char::from(*digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase());
+                let digit = |digit: &u8| {
+                    char::from(*digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase())
+                };
                 bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
                 rest
             }
@@ -33,7 +36,8 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes from outside. What is beyond the limit is replaced by `\...+N` (N bytes), which [`Escaped`] never writes.
+/// Bytes from outside. What is beyond the limit is replaced by `\...+N` (N bytes), which
+/// [`Escaped`] never writes.
 pub(super) struct Text<'r> {
     pub(super) bytes: &'r [u8],
     pub(super) limit: usize,
@@ -42,7 +46,9 @@ pub(super) struct Text<'r> {
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes.split_at_checked(self.limit) {
-            Some((shown, rest)) if !rest.is_empty() => write!(f, "{}\\...+{}", Escaped(shown), rest.len()),
+            Some((shown, rest)) if !rest.is_empty() => {
+                write!(f, "{}\\...+{}", Escaped(shown), rest.len())
+            }
             _ => Escaped(self.bytes).fmt(f),
         }
     }
@@ -54,7 +60,8 @@ impl Serialize for Text<'_> {
     }
 }
 
-/// A lease id as etcdctl prints and reads it: 16 hexadecimal digits (Go's `%016x`, which gives a negative number its sign).
+/// A lease id as etcdctl prints and reads it: 16 hexadecimal digits (Go's `%016x`, which gives a
+/// negative number its sign).
 pub(super) struct LeaseId(pub(super) i64);
 
 impl Serialize for LeaseId {
@@ -66,7 +73,8 @@ impl Serialize for LeaseId {
     }
 }
 
-/// RFC 3339 in UTC with microseconds. A clock outside 1970 to 9999 shows the nearest end of that: humantime panics there.
+/// RFC 3339 in UTC with microseconds. A clock outside 1970 to 9999 shows the nearest end of that:
+/// humantime panics there.
 pub(in crate::audit) fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);

@@ -1,8 +1,9 @@
 //! The places of the queue, and who holds them.
 //!
-//! The rule: an identity may take a place while it holds less than an eighth of what is still free (and always a first one). So one
-//! that floods gets a ninth of the queue and the others keep the rest; a second one gets a ninth of that, and so on: it takes some
-//! seventy flooding identities and a dead disk to fill a queue of 16384. The same goes for bytes: each place brings 1 KiB, more
+//! The rule: an identity may take a place while it holds less than an eighth of what is still free
+//! (and always a first one). So one that floods gets a ninth of the queue and the others keep the
+//! rest; a second one gets a ninth of that, and so on: it takes some seventy flooding identities
+//! and a dead disk to fill a queue of 16384. The same goes for bytes: each place brings 1 KiB, more
 //! is taken from an eighth of the free bytes.
 //!
 //! Only identities that hold a place are remembered, so there are never more of them than places.
@@ -136,7 +137,8 @@ mod tests {
     #[test]
     fn there_are_never_more_places_than_the_queue_has() {
         let queue = queue(5);
-        let places: Vec<_> = (0..10).filter_map(|n| queue.take(&format!("identity-{n}").into())).collect();
+        let places: Vec<_> =
+            (0..10).filter_map(|n| queue.take(&format!("identity-{n}").into())).collect();
         assert_eq!((places.len(), queue.taken()), (5, 5));
     }
 
@@ -154,7 +156,8 @@ mod tests {
     fn long_lines_of_one_identity_leave_bytes_for_others() {
         let queue = queue(8192);
         let mut flood = flood(&queue, "flood");
-        let heavy = flood.iter_mut().filter_map(|place| place.weigh(64 * 1024).then_some(())).count();
+        let heavy =
+            flood.iter_mut().filter_map(|place| place.weigh(64 * 1024).then_some(())).count();
         assert!((1..=17).contains(&heavy), "{heavy} lines of 64 KiB in a queue of 8 MiB");
         assert!(queue.take(&"other".into()).expect("a place").weigh(64 * 1024));
     }

@@ -39,7 +39,17 @@ impl Sink {
     }
 
     fn new(path: Option<PathBuf>, file: File) -> Self {
-        Self { path, file, pending: Vec::new(), done: 0, lost: 0, told: 0, first_end: 0, torn: false, written: 0 }
+        Self {
+            path,
+            file,
+            pending: Vec::new(),
+            done: 0,
+            lost: 0,
+            told: 0,
+            first_end: 0,
+            torn: false,
+            written: 0,
+        }
     }
 
     /// Lines were lost before they came here.
@@ -47,7 +57,8 @@ impl Sink {
         self.lost += lines;
     }
 
-    /// Adds a line (a JSON object and its end of line) to what is to be written. The first one after a loss tells of it.
+    /// Adds a line (a JSON object and its end of line) to what is to be written. The first one
+    /// after a loss tells of it.
     pub(super) fn add(&mut self, line: &[u8]) {
         let first = self.pending.is_empty();
         match line.strip_suffix(b"}\n") {
@@ -96,7 +107,8 @@ impl Sink {
         std::mem::take(&mut self.written)
     }
 
-    /// Opens the file by its path again. A line that is half in the old file goes into the new one as a whole.
+    /// Opens the file by its path again. A line that is half in the old file goes into the new one
+    /// as a whole.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             self.file = open(path)?;
@@ -123,17 +135,28 @@ fn lines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Opens for appending, without waiting for another process: opening a pipe waits for its reader otherwise (fifo(7)).
+/// Opens for appending, without waiting for another process: opening a pipe waits for its reader
+/// otherwise (fifo(7)).
 ///
 /// # Errors
-/// The file cannot be opened, or is a directory, a socket, a disk, or a pipe without a reader. The message names it.
+/// The file cannot be opened, or is a directory, a socket, a disk, or a pipe without a reader. The
+/// message names it.
 fn open(path: &Path) -> io::Result<File> {
-    appending(path).map_err(|error| io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display())))
+    appending(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display()))
+    })
 }
 
 fn appending(path: &Path) -> io::Result<File> {
-    let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {what}: {WHAT_TO_DO}")));
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let refuse = |what: &str| {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {what}: {WHAT_TO_DO}")))
+    };
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::from_raw_mode(0o640)) {
         Ok(file) => File::from(file),
         Err(Errno::ISDIR) => return refuse("directory"),
@@ -174,11 +197,20 @@ mod tests {
     }
 
     fn fifo(path: &Path) {
-        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
     }
 
     fn add_thousands(sink: &mut Sink) -> String {
-        let lines: Vec<_> = (0..20_000).map(|id| format!("{{\"id\":{id},\"filler\":\"{}\"}}\n", "x".repeat(90))).collect();
+        let lines: Vec<_> = (0..20_000)
+            .map(|id| format!("{{\"id\":{id},\"filler\":\"{}\"}}\n", "x".repeat(90)))
+            .collect();
         lines.iter().for_each(|line| sink.add(line.as_bytes()));
         lines.concat()
     }
@@ -213,13 +245,19 @@ mod tests {
         sink.add(b"{\"id\":1}\n");
         sink.flush().unwrap();
         text += &drain(&mut reader);
-        assert!(text.starts_with(&format!("{{\"id\":0,\"filler\":\"{}\",\"lost\":5}}\n", "x".repeat(90))));
+        assert!(
+            text.starts_with(&format!(
+                "{{\"id\":0,\"filler\":\"{}\",\"lost\":5}}\n",
+                "x".repeat(90)
+            ))
+        );
         assert!(text.ends_with(&format!("\n{{\"id\":1,\"lost\":{lost}}}\n")));
     }
 
     #[test]
     fn a_loss_whose_telling_is_lost_is_told_again() {
-        let mut sink = Sink::new(None, std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let mut sink =
+            Sink::new(None, std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
         sink.lose(5);
         sink.add(b"{\"id\":1}\n");
         assert!(sink.flush().is_err());
@@ -248,20 +286,29 @@ mod tests {
         for pipe in ["pipe", "read"] {
             fifo(&at(pipe));
         }
-        let _reader = rustix::fs::open(at("read"), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        let _reader =
+            rustix::fs::open(at("read"), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         std::os::unix::fs::symlink(at("pipe"), at("link")).unwrap();
-        for (name, what) in [("pipe", "pipe"), ("link", "pipe"), ("socket", "socket"), (".", "directory")] {
+        for (name, what) in
+            [("pipe", "pipe"), ("link", "pipe"), ("socket", "socket"), (".", "directory")]
+        {
             let error = Sink::file(&at(name)).err().unwrap().to_string();
             let path = at(name).display().to_string();
-            assert!(error.contains(&path) && error.contains(what) && error.ends_with(WHAT_TO_DO), "{name}: {error}");
+            assert!(
+                error.contains(&path) && error.contains(what) && error.ends_with(WHAT_TO_DO),
+                "{name}: {error}"
+            );
         }
         for path in [at("file"), at("read"), "/dev/null".into()] {
             let mut sink = Sink::file(&path).unwrap();
             sink.add(b"{}\n");
             sink.flush().unwrap();
             let flags = rustix::fs::fcntl_getfl(&sink.file).unwrap();
-            assert!(flags.contains(OFlags::APPEND) && !flags.contains(OFlags::NONBLOCK), "{flags:?}");
+            assert!(
+                flags.contains(OFlags::APPEND) && !flags.contains(OFlags::NONBLOCK),
+                "{flags:?}"
+            );
         }
     }
 

@@ -8,7 +8,14 @@ use super::super::line::tests::example;
 use super::*;
 
 fn config(file: &Path, queue: usize, on_full: OnFull) -> config::Audit {
-    config::Audit { file: Some(file.to_owned()), stdout: false, allowed: AuditAllowed::All, sample: 1.0, queue, on_full }
+    config::Audit {
+        file: Some(file.to_owned()),
+        stdout: false,
+        allowed: AuditAllowed::All,
+        sample: 1.0,
+        queue,
+        on_full,
+    }
 }
 
 fn start(config: &config::Audit) -> (Audit, Arc<Metrics>) {
@@ -22,7 +29,11 @@ fn submit(audit: &Audit, owner: &str, request_id: u64) -> Result<(), Full> {
 }
 
 fn ids(text: &str) -> Vec<u64> {
-    text.lines().map(|line| serde_json::from_str::<Value>(line).expect(line)["request_id"].as_u64().unwrap()).collect()
+    text.lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).expect(line)["request_id"].as_u64().unwrap()
+        })
+        .collect()
 }
 
 /// Until `done` says so. The test's own patience is the runner's.
@@ -47,12 +58,21 @@ fn every_line_is_in_the_file_in_its_order() {
     assert!(audit.close());
     assert_eq!(ids(&std::fs::read_to_string(&path).unwrap()), Vec::from_iter(0..5000));
     assert!(shows(&metrics, "etcd_warden_audit_written_total 5000"));
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0, "no more than 0640");
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o137,
+        0,
+        "no more than 0640"
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
-    let error = Audit::start(&config(Path::new("/nonexistent/audit.json"), 10, OnFull::Drop), Metrics::new()).err().unwrap();
+    let error = Audit::start(
+        &config(Path::new("/nonexistent/audit.json"), 10, OnFull::Drop),
+        Metrics::new(),
+    )
+    .err()
+    .unwrap();
     assert!(error.to_string().starts_with("audit file `/nonexistent/audit.json`: "), "{error}");
 }
 
@@ -61,14 +81,24 @@ fn what_is_wanted_is_what_was_configured() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
     let wants = |allowed, sample| {
-        let (audit, _) = start(&config::Audit { allowed, sample, ..config(&path, 10, OnFull::Drop) });
+        let (audit, _) =
+            start(&config::Audit { allowed, sample, ..config(&path, 10, OnFull::Drop) });
         move |decision, effect| (0..10_000).filter(|_| audit.wants(decision, effect)).count()
     };
     let none = wants(AuditAllowed::None, 1.0);
-    assert_eq!((none(Decision::Deny, Effect::Reads), none(Decision::WouldDeny, Effect::Writes)), (10_000, 10_000));
-    assert_eq!((none(Decision::Allow, Effect::Reads), none(Decision::Allow, Effect::Writes)), (0, 0));
+    assert_eq!(
+        (none(Decision::Deny, Effect::Reads), none(Decision::WouldDeny, Effect::Writes)),
+        (10_000, 10_000)
+    );
+    assert_eq!(
+        (none(Decision::Allow, Effect::Reads), none(Decision::Allow, Effect::Writes)),
+        (0, 0)
+    );
     let writes = wants(AuditAllowed::Writes, 1.0);
-    assert_eq!((writes(Decision::Allow, Effect::Reads), writes(Decision::Allow, Effect::Writes)), (0, 10_000));
+    assert_eq!(
+        (writes(Decision::Allow, Effect::Reads), writes(Decision::Allow, Effect::Writes)),
+        (0, 10_000)
+    );
     let tenth = wants(AuditAllowed::All, 0.1);
     assert!((800..1200).contains(&tenth(Decision::Allow, Effect::Reads)));
     assert_eq!(tenth(Decision::Deny, Effect::Reads), 10_000);
@@ -113,7 +143,8 @@ fn a_full_disk_refuses_instead_when_nothing_may_go_unseen() {
     let path = directory.path().join("audit.json");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let (audit, metrics) = start(&config(&path, 8, OnFull::Deny));
-    let written: Vec<u64> = (0..9).filter(|id| submit(&audit, &format!("identity-{id}"), *id).is_ok()).collect();
+    let written: Vec<u64> =
+        (0..9).filter(|id| submit(&audit, &format!("identity-{id}"), *id).is_ok()).collect();
     assert_eq!(written, Vec::from_iter(0..8));
     // Space again: what waited is written, and the refusal is told.
     std::fs::remove_file(&path).unwrap();
@@ -123,7 +154,10 @@ fn a_full_disk_refuses_instead_when_nothing_may_go_unseen() {
     assert!(audit.close());
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(ids(&text), [0, 1, 2, 3, 4, 5, 6, 7, 100]);
-    let told: u64 = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64()).sum();
+    let told: u64 = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64())
+        .sum();
     assert_eq!(told, 1);
 }
 
@@ -137,7 +171,10 @@ struct Pipe {
 fn pipe() -> Pipe {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
-    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo (coreutils) is needed for this test");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&path)
+        .status()
+        .expect("mkfifo (coreutils) is needed for this test");
     assert!(made.success());
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     Pipe { _directory: directory, path, reader }
@@ -166,7 +203,10 @@ fn on_a_slow_disk_one_identitys_flood_loses_its_own_lines_alone() {
     assert_eq!(ids.iter().filter(|id| **id >= 1_000_000).count(), 100);
     let flood = ids.iter().filter(|id| **id < 1_000_000).count() as u64;
     assert!((200..5000).contains(&flood), "{flood}");
-    let told: u64 = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64()).sum();
+    let told: u64 = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64())
+        .sum();
     assert_eq!(told, 10_000 - flood, "each lost line is told of once");
     assert!(shows(&metrics, &format!("etcd_warden_audit_lost_total {told}")));
     assert!(audit.close());
@@ -211,7 +251,8 @@ fn after_a_rename_lines_go_to_a_new_file() {
 fn a_wish_to_reopen_that_is_gathered_with_a_line_counts_in_the_same_turn() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
-    let (audit, mut writer, _finished) = Audit::with_writer(&config(&path, 100, OnFull::Drop), Metrics::new()).unwrap();
+    let (audit, mut writer, _finished) =
+        Audit::with_writer(&config(&path, 100, OnFull::Drop), Metrics::new()).unwrap();
     submit(&audit, "alice", 1).unwrap();
     let first = writer.next().unwrap();
     std::fs::rename(&path, directory.path().join("old.json")).unwrap();

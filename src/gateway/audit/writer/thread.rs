@@ -31,7 +31,8 @@ impl Writer {
         Self { shared, sinks, messages, complained: None }
     }
 
-    /// Ends when every handle is gone, or when it was told to and all that was handed in before is written.
+    /// Ends when every handle is gone, or when it was told to and all that was handed in before is
+    /// written.
     pub(super) fn run(mut self) {
         while let Some(first) = self.next() {
             self.turn(first);
@@ -48,7 +49,11 @@ impl Writer {
     }
 
     pub(super) fn next(&self) -> Option<Message> {
-        if self.shared.closing.load(Relaxed) { self.messages.try_recv().ok() } else { self.messages.recv().ok() }
+        if self.shared.closing.load(Relaxed) {
+            self.messages.try_recv().ok()
+        } else {
+            self.messages.recv().ok()
+        }
     }
 
     /// Adds `first` and what else waits to the sinks, up to [`BATCH_BYTES`]. Returns their places.
@@ -70,7 +75,9 @@ impl Writer {
     /// Comes back when nothing is pending any more: written, or given up.
     fn write_out(&mut self) {
         for at in 0..self.sinks.len() {
-            while let Some((Err(error), sink)) = self.sinks.get_mut(at).map(|sink| (sink.flush(), sink)) {
+            while let Some((Err(error), sink)) =
+                self.sinks.get_mut(at).map(|sink| (sink.flush(), sink))
+            {
                 self.shared.metrics.audit_errors.increment(1);
                 if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
                     // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
@@ -93,7 +100,8 @@ impl Writer {
         if !self.shared.reopen.swap(false, Relaxed) {
             return;
         }
-        let failures: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.reopen().err()).collect();
+        let failures: Vec<_> =
+            self.sinks.iter_mut().filter_map(|sink| sink.reopen().err()).collect();
         for error in failures {
             self.shared.metrics.audit_errors.increment(1);
             tracing::error!(%error, "the audit file cannot be opened again, the old one stays in use");

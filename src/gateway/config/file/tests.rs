@@ -6,7 +6,10 @@ use super::*;
 fn mistakes(text: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
     parse("w.yaml", text.to_owned(), &mut mistakes);
-    mistakes.iter().map(|mistake| mistake.to_string().lines().next().unwrap_or_default().to_owned()).collect()
+    mistakes
+        .iter()
+        .map(|mistake| mistake.to_string().lines().next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
@@ -17,7 +20,16 @@ fn what_a_file_may_hold_is_read() {
     assert!(mistakes.is_empty(), "{mistakes:?}");
     let seen: Vec<_> = given
         .iter()
-        .map(|given| (given.key, given.items.iter().map(|item| (item.name.as_deref(), item.text.as_str())).collect::<Vec<_>>()))
+        .map(|given| {
+            (
+                given.key,
+                given
+                    .items
+                    .iter()
+                    .map(|item| (item.name.as_deref(), item.text.as_str()))
+                    .collect::<Vec<_>>(),
+            )
+        })
         .collect();
     assert_eq!(
         seen,
@@ -37,17 +49,29 @@ fn each_mistake_has_its_place() {
         ("{}", "w.yaml: holds no setting"),
         ("just words", "w.yaml:1:1: the configuration is a mapping: write `SETTING: VALUE` lines"),
         ("- pin", "w.yaml:1:1: the configuration is a mapping: write `SETTING: VALUE` lines"),
-        ("listen_addr: 1", "w.yaml:1:1: no setting is named `listen_addr`, did you mean `listen-addr`"),
+        (
+            "listen_addr: 1",
+            "w.yaml:1:1: no setting is named `listen_addr`, did you mean `listen-addr`",
+        ),
         ("frob: # {\n  # [\n  {a: [1, {b: 2}]}", "w.yaml:1:1: no setting is named `frob`"),
-        ("pin: true\nmode: shadow\npin: false", "w.yaml:3:1: `pin` is set a second time; the first is in line 1"),
+        (
+            "pin: true\nmode: shadow\npin: false",
+            "w.yaml:3:1: `pin` is set a second time; the first is in line 1",
+        ),
         ("pin: [true]", "w.yaml:1:6: `pin` takes one value"),
         ("pin: {a: b}", "w.yaml:1:6: `pin` takes one value"),
         ("endpoints: []", "w.yaml:1:12: an empty list; leave the setting out to keep the default"),
         ("endpoints: {a: b}", "w.yaml:1:12: `endpoints` takes a list of values"),
         ("endpoints: [a, [b]]", "w.yaml:1:16: each element of this list is one value"),
         ("endpoints: [a, '']", "w.yaml:1:16: has no value; leave it out to keep the default"),
-        ("trusted-ca-file: [a]", "w.yaml:1:18: `trusted-ca-file` takes one value, or `NAME: VALUE` lines"),
-        ("trusted-ca-file: {}", "w.yaml:1:18: an empty mapping; leave the setting out to keep the default"),
+        (
+            "trusted-ca-file: [a]",
+            "w.yaml:1:18: `trusted-ca-file` takes one value, or `NAME: VALUE` lines",
+        ),
+        (
+            "trusted-ca-file: {}",
+            "w.yaml:1:18: an empty mapping; leave the setting out to keep the default",
+        ),
         ("trusted-ca-file: {a: b, a: c}", "w.yaml:1:25: `a` is named a second time"),
         ("trusted-ca-file: {a: [b]}", "w.yaml:1:22: each name has one value"),
         ("policy:", "w.yaml:1:7: has no value; leave it out to keep the default"),
@@ -59,33 +83,42 @@ fn each_mistake_has_its_place() {
         ("pin: true\n---\npin: true", "w.yaml:2:1: a second document; the configuration is one"),
     ] {
         let found = mistakes(text);
-        assert!(found.first().is_some_and(|first| first == mistake) && found.len() == 1, "{text:?}: {found:?}");
+        assert!(
+            found.first().is_some_and(|first| first == mistake) && found.len() == 1,
+            "{text:?}: {found:?}"
+        );
     }
 }
 
 #[test]
 fn an_alias_is_a_mistake() {
-    assert!(
-        mistakes("cert: &a x\nkey: *a")
-            .iter()
-            .any(|mistake| mistake == "w.yaml:2:6: aliases are not for configuration files: write the value out")
-    );
+    assert!(mistakes("cert: &a x\nkey: *a").iter().any(|mistake| mistake
+        == "w.yaml:2:6: aliases are not for configuration files: write the value out"));
 }
 
 #[test]
 fn what_is_not_yaml_is_said_once_after_what_stands_before_it() {
-    for text in ["pni: 1\npin: [", "pni: 1\nmode: \"shadow", "pni: 1\nlimits:\n\tmode: x", "pni: 1\n}"] {
+    for text in
+        ["pni: 1\npin: [", "pni: 1\nmode: \"shadow", "pni: 1\nlimits:\n\tmode: x", "pni: 1\n}"]
+    {
         let found = mistakes(text);
         assert!(found[0].contains("no setting is named `pni`"), "{found:?}");
-        assert_eq!(found.iter().filter(|mistake| mistake.contains(": not YAML: ")).count(), 1, "{found:?}");
+        assert_eq!(
+            found.iter().filter(|mistake| mistake.contains(": not YAML: ")).count(),
+            1,
+            "{found:?}"
+        );
     }
 }
 
 #[test]
 fn deep_nesting_is_a_mistake_and_no_overflow() {
-    for text in
-        [format!("pin: {}", "[".repeat(500_000)), format!("pin: {}", "{a: ".repeat(200_000)), "- ".repeat(500_000), "? ".repeat(500_000)]
-    {
+    for text in [
+        format!("pin: {}", "[".repeat(500_000)),
+        format!("pin: {}", "{a: ".repeat(200_000)),
+        "- ".repeat(500_000),
+        "? ".repeat(500_000),
+    ] {
         assert!(!mistakes(&text).is_empty());
     }
 }
@@ -102,7 +135,10 @@ fn a_file_that_cannot_be_read_is_refused_with_its_path() {
         (folder.path().join("absent.yaml"), "does not exist"),
         (folder.path().to_path_buf(), "is a directory, not a file"),
         (write("latin1.yaml", b"policy: caf\xe9\n"), "is not UTF-8, from byte 11 on"),
-        (write("large.yaml", &vec![b'#'; 10 << 20]), "is larger than 1 MiB: not a configuration file"),
+        (
+            write("large.yaml", &vec![b'#'; 10 << 20]),
+            "is larger than 1 MiB: not a configuration file",
+        ),
         (write("empty.yaml", b""), "holds no setting"),
     ] {
         let mut mistakes = Vec::new();

@@ -13,7 +13,9 @@ struct Command {
 }
 
 fn args(flags: &[String]) -> ServeArgs {
-    Command::try_parse_from(std::iter::once("serve").chain(flags.iter().map(String::as_str))).unwrap().serve
+    Command::try_parse_from(std::iter::once("serve").chain(flags.iter().map(String::as_str)))
+        .unwrap()
+        .serve
 }
 
 fn variables(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -31,13 +33,16 @@ const BASE: &str = "cert-file: s.crt\nkey-file: s.key\ntrusted-ca-file: ca.crt\n
 
 fn with(settings: &[(Key, &str)], base: &str) -> Result<(Config, Effective), Diagnostics> {
     let base = file(base);
-    let variables: Vec<_> = settings.iter().map(|(key, text)| (key.setting().variable().into(), text.into())).collect();
+    let variables: Vec<_> =
+        settings.iter().map(|(key, text)| (key.setting().variable().into(), text.into())).collect();
     load(&args(&["--config".into(), base.path().display().to_string()]), variables)
 }
 
 /// The mistakes of the base with these changes, without their places.
 fn mistakes(settings: &[(Key, &str)]) -> Vec<String> {
-    with(settings, BASE).err().map_or_else(Vec::new, |found| found.0.into_iter().map(|mistake| mistake.message).collect())
+    with(settings, BASE)
+        .err()
+        .map_or_else(Vec::new, |found| found.0.into_iter().map(|mistake| mistake.message).collect())
 }
 
 /// Three values of a kind that differ from each other and from any default.
@@ -84,8 +89,13 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
             let mut mistakes = Vec::new();
             let effective = effective(&args(&flags), environment, &mut mistakes).unwrap();
             assert!(mistakes.is_empty(), "{mistakes:?}");
-            let default = if let Default::Value(default) = setting.default { vec![default] } else { vec![] };
-            assert_eq!(text(&effective, *key), value.map_or(default, |value| vec![value]), "{name} {origin}");
+            let default =
+                if let Default::Value(default) = setting.default { vec![default] } else { vec![] };
+            assert_eq!(
+                text(&effective, *key),
+                value.map_or(default, |value| vec![value]),
+                "{name} {origin}"
+            );
             assert_eq!(effective.origin(*key).short(), origin, "{name}");
         }
     }
@@ -107,7 +117,8 @@ fn every_setting_reaches_the_configuration() {
             assert!(with(&settings, &base).unwrap().0.upstream.insecure_plaintext);
             continue;
         }
-        let (config, _) = with(&settings, &base).unwrap_or_else(|mistakes| panic!("{}: {mistakes}", setting.name));
+        let (config, _) = with(&settings, &base)
+            .unwrap_or_else(|mistakes| panic!("{}: {mistakes}", setting.name));
         assert_ne!(format!("{config:?}"), before, "{} changes nothing", setting.name);
     }
 }
@@ -131,11 +142,23 @@ fn what_print_config_shows_loads_to_the_same_configuration() {
         "endpoints: [a:1, 'https://b:2']\nclient-crl-file: ['a, b.crl']\nadvertise-client-url: {m-1.x: 'https://p:1', m2: 'p2:2'}\n\
          log-filter: \"info,h2=warn\"\naudit-file: \"a # b: \\u0001 c\"\nmode: shadow\n"
     );
-    let (config, effective) = with(&[(Key::TrustedCaFile, "calico=/c.crt,kubernetes=./k=8.crt"), (Key::Pin, "false")], &text).unwrap();
+    let (config, effective) = with(
+        &[(Key::TrustedCaFile, "calico=/c.crt,kubernetes=./k=8.crt"), (Key::Pin, "false")],
+        &text,
+    )
+    .unwrap();
     let shown = effective.to_string();
     assert!(shown.contains("mode: shadow") && shown.contains(".yaml:11\n"), "{shown}");
-    assert!(shown.contains("# env ETCD_WARDEN_TRUSTED_CA_FILE\n  calico: /c.crt\n  kubernetes: \"./k=8.crt\"\n"), "{shown}");
-    assert!(shown.contains("# default\n") && shown.contains("# lease-key-file: not set: "), "{shown}");
+    assert!(
+        shown.contains(
+            "# env ETCD_WARDEN_TRUSTED_CA_FILE\n  calico: /c.crt\n  kubernetes: \"./k=8.crt\"\n"
+        ),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("# default\n") && shown.contains("# lease-key-file: not set: "),
+        "{shown}"
+    );
     let (again, _) = with(&[], &shown).unwrap();
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
 }
@@ -145,7 +168,8 @@ fn a_flag_switches_off_what_the_file_switches_on() {
     let file = file(&format!("{BASE}pin: true\n"));
     let config = ["--config".to_owned(), file.path().display().to_string()];
     let pin = |flags: &[&str]| {
-        let flags: Vec<String> = config.iter().cloned().chain(flags.iter().map(ToString::to_string)).collect();
+        let flags: Vec<String> =
+            config.iter().cloned().chain(flags.iter().map(ToString::to_string)).collect();
         load(&args(&flags), vec![]).unwrap().0.upstream.pin
     };
     assert!(pin(&[]) && pin(&["--pin"]) && !pin(&["--pin=false"]));
@@ -155,7 +179,10 @@ fn a_flag_switches_off_what_the_file_switches_on() {
 fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
     let (one, two) = (file(BASE), file(&BASE.replace("policy.yaml", "other.yaml")));
     let environment = variables(&[("ETCD_WARDEN_CONFIG", one.path().to_str().unwrap())]);
-    assert_eq!(load(&args(&[]), environment.clone()).unwrap().0.policy, PathBuf::from("policy.yaml"));
+    assert_eq!(
+        load(&args(&[]), environment.clone()).unwrap().0.policy,
+        PathBuf::from("policy.yaml")
+    );
     let flags = ["--config".to_owned(), two.path().display().to_string()];
     assert_eq!(load(&args(&flags), environment).unwrap().0.policy, PathBuf::from("other.yaml"));
 }
@@ -163,22 +190,34 @@ fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
 #[test]
 fn an_empty_name_of_a_file_is_a_mistake() {
     let found = load(&args(&[]), variables(&[("ETCD_WARDEN_CONFIG", "")])).unwrap_err();
-    assert_eq!(found.to_string(), "ETCD_WARDEN_CONFIG: has no value; leave it out when there is no file");
+    assert_eq!(
+        found.to_string(),
+        "ETCD_WARDEN_CONFIG: has no value; leave it out when there is no file"
+    );
 }
 
 #[test]
 fn lists_are_separated_by_commas_and_flags_repeat() {
     let file = file(BASE);
-    let flags =
-        ["--config".to_owned(), file.path().display().to_string(), "--endpoints=a:1, b:2".into(), "--endpoints".into(), "c:3".into()];
+    let flags = [
+        "--config".to_owned(),
+        file.path().display().to_string(),
+        "--endpoints=a:1, b:2".into(),
+        "--endpoints".into(),
+        "c:3".into(),
+    ];
     let endpoints = load(&args(&flags), vec![]).unwrap().0.upstream.endpoints;
-    assert_eq!(endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://a:1", "https://b:2", "https://c:3"]);
+    assert_eq!(
+        endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["https://a:1", "https://b:2", "https://c:3"]
+    );
 }
 
 #[test]
 fn what_has_no_safe_default_is_named_all_at_once() {
     let found = load(&args(&[]), vec![]).unwrap_err();
-    let missing: Vec<_> = found.0.iter().map(|mistake| mistake.message.split('`').nth(1).unwrap()).collect();
+    let missing: Vec<_> =
+        found.0.iter().map(|mistake| mistake.message.split('`').nth(1).unwrap()).collect();
     assert_eq!(missing, ["cert-file", "key-file", "trusted-ca-file", "cacert", "policy"]);
     assert!(found.0.iter().all(|mistake| mistake.origin == Origin::Default));
 }
@@ -187,7 +226,12 @@ fn what_has_no_safe_default_is_named_all_at_once() {
 fn all_mistakes_of_all_sources_come_together() {
     let file = file(&format!("{BASE}listen-addr: here\nfrob: 1\nmax-connections: 0\n"));
     let flags = ["--config".to_owned(), file.path().display().to_string(), "--workers=many".into()];
-    let found = load(&args(&flags), variables(&[("ETCD_WARDEN_MODE", "sahdow"), ("ETCD_WARDEN_POLICEY", "x")])).unwrap_err().to_string();
+    let found = load(
+        &args(&flags),
+        variables(&[("ETCD_WARDEN_MODE", "sahdow"), ("ETCD_WARDEN_POLICEY", "x")]),
+    )
+    .unwrap_err()
+    .to_string();
     for sentence in [
         ":6:14: `here` is not `IP:PORT`",
         ":7:1: no setting is named `frob`",
@@ -209,25 +253,46 @@ fn a_setting_with_a_mistake_is_not_also_called_missing() {
 
 #[test]
 fn combinations_without_a_safe_meaning_are_refused() {
-    use Key::{AdminAddr, Cert, Endpoints, InsecurePlaintextUpstream, ListenAddr, MaxHeldBytes, MaxRequestBytes, Pin, TrustedCaFile};
+    use Key::{
+        AdminAddr, Cert, Endpoints, InsecurePlaintextUpstream, ListenAddr, MaxHeldBytes,
+        MaxRequestBytes, Pin, TrustedCaFile,
+    };
     for (settings, sentence) in [
-        (vec![(Endpoints, "http://a:1")], "`http://a:1` is plain text: write `https://`, or set `insecure-plaintext-upstream`"),
-        (vec![(Endpoints, "https://a:1,http://b:2"), (InsecurePlaintextUpstream, "true")], "`http://b:2` is plain text and others are not"),
-        (vec![(Endpoints, "http://a:1"), (InsecurePlaintextUpstream, "true")], "`cacert` has no effect on plain text endpoints"),
+        (
+            vec![(Endpoints, "http://a:1")],
+            "`http://a:1` is plain text: write `https://`, or set `insecure-plaintext-upstream`",
+        ),
+        (
+            vec![(Endpoints, "https://a:1,http://b:2"), (InsecurePlaintextUpstream, "true")],
+            "`http://b:2` is plain text and others are not",
+        ),
+        (
+            vec![(Endpoints, "http://a:1"), (InsecurePlaintextUpstream, "true")],
+            "`cacert` has no effect on plain text endpoints",
+        ),
         (vec![(InsecurePlaintextUpstream, "true")], "is set, but no endpoint is `http://`"),
         (vec![(Endpoints, "a:1,A:1")], "`https://a:1` is there twice"),
-        (vec![(Endpoints, "a:1,b:1"), (Pin, "true")], "`pin` takes one endpoint, and `endpoints` has 2"),
+        (
+            vec![(Endpoints, "a:1,b:1"), (Pin, "true")],
+            "`pin` takes one endpoint, and `endpoints` has 2",
+        ),
         (vec![(Cert, "p.crt")], "`cert` without `key`"),
         (vec![(Key::Key, "p.key")], "`key` without `cert`"),
         (vec![(MaxHeldBytes, "1MiB")], "is below `max-request-bytes`"),
         (vec![(MaxRequestBytes, "65MiB")], "is below `max-request-bytes`"),
-        (vec![(AdminAddr, "10.0.0.1:1"), (ListenAddr, "10.0.0.1:1")], "is the address of `listen-addr` too"),
+        (
+            vec![(AdminAddr, "10.0.0.1:1"), (ListenAddr, "10.0.0.1:1")],
+            "is the address of `listen-addr` too",
+        ),
         (vec![(Key::AuditAllowed, "all")], "neither `audit-file` nor `audit-stdout` says where to"),
         (vec![(TrustedCaFile, "a.crt,b.crt")], "without names, only one file can be given"),
         (vec![(TrustedCaFile, "a=a.crt,b.crt")], "without names, only one file can be given"),
         (vec![(TrustedCaFile, "a=a.crt,a=b.crt")], "`a` is named a second time"),
         (vec![(TrustedCaFile, "A B=a.crt")], "`A B` is no name for a CA"),
-        (vec![(Key::AdvertiseClientUrl, "http://p:1")], "clients can reach the proxy by `https://` alone"),
+        (
+            vec![(Key::AdvertiseClientUrl, "http://p:1")],
+            "clients can reach the proxy by `https://` alone",
+        ),
     ] {
         let found = mistakes(&settings);
         assert!(found.len() == 1 && found[0].contains(sentence), "{settings:?}: {found:?}");
@@ -237,18 +302,25 @@ fn combinations_without_a_safe_meaning_are_refused() {
 #[test]
 fn the_example_configuration_loads() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/config.example.yaml");
-    let (config, _) = load(&args(&["--config".into(), example.into()]), vec![]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let (config, _) = load(&args(&["--config".into(), example.into()]), vec![])
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(config.upstream.endpoints.len(), 3);
     let text = std::fs::read_to_string(example).unwrap();
     for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::Named) {
-        assert!(text.contains(&format!("{}:", setting.name)), "the example does not show `{}`", setting.name);
+        assert!(
+            text.contains(&format!("{}:", setting.name)),
+            "the example does not show `{}`",
+            setting.name
+        );
     }
 }
 
 #[test]
 fn the_systemd_unit_starts_what_there_is_and_waits_for_the_drain() {
     let unit = include_str!("../../../../deploy/systemd/etcd-warden.service");
-    let value = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let value = |name: &str| {
+        unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap()
+    };
     let (program, flags) = value("ExecStart").split_once(" serve ").unwrap();
     assert_eq!(program, "/usr/bin/etcd-warden");
     let flags: Vec<String> = flags.split(' ').map(str::to_owned).collect();

@@ -31,7 +31,8 @@ struct Text {
     coded: Option<usize>,
 }
 
-/// A table as RFC 7541 has it, with names and values: the reference. Values are what their length says, and whether they are ours.
+/// A table as RFC 7541 has it, with names and values: the reference. Values are what their length
+/// says, and whether they are ours.
 #[derive(Clone, Debug, Default)]
 struct Reference {
     entries: Vec<(String, usize)>,
@@ -127,7 +128,9 @@ impl Text {
             // `#` has 12 bits: more than the letter itself.
             Some(4) => {
                 let mut bytes = vec![0_u8; (self.symbols * 12).div_ceil(8)];
-                bytes.chunks_mut(3).for_each(|three| three.copy_from_slice(&[0xff, 0xaf, 0xfa][..three.len()]));
+                bytes
+                    .chunks_mut(3)
+                    .for_each(|three| three.copy_from_slice(&[0xff, 0xaf, 0xfa][..three.len()]));
                 if self.symbols % 2 == 1 {
                     *bytes.last_mut().unwrap() = 0xaf;
                 }
@@ -148,7 +151,9 @@ impl Text {
 impl Written {
     /// Writes it for a client whose table is `client`.
     fn write(&self, client: &Reference, out: &mut Vec<u8>) {
-        let dynamic = |place: usize| if client.entries.is_empty() { 1 } else { 62 + place % client.entries.len() };
+        let dynamic = |place: usize| {
+            if client.entries.is_empty() { 1 } else { 62 + place % client.entries.len() }
+        };
         match self {
             Written::Indexed(place) if *place < 61 => number(out, 0x80, 7, place + 1),
             Written::Indexed(place) => number(out, 0x80, 7, dynamic(*place)),
@@ -195,10 +200,14 @@ fn written() -> impl Strategy<Value = Written> {
     ]
 }
 
-/// The list without `:authority` and `:method`, and what stands in for them: they may be there or not.
+/// The list without `:authority` and `:method`, and what stands in for them: they may be there or
+/// not.
 fn comparable(list: &[(String, usize)]) -> Vec<(String, usize)> {
-    let mut list: Vec<_> =
-        list.iter().filter(|(name, _)| !matches!(&**name, ":authority" | "set-cookie" | ":method" | "expires")).cloned().collect();
+    let mut list: Vec<_> = list
+        .iter()
+        .filter(|(name, _)| !matches!(&**name, ":authority" | "set-cookie" | ":method" | "expires"))
+        .cloned()
+        .collect();
     list.sort();
     list
 }
@@ -260,7 +269,10 @@ fn an_empty_authority_is_left_out_and_stands_in_the_table() {
     // POST, https, an empty authority, a path that is not for the table, te: trailers.
     let mut block = [0x83, 0x87, 0x41, 0, 0x04, 2, b'/', b'x', 0x0f, 0x2b, 1, b't'];
     let read = table.read(&mut block);
-    assert_eq!(block[..read.length], [0x83, 0x87, 0x04, 2, b'/', b'x', 0x77, 0, 0x0f, 0x2b, 1, b't']);
+    assert_eq!(
+        block[..read.length],
+        [0x83, 0x87, 0x04, 2, b'/', b'x', 0x77, 0, 0x0f, 0x2b, 1, b't']
+    );
     assert_eq!(table.size, 42);
     let mut again = [0x83, 0x80 | 62, 0x87];
     let read = table.read(&mut again);
@@ -277,19 +289,35 @@ fn an_empty_authority_of_the_static_table_is_left_out() {
     let mut table = Table::new();
     let mut block = [0x83, 0x87, 0x81, 0x84];
     let read = table.read(&mut block);
-    assert_eq!((&block[..read.length], read.is_malformed, table.size), (&[0x83, 0x87, 0x84][..], false, 0));
+    assert_eq!(
+        (&block[..read.length], read.is_malformed, table.size),
+        (&[0x83, 0x87, 0x84][..], false, 0)
+    );
 }
 
 #[test]
 fn what_no_path_has_becomes_a_low_line_in_each_form() {
-    let names = [&[0x04][..], &[0x44], &[0x40, 5, b':', b'p', b'a', b't', b'h'], &[0x10, 0x84, 0xb9, 0x58, 0xd3, 0x3f]];
+    let names = [
+        &[0x04][..],
+        &[0x44],
+        &[0x40, 5, b':', b'p', b'a', b't', b'h'],
+        &[0x10, 0x84, 0xb9, 0x58, 0xd3, 0x3f],
+    ];
     for name in names {
-        for (path, shown) in
-            [(&b"/a#b"[..], &b"/a_b"[..]), (b"/a#", b"/a_"), (b"/ \"<>`\xfc", b"/______"), (b"/a?b#", b"/a?b_"), (b"/a|{}^", b"/a|{}^")]
-        {
+        for (path, shown) in [
+            (&b"/a#b"[..], &b"/a_b"[..]),
+            (b"/a#", b"/a_"),
+            (b"/ \"<>`\xfc", b"/______"),
+            (b"/a?b#", b"/a?b_"),
+            (b"/a|{}^", b"/a|{}^"),
+        ] {
             let mut block = field(name, path);
             let read = Table::new().read(&mut block);
-            assert_eq!((&block[..read.length], read.is_malformed), (&*field(name, shown), false), "{path:?}");
+            assert_eq!(
+                (&block[..read.length], read.is_malformed),
+                (&*field(name, shown), false),
+                "{path:?}"
+            );
         }
         // `/a#b` and `/a_b`, coded.
         let mut table = Table::new();
@@ -329,9 +357,12 @@ fn a_head_that_etcd_resets_is_malformed() {
             );
         }
     }
-    for scheme in
-        [&[0x06, 5, b'h', b't', b't', b'p', b's'][..], &[0x46, 4, b'h', b't', b't', b'p'], &[0x06, 0x84, 0x9d, 0x29, 0xad, 0x1f], &[0x87]]
-    {
+    for scheme in [
+        &[0x06, 5, b'h', b't', b't', b'p', b's'][..],
+        &[0x46, 4, b'h', b't', b't', b'p'],
+        &[0x06, 0x84, 0x9d, 0x29, 0xad, 0x1f],
+        &[0x87],
+    ] {
         assert!(!with(&[scheme, &[0x83, 0x84]]).1, "{scheme:?}");
     }
     assert!(with(&[&[0x83], &[0x87]]).1, "no path");

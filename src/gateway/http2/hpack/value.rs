@@ -1,4 +1,5 @@
-//! Values of literals, and numbers (RFC 7541, 5.1 and 5.2): read, measured and overwritten in place.
+//! Values of literals, and numbers (RFC 7541, 5.1 and 5.2): read, measured and overwritten in
+//! place.
 
 use super::super::huffman;
 
@@ -42,16 +43,22 @@ impl Value {
             return self.end;
         }
         let Some(text) = huffman::replaced(bytes, is_odd) else { return self.end };
-        write(block, self.head, 0x80, text.len(), |room| room.copy_from_slice(&text)).unwrap_or(self.end)
+        write(block, self.head, 0x80, text.len(), |room| room.copy_from_slice(&text))
+            .unwrap_or(self.end)
     }
 
     /// Bytes of the text that it stands for.
     pub(super) fn length(&self, block: &[u8]) -> Option<usize> {
         let bytes = block.get(self.begin..self.end)?;
-        if self.coded { huffman::measure(bytes).map(|text| text.symbols) } else { Some(bytes.len()) }
+        if self.coded {
+            huffman::measure(bytes).map(|text| text.symbols)
+        } else {
+            Some(bytes.len())
+        }
     }
 
-    /// Puts letters in place of the text, as many. Gives its new end. A text that no field may have stays, and is refused as what it is.
+    /// Puts letters in place of the text, as many. Gives its new end. A text that no field may have
+    /// stays, and is refused as what it is.
     pub(super) fn overwrite(&self, block: &mut [u8]) -> usize {
         let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
         if !self.coded {
@@ -66,7 +73,9 @@ impl Value {
                 self.end
             }
             // Its codes take more than the text itself.
-            Some(text) if text.is_printable => write_plain(block, self.head, text.symbols).unwrap_or(self.end),
+            Some(text) if text.is_printable => {
+                write_plain(block, self.head, text.symbols).unwrap_or(self.end)
+            }
             _ => self.end,
         }
     }
@@ -77,8 +86,15 @@ fn write_plain(block: &mut [u8], at: usize, length: usize) -> Option<usize> {
     write(block, at, 0, length, |room| room.fill(b'a'))
 }
 
-/// Writes a text of `length` bytes at `at`, and returns its end. `coded`: the first bit of the length (RFC 7541, 5.2).
-fn write(block: &mut [u8], at: usize, coded: u8, length: usize, text: impl FnOnce(&mut [u8])) -> Option<usize> {
+/// Writes a text of `length` bytes at `at`, and returns its end. `coded`: the first bit of the
+/// length (RFC 7541, 5.2).
+fn write(
+    block: &mut [u8],
+    at: usize,
+    coded: u8,
+    length: usize,
+    text: impl FnOnce(&mut [u8]),
+) -> Option<usize> {
     let mut place = at;
     let mut put = |byte: usize| {
         *block.get_mut(place)? = u8::try_from(byte).ok()?;
@@ -102,7 +118,8 @@ fn write(block: &mut [u8], at: usize, coded: u8, length: usize, text: impl FnOnc
     Some(end)
 }
 
-/// A number whose first byte has so many bits for it (RFC 7541, 5.1), of at most five bytes, as `h2` has it.
+/// A number whose first byte has so many bits for it (RFC 7541, 5.1), of at most five bytes, as
+/// `h2` has it.
 pub(super) fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     let mask = 0xff_u8 >> (8 - prefix);
     let first = *block.get(*at)? & mask;

@@ -1,6 +1,8 @@
 //! The frames of one header block: HEADERS, and CONTINUATION where it does not fit.
 
-use super::super::frame::{CONTINUATION, END_HEADERS, HEADER, Head, MAX_PAYLOAD, PADDED, WITH_PRIORITY};
+use super::super::frame::{
+    CONTINUATION, END_HEADERS, HEADER, Head, MAX_PAYLOAD, PADDED, WITH_PRIORITY,
+};
 use super::super::hpack::{Block, Table};
 
 /// Frames of one block that are put together to read it, and their bytes.
@@ -15,7 +17,8 @@ pub struct Frames {
     head: Head,
 }
 
-/// The frames at the front of `tail`, which begin with `head`. `Ok(None)`: they are no block, or one that is too long.
+/// The frames at the front of `tail`, which begin with `head`. `Ok(None)`: they are no block, or
+/// one that is too long.
 ///
 /// # Errors
 /// So many bytes must be there first.
@@ -27,7 +30,11 @@ pub fn frames(head: Head, tail: &[u8]) -> Result<Option<Frames>, usize> {
             return Ok(None);
         }
         if last.has(END_HEADERS) {
-            return if length <= tail.len() { Ok(Some(Frames { length, head })) } else { Err(length) };
+            return if length <= tail.len() {
+                Ok(Some(Frames { length, head }))
+            } else {
+                Err(length)
+            };
         }
         last = tail.get(length..).and_then(Head::read).ok_or(length + HEADER)?;
         if last.kind != CONTINUATION || last.stream != head.stream {
@@ -59,7 +66,8 @@ impl Frames {
         };
         if self.head.has(END_HEADERS) {
             let end = self.length - padding;
-            let block = bytes.get_mut(begin..end).map(|block| table.read(block)).unwrap_or(untouched);
+            let block =
+                bytes.get_mut(begin..end).map(|block| table.read(block)).unwrap_or(untouched);
             let gone = (end - begin).saturating_sub(block.length);
             if gone > 0 {
                 bytes.copy_within(end.., end - gone);
@@ -70,13 +78,25 @@ impl Frames {
         self.read_pieces(table, bytes, begin, padding)
     }
 
-    /// The same for a block in several frames. It becomes one frame where it fits: `h2` forgets what it has found malformed where a frame ends
-    /// within a field (`HeaderBlock::load` in its `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps its cuts.
-    fn read_pieces(self, table: &mut Table, bytes: &mut [u8], begin: usize, padding: usize) -> Block {
+    /// The same for a block in several frames. It becomes one frame where it fits: `h2` forgets
+    /// what it has found malformed where a frame ends within a field (`HeaderBlock::load` in
+    /// its `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps
+    /// its cuts.
+    fn read_pieces(
+        self,
+        table: &mut Table,
+        bytes: &mut [u8],
+        begin: usize,
+        padding: usize,
+    ) -> Block {
         let mut pieces = [(0, 0); FRAMES];
         let (mut at, mut whole) = (0, Vec::with_capacity(self.length));
         for (piece, head) in pieces.iter_mut().zip(self.heads(bytes)) {
-            *piece = if at == 0 { (begin, HEADER + head.length - padding) } else { (at + HEADER, at + HEADER + head.length) };
+            *piece = if at == 0 {
+                (begin, HEADER + head.length - padding)
+            } else {
+                (at + HEADER, at + HEADER + head.length)
+            };
             whole.extend_from_slice(bytes.get(piece.0..piece.1).unwrap_or_default());
             at += HEADER + head.length;
         }
@@ -118,7 +138,9 @@ impl Frames {
     /// Where the block begins in its first frame, and the bytes of padding behind that part of it.
     fn around(self, bytes: &[u8]) -> Option<(usize, usize)> {
         let padding = if self.head.has(PADDED) { usize::from(*bytes.get(HEADER)?) } else { 0 };
-        let begin = HEADER + usize::from(self.head.has(PADDED)) + if self.head.has(WITH_PRIORITY) { 5 } else { 0 };
+        let begin = HEADER
+            + usize::from(self.head.has(PADDED))
+            + if self.head.has(WITH_PRIORITY) { 5 } else { 0 };
         (begin + padding <= HEADER + self.head.length).then_some((begin, padding))
     }
 }

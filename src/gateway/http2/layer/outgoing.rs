@@ -47,7 +47,8 @@ impl Outgoing {
         }
     }
 
-    /// Shows each header in `bytes`, which follow what was passed before. Gives the number of streams that were reset with an error.
+    /// Shows each header in `bytes`, which follow what was passed before. Gives the number of
+    /// streams that were reset with an error.
     pub fn pass(&mut self, mut bytes: &[u8], mut show: impl FnMut(&Head)) -> u32 {
         let mut errors = 0;
         loop {
@@ -118,7 +119,8 @@ impl Outgoing {
         }
         let code = u32::from_be_bytes([e, f, g, h]);
         self.gone_away = Some(first & 0x7fff_ffff);
-        self.rejected.connection = Some(code).filter(|code| !HARMLESS.contains(code)).or(self.rejected.connection);
+        self.rejected.connection =
+            Some(code).filter(|code| !HARMLESS.contains(code)).or(self.rejected.connection);
         false
     }
 }

@@ -57,15 +57,23 @@ fn a_block_in_many_frames_becomes_one() {
     let whole = frame(HEADERS, END_HEADERS, 1, &block);
     for cut in 1..block.len() {
         let (first, last) = block.split_at(cut);
-        let frames = [frame(HEADERS, 0, 1, first), frame(CONTINUATION, END_HEADERS, 1, last)].concat();
+        let frames =
+            [frame(HEADERS, 0, 1, first), frame(CONTINUATION, END_HEADERS, 1, last)].concat();
         assert_eq!(pass(&mut client(), &frames), whole, "cut at {cut}");
         let priority = [0, 0, 0, 0, 7];
         let begun = [&[3][..], &priority, first, &[0; 3]].concat();
-        let frames = [frame(HEADERS, 8 | 32, 1, &begun), frame(CONTINUATION, END_HEADERS, 1, last)].concat();
-        assert_eq!(pass(&mut client(), &frames), frame(HEADERS, END_HEADERS | 32, 1, &[&priority[..], &block].concat()), "cut at {cut}");
+        let frames =
+            [frame(HEADERS, 8 | 32, 1, &begun), frame(CONTINUATION, END_HEADERS, 1, last)].concat();
+        assert_eq!(
+            pass(&mut client(), &frames),
+            frame(HEADERS, END_HEADERS | 32, 1, &[&priority[..], &block].concat()),
+            "cut at {cut}"
+        );
     }
-    let single = block.iter().map(|byte| frame(CONTINUATION, 0, 1, &[*byte])).collect::<Vec<_>>().concat();
-    let frames = [frame(HEADERS, 0, 1, b""), single, frame(CONTINUATION, END_HEADERS, 1, b"")].concat();
+    let single =
+        block.iter().map(|byte| frame(CONTINUATION, 0, 1, &[*byte])).collect::<Vec<_>>().concat();
+    let frames =
+        [frame(HEADERS, 0, 1, b""), single, frame(CONTINUATION, END_HEADERS, 1, b"")].concat();
     assert_eq!(pass(&mut client(), &frames), whole);
 }
 
@@ -80,9 +88,22 @@ fn data_that_comes_together_is_one_frame_and_empty_data_none() {
         frame(DATA, 0, 1, b"bc"),
         frame(DATA, END_STREAM, 1, b""),
     ];
-    assert_eq!(pass(&mut layer, &sent.concat()), [head(1, 0), frame(DATA, END_STREAM, 1, b"abc")].concat());
-    let other = [frame(DATA, 0, 1, b""), head(3, 0), frame(DATA, PADDED, 3, b"\x01a\0"), frame(PING, 0, 0, b"12345678")].concat();
-    assert_eq!(pass(&mut layer, &other), other, "what is not in its place, or padded, is not touched");
+    assert_eq!(
+        pass(&mut layer, &sent.concat()),
+        [head(1, 0), frame(DATA, END_STREAM, 1, b"abc")].concat()
+    );
+    let other = [
+        frame(DATA, 0, 1, b""),
+        head(3, 0),
+        frame(DATA, PADDED, 3, b"\x01a\0"),
+        frame(PING, 0, 0, b"12345678"),
+    ]
+    .concat();
+    assert_eq!(
+        pass(&mut layer, &other),
+        other,
+        "what is not in its place, or padded, is not touched"
+    );
 }
 
 #[test]
@@ -129,13 +150,20 @@ fn ten_thousand_streams_can_be_given_up_at_once_but_not_for_ever() {
     }
     assert_eq!((layer.refusal(), layer.streams.open()), (None, 0));
     for stream in 10_000..15_000 {
-        pass(&mut layer, &[head(2 * stream + 1, 0), frame(RST_STREAM, 0, 2 * stream + 1, &[0, 0, 0, 8])].concat());
+        pass(
+            &mut layer,
+            &[head(2 * stream + 1, 0), frame(RST_STREAM, 0, 2 * stream + 1, &[0, 0, 0, 8])]
+                .concat(),
+        );
     }
     assert_eq!(layer.refusal(), Some(Refusal::Flood(RST_STREAM)));
     assert_eq!(pass(&mut layer, &head(40_001, 0)), b"", "nothing more goes on");
     let mut enforced = client();
     let given_up = (0..).find(|n| {
-        pass(&mut enforced, &[head(2 * n + 1, 0), frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat());
+        pass(
+            &mut enforced,
+            &[head(2 * n + 1, 0), frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat(),
+        );
         enforced.refusal().is_some()
     });
     assert_eq!(given_up, Some(4000));
@@ -157,7 +185,10 @@ fn what_h2_does_not_look_at_after_an_early_answer_is_found() {
     let early = || {
         let mut layer = client();
         pass(&mut layer, &head(1, 0));
-        layer.sent(&[frame(HEADERS, END_HEADERS | END_STREAM, 1, b""), frame(RST_STREAM, 0, 1, &[0; 4])].concat());
+        layer.sent(
+            &[frame(HEADERS, END_HEADERS | END_STREAM, 1, b""), frame(RST_STREAM, 0, 1, &[0; 4])]
+                .concat(),
+        );
         layer
     };
     let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x0f, 0x2b, 1, b't']);
@@ -196,12 +227,19 @@ fn what_is_refused_by_error_is_noted_however_it_is_written() {
         let mut layer = client();
         written.chunks(size).for_each(|piece| layer.sent(piece));
         let rejected = Rejected { streams: [(1, 2)].into(), connection: Some(11) };
-        assert_eq!((layer.rejected(), layer.rejected()), (Some(rejected), None), "in pieces of {size}");
+        assert_eq!(
+            (layer.rejected(), layer.rejected()),
+            (Some(rejected), None),
+            "in pieces of {size}"
+        );
     }
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let block = proptest::collection::vec(prop_oneof![Just(0x83_u8), Just(0x87), Just(0x41), Just(2), any::<u8>()], 0..30);
+    let block = proptest::collection::vec(
+        prop_oneof![Just(0x83_u8), Just(0x87), Just(0x41), Just(2), any::<u8>()],
+        0..30,
+    );
     (
         prop_oneof![0..11_u8, Just(DATA), Just(HEADERS), Just(CONTINUATION)],
         any::<u8>(),
@@ -237,7 +275,10 @@ fn content(mut bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
         bytes = bytes.get(HEADER + head.length..).unwrap_or_default();
         match frames.last_mut() {
             Some((DATA, flags, stream, before))
-                if head.kind == DATA && *stream == head.stream && (*flags | head.flags) & PADDED == 0 && *flags & END_STREAM == 0 =>
+                if head.kind == DATA
+                    && *stream == head.stream
+                    && (*flags | head.flags) & PADDED == 0
+                    && *flags & END_STREAM == 0 =>
             {
                 before.extend(payload);
                 *flags |= head.flags;

@@ -27,7 +27,10 @@ fn unpacked(framed: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Re
     let budget = Budget::new(16 * LIMIT, LIMIT);
     let share = budget.share(&Arc::from("client"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(plain(framed, encoding, limit, &share)).map(|plain| plain.framed).map_err(|denial| denial.reason)
+    runtime
+        .block_on(plain(framed, encoding, limit, &share))
+        .map(|plain| plain.framed)
+        .map_err(|denial| denial.reason)
 }
 
 fn gunzipped(bytes: &[u8]) -> Result<Bytes, Reason> {
@@ -45,7 +48,10 @@ fn a_head_names_no_encoding_or_gzip_or_one_etcd_lacks() {
         ("deflate", Encoding::Unknown),
         ("snappy", Encoding::Unknown),
     ] {
-        let headers = HeaderMap::from_iter([(http::HeaderName::from_static(GRPC_ENCODING), value.parse().unwrap())]);
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static(GRPC_ENCODING),
+            value.parse().unwrap(),
+        )]);
         assert_eq!(Encoding::of(&headers), expected, "{value}");
     }
     assert_eq!(Encoding::of(&HeaderMap::new()), Encoding::Identity);
@@ -74,7 +80,11 @@ fn a_compressed_message_is_one_whole_member_and_nothing_else() {
         assert_eq!(gunzipped(&member[..cut]), Err(Reason::BadFraming), "cut at {cut}");
     }
     for behind in [&b"\0"[..], b"\x1f", &packed(b""), &member] {
-        assert_eq!(gunzipped(&[&member, behind].concat()), Err(Reason::BadFraming), "{behind:?} behind it");
+        assert_eq!(
+            gunzipped(&[&member, behind].concat()),
+            Err(Reason::BadFraming),
+            "{behind:?} behind it"
+        );
     }
     // The check sum, and the length.
     for place in member.len() - 8..member.len() {
@@ -86,8 +96,11 @@ fn a_compressed_message_is_one_whole_member_and_nothing_else() {
 
 #[test]
 fn what_a_message_becomes_is_bounded_in_length_and_in_ratio() {
-    let random: Vec<u8> = (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    let exactly = |limit: usize| unpacked(flagged(&packed(&random)), Encoding::Gzip, limit).map(|framed| framed.len());
+    let random: Vec<u8> =
+        (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let exactly = |limit: usize| {
+        unpacked(flagged(&packed(&random)), Encoding::Gzip, limit).map(|framed| framed.len())
+    };
     assert_eq!(exactly(random.len()), Ok(random.len() + HEADER));
     assert_eq!(exactly(random.len() - 1), Err(Reason::TooLarge));
     // Zeroes become a thousand to one: a short message may, a long one must not.
@@ -100,12 +113,21 @@ fn what_a_message_becomes_is_bounded_in_length_and_in_ratio() {
 #[test]
 fn what_is_unpacked_is_held_against_its_client() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let random: Vec<u8> = (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let random: Vec<u8> =
+        (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let budget = Budget::new(4 * 200_000, 200_000);
     let share = budget.share(&Arc::from("client"));
-    let gunzip = || runtime.block_on(plain(flagged(&packed(&random)), Encoding::Gzip, LIMIT, &share)).map_err(|denial| denial.reason);
+    let gunzip = || {
+        runtime
+            .block_on(plain(flagged(&packed(&random)), Encoding::Gzip, LIMIT, &share))
+            .map_err(|denial| denial.reason)
+    };
     let first = gunzip().unwrap();
-    assert_eq!(gunzip().err(), Some(Reason::Limit), "half of the budget is all that one client gets");
+    assert_eq!(
+        gunzip().err(),
+        Some(Reason::Limit),
+        "half of the budget is all that one client gets"
+    );
     drop(first);
     let again = gunzip().unwrap();
     drop(again);

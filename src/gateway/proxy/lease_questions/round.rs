@@ -1,7 +1,8 @@
 //! One question about a lease: those who wait for its answer, and who is charged for it.
 //!
-//! A lease may have a million keys, and thousands may wait. So each key is looked at once for all requests of an identity that need the same
-//! on it, for none that has its answer already, and others have their turn in between.
+//! A lease may have a million keys, and thousands may wait. So each key is looked at once for all
+//! requests of an identity that need the same on it, for none that has its answer already, and
+//! others have their turn in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ pub(super) struct Round {
     looks: usize,
 }
 
-/// Requests of one identity that have the same answer: the same rights, and the same verbs on each key.
+/// Requests of one identity that have the same answer: the same rights, and the same verbs on each
+/// key.
 struct Group {
     keys: AttachedKeys,
     quota: Arc<Quota>,
@@ -39,7 +41,8 @@ struct Charge {
 }
 
 impl Round {
-    /// One question for all of them, charged to the first that may ask one. `None`: none may, and all were told.
+    /// One question for all of them, charged to the first that may ask one. `None`: none may, and
+    /// all were told.
     pub(super) fn of(waiters: Vec<Waiter>) -> Option<Self> {
         let groups = Group::of(waiters);
         let Some(charge) = Charge::of(&groups) else {
@@ -55,15 +58,18 @@ impl Round {
             tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
         }
         for group in self.groups {
-            let answer = asked.as_ref().map(|()| group.keys.standing()).map_err(|_| NotKnown::Unanswered);
+            let answer =
+                asked.as_ref().map(|()| group.keys.standing()).map_err(|_| NotKnown::Unanswered);
             group.tell(&answer);
         }
     }
 
-    /// The identity that is charged has no room for more: its requests have no answer, and the next identity is charged. False: none may be.
+    /// The identity that is charged has no room for more: its requests have no answer, and the next
+    /// identity is charged. False: none may be.
     fn charge_the_next(&mut self) -> bool {
-        let (charged, others) =
-            std::mem::take(&mut self.groups).into_iter().partition(|group| Arc::ptr_eq(&group.quota, &self.charge.quota));
+        let (charged, others) = std::mem::take(&mut self.groups)
+            .into_iter()
+            .partition(|group| Arc::ptr_eq(&group.quota, &self.charge.quota));
         self.groups = others;
         Vec::into_iter(charged).for_each(|group| group.tell(&Err(NotKnown::Unanswered)));
         let next = Charge::of(&self.groups);
@@ -114,7 +120,9 @@ impl Group {
     fn of(waiters: Vec<Waiter>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         let mut known = HashMap::new();
-        for Waiter { keys, quota, share, answer } in waiters.into_iter().filter(|waiter| !waiter.answer.is_closed()) {
+        for Waiter { keys, quota, share, answer } in
+            waiters.into_iter().filter(|waiter| !waiter.answer.is_closed())
+        {
             let at = *known.entry((Arc::as_ptr(&quota), keys.depends_on())).or_insert(groups.len());
             match groups.get_mut(at) {
                 Some(group) => group.answers.push(answer),
@@ -140,7 +148,11 @@ impl Charge {
     /// For the first that may ask.
     fn of(groups: &[Group]) -> Option<Self> {
         groups.iter().find_map(|Group { quota, share, .. }| {
-            Some(Self { _place: quota.questions.place()?, quota: quota.clone(), hold: Hold::none(share) })
+            Some(Self {
+                _place: quota.questions.place()?,
+                quota: quota.clone(),
+                hold: Hold::none(share),
+            })
         })
     }
 }

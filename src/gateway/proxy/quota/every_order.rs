@@ -1,5 +1,5 @@
-//! [`super::places`] and [`super::rate`], compiled once more with loom's atomics: it runs each test in every order in which the threads
-//! can meet, and with every value that a relaxed load may show.
+//! [`super::places`] and [`super::rate`], compiled once more with loom's atomics: it runs each test
+//! in every order in which the threads can meet, and with every value that a relaxed load may show.
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

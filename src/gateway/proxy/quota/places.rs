@@ -80,11 +80,13 @@ impl Meter {
         self.all.taken.fetch_add(places, Ordering::AcqRel);
     }
 
-    /// Whether what is taken, the newest included, is within the rule. Two that come at the same moment may both be refused the last
-    /// place; never are both given it.
+    /// Whether what is taken, the newest included, is within the rule. Two that come at the same
+    /// moment may both be refused the last place; never are both given it.
     fn fits(&self) -> bool {
         let mine = self.mine.load(Ordering::Relaxed);
-        let Some(left) = self.all.cap.checked_sub(self.all.taken.load(Ordering::Relaxed)) else { return false };
+        let Some(left) = self.all.cap.checked_sub(self.all.taken.load(Ordering::Relaxed)) else {
+            return false;
+        };
         mine <= self.all.each && mine <= left.max(1)
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::atomic::{AtomicU64, Ordering};
 
-/// A token bucket of one second's tokens, as one number: the moment at which it will be full again (the "generic cell rate
-/// algorithm" of ATM's traffic management, read as a virtual schedule), in nanoseconds since a moment that all
-/// questions agree on.
+/// A token bucket of one second's tokens, as one number: the moment at which it will be full again
+/// (the "generic cell rate algorithm" of ATM's traffic management, read as a virtual schedule), in
+/// nanoseconds since a moment that all questions agree on.
 pub struct Bucket {
     interval: u64,
     due: AtomicU64,

@@ -28,14 +28,19 @@ fn a_flood_gets_half_and_leaves_a_half_to_the_others() {
 #[test]
 fn a_newcomer_has_one_while_there_is_any_and_nobody_has_more_than_there_are() {
     let quotas = quotas(20, None, None);
-    let held: Vec<Place> = (0..30).filter_map(|n| quotas.of(&format!("flood-{n}").into()).requests.place()).collect();
+    let held: Vec<Place> =
+        (0..30).filter_map(|n| quotas.of(&format!("flood-{n}").into()).requests.place()).collect();
     assert_eq!(held.len(), 20);
 }
 
 #[test]
 fn a_setting_gives_each_less_over_all_its_connections() {
     let quotas = quotas(100, Some(3), None);
-    let held = [flood(&quotas.of(&"a".into())), flood(&quotas.of(&"a".into())), flood(&quotas.of(&"b".into()))];
+    let held = [
+        flood(&quotas.of(&"a".into())),
+        flood(&quotas.of(&"a".into())),
+        flood(&quotas.of(&"b".into())),
+    ];
     assert_eq!(held.map(|places| places.len()), [3, 0, 3]);
 }
 
@@ -78,7 +83,8 @@ fn coming_back_does_not_fill_the_bucket_and_who_rests_is_forgotten() {
 #[test]
 fn a_flood_of_logins_leaves_the_others_theirs() {
     let quotas = Quotas::new(&Limits { authenticate_per_second: 20, ..Limits::default() });
-    let logins = |owner: &str| (0..100).filter(|_| quotas.may_log_in(&quotas.of(&owner.into()))).count();
+    let logins =
+        |owner: &str| (0..100).filter(|_| quotas.may_log_in(&quotas.of(&owner.into()))).count();
     assert_eq!((logins("flood"), logins("other"), logins("third")), (10, 5, 2));
     // Whoever is forgotten and comes back still has what it took.
     for n in 0..10_000 {

@@ -1,5 +1,5 @@
-//! Watch and LeaseKeepAlive under enforcement: every message is judged as it comes, refusals are answered in their place,
-//! and the stream stays up.
+//! Watch and LeaseKeepAlive under enforcement: every message is judged as it comes, refusals are
+//! answered in their place, and the stream stays up.
 
 mod down;
 mod up;
@@ -34,20 +34,30 @@ use crate::proxy::relay;
 use crate::proxy::reply::Status;
 use crate::upstream::members::MemberIndex;
 
-/// Serves one conversation to its end. Without a `seat` it is a Watch stream that is one too many: it does not go to etcd, and its
-/// creates are refused in their place.
+/// Serves one conversation to its end. Without a `seat` it is a Watch stream that is one too many:
+/// it does not go to etcd, and its creates are refused in their place.
 ///
-/// A caller that may not speak at all has its conversation, too, with every message of it refused in its place and nothing at etcd:
-/// a Watch stream that ends with PERMISSION_DENIED ends all watches of that clientv3 for good, also those that it would get
-/// after the next reload of the policy (`client/v3/watch.go`, `isHaltErr`).
-pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut intake: Intake, respond: &mut SendResponse<Bytes>, seat: Seat) {
+/// A caller that may not speak at all has its conversation, too, with every message of it refused
+/// in its place and nothing at etcd: a Watch stream that ends with PERMISSION_DENIED ends all
+/// watches of that clientv3 for good, also those that it would get after the next reload of the
+/// policy (`client/v3/watch.go`, `isHaltErr`).
+pub async fn serve(
+    call: &Call<'_>,
+    method: Method,
+    headers: HeaderMap,
+    mut intake: Intake,
+    respond: &mut SendResponse<Bytes>,
+    seat: Seat,
+) {
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (at_etcd, member) = loop {
         let permit = match may_open(&call.client.caller()) {
             Ok(permit) if seat == Seat::Taken => LivePermit::new(permit, call.client),
             _ => break (None, call.forwarder().home()),
         };
-        let sending = pin!(call.client.ending.run_until_cancelled(call.forwarder().send(&permit, &outgoing, None)));
+        let sending = pin!(
+            call.client.ending.run_until_cancelled(call.forwarder().send(&permit, &outgoing, None))
+        );
         let Some(sent) = relay::unless_gone(respond, sending).await.transpose() else {
             return call.ended_with_connection().send(respond);
         };
@@ -59,7 +69,9 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
                 relay::refuse_or_reset(respond, &error);
                 return;
             }
-            Ok(Ok(Sent { response, send, member, place })) => break (Some((response, send, place)), member),
+            Ok(Ok(Sent { response, send, member, place })) => {
+                break (Some((response, send, place)), member);
+            }
         }
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
@@ -71,7 +83,8 @@ pub async fn serve(call: &Call<'_>, method: Method, headers: HeaderMap, mut inta
     let dialogue = Dialogue::new(call, method, member, open, seat);
     let up = pin!(dialogue.up(intake.rest(), send));
     let down = pin!(dialogue.down(etcd, respond, changes));
-    // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's side.
+    // `up` never ends by itself: what it finds out it leaves for `down`, which owns the client's
+    // side.
     match select(up, down).await {
         Either::Left((never, _)) => match never {},
         Either::Right(_) => {}
@@ -115,8 +128,15 @@ enum Closing {
 }
 
 impl<'c> Dialogue<'c> {
-    fn new(call: &'c Call<'c>, method: Method, member: MemberIndex, open: Registered, seat: Seat) -> Self {
-        let last = call.shared().members.at(member).map(|member| member.header()).unwrap_or_default();
+    fn new(
+        call: &'c Call<'c>,
+        method: Method,
+        member: MemberIndex,
+        open: Registered,
+        seat: Seat,
+    ) -> Self {
+        let last =
+            call.shared().members.at(member).map(|member| member.header()).unwrap_or_default();
         Self {
             call,
             method,
@@ -143,7 +163,8 @@ impl<'c> Dialogue<'c> {
         self.wake_down.notify_one();
     }
 
-    /// The policy changed: watches that lost their right end, one by one; the others notice nothing.
+    /// The policy changed: watches that lost their right end, one by one; the others notice
+    /// nothing.
     fn recheck(&self) {
         let caller = self.call.client.caller();
         let allowed = |range: &OwnedRange| {
@@ -187,7 +208,8 @@ impl<'c> Dialogue<'c> {
         match live.checked_sub(before) {
             Some(0) => {}
             Some(more) => gauge.increment(u32::try_from(more).map_or(f64::MAX, f64::from)),
-            None => gauge.decrement(u32::try_from(before.saturating_sub(live)).map_or(f64::MAX, f64::from)),
+            None => gauge
+                .decrement(u32::try_from(before.saturating_sub(live)).map_or(f64::MAX, f64::from)),
         }
     }
 }

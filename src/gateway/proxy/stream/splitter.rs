@@ -1,4 +1,5 @@
-//! Finds the messages in the bytes of etcd's answer without holding them: only the head of each is looked at.
+//! Finds the messages in the bytes of etcd's answer without holding them: only the head of each is
+//! looked at.
 
 use bytes::{Buf, Bytes, BytesMut};
 use etcd_warden_core::wire::frame;
@@ -30,9 +31,9 @@ impl Splitter {
         self.left == 0
     }
 
-    /// Takes the next bytes of the answer and gives the pieces that go to the client, in order, to `out`. `decide` sees the
-    /// flag of the message, the message so far (without its frame, perhaps cut) and its whole length, and says `None` while it needs
-    /// more of it.
+    /// Takes the next bytes of the answer and gives the pieces that go to the client, in order, to
+    /// `out`. `decide` sees the flag of the message, the message so far (without its frame,
+    /// perhaps cut) and its whole length, and says `None` while it needs more of it.
     ///
     /// # Errors
     /// Those of `decide`.
@@ -50,7 +51,9 @@ impl Splitter {
         let mut run = 0_usize;
         while run < chunk.len() {
             if self.left == 0 {
-                let Some((length, fate)) = begin(chunk.get(run..).unwrap_or_default(), &mut decide)? else {
+                let Some((length, fate)) =
+                    begin(chunk.get(run..).unwrap_or_default(), &mut decide)?
+                else {
                     self.partial.extend_from_slice(&chunk.split_off(run));
                     break;
                 };
@@ -77,8 +80,14 @@ impl Splitter {
 }
 
 /// The length of the message that begins here, with its frame, and what becomes of it.
-fn begin<E>(bytes: &[u8], decide: &mut impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>) -> Result<Option<(usize, Fate)>, E> {
-    let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>() else { return Ok(None) };
+fn begin<E>(
+    bytes: &[u8],
+    decide: &mut impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>,
+) -> Result<Option<(usize, Fate)>, E> {
+    let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>()
+    else {
+        return Ok(None);
+    };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     let seen = message.get(..length).unwrap_or(message);
     Ok(decide(flag, seen, length)?.map(|fate| (length.saturating_add(frame::HEADER), fate)))
@@ -98,12 +107,17 @@ mod tests {
         frame::encode(message).to_vec()
     }
 
-    /// Messages that begin with `x` are swallowed, those with `+` get a message behind them; a head has two bytes.
+    /// Messages that begin with `x` are swallowed, those with `+` get a message behind them; a head
+    /// has two bytes.
     fn decide(_flag: u8, seen: &[u8], length: usize) -> Result<Option<Fate>, ()> {
         if seen.len() < length.min(2) {
             return Ok(None);
         }
-        let after = if seen.first() == Some(&b'+') { SmallVec::from_iter([Bytes::from(framed(b"after"))]) } else { SmallVec::new() };
+        let after = if seen.first() == Some(&b'+') {
+            SmallVec::from_iter([Bytes::from(framed(b"after"))])
+        } else {
+            SmallVec::new()
+        };
         Ok(Some(Fate { pass: seen.first() != Some(&b'x'), after }))
     }
 
@@ -112,7 +126,10 @@ mod tests {
         let messages: [&[u8]; 7] = [b"one", b"xgone", b"", b"+with", b"xx", b"+", b"end"];
         let stream: Vec<u8> = messages.iter().flat_map(|message| framed(message)).collect();
         let expected: Vec<u8> =
-            [b"one".as_slice(), b"", b"+with", b"after", b"+", b"after", b"end"].iter().flat_map(|message| framed(message)).collect();
+            [b"one".as_slice(), b"", b"+with", b"after", b"+", b"after", b"end"]
+                .iter()
+                .flat_map(|message| framed(message))
+                .collect();
         for size in 1..=stream.len() {
             let mut splitter = Splitter::default();
             let mut out = Vec::new();
@@ -126,7 +143,10 @@ mod tests {
 
     #[test]
     fn a_chunk_that_passes_whole_stays_one_piece() {
-        let chunk: Vec<u8> = [b"one".as_slice(), b"two", b"three"].iter().flat_map(|message| framed(message)).collect();
+        let chunk: Vec<u8> = [b"one".as_slice(), b"two", b"three"]
+            .iter()
+            .flat_map(|message| framed(message))
+            .collect();
         let mut out = Vec::new();
         Splitter::default().feed(Bytes::from(chunk.clone()), decide, &mut out).unwrap();
         assert_eq!(out, [Bytes::from(chunk)]);

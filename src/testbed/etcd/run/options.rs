@@ -26,7 +26,8 @@ impl Default for Options {
 /// TLS of etcd's client port. Client certificates are required.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The server certificate, good for 127.0.0.1, for `serverAuth` and `clientAuth` (etcd also calls itself with it).
+    /// The server certificate, good for 127.0.0.1, for `serverAuth` and `clientAuth` (etcd also
+    /// calls itself with it).
     pub server: Issued,
     /// Who must have signed client certificates, PEM.
     pub trusted_ca: String,

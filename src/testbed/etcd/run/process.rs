@@ -9,23 +9,31 @@ use std::process::{Child, Command, Stdio};
 
 /// A running program. Killed (SIGKILL) and reaped when dropped.
 ///
-/// For the case that we are killed ourselves, a shell holds the other end of a pipe of ours (the leash): when that closes without
-/// a word, it kills the program and removes its folder. That needs neither `unsafe` nor a signal handler, and covers statics, which
-/// are never dropped.
+/// For the case that we are killed ourselves, a shell holds the other end of a pipe of ours (the
+/// leash): when that closes without a word, it kills the program and removes its folder. That needs
+/// neither `unsafe` nor a signal handler, and covers statics, which are never dropped.
 pub(super) struct Process {
     child: Child,
     leash: Child,
 }
 
 impl Process {
-    /// Starts `program` in a process group of its own (a Ctrl-C is ours to handle), its output appended to `log`.
-    pub(super) fn start(program: &Path, flags: &[String], folder: &Path, log: &Path) -> io::Result<Self> {
+    /// Starts `program` in a process group of its own (a Ctrl-C is ours to handle), its output
+    /// appended to `log`.
+    pub(super) fn start(
+        program: &Path,
+        flags: &[String],
+        folder: &Path,
+        log: &Path,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let mut child = Command::new(program)
             .args(flags)
             // etcd reads ETCD_* variables as flags; those of the user are not meant for this one.
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("ETCD")))
+            .envs(
+                std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("ETCD")),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -51,8 +59,13 @@ impl Process {
         // On a busy machine a process goes on for some milliseconds after `kill -STOP` came back.
         const SCRIPT: &str = r#"kill -"$0" "$1" || exit
             while [ "$0" = STOP ] && grep -qs "^State:[[:space:]]*[RSD]" /proc/"$1"/task/*/status; do sleep 0.01; done"#;
-        let status = Command::new("sh").args(["-c", SCRIPT, name, &self.child.id().to_string()]).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("SIG{name} could not be sent"))) }
+        let status =
+            Command::new("sh").args(["-c", SCRIPT, name, &self.child.id().to_string()]).status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("SIG{name} could not be sent")))
+        }
     }
 }
 

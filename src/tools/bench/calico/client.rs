@@ -1,4 +1,5 @@
-//! One client as libcalico-go has it: a connection, and on it reads, lists, guarded writes, and one stream with all its watches.
+//! One client as libcalico-go has it: a connection, and on it reads, lists, guarded writes, and one
+//! stream with all its watches.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +13,8 @@ use etcd_warden_core::wire::frame;
 use etcd_warden_gateway::config::Endpoint;
 use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
 use etcd_warden_proto::etcdserverpb::{
-    DeleteRangeRequest, RangeRequest, RangeResponse, RequestOp, TxnResponse, WatchCreateRequest, WatchRequest, request_op, response_op,
+    DeleteRangeRequest, RangeRequest, RangeResponse, RequestOp, TxnResponse, WatchCreateRequest,
+    WatchRequest, request_op, response_op,
 };
 use etcd_warden_proto::mvccpb::KeyValue;
 use futures_util::future::join_all;
@@ -114,14 +116,25 @@ impl Client {
     #[must_use]
     pub fn new(stage: &Rc<Stage>, identity: &Identity, names: Names) -> Self {
         let door = Door { endpoint: stage.endpoint.clone(), tls: identity.tls.clone() };
-        Self { stage: stage.clone(), connection: Connection::new(door).with_answers_up_to(LIST), names }
+        Self {
+            stage: stage.clone(),
+            connection: Connection::new(door).with_answers_up_to(LIST),
+            names,
+        }
     }
 
-    async fn ask<M: Message + Default>(&self, name: &'static str, method: Method, message: &impl Message) -> Result<M, Failure> {
+    async fn ask<M: Message + Default>(
+        &self,
+        name: &'static str,
+        method: Method,
+        message: &impl Message,
+    ) -> Result<M, Failure> {
         self.stage.goes_on()?;
         let due = self.stage.book.now();
         let answer = self.connection.call(method, framed(message), self.stage.patience).await;
-        let answer = answer.and_then(|answer| M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}"))));
+        let answer = answer.and_then(|answer| {
+            M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}")))
+        });
         self.stage.book.note(name, method, due, answer.as_ref().map(drop).map_err(Clone::clone));
         answer
     }
@@ -141,12 +154,17 @@ impl Client {
     /// # Errors
     /// It fails.
     pub async fn list(&self, keys: &Keys) -> Result<i64, Failure> {
-        let asked = RangeRequest { key: keys.key.clone(), range_end: keys.end.clone(), ..RangeRequest::default() };
+        let asked = RangeRequest {
+            key: keys.key.clone(),
+            range_end: keys.end.clone(),
+            ..RangeRequest::default()
+        };
         let answer: RangeResponse = self.ask(self.names.list, Method::Range, &asked).await?;
         Ok(answer.header.map_or(0, |header| header.revision))
     }
 
-    /// Its Create (revision 0) or Update: gives the revision at which the key is now, by us or as somebody else left it.
+    /// Its Create (revision 0) or Update: gives the revision at which the key is now, by us or as
+    /// somebody else left it.
     ///
     /// # Errors
     /// It fails.
@@ -157,9 +175,11 @@ impl Client {
         if creates {
             self.stage.made.asks(key);
         }
-        let answer: Result<TxnResponse, Failure> = self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await;
+        let answer: Result<TxnResponse, Failure> =
+            self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await;
         if creates {
-            let done = |answer: &TxnResponse| if answer.succeeded { Ended::Done } else { Ended::NotDone };
+            let done =
+                |answer: &TxnResponse| if answer.succeeded { Ended::Done } else { Ended::NotDone };
             self.stage.made.ended(key, answer.as_ref().map_or_else(Ended::of, done));
         }
         let answer = answer?;
@@ -169,10 +189,17 @@ impl Client {
             return Ok(Written::At(now));
         }
         match answer.responses.into_iter().next().and_then(|response| response.response) {
-            Some(response_op::Response::ResponseRange(range)) => Ok(Written::Not(range.kvs.first().map_or(0, |pair| pair.mod_revision))),
+            Some(response_op::Response::ResponseRange(range)) => {
+                Ok(Written::Not(range.kvs.first().map_or(0, |pair| pair.mod_revision)))
+            }
             _ => {
-                let what = format!("the Txn on {} has not the answer of its else branch", Escaped(key));
-                self.stage.book.observe(self.names.write, self.stage.book.now(), &wrong(what.clone()));
+                let what =
+                    format!("the Txn on {} has not the answer of its else branch", Escaped(key));
+                self.stage.book.observe(
+                    self.names.write,
+                    self.stage.book.now(),
+                    &wrong(what.clone()),
+                );
                 wrong(what)
             }
         }
@@ -199,8 +226,13 @@ impl Client {
     /// It fails.
     pub async fn delete(&self, key: &[u8], revision: i64) -> Result<(), Failure> {
         let mut txn = guarded(key, Vec::new(), revision);
-        let delete = DeleteRangeRequest { key: key.to_vec(), prev_kv: true, ..DeleteRangeRequest::default() };
-        txn.success = vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
+        let delete = DeleteRangeRequest {
+            key: key.to_vec(),
+            prev_kv: true,
+            ..DeleteRangeRequest::default()
+        };
+        txn.success =
+            vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
         let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &txn).await?;
         if answer.succeeded {
             self.stage.made.removed(key);
@@ -215,15 +247,20 @@ impl Client {
         }
     }
 
-    /// A syncer: lists each, then watches each from there on, all on one stream. The lists go out together, as each kind has a cache of
-    /// its own (`watchersyncer/watchercache.go`); creates go one after the other, as clientv3 sends them.
+    /// A syncer: lists each, then watches each from there on, all on one stream. The lists go out
+    /// together, as each kind has a cache of its own (`watchersyncer/watchercache.go`); creates
+    /// go one after the other, as clientv3 sends them.
     ///
     /// # Errors
     /// It fails.
     pub async fn list_and_watch(&self, ranges: &[Keys]) -> Result<Watches, Failure> {
         // All are waited for, also when one fails: etcd counts those that nobody hears too.
-        let revisions = join_all(ranges.iter().map(|keys| self.list(keys))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let begun = tokio::time::timeout(self.stage.patience, self.connection.begin(Method::Watch)).await;
+        let revisions = join_all(ranges.iter().map(|keys| self.list(keys)))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let begun =
+            tokio::time::timeout(self.stage.patience, self.connection.begin(Method::Watch)).await;
         let (mut send, response) = begun.unwrap_or(Err(Failure::Timeout))?;
         let mut response = Some(response);
         let mut watches: Option<Watches> = None;
@@ -238,12 +275,17 @@ impl Client {
                 ..WatchCreateRequest::default()
             };
             let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-            send.send_data(framed(&request), false).map_err(|error| Failure::Lost(error.to_string()))?;
+            send.send_data(framed(&request), false)
+                .map_err(|error| Failure::Lost(error.to_string()))?;
             let created = tokio::time::timeout(self.stage.patience, async {
                 if let Some(response) = response.take() {
-                    watches = Some(Watches::new(self.stage.clone(), self.connection.answer(response).await?));
+                    watches = Some(Watches::new(
+                        self.stage.clone(),
+                        self.connection.answer(response).await?,
+                    ));
                 }
-                let watches = watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
+                let watches =
+                    watches.as_mut().ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
                 watches.created(&keys.key, revision).await
             });
             let created = created.await.unwrap_or(Err(Failure::Timeout));

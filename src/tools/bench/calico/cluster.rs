@@ -11,7 +11,8 @@ pub const IPAM: &str = "/calico/ipam/v2";
 /// The namespace of all pods here.
 const NAMESPACE: &str = "bench";
 
-/// The kinds that Felix lists and watches (felix `felixsyncerv1.go`, as of 3.31); `assignment/` comes with them.
+/// The kinds that Felix lists and watches (felix `felixsyncerv1.go`, as of 3.31); `assignment/`
+/// comes with them.
 pub const FELIX: [&str; 17] = [
     "clusterinformations",
     "felixconfigurations",
@@ -35,7 +36,8 @@ pub const FELIX: [&str; 17] = [
 /// The kinds of confd (`bgpsyncer.go`); the node's own affinities come with them.
 pub const CONFD: [&str; 5] = ["ippools", "bgpconfigurations", "nodes", "bgppeers", "bgpfilters"];
 
-/// The kinds of kube-controllers' data feed (`controllers/utils/syncer.go`, before 3.32); `assignment/` comes with them.
+/// The kinds of kube-controllers' data feed (`controllers/utils/syncer.go`, before 3.32);
+/// `assignment/` comes with them.
 pub const CONTROLLERS: [&str; 4] = ["nodes", "clusterinformations", "ippools", "hostendpoints"];
 
 /// The tiers that 3.29 to 3.31 try to make at each start (`clientv3/client.go`, EnsureInitialized).
@@ -61,7 +63,8 @@ pub fn resource(kind: &str, name: &str) -> Vec<u8> {
 }
 
 impl Node {
-    /// Its block of addresses: /26, as Calico cuts them by default. Addresses do not repeat below 2^18 nodes.
+    /// Its block of addresses: /26, as Calico cuts them by default. Addresses do not repeat below
+    /// 2^18 nodes.
     #[must_use]
     pub fn block(&self) -> String {
         let [a, b, c, d] = (0x0a00_0000 | (self.number << 6)).to_be_bytes();
@@ -86,10 +89,15 @@ impl Node {
         format!("{IPAM}/host/{}/ipv4/block/", self.name).into_bytes()
     }
 
-    /// What begins the names of a pod's endpoints (`names/workloadendpoint.go`: dashes within a part are doubled).
+    /// What begins the names of a pod's endpoints (`names/workloadendpoint.go`: dashes within a
+    /// part are doubled).
     #[must_use]
     pub fn endpoint_prefix(&self, pod: u64) -> Vec<u8> {
-        format!("{R}/workloadendpoints/{NAMESPACE}/{}-k8s-pod--{pod}-", self.name.replace('-', "--")).into_bytes()
+        format!(
+            "{R}/workloadendpoints/{NAMESPACE}/{}-k8s-pod--{pod}-",
+            self.name.replace('-', "--")
+        )
+        .into_bytes()
     }
 
     /// A pod's endpoint.
@@ -99,7 +107,8 @@ impl Node {
     }
 }
 
-/// The handle of a pod's address: the container's id has 64 digits (`cni-plugin/internal/pkg/utils/utils.go`).
+/// The handle of a pod's address: the container's id has 64 digits
+/// (`cni-plugin/internal/pkg/utils/utils.go`).
 #[must_use]
 pub fn handle(node: &Node, pod: u64) -> Vec<u8> {
     format!("{IPAM}/handle/k8s-pod-network.{:016x}{pod:048x}", node.number).into_bytes()
@@ -126,10 +135,13 @@ pub fn written(value: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(stamp).ok()?, 16).ok()
 }
 
-/// The keys that are there before the first node starts: what the first start of a cluster has made, profiles and policies, and on each node pods that run already. A block
-/// and its affinity are a node's own to claim.
+/// The keys that are there before the first node starts: what the first start of a cluster has
+/// made, profiles and policies, and on each node pods that run already. A block and its affinity
+/// are a node's own to claim.
 pub fn before(nodes: &[Node], policies: u32, pods: u64) -> impl Iterator<Item = Vec<u8>> {
-    let policy = |number| resource("networkpolicies", &format!("{NAMESPACE}/knp.default.policy-{number:05}"));
+    let policy = |number| {
+        resource("networkpolicies", &format!("{NAMESPACE}/knp.default.policy-{number:05}"))
+    };
     let fixed = [
         resource("ippools", "default-ipv4-ippool"),
         resource("felixconfigurations", "default"),
@@ -158,12 +170,18 @@ mod tests {
     fn keys_are_as_calico_writes_them() {
         let node = node(5, "ip-10-0-0-1.ec2.internal");
         assert_eq!(text(node.block_key()), "/calico/ipam/v2/assignment/ipv4/block/10.0.1.64-26");
-        assert_eq!(text(node.affinity_key()), "/calico/ipam/v2/host/ip-10-0-0-1.ec2.internal/ipv4/block/10.0.1.64-26");
+        assert_eq!(
+            text(node.affinity_key()),
+            "/calico/ipam/v2/host/ip-10-0-0-1.ec2.internal/ipv4/block/10.0.1.64-26"
+        );
         assert_eq!(
             text(node.endpoint(7)),
             "/calico/resources/v3/projectcalico.org/workloadendpoints/bench/ip--10--0--0--1.ec2.internal-k8s-pod--7-eth0"
         );
-        assert_eq!(text(handle(&node, 7)).len(), "/calico/ipam/v2/handle/k8s-pod-network.".len() + 64);
+        assert_eq!(
+            text(handle(&node, 7)).len(),
+            "/calico/ipam/v2/handle/k8s-pod-network.".len() + 64
+        );
     }
 
     #[test]

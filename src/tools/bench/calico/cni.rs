@@ -6,9 +6,11 @@ use super::client::{Client, Keys, Names, Stage};
 use super::cluster::{IPAM, Node, handle, old_handle, resource};
 use crate::bench::connection::Failure;
 
-const CNI: Names = Names { read: "cni read", list: "cni list", write: "cni write", watch: "cni watch" };
+const CNI: Names =
+    Names { read: "cni read", list: "cni list", write: "cni write", watch: "cni watch" };
 
-/// CNI ADD (`cni-plugin/pkg/plugin/plugin.go`, `pkg/ipamplugin/ipam_plugin.go`, `lib/ipam/ipam.go`), from a block that the node has.
+/// CNI ADD (`cni-plugin/pkg/plugin/plugin.go`, `pkg/ipamplugin/ipam_plugin.go`,
+/// `lib/ipam/ipam.go`), from a block that the node has.
 ///
 /// # Errors
 /// What failed first: the pod would not start.
@@ -57,7 +59,10 @@ pub async fn delete(stage: &Rc<Stage>, node: &Node, pod: u64) -> Result<(), Fail
     match plugin.get(node.endpoint(pod)).await? {
         Some(pair) => plugin.delete(&node.endpoint(pod), pair.mod_revision).await,
         None => {
-            let missing = Failure::Wrong(format!("the endpoint of pod {pod} on {} is gone, and nobody else removes it", node.name));
+            let missing = Failure::Wrong(format!(
+                "the endpoint of pod {pod} on {} is gone, and nobody else removes it",
+                node.name
+            ));
             stage.book.observe("pod removed", stage.book.now(), &Err(missing.clone()));
             Err(missing)
         }

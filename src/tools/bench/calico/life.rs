@@ -40,7 +40,13 @@ pub(super) enum News {
 }
 
 /// What all clients of one thread share.
-pub(super) fn stage(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>, base: Instant, notes: UnboundedSender<News>) -> Rc<Stage> {
+pub(super) fn stage(
+    cluster: &Cluster,
+    made: &Arc<Made>,
+    stop: &Arc<Stop>,
+    base: Instant,
+    notes: UnboundedSender<News>,
+) -> Rc<Stage> {
     Rc::new(Stage {
         endpoint: cluster.target.endpoint.clone(),
         patience: cluster.patience,
@@ -63,7 +69,8 @@ pub(super) fn work(
     tell: &UnboundedSender<News>,
 ) {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, live(cluster, made, thread, base, stop, orders, tell)),
+        Ok(runtime) => LocalSet::new()
+            .block_on(&runtime, live(cluster, made, thread, base, stop, orders, tell)),
         Err(error) => drop(tell.send(News::Failed(format!("no runtime: {error}")))),
     }
 }
@@ -80,8 +87,10 @@ async fn live(
     let stage = stage(cluster, made, stop, base, tell.clone());
     let clock = Clock::of(&stage.book);
     let mine: Vec<&Node> = cluster.nodes.iter().skip(thread).step_by(cluster.threads).collect();
-    let (controllers, running) =
-        tokio::join!(control(cluster, &stage, thread), join_all(mine.iter().map(|node| start(cluster, &stage, node))));
+    let (controllers, running) = tokio::join!(
+        control(cluster, &stage, thread),
+        join_all(mine.iter().map(|node| start(cluster, &stage, node)))
+    );
     let running: Vec<Running> = running.into_iter().flatten().collect();
     let _ = tell.send(News::Up);
     if let Some(Order::Steady) = orders.recv().await {
@@ -106,7 +115,11 @@ async fn control(cluster: &Cluster, stage: &Rc<Stage>, thread: usize) -> Option<
         return None;
     }
     let started = Controllers::start(stage, &cluster.controllers).await;
-    stage.book.observe("controllers in sync", Duration::ZERO, &started.as_ref().map(drop).map_err(Clone::clone));
+    stage.book.observe(
+        "controllers in sync",
+        Duration::ZERO,
+        &started.as_ref().map(drop).map_err(Clone::clone),
+    );
     started.ok()
 }
 
@@ -120,22 +133,34 @@ async fn start(cluster: &Cluster, stage: &Rc<Stage>, node: &Node) -> Option<Runn
     started.ok()
 }
 
-/// Pods come and go in turn, at times that are fixed beforehand, each on any of this thread's nodes.
+/// Pods come and go in turn, at times that are fixed beforehand, each on any of this thread's
+/// nodes.
 async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &[&Node]) {
-    let (Ok(timer), false) = (Timer::new(), nodes.is_empty() || cluster.pods_per_second <= 0.0) else { return };
+    let (Ok(timer), false) = (Timer::new(), nodes.is_empty() || cluster.pods_per_second <= 0.0)
+    else {
+        return;
+    };
     let begin = stage.book.now();
     let stream = u64::try_from(thread).unwrap_or_default();
     let mut dice = Dice::new(cluster.seed, stream);
     let rate = cluster.pods_per_second * 2.0;
-    let arrivals = Arrivals::new(Gaps::Poisson, rate, thread, cluster.threads, Dice::new(cluster.seed, !stream));
+    let arrivals = Arrivals::new(
+        Gaps::Poisson,
+        rate,
+        thread,
+        cluster.threads,
+        Dice::new(cluster.seed, !stream),
+    );
     let there: Rc<RefCell<VecDeque<(Node, u64)>>> = Rc::default();
     let mut tasks = JoinSet::new();
     for (number, at) in (0_u64..).zip(arrivals).take_while(|(_, at)| *at < cluster.time) {
         let due = begin + at;
         let Some(Ok(())) = stage.stop.or(timer.until(stage.book.base() + due)).await else { break };
         let (stage, there) = (stage.clone(), there.clone());
-        // Also where it is not needed: how fast the answers come is not to change the nodes of those after it.
-        let place = usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
+        // Also where it is not needed: how fast the answers come is not to change the nodes of
+        // those after it.
+        let place =
+            usize::try_from(dice.below(u64::try_from(nodes.len()).unwrap_or(1))).unwrap_or(0);
         let goes = if number % 2 == 1 { there.borrow_mut().pop_front() } else { None };
         if let Some((node, pod)) = goes {
             tasks.spawn_local(async move {
@@ -160,7 +185,9 @@ async fn pods(cluster: &Arc<Cluster>, thread: usize, stage: &Rc<Stage>, nodes: &
 
 /// A wrong answer is noted where it came: here it is one failed pod more.
 fn counted_before(result: Result<(), Failure>) -> Result<(), Failure> {
-    result.map_err(|failure| if let Failure::Wrong(what) = failure { Failure::NotGrpc(what) } else { failure })
+    result.map_err(|failure| {
+        if let Failure::Wrong(what) = failure { Failure::NotGrpc(what) } else { failure }
+    })
 }
 
 /// The address monitors, spread over their period.
@@ -169,7 +196,9 @@ async fn monitor(cluster: &Cluster, running: &[Running], stop: &Stop) {
     let gap = MONITOR_PERIOD.div_f64(crate::bench::figure::length(running.len().max(1)));
     for (number, node) in running.iter().cycle().enumerate() {
         let due = gap.mul_f64(crate::bench::figure::length(number));
-        if due >= cluster.time || stop.or(tokio::time::sleep_until((begin + due).into())).await.is_none() {
+        if due >= cluster.time
+            || stop.or(tokio::time::sleep_until((begin + due).into())).await.is_none()
+        {
             return;
         }
         node.look().await;
@@ -177,14 +206,22 @@ async fn monitor(cluster: &Cluster, running: &[Running], stop: &Stop) {
 }
 
 /// kube-controllers' health checks, and somebody who looks with calicoctl as often.
-async fn operate(cluster: &Cluster, stage: &Rc<Stage>, controllers: Option<&Controllers>, thread: usize) {
+async fn operate(
+    cluster: &Cluster,
+    stage: &Rc<Stage>,
+    controllers: Option<&Controllers>,
+    thread: usize,
+) {
     let begin = Instant::now();
     while thread == 0 && begin.elapsed() < cluster.time && stage.goes_on().is_ok() {
         if let Some(controllers) = controllers {
             controllers.check().await;
         }
         central::calicoctl(stage, &cluster.calicoctl).await;
-        stage.stop.or(tokio::time::sleep(HEALTH_PERIOD.min(cluster.time.saturating_sub(begin.elapsed())))).await;
+        stage
+            .stop
+            .or(tokio::time::sleep(HEALTH_PERIOD.min(cluster.time.saturating_sub(begin.elapsed()))))
+            .await;
     }
 }
 

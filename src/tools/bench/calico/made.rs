@@ -1,4 +1,5 @@
-//! The keys that a cluster has made and are still there, also those of which nobody knows whether they are.
+//! The keys that a cluster has made and are still there, also those of which nobody knows whether
+//! they are.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,7 +36,11 @@ impl Ended {
     #[must_use]
     pub fn of(failure: &Failure) -> Self {
         // A wrong answer is one with OK that nobody could read.
-        if failure.is_uncertain() || matches!(failure, Failure::Wrong(_)) { Self::Unknown } else { Self::NotDone }
+        if failure.is_uncertain() || matches!(failure, Failure::Wrong(_)) {
+            Self::Unknown
+        } else {
+            Self::NotDone
+        }
     }
 }
 
@@ -49,7 +54,8 @@ impl Made {
         self.keys().entry(key.to_vec()).or_default().open += 1;
     }
 
-    /// When it has ended. One that is dropped on its way never does, and stays as [`Ended::Unknown`].
+    /// When it has ended. One that is dropped on its way never does, and stays as
+    /// [`Ended::Unknown`].
     pub fn ended(&self, key: &[u8], how: Ended) {
         let mut keys = self.keys();
         let Some(state) = keys.get_mut(key) else { return };
@@ -72,7 +78,8 @@ impl Made {
     pub fn left(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let keys = self.keys();
         let (ours, open): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, state)| state.ours);
-        let names = |some: Vec<(&Vec<u8>, &State)>| some.into_iter().map(|(key, _)| key.clone()).collect();
+        let names =
+            |some: Vec<(&Vec<u8>, &State)>| some.into_iter().map(|(key, _)| key.clone()).collect();
         (names(ours), names(open))
     }
 
@@ -83,7 +90,10 @@ impl Made {
     pub async fn clean(&self, operator: &Operator) -> Result<(), GroundError> {
         let (mut keys, open) = self.left();
         for key in open {
-            if ground::value(operator, &key).await?.is_some_and(|value| cluster::written(&value).is_some()) {
+            if ground::value(operator, &key)
+                .await?
+                .is_some_and(|value| cluster::written(&value).is_some())
+            {
                 keys.push(key);
             }
         }
@@ -109,7 +119,11 @@ mod tests {
         assert_eq!(left(&made), (0, 1), "lost");
         made.asks(b"k");
         made.ended(b"k", Ended::NotDone);
-        assert_eq!(left(&made), (0, 1), "a later one that finds a key there says nothing of the one that was lost");
+        assert_eq!(
+            left(&made),
+            (0, 1),
+            "a later one that finds a key there says nothing of the one that was lost"
+        );
         made.removed(b"k");
         for refused in [Failure::Grpc(7, String::new()), Failure::NoConnection(String::new())] {
             made.asks(b"k");

@@ -9,20 +9,40 @@ use super::cluster::{CONFD, FELIX, IPAM, Node, TIERS, resource};
 use super::watches::Watches;
 use crate::bench::connection::Failure;
 
-const START: Names = Names { read: "start read", list: "start list", write: "start write", watch: "start watch" };
-const TUNNEL: Names = Names { read: "tunnel read", list: "tunnel list", write: "tunnel write", watch: "tunnel watch" };
-const STATUS: Names = Names { read: "status read", list: "status list", write: "status write", watch: "status watch" };
-const CONFD_NAMES: Names = Names { read: "confd read", list: "confd list", write: "confd write", watch: "confd watch" };
-const FELIX_NAMES: Names = Names { read: "felix read", list: "felix list", write: "felix write", watch: "felix watch" };
-const MONITOR: Names = Names { read: "monitor read", list: "monitor list", write: "monitor write", watch: "monitor watch" };
+const START: Names =
+    Names { read: "start read", list: "start list", write: "start write", watch: "start watch" };
+const TUNNEL: Names = Names {
+    read: "tunnel read",
+    list: "tunnel list",
+    write: "tunnel write",
+    watch: "tunnel watch",
+};
+const STATUS: Names = Names {
+    read: "status read",
+    list: "status list",
+    write: "status write",
+    watch: "status watch",
+};
+const CONFD_NAMES: Names =
+    Names { read: "confd read", list: "confd list", write: "confd write", watch: "confd watch" };
+const FELIX_NAMES: Names =
+    Names { read: "felix read", list: "felix list", write: "felix write", watch: "felix watch" };
+const MONITOR: Names = Names {
+    read: "monitor read",
+    list: "monitor list",
+    write: "monitor write",
+    watch: "monitor watch",
+};
 
 /// Between two looks of the address monitor (`node/cmd/calico-node`, monitor-addresses).
 pub const MONITOR_PERIOD: Duration = Duration::from_secs(60);
 
-/// Connections that a node keeps: Felix 2, confd 1, node-services 3 (tunnel addresses, status, addresses).
+/// Connections that a node keeps: Felix 2, confd 1, node-services 3 (tunnel addresses, status,
+/// addresses).
 pub const CONNECTIONS: u32 = 6;
 
-/// Watches that a node keeps: Felix' kinds and blocks, confd's kinds and affinities, pools and its own Node, CalicoNodeStatuses.
+/// Watches that a node keeps: Felix' kinds and blocks, confd's kinds and affinities, pools and its
+/// own Node, CalicoNodeStatuses.
 pub const WATCHES: usize = FELIX.len() + 1 + CONFD.len() + 1 + 2 + 1;
 
 /// A node that runs.
@@ -47,8 +67,14 @@ impl Running {
         start_up(&Client::new(stage, &node.node, START), node).await?;
         // All others are begun together, when start-up is through (runit's services).
         let client = |names| Client::new(stage, &node.node, names);
-        let (tunnel, status, confd, syncer, felix, monitor) =
-            (client(TUNNEL), client(STATUS), client(CONFD_NAMES), client(FELIX_NAMES), client(FELIX_NAMES), client(MONITOR));
+        let (tunnel, status, confd, syncer, felix, monitor) = (
+            client(TUNNEL),
+            client(STATUS),
+            client(CONFD_NAMES),
+            client(FELIX_NAMES),
+            client(FELIX_NAMES),
+            client(MONITOR),
+        );
         let felix_up = async {
             felix_reads(&felix, node).await?;
             let kinds = FELIX.iter().map(|kind| Keys::below(resource(kind, "")));
@@ -57,8 +83,12 @@ impl Running {
         };
         let statuses = [Keys::below(resource("caliconodestatuses", ""))];
         // As in a list and watch: none is dropped on its way because another failed.
-        let (one, two, three, four) =
-            tokio::join!(tunnel_addresses(&tunnel, node), status.list_and_watch(&statuses), bgp(&confd, node), felix_up);
+        let (one, two, three, four) = tokio::join!(
+            tunnel_addresses(&tunnel, node),
+            status.list_and_watch(&statuses),
+            bgp(&confd, node),
+            felix_up
+        );
         let begun = [one?, two?, three?, four?];
         monitor.get(resource("nodes", &node.name)).await?;
         let seen = Rc::new(Cell::new(0));
@@ -66,7 +96,13 @@ impl Running {
             let seen = if watches.has_endpoints() { seen.clone() } else { Rc::default() };
             tokio::task::spawn_local(watches.run(seen));
         }
-        Ok(Self { monitor, felix: seen, _felix: felix, _watching: vec![tunnel, status, confd, syncer], node: node.clone() })
+        Ok(Self {
+            monitor,
+            felix: seen,
+            _felix: felix,
+            _watching: vec![tunnel, status, confd, syncer],
+            node: node.clone(),
+        })
     }
 
     /// One look of the address monitor; its failure is noted.
@@ -75,8 +111,9 @@ impl Running {
     }
 }
 
-/// `calico-node -startup` (`startup.go`; `clientv3/client.go`, EnsureInitialized), the second and each later start of a cluster: one
-/// connection, which ends with it. `nodes/foo` is its look whether etcd is there.
+/// `calico-node -startup` (`startup.go`; `clientv3/client.go`, EnsureInitialized), the second and
+/// each later start of a cluster: one connection, which ends with it. `nodes/foo` is its look
+/// whether etcd is there.
 async fn start_up(client: &Client, node: &Node) -> Result<(), Failure> {
     let mine = resource("nodes", &node.name);
     client.get(resource("nodes", "foo")).await?;
@@ -103,10 +140,13 @@ async fn make(client: &Client, key: Vec<u8>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `-allocate-tunnel-addrs` (`allocateip.go`, `lib/ipam/ipam.go`): claims a block, takes an address for VXLAN, and writes it to the Node.
+/// `-allocate-tunnel-addrs` (`allocateip.go`, `lib/ipam/ipam.go`): claims a block, takes an address
+/// for VXLAN, and writes it to the Node.
 async fn tunnel_addresses(client: &Client, node: &Node) -> Result<Watches, Failure> {
     let mine = resource("nodes", &node.name);
-    let watches = client.list_and_watch(&[Keys::below(resource("ippools", "")), Keys::one(mine.clone())]).await?;
+    let watches = client
+        .list_and_watch(&[Keys::below(resource("ippools", "")), Keys::one(mine.clone())])
+        .await?;
     client.get(mine.clone()).await?;
     let handle = format!("{IPAM}/handle/vxlan-tunnel-addr-{}", node.name).into_bytes();
     if client.get(handle.clone()).await?.is_none() {

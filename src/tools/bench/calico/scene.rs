@@ -31,7 +31,8 @@ fn prefixes() -> [String; 2] {
 /// Keys written beforehand, at a time.
 const AT_ONCE: usize = 64;
 
-const PREPARE: Names = Names { read: "prepare", list: "prepare", write: "prepare", watch: "prepare" };
+const PREPARE: Names =
+    Names { read: "prepare", list: "prepare", write: "prepare", watch: "prepare" };
 
 /// All that is asked for, checked.
 pub struct Cluster {
@@ -80,12 +81,18 @@ pub async fn run(
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let door = Door { endpoint: cluster.target.endpoint.clone(), tls: cluster.operator.tls.clone() };
+    let door =
+        Door { endpoint: cluster.target.endpoint.clone(), tls: cluster.operator.tls.clone() };
     let operator = Operator::new(Connection::new(door), cluster.patience);
     for prefix in prefixes() {
-        ground::look(&operator, &prefix, cluster.force, |_| false).await.map_err(|error| error.to_string())?;
+        ground::look(&operator, &prefix, cluster.force, |_| false)
+            .await
+            .map_err(|error| error.to_string())?;
     }
-    say(Progress::Note(format!("writing what is there before {} nodes start", cluster.nodes.len())));
+    say(Progress::Note(format!(
+        "writing what is there before {} nodes start",
+        cluster.nodes.len()
+    )));
     let made = Arc::new(Made::default());
     let ran = match prepare(&cluster, &made, stop).await {
         // A report of nothing says that it was stopped, and whether its keys are gone.
@@ -96,10 +103,28 @@ pub async fn run(
     say(Progress::Note("removing the keys".to_owned()));
     let cleaned = clean(&operator, &made, cluster.force).await;
     let (measured, verification) = ground::leave(ran, cleaned, "/calico/")?;
-    let target = report::target(&cluster.target.name, &cluster.target.endpoint.to_string(), measured.as_slice());
-    let steps = vec![Step { name: "the cluster".to_owned(), offered: None, sustained: None, targets: vec![target], ratios: Vec::new() }];
+    let target = report::target(
+        &cluster.target.name,
+        &cluster.target.endpoint.to_string(),
+        measured.as_slice(),
+    );
+    let steps = vec![Step {
+        name: "the cluster".to_owned(),
+        offered: None,
+        sustained: None,
+        targets: vec![target],
+        ratios: Vec::new(),
+    }];
     let stopped = stop.is_wanted();
-    Ok(Report { version: env!("CARGO_PKG_VERSION"), started, settings, steps, knee: None, verification, stopped })
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        started,
+        settings,
+        steps,
+        knee: None,
+        verification,
+        stopped,
+    })
 }
 
 /// Makes what is not there, and never writes over anything.
@@ -108,9 +133,13 @@ async fn prepare(cluster: &Cluster, made: &Arc<Made>, stop: &Arc<Stop>) -> Resul
     let (notes, _) = page_channel();
     let stage = stage(cluster, made, stop, Instant::now(), notes);
     let client = Client::new(&stage, &cluster.operator, PREPARE);
-    let keys: Vec<Vec<u8>> = cluster::before(&cluster.nodes, cluster.policies, cluster.pods_per_node).collect();
+    let keys: Vec<Vec<u8>> =
+        cluster::before(&cluster.nodes, cluster.policies, cluster.pods_per_node).collect();
     for some in keys.chunks(AT_ONCE) {
-        join_all(some.iter().map(|key| client.write(key, 0))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        join_all(some.iter().map(|key| client.write(key, 0)))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
     }
     Ok(())
 }
@@ -126,7 +155,10 @@ async fn clean(operator: &Operator, made: &Made, force: bool) -> Result<(), Grou
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a second of measurements from each thread: none may be lost, and no thread may wait")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a second of measurements from each thread: none may be lost, and no thread may wait"
+)]
 fn page_channel() -> (UnboundedSender<News>, UnboundedReceiver<News>) {
     unbounded_channel()
 }
@@ -142,13 +174,21 @@ async fn measure(
     let (theirs, own) = (look(cluster.target.pid), usage(std::process::id()));
     say(Progress::Slice("the storm", Pace::Closed));
     let slice = on_threads(cluster, made, stop, say).await?;
-    let mut verification =
-        Verification { wrong_answers: slice.total.wrong, examples: slice.total.examples.clone(), ..Verification::default() };
+    let mut verification = Verification {
+        wrong_answers: slice.total.wrong,
+        examples: slice.total.examples.clone(),
+        ..Verification::default()
+    };
     witness::confirm(&cluster.etcd_metrics, &before, &slice.total.sent, &mut verification).await;
     let after = look(cluster.target.pid);
     let usage = theirs.zip(after).map(|(before, after)| (after.since(&before), after.resident));
-    let own = own.zip(crate::bench::process::usage(std::process::id())).map(|(before, after)| after.since(&before));
-    Ok((Some(Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }), verification))
+    let own = own
+        .zip(crate::bench::process::usage(std::process::id()))
+        .map(|(before, after)| after.since(&before));
+    Ok((
+        Some(Measured { at: Duration::ZERO, measured: slice.until, slice, usage, own }),
+        verification,
+    ))
 }
 
 /// Runs the cluster. When it comes back, for whatever reason, no thread makes keys any more.
@@ -164,7 +204,8 @@ async fn on_threads(
     for thread in 0..cluster.threads {
         // One order is given when the one before is done.
         let (order, given) = channel(4);
-        let (cluster, made, stop, tell) = (cluster.clone(), made.clone(), stop.clone(), tell.clone());
+        let (cluster, made, stop, tell) =
+            (cluster.clone(), made.clone(), stop.clone(), tell.clone());
         let begun = std::thread::Builder::new()
             .name(format!("calico-{thread}"))
             .spawn(move || work(&cluster, &made, thread, base, &stop, given, &tell));
@@ -199,10 +240,13 @@ async fn listen(
     base: Instant,
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Slice, String> {
-    let all = |order: fn(i64) -> Order, revision: i64| orders.iter().for_each(|one| drop(one.try_send(order(revision))));
+    let all = |order: fn(i64) -> Order, revision: i64| {
+        orders.iter().for_each(|one| drop(one.try_send(order(revision))))
+    };
     let mut slice = Slice::default();
     let (mut up, mut done, mut settled, mut endpoints) = (0, 0, 0, 0);
-    let mut clock = tokio::time::interval_at((base + Duration::from_secs(1)).into(), Duration::from_secs(1));
+    let mut clock =
+        tokio::time::interval_at((base + Duration::from_secs(1)).into(), Duration::from_secs(1));
     while settled < orders.len() {
         tokio::select! {
             news = news.recv() => match news {

@@ -36,7 +36,8 @@ impl Watches {
         self.send = Some(send);
     }
 
-    /// Waits for the answer to the create that was sent last, of all after this revision; events of earlier ones may come before it.
+    /// Waits for the answer to the create that was sent last, of all after this revision; events of
+    /// earlier ones may come before it.
     pub(super) async fn created(&mut self, key: &[u8], revision: i64) -> Result<(), Failure> {
         loop {
             let response = watch::next(&mut self.answer).await?;
@@ -55,7 +56,8 @@ impl Watches {
         }
     }
 
-    /// Reads what comes, for ever: until it fails, which is noted, or this is dropped. `seen` is told how far the endpoints are.
+    /// Reads what comes, for ever: until it fails, which is noted, or this is dropped. `seen` is
+    /// told how far the endpoints are.
     pub async fn run(mut self, seen: Rc<Cell<i64>>) {
         loop {
             match watch::next(&mut self.answer).await {
@@ -87,12 +89,17 @@ impl Watches {
             return watch::stray(&response).map_or((), |failure| self.fails(failure));
         };
         for event in response.events {
-            let due = event.kv.as_ref().and_then(|pair| written(&pair.value)).map(Duration::from_micros);
+            let due =
+                event.kv.as_ref().and_then(|pair| written(&pair.value)).map(Duration::from_micros);
             let checked = seen.check(&event);
             match (&checked, due) {
                 // What was removed does not say when.
                 (Ok(()), None) => {}
-                _ => stage.book.observe("watch event", due.unwrap_or_else(|| stage.book.now()), &checked),
+                _ => stage.book.observe(
+                    "watch event",
+                    due.unwrap_or_else(|| stage.book.now()),
+                    &checked,
+                ),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The report as one page of HTML: no script, no reference to anything outside. It carries the JSON report (`id="report"`), of which
-//! every figure on it is.
+//! The report as one page of HTML: no script, no reference to anything outside. It carries the JSON
+//! report (`id="report"`), of which every figure on it is.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -34,7 +34,10 @@ pub fn page(report: &Report, json: &str) -> String {
     }
     // Both are JSON's own way to write these characters within strings, where alone they can be.
     let data = json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
-    let _ = write!(page, "</table>\n<script type=\"application/json\" id=\"report\">{data}</script>\n</body></html>\n");
+    let _ = write!(
+        page,
+        "</table>\n<script type=\"application/json\" id=\"report\">{data}</script>\n</body></html>\n"
+    );
     page
 }
 
@@ -43,7 +46,11 @@ fn verdict(report: &Report, page: &mut String) {
     if check.is_good() {
         page.push_str("<p>Every answer was what it had to be.</p>");
     } else {
-        let _ = write!(page, "<p class=\"wrong\">{} answers were not what they had to be.</p>", check.wrong_answers);
+        let _ = write!(
+            page,
+            "<p class=\"wrong\">{} answers were not what they had to be.</p>",
+            check.wrong_answers
+        );
     }
     for line in check.examples.iter().chain(&check.mistakes) {
         let _ = write!(page, "<p class=\"wrong\">{}</p>", escape(line));
@@ -64,7 +71,10 @@ fn verdict(report: &Report, page: &mut String) {
         page.push_str("</table>\n");
     }
     if let Some(knee) = report.knee {
-        let _ = write!(page, "<p>The highest rate that was sustained: {knee:.0} requests per second.</p>");
+        let _ = write!(
+            page,
+            "<p>The highest rate that was sustained: {knee:.0} requests per second.</p>"
+        );
     }
 }
 
@@ -92,7 +102,11 @@ fn step(step: &Step, page: &mut String) {
         }
         page.push_str("</table>\n");
     }
-    let names: BTreeSet<&str> = step.targets.iter().flat_map(|target| target.series.iter().map(|series| series.name)).collect();
+    let names: BTreeSet<&str> = step
+        .targets
+        .iter()
+        .flat_map(|target| target.series.iter().map(|series| series.name))
+        .collect();
     for name in names {
         let of = |line: &dyn Fn(&super::Series) -> Vec<(f64, f64)>, suffix: &str| -> Vec<Line> {
             let with = |target: &Target| {
@@ -101,23 +115,40 @@ fn step(step: &Step, page: &mut String) {
             };
             step.targets.iter().filter_map(with).collect()
         };
-        let spread = of(&|series| series.distribution.iter().map(|(percentile, us)| (*percentile, float(*us))).collect(), "");
+        let spread = of(
+            &|series| {
+                series
+                    .distribution
+                    .iter()
+                    .map(|(percentile, us)| (*percentile, float(*us)))
+                    .collect()
+            },
+            "",
+        );
         let over_time = |figure: fn(&Point) -> u64| {
             move |series: &super::Series| {
-                series.timeline.iter().map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
+                series
+                    .timeline
+                    .iter()
+                    .map(|point| (float(point.second), float(figure(point))))
+                    .collect::<Vec<_>>()
             }
         };
         let timed = |figure: fn(&Point) -> u64| {
             move |series: &super::Series| {
                 let answered = series.timeline.iter().filter(|point| point.ok > 0);
-                answered.map(|point| (float(point.second), float(figure(point)))).collect::<Vec<_>>()
+                answered
+                    .map(|point| (float(point.second), float(figure(point))))
+                    .collect::<Vec<_>>()
             }
         };
         let mut times = of(&timed(|point| point.p50), " p50");
         times.extend(of(&timed(|point| point.p99), " p99"));
         let mut counts = of(&over_time(|point| point.ok), " ok");
         counts.extend(
-            of(&over_time(|point| point.failed), " failed").into_iter().filter(|line| line.points.iter().any(|point| point.1 > 0.0)),
+            of(&over_time(|point| point.failed), " failed")
+                .into_iter()
+                .filter(|line| line.points.iter().any(|point| point.1 > 0.0)),
         );
         let _ = writeln!(
             page,
@@ -144,7 +175,10 @@ fn target(target: &Target, page: &mut String) {
     }
     if let Some(cpu) = target.cpu_us {
         let resident = float(target.resident.unwrap_or_default()) / f64::from(1 << 20);
-        let _ = write!(page, "; its process took {cpu:.1} us of CPU per request, and {resident:.1} MiB");
+        let _ = write!(
+            page,
+            "; its process took {cpu:.1} us of CPU per request, and {resident:.1} MiB"
+        );
     }
     if let Some(cpu) = target.generator_cpu_us {
         let _ = write!(page, "; this program {cpu:.1} us");
@@ -159,7 +193,13 @@ fn target(target: &Target, page: &mut String) {
         }
         page.push_str("</tr>");
         for failed in &series.failures {
-            let _ = write!(page, "<tr><td colspan=\"8\">{} x {} {}</td></tr>", failed.count, escape(&failed.what), escape(&failed.message));
+            let _ = write!(
+                page,
+                "<tr><td colspan=\"8\">{} x {} {}</td></tr>",
+                failed.count,
+                escape(&failed.what),
+                escape(&failed.message)
+            );
         }
     }
     page.push_str("</table>\n");
@@ -192,13 +232,38 @@ mod tests {
 
     fn report() -> Report {
         let names = ["a<b".to_owned(), "c".to_owned()];
-        let slices: Vec<Vec<Measured>> = [100, 200].iter().map(|latency| (0..10).map(|_| measured(*latency)).collect()).collect();
-        let targets = names.iter().zip(&slices).map(|(name, slices)| target(name, "https://h:1", slices)).collect();
+        let slices: Vec<Vec<Measured>> = [100, 200]
+            .iter()
+            .map(|latency| (0..10).map(|_| measured(*latency)).collect())
+            .collect();
+        let targets = names
+            .iter()
+            .zip(&slices)
+            .map(|(name, slices)| target(name, "https://h:1", slices))
+            .collect();
         let ratios = ratios(&names, &slices);
-        let step = Step { name: "100 due".to_owned(), offered: Some(100.0), sustained: None, targets, ratios };
-        let verification = Verification { wrong_answers: 1, examples: vec!["key </script> & more".to_owned()], ..Verification::default() };
+        let step = Step {
+            name: "100 due".to_owned(),
+            offered: Some(100.0),
+            sustained: None,
+            targets,
+            ratios,
+        };
+        let verification = Verification {
+            wrong_answers: 1,
+            examples: vec!["key </script> & more".to_owned()],
+            ..Verification::default()
+        };
         let settings = std::collections::BTreeMap::from([("mix", "range=1".to_owned())]);
-        Report { version: "0", started: "now".into(), settings, steps: vec![step], knee: None, verification, stopped: false }
+        Report {
+            version: "0",
+            started: "now".into(),
+            settings,
+            steps: vec![step],
+            knee: None,
+            verification,
+            stopped: false,
+        }
     }
 
     /// Every tag is closed, in order; gives the names of all.
@@ -243,13 +308,20 @@ mod tests {
         let report = report();
         let json: serde_json::Value = serde_json::to_value(&report).unwrap();
         let ratios = json["steps"][0]["ratios"].as_array().unwrap();
-        let of = |figure: &str| ratios.iter().find(|ratio| ratio["figure"] == figure).unwrap()["median"].as_f64().unwrap();
+        let of = |figure: &str| {
+            ratios.iter().find(|ratio| ratio["figure"] == figure).unwrap()["median"]
+                .as_f64()
+                .unwrap()
+        };
         assert!((of("range p50") - 249.0 / 149.0).abs() < 0.02, "{}", of("range p50"));
         assert!((of("CPU per request") - 2.0).abs() < 1e-9);
         let target = &json["steps"][0]["targets"][0];
         assert_eq!((target["ok"].as_u64(), target["cpu_us"].as_f64()), (Some(3000), Some(1000.0)));
         assert_eq!(target["series"][0]["timeline"].as_array().unwrap().len(), 30);
         let text = report.to_string();
-        assert!(text.contains("c / a<b: CPU per request") && text.contains("WRONG: 1 answers"), "{text}");
+        assert!(
+            text.contains("c / a<b: CPU per request") && text.contains("WRONG: 1 answers"),
+            "{text}"
+        );
     }
 }

@@ -32,7 +32,11 @@ impl Display for Report {
         if let Some(last) = self.steps.iter().rfind(|step| step.sustained.is_some()) {
             match (self.knee, last.sustained) {
                 (Some(knee), Some(false)) => {
-                    writeln!(f, "the knee is between {knee:.0} and {:.0} requests per second", last.offered.unwrap_or(knee))?;
+                    writeln!(
+                        f,
+                        "the knee is between {knee:.0} and {:.0} requests per second",
+                        last.offered.unwrap_or(knee)
+                    )?;
                 }
                 (Some(knee), _) => writeln!(f, "no knee up to {knee:.0} requests per second")?,
                 (None, _) => writeln!(f, "not even the first rate was sustained")?,
@@ -48,8 +52,16 @@ impl Display for Report {
         }
         for count in &check.etcd_counts {
             let (verdict, uncertain) = (if count.agrees { "" } else { "WRONG: " }, count.uncertain);
-            let uncertain = if uncertain > 0 { format!(", and {uncertain} without an answer") } else { String::new() };
-            writeln!(f, "{verdict}etcd counted {} of {}, {} were answered with OK{uncertain}", count.counted, count.rpc, count.ok)?;
+            let uncertain = if uncertain > 0 {
+                format!(", and {uncertain} without an answer")
+            } else {
+                String::new()
+            };
+            writeln!(
+                f,
+                "{verdict}etcd counted {} of {}, {} were answered with OK{uncertain}",
+                count.counted, count.rpc, count.ok
+            )?;
         }
         if self.stopped {
             writeln!(f, "stopped by a signal before its end")?;
@@ -67,7 +79,11 @@ impl Display for Step {
                 Some(true) => ": sustained",
                 None => "",
             };
-            writeln!(f, "{} ({}): {:.0} requests per second{offered}{kept}", target.name, target.url, target.rate)?;
+            writeln!(
+                f,
+                "{} ({}): {:.0} requests per second{offered}{kept}",
+                target.name, target.url, target.rate
+            )?;
             write!(f, "{target}")?;
         }
         for compared in &self.ratios {
@@ -79,15 +95,27 @@ impl Display for Step {
 
 impl Display for Target {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "ok", "failed", "p50", "p90", "p99", "p99.9", "max")?;
+        writeln!(
+            f,
+            "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "", "ok", "failed", "p50", "p90", "p99", "p99.9", "max"
+        )?;
         for series in &self.series {
             let q = &series.latency_us;
             let failed: u64 = series.failures.iter().map(|failed| failed.count).sum();
             let times = [q.p50, q.p90, q.p99, q.p999, q.max].map(time);
             let [p50, p90, p99, p999, max] = &times;
-            writeln!(f, "  {:<16} {:>9} {failed:>9} {p50:>9} {p90:>9} {p99:>9} {p999:>9} {max:>9}", series.name, series.ok)?;
+            writeln!(
+                f,
+                "  {:<16} {:>9} {failed:>9} {p50:>9} {p90:>9} {p99:>9} {p999:>9} {max:>9}",
+                series.name, series.ok
+            )?;
             for failed in &series.failures {
-                let message = if failed.message.is_empty() { String::new() } else { format!(": {}", failed.message) };
+                let message = if failed.message.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", failed.message)
+                };
                 writeln!(f, "    {} x {}{message}", failed.count, failed.what)?;
             }
         }

@@ -1,4 +1,5 @@
-//! Manifests as operators have changed them: what is still understood is changed right, and only where it has to be.
+//! Manifests as operators have changed them: what is still understood is changed right, and only
+//! where it has to be.
 
 use super::*;
 
@@ -9,10 +10,18 @@ fn pods(text: &str, wish: &Wish) -> Vec<String> {
     changes(text, &done.text).into_iter().filter(|line| !line[1..].starts_with("  etcd_")).collect()
 }
 
-const NODE: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-node"];
-const CNI: [&str; 4] =
-    ["+        - name: etcd-certs-cni", "+          secret:", "+            secretName: calico-etcd-cni", "+            defaultMode: 0400"];
-const CONTROLLERS: [&str; 2] = ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-kube-controllers"];
+const NODE: [&str; 2] =
+    ["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-node"];
+const CNI: [&str; 4] = [
+    "+        - name: etcd-certs-cni",
+    "+          secret:",
+    "+            secretName: calico-etcd-cni",
+    "+            defaultMode: 0400",
+];
+const CONTROLLERS: [&str; 2] = [
+    "-            secretName: calico-etcd-secrets",
+    "+            secretName: calico-etcd-kube-controllers",
+];
 const MOUNT: [&str; 2] = ["-              name: etcd-certs", "+              name: etcd-certs-cni"];
 
 #[test]
@@ -23,7 +32,10 @@ fn comments_and_other_lines_may_be_anywhere() {
         "            # ours\n            secretName: calico-etcd-secrets # the old one\n\n            defaultMode: 0400\n            # end\n",
     );
     let new = pods(&text, &wish());
-    assert!(new.contains(&"+            secretName: calico-etcd-node # the old one".to_owned()), "{new:#?}");
+    assert!(
+        new.contains(&"+            secretName: calico-etcd-node # the old one".to_owned()),
+        "{new:#?}"
+    );
     // Another image, more environment, another container, other order.
     let text = NEWEST.replace("quay.io/calico/", "registry.example:5000/mirror/");
     let text = with(
@@ -56,20 +68,39 @@ fn volumes_may_have_other_names_and_be_each_components_own() {
     );
     assert_eq!(pods(&taken, &wish())[1], "+              name: tls-cni-2");
     // Two volumes of one Secret.
-    let two = with(&text, "              name: tls\n          securityContext", "              name: tls2\n          securityContext");
+    let two = with(
+        &text,
+        "              name: tls\n          securityContext",
+        "              name: tls2\n          securityContext",
+    );
     let two = with(
         &two,
         "        # Used to create per-pod",
         "        - name: tls2\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 256\n        # Used to create per-pod",
     );
-    let lines =
-        [&NODE[..], &["-            secretName: calico-etcd-secrets", "+            secretName: calico-etcd-cni"], &CONTROLLERS].concat();
+    let lines = [
+        &NODE[..],
+        &[
+            "-            secretName: calico-etcd-secrets",
+            "+            secretName: calico-etcd-cni",
+        ],
+        &CONTROLLERS,
+    ]
+    .concat();
     assert_eq!(pods(&two, &wish()), lines);
 }
 
 #[test]
 fn secrets_that_are_each_components_own_keep_their_names() {
-    let text = done(NEWEST, &named(&[(Component::Node, "a"), (Component::Cni, "b.c"), (Component::KubeControllers, "d")])).text;
+    let text = done(
+        NEWEST,
+        &named(&[
+            (Component::Node, "a"),
+            (Component::Cni, "b.c"),
+            (Component::KubeControllers, "d"),
+        ]),
+    )
+    .text;
     for name in ["secretName: a\n", "secretName: b.c\n", "secretName: d\n"] {
         assert_eq!(text.matches(name).count(), 1, "{name}");
     }
@@ -82,12 +113,16 @@ fn secrets_that_are_each_components_own_keep_their_names() {
     let kept = named(&[(Component::Cni, "calico-etcd-secrets")]);
     let lines = pods(NEWEST, &kept);
     assert!(
-        lines.contains(&"+              name: etcd-certs-calico-node".to_owned()) && !lines.contains(&MOUNT[1].to_owned()),
+        lines.contains(&"+              name: etcd-certs-calico-node".to_owned())
+            && !lines.contains(&MOUNT[1].to_owned()),
         "{lines:#?}"
     );
     // A volume that is there already is used.
-    let unused =
-        with(&done(NEWEST, &wish()).text, "name: etcd-certs-cni\n          securityContext", "name: etcd-certs\n          securityContext");
+    let unused = with(
+        &done(NEWEST, &wish()).text,
+        "name: etcd-certs-cni\n          securityContext",
+        "name: etcd-certs\n          securityContext",
+    );
     assert_eq!(pods(&unused, &wish()), MOUNT);
 }
 
@@ -102,16 +137,30 @@ fn forms_change_into_each_other() {
 #[test]
 fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open() {
     for same in ["0400", "0o400", "256"] {
-        assert_eq!(pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {same}")), &wish()).len(), 10, "{same}");
+        assert_eq!(
+            pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {same}")), &wish())
+                .len(),
+            10,
+            "{same}"
+        );
     }
     for open in ["0444", "0440", "400", "0600"] {
-        let new = pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {open} # here")), &wish());
-        assert!(new.contains(&"+            defaultMode: 0400 # here".to_owned()), "{open}: {new:#?}");
+        let new = pods(
+            &with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {open} # here")),
+            &wish(),
+        );
+        assert!(
+            new.contains(&"+            defaultMode: 0400 # here".to_owned()),
+            "{open}: {new:#?}"
+        );
     }
     let new = pods(&with(NEWEST, "\n            defaultMode: 0400", ""), &wish());
     assert_eq!(new.iter().filter(|line| *line == "+            defaultMode: 0400").count(), 2);
     assert_eq!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0400"), &wish()).len(), 10);
-    assert!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0404"), &wish()).contains(&"+            defaultMode: 0440".to_owned()));
+    assert!(
+        pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0404"), &wish())
+            .contains(&"+            defaultMode: 0440".to_owned())
+    );
     let folder = done(NEWEST, &per_node()).text;
     let open = with(
         &folder,
@@ -124,15 +173,21 @@ fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open()
         "            path: /etc/calico/etcd-certs/cni\n            type: Directory\n",
         "            path: /etc/calico/etcd-certs/cni/\n            type: \"\"\n",
     );
-    assert_eq!(pods(&open, &wish()), ["-            type: \"\"", "+            type: \"Directory\""]);
+    assert_eq!(
+        pods(&open, &wish()),
+        ["-            type: \"\"", "+            type: \"Directory\""]
+    );
 }
 
 #[test]
 fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
     let items = |mode: &str| {
-        let item = |file: &str| format!("              - key: {file}\n                path: {file}\n");
+        let item =
+            |file: &str| format!("              - key: {file}\n                path: {file}\n");
         let items = ["etcd-ca", "etcd-cert", "etcd-key"].map(item).concat();
-        format!("            defaultMode: 0400\n            items:\n{items}                mode: {mode}\n")
+        format!(
+            "            defaultMode: 0400\n            items:\n{items}                mode: {mode}\n"
+        )
     };
     let segmented = done(NEWEST, &wish()).text;
     let with_mode = |mode: &str| {
@@ -145,7 +200,10 @@ fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
         let lacks = check("FILE", &text, &Wish::default()).unwrap();
         assert_eq!(lacks.len(), 1, "{open}");
         assert_eq!(lacks[0].field, "spec.template.spec.volumes[etcd-certs].secret.items[2].mode");
-        assert_eq!(pods(&text, &wish()), [format!("-                mode: {open}"), "+                mode: 0400".to_owned()]);
+        assert_eq!(
+            pods(&text, &wish()),
+            [format!("-                mode: {open}"), "+                mode: 0400".to_owned()]
+        );
     }
     assert!(check("FILE", &with_mode("0400"), &Wish::default()).unwrap().is_empty());
     assert!(mistakes(&with_mode("none"), &wish()).contains("items[2].mode: this is no mode"));
@@ -156,12 +214,17 @@ fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
     let variables = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: mine\n  namespace: kube-system\ndata:\n  PERIOD: \"0\"\n";
     let from = "          envFrom:\n            - prefix: COMPACTION_\n              configMapRef:\n                name: mine\n";
     let (before, after) = NEWEST.rsplit_once("          env:\n").unwrap();
-    let text = format!("{before}{from}          env:\n{}---\n{variables}", after.trim_end().to_owned() + "\n");
+    let text = format!(
+        "{before}{from}          env:\n{}---\n{variables}",
+        after.trim_end().to_owned() + "\n"
+    );
     assert!(done(&text, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
     let own = with(
         &text,
         &format!("{from}          env:\n"),
-        &format!("{from}          env:\n            - name: COMPACTION_PERIOD\n              value: 5m\n"),
+        &format!(
+            "{from}          env:\n            - name: COMPACTION_PERIOD\n              value: 5m\n"
+        ),
     );
     assert!(!done(&own, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
 }
@@ -175,7 +238,8 @@ fn what_was_taken_away_is_put_back() {
         "        - name: etcd-certs\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
         "",
     );
-    let text = with(&text, "          volumeMounts:\n            # Mount in the etcd TLS secrets.\n", "");
+    let text =
+        with(&text, "          volumeMounts:\n            # Mount in the etcd TLS secrets.\n", "");
     let text = with(
         &text,
         "      volumes:\n        # Mount in the etcd TLS secrets with mode 400.\n        # See https://kubernetes.io/docs/concepts/configuration/secret/\n        - name: etcd-certs\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 0440\n",
@@ -186,12 +250,17 @@ fn what_was_taken_away_is_put_back() {
             "            - name: {name}\n              valueFrom:\n                configMapKeyRef:\n                  name: calico-config\n                  key: {key}\n"
         )
     };
-    let text = text.replace(&variable("ETCD_KEY_FILE", "etcd_key"), "").replace(&variable("ETCD_CA_CERT_FILE", "etcd_ca"), "");
+    let text = text
+        .replace(&variable("ETCD_KEY_FILE", "etcd_key"), "")
+        .replace(&variable("ETCD_CA_CERT_FILE", "etcd_ca"), "");
     let text = with(&text, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
     let new = done(&text, &wish()).text;
     assert!(check("FILE", &new, &wish()).unwrap().is_empty());
     let lines = changes(&text, &new);
-    assert!(lines.iter().filter(|line| line.starts_with('-')).all(|line| line.contains("etcd_")), "{lines:#?}");
+    assert!(
+        lines.iter().filter(|line| line.starts_with('-')).all(|line| line.contains("etcd_")),
+        "{lines:#?}"
+    );
     for line in [
         "+            - name: ETCD_KEY_FILE",
         "+              value: /calico-secrets/etcd-key",
@@ -215,14 +284,29 @@ fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
     const KEYS: [&str; 4] = ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"];
     for (version, text) in MANIFESTS {
         for chosen in 1..1_u32 << KEYS.len() {
-            let keys: Vec<&str> = KEYS.into_iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, key)| key).collect();
+            let keys: Vec<&str> = KEYS
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| chosen >> at & 1 == 1)
+                .map(|(_, key)| key)
+                .collect();
             let text = without(text, &keys);
             let new = done(&text, &wish()).text;
-            let came: Vec<String> = changes(&text, &new).into_iter().filter(|line| line.starts_with("+  etcd_")).collect();
+            let came: Vec<String> = changes(&text, &new)
+                .into_iter()
+                .filter(|line| line.starts_with("+  etcd_"))
+                .collect();
             for key in keys {
-                let value = if key == "etcd_endpoints" { PROXIES.to_owned() } else { format!("/calico-secrets/{}", key.replace('_', "-")) };
+                let value = if key == "etcd_endpoints" {
+                    PROXIES.to_owned()
+                } else {
+                    format!("/calico-secrets/{}", key.replace('_', "-"))
+                };
                 assert_eq!(
-                    came.iter().filter(|line| **line == format!("+  {key}: {value}") || **line == format!("+  {key}: \"{value}\"")).count(),
+                    came.iter()
+                        .filter(|line| **line == format!("+  {key}: {value}")
+                            || **line == format!("+  {key}: \"{value}\""))
+                        .count(),
                     1,
                     "{version}: {came:#?}"
                 );
@@ -235,9 +319,16 @@ fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
 fn what_is_added_inside_of_what_ends_here_stands_before_what_is_added_behind_it() {
     // kube-controllers whose container ends with its environment, in pods without volumes.
     let (before, _) = NEWEST.rsplit_once("          env:\n").unwrap();
-    let text = format!("{before}          env:\n            - name: ETCD_ENDPOINTS\n              value: https://x:1\n");
+    let text = format!(
+        "{before}          env:\n            - name: ETCD_ENDPOINTS\n              value: https://x:1\n"
+    );
     let new = done(&text, &wish()).text;
-    let tail = new.split_once("            - name: ETCD_CA_CERT_FILE\n              value: /calico-secrets/etcd-ca\n").unwrap().1;
+    let tail = new
+        .split_once(
+            "            - name: ETCD_CA_CERT_FILE\n              value: /calico-secrets/etcd-ca\n",
+        )
+        .unwrap()
+        .1;
     assert!(tail.contains("\n      volumes:\n        - name: etcd-certs\n"), "{tail}");
     // The same behind a key without a value, and at an end without a line break.
     for text in [text.replace("value: https://x:1", "value:"), text.trim_end().to_owned()] {
@@ -261,17 +352,31 @@ fn values_may_stand_in_the_pods_themselves() {
     // Nothing at all is as good as an empty text.
     let text = with(&with(NEWEST, "etcd_ca: \"\" ", "etcd_ca: "), "etcd_key: \"\" ", "etcd_key:");
     let new = done(&text, &wish()).text;
-    assert!(new.contains("  etcd_ca: /calico-secrets/etcd-ca   #") && new.contains("  etcd_key: /calico-secrets/etcd-key #"), "{new}");
+    assert!(
+        new.contains("  etcd_ca: /calico-secrets/etcd-ca   #")
+            && new.contains("  etcd_key: /calico-secrets/etcd-key #"),
+        "{new}"
+    );
 }
 
 #[test]
 fn compaction_is_left_alone_or_set() {
-    let period = |text: &str| Wish { compaction_period: Some(CompactionPeriod::parse(text).unwrap()), ..wish() };
+    let period = |text: &str| Wish {
+        compaction_period: Some(CompactionPeriod::parse(text).unwrap()),
+        ..wish()
+    };
     let compacts = |done: &Segmented| done.policy.contains("calico-kube-controllers-compaction");
     assert!(compacts(&done(NEWEST, &wish())));
     let never = done(NEWEST, &period("0"));
-    assert!(!compacts(&never) && never.text.contains("            - name: COMPACTION_PERIOD\n              value: \"0\"\n"));
-    assert!(!compacts(&done(&never.text, &wish())) && done(&never.text, &wish()).text == never.text);
+    assert!(
+        !compacts(&never)
+            && never
+                .text
+                .contains("            - name: COMPACTION_PERIOD\n              value: \"0\"\n")
+    );
+    assert!(
+        !compacts(&done(&never.text, &wish())) && done(&never.text, &wish()).text == never.text
+    );
     let often = done(&never.text, &period("1h30m"));
     assert!(compacts(&often) && often.text.contains("              value: \"1h30m\"\n"));
     assert_eq!(changes(&never.text, &often.text).len(), 2);
@@ -281,14 +386,26 @@ fn compaction_is_left_alone_or_set() {
 fn line_breaks_marks_and_ends_stay_as_they_are() {
     let windows = NEWEST.replace('\n', "\r\n");
     assert_eq!(done(&windows, &wish()).text, done(NEWEST, &wish()).text.replace('\n', "\r\n"));
-    for (before, after) in [("\u{feff}", ""), ("# ours\n\n---\n", "---\n# nothing\n"), ("", "...\n"), ("%YAML 1.2\n", "")] {
+    for (before, after) in [
+        ("\u{feff}", ""),
+        ("# ours\n\n---\n", "---\n# nothing\n"),
+        ("", "...\n"),
+        ("%YAML 1.2\n", ""),
+    ] {
         let text = format!("{before}{NEWEST}{after}");
-        assert_eq!(done(&text, &per_node()).text, format!("{before}{}{after}", done(NEWEST, &per_node()).text), "{before:?} {after:?}");
+        assert_eq!(
+            done(&text, &per_node()).text,
+            format!("{before}{}{after}", done(NEWEST, &per_node()).text),
+            "{before:?} {after:?}"
+        );
     }
     let cut = NEWEST.trim_end();
     assert_eq!(done(cut, &wish()).text, done(NEWEST, &wish()).text.trim_end());
     let open = with(cut, "\n            defaultMode: 0440", "").replace('\n', "\r\n");
-    assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end().replace('\n', "\r\n"));
+    assert_eq!(
+        done(&open, &wish()).text,
+        done(NEWEST, &wish()).text.trim_end().replace('\n', "\r\n")
+    );
     // The last line of the file is the one behind which something is added.
     let open = with(cut, "\n            defaultMode: 0440", "");
     assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end());
@@ -308,18 +425,28 @@ fn objects_may_stand_in_a_list() {
     let new = done(&text, &wish()).text;
     assert_eq!(changes(&text, &new).len(), changes(NEWEST, &done(NEWEST, &wish()).text).len());
     let lacks = check("FILE", &text, &Wish::default()).unwrap();
-    assert!(lacks[0].to_string().contains("ConfigMap kube-system/calico-config, data.etcd_endpoints"), "{}", lacks[0]);
+    assert!(
+        lacks[0].to_string().contains("ConfigMap kube-system/calico-config, data.etcd_endpoints"),
+        "{}",
+        lacks[0]
+    );
 }
 
 #[test]
 fn names_and_namespace_are_the_operators() {
-    let text = NEWEST.replace("calico-config\n", "calico-config-7f2k\n").replace("namespace: kube-system", "namespace: calico");
+    let text = NEWEST
+        .replace("calico-config\n", "calico-config-7f2k\n")
+        .replace("namespace: kube-system", "namespace: calico");
     let text = with(
         &text,
         "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: calico-node\n",
         "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: prod-calico\n",
     );
     let done = done(&text, &wish());
-    assert!(done.notes.iter().any(|note| note.contains("in namespace `calico`")), "{:?}", done.notes);
+    assert!(
+        done.notes.iter().any(|note| note.contains("in namespace `calico`")),
+        "{:?}",
+        done.notes
+    );
     assert!(done.lacks.iter().any(|lack| lack.object == "DaemonSet calico/prod-calico"));
 }

@@ -1,4 +1,5 @@
-//! Documents written as text in many styles: indentation, lists at the column of their key, quotes, brackets, comments, line breaks.
+//! Documents written as text in many styles: indentation, lists at the column of their key, quotes,
+//! brackets, comments, line breaks.
 
 use super::super::yaml::Value;
 
@@ -66,7 +67,9 @@ impl Writer<'_> {
 
     fn node(&mut self, value: &Value, column: usize) {
         match value {
-            Value::Map(entries) => entries.iter().for_each(|(key, value)| self.entry(&" ".repeat(column), key, value, column)),
+            Value::Map(entries) => entries
+                .iter()
+                .for_each(|(key, value)| self.entry(&" ".repeat(column), key, value, column)),
             Value::List(items) => items.iter().for_each(|item| self.item(item, column)),
             Value::Text(_) | Value::Other(_) => {
                 let scalar = self.scalar(value, false);
@@ -85,7 +88,9 @@ impl Writer<'_> {
             Value::Text(text) if text.contains('\n') => {
                 self.line(format!("{margin}{key}: |-"));
                 let before = " ".repeat(column + self.style.indent);
-                self.lines.extend(text.lines().map(|line| if line.is_empty() { String::new() } else { format!("{before}{line}") }));
+                self.lines.extend(text.lines().map(|line| {
+                    if line.is_empty() { String::new() } else { format!("{before}{line}") }
+                }));
                 self.behind_block = true;
             }
             Value::Map(_) | Value::List(_) if !self.in_brackets(value) => {
@@ -116,8 +121,8 @@ impl Writer<'_> {
     }
 
     fn in_brackets(&mut self, value: &Value) -> bool {
-        let is_empty =
-            matches!(value, Value::Map(entries) if entries.is_empty()) || matches!(value, Value::List(items) if items.is_empty());
+        let is_empty = matches!(value, Value::Map(entries) if entries.is_empty())
+            || matches!(value, Value::List(items) if items.is_empty());
         is_empty || (size(value) < 8 && self.dice.once_in(self.style.flow))
     }
 
@@ -129,7 +134,8 @@ impl Writer<'_> {
                     || flow
                     || text.bytes().any(|b| !b.is_ascii_alphanumeric() && !b"/._-".contains(&b))
                     || !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-                    || ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
+                    || ["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+                        .contains(&text.to_ascii_lowercase().as_str());
                 match self.dice.below(self.style.quotes) {
                     0 if !text.contains('\'') => format!("'{text}'"),
                     1 => format!("{text:?}"),
@@ -137,11 +143,18 @@ impl Writer<'_> {
                     _ => text.clone(),
                 }
             }
-            Value::List(items) => format!("[{}]", items.iter().map(|item| self.scalar(item, true)).collect::<Vec<_>>().join(", ")),
+            Value::List(items) => format!(
+                "[{}]",
+                items.iter().map(|item| self.scalar(item, true)).collect::<Vec<_>>().join(", ")
+            ),
             Value::Map(entries) => {
                 format!(
                     "{{{}}}",
-                    entries.iter().map(|(key, value)| format!("{key}: {}", self.scalar(value, true))).collect::<Vec<_>>().join(", ")
+                    entries
+                        .iter()
+                        .map(|(key, value)| format!("{key}: {}", self.scalar(value, true)))
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 )
             }
         }

@@ -1,4 +1,5 @@
-//! Manifests with random local changes, written in random styles: the result means what it has to, and of the text nothing else is different.
+//! Manifests with random local changes, written in random styles: the result means what it has to,
+//! and of the text nothing else is different.
 
 use proptest::prelude::*;
 
@@ -8,7 +9,9 @@ use super::*;
 
 /// The documents of a real manifest.
 fn documents(version: usize) -> Vec<Value> {
-    let Value::List(documents) = parse(MANIFESTS[version].1).unwrap().value() else { unreachable!() };
+    let Value::List(documents) = parse(MANIFESTS[version].1).unwrap().value() else {
+        unreachable!()
+    };
     documents
 }
 
@@ -40,7 +43,11 @@ fn entries(value: &mut Value) -> &mut Vec<(String, Value)> {
 /// `calico-config`: the ConfigMap that has data.
 fn config(documents: &mut [Value]) -> &mut Value {
     let has_data = |document: &&mut Value| matches!(&**document, Value::Map(entries) if entries.iter().any(|(key, _)| key == "data"));
-    documents.iter_mut().filter(has_data).find(|document| is(document, "kind", "ConfigMap")).unwrap()
+    documents
+        .iter_mut()
+        .filter(has_data)
+        .find(|document| is(document, "kind", "ConfigMap"))
+        .unwrap()
 }
 
 fn of_kind<'v>(documents: &'v mut [Value], kind: &str) -> &'v mut Value {
@@ -65,18 +72,28 @@ fn shuffle(value: &mut Value, dice: &mut Dice) {
     }
 }
 
-/// Containers, variables, volumes and objects that only the operator knows; and another name for the volume.
+/// Containers, variables, volumes and objects that only the operator knows; and another name for
+/// the volume.
 fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
     let sidecar = || {
         Value::map([
             ("name", Value::text("sidecar")),
             ("image", Value::text("x:1")),
-            ("volumeMounts", Value::List(vec![Value::map([("name", Value::text("theirs")), ("mountPath", Value::text("/theirs"))])])),
+            (
+                "volumeMounts",
+                Value::List(vec![Value::map([
+                    ("name", Value::text("theirs")),
+                    ("mountPath", Value::text("/theirs")),
+                ])]),
+            ),
         ])
     };
     let variable = || Value::map([("name", Value::text("THEIRS")), ("value", Value::text("a b"))]);
-    let more = || Value::map([("name", Value::text("theirs")), ("emptyDir", Value::Map(Vec::new()))]);
-    for (kind, lists) in [("DaemonSet", vec!["initContainers", "containers"]), ("Deployment", vec!["containers"])] {
+    let more =
+        || Value::map([("name", Value::text("theirs")), ("emptyDir", Value::Map(Vec::new()))]);
+    for (kind, lists) in
+        [("DaemonSet", vec!["initContainers", "containers"]), ("Deployment", vec!["containers"])]
+    {
         let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
         for name in lists {
             for container in list(get(pod, name)) {
@@ -89,9 +106,12 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
                 }
                 if !is(container, "name", "flexvol-driver")
                     && let Value::Map(entries) = container
-                    && let Some((_, mounts)) = entries.iter_mut().find(|(key, _)| key == "volumeMounts")
+                    && let Some((_, mounts)) =
+                        entries.iter_mut().find(|(key, _)| key == "volumeMounts")
                 {
-                    for mount in list(mounts).iter_mut().filter(|mount| is(mount, "name", "etcd-certs")) {
+                    for mount in
+                        list(mounts).iter_mut().filter(|mount| is(mount, "name", "etcd-certs"))
+                    {
                         *get(mount, "name") = Value::text(volume);
                     }
                 }
@@ -110,7 +130,14 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
     }
     let at = dice.below(documents.len() + 1);
     let metadata = Value::map([("name", Value::text("theirs"))]);
-    documents.insert(at, Value::map([("apiVersion", Value::text("v1")), ("kind", Value::text("ConfigMap")), ("metadata", metadata)]));
+    documents.insert(
+        at,
+        Value::map([
+            ("apiVersion", Value::text("v1")),
+            ("kind", Value::text("ConfigMap")),
+            ("metadata", metadata),
+        ]),
+    );
 }
 
 const FILES: [&str; 3] = ["ca", "cert", "key"];
@@ -134,7 +161,9 @@ fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
             removed.keys.push(key.to_owned());
         }
     }
-    for (kind, container) in [("DaemonSet", "calico-node"), ("Deployment", "calico-kube-controllers")] {
+    for (kind, container) in
+        [("DaemonSet", "calico-node"), ("Deployment", "calico-kube-controllers")]
+    {
         let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
         let env = list(get(named_in(get(pod, "containers"), "name", container), "env"));
         for file in FILES {
@@ -147,7 +176,8 @@ fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
     }
     if dice.once_in(3) {
         let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
-        entries(named_in(get(pod, "containers"), "name", "calico-kube-controllers")).retain(|(key, _)| key != "volumeMounts");
+        entries(named_in(get(pod, "containers"), "name", "calico-kube-controllers"))
+            .retain(|(key, _)| key != "volumeMounts");
         entries(pod).retain(|(key, _)| key != "volumes");
         removed.volume = true;
     }
@@ -155,7 +185,11 @@ fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
 }
 
 fn variable(file: &str) -> String {
-    if file == "ca" { "ETCD_CA_CERT_FILE".to_owned() } else { format!("ETCD_{}_FILE", file.to_uppercase()) }
+    if file == "ca" {
+        "ETCD_CA_CERT_FILE".to_owned()
+    } else {
+        format!("ETCD_{}_FILE", file.to_uppercase())
+    }
 }
 
 fn path(file: &str) -> Value {
@@ -171,7 +205,9 @@ fn put(value: &mut Value, behind: &str, key: &str, new: Value) {
 
 /// What has to come of it, done on the documents.
 fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
-    let is_gone = |kind: &str, variable: &str| removed.variables.iter().any(|(known, _, gone)| *known == kind && gone == variable);
+    let is_gone = |kind: &str, variable: &str| {
+        removed.variables.iter().any(|(known, _, gone)| *known == kind && gone == variable)
+    };
     let data = get(config(documents), "data");
     let mut set = |key: String, value: Value| {
         let entries = entries(data);
@@ -195,22 +231,38 @@ fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
     }
     let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
     if removed.volume {
-        let mount = Value::map([("mountPath", Value::text("/calico-secrets")), ("name", Value::text("etcd-certs"))]);
-        put(named_in(get(pod, "containers"), "name", "calico-kube-controllers"), "name", "volumeMounts", Value::List(vec![mount]));
-        let secret = [("secretName", Value::text("calico-etcd-kube-controllers")), ("defaultMode", Value::Other("0440".to_owned()))];
+        let mount = Value::map([
+            ("mountPath", Value::text("/calico-secrets")),
+            ("name", Value::text("etcd-certs")),
+        ]);
+        put(
+            named_in(get(pod, "containers"), "name", "calico-kube-controllers"),
+            "name",
+            "volumeMounts",
+            Value::List(vec![mount]),
+        );
+        let secret = [
+            ("secretName", Value::text("calico-etcd-kube-controllers")),
+            ("defaultMode", Value::Other("0440".to_owned())),
+        ];
         let new = Value::map([("name", Value::text("etcd-certs")), ("secret", Value::map(secret))]);
         put(pod, "containers", "volumes", Value::List(vec![new]));
     } else {
-        *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) = Value::text("calico-etcd-kube-controllers");
+        *along(named_in(get(pod, "volumes"), "name", volume), &["secret", "secretName"]) =
+            Value::text("calico-etcd-kube-controllers");
     }
     let pod = along(of_kind(documents, "DaemonSet"), &["spec", "template", "spec"]);
     let another = format!("{volume}-cni");
     let install = named_in(get(pod, "initContainers"), "name", "install-cni");
-    *get(named_in(get(install, "volumeMounts"), "mountPath", "/calico-secrets"), "name") = Value::text(&another);
+    *get(named_in(get(install, "volumeMounts"), "mountPath", "/calico-secrets"), "name") =
+        Value::text(&another);
     let volumes = list(get(pod, "volumes"));
     let at = volumes.iter().position(|one| is(one, "name", volume)).unwrap();
     *along(&mut volumes[at], &["secret", "secretName"]) = Value::text("calico-etcd-node");
-    let secret = Value::map([("secretName", Value::text("calico-etcd-cni")), ("defaultMode", Value::Other("0400".to_owned()))]);
+    let secret = Value::map([
+        ("secretName", Value::text("calico-etcd-cni")),
+        ("defaultMode", Value::Other("0400".to_owned())),
+    ]);
     volumes.insert(at + 1, Value::map([("name", Value::text(another)), ("secret", secret)]));
 }
 
@@ -219,12 +271,16 @@ fn only_values_change(old: &str, new: &str, removed: &Removed) -> Result<(), Tes
     let lines = changes(old, new);
     let went: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('-')).collect();
     let came: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('+')).collect();
-    let back = removed.keys.len() + 2 * removed.variables.len() + if removed.volume { 8 } else { 0 };
+    let back =
+        removed.keys.len() + 2 * removed.variables.len() + if removed.volume { 8 } else { 0 };
     prop_assert!(went.len() <= 7 && came.len() <= went.len() + 4 + back, "{lines:#?}");
     for line in went {
         let (key, _) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         let comment = line.split_once(" # theirs").map_or("", |_| " # theirs: too");
-        prop_assert!(came.iter().any(|other| other.starts_with(key) && other.ends_with(comment)), "{line}\n{lines:#?}");
+        prop_assert!(
+            came.iter().any(|other| other.starts_with(key) && other.ends_with(comment)),
+            "{line}\n{lines:#?}"
+        );
     }
     Ok(())
 }

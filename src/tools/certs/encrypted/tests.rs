@@ -5,7 +5,9 @@ use super::*;
 fn a_key_in_the_clear_is_taken_in_each_form_and_nothing_else_is() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let plain = pair.serialize_pem();
-    assert!(matches!(private_key(plain.as_bytes()), Ok(PrivateKey::Plain(key)) if matches!(*key, PrivateKeyDer::Pkcs8(_))));
+    assert!(
+        matches!(private_key(plain.as_bytes()), Ok(PrivateKey::Plain(key)) if matches!(*key, PrivateKeyDer::Pkcs8(_)))
+    );
     let twice = format!("{plain}{plain}");
     for (bytes, words) in [
         (twice.as_bytes(), "more than one"),
@@ -23,16 +25,19 @@ fn a_key_in_the_clear_is_taken_in_each_form_and_nothing_else_is() {
 
 #[test]
 fn what_cannot_be_decrypted_here_says_how_to_convert_it() {
-    let (message, help) = legacy("RSA PRIVATE KEY", "DES-EDE3-CBC", &[0; 8], Vec::new(), b"x").err().unwrap();
+    let (message, help) =
+        legacy("RSA PRIVATE KEY", "DES-EDE3-CBC", &[0; 8], Vec::new(), b"x").err().unwrap();
     assert!(message.contains("DES-EDE3-CBC") && help.contains("openssl pkcs8"), "{message}");
     let (message, help) = pkcs8(b"\x30\x00", b"x").err().unwrap();
     assert!(message.contains("cannot be read") && help.contains("openssl pkcs8"), "{message}");
 }
 
-/// The vector of OpenSSL's `EVP_BytesToKey(EVP_aes_128_cbc(), EVP_md5(), salt, "secret", 6, 1)`: `openssl enc -P -md md5`.
+/// The vector of OpenSSL's `EVP_BytesToKey(EVP_aes_128_cbc(), EVP_md5(), salt, "secret", 6, 1)`:
+/// `openssl enc -P -md md5`.
 #[test]
 fn the_older_form_derives_its_key_as_openssl_does() {
     let iv = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0, 0, 0, 0, 0, 0, 0, 0];
-    let key: String = legacy_key(b"secret", &iv, 32).iter().map(|byte| format!("{byte:02x}")).collect();
+    let key: String =
+        legacy_key(b"secret", &iv, 32).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(key, "5f772a83139a8d48ba45597c721ab6f2d37975c93f36a944cef01de4be7eb5d4");
 }

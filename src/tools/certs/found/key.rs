@@ -42,13 +42,17 @@ pub enum KeyPlace {
 }
 
 /// Suffixes of certificates, each with those that their keys have.
-const SUFFIXES: [(&str, &[&str]); 3] = [(".crt", &[".key"]), (".cert", &[".key"]), (".pem", &[".key", "-key.pem", ".key.pem"])];
+const SUFFIXES: [(&str, &[&str]); 3] =
+    [(".crt", &[".key"]), (".cert", &[".key"]), (".pem", &[".key", "-key.pem", ".key.pem"])];
 
 /// The key file that belongs to a certificate's file by its name, if it is there.
 fn file_beside(certificate: &Path) -> Option<PathBuf> {
     let name = certificate.file_name()?.to_str()?;
-    let candidates = SUFFIXES.iter().filter_map(|(suffix, keys)| Some((name.strip_suffix(suffix)?, keys)));
-    let mut candidates: Vec<String> = candidates.flat_map(|(stem, keys)| keys.iter().map(move |key| format!("{stem}{key}"))).collect();
+    let candidates =
+        SUFFIXES.iter().filter_map(|(suffix, keys)| Some((name.strip_suffix(suffix)?, keys)));
+    let mut candidates: Vec<String> = candidates
+        .flat_map(|(stem, keys)| keys.iter().map(move |key| format!("{stem}{key}")))
+        .collect();
     if name == CERT_FILE {
         candidates.push(KEY_FILE.to_owned());
     }
@@ -58,21 +62,29 @@ fn file_beside(certificate: &Path) -> Option<PathBuf> {
 /// Whether a certificate's file stands beside this key's.
 pub(super) fn has_certificate(key: &Path) -> bool {
     let Some(name) = key.file_name().and_then(|name| name.to_str()) else { return false };
-    let stems =
-        SUFFIXES.iter().flat_map(|(suffix, keys)| keys.iter().filter_map(move |key| Some(format!("{}{suffix}", name.strip_suffix(key)?))));
-    stems.chain((name == KEY_FILE).then(|| CERT_FILE.to_owned())).any(|name| key.with_file_name(name).is_file())
+    let stems = SUFFIXES.iter().flat_map(|(suffix, keys)| {
+        keys.iter().filter_map(move |key| Some(format!("{}{suffix}", name.strip_suffix(key)?)))
+    });
+    stems
+        .chain((name == KEY_FILE).then(|| CERT_FILE.to_owned()))
+        .any(|name| key.with_file_name(name).is_file())
 }
 
-/// The key of the certificate `leaf` in the file `certificate`: in the same file (`own`), or in one beside it.
+/// The key of the certificate `leaf` in the file `certificate`: in the same file (`own`), or in one
+/// beside it.
 pub(super) fn of(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> (KeyState, KeyPlace) {
     if let Some(bytes) = own {
         return (open_to_others(certificate, fits(bytes, leaf)), KeyPlace::Same);
     }
-    let Some(file) = file_beside(certificate) else { return (KeyState::Elsewhere, KeyPlace::Nowhere) };
+    let Some(file) = file_beside(certificate) else {
+        return (KeyState::Elsewhere, KeyPlace::Nowhere);
+    };
     let (read, told) = read_told(&file, 1 << 20);
     let state = match read.map(Zeroizing::new) {
         Ok(bytes) => fits(&bytes, leaf),
-        Err(why) => KeyState::Wrong(why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", ")),
+        Err(why) => KeyState::Wrong(
+            why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", "),
+        ),
     };
     (open_to_others(&file, state), KeyPlace::Beside { file, told })
 }
@@ -95,8 +107,12 @@ pub(super) fn fits(bytes: &[u8], leaf: &[u8]) -> KeyState {
         Err((message, _)) => return KeyState::Wrong(message),
     };
     let public = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
-    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return KeyState::Wrong("the certificate cannot be read".to_owned()) };
-    match public.map(|key| key.public_key().is_some_and(|public| public.as_ref() == certificate.public_key().raw)) {
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
+        return KeyState::Wrong("the certificate cannot be read".to_owned());
+    };
+    match public.map(|key| {
+        key.public_key().is_some_and(|public| public.as_ref() == certificate.public_key().raw)
+    }) {
         Ok(true) => KeyState::Fits(None),
         Ok(false) => KeyState::Wrong("the key is another certificate's".to_owned()),
         Err(_) => KeyState::Wrong("the key is of a kind that cannot be used".to_owned()),

@@ -26,7 +26,11 @@ impl Manifest {
         if is_subdomain(namespace) && namespace.len() <= 63 && !namespace.contains('.') {
             return Ok(Self { namespace: namespace.to_owned() });
         }
-        refuse("--namespace", format!("`{}` is no namespace", namespace.escape_debug()), "lower-case letters, digits and `-`, at most 63")
+        refuse(
+            "--namespace",
+            format!("`{}` is no namespace", namespace.escape_debug()),
+            "lower-case letters, digits and `-`, at most 63",
+        )
     }
 
     /// The name of a holder's Secret: `SECRET`, or `SECRET.NODE`.
@@ -41,7 +45,10 @@ impl Manifest {
         for holder in holders {
             let name = Self::name(holder);
             if !is_subdomain(&name) {
-                let message = format!("{holder}: a Secret cannot be called `{name}`, which has {} characters and may have 253", name.len());
+                let message = format!(
+                    "{holder}: a Secret cannot be called `{name}`, which has {} characters and may have 253",
+                    name.len()
+                );
                 found.push(mistake("--output", message, "write `--output directories`"));
             }
         }
@@ -64,7 +71,10 @@ impl Manifest {
             self.namespace
         );
         let key = set.key.as_deref().map(|key| (KEY_FILE, key.as_str()));
-        for (name, content) in [(CA_FILE, set.ca.as_str()), (CERT_FILE, set.certificate.as_str())].into_iter().chain(key) {
+        for (name, content) in [(CA_FILE, set.ca.as_str()), (CERT_FILE, set.certificate.as_str())]
+            .into_iter()
+            .chain(key)
+        {
             let _ = writeln!(text, "  {name}: |");
             for line in content.lines() {
                 let _ = writeln!(text, "    {line}");

@@ -34,10 +34,18 @@ fn secrets_are_read_as_text_in_base64_and_from_lists() {
 #[test]
 fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
     let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
-    let around = |pem: &str| format!("# a comment\nkind: Secret\nstringData:\n  etcd-cert: |\n{}  other: x\n", indented(pem));
+    let around = |pem: &str| {
+        format!(
+            "# a comment\nkind: Secret\nstringData:\n  etcd-cert: |\n{}  other: x\n",
+            indented(pem)
+        )
+    };
     let (text, counts) = replaced(&around(PEM), &change);
     assert_eq!((text.as_str(), counts), (around(OTHER).as_str(), vec![1]));
-    for around in [|value: &str| format!("  tls.crt: {value}\n"), |value: &str| format!("  \"tls.crt\": \"{value}\",\n")] {
+    for around in [
+        |value: &str| format!("  tls.crt: {value}\n"),
+        |value: &str| format!("  \"tls.crt\": \"{value}\",\n"),
+    ] {
         let (text, counts) = replaced(&around(&STANDARD.encode(PEM)), &change);
         assert_eq!((text.as_str(), counts), (around(&STANDARD.encode(OTHER)).as_str(), vec![1]));
     }
@@ -50,9 +58,13 @@ fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
 fn line_ends_stay_as_they_are() {
     let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
     let plain = |pem: &str| format!("kind: Secret\nstringData:\n  etcd-cert: |\n{}", indented(pem));
-    let encoded = |pem: &str| format!("kind: Secret\ndata:\n  other: x\n  etcd-cert: {}\n", STANDARD.encode(pem));
+    let encoded = |pem: &str| {
+        format!("kind: Secret\ndata:\n  other: x\n  etcd-cert: {}\n", STANDARD.encode(pem))
+    };
     for (old, new) in [(plain(PEM), plain(OTHER)), (encoded(PEM), encoded(OTHER))] {
-        for form in [|text: &str| text.replace('\n', "\r\n"), |text: &str| text.trim_end().to_owned()] {
+        for form in
+            [|text: &str| text.replace('\n', "\r\n"), |text: &str| text.trim_end().to_owned()]
+        {
             assert_eq!(secrets(&form(&old)).secrets.len(), 1);
             assert_eq!(replaced(&form(&old), &change), (Zeroizing::new(form(&new)), vec![1]));
         }
@@ -62,6 +74,7 @@ fn line_ends_stay_as_they_are() {
 #[test]
 fn each_text_is_counted_for_itself() {
     let (second, third) = (PEM.replace("AAAA", "EEEE"), PEM.replace("BBBB", "DDDD"));
-    let changes = [&PEM.to_owned(), &second, &third].map(|old| (old.clone(), Zeroizing::new(OTHER.to_owned())));
+    let changes = [&PEM.to_owned(), &second, &third]
+        .map(|old| (old.clone(), Zeroizing::new(OTHER.to_owned())));
     assert_eq!(replaced(&[PEM, PEM, &third].concat(), &changes).1, [2, 0, 1]);
 }

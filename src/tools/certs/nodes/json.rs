@@ -1,4 +1,5 @@
-//! The JSON of `calicoctl get nodes -o json` (Calico's own names) and of `kubectl get nodes -o json` (mostly the same).
+//! The JSON of `calicoctl get nodes -o json` (Calico's own names) and of `kubectl get nodes -o
+//! json` (mostly the same).
 
 use etcd_warden_core::policy::Diagnostics;
 use etcd_warden_core::policy::diagnostics::{Place, Severity};
@@ -48,13 +49,22 @@ struct Address<'a> {
     address: &'a RawValue,
 }
 
-pub(super) fn names<'a>(source: &Source<'a>, from: NameFrom, found: &mut Diagnostics) -> Vec<Written<'a>> {
+pub(super) fn names<'a>(
+    source: &Source<'a>,
+    from: NameFrom,
+    found: &mut Diagnostics,
+) -> Vec<Written<'a>> {
     let document: Document<'a> = match serde_json::from_str(source.text) {
         Ok(document) => document,
         Err(error) => {
             let place = Place { line: error.line(), column: error.column().max(1), width: 1 };
             let help = "the output of `calicoctl get nodes -o json` or `kubectl get nodes -o json` is meant";
-            found.push(source.at(Severity::Mistake, Some(place), format!("this is no list of nodes in JSON: {error}"), help));
+            found.push(source.at(
+                Severity::Mistake,
+                Some(place),
+                format!("this is no list of nodes in JSON: {error}"),
+                help,
+            ));
             return Vec::new();
         }
     };
@@ -66,11 +76,19 @@ pub(super) fn names<'a>(source: &Source<'a>, from: NameFrom, found: &mut Diagnos
         let entry = format!("entry {}", number + 1);
         if let Some(kind) = item.kind.filter(|kind| kind != "Node") {
             let message = format!("{entry} is a {kind}, not a Node");
-            found.push(source.at(Severity::Mistake, None, message, "the output of `calicoctl get nodes -o json` is meant"));
+            found.push(source.at(
+                Severity::Mistake,
+                None,
+                message,
+                "the output of `calicoctl get nodes -o json` is meant",
+            ));
             continue;
         }
-        let name = item.metadata.and_then(|metadata| metadata.name).and_then(|raw| written(source, raw));
-        let host = item.status.and_then(|status| status.addresses.into_iter().find(|address| address.kind == "Hostname"));
+        let name =
+            item.metadata.and_then(|metadata| metadata.name).and_then(|raw| written(source, raw));
+        let host = item.status.and_then(|status| {
+            status.addresses.into_iter().find(|address| address.kind == "Hostname")
+        });
         let host = host.and_then(|address| written(source, address.address));
         if let (Some(name), Some(host)) = (&name, &host)
             && !host.text.eq_ignore_ascii_case(&name.text)
@@ -78,12 +96,24 @@ pub(super) fn names<'a>(source: &Source<'a>, from: NameFrom, found: &mut Diagnos
             others.push((name.text.to_string(), host.text.to_string()));
         }
         match (from, name, host) {
-            (NameFrom::Name, Some(name), _) | (NameFrom::Hostname, _, Some(name)) => names.push(name),
-            (NameFrom::Name, None, _) => found.push(source.at(Severity::Mistake, None, format!("{entry} has no `metadata.name`"), "")),
+            (NameFrom::Name, Some(name), _) | (NameFrom::Hostname, _, Some(name)) => {
+                names.push(name)
+            }
+            (NameFrom::Name, None, _) => found.push(source.at(
+                Severity::Mistake,
+                None,
+                format!("{entry} has no `metadata.name`"),
+                "",
+            )),
             (NameFrom::Hostname, name, None) => {
                 let name = name.map_or(entry, |name| format!("node `{}`", name.text));
                 let message = format!("{name} has no address of the type `Hostname`");
-                found.push(source.at(Severity::Mistake, None, message, "`--node-name-from name` takes `metadata.name`"));
+                found.push(source.at(
+                    Severity::Mistake,
+                    None,
+                    message,
+                    "`--node-name-from name` takes `metadata.name`",
+                ));
             }
         }
     }

@@ -10,7 +10,10 @@ fn mistakes(text: &str) -> String {
 
 #[test]
 fn a_list_has_one_name_on_each_line() {
-    assert_eq!(names("a\n# b\n\n  n1.example.org \t# why\r\n10\r\n"), ["a", "n1.example.org", "10"]);
+    assert_eq!(
+        names("a\n# b\n\n  n1.example.org \t# why\r\n10\r\n"),
+        ["a", "n1.example.org", "10"]
+    );
     assert_eq!(names("\u{feff}a"), ["a"]);
 }
 
@@ -19,12 +22,21 @@ fn the_header_of_a_table_is_no_node() {
     assert_eq!(names("NAME       \nworker-1   \nworker-2   \n"), ["worker-1", "worker-2"]);
     let wide = "\u{feff}# calicoctl get nodes -o wide\r\n\r\nNAME   ASN       IPV4          IPV6\r\nn1     (64512)   10.0.0.1/24\r\nn2     65001     10.0.0.2/24   fd00::2/64\r\n";
     assert_eq!(names(wide), ["n1", "n2"]);
-    assert_eq!(names("NAME  STATUS  ROLES   AGE  VERSION\nn1  Ready  <none>  5d  v1.34.4\n"), ["n1"]);
+    assert_eq!(
+        names("NAME  STATUS  ROLES   AGE  VERSION\nn1  Ready  <none>  5d  v1.34.4\n"),
+        ["n1"]
+    );
     assert_eq!(names("name\nnamespace\n"), ["name", "namespace"], "names of nodes may be such");
     assert!(mistakes("NAME\n").contains("there is no node in it"));
-    assert!(mistakes("n1\nNAME\nn2\n").contains("this is a header below other lines"), "two lists in one file");
+    assert!(
+        mistakes("n1\nNAME\nn2\n").contains("this is a header below other lines"),
+        "two lists in one file"
+    );
     assert!(mistakes("NAME\nn1\nNAME ASN\n").contains("nodes:3:1"));
-    assert!(mistakes("n1 Ready\n").contains("a table begins with its header"), "a table without its header");
+    assert!(
+        mistakes("n1 Ready\n").contains("a table begins with its header"),
+        "a table without its header"
+    );
 }
 
 #[test]
@@ -72,7 +84,10 @@ fn an_upper_case_name_is_taken_as_etcd_has_it_and_said() {
     let read = parse("nodes", "b\nWorker-1\n", NameFrom::Name).unwrap();
     assert_eq!(read.names, ["b", "worker-1"]);
     let note = read.notes.to_string();
-    assert!(note.contains("the certificate says `worker-1`") && note.contains("nodes:2:1"), "{note}");
+    assert!(
+        note.contains("the certificate says `worker-1`") && note.contains("nodes:2:1"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -93,14 +108,21 @@ fn a_host_name_that_is_not_the_nodes_name_is_said_and_can_be_taken() {
     assert_eq!(read.names, ["n1"]);
     assert!(read.notes.to_string().contains("such as `Ip-10` for `n1`"), "{}", read.notes);
     assert_eq!(parse("nodes", text, NameFrom::Hostname).unwrap().names, ["ip-10"]);
-    assert!(parse("nodes", r#"{"items": [{"metadata": {"name": "n1"}}]}"#, NameFrom::Hostname).is_err());
+    assert!(
+        parse("nodes", r#"{"items": [{"metadata": {"name": "n1"}}]}"#, NameFrom::Hostname).is_err()
+    );
 }
 
 #[test]
 fn bad_json_and_bad_names_in_it_are_told_with_their_places() {
     let text = "{\"items\": [\n  {\"metadata\": {\"name\": \"a_b\"}},\n  {\"metadata\": {}},\n  {\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\"}}]}";
     let said = mistakes(text);
-    for words in ["`a_b` is no name of a node", "nodes:2:26", "entry 2 has no `metadata.name`", "entry 3 is a Pod"] {
+    for words in [
+        "`a_b` is no name of a node",
+        "nodes:2:26",
+        "entry 2 has no `metadata.name`",
+        "entry 3 is a Pod",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(mistakes("{\"items\": [\n {\"metadata\"\n]}").contains("nodes:3:"));

@@ -36,17 +36,27 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
     if found.told.linked {
         return left("it is a symbolic link: renew it where it lies");
     }
-    // Whoever can put a file here must not get its names certified: only what this CA has signed is renewed.
+    // Whoever can put a file here must not get its names certified: only what this CA has signed is
+    // renewed.
     if !ca.has_issued(der) && !terms.old_ca.as_ref().is_some_and(|old| old.has_issued(der)) {
-        let by =
-            if old.issuer().as_raw() == ca.subject() { "a key that is not this CA's".to_owned() } else { format!("`{}`", old.issuer()) };
-        return left(&format!("it was not issued to a client by this CA, but by {by}; `--old-ca` names a CA that is left behind"));
+        let by = if old.issuer().as_raw() == ca.subject() {
+            "a key that is not this CA's".to_owned()
+        } else {
+            format!("`{}`", old.issuer())
+        };
+        return left(&format!(
+            "it was not issued to a client by this CA, but by {by}; `--old-ca` names a CA that is left behind"
+        ));
     }
-    // A new key is given for the old one only: whoever copies a certificate here, which is public, has no part in its successor.
+    // A new key is given for the old one only: whoever copies a certificate here, which is public,
+    // has no part in its successor.
     if let KeyState::Wrong(why) = &found.key {
         return failed(&format!("its key: {why}; `certs issue --force` makes the pair anew"));
     }
-    let window = Window { from: time(old.validity().not_before.timestamp()), to: time(old.validity().not_after.timestamp()) };
+    let window = Window {
+        from: time(old.validity().not_before.timestamp()),
+        to: time(old.validity().not_after.timestamp()),
+    };
     let left_over = terms.before.unwrap_or(length(window) / 3);
     let due_at = window.to.checked_sub(left_over).unwrap_or(SystemTime::UNIX_EPOCH);
     let moves = !ca.has_issued(der);
@@ -54,18 +64,27 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
         return Err(Fate::NotYet(due_at));
     }
     if found.der {
-        return failed("it is DER, and PEM is written here: `openssl x509 -inform der` converts it");
+        return failed(
+            "it is DER, and PEM is written here: `openssl x509 -inform der` converts it",
+        );
     }
-    // Its end is what takes a key away from whoever has it by then, a thief or a machine that was given away.
+    // Its end is what takes a key away from whoever has it by then, a thief or a machine that was
+    // given away.
     if window.to <= now && !terms.expired {
         let end = humantime::format_rfc3339_seconds(window.to);
-        return failed(&format!("it expired on {end}: `--expired` renews it all the same, `certs issue --force` makes the pair anew"));
+        return failed(&format!(
+            "it expired on {end}: `--expired` renews it all the same, `certs issue --force` makes the pair anew"
+        ));
     }
-    let lifetime = terms.lifetime.unwrap_or_else(|| length(window).saturating_sub(SKEW).max(Duration::from_secs(60)));
+    let lifetime = terms
+        .lifetime
+        .unwrap_or_else(|| length(window).saturating_sub(SKEW).max(Duration::from_secs(60)));
     let (new, _) = ca.window(now, lifetime);
     if new.to <= window.to && new.to == ca.not_after() && !moves {
         let end = humantime::format_rfc3339_seconds(new.to);
-        return Err(Fate::Failed(format!("it would end with its CA, on {end}, and not later than now: renew the CA")));
+        return Err(Fate::Failed(format!(
+            "it would end with its CA, on {end}, and not later than now: renew the CA"
+        )));
     }
     if terms.keep_key && found.key_place == KeyPlace::Same && found.secret.is_none() {
         return failed(
@@ -74,7 +93,8 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
     }
     let key_type = key_type(found, terms, &old)?;
     let made_anew = [der::AUTHORITY_KEY_ID, der::SUBJECT_KEY_ID];
-    let kept = old.iter_extensions().filter(|extension| !made_anew.contains(&extension.oid.as_bytes()));
+    let kept =
+        old.iter_extensions().filter(|extension| !made_anew.contains(&extension.oid.as_bytes()));
     let extensions = kept.map(|extension| Extension {
         oid: extension.oid.as_bytes().to_vec(),
         critical: extension.critical,
@@ -90,17 +110,30 @@ pub fn decide(ca: &Ca, found: &Found, terms: &Terms, now: SystemTime) -> Result<
     Ok(Due { contents, window: new, key_type })
 }
 
-fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<Option<KeyType>, Fate> {
+fn key_type(
+    found: &Found,
+    terms: &Terms,
+    old: &X509Certificate<'_>,
+) -> Result<Option<KeyType>, Fate> {
     let failed = |why: &str| Err(Fate::Failed(why.to_owned()));
     match (&found.key, terms.keep_key) {
         (_, true) => return Ok(None),
         (KeyState::Elsewhere, false) => {
-            return failed("its key is not here: `--keep-key` renews it for the same key, `certs issue --csr` for a new one");
+            return failed(
+                "its key is not here: `--keep-key` renews it for the same key, `certs issue --csr` for a new one",
+            );
         }
-        (KeyState::Encrypted, false) => return failed("its key is encrypted: `--keep-key` renews it for the same key"),
+        (KeyState::Encrypted, false) => {
+            return failed("its key is encrypted: `--keep-key` renews it for the same key");
+        }
         (KeyState::OfCa, false) => return Err(Fate::Ca),
         (KeyState::Wrong(why), false) => return failed(why),
-        (KeyState::Fits(_), false) if matches!(found.key_place, KeyPlace::Beside { told: Told { linked: true, .. }, .. }) => {
+        (KeyState::Fits(_), false)
+            if matches!(
+                found.key_place,
+                KeyPlace::Beside { told: Told { linked: true, .. }, .. }
+            ) =>
+        {
             return failed("its key is a symbolic link: renew it where it lies, or `--keep-key`");
         }
         (KeyState::Fits(_), false) => {}
@@ -115,8 +148,14 @@ fn key_type(found: &Found, terms: &Terms, old: &X509Certificate<'_>) -> Result<O
         Ok(PublicKey::RSA(key)) if key.key_size() <= 3072 => KeyType::Rsa3072,
         Ok(PublicKey::RSA(_)) => KeyType::Rsa4096,
         // 1.3.101.112, Ed25519.
-        _ if old.public_key().algorithm.algorithm.as_bytes() == [0x2b, 0x65, 0x70] => KeyType::Ed25519,
-        _ => return failed("keys of its kind are not made here: name another by `--key-type`, or `--keep-key`"),
+        _ if old.public_key().algorithm.algorithm.as_bytes() == [0x2b, 0x65, 0x70] => {
+            KeyType::Ed25519
+        }
+        _ => {
+            return failed(
+                "keys of its kind are not made here: name another by `--key-type`, or `--keep-key`",
+            );
+        }
     };
     Ok(Some(kind))
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An authority of [`etcd_warden_testbed::pki`] with its key in a file, which it never gives away itself.
+/// An authority of [`etcd_warden_testbed::pki`] with its key in a file, which it never gives away
+/// itself.
 struct Own {
     folder: tempfile::TempDir,
     ca: Ca,
@@ -28,9 +29,14 @@ fn own_of(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Own {
     params.not_after = (SystemTime::now() + 1000 * HOUR).into();
     change(&mut params);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = write_private(folder.path(), "ca.pem", &params.self_signed(&key).unwrap().pem()).unwrap();
-    let files = CaFiles { certificate, key: write_private(folder.path(), "ca-key.txt", &key.serialize_pem()).unwrap() };
-    let ca = Ca::load(&files, || panic!("no passphrase")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let certificate =
+        write_private(folder.path(), "ca.pem", &params.self_signed(&key).unwrap().pem()).unwrap();
+    let files = CaFiles {
+        certificate,
+        key: write_private(folder.path(), "ca-key.txt", &key.serialize_pem()).unwrap(),
+    };
+    let ca = Ca::load(&files, || panic!("no passphrase"))
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     Own { folder, ca, issuer: rcgen::Issuer::new(params, key) }
 }
 
@@ -48,8 +54,12 @@ impl Own {
     /// Certificate and key, PEM.
     fn pair(&self, name: &str, lasts: Duration) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![format!("{name}.example.org")]).unwrap();
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let mut params =
+            rcgen::CertificateParams::new(vec![format!("{name}.example.org")]).unwrap();
+        params.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         params.not_before = (SystemTime::now() - HOUR).into();
         params.not_after = (SystemTime::now() + lasts).into();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -58,7 +68,8 @@ impl Own {
 
     /// Writes a manifest of Secrets: each with its namespace, its name and what stands in it.
     fn manifest(&self, secrets: &[(&str, &str, &(String, String))]) {
-        let indented = |text: &str| text.lines().fold(String::new(), |all, line| all + "    " + line + "\n");
+        let indented =
+            |text: &str| text.lines().fold(String::new(), |all, line| all + "    " + line + "\n");
         let text: String = secrets
             .iter()
             .map(|(namespace, name, (certificate, key))| {
@@ -80,7 +91,15 @@ impl Own {
 }
 
 fn terms() -> Terms {
-    Terms { before: None, lifetime: None, expired: false, keep_key: false, key_type: None, old_ca: None, server_ca: None }
+    Terms {
+        before: None,
+        lifetime: None,
+        expired: false,
+        keep_key: false,
+        key_type: None,
+        old_ca: None,
+        server_ca: None,
+    }
 }
 
 #[test]
@@ -89,9 +108,17 @@ fn what_has_a_third_of_its_life_left_is_due() {
     own.set("a", HOUR / 4);
     own.set("b", HOUR);
     let outcome = own.renew(&terms());
-    assert!(matches!(outcome.fates[..], [Fate::Renewed(_), Fate::NotYet(_)]), "{:?}", outcome.fates);
+    assert!(
+        matches!(outcome.fates[..], [Fate::Renewed(_), Fate::NotYet(_)]),
+        "{:?}",
+        outcome.fates
+    );
     let names: Vec<_> = outcome.files.iter().map(|file| file.path.clone()).collect();
-    assert_eq!(names, [PathBuf::from("a/etcd-key"), PathBuf::from("a/etcd-cert")], "the key first, and nothing else");
+    assert_eq!(
+        names,
+        [PathBuf::from("a/etcd-key"), PathBuf::from("a/etcd-cert")],
+        "the key first, and nothing else"
+    );
     let outcome = own.renew(&Terms { before: Some(2 * HOUR), ..terms() });
     assert!(matches!(outcome.fates[..], [Fate::Renewed(_), Fate::Renewed(_)]));
 }
@@ -104,18 +131,31 @@ fn names_usages_and_lifetime_stay() {
     let old = std::fs::read(own.folder.path().join("sets/a/etcd-cert")).unwrap();
     let outcome = own.renew(&terms());
     let new = outcome.files.iter().find(|file| file.path.ends_with("etcd-cert")).unwrap();
-    let [old, new] = [old, new.content.as_bytes().to_vec()].map(|bytes| pem::parse(bytes).unwrap().into_contents());
+    let [old, new] = [old, new.content.as_bytes().to_vec()]
+        .map(|bytes| pem::parse(bytes).unwrap().into_contents());
     let [old, new] = [&old, &new].map(|der| X509Certificate::from_der(der).unwrap().1);
     assert_eq!(old.subject().as_raw(), new.subject().as_raw());
     assert_eq!(old.issuer().as_raw(), new.issuer().as_raw());
-    let san =
-        |certificate: &X509Certificate<'_>| certificate.subject_alternative_name().unwrap().unwrap().value.to_owned().general_names.len();
+    let san = |certificate: &X509Certificate<'_>| {
+        certificate
+            .subject_alternative_name()
+            .unwrap()
+            .unwrap()
+            .value
+            .to_owned()
+            .general_names
+            .len()
+    };
     assert_eq!(san(&old), san(&new));
-    assert_eq!(old.extended_key_usage().unwrap().unwrap().value, new.extended_key_usage().unwrap().unwrap().value);
+    assert_eq!(
+        old.extended_key_usage().unwrap().unwrap().value,
+        new.extended_key_usage().unwrap().unwrap().value
+    );
     assert_ne!(old.raw_serial(), new.raw_serial());
     assert_ne!(old.public_key().raw, new.public_key().raw);
-    let length =
-        |certificate: &X509Certificate<'_>| certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+    let length = |certificate: &X509Certificate<'_>| {
+        certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp()
+    };
     assert!((length(&old) - length(&new)).abs() <= 1);
 }
 
@@ -139,7 +179,11 @@ fn what_another_ca_has_signed_is_left() {
     write_private(&at, "etcd-cert", &planted.certificate).unwrap();
     write_private(&at, "etcd-key", &planted.key).unwrap();
     let outcome = own.renew(&Terms { before: Some(1000 * HOUR), ..terms() });
-    assert!(matches!(&outcome.fates[..], [Fate::Left(why)] if why.contains("a key that is not this CA's")), "{:?}", outcome.fates);
+    assert!(
+        matches!(&outcome.fates[..], [Fate::Left(why)] if why.contains("a key that is not this CA's")),
+        "{:?}",
+        outcome.fates
+    );
     let old_ca = write_private(own.folder.path(), "old.pem", &foreign.pem()).unwrap();
     let moved = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
     assert!(matches!(moved.fates[..], [Fate::Renewed(_)]), "{:?}", moved.fates);
@@ -151,12 +195,16 @@ fn what_another_ca_has_signed_is_left() {
     assert!(matches!(outcome.fates[..], [Fate::Left(_)]), "{:?}", outcome.fates);
 }
 
-/// A certificate is public: with junk, or a key of his own, beside a copy of it nobody gets a valid key for its name.
+/// A certificate is public: with junk, or a key of his own, beside a copy of it nobody gets a valid
+/// key for its name.
 #[test]
 fn a_new_key_is_given_for_the_old_one_only() {
     let own = own();
     let at = own.set("a", HOUR / 4);
-    let (another, p521) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap());
+    let (another, p521) = (
+        rcgen::KeyPair::generate().unwrap(),
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap(),
+    );
     for junk in ["junk".to_owned(), String::new(), another.serialize_pem(), p521.serialize_pem()] {
         write_private(&at, "etcd-key", &junk).unwrap();
         for keep_key in [false, true] {
@@ -175,7 +223,9 @@ fn what_has_expired_is_renewed_only_when_asked_to() {
     let own = own();
     own.set("a", Duration::ZERO);
     let renewed = |expired| own.renew(&Terms { expired, ..terms() }).fates;
-    assert!(matches!(&renewed(false)[..], [Fate::Failed(why)] if why.contains("it expired on") && why.contains("`--expired`")));
+    assert!(
+        matches!(&renewed(false)[..], [Fate::Failed(why)] if why.contains("it expired on") && why.contains("`--expired`"))
+    );
     assert!(matches!(renewed(true)[..], [Fate::Renewed(_)]));
 }
 
@@ -185,10 +235,14 @@ fn what_cannot_be_renewed_says_why() {
     let at = own.set("a", HOUR / 4);
     std::fs::remove_file(at.join("etcd-key")).unwrap();
     own.set("z", 1000 * HOUR);
-    let outcome = own.renew(&Terms { before: Some(2000 * HOUR), lifetime: Some(5000 * HOUR), ..terms() });
+    let outcome =
+        own.renew(&Terms { before: Some(2000 * HOUR), lifetime: Some(5000 * HOUR), ..terms() });
     match &outcome.fates[..] {
         [Fate::Failed(no_key), Fate::Failed(no_time)] => {
-            assert!(no_key.contains("its key is not here") && no_time.contains("renew the CA"), "{no_key}; {no_time}");
+            assert!(
+                no_key.contains("its key is not here") && no_time.contains("renew the CA"),
+                "{no_key}; {no_time}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -202,19 +256,31 @@ fn secrets_of_one_name_in_two_namespaces_stay_themselves() {
     let pairs = ["a", "b"].map(|name| own.pair(name, HOUR / 4));
     own.manifest(&[("one", "etcd", &pairs[0]), ("two", "etcd", &pairs[1])]);
     let outcome = own.renew(&terms());
-    assert!(matches!(outcome.fates[..], [Fate::Renewed(_), Fate::Renewed(_)]), "{:?}", outcome.fates);
+    assert!(
+        matches!(outcome.fates[..], [Fate::Renewed(_), Fate::Renewed(_)]),
+        "{:?}",
+        outcome.fates
+    );
     let [file] = &outcome.files[..] else { panic!("one file") };
     std::fs::write(own.folder.path().join("sets/secrets.yaml"), file.content.as_bytes()).unwrap();
     let sight = look(&own.folder.path().join("sets")).unwrap();
-    let named: Vec<_> =
-        sight.certificates.iter().map(|found| (found.secret.as_ref().unwrap().to_string(), dns(found), found.key.clone())).collect();
+    let named: Vec<_> = sight
+        .certificates
+        .iter()
+        .map(|found| (found.secret.as_ref().unwrap().to_string(), dns(found), found.key.clone()))
+        .collect();
     let fits = found::KeyState::Fits(None);
     let expected = [("one/etcd", "a.example.org"), ("two/etcd", "b.example.org")];
-    assert_eq!(named, expected.map(|(secret, name)| (secret.to_owned(), name.to_owned(), fits.clone())));
+    assert_eq!(
+        named,
+        expected.map(|(secret, name)| (secret.to_owned(), name.to_owned(), fits.clone()))
+    );
 }
 
 fn dns(found: &Found) -> String {
-    etcd_warden_core::identity::Identity::from_certificate(found.leaf(), "x".into()).dns_sans.join(",")
+    etcd_warden_core::identity::Identity::from_certificate(found.leaf(), "x".into())
+        .dns_sans
+        .join(",")
 }
 
 #[test]
@@ -222,15 +288,29 @@ fn secrets_that_share_a_pair_fail_and_the_rest_is_renewed() {
     let own = own();
     let (shared, alone) = (own.pair("a", HOUR / 4), own.pair("b", HOUR / 4));
     let other_key = (own.pair("c", HOUR / 4).0, shared.1.clone());
-    own.manifest(&[("one", "x", &shared), ("two", "x", &shared), ("one", "y", &alone), ("one", "z", &other_key)]);
+    own.manifest(&[
+        ("one", "x", &shared),
+        ("two", "x", &shared),
+        ("one", "y", &alone),
+        ("one", "z", &other_key),
+    ]);
     let outcome = own.renew(&terms());
     match &outcome.fates[..] {
         [Fate::Failed(one), Fate::Failed(two), Fate::Renewed(_), Fate::Failed(_)] => {
-            assert!(one == two && one.contains("another Secret of the manifest holds the same certificate or key"), "{one}");
+            assert!(
+                one == two
+                    && one.contains(
+                        "another Secret of the manifest holds the same certificate or key"
+                    ),
+                "{one}"
+            );
         }
         other => panic!("{other:?}"),
     }
-    assert!(outcome.files[0].content.contains(&shared.1.lines().nth(1).unwrap().to_owned()), "what failed stays");
+    assert!(
+        outcome.files[0].content.contains(&shared.1.lines().nth(1).unwrap().to_owned()),
+        "what failed stays"
+    );
     assert_eq!(outcome.files.len(), 1);
 }
 
@@ -238,7 +318,10 @@ fn secrets_that_share_a_pair_fail_and_the_rest_is_renewed() {
 fn one_that_the_ca_refuses_fails_alone() {
     let own = own_of(|params| {
         let permitted = vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())];
-        params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: permitted,
+            excluded_subtrees: Vec::new(),
+        });
     });
     own.set("a", HOUR / 4);
     let at = own.set("b", HOUR / 4);
@@ -248,7 +331,11 @@ fn one_that_the_ca_refuses_fails_alone() {
     write_private(&at, "etcd-key", &foreign.key).unwrap();
     let old_ca = write_private(own.folder.path(), "old.pem", &old.pem()).unwrap();
     let outcome = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
-    assert!(matches!(&outcome.fates[..], [Fate::Renewed(_), Fate::Failed(why)] if why.contains("name constraints")), "{:?}", outcome.fates);
+    assert!(
+        matches!(&outcome.fates[..], [Fate::Renewed(_), Fate::Failed(why)] if why.contains("name constraints")),
+        "{:?}",
+        outcome.fates
+    );
     assert_eq!(outcome.files.len(), 2);
 }
 
@@ -261,11 +348,19 @@ fn a_pair_in_one_file_stays_in_it() {
     write_private(&at, "both.pem", &(certificate + &key)).unwrap();
     write_private(&at, "both.key", "another's").unwrap();
     let outcome = own.renew(&terms());
-    let names: Vec<_> = outcome.files.iter().map(|file| (file.path.clone(), file.secret, file.content.matches("BEGIN").count())).collect();
+    let names: Vec<_> = outcome
+        .files
+        .iter()
+        .map(|file| (file.path.clone(), file.secret, file.content.matches("BEGIN").count()))
+        .collect();
     assert_eq!(names, [(PathBuf::from("a/both.pem"), true, 2)]);
     // The certificate alone in its place would be the end of the key.
     let kept = own.renew(&Terms { keep_key: true, ..terms() });
-    assert!(matches!(&kept.fates[..], [Fate::Failed(why)] if why.contains("its key is in the same file")), "{:?}", kept.fates);
+    assert!(
+        matches!(&kept.fates[..], [Fate::Failed(why)] if why.contains("its key is in the same file")),
+        "{:?}",
+        kept.fates
+    );
     assert!(kept.files.is_empty());
 }
 
@@ -280,8 +375,13 @@ fn a_key_that_two_certificates_have_is_not_replaced_for_one() {
     }
     own.set("b", HOUR / 4);
     let outcome = own.renew(&terms());
-    let failed = |fate: &Fate| matches!(fate, Fate::Failed(why) if why.contains("the same key file"));
-    assert!(matches!(&outcome.fates[..], [Fate::Renewed(_), one, two] if failed(one) && failed(two)), "{:?}", outcome.fates);
+    let failed =
+        |fate: &Fate| matches!(fate, Fate::Failed(why) if why.contains("the same key file"));
+    assert!(
+        matches!(&outcome.fates[..], [Fate::Renewed(_), one, two] if failed(one) && failed(two)),
+        "{:?}",
+        outcome.fates
+    );
     assert_eq!(outcome.files.len(), 2);
     let kept = own.renew(&Terms { keep_key: true, ..terms() });
     assert!(kept.fates.iter().all(|fate| matches!(fate, Fate::Renewed(_))), "{:?}", kept.fates);
@@ -300,7 +400,11 @@ fn a_set_with_something_in_its_way_fails_alone() {
     let outcome = own.renew(&Terms { server_ca: Some("CA".to_owned()), ..terms() });
     match &outcome.fates[..] {
         [Fate::Failed(folder), Fate::Failed(link), Fate::Renewed(_)] => {
-            assert!(folder.contains("a/etcd-ca: this is a folder") && link.contains("b/etcd-ca` is a symbolic link"), "{folder}; {link}");
+            assert!(
+                folder.contains("a/etcd-ca: this is a folder")
+                    && link.contains("b/etcd-ca` is a symbolic link"),
+                "{folder}; {link}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -314,7 +418,11 @@ fn a_new_key_belongs_to_whom_the_old_one_belonged_when_it_was_looked_at() {
     let at = own.set("a", HOUR / 4);
     let sets = own.folder.path().join("sets");
     let sight = look(&sets).unwrap();
-    std::fs::set_permissions(at.join("etcd-key"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(
+        at.join("etcd-key"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o666),
+    )
+    .unwrap();
     let outcome = renew(&own.ca, &sight, &sets, &terms(), SystemTime::now(), &|_| ());
     let key = outcome.files.iter().find(|file| file.secret).unwrap();
     assert_eq!(key.owner.unwrap().mode, 0o600);
@@ -325,14 +433,18 @@ fn links_and_der_are_not_replaced_by_files_of_pem() {
     let own = own();
     let linked = own.set("a", HOUR / 4);
     std::fs::rename(linked.join("etcd-key"), own.folder.path().join("elsewhere")).unwrap();
-    std::os::unix::fs::symlink(own.folder.path().join("elsewhere"), linked.join("etcd-key")).unwrap();
+    std::os::unix::fs::symlink(own.folder.path().join("elsewhere"), linked.join("etcd-key"))
+        .unwrap();
     let der = own.set("b", HOUR / 4);
     let text = std::fs::read(der.join("etcd-cert")).unwrap();
     std::fs::write(der.join("etcd-cert"), pem::parse(text).unwrap().contents()).unwrap();
     let outcome = own.renew(&terms());
     match &outcome.fates[..] {
         [Fate::Failed(link), Fate::Failed(der)] => {
-            assert!(link.contains("its key is a symbolic link") && der.contains("it is DER"), "{link}; {der}");
+            assert!(
+                link.contains("its key is a symbolic link") && der.contains("it is DER"),
+                "{link}; {der}"
+            );
         }
         other => panic!("{other:?}"),
     }

@@ -3,7 +3,12 @@ use rcgen::{CertificateParams, KeyPair};
 use super::*;
 
 fn request(pair: &KeyPair) -> Vec<u8> {
-    CertificateParams::new(vec!["x".to_owned()]).unwrap().serialize_request(pair).unwrap().der().to_vec()
+    CertificateParams::new(vec!["x".to_owned()])
+        .unwrap()
+        .serialize_request(pair)
+        .unwrap()
+        .der()
+        .to_vec()
 }
 
 fn pem(der: &[u8]) -> String {
@@ -13,7 +18,12 @@ fn pem(der: &[u8]) -> String {
 #[test]
 fn the_key_of_a_proven_request_is_taken() {
     use rcgen::PublicKeyData as _;
-    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256] {
+    for algorithm in [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_RSA_SHA256,
+    ] {
         let pair = KeyPair::generate_for(algorithm).unwrap();
         assert_eq!(of_pem(pem(&request(&pair)).as_bytes()), Ok(pair.subject_public_key_info()));
     }

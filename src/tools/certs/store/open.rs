@@ -1,4 +1,5 @@
-//! Folders that are open: what is done in one is done there, wherever its path leads meanwhile, and never behind a symbolic link.
+//! Folders that are open: what is done in one is done there, wherever its path leads meanwhile, and
+//! never behind a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,7 +10,8 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// A file by which a folder of a run of this program is known from others of its user, which somebody may have given its name.
+/// A file by which a folder of a run of this program is known from others of its user, which
+/// somebody may have given its name.
 pub(super) const MARK: &str = ".etcd-warden";
 
 /// A folder.
@@ -42,19 +44,28 @@ impl Folder {
 
     /// A file below it, for reading.
     pub(super) fn find_file(&self, path: &Path) -> io::Result<File> {
-        let (folder, name) = self.way(path, |folder, name| folder.find(name)?.ok_or_else(|| io::ErrorKind::NotFound.into()))?;
+        let (folder, name) = self.way(path, |folder, name| {
+            folder.find(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        })?;
         folder.entry(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// The folders on the way to a file below it, made with mode 0700 where there are none; and the file's name.
+    /// The folders on the way to a file below it, made with mode 0700 where there are none; and the
+    /// file's name.
     pub(super) fn make_way<'p>(&self, path: &'p Path) -> io::Result<(Self, &'p OsStr)> {
         self.way(path, Self::make)
     }
 
-    fn way<'p>(&self, path: &'p Path, step: impl Fn(&Self, &OsStr) -> io::Result<Self>) -> io::Result<(Self, &'p OsStr)> {
+    fn way<'p>(
+        &self,
+        path: &'p Path,
+        step: impl Fn(&Self, &OsStr) -> io::Result<Self>,
+    ) -> io::Result<(Self, &'p OsStr)> {
         let (mut folder, mut name) = (Self(self.0.try_clone()?), None);
         for component in path.components() {
-            let Component::Normal(next) = component else { return Err(io::ErrorKind::InvalidInput.into()) };
+            let Component::Normal(next) = component else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
             if let Some(above) = name.replace(next) {
                 folder = step(&folder, above)?;
             }
@@ -86,18 +97,24 @@ impl Folder {
         }
     }
 
-    /// The folder of this name, if it is there and a run of this user's has made it: what is in it, nobody else can have put there.
+    /// The folder of this name, if it is there and a run of this user's has made it: what is in it,
+    /// nobody else can have put there.
     ///
     /// # Errors
-    /// It is another user's, or others may write to it, or it is no folder, or something is in it and no mark.
+    /// It is another user's, or others may write to it, or it is no folder, or something is in it
+    /// and no mark.
     pub(super) fn own(&self, name: &OsStr) -> io::Result<Option<Self>> {
         let refused = |why: String| {
             let name = name.display();
-            Err(io::Error::other(format!("`{name}` {why}, and so was not left by a run of this user's: look at it, and remove it")))
+            Err(io::Error::other(format!(
+                "`{name}` {why}, and so was not left by a run of this user's: look at it, and remove it"
+            )))
         };
         let folder = match self.find(name) {
             Ok(folder) => folder,
-            Err(error) if is_no_folder(&error) => return refused("is a symbolic link or a file".to_owned()),
+            Err(error) if is_no_folder(&error) => {
+                return refused("is a symbolic link or a file".to_owned());
+            }
             Err(error) => return Err(error),
         };
         let Some(folder) = folder else { return Ok(None) };
@@ -147,5 +164,7 @@ impl Folder {
 
 /// Linux and POSIX differ in what a link is called that was to be a folder.
 fn is_no_folder(error: &io::Error) -> bool {
-    [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    [Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

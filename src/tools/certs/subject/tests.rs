@@ -7,7 +7,8 @@ fn naming() -> Naming {
     Naming {
         common_name: Format::parse("--cn-format", "{component}:{node}").unwrap(),
         uri: None,
-        long_uri: Format::parse("--uri-format", "spiffe://cluster.local/{component}/{node}").unwrap(),
+        long_uri: Format::parse("--uri-format", "spiffe://cluster.local/{component}/{node}")
+            .unwrap(),
         organizations: Vec::new(),
         sans: Vec::new(),
     }
@@ -34,16 +35,24 @@ fn a_name_of_64_characters_is_a_common_name_and_one_of_65_is_a_uri() {
     let long = naming().of(&of("calico-node", Some(&node(53)))).unwrap();
     assert_eq!(long.common_name, None);
     assert_eq!(long.uri, Some(format!("spiffe://cluster.local/calico-node/{}", node(53))));
-    assert_eq!(long.der(), [0x30, 0], "an empty subject, and not one with the component alone: that is the name of all nodes together");
+    assert_eq!(
+        long.der(),
+        [0x30, 0],
+        "an empty subject, and not one with the component alone: that is the name of all nodes together"
+    );
     assert!(long.alternative_names().unwrap().critical);
 }
 
 #[test]
 fn a_uri_that_is_asked_for_stands_beside_the_common_name() {
     let mut naming = naming();
-    naming.uri = Some(Format::parse("--uri-format", "spiffe://a.example/{component}/{node}").unwrap());
+    naming.uri =
+        Some(Format::parse("--uri-format", "spiffe://a.example/{component}/{node}").unwrap());
     let subject = naming.of(&of("cni", Some("n1"))).unwrap();
-    assert_eq!((subject.common_name.as_deref(), subject.uri.as_deref()), (Some("cni:n1"), Some("spiffe://a.example/cni/n1")));
+    assert_eq!(
+        (subject.common_name.as_deref(), subject.uri.as_deref()),
+        (Some("cni:n1"), Some("spiffe://a.example/cni/n1"))
+    );
     assert!(!subject.alternative_names().unwrap().critical);
 }
 
@@ -59,10 +68,25 @@ fn what_cannot_stand_in_a_certificate_is_refused() {
         let naming = Naming { sans: vec![San::parse(san).unwrap()], ..naming() };
         naming.of(&of("cni", Some("n1"))).is_err()
     };
-    for san in ["dns:a b", "ip:10.0.0.256", "ip:n1", "uri:n1", "uri:http://a b/", "uri:http://-/", "uri:1:x", "uri:x:"] {
+    for san in [
+        "dns:a b",
+        "ip:10.0.0.256",
+        "ip:n1",
+        "uri:n1",
+        "uri:http://a b/",
+        "uri:http://-/",
+        "uri:1:x",
+        "uri:x:",
+    ] {
         assert!(refused(san), "{san}");
     }
-    for san in ["dns:{node}.example.org", "ip:10.0.0.1", "ip:fd00::1", "uri:spiffe://a.b/{component}/{node}", "uri:urn:x:{node}"] {
+    for san in [
+        "dns:{node}.example.org",
+        "ip:10.0.0.1",
+        "ip:fd00::1",
+        "uri:spiffe://a.b/{component}/{node}",
+        "uri:urn:x:{node}",
+    ] {
         assert!(!refused(san), "{san}");
     }
     let naming = Naming { organizations: vec!["a\nb".into()], ..naming() };
@@ -79,9 +103,22 @@ fn each_name_is_read_back_as_it_was_meant() {
     let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap();
     let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
     assert_eq!(longest.len(), 253);
-    for node in ["n", "1", "10", "n1.example.org", "a--b", "calico-node", "calico-node.n", "k8s", &"x".repeat(63), &longest] {
+    for node in [
+        "n",
+        "1",
+        "10",
+        "n1.example.org",
+        "a--b",
+        "calico-node",
+        "calico-node.n",
+        "k8s",
+        &"x".repeat(63),
+        &longest,
+    ] {
         let subject = naming().of(&of("calico-node", Some(node))).unwrap();
-        let mut identity = etcd_warden_core::identity::Identity::named(subject.common_name.as_deref().unwrap_or_default());
+        let mut identity = etcd_warden_core::identity::Identity::named(
+            subject.common_name.as_deref().unwrap_or_default(),
+        );
         if subject.common_name.is_none() {
             identity.common_name = Err(etcd_warden_core::identity::NameRefusal::Missing);
         }

@@ -21,8 +21,13 @@ pub fn lease(dice: &mut Dice, known: &Known) -> Request {
             let id = if dice.once_in(3) { 1 + i64::from(dice.number(1 << 30)) } else { 0 };
             Request::new(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: TTL, id })
         }
-        2 | 3 => Request::new(Method::LeaseTimeToLive, &pb::LeaseTimeToLiveRequest { id: id(dice, known), keys: dice.once_in(2) }),
-        4 | 5 => Request::new(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: id(dice, known) }),
+        2 | 3 => Request::new(
+            Method::LeaseTimeToLive,
+            &pb::LeaseTimeToLiveRequest { id: id(dice, known), keys: dice.once_in(2) },
+        ),
+        4 | 5 => {
+            Request::new(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: id(dice, known) })
+        }
         6 => Request::new(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: id(dice, known) }),
         _ => Request::new(Method::LeaseLeases, &pb::LeaseLeasesRequest {}),
     }
@@ -30,22 +35,36 @@ pub fn lease(dice: &mut Dice, known: &Known) -> Request {
 
 /// A lease that is there; now and then one that is not.
 pub fn id(dice: &mut Dice, known: &Known) -> i64 {
-    if known.leases.is_empty() || dice.once_in(12) { 77 } else { known.leases[dice.below(known.leases.len())].id }
+    if known.leases.is_empty() || dice.once_in(12) {
+        77
+    } else {
+        known.leases[dice.below(known.leases.len())].id
+    }
 }
 
 /// Locks and elections.
 pub fn election(dice: &mut Dice, known: &Known) -> Request {
     let (name, key) = (keys::key(dice), keys::key(dice));
     // Without a lease etcd would make one, and no two etcds choose the same id.
-    let leader =
-        Some(election::LeaderKey { name: name.clone(), key: key.clone(), rev: dice.around(known.revision, 8), lease: id(dice, known) });
+    let leader = Some(election::LeaderKey {
+        name: name.clone(),
+        key: key.clone(),
+        rev: dice.around(known.revision, 8),
+        lease: id(dice, known),
+    });
     match dice.below(6) {
         0 => Request::new(Method::Lock, &lock::LockRequest { name, lease: id(dice, known) }),
-        1 => Request::new(Method::Campaign, &election::CampaignRequest { name, lease: id(dice, known), value: b"1".to_vec() }),
+        1 => Request::new(
+            Method::Campaign,
+            &election::CampaignRequest { name, lease: id(dice, known), value: b"1".to_vec() },
+        ),
         2 => Request::new(Method::Unlock, &lock::UnlockRequest { key }),
         3 => Request::new(Method::Leader, &election::LeaderRequest { name }),
         4 => Request::new(Method::Resign, &election::ResignRequest { leader }),
-        _ => Request::new(Method::Proclaim, &election::ProclaimRequest { leader, value: b"1".to_vec() }),
+        _ => Request::new(
+            Method::Proclaim,
+            &election::ProclaimRequest { leader, value: b"1".to_vec() },
+        ),
     }
 }
 
@@ -56,24 +75,40 @@ pub fn cluster(dice: &mut Dice, known: &Known) -> Request {
     match dice.below(20) {
         0..=2 => {
             let revision = (known.revision - 20 - i64::from(dice.number(60))).max(0);
-            Request::new(Method::Compact, &pb::CompactionRequest { revision, physical: dice.once_in(2) })
+            Request::new(
+                Method::Compact,
+                &pb::CompactionRequest { revision, physical: dice.once_in(2) },
+            )
         }
-        3 | 4 => Request::new(Method::MemberList, &pb::MemberListRequest { linearizable: dice.once_in(2) }),
+        3 | 4 => Request::new(
+            Method::MemberList,
+            &pb::MemberListRequest { linearizable: dice.once_in(2) },
+        ),
         5 => Request::new(Method::Status, &pb::StatusRequest {}),
         6 => Request::new(Method::AuthStatus, &pb::AuthStatusRequest {}),
         // An alarm of no kind: where it is raised, nothing follows from it.
-        7 => Request::new(Method::Alarm, &pb::AlarmRequest { action: dice.number(3), member_id: 1, alarm: 0 }),
+        7 => Request::new(
+            Method::Alarm,
+            &pb::AlarmRequest { action: dice.number(3), member_id: 1, alarm: 0 },
+        ),
         8 => Request::new(Method::HashKV, &pb::HashKvRequest { revision: 0 }),
         9 => Request::new(Method::UserGet, &pb::AuthUserGetRequest { name: name() }),
         10 => Request::new(Method::RoleGet, &pb::AuthRoleGetRequest { role: role() }),
         11 => Request::new(Method::UserList, &pb::AuthUserListRequest {}),
         12 => Request::new(Method::RoleList, &pb::AuthRoleListRequest {}),
-        13 => Request::new(Method::UserGrantRole, &pb::AuthUserGrantRoleRequest { user: name(), role: "root".to_owned() }),
+        13 => Request::new(
+            Method::UserGrantRole,
+            &pb::AuthUserGrantRoleRequest { user: name(), role: "root".to_owned() },
+        ),
         14 => Request::new(Method::RoleAdd, &pb::AuthRoleAddRequest { name: "mine".to_owned() }),
         15 => Request::new(Method::AuthDisable, &pb::AuthDisableRequest {}),
-        16 => {
-            Request::new(Method::MemberAdd, &pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()], is_learner: true })
-        }
+        16 => Request::new(
+            Method::MemberAdd,
+            &pb::MemberAddRequest {
+                peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
+                is_learner: true,
+            },
+        ),
         17 => Request::new(Method::MoveLeader, &pb::MoveLeaderRequest { target_id: 1 }),
         18 => Request::new(Method::Snapshot, &pb::SnapshotRequest {}),
         _ => Request::new(Method::Defragment, &pb::DefragmentRequest {}),

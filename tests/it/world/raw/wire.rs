@@ -67,7 +67,13 @@ pub struct FirstBlock<S> {
 impl<S> FirstBlock<S> {
     /// `inner`, with these fields in the first header block.
     pub fn replaced(inner: S, fields: &[(&[u8], &[u8])]) -> Self {
-        Self { inner, block: Some(block(fields)), unread: Vec::new(), unsent: Vec::new(), preface_passed: false }
+        Self {
+            inner,
+            block: Some(block(fields)),
+            unread: Vec::new(),
+            unsent: Vec::new(),
+            preface_passed: false,
+        }
     }
 
     fn take_in(&mut self, bytes: &[u8]) {
@@ -77,7 +83,8 @@ impl<S> FirstBlock<S> {
             self.preface_passed = true;
         }
         while self.preface_passed && self.unread.len() >= HEAD {
-            let length = u32::from_be_bytes([0, self.unread[0], self.unread[1], self.unread[2]]) as usize;
+            let length =
+                u32::from_be_bytes([0, self.unread[0], self.unread[1], self.unread[2]]) as usize;
             if self.unread.len() < HEAD + length {
                 return;
             }
@@ -86,7 +93,12 @@ impl<S> FirstBlock<S> {
                 None => self.unsent.extend(whole),
                 Some(block) => {
                     let stream = u32::from_be_bytes([whole[5], whole[6], whole[7], whole[8]]);
-                    self.unsent.extend(frame(HEADERS, whole[4] & END_STREAM | END_HEADERS, stream, &block));
+                    self.unsent.extend(frame(
+                        HEADERS,
+                        whole[4] & END_STREAM | END_HEADERS,
+                        stream,
+                        &block,
+                    ));
                 }
             }
         }
@@ -104,7 +116,11 @@ impl<S: AsyncWrite + Unpin> FirstBlock<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBlock<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(context))?;
         self.take_in(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -122,7 +138,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBlock<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for FirstBlock<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(context, buffer)
     }
 }

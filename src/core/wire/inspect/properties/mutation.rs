@@ -1,4 +1,5 @@
-//! Mutations that know protobuf: they take a message apart into fields, at any depth, and put it together as no encoder would.
+//! Mutations that know protobuf: they take a message apart into fields, at any depth, and put it
+//! together as no encoder would.
 
 use proptest::prelude::*;
 
@@ -60,7 +61,9 @@ pub(super) fn mutations() -> impl Strategy<Value = Vec<(Change, u64)>> {
 }
 
 pub(super) fn apply(bytes: &[u8], other: &[u8], mutations: &[(Change, u64)]) -> Vec<u8> {
-    mutations.iter().fold(bytes.to_vec(), |bytes, &(change, choice)| mutate(&bytes, other, change, choice))
+    mutations
+        .iter()
+        .fold(bytes.to_vec(), |bytes, &(change, choice)| mutate(&bytes, other, change, choice))
 }
 
 /// The message taken apart one level; `None` if it is none.
@@ -76,7 +79,8 @@ fn fields(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 fn mutate(bytes: &[u8], other: &[u8], change: Change, choice: u64) -> Vec<u8> {
-    let place = |length: usize| usize::try_from(choice % u64::try_from(length.max(1)).unwrap()).unwrap();
+    let place =
+        |length: usize| usize::try_from(choice % u64::try_from(length.max(1)).unwrap()).unwrap();
     match change {
         Change::Flip if !bytes.is_empty() => {
             let mut out = bytes.to_vec();
@@ -137,15 +141,25 @@ fn respell(field: &[u8], change: Change) -> Vec<u8> {
     };
     let first = u64::from(number) << 3 | wire_type;
     match change {
-        Change::Renumber(number) => wire![varint(u64::from(number) << 3 | wire_type), varint(plain), body],
+        Change::Renumber(number) => {
+            wire![varint(u64::from(number) << 3 | wire_type), varint(plain), body]
+        }
         Change::Revalue(value) if wire_type == 0 => wire![varint(first), varint(value)],
         Change::Revalue(value) => {
-            wire![varint(first), varint(plain), body.iter().map(|byte| byte ^ value.to_le_bytes()[0] & 1).collect::<Vec<u8>>()]
+            wire![
+                varint(first),
+                varint(plain),
+                body.iter().map(|byte| byte ^ value.to_le_bytes()[0] & 1).collect::<Vec<u8>>()
+            ]
         }
         Change::Retype(wire_type) => wire![tag(number, wire_type), varint(plain), body],
         Change::Overlong { extra, tag: true } => wire![overlong(first, extra), varint(plain), body],
-        Change::Overlong { extra, tag: false } => wire![varint(first), overlong(plain, extra), body],
-        Change::Lie(by) => wire![varint(first), varint(plain.wrapping_add_signed(i64::from(by))), body],
+        Change::Overlong { extra, tag: false } => {
+            wire![varint(first), overlong(plain, extra), body]
+        }
+        Change::Lie(by) => {
+            wire![varint(first), varint(plain.wrapping_add_signed(i64::from(by))), body]
+        }
         Change::Empty => wire![varint(first), varint(0)],
         _ => field.to_vec(),
     }

@@ -1,4 +1,5 @@
-//! Guards only ever make a Txn ask for less: beside the same Txn without its compares, never for another key or another verb.
+//! Guards only ever make a Txn ask for less: beside the same Txn without its compares, never for
+//! another key or another verb.
 
 use std::collections::BTreeSet;
 
@@ -20,12 +21,16 @@ fn asked(txn: &pb::TxnRequest) -> Asked {
 
 /// The Txn without any compare, and what the compares alone read.
 fn without_compares(txn: &pb::TxnRequest, compared: &mut Asked) -> pb::TxnRequest {
-    compared.extend(txn.compare.iter().map(|compare| (compare.key.clone(), compare.range_end.clone(), Verb::Read)));
+    compared.extend(
+        txn.compare
+            .iter()
+            .map(|compare| (compare.key.clone(), compare.range_end.clone(), Verb::Read)),
+    );
     let mut branch = |operations: &[pb::RequestOp]| {
         let mut bare = |operation: &pb::RequestOp| match &operation.request {
-            Some(request_op::Request::RequestTxn(nested)) => {
-                pb::RequestOp { request: Some(request_op::Request::RequestTxn(without_compares(nested, compared))) }
-            }
+            Some(request_op::Request::RequestTxn(nested)) => pb::RequestOp {
+                request: Some(request_op::Request::RequestTxn(without_compares(nested, compared))),
+            },
             _ => operation.clone(),
         };
         operations.iter().map(&mut bare).collect::<Vec<_>>()

@@ -1,4 +1,5 @@
-//! Guards are sound: whatever a Txn finds, its Puts create and update only what the scan asked the right for.
+//! Guards are sound: whatever a Txn finds, its Puts create and update only what the scan asked the
+//! right for.
 
 use std::collections::BTreeMap;
 
@@ -15,21 +16,30 @@ use crate::method::Method;
 type Store = BTreeMap<Vec<u8>, Stored>;
 
 fn store() -> impl Strategy<Value = Store> {
-    let stored = (1_i64..4, 1_i64..4, 1_i64..4, -1_i64..3, 0_i64..3).prop_map(|(version, create, modified, lease, value)| Stored {
-        version,
-        create,
-        modified,
-        lease,
-        value: value.to_string().into_bytes(),
-    });
-    prop::collection::btree_map(key().prop_filter("no key is empty", |key| !key.is_empty()), stored, 0..4)
+    let stored = (1_i64..4, 1_i64..4, 1_i64..4, -1_i64..3, 0_i64..3).prop_map(
+        |(version, create, modified, lease, value)| Stored {
+            version,
+            create,
+            modified,
+            lease,
+            value: value.to_string().into_bytes(),
+        },
+    );
+    prop::collection::btree_map(
+        key().prop_filter("no key is empty", |key| !key.is_empty()),
+        stored,
+        0..4,
+    )
 }
 
 /// Which branches run, decided for nested Txns too before anything is written (`compareToPath`).
 fn path(store: &Store, txn: &pb::TxnRequest) -> Vec<bool> {
     let holds = |compare: &pb::Compare| {
-        let mut reached =
-            store.iter().filter(|(key, _)| reaches(&compare.key, &compare.range_end, key)).map(|(_, stored)| stored).peekable();
+        let mut reached = store
+            .iter()
+            .filter(|(key, _)| reaches(&compare.key, &compare.range_end, key))
+            .map(|(_, stored)| stored)
+            .peekable();
         match reached.peek() {
             None => compares(compare, None),
             Some(_) => reached.all(|stored| compares(compare, Some(stored))),
@@ -46,15 +56,29 @@ fn path(store: &Store, txn: &pb::TxnRequest) -> Vec<bool> {
 }
 
 /// Runs a Txn as `executeTxn` does, and notes each effect on each key.
-fn run(store: &mut Store, txn: &pb::TxnRequest, path: &mut impl Iterator<Item = bool>, effects: &mut Vec<(Vec<u8>, Verb)>) {
+fn run(
+    store: &mut Store,
+    txn: &pb::TxnRequest,
+    path: &mut impl Iterator<Item = bool>,
+    effects: &mut Vec<(Vec<u8>, Verb)>,
+) {
     let succeeded = path.next().unwrap();
     for operation in if succeeded { &txn.success } else { &txn.failure } {
         match operation.request.as_ref().unwrap() {
             request_op::Request::RequestRange(_) => {}
             request_op::Request::RequestPut(put) => {
-                let stored = Stored { version: 1, create: 9, modified: 9, lease: put.lease, value: put.value.clone() };
+                let stored = Stored {
+                    version: 1,
+                    create: 9,
+                    modified: 9,
+                    lease: put.lease,
+                    value: put.value.clone(),
+                };
                 let before = store.insert(put.key.clone(), stored);
-                effects.push((put.key.clone(), if before.is_some() { Verb::Update } else { Verb::Create }));
+                effects.push((
+                    put.key.clone(),
+                    if before.is_some() { Verb::Update } else { Verb::Create },
+                ));
             }
             request_op::Request::RequestDeleteRange(delete) => {
                 store.retain(|key, _| {

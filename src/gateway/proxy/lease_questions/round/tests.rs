@@ -62,7 +62,8 @@ impl Lab {
     }
 
     fn round(&self, who: &[(&str, LeaseUse)]) -> (Option<Round>, Vec<Answered>) {
-        let (waiters, answered) = who.iter().map(|(who, lease_use)| self.waits(who, *lease_use)).unzip();
+        let (waiters, answered) =
+            who.iter().map(|(who, lease_use)| self.waits(who, *lease_use)).unzip();
         (Round::of(waiters), answered)
     }
 }
@@ -105,14 +106,16 @@ fn each_identity_and_each_use_has_its_own_answer() {
     assert!(round.see(b"/c"));
     round.end(Ok(()));
     let not = Some(Ok(LeaseStanding::NotCovered));
-    let expected = [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseStanding::Covered)), not.clone(), not];
+    let expected =
+        [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseStanding::Covered)), not.clone(), not];
     assert_eq!(told(&mut answered), expected);
 }
 
 #[test]
 fn others_have_their_turn_after_a_bounded_number_of_looks() {
     let lab = Lab::new();
-    let (round, _answered) = lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
+    let (round, _answered) =
+        lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut round = round.unwrap();
     let rests = (0..LOOKS).filter(|_| round.see(b"/a/k") && round.has_worked()).count();
     assert_eq!(rests, 2);
@@ -132,14 +135,18 @@ fn nothing_is_read_for_callers_that_have_left() {
 #[test]
 fn who_has_no_room_for_an_answer_takes_it_from_no_other() {
     let lab = Lab::new();
-    let who = [("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke), ("alice", LeaseUse::Look)];
+    let who =
+        [("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke), ("alice", LeaseUse::Look)];
     let (round, mut answered) = lab.round(&who);
     let mut round = round.unwrap();
     assert!(round.may_hold(10));
     assert!(lab.share("alice").take(400));
     // Alice holds all that she may, and her requests alone fail.
     assert!(round.may_hold(300));
-    assert_eq!(told(&mut answered), [Some(Err(NotKnown::Unanswered)), None, Some(Err(NotKnown::Unanswered))]);
+    assert_eq!(
+        told(&mut answered),
+        [Some(Err(NotKnown::Unanswered)), None, Some(Err(NotKnown::Unanswered))]
+    );
     assert!(round.see(b"/a/k"));
     round.end(Ok(()));
     assert_eq!(answered[1].try_recv(), Ok(Ok(LeaseStanding::Covered)));
@@ -148,17 +155,22 @@ fn who_has_no_room_for_an_answer_takes_it_from_no_other() {
 #[test]
 fn where_none_has_room_the_question_ends() {
     let lab = Lab::new();
-    let (round, mut answered) = lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
+    let (round, mut answered) =
+        lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut round = round.unwrap();
     assert!(!round.may_hold(HELD));
     round.end(Err(Unanswered::NoRoom));
-    assert_eq!(told(&mut answered), [Some(Err(NotKnown::Unanswered)), Some(Err(NotKnown::Unanswered))]);
+    assert_eq!(
+        told(&mut answered),
+        [Some(Err(NotKnown::Unanswered)), Some(Err(NotKnown::Unanswered))]
+    );
 }
 
 #[test]
 fn the_next_to_be_charged_needs_a_place_too() {
     let lab = Lab::new();
-    let (round, mut answered) = lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
+    let (round, mut answered) =
+        lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut round = round.unwrap();
     let quota = lab.quota("neighbour");
     let _all: Vec<Place> = std::iter::from_fn(|| quota.questions.place()).collect();

@@ -41,7 +41,8 @@ impl Dialogue<'_> {
                 return self.over(client, respond, closing);
             }
             if splitter.at_boundary()
-                && let Err(closing) = self.say_own(&mut client, respond, &delivery, &mut etcd, ending.as_mut()).await
+                && let Err(closing) =
+                    self.say_own(&mut client, respond, &delivery, &mut etcd, ending.as_mut()).await
             {
                 return self.over(client, respond, closing);
             }
@@ -60,16 +61,26 @@ impl Dialogue<'_> {
                 Event::Head(answer) => {
                     let (parts, body) = answer.into_parts();
                     if client.is_none() {
-                        client = Some(respond.send_response(Response::from_parts(parts, ()), false).map_err(|_| ClientGone)?);
+                        client = Some(
+                            respond
+                                .send_response(Response::from_parts(parts, ()), false)
+                                .map_err(|_| ClientGone)?,
+                        );
                     }
                     etcd = Etcd::Talking(body);
                 }
                 Event::Data(chunk) => {
                     let length = chunk.len();
-                    let read = splitter.feed(chunk, |flag, seen, length| self.fate(flag, seen, length), &mut pieces);
+                    let read = splitter.feed(
+                        chunk,
+                        |flag, seen, length| self.fate(flag, seen, length),
+                        &mut pieces,
+                    );
                     let out = self.head(&mut client, respond)?;
                     for piece in pieces.drain(..) {
-                        if let Err(closing) = self.pass(out, piece, &delivery, &mut etcd, ending.as_mut()).await {
+                        if let Err(closing) =
+                            self.pass(out, piece, &delivery, &mut etcd, ending.as_mut()).await
+                        {
                             return self.over(client, respond, closing);
                         }
                     }
@@ -97,7 +108,8 @@ impl Dialogue<'_> {
         if self.method != Method::Watch {
             return Ok(Some(Fate { pass: true, after: SmallVec::new() }));
         }
-        // etcd has no compressor; a message that cannot be read cannot be told from one that begins a watch.
+        // etcd has no compressor; a message that cannot be read cannot be told from one that begins
+        // a watch.
         if flag != 0 {
             return Err(Malformed { field: "WatchResponse", offset: 0, fault: Fault::WireType });
         }
@@ -116,11 +128,14 @@ impl Dialogue<'_> {
         if let Some(id) = answer.end {
             after.push(self.ended_by_policy(id));
         }
-        after.extend(answer.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))));
+        after.extend(
+            answer.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))),
+        );
         Ok(Some(Fate { pass: answer.pass, after }))
     }
 
-    /// Keeps the newest header for answers of our own; the answer to a create also tells other streams of this member.
+    /// Keeps the newest header for answers of our own; the answer to a create also tells other
+    /// streams of this member.
     fn saw_header(&self, header: &[u8], created: bool) {
         let mut last = self.header.borrow_mut();
         last.clear();
@@ -188,18 +203,31 @@ impl Dialogue<'_> {
     ) -> Result<&'o mut SendStream<Bytes>, ClientGone> {
         match client {
             Some(out) => Ok(out),
-            None => Ok(client.insert(respond.send_response(reply::head(), false).map_err(|_| ClientGone)?)),
+            None => {
+                Ok(client
+                    .insert(respond.send_response(reply::head(), false).map_err(|_| ClientGone)?))
+            }
         }
     }
 
-    fn over(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, closing: Closing) -> Result<Ended, ClientGone> {
+    fn over(
+        &self,
+        client: Option<SendStream<Bytes>>,
+        respond: &mut SendResponse<Bytes>,
+        closing: Closing,
+    ) -> Result<Ended, ClientGone> {
         match closing {
             Closing::Gone => Err(ClientGone),
             Closing::With(status) => self.close(client, respond, &status),
         }
     }
 
-    fn close(&self, client: Option<SendStream<Bytes>>, respond: &mut SendResponse<Bytes>, status: &Status) -> Result<Ended, ClientGone> {
+    fn close(
+        &self,
+        client: Option<SendStream<Bytes>>,
+        respond: &mut SendResponse<Bytes>,
+        status: &Status,
+    ) -> Result<Ended, ClientGone> {
         match client {
             Some(mut out) => relay::end(&mut out, status),
             None => {
@@ -233,7 +261,9 @@ impl Etcd {
     async fn next(&mut self) -> Event {
         match self {
             Etcd::Absent => std::future::pending().await,
-            Etcd::Silent(response) => Event::begun(response.await.map(|response| response.map(Inflow::new))),
+            Etcd::Silent(response) => {
+                Event::begun(response.await.map(|response| response.map(Inflow::new)))
+            }
             Etcd::Heard(_) => match std::mem::replace(self, Etcd::Absent) {
                 Etcd::Heard(heard) => Event::begun(*heard),
                 _ => std::future::pending().await,

@@ -25,20 +25,25 @@ use crate::proxy::session::{READ_BUFFER, STREAM_WINDOW};
 use crate::proxy::stream::{Asked, Request, payload, record, verdict};
 use crate::proxy::upload::{Unsent, Upload};
 
-/// Answers of our own, and creates without an answer, that may wait before we stop listening to the client: who does not read
-/// cannot make us hold more.
+/// Answers of our own, and creates without an answer, that may wait before we stop listening to the
+/// client: who does not read cannot make us hold more.
 const MAX_WAITING: usize = 256;
 
 impl Dialogue<'_> {
     /// Client to etcd.
-    pub(super) async fn up(&self, body: &mut RecvStream, mut send: Option<Upload>) -> std::convert::Infallible {
+    pub(super) async fn up(
+        &self,
+        body: &mut RecvStream,
+        mut send: Option<Upload>,
+    ) -> std::convert::Infallible {
         let closing = self.judge_all(body, &mut send).await;
         self.verdict.set(closing);
         self.wake_down.notify_one();
         std::future::pending().await
     }
 
-    /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the stream must end.
+    /// Judges and forwards until the client ends its side (`None`: etcd ends the stream) or the
+    /// stream must end.
     async fn judge_all(&self, body: &mut RecvStream, send: &mut Option<Upload>) -> Option<Closing> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
         let mut hold = Hold::none(&self.call.client.share);
@@ -53,7 +58,8 @@ impl Dialogue<'_> {
                 Err(fault) => return Some(self.refused_stream(&denial_of(fault))),
                 Ok(None) => {
                     let room = self.has_room();
-                    // A piece keeps the buffer that it came in; where nobody listens, a window may have come.
+                    // A piece keeps the buffer that it came in; where nobody listens, a window may
+                    // have come.
                     let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
                     if !hold.set(piece.saturating_add(if room { 0 } else { STREAM_WINDOW })) {
                         self.call.shared().metrics.limit_hit(Limit::HeldBytes);
@@ -71,12 +77,17 @@ impl Dialogue<'_> {
                         }
                         Some(Err(_)) => return Some(Closing::Gone),
                         None if frames.is_empty() => {
-                            // Where there is no etcd to end the stream, it ends here, as etcd ends it.
-                            let Some(send) = send else { return Some(Closing::With(Status::new(code::OK, ""))) };
+                            // Where there is no etcd to end the stream, it ends here, as etcd ends
+                            // it.
+                            let Some(send) = send else {
+                                return Some(Closing::With(Status::new(code::OK, "")));
+                            };
                             send.half_close();
                             return None;
                         }
-                        None => return Some(self.refused_stream(&denial_of(frame::FrameFault::Cut))),
+                        None => {
+                            return Some(self.refused_stream(&denial_of(frame::FrameFault::Cut)));
+                        }
                     }
                 }
             }
@@ -85,11 +96,15 @@ impl Dialogue<'_> {
 
     async fn judge_one(&self, framed: Bytes, send: &mut Option<Upload>) -> Result<(), Closing> {
         let plain = self.call.plain(framed).await;
-        let read = plain.as_ref().map_err(Denial::clone).and_then(|plain| Ok(Asked::read(self.method, payload(&plain.framed))?));
+        let read = plain
+            .as_ref()
+            .map_err(Denial::clone)
+            .and_then(|plain| Ok(Asked::read(self.method, payload(&plain.framed))?));
         if let Ok(asked) = &read {
             self.until_the_rate_allows(&asked.request).await;
         }
-        // All waiting comes before the verdict, so that nothing is written under a policy that is no longer in effect.
+        // All waiting comes before the verdict, so that nothing is written under a policy that is
+        // no longer in effect.
         if let (Some(send), Ok(plain)) = (&mut *send, &plain) {
             send.ready(plain.framed.len()).await;
         }
@@ -109,24 +124,31 @@ impl Dialogue<'_> {
             self.call.shared().metrics.limit_hit(limit);
             verdict = Err(limited(limit));
         }
-        let accesses = read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
+        let accesses =
+            read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
         if let Err(full) = record(self.call, &caller, self.method, &verdict, accesses, judging) {
             verdict = Err(full);
         }
         let (framed, asked) = match (&plain, &read) {
             (Ok(plain), Ok(asked)) => (plain.framed.clone(), asked),
-            // Who may not speak at all learns nothing of how its message was read: the verdict says which of the two it is.
-            (Err(malformed), _) | (_, Err(malformed)) => return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(malformed))),
+            // Who may not speak at all learns nothing of how its message was read: the verdict says
+            // which of the two it is.
+            (Err(malformed), _) | (_, Err(malformed)) => {
+                return Err(self.refused_stream(verdict.as_ref().err().unwrap_or(malformed)));
+            }
         };
         let permit = match verdict {
             Ok(permit) => LivePermit::new(permit, self.call.client),
             Err(denial) => return self.refuse_one(&asked.request, &denial),
         };
-        if self.seat == Seat::Standing && !matches!(asked.request, Request::Watch(WatchRequest::Create(_))) {
+        if self.seat == Seat::Standing
+            && !matches!(asked.request, Request::Watch(WatchRequest::Create(_)))
+        {
             // There is no watch here that it could be about.
             return Ok(());
         }
-        // The policy has changed in the caller's favour, or a place has become free: it comes back at once, on a stream that goes to etcd.
+        // The policy has changed in the caller's favour, or a place has become free: it comes back
+        // at once, on a stream that goes to etcd.
         let Some(send) = send else { return Err(Closing::With(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().forwarded(range.into());
@@ -137,7 +159,8 @@ impl Dialogue<'_> {
         })
     }
 
-    /// What cannot be refused in its place waits here, before it is judged: the policy may change meanwhile.
+    /// What cannot be refused in its place waits here, before it is judged: the policy may change
+    /// meanwhile.
     async fn until_the_rate_allows(&self, request: &Request<'_>) {
         let client = self.call.client;
         while !matches!(request, Request::Watch(WatchRequest::Create(_)))
@@ -165,11 +188,18 @@ impl Dialogue<'_> {
     /// Refuses one message in its place; the stream goes on, unless the refusal is an end to it.
     fn refuse_one(&self, request: &Request<'_>, denial: &Denial) -> Result<(), Closing> {
         match request {
-            // TTL 0 would say that the lease is gone. Nobody knows that: the client is to ask again, on a new stream.
-            Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => return Err(self.refused_stream(denial)),
+            // TTL 0 would say that the lease is gone. Nobody knows that: the client is to ask
+            // again, on a new stream.
+            Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => {
+                return Err(self.refused_stream(denial));
+            }
             // etcd's client gives a lease up after any other code.
-            Request::KeepAlive(_) if denial.reason == Reason::Limit => return Err(Closing::With(Status::too_many_streams())),
-            Request::KeepAlive(id) => self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id)),
+            Request::KeepAlive(_) if denial.reason == Reason::Limit => {
+                return Err(Closing::With(Status::too_many_streams()));
+            }
+            Request::KeepAlive(id) => {
+                self.tell(wire::lease::keep_alive_gone(&self.header.borrow(), *id))
+            }
             Request::Watch(WatchRequest::Create(_)) => {
                 let refusal = match denial.reason {
                     Reason::Limit | Reason::AuditFull => Refusal::TooMany,
@@ -181,8 +211,9 @@ impl Dialogue<'_> {
                     self.tell(self.refused_create(refusal));
                 }
             }
-            // Cancel and progress touch nothing, so only the caller's standing can have refused them. Its watches have ended with
-            // that, and clientv3 does not wait for an answer to either.
+            // Cancel and progress touch nothing, so only the caller's standing can have refused
+            // them. Its watches have ended with that, and clientv3 does not wait for an
+            // answer to either.
             Request::Watch(_) => {}
         }
         Ok(())
