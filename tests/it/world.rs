@@ -5,8 +5,9 @@
 //! world.as_("alice").await.put(world.key("a"), "1", None).await.unwrap();
 //! ```
 //!
-//! Tests of one process share one etcd, each under a prefix of its own; [`World::with`] gives one to a test that needs it alone.
-//! The proxy is always the test's own. Everything is on 127.0.0.1 and ports that the system chose.
+//! Tests of one process share one etcd, each under a prefix of its own; [`World::with`] gives one
+//! to a test that needs it alone. The proxy is always the test's own. Everything is on 127.0.0.1
+//! and ports that the system chose.
 
 pub mod etcdctl;
 pub mod fake;
@@ -27,7 +28,8 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use etcd_warden_gateway::app::{self, Running};
 use etcd_warden_gateway::config::{
-    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits, Log, OnFull, Upstream,
+    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits,
+    Log, OnFull, Upstream,
 };
 use etcd_warden_testbed::etcd::{Etcd, Options, Programs, Release, Source, Tls, find};
 use etcd_warden_testbed::pki::{Authority, Issued, Leaf, Usage, write_private};
@@ -39,8 +41,9 @@ use tokio::sync::OnceCell;
 /// Which etcd the tests run on: `3.7` (the default), `3.6` or `3.5`, or a path.
 pub const TEST_ETCD: &str = "ETCD_WARDEN_TEST_ETCD";
 
-/// How long something that happens soon may take on a busy machine. Not an expectation: what is waited for fails only after this.
-pub const SOON: Duration = Duration::from_secs(20);
+/// How long something that happens soon may take on a busy machine. Not an expectation: what is
+/// waited for fails only after this.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The programs of the etcd under test.
 pub fn programs() -> &'static Programs {
@@ -48,10 +51,16 @@ pub fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(|| {
         let source = match std::env::var(TEST_ETCD) {
             Err(_) => Source::Pinned(Release::newest()),
-            Ok(text) => Release::of_minor(&text).map_or_else(|| Source::Named(text.into()), Source::Pinned),
+            Ok(text) => {
+                Release::of_minor(&text).map_or_else(|| Source::Named(text.into()), Source::Pinned)
+            }
         };
         let found = find(&source);
-        found.unwrap_or_else(|error| panic!("the tests need a real etcd: {error} (or set {TEST_ETCD} to a version or a path)"))
+        found.unwrap_or_else(|error| {
+            panic!(
+                "the tests need a real etcd: {error} (or set {TEST_ETCD} to a version or a path)"
+            )
+        })
     })
 }
 
@@ -62,8 +71,10 @@ pub fn programs_of(minor: &str) -> &'static Programs {
     if let Some((_, programs)) = known.iter().find(|(of, _)| of == minor) {
         return programs;
     }
-    let release = Release::of_minor(minor).unwrap_or_else(|| panic!("no release `{minor}` is pinned"));
-    let found = find(&Source::Pinned(release)).unwrap_or_else(|error| panic!("this test needs etcd {minor}: {error}"));
+    let release =
+        Release::of_minor(minor).unwrap_or_else(|| panic!("no release `{minor}` is pinned"));
+    let found = find(&Source::Pinned(release))
+        .unwrap_or_else(|error| panic!("this test needs etcd {minor}: {error}"));
     let programs: &'static Programs = Box::leak(Box::new(found));
     known.push((minor.to_owned(), programs));
     programs
@@ -79,7 +90,9 @@ pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl F
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(SOON, found).await.unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
+    tokio::time::timeout(SOON, found)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
 }
 
 /// The authorities of all tests: making them once keeps each test short.
@@ -92,7 +105,10 @@ pub struct Authorities {
 
 pub fn authorities() -> &'static Authorities {
     static AUTHORITIES: OnceLock<Authorities> = OnceLock::new();
-    AUTHORITIES.get_or_init(|| Authorities { clients: Authority::new("clients CA").unwrap(), upstream: Authority::new("etcd CA").unwrap() })
+    AUTHORITIES.get_or_init(|| Authorities {
+        clients: Authority::new("clients CA").unwrap(),
+        upstream: Authority::new("etcd CA").unwrap(),
+    })
 }
 
 /// etcd, the proxy, and everything that a test needs to talk to them.
@@ -144,14 +160,19 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// An etcd for this test alone: one that is killed, has several members, or whose state as a whole matters.
+    /// An etcd for this test alone: one that is killed, has several members, or whose state as a
+    /// whole matters.
     pub fn own_etcd(mut self) -> Self {
         self.own_etcd.get_or_insert_default();
         self
     }
 
-    /// As [`Wish::own_etcd`], of another release than the tests' own, for instance one of [`vulnerable`].
-    pub fn etcd_programs(mut self, programs: impl FnOnce() -> &'static Programs + Send + 'static) -> Self {
+    /// As [`Wish::own_etcd`], of another release than the tests' own, for instance one of
+    /// [`vulnerable`].
+    pub fn etcd_programs(
+        mut self,
+        programs: impl FnOnce() -> &'static Programs + Send + 'static,
+    ) -> Self {
         self.programs = Box::new(programs);
         self.own_etcd()
     }
@@ -207,14 +228,20 @@ impl Wish {
 }
 
 impl World {
-    /// A proxy with this policy in front of the shared etcd. `$P` in the policy stands for the prefix of this test.
+    /// A proxy with this policy in front of the shared etcd. `$P` in the policy stands for the
+    /// prefix of this test.
     pub async fn start(policy: &str) -> Self {
         Self::with(policy).start().await
     }
 
     /// As [`World::start`], with more wishes.
     pub fn with(policy: &str) -> Wish {
-        Wish { policy: policy.to_owned(), own_etcd: None, programs: Box::new(programs), configure: Box::new(|_| ()) }
+        Wish {
+            policy: policy.to_owned(),
+            own_etcd: None,
+            programs: Box::new(programs),
+            configure: Box::new(|_| ()),
+        }
     }
 
     /// etcd itself.
@@ -282,7 +309,9 @@ impl World {
 
     /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
     pub fn write_policy(&self, policy: &str) {
-        let new = write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix)).unwrap();
+        let new =
+            write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix))
+                .unwrap();
         std::fs::rename(new, &self.config.policy).unwrap();
     }
 
@@ -299,7 +328,8 @@ impl World {
         http::get(address, path).await.unwrap()
     }
 
-    /// The sum of all samples of a metric of the proxy whose labels include these, each written `name="value"`; 0 without any.
+    /// The sum of all samples of a metric of the proxy whose labels include these, each written
+    /// `name="value"`; 0 without any.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.admin("/metrics").await;
         let samples = text.lines().filter(|line| {
@@ -313,7 +343,12 @@ impl World {
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.audit_file()).unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+        whole
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
     }
 
     /// Waits for an audit line that `fits`, and gives it.
@@ -342,11 +377,14 @@ impl World {
         self.folder.path()
     }
 
-    /// How many calls of a method etcd has answered so far, whatever the answer; on the shared etcd those of other tests too.
+    /// How many calls of a method etcd has answered so far, whatever the answer; on the shared etcd
+    /// those of other tests too.
     pub async fn reached_etcd(&self, rpc: &str) -> f64 {
         let text = self.etcd().metrics(0).await.unwrap();
         let label = format!("grpc_method=\"{rpc}\"");
-        let samples = text.lines().filter(|line| line.starts_with("grpc_server_handled_total{") && line.contains(&label));
+        let samples = text
+            .lines()
+            .filter(|line| line.starts_with("grpc_server_handled_total{") && line.contains(&label));
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
@@ -395,11 +433,17 @@ pub async fn start_etcd(options: Options) -> Etcd {
 }
 
 /// As [`start_etcd`], of any release.
-pub async fn start_etcd_of(programs: impl FnOnce() -> &'static Programs + Send + 'static, options: Options) -> Etcd {
+pub async fn start_etcd_of(
+    programs: impl FnOnce() -> &'static Programs + Send + 'static,
+    options: Options,
+) -> Etcd {
     let programs = tokio::task::spawn_blocking(programs).await.unwrap();
-    let server = authorities().upstream.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
+    let server =
+        authorities().upstream.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both)).unwrap();
     let tls = Tls { server, trusted_ca: authorities().upstream.pem() };
-    Etcd::start(programs, Options { tls: Some(tls), ..options }).await.unwrap_or_else(|error| panic!("{error}"))
+    Etcd::start(programs, Options { tls: Some(tls), ..options })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The certificate that etcd itself takes, CN `root`: the proxy's, and that of [`World::direct`].
@@ -424,9 +468,18 @@ pub fn is_permission_denied<T>(answer: &Result<T, etcd_client::Error>) -> bool {
 
 fn config(etcd: &Etcd, folder: &TempDir) -> Config {
     let at = folder.path();
-    let server = authorities().clients.server(&["127.0.0.1", "localhost"]).unwrap().write(at, "server").unwrap();
+    let server = authorities()
+        .clients
+        .server(&["127.0.0.1", "localhost"])
+        .unwrap()
+        .write(at, "server")
+        .unwrap();
     let upstream = root().write(at, "upstream").unwrap();
-    let endpoint = |address: SocketAddr| Endpoint { tls: true, host: address.ip().to_string().into(), port: address.port() };
+    let endpoint = |address: SocketAddr| Endpoint {
+        tls: true,
+        host: address.ip().to_string().into(),
+        port: address.port(),
+    };
     Config {
         listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
         proxy_protocol_from: Vec::new(),

@@ -16,7 +16,7 @@ pub use options::{Options, Tls};
 use process::Process;
 
 /// A member that is not healthy after this long will not be.
-const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+const HEALTHY_WITHIN: Duration = Duration::from_secs(300);
 /// Between two looks at a member that is starting.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Ports are chosen before etcd binds them; somebody else may be faster.
@@ -44,8 +44,8 @@ pub enum RunError {
     },
 }
 
-/// A running etcd. Its processes are killed and its data is removed when the value is dropped, and also when the process that
-/// holds it dies in any way.
+/// A running etcd. Its processes are killed and its data is removed when the value is dropped, and
+/// also when the process that holds it dies in any way.
 pub struct Etcd {
     programs: Programs,
     options: Options,
@@ -70,17 +70,24 @@ impl Etcd {
         let mut attempt = 1;
         loop {
             match Self::attempt(programs, options.clone()).await {
-                Err(RunError::NotHealthy { log, .. }) if attempt < ATTEMPTS && log.contains("address already in use") => attempt += 1,
+                Err(RunError::NotHealthy { log, .. })
+                    if attempt < ATTEMPTS && log.contains("address already in use") =>
+                {
+                    attempt += 1
+                }
                 result => return result,
             }
         }
     }
 
     async fn attempt(programs: &Programs, options: Options) -> Result<Self, RunError> {
-        let folder = memory_backed_folder().map_err(|error| system("cannot make a folder for etcd's data", error))?;
-        let members = members(options.members.max(1)).map_err(|error| system("cannot choose ports for etcd", error))?;
+        let folder = memory_backed_folder()
+            .map_err(|error| system("cannot make a folder for etcd's data", error))?;
+        let members = members(options.members.max(1))
+            .map_err(|error| system("cannot choose ports for etcd", error))?;
         if let Some(tls) = &options.tls {
-            tls.write(folder.path()).map_err(|error| system("cannot write etcd's certificates", error))?;
+            tls.write(folder.path())
+                .map_err(|error| system("cannot write etcd's certificates", error))?;
         }
         let mut etcd = Self { programs: programs.clone(), options, members, folder };
         for index in 0..etcd.members.len() {
@@ -110,7 +117,8 @@ impl Etcd {
         self.members.iter().map(|member| member.client).collect()
     }
 
-    /// The data folder of a member; `None` when there is no such member. The same holds for the other methods that take a number.
+    /// The data folder of a member; `None` when there is no such member. The same holds for the
+    /// other methods that take a number.
     #[must_use]
     pub fn data_dir(&self, member: usize) -> Option<PathBuf> {
         Some(self.folder.path().join(&self.members.get(member)?.name))
@@ -131,7 +139,8 @@ impl Etcd {
         self.members.get(member).map(|member| member.metrics)
     }
 
-    /// The Prometheus metrics of a member; `grpc_server_handled_total` counts the RPCs that reached it.
+    /// The Prometheus metrics of a member; `grpc_server_handled_total` counts the RPCs that reached
+    /// it.
     ///
     /// # Errors
     /// When the member does not answer.
@@ -145,6 +154,14 @@ impl Etcd {
         if let Some(member) = self.members.get_mut(member) {
             member.process = None;
         }
+    }
+
+    /// Whether the process of a member runs, however slow it is.
+    pub fn is_running(&mut self, member: usize) -> bool {
+        self.members
+            .get_mut(member)
+            .and_then(|member| member.process.as_mut())
+            .is_some_and(Process::is_running)
     }
 
     /// Stops a member in its tracks (SIGSTOP): it keeps its connections and answers nothing.
@@ -163,7 +180,8 @@ impl Etcd {
         self.process(member)?.signal("CONT")
     }
 
-    /// Starts a killed member again, on the same data and ports, and waits until it is healthy. A running one is killed first.
+    /// Starts a killed member again, on the same data and ports, and waits until it is healthy. A
+    /// running one is killed first.
     ///
     /// # Errors
     /// As [`Etcd::start`].
@@ -179,23 +197,32 @@ impl Etcd {
 
     fn process(&self, member: usize) -> io::Result<&Process> {
         let member = self.members.get(member).ok_or(io::ErrorKind::NotFound)?;
-        member.process.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the member is not running"))
+        member
+            .process
+            .as_ref()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the member is not running"))
     }
 
     fn spawn(&mut self, index: usize) -> Result<(), RunError> {
         let flags = self.flags(index);
         let folder = self.folder.path();
         let Some(member) = self.members.get_mut(index) else { return Ok(()) };
-        let started = Process::start(&self.programs.etcd, &flags, folder, &log_path(folder, &member.name));
+        let started =
+            Process::start(&self.programs.etcd, &flags, folder, &log_path(folder, &member.name));
         member.process = Some(started.map_err(|error| system("cannot start etcd", error))?);
         Ok(())
     }
 
     fn flags(&self, index: usize) -> Vec<String> {
         let Some(member) = self.members.get(index) else { return Vec::new() };
-        let peers: Vec<String> = self.members.iter().map(|member| format!("{}=http://{}", member.name, member.peer)).collect();
+        let peers: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| format!("{}=http://{}", member.name, member.peer))
+            .collect();
         let client = format!("{}://{}", self.scheme(), member.client);
-        // One member may elect itself at once; several need time to hear from each other on a busy machine.
+        // One member may elect itself at once; several need time to hear from each other on a busy
+        // machine.
         let (heartbeat, election) = if self.members.len() == 1 { (10, 100) } else { (100, 1000) };
         let mut flags = vec![
             format!("--name={}", member.name),
@@ -223,15 +250,21 @@ impl Etcd {
     async fn healthy(&mut self, index: usize) -> Result<(), RunError> {
         let deadline = Instant::now() + HEALTHY_WITHIN;
         loop {
-            let Some(member) = self.members.get_mut(index) else { return Ok(()) };
-            if !member.process.as_mut().is_some_and(Process::is_running) {
-                return Err(RunError::NotHealthy { how: "ended", log: last_lines(&self.log(index)) });
+            if !self.is_running(index) {
+                return Err(RunError::NotHealthy {
+                    how: "ended",
+                    log: last_lines(&self.log(index)),
+                });
             }
+            let Some(member) = self.members.get(index) else { return Ok(()) };
             if matches!(http::get(member.metrics, "/health").await, Ok((200, _))) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(RunError::NotHealthy { how: "did not become healthy", log: last_lines(&self.log(index)) });
+                return Err(RunError::NotHealthy {
+                    how: "did not become healthy",
+                    log: last_lines(&self.log(index)),
+                });
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -248,7 +281,15 @@ fn members(count: usize) -> io::Result<Vec<Member>> {
         held.push(listener);
         io::Result::Ok(address)
     };
-    let member = |index| Ok(Member { name: format!("m{index}"), client: port()?, peer: port()?, metrics: port()?, process: None });
+    let member = |index| {
+        Ok(Member {
+            name: format!("m{index}"),
+            client: port()?,
+            peer: port()?,
+            metrics: port()?,
+            process: None,
+        })
+    };
     (0..count).map(member).collect()
 }
 
