@@ -76,7 +76,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
     let (reloads, files) = Reloads::start(&config).await;
     let policy = reload::first_policy(&config, &files, &reloads, &metrics)?;
-    let tls = Arc::new(LiveTls::new(Tls::of_read(&config, &files)?));
+    let tls = Arc::new(LiveTls::new(Tls::from_files(&config, &files)?));
     drop(files);
     let lease_key = lease_key(&config)?;
     let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
@@ -142,12 +142,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         shared.metrics.clone(),
         background.clone(),
     ));
-    tasks.spawn(
-        shared
-            .control
-            .clone()
-            .keep_renewed(shared.config.upstream.health_interval, background.clone()),
-    );
+    tasks.spawn(shared.control.clone().keep_renewed(background.clone()));
     tasks.spawn(
         background.clone().run_until_cancelled_owned(watched_files::watch(state.clone())).map(drop),
     );
@@ -299,7 +294,7 @@ fn admin_state(state: &Arc<State>) -> AdminState {
 }
 
 fn readiness(shared: &Shared) -> Vec<Check> {
-    let upstream = if shared.members.any_well() {
+    let upstream = if shared.members.any_in_use() {
         Ok(())
     } else {
         Err("no etcd member is reachable".to_owned())

@@ -1,20 +1,20 @@
-//! TLS towards clients and towards etcd: rustls with aws-lc-rs, TLS 1.2 and 1.3, ALPN `h2`, a
-//! certificate on both sides.
+//! TLS towards clients and towards etcd: rustls with aws-lc-rs, TLS 1.2 and 1.3, ALPN `h2`, mutual
+//! authentication.
 //!
-//! Everything is read and proved sound when it is loaded, all mistakes at once, so that a handshake
-//! can fail for the peer's reasons only. The cryptography provider is always passed by hand: there
-//! is no process-wide default that another crate could change.
-
-pub mod client;
-pub mod failure;
-pub mod live;
-pub mod server;
-pub mod trust;
+//! All files are checked when they are loaded, and all errors are reported together, so that a
+//! handshake can only fail because of the peer. The cryptography provider is always passed
+//! explicitly: there is no process-wide default that another crate could change.
 
 mod authority;
-mod etcd_refused;
+mod client;
+mod describe;
+mod failure;
+mod live;
 mod material;
 mod revocation;
+mod server;
+mod signatures;
+mod trust;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,22 +24,24 @@ use std::time::SystemTime;
 use etcd_warden_core::printable::Printable;
 
 pub use client::{ClientTls, server_name};
-pub use etcd_refused::in_words;
-pub use failure::{HandshakeFailure, distrusts, handshake_failure};
+pub(crate) use describe::{describe_error, describe_handshake_error};
+pub(crate) use failure::is_untrusted;
+pub use failure::{HandshakeFailure, handshake_failure};
 pub use live::{LiveTls, Tls};
-pub use material::{MAX_BYTES, client_identity};
+pub(crate) use material::MAX_BYTES;
+pub use material::client_identity;
 pub use server::{ServerIdentity, ServerTls};
-pub use trust::{ClientTrust, Proved};
+pub use trust::{ClientTrust, VerifiedChain};
 
-/// The one protocol that etcd's clients speak over TLS (RFC 9113, 3.2).
+/// The only ALPN protocol that is offered and accepted (RFC 9113, 3.2).
 pub const ALPN_H2: &[u8] = b"h2";
 
-/// A file that cannot be used, and why.
+/// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsError {
     /// The file, as configured.
     pub path: PathBuf,
-    /// What is wrong with it, and what would be right.
+    /// The error and how to fix it, without the path.
     pub message: String,
 }
 
@@ -49,7 +51,7 @@ impl fmt::Display for TlsError {
     }
 }
 
-/// All files that cannot be used: at least one.
+/// The errors of all files; at least one when it is returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsErrors(pub Vec<TlsError>);
 
@@ -62,23 +64,23 @@ impl fmt::Display for TlsErrors {
 
 impl std::error::Error for TlsErrors {}
 
-/// What ends one day.
+/// Kinds of certificates and lists that expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Expiring {
-    /// The certificate that clients see.
+    /// The listener's server certificate.
     Server,
-    /// A CA of client certificates.
+    /// A CA for client certificates.
     ClientCa,
-    /// A revocation list (its `nextUpdate`).
+    /// A revocation list (`nextUpdate`).
     Crl,
-    /// The proxy's own certificate towards etcd.
+    /// The gateway's client certificate towards etcd.
     UpstreamClient,
-    /// A CA of etcd's server certificates.
+    /// A CA for etcd's server certificates.
     UpstreamCa,
 }
 
 impl Expiring {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Expiring; 5] = [
         Expiring::Server,
         Expiring::ClientCa,
@@ -87,8 +89,7 @@ impl Expiring {
         Expiring::UpstreamCa,
     ];
 
-    /// The stable name in metrics and logs.
-    #[must_use]
+    /// Name in metrics and logs; it does not change between versions.
     pub const fn code(self) -> &'static str {
         match self {
             Expiring::Server => "server",
@@ -100,17 +101,16 @@ impl Expiring {
     }
 }
 
-/// When something ends. Of several of one sort, each has its own entry.
+/// When one certificate or list expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
-    /// What.
+    /// Its kind. Each of several of one kind has an [`Expiry`].
     pub what: Expiring,
-    /// The last moment at which it counts.
+    /// Last moment at which it is valid.
     pub not_after: SystemTime,
 }
 
-/// The one provider of cryptography.
-#[must_use]
+/// The provider of cryptography for all TLS connections.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -228,7 +228,7 @@ async fn too_many_pings_are_counted_and_slow_the_pings_down() {
     .await;
     let world = before(&[&fake]).await;
     let (_, member) = world.running().shared().members.iter().next().unwrap();
-    let at_first = member.pace.interval();
+    let at_first = member.ping_interval.get();
     assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
     let failures = || async {
         (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too-many-pings\""]).await
@@ -236,7 +236,7 @@ async fn too_many_pings_are_counted_and_slow_the_pings_down() {
             .then_some(())
     };
     soon("the failure", failures).await;
-    assert!(member.pace.interval() >= at_first * 2);
+    assert!(member.ping_interval.get() >= at_first * 2);
     assert_ne!(member.health(), Health::Down, "the member answers");
 }
 

@@ -292,9 +292,9 @@ async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
     let (ended, _) = serving.end().await;
     let log = text(&ended.stderr);
     for words in [
-        "it speaks HTTP/1.1, or did not ask for `h2` by ALPN",
+        "the client uses HTTP/1.1, or did not offer `h2` by ALPN",
         "`admin-addr`",
-        "it speaks plain text: write `https://`",
+        "the client does not use TLS: write its endpoints with `https://`",
     ] {
         assert!(log.contains(words), "{words}: {log}");
     }

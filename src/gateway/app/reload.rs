@@ -324,7 +324,7 @@ fn clients(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
 }
 
 fn server(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
-    let identity = ServerIdentity::of_read(&state.shared.config.downstream, files)?;
+    let identity = ServerIdentity::from_files(&state.shared.config.downstream, files)?;
     if !same {
         state.shared.tls.replace_identity(identity, &state.shared.config)?;
     }
@@ -333,7 +333,7 @@ fn server(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
 }
 
 fn upstream(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
-    let upstream = ClientTls::of_read(&state.shared.config.upstream, files)?;
+    let upstream = ClientTls::from_files(&state.shared.config.upstream, files)?;
     if let Some(upstream) = upstream.filter(|_| !same) {
         state.shared.tls.replace_upstream(upstream);
         warn_of_stale(&state.shared);
@@ -344,7 +344,7 @@ fn upstream(state: &State, files: &Files, same: bool) -> anyhow::Result<()> {
 
 /// Says what is out of date, and so refuses or says nothing.
 pub(super) fn warn_of_stale(shared: &Shared) {
-    for stale in shared.tls.current().stale() {
+    for stale in shared.tls.current().expired() {
         tracing::warn!("out of date: {stale}");
     }
 }

@@ -20,7 +20,7 @@ use super::quota::Quota;
 use super::reply::Status;
 use super::worker::Worker;
 use crate::metrics::reason::Termination;
-use crate::tls::{ClientTrust, HandshakeFailure, Proved};
+use crate::tls::{ClientTrust, HandshakeFailure, VerifiedChain};
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
@@ -132,8 +132,9 @@ impl Client {
         let time = if shadow { UnixTime::now().min(end) } else { UnixTime::now() };
         let verdict = trust.verify_at(&self.chain, time).map_err(HandshakeFailure::code);
         // Two CAs may have changed their names: then bindings would mean somebody else.
-        let same_ca =
-            |proved: Proved| if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") };
+        let same_ca = |proved: VerifiedChain| {
+            if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") }
+        };
         if let Err(reason) = verdict.and_then(same_ca)
             && !self.is_over.get()
         {

@@ -18,10 +18,10 @@ use super::upload::{Unsent, Upload};
 use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
 use crate::upstream::Class;
-use crate::upstream::link::{Link, Place};
+use crate::upstream::link::{Link, StreamSlot};
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::{Pool, Target};
-use crate::upstream::window::{Begun, Window};
+use crate::upstream::window::{RequestNumber, Window};
 
 /// A request to be forwarded: its head, and the first bytes of its body.
 pub struct Outgoing {
@@ -60,8 +60,8 @@ pub struct Exchange {
     pub response: Response<RecvStream>,
     /// The member that answers.
     pub member: MemberIndex,
-    /// Keeps the place on the connection until the answer has ended.
-    pub place: Place,
+    /// Keeps the slot on the connection until the answer has ended.
+    pub slot: StreamSlot,
 }
 
 /// A request is under way.
@@ -72,15 +72,15 @@ pub struct Sent {
     pub send: Upload,
     /// The member it went to.
     pub member: MemberIndex,
-    /// Keeps the place on the connection.
-    pub place: Place,
+    /// Keeps the slot on the connection.
+    pub slot: StreamSlot,
 }
 
 /// The head of etcd's answer, to come.
 pub struct Answer {
     response: ResponseFuture,
     window: Window,
-    request: Begun,
+    request: RequestNumber,
 }
 
 impl Future for Answer {
@@ -174,9 +174,9 @@ impl Forwarder {
                 member = self.move_away(member);
             }
             for _ in 0..ENDING_CONNECTIONS {
-                let Ok((link, place)) = self.pool.link(member, outgoing.class).await else { break };
+                let Ok((link, slot)) = self.pool.link(member, outgoing.class).await else { break };
                 match self.send_over(&link, member, permit, outgoing).await {
-                    Ok((response, send)) => return Ok(Sent { response, send, member, place }),
+                    Ok((response, send)) => return Ok(Sent { response, send, member, slot }),
                     // It is ending (GOAWAY), which says nothing of the member.
                     Err(NotOpened::Ending) => link.retire(),
                     Err(NotOpened::Withdrawn) => return Err(ForwardError::Withdrawn),
@@ -240,12 +240,11 @@ impl Forwarder {
         let mut attempts = self.pool.members.len().saturating_add(1);
         let mut to = to;
         loop {
-            let Sent { response, mut send, member, place } =
-                self.send(permit, outgoing, to).await?;
+            let Sent { response, mut send, member, slot } = self.send(permit, outgoing, to).await?;
             let error = match response.await {
                 Ok(response) => {
                     send.answered();
-                    return Ok(Exchange { response, member, place });
+                    return Ok(Exchange { response, member, slot });
                 }
                 Err(error) => error,
             };

@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 use super::budget::Share;
 use super::client::Client;
 use super::quota::Quota;
+use crate::upstream::lease_query::lease_keys;
 use crate::upstream::members::MemberIndex;
 use crate::upstream::pool::Pool;
-use crate::upstream::question::lease_keys;
 use round::Round;
 
 /// Questions under way at once, of all workers together.

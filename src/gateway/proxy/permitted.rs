@@ -61,7 +61,7 @@ impl Call<'_> {
             Ok(Ok(exchange)) => exchange,
         };
         let member = Some(exchange.member);
-        let _place = exchange.place;
+        let _slot = exchange.slot;
         let delivery = self.delivery(Class::of(method));
         let ended = match Rewrite::of(self.shared(), &self.caller.principal, method) {
             None => relay::answer(respond, exchange.response, &delivery).await,
@@ -100,7 +100,7 @@ impl Call<'_> {
             Ok(Err(ClientGone)) => Ok((None, Ended::ClientGone)),
             Ok(Ok(Err(error))) => not_carried_out(&error, respond),
             Ok(Ok(Ok(exchange))) => {
-                let _place = exchange.place;
+                let _slot = exchange.slot;
                 let delivery = self.delivery(Class::of(method));
                 Ok((
                     Some(exchange.member),

@@ -251,7 +251,7 @@ async fn relay_both_ways(
             Either::Right((status, _)) => Err(Cut::With(status)),
         }
     };
-    let Sent { response, send, member, place: _place } = match sent {
+    let Sent { response, send, member, slot: _slot } = match sent {
         Ok(sent) => sent,
         Err(cut) => return (None, cut.instead_of_an_answer(respond)),
     };

@@ -183,7 +183,7 @@ pub async fn health(
     let delivery = call.delivery(Class::Long);
     let mut told = None;
     loop {
-        let serving = call.shared().members.any_well();
+        let serving = call.shared().members.any_in_use();
         if told.replace(serving) != Some(serving) {
             match delivery.send(&mut out, health_answer(method, serving)).await {
                 Ok(()) => {}

@@ -131,7 +131,7 @@ pub fn start(
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
             tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
             tokio::task::spawn_local(roll::call_at_each_policy(worker.clone()));
-            warm::up(&worker.pool).await;
+            warm::start(&worker.pool).await;
             tokio::task::spawn_local(warm::keep(worker.pool.clone()));
             let tasks = TaskTracker::new();
             while let Some(accepted) = arrivals.recv().await {

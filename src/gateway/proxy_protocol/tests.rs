@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A header: version and command, family, what follows.
+/// A header with this version and command, family, and rest.
 fn header(version_command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     [&SIGNATURE[..], &[version_command, family], &length, body].concat()
@@ -20,7 +20,7 @@ fn tcp6() -> Vec<u8> {
 }
 
 #[test]
-fn the_source_is_the_client() {
+fn returns_the_source_address_of_tcp() {
     for (family, body, source) in [
         (0x11, TCP4.to_vec(), Some("192.0.2.7:40000")),
         (0x11, [TCP4, TLV, TLV].concat(), Some("192.0.2.7:40000")),
@@ -41,7 +41,7 @@ fn the_source_is_the_client() {
 }
 
 #[test]
-fn a_balancer_that_speaks_for_itself_names_no_client() {
+fn local_has_no_source_address() {
     for body in [&[][..], TCP4] {
         let bytes = header(0x20, 0x11, body);
         assert_eq!(parse(&bytes), Ok(Parsed::Header { source: None, length: bytes.len() }));
@@ -49,24 +49,24 @@ fn a_balancer_that_speaks_for_itself_names_no_client() {
 }
 
 #[test]
-fn what_is_no_header_is_refused_by_name() {
-    for (bytes, refusal) in [
-        (b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 2379\r\n".to_vec(), Refusal::Version1),
-        (b"PROXY".to_vec(), Refusal::Version1),
-        (b"\x16\x03\x01\x02\x00".to_vec(), Refusal::NoSignature),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), Refusal::NoSignature),
-        (header(0x11, 0x11, TCP4), Refusal::Version),
-        (header(0x31, 0x11, TCP4), Refusal::Version),
-        (header(0x22, 0x11, TCP4), Refusal::Command),
-        (header(0x21, 0x13, TCP4), Refusal::Family),
-        (header(0x21, 0x41, TCP4), Refusal::Family),
-        (header(0x21, 0x11, &TCP4[..11]), Refusal::TooShort),
-        (header(0x21, 0x21, TCP4), Refusal::TooShort),
-        (header(0x21, 0x31, &[0; 215]), Refusal::TooShort),
-        (header(0x21, 0x11, &[0; 521]), Refusal::TooLong),
-        (header(0x20, 0x00, &[0; u16::MAX as usize]), Refusal::TooLong),
+fn each_invalid_header_has_its_own_error() {
+    for (bytes, error) in [
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 2379\r\n".to_vec(), HeaderError::Version1),
+        (b"PROXY".to_vec(), HeaderError::Version1),
+        (b"\x16\x03\x01\x02\x00".to_vec(), HeaderError::NoSignature),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), HeaderError::NoSignature),
+        (header(0x11, 0x11, TCP4), HeaderError::Version),
+        (header(0x31, 0x11, TCP4), HeaderError::Version),
+        (header(0x22, 0x11, TCP4), HeaderError::Command),
+        (header(0x21, 0x13, TCP4), HeaderError::Family),
+        (header(0x21, 0x41, TCP4), HeaderError::Family),
+        (header(0x21, 0x11, &TCP4[..11]), HeaderError::TooShort),
+        (header(0x21, 0x21, TCP4), HeaderError::TooShort),
+        (header(0x21, 0x31, &[0; 215]), HeaderError::TooShort),
+        (header(0x21, 0x11, &[0; 521]), HeaderError::TooLong),
+        (header(0x20, 0x00, &[0; u16::MAX as usize]), HeaderError::TooLong),
     ] {
-        assert_eq!(parse(&bytes), Err(refusal), "{bytes:?}");
+        assert_eq!(parse(&bytes), Err(error), "{bytes:?}");
     }
     assert!(matches!(
         parse(&header(0x21, 0x11, &[0; 520])),
@@ -75,14 +75,14 @@ fn what_is_no_header_is_refused_by_name() {
 }
 
 #[test]
-fn a_header_is_refused_before_its_end_has_come() {
-    assert_eq!(parse(b"\r\n\r\n\0\r\nQUIX"), Err(Refusal::NoSignature));
-    assert_eq!(parse(&header(0x21, 0x11, &[0; 600])[..FIXED_LENGTH]), Err(Refusal::TooLong));
-    assert_eq!(parse(&header(0x21, 0x77, &[0; 20])[..FIXED_LENGTH]), Err(Refusal::Family));
+fn rejects_a_header_before_it_is_complete() {
+    assert_eq!(parse(b"\r\n\r\n\0\r\nQUIX"), Err(HeaderError::NoSignature));
+    assert_eq!(parse(&header(0x21, 0x11, &[0; 600])[..FIXED_LENGTH]), Err(HeaderError::TooLong));
+    assert_eq!(parse(&header(0x21, 0x77, &[0; 20])[..FIXED_LENGTH]), Err(HeaderError::Family));
 }
 
 #[test]
-fn every_cut_of_a_header_is_incomplete_and_says_how_much_to_read() {
+fn a_prefix_of_a_header_says_how_many_bytes_to_read() {
     let bytes = header(0x21, 0x11, &[TCP4, TLV].concat());
     for cut in 0..bytes.len() {
         let wanted = if cut < FIXED_LENGTH { FIXED_LENGTH } else { bytes.len() };
@@ -91,7 +91,7 @@ fn every_cut_of_a_header_is_incomplete_and_says_how_much_to_read() {
 }
 
 #[tokio::test]
-async fn not_one_byte_after_the_header_is_read() {
+async fn reads_no_byte_after_the_header() {
     let header = header(0x21, 0x11, &[TCP4, TLV].concat());
     let mut stream = std::io::Cursor::new([&header[..], b"\x16\x03\x01 client hello"].concat());
     assert_eq!(read(&mut stream).await.unwrap(), Some("192.0.2.7:40000".parse().unwrap()));
@@ -99,7 +99,7 @@ async fn not_one_byte_after_the_header_is_read() {
 }
 
 #[tokio::test]
-async fn a_header_may_come_byte_by_byte() {
+async fn reads_a_header_that_arrives_byte_by_byte() {
     let header = header(0x21, 0x11, TCP4);
     let (mut near, mut far) = tokio::io::duplex(1);
     let sender = tokio::spawn(async move {
@@ -115,7 +115,7 @@ async fn a_header_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_cut_header_is_an_unexpected_end() {
+async fn a_truncated_header_is_an_unexpected_eof() {
     let whole = header(0x21, 0x11, TCP4);
     for cut in [0, 5, FIXED_LENGTH, whole.len() - 1] {
         let error = read(&mut &whole[..cut]).await.unwrap_err();
@@ -127,28 +127,41 @@ async fn a_cut_header_is_an_unexpected_end() {
     );
 }
 
-proptest! {
-    #[test]
-    fn any_bytes_are_answered_and_nothing_beyond_the_bytes_is_claimed(
-        bytes in prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..600),
-            (any::<u8>(), any::<u8>(), prop::collection::vec(any::<u8>(), 0..600), 0usize..620).prop_map(|(version, family, body, cut)| {
-                let mut bytes = header(version, family, &body);
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let rest = || prop::collection::vec(any::<u8>(), 0..600);
+    prop_oneof![
+        rest(),
+        (any::<u8>(), any::<u8>(), rest(), 0usize..620).prop_map(
+            |(version_command, family, body, cut)| {
+                let mut bytes = header(version_command, family, &body);
                 bytes.truncate(cut);
                 bytes
-            }),
-            (prop::collection::vec(any::<u8>(), 4..600)).prop_map(|rest| [&SIGNATURE[..], &rest].concat()),
-        ],
-    ) {
+            }
+        ),
+        prop::collection::vec(any::<u8>(), 4..600)
+            .prop_map(|rest| [&SIGNATURE[..], &rest].concat()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_yield_lengths_out_of_bounds(bytes in any_bytes()) {
         match parse(&bytes) {
-            Ok(Parsed::Header { length, .. }) => prop_assert!(length <= bytes.len() && length <= MAX_LENGTH),
-            Ok(Parsed::Incomplete(wanted)) => prop_assert!(wanted > bytes.len() && wanted <= MAX_LENGTH),
+            Ok(Parsed::Header { length, .. }) => {
+                prop_assert!(length <= bytes.len() && length <= MAX_LENGTH);
+            }
+            Ok(Parsed::Incomplete(wanted)) => {
+                prop_assert!(wanted > bytes.len() && wanted <= MAX_LENGTH);
+            }
             Err(_) => {}
         }
     }
 
     #[test]
-    fn what_follows_a_header_changes_nothing(body in prop::collection::vec(any::<u8>(), 12..300), rest in prop::collection::vec(any::<u8>(), 0..50)) {
+    fn bytes_after_a_header_change_nothing(
+        body in prop::collection::vec(any::<u8>(), 12..300),
+        rest in prop::collection::vec(any::<u8>(), 0..50),
+    ) {
         let bytes = header(0x21, 0x11, &body);
         prop_assert_eq!(parse(&bytes), parse(&[&bytes[..], &rest].concat()));
     }

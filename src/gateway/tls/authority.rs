@@ -1,9 +1,10 @@
-//! What a CA may vouch for, and when: asked at each handshake, not when its file is read, because a
-//! CA ends while the proxy runs.
+//! Chain verification against trusted CAs.
 //!
-//! webpki takes an anchor for what it is: it looks at neither its dates nor its limits, and not at
+//! CAs are checked in each handshake, not only when their file is read, because they expire while
+//! the gateway runs. webpki checks neither the validity nor the path length of a trust anchor, nor
 //! the key usage of any CA. Go does (`crypto/x509`, `Certificate.isValid` and
-//! `CheckSignatureFrom`), and so etcd: whoever is refused there must not come in here.
+//! `CheckSignatureFrom`), and so does etcd: a certificate that etcd rejects must not be accepted
+//! here.
 
 use rustls_pki_types::{
     CertificateDer, Der, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
@@ -11,7 +12,7 @@ use rustls_pki_types::{
 use webpki::{EndEntityCert, Error, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::revocation::Lists;
+use super::revocation::RevocationLists;
 
 /// A CA certificate from a file.
 #[derive(Clone, Debug)]
@@ -22,13 +23,13 @@ pub(super) struct Authority {
     not_before: u64,
     /// Seconds since 1970.
     not_after: u64,
-    /// How many CAs may stand between it and a leaf.
+    /// Most intermediate CAs between this one and a leaf.
     path_len: Option<u32>,
 }
 
 impl Authority {
-    /// Reads a certificate; `None`: it cannot be an anchor.
-    pub(super) fn of(
+    /// `None` if the certificate cannot be a trust anchor.
+    pub(super) fn new(
         der: &CertificateDer<'static>,
         certificate: &X509Certificate<'_>,
     ) -> Option<Self> {
@@ -44,81 +45,79 @@ impl Authority {
                 .basic_constraints()
                 .ok()
                 .flatten()
-                .and_then(|limits| limits.value.path_len_constraint),
+                .and_then(|constraints| constraints.value.path_len_constraint),
         })
     }
 
-    /// The certificate.
     pub(super) fn der(&self) -> &CertificateDer<'static> {
         &self.der
     }
 
-    /// Its subject, as an anchor has it.
+    /// Its subject, in the DER form of a [`TrustAnchor`].
     pub(super) fn subject(&self) -> &[u8] {
         &self.anchor.subject
     }
 
-    /// Whether it is in date.
     pub(super) fn is_in_date(&self, now: UnixTime) -> bool {
         self.not_before <= now.as_secs() && now.as_secs() <= self.not_after
     }
 
-    /// Whether both stand for one CA: the same name with the same key.
-    pub(super) fn is_same(&self, other: &TrustAnchor<'_>) -> bool {
-        self.anchor.subject == other.subject
-            && self.anchor.subject_public_key_info == other.subject_public_key_info
+    /// True if both have the same name and key.
+    pub(super) fn is_same_ca(&self, other: &Self) -> bool {
+        self.has_anchor(&other.anchor)
     }
 
-    /// As [`Self::is_same`].
-    pub(super) fn is_twin(&self, other: &Self) -> bool {
-        self.is_same(&other.anchor)
+    fn has_anchor(&self, anchor: &TrustAnchor<'_>) -> bool {
+        self.anchor.subject == anchor.subject
+            && self.anchor.subject_public_key_info == anchor.subject_public_key_info
     }
 }
 
-/// The judge of one chain.
-pub(super) struct Judge<'j> {
+/// Verifies chains at one moment.
+pub(super) struct ChainVerifier<'v> {
     pub(super) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
-    /// What the leaf is for.
+    /// Required extended key usage of the leaf.
     pub(super) usage: KeyUsage,
-    /// Where revocation is checked.
-    pub(super) lists: Option<&'j Lists>,
+    /// `None` if revocation is not checked.
+    pub(super) lists: Option<&'v RevocationLists>,
     pub(super) now: UnixTime,
 }
 
-impl Judge<'_> {
-    /// Proves that one of these authorities vouches for the leaf, and says until when: the end of
-    /// the first certificate of the path that ends, in seconds since 1970.
+impl ChainVerifier<'_> {
+    /// Verifies that one of `authorities` issued the leaf, directly or through intermediates.
+    /// Returns when the first certificate of the path expires, in seconds since 1970.
     ///
     /// # Errors
-    /// Why none does.
-    pub(super) fn prove(
+    /// Why no path was found.
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         authorities: &[Authority],
     ) -> Result<u64, Error> {
         let now = self.now;
-        let (current, ended): (Vec<_>, Vec<_>) =
+        let (current, expired): (Vec<_>, Vec<_>) =
             authorities.iter().partition(|authority| authority.is_in_date(now));
-        match self.prove_by(leaf, others, &current) {
-            // It is of use to know that it is the CA that has ended.
+        match self.verify_with(leaf, intermediates, &current) {
+            // "Expired" helps more than "unknown issuer" if the issuer is a CA that has expired.
             Err(Error::UnknownIssuer)
-                if !ended.is_empty() && self.prove_by(leaf, others, &ended).is_ok() =>
+                if !expired.is_empty()
+                    && self.verify_with(leaf, intermediates, &expired).is_ok() =>
             {
                 let not_after =
-                    ended.iter().map(|authority| authority.not_after).max().unwrap_or_default();
+                    expired.iter().map(|authority| authority.not_after).max().unwrap_or_default();
                 let not_after =
                     UnixTime::since_unix_epoch(std::time::Duration::from_secs(not_after));
                 Err(Error::CertExpired { time: now, not_after })
             }
-            proved => proved,
+            verified => verified,
         }
     }
 
-    fn prove_by(
+    fn verify_with(
         &self,
         leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         authorities: &[&Authority],
     ) -> Result<u64, Error> {
         let leaf_certificate = EndEntityCert::try_from(leaf)?;
@@ -126,9 +125,10 @@ impl Judge<'_> {
             authorities.iter().map(|authority| borrowed(&authority.anchor)).collect();
         let lists = self.lists.map(|lists| lists.at(self.now));
         let revocation = lists.as_ref().map(|lists| lists.options()).transpose()?;
+        // webpki calls this for each path, and tries the next path on an error.
         let check = |path: &VerifiedPath<'_>| {
-            limits(path, authorities)?;
-            if lists.as_ref().is_some_and(|lists| lists.name_any_of(path)) {
+            check_cas(path, authorities)?;
+            if lists.as_ref().is_some_and(|lists| lists.revoke_any_of(path)) {
                 Err(Error::CertRevoked)
             } else {
                 Ok(())
@@ -137,55 +137,57 @@ impl Judge<'_> {
         let path = leaf_certificate.verify_for_usage(
             self.algorithms,
             &anchors,
-            others,
+            intermediates,
             self.now,
             self.usage,
             revocation,
             Some(&check),
         )?;
-        let below = path.intermediate_certificates().map(|certificate| end(&certificate.der()));
-        let above = authorities
+        let intermediates =
+            path.intermediate_certificates().map(|certificate| not_after(&certificate.der()));
+        let anchor = authorities
             .iter()
-            .filter(|authority| authority.is_same(path.anchor()))
+            .filter(|authority| authority.has_anchor(path.anchor()))
             .map(|authority| authority.not_after)
             .max();
-        Ok(below.chain([end(leaf)]).chain(above).min().unwrap_or_default())
+        Ok(intermediates.chain([not_after(leaf)]).chain(anchor).min().unwrap_or_default())
     }
 }
 
-/// What Go asks of the CAs of a path, and webpki does not.
-fn limits(path: &VerifiedPath<'_>, authorities: &[&Authority]) -> Result<(), Error> {
-    let mut below = 0_u32;
+/// Checks the CAs of a path for what Go requires and webpki does not check.
+fn check_cas(path: &VerifiedPath<'_>, authorities: &[&Authority]) -> Result<(), Error> {
+    let mut intermediates = 0_u32;
     for certificate in path.intermediate_certificates() {
-        below = below.saturating_add(1);
-        if !may_sign(&certificate.der()) {
+        intermediates = intermediates.saturating_add(1);
+        if !may_sign_certificates(&certificate.der()) {
             return Err(Error::EndEntityUsedAsCa);
         }
     }
-    let mut above = authorities.iter().filter(|authority| authority.is_same(path.anchor()));
-    if above.any(|authority| authority.path_len.is_none_or(|most| below <= most)) {
+    let mut anchors = authorities.iter().filter(|authority| authority.has_anchor(path.anchor()));
+    if anchors.any(|anchor| anchor.path_len.is_none_or(|limit| intermediates <= limit)) {
         Ok(())
     } else {
         Err(Error::PathLenConstraintViolated)
     }
 }
 
-/// Whether a CA's key usage, where there is one, names `keyCertSign` (RFC 5280, 4.2.1.3).
-fn may_sign(der: &CertificateDer<'_>) -> bool {
+/// True if the CA has no key usage or one with `keyCertSign` (RFC 5280, 4.2.1.3).
+fn may_sign_certificates(der: &CertificateDer<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
     certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
-/// The end of a certificate; the beginning of time where it cannot be read.
-fn end(der: &CertificateDer<'_>) -> u64 {
-    let read = X509Certificate::from_der(der).ok();
-    read.and_then(|(_, certificate)| {
-        u64::try_from(certificate.validity().not_after.timestamp()).ok()
-    })
-    .unwrap_or(0)
+/// Seconds since 1970; 0 if the certificate cannot be parsed.
+fn not_after(der: &CertificateDer<'_>) -> u64 {
+    let parsed = X509Certificate::from_der(der).ok();
+    parsed
+        .and_then(|(_, certificate)| {
+            u64::try_from(certificate.validity().not_after.timestamp()).ok()
+        })
+        .unwrap_or(0)
 }
 
-/// Without a copy of what it holds.
+/// Borrows the anchor's data, as `clone` would copy it.
 fn borrowed<'a>(anchor: &'a TrustAnchor<'static>) -> TrustAnchor<'a> {
     TrustAnchor {
         subject: Der::from_slice(&anchor.subject),

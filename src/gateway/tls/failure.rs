@@ -1,4 +1,4 @@
-//! Why a client's handshake failed: a closed list for metrics and logs.
+//! Why a client's TLS handshake failed: a closed list for metrics and logs.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use rustls::{
 
 use crate::proxy_protocol;
 
-/// Why a handshake failed.
+/// Why a handshake with a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HandshakeFailure {
-    /// The client showed no certificate.
+    /// The client sent no certificate.
     NoCertificate,
     /// No configured CA issued its certificate.
     UnknownCa,
-    /// Its certificate has expired.
+    /// Its certificate, or the CA that issued it, has expired.
     Expired,
     /// Its certificate is not valid yet.
     NotYetValid,
@@ -25,23 +25,23 @@ pub enum HandshakeFailure {
     WrongKeyUsage,
     /// Its certificate is revoked.
     Revoked,
-    /// No revocation list speaks for its issuer.
+    /// There is no revocation list of its issuer.
     NoRevocationList,
-    /// The revocation list of its issuer has ended.
+    /// The revocation list of its issuer has expired.
     RevocationListExpired,
-    /// Its certificate, or the proof that it has the key, is malformed or of an unsupported sort.
+    /// Its certificate or its signature is invalid, malformed or of an unsupported type.
     BadCertificate,
-    /// It asked by ALPN for protocols other than `h2`.
+    /// It offered ALPN protocols, but not `h2`.
     NoCommonAlpn,
-    /// What it sent is not TLS: plain text HTTP, or a scan.
+    /// It does not use TLS, but for example plain-text HTTP.
     NotTls,
-    /// It speaks neither TLS 1.2 nor TLS 1.3.
+    /// It supports neither TLS 1.2 nor TLS 1.3.
     ProtocolVersion,
-    /// It has no cipher suite, group or signature scheme in common with the proxy.
+    /// It has no cipher suite, group or signature scheme in common with the gateway.
     NothingInCommon,
-    /// The client refused: it does not trust the proxy's certificate, or the name in it.
+    /// The client rejected the gateway's certificate: untrusted CA, or another name.
     RefusedByClient,
-    /// It had to begin with a PROXY protocol header (version 2), and did not.
+    /// It had to send a PROXY protocol header (version 2) and did not.
     ProxyProtocol,
     /// It did not finish within `handshake-timeout`.
     Timeout,
@@ -52,7 +52,7 @@ pub enum HandshakeFailure {
 }
 
 impl HandshakeFailure {
-    /// All of them.
+    /// All failures.
     pub const ALL: [HandshakeFailure; 18] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::UnknownCa,
@@ -74,26 +74,27 @@ impl HandshakeFailure {
         HandshakeFailure::Other,
     ];
 
-    /// What is most likely wrong, and what to do; empty where the error of TLS says it.
-    #[must_use]
-    pub const fn hint(self) -> &'static str {
+    /// Likely cause and remedy; empty if the TLS error is clear enough.
+    pub(crate) const fn hint(self) -> &'static str {
         match self {
             HandshakeFailure::NoCommonAlpn => {
-                "it speaks HTTP/1.1, or did not ask for `h2` by ALPN: this port is for gRPC, as etcdctl and clientv3 speak it; health and metrics \
-                 are at `admin-addr`, and etcd's JSON gateway is not served"
+                "the client uses HTTP/1.1, or did not offer `h2` by ALPN: this port serves gRPC, \
+                 as etcdctl and clientv3 use it; health and metrics are at `admin-addr`, and \
+                 etcd's JSON gateway is not supported"
             }
             HandshakeFailure::NotTls => {
-                "it speaks plain text: write `https://` into its list of endpoints, and give it a certificate"
+                "the client does not use TLS: write its endpoints with `https://`, and give it a \
+                 certificate"
             }
             HandshakeFailure::NoCertificate => {
-                "give it a certificate and key of a CA in `trusted-ca-file`, such as --cert and --key of etcdctl"
+                "give the client a certificate and key from a CA in `trusted-ca-file`, such as \
+                 --cert and --key of etcdctl"
             }
             _ => "",
         }
     }
 
-    /// The stable name in metrics and logs.
-    #[must_use]
+    /// Name in metrics and logs; it does not change between versions.
     pub const fn code(self) -> &'static str {
         match self {
             HandshakeFailure::NoCertificate => "no_certificate",
@@ -118,14 +119,13 @@ impl HandshakeFailure {
     }
 }
 
-/// What an error of [`proxy_protocol::read`] or of tokio-rustls' `accept` means. An elapsed
-/// deadline is best given as [`io::ErrorKind::TimedOut`].
-#[must_use]
+/// Classifies an error of [`proxy_protocol::read`] or of tokio-rustls' `accept`. Pass a timeout as
+/// [`io::ErrorKind::TimedOut`].
 pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        return of_tls(error);
+        return from_rustls_error(error);
     }
-    if error.get_ref().is_some_and(|inner| inner.is::<proxy_protocol::Refusal>()) {
+    if error.get_ref().is_some_and(|inner| inner.is::<proxy_protocol::HeaderError>()) {
         return HandshakeFailure::ProxyProtocol;
     }
     match error.kind() {
@@ -138,48 +138,47 @@ pub fn handshake_failure(error: &io::Error) -> HandshakeFailure {
     }
 }
 
-/// Whether an error of tokio-rustls' `connect` says that the server's certificate is not to be
-/// trusted. Every other failure says nothing of who is there.
-#[must_use]
-pub fn distrusts(error: &io::Error) -> bool {
+/// True if an error of tokio-rustls' `connect` means that the server's certificate is not trusted.
+/// No other error says anything about the identity of the server.
+pub(crate) fn is_untrusted(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(inner, Some(Error::InvalidCertificate(_)))
 }
 
-/// As rustls has it of its own verifiers (`webpki::pki_error`, which is private): what is named
-/// here is what a peer is told by an alert of its own.
-pub(super) fn of_webpki(error: webpki::Error) -> Error {
-    use webpki::Error as Why;
+/// Converts as rustls does for its own verifiers (`webpki::pki_error`, which is private). Errors
+/// listed here are reported to the peer with a specific alert.
+pub(super) fn to_rustls_error(error: webpki::Error) -> Error {
+    use webpki::Error as Webpki;
     match error {
-        Why::BadDer | Why::BadDerTime | Why::TrailingData(_) => {
+        Webpki::BadDer | Webpki::BadDerTime | Webpki::TrailingData(_) => {
             CertificateError::BadEncoding.into()
         }
-        Why::CertNotValidYet { time, not_before } => {
+        Webpki::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }.into()
         }
-        Why::CertExpired { time, not_after } => {
+        Webpki::CertExpired { time, not_after } => {
             CertificateError::ExpiredContext { time, not_after }.into()
         }
-        Why::InvalidCertValidity => CertificateError::Expired.into(),
-        Why::UnknownIssuer => CertificateError::UnknownIssuer.into(),
-        Why::CertRevoked => CertificateError::Revoked.into(),
-        Why::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus.into(),
-        Why::CrlExpired { time, next_update } => {
+        Webpki::InvalidCertValidity => CertificateError::Expired.into(),
+        Webpki::UnknownIssuer => CertificateError::UnknownIssuer.into(),
+        Webpki::CertRevoked => CertificateError::Revoked.into(),
+        Webpki::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus.into(),
+        Webpki::CrlExpired { time, next_update } => {
             CertificateError::ExpiredRevocationListContext { time, next_update }.into()
         }
-        Why::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose.into(),
-        Why::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
-        Why::IssuerNotCrlSigner => CertRevocationListError::IssuerInvalidForCrl.into(),
-        Why::InvalidCrlSignatureForPublicKey => CertRevocationListError::BadSignature.into(),
+        Webpki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose.into(),
+        Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
+        Webpki::IssuerNotCrlSigner => CertRevocationListError::IssuerInvalidForCrl.into(),
+        Webpki::InvalidCrlSignatureForPublicKey => CertRevocationListError::BadSignature.into(),
         other => CertificateError::Other(OtherError(Arc::new(other))).into(),
     }
 }
 
-/// What an error of rustls means.
-pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
+/// Classifies an error of a handshake with a client.
+pub(super) fn from_rustls_error(error: &Error) -> HandshakeFailure {
     match error {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
-        Error::InvalidCertificate(error) => certificate(error),
+        Error::InvalidCertificate(error) => from_certificate_error(error),
         Error::InvalidCertRevocationList(_) => HandshakeFailure::NoRevocationList,
         Error::NoApplicationProtocol
         | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
@@ -191,8 +190,8 @@ pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
             | InvalidMessage::MessageTooLarge,
         ) => HandshakeFailure::NotTls,
         Error::PeerIncompatible(
-            // An extension that TLS 1.2 brought (RFC 5246, 7.4.1.4.1); rustls misses it before it
-            // looks at the version.
+            // TLS 1.2 introduced this extension (RFC 5246, 7.4.1.4.1). rustls reports that it is
+            // missing before it checks the version.
             PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -212,7 +211,7 @@ pub(super) fn of_tls(error: &Error) -> HandshakeFailure {
     }
 }
 
-fn certificate(error: &CertificateError) -> HandshakeFailure {
+fn from_certificate_error(error: &CertificateError) -> HandshakeFailure {
     match error {
         CertificateError::UnknownIssuer => HandshakeFailure::UnknownCa,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -1,8 +1,8 @@
-//! The certificates that count now, and the news that they changed.
+//! The certificates in effect, and notifications of their changes.
 //!
-//! Three things are replaced one by one, each as a whole: the listener's own certificate, the
-//! client CAs with their revocation lists, and the way to etcd. So a renewal of one that is not
-//! finished yet never holds up a revocation.
+//! Three parts are replaced independently, each as a whole: the listener's certificate, the client
+//! CAs with their revocation lists, and the certificates towards etcd. So an incomplete renewal of
+//! one part never delays a revocation.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,36 +14,36 @@ use super::{ClientTls, ClientTrust, Expiry, ServerIdentity, ServerTls, TlsError,
 use crate::config::Config;
 use crate::files::Files;
 
-/// All certificates of one moment.
+/// All certificates that are in effect at one moment.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Towards clients.
+    /// TLS towards clients.
     pub server: Arc<ServerTls>,
-    /// Towards etcd; `None` in plain text.
+    /// TLS towards etcd; `None` if etcd is plain text.
     pub upstream: Option<Arc<ClientTls>>,
-    /// Counts up with each change of `upstream`.
+    /// Incremented with each change of `upstream`.
     pub upstream_generation: u64,
 }
 
 impl Tls {
-    /// Reads all certificates and keys; the mistakes of both sides are told together.
+    /// Reads all certificates and keys.
     ///
     /// # Errors
-    /// Everything that is wrong with the files, each with its path.
+    /// All errors in the files, towards clients and towards etcd.
     pub fn load(config: &Config) -> Result<Self, TlsErrors> {
         let server =
             config.downstream.identity_files().into_iter().chain(config.downstream.trust_files());
-        Self::of_read(config, &Files::read(server.chain(config.upstream.files()), MAX_BYTES))
+        Self::from_files(config, &Files::read(server.chain(config.upstream.files()), MAX_BYTES))
     }
 
-    /// As [`Self::load`], of what was read of the files.
+    /// As [`Self::load`], from files that were read before.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn of_read(config: &Config, files: &Files) -> Result<Self, TlsErrors> {
+    pub(crate) fn from_files(config: &Config, files: &Files) -> Result<Self, TlsErrors> {
         match (
-            ServerTls::of_read(&config.downstream, files),
-            ClientTls::of_read(&config.upstream, files),
+            ServerTls::from_files(&config.downstream, files),
+            ClientTls::from_files(&config.upstream, files),
         ) {
             (Ok(server), Ok(upstream)) => Ok(Self {
                 server: Arc::new(server),
@@ -51,40 +51,39 @@ impl Tls {
                 upstream_generation: 1,
             }),
             (server, upstream) => {
-                let mistakes =
+                let errors =
                     server.err().into_iter().chain(upstream.err()).flat_map(|errors| errors.0);
-                Err(TlsErrors(mistakes.collect()))
+                Err(TlsErrors(errors.collect()))
             }
         }
     }
 
-    /// What is out of date, and vouches for nothing or says nothing any more.
-    pub fn stale(&self) -> impl Iterator<Item = &TlsError> {
+    /// CAs and revocation lists that have expired and are therefore ignored.
+    pub fn expired(&self) -> impl Iterator<Item = &TlsError> {
         self.server
             .trust()
-            .stale()
+            .expired()
             .iter()
-            .chain(self.upstream.iter().flat_map(|upstream| upstream.stale()))
+            .chain(self.upstream.iter().flat_map(|upstream| upstream.expired()))
     }
 
-    /// When each certificate and revocation list ends.
+    /// When each certificate and revocation list expires.
     pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
         self.server.expiries().chain(self.upstream.iter().flat_map(|upstream| upstream.expiries()))
     }
 }
 
-/// The one place where certificates are replaced.
+/// The certificates in effect. All threads share it.
 pub struct LiveTls {
     current: ArcSwap<Tls>,
-    /// One change at a time: each builds on what is there.
+    /// Held during a change: each change is based on the current value.
     changing: Mutex<()>,
     trust: watch::Sender<()>,
     upstream: watch::Sender<()>,
 }
 
 impl LiveTls {
-    /// Begins with these.
-    #[must_use]
+    /// Starts with these certificates.
     pub fn new(tls: Tls) -> Self {
         Self {
             current: ArcSwap::from_pointee(tls),
@@ -94,76 +93,76 @@ impl LiveTls {
         }
     }
 
-    /// What a handshake that begins now uses.
-    #[must_use]
+    /// The certificates for a handshake that begins now.
     pub fn current(&self) -> Arc<Tls> {
         self.current.load_full()
     }
 
-    /// Replaces the listener's own certificate. Connections that are open keep the one that they
-    /// have seen.
+    /// Replaces the listener's certificate. Open connections are not affected.
     ///
     /// # Errors
-    /// See [`ServerTls::of`].
-    pub fn replace_identity(
+    /// See [`ServerTls::new`].
+    pub(crate) fn replace_identity(
         &self,
         identity: ServerIdentity,
         config: &Config,
     ) -> Result<(), TlsErrors> {
         let identity = Arc::new(identity);
-        self.change(|now| {
+        self.change(|current| {
             let server =
-                ServerTls::of(identity, Arc::clone(now.server.trust()), &config.downstream)?;
-            Ok(Tls { server: Arc::new(server), ..now.clone() })
+                ServerTls::new(identity, Arc::clone(current.server.trust()), &config.downstream)?;
+            Ok(Tls { server: Arc::new(server), ..current.clone() })
         })
     }
 
-    /// Replaces the client CAs and their revocation lists. Whoever waits on [`Self::trust_changes`]
-    /// judges its clients again.
+    /// Replaces the client CAs and their revocation lists, and notifies
+    /// [`Self::trust_changes`]: subscribers verify the certificates of their clients again.
     ///
     /// # Errors
-    /// See [`ServerTls::of`].
-    pub fn replace_trust(&self, trust: ClientTrust, config: &Config) -> Result<(), TlsErrors> {
+    /// See [`ServerTls::new`].
+    pub(crate) fn replace_trust(
+        &self,
+        trust: ClientTrust,
+        config: &Config,
+    ) -> Result<(), TlsErrors> {
         let trust = Arc::new(trust);
-        self.change(|now| {
+        self.change(|current| {
             let server =
-                ServerTls::of(Arc::clone(now.server.identity()), trust, &config.downstream)?;
-            Ok(Tls { server: Arc::new(server), ..now.clone() })
+                ServerTls::new(Arc::clone(current.server.identity()), trust, &config.downstream)?;
+            Ok(Tls { server: Arc::new(server), ..current.clone() })
         })?;
         self.trust.send_replace(());
         Ok(())
     }
 
-    /// Replaces the way to etcd. Whoever waits on [`Self::upstream_changes`] renews its
-    /// connections.
-    pub fn replace_upstream(&self, upstream: ClientTls) {
-        let turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.current.load_full();
-        let upstream_generation = now.upstream_generation.saturating_add(1);
+    /// Replaces the certificates towards etcd, and notifies [`Self::upstream_changes`]: subscribers
+    /// renew their connections.
+    pub(crate) fn replace_upstream(&self, upstream: ClientTls) {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load_full();
+        let upstream_generation = current.upstream_generation.saturating_add(1);
         self.current.store(Arc::new(Tls {
             upstream: Some(Arc::new(upstream)),
             upstream_generation,
-            ..(*now).clone()
+            ..(*current).clone()
         }));
-        drop(turn);
+        drop(changing);
         self.upstream.send_replace(());
     }
 
-    /// Wakes at each change of the client CAs and revocation lists. Subscribe before
-    /// [`Self::current`], and no change is missed.
-    #[must_use]
-    pub fn trust_changes(&self) -> watch::Receiver<()> {
+    /// Notified when the client CAs or revocation lists change. Subscribe before you call
+    /// [`Self::current`], so that no change is missed.
+    pub(crate) fn trust_changes(&self) -> watch::Receiver<()> {
         self.trust.subscribe()
     }
 
-    /// Wakes at each change of the way to etcd.
-    #[must_use]
-    pub fn upstream_changes(&self) -> watch::Receiver<()> {
+    /// Notified when the certificates towards etcd change.
+    pub(crate) fn upstream_changes(&self) -> watch::Receiver<()> {
         self.upstream.subscribe()
     }
 
     fn change(&self, next: impl FnOnce(&Tls) -> Result<Tls, TlsErrors>) -> Result<(), TlsErrors> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.current.store(Arc::new(next(&self.current.load())?));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Certificates and keys, from files to proven values; revocation lists are read in `revocation`.
+//! Reads certificates and keys and checks them. `revocation` reads revocation lists.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -12,20 +12,21 @@ use super::authority::Authority;
 use super::{Expiring, Expiry, TlsError, TlsErrors, provider};
 use crate::files::Files;
 
-/// Bytes that a file may have. The largest revocation lists in use have some megabytes.
+/// Most bytes of a file. The largest revocation lists in use have some megabytes.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// Proves what files hold, and notes what is wrong with them. `None` always means that a mistake
-/// was noted.
-pub(super) struct Reader<'f> {
+/// Checks the content of files and collects the errors. A method that returns `None` has added an
+/// error.
+pub(super) struct CertificateReader<'f> {
     files: &'f Files,
-    pub(super) mistakes: Vec<TlsError>,
-    /// What is out of date, and in the way of nothing else.
-    pub(super) stale: Vec<TlsError>,
+    pub(super) errors: Vec<TlsError>,
+    /// CAs and revocation lists that have expired or are not valid yet. The caller decides whether
+    /// these are errors: usually they are only if nothing else is left.
+    pub(super) expired: Vec<TlsError>,
     pub(super) expiries: Vec<Expiry>,
 }
 
-/// Which side of a handshake a certificate is for.
+/// The side of a handshake that presents a certificate.
 #[derive(Clone, Copy)]
 pub(super) enum Side {
     Server,
@@ -35,24 +36,23 @@ pub(super) enum Side {
 /// Reads a client certificate and its key, for tools that connect with them.
 ///
 /// # Errors
-/// What is wrong with the files, or why rustls cannot use them.
+/// All errors in the files, or why rustls cannot use them.
 pub fn client_identity(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsErrors> {
     let files = Files::read([chain, key], MAX_BYTES);
-    let mut reader = Reader::of(&files);
+    let mut reader = CertificateReader::new(&files);
     match reader.identity(chain, key, Side::Client) {
-        Some(certified) if reader.mistakes.is_empty() => Ok(certified),
-        _ => Err(TlsErrors(reader.mistakes)),
+        Some(certified) if reader.errors.is_empty() => Ok(certified),
+        _ => Err(TlsErrors(reader.errors)),
     }
 }
 
-impl<'f> Reader<'f> {
-    /// For what was read of these files.
-    pub(super) fn of(files: &'f Files) -> Self {
-        Self { files, mistakes: Vec::new(), stale: Vec::new(), expiries: Vec::new() }
+impl<'f> CertificateReader<'f> {
+    pub(super) fn new(files: &'f Files) -> Self {
+        Self { files, errors: Vec::new(), expired: Vec::new(), expiries: Vec::new() }
     }
 
-    /// A certificate chain and its key, proven to belong together and, when no mistake was noted,
-    /// to be in date.
+    /// A certificate chain and its key. They belong together, and are in date if no error was
+    /// added.
     pub(super) fn identity(
         &mut self,
         chain_path: &Path,
@@ -62,20 +62,19 @@ impl<'f> Reader<'f> {
         let chain = self.certificates(chain_path);
         let key = self.private_key(key_path);
         let (chain, key) = (chain?, key?);
-        self.leaf(chain_path, chain.first()?, side)?;
+        self.check_leaf(chain_path, chain.first()?, side)?;
         match CertifiedKey::from_der(chain, key, &provider()) {
             Ok(certified) => Some(certified),
-            Err(rustls::Error::InconsistentKeys(_)) => self.refuse(
+            Err(rustls::Error::InconsistentKeys(_)) => self.fail(
                 key_path,
                 format!("is not the key of the certificate in `{}`", chain_path.display()),
             ),
-            Err(error) => self.refuse(key_path, format!("is not a usable key: {error}")),
+            Err(error) => self.fail(key_path, format!("is not a usable key: {error}")),
         }
     }
 
-    /// The certificates of one CA file, at least one, each of a CA that may vouch for this side.
-    /// One that is out of date is noted as stale: it vouches for nothing, and is in the way of
-    /// no other.
+    /// The certificates of a CA file, at least one. Each belongs to a CA that may issue
+    /// certificates for `side`. Expired ones are included, and added to `expired`.
     pub(super) fn authorities(
         &mut self,
         path: &Path,
@@ -83,75 +82,85 @@ impl<'f> Reader<'f> {
         side: Side,
     ) -> Option<Vec<Authority>> {
         let certificates = self.certificates(path)?;
-        let before = self.mistakes.len();
+        let before = self.errors.len();
         let mut authorities = Vec::new();
         for (index, der) in certificates.iter().enumerate() {
             let number = index + 1;
             let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-                self.mistake(path, format!("certificate {number} cannot be read"));
+                self.error(path, format!("certificate {number} cannot be parsed"));
                 continue;
             };
             let name = format!("certificate {number} (`{}`)", certificate.subject());
-            // A certificate of version 1 cannot say that it is a CA's.
-            if certificate.version() == X509Version::V3 && !certificate.is_ca() {
-                self.mistake(path, format!("{name} is not a CA certificate"));
-            }
-            if !matches!(certificate.key_usage(), Ok(usage) if usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()))
-            {
-                self.mistake(
-                    path,
-                    format!(
-                        "{name} may not sign certificates (its key usage lacks `keyCertSign`): etcd refuses all that it has issued, too"
-                    ),
-                );
-            }
-            self.usage(path, &name, &certificate, side);
-            if let Err(why) = self.in_date(&certificate, what) {
-                self.stale
+            self.check_ca(path, &name, &certificate);
+            self.check_usage(path, &name, &certificate, side);
+            if let Err(why) = self.check_validity(&certificate, what) {
+                self.expired
                     .push(TlsError { path: path.to_owned(), message: format!("{name} {why}") });
             }
-            match Authority::of(der, &certificate) {
+            match Authority::new(der, &certificate) {
                 Some(authority) => authorities.push(authority),
-                None => self.mistake(path, format!("{name} cannot be used as a trust anchor")),
+                None => self.error(path, format!("{name} cannot be used as a trust anchor")),
             }
         }
-        (self.mistakes.len() == before).then_some(authorities)
+        (self.errors.len() == before).then_some(authorities)
     }
 
-    pub(super) fn mistake(&mut self, path: &Path, message: String) {
-        self.mistakes.push(TlsError { path: path.to_owned(), message });
+    pub(super) fn error(&mut self, path: &Path, message: String) {
+        self.errors.push(TlsError { path: path.to_owned(), message });
     }
 
-    /// A mistake that leaves no value.
-    pub(super) fn refuse<T>(&mut self, path: &Path, message: String) -> Option<T> {
-        self.mistake(path, message);
+    /// Adds an error and returns `None`.
+    pub(super) fn fail<T>(&mut self, path: &Path, message: String) -> Option<T> {
+        self.error(path, message);
         None
     }
 
-    /// The certificate that a peer will see: in date, and meant for its side. `None` when it cannot
-    /// be read at all.
-    fn leaf(&mut self, path: &Path, der: &CertificateDer<'_>, side: Side) -> Option<()> {
+    /// Checks a certificate that is presented to peers. `None` if it cannot be parsed.
+    fn check_leaf(&mut self, path: &Path, der: &CertificateDer<'_>, side: Side) -> Option<()> {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            return self.refuse(path, "the first certificate cannot be read".into());
+            return self.fail(path, "the first certificate cannot be parsed".into());
         };
         let what = match side {
             Side::Server => Expiring::Server,
             Side::Client => Expiring::UpstreamClient,
         };
-        if let Err(why) = self.in_date(&certificate, what) {
-            self.mistake(path, format!("the certificate {why}"));
+        if let Err(why) = self.check_validity(&certificate, what) {
+            self.error(path, format!("the certificate {why}"));
         }
-        self.usage(path, "the certificate", &certificate, side);
+        self.check_usage(path, "the certificate", &certificate, side);
         Some(())
     }
 
-    /// A leaf's extended key usage, and that of each CA above it, has to name what the leaf is for,
-    /// where there is one.
-    fn usage(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>, side: Side) {
+    fn check_ca(&mut self, path: &Path, name: &str, certificate: &X509Certificate<'_>) {
+        // A certificate of version 1 has no extension that marks it as a CA.
+        if certificate.version() == X509Version::V3 && !certificate.is_ca() {
+            self.error(path, format!("{name} is not a CA certificate"));
+        }
+        let usage = certificate.key_usage();
+        if !usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign())) {
+            self.error(
+                path,
+                format!(
+                    "{name} may not sign certificates: its key usage lacks `keyCertSign`, so that \
+                     etcd rejects all certificates that it issued, too"
+                ),
+            );
+        }
+    }
+
+    /// Checks the extended key usage, if there is one. It applies to a leaf and to the CAs above
+    /// it.
+    fn check_usage(
+        &mut self,
+        path: &Path,
+        name: &str,
+        certificate: &X509Certificate<'_>,
+        side: Side,
+    ) {
         let Ok(usages) = certificate.extended_key_usage() else {
-            return self.mistake(path, format!("{name}: its extended key usage cannot be read"));
+            return self.error(path, format!("{name}: its extended key usage cannot be parsed"));
         };
-        let (usage, named) = match side {
+        let (usage, has_usage) = match side {
             Side::Server => {
                 ("serverAuth", usages.as_ref().is_none_or(|usages| usages.value.server_auth))
             }
@@ -159,19 +168,23 @@ impl<'f> Reader<'f> {
                 ("clientAuth", usages.as_ref().is_none_or(|usages| usages.value.client_auth))
             }
         };
-        if !named && !usages.is_some_and(|usages| usages.value.any) {
-            self.mistake(
+        if !has_usage && !usages.is_some_and(|usages| usages.value.any) {
+            self.error(
                 path,
                 format!(
-                    "{name}: its extended key usage does not name `{usage}`: peers would refuse it"
+                    "{name}: its extended key usage lacks `{usage}`, so that peers would reject it"
                 ),
             );
         }
     }
 
     /// # Errors
-    /// When it ended, or begins.
-    fn in_date(&mut self, certificate: &X509Certificate<'_>, what: Expiring) -> Result<(), String> {
+    /// The certificate has expired or is not valid yet.
+    fn check_validity(
+        &mut self,
+        certificate: &X509Certificate<'_>,
+        what: Expiring,
+    ) -> Result<(), String> {
         let (not_before, not_after) =
             (time(certificate.validity().not_before), time(certificate.validity().not_after));
         self.expiries.push(Expiry { what, not_after });
@@ -180,7 +193,7 @@ impl<'f> Reader<'f> {
             Err(format!("expired on {}", date(not_after)))
         } else if now < not_before {
             Err(format!(
-                "is not valid before {}: look at this machine's clock, too",
+                "is not valid before {}: check the clock of this host, too",
                 date(not_before)
             ))
         } else {
@@ -197,7 +210,7 @@ impl<'f> Reader<'f> {
             .map(|(_, der)| der.clone().into())
             .collect();
         if found.is_empty() {
-            self.refuse(path, "holds no certificate (`-----BEGIN CERTIFICATE-----`)".into())
+            self.fail(path, "contains no certificate (`-----BEGIN CERTIFICATE-----`)".into())
         } else {
             Some(found)
         }
@@ -207,8 +220,9 @@ impl<'f> Reader<'f> {
         let bytes = self.bytes(path)?;
         let contains = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
         if contains(b"BEGIN ENCRYPTED PRIVATE KEY") || contains(b"Proc-Type: 4,ENCRYPTED") {
-            return self
-                .refuse(path, "holds an encrypted key: there is nobody to ask for its password, so decrypt it (`openssl pkey`)".into());
+            let message = "contains an encrypted key: a service has no password to decrypt it \
+                           with, so decrypt the file (`openssl pkey`)";
+            return self.fail(path, message.into());
         }
         let sections = self.sections(path, bytes)?;
         let mut keys =
@@ -216,12 +230,11 @@ impl<'f> Reader<'f> {
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(key),
             (None, _) => {
-                self.refuse(path, "holds no private key (`-----BEGIN PRIVATE KEY-----`)".into())
+                self.fail(path, "contains no private key (`-----BEGIN PRIVATE KEY-----`)".into())
             }
-            (Some(_), Some(_)) => self.refuse(
-                path,
-                "holds more than one private key: leave the one that is meant".into(),
-            ),
+            (Some(_), Some(_)) => {
+                self.fail(path, "contains more than one private key: keep only one".into())
+            }
         }
     }
 
@@ -231,40 +244,41 @@ impl<'f> Reader<'f> {
         bytes: &[u8],
     ) -> Option<Vec<(SectionKind, Vec<u8>)>> {
         if is_der(bytes) {
-            return self.refuse(path, "is DER, not PEM: convert it (`openssl x509 -inform der`, or `openssl pkey -inform der`)".into());
+            let message = "is DER, not PEM: convert it (`openssl x509 -inform der`, or `openssl \
+                           pkey -inform der`)";
+            return self.fail(path, message.into());
         }
         match <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes).collect::<Result<_, pem::Error>>() {
             Ok(sections) => Some(sections),
-            Err(error) => self.refuse(path, format!("is not PEM: {}", pem_mistake(&error))),
+            Err(error) => self.fail(path, format!("is not PEM: {}", describe_pem_error(&error))),
         }
     }
 
     pub(super) fn bytes(&mut self, path: &Path) -> Option<&'f [u8]> {
         match self.files.bytes(path) {
-            Ok([]) => self.refuse(path, "is empty".into()),
+            Ok([]) => self.fail(path, "is empty".into()),
             Ok(bytes) => Some(bytes),
-            Err(why) => self.refuse(path, why.to_string()),
+            Err(why) => self.fail(path, why.to_string()),
         }
     }
 }
 
-/// Whether these bytes are DER: they begin as an ASN.1 SEQUENCE of more than 127 bytes, and no PEM
-/// file begins so.
+/// True if the bytes start like an ASN.1 SEQUENCE of more than 127 bytes. No PEM file does.
 pub(super) fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x84, ..])
 }
 
-/// The mistake in words that hold nothing of the file: it may be a key.
-fn pem_mistake(error: &pem::Error) -> &'static str {
+/// Describes the error without any content of the file, which may be a key.
+fn describe_pem_error(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end line (`-----END ...-----`)",
-        pem::Error::IllegalSectionStart { .. } => "a section's first line is malformed",
+        pem::Error::IllegalSectionStart { .. } => "the first line of a section is malformed",
         pem::Error::Base64Decode(_) => "a section is not base64",
-        _ => "it cannot be read",
+        _ => "it cannot be parsed",
     }
 }
 
-/// Times before 1970 are shown as 1970: long past is all that matters of them.
+/// Times before 1970 become 1970; both are long past.
 pub(super) fn time(time: ASN1Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }

@@ -19,12 +19,15 @@ use crate::config::{ClientCa, Downstream, Endpoint, Upstream};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
-/// A folder of files, and what makes them.
+/// A folder for certificate files.
 struct Pki {
     folder: TempDir,
 }
 
-/// A certificate with its key, PEM.
+/// Serial number of all leaves that do not set another one.
+const LEAF_SERIAL: u8 = 7;
+
+/// A certificate and its key, PEM.
 struct Leaf {
     chain: String,
     key: String,
@@ -51,19 +54,23 @@ fn leaf(issuer: &Ca, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
     ];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    params.serial_number = Some(SerialNumber::from_slice(&[7]));
+    params.serial_number = Some(SerialNumber::from_slice(&[LEAF_SERIAL]));
     change(&mut params);
     let key = KeyPair::generate().unwrap();
     Leaf { chain: params.signed_by(&key, issuer).unwrap().pem(), key: key.serialize_pem() }
 }
 
-/// A revocation list of this CA with these serial numbers, that ends in this year.
-fn crl(issuer: &Ca, revoked: &[u8], year: i32) -> String {
-    issued(issuer, revoked, (1, 2024), year)
+fn der(leaf: &Leaf) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(leaf.chain.as_bytes()).unwrap()
 }
 
-/// A list of this number, of that year, that ends in another.
-fn issued(issuer: &Ca, revoked: &[u8], (number, from): (u64, i32), year: i32) -> String {
+/// A revocation list of this CA with these serial numbers, which expires at the start of `year`.
+fn crl(issuer: &Ca, revoked: &[u8], year: i32) -> String {
+    numbered_crl(issuer, revoked, (1, 2024), year)
+}
+
+/// As [`crl`], with a number and the year of `thisUpdate`.
+fn numbered_crl(issuer: &Ca, revoked: &[u8], (number, from): (u64, i32), year: i32) -> String {
     let revoked_certs = revoked.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from_slice(&[*serial]),
         revocation_time: date_time_ymd(2024, 1, 1),
@@ -92,8 +99,7 @@ impl Pki {
         path
     }
 
-    /// A listener whose certificate comes from the first of these CAs, and whose clients may come
-    /// from all of them.
+    /// A listener with a certificate of the first CA that accepts clients of all of them.
     fn downstream(&self, cas: &[(&str, &Ca)], crls: &[String]) -> Downstream {
         let server = leaf(cas[0].1, |_| {});
         Downstream {
@@ -128,21 +134,21 @@ impl Pki {
     }
 }
 
-/// A client that trusts this CA, shows this certificate, and speaks these versions and protocols.
-#[expect(clippy::disallowed_methods, reason = "a client that the tests refuse")]
+/// A client that trusts one CA, presents a certificate, and offers these versions and protocols.
+#[expect(clippy::disallowed_methods, reason = "clients without a certificate are tested, too")]
 fn client(
-    trusts: &Ca,
-    shows: Option<&Leaf>,
+    trusted: &Ca,
+    certificate: Option<&Leaf>,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&[u8]],
 ) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(trusts.der().clone()).unwrap();
+    roots.add(trusted.der().clone()).unwrap();
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
-    let mut config = match shows {
+    let mut config = match certificate {
         None => builder.with_no_client_auth(),
         Some(leaf) => builder
             .with_client_auth_cert(
@@ -157,20 +163,20 @@ fn client(
     Arc::new(config)
 }
 
-/// What the server made of a connection.
-struct Accepted {
+/// A connection as the server sees it.
+struct ServerView {
     ca: Option<Arc<str>>,
     version: Option<ProtocolVersion>,
     alpn: Option<Vec<u8>>,
     kind: Option<HandshakeKind>,
 }
 
-/// One handshake, and a byte each way after it, so that TLS 1.3 clients see the server's verdict
-/// too.
+/// One handshake and a byte in each direction, because a TLS 1.3 client learns only after its
+/// handshake that the server rejected its certificate.
 async fn connect(
     server: &ServerTls,
     client: Arc<rustls::ClientConfig>,
-) -> Result<Accepted, HandshakeFailure> {
+) -> Result<ServerView, HandshakeFailure> {
     let (near, far) = tokio::io::duplex(1 << 16);
     let client = async move {
         let mut stream = TlsConnector::from(client)
@@ -182,7 +188,7 @@ async fn connect(
     let server = async move {
         let mut stream = TlsAcceptor::from(server.rustls_config()).accept(far).await?;
         let (_, connection) = stream.get_ref();
-        let accepted = Accepted {
+        let accepted = ServerView {
             ca: server
                 .trust()
                 .verify(connection.peer_certificates().unwrap_or_default())
@@ -201,255 +207,29 @@ async fn connect(
     accepted.map_err(|error| handshake_failure(&error))
 }
 
-async fn verdict(
+/// The name of the CA that accepted a client.
+async fn accepted_by(
     server: &ServerTls,
-    trusts: &Ca,
-    shows: &Leaf,
+    trusted: &Ca,
+    certificate: &Leaf,
 ) -> Result<Option<String>, HandshakeFailure> {
     let accepted =
-        connect(server, client(trusts, Some(shows), rustls::ALL_VERSIONS, &[ALPN_H2])).await?;
+        connect(server, client(trusted, Some(certificate), rustls::ALL_VERSIONS, &[ALPN_H2]))
+            .await?;
     Ok(accepted.ca.map(|ca| ca.to_string()))
 }
 
-/// What bytes sent in place of a handshake are called.
-async fn verdict_on_bytes(server: &ServerTls, bytes: &[u8]) -> HandshakeFailure {
+/// The failure of bytes that are sent instead of a handshake.
+async fn failure_of_bytes(server: &ServerTls, bytes: &[u8]) -> HandshakeFailure {
     let (mut near, far) = tokio::io::duplex(1 << 16);
     near.write_all(bytes).await.unwrap();
     near.shutdown().await.unwrap();
     handshake_failure(&TlsAcceptor::from(server.rustls_config()).accept(far).await.err().unwrap())
 }
 
-#[tokio::test]
-async fn a_client_of_the_ca_is_let_in_with_both_versions_and_h2() {
-    let (pki, ca) = (Pki::new(), ca("calico"));
-    let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[])).unwrap();
-    let node = leaf(&ca, |_| {});
-    for (version, expected) in
-        [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
-    {
-        let accepted =
-            connect(&server, client(&ca, Some(&node), &[version], &[b"http/1.1", ALPN_H2]))
-                .await
-                .ok()
-                .unwrap();
-        assert_eq!(
-            (accepted.version, accepted.alpn.as_deref(), accepted.ca.as_deref()),
-            (Some(expected), Some(ALPN_H2), Some("default"))
-        );
-    }
-}
-
-#[tokio::test]
-async fn each_client_that_may_not_come_in_is_named() {
-    let (pki, ca, other) = (Pki::new(), ca("calico"), ca("other"));
-    let server =
-        ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[66], 2090)])).unwrap();
-    for (shows, failure) in [
-        (leaf(&other, |_| {}), HandshakeFailure::UnknownCa),
-        (
-            leaf(&ca, |params| params.not_after = date_time_ymd(2024, 1, 1)),
-            HandshakeFailure::Expired,
-        ),
-        (
-            leaf(&ca, |params| params.not_before = date_time_ymd(2090, 1, 1)),
-            HandshakeFailure::NotYetValid,
-        ),
-        (
-            leaf(&ca, |params| {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
-            }),
-            HandshakeFailure::WrongKeyUsage,
-        ),
-        (
-            leaf(&ca, |params| params.serial_number = Some(SerialNumber::from_slice(&[66]))),
-            HandshakeFailure::Revoked,
-        ),
-    ] {
-        for version in [&version::TLS12, &version::TLS13] {
-            let seen =
-                connect(&server, client(&ca, Some(&shows), &[version], &[ALPN_H2])).await.err();
-            assert_eq!(seen, Some(failure));
-        }
-    }
-    let good = leaf(&ca, |_| {});
-    let without = client(&ca, None, rustls::ALL_VERSIONS, &[ALPN_H2]);
-    assert_eq!(connect(&server, without).await.err(), Some(HandshakeFailure::NoCertificate));
-    let http1 = client(&ca, Some(&good), rustls::ALL_VERSIONS, &[b"http/1.1"]);
-    assert_eq!(connect(&server, http1).await.err(), Some(HandshakeFailure::NoCommonAlpn));
-    let distrustful = client(&other, Some(&good), rustls::ALL_VERSIONS, &[ALPN_H2]);
-    assert_eq!(connect(&server, distrustful).await.err(), Some(HandshakeFailure::RefusedByClient));
-    assert_eq!(
-        verdict(&server, &ca, &good).await,
-        Ok(Some("default".into())),
-        "the others did no harm"
-    );
-}
-
-#[tokio::test]
-async fn what_is_no_handshake_is_named() {
-    let (pki, ca) = (Pki::new(), ca("calico"));
-    let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[])).unwrap();
-    for (bytes, failure) in [
-        (&b"GET / HTTP/1.1\r\nHost: etcd\r\n\r\n"[..], HandshakeFailure::NotTls),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HandshakeFailure::NotTls),
-        (b"", HandshakeFailure::Closed),
-        (b"\x16\x03\x01\x02\x00\x01", HandshakeFailure::Closed),
-    ] {
-        assert_eq!(verdict_on_bytes(&server, bytes).await, failure, "{bytes:?}");
-    }
-    // ClientHellos with a version, one cipher suite (RC4), and perhaps `signature_algorithms`
-    // (ecdsa_secp256r1_sha256).
-    let bare = |minor: u8| {
-        [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &[0, 0, 2, 0, 5, 1, 0]].concat()
-    };
-    let signing = |minor: u8| {
-        let extensions = [0, 10, 0, 13, 0, 6, 0, 4, 4, 3, 8, 4];
-        [
-            &[0x16, 3, 1, 0, 57, 1, 0, 0, 53, 3, minor][..],
-            &[7; 32],
-            &[0, 0, 2, 0, 5, 1, 0],
-            &extensions,
-        ]
-        .concat()
-    };
-    for (hello, failure) in [
-        (bare(2), HandshakeFailure::ProtocolVersion),
-        (signing(2), HandshakeFailure::ProtocolVersion),
-        (signing(3), HandshakeFailure::NothingInCommon),
-    ] {
-        assert_eq!(verdict_on_bytes(&server, &hello).await, failure, "{hello:?}");
-    }
-    assert_eq!(handshake_failure(&io::ErrorKind::TimedOut.into()), HandshakeFailure::Timeout);
-    assert_eq!(handshake_failure(&io::ErrorKind::NotFound.into()), HandshakeFailure::Other);
-}
-
-#[test]
-fn the_codes_of_failures_differ() {
-    let codes: std::collections::HashSet<_> =
-        HandshakeFailure::ALL.iter().map(|failure| failure.code()).collect();
-    assert_eq!(codes.len(), HandshakeFailure::ALL.len());
-}
-
-#[tokio::test]
-async fn the_issuing_ca_is_the_one_that_signed_and_not_the_one_of_the_same_name() {
-    let (pki, one, two) = (Pki::new(), ca("same name"), ca("same name"));
-    let server =
-        ServerTls::load(&pki.downstream(&[("calico", &one), ("kubernetes", &two)], &[])).unwrap();
-    assert_eq!(verdict(&server, &one, &leaf(&one, |_| {})).await, Ok(Some("calico".into())));
-    assert_eq!(verdict(&server, &one, &leaf(&two, |_| {})).await, Ok(Some("kubernetes".into())));
-
-    let below =
-        CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &two).unwrap();
-    let mut through = leaf(&below, |_| {});
-    assert_eq!(
-        verdict(&server, &one, &through).await,
-        Err(HandshakeFailure::UnknownCa),
-        "the intermediate is missing"
-    );
-    through.chain += &below.pem();
-    assert_eq!(verdict(&server, &one, &through).await, Ok(Some("kubernetes".into())));
-    // A certificate that was sent along and has nothing to do with the path does not count.
-    through.chain += &one.pem();
-    assert_eq!(verdict(&server, &one, &through).await, Ok(Some("kubernetes".into())));
-    assert_eq!(server.trust().verify(&[]), Err(HandshakeFailure::NoCertificate));
-}
-
-#[tokio::test]
-async fn a_session_is_never_resumed_so_that_it_cannot_outlive_a_revocation() {
-    let (pki, ca) = (Pki::new(), ca("calico"));
-    let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[])).unwrap();
-    let node = leaf(&ca, |_| {});
-    for version in [&version::TLS12, &version::TLS13] {
-        // The client keeps what it is given: the same configuration connects twice.
-        let client = client(&ca, Some(&node), &[version], &[ALPN_H2]);
-        for _ in 0..2 {
-            let accepted = connect(&server, Arc::clone(&client)).await.ok().unwrap();
-            assert!(
-                matches!(
-                    accepted.kind,
-                    Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)
-                ),
-                "{:?}",
-                accepted.kind
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn with_revocation_lists_an_issuer_without_one_is_refused() {
-    let (pki, root) = (Pki::new(), ca("root"));
-    let below = CertifiedIssuer::signed_by(ca_params("below"), KeyPair::generate().unwrap(), &root)
-        .unwrap();
-    let mut node = leaf(&below, |_| {});
-    node.chain += &below.pem();
-    let without =
-        ServerTls::load(&pki.downstream(&[("default", &root)], &[crl(&root, &[], 2090)])).unwrap();
-    assert_eq!(verdict(&without, &root, &node).await, Err(HandshakeFailure::NoRevocationList));
-    let both = [crl(&root, &[], 2090) + &crl(&below, &[], 2090)];
-    let with = ServerTls::load(&pki.downstream(&[("default", &root)], &both)).unwrap();
-    assert_eq!(verdict(&with, &root, &node).await, Ok(Some("default".into())));
-}
-
-#[tokio::test]
-async fn the_way_to_etcd_shows_the_own_certificate_and_trusts_cacert_alone() {
-    let (pki, etcd, other) = (Pki::new(), ca("etcd"), ca("other"));
-    let server = ServerTls::load(&pki.downstream(&[("default", &etcd)], &[])).unwrap();
-    let own = leaf(&etcd, |_| {});
-    let endpoint = Endpoint { tls: true, host: "warden.test".into(), port: 2379 };
-    assert_eq!(server_name(&endpoint).unwrap(), ServerName::try_from("warden.test").unwrap());
-
-    let trusting =
-        ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), Some(&own)))
-            .unwrap()
-            .unwrap();
-    let accepted = connect(&server, trusting.rustls_config()).await.ok().unwrap();
-    assert_eq!(accepted.alpn.as_deref(), Some(ALPN_H2));
-    let ends: Vec<_> = trusting.expiries().iter().map(|expiry| expiry.what).collect();
-    assert_eq!(ends, [Expiring::UpstreamCa, Expiring::UpstreamClient]);
-
-    let wrong =
-        ClientTls::load(&pki.upstream(Some(pki.write("other.crt", other.pem())), Some(&own)))
-            .unwrap()
-            .unwrap();
-    assert_eq!(
-        connect(&server, wrong.rustls_config()).await.err(),
-        Some(HandshakeFailure::RefusedByClient)
-    );
-    let nameless = ClientTls::load(&pki.upstream(Some(pki.write("etcd.crt", etcd.pem())), None))
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        connect(&server, nameless.rustls_config()).await.err(),
-        Some(HandshakeFailure::NoCertificate)
-    );
-}
-
-#[test]
-fn plain_text_endpoints_need_no_tls() {
-    let mut upstream = Pki::new().upstream(None, None);
-    assert!(
-        ClientTls::load(&upstream)
-            .unwrap_err()
-            .to_string()
-            .contains("`https://` endpoint needs the CA")
-    );
-    upstream.endpoints[0].tls = false;
-    assert!(ClientTls::load(&upstream).unwrap().is_none());
-}
-
-#[test]
-fn expiries_are_those_of_the_files() {
-    let (pki, ca) = (Pki::new(), ca("calico"));
-    let tls =
-        ServerTls::load(&pki.downstream(&[("default", &ca)], &[crl(&ca, &[], 2090)])).unwrap();
-    let ends: Vec<_> = tls.expiries().map(|expiry| expiry.what).collect();
-    assert_eq!(ends, [Expiring::Server, Expiring::ClientCa, Expiring::Crl]);
-    let crl_end = tls.expiries().nth(2).unwrap().not_after;
-    assert_eq!(humantime::format_rfc3339_seconds(crl_end).to_string(), "2090-01-01T00:00:00Z");
-}
-
 mod authority;
 mod files;
+mod handshakes;
 mod refused;
+mod reload;
 mod revocation;

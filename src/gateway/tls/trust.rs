@@ -1,40 +1,41 @@
-//! Whom the listener lets in: the client CAs and their revocation lists, and the one judge of a
-//! client's chain.
+//! Client CAs and their revocation lists, and the verification of a client's chain.
+
+mod reload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::DistinguishedName;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::authority::{Authority, Judge};
-use super::failure::{of_tls, of_webpki};
-use super::material::{MAX_BYTES, Reader, Side};
-use super::revocation::{List, Lists};
+use super::authority::{Authority, ChainVerifier};
+use super::failure::{from_rustls_error, to_rustls_error};
+use super::material::{CertificateReader, MAX_BYTES, Side};
+use super::revocation::{ListFile, RevocationList, RevocationLists};
+use super::signatures::verify_signatures;
 use super::{Expiring, Expiry, HandshakeFailure, TlsError, TlsErrors, provider};
 use crate::config::Downstream;
 use crate::files::Files;
 
-/// The client CAs and their revocation lists, proven sound. Which of them are in date is asked at
-/// each handshake.
+/// The client CAs and their revocation lists. Whether they are in date is checked in each
+/// handshake.
 #[derive(Debug)]
 pub struct ClientTrust {
     cas: Vec<NamedCa>,
     /// By file.
     lists: Vec<ListFile>,
-    /// The same, all together; `None`: revocation is not checked.
-    judged_by: Option<Lists>,
-    /// Names of the CAs, which a client is told in the handshake.
+    /// All of `lists`; `None` if revocation is not checked.
+    revocation: Option<RevocationLists>,
+    /// Names of the CAs, which the handshake sends to the client.
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
     expiries: Vec<Expiry>,
-    stale: Vec<TlsError>,
+    expired: Vec<TlsError>,
 }
 
-/// The certificates of one CA file, under the name that a binding asks for.
+/// The certificates in one CA file, and the name that bindings use for them (`ca:`).
 #[derive(Clone, Debug)]
 pub(super) struct NamedCa {
     pub(super) name: Arc<str>,
@@ -43,58 +44,58 @@ pub(super) struct NamedCa {
 }
 
 impl NamedCa {
-    /// Whether both have a certificate of one CA.
-    fn shares_with(&self, other: &Self) -> bool {
-        self.authorities.iter().any(|one| other.authorities.iter().any(|other| one.is_twin(other)))
+    /// True if both have a certificate of the same CA.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.authorities
+            .iter()
+            .any(|one| other.authorities.iter().any(|other| one.is_same_ca(other)))
     }
 }
 
-/// A file, and the lists in it.
-pub(super) type ListFile = (PathBuf, Vec<Arc<List>>);
-
-/// A chain that is let in.
+/// A client's chain that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proved {
-    /// The configured name of the CA that it ends in.
+pub struct VerifiedChain {
+    /// Configured name of the CA that issued it.
     pub ca: Arc<str>,
-    /// When the first certificate of its path ends, in seconds since 1970.
+    /// When the first certificate of the path expires, in seconds since 1970.
     pub not_after: u64,
 }
 
 impl ClientTrust {
     /// Reads the client CAs and their revocation lists.
     ///
-    /// With revocation lists, a certificate whose issuer has none is refused, and so is everybody
-    /// under lists that have all ended: a list that is missing or old says nothing. Therefore
-    /// each CA needs a list from the start, signed with its key.
+    /// If there are revocation lists, a certificate is rejected if its issuer has no list, or only
+    /// expired ones, because its status is unknown. So each CA needs a list that it signed.
     ///
-    /// What is out of date is no mistake, as long as one CA can let anybody in: see
-    /// [`Self::stale`].
+    /// Expired CAs and lists are errors only if no CA is left whose clients can connect; else see
+    /// [`Self::expired`].
     ///
     /// # Errors
-    /// Everything that is wrong with the files, each with its path.
+    /// All errors in the files.
     pub fn load(downstream: &Downstream) -> Result<Self, TlsErrors> {
-        Self::of_read(downstream, &Files::read(downstream.trust_files(), MAX_BYTES))
+        Self::from_files(downstream, &Files::read(downstream.trust_files(), MAX_BYTES))
     }
 
-    /// As [`Self::load`], of what was read of the files.
+    /// As [`Self::load`], from files that were read before.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn of_read(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
-        let (trust, mistakes) = Self::build(downstream, files, None)?;
-        if mistakes.0.is_empty() { Ok(trust) } else { Err(mistakes) }
+    pub(crate) fn from_files(downstream: &Downstream, files: &Files) -> Result<Self, TlsErrors> {
+        let (trust, errors) = Self::build(downstream, files, None)?;
+        if errors.0.is_empty() { Ok(trust) } else { Err(errors) }
     }
 
-    /// What follows these when the files have changed. A file with a mistake has what it had
-    /// before: it is in the way of no other. The mistakes come with it. What the files say
-    /// together is as much an error of one element alone: a CA that a list in date is missing of
-    /// lets in no client, a list that another key has signed is left out, a CA whose list was
-    /// replaced by another CA's keeps the list, and a file that repeats another's CA what it had.
+    /// The successor of `self` after a change of the files, with the errors in them.
+    ///
+    /// An error in one file does not block the others: that file keeps its previous content. Errors
+    /// between files affect as little as possible. A CA without a usable list accepts no client. A
+    /// list signed with another key is omitted. If the file with a CA's list has only another CA's
+    /// list now, the CA keeps its list. A file that repeats a CA of another file keeps its previous
+    /// content.
     ///
     /// # Errors
-    /// None today: nothing follows.
-    pub fn renewed(
+    /// Never at present.
+    pub(crate) fn renewed(
         &self,
         downstream: &Downstream,
         files: &Files,
@@ -102,115 +103,124 @@ impl ClientTrust {
         Self::build(downstream, files, Some(self))
     }
 
+    /// Builds from files. With `previous` (a reload) errors do not fail, but are returned beside
+    /// the result.
     fn build(
         downstream: &Downstream,
         files: &Files,
-        before: Option<&Self>,
+        previous: Option<&Self>,
     ) -> Result<(Self, TlsErrors), TlsErrors> {
-        let mut reader = Reader::of(files);
-        let mut cas = client_cas(&mut reader, downstream, before);
-        let mut lists = lists(&mut reader, downstream, before);
-        let mut told = std::mem::take(&mut reader.mistakes);
-        match before {
-            None if !told.is_empty() => return Err(TlsErrors(told)),
-            None => no_ca_twice(&mut reader, &cas),
-            Some(before) => keep_cas(&mut reader, &mut cas, before),
+        // Read each file by itself.
+        let mut reader = CertificateReader::new(files);
+        let mut cas = read_cas(&mut reader, downstream, previous);
+        let mut lists = read_lists(&mut reader, downstream, previous);
+        let mut errors = std::mem::take(&mut reader.errors);
+        if previous.is_none() && !errors.is_empty() {
+            return Err(TlsErrors(errors));
         }
-        if !downstream.crl_files.is_empty() {
-            reader.each_ca_has_a_list(&cas, &lists);
-            if let Some(before) = before {
-                leave_out_lists_of_other_keys(&cas, &mut lists);
-                keep_lists(&cas, &mut lists, &before.lists);
-                keep_later(&mut reader, &cas, &mut lists, &before.lists);
+
+        // Check the files against each other.
+        match previous {
+            None => check_cas_are_distinct(&mut reader, &cas),
+            Some(previous) => reload::keep_cas(&mut reader, &mut cas, &previous.cas),
+        }
+        let checks_revocation = !downstream.crl_files.is_empty();
+        if checks_revocation {
+            reader.check_each_ca_has_a_list(&cas, &lists);
+            if let Some(previous) = previous {
+                reload::remove_lists_of_other_keys(&cas, &mut lists);
+                reload::keep_lists(&cas, &mut lists, &previous.lists);
+                reload::keep_newer_lists(&mut reader, &cas, &mut lists, &previous.lists);
             }
         }
-        let all = Lists(lists.iter().flat_map(|(_, lists)| lists).cloned().collect());
-        let judged_by = (!downstream.crl_files.is_empty()).then_some(all);
+
+        // Whatever has expired is an error only if no client can connect.
+        let all = RevocationLists(lists.iter().flat_map(|(_, lists)| lists).cloned().collect());
+        let revocation = checks_revocation.then_some(all);
         let now = UnixTime::now();
-        let may_let_in = |authority: &Authority| {
+        let accepts_clients = |authority: &Authority| {
             authority.is_in_date(now)
-                && judged_by
+                && revocation
                     .as_ref()
                     .is_none_or(|lists| lists.has_current_of(authority.subject(), now))
         };
-        if !cas.iter().flat_map(|ca| &ca.authorities).any(may_let_in) {
-            reader.mistakes.append(&mut reader.stale);
+        if !cas.iter().flat_map(|ca| &ca.authorities).any(accepts_clients) {
+            reader.errors.append(&mut reader.expired);
         }
-        told.append(&mut reader.mistakes);
-        // At a reload each of these concerns its own element, which is refused in each handshake or
-        // is what it was before: the other files are in effect.
-        if before.is_none() && !told.is_empty() {
-            return Err(TlsErrors(told));
+
+        errors.append(&mut reader.errors);
+        if previous.is_none() && !errors.is_empty() {
+            return Err(TlsErrors(errors));
         }
         let hints = cas
             .iter()
             .flat_map(|ca| &ca.authorities)
             .map(|authority| DistinguishedName::in_sequence(authority.subject()))
             .collect();
-        let algorithms = provider().signature_verification_algorithms;
-        Ok((
-            Self {
-                cas,
-                lists,
-                judged_by,
-                hints,
-                algorithms,
-                expiries: reader.expiries,
-                stale: reader.stale,
-            },
-            TlsErrors(told),
-        ))
+        let trust = Self {
+            cas,
+            lists,
+            revocation,
+            hints,
+            algorithms: provider().signature_verification_algorithms,
+            expiries: reader.expiries,
+            expired: reader.expired,
+        };
+        Ok((trust, TlsErrors(errors)))
     }
 
-    /// Whether a client CA has this name (DER).
-    #[must_use]
+    /// True if a client CA has this subject (DER).
     pub fn has_ca_called(&self, name: &[u8]) -> bool {
         self.hints.iter().any(|subject| subject.as_ref() == name)
     }
 
-    /// What is out of date: CAs whose clients are refused, and lists that say nothing any more.
-    #[must_use]
-    pub fn stale(&self) -> &[TlsError] {
-        &self.stale
+    /// CAs and revocation lists that have expired. Clients of such a CA are rejected.
+    pub fn expired(&self) -> &[TlsError] {
+        &self.expired
     }
 
-    /// What a handshake would say of this chain now: the leaf first, then what the client sent with
-    /// it.
+    /// Verifies a chain as a handshake does now: the leaf, then the other certificates that the
+    /// client sent.
     ///
     /// # Errors
-    /// Why the client would be refused.
-    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Proved, HandshakeFailure> {
+    /// Why the client would be rejected.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedChain, HandshakeFailure> {
         self.verify_at(chain, UnixTime::now())
     }
 
     /// As [`Self::verify`], at another time.
     ///
     /// # Errors
-    /// Why the client would be refused then.
+    /// Why the client would be rejected then.
     pub fn verify_at(
         &self,
         chain: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Proved, HandshakeFailure> {
-        let (leaf, others) = chain.split_first().ok_or(HandshakeFailure::NoCertificate)?;
-        self.prove(leaf, others, now).map_err(|error| of_tls(&of_webpki(error)))
+    ) -> Result<VerifiedChain, HandshakeFailure> {
+        let (leaf, intermediates) = chain.split_first().ok_or(HandshakeFailure::NoCertificate)?;
+        self.verify_chain(leaf, intermediates, now)
+            .map_err(|error| from_rustls_error(&to_rustls_error(error)))
     }
 
-    /// Each CA is asked by itself, in the configured order, with everything that a handshake asks,
-    /// so that the name is of one that lets the client in.
-    pub(super) fn prove(
+    /// Tries the CAs one by one, in the configured order, with all checks of a handshake. So the
+    /// name returned is that of a CA that accepts the client.
+    fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Proved, webpki::Error> {
-        let (usage, algorithms) = (webpki::KeyUsage::client_auth(), self.algorithms.all);
-        let judge = Judge { algorithms, usage, lists: self.judged_by.as_ref(), now };
+    ) -> Result<VerifiedChain, webpki::Error> {
+        let verifier = ChainVerifier {
+            algorithms: self.algorithms.all,
+            usage: webpki::KeyUsage::client_auth(),
+            lists: self.revocation.as_ref(),
+            now,
+        };
         let mut why = webpki::Error::UnknownIssuer;
         for ca in &self.cas {
-            match judge.prove(leaf, others, &ca.authorities) {
-                Ok(not_after) => return Ok(Proved { ca: Arc::clone(&ca.name), not_after }),
-                // What the client's own CA says is of more use than that another does not know it.
+            match verifier.verify(leaf, intermediates, &ca.authorities) {
+                Ok(not_after) => return Ok(VerifiedChain { ca: Arc::clone(&ca.name), not_after }),
+                // The error of the client's own CA says more than "unknown issuer" of another one.
                 Err(error) if why == webpki::Error::UnknownIssuer => why = error,
                 Err(_) => {}
             }
@@ -218,8 +228,7 @@ impl ClientTrust {
         Err(why)
     }
 
-    /// When the CAs and the revocation lists end.
-    #[must_use]
+    /// When the CAs and the revocation lists expire.
     pub fn expiries(&self) -> &[Expiry] {
         &self.expiries
     }
@@ -232,190 +241,76 @@ impl ClientCertVerifier for ClientTrust {
 
     fn verify_client_cert(
         &self,
-        end_entity: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.prove(end_entity, intermediates, now)
+        self.verify_chain(leaf, intermediates, now)
             .map(|_| ClientCertVerified::assertion())
-            .map_err(of_webpki)
+            .map_err(to_rustls_error)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
-fn client_cas(
-    reader: &mut Reader<'_>,
+/// The CAs of each file; the previous ones if the file has an error.
+fn read_cas(
+    reader: &mut CertificateReader<'_>,
     downstream: &Downstream,
-    before: Option<&ClientTrust>,
+    previous: Option<&ClientTrust>,
 ) -> Vec<NamedCa> {
-    let had = |file: &Path| {
-        before?.cas.iter().find(|ca| ca.file == file).map(|ca| ca.authorities.clone())
+    let previous = |file: &Path| {
+        previous?.cas.iter().find(|ca| ca.file == file).map(|ca| ca.authorities.clone())
     };
     let read = downstream.client_cas.iter().filter_map(|ca| {
         let authorities = reader
             .authorities(&ca.file, Expiring::ClientCa, Side::Client)
-            .or_else(|| had(&ca.file))?;
+            .or_else(|| previous(&ca.file))?;
         Some(NamedCa { name: Arc::clone(&ca.name), file: ca.file.clone(), authorities })
     });
     read.collect()
 }
 
-/// The lists of each file. One whose lists have all ended is as one with a mistake where the lists
-/// that it had before have not: an old copy must not shut out everybody.
-fn lists(
-    reader: &mut Reader<'_>,
+/// The lists of each file; the previous ones if the file has an error. The previous ones stay, too,
+/// if they are in date and all new ones have expired: an old copy must not reject all clients.
+fn read_lists(
+    reader: &mut CertificateReader<'_>,
     downstream: &Downstream,
-    before: Option<&ClientTrust>,
+    previous: Option<&ClientTrust>,
 ) -> Vec<ListFile> {
     let now = UnixTime::now();
-    let in_date = |lists: &[Arc<List>]| lists.iter().any(|list| list.is_in_date(now));
-    let had = |file: &PathBuf| {
-        before?.lists.iter().find(|(of, _)| of == file).map(|(_, lists)| lists.clone())
+    let in_date = |lists: &[Arc<RevocationList>]| lists.iter().any(|list| list.is_in_date(now));
+    let previous = |file: &PathBuf| {
+        previous?.lists.iter().find(|(of, _)| of == file).map(|(_, lists)| lists.clone())
     };
     let read = downstream.crl_files.iter().filter_map(|file| {
-        let lists = match (reader.revocation_lists(file), had(file)) {
-            (Some(lists), Some(had)) if !in_date(&lists) && in_date(&had) => had,
+        let lists = match (reader.revocation_lists(file), previous(file)) {
+            (Some(lists), Some(previous)) if !in_date(&lists) && in_date(&previous) => previous,
             (Some(lists), _) => lists,
-            (None, had) => had?,
+            (None, previous) => previous?,
         };
         Some((file.clone(), lists))
     });
     read.collect()
 }
 
-/// One CA under two names would make `ca:` in a binding a matter of order.
-fn no_ca_twice(reader: &mut Reader<'_>, cas: &[NamedCa]) {
-    for (ca, other) in twins(cas) {
-        reader.mistake(&ca.file, twice(ca, other));
+/// If one CA had two names, the order of the CAs would decide which `ca:` in a binding matches.
+fn check_cas_are_distinct(reader: &mut CertificateReader<'_>, cas: &[NamedCa]) {
+    for (ca, other) in overlapping(cas) {
+        reader.error(&ca.file, describe_overlap(ca, other));
     }
 }
 
-/// Each pair of names that have a certificate in common, the later name first.
-fn twins(cas: &[NamedCa]) -> impl Iterator<Item = (&NamedCa, &NamedCa)> {
+/// Pairs of names that have a CA in common, the later name first.
+fn overlapping(cas: &[NamedCa]) -> impl Iterator<Item = (&NamedCa, &NamedCa)> {
     cas.iter()
         .enumerate()
-        .filter_map(|(at, ca)| Some((ca, cas.iter().take(at).find(|other| ca.shares_with(other))?)))
+        .filter_map(|(at, ca)| Some((ca, cas.iter().take(at).find(|other| ca.overlaps(other))?)))
 }
 
-fn twice(ca: &NamedCa, other: &NamedCa) -> String {
+fn describe_overlap(ca: &NamedCa, other: &NamedCa) -> String {
     let (name, other) = (&ca.name, &other.name);
     format!(
-        "CA `{name}` has a certificate that CA `{other}` has too: each name needs a CA of its own"
+        "CA `{name}` has a certificate that CA `{other}` has, too: each name needs a CA of its own"
     )
-}
-
-/// At a reload: where no CA is in date any more, and where a file has gained a certificate that
-/// another name has, CA files keep what they had.
-fn keep_cas(reader: &mut Reader<'_>, cas: &mut Vec<NamedCa>, before: &ClientTrust) {
-    let had =
-        |ca: &NamedCa| before.cas.iter().find(|had| had.file == ca.file && had.name == ca.name);
-    let now = UnixTime::now();
-    if !cas.iter().flat_map(|ca| &ca.authorities).any(|authority| authority.is_in_date(now)) {
-        reader.mistakes.append(&mut reader.stale);
-        before.cas.clone_into(cas);
-        return;
-    }
-    // What was there before has no twins, so that each pass brings one file nearer to it.
-    for _ in 0..cas.len() {
-        let gained =
-            |ca: &NamedCa, other: &NamedCa| had(ca).is_none_or(|had| !had.shares_with(other));
-        let Some((ca, other)) = twins(cas)
-            .next()
-            .map(|(ca, other)| if gained(ca, other) { (ca, other) } else { (other, ca) })
-        else {
-            return;
-        };
-        reader.mistake(&ca.file, twice(ca, other));
-        let (file, kept) =
-            (ca.file.clone(), had(ca).map(|had| had.authorities.clone()).unwrap_or_default());
-        cas.iter_mut().filter(|ca| ca.file == file).for_each(|ca| ca.authorities.clone_from(&kept));
-    }
-}
-
-/// webpki looks at the first list that fits a certificate: one that is not signed by its issuer
-/// would be in the way of the right one. A list of no client CA is one of an intermediate CA, which
-/// is proved in each handshake.
-fn leave_out_lists_of_other_keys(cas: &[NamedCa], lists: &mut [ListFile]) {
-    for (_, lists) in lists {
-        lists.retain(|list| !is_of_another_key(cas, list));
-    }
-}
-
-/// Whether a client CA has the name of the list's issuer, and none of that name has signed it.
-fn is_of_another_key(cas: &[NamedCa], list: &List) -> bool {
-    let mut named = cas
-        .iter()
-        .flat_map(|ca| &ca.authorities)
-        .filter(|ca| ca.subject() == list.issuer())
-        .peekable();
-    named.peek().is_some() && !named.any(|ca| list.is_signed_by(ca))
-}
-
-/// A list in date that was in effect is not replaced by one that was issued before it: whoever puts
-/// an old file in place, or a copy that was late, would bring back who was revoked in between. One
-/// that another key has signed is of another CA with that name, whose numbers begin anew.
-fn keep_later(
-    reader: &mut Reader<'_>,
-    cas: &[NamedCa],
-    lists: &mut [ListFile],
-    before: &[ListFile],
-) {
-    let now = UnixTime::now();
-    for (file, had) in before {
-        for had in had.iter().filter(|had| had.is_in_date(now) && !is_of_another_key(cas, had)) {
-            // The lists of a client CA are all signed with its key; those of intermediate CAs say
-            // so.
-            let is_known =
-                cas.iter().flat_map(|ca| &ca.authorities).any(|ca| ca.subject() == had.issuer());
-            let all =
-                lists.iter().flat_map(|(file, lists)| lists.iter().map(move |list| (file, list)));
-            let mut its = all.filter(|(_, list)| is_known || list.may_be_by_key_of(had));
-            let Some((place, older)) = its.clone().find(|(_, list)| list.is_older_than(had)) else {
-                continue;
-            };
-            if !its.any(|(_, list)| list.follows(had)) {
-                reader.mistake(place, older.older_than(had));
-                lists
-                    .iter_mut()
-                    .filter(|(of, _)| of == file)
-                    .for_each(|(_, lists)| lists.push(Arc::clone(had)));
-            }
-        }
-    }
-}
-
-/// A CA that has lost its lists in date keeps those that it had, each in its file.
-fn keep_lists(cas: &[NamedCa], lists: &mut [ListFile], before: &[ListFile]) {
-    let now = UnixTime::now();
-    for authority in cas.iter().flat_map(|ca| &ca.authorities) {
-        let speaks = |list: &&Arc<List>| list.is_in_date(now) && list.speaks_for(authority);
-        if lists.iter().flat_map(|(_, lists)| lists).any(|list| speaks(&list)) {
-            continue;
-        }
-        for (file, lists) in &mut *lists {
-            let had = before.iter().filter(|(of, _)| of == file).flat_map(|(_, had)| had);
-            lists.extend(had.filter(speaks).cloned());
-        }
-    }
 }

@@ -1,129 +1,117 @@
 //! One HTTP/2 connection to a member.
 
+mod driver;
+
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
+pub(crate) use self::driver::Close;
 use super::Class;
-use super::dial::{ConnectError, Socket, dial};
+use super::dial::{ConnectError, MemberSocket, dial};
 use super::members::Member;
-use super::pace::Pace;
+use super::ping_interval::PingInterval;
 use super::window::Window;
 use crate::http2::cost::Terms;
 use crate::http2::io::Watched;
 use crate::tls::Tls;
 
-/// Streams that one connection carries at most, whatever more etcd would take. Older etcd over TLS
-/// takes 250.
-pub const MAX_STREAMS: u32 = 200;
+/// Most concurrent streams on one connection. Older releases of etcd accept 250 over TLS.
+const MAX_STREAMS: u32 = 200;
 
-/// Bytes of one answer that etcd may send before they were passed on to the client.
-#[must_use]
+/// Flow-control window of one stream: bytes of a response that etcd may send before the client has
+/// taken them.
 pub const fn stream_window(class: Class) -> u32 {
     match class {
-        // One window is what a client that stops reading costs us, so unary calls get no more than
-        // their speed needs.
+        // A client that stops reading costs one window, so unary calls get no more than their
+        // throughput needs.
         Class::Unary => 256 * 1024,
         Class::Long | Class::Own => 64 * 1024,
         Class::Bulk => 512 * 1024,
     }
 }
 
-/// The connection window: no set of streams can use it up, because it holds the windows of them
-/// all.
+/// Flow-control window of the connection. It is larger than the windows of all its streams
+/// together, so that no set of streams can use it up.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
 
-/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes).
-/// There is no end to that: above it h2 ends the connection, which others share, and how many such
-/// frames etcd sends for whom is for one client to say. It is no bound either: small frames that
-/// come for a stream which was given up are never taken off (h2 0.4.20, `Streams::recv_data`,
-/// `Recv::recv_data`: "ignored"), so that each connection would end some day. The bound is that
-/// nothing waits in h2 ([`crate::proxy::inflow`]), and the price of tiny ones ([`Terms::MEMBER`]).
+/// h2's budget for queued DATA frames of less than 256 bytes: unlimited. Above the budget h2 closes
+/// the connection, which other clients share, although one client's calls decide how many such
+/// frames etcd sends. A finite budget would also end every connection at some time, because h2
+/// never gives back what it counted for streams that were reset (h2 0.4.20, `Streams::recv_data`,
+/// `Recv::recv_data`: "ignored"). The actual bounds are that nothing waits in h2
+/// ([`crate::proxy::inflow`]) and the price of tiny frames ([`Terms::MEMBER`]).
 const SMALL_DATA: usize = usize::MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A live connection to a member. Clones share it.
+/// An open connection to a member. Clones share it.
 #[derive(Clone)]
 pub struct Link {
     send: SendRequest<Bytes>,
-    load: Rc<Load>,
-    /// Of the certificates that it was opened with ([`Tls::upstream_generation`]).
+    state: Rc<LinkState>,
+    /// Generation of the certificates that it was opened with ([`Tls::upstream_generation`]).
     pub generation: u64,
 }
 
-/// Holds a connection without keeping it open: one that was retired ends with its last stream,
-/// unless it is cut before.
-pub struct Leash(Weak<Load>);
+/// A reference to a connection that does not keep it open: a retired connection still ends with its
+/// last stream.
+pub(super) struct WeakLink(Weak<LinkState>);
 
+/// What the handles of a connection and its driver share.
 #[derive(Default)]
-struct Load {
+struct LinkState {
+    /// Open streams.
     streams: Cell<u32>,
     window: Window,
+    /// Set once no new streams are allowed.
     closed: Cell<bool>,
-    /// Tells the driver that a stream was opened while there was none, so that it pings again.
-    busy: tokio::sync::Notify,
-    /// Tells the driver to end now, whatever is open.
-    cut: tokio::sync::Notify,
+    /// Notifies the driver that the first stream was opened, so that it pings again.
+    busy: Notify,
+    /// Notifies the driver to close the connection now, with all its streams.
+    close: Notify,
 }
 
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// The member said that it was pinged too often, at this interval.
-    TooManyPings(Duration),
-    /// h2 ended it: the member broke the protocol, or a bound of h2's was too narrow.
-    Ours,
-    /// In any other way.
-    Other,
-}
+/// A slot for one stream on a connection. Hold it until the response has ended.
+#[must_use = "the slot is released when this is dropped"]
+pub struct StreamSlot(Rc<LinkState>);
 
-/// A place for one stream on a link, given back when it is dropped: hold it until the answer has
-/// ended.
-#[must_use = "the place is given back when this is dropped"]
-pub struct Place(Rc<Load>);
-
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
     }
 }
 
-impl Leash {
-    /// Whether the connection has ended.
-    #[must_use]
-    pub fn is_loose(&self) -> bool {
+impl WeakLink {
+    /// True if the connection has ended.
+    pub(super) fn is_closed(&self) -> bool {
         self.0.strong_count() == 0
     }
 
-    /// Ends the connection and all that is open on it.
-    pub fn cut(&self) {
-        if let Some(load) = self.0.upgrade() {
-            load.closed.set(true);
-            load.cut.notify_one();
+    /// Closes the connection and its streams.
+    pub(super) fn close(&self) {
+        if let Some(state) = self.0.upgrade() {
+            state.closed.set(true);
+            state.close.notify_one();
         }
     }
 }
 
 impl Link {
-    /// Opens a connection and spawns the task that drives it on this thread. `on_close` runs when
-    /// it has ended.
+    /// Opens a connection within 5 s, and spawns the task that drives it on this thread. `on_close`
+    /// runs after the connection has ended.
     ///
     /// # Errors
-    /// What failed first.
-    pub async fn open(
+    /// The first step that failed.
+    pub(super) async fn open(
         member: &Member,
         tls: &Tls,
         class: Class,
@@ -139,11 +127,13 @@ impl Link {
         class: Class,
         on_close: impl FnOnce(Close) + 'static,
     ) -> Result<Link, ConnectError> {
-        let (generation, pace) = (tls.upstream_generation, member.pace.clone());
+        let (generation, pings) = (tls.upstream_generation, member.ping_interval.clone());
         match dial(&member.endpoint, &member.first_address, tls).await? {
-            Socket::Plain(tcp) => Self::handshake(tcp, class, generation, pace, on_close).await,
-            Socket::Tls(stream) => {
-                Self::handshake(*stream, class, generation, pace, on_close).await
+            MemberSocket::Plain(tcp) => {
+                Self::handshake(tcp, class, generation, pings, on_close).await
+            }
+            MemberSocket::Tls(stream) => {
+                Self::handshake(*stream, class, generation, pings, on_close).await
             }
         }
     }
@@ -152,166 +142,89 @@ impl Link {
         stream: S,
         class: Class,
         generation: u64,
-        pace: Arc<Pace>,
+        pings: Arc<PingInterval>,
         on_close: impl FnOnce(Close) + 'static,
     ) -> Result<Link, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (stream, seen) = Watched::new(stream, Terms::MEMBER);
-        let load = Rc::new(Load { window: Window::behind(stream.behind()), ..Load::default() });
+        let state =
+            Rc::new(LinkState { window: Window::new(stream.behind()), ..LinkState::default() });
         let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(stream_window(class))
             .initial_connection_window_size(CONNECTION_WINDOW)
-            // None before etcd has said how many it takes.
+            // None until etcd has announced its limit.
             .initial_max_send_streams(0)
             .max_frame_size(64 * 1024)
             .max_header_list_size(64 * 1024)
             .enable_push(false)
-            // What etcd had sent of an answer before it heard that its caller has gone comes all
-            // the same, and each such frame counts as an error of the peer's, whose
-            // number ends the connection: clients decide how many there are, and others share it.
+            // etcd may have sent frames of a response before it receives the reset of its stream.
+            // h2 counts each as an error of the peer and closes the connection above a limit.
+            // Clients decide how many calls they cancel, and others share the connection.
             .max_local_error_reset_streams(None)
             .data_frame_budget(SMALL_DATA)
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| ConnectError::Http2(error.to_string()))?;
-        greeted(&mut connection).await?;
-        let driven = load.clone();
+        driver::wait_for_settings(&mut connection).await?;
+        let driven = state.clone();
         tokio::task::spawn_local(async move {
-            let close = drive(connection, &driven, &pace).await;
+            let close = driver::drive(connection, &driven, &pings).await;
             if let Some(refusal) = seen.borrow().refusal() {
                 tracing::warn!(
                     ?refusal,
-                    "a member sends too many frames for nothing: its connection is closed"
+                    "closing connection to etcd: too many frames without payload"
                 );
             }
             driven.closed.set(true);
             driven.window.end();
             on_close(close);
         });
-        Ok(Link { send, load, generation })
+        Ok(Link { send, state, generation })
     }
 
-    /// Streams that are open now.
-    #[must_use]
-    pub fn streams(&self) -> u32 {
-        self.load.streams.get()
+    /// Open streams.
+    pub(super) fn streams(&self) -> u32 {
+        self.state.streams.get()
     }
 
-    /// A hold on the connection that does not keep it open.
-    #[must_use]
-    pub fn leash(&self) -> Leash {
-        Leash(Rc::downgrade(&self.load))
+    pub(super) fn downgrade(&self) -> WeakLink {
+        WeakLink(Rc::downgrade(&self.state))
     }
 
-    /// Takes the connection out of use: it refused a stream, because it is ending, or its
-    /// certificate was replaced. Streams that are open go on; it ends with the last of them.
+    /// Takes the connection out of use: etcd announced its end (GOAWAY), or its certificates were
+    /// replaced. Open streams continue, and the connection ends with the last of them.
     pub fn retire(&self) {
-        self.load.closed.set(true);
+        self.state.closed.set(true);
     }
 
-    /// Whether the connection has ended, or takes no more streams.
-    #[must_use]
+    /// True if the connection has ended or was retired.
     pub fn is_closed(&self) -> bool {
-        self.load.closed.get()
+        self.state.closed.get()
     }
 
-    /// Whether one more stream may be opened: under our own bound and the peer's.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        let peers = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
-        !self.is_closed() && self.streams() < peers.min(MAX_STREAMS)
+    /// True if another stream may be opened, within our limit and etcd's.
+    pub(super) fn has_free_slot(&self) -> bool {
+        let etcds = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        !self.is_closed() && self.streams() < etcds.min(MAX_STREAMS)
     }
 
-    /// Takes a place. Check [`Link::has_room`] first.
-    pub fn place(&self) -> Place {
-        if self.load.streams.replace(self.load.streams.get().saturating_add(1)) == 0 {
-            self.load.busy.notify_one();
+    /// Takes a slot. Check [`Link::has_free_slot`] first.
+    pub(super) fn take_slot(&self) -> StreamSlot {
+        if self.state.streams.replace(self.state.streams.get().saturating_add(1)) == 0 {
+            self.state.busy.notify_one();
         }
-        Place(self.load.clone())
+        StreamSlot(self.state.clone())
     }
 
-    /// What it was sent and may not have read, and whether it takes more.
-    #[must_use]
+    /// How much more the connection can send now.
     pub fn window(&self) -> &Window {
-        &self.load.window
+        &self.state.window
     }
 
-    /// The h2 handle, to send one request with.
-    #[must_use]
+    /// The h2 handle for one request.
     pub fn sender(&self) -> SendRequest<Bytes> {
         self.send.clone()
     }
-}
-
-/// Waits for etcd's SETTINGS, which come first (RFC 9113, 3.4): streams that are opened before may
-/// be more than etcd takes, and would then wait behind those that stay, or be refused.
-async fn greeted<S>(connection: &mut h2::client::Connection<S, Bytes>) -> Result<(), ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let closed = |why: &str| ConnectError::Http2(why.to_owned());
-    poll_fn(|cx| match connection.poll_unpin(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(closed("the connection was closed at once"))),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(closed(&error.to_string()))),
-        Poll::Pending if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
-/// Runs the connection until it ends, pinging while streams are open: a member that hangs must not
-/// hold its callers for ever. The connection has a task of its own: what it shares one with would
-/// be polled whenever something is sent or comes.
-async fn drive<S>(
-    mut connection: h2::client::Connection<S, Bytes>,
-    load: &Load,
-    pace: &Pace,
-) -> Close
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let pings = connection.ping_pong();
-    let window = load.window.clone();
-    let mut driven = tokio::task::spawn_local(poll_fn(move |cx| {
-        let polled = connection.poll_unpin(cx);
-        window.driven();
-        polled
-    }));
-    let interval = Cell::new(pace.interval());
-    let watchdog = async {
-        let Some(mut pings) = pings else { return std::future::pending().await };
-        loop {
-            if load.streams.get() == 0 {
-                load.busy.notified().await;
-            }
-            interval.set(pace.interval());
-            tokio::time::sleep(interval.get()).await;
-            if load.streams.get() > 0
-                && !matches!(timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_)))
-            {
-                return;
-            }
-        }
-    };
-    let mut close = Close::Other;
-    tokio::select! {
-        // First, so that what the member said is seen before the ping that it did not answer.
-        biased;
-        ended = &mut driven => if let Ok(Err(error)) = ended {
-            tracing::debug!(%error, "connection to etcd ended");
-            // gRPC's servers say so, with the debug data "too_many_pings" (gRFC A8, "Server Enforcement").
-            if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-                close = Close::TooManyPings(interval.get());
-            } else if error.is_library() {
-                tracing::warn!(%error, streams = load.streams.get(), "HTTP/2 of the proxy has ended a connection to etcd, and the calls on it");
-                close = Close::Ours;
-            }
-        },
-        () = load.cut.notified() => tracing::warn!("what was said over a connection to etcd cannot be trusted any more: it is closed"),
-        () = watchdog => tracing::warn!("etcd did not answer a ping within {} s: closing the connection", PING_TIMEOUT.as_secs()),
-    }
-    driven.abort();
-    close
 }

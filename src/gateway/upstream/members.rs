@@ -1,4 +1,4 @@
-//! The members of the etcd cluster that the proxy was told of, and how they are.
+//! The members of the etcd cluster (`endpoints`) and their state. All threads share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,32 +7,32 @@ use etcd_warden_core::wire::header::ResponseHeader;
 use tokio::sync::watch;
 
 use super::dial::FirstAddress;
-use super::pace::Pace;
+use super::ping_interval::PingInterval;
 use crate::config::Endpoint;
 use crate::member_health::Health;
 
-/// A member's place in [`Members`].
+/// Index of a member in [`Members`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MemberIndex(pub usize);
 
-/// One member.
+/// A member and its state.
 #[derive(Debug)]
 pub struct Member {
     /// Its client URL.
     pub endpoint: Endpoint,
-    /// `HOST:PORT`, as logs, metrics and audit lines name it.
+    /// `HOST:PORT`, in logs, metrics and the audit log.
     pub name: Arc<str>,
     health: AtomicU8,
-    leads: AtomicBool,
+    leader: AtomicBool,
     version: Mutex<Box<str>>,
     header: Mutex<ResponseHeader>,
-    described_in_term: AtomicU64,
-    /// Counts changes of any member's health.
+    /// Raft term in which the member last returned a status; 0 if it has to return it again.
+    status_term: AtomicU64,
+    /// Number of changes of any member's health.
     changes: Arc<watch::Sender<u64>>,
-    /// How often connections to it are pinged.
-    pub pace: Arc<Pace>,
-    /// Where the next connection to it begins.
-    pub first_address: Arc<FirstAddress>,
+    /// How often its connections are pinged.
+    pub ping_interval: Arc<PingInterval>,
+    pub(super) first_address: Arc<FirstAddress>,
 }
 
 impl Member {
@@ -42,18 +42,17 @@ impl Member {
             endpoint,
             name,
             health: AtomicU8::new(Health::Unknown as u8),
-            leads: AtomicBool::new(false),
+            leader: AtomicBool::new(false),
             version: Mutex::default(),
             header: Mutex::new(ResponseHeader::default()),
-            described_in_term: AtomicU64::new(0),
+            status_term: AtomicU64::new(0),
             changes,
-            pace: Arc::default(),
+            ping_interval: Arc::default(),
             first_address: Arc::default(),
         }
     }
 
-    /// How it is.
-    #[must_use]
+    /// State at the last health check or failed connection.
     pub fn health(&self) -> Health {
         Health::ALL
             .get(usize::from(self.health.load(Ordering::Relaxed)))
@@ -61,56 +60,52 @@ impl Member {
             .unwrap_or(Health::Down)
     }
 
-    /// Notes what a check or a failed connection said; true if that is news.
+    /// Records the result of a check or a failed connection. Returns true if it has changed.
     pub fn set_health(&self, health: Health) -> bool {
-        let news = self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
-        if news {
+        let changed = self.health.swap(health as u8, Ordering::Relaxed) != health as u8;
+        if changed {
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
-        news
+        changed
     }
 
-    /// Whether it led the cluster when it was last asked.
-    #[must_use]
-    pub fn leads(&self) -> bool {
-        self.leads.load(Ordering::Relaxed)
+    /// True if the member was the leader at the last check.
+    pub(super) fn is_leader(&self) -> bool {
+        self.leader.load(Ordering::Relaxed)
     }
 
-    /// Notes whether it leads.
-    pub fn set_leads(&self, leads: bool) {
-        self.leads.store(leads, Ordering::Relaxed);
+    pub(super) fn set_leader(&self, leader: bool) {
+        self.leader.store(leader, Ordering::Relaxed);
     }
 
-    /// Whether it has described itself (version, leader) in this term of raft.
-    #[must_use]
-    pub fn is_described_in(&self, term: u64) -> bool {
-        self.described_in_term.load(Ordering::Relaxed) == term
+    /// True if the member has returned its status (version, leader) in this Raft term.
+    pub(super) fn has_status_of(&self, term: u64) -> bool {
+        self.status_term.load(Ordering::Relaxed) == term
     }
 
-    /// Notes that it has described itself in this term. 0: it has to do so again.
-    pub fn set_described_in(&self, term: u64) {
-        self.described_in_term.store(term, Ordering::Relaxed);
+    /// Records the Raft term of a status; 0 makes the next check request it again.
+    pub(super) fn set_status_term(&self, term: u64) {
+        self.status_term.store(term, Ordering::Relaxed);
     }
 
-    /// Notes the version of etcd that it says it is; true if that is news.
-    pub fn set_version(&self, version: &str) -> bool {
+    /// Records the version of etcd. Returns true if it has changed.
+    pub(super) fn set_version(&self, version: &str) -> bool {
         let mut last = self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = **last != *version;
-        if news {
+        let changed = **last != *version;
+        if changed {
             *last = version.into();
         }
-        news
+        changed
     }
 
-    /// The newest response header that this member sent us: what an answer that the proxy gives in
-    /// etcd's place carries.
-    #[must_use]
+    /// Newest response header of a health check or a Watch response. Responses that the gateway
+    /// makes itself carry it.
     pub fn header(&self) -> ResponseHeader {
         *self.header.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a header. A header with an older revision does not replace a newer one.
-    pub fn saw_header(&self, header: ResponseHeader) {
+    /// Records a response header, unless it has an older revision of the same cluster.
+    pub(crate) fn set_header(&self, header: ResponseHeader) {
         let mut last = self.header.lock().unwrap_or_else(PoisonError::into_inner);
         if header.revision >= last.revision || header.cluster_id != last.cluster_id {
             *last = header;
@@ -118,69 +113,57 @@ impl Member {
     }
 }
 
-/// All members.
+/// All configured members.
 #[derive(Debug)]
 pub struct Members {
     members: Vec<Member>,
     changes: Arc<watch::Sender<u64>>,
     pin: bool,
-    next: AtomicUsize,
+    /// Number of calls of [`Members::choose`], for its round robin.
+    choices: AtomicUsize,
 }
 
 impl Members {
-    /// The members behind `endpoints`; with `pin`, only the first is ever chosen.
-    #[must_use]
+    /// Members at `endpoints`. With `pin` only the first is used.
     pub fn new(endpoints: &[Endpoint], pin: bool) -> Self {
         let changes = Arc::new(watch::Sender::new(0));
         let members = endpoints
             .iter()
             .map(|endpoint| Member::new(endpoint.clone(), changes.clone()))
             .collect();
-        Self { members, changes, pin, next: AtomicUsize::new(0) }
+        Self { members, changes, pin, choices: AtomicUsize::new(0) }
     }
 
-    /// The member at `index`. Indices come from this object only, so there always is one.
-    #[must_use]
+    /// The member at `index`; `None` only if `index` is of another [`Members`].
     pub fn at(&self, index: MemberIndex) -> Option<&Member> {
         self.members.get(index.0)
     }
 
-    /// Every member, in the configured order.
+    /// All members, in the configured order.
     pub fn iter(&self) -> impl Iterator<Item = (MemberIndex, &Member)> {
         self.members.iter().enumerate().map(|(index, member)| (MemberIndex(index), member))
     }
 
-    /// How many there are.
-    #[must_use]
+    /// Number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there are none (a checked configuration has at least one).
-    #[must_use]
+    /// True if there are no members. A valid configuration has at least one.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Whether calls always go to one member.
-    #[must_use]
-    pub fn pinned(&self) -> bool {
-        self.pin
-    }
-
-    /// A member for a new client connection, or in place of one that failed: the next of those in
-    /// best health, `avoid` only if there is no other. Connections are what is spread; the
-    /// calls of one connection stay together.
-    #[must_use]
+    /// A member for a new client connection, or instead of one that failed: round robin among the
+    /// members in the best state. `avoid` is chosen only if there is no other member.
     pub fn choose(&self, avoid: Option<MemberIndex>) -> MemberIndex {
         if self.pin || self.members.len() < 2 {
             return MemberIndex(0);
         }
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let start = self.choices.fetch_add(1, Ordering::Relaxed);
         let rotated = (0..self.members.len())
             .map(|step| MemberIndex(start.wrapping_add(step) % self.members.len()));
-        // `min_by_key` keeps the first of equals, so the rotation decides between members in equal
-        // health.
+        // `min_by_key` returns the first minimum, so the rotation decides between equal members.
         rotated
             .min_by_key(|&index| {
                 (Some(index) == avoid, std::cmp::Reverse(self.at(index).map(Member::health)))
@@ -188,10 +171,9 @@ impl Members {
             .unwrap_or(MemberIndex(0))
     }
 
-    /// The member for a connection that is at home at `home`: `home` itself while it is well or no
-    /// other one is in better health.
-    #[must_use]
-    pub fn home(&self, home: MemberIndex) -> MemberIndex {
+    /// The member for a client connection whose calls went to `home` so far: `home` itself, unless
+    /// another member is in a better state.
+    pub(crate) fn home(&self, home: MemberIndex) -> MemberIndex {
         let health = |index| self.at(index).map(Member::health);
         if self.pin || health(home) == Some(Health::Well) {
             return home;
@@ -200,15 +182,13 @@ impl Members {
         if health(other) > health(home) { other } else { home }
     }
 
-    /// Wakes at each change of a member's health.
-    #[must_use]
-    pub fn health_changes(&self) -> watch::Receiver<u64> {
+    /// Changes with the health of any member.
+    pub(super) fn health_changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// The members that calls may go to now: those that can serve some, and with `pin` the first
-    /// alone.
-    pub fn in_use(&self) -> impl Iterator<Item = MemberIndex> {
+    /// Members that can serve some calls now. With `pin` at most the first.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = MemberIndex> {
         let candidates = if self.pin { 1 } else { self.members.len() };
         self.iter()
             .take(candidates)
@@ -216,21 +196,18 @@ impl Members {
             .map(|(index, _)| index)
     }
 
-    /// The member that leads, if it is known and calls may go to it.
-    #[must_use]
-    pub fn leader(&self) -> Option<MemberIndex> {
+    /// The leader, if it is known and healthy. `None` with `pin`.
+    pub(crate) fn leader(&self) -> Option<MemberIndex> {
         if self.pin {
             return None;
         }
         self.iter()
-            .find(|(_, member)| member.leads() && member.health() == Health::Well)
+            .find(|(_, member)| member.is_leader() && member.health() == Health::Well)
             .map(|(index, _)| index)
     }
 
-    /// Whether any member can be expected to answer. A learner cannot: it refuses nearly every
-    /// call.
-    #[must_use]
-    pub fn any_well(&self) -> bool {
+    /// True if any member can serve calls. A learner cannot: it refuses nearly all of them.
+    pub(crate) fn any_in_use(&self) -> bool {
         self.in_use().next().is_some()
     }
 }
@@ -250,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_is_kept_and_has_its_code() {
+    fn each_state_is_stored_and_returned() {
         for (number, health) in Health::ALL.into_iter().enumerate() {
             assert_eq!(health as usize, number);
             assert_eq!(
@@ -262,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_moves_only_to_better_health() {
+    fn a_connection_moves_only_to_a_member_in_a_better_state() {
         for home in Health::ALL {
             for other in Health::ALL {
                 let moved = members(&[home, other], false).home(MemberIndex(0)) == MemberIndex(1);
@@ -278,7 +255,7 @@ mod tests {
                 );
             }
         }
-        // Of several it is the best one, whatever the rotation.
+        // It moves to the best one at any point of the round robin.
         let many = members(
             &[Health::Leaderless, Health::Down, Health::Learner, Health::Well, Health::Unknown],
             false,
@@ -287,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_of_health_wakes_and_only_a_change() {
+    async fn only_a_change_of_health_wakes() {
         let two = members(&[Health::Well, Health::Down], false);
         assert_eq!(two.in_use().collect::<Vec<_>>(), [MemberIndex(0)]);
         let mut changes = two.health_changes();
@@ -301,17 +278,17 @@ mod tests {
     }
 
     #[test]
-    fn new_connections_go_where_they_are_served() {
+    fn new_connections_go_to_members_in_the_best_state() {
         let many = members(
             &[Health::Learner, Health::Well, Health::Removed, Health::Leaderless, Health::Well],
             false,
         );
         let chosen: std::collections::BTreeSet<_> = (0..10).map(|_| many.choose(None).0).collect();
         assert_eq!(chosen.into_iter().collect::<Vec<_>>(), [1, 4]);
-        assert!(!members(&[Health::Learner, Health::Removed, Health::Down], false).any_well());
+        assert!(!members(&[Health::Learner, Health::Removed, Health::Down], false).any_in_use());
         assert!(
-            members(&[Health::Learner, Health::Leaderless], false).any_well(),
-            "served as far as it can be"
+            members(&[Health::Learner, Health::Leaderless], false).any_in_use(),
+            "a member without a leader serves some calls"
         );
     }
 }

@@ -1,24 +1,25 @@
-//! Which releases of etcd this version was written for.
+//! The releases of etcd that this version of etcd-warden knows.
 
-/// The newest minor release whose messages are known: `proto/fields.txt` has them.
+/// Newest minor release whose messages are in `proto/fields.txt`.
 pub const NEWEST_KNOWN: (u32, u32) = (3, 7);
 
-/// Whether `version`, as `StatusResponse.version` has it, is of a later minor release. What is no
-/// version is not.
-#[must_use]
+/// True if `version` (a `StatusResponse.version`) is of a later minor release. False if it cannot
+/// be parsed.
 pub fn is_newer_than_known(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
-    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) > NEWEST_KNOWN)
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return false;
+    };
+    (major, minor) > NEWEST_KNOWN
 }
 
-/// The first patch release of each minor one without a published hole, as of 2026-11
-/// (`docs/threat-model.md` names them).
+/// First patch release of each supported minor release without a published vulnerability, as of
+/// 2026-11 (`docs/threat-model.md` lists them).
 const FIXED: [(u32, u32, u32); 3] = [(3, 5, 35), (3, 6, 16), (3, 7, 3)];
 
-/// Whether `version` is older than the fixes of its minor release, or of one that gets none any
-/// more. What is no version is not.
-#[must_use]
-pub fn has_published_holes(version: &str) -> bool {
+/// True if `version` lacks published security fixes, or is of a minor release that gets no more
+/// fixes. False if it cannot be parsed.
+pub fn has_known_vulnerabilities(version: &str) -> bool {
     let mut numbers =
         version.split('-').next().unwrap_or_default().split('.').map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_that_is_known_is_the_newest_that_is_tested() {
+    fn the_newest_known_release_is_tested() {
         let newest = RELEASES
             .iter()
             .map(|release| release.minor.strip_prefix("3.").unwrap().parse::<u32>().unwrap())
@@ -51,8 +52,8 @@ mod tests {
     }
 
     #[test]
-    fn a_release_before_its_fixes_has_holes() {
-        for (version, holes) in [
+    fn a_release_before_its_fixes_is_vulnerable() {
+        for (version, vulnerable) in [
             ("3.4.40", true),
             ("3.5.34", true),
             ("3.5.35", false),
@@ -63,12 +64,12 @@ mod tests {
             ("3.8.0", false),
             ("unknown", false),
         ] {
-            assert_eq!(has_published_holes(version), holes, "{version}");
+            assert_eq!(has_known_vulnerabilities(version), vulnerable, "{version}");
         }
     }
 
     #[test]
-    fn a_later_minor_release_is_newer_and_a_later_patch_is_not() {
+    fn only_a_later_minor_release_is_newer() {
         for (version, newer) in [
             ("3.5.35", false),
             ("3.7.3", false),

@@ -1,8 +1,8 @@
-//! Keeps one connection of each class of calls open to each member that calls may go to.
+//! Keeps one connection per class of calls open to each member that serves calls.
 //!
-//! Calls of different classes go over different connections. If the one for streams were opened by
-//! the first Watch, the writes that its client sends right behind it would overtake it: they have a
-//! connection already. With warm connections both are sent at once, as they are to etcd itself.
+//! Calls of different classes use different connections. If the first Watch had to open the
+//! connection for streams, writes that its client sends right after it would overtake it on the
+//! connection for unary calls. With warm connections both are sent at once, as without the gateway.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,35 +14,35 @@ use super::Class;
 use super::members::MemberIndex;
 use super::pool::Pool;
 
-/// How long a worker that starts waits for its first connections before it takes clients.
-const AT_START: Duration = Duration::from_secs(1);
+/// How long a worker waits for its first connections before it accepts clients.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two rounds. A member that ends each connection at once costs no more than one per class
-/// in this time; one that cannot be reached counts as down, and is not tried before a health check
-/// has reached it.
-const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+/// Pause between two rounds. It limits a member that closes connections at once to one connection
+/// per class and second. An unreachable member is down, and is not tried before a health check
+/// succeeds.
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens the first connections. It gives up on slow ones: [`keep`] goes on with them.
-pub async fn up(pool: &Rc<Pool>) {
-    let _ = timeout(AT_START, round(pool)).await;
+/// Opens the first connections, for at most 1 s. [`keep`] opens those that take longer.
+pub async fn start(pool: &Rc<Pool>) {
+    let _ = timeout(START_TIMEOUT, open_missing(pool)).await;
 }
 
-/// Opens what is missing, whenever a connection has ended or a member's health has changed. It
-/// never returns while the members exist.
+/// Opens missing connections whenever one has ended or a member's health has changed. It runs for
+/// as long as the worker.
 pub async fn keep(pool: Rc<Pool>) {
     let mut changes = pool.members.health_changes();
     loop {
-        round(&pool).await;
+        open_missing(&pool).await;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = pool.link_closed() => {}
         }
-        sleep(BETWEEN_ROUNDS).await;
+        sleep(ROUND_PAUSE).await;
     }
 }
 
-/// One member after the other, so that a start is no storm of handshakes.
-async fn round(pool: &Rc<Pool>) {
+/// One member after the other, so that a start does not cause a burst of handshakes.
+async fn open_missing(pool: &Rc<Pool>) {
     let members: Vec<MemberIndex> = pool.members.in_use().collect();
     for member in members {
         join_all(Class::OF_CALLS.map(|class| pool.warm(member, class))).await;

@@ -1,9 +1,11 @@
-//! What a connection to etcd takes now: how much of its window etcd must have open, known without
-//! asking `h2`, which assigns none to a stream before its head was sent; and whether the socket has
-//! taken what `h2` was given. What is handed to `h2` beyond either would wait there, where no
-//! permit is asked again. So what goes out after a permit has gone is what the kernel had taken,
-//! and what was handed to `h2` in the turn in which the socket filled up: all of it with a window
-//! that etcd had opened.
+//! How much more a connection to etcd can send now.
+//!
+//! Two limits: the flow-control window that etcd must have open, and a socket that accepts what h2
+//! writes. h2 cannot be asked for the first one, because it assigns no window to a stream before
+//! the stream's head was sent. Anything passed to h2 beyond either limit would wait there, where no
+//! permit is checked again. So after a permit was withdrawn, etcd can only receive what the kernel
+//! had accepted, and what was passed to h2 in the turn in which the socket filled up. For all of
+//! that etcd's window was open.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,83 +14,77 @@ use tokio::sync::Notify;
 
 use crate::http2::io::Behind;
 
-/// Bytes for which etcd has a window, whatever it does: every HTTP/2 connection begins with one of
-/// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go gives back what it has read when that is a quarter
-/// of it (`internal/transport/flowcontrol.go`).
+/// Bytes for which etcd always has an open window. Every HTTP/2 connection starts with a window of
+/// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go returns credit once it has read a quarter of it
+/// (`internal/transport/flowcontrol.go`).
 const ALWAYS_OPEN: usize = 48 * 1024;
 
-/// The bytes that one connection was sent and that etcd may not have read yet. Clones share them.
+/// Bytes that a connection was sent and that etcd may not have read yet. Clones share them.
 ///
-/// Capacity that a stream has asked of `h2` counts as well, from before it asks ([`Window::take`])
-/// until it is given back: `h2` takes it out of the window for that stream, whether it is used or
-/// not. What is asked beyond the room that there is must wait first until what was promised to
-/// others is out ([`Window::drained`]).
+/// Capacity that a stream requested from h2 counts too, from before the request ([`Window::take`])
+/// until it is given back, because h2 reserves it in the window whether it is used or not. A
+/// request beyond the available capacity first has to wait until h2 has sent what it holds
+/// ([`Window::drained`]).
 ///
-/// etcd reads frames in the order in which they were written. Bytes are read when their own request
-/// is answered, or when one is answered that was begun after the last of them was written. A
-/// request that was given up has only the second way: until then its bytes count, or a client that
-/// gives up requests while etcd reads nothing could use up the window unseen.
+/// etcd reads frames in the order in which they were written. So a request's bytes are read once it
+/// is answered, or once a later request is answered. Only the latter can happen to a request that
+/// was cancelled. Until then its bytes count: otherwise a client that cancels requests while etcd
+/// reads nothing could exhaust the window unnoticed.
 #[derive(Clone, Default)]
-pub struct Window(Rc<Unread>);
+pub struct Window(Rc<WindowState>);
 
 #[derive(Default)]
-struct Unread {
-    /// All that count.
-    bytes: Cell<usize>,
-    /// Requests begun.
-    begun: Cell<u64>,
-    /// Of requests that were given up: bytes that an answer to a request above this number gives
-    /// back.
-    given_up: Cell<(u64, usize)>,
-    /// Those given up since: they wait for the answer after that one, so that two numbers are
-    /// enough for any number of requests.
-    given_up_since: Cell<usize>,
-    /// The socket has not taken all that it was given.
+struct WindowState {
+    /// Bytes that etcd may not have read.
+    unread: Cell<usize>,
+    /// Requests sent.
+    requests: Cell<u64>,
+    /// Bytes of cancelled requests, returned by a response to a request above this number.
+    cancelled: Cell<(u64, usize)>,
+    /// Bytes of requests cancelled since `cancelled` was set. They are returned by a later
+    /// response. Two entries are enough for any number of requests.
+    cancelled_since: Cell<usize>,
+    /// True while the socket has not accepted all that was written to it.
     behind: Behind,
-    /// A request was begun since the connection was last driven to the end of what it had.
+    /// True if a request was passed to h2 since the connection was last driven until it was idle.
     fresh: Cell<bool>,
-    /// How often it was driven so far.
+    /// Number of times that the connection was driven until it was idle.
     drains: Cell<u64>,
     ended: Cell<bool>,
-    /// Somebody waits for that.
+    /// True if a task waits in [`Window::drained`].
     awaited: Cell<bool>,
     drained: Notify,
 }
 
-/// Which request of a connection it is, from 1.
+/// Number of a request on its connection, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begun(u64);
+pub struct RequestNumber(u64);
 
 impl Window {
-    /// Of a connection that begins.
-    #[must_use]
-    pub fn behind(behind: Behind) -> Self {
-        Self(Rc::new(Unread { behind, ..Unread::default() }))
+    /// For a new connection, whose socket sets `behind`.
+    pub(super) fn new(behind: Behind) -> Self {
+        Self(Rc::new(WindowState { behind, ..WindowState::default() }))
     }
 
-    /// The head of a request was handed to `h2`.
-    #[must_use]
-    pub fn begin(&self) -> Begun {
+    /// Notes that the head of a request was passed to h2.
+    pub fn begin(&self) -> RequestNumber {
         self.0.fresh.set(true);
-        self.0.begun.set(self.0.begun.get().saturating_add(1));
-        Begun(self.0.begun.get())
+        self.0.requests.set(self.0.requests.get().saturating_add(1));
+        RequestNumber(self.0.requests.get())
     }
 
-    /// Whether so many bytes more find a window that is open, and a socket that takes them.
-    #[must_use]
+    /// True if etcd's window is open for `bytes` more and the socket accepts data.
     pub fn has_room(&self, bytes: usize) -> bool {
-        !self.is_behind() && self.0.bytes.get().saturating_add(bytes) <= ALWAYS_OPEN
+        !self.is_behind() && self.0.unread.get().saturating_add(bytes) <= ALWAYS_OPEN
     }
 
-    /// Whether the socket has not taken all that it was given: nothing more is to be handed to
-    /// `h2`.
-    #[must_use]
+    /// True if the socket has not accepted all that was written. Pass nothing more to h2 then.
     pub fn is_behind(&self) -> bool {
         self.0.behind.get()
     }
 
-    /// Waits until the socket has taken all that `h2` was given until now, or the connection has
-    /// ended.
+    /// Waits until the socket has accepted all that was passed to h2 so far, or until the
+    /// connection has ended.
     pub async fn drained(&self) {
         let before = self.0.drains.get();
         let is_fresh = || self.0.fresh.get() && self.0.drains.get() == before;
@@ -98,8 +94,8 @@ impl Window {
         }
     }
 
-    /// The connection was driven as far as it goes.
-    pub fn driven(&self) {
+    /// Notes that the connection was polled until it was idle.
+    pub(super) fn driven(&self) {
         if self.is_behind() {
             return;
         }
@@ -111,41 +107,41 @@ impl Window {
         }
     }
 
-    /// The connection has ended: it takes nothing, and nobody waits for it.
-    pub fn end(&self) {
+    /// Notes that the connection has ended, and wakes all that wait for it.
+    pub(super) fn end(&self) {
         self.0.ended.set(true);
         self.0.behind.set(false);
         self.0.drained.notify_waiters();
     }
 
-    /// So many bytes were written, or are asked of `h2`.
+    /// Counts bytes that were written, or for which h2 was asked for capacity.
     pub fn take(&self, bytes: usize) {
-        self.0.bytes.set(self.0.bytes.get().saturating_add(bytes));
+        self.0.unread.set(self.0.unread.get().saturating_add(bytes));
     }
 
-    /// So many bytes are of a request that was answered, or were asked for and not used.
+    /// Returns bytes of a request that was answered, or capacity that was not used.
     pub fn give_back(&self, bytes: usize) {
-        self.0.bytes.set(self.0.bytes.get().saturating_sub(bytes));
+        self.0.unread.set(self.0.unread.get().saturating_sub(bytes));
     }
 
-    /// So many bytes are of a request that was given up, and nothing more of it is written.
+    /// Marks bytes as those of a request that was cancelled and sends nothing more.
     pub fn give_up(&self, bytes: usize) {
         if bytes == 0 {
             return;
         }
-        if self.0.given_up.get().1 == 0 {
-            self.0.given_up.set((self.0.begun.get(), bytes));
+        if self.0.cancelled.get().1 == 0 {
+            self.0.cancelled.set((self.0.requests.get(), bytes));
         } else {
-            self.0.given_up_since.set(self.0.given_up_since.get().saturating_add(bytes));
+            self.0.cancelled_since.set(self.0.cancelled_since.get().saturating_add(bytes));
         }
     }
 
-    /// The answer to a request has begun.
-    pub fn answered(&self, request: Begun) {
-        let (last, bytes) = self.0.given_up.get();
+    /// Notes that the response to a request has begun.
+    pub fn answered(&self, request: RequestNumber) {
+        let (last, bytes) = self.0.cancelled.get();
         if bytes > 0 && request.0 > last {
             self.give_back(bytes);
-            self.0.given_up.set((self.0.begun.get(), self.0.given_up_since.take()));
+            self.0.cancelled.set((self.0.requests.get(), self.0.cancelled_since.take()));
         }
     }
 }
@@ -156,15 +152,14 @@ mod tests {
 
     use super::*;
 
-    /// A request of so many bytes.
-    fn begin(window: &Window, bytes: usize) -> Begun {
-        let begun = window.begin();
+    fn begin(window: &Window, bytes: usize) -> RequestNumber {
+        let request = window.begin();
         window.take(bytes);
-        begun
+        request
     }
 
     #[test]
-    fn bytes_of_an_answered_request_are_given_back() {
+    fn a_response_gives_the_bytes_of_its_request_back() {
         let window = Window::default();
         let request = begin(&window, ALWAYS_OPEN);
         assert!(!window.has_room(1));
@@ -174,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_given_up_count_until_a_later_request_is_answered() {
+    fn cancelled_bytes_count_until_a_later_request_is_answered() {
         let window = Window::default();
         let before = begin(&window, 0);
         begin(&window, ALWAYS_OPEN);
         window.give_up(ALWAYS_OPEN);
-        // It may have been answered before etcd read the others.
+        // etcd may have answered it before it read the cancelled request.
         window.answered(before);
         assert!(!window.has_room(1));
         let after = begin(&window, 0);
@@ -188,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_given_up_later_wait_for_an_answer_to_a_later_request() {
+    fn bytes_cancelled_later_need_a_response_to_a_later_request() {
         let window = Window::default();
         begin(&window, 1000);
         window.give_up(1000);
@@ -196,7 +191,7 @@ mod tests {
         begin(&window, ALWAYS_OPEN);
         window.give_up(ALWAYS_OPEN);
         window.answered(between);
-        assert!(window.has_room(0) && !window.has_room(1), "the first thousand alone");
+        assert!(window.has_room(0) && !window.has_room(1), "only the first 1000");
         window.answered(between);
         assert!(!window.has_room(1));
         let last = begin(&window, 0);
@@ -205,9 +200,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_handed_over_before_the_socket_has_taken_what_was() {
+    async fn has_no_room_while_the_socket_is_behind() {
         let behind = Behind::default();
-        let window = Window::behind(behind.clone());
+        let window = Window::new(behind.clone());
         assert!(window.drained().now_or_never().is_some() && window.has_room(0));
         behind.set(true);
         assert!(!window.has_room(0));
@@ -221,18 +216,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_for_more_than_there_is_waits_for_one_round() {
+    async fn drained_waits_for_one_round_only() {
         let window = Window::default();
         let _ = window.begin();
         let mut waits = Box::pin(window.drained());
         assert!(waits.as_mut().now_or_never().is_none());
         window.driven();
-        // What others begin meanwhile holds nobody up who was there before.
+        // A request that begins later does not delay an earlier waiter.
         let _ = window.begin();
         assert!(waits.now_or_never().is_some());
         let mut waits = Box::pin(window.drained());
         assert!(waits.as_mut().now_or_never().is_none());
         window.end();
-        assert!(waits.now_or_never().is_some(), "nobody waits for what has ended");
+        assert!(waits.now_or_never().is_some(), "the end of the connection wakes all waiters");
     }
 }

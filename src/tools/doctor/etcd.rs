@@ -33,7 +33,7 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
                 format!("etcd {version}, newer than this proxy knows"),
                 "see docs/unknown-fields.md",
             );
-        } else if release::has_published_holes(version) {
+        } else if release::has_known_vulnerabilities(version) {
             let advice = "upgrade etcd: what goes through the proxy is judged by it (docs/threat-model.md), but the proxy's host and peers are not";
             report.warning(
                 Part::Etcd,

@@ -36,7 +36,7 @@ pub fn look(config: &Config, report: &mut Report) -> Files {
             }
         })
         .ok();
-    for stale in tls.iter().flat_map(Tls::stale) {
+    for stale in tls.iter().flat_map(Tls::expired) {
         let advice = "it is in the way of nothing else: take it out, or put a new one in its place";
         report.warning(
             Part::Files,

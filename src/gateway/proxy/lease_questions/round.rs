@@ -12,7 +12,7 @@ use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
 use super::{Answer, NotKnown, Waiter};
 use crate::proxy::budget::{Hold, Share};
 use crate::proxy::quota::{Place, Quota};
-use crate::upstream::question::{Listener, Unanswered};
+use crate::upstream::lease_query::{LeaseKeyVisitor, LeaseQueryError};
 
 /// Looks at a key, each for one group, until others have their turn: well below a millisecond.
 const LOOKS: usize = 1024;
@@ -53,7 +53,7 @@ impl Round {
     }
 
     /// The answer has ended: to its end, or some wait in vain.
-    pub(super) fn end(self, asked: Result<(), Unanswered>) {
+    pub(super) fn end(self, asked: Result<(), LeaseQueryError>) {
         if let Err(error) = &asked {
             tracing::warn!(%error, "cannot ask etcd for the keys of a lease");
         }
@@ -81,8 +81,8 @@ impl Round {
     }
 }
 
-impl Listener for Round {
-    fn see(&mut self, key: &[u8]) -> bool {
+impl LeaseKeyVisitor for Round {
+    fn visit(&mut self, key: &[u8]) -> bool {
         let mut next = 0;
         while let Some(group) = self.groups.get_mut(next) {
             self.looks = self.looks.saturating_add(1);
@@ -97,7 +97,7 @@ impl Listener for Round {
         !self.groups.is_empty()
     }
 
-    fn has_worked(&mut self) -> bool {
+    fn should_yield(&mut self) -> bool {
         let due = self.looks >= LOOKS;
         if due {
             self.looks = 0;
@@ -105,7 +105,7 @@ impl Listener for Round {
         due
     }
 
-    fn may_hold(&mut self, bytes: usize) -> bool {
+    fn may_buffer(&mut self, bytes: usize) -> bool {
         while !self.charge.hold.set(bytes) {
             if !self.charge_the_next() {
                 return false;

@@ -69,15 +69,15 @@ pub async fn serve(
                 relay::refuse_or_reset(respond, &error);
                 return;
             }
-            Ok(Ok(Sent { response, send, member, place })) => {
-                break (Some((response, send, place)), member);
+            Ok(Ok(Sent { response, send, member, slot })) => {
+                break (Some((response, send, slot)), member);
             }
         }
     };
     let open = call.shared().registry.register(call.caller.principal.name.clone(), method);
     let changes = call.policy_changes();
     let (etcd, send, _place) = match at_etcd {
-        Some((response, send, place)) => (Etcd::Silent(response), Some(send), Some(place)),
+        Some((response, send, slot)) => (Etcd::Silent(response), Some(send), Some(slot)),
         None => (Etcd::Absent, None, None),
     };
     let dialogue = Dialogue::new(call, method, member, open, seat);

@@ -1,16 +1,16 @@
-//! What a CA may vouch for, and when. Go's `crypto/x509` refuses each of these, and so does etcd.
+//! Limits of CAs. Go's `crypto/x509` rejects each of these, and so does etcd.
 
 use std::time::Duration;
 
 use super::*;
 
-fn made(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Ca {
+fn custom_ca(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Ca {
     let mut params = ca_params(name);
     change(&mut params);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn under(issuer: &Ca, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Ca {
+fn intermediate(issuer: &Ca, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Ca {
     let mut params = ca_params(name);
     change(&mut params);
     CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), issuer).unwrap()
@@ -37,17 +37,16 @@ fn at(year: i32) -> UnixTime {
 }
 
 #[test]
-fn a_ca_vouches_only_while_it_is_in_date() {
-    let (new, old) =
-        (made("new", |_| {}), made("old", |params| params.not_after = date_time_ymd(2035, 1, 1)));
-    let later = made("later", |params| params.not_before = date_time_ymd(2040, 1, 1));
+fn accepts_clients_of_a_ca_only_while_it_is_valid() {
+    let (new, old) = (
+        custom_ca("new", |_| {}),
+        custom_ca("old", |params| params.not_after = date_time_ymd(2035, 1, 1)),
+    );
+    let later = custom_ca("later", |params| params.not_before = date_time_ymd(2040, 1, 1));
     let trust = trust(&[&new, &old, &later]).unwrap();
-    let verdict = |issuer: &Ca, year| {
+    let verify = |issuer: &Ca, year| {
         let chain = chain(issuer, &[]);
-        trust
-            .prove(&chain[0], &chain[1..], at(year))
-            .map(drop)
-            .map_err(|error| failure::of_tls(&failure::of_webpki(error)))
+        trust.verify_at(&chain, at(year)).map(drop)
     };
     for (issuer, year, expected) in [
         (&new, 2030, Ok(())),
@@ -57,39 +56,44 @@ fn a_ca_vouches_only_while_it_is_in_date() {
         (&later, 2036, Err(HandshakeFailure::Expired)),
         (&later, 2041, Ok(())),
     ] {
-        assert_eq!(verdict(issuer, year), expected, "{year}");
+        assert_eq!(verify(issuer, year), expected, "{year}");
     }
 }
 
 #[test]
-fn an_expired_ca_in_a_bundle_is_in_nobodys_way() {
-    let (new, old) =
-        (made("new", |_| {}), made("old", |params| params.not_after = date_time_ymd(2024, 1, 1)));
+fn an_expired_ca_in_a_bundle_does_not_affect_the_others() {
+    let (new, old) = (
+        custom_ca("new", |_| {}),
+        custom_ca("old", |params| params.not_after = date_time_ymd(2024, 1, 1)),
+    );
     let both = trust(&[&new, &old]).unwrap();
     assert_eq!(both.verify(&chain(&new, &[])).map(drop), Ok(()));
     assert_eq!(both.verify(&chain(&old, &[])), Err(HandshakeFailure::Expired));
     assert_eq!(
-        both.stale().iter().map(|stale| stale.message.as_str()).collect::<Vec<_>>(),
+        both.expired().iter().map(|expired| expired.message.as_str()).collect::<Vec<_>>(),
         ["certificate 2 (`CN=old`) expired on 2024-01-01T00:00:00Z"]
     );
-    assert!(trust(&[&old]).unwrap_err().contains("expired on 2024-01-01"), "no other is left");
+    assert!(
+        trust(&[&old]).unwrap_err().contains("expired on 2024-01-01"),
+        "the only CA has expired"
+    );
 }
 
 #[test]
 fn an_expired_ca_needs_no_revocation_list() {
     let (pki, new, old) = (
         Pki::new(),
-        made("new", |_| {}),
-        made("old", |params| params.not_after = date_time_ymd(2024, 1, 1)),
+        custom_ca("new", |_| {}),
+        custom_ca("old", |params| params.not_after = date_time_ymd(2024, 1, 1)),
     );
     let files = pki.downstream(&[("new", &new), ("old", &old)], &[crl(&new, &[], 2090)]);
     assert!(ClientTrust::load(&files).is_ok());
 }
 
 #[test]
-fn a_connection_ends_with_the_first_certificate_of_its_path() {
-    let root = made("root", |params| params.not_after = date_time_ymd(2035, 1, 1));
-    let below = under(&root, "below", |params| params.not_after = date_time_ymd(2033, 1, 1));
+fn a_chain_expires_with_its_first_certificate() {
+    let root = custom_ca("root", |params| params.not_after = date_time_ymd(2035, 1, 1));
+    let below = intermediate(&root, "below", |params| params.not_after = date_time_ymd(2033, 1, 1));
     let trust = trust(&[&root]).unwrap();
     let ends = |chain: &[CertificateDer<'_>]| trust.verify(chain).unwrap().not_after;
     assert_eq!(ends(&chain(&root, &[])), at(2035).as_secs());
@@ -97,44 +101,49 @@ fn a_connection_ends_with_the_first_certificate_of_its_path() {
 }
 
 #[test]
-fn a_ca_that_may_not_sign_certificates_vouches_for_none() {
+fn rejects_a_ca_without_key_cert_sign() {
     let unable = |params: &mut CertificateParams| {
-        params.key_usages = vec![KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature]
+        params.key_usages = vec![KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     };
-    let found = trust(&[&made("unable", unable)]).unwrap_err();
-    assert!(found.ends_with("certificate 1 (`CN=unable`) may not sign certificates (its key usage lacks `keyCertSign`): etcd refuses all that it has issued, too"), "{found}");
-    let root = made("root", |_| {});
-    let (able, unable) =
-        (under(&root, "able", |params| params.key_usages.clear()), under(&root, "unable", unable));
+    let found = trust(&[&custom_ca("unable", unable)]).unwrap_err();
+    let expected = "certificate 1 (`CN=unable`) may not sign certificates: its key usage lacks \
+                    `keyCertSign`, so that etcd rejects all certificates that it issued, too";
+    assert!(found.ends_with(expected), "{found}");
+    let root = custom_ca("root", |_| {});
+    let (able, unable) = (
+        intermediate(&root, "able", |params| params.key_usages.clear()),
+        intermediate(&root, "unable", unable),
+    );
     let trust = trust(&[&root]).unwrap();
     assert_eq!(
         trust.verify(&chain(&able, &[&able])).map(drop),
         Ok(()),
-        "without key usage it may do anything"
+        "a CA without key usage may sign"
     );
     assert_eq!(trust.verify(&chain(&unable, &[&unable])), Err(HandshakeFailure::BadCertificate));
 }
 
 #[test]
-fn a_roots_own_limits_hold() {
-    let root = made("root", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
-    let below = under(&root, "below", |_| {});
+fn checks_path_length_and_usage_of_the_anchor() {
+    let root =
+        custom_ca("root", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let below = intermediate(&root, "below", |_| {});
     let limited = trust(&[&root]).unwrap();
     assert_eq!(limited.verify(&chain(&root, &[])).map(drop), Ok(()));
     assert_eq!(
         limited.verify(&chain(&below, &[&below])),
         Err(HandshakeFailure::BadCertificate),
-        "one CA too many"
+        "path length 0 allows no intermediate CA"
     );
-    let servers = made("servers", |params| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+    let servers = custom_ca("servers", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     });
-    assert!(trust(&[&servers]).unwrap_err().contains("does not name `clientAuth`"));
+    assert!(trust(&[&servers]).unwrap_err().contains("lacks `clientAuth`"));
 }
 
-/// Two CAs may both vouch for one chain, by a certificate of the one for the key of the other.
+/// Cross-signed: two CAs issued certificates for the same intermediate CA key.
 #[test]
-fn the_ca_of_a_client_is_one_that_lets_it_in() {
+fn names_the_ca_whose_path_is_not_revoked() {
     let (pki, one, two) = (Pki::new(), ca("one"), ca("two"));
     let key = KeyPair::generate().unwrap();
     let copy = || KeyPair::from_pem(&key.serialize_pem()).unwrap();
@@ -155,20 +164,23 @@ fn the_ca_of_a_client_is_one_that_lets_it_in() {
 }
 
 #[tokio::test]
-async fn etcds_ca_vouches_only_while_it_is_in_date() {
-    let (pki, new, old) =
-        (Pki::new(), ca("new"), made("old", |params| params.not_after = date_time_ymd(2024, 1, 1)));
+async fn trusts_etcd_only_while_its_ca_is_valid() {
+    let (pki, new, old) = (
+        Pki::new(),
+        ca("new"),
+        custom_ca("old", |params| params.not_after = date_time_ymd(2024, 1, 1)),
+    );
     let bundle = pki.write("etcd.crt", new.pem() + &old.pem());
-    let way =
+    let tls =
         ClientTls::load(&pki.upstream(Some(bundle), Some(&leaf(&new, |_| {})))).unwrap().unwrap();
-    assert_eq!(way.stale().len(), 1);
+    assert_eq!(tls.expired().len(), 1);
     for (issuer, expected) in [(&new, None), (&old, Some(HandshakeFailure::RefusedByClient))] {
         let server = pki.downstream(&[("default", &new)], &[]);
         let shown = leaf(issuer, |_| {});
         fs::write(&server.cert_file, shown.chain).unwrap();
         fs::write(&server.key_file, shown.key).unwrap();
         let server = ServerTls::load(&server).unwrap();
-        assert_eq!(connect(&server, way.rustls_config()).await.err(), expected);
+        assert_eq!(connect(&server, tls.rustls_config()).await.err(), expected);
     }
     let only_old = pki.upstream(Some(pki.write("old.crt", old.pem())), None);
     assert!(ClientTls::load(&only_old).unwrap_err().to_string().contains("expired on 2024-01-01"));

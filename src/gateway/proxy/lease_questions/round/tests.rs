@@ -78,7 +78,7 @@ fn a_key_is_looked_at_once_for_all_requests_of_an_identity() {
     let (round, mut answered) = lab.round(&[("alice", LeaseUse::Revoke); 9000]);
     let mut round = round.unwrap();
     for key in 0..1000 {
-        assert!(round.see(format!("/a/{key}").as_bytes()));
+        assert!(round.visit(format!("/a/{key}").as_bytes()));
     }
     assert_eq!(round.looks, 1000);
     round.end(Ok(()));
@@ -98,12 +98,12 @@ fn each_identity_and_each_use_has_its_own_answer() {
     ];
     let (round, mut answered) = lab.round(&who);
     let mut round = round.unwrap();
-    assert!(round.see(b"/a/k"));
+    assert!(round.visit(b"/a/k"));
     // Those that have their answer are not asked again.
     assert_eq!(round.looks, 5);
-    assert!(round.see(b"/a/l"));
+    assert!(round.visit(b"/a/l"));
     assert_eq!(round.looks, 8);
-    assert!(round.see(b"/c"));
+    assert!(round.visit(b"/c"));
     round.end(Ok(()));
     let not = Some(Ok(LeaseStanding::NotCovered));
     let expected =
@@ -117,7 +117,7 @@ fn others_have_their_turn_after_a_bounded_number_of_looks() {
     let (round, _answered) =
         lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut round = round.unwrap();
-    let rests = (0..LOOKS).filter(|_| round.see(b"/a/k") && round.has_worked()).count();
+    let rests = (0..LOOKS).filter(|_| round.visit(b"/a/k") && round.should_yield()).count();
     assert_eq!(rests, 2);
 }
 
@@ -127,9 +127,9 @@ fn nothing_is_read_for_callers_that_have_left() {
     let (round, mut answered) = lab.round(&[("alice", LeaseUse::Revoke); 3]);
     let mut round = round.unwrap();
     answered.truncate(1);
-    assert!(round.see(b"/a/k"));
+    assert!(round.visit(b"/a/k"));
     answered.clear();
-    assert!(!round.see(b"/a/k"));
+    assert!(!round.visit(b"/a/k"));
 }
 
 #[test]
@@ -139,15 +139,15 @@ fn who_has_no_room_for_an_answer_takes_it_from_no_other() {
         [("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke), ("alice", LeaseUse::Look)];
     let (round, mut answered) = lab.round(&who);
     let mut round = round.unwrap();
-    assert!(round.may_hold(10));
+    assert!(round.may_buffer(10));
     assert!(lab.share("alice").take(400));
     // Alice holds all that she may, and her requests alone fail.
-    assert!(round.may_hold(300));
+    assert!(round.may_buffer(300));
     assert_eq!(
         told(&mut answered),
         [Some(Err(NotKnown::Unanswered)), None, Some(Err(NotKnown::Unanswered))]
     );
-    assert!(round.see(b"/a/k"));
+    assert!(round.visit(b"/a/k"));
     round.end(Ok(()));
     assert_eq!(answered[1].try_recv(), Ok(Ok(LeaseStanding::Covered)));
 }
@@ -158,8 +158,8 @@ fn where_none_has_room_the_question_ends() {
     let (round, mut answered) =
         lab.round(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut round = round.unwrap();
-    assert!(!round.may_hold(HELD));
-    round.end(Err(Unanswered::NoRoom));
+    assert!(!round.may_buffer(HELD));
+    round.end(Err(LeaseQueryError::NoMemory));
     assert_eq!(
         told(&mut answered),
         [Some(Err(NotKnown::Unanswered)), Some(Err(NotKnown::Unanswered))]
@@ -174,6 +174,6 @@ fn the_next_to_be_charged_needs_a_place_too() {
     let mut round = round.unwrap();
     let quota = lab.quota("neighbour");
     let _all: Vec<Place> = std::iter::from_fn(|| quota.questions.place()).collect();
-    assert!(!round.may_hold(HELD));
+    assert!(!round.may_buffer(HELD));
     assert_eq!(told(&mut answered), [Some(Err(NotKnown::Unanswered)), Some(Err(NotKnown::Limit))]);
 }

@@ -144,7 +144,7 @@ impl Dialogue<'_> {
             && let Ok(header) = ResponseHeader::decode(header)
             && let Some(member) = self.call.shared().members.at(self.member)
         {
-            member.saw_header(header);
+            member.set_header(header);
         }
     }
 
