@@ -68,12 +68,12 @@ pub(super) async fn keep_renewed<R: Renewable>(
 
 /// True if no connection has to be retried.
 async fn renew_all<R: Renewable>(connections: &[R], tls: &LiveTls) -> bool {
-    let renewals = connections.iter().map(|connection| renew(connection, tls));
+    let generation = tls.current().upstream_generation;
+    let renewals = connections.iter().map(|connection| renew(connection, generation));
     join_all(renewals).await.into_iter().all(|renewed| renewed)
 }
 
-async fn renew<R: Renewable>(connections: &R, tls: &LiveTls) -> bool {
-    let generation = tls.current().upstream_generation;
+async fn renew<R: Renewable>(connections: &R, generation: u64) -> bool {
     if !connections.has_older(generation) {
         return true;
     }
@@ -87,6 +87,55 @@ async fn renew<R: Renewable>(connections: &R, tls: &LiveTls) -> bool {
                 connections.close_older(generation);
             }
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// One connection, and what was done with it.
+    struct Fake {
+        generation: u64,
+        outcome: Result<(), RenewalError>,
+        calls: RefCell<Vec<&'static str>>,
+    }
+
+    impl Renewable for Fake {
+        type Connection = ();
+
+        fn has_older(&self, generation: u64) -> bool {
+            self.generation < generation
+        }
+
+        async fn open(&self) -> Result<(), RenewalError> {
+            self.calls.borrow_mut().push("open");
+            self.outcome
+        }
+
+        fn replace_older(&self, _: u64, (): ()) {
+            self.calls.borrow_mut().push("replace");
+        }
+
+        fn close_older(&self, _: u64) {
+            self.calls.borrow_mut().push("close");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_is_kept_until_it_can_be_replaced() {
+        for (generation, outcome, renewed, calls) in [
+            (2, Err(RenewalError::Failed), true, &[][..]),
+            (1, Ok(()), true, &["open", "replace"]),
+            (1, Err(RenewalError::Failed), false, &["open"]),
+            (1, Err(RenewalError::Untrusted), false, &["open", "close"]),
+        ] {
+            let fake = Fake { generation, outcome, calls: RefCell::default() };
+            assert_eq!(renew(&fake, 2).await, renewed, "{generation} {outcome:?}");
+            assert_eq!(fake.calls.into_inner(), calls, "{generation} {outcome:?}");
         }
     }
 }
