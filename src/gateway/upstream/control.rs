@@ -68,7 +68,8 @@ impl ControlError {
             )
     }
 
-    /// True if etcd's error is exactly `text`, one of `api/v3rpc/rpctypes/error.go`.
+    /// True if etcd's error is exactly `text`, one of `api/v3rpc/rpctypes/error.go`. Several errors
+    /// share a code, so that etcd's own client compares the text, too (`rpctypes.Error`).
     pub(super) fn is_etcd_error(&self, text: &str) -> bool {
         matches!(self, ControlError::Status(status) if status.message() == text)
     }
