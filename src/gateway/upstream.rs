@@ -33,7 +33,7 @@ pub(crate) mod pool;
 pub mod release;
 mod renewal;
 pub(crate) mod warm;
-pub(crate) mod window;
+pub mod window;
 
 use etcd_warden_core::method::{Method, Shape};
 

@@ -173,7 +173,7 @@ impl Members {
 
     /// The member for a client connection whose calls went to `home` so far: `home` itself, unless
     /// another member is in a better state.
-    pub(crate) fn home(&self, home: MemberIndex) -> MemberIndex {
+    pub fn home(&self, home: MemberIndex) -> MemberIndex {
         let health = |index| self.at(index).map(Member::health);
         if self.pin || health(home) == Some(Health::Well) {
             return home;
