@@ -1,5 +1,5 @@
-//! Break-glass without a restart, at a socket for root and the proxy's own user: what it changes,
-//! whom it asks, what it leaves behind.
+//! Break-glass mode changes at the admin socket: who may use it, what it changes, and what it
+//! leaves behind.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use tokio::net::UnixStream;
 
 use crate::live::Live;
 use crate::reload::create;
-use crate::world::{Wish, World, is_permission_denied, soon};
+use crate::world::{World, WorldBuilder, is_permission_denied, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
-fn with_socket(policy: &str) -> Wish {
+fn with_socket(policy: &str) -> WorldBuilder {
     World::with(policy).config(|config| {
         config.admin_socket = Some(config.policy.with_file_name("admin.sock"));
         config.admin_debug = false;
@@ -27,7 +27,7 @@ fn socket(world: &World) -> PathBuf {
     world.config.admin_socket.clone().unwrap()
 }
 
-/// Status and body of one request at the socket.
+/// Sends one request to the socket. Returns status and body.
 async fn ask(path: &Path, method: &str, page: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(path).await.unwrap();
     let request = format!(
@@ -41,7 +41,7 @@ async fn ask(path: &Path, method: &str, page: &str, body: &str) -> (u16, String)
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Changes the mode, and gives the page that answers.
+/// Changes the mode and returns the page in the response.
 async fn mode(world: &World, mode: &str) -> Value {
     let (status, body) = ask(&socket(world), "POST", "/mode", mode).await;
     assert_eq!(status, 200, "{body}");
@@ -53,13 +53,13 @@ async fn in_force(world: &World) -> Value {
 }
 
 #[tokio::test]
-async fn break_glass_lets_everybody_through_until_it_is_mended_and_says_who_did_it() {
+async fn break_glass_admits_all_until_ended_and_is_audited() {
     let world = with_socket(POLICY).start().await;
     let mut bob = world.as_("bob").await;
     assert!(is_permission_denied(&bob.put(world.key("x"), "1", None).await));
 
     assert_eq!(mode(&world, "shadow\n").await["mode_override"], "shadow");
-    // Not before etcd has said that its own auth is off.
+    // Shadow mode waits until etcd has reported that its own auth is off.
     soon("shadow mode", || async { (in_force(&world).await == "shadow").then_some(()) }).await;
     bob.put(world.key("x"), "2", None).await.unwrap();
     let line = world.audited(|line| line["event"] == "mode").await;
@@ -71,7 +71,7 @@ async fn break_glass_lets_everybody_through_until_it_is_mended_and_says_who_did_
     assert_eq!(line["pid"], json!(std::process::id()));
     assert_eq!(world.metric("etcd_warden_mode_changes_total", &["to=\"shadow\""]).await, 1.0);
 
-    // It outlives a reload: the mended policy is tried in shadow mode first.
+    // The override survives a reload, so the repaired policy runs in shadow mode first.
     world.replace_policy(&POLICY.replace("alice", "carol"));
     assert_eq!(in_force(&world).await, "shadow");
     bob.put(world.key("x"), "3", None).await.unwrap();
@@ -88,7 +88,7 @@ async fn break_glass_lets_everybody_through_until_it_is_mended_and_says_who_did_
 }
 
 #[tokio::test]
-async fn what_is_open_follows_the_mode() {
+async fn open_streams_follow_the_mode() {
     let world = with_socket(&POLICY.replace("mode: enforce", "mode: shadow")).start().await;
     let mut bobs = Live::open(&mut world.raw("bob").await, Method::Watch).await;
     bobs.send(&create(&world.key("w"), 1));
@@ -120,7 +120,7 @@ async fn shadow_mode_waits_for_an_etcd_without_auth() {
 }
 
 #[tokio::test]
-async fn the_socket_shows_every_page_and_the_address_changes_nothing() {
+async fn the_socket_shows_every_page_the_address_is_read_only() {
     let world = with_socket(POLICY).start().await;
     let mut stream = world.raw("alice").await;
     let _open = Live::open(&mut stream, Method::Watch).await;
@@ -146,7 +146,7 @@ async fn the_socket_shows_every_page_and_the_address_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_mode_changes_nothing() {
+async fn an_unknown_mode_changes_nothing() {
     let world = with_socket(POLICY).start().await;
     let long = "shadow".repeat(1000);
     for nonsense in ["", "off", "Shadow", "shadow enforce", "\u{0}", &long] {
@@ -165,7 +165,7 @@ async fn what_is_no_mode_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_socket_goes_with_the_proxy() {
+async fn the_socket_is_removed_with_the_proxy() {
     let mut world = with_socket(POLICY).start().await;
     let path = socket(&world);
     assert!(path.exists());

@@ -1,4 +1,4 @@
-//! The audit: who did what, by which right, and nothing lost without a word.
+//! The audit log: which identity did what, by which right. No line is lost without being counted.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::live::Live;
 use crate::reload::create;
-use crate::world::{Wish, World, is_permission_denied, soon};
+use crate::world::{World, WorldBuilder, is_permission_denied, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  own: {allow: [{keys: $P/a/*, verbs: [rw]}], capabilities: [lease]}\n\
     bindings:\n  - {cn: alice, roles: [own]}\n  - {cn: shade, roles: [own], mode: shadow}\n";
@@ -22,7 +22,7 @@ const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  own: {allow: [{keys: 
 async fn each_kind_of_request_has_its_line() {
     let world = World::start(POLICY).await;
     let mut raw = world.raw("alice").await;
-    // A lease of somebody's, with a key on it that alice may not write.
+    // A lease of another client, with an attached key that alice may not write.
     let mut direct = world.direct().await;
     let others = direct.lease_grant(600, None).await.unwrap().id();
     direct
@@ -128,7 +128,7 @@ async fn each_kind_of_request_has_its_line() {
 }
 
 #[tokio::test]
-async fn denials_are_always_written_and_allowed_calls_as_asked_for() {
+async fn audits_all_denials_and_allowed_calls_as_configured() {
     for (allowed, expected) in [
         (AuditAllowed::None, vec!["deny", "would_deny"]),
         (AuditAllowed::Writes, vec!["allow Put", "allow Put", "deny", "would_deny"]),
@@ -142,7 +142,7 @@ async fn denials_are_always_written_and_allowed_calls_as_asked_for() {
         shade.put(world.key("a/k"), "1", None).await.unwrap();
         assert!(is_permission_denied(&alice.get(world.key("b"), None).await));
         shade.get(world.key("b"), None).await.unwrap();
-        // What is in the queue is on the disk when the proxy has ended.
+        // When the proxy has ended, the queue has been written to disk.
         drop((alice, shade));
         world.shut_down().await;
         let mut lines: Vec<_> = world.audit().iter().map(short).collect();
@@ -157,7 +157,7 @@ fn short(line: &Value) -> String {
     if decision == "allow" { format!("allow {rpc}") } else { decision.to_owned() }
 }
 
-/// A disk that takes nothing more once a pipe is full, until somebody reads.
+/// A disk that accepts nothing more once a pipe is full, until the test reads it.
 struct SlowDisk {
     path: PathBuf,
     end: std::fs::File,
@@ -169,8 +169,8 @@ impl SlowDisk {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        // Read and write, so that neither side waits for the other to open it; without waiting, so
-        // that a read ends.
+        // Opened for reading and writing, so that opening does not wait for the other end, and
+        // non-blocking, so that a read returns.
         let nonblocking = 0o4000;
         let end = std::fs::OpenOptions::new()
             .read(true)
@@ -181,16 +181,16 @@ impl SlowDisk {
         Self { path, end, _folder: folder }
     }
 
-    fn audited(&self, wish: Wish, queue: usize, on_full: OnFull) -> Wish {
+    fn audited(&self, builder: WorldBuilder, queue: usize, on_full: OnFull) -> WorldBuilder {
         let path = self.path.clone();
-        wish.config(move |config| {
+        builder.config(move |config| {
             config.audit.file = Some(path);
             config.audit.queue = queue;
             config.audit.on_full = on_full;
         })
     }
 
-    /// What came since the last look.
+    /// Reads the lines since the last call.
     fn read(&mut self, into: &mut String) {
         let mut buffer = [0; 65_536];
         while let Ok(length @ 1..) = self.end.read(&mut buffer) {
@@ -198,7 +198,7 @@ impl SlowDisk {
         }
     }
 
-    /// Reads until so many whole lines are there in all.
+    /// Reads until there are `count` complete lines.
     async fn lines(&mut self, text: &mut String, count: usize) -> Vec<Value> {
         let cell = std::cell::RefCell::new((self, text));
         let lines = soon("the lines", || async {
@@ -212,9 +212,9 @@ impl SlowDisk {
     }
 }
 
-/// Refused calls until every line of twenty in a row is lost: the pipe is full, the writer waits
-/// for it, and this identity's share of the queue is taken. One line lost is not enough: the writer
-/// may be about to make room.
+/// Sends refused calls until the lines of twenty in a row are lost: the pipe is full, the writer
+/// waits for it, and this identity's share of the queue is used up. One lost line is not enough,
+/// because the writer may be about to free a slot.
 async fn flood(world: &World, common_name: &str) -> usize {
     let mut client = world.as_(common_name).await;
     let mut calls = 0;
@@ -229,17 +229,17 @@ async fn flood(world: &World, common_name: &str) -> usize {
         if lost(world).await == before + 20 {
             return calls;
         }
-        assert!(calls < 20_000, "the pipe takes everything");
+        assert!(calls < 20_000, "the pipe never fills up");
     }
 }
 
-/// Lines lost so far.
+/// The number of lines lost so far.
 async fn lost(world: &World) -> usize {
     world.metric("etcd_warden_audit_lost_total", &[]).await.to_string().parse().unwrap()
 }
 
 #[tokio::test]
-async fn with_deny_nothing_happens_that_cannot_be_written_down() {
+async fn with_deny_no_call_passes_without_an_audit_line() {
     let mut disk = SlowDisk::new();
     let world = disk.audited(World::with(POLICY), 32, OnFull::Deny).start().await;
     let mut alice = world.as_("alice").await;
@@ -252,10 +252,10 @@ async fn with_deny_nothing_happens_that_cannot_be_written_down() {
     );
     assert!(world.metric("etcd_warden_limits_hit_total", &["limit=\"audit-queue\""]).await >= 1.0);
     assert_eq!(world.direct().await.get(world.key("a/k"), None).await.unwrap().count(), 0);
-    // The disk takes lines again: so does the proxy take calls.
+    // The disk accepts lines again, so the proxy accepts calls again.
     let mut text = String::new();
     let disk = std::cell::RefCell::new((&mut disk, &mut text));
-    soon("a call that may be made", || async {
+    soon("a call that is allowed again", || async {
         {
             let (disk, text) = &mut *disk.borrow_mut();
             disk.read(text);
@@ -266,13 +266,13 @@ async fn with_deny_nothing_happens_that_cannot_be_written_down() {
 }
 
 #[tokio::test]
-async fn with_drop_calls_go_on_and_the_loss_is_told_in_the_next_line() {
+async fn with_drop_calls_pass_and_the_next_line_counts_the_loss() {
     let mut disk = SlowDisk::new();
     let world = disk.audited(World::with(POLICY), 32, OnFull::Drop).start().await;
     let calls = flood(&world, "alice").await;
     let mut alice = world.as_("alice").await;
     let mut text = String::new();
-    // A loss is told in the next line that goes out: the last ones may have to wait for one more.
+    // The next line that is written reports a loss, so the last ones may have to wait for one more.
     for calls in calls + 1..calls + 10 {
         alice.put(world.key("a/k"), "1", None).await.unwrap();
         let lost = lost(&world).await;
@@ -281,7 +281,7 @@ async fn with_drop_calls_go_on_and_the_loss_is_told_in_the_next_line() {
             return;
         }
     }
-    panic!("the lines do not tell of {} losses: {text}", lost(&world).await);
+    panic!("{} losses are missing in the lines: {text}", lost(&world).await);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Clients that are not who they should be, or do not behave: each costs itself its connection at
-//! most, is counted by its reason, and the neighbour does not notice.
+//! Clients with invalid certificates or bad behaviour: each loses at most its own connection and is
+//! counted by its reason, and the neighbour is not affected.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,31 +17,16 @@ use crate::world::raw::wire::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame,
 };
 use crate::world::raw::{Raw, framed, grpc_headers, tls, tls_over};
-use crate::world::{SOON, World, authorities, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all:
-    allow:
-      - keys: $P/*
-        verbs: [rw]
-bindings:
-  - cn: alice
-    roles: [all]
-  - cn: neighbour
-    roles: [all]
-";
+use crate::world::{SOON, TWO_CLIENTS, World, authorities, soon};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// The message of a Range on a key of this test.
+/// A Range request for a key of this test.
 fn range(world: &World) -> Vec<u8> {
     RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec()
 }
 
-/// Waits until so many handshakes have failed for this reason, and no other has.
+/// Waits until exactly this number of handshakes has failed for this reason, and none for another.
 async fn failures(world: &World, reason: &str, count: f64) {
     let label = format!("reason=\"{reason}\"");
     let name = "etcd_warden_handshake_failures_total";
@@ -56,20 +41,21 @@ async fn failures(world: &World, reason: &str, count: f64) {
     };
     let failed: Vec<&str> =
         metrics.lines().filter(|line| line.starts_with(name) && !line.ends_with(" 0")).collect();
-    assert!(metrics.is_empty(), "no handshake failed for {reason}, but: {failed:?}");
+    assert!(metrics.is_empty(), "expected failed handshakes for {reason} only: {failed:?}");
     assert_eq!(world.metric(name, &[&label]).await, count);
 }
 
-/// The proxy has ended this connection: whatever it still says, it comes to an end.
+/// Asserts that the proxy ends this connection. Returns the data received until then.
 async fn ends(what: &str, stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut said = Vec::new();
-    // A connection that is reset has ended, too.
+    // A reset also ends the connection.
     let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut said)).await;
     assert!(ended.is_ok(), "{what}: the connection is still open");
     said
 }
 
-/// A handshake with this certificate fails: in TLS 1.3 the client learns of it with its first read.
+/// Asserts that a handshake with this certificate fails. In TLS 1.3 the client learns it with its
+/// first read.
 async fn is_refused(world: &World, issued: Option<&Issued>) {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         if let Ok(mut stream) = tls(world.address(), issued, &[b"h2"], &[version]).await {
@@ -77,14 +63,14 @@ async fn is_refused(world: &World, issued: Option<&Issued>) {
             let mut answer = [0; 1];
             assert!(
                 stream.read(&mut answer).await.is_err(),
-                "{version:?}: an alert, not an answer"
+                "{version:?}: expected an alert, not a response"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_does_not_hold_fails_the_handshake_by_its_reason() {
+async fn an_invalid_certificate_fails_the_handshake_by_its_reason() {
     let clients = &authorities().clients;
     let other = Authority::new("clients CA").unwrap();
     let with = |leaf: Leaf| Some(clients.issue(&leaf).unwrap());
@@ -96,10 +82,10 @@ async fn a_certificate_that_does_not_hold_fails_the_handshake_by_its_reason() {
         ("wrong_key_usage", with(Leaf::client("alice").usage(Usage::Server))),
         ("wrong_key_usage", with(Leaf::client("alice").usage(Usage::Neither))),
         ("unknown_ca", Some(authorities().upstream.client("alice").unwrap())),
-        // An authority that only bears the same name.
+        // Another CA with the same name.
         ("bad_certificate", Some(other.client("alice").unwrap())),
     ];
-    let world = World::start(POLICY).await;
+    let world = World::start(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut counts = std::collections::HashMap::new();
     for (reason, issued) in cases {
@@ -114,7 +100,7 @@ async fn a_certificate_that_does_not_hold_fails_the_handshake_by_its_reason() {
 
 #[tokio::test]
 async fn a_revoked_certificate_fails_the_handshake() {
-    let configured = World::with(POLICY).config(|config: &mut Config| {
+    let configured = World::with(TWO_CLIENTS).config(|config: &mut Config| {
         let folder = config.policy.parent().unwrap();
         let list = authorities().clients.crl(&[4711]).unwrap();
         config.downstream.crl_files = vec![write_private(folder, "clients.crl", &list).unwrap()];
@@ -137,19 +123,19 @@ async fn a_revoked_certificate_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn who_does_not_finish_the_handshake_is_closed_at_the_deadline() {
-    let configured = World::with(POLICY)
+async fn closes_an_unfinished_handshake_at_its_deadline() {
+    let configured = World::with(TWO_CLIENTS)
         .config(|config| config.limits.handshake_timeout = Duration::from_millis(300));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
-    // Nothing at all; and half a TLS record.
+    // Nothing at all, and half a TLS record.
     let mut silent = TcpStream::connect(world.address()).await.unwrap();
     let mut half = TcpStream::connect(world.address()).await.unwrap();
     half.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).await.unwrap();
     ends("silent", &mut silent).await;
     ends("half a record", &mut half).await;
     failures(&world, "timeout", 2.0).await;
-    // TLS, but no HTTP/2 behind it; and half of its preface.
+    // TLS without HTTP/2, and half of HTTP/2's preface.
     let mut mute = world.tls(&Leaf::client("alice")).await;
     let mut cut = world.tls(&Leaf::client("alice")).await;
     cut.write_all(&PREFACE[..10]).await.unwrap();
@@ -160,15 +146,15 @@ async fn who_does_not_finish_the_handshake_is_closed_at_the_deadline() {
 
 #[tokio::test]
 async fn garbage_in_place_of_tls_is_refused_at_once() {
-    let world = World::start(POLICY).await;
+    let world = World::start(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let cases: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\nhost: etcd\r\n\r\n",
         PREFACE,
         b"SSH-2.0-OpenSSH_9.9\r\n",
         &[0; 64],
-        // An unlisted peer that speaks PROXY protocol: it is a client like any other, and this is
-        // no TLS.
+        // A peer that is not listed and sends a PROXY header: for the proxy it is a client that
+        // does not speak TLS.
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\x10\0\x0f\xa0",
     ];
     for (place, garbage) in cases.into_iter().enumerate() {
@@ -181,15 +167,15 @@ async fn garbage_in_place_of_tls_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn who_closes_in_the_middle_of_the_handshake_is_counted() {
-    let world = World::start(POLICY).await;
+async fn counts_a_connection_closed_during_the_handshake() {
+    let world = World::start(TWO_CLIENTS).await;
     drop(TcpStream::connect(world.address()).await.unwrap());
     failures(&world, "closed", 1.0).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
-    let configured = World::with(POLICY).config(|config| {
+async fn closes_an_idle_connection_but_not_one_with_a_watch() {
+    let configured = World::with(TWO_CLIENTS).config(|config| {
         config.limits.idle_timeout = Duration::from_millis(300);
         config.limits.keepalive = Duration::from_millis(200);
     });
@@ -212,16 +198,16 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_pings_is_closed_and_its_calls_are_cancelled() {
+async fn closes_a_client_without_pings_and_cancels_its_calls() {
     let fake = patient().await;
-    let in_place = fake.in_place_of_etcd();
-    let configured = World::with(POLICY).config(|config| {
+    let in_place = fake.replace_etcd();
+    let configured = World::with(TWO_CLIENTS).config(|config| {
         in_place(config);
         config.limits.keepalive = Duration::from_millis(300);
     });
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
-    // A call, and then silence for ever: not even the proxy's pings are answered.
+    // A call, and then silence: even the proxy's pings get no response.
     let mut stream = world.tls(&Leaf::client("alice")).await;
     stream.write_all(&opened(&framed(&range(&world)))).await.unwrap();
     soon("the call at etcd", || async {
@@ -264,7 +250,7 @@ fn call(stream: u32, body: &[u8]) -> Vec<u8> {
         .concat()
 }
 
-/// Answers the neighbour, and nobody else ever.
+/// A fake etcd that responds only to the neighbour.
 async fn patient() -> Fake {
     Fake::serving(|mut visit| async move {
         if visit.body().await.windows(9).any(|part| part == b"neighbour") {
@@ -278,14 +264,14 @@ async fn patient() -> Fake {
 #[tokio::test]
 async fn rapid_reset_ends_its_own_connection() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let body = framed(&range(&world));
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let mut stream = world.tls(&Leaf::client("alice")).await;
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
     let mut sent = 0;
-    // CVE-2023-44487. Sixty thousand would be a proxy that lets itself be used.
+    // CVE-2023-44487. A proxy that lets 60,000 pass would be vulnerable.
     while sent < 60_000 {
         let pair = |id| [call(id, &body), frame(RST_STREAM, 0, id, &cancel)].concat();
         let many: Vec<u8> = (sent..sent + 100).flat_map(|place| pair(2 * place + 1)).collect();
@@ -294,15 +280,15 @@ async fn rapid_reset_ends_its_own_connection() {
         }
         sent += 100;
     }
-    assert!(sent < 60_000, "nobody minds {sent} resets");
+    assert!(sent < 60_000, "still connected after {sent} resets");
     ends("a flood of resets", &mut stream).await;
     neighbour.is_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_client_that_only_opens_calls_to_give_them_up_is_disconnected() {
+async fn disconnects_a_client_that_only_opens_and_cancels_calls() {
     let fake = patient().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut given_up = 0;
@@ -314,15 +300,15 @@ async fn a_client_that_only_opens_calls_to_give_them_up_is_disconnected() {
             stream.request.send_data(framed(&range(&world)).into(), true).unwrap();
             calls.push(stream);
         }
-        // Each has reached etcd when it is given up.
-        soon("the calls at etcd, or the end", || async {
+        // Each call has reached etcd before it is cancelled.
+        soon("the calls at etcd, or the end of the connection", || async {
             let arrived = fake.arrivals("Range").iter().filter(|call| is_alices(call)).count();
             (arrived == under_way + calls.len() || raw.connection.is_finished()).then_some(())
         })
         .await;
         given_up += calls.len();
     }
-    assert!(given_up < 60_000, "nobody minds {given_up} calls that were given up");
+    assert!(given_up < 60_000, "still connected after {given_up} cancelled calls");
     let ended = raw.connection.await.unwrap().unwrap_err();
     assert_eq!(ended.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{ended:?}");
     assert!(world.metric("etcd_warden_http2_resets_total", &[]).await >= 1000.0);
@@ -331,9 +317,9 @@ async fn a_client_that_only_opens_calls_to_give_them_up_is_disconnected() {
 }
 
 #[tokio::test]
-async fn calls_that_run_into_their_deadlines_together_end_no_connection() {
+async fn calls_that_time_out_together_end_no_connection() {
     let fake = patient().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut calls = Vec::new();
@@ -355,8 +341,8 @@ async fn calls_that_run_into_their_deadlines_together_end_no_connection() {
 }
 
 #[tokio::test]
-async fn pings_and_settings_without_end_cost_their_sender_alone() {
-    let world = World::start(POLICY).await;
+async fn endless_pings_and_settings_cost_only_their_sender() {
+    let world = World::start(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     for kind in [PING, SETTINGS] {
         let stream = world.tls(&Leaf::client("alice")).await;
@@ -372,37 +358,40 @@ async fn pings_and_settings_without_end_cost_their_sender_alone() {
         }
         neighbour.is_unharmed().await;
         let _ = write.shutdown().await;
-        // It was answered, or disconnected; in any case it is over now.
+        // The client got a response or was disconnected. Either way its task has ended.
         reader.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn who_floods_and_never_reads_is_not_read_either() {
+async fn a_client_that_floods_and_never_reads_is_not_read() {
     let configured =
-        World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_secs(2));
+        World::with(TWO_CLIENTS).config(|config| config.limits.keepalive = Duration::from_secs(2));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let mut stream = world.tls(&Leaf::client("alice")).await;
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
     let many = frame(PING, 0, 0, b"12345678").repeat(1000);
     let mut written = 0_usize;
-    // The proxy has answers for as many pings as the sockets between us hold, and then stops
-    // reading. In the end it hangs up.
+    // The proxy queues pongs until the sockets between the two are full, then stops reading, and
+    // finally closes the connection.
     let flood = async {
         while written < 1 << 30 && stream.write_all(&many).await.is_ok() {
             written += many.len();
         }
     };
-    assert!(tokio::time::timeout(SOON, flood).await.is_ok(), "neither read nor disconnected");
-    assert!(written < 1 << 30, "the proxy holds the answers to {written} bytes of pings");
+    assert!(
+        tokio::time::timeout(SOON, flood).await.is_ok(),
+        "the client is neither read from nor disconnected"
+    );
+    assert!(written < 1 << 30, "the proxy has read {written} bytes of pings");
     neighbour.is_unharmed().await;
 }
 
 #[tokio::test]
-async fn half_a_frame_and_then_silence_harms_nobody() {
-    let configured =
-        World::with(POLICY).config(|config| config.limits.keepalive = Duration::from_millis(300));
+async fn half_a_frame_and_silence_harms_no_other_client() {
+    let configured = World::with(TWO_CLIENTS)
+        .config(|config| config.limits.keepalive = Duration::from_millis(300));
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let whole = opened(&framed(&range(&world)));
@@ -416,22 +405,22 @@ async fn half_a_frame_and_then_silence_harms_nobody() {
 
 #[tokio::test]
 async fn frames_that_http2_forbids_end_their_connection() {
-    let world = World::start(POLICY).await;
+    let world = World::start(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let cases = [
         ("a frame above the limit", frame(DATA, 0, 1, &[0; 20_000])),
         ("data on no stream", frame(DATA, 0, 0, b"x")),
         ("an even stream", frame(HEADERS, END_HEADERS, 2, &block(&[(b":method", b"POST")]))),
         ("a header block that cannot be decoded", frame(HEADERS, END_HEADERS, 1, &[0xff; 40])),
-        ("a window of nothing", frame(8, 0, 0, &[0; 4])),
-        ("a window beyond all bounds", frame(8, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
-        ("settings that are not", frame(SETTINGS, 0, 0, &[0; 5])),
+        ("a window update of 0", frame(8, 0, 0, &[0; 4])),
+        ("a window above the limit", frame(8, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
+        ("invalid settings", frame(SETTINGS, 0, 0, &[0; 5])),
     ];
     for (what, bytes) in cases {
         let mut stream = world.tls(&Leaf::client("alice")).await;
         stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &bytes].concat()).await.unwrap();
         let said = ends(what, &mut stream).await;
-        // GOAWAY, with a reason that is not NO_ERROR.
+        // GOAWAY with an error code.
         let goaway =
             said.windows(13).any(|part| part[..4] == [0, 0, part[2], 7] && part[5..9] == [0; 4]);
         assert!(goaway, "{what}: {said:?}");
@@ -440,21 +429,21 @@ async fn frames_that_http2_forbids_end_their_connection() {
 }
 
 #[tokio::test]
-async fn connections_above_the_cap_are_closed_and_those_that_are_there_go_on() {
-    let configured = World::with(POLICY).config(|config| config.limits.max_connections = 3);
+async fn connections_above_the_cap_are_closed_and_others_stay() {
+    let configured = World::with(TWO_CLIENTS).config(|config| config.limits.max_connections = 3);
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
-    // One of each name: nobody has more than are left for the others.
+    // One connection of each name: no identity may have more than remain free for others.
     let mut second = world.raw("stranger").await;
     let third = world.raw("alice").await;
-    // A client of TLS 1.3 is done before the server.
+    // With TLS 1.3 a client finishes its handshake before the server does.
     soon("three connections", || async {
         (world.metric("etcd_warden_connections", &[]).await == 3.0).then_some(())
     })
     .await;
     for _ in 0..5 {
         let mut above = TcpStream::connect(world.address()).await.unwrap();
-        assert!(ends("above the cap", &mut above).await.is_empty());
+        assert!(ends("a connection above the cap", &mut above).await.is_empty());
     }
     assert_eq!(
         world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections""#]).await,
@@ -462,11 +451,11 @@ async fn connections_above_the_cap_are_closed_and_those_that_are_there_go_on() {
     );
     assert_eq!(second.call(RANGE, &range(&world)).await.grpc_status(), Some(7));
     neighbour.is_unharmed().await;
-    // A place that becomes free is taken.
+    // A slot that becomes free is used.
     third.connection.abort();
     drop(third);
     let issued = authorities().clients.client("alice").unwrap();
-    let stream = soon("a free place", || async {
+    let stream = soon("a free slot", || async {
         tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.ok()
     })
     .await;
@@ -474,9 +463,9 @@ async fn connections_above_the_cap_are_closed_and_those_that_are_there_go_on() {
 }
 
 #[tokio::test]
-async fn a_certificate_without_a_usable_name_may_connect_and_do_nothing() {
+async fn a_certificate_without_usable_name_connects_but_has_no_right() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let cases = [
         ("cn-missing", Leaf::client("x").without_common_name()),
@@ -507,20 +496,20 @@ async fn a_certificate_without_a_usable_name_may_connect_and_do_nothing() {
 
 /// A header of PROXY protocol v2 for a client at 10.0.0.1, port 4096.
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\x10\0\x0f\xa0";
-/// The same of a balancer that speaks for itself.
+/// A header for a connection of the balancer itself (LOCAL).
 const PROXY_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 const PROXY_V1: &[u8] = b"PROXY TCP4 10.0.0.1 10.0.0.2 4096 4000\r\n";
 
-/// A proxy that takes 127.0.0.1 for a balancer; its neighbours come from elsewhere.
+/// A proxy that treats 127.0.0.1 as a balancer; its neighbour connects from another address.
 async fn behind_a_balancer() -> World {
     let listed = |config: &mut Config| {
         config.proxy_protocol_from =
             vec![Network { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), prefix: 32 }];
     };
-    World::with(POLICY).config(listed).start().await
+    World::with(TWO_CLIENTS).config(listed).start().await
 }
 
-/// A connection that begins with these bytes, from this address.
+/// A connection from this address that begins with these bytes.
 async fn begun_with(world: &World, bytes: &[u8], from: Ipv4Addr) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((from, 0))).unwrap();
@@ -559,7 +548,7 @@ async fn a_listed_balancer_names_the_client_in_the_audit() {
     assert_eq!(call_over(&world, own).await, Some(0));
     assert_eq!(world.audited(|_| true).await["peer"], address);
 
-    // Others come without, and speak for themselves.
+    // Other peers connect without a header, under their own address.
     std::fs::write(world.audit_file(), "").unwrap();
     let unlisted = begun_with(&world, b"", Ipv4Addr::new(127, 0, 0, 2)).await;
     let address = unlisted.local_addr().unwrap().to_string();
@@ -568,14 +557,13 @@ async fn a_listed_balancer_names_the_client_in_the_audit() {
 }
 
 #[tokio::test]
-async fn a_listed_balancer_must_speak_version_2_and_nobody_else_may() {
+async fn only_listed_balancers_send_proxy_headers_in_version_2() {
     let world = behind_a_balancer().await;
     let listed: [&[u8]; 6] = [
         PROXY_V1,
-        // TLS at once.
+        // TLS without a header.
         &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4, 5],
-        // Of another version; of an unknown command; without room for its addresses; longer than
-        // any header.
+        // Another version; an unknown command; no space for the addresses; longer than any header.
         b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
         b"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04",
@@ -586,13 +574,13 @@ async fn a_listed_balancer_must_speak_version_2_and_nobody_else_may() {
         assert!(ends("a bad PROXY header", &mut stream).await.is_empty());
         failures(&world, "proxy_protocol", place as f64 + 1.0).await;
     }
-    // Two headers: the second is no TLS. So is the first of a peer that is not listed.
+    // Two headers: the second is not TLS. Nor is the first one of a peer that is not listed.
     let mut twice = begun_with(&world, &[PROXY_V2, PROXY_V2].concat(), Ipv4Addr::LOCALHOST).await;
     ends("two headers", &mut twice).await;
     failures(&world, "not_tls", 1.0).await;
     for (place, bytes) in [PROXY_V2, PROXY_V1].into_iter().enumerate() {
         let mut stream = begun_with(&world, bytes, Ipv4Addr::new(127, 0, 0, 2)).await;
-        ends("an unlisted peer", &mut stream).await;
+        ends("a peer that is not listed", &mut stream).await;
         failures(&world, "not_tls", place as f64 + 2.0).await;
     }
     assert!(world.audit().is_empty());

@@ -1,6 +1,6 @@
-//! Requests that no well-made client sends: each gets its answer and its audit line, none of it
-//! reaches etcd, and the neighbour does not notice. A [`Fake`] stands where etcd would be, because
-//! it sees everything that arrives, etcd's counters only what etcd understands.
+//! Requests that no normal client sends: each gets its response and its audit line, nothing of it
+//! reaches etcd, and the neighbour is not affected. A [`Fake`] replaces etcd, because it sees
+//! everything that arrives, whereas etcd's counters only show what etcd understands.
 
 use bytes::Bytes;
 use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
@@ -8,31 +8,16 @@ use http::HeaderMap;
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::world::World;
 use crate::world::fake::Fake;
 use crate::world::neighbour::NEIGHBOUR;
 use crate::world::raw::wire::{CONTINUATION, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
 use crate::world::raw::{Answer, framed, grpc_headers, tls};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all:
-    allow:
-      - keys: $P/*
-        verbs: [rw]
-bindings:
-  - cn: alice
-    roles: [all]
-  - cn: neighbour
-    roles: [all]
-";
+use crate::world::{TWO_CLIENTS, World};
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// What a refusal has to look like.
+/// The expected form of a refusal.
 struct Refusal {
     code: u32,
     text: String,
@@ -44,7 +29,7 @@ fn refusal(code: u32, text: &str, reason: &'static str) -> Refusal {
 }
 
 impl Refusal {
-    /// The answer is this, the audit says so, and only the neighbour has been at etcd.
+    /// Asserts the response and the audit line, and that only the neighbour has reached etcd.
     async fn is(&self, what: &str, answer: &Answer, world: &World, fake: &Fake) {
         assert_eq!(
             (answer.status, answer.grpc_status(), answer.grpc_message()),
@@ -64,7 +49,7 @@ async fn is_audited(what: &str, world: &World, reason: &str, code: Option<u32>) 
     assert_eq!(line["reason"], reason, "{what}: {line:#}");
     assert_eq!(line["grpc_status"].as_u64(), code.map(u64::from), "{what}: {line:#}");
     assert!(line.get("member").is_none(), "{what}: {line:#}");
-    // Each case finds an audit of its own.
+    // Each case begins with an empty audit log.
     std::fs::write(world.audit_file(), "").unwrap();
     line
 }
@@ -72,8 +57,8 @@ async fn is_audited(what: &str, world: &World, reason: &str, code: Option<u32>) 
 fn only_the_neighbour_arrived(what: &str, fake: &Fake) {
     for arrival in fake.all_arrivals() {
         let key = arrival.body.windows(NEIGHBOUR.len()).any(|part| part == NEIGHBOUR.as_bytes());
-        // A body that is still under way is empty: of a refused request not even a head arrives,
-        // and `alice` has a mark.
+        // A refused request must not reach etcd even with its headers. alice's requests carry a
+        // mark.
         assert!(
             (key || arrival.body.is_empty()) && !arrival.headers.contains_key("hasleader"),
             "{what}: {arrival:?}"
@@ -100,9 +85,9 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_one_whole_message_is_refused_by_its_fault() {
+async fn a_body_that_is_not_one_whole_message_is_refused() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let good = framed(&put(&world, b"1"));
     let mut odd_flag = good.clone();
@@ -138,7 +123,7 @@ async fn a_body_that_is_not_one_whole_message_is_refused_by_its_fault() {
             refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
         ),
         (
-            "a message and a bit",
+            "a message and a byte",
             [&good[..], b"\0"].concat(),
             refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
         ),
@@ -164,13 +149,13 @@ async fn a_body_that_is_not_one_whole_message_is_refused_by_its_fault() {
     }
     neighbour.is_unharmed().await;
     let answer = raw.send(PUT, &grpc_headers(), &good).await;
-    assert_eq!(answer.grpc_status(), Some(0), "the same connection goes on: {answer:?}");
+    assert_eq!(answer.grpc_status(), Some(0), "the same connection still works: {answer:?}");
 }
 
 #[tokio::test]
 async fn a_stream_without_data_is_a_call_without_a_message() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let answer = world.request_as_written("alice", &as_written(PUT), b"").await;
     refusal(3, "etcd-warden: a unary call without a message", "bad-framing")
         .is("no data", &answer, &world, &fake)
@@ -180,7 +165,7 @@ async fn a_stream_without_data_is_a_call_without_a_message() {
 #[tokio::test]
 async fn trailers_behind_a_request_are_refused() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let mut stream = raw.open(PUT, &marked()).await.unwrap();
@@ -196,20 +181,20 @@ async fn trailers_behind_a_request_are_refused() {
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused_by_its_header_alone() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
-    // The default: etcd's own 1.5 MiB, and the 512 KiB that it adds for overhead.
+    // The default: etcd's own 1.5 MiB plus the 512 KiB that it adds for overhead.
     for length in [2 * 1024 * 1024 + 1, u32::MAX] {
         let mut stream = raw.open(PUT, &marked()).await.unwrap();
         stream.request.send_data([&[0], &length.to_be_bytes()[..]].concat().into(), false).unwrap();
-        // The request goes on as far as the client is concerned: the answer comes without it.
+        // The client's request is still open: the response does not wait for its end.
         let answer = Answer::read(stream.response).await;
-        // etcd's own words.
+        // etcd's own message.
         let text = format!("grpc: received message larger than max ({length} vs. 2097152)");
         refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
     }
-    // The value's tag and length take four bytes.
+    // Tag and length of the value take four bytes.
     let largest = put(&world, &vec![0; 2 * 1024 * 1024 - put(&world, b"").len() - 4]);
     assert_eq!(largest.len(), 2 * 1024 * 1024);
     let answer = raw.call(PUT, &largest).await;
@@ -221,8 +206,8 @@ async fn a_message_over_the_limit_is_refused_by_its_header_alone() {
 #[tokio::test]
 async fn the_limit_of_a_message_can_be_set() {
     let fake = Fake::agreeable().await;
-    let in_place = fake.in_place_of_etcd();
-    let configured = World::with(POLICY).config(|config| {
+    let in_place = fake.replace_etcd();
+    let configured = World::with(TWO_CLIENTS).config(|config| {
         in_place(config);
         config.limits.max_request_bytes = 1024;
     });
@@ -232,7 +217,7 @@ async fn the_limit_of_a_message_can_be_set() {
     let answer = raw.send(PUT, &marked(), &framed(&message)).await;
     let text = format!("grpc: received message larger than max ({} vs. 1024)", message.len());
     refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
-    // A body that is longer than its message says is no way around.
+    // A body that is longer than its message is no bypass.
     let mut stream = raw.open(PUT, &marked()).await.unwrap();
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();
     stream.request.send_data(vec![0; 4096].into(), false).unwrap();
@@ -243,7 +228,7 @@ async fn the_limit_of_a_message_can_be_set() {
     assert_eq!(raw.call(PUT, &put(&world, &[0; 900])).await.grpc_status(), Some(0));
 }
 
-/// A head as it should be, but for the path.
+/// Valid headers except for the path.
 fn as_written(path: &str) -> Vec<(&[u8], &[u8])> {
     vec![
         (b":method", b"POST"),
@@ -259,7 +244,7 @@ fn as_written(path: &str) -> Vec<(&[u8], &[u8])> {
 #[tokio::test]
 async fn a_path_in_any_other_form_names_no_method() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let body = framed(&put(&world, b"1"));
     for path in [
@@ -278,7 +263,7 @@ async fn a_path_in_any_other_form_names_no_method() {
         "/etcdserverpb.KV",
         "/",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        // Bytes that no URI has are shown as `_`.
+        // Bytes that no URI may contain are shown as `_`.
         "/etcdserverpb.KV/Put#",
         "/etcdserverpb.KV/Put#x",
         "/etcdserverpb.KV/Put#/etcdserverpb.KV/Put",
@@ -301,9 +286,9 @@ async fn a_path_in_any_other_form_names_no_method() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_none_never_passes_http2() {
+async fn an_invalid_path_never_passes_http2() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let body = framed(&put(&world, b"1"));
     for path in ["etcdserverpb.KV/Put", "", "*", "/etcdserverpb.KV /Put", "/\0", "/\u{fc}"] {
@@ -320,9 +305,9 @@ async fn a_path_that_is_none_never_passes_http2() {
 }
 
 #[tokio::test]
-async fn heads_that_http2_forbids_end_their_stream_alone() {
+async fn headers_that_http2_forbids_end_only_their_stream() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let body = framed(&put(&world, b"1"));
     let good = as_written(PUT);
@@ -352,9 +337,9 @@ async fn heads_that_http2_forbids_end_their_stream_alone() {
 }
 
 #[tokio::test]
-async fn what_is_not_grpc_gets_an_answer_that_browsers_and_curl_understand() {
+async fn a_request_that_is_not_grpc_gets_a_plain_http_status() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let of_type = |value: &'static str| {
         let mut headers = marked();
@@ -393,17 +378,17 @@ async fn what_is_not_grpc_gets_an_answer_that_browsers_and_curl_understand() {
 #[tokio::test]
 async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
-    // A list over the limit of 16 KiB, each field with its 32 bytes (RFC 9113, 6.5.2): HTTP's own
-    // answer.
+    // A header list over the limit of 16 KiB, where each field counts 32 bytes more (RFC 9113,
+    // 6.5.2): HTTP's own status.
     let mut head = as_written(PUT);
     head.resize(600, (b"a", b""));
     let answer = world.request_as_written("alice", &head, b"").await;
     assert_eq!(answer.status, 431, "{answer:?}");
 
-    // CONTINUATION without an end (CVE-2024-27316 and its kin): the connection ends while the
-    // client still writes.
+    // Endless CONTINUATION (CVE-2024-27316 and similar): the connection ends while the client still
+    // writes.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = world.tls(&etcd_warden_testbed::pki::Leaf::client("alice")).await;
     let mut begin = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
@@ -411,7 +396,7 @@ async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
     stream.write_all(&begin).await.unwrap();
     let more = frame(CONTINUATION, 0, 1, &block(&[(b"x-more", &[b'x'; 1000])]));
     let mut written = 0_usize;
-    // 64 MiB would be a server that reads on for ever.
+    // A server that reads 64 MiB would read without a limit.
     while written < 64 << 20
         && stream.write_all(&more).await.is_ok()
         && stream.flush().await.is_ok()
@@ -428,7 +413,7 @@ async fn an_endless_header_list_is_cut_off_with_nothing_kept() {
 #[tokio::test]
 async fn http1_is_refused_in_the_handshake_and_counted() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let issued = crate::world::authorities().clients.client("alice").unwrap();
     let counted =
@@ -436,19 +421,19 @@ async fn http1_is_refused_in_the_handshake_and_counted() {
 
     let refused = tls(world.address(), Some(&issued), &[b"http/1.1"], rustls::ALL_VERSIONS).await;
     assert!(refused.unwrap_err().to_string().contains("NoApplicationProtocol"));
-    crate::world::soon("the refusal to be counted", || async {
+    crate::world::soon("the count of the refusal", || async {
         (counted().await == 1.0).then_some(())
     })
     .await;
 
-    // TLS lets a client through that asks for no protocol; what it gets to read is an end.
+    // TLS accepts a client that offers no protocol; the connection ends right after the handshake.
     let mut stream = tls(world.address(), Some(&issued), &[], rustls::ALL_VERSIONS).await.unwrap();
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let _ = stream.write_all(b"GET /version HTTP/1.1\r\nhost: etcd\r\n\r\n").await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty(), "{answer:?}");
-    crate::world::soon("the refusal to be counted", || async {
+    crate::world::soon("the count of the refusal", || async {
         (counted().await == 2.0).then_some(())
     })
     .await;
@@ -456,9 +441,9 @@ async fn http1_is_refused_in_the_handshake_and_counted() {
 }
 
 #[tokio::test]
-async fn who_may_not_speak_at_all_learns_nothing_of_how_its_message_was_read() {
+async fn an_unbound_client_learns_nothing_about_its_message() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let mut raw = world.raw("stranger").await;
     for (path, body) in [
         (PUT, compressed(b"x")),
@@ -479,9 +464,9 @@ async fn who_may_not_speak_at_all_learns_nothing_of_how_its_message_was_read() {
 }
 
 #[tokio::test]
-async fn a_request_that_its_client_gives_up_half_way_never_reaches_etcd() {
+async fn a_half_sent_request_never_reaches_etcd() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let body = framed(&put(&world, b"1"));
@@ -490,7 +475,7 @@ async fn a_request_that_its_client_gives_up_half_way_never_reaches_etcd() {
         stream.request.send_data(Bytes::copy_from_slice(&body[..cut]), false).unwrap();
         stream.request.send_reset(h2::Reason::CANCEL);
     }
-    // On the same connection, behind them in order.
+    // On the same connection, after them and in order.
     let message =
         RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
     assert_eq!(raw.call(RANGE, &message).await.grpc_status(), Some(0));
@@ -509,7 +494,7 @@ fn only_the_neighbour_arrived_but_for(what: &str, fake: &Fake, path: &str) {
 #[tokio::test]
 async fn requests_with_a_body_of_many_small_pieces_are_whole_ones() {
     let fake = Fake::agreeable().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let mut raw = world.raw("alice").await;
     let body = framed(&put(&world, b"in pieces"));
     let mut stream = raw.open(PUT, &grpc_headers()).await.unwrap();

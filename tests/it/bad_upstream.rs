@@ -1,5 +1,5 @@
-//! An etcd that is down, hangs, dies, or is no etcd at all: calls get a clear answer, a write is
-//! never sent twice, and what can go on elsewhere does.
+//! An etcd that is down, hangs, dies or is not etcd: calls get a clear error, no write is sent
+//! twice, and other members take over where they can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,23 +25,7 @@ use crate::world::etcdctl::Etcdctl;
 use crate::world::fake::{Fake, Visit, certificate, http2, trailers};
 use crate::world::raw::wire::{DATA, SETTINGS, frame};
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
-use crate::world::{SOON, World, authorities, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all:
-    allow:
-      - keys: /*
-        verbs: [rw]
-    capabilities: [status, member-list, move-leader, lease]
-bindings:
-  - cn: alice
-    roles: [all]
-  - cn: neighbour
-    roles: [all]
-";
+use crate::world::{SOON, TWO_CLIENTS, World, authorities, soon};
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -63,7 +47,7 @@ fn range() -> Vec<u8> {
     RangeRequest { key: b"/a".to_vec(), ..RangeRequest::default() }.encode_to_vec()
 }
 
-/// A Txn without any operation: a write all the same.
+/// A Txn without operations, which is still a write.
 fn txn() -> Vec<u8> {
     TxnRequest::default().encode_to_vec()
 }
@@ -72,7 +56,7 @@ fn said(answer: &Answer) -> (Option<u32>, &str) {
     (answer.grpc_status(), answer.grpc_message())
 }
 
-/// Waits until the proxy says that so many members are well.
+/// Waits until the proxy reports this number of healthy members.
 async fn well(world: &World, members: f64) {
     soon("the health of the members", || async {
         (world.metric("etcd_warden_upstream_healthy", &[]).await == members).then_some(())
@@ -80,8 +64,8 @@ async fn well(world: &World, members: f64) {
     .await;
 }
 
-/// Waits until the proxy says that all members are well but this one: of a sum alone, another may
-/// be the one that is missing.
+/// Waits until the proxy reports every member but this one as healthy. The sum alone would not show
+/// which one is missing.
 async fn all_well_but(world: &World, member: usize) {
     let addresses = world.etcd().addresses();
     let healthy = async |address: &std::net::SocketAddr| {
@@ -106,9 +90,9 @@ fn quick_checks(config: &mut Config) {
 // --- etcd itself: down, killed, paused ---
 
 #[tokio::test]
-async fn the_proxy_starts_without_etcd_says_so_and_recovers() {
-    let mut world = World::with(POLICY).own_etcd().config(quick_checks).start().await;
-    // The same proxy, started anew in front of an etcd that is not there.
+async fn starts_without_etcd_reports_it_and_recovers() {
+    let mut world = World::with(TWO_CLIENTS).own_etcd().config(quick_checks).start().await;
+    // The same proxy, restarted in front of an etcd that does not run.
     world.shut_down().await;
     world.etcd_mut().kill(0);
     world.start_again().await;
@@ -131,7 +115,7 @@ async fn the_proxy_starts_without_etcd_says_so_and_recovers() {
 
 #[tokio::test]
 async fn clients_resume_after_etcd_was_killed_and_came_back() {
-    let mut world = World::with(POLICY).own_etcd().config(quick_checks).start().await;
+    let mut world = World::with(TWO_CLIENTS).own_etcd().config(quick_checks).start().await;
     let mut raw = world.raw("alice").await;
     let mut client = world.as_("alice").await;
     let before = client.put("/a", "before", None).await.unwrap().header().unwrap().revision();
@@ -141,11 +125,11 @@ async fn clients_resume_after_etcd_was_killed_and_came_back() {
         (world.metric("etcd_warden_watches", &[]).await == 1.0).then_some(())
     })
     .await;
-    // A call that etcd has and will not answer.
+    // A call that etcd has received and will not answer.
     world.etcd().pause(0).unwrap();
     let mut waiting = world.raw("alice").await;
     let waiting = tokio::spawn(async move { waiting.call(PUT, &put()).await });
-    soon("the call under way", || async {
+    soon("the open call", || async {
         (world.metric("etcd_warden_requests_in_flight", &[]).await == 2.0).then_some(())
     })
     .await;
@@ -172,12 +156,12 @@ async fn clients_resume_after_etcd_was_killed_and_came_back() {
         let answer = watch.message().await.unwrap().unwrap();
         values.extend(answer.events().iter().map(|event| event.kv().unwrap().value().to_vec()));
     }
-    assert_eq!(values[0], b"before", "nothing is lost between");
+    assert_eq!(values[0], b"before", "an event was lost");
 }
 
 #[tokio::test]
-async fn a_member_that_hangs_is_left_and_one_that_is_alone_answers_when_it_goes_on() {
-    let world = World::with(POLICY).own_etcd().config(quick_checks).start().await;
+async fn leaves_a_member_that_hangs_and_waits_for_the_only_one() {
+    let world = World::with(TWO_CLIENTS).own_etcd().config(quick_checks).start().await;
     let mut raw = world.raw("alice").await;
     assert_eq!(raw.call(PUT, &put()).await.grpc_status(), Some(0));
     world.etcd().pause(0).unwrap();
@@ -186,7 +170,7 @@ async fn a_member_that_hangs_is_left_and_one_that_is_alone_answers_when_it_goes_
     well(&world, 0.0).await;
     assert_eq!(world.admin("/readyz").await.0, 503);
     world.etcd().resume(0).unwrap();
-    // What was under way is answered, neither lost nor sent again.
+    // The open call is answered: neither lost nor sent again.
     assert_eq!(late.await.unwrap().grpc_status(), Some(0));
     well(&world, 1.0).await;
     let version = world.direct().await.get("/a", None).await.unwrap().kvs()[0].version();
@@ -196,7 +180,7 @@ async fn a_member_that_hangs_is_left_and_one_that_is_alone_answers_when_it_goes_
 
 // --- several members ---
 
-/// Which member answers on this connection.
+/// The member that responds on this connection.
 async fn member_of(raw: &mut Raw) -> u64 {
     let answer = raw.call(STATUS, &StatusRequest::default().encode_to_vec()).await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
@@ -217,7 +201,7 @@ async fn ids(world: &World) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_connection_stays_with_its_member_until_that_dies_or_hangs() {
-    let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
+    let mut world = World::with(TWO_CLIENTS).members(3).config(quick_checks).start().await;
     well(&world, 3.0).await;
     let ids = ids(&world).await;
     let mut clients = Vec::new();
@@ -233,9 +217,9 @@ async fn a_connection_stays_with_its_member_until_that_dies_or_hangs() {
         homes.push(home);
     }
     let different: std::collections::HashSet<_> = homes.iter().collect();
-    assert_eq!(different.len(), 3, "connections are what is spread");
+    assert_eq!(different.len(), 3, "the connections are spread over the members");
 
-    // Killed: the next call goes to another, and stays there.
+    // Killed: the next call goes to another member, and later ones stay there.
     let dead = ids.iter().position(|id| *id == homes[0]).unwrap();
     world.etcd_mut().kill(dead);
     all_well_but(&world, dead).await;
@@ -243,10 +227,10 @@ async fn a_connection_stays_with_its_member_until_that_dies_or_hangs() {
     assert_ne!(moved, homes[0]);
     assert_eq!(member_of(&mut clients[0]).await, moved);
     for place in [1, 2] {
-        assert_eq!(member_of(&mut clients[place]).await, homes[place], "the others stay");
+        assert_eq!(member_of(&mut clients[place]).await, homes[place], "other connections stay");
     }
 
-    // It comes back, and nobody goes back for that.
+    // The member is back, but no connection moves back for that.
     world.etcd_mut().restart(dead).await.unwrap();
     well(&world, 3.0).await;
     assert_eq!(member_of(&mut clients[0]).await, moved);
@@ -261,11 +245,11 @@ async fn a_connection_stays_with_its_member_until_that_dies_or_hangs() {
 }
 
 #[tokio::test]
-async fn pin_keeps_every_call_at_the_first_endpoint_and_only_without_it_the_leader_is_sought() {
-    let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
+async fn pin_keeps_every_call_at_the_first_endpoint() {
+    let mut world = World::with(TWO_CLIENTS).members(3).config(quick_checks).start().await;
     well(&world, 3.0).await;
     let ids = ids(&world).await;
-    // MoveLeader is the leader's business: through the proxy it works from any connection.
+    // Only the leader can do MoveLeader: through the proxy it works from any connection.
     for _ in 0..3 {
         let mut raw = world.raw("alice").await;
         let answer = raw.call(STATUS, &StatusRequest::default().encode_to_vec()).await;
@@ -292,7 +276,7 @@ async fn pin_keeps_every_call_at_the_first_endpoint_and_only_without_it_the_lead
     for _ in 0..4 {
         assert_eq!(member_of(&mut world.raw("alice").await).await, ids[0]);
     }
-    // And when it is gone, nothing goes elsewhere.
+    // And when that member is gone, no call goes to another one.
     world.etcd_mut().kill(0);
     soon("the refusal", || async {
         let mut raw = world.raw("alice").await;
@@ -304,15 +288,18 @@ async fn pin_keeps_every_call_at_the_first_endpoint_and_only_without_it_the_lead
     assert_eq!(world.admin("/readyz").await.0, 503);
 }
 
-// --- a server that is no etcd ---
+// --- a server that is not etcd ---
 
-/// A proxy in front of these.
+/// A proxy in front of these servers.
 async fn before(fakes: &[&Fake]) -> World {
     let endpoints: Vec<Endpoint> = fakes.iter().map(|fake| fake.endpoint()).collect();
-    World::with(POLICY).config(move |config| config.upstream.endpoints = endpoints).start().await
+    World::with(TWO_CLIENTS)
+        .config(move |config| config.upstream.endpoints = endpoints)
+        .start()
+        .await
 }
 
-/// The calls get this status, on one connection that goes on.
+/// Asserts that calls get this status, on one connection that stays open.
 async fn calls_get(what: &str, world: &World, status: Option<u32>, text: &str) {
     let mut raw = world.raw("alice").await;
     for (path, message) in [(PUT, put()), (RANGE, range()), (TXN, txn())] {
@@ -348,8 +335,8 @@ async fn what_does_not_speak_http2_counts_as_down() {
     }
 }
 
-/// A member that says this again and again once a call waits, and counts how often its connection
-/// has ended then.
+/// A member that repeats these frames once a call waits, and counts how often its connection then
+/// ends.
 async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
     Fake::talking(&certificate(), move |stream, arrivals| {
         let (frames, ended) = (frames.clone(), ended.clone());
@@ -384,7 +371,7 @@ async fn saying_amid_a_call(frames: Vec<u8>, ended: Arc<AtomicUsize>) -> Fake {
 #[tokio::test]
 async fn a_member_that_floods_frames_loses_its_connection() {
     let ended = Arc::new(AtomicUsize::new(0));
-    // A call waits, and each of these moves its window.
+    // A call waits, and each of these changes its window.
     let windows = [70_000_u32, 65_535]
         .map(|window| frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()))
         .concat();
@@ -400,7 +387,7 @@ async fn a_member_that_floods_frames_loses_its_connection() {
 }
 
 #[tokio::test]
-async fn an_end_that_the_proxys_own_http2_makes_is_counted() {
+async fn counts_a_connection_that_the_proxys_own_http2_ends() {
     // DATA on stream 0.
     let fake = saying_amid_a_call(frame(DATA, 0, 0, b"x"), Arc::default()).await;
     let world = before(&[&fake]).await;
@@ -441,12 +428,12 @@ async fn a_server_that_is_not_etcd_gets_no_request() {
         let world = before(&[&fake]).await;
         calls_get(what, &world, UNAVAILABLE, NOT_SENT).await;
         assert!(fake.connections() > 0);
-        assert_eq!(heard.load(Ordering::SeqCst), 0, "{what}: not a byte");
+        assert_eq!(heard.load(Ordering::SeqCst), 0, "{what}: expected no data");
     }
 }
 
 #[tokio::test]
-async fn an_answer_of_http_is_passed_on_as_it_is() {
+async fn an_http_error_response_is_forwarded_unchanged() {
     let fake = Fake::serving(|mut visit| async move {
         let response =
             Response::builder().status(503).header("content-type", "text/plain").body(()).unwrap();
@@ -463,12 +450,12 @@ async fn an_answer_of_http_is_passed_on_as_it_is() {
     assert_eq!(
         (fake.arrivals("Put").len(), fake.arrivals("Range").len()),
         (1, 1),
-        "an answer is an answer"
+        "the response of HTTP is forwarded"
     );
 }
 
 #[tokio::test]
-async fn a_reset_reaches_the_client_with_its_very_reason_and_sends_nothing_again() {
+async fn a_reset_reaches_the_client_with_its_reason_and_no_retry() {
     for reason in [
         Reason::NO_ERROR,
         Reason::PROTOCOL_ERROR,
@@ -512,7 +499,7 @@ async fn what_is_refused_unprocessed_is_sent_to_another_member() {
             .await;
     let good = Fake::agreeable().await;
     let world = before(&[&refusing, &good]).await;
-    // Whichever member is its home.
+    // Whichever member it starts with.
     for _ in 0..2 {
         let mut raw = world.raw("alice").await;
         for (path, message) in [(PUT, put()), (RANGE, range()), (TXN, txn())] {
@@ -521,19 +508,16 @@ async fn what_is_refused_unprocessed_is_sent_to_another_member() {
         }
     }
     assert_eq!(good.arrivals("Put").len(), 2);
-    assert!(
-        !refusing.all_arrivals().is_empty(),
-        "no connection was at home at the refusing member"
-    );
+    assert!(!refusing.all_arrivals().is_empty(), "no connection used the refusing member");
 
-    // Alone, it is asked once more and then believed: nothing was done, and the client may try
-    // again.
+    // The only member is asked a second time. After that the refusal is final: nothing was done, and
+    // the client may retry.
     let world = before(&[&refusing]).await;
     let answer = world.raw("alice").await.call(PUT, &put()).await;
     assert_eq!(said(&answer), (UNAVAILABLE, NOT_SENT), "{answer:?}");
 }
 
-/// Takes the whole request, and drops the connection.
+/// Takes the whole request and drops the connection.
 async fn swallow(mut visit: Visit) {
     visit.body().await;
     visit.connection.drop_it().await;
@@ -544,7 +528,7 @@ async fn a_request_that_may_have_reached_etcd_is_sent_once() {
     let swallowing = Fake::serving(swallow).await;
     let good = Fake::agreeable().await;
     let world = before(&[&swallowing, &good]).await;
-    // Two connections, so that one of them is at home at the member that drops everything.
+    // Two connections, so that one of them uses the member that drops everything.
     let mut lost = 0;
     for round in 0..2 {
         let mut raw = world.raw("alice").await;
@@ -557,13 +541,17 @@ async fn a_request_that_may_have_reached_etcd_is_sent_once() {
                 (Some(0), _) => assert_eq!(arrived, (0, 1), "{round} {path}"),
                 (code, text) => {
                     assert_eq!((code, text), (UNAVAILABLE, LOST));
-                    assert_eq!(arrived, (1, 0), "{round} {path}: once, and nowhere else");
+                    assert_eq!(
+                        arrived,
+                        (1, 0),
+                        "{round} {path}: expected one request, and no other"
+                    );
                     lost += 1;
                 }
             }
         }
     }
-    assert!(lost > 0, "no connection was at home at the bad member");
+    assert!(lost > 0, "no connection used the bad member");
 }
 
 #[tokio::test]
@@ -585,9 +573,9 @@ async fn a_request_is_not_sent_again_after_goaway_either() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_ending_takes_no_new_call_and_its_streams_go_on() {
-    // The first stream of each connection stays open; everything else is answered. After a GOAWAY
-    // the old stream must go on.
+async fn a_closing_connection_takes_no_new_call_and_keeps_its_streams() {
+    // The first stream of each connection stays open; all others get a response. After GOAWAY the
+    // old stream must continue.
     let fake = Fake::serving(|mut visit: Visit| async move {
         if visit.path.ends_with("/Watch") {
             let mut out = visit.begin(&created().encode_to_vec());
@@ -625,7 +613,7 @@ async fn an_answer_that_breaks_off_is_a_lost_connection() {
         visit.body().await;
         let mut out = visit.head();
         out.send_data(framed(&[0; 100])[..50].to_vec().into(), false).unwrap();
-        // It must be on its way before the connection goes.
+        // The request must be on its way before the connection ends.
         tokio::time::sleep(Duration::from_millis(50)).await;
         visit.connection.drop_it().await;
     })
@@ -635,17 +623,17 @@ async fn an_answer_that_breaks_off_is_a_lost_connection() {
     for (path, message, rpc) in [(PUT, put(), "Put"), (RANGE, range(), "Range")] {
         let answer = raw.call(path, &message).await;
         assert_eq!(said(&answer), (UNAVAILABLE, LOST), "{answer:?}");
-        assert!(answer.messages().is_empty(), "half a message is none");
-        assert_eq!(fake.arrivals(rpc).len(), 1, "what was begun is not begun again");
+        assert!(answer.messages().is_empty(), "half a message counts as lost");
+        assert_eq!(fake.arrivals(rpc).len(), 1, "an interrupted response is not retried");
     }
 }
 
-// --- an answer that comes in pieces ---
+// --- a response in several pieces ---
 
-/// Beside other calls a short answer leaves in one write, and so waits for its trailers; alone it
-/// is passed on as it comes.
+/// While other calls are open, a short response waits for its trailers and leaves in one write.
+/// Without other calls it is forwarded as it arrives.
 #[tokio::test]
-async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone() {
+async fn a_short_response_waits_for_trailers_only_beside_others() {
     let ends = Arc::new(Semaphore::new(0));
     let waits = ends.clone();
     let fake = Fake::serving(move |mut visit| {
@@ -674,7 +662,7 @@ async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone(
     let alone = asked(&mut raw, RANGE, range()).await;
     let mut body = timeout(SOON, alone.response)
         .await
-        .expect("a head before the trailers")
+        .expect("headers before the trailers")
         .unwrap()
         .into_body();
     let message =
@@ -687,8 +675,8 @@ async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone(
     let mut beside = asked(&mut raw, RANGE, range()).await;
     soon("the request at etcd", || async { (fake.arrivals("Range").len() == 2).then_some(()) })
         .await;
-    // What comes behind on the same connection to etcd has been passed on: so has been seen what
-    // came before.
+    // Later data of the same connection to etcd has been forwarded, so earlier data has been
+    // handled.
     assert_eq!(raw.call(TXN, &txn()).await.grpc_status(), Some(0));
     assert!((&mut beside.response).now_or_never().is_none(), "nothing before the trailers");
     ends.add_permits(1);
@@ -696,7 +684,7 @@ async fn a_short_answer_waits_for_its_trailers_beside_other_calls_and_not_alone(
     assert_eq!((answer.grpc_status(), answer.messages()), (Some(0), vec![&b"whole"[..]]));
 }
 
-// --- watch answers that are none ---
+// --- invalid watch responses ---
 
 fn create(key: &str) -> Vec<u8> {
     let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
@@ -709,8 +697,8 @@ fn created() -> WatchResponse {
     WatchResponse { header, created: true, ..WatchResponse::default() }
 }
 
-/// What a client sees of a watch whose server says this, behind a proper answer to the create, and
-/// then `rest`.
+/// The client's view of a watch whose server sends a valid response to the create, then these
+/// bytes, and then `rest`.
 async fn watch_answered(bytes: Vec<u8>, ends: bool) -> Answer {
     let fake = Fake::serving(move |mut visit: Visit| {
         let bytes = bytes.clone();
@@ -729,7 +717,7 @@ async fn watch_answered(bytes: Vec<u8>, ends: bool) -> Answer {
     let mut stream = raw.open(WATCH, &grpc_headers()).await.unwrap();
     stream.request.send_data(framed(&create("/a")).into(), false).unwrap();
     let answer = Answer::read(stream.response).await;
-    // Whatever it was, the next call of the same client is served.
+    // Whatever the response was, the next call of the same client is served.
     let fresh = Fake::agreeable().await;
     let world = before(&[&fresh]).await;
     assert_eq!(world.raw("alice").await.call(RANGE, &range()).await.grpc_status(), Some(0));
@@ -737,15 +725,15 @@ async fn watch_answered(bytes: Vec<u8>, ends: bool) -> Answer {
 }
 
 #[tokio::test]
-async fn a_watch_answer_that_cannot_be_read_ends_the_stream_so_that_the_client_resumes() {
+async fn an_unreadable_watch_response_ends_the_stream() {
     let mut flagged = framed(&created().encode_to_vec());
     flagged[0] = 1;
     let cases = [
-        ("no protobuf", framed(&[0xff; 32])),
+        ("not protobuf", framed(&[0xff; 32])),
         ("a compressed message", flagged),
         ("fields out of order", framed(&[0x18, 1, 0x10, 1])),
         ("a header that is longer than its message", framed(&[0x0a, 0x7f, 1])),
-        // The head would be gathered for ever: four gigabytes of message, all of it header.
+        // The header would grow without end: a message of four gigabytes that is all header.
         (
             "a header without an end",
             [&[0, 0xff, 0xff, 0xff, 0xff, 0x0a, 0xf0, 0xff, 0xff, 0xff, 0x0f][..], &[0; 60_000]]
@@ -755,7 +743,7 @@ async fn a_watch_answer_that_cannot_be_read_ends_the_stream_so_that_the_client_r
     for (what, bytes) in cases {
         let answer = watch_answered(bytes, false).await;
         assert_eq!(said(&answer), (UNAVAILABLE, LOST), "{what}: {answer:?}");
-        assert_eq!(answer.messages().len(), 1, "{what}: what came before is not lost");
+        assert_eq!(answer.messages().len(), 1, "{what}: earlier responses are not lost");
     }
 }
 
@@ -764,7 +752,7 @@ async fn a_watch_answer_that_is_cut_ends_as_it_came() {
     let whole = framed(&created().encode_to_vec());
     for cut in [3, 7, whole.len() - 1] {
         let answer = watch_answered(whole[..cut].to_vec(), true).await;
-        assert_eq!(answer.messages().len(), 1, "the whole one");
+        assert_eq!(answer.messages().len(), 1, "the complete one");
         assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
     }
 }
@@ -802,20 +790,20 @@ async fn endless_data_stops_when_the_client_stops_reading() {
     let mut stream = raw.open(RANGE, &grpc_headers()).await.unwrap();
     stream.request.send_data(framed(&range()).into(), true).unwrap();
     let response = stream.response.await.unwrap();
-    // The head was read, and nothing after it: what comes stops at the windows between.
+    // The header was read, and nothing after it: the rest stops at the flow control windows.
     let mut before = usize::MAX;
     while sent.load(Ordering::SeqCst) != before {
         before = sent.load(Ordering::SeqCst);
         neighbour.is_unharmed().await;
     }
-    assert!(before < 2 << 20, "{before} bytes were taken for a client that reads nothing");
+    assert!(before < 2 << 20, "{before} bytes were read from etcd for a client that reads nothing");
     drop(response);
     neighbour.is_unharmed().await;
 }
 
 #[tokio::test]
 async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
-    let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
+    let mut world = World::with(TWO_CLIENTS).members(3).config(quick_checks).start().await;
     well(&world, 3.0).await;
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..3 {
@@ -826,7 +814,7 @@ async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
     }
     world.etcd_mut().kill(0);
     all_well_but(&world, 0).await;
-    soon("a leader among those that are left", || async {
+    soon("a leader among the remaining members", || async {
         world.as_("alice").await.put("/a", "2", None).await.is_ok().then_some(())
     })
     .await;
@@ -836,12 +824,12 @@ async fn a_client_of_etcd_notices_nothing_of_a_member_that_is_gone() {
     }
 }
 
-/// The proxy does not repeat a lost read. clientv3 (etcdctl) does so itself and sees no error; a
-/// client that does not repeat sees UNAVAILABLE for what was under way at the member, and nothing
+/// The proxy does not retry a lost read. clientv3 (etcdctl) does so itself and sees no error. A
+/// client that does not retry sees UNAVAILABLE for calls that were open at the member, and nothing
 /// else.
 #[tokio::test]
 async fn a_rolling_restart_costs_calls_under_way_only() {
-    let mut world = World::with(POLICY).members(3).config(quick_checks).start().await;
+    let mut world = World::with(TWO_CLIENTS).members(3).config(quick_checks).start().await;
     well(&world, 3.0).await;
     world.direct().await.put("/a", "value", None).await.unwrap();
     let issued = authorities().clients.client("alice").unwrap();
@@ -850,8 +838,8 @@ async fn a_rolling_restart_costs_calls_under_way_only() {
     let mut does_not_repeat = world.raw("alice").await;
     let stop = CancellationToken::new();
     let (stopped, stopped_too) = (stop.clone(), stop.clone());
-    // Linearizable reads fail while there is no leader, with or without a proxy; these show what
-    // becomes of the connection.
+    // Linearizable reads fail while there is no leader, with or without a proxy. Serializable ones
+    // show what becomes of the connection.
     let serializable =
         RangeRequest { serializable: true, ..RangeRequest::decode(&range()[..]).unwrap() }
             .encode_to_vec();

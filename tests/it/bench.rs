@@ -1,7 +1,7 @@
-//! `etcd-warden bench` itself, as a process: against a real etcd, through the real proxy, and
-//! against servers that misbehave.
+//! `etcd-warden bench` as a process: against a real etcd, through the real proxy, and against
+//! misbehaving servers.
 
-mod mishaps;
+mod errors;
 mod signals;
 mod watches;
 
@@ -32,12 +32,12 @@ bindings:
   - { cn: reader, roles: [reader] }
 ";
 
-/// Files of a client, and what it calls.
-struct Caller {
+/// The certificate files and the endpoint of a client.
+struct BenchClient {
     folder: TempDir,
 }
 
-impl Caller {
+impl BenchClient {
     fn of(issued: &Issued, ca: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         issued.write(folder.path(), "client").unwrap();
@@ -45,12 +45,12 @@ impl Caller {
         Self { folder }
     }
 
-    /// Somebody whom the proxy knows.
+    /// A client that the proxy knows.
     fn client(name: &str) -> Self {
         Self::of(&authorities().clients.client(name).unwrap(), &authorities().clients.pem())
     }
 
-    /// One who may call etcd itself.
+    /// A client that may connect to etcd itself.
     fn direct() -> Self {
         Self::of(root(), &authorities().upstream.pem())
     }
@@ -78,7 +78,7 @@ impl Caller {
             .kill_on_drop(true);
         let output = tokio::time::timeout(Duration::from_secs(120), command.output())
             .await
-            .expect("it ends")
+            .expect("the process ends")
             .unwrap();
         Ran(output)
     }
@@ -87,7 +87,7 @@ impl Caller {
 struct Ran(Output);
 
 impl Ran {
-    /// The report of a run that ended with this code.
+    /// The report of a run, which must have ended with this code.
     fn report(&self, code: i32) -> Value {
         assert_eq!(self.0.status.code(), Some(code), "{}\n{}", text(&self.0.stdout), self.err());
         serde_json::from_slice(&self.0.stdout).unwrap()
@@ -109,9 +109,9 @@ fn metrics(world: &World) -> String {
     format!("--etcd-metrics=http://{}", world.etcd().metrics_address(0).unwrap())
 }
 
-/// Answers a request of a load of Puts as etcd would, each at a revision of its own.
+/// Responds to a workload of Puts as etcd would, each with its own revision.
 fn as_etcd(visit: &mut Visit) {
-    let revision = i64::try_from(visit.place).unwrap() + 1;
+    let revision = i64::try_from(visit.index).unwrap() + 1;
     let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
     let answer = match &*visit.path {
         "/etcdserverpb.KV/Put" => PutResponse { header, prev_kv: None }.encode_to_vec(),
@@ -138,7 +138,7 @@ async fn keys_below(world: &World, prefix: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
+async fn every_workload_is_checked_counted_and_cleaned_up() {
     let world = World::with(POLICY).own_etcd().start().await;
     let mix = "--mix=range=4,put=2,txn=2,watch-fanout=1,lease=3,snapshot=1";
     let prefix = format!("--prefix={}/", world.prefix);
@@ -156,7 +156,7 @@ async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
             "--warm-up=0s",
         ];
         arguments.extend(pace);
-        let report = Caller::client("bench").bench(&arguments).await.report(0);
+        let report = BenchClient::client("bench").bench(&arguments).await.report(0);
         for name in [
             "range",
             "put",
@@ -186,15 +186,13 @@ async fn every_kind_of_work_is_done_checked_counted_by_etcd_and_cleaned_up() {
 }
 
 #[tokio::test]
-async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile() {
-    // 100 requests per second, one at a time; the first is answered after a second and all others
-    // at once.
+async fn a_server_stall_is_in_the_latency_of_all_due_requests() {
+    // 100 requests per second, one at a time. The first response takes a second, all others none.
     const STALL: Duration = Duration::from_secs(1);
     let fake = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
-        // Before the first request of the load there is the list of what is there, and the Txn that
-        // writes the one key.
-        if visit.place == 2 {
+        // The requests before the load list the existing keys and write the one key in a Txn.
+        if visit.index == 2 {
             tokio::time::sleep(STALL).await;
         }
         as_etcd(&mut visit);
@@ -203,16 +201,16 @@ async fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile()
     let endpoint = format!("--endpoint=https://{}", fake.address);
     let load = ["--mix=put", "--keys=1", "--connections=1", "--streams=1", "--warm-up=0s"];
     let pace = ["--gaps=uniform", "--rate=100", "--count=150", &endpoint];
-    let open = Caller::direct().bench(&[&load[..], &pace].concat()).await.report(0);
+    let open = BenchClient::direct().bench(&[&load[..], &pace].concat()).await.report(0);
     let latency = &series(&open, 0, "put")["latency_us"];
-    // 100 of 150 were due while the server stood still: the median waited for what was left of it.
+    // 100 of 150 requests were due during the stall, so the median is in the rest of the stall.
     assert_eq!(series(&open, 0, "put")["ok"], 150);
     assert!(latency["p50"].as_u64().unwrap() > 200_000, "{latency}");
     assert!(latency["max"].as_u64().unwrap() >= 1_000_000, "{latency}");
 }
 
 #[tokio::test]
-async fn a_ramp_ends_with_the_rate_whose_answers_come_after_its_time() {
+async fn a_ramp_ends_at_the_rate_whose_responses_are_late() {
     // One at a time, 20 ms each: 50 per second.
     let fake = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
@@ -231,37 +229,37 @@ async fn a_ramp_ends_with_the_rate_whose_answers_come_after_its_time() {
         "--warm-up=0s",
         "--gaps=uniform",
     ];
-    let report = Caller::direct()
+    let report = BenchClient::direct()
         .bench(&[&load[..], &["--ramp=4..1024/3", "--time=5s", &endpoint]].concat())
         .await
         .report(0);
     let steps = report["steps"].as_array().unwrap();
     let shown: Vec<_> =
         steps.iter().map(|step| (&step["sustained"], &step["targets"][0]["ok"])).collect();
-    // All that the second rate asked for (64 per second) was answered, but not in its time; the
-    // third is not tried.
+    // Every request of the second rate (64 per second) got a response, but too late. The third rate
+    // is not tried.
     assert_eq!(shown, [(&true.into(), &20.into()), (&false.into(), &320.into())], "{report:#}");
     assert!(steps[1]["targets"][0]["in_time"].as_u64().unwrap() <= 250, "{report:#}");
     assert_eq!(report["knee"], 4.0);
 }
 
 #[tokio::test]
-async fn what_the_policy_refuses_is_counted_by_its_code_and_has_no_latency() {
+async fn refusals_are_counted_by_code_without_latency() {
     let world = World::start(POLICY).await;
-    let caller = Caller::direct();
-    let folder = caller.path().join("people/reader");
+    let client = BenchClient::direct();
+    let folder = client.path().join("people/reader");
     std::fs::create_dir_all(&folder).unwrap();
-    // The reader's certificate for the load; whoever may write prepares the keys, both through the
-    // proxy.
+    // The load uses the reader's certificate. A client with write rights prepares the keys. Both go
+    // through the proxy.
     let reader = authorities().clients.client("reader").unwrap();
     write_private(&folder, "etcd-cert", &reader.certificate).unwrap();
     write_private(&folder, "etcd-key", &reader.key).unwrap();
     write_private(&folder, "etcd-ca", &authorities().clients.pem()).unwrap();
-    let operator = Caller::client("bench");
+    let operator = BenchClient::client("bench");
     let endpoint = format!("--endpoint={}", world.endpoint());
     let (prefix, people) = (
         format!("--prefix={}/", world.prefix),
-        format!("--identities={}", caller.path().join("people").display()),
+        format!("--identities={}", client.path().join("people").display()),
     );
     let arguments = [
         &*endpoint,
@@ -301,8 +299,8 @@ async fn a_wrong_answer_is_found_and_ends_with_exit_code_1() {
         "--streams=1",
         "--warm-up=0s",
     ];
-    let report = Caller::direct().bench(&arguments).await.report(1);
-    // The first has a revision; those after it have the same one.
+    let report = BenchClient::direct().bench(&arguments).await.report(1);
+    // The first response has a revision; later ones repeat it.
     assert_eq!(report["verification"]["wrong_answers"], 2);
     assert!(
         report["verification"]["examples"][0].as_str().unwrap().contains("revision 7"),
@@ -312,7 +310,7 @@ async fn a_wrong_answer_is_found_and_ends_with_exit_code_1() {
 
 #[tokio::test]
 async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
-    // One certificate that both take: etcd's CA beside the clients'.
+    // One certificate that both accept: etcd's CA is trusted beside the clients' CA.
     let both = authorities().upstream.pem() + &authorities().clients.pem();
     let folder = tempfile::tempdir().unwrap();
     let trusted = write_private(folder.path(), "both.crt", &both).unwrap();
@@ -320,7 +318,7 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
         .etcd_flag(&format!("--trusted-ca-file={}", trusted.display()))
         .start()
         .await;
-    let caller = Caller::of(&authorities().clients.client("bench").unwrap(), &both);
+    let client = BenchClient::of(&authorities().clients.client("bench").unwrap(), &both);
     let compare =
         format!("--compare=direct={},proxy={}", world.etcd().endpoints()[0], world.endpoint());
     let (prefix, metrics) = (format!("--prefix={}/", world.prefix), metrics(&world));
@@ -339,7 +337,7 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
         "--json=r.json",
         "--warm-up=0s",
     ];
-    let report = caller.bench(&arguments).await.report(0);
+    let report = client.bench(&arguments).await.report(0);
     let step = &report["steps"][0];
     for target in [0, 1] {
         assert_eq!(
@@ -367,7 +365,7 @@ async fn etcd_and_the_proxy_are_compared_slice_by_slice() {
             && ratio["median"].as_f64() <= ratio["high"].as_f64(),
         "{ratio}"
     );
-    let read = |name: &str| std::fs::read_to_string(caller.path().join(name)).unwrap();
+    let read = |name: &str| std::fs::read_to_string(client.path().join(name)).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&read("r.json")).unwrap(), report);
     let page = read("r.html");
     let data = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
@@ -393,29 +391,29 @@ async fn in_each_round_all_targets_are_asked_for_the_same() {
         "--rounds=2",
         "--count=41",
     ];
-    Caller::direct().bench(&[&load[..], &[&compare]].concat()).await.report(0);
+    BenchClient::direct().bench(&[&load[..], &[&compare]].concat()).await.report(0);
     let [puts, others] = [one, other].map(|fake| {
         fake.arrivals("Put").into_iter().map(|arrival| arrival.body).collect::<Vec<_>>()
     });
     assert_eq!((puts.len(), &puts), (41, &others));
-    // 21 and 20: another round asks for something else.
+    // 21 and 20: another round sends other requests.
     assert_ne!(puts[..20], puts[21..]);
 }
 
 #[tokio::test]
 #[ignore = "needs chromium on PATH; .ci/run runs it"]
-async fn a_browser_shows_the_page_as_it_was_written_and_asks_nobody_for_anything() {
+async fn a_browser_shows_the_page_and_loads_nothing_else() {
     let world = World::start(POLICY).await;
     let (endpoint, prefix) =
         (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
-    let caller = Caller::client("bench");
-    let report = caller
+    let client = BenchClient::client("bench");
+    let report = client
         .bench(&[&*endpoint, &*prefix, "--count=200", "--keys=10", "--warm-up=0s", "--html=r.html"])
         .await
         .report(0);
-    let file = caller.path().join("r.html");
+    let file = client.path().join("r.html");
     let mut browser = tokio::process::Command::new("chromium");
-    // No name leads anywhere.
+    // No host name resolves.
     browser.args([
         "--headless",
         "--no-sandbox",
@@ -424,7 +422,7 @@ async fn a_browser_shows_the_page_as_it_was_written_and_asks_nobody_for_anything
         "--dump-dom",
     ]);
     browser
-        .arg(format!("--user-data-dir={}", caller.path().join("profile").display()))
+        .arg(format!("--user-data-dir={}", client.path().join("profile").display()))
         .arg(format!("file://{}", file.display()));
     let ran =
         browser.output().await.expect("chromium is on PATH (Debian: apt-get install chromium)");
@@ -442,39 +440,39 @@ async fn a_browser_shows_the_page_as_it_was_written_and_asks_nobody_for_anything
 }
 
 #[tokio::test]
-async fn keys_of_others_are_a_reason_to_refuse_and_stay_where_it_is_forced() {
+async fn foreign_keys_prevent_a_run_and_survive_a_forced_one() {
     let world = World::start(POLICY).await;
-    let key = world.key("somebody's");
+    let key = world.key("another-program's");
     world.direct().await.put(key.clone(), "1", None).await.unwrap();
     let (endpoint, prefix) =
         (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
-    let caller = Caller::client("bench");
-    let refused = caller.bench(&arguments).await;
+    let client = BenchClient::client("bench");
+    let refused = client.bench(&arguments).await;
     assert_eq!(refused.0.status.code(), Some(1));
     assert!(refused.err().contains(&format!("such as {key}")), "{}", refused.err());
-    caller.bench(&[&arguments[..], &["--force"]].concat()).await.report(0);
+    client.bench(&[&arguments[..], &["--force"]].concat()).await.report(0);
     let left = world.direct().await.get(key.as_str(), None).await.unwrap();
     assert_eq!((left.kvs().len(), keys_left(&world).await), (1, 1));
 }
 
 #[tokio::test]
-async fn mistakes_are_told_all_at_once() {
-    let caller = Caller::direct();
+async fn errors_are_reported_all_at_once() {
+    let client = BenchClient::direct();
     let arguments = [
         "--compare=a=https://127.0.0.1:1,a=https://127.0.0.1:2",
         "--pid=x=1",
         "--zipf=11",
         "--identities=none",
     ];
-    let refused = caller.bench(&arguments).await;
+    let refused = client.bench(&arguments).await;
     assert_eq!(refused.0.status.code(), Some(78));
     for part in ["`a` twice", "`--pid` is of no target", "--zipf 11", "none: the folder"] {
         assert!(refused.err().contains(part), "{part}: {}", refused.err());
     }
     let both = ["--endpoint=https://127.0.0.1:1", "--ramp=1..2", "--count=5"];
     let nowhere =
-        caller.bench(&["--endpoint=http://127.0.0.1:1", "--json=.", "--html=none/x.html"]).await;
+        client.bench(&["--endpoint=http://127.0.0.1:1", "--json=.", "--html=none/x.html"]).await;
     assert_eq!(nowhere.0.status.code(), Some(78));
     for part in ["`--json .` is a directory", "`--html none/x.html` is in no directory"] {
         assert!(nowhere.err().contains(part), "{part}: {}", nowhere.err());
@@ -485,11 +483,12 @@ async fn mistakes_are_told_all_at_once() {
         &["--rate=5"],
         &both,
     ] {
-        assert_eq!(caller.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
+        assert_eq!(client.bench(usage).await.0.status.code(), Some(64), "{usage:?}");
     }
 }
 
-/// etcd counted what was sent; of Ranges, a few of the proxy's own health checks too.
+/// Asserts that etcd counted the requests. For Ranges it also counts a few health checks of the
+/// proxy.
 fn is_counted(count: &Value) -> bool {
     count["agrees"] == true && (count["rpc"] == "Range" || count["ok"] == count["counted"])
 }
@@ -505,7 +504,7 @@ bindings:
   - { cn: calicoctl-full, roles: [calicoctl-full] }
 ";
 
-/// A folder as `certs issue --all --output directories` makes it, for these nodes.
+/// A folder as `certs issue --all --output directories` creates it for these nodes.
 fn certificates(folder: &Path, nodes: &[&str]) {
     let set = |place: String, name: &str| {
         let (at, issued) = (folder.join(place), authorities().clients.client(name).unwrap());
@@ -523,23 +522,22 @@ fn certificates(folder: &Path, nodes: &[&str]) {
     }
 }
 
-/// The program with nothing but these arguments.
+/// Runs the program with these arguments only.
 async fn calico(folder: &Path, arguments: &[&str]) -> Ran {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(["bench", "calico", "--output=json", "--identities=."]).args(arguments);
     command.current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     Ran(tokio::time::timeout(Duration::from_secs(120), command.output())
         .await
-        .expect("it ends")
+        .expect("the process ends")
         .unwrap())
 }
 
 #[tokio::test]
-async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_and_leaves_nothing()
-{
+async fn a_calico_cluster_per_node_is_refused_nothing_and_cleans_up() {
     let world = World::with(CALICO).own_etcd().start().await;
     let folder = tempfile::tempdir().unwrap();
-    // One name is how another begins, dashes doubled or not.
+    // Each name is a prefix of the next one, with dashes doubled or not.
     let nodes = ["worker", "worker-1", "worker-10"];
     certificates(folder.path(), &nodes);
     let (endpoint, metrics) = (format!("--endpoint={}", world.endpoint()), metrics(&world));
@@ -550,8 +548,8 @@ async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_a
     for one in target["series"].as_array().unwrap() {
         assert_eq!(one["failures"], Value::Array(vec![]), "{one:#}");
     }
-    // All threads that sent are gone when this is looked at, and count: one alone has had a
-    // handshake for every few requests.
+    // CPU time of threads that have ended counts too: a single thread made a handshake every few
+    // requests.
     assert!(target["generator_cpu_us"].as_f64().unwrap() > 20.0, "{target:#}");
     let ok = |name: &str| series(&report, 0, name)["ok"].as_u64().unwrap();
     assert_eq!((ok("node in sync"), ok("controllers in sync")), (3, 1));
@@ -565,9 +563,9 @@ async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_a
             && ok("calicoctl list") > 0
             && ok("controllers write") > 0
     );
-    // A pod that comes is two events for each Felix, its endpoint's and its block's, and one that
-    // goes is its block's again; what is deleted does not say when. kube-controllers and the
-    // nodes' own starts come on top.
+    // A new pod is two events for each Felix, of its endpoint and its block. A removed pod is one
+    // more of its block; for the deleted endpoint there is no time of writing. kube-controllers and
+    // the starts of nodes come on top.
     assert!(ok("watch event") >= 3 * (2 * ok("pod added") + ok("pod removed")), "{report:#}");
     let counts = report["verification"]["etcd_counts"].as_array().unwrap();
     assert!(counts.len() == 2 && counts.iter().all(is_counted), "{counts:?}");
@@ -577,7 +575,7 @@ async fn a_calico_cluster_with_a_certificate_for_each_node_has_nothing_refused_a
     );
     assert_eq!(keys_below(&world, "/calico/").await, [""; 0]);
 
-    // A node too many, and keys that are there.
+    // One node too many, and existing keys.
     let refused = calico(folder.path(), &[&*endpoint, "--nodes=4"]).await;
     assert!(
         refused.0.status.code() == Some(78) && refused.err().contains("3 nodes have certificates"),

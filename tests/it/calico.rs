@@ -1,10 +1,10 @@
-//! The real programs of Calico and Kubernetes, each with a certificate of its own, in front of a
-//! proxy that enforces: nothing of what they do is refused, and what they leave in etcd is what
-//! they leave there without a proxy.
+//! The real programs of Calico and Kubernetes, each with its own certificate, in front of a proxy
+//! that enforces: none of their calls is refused, and they leave the same keys in etcd as without a
+//! proxy.
 //!
-//! The programs change network interfaces, `/var/lib/calico` and `/run`, so that the scenario runs
-//! in namespaces of its own: a test starts this very binary once more, inside `unshare`. Needs
-//! root, `unshare` and `ip`; `.ci/run` runs it.
+//! The programs change network interfaces, `/var/lib/calico` and `/run`, so the scenario runs in
+//! its own namespaces: a test starts this binary again inside `unshare`. Needs root, `unshare` and
+//! `ip`; `.ci/run` runs it.
 
 mod apiserver;
 pub mod cluster;
@@ -30,19 +30,19 @@ use serde_json::{Value, json};
 use crate::world::World;
 use cluster::{Cluster, Programs, Way};
 
-/// Set inside the namespaces: the file that says which test was entered.
+/// Set inside the namespaces: the file that records which test was entered.
 const INSIDE: &str = "ETCD_WARDEN_TEST_INSIDE";
 
-/// Runs one test of this module in namespaces of its own, and gives whether this is already there.
+/// Runs one test of this module in its own namespaces. Returns true inside them.
 pub fn inside(test: &str) -> bool {
     if let Some(entered) = std::env::var_os(INSIDE) {
         std::fs::write(entered, test).unwrap();
         return true;
     }
-    // A name that no test has would run none, and pass.
+    // An unknown test name would run no test and pass.
     let entered = tempfile::NamedTempFile::new().unwrap();
-    // With processes of their own, so that whatever a test has left running ends with it.
-    // kube-apiserver wants a default route, calico-node an interface with the node's address.
+    // In its own PID namespace, so that all processes of the test end with it. kube-apiserver needs
+    // a default route, calico-node an interface with the node's address.
     let script = "set -e
         mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/netns /var/lib/calico
         ip link set lo up; ip link add host0 type veth peer name host1
@@ -79,7 +79,7 @@ pub fn inside(test: &str) -> bool {
     false
 }
 
-/// Every key that there is, without those that are named after the moment.
+/// All keys except those whose name contains a time.
 async fn keys(world: &World) -> BTreeSet<String> {
     let options = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
     let found = world.direct().await.get("", Some(options)).await.unwrap();
@@ -91,10 +91,10 @@ async fn keys(world: &World) -> BTreeSet<String> {
         .collect()
 }
 
-/// A pattern of Common Names, and the roles of who fits it.
+/// A pattern of Common Names and the roles of the identities that match it.
 type Binding = (&'static str, &'static [&'static str]);
 
-/// What does not run on nodes.
+/// Components that do not run on nodes.
 const ELSEWHERE: [Binding; 6] = [
     ("kube-apiserver", &["kube-apiserver"]),
     ("kube-controllers", &["calico-kube-controllers", "calico-kube-controllers-compaction"]),
@@ -111,14 +111,14 @@ fn policy(bindings: &[Binding]) -> String {
     json!({ "version": 1, "mode": "enforce", "include": include, "bindings": bindings }).to_string()
 }
 
-/// The audit lines of what was refused.
+/// The audit lines of refused calls.
 fn refused(audit: &[Value]) -> Vec<String> {
     let denied = |line: &&Value| line["decision"] == "deny";
     audit.iter().filter(denied).map(|line| line.to_string()).collect()
 }
 
-/// The scenario through a proxy where what runs on nodes has these roles: nothing is refused, and
-/// nothing that `sets` grant is too much.
+/// Runs the scenario through a proxy where components on nodes have these roles. Asserts that no
+/// call is refused and that `sets` grant nothing that is not needed.
 async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let bindings: Vec<Binding> = on_nodes.into_iter().chain(ELSEWHERE).collect();
@@ -132,8 +132,8 @@ async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
     };
     let world = World::with(&policy(&bindings)).own_etcd().config(all).start().await;
     scenario::run(&Cluster::new(&programs, Way::through(&world))).await;
-    // The last line of the audit is a refusal that was asked for: whatever was refused before it
-    // would stand there too.
+    // A deliberate refusal writes the last audit line, so any earlier refusal must be in the log
+    // before it.
     assert!(world.as_("stranger").await.get("/calico/", None).await.is_err());
     world.audited(|line| line.to_string().contains("stranger")).await;
     let audit = world.audit();
@@ -150,8 +150,8 @@ async fn nothing_is_refused(on_nodes: [Binding; 2], sets: &[&str]) {
 
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
-    if inside("calico::nothing_of_what_calico_does_is_refused_by_its_role_set") {
+fn the_role_set_refuses_no_call_of_calico() {
+    if inside("calico::the_role_set_refuses_no_call_of_calico") {
         let on_nodes =
             [("calico-node:{node}", &["calico-node"] as &[_]), ("cni:{node}", &["calico-cni"])];
         runtime().block_on(nothing_is_refused(on_nodes, &["calico/v3.31", "kubernetes"]));
@@ -160,8 +160,8 @@ fn nothing_of_what_calico_does_is_refused_by_its_role_set() {
 
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes() {
-    if inside("calico::nothing_of_what_calico_does_is_refused_by_the_roles_of_single_nodes") {
+fn the_per_node_roles_refuse_no_call_of_calico() {
+    if inside("calico::the_per_node_roles_refuse_no_call_of_calico") {
         let on_nodes = [
             ("calico-node:{node}", &["calico-node-per-node", "calico-first-start"] as &[_]),
             ("cni:{node}", &["calico-cni-per-node", "calico-first-start"]),

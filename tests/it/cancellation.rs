@@ -1,4 +1,4 @@
-//! Who gives up a call gives it up at etcd, too; deadlines travel with the call.
+//! A client that cancels a call cancels it at etcd too, and deadlines are forwarded with the call.
 
 use std::time::Duration;
 
@@ -10,23 +10,7 @@ use prost::Message as _;
 
 use crate::world::fake::Fake;
 use crate::world::raw::{Raw, Stream, framed, grpc_headers};
-use crate::world::{World, soon};
-
-const POLICY: &str = "
-version: 1
-mode: enforce
-roles:
-  all:
-    allow:
-      - keys: /*
-        verbs: [rw]
-    capabilities: [snapshot]
-bindings:
-  - cn: alice
-    roles: [all]
-  - cn: neighbour
-    roles: [all]
-";
+use crate::world::{TWO_CLIENTS, World, soon};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -42,7 +26,7 @@ fn create() -> Vec<u8> {
         .encode_to_vec()
 }
 
-/// A call whose request is whole, and whose answer nobody waits for yet.
+/// Sends a complete request without reading the response.
 async fn begun(raw: &mut Raw, path: &str, message: &[u8]) -> Stream {
     let mut stream = raw.open(path, &grpc_headers()).await.unwrap();
     let ends = path != WATCH;
@@ -50,7 +34,7 @@ async fn begun(raw: &mut Raw, path: &str, message: &[u8]) -> Stream {
     stream
 }
 
-/// An etcd that takes every call and never answers, but for the neighbour's.
+/// A fake etcd that takes every call and responds only to the neighbour's.
 async fn patient() -> Fake {
     Fake::serving(|mut visit| async move {
         if visit.path == WATCH {
@@ -64,7 +48,7 @@ async fn patient() -> Fake {
     .await
 }
 
-/// Waits until alice's call has arrived, and gives how its stream was reset, once it was.
+/// Waits until alice's call has arrived and returns how its stream was reset.
 async fn arrived(fake: &Fake, path: &str) {
     soon("the call at etcd", || async { alices(fake, path).map(drop) }).await;
 }
@@ -90,7 +74,7 @@ async fn a_call_that_is_given_up_is_reset_at_etcd() {
         ("/etcdserverpb.Maintenance/Snapshot", Vec::new()),
     ] {
         let fake = patient().await;
-        let world = fake.world(POLICY).await;
+        let world = fake.world(TWO_CLIENTS).await;
         let neighbour = world.neighbour().await;
         let mut raw = world.raw("alice").await;
         let stream = begun(&mut raw, path, &message).await;
@@ -98,7 +82,7 @@ async fn a_call_that_is_given_up_is_reset_at_etcd() {
         drop(stream);
         assert_eq!(reset(&fake, path).await, Reason::CANCEL, "{path}");
         neighbour.is_unharmed().await;
-        assert!(!raw.connection.is_finished(), "{path}: the connection goes on");
+        assert!(!raw.connection.is_finished(), "{path}: the connection still works");
     }
 }
 
@@ -106,12 +90,12 @@ async fn a_call_that_is_given_up_is_reset_at_etcd() {
 async fn a_client_that_is_gone_leaves_no_call_at_etcd() {
     for (path, message) in [(RANGE, range()), (WATCH, create())] {
         let fake = patient().await;
-        let world = fake.world(POLICY).await;
+        let world = fake.world(TWO_CLIENTS).await;
         let neighbour = world.neighbour().await;
         let mut raw = world.raw("alice").await;
         let _stream = begun(&mut raw, path, &message).await;
         arrived(&fake, path).await;
-        // The socket is closed, as by the end of the process.
+        // Closes the socket, as the end of the process would.
         raw.connection.abort();
         assert_eq!(reset(&fake, path).await, Reason::CANCEL, "{path}");
         neighbour.is_unharmed().await;
@@ -119,7 +103,7 @@ async fn a_client_that_is_gone_leaves_no_call_at_etcd() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_wants_any_more_is_not_read_to_its_end() {
+async fn a_response_to_a_cancelled_call_is_not_read_to_its_end() {
     let fake = Fake::serving(|mut visit| async move {
         visit.body().await;
         let mut out = visit.head();
@@ -127,7 +111,7 @@ async fn an_answer_that_nobody_wants_any_more_is_not_read_to_its_end() {
         visit.reset_amid(&mut out).await;
     })
     .await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     let mut raw = world.raw("alice").await;
     let stream = begun(&mut raw, RANGE, &range()).await;
     let response = stream.response.await.unwrap();
@@ -139,7 +123,7 @@ async fn an_answer_that_nobody_wants_any_more_is_not_read_to_its_end() {
 #[tokio::test]
 async fn a_deadline_reaches_etcd_as_the_client_wrote_it() {
     let fake = patient().await;
-    let world = fake.world(POLICY).await;
+    let world = fake.world(TWO_CLIENTS).await;
     for timeout in ["1234567u", "1H", "99999999n", "15S"] {
         let mut raw = world.raw("alice").await;
         let mut headers = grpc_headers();
@@ -151,11 +135,11 @@ async fn a_deadline_reaches_etcd_as_the_client_wrote_it() {
                 .into_iter()
                 .any(|call| call.headers.get("grpc-timeout").is_some_and(|told| told == timeout))
         };
-        soon("the deadline at etcd", || async { told().then_some(()) }).await;
+        soon("the call with its deadline at etcd", || async { told().then_some(()) }).await;
     }
 }
 
-/// Calls of a method that etcd has taken and not ended.
+/// The number of calls of a method that etcd has started and not finished.
 async fn under_way(world: &World, rpc: &str) -> f64 {
     let text = world.etcd().metrics(0).await.unwrap();
     let sum = |name: &str| -> f64 {
@@ -176,7 +160,7 @@ async fn watchers(world: &World) -> f64 {
 
 #[tokio::test]
 async fn a_cancelled_watch_is_gone_from_etcd() {
-    let world = World::with(POLICY).own_etcd().start().await;
+    let world = World::with(TWO_CLIENTS).own_etcd().start().await;
     let before = watchers(&world).await;
     for how in ["the stream is reset", "the connection is closed"] {
         let mut raw = world.raw("alice").await;
@@ -203,8 +187,8 @@ async fn a_cancelled_watch_is_gone_from_etcd() {
 }
 
 #[tokio::test]
-async fn calls_that_were_given_up_while_etcd_hung_are_not_under_way_when_it_goes_on() {
-    let world = World::with(POLICY).own_etcd().start().await;
+async fn calls_cancelled_while_etcd_hung_are_gone_when_it_resumes() {
+    let world = World::with(TWO_CLIENTS).own_etcd().start().await;
     let mut raw = world.raw("alice").await;
     assert_eq!(raw.call(RANGE, &range()).await.grpc_status(), Some(0));
     world.etcd().pause(0).unwrap();
@@ -217,8 +201,8 @@ async fn calls_that_were_given_up_while_etcd_hung_are_not_under_way_when_it_goes
     })
     .await;
     drop(streams);
-    // The proxy knows at once, whatever etcd does.
-    soon("their ends", || async {
+    // The proxy ends them at once, whatever etcd does.
+    soon("their ends at the client", || async {
         (world.metric("etcd_warden_requests_in_flight", &[]).await == 0.0).then_some(())
     })
     .await;
@@ -232,7 +216,7 @@ async fn calls_that_were_given_up_while_etcd_hung_are_not_under_way_when_it_goes
 
 #[tokio::test]
 async fn a_call_whose_deadline_passes_ends_at_both_sides() {
-    let world = World::with(POLICY).own_etcd().start().await;
+    let world = World::with(TWO_CLIENTS).own_etcd().start().await;
     let mut raw = world.raw("alice").await;
     let mut headers = grpc_headers();
     headers.insert("grpc-timeout", "300m".parse().unwrap());
@@ -247,7 +231,7 @@ async fn a_call_whose_deadline_passes_ends_at_both_sides() {
     let cancelled = answer.error.as_ref().and_then(h2::Error::reason) == Some(Reason::CANCEL);
     assert!(
         answer.grpc_status() == Some(4) || cancelled,
-        "DEADLINE_EXCEEDED, in etcd's own way: {answer:?}"
+        "expected DEADLINE_EXCEEDED as from etcd: {answer:?}"
     );
     soon("the end at etcd", || async { (under_way(&world, "Watch").await == 0.0).then_some(()) })
         .await;

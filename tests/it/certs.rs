@@ -1,7 +1,7 @@
-//! `etcd-warden certs`: what it issues works against a real etcd, as OpenSSL and Go read it too;
-//! and what it refuses.
+//! `etcd-warden certs`: its certificates work with a real etcd and are read the same by OpenSSL and
+//! Go. It refuses unusable input.
 
-mod stage;
+mod fixture;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::world::etcdctl::Etcdctl;
 use crate::world::{World, authorities, connect, is_permission_denied};
-use stage::{P256, Stage};
+use fixture::{Fixture, P256};
 
 const POLICY: &str = "
 version: 1
@@ -28,10 +28,10 @@ bindings:
 ";
 const R: &str = "/calico/resources/v3/projectcalico.org";
 
-/// A proxy that trusts the stage's CA, in front of an etcd of its own: its keys are Calico's.
-async fn world(stage: &Stage) -> World {
-    let file = stage.path("ca.crt");
-    write_private(stage.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
+/// A proxy that trusts the fixture's CA, in front of a private etcd with Calico's keys.
+async fn world(fixture: &Fixture) -> World {
+    let file = fixture.path("ca.crt");
+    write_private(fixture.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
     let trust = move |config: &mut etcd_warden_gateway::config::Config| {
         config.downstream.client_cas = vec![ClientCa { name: "default".into(), file }];
     };
@@ -45,15 +45,15 @@ fn long_names() -> [String; 2] {
 }
 
 #[tokio::test]
-async fn what_is_issued_opens_to_each_node_what_is_its_own() {
-    let stage = Stage::usual();
-    let world = world(&stage).await;
+async fn an_issued_certificate_grants_each_node_its_own_keys() {
+    let fixture = Fixture::usual();
+    let world = world(&fixture).await;
     let [label, longest] = long_names();
-    stage.write(
+    fixture.write(
         "nodes",
         &format!("n1\nn10\nWorker-1\nn1.example.org\n10\na-b\na\n{label}\n{longest}\n"),
     );
-    let ran = stage.issue(&[
+    let ran = fixture.issue(&[
         "--all",
         "--nodes-from",
         "nodes",
@@ -71,7 +71,7 @@ async fn what_is_issued_opens_to_each_node_what_is_its_own() {
     );
     let nodes = ["n1", "n10", "worker-1", "n1.example.org", "10", "a-b", "a", &label, &longest];
     for node in nodes {
-        let set = |component: &str| stage.set(&format!("out/nodes/{node}/{component}"));
+        let set = |component: &str| fixture.set(&format!("out/nodes/{node}/{component}"));
         let mut calico =
             connect(&[world.endpoint()], &authorities().clients, &set("calico-node")).await;
         let mut cni = connect(&[world.endpoint()], &authorities().clients, &set("cni")).await;
@@ -95,13 +95,13 @@ async fn what_is_issued_opens_to_each_node_what_is_its_own() {
     let mut controllers = connect(
         &[world.endpoint()],
         &authorities().clients,
-        &stage.set("out/cluster/calico-kube-controllers"),
+        &fixture.set("out/cluster/calico-kube-controllers"),
     )
     .await;
     controllers.put(format!("{R}/profiles/kns.default"), "", None).await.unwrap();
 }
 
-/// etcdctl is Go, as are all components of Calico.
+/// etcdctl is written in Go, like all components of Calico.
 #[tokio::test]
 async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
     let cas: [(&[&str], &str); 5] = [
@@ -111,17 +111,19 @@ async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
         (&["ed25519"], "rsa-2048"),
         (&["rsa:2048"], "rsa-3072"),
     ];
-    let stages = cas.map(|(kind, key)| (Stage::new(kind), key));
-    let named =
-        |(stage, key): &(Stage, &str)| ClientCa { name: (*key).into(), file: stage.path("ca.crt") };
+    let stages = cas.map(|(kind, key)| (Fixture::new(kind), key));
+    let named = |(fixture, key): &(Fixture, &str)| ClientCa {
+        name: (*key).into(),
+        file: fixture.path("ca.crt"),
+    };
     let client_cas: Vec<ClientCa> = stages.iter().map(named).collect();
     let world = World::with(POLICY)
         .own_etcd()
         .config(|config| config.downstream.client_cas = client_cas)
         .start()
         .await;
-    for (stage, key) in &stages {
-        write_private(stage.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
+    for (fixture, key) in &stages {
+        write_private(fixture.0.path(), "server-ca.crt", &authorities().clients.pem()).unwrap();
         let arguments = [
             "--component",
             "calico-node",
@@ -134,8 +136,8 @@ async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
             "--out",
             "out",
         ];
-        stage.issue(&arguments).ended(0);
-        stage.openssl(&[
+        fixture.issue(&arguments).ended(0);
+        fixture.openssl(&[
             "verify",
             "-x509_strict",
             "-purpose",
@@ -147,8 +149,8 @@ async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
         let etcdctl = Etcdctl::new(
             world.etcd(),
             &world.endpoint(),
-            &stage.text("out/etcd-ca"),
-            &stage.set("out"),
+            &fixture.text("out/etcd-ca"),
+            &fixture.set("out"),
         );
         etcdctl.run(&["put", &format!("{R}/nodes/n1"), "x"], "").await.ok();
         let refused = etcdctl.run(&["put", &format!("{R}/nodes/n2"), "x"], "").await.failed();
@@ -158,10 +160,10 @@ async fn go_takes_each_kind_of_key_under_each_kind_of_ca() {
 
 #[test]
 fn openssl_reads_what_was_asked_for() {
-    let stage = Stage::usual();
-    // A name with two values of one attribute, which must stay the issuer's name.
-    stage.ca("/DC=example/DC=org/OU=a/OU=b/CN=x", P256);
-    let ran = stage.issue(&[
+    let fixture = Fixture::usual();
+    // A name with two values of one attribute, which must be unchanged as issuer's name.
+    fixture.ca("/DC=example/DC=org/OU=a/OU=b/CN=x", P256);
+    let ran = fixture.issue(&[
         "--component",
         "cni",
         "--node",
@@ -183,7 +185,7 @@ fn openssl_reads_what_was_asked_for() {
     ]);
     ran.ended(0);
     let said = |what: &[&str]| {
-        stage.openssl(&[&["x509", "-in", "out/etcd-cert", "-noout"], what].concat())
+        fixture.openssl(&[&["x509", "-in", "out/etcd-cert", "-noout"], what].concat())
     };
     assert_eq!(said(&["-subject"]).trim(), "subject=O = one, O = two, CN = cni:n1");
     assert_eq!(said(&["-issuer"]).trim(), "issuer=DC = example, DC = org, OU = a, OU = b, CN = x");
@@ -196,7 +198,7 @@ fn openssl_reads_what_was_asked_for() {
         assert!(text.contains(words), "{text}");
     }
     assert!(!text.contains("Server"), "{text}");
-    stage.openssl(&[
+    fixture.openssl(&[
         "verify",
         "-x509_strict",
         "-purpose",
@@ -205,18 +207,18 @@ fn openssl_reads_what_was_asked_for() {
         "ca.crt",
         "out/etcd-cert",
     ]);
-    let mode = |name: &str| stage.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    let mode = |name: &str| fixture.path(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("out/etcd-key"), mode("out/etcd-cert"), mode("out")), (0o600, 0o644, 0o700));
 }
 
 #[test]
 fn encrypted_keys_open_with_their_passphrase() {
-    let stage = Stage::usual();
-    stage.openssl(&[
+    let fixture = Fixture::usual();
+    fixture.openssl(&[
         "req", "-x509", "-nodes", "-days", "400", "-subj", "/CN=rsa", "-keyout", "rsa.key", "-out",
         "rsa.crt", "-newkey", "rsa:2048",
     ]);
-    stage.write("pass", "a secret\n");
+    fixture.write("pass", "a secret\n");
     let forms: [(&str, &[&str]); 7] = [
         ("ca", &["pkcs8", "-topk8", "-v2", "aes-256-cbc"]),
         ("ca", &["pkcs8", "-topk8", "-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA512"]),
@@ -229,10 +231,10 @@ fn encrypted_keys_open_with_their_passphrase() {
     for (number, (name, form)) in forms.into_iter().enumerate() {
         let (key, certificate, out) =
             (format!("{name}.key"), format!("{name}.crt"), format!("out{number}"));
-        stage.openssl(
+        fixture.openssl(
             &[form, &["-in", &key, "-out", "encrypted.key", "-passout", "file:pass"]].concat(),
         );
-        assert!(stage.text("encrypted.key").contains("ENCRYPTED"), "{form:?}");
+        assert!(fixture.text("encrypted.key").contains("ENCRYPTED"), "{form:?}");
         let arguments = [
             "issue",
             "--ca-cert",
@@ -244,12 +246,12 @@ fn encrypted_keys_open_with_their_passphrase() {
             "--out",
             &out,
         ];
-        stage.certs(&arguments).refused(&[
+        fixture.certs(&arguments).refused(&[
             "the key is encrypted, and there is no passphrase",
             "--ca-key-passphrase-file",
         ]);
         let with = |passphrase: &str| {
-            stage
+            fixture
                 .command(&arguments)
                 .env("ETCD_WARDEN_CA_KEY_PASSPHRASE", passphrase)
                 .output()
@@ -263,12 +265,12 @@ fn encrypted_keys_open_with_their_passphrase() {
                 .contains("the passphrase does not open the key"),
             "{form:?}"
         );
-        assert!(!stage.path(&out).exists());
-        stage.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat()).ended(0);
-        stage.openssl(&["verify", "-CAfile", &certificate, &format!("{out}/etcd-cert")]);
+        assert!(!fixture.path(&out).exists());
+        fixture.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat()).ended(0);
+        fixture.openssl(&["verify", "-CAfile", &certificate, &format!("{out}/etcd-cert")]);
         assert_eq!(with("a secret").status.code(), Some(78), "the files are there already");
     }
-    stage.openssl(&[
+    fixture.openssl(&[
         "rsa",
         "-des3",
         "-traditional",
@@ -290,19 +292,19 @@ fn encrypted_keys_open_with_their_passphrase() {
         "--out",
         "x",
     ];
-    let ran = stage.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat());
+    let ran = fixture.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat());
     ran.refused(&["`DES-EDE3-CBC`, which cannot be undone here", "openssl pkcs8 -topk8"]);
 }
 
 #[test]
-fn a_thousand_nodes_and_one_more() {
-    let stage = Stage::usual();
+fn issues_for_a_thousand_nodes_and_one_more() {
+    let fixture = Fixture::usual();
     let names: Vec<String> = (0..1000).map(|number| format!("node-{number}")).collect();
-    stage.write("nodes", &names.join("\n"));
-    stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out"]).ended(0);
-    assert_eq!(stage.files("out").len(), 2001 * 3);
+    fixture.write("nodes", &names.join("\n"));
+    fixture.issue(&["--all", "--nodes-from", "nodes", "--out", "out"]).ended(0);
+    assert_eq!(fixture.files("out").len(), 2001 * 3);
     let listed: Value =
-        serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
+        serde_json::from_str(&fixture.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
     let of = |key: &str| {
         listed["certificates"]
             .as_array()
@@ -312,53 +314,57 @@ fn a_thousand_nodes_and_one_more() {
             .collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!((of("serial").len(), of("common_name").len()), (2002, 2002), "one is the CA's");
-    stage.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/node-999/cni/etcd-cert"]);
+    fixture.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/node-999/cni/etcd-cert"]);
 
-    let before = stage.text("out/nodes/node-7/cni/etcd-key");
-    stage
+    let before = fixture.text("out/nodes/node-7/cni/etcd-key");
+    fixture
         .issue(&["--all", "--nodes-from", "nodes", "--out", "out"])
         .refused(&["the file is there already", "--missing"]);
-    stage.write("nodes", &format!("{}\nnode-1000\n", names.join("\n")));
+    fixture.write("nodes", &format!("{}\nnode-1000\n", names.join("\n")));
     let said =
-        stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
+        fixture.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
     assert!(said.contains(": 1 calico-node, 1 cni,"), "{said}");
-    assert_eq!(stage.files("out").len(), 2003 * 3);
-    assert_eq!(stage.text("out/nodes/node-7/cni/etcd-key"), before);
+    assert_eq!(fixture.files("out").len(), 2003 * 3);
+    assert_eq!(fixture.text("out/nodes/node-7/cni/etcd-key"), before);
     let said =
-        stage.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
+        fixture.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
     assert!(said.contains("nothing, all of it is there"), "{said}");
     let one = ["--component", "cni", "--node", "node-7", "-o", "directories", "--out", "out"];
-    stage.issue(&one).refused(&["the file is there already"]);
-    stage.issue(&[&one[..], &["--force"]].concat()).ended(0);
-    assert_ne!(stage.text("out/nodes/node-7/cni/etcd-key"), before);
+    fixture.issue(&one).refused(&["the file is there already"]);
+    fixture.issue(&[&one[..], &["--force"]].concat()).ended(0);
+    assert_ne!(fixture.text("out/nodes/node-7/cni/etcd-key"), before);
 }
 
-/// Killed at many moments, while it writes and while it puts in place: no file is ever half, and
-/// the next run makes every pair fit.
+/// Killed at many points, while it writes and while it renames: no file is ever incomplete, and the
+/// next run completes every pair.
 #[test]
 fn a_run_that_is_killed_leaves_no_half_file() {
-    let stage = Stage::usual();
+    let fixture = Fixture::usual();
     let names: Vec<String> = (0..40).map(|number| format!("n{number}")).collect();
-    stage.write("nodes", &names.join("\n"));
+    fixture.write("nodes", &names.join("\n"));
     let all = ["--all", "--nodes-from", "nodes", "--out", "out"];
-    stage.issue(&all).ended(0);
+    fixture.issue(&all).ended(0);
     let mut cut = 0;
     for turn in 0..10 {
         let arguments =
             [&["issue", "--ca-cert", "ca.crt", "--ca-key", "ca.key", "--force"], &all[..]].concat();
-        let mut child =
-            stage.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = fixture
+            .command(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let begun = if turn % 2 == 0 { ".etcd-warden-staged" } else { ".etcd-warden-complete" };
-        while !stage.path("out").join(begun).exists() && child.try_wait().unwrap().is_none() {
+        while !fixture.path("out").join(begun).exists() && child.try_wait().unwrap().is_none() {
             std::hint::spin_loop();
         }
         child.kill().unwrap();
         child.wait().unwrap();
         cut += usize::from(
-            stage.path("out/.etcd-warden-staged").exists()
-                || stage.path("out/.etcd-warden-complete").exists(),
+            fixture.path("out/.etcd-warden-staged").exists()
+                || fixture.path("out/.etcd-warden-complete").exists(),
         );
-        for file in stage.files("out/nodes") {
+        for file in fixture.files("out/nodes") {
             let text = std::fs::read_to_string(&file).unwrap();
             assert!(
                 text.starts_with("-----BEGIN ") && text.ends_with("-----\n"),
@@ -366,17 +372,17 @@ fn a_run_that_is_killed_leaves_no_half_file() {
                 file.display()
             );
         }
-        stage.renew(&["out"]).ended(0);
-        stage.certs(&["list", "out"]).ended(0);
-        assert_eq!(stage.files("out").len(), 81 * 3);
+        fixture.renew(&["out"]).ended(0);
+        fixture.certs(&["list", "out"]).ended(0);
+        assert_eq!(fixture.files("out").len(), 81 * 3);
     }
-    assert!(cut > 0, "no run was cut in the middle");
+    assert!(cut > 0, "no run was interrupted while it wrote");
 }
 
 #[test]
 fn a_request_gives_its_key_and_no_names() {
-    let stage = Stage::usual();
-    stage.openssl(
+    let fixture = Fixture::usual();
+    fixture.openssl(
         &[
             &[
                 "req",
@@ -401,30 +407,30 @@ fn a_request_gives_its_key_and_no_names() {
         .concat(),
     );
     let arguments = ["--component", "cni", "--node", "n1", "--csr", "own.csr", "--out"];
-    stage.issue(&[&arguments[..], &["out"]].concat()).ended(0);
+    fixture.issue(&[&arguments[..], &["out"]].concat()).ended(0);
     let names: Vec<_> =
-        stage.files("out").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        fixture.files("out").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(names, ["etcd-ca", "etcd-cert"]);
-    let text = stage.openssl(&["x509", "-in", "out/etcd-cert", "-noout", "-text"]);
+    let text = fixture.openssl(&["x509", "-in", "out/etcd-cert", "-noout", "-text"]);
     assert!(text.contains("Subject: CN = cni:n1\n"), "{text}");
     for hostile in ["masters", "kube-apiserver", "root", "n2", "CA:TRUE", "Server"] {
         assert!(!text.contains(hostile), "{hostile}: {text}");
     }
-    let key = |arguments: &[&str]| stage.openssl(arguments);
+    let key = |arguments: &[&str]| fixture.openssl(arguments);
     assert_eq!(
         key(&["x509", "-in", "out/etcd-cert", "-noout", "-pubkey"]),
         key(&["pkey", "-in", "own.key", "-pubout"])
     );
 
-    let shown = stage.issue(&[&arguments[..], &["-"]].concat()).ended(0);
+    let shown = fixture.issue(&[&arguments[..], &["-"]].concat()).ended(0);
     assert!(
         shown.starts_with("-----BEGIN CERTIFICATE-----")
             && shown.matches("-----BEGIN").count() == 1,
         "{shown}"
     );
-    let bent = stage.text("own.csr");
+    let bent = fixture.text("own.csr");
     let middle = bent.len() / 2;
-    stage.write(
+    fixture.write(
         "own.csr",
         &format!(
             "{}{}{}",
@@ -433,22 +439,22 @@ fn a_request_gives_its_key_and_no_names() {
             &bent[middle + 1..]
         ),
     );
-    assert_eq!(stage.issue(&[&arguments[..], &["x"]].concat()).code, Some(78));
-    stage.openssl(&[
+    assert_eq!(fixture.issue(&[&arguments[..], &["x"]].concat()).code, Some(78));
+    fixture.openssl(&[
         "req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "weak.key", "-out", "own.csr",
         "-newkey", "rsa:1024",
     ]);
-    stage
+    fixture
         .issue(&[&arguments[..], &["x"]].concat())
         .refused(&["the request's RSA key has 1024 bits"]);
-    assert!(!stage.path("x").exists());
+    assert!(!fixture.path("x").exists());
 }
 
-/// A certificate for a request must not come to lie beside the key of another.
+/// A certificate for a request must not be written beside another certificate's key.
 #[test]
 fn a_request_in_a_folder_with_a_key_is_refused() {
-    let stage = Stage::usual();
-    stage.openssl(
+    let fixture = Fixture::usual();
+    fixture.openssl(
         &[
             &[
                 "req", "-new", "-nodes", "-subj", "/CN=x", "-keyout", "own.key", "-out", "own.csr",
@@ -458,8 +464,8 @@ fn a_request_in_a_folder_with_a_key_is_refused() {
         ]
         .concat(),
     );
-    stage.issue(&["--component", "cni", "--node", "n1", "--out", "out"]).ended(0);
-    let ran = stage.issue(&[
+    fixture.issue(&["--component", "cni", "--node", "n1", "--out", "out"]).ended(0);
+    let ran = fixture.issue(&[
         "--component",
         "cni",
         "--node",
@@ -474,11 +480,11 @@ fn a_request_in_a_folder_with_a_key_is_refused() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_and_nothing_is_written() {
-    let stage = Stage::usual();
-    stage.write("nodes", "n1\nn_2\nn1\n");
-    stage.write("other.key", "nothing");
-    let ran = stage.certs(&[
+fn reports_all_errors_at_once_and_writes_nothing() {
+    let fixture = Fixture::usual();
+    fixture.write("nodes", "n1\nn_2\nn1\n");
+    fixture.write("other.key", "nothing");
+    let ran = fixture.certs(&[
         "issue",
         "--ca-cert",
         "nodes",
@@ -514,11 +520,11 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() {
         "`A` is no namespace",
         "nowhere",
     ]);
-    assert!(!stage.path("out").exists());
+    assert!(!fixture.path("out").exists());
 
     let refused = |arguments: &[&str], words: &[&str]| {
-        stage.issue(&[arguments, &["--out", "out"]].concat()).refused(words);
-        assert!(!stage.path("out").exists());
+        fixture.issue(&[arguments, &["--out", "out"]].concat()).refused(words);
+        assert!(!fixture.path("out").exists());
     };
     refused(&["--component", "cni"], &["each node has its own cni", "--cluster-wide"]);
     refused(
@@ -535,16 +541,16 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() {
         &["--component", "cni", "--node", &long, "-o", "secret"],
         &["a Secret cannot be called", "--output directories"],
     );
-    assert_eq!(stage.issue(&["--out", "out"]).code, Some(64));
+    assert_eq!(fixture.issue(&["--out", "out"]).code, Some(64));
 }
 
 #[test]
 fn a_ca_that_cannot_issue_is_refused() {
-    let stage = Stage::usual();
+    let fixture = Fixture::usual();
     let arguments = ["--component", "kube-apiserver", "--out", "out"];
-    stage.issue(&["--component", "kube-apiserver", "--out", "leaf"]).ended(0);
+    fixture.issue(&["--component", "kube-apiserver", "--out", "leaf"]).ended(0);
     let with = |certificate: &str, key: &str| {
-        stage.certs(
+        fixture.certs(
             &[&["issue", "--ca-cert", certificate, "--ca-key", key], &arguments[..]].concat(),
         )
     };
@@ -552,7 +558,7 @@ fn a_ca_that_cannot_issue_is_refused() {
     with("ca.crt", "leaf/etcd-key")
         .refused(&["the key is not that of the certificate in `ca.crt`"]);
     let ca = |more: &[&str]| {
-        stage.openssl(
+        fixture.openssl(
             &[
                 &[
                     "req", "-x509", "-nodes", "-subj", "/CN=x", "-keyout", "x.key", "-out",
@@ -567,7 +573,7 @@ fn a_ca_that_cannot_issue_is_refused() {
     ca(&["-days", "9", "-addext", "keyUsage=critical,digitalSignature"]);
     with("x.crt", "x.key").refused(&["keyCertSign"]);
     ca(&["-days", "9", "-addext", "nameConstraints=critical,permitted;DNS:example.org"]);
-    let ran = stage.certs(
+    let ran = fixture.certs(
         &[
             &["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.com"],
             &arguments[..],
@@ -575,7 +581,7 @@ fn a_ca_that_cannot_issue_is_refused() {
         .concat(),
     );
     ran.refused(&["the CA's name constraints do not allow its names"]);
-    let ran = stage.certs(
+    let ran = fixture.certs(
         &[
             &["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.org"],
             &arguments[..],
@@ -584,14 +590,14 @@ fn a_ca_that_cannot_issue_is_refused() {
     );
     assert!(ran.err.contains("the certificates end with their CA"), "{}", ran.err);
     ran.ended(0);
-    let end = |file: &str| stage.openssl(&["x509", "-in", file, "-noout", "-enddate"]);
+    let end = |file: &str| fixture.openssl(&["x509", "-in", file, "-noout", "-enddate"]);
     assert_eq!(end("x.crt"), end("out/etcd-cert"));
 }
 
 #[test]
 fn below_an_intermediate_ca_the_chain_is_in_the_file() {
-    let stage = Stage::usual();
-    stage.openssl(
+    let fixture = Fixture::usual();
+    fixture.openssl(
         &[
             &[
                 "req",
@@ -609,8 +615,8 @@ fn below_an_intermediate_ca_the_chain_is_in_the_file() {
         ]
         .concat(),
     );
-    stage.write("ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n");
-    stage.openssl(&[
+    fixture.write("ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n");
+    fixture.openssl(&[
         "x509",
         "-req",
         "-in",
@@ -627,8 +633,8 @@ fn below_an_intermediate_ca_the_chain_is_in_the_file() {
         "-out",
         "mid.crt",
     ]);
-    stage.write("chain.crt", &format!("{}{}", stage.text("mid.crt"), stage.text("ca.crt")));
-    stage
+    fixture.write("chain.crt", &format!("{}{}", fixture.text("mid.crt"), fixture.text("ca.crt")));
+    fixture
         .certs(&[
             "issue",
             "--ca-cert",
@@ -644,12 +650,12 @@ fn below_an_intermediate_ca_the_chain_is_in_the_file() {
         ])
         .ended(0);
     assert_eq!(
-        stage.text("out/etcd-cert").matches("BEGIN CERTIFICATE").count(),
+        fixture.text("out/etcd-cert").matches("BEGIN CERTIFICATE").count(),
         2,
         "the root is not sent"
     );
-    assert_eq!(stage.text("out/etcd-ca"), stage.text("chain.crt"));
-    stage.openssl(&[
+    assert_eq!(fixture.text("out/etcd-ca"), fixture.text("chain.crt"));
+    fixture.openssl(&[
         "verify",
         "-x509_strict",
         "-purpose",
@@ -662,16 +668,16 @@ fn below_an_intermediate_ca_the_chain_is_in_the_file() {
     ]);
 }
 
-// The proxy accepts on a thread of its own, while this one waits for the program.
+// The proxy accepts on its own thread while this one waits for the program.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
-    let stage = Stage::usual();
-    let world = world(&stage).await;
-    stage.write("policy.yaml", POLICY);
-    stage.issue(&["--all", "--node", "n1", "--node", &long_names()[0], "--out", "out"]).ended(0);
+async fn list_reports_roles_and_problems_of_each_certificate() {
+    let fixture = Fixture::usual();
+    let world = world(&fixture).await;
+    fixture.write("policy.yaml", POLICY);
+    fixture.issue(&["--all", "--node", "n1", "--node", &long_names()[0], "--out", "out"]).ended(0);
     let listed = |arguments: &[&str], code: i32| -> Value {
         serde_json::from_str(
-            &stage
+            &fixture
                 .certs(&[&["list", "--policy", "policy.yaml", "-o", "json"], arguments].concat())
                 .ended(code),
         )
@@ -700,13 +706,15 @@ async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
     );
 
     std::fs::set_permissions(
-        stage.path("out/nodes/n1/cni/etcd-key"),
+        fixture.path("out/nodes/n1/cni/etcd-key"),
         std::fs::Permissions::from_mode(0o644),
     )
     .unwrap();
-    stage.write("out/nodes/n1/calico-node/etcd-key", &stage.text("ca.key"));
-    stage.write("out/note.txt", "hello");
-    stage.issue(&["--component", "felix", "--node", "n1", "--out", "out/nodes/n1/felix"]).ended(0);
+    fixture.write("out/nodes/n1/calico-node/etcd-key", &fixture.text("ca.key"));
+    fixture.write("out/note.txt", "hello");
+    fixture
+        .issue(&["--component", "felix", "--node", "n1", "--out", "out/nodes/n1/felix"])
+        .ended(0);
     let all = listed(&["out"], 1);
     for (place, problem) in [
         ("out/nodes/n1/cni/etcd-cert", "mode 0644"),
@@ -716,24 +724,24 @@ async fn a_list_says_what_the_policy_reads_and_what_is_wrong() {
         assert!(find(&all, place)["problems"][0].as_str().unwrap().contains(problem), "{all}");
     }
     assert_eq!(all["others"][0]["file"], "out/note.txt");
-    let text = stage.certs(&["list", "out", "--policy", "policy.yaml"]).ended(1);
+    let text = fixture.certs(&["list", "out", "--policy", "policy.yaml"]).ended(1);
     assert!(text.contains("skipped: out/note.txt: no certificate in it"), "{text}");
 
     let endpoint = world.endpoint();
     let all = listed(&[&endpoint], 0);
     let server = find(&all, &endpoint);
     assert_eq!((&server["kind"], &server["common_name"]), (&"server".into(), &"127.0.0.1".into()));
-    stage
+    fixture
         .certs(&["list", "https://127.0.0.1:1", "nowhere"])
         .refused(&["cannot be reached", "nowhere"]);
 }
 
 #[tokio::test]
 async fn what_is_renewed_works_and_what_is_not_due_stays() {
-    let stage = Stage::usual();
-    let world = world(&stage).await;
+    let fixture = Fixture::usual();
+    let world = world(&fixture).await;
     let server_ca = ["--server-ca", "server-ca.crt"];
-    stage
+    fixture
         .issue(
             &[
                 &["--all", "--node", "n1", "--lifetime", "10d", "-o", "secret", "--out", "out"],
@@ -742,43 +750,43 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
             .concat(),
         )
         .ended(0);
-    stage
+    fixture
         .issue(
             &[&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"], &server_ca[..]]
                 .concat(),
         )
         .ended(0);
-    let said = stage.renew(&["out"]).ended(0);
+    let said = fixture.renew(&["out"]).ended(0);
     assert!(said.starts_with("renewed: 0, not due yet: 6 (the first on "), "{said}");
-    let before = (stage.text("out/secrets.yaml"), stage.set("out/nodes/n1/cni"));
-    let due = stage.renew(&["out", "--before", "11d", "--lifetime", "60d", "--dry-run"]).ended(0);
+    let before = (fixture.text("out/secrets.yaml"), fixture.set("out/nodes/n1/cni"));
+    let due = fixture.renew(&["out", "--before", "11d", "--lifetime", "60d", "--dry-run"]).ended(0);
     assert_eq!(
-        (due.matches("due: out").count(), stage.text("out/secrets.yaml")),
+        (due.matches("due: out").count(), fixture.text("out/secrets.yaml")),
         (6, before.0.clone()),
         "{due}"
     );
-    stage.renew(&["out", "--before", "11d", "--lifetime", "60d"]).ended(0);
+    fixture.renew(&["out", "--before", "11d", "--lifetime", "60d"]).ended(0);
     let all: Value =
-        serde_json::from_str(&stage.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
+        serde_json::from_str(&fixture.certs(&["list", "out", "-o", "json"]).ended(0)).unwrap();
     let clients =
         all["certificates"].as_array().unwrap().iter().filter(|one| one["kind"] == "client");
     let days: Vec<i64> = clients.map(|one| one["days_left"].as_i64().unwrap()).collect();
     assert!(days.len() == 6 && days.iter().all(|days| (59..=60).contains(days)), "{days:?}");
-    assert_ne!(stage.text("out/nodes/n1/cni/etcd-key"), before.1.key);
+    assert_ne!(fixture.text("out/nodes/n1/cni/etcd-key"), before.1.key);
     let lines = |text: &str| {
         text.lines().filter(|line| !line.starts_with("    ")).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(lines(&stage.text("out/secrets.yaml")), lines(&before.0));
+    assert_eq!(lines(&fixture.text("out/secrets.yaml")), lines(&before.0));
     let mut client = connect(
         &[world.endpoint()],
         &authorities().clients,
-        &stage.set("out/nodes/n1/calico-node"),
+        &fixture.set("out/nodes/n1/calico-node"),
     )
     .await;
     client.put(format!("{R}/nodes/n1"), "x", None).await.unwrap();
 
-    let key = stage.text("out/nodes/n1/cni/etcd-key");
-    stage
+    let key = fixture.text("out/nodes/n1/cni/etcd-key");
+    fixture
         .renew(&[
             "out/nodes/n1/cni/etcd-cert",
             "--keep-key",
@@ -788,11 +796,11 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
             "100d",
         ])
         .ended(0);
-    assert_eq!(stage.text("out/nodes/n1/cni/etcd-key"), key);
-    stage.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/n1/cni/etcd-cert"]);
+    assert_eq!(fixture.text("out/nodes/n1/cni/etcd-key"), key);
+    fixture.openssl(&["verify", "-CAfile", "ca.crt", "out/nodes/n1/cni/etcd-cert"]);
 
-    std::fs::remove_file(stage.path("out/nodes/n1/cni/etcd-key")).unwrap();
-    let said = stage.renew(&["out", "--before", "300d"]).ended(1);
+    std::fs::remove_file(fixture.path("out/nodes/n1/cni/etcd-key")).unwrap();
+    let said = fixture.renew(&["out", "--before", "300d"]).ended(1);
     assert!(
         said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here")
             && said.contains("failed: 1"),
@@ -801,13 +809,13 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
 }
 
 #[test]
-fn a_renewal_that_cannot_read_a_certificate_ends_with_1_and_renews_the_rest() {
-    let stage = Stage::usual();
-    stage.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"]).ended(0);
-    stage.write("out/nodes/n1/cni/etcd-cert", "junk");
-    stage.write("out/broken.yaml", "kind: Secret\ndata: [x\n");
-    stage.write("out/note.txt", "hello");
-    let said = stage.renew(&["out", "--before", "11d"]).ended(1);
+fn renew_exits_1_for_an_unreadable_certificate_renews_the_rest() {
+    let fixture = Fixture::usual();
+    fixture.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out"]).ended(0);
+    fixture.write("out/nodes/n1/cni/etcd-cert", "junk");
+    fixture.write("out/broken.yaml", "kind: Secret\ndata: [x\n");
+    fixture.write("out/note.txt", "hello");
+    let said = fixture.renew(&["out", "--before", "11d"]).ended(1);
     for words in [
         "failed: out/nodes/n1/cni/etcd-cert: no certificate in it",
         "failed: out/broken.yaml: document 1 of the manifest cannot be read",
@@ -819,35 +827,37 @@ fn a_renewal_that_cannot_read_a_certificate_ends_with_1_and_renews_the_rest() {
 }
 
 #[test]
-fn what_is_missing_is_looked_for_when_a_cut_run_is_finished() {
-    let stage = Stage::usual();
+fn finishes_an_interrupted_run_before_it_looks_for_gaps() {
+    let fixture = Fixture::usual();
     let all = ["--all", "--node", "n1", "--out", "out"];
-    stage.issue(&all).ended(0);
-    let before = stage.files("out");
-    // As a run leaves it that was cut after its first renames.
-    let staged = stage.path("out/.etcd-warden-complete");
+    fixture.issue(&all).ended(0);
+    let before = fixture.files("out");
+    // The state after an interrupted run that had made its first renames.
+    let staged = fixture.path("out/.etcd-warden-complete");
     for folder in [staged.clone(), staged.join("nodes"), staged.join("nodes/n1")] {
         std::fs::create_dir(&folder).unwrap();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
     }
     std::fs::write(staged.join(".etcd-warden"), "").unwrap();
-    std::fs::rename(stage.path("out/nodes/n1/cni"), staged.join("nodes/n1/cni")).unwrap();
+    std::fs::rename(fixture.path("out/nodes/n1/cni"), staged.join("nodes/n1/cni")).unwrap();
     let missing = [&all[..], &["--missing"]].concat();
-    let dry = stage.issue(&[&missing[..], &["--dry-run"]].concat());
+    let dry = fixture.issue(&[&missing[..], &["--dry-run"]].concat());
     assert!(staged.exists() && dry.ended(0).contains("would be issued: 1 cni"));
-    let ran = stage.issue(&missing);
+    let ran = fixture.issue(&missing);
     assert!(ran.err.contains("an earlier run was cut"), "{}", ran.err);
     assert!(ran.ended(0).contains("nothing, all of it is there"));
-    assert_eq!(stage.files("out"), before);
+    assert_eq!(fixture.files("out"), before);
 }
 
-/// Names of files and of issuers are others' words, and a terminal obeys some of them.
+/// Names of files and issuers are untrusted, and some contain terminal escapes.
 #[test]
-fn no_name_reaches_the_terminal_as_a_command() {
-    let stage = Stage::usual();
-    stage.issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out\u{1b}[2J"]).ended(0);
+fn no_name_reaches_the_terminal_as_an_escape_sequence() {
+    let fixture = Fixture::usual();
+    fixture
+        .issue(&["--all", "--node", "n1", "--lifetime", "10d", "--out", "out\u{1b}[2J"])
+        .ended(0);
     let folder = "out\u{1b}[2J";
-    stage.openssl(
+    fixture.openssl(
         &[
             &[
                 "req",
@@ -864,14 +874,14 @@ fn no_name_reaches_the_terminal_as_a_command() {
         ]
         .concat(),
     );
-    stage.write(&format!("{folder}/a\u{1b}]0;x.txt"), "x");
-    stage.write(&format!("{folder}/bad.crt"), "x");
+    fixture.write(&format!("{folder}/a\u{1b}]0;x.txt"), "x");
+    fixture.write(&format!("{folder}/bad.crt"), "x");
     for ran in [
-        stage.certs(&["list", folder]),
-        stage.renew(&[folder, "--before", "11d"]),
-        stage.issue(&["--all", "--node", "n1", "--out", folder]),
-        stage.issue(&["--all", "--node", "n1", "--out", folder, "--force"]),
-        stage.certs(&["list", "no\u{1b}where"]),
+        fixture.certs(&["list", folder]),
+        fixture.renew(&[folder, "--before", "11d"]),
+        fixture.issue(&["--all", "--node", "n1", "--out", folder]),
+        fixture.issue(&["--all", "--node", "n1", "--out", folder, "--force"]),
+        fixture.certs(&["list", "no\u{1b}where"]),
     ] {
         assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{ran:?}");
         assert!(ran.out.len() + ran.err.len() > 10, "{ran:?}");
@@ -879,21 +889,23 @@ fn no_name_reaches_the_terminal_as_a_command() {
 }
 
 #[test]
-fn a_binding_that_is_printed_is_one_that_a_policy_reads() {
-    let stage = Stage::usual();
+fn printed_bindings_are_valid_in_a_policy() {
+    let fixture = Fixture::usual();
     let format = "a\"b\\*{component}:{node}";
-    let said = stage
+    let said = fixture
         .issue(&["--component", "cni", "--node", "n1", "--cn-format", format, "--out", "out"])
         .ended(0);
     let bindings = said.split_once("bindings of a policy that fit:\n").unwrap().1;
-    stage.write(
+    fixture.write(
         "policy.yaml",
         &format!(
             "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n{bindings}"
         ),
     );
     let listed: Value = serde_json::from_str(
-        &stage.certs(&["list", "out/etcd-cert", "--policy", "policy.yaml", "-o", "json"]).ended(0),
+        &fixture
+            .certs(&["list", "out/etcd-cert", "--policy", "policy.yaml", "-o", "json"])
+            .ended(0),
     )
     .unwrap();
     assert_eq!(

@@ -24,7 +24,7 @@ fn demo(arguments: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn every_verdict_is_the_expected_one_and_every_role_has_both() {
+async fn every_decision_is_as_expected_and_every_role_has_both() {
     let output = demo(&["--once", "--output", "json"]).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -63,7 +63,7 @@ async fn every_verdict_is_the_expected_one_and_every_role_has_both() {
 }
 
 #[tokio::test]
-async fn text_that_no_terminal_reads_has_no_colour_and_fits() {
+async fn output_that_is_no_terminal_has_no_colour_and_fits() {
     let output = demo(&["--once"]).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains('\x1b'));
@@ -76,7 +76,7 @@ async fn text_that_no_terminal_reads_has_no_colour_and_fits() {
 }
 
 #[tokio::test]
-async fn a_named_etcd_that_is_not_there_is_said() {
+async fn reports_a_named_etcd_that_does_not_exist() {
     let output = Command::new(env!("CARGO_BIN_EXE_etcd-warden"))
         .args(["demo", "--etcd", "/nowhere/etcd"])
         .output()
@@ -88,7 +88,7 @@ async fn a_named_etcd_that_is_not_there_is_said() {
     );
 }
 
-/// A demo for which nothing is named, on this PATH and without anything built yet.
+/// A demo without arguments for etcd, with this PATH and an empty tools folder.
 fn demo_on_path(path: &str, tools: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(["demo", "--once", "--output", "json"]);
@@ -101,7 +101,7 @@ fn demo_on_path(path: &str, tools: &Path) -> Command {
 }
 
 #[tokio::test]
-async fn an_etcd_on_path_is_taken_when_it_is_new_enough() {
+async fn uses_an_etcd_on_path_that_is_new_enough() {
     let nothing_built = tempfile::tempdir().unwrap();
     let path = format!("{}:/usr/bin:/bin", programs().etcd.parent().unwrap().display());
     let output = demo_on_path(&path, nothing_built.path()).output().await.unwrap();
@@ -112,7 +112,7 @@ async fn an_etcd_on_path_is_taken_when_it_is_new_enough() {
 }
 
 #[tokio::test]
-async fn with_an_old_etcd_and_no_go_it_names_the_ways() {
+async fn with_an_old_etcd_and_no_go_it_lists_the_alternatives() {
     let nothing_built = tempfile::tempdir().unwrap();
     let old = tempfile::tempdir().unwrap();
     let etcd = old.path().join("etcd");
@@ -133,9 +133,9 @@ async fn with_an_old_etcd_and_no_go_it_names_the_ways() {
     }
 }
 
-/// The lines that it prints work when they are typed, and Ctrl-C leaves nothing behind.
+/// The printed commands work when they are typed, and Ctrl-C leaves nothing behind.
 #[tokio::test]
-async fn it_stays_up_to_be_played_with_until_ctrl_c() {
+async fn it_stays_up_until_ctrl_c() {
     let mut child = demo(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut invitation = Vec::new();
@@ -149,7 +149,7 @@ async fn it_stays_up_to_be_played_with_until_ctrl_c() {
             }
         }
     };
-    tokio::time::timeout(SOON, read).await.expect("the demo tells how to go on");
+    tokio::time::timeout(SOON, read).await.expect("the demo prints the next commands");
     let output = Command::new("sh").args(["-c", &invitation.join("\n")]).output().await.unwrap();
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

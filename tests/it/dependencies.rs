@@ -1,5 +1,5 @@
-//! `docs/dependencies.md` names every direct dependency, in the version that is locked, with who
-//! keeps it, what for and where; and nothing else.
+//! `docs/dependencies.md` names every direct dependency with its locked version, maintainer,
+//! purpose and place, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The packages of others that the crates of the workspace may ask for, under their own names.
+/// The external packages that the crates of the workspace depend on, under their own names.
 fn direct(manifest: &str) -> BTreeSet<String> {
     let mut packages = BTreeSet::new();
     let mut counts = false;
@@ -41,7 +41,7 @@ fn locked(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
     versions
 }
 
-/// The packages of the tables with that first line, each with its version.
+/// The packages in the tables with that header, each with its version.
 fn documented(page: &str) -> BTreeMap<String, String> {
     let mut packages = BTreeMap::new();
     for table in
@@ -57,7 +57,7 @@ fn documented(page: &str) -> BTreeMap<String, String> {
 fn add_row(row: &str, packages: &mut BTreeMap<String, String>) {
     let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
     let [names, versions, keeper, purpose, place] = cells[..] else {
-        panic!("another number of cells: {row}")
+        panic!("wrong number of cells: {row}")
     };
     assert!(![keeper, purpose, place].contains(&""), "a cell is empty: {row}");
     let (names, versions): (Vec<&str>, Vec<&str>) =
@@ -65,7 +65,7 @@ fn add_row(row: &str, packages: &mut BTreeMap<String, String>) {
     assert_eq!(names.len(), versions.len(), "{row}");
     for (name, version) in names.iter().zip(versions) {
         let before = packages.insert(name.trim_matches('`').to_owned(), version.to_owned());
-        assert_eq!(before, None, "{name} stands twice");
+        assert_eq!(before, None, "{name} is listed twice");
     }
 }
 
@@ -76,7 +76,7 @@ fn the_page_names_each_direct_dependency_in_its_locked_version() {
         locked(&read("Cargo.lock")),
         documented(&read("docs/dependencies.md")),
     );
-    assert!(direct.len() > 30, "Cargo.toml is read wrongly: {direct:?}");
+    assert!(direct.len() > 30, "Cargo.toml was parsed wrongly: {direct:?}");
     assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), direct);
     for (name, version) in &documented {
         assert!(

@@ -1,6 +1,6 @@
-//! `deploy/`, as far as it can be read without a cluster: policies and configurations have no
-//! mistake, pods fit their configuration, nothing waits for what it must not wait for, and the
-//! scripts do what they say. `calico::manifests` has the rest.
+//! Checks of `deploy/` that need no cluster: policies and configurations are valid, pods match
+//! their configuration, no start waits for another one, and the scripts work. `calico::manifests`
+//! has the rest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::world::{World, authorities, connect, is_permission_denied};
 
-/// The CAs that the configurations name, and the one that they have as a comment.
+/// The CAs that the configurations name, and the one that they contain as a comment.
 const CAS: [&str; 2] = ["components", "nodes"];
 
 pub fn deploy() -> PathBuf {
@@ -31,7 +31,7 @@ pub fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
 }
 
-/// Every file below `deploy/` with this name, from there.
+/// Every file below `deploy/` with this name, as a relative path.
 fn named(name: &str) -> Vec<String> {
     fn look(folder: &Path, name: &str, found: &mut Vec<String>) {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -54,7 +54,7 @@ fn config(path: &str) -> Config {
 }
 
 #[test]
-fn every_policy_has_no_mistake_and_no_warning_and_begins_in_shadow_mode() {
+fn every_policy_is_valid_and_begins_in_shadow_mode() {
     let policies = named("policy.yaml");
     assert_eq!(policies.len(), 5, "{policies:?}");
     for path in policies {
@@ -70,7 +70,7 @@ fn every_policy_has_no_mistake_and_no_warning_and_begins_in_shadow_mode() {
             .filter(|binding| !binding.contains("\n    ca: "))
             .map(str::to_owned)
             .collect();
-        assert!(without_ca.is_empty(), "{path}: every CA could mint {without_ca:?}");
+        assert!(without_ca.is_empty(), "{path}: every CA could issue {without_ca:?}");
     }
 }
 
@@ -126,8 +126,7 @@ fn the_pods_of_the_proxy_fit_their_configuration() {
             config.audit.stdout && config.audit.file.is_none(),
             "the root of the container is read-only"
         );
-        // All that the configuration names is mounted, and what is written is mounted to be
-        // written.
+        // Every path in the configuration is mounted, and written ones are mounted writable.
         let mounts: Vec<(&str, bool)> =
             container["volumeMounts"].as_array().unwrap().iter().map(mount).collect();
         let mounted = |path: &Path, written: bool| {
@@ -162,10 +161,7 @@ fn the_pods_of_the_proxy_have_no_right_that_they_do_not_need() {
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
         assert_eq!(spec["securityContext"]["runAsUser"], 65532);
         assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        assert!(
-            spec["securityContext"]["fsGroup"].is_null(),
-            "it does nothing for hostPath, and looks as if it did"
-        );
+        assert!(spec["securityContext"]["fsGroup"].is_null(), "it has no effect on hostPath");
         let rights = &container["securityContext"];
         assert_eq!(
             (&rights["readOnlyRootFilesystem"], &rights["allowPrivilegeEscalation"]),
@@ -179,13 +175,13 @@ fn the_pods_of_the_proxy_have_no_right_that_they_do_not_need() {
 }
 
 #[test]
-fn the_static_pod_needs_nothing_of_the_api_server() {
+fn the_static_pod_does_not_need_the_api_server() {
     let pod = yaml("kubernetes/proxy/static-pod/etcd-warden.yaml");
     for volume in pod["spec"]["volumes"].as_array().unwrap() {
         let kinds: Vec<&String> =
             volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
         assert_eq!(kinds, ["hostPath"], "kubelet cannot mount {volume} before kube-apiserver runs");
-        // It would be made for root, where the proxy cannot read and write.
+        // The kubelet would create it for root, and the proxy could not use it.
         assert_eq!(volume["hostPath"]["type"], "Directory");
     }
     let container = &pod["spec"]["containers"][0];
@@ -227,10 +223,10 @@ fn vault_issues_the_names_that_the_policy_binds_and_no_others() {
     ] {
         assert_eq!(role[open], false, "{open}");
     }
-    // `disabled` would switch the check of Common Names off.
+    // `disabled` would switch off the check of Common Names.
     assert!(role["cn_validations"].is_null());
-    // Without the node in the alias, the one service account would be one alias with the rights of
-    // whichever node came last.
+    // Without the node in the alias, the service account would have one alias with the rights of
+    // the node that logged in last.
     let login: Value = serde_json::from_str(&text(&format!("{folder}/auth-role.json"))).unwrap();
     assert_eq!(
         (&login["user_claim"], &login["user_claim_json_pointer"]),
@@ -252,8 +248,8 @@ fn spire_issues_the_ids_that_the_policy_binds() {
         })
         .collect();
     assert_eq!(ids, bound(&format!("{folder}/policy.yaml")));
-    // Which container asks tells calico/node from the plugin: without it any container of the pod
-    // is either.
+    // The selector must name the container; otherwise any container of the pod could be calico/node
+    // or the plugin.
     let documents = text(&format!("{folder}/spiffe-ids.yaml"));
     for (document, component, helper) in documents
         .split("---\n")
@@ -280,7 +276,7 @@ fn spire_issues_the_ids_that_the_policy_binds() {
     }
 }
 
-/// A policy of single nodes with the denial that it has as a comment.
+/// A policy per node with the denial that it contains as a comment.
 pub fn denying(policy: &str) -> String {
     let denial = "    # deny:\n    #   - keys: /calico/resources/v3/projectcalico.org/clusterinformations/default\n    #     verbs: [update]\n";
     let with = policy.replace(denial, &denial.replace("    # ", "    "));
@@ -288,8 +284,8 @@ pub fn denying(policy: &str) -> String {
     with
 }
 
-/// With the certificates of each form: a node writes its own Node, and neither another's nor
-/// anything as another component; and who issues for nodes cannot make a kube-apiserver.
+/// With the certificates of each form, a node can write its own Node, but not another node's, and
+/// cannot act as another component. The issuer of nodes cannot create a kube-apiserver.
 #[tokio::test]
 async fn with_each_form_a_node_speaks_for_itself_alone() {
     let nodes = Authority::new("nodes CA").unwrap();
@@ -377,7 +373,7 @@ fn certificates_go_to_their_own_node_and_change_together() {
     }
     let mode = |path: &str| fs::metadata(hosts.join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("n1/cni/etcd-key"), mode("n1/cni/etcd-cert")), (0o600, 0o644));
-    // What is mounted is the folder: it stays, and what is in it changes by one link.
+    // The folder is mounted: it stays, and one link changes its content.
     issue(2);
     assert!(push(&nodes, &hosts, &["n1"]).status.success());
     assert_eq!(
@@ -385,8 +381,8 @@ fn certificates_go_to_their_own_node_and_change_together() {
         ("n1 calico-node etcd-key 2".into(), "n2 calico-node etcd-key 1".into())
     );
     assert!(fs::read_link(hosts.join("n1/calico-node/etcd-key")).unwrap().starts_with("..data"));
-    // Half a set changes nothing, not even of the other component; a node that is not there is
-    // told.
+    // An incomplete set changes nothing, not even the other component's. A missing node is
+    // reported.
     issue(3);
     fs::remove_file(nodes.join("n1/cni/etcd-key")).unwrap();
     for wrong in [&["n1"], &["n3"]] {
@@ -394,8 +390,8 @@ fn certificates_go_to_their_own_node_and_change_together() {
     }
     assert_eq!(read("n1/calico-node/etcd-key"), "n1 calico-node etcd-key 2");
     let versions = fs::read_dir(hosts.join("n1/calico-node")).unwrap().count();
-    assert_eq!(versions, 5, "three files, the link, and one version");
-    // What a push leaves that was cut.
+    assert_eq!(versions, 5, "expected three files, the link, and one version");
+    // The leftovers of an interrupted push.
     issue(4);
     let current = fs::read_link(hosts.join("n1/calico-node/..data")).unwrap();
     std::os::unix::fs::symlink(current, hosts.join("n1/calico-node/..next")).unwrap();
@@ -419,7 +415,7 @@ fn the_image_holds_the_program_and_what_it_is_linked_with() {
     ] {
         assert!(dockerfile.contains(line), "{line}");
     }
-    // distroless/cc is glibc, libgcc and libstdc++.
+    // distroless/cc has glibc, libgcc and libstdc++.
     let output = Command::new("ldd")
         .arg(program)
         .output()
@@ -445,7 +441,7 @@ fn the_image_holds_the_program_and_what_it_is_linked_with() {
             "{library} is not in the image"
         );
     }
-    // What the build reads is in its context.
+    // Every file that the build reads is in its context.
     let context = text("container/Dockerfile.dockerignore");
     for path in context.lines().filter_map(|line| line.strip_prefix('!')) {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{path}");

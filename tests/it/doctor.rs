@@ -1,4 +1,4 @@
-//! `etcd-warden doctor` in front of etcds that are shut, ajar and open.
+//! `etcd-warden doctor` in front of etcds that are closed, partly open and open.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use etcd_warden_tools::doctor::report::{Finding, Part, Report, Verdict};
 use etcd_warden_tools::doctor::thief::Thief;
 use tempfile::TempDir;
 
-use crate::process::{Place, output, text};
+use crate::process::{ServerFiles, output, text};
 use crate::world::{World, authorities, programs};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
@@ -23,25 +23,25 @@ fn stolen(folder: &Path, name: &str) -> PathBuf {
     folder.to_owned()
 }
 
-/// Both that a thief of alice's certificate may try.
+/// A report with both certificates that an attacker may have stolen from alice.
 async fn looked(world: &World) -> Report {
     let config = Config { listen_addr: world.address(), ..world.config.clone() };
     let folder = tempfile::tempdir().unwrap();
     examine(&config, &[Thief::read(&stolen(folder.path(), "alice")).unwrap()]).await
 }
 
-/// Verdict and sight of what was found about this subject.
+/// Verdict and observation of the finding about this subject.
 fn said<'r>(report: &'r Report, part: Part, subject: &str) -> (Verdict, &'r str) {
     let mut found = report
         .findings()
         .iter()
         .filter(|finding| finding.part == part && finding.subject.contains(subject));
-    let one = found.next().unwrap_or_else(|| panic!("nothing on `{subject}`: {report}"));
+    let one = found.next().unwrap_or_else(|| panic!("no finding about `{subject}`: {report}"));
     (one.verdict, &one.seen)
 }
 
 #[tokio::test]
-async fn an_etcd_that_lets_in_the_proxy_alone_is_found_shut() {
+async fn an_etcd_that_admits_only_the_proxy_is_reported_closed() {
     let world = World::with(POLICY).own_etcd().start().await;
     world.direct().await.put(world.key("a"), "1", None).await.unwrap();
     let report = looked(&world).await;
@@ -67,7 +67,7 @@ async fn an_etcd_that_lets_in_the_proxy_alone_is_found_shut() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_trusts_the_clients_ca_is_found_open_to_each_of_them() {
+async fn an_etcd_that_trusts_the_clients_ca_is_reported_open() {
     let folder = tempfile::tempdir().unwrap();
     let both = authorities().upstream.pem() + &authorities().clients.pem();
     let file = write_private(folder.path(), "both.crt", &both).unwrap();
@@ -84,7 +84,7 @@ async fn an_etcd_that_trusts_the_clients_ca_is_found_open_to_each_of_them() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_asks_for_no_certificate_is_found_open_to_everybody() {
+async fn an_etcd_without_client_certificates_is_reported_open() {
     let world = World::with(POLICY)
         .etcd_flag("--client-cert-auth=false")
         .etcd_flag("--trusted-ca-file=")
@@ -98,10 +98,10 @@ async fn an_etcd_that_asks_for_no_certificate_is_found_open_to_everybody() {
     assert_eq!(said(&report, Part::Around, "in plain text").0, Verdict::Ok);
 }
 
-/// Pods with the host's network reach the host's loopback, whatever listens there beside the port
-/// with TLS.
+/// Pods in the host's network reach the loopback address, with whatever listens there beside the
+/// TLS port.
 #[tokio::test]
-async fn a_plain_text_port_that_etcd_tells_its_clients_is_found() {
+async fn an_advertised_plain_text_port_is_reported() {
     let plain = Etcd::start(programs(), Options::default()).await.unwrap();
     let url = &plain.endpoints()[0];
     let world = World::with(POLICY)
@@ -115,9 +115,9 @@ async fn a_plain_text_port_that_etcd_tells_its_clients_is_found() {
     );
 }
 
-/// That nothing answered says nothing about a certificate.
+/// If no server responds, nothing is known about a certificate.
 #[tokio::test]
-async fn a_stolen_certificate_that_could_be_tried_nowhere_is_wrong() {
+async fn a_stolen_certificate_that_could_not_be_tried_is_an_error() {
     let world = World::start(POLICY).await;
     let mut config = Config { listen_addr: world.address(), ..world.config.clone() };
     config.upstream.endpoints[0].port = 1;
@@ -128,7 +128,7 @@ async fn a_stolen_certificate_that_could_be_tried_nowhere_is_wrong() {
 }
 
 #[tokio::test]
-async fn keys_that_are_nobodys_and_a_policy_that_refuses_nobody_are_told() {
+async fn reports_unbound_keys_and_a_policy_that_refuses_nothing() {
     let world = World::with(&POLICY.replace("enforce", "shadow")).own_etcd().start().await;
     let mut direct = world.direct().await;
     for key in ["/registry/pods/default/a", "/registry/pods/default/b", "compact_rev_key"] {
@@ -147,17 +147,17 @@ async fn keys_that_are_nobodys_and_a_policy_that_refuses_nobody_are_told() {
 }
 
 #[tokio::test]
-async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_wrong() {
-    let place = Place::new(&World::start(POLICY).await, &POLICY.replace("$P", "/doctor"), "");
+async fn the_command_prints_all_findings_and_exits_1() {
+    let files = ServerFiles::new(&World::start(POLICY).await, &POLICY.replace("$P", "/doctor"), "");
     let thief = TempDir::new().unwrap();
     let run = async |more: &[&str]| {
-        let mut command = place.serve(&[]);
+        let mut command = files.serve(&[]);
         command = {
             let mut doctor = tokio::process::Command::new(command.as_std().get_program());
             doctor
                 .arg("doctor")
                 .arg("--config")
-                .arg(place.path("config.yaml"))
+                .arg(files.path("config.yaml"))
                 .args(more)
                 .env_clear();
             doctor
@@ -176,8 +176,8 @@ async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_
     {
         assert!(page.contains(words), "{words}: {page}");
     }
-    // The key to all of etcd, for everybody on the host.
-    let key = place.path("upstream.key");
+    // The key to all of etcd is readable by every user of the host.
+    let key = files.path("upstream.key");
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let told = run(&["--output", "json"]).await;
     assert_eq!(told.status.code(), Some(1));
@@ -191,7 +191,7 @@ async fn the_command_says_all_of_it_and_its_exit_code_says_whether_something_is_
         .collect();
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0]["subject"].as_str().unwrap().ends_with("upstream.key"), "{wrong:?}");
-    // What cannot be read is told before anything is looked at.
+    // An unreadable file is reported before anything is probed.
     let told = run(&["--stolen", "/nowhere"]).await;
     assert_eq!(told.status.code(), Some(78));
     assert!(text(&told.stderr).contains("/nowhere/etcd-cert"), "{}", text(&told.stderr));

@@ -1,5 +1,5 @@
-//! What SIGTERM does to what is under way: unary calls finish, streams end so that clients go
-//! elsewhere, and nothing takes longer than the drain timeout.
+//! SIGTERM: unary calls finish, streams end so that clients reconnect elsewhere, and nothing takes
+//! longer than the drain timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +22,15 @@ use crate::world::{SOON, World, soon};
 const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  all: {allow: [{keys: $P/*, verbs: [rw]}], capabilities: [lease, snapshot]}\n\
     bindings:\n  - {cn: alice, roles: [all]}\n";
 
-/// clientv3 resumes elsewhere after this code, and gives a watch up for good after most others.
+/// clientv3 resumes a watch elsewhere after this code. After most others it gives up.
 const UNAVAILABLE: u32 = 14;
 
 fn put(key: String) -> Vec<u8> {
     pb::PutRequest { key: key.into(), value: b"1".to_vec(), ..Default::default() }.encode_to_vec()
 }
 
-/// A world with so much in it that nobody's window takes a snapshot whole.
-async fn with_much(world: crate::world::Wish) -> World {
+/// A world with more data than any stream window, so that a snapshot cannot be sent at once.
+async fn with_much(world: crate::world::WorldBuilder) -> World {
     let world = world.own_etcd().start().await;
     let mut direct = world.direct().await;
     for n in 0..8 {
@@ -44,7 +44,7 @@ async fn is_refused(world: std::net::SocketAddr) -> Option<()> {
 }
 
 #[tokio::test]
-async fn calls_under_way_finish_and_nobody_new_is_let_in() {
+async fn open_calls_finish_and_no_new_connection_is_accepted() {
     let mut world = World::with(POLICY).own_etcd().start().await;
     let address = world.address();
     let mut raw = world.raw("alice").await;
@@ -55,7 +55,7 @@ async fn calls_under_way_finish_and_nobody_new_is_let_in() {
     let running = world.take_running();
     let shutdown = tokio::spawn(running.shutdown(std::future::pending()));
     soon("a listener that is closed", || is_refused(address)).await;
-    // GOAWAY: this connection takes no more calls, and still has to answer one.
+    // GOAWAY: the connection takes no new call but still has to finish an open one.
     let refused = async {
         while raw.open(Method::Put.path(), &grpc_headers()).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -72,7 +72,7 @@ async fn calls_under_way_finish_and_nobody_new_is_let_in() {
 }
 
 #[tokio::test]
-async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished() {
+async fn streams_end_so_that_clients_resume_and_a_snapshot_finishes() {
     let mut world = with_much(World::with(POLICY)).await;
     let mut raw = world.raw("alice").await;
     let mut watch = Live::open(&mut raw, Method::Watch).await;
@@ -119,8 +119,7 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
         let status = stream.next_bytes().await.unwrap_err();
         assert_eq!(status, (UNAVAILABLE, "etcd-warden: shutting down".to_owned()), "{what}");
     }
-    // The snapshot holds the drain up: the admin pages still answer, and say that no new client
-    // should come.
+    // While the snapshot holds up the drain, the admin pages still respond and report not ready.
     let (status, page) = http::get(admin, "/readyz").await.unwrap();
     assert!(status == 503 && page.contains("[-]serving failed: draining"), "{page}");
     assert_eq!(http::get(admin, "/livez").await.unwrap().0, 200);
@@ -139,7 +138,7 @@ async fn streams_end_so_that_clients_resume_elsewhere_and_a_snapshot_is_finished
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_holds_the_drain_up_no_longer_than_the_timeout() {
+async fn a_client_that_never_reads_delays_a_drain_to_its_timeout() {
     let mut world = with_much(
         World::with(POLICY).config(|config| config.drain_timeout = Duration::from_millis(300)),
     )
@@ -150,7 +149,7 @@ async fn a_client_that_never_reads_holds_the_drain_up_no_longer_than_the_timeout
 }
 
 #[tokio::test]
-async fn a_second_word_ends_the_drain_at_once() {
+async fn a_second_stop_request_ends_the_drain_at_once() {
     let mut world = with_much(
         World::with(POLICY).config(|config| config.drain_timeout = Duration::from_secs(3600)),
     )
@@ -165,7 +164,7 @@ async fn a_second_word_ends_the_drain_at_once() {
 }
 
 #[tokio::test]
-async fn etcdctl_watches_on_through_another_proxy_and_misses_nothing() {
+async fn etcdctl_resumes_its_watch_through_another_proxy() {
     let mut world = World::with(POLICY).start().await;
     let second = app::start(world.config.clone()).await.unwrap();
     let prefix = world.key("k/");
@@ -195,7 +194,7 @@ async fn etcdctl_watches_on_through_another_proxy_and_misses_nothing() {
         seen
     };
     see(&mut etcdctl, 50).await;
-    // Whichever of the two it talks to goes away.
+    // Stops whichever of the two proxies etcdctl is connected to.
     let first = world.take_running();
     let watches = async |admin| {
         http::get(admin, "/metrics").await.unwrap().1.contains("\netcd_warden_watches 1\n")

@@ -1,6 +1,6 @@
-//! Where rights end, to the byte: prefixes, unions, holes, every form of a range, and what the
-//! compares of a Txn guard. Each row is asked of the code behind `policy explain` (`authorize` over
-//! `wire::inspect`) and of the running proxy, and both give the same answer.
+//! Where rights end, to the byte: prefixes, unions, holes, every form of a range, and the guards in
+//! a Txn's compares. Each row is checked against the code behind `policy explain` (`authorize` over
+//! `wire::inspect`) and against the running proxy. Both must agree.
 
 mod forms;
 mod guards;
@@ -18,7 +18,7 @@ use crate::world::World;
 use crate::world::raw::Raw;
 use forms::Form;
 
-/// Roles and bindings have the same names.
+/// Each role is bound to a client of the same name.
 const POLICY: &str = r#"
 version: 1
 mode: enforce
@@ -59,8 +59,8 @@ const CALLERS: [&str; 10] = [
     "everything",
 ];
 
-/// A caller, `key` and `range_end` (a `/` in front stands for the prefix of the test), and the
-/// first part that is not granted.
+/// A client, `key` and `range_end` (a leading `/` stands for the test's prefix), and the first part
+/// that is not granted.
 type Edge = (&'static str, &'static [u8], &'static [u8], Option<(&'static [u8], &'static [u8])>);
 
 const EDGES: &[Edge] = &[
@@ -73,15 +73,15 @@ const EDGES: &[Edge] = &[
     ("prefix", b"/a", b"", Some((b"/a", b""))),
     ("prefix", b"/a", b"/a0", Some((b"/a", b"/a/"))),
     ("prefix", b"/a.\xff", b"", Some((b"/a.\xff", b""))),
-    // From a key on, and everything.
+    // From one key on, and the whole key space.
     ("prefix", b"/a/x", b"\0", Some((b"/a0", b"\0"))),
     ("prefix", b"\0", b"\0", Some((b"\0", b"/a/"))),
-    // An empty range is covered by the right on its start, not by anything.
+    // An empty range needs the right on its start and nothing else.
     ("prefix", b"/a/z", b"/a/b", None),
     ("prefix", b"/a/z", b"/a/z", None),
     ("prefix", b"/b", b"/a/", Some((b"/b", b""))),
     ("prefix", b"/b", b"/b", Some((b"/b", b""))),
-    // Two grants that touch are one; the key that neither holds is missing.
+    // Two adjacent grants act as one; the key in neither is reported as missing.
     ("adjacent", b"/a", b"/c", None),
     ("adjacent", b"/b", b"", None),
     ("adjacent", b"/a\xff", b"/b\0", None),
@@ -91,7 +91,7 @@ const EDGES: &[Edge] = &[
     ("hole", b"/b", b"", Some((b"/b", b""))),
     ("hole", b"/a", b"/b\0", Some((b"/b", b"/b\0"))),
     ("hole", b"/a", b"/c", Some((b"/b", b"/b\0"))),
-    // One key, and the smallest one after it.
+    // One key, and the next possible one after it.
     ("exact", b"/k", b"", None),
     ("exact", b"/k", b"/k\0", None),
     ("exact", b"/k\0", b"", Some((b"/k\0", b""))),
@@ -109,22 +109,22 @@ const EDGES: &[Edge] = &[
     ("highest", b"\xff\xff", b"\0", None),
     ("highest", b"\xff\xff\xff", b"", None),
     ("highest", b"\xff\xfe\xff", b"\0", Some((b"\xff\xfe\xff", b"\xff\xff"))),
-    // From a key on.
+    // Every key from one on.
     ("onwards", b"/m", b"\0", None),
     ("onwards", b"/m", b"/z", None),
     ("onwards", b"\xff\xff\xff\xff", b"\0", None),
     ("onwards", b"/l\xff", b"\0", Some((b"/l\xff", b"/m"))),
-    // A segment is one segment.
+    // `/*/` matches exactly one segment.
     ("segment", b"/s/1/x", b"", None),
     ("segment", b"/s/1/2/x", b"", Some((b"/s/1/2/x", b""))),
     ("segment", b"/s/1/x\0", b"", Some((b"/s/1/x\0", b""))),
     ("segment", b"/s/", b"/s0", Some((b"/s/", b"/s0"))),
-    // What is carved out stays out of every range.
+    // A denied pattern is excluded from every range.
     ("carved", b"/a/c", b"/a/d", None),
     ("carved", b"/a/d", b"", Some((b"/a/d", b""))),
     ("carved", b"/a/d\0", b"/a0", None),
     ("carved", b"/a/", b"/a0", Some((b"/a/d", b"/a/d\0"))),
-    // The whole key space, and its parts.
+    // The whole key space and parts of it.
     ("everything", b"\0", b"\0", None),
     ("everything", b"/m", b"\0", None),
     ("everything", b"z", b"a", None),
@@ -182,7 +182,7 @@ async fn the_proxy_and_the_judge_agree_on_every_pair_of_boundaries() {
         let mut raw = judged.world.raw(caller).await;
         for (key, range_end) in marks.iter().flat_map(|key| marks.iter().map(move |end| (key, end)))
         {
-            // Every pair in one form, each form many times.
+            // Every pair takes one form, and each form occurs many times.
             let (method, message) =
                 forms[asked % forms.len()].request(&judged.bytes(key), &judged.bytes(range_end));
             let verdict = judged.by_policy(caller, method, &message);
@@ -200,16 +200,16 @@ async fn the_proxy_and_the_judge_agree_on_every_pair_of_boundaries() {
     }
     assert!(
         allowed > asked / 10 && allowed < asked / 2,
-        "{allowed} of {asked} allowed: the marks miss the edges"
+        "{allowed} of {asked} allowed: the boundaries miss the edges"
     );
 }
 
-/// What a client is told of a verdict.
+/// The error that a client gets for a decision.
 fn told(method: Method, verdict: Option<String>) -> Option<String> {
     if method == Method::Watch { verdict.map(|_| String::new()) } else { verdict }
 }
 
-/// A proxy, and the policy that it runs on.
+/// A proxy and its policy.
 pub struct Judged {
     pub world: World,
     policy: Policy,
@@ -228,8 +228,8 @@ impl Judged {
         Self { world, policy }
     }
 
-    /// A key as it is sent: `/` and `0` in front (the key after the last one below `/`) belong to
-    /// this test's prefix.
+    /// The key as it is sent. `/` and `0` as first byte (the key after the last one below `/`) are
+    /// replaced by this test's prefix.
     fn bytes(&self, key: &[u8]) -> Vec<u8> {
         match key {
             [b'/' | b'0', ..] => [self.world.prefix.as_bytes(), key].concat(),
@@ -251,7 +251,7 @@ impl Judged {
         })
     }
 
-    /// Why the policy refuses it.
+    /// The reason why the policy refuses the request.
     pub fn by_policy(&self, common_name: &str, method: Method, message: &[u8]) -> Option<String> {
         let accesses = wire::inspect(method, message).unwrap();
         let denial = authorize(&self.principal(common_name), &accesses, &[]).err()?;
@@ -259,8 +259,8 @@ impl Judged {
         Some(denial.to_string())
     }
 
-    /// Why the proxy refuses it; an error of etcd's own is no refusal. The refusal of a watch has
-    /// no trailer, and so no reason.
+    /// The reason why the proxy refuses the request; etcd's own errors do not count. A refused
+    /// watch has no trailers, and so no reason.
     pub async fn by_proxy(&self, raw: &mut Raw, method: Method, message: &[u8]) -> Option<String> {
         if method == Method::Watch {
             let mut live = Live::open(raw, method).await;

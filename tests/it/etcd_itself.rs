@@ -1,5 +1,4 @@
-//! The etcd that the other tests stand on: found, started, killed, paused, restarted, and gone
-//! afterwards.
+//! The etcd that the other tests rely on: found, started, killed, paused, restarted and removed.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,7 +37,7 @@ async fn data_survives_a_kill_and_a_restart() {
 }
 
 #[tokio::test]
-async fn a_paused_member_answers_only_after_it_goes_on() {
+async fn a_paused_member_responds_only_after_it_resumes() {
     let etcd = Etcd::start(programs(), Options::default()).await.unwrap();
     let mut client = Client::connect(etcd.endpoints(), None).await.unwrap();
     etcd.pause(0).unwrap();
@@ -119,7 +118,7 @@ async fn nothing_is_left_when_it_is_dropped() {
     assert!(std::net::TcpStream::connect(endpoint).is_err());
 }
 
-/// Not a test of its own: the process that the next test kills.
+/// Not a test of its own: it is the process that the next test kills.
 #[tokio::test]
 #[ignore = "started by an_etcd_dies_with_the_process_that_started_it"]
 async fn start_an_etcd_and_wait() {

@@ -1,9 +1,9 @@
-//! A whole session of etcdctl says through the proxy what it says directly.
+//! A whole session of etcdctl prints the same through the proxy as directly.
 //!
-//! Twins of etcd get the same commands in the same order, one directly, one through an enforcing
-//! proxy and with an identity that may do everything. The outputs are compared word by word
-//! ([`compare`] lists what may differ). Then all that only reads is asked of one and the same etcd
-//! on both ways, and compared byte for byte.
+//! Two identical etcds get the same commands in the same order, one directly, the other through an
+//! enforcing proxy with an identity that may do everything. The outputs are compared word by word
+//! ([`compare`] lists the permitted differences). Then all read-only commands are run against one
+//! etcd, directly and through the proxy, and compared byte for byte.
 
 mod compare;
 pub mod steps;
@@ -11,12 +11,12 @@ pub mod steps;
 use etcd_warden_testbed::etcd::Etcd;
 
 use crate::shadow::twins::Twins;
-use crate::world::etcdctl::{Etcdctl, Said};
+use crate::world::etcdctl::{Etcdctl, Printed};
 use crate::world::{World, authorities, root, soon};
 use compare::Pairing;
 use steps::{Step, What};
 
-/// Everything there is to grant.
+/// Grants everything.
 const EVERYTHING: &str = "
 version: 1
 mode: enforce
@@ -31,7 +31,7 @@ bindings:
     roles: [everything]
 ";
 
-/// etcdctl on both ways.
+/// etcdctl through the proxy and directly.
 struct Both {
     direct: Etcdctl,
     through: Etcdctl,
@@ -52,13 +52,13 @@ impl Both {
         Self { pairing: Pairing::of(&direct.endpoints, &through.endpoints), direct, through }
     }
 
-    /// Takes each step on both ways, and compares. Tells all that is wrong at once.
+    /// Runs each step both ways and compares the outputs. Reports all differences at once.
     async fn take(&mut self, steps: &[Step]) {
         let mut wrong = Vec::new();
         for step in steps {
             let (direct, through) =
                 tokio::join!(self.one(&self.direct, step), self.one(&self.through, step));
-            let words = |said: &Said| {
+            let words = |said: &Printed| {
                 format!("{}{}exit code {:?}", said.stdout, without_logs(&said.stderr), said.code)
             };
             let (direct_words, through_words) = (words(&direct), words(&through));
@@ -67,7 +67,7 @@ impl Both {
             if let Err(why) = self.pairing.same(&direct_words, &through_words, step.may_differ) {
                 wrong.push(format!("etcdctl {line}: {why}\n--- direct\n{direct_words}\n+++ through the proxy\n{through_words}"));
             }
-            // An older etcdctl lacks some commands and flags; then it must say so.
+            // An older etcdctl lacks some commands and flags and must report so.
             let lacks =
                 direct.stderr.contains("unknown") || direct.stderr.contains("Unimplemented");
             if step.fails != (direct.code != Some(0)) && !lacks {
@@ -80,7 +80,7 @@ impl Both {
         assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     }
 
-    async fn one(&self, etcdctl: &Etcdctl, step: &Step) -> Said {
+    async fn one(&self, etcdctl: &Etcdctl, step: &Step) -> Printed {
         let arguments =
             self.pairing.translated(&step.arguments, etcdctl.endpoints == self.through.endpoints);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -88,19 +88,19 @@ impl Both {
             What::Ends(input) => etcdctl.run(&arguments, input).await,
             What::Stays(turns) => {
                 let lines = etcdctl.talk(&arguments, turns).await;
-                Said { code: Some(0), stdout: lines.join("\n"), stderr: String::new() }
+                Printed { code: Some(0), stdout: lines.join("\n"), stderr: String::new() }
             }
         }
     }
 }
 
-/// What a user reads on standard error: etcdctl logs there too, a line of JSON each, with times.
+/// Standard error without etcdctl's own log lines, which are JSON with times.
 fn without_logs(stderr: &str) -> String {
     stderr.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
-async fn a_whole_session_says_the_same_on_both_ways() {
+async fn a_whole_session_prints_the_same_through_the_proxy() {
     let twins = Twins::start(EVERYTHING, |_| ()).await;
     let mut both = Both::of(&twins.world, &twins.direct);
     both.take(&steps::keys()).await;
@@ -120,7 +120,7 @@ async fn a_whole_session_says_the_same_on_both_ways() {
 }
 
 #[tokio::test]
-async fn what_only_reads_is_the_same_byte_for_byte() {
+async fn read_only_commands_print_the_same_bytes() {
     let world = World::with(EVERYTHING).own_etcd().start().await;
     let mut both = Both::of(&world, world.etcd());
     both.through.run(&["put", "/s/a", "one"], "").await.ok();
@@ -135,14 +135,10 @@ async fn what_only_reads_is_the_same_byte_for_byte() {
     both.take(&steps::reads()).await;
 }
 
-/// `snapshot save`, then what etcdutl says of the file and makes of it.
+/// `snapshot save`, then etcdutl's status and restore of the file.
 async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
-    let etcdutl = twins
-        .direct
-        .programs()
-        .etcdutl
-        .clone()
-        .expect("the tests need an etcdutl beside the etcd that is named");
+    let etcdutl =
+        twins.direct.programs().etcdutl.clone().expect("the tests need an etcdutl beside the etcd");
     let mut seen = Vec::new();
     for etcdctl in [&both.direct, &both.through] {
         etcdctl.run(&["snapshot", "save", "saved.db"], "").await.ok();
@@ -165,7 +161,7 @@ async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
             .output()
             .await;
         let restore = restore.unwrap();
-        // The restore checks the hash at the file's end: a file that lacks a byte fails here.
+        // The restore checks the hash at the file's end: a truncated file fails here.
         assert!(
             restore.status.success() && restored.join("member/snap/db").is_file(),
             "{restore:?}"
@@ -176,7 +172,7 @@ async fn snapshots_are_of_the_same_keys(both: &Both, twins: &Twins) {
 }
 
 #[tokio::test]
-async fn with_etcds_own_auth_on_a_user_gets_through_the_proxy_what_it_gets_directly() {
+async fn with_etcd_auth_on_a_user_gets_the_same_through_the_proxy() {
     // Each call of etcdctl logs in.
     let twins =
         Twins::start(EVERYTHING, |config| config.limits.authenticate_per_second = 10_000).await;
@@ -185,7 +181,7 @@ async fn with_etcds_own_auth_on_a_user_gets_through_the_proxy_what_it_gets_direc
 }
 
 #[tokio::test]
-async fn leadership_moves_and_says_so_as_it_does_directly() {
+async fn move_leader_reports_the_same_as_directly() {
     let world = World::with(EVERYTHING).members(3).start().await;
     let both = Both::of(&world, world.etcd());
     let leader = || async {
@@ -200,9 +196,9 @@ async fn leadership_moves_and_says_so_as_it_does_directly() {
     };
     let (first, ids) = leader().await;
     let next = *ids.iter().find(|id| **id != first).unwrap();
-    // etcdctl asks whom it reaches whether it leads, so that behind a proxy that is not pinned it
-    // may take one try for each member.
-    let moved = soon("the leader's turn", || async {
+    // etcdctl asks the member that it reaches whether it is the leader, so behind a proxy that is
+    // not pinned it may need one attempt for each member.
+    let moved = soon("the attempt that reaches the leader", || async {
         let said = both.through.run(&["move-leader", &format!("{next:x}")], "").await;
         assert!(
             said.code == Some(0) || said.stderr.contains("no leader endpoint given"),

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::world::{SOON, World, authorities};
 
-/// A watch that prints what it sees.
+/// A watch that prints its events.
 pub struct EtcdctlWatch {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -38,7 +38,7 @@ impl EtcdctlWatch {
             .programs()
             .etcdctl
             .as_ref()
-            .expect("the tests need an etcdctl beside the etcd that is named");
+            .expect("the tests need an etcdctl beside the etcd");
         let mut child = Command::new(program)
             .args(["--endpoints", &endpoints.join(","), "--cacert"])
             .arg(ca)
@@ -67,10 +67,10 @@ impl EtcdctlWatch {
         };
         tokio::time::timeout(SOON, read)
             .await
-            .unwrap_or_else(|_| panic!("etcdctl shows nothing for {SOON:?}"))
+            .unwrap_or_else(|_| panic!("etcdctl printed nothing for {SOON:?}"))
     }
 
-    /// Whether it still runs.
+    /// True while it runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

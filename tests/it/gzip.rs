@@ -1,5 +1,5 @@
-//! Compressed requests: etcd takes gzip in every release, and so does the proxy, which judges what
-//! is inside.
+//! Compressed requests: every release of etcd accepts gzip, and so does the proxy, which judges the
+//! unpacked message.
 
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::etcdserverpb::watch_request::RequestUnion;
@@ -48,15 +48,15 @@ fn range(key: String) -> Vec<u8> {
     pb::RangeRequest { key: key.into(), ..Default::default() }.encode_to_vec()
 }
 
-/// The value of a key, as a plain request reads it.
+/// The value of a key, read by an uncompressed request.
 async fn value(raw: &mut Raw, key: String) -> Vec<u8> {
     let answer = raw.call(RANGE, &range(key)).await;
     let kvs = pb::RangeResponse::decode(answer.messages()[0]).unwrap().kvs;
     kvs.into_iter().next().map(|kv| kv.value).unwrap_or_default()
 }
 
-/// On each release: the answer to a compressed request is that of a plain one, and what is refused
-/// is refused.
+/// On each release: a compressed request gets the response of an uncompressed one, and a refused
+/// request stays refused.
 #[tokio::test]
 async fn a_gzip_request_is_judged_by_what_is_inside() {
     for release in ["3.5", "3.6", "3.7"] {
@@ -66,7 +66,7 @@ async fn a_gzip_request_is_judged_by_what_is_inside() {
         let answer = raw.send(PUT, &headers, &gzipped(&put(world.key("a/1"), &[b'x'; 200]))).await;
         assert_eq!(answer.grpc_status(), Some(0), "{release}: {answer:?}");
         assert_eq!(value(&mut raw, world.key("a/1")).await, [b'x'; 200], "{release}");
-        // Not compressed: the proxy reads answers, too.
+        // Not compressed, because the proxy reads responses too.
         let answer = raw.send(RANGE, &headers, &gzipped(&range(world.key("a/1")))).await;
         assert_eq!(
             (answer.grpc_status(), answer.messages().len()),
@@ -74,7 +74,7 @@ async fn a_gzip_request_is_judged_by_what_is_inside() {
             "{release}: {answer:?}"
         );
         assert!(!answer.headers.contains_key("grpc-encoding"), "{release}: {answer:?}");
-        // A message that is not compressed is right in every encoding.
+        // An uncompressed message is valid with every encoding.
         let answer = raw.send(RANGE, &headers, &framed(&range(world.key("a/1")))).await;
         assert_eq!(
             (answer.grpc_status(), answer.messages().len()),
@@ -92,9 +92,10 @@ async fn a_gzip_request_is_judged_by_what_is_inside() {
     }
 }
 
-/// What arrives at etcd is what was judged: not compressed, and no word of an encoding.
+/// The message that arrives at etcd is the one that was judged: uncompressed, and without an
+/// encoding header.
 #[tokio::test]
-async fn under_enforcement_the_message_goes_on_unpacked() {
+async fn under_enforcement_the_message_is_forwarded_unpacked() {
     let fake = Fake::agreeable().await;
     let world = fake.world(&policy("enforce")).await;
     let message = put(world.key("a/1"), &[b'x'; 200]);
@@ -106,7 +107,7 @@ async fn under_enforcement_the_message_goes_on_unpacked() {
 }
 
 #[tokio::test]
-async fn in_shadow_mode_a_gzip_request_goes_on_as_it_came() {
+async fn in_shadow_mode_a_gzip_request_is_forwarded_as_received() {
     let fake = Fake::agreeable().await;
     let world = fake.world(&policy("shadow")).await;
     for (key, decision) in [("a/1", "allow"), ("b", "would_deny")] {
@@ -119,7 +120,10 @@ async fn in_shadow_mode_a_gzip_request_goes_on_as_it_came() {
             (sent, &"gzip".parse().unwrap())
         );
         let line = world.audited(|line| line["decision"] == decision).await;
-        assert!(line.to_string().contains(&world.key(key)), "the key that is inside: {line:#}");
+        assert!(
+            line.to_string().contains(&world.key(key)),
+            "the key of the unpacked message: {line:#}"
+        );
     }
 }
 
@@ -171,13 +175,13 @@ fn hostile(world: &World) -> Vec<Hostile> {
             damaged,
             "bad-framing",
         ),
-        case("a wrong check sum", "gzip", flagged(&wrong_sum), 3, damaged, "bad-framing"),
-        case("no gzip at all", "gzip", flagged(&message), 3, damaged, "bad-framing"),
+        case("a wrong checksum", "gzip", flagged(&wrong_sum), 3, damaged, "bad-framing"),
+        case("not gzip", "gzip", flagged(&message), 3, damaged, "bad-framing"),
         case("nothing", "gzip", flagged(b""), 3, damaged, "bad-framing"),
         case("a bomb", "gzip", flagged(&bomb), 8, too_long.leak(), "too-large"),
         case("no encoding", "identity", gzipped(&message), 3, no_way, "bad-framing"),
         case("another encoding", "snappy", flagged(&message), 12, unknown, "compressed"),
-        case("another encoding, not used", "snappy", framed(&message), 12, unknown, "compressed"),
+        case("another encoding, unused", "snappy", framed(&message), 12, unknown, "compressed"),
         Hostile {
             headers: grpc_headers(),
             ..case("no header", "identity", gzipped(&message), 3, no_way, "bad-framing")
@@ -202,7 +206,7 @@ async fn a_compressed_message_that_is_not_one_is_refused() {
         std::fs::write(world.audit_file(), "").unwrap();
         assert!(fake.all_arrivals().is_empty(), "{what}");
     }
-    // Who may not speak at all learns nothing of how its message was read.
+    // A client without a binding does not learn how its message was read.
     let mut stranger = world.raw("stranger").await;
     for Hostile { what, headers, body, .. } in hostile(&world) {
         let answer = stranger.send(PUT, &headers, &body).await;
@@ -219,7 +223,7 @@ fn create(key: String) -> Vec<u8> {
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }.encode_to_vec()
 }
 
-/// The first messages of an answer that has no end.
+/// The first messages of an endless response.
 async fn first(response: ResponseFuture, count: usize) -> Vec<Vec<u8>> {
     let mut answer = Answer::default();
     let mut body = response.await.unwrap().into_body();
@@ -253,7 +257,7 @@ async fn the_messages_of_a_gzip_stream_are_judged_one_by_one() {
     );
     assert_eq!(said, [(true, false, String::new()), denied, (true, false, String::new())]);
 
-    // One that cannot be unpacked ends its stream.
+    // A message that cannot be unpacked ends its stream.
     let mut stream = raw.open(WATCH, &encoded_as("gzip")).await.unwrap();
     let mut broken = gzipped(&create(world.key("a/1")));
     broken.pop();
@@ -272,7 +276,8 @@ async fn the_messages_of_a_gzip_stream_are_judged_one_by_one() {
     assert_eq!(answer.grpc_status(), Some(12), "{answer:?}");
 }
 
-/// etcd answers a compressed request compressed, and the list must be changed all the same.
+/// etcd compresses the response to a compressed request, and the list must be rewritten all the
+/// same.
 #[tokio::test]
 async fn a_gzip_answer_that_is_changed_is_unpacked_first() {
     for mode in ["enforce", "shadow"] {
@@ -281,7 +286,7 @@ async fn a_gzip_answer_that_is_changed_is_unpacked_first() {
             .config(|config| config.advertise.default = Some(url.to_owned()))
             .start()
             .await;
-        // Long enough to be compressed by whoever asks whether it is worth it.
+        // Long enough to be compressed also by an implementation that skips short messages.
         let answer = world
             .raw("alice")
             .await
@@ -293,10 +298,10 @@ async fn a_gzip_answer_that_is_changed_is_unpacked_first() {
     }
 }
 
-/// A call that shadow mode has passed on compressed is judged by what is inside when its caller is
-/// enforced.
+/// A compressed call that shadow mode has passed through is judged by its content when its client
+/// is enforced.
 #[tokio::test]
-async fn a_gzip_call_that_waits_is_judged_when_its_caller_is() {
+async fn an_open_gzip_call_is_judged_when_its_client_is_enforced() {
     let world = World::with(&policy("shadow")).own_etcd().start().await;
     let mut raw = world.raw("alice").await;
     let mut streams = Vec::new();

@@ -1,6 +1,6 @@
-//! Load that is meant to harm, and what another identity notices of it meanwhile. The bounds are
-//! those of `docs/limits.md`. `cargo test --test it harm:: -- --nocapture` shows how the neighbour
-//! was served in each case.
+//! Load that is meant to harm, and its effect on another identity. The limits are those of
+//! `docs/limits.md`. `cargo test --test it harm:: -- --nocapture` prints the neighbour's latencies
+//! in each case.
 
 mod descriptors;
 mod floods;
@@ -15,7 +15,7 @@ mod records;
 mod small;
 mod turns;
 
-/// Everybody who comes here has the same right: what differs is what they do with it.
+/// Every client has the same rights. They differ in what they do with them.
 const POLICY: &str = "
 version: 1
 mode: enforce
@@ -29,7 +29,7 @@ bindings:
   - {cn: \"reader-{number}\", roles: [all]}
 ";
 
-/// How much of something there is: so much, or what the environment says.
+/// The size of a test: `usual`, or the value of the environment variable.
 fn scale(variable: &str, usual: usize) -> usize {
     std::env::var(variable).map_or(usual, |text| {
         text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{text}`"))

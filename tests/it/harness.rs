@@ -1,4 +1,4 @@
-//! The tools of the other tests do what they say.
+//! Tests of the harness.
 
 use etcd_client::GetOptions;
 use etcd_warden_core::authorize::Reason;
@@ -23,7 +23,7 @@ bindings:
 ";
 
 #[tokio::test]
-async fn a_world_is_an_etcd_a_proxy_and_clients_of_both() {
+async fn a_world_has_an_etcd_a_proxy_and_clients() {
     let world = World::start(ALICE).await;
     let (mut alice, mut direct) = (world.as_("alice").await, world.direct().await);
     alice.put(world.key("own/a"), "1", None).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_world_shows_audit_lines_metrics_and_admin_pages() {
 }
 
 #[tokio::test]
-async fn a_replaced_policy_counts_at_once() {
+async fn a_replaced_policy_is_in_effect_at_once() {
     let world = World::start(ALICE).await;
     let mut alice = world.as_("alice").await;
     alice.put(world.key("own/a"), "1", None).await.unwrap();
@@ -85,12 +85,12 @@ async fn etcdctl_runs_through_the_proxy_and_directly() {
 }
 
 #[tokio::test]
-async fn an_etcd_of_its_own_can_be_killed_and_has_as_many_members_as_asked() {
+async fn a_private_etcd_can_be_killed_and_has_n_members() {
     let mut world = World::with(ALICE).members(3).start().await;
     assert_eq!(world.etcd().endpoints().len(), 3);
     assert_eq!(world.config.upstream.endpoints.len(), 3);
     world.etcd_mut().kill(1);
-    // If that was the leader, writes fail until there is another.
+    // If that member was the leader, writes fail until a new one is elected.
     let alice = world.as_("alice").await;
     soon("a cluster of two that takes a write", || {
         let (mut alice, key) = (alice.clone(), world.key("own/a"));
@@ -100,7 +100,7 @@ async fn an_etcd_of_its_own_can_be_killed_and_has_as_many_members_as_asked() {
 }
 
 #[tokio::test]
-async fn a_wish_changes_the_configuration_before_the_start() {
+async fn options_change_the_configuration_before_the_start() {
     let world = World::with(ALICE).config(|config| config.reason_trailer = true).start().await;
     assert!(world.config.reason_trailer);
     let error = World::with(ALICE)
@@ -173,7 +173,7 @@ async fn a_world_can_be_shut_down() {
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 
-/// A server for one request that gives its head and body back.
+/// A server for one request that echoes its headers and body.
 async fn echo(stream: tokio::io::DuplexStream) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {

@@ -1,6 +1,5 @@
-//! What an operator's commands do with what they do not know the author of: a member of etcd, a
-//! certificate, a file. Nothing that a terminal obeys comes through, every wait ends, and every
-//! invalid input is an error that names it.
+//! Operator commands with untrusted input: a member of etcd, a certificate, a file. No terminal
+//! escape is printed, every wait ends, and every invalid input is an error that names it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -15,15 +14,15 @@ use etcd_warden_proto::mvccpb::KeyValue;
 use etcd_warden_testbed::pki::write_private;
 use prost::Message as _;
 
-use crate::process::{Place, text};
+use crate::process::{ServerFiles, text};
 use crate::world::World;
 use crate::world::fake::{Fake, Visit};
 
-/// A title, a colour, a line of its own, a C1 control, and what turns text around.
+/// A window title, a colour, a line break, a C1 control, and a character that reorders text.
 const HOSTILE: &str = "n\x1b]0;owned\x07\x1b[31m\r\nFAKE\u{9b}31m\u{202e}\u{2028}";
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /a/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
-/// Runs the program to its end, which has to come by itself.
+/// Runs the program until it exits by itself.
 async fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
@@ -33,8 +32,8 @@ async fn run(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Neither a control character, nor a line that begins with what came from outside, nor the debug
-/// form of an error.
+/// Asserts that the output has no control character, no line that begins with untrusted text, and
+/// no debug form of an error.
 fn is_harmless(arguments: &[&str], output: &Output) {
     for said in [text(&output.stdout), text(&output.stderr)] {
         let bad = |c: char| {
@@ -56,7 +55,7 @@ fn member_list() -> Vec<u8> {
     MemberListResponse { members: vec![member], ..MemberListResponse::default() }.encode_to_vec()
 }
 
-/// An etcd that answers everything that a command asks, with names as they should not be.
+/// A fake etcd that responds to every request of a command with hostile names.
 async fn liar() -> Fake {
     Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
@@ -94,24 +93,24 @@ async fn liar() -> Fake {
     .await
 }
 
-/// A folder with a configuration whose etcd is this one.
-async fn place(etcd: &Fake) -> Place {
+/// A folder with a configuration for this etcd.
+async fn files(etcd: &Fake) -> ServerFiles {
     let world = World::start(POLICY).await;
-    let place = Place::new(&world, POLICY, "");
-    let config = std::fs::read_to_string(place.path("config.yaml")).unwrap();
+    let files = ServerFiles::new(&world, POLICY, "");
+    let config = std::fs::read_to_string(files.path("config.yaml")).unwrap();
     let real = world.etcd().addresses()[0].to_string();
     assert!(config.contains(&real));
     write_private(
-        place.folder.path(),
+        files.folder.path(),
         "config.yaml",
         &config.replace(&real, &etcd.address.to_string()),
     )
     .unwrap();
-    place
+    files
 }
 
 #[tokio::test]
-async fn no_command_shows_a_terminal_what_it_obeys() {
+async fn no_command_prints_terminal_escapes() {
     let (liar, failing) = (
         liar().await,
         Fake::serving(|mut visit: Visit| async move {
@@ -121,8 +120,8 @@ async fn no_command_shows_a_terminal_what_it_obeys() {
         .await,
     );
     for etcd in [&liar, &failing] {
-        let place = place(etcd).await;
-        let folder = place.folder.path();
+        let files = files(etcd).await;
+        let folder = files.folder.path();
         let bench = [
             "bench",
             &format!("--endpoint=https://{}", etcd.address),
@@ -144,16 +143,16 @@ async fn no_command_shows_a_terminal_what_it_obeys() {
             assert!(!output.stdout.is_empty() || !output.stderr.is_empty(), "{arguments:?}");
         }
     }
-    // What it imports is what the names say, and nothing else.
-    let place = place(&liar).await;
-    let imported = run(place.folder.path(), &["policy", "import", "--config", "config.yaml"]).await;
-    std::fs::write(place.path("imported.yaml"), &imported.stdout).unwrap();
-    let checked = run(place.folder.path(), &["policy", "check", "imported.yaml"]).await;
+    // The imported policy contains the names as they are, and nothing else.
+    let files = files(&liar).await;
+    let imported = run(files.folder.path(), &["policy", "import", "--config", "config.yaml"]).await;
+    std::fs::write(files.path("imported.yaml"), &imported.stdout).unwrap();
+    let checked = run(files.folder.path(), &["policy", "check", "imported.yaml"]).await;
     assert!(!text(&imported.stdout).contains("\n  - {cn: mallory"), "{}", text(&imported.stdout));
     is_harmless(&["policy", "check"], &checked);
 }
 
-/// Each command that reads a file, with the file in the place of `FILE`.
+/// Each command that reads a file; `FILE` stands for its path.
 const READERS: &[&[&str]] = &[
     &["policy", "check", "FILE"],
     &["policy", "check", "FILE", "-o", "json"],
@@ -218,7 +217,7 @@ const READERS: &[&[&str]] = &[
     ],
 ];
 
-/// Files that are none of what a command reads: (name, what is written, or a folder).
+/// Files that no command can use, and a folder.
 fn odd_files(folder: &Path) -> Vec<PathBuf> {
     let contents: [(&str, &[u8]); 7] = [
         ("empty", b""),
@@ -252,10 +251,10 @@ fn odd_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn every_odd_file_is_an_error_that_names_it() {
+async fn every_unusable_file_is_an_error_that_names_it() {
     let etcd = liar().await;
-    let place = place(&etcd).await;
-    let folder = place.folder.path();
+    let files = files(&etcd).await;
+    let folder = files.folder.path();
     let ca = etcd_warden_testbed::pki::Authority::new("odd").unwrap();
     std::fs::write(folder.join("ca.crt"), ca.pem()).unwrap();
     for file in odd_files(folder) {
@@ -266,8 +265,7 @@ async fn every_odd_file_is_an_error_that_names_it() {
             let output = run(folder, &arguments).await;
             is_harmless(&arguments, &output);
             let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-            // A folder or a file without a certificate is something that `certs list` looks
-            // through.
+            // `certs list` accepts a folder, or a file without a certificate.
             if !reader.starts_with(&["certs", "list"]) {
                 assert!(
                     matches!(output.status.code(), Some(1 | 64 | 78)),
@@ -291,7 +289,7 @@ async fn every_odd_file_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn no_command_waits_for_a_server_that_says_nothing_or_never_ends() {
+async fn no_command_waits_forever_for_a_silent_or_endless_server() {
     let silent = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
         visit.reset().await;
@@ -313,7 +311,7 @@ async fn no_command_waits_for_a_server_that_says_nothing_or_never_ends() {
         }
     });
     for etcd in [silent.await, endless.await] {
-        let place = place(&etcd).await;
+        let files = files(&etcd).await;
         let endpoint = format!("--endpoint=https://{}", etcd.address);
         let cluster = [
             "--cacert=etcd-ca.crt",
@@ -327,9 +325,9 @@ async fn no_command_waits_for_a_server_that_says_nothing_or_never_ends() {
             vec!["policy", "import", "--config", "config.yaml"],
             vec!["doctor", "--config", "config.yaml"],
         ] {
-            let output = run(place.folder.path(), &arguments).await;
+            let output = run(files.folder.path(), &arguments).await;
             is_harmless(&arguments, &output);
-            // What doctor finds of it is no error of doctor's.
+            // A finding of doctor is not an error of doctor.
             let code = output.status.code();
             assert!(
                 code == Some(1) || (arguments[0] == "doctor" && code == Some(0)),

@@ -1,5 +1,5 @@
-//! A certificate that counts no more ends what was opened with it, in the way that makes clientv3
-//! come back; and nobody else notices.
+//! When a certificate is no longer accepted, everything opened with it ends in a way that makes
+//! clientv3 reconnect. Other clients notice nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,17 +27,17 @@ bindings:
   - {cn: bob, roles: [r]}
 ";
 
-/// The serial number of alice's certificates here.
+/// The serial number of alice's certificates in this file.
 const ALICE: u64 = 7001;
 
-/// With a revocation list that revokes nobody.
+/// Configures an empty revocation list.
 fn with_list(config: &mut Config) {
     let path = config.policy.with_file_name("clients.crl");
     std::fs::write(&path, authorities().clients.crl(&[]).unwrap()).unwrap();
     config.downstream.crl_files = vec![path];
 }
 
-/// Revokes alice's certificate; it counts when this returns.
+/// Revokes alice's certificate. The revocation is in effect on return.
 async fn revoke_alice(world: &World) {
     replace(&world.config.downstream.crl_files[0], &authorities().clients.crl(&[ALICE]).unwrap());
     world.reload().await.unwrap();
@@ -59,7 +59,7 @@ async fn watch(raw: &mut Raw, world: &World) -> Live {
     stream
 }
 
-/// Writes directly to etcd until it is told to stop, and says how often.
+/// Writes directly to etcd until it is stopped, and returns the count.
 struct Writer {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<u64>,
@@ -87,7 +87,7 @@ impl Writer {
     }
 }
 
-/// Reads a watch until it has seen so many writes: each of them once, in order.
+/// Reads a watch until it has received `count` writes: each once, in order.
 async fn every_write(stream: &mut Live, count: u64) {
     let mut expected = 0;
     while expected < count {
@@ -98,7 +98,7 @@ async fn every_write(stream: &mut Live, count: u64) {
     }
 }
 
-/// Reads until the stream ends, and gives the status.
+/// Reads until the stream ends and returns its status.
 async fn end_of(stream: &mut Live) -> (u32, String) {
     loop {
         if let Err(status) = stream.next_bytes().await {
@@ -112,8 +112,7 @@ fn put(world: &World, name: &str) -> Vec<u8> {
         .encode_to_vec()
 }
 
-/// Nothing may be done with this certificate any more, whether over a connection that was open or
-/// over a new one.
+/// Asserts that this certificate has no right any more, over an open connection and over a new one.
 async fn is_nobody(world: &World, raw: &mut Raw, issued: &Issued) {
     let answer = raw.call(Method::Put.path(), &put(world, "after")).await;
     assert!(answer.grpc_status().is_none() && answer.error.is_some(), "{answer:?}");
@@ -125,7 +124,7 @@ async fn is_nobody(world: &World, raw: &mut Raw, issued: &Issued) {
 }
 
 #[tokio::test]
-async fn a_revoked_serial_ends_its_connections_and_others_miss_nothing() {
+async fn revocation_ends_its_connections_and_others_miss_nothing() {
     let world = World::with(POLICY).config(with_list).start().await;
     let issued = alice();
     let mut hers = raw(&world, &issued).await;
@@ -146,7 +145,7 @@ async fn a_revoked_serial_ends_its_connections_and_others_miss_nothing() {
     );
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
     assert_eq!(world.direct().await.get(world.key("half"), None).await.unwrap().count(), 0);
-    soon("the end of her connection", || async {
+    soon("the end of alice's connection", || async {
         (world.metric("etcd_warden_connections", &[]).await == 1.0).then_some(())
     })
     .await;
@@ -154,7 +153,7 @@ async fn a_revoked_serial_ends_its_connections_and_others_miss_nothing() {
 }
 
 #[tokio::test]
-async fn a_ca_that_leaves_the_bundle_takes_its_clients_along() {
+async fn removing_a_ca_from_the_bundle_disconnects_its_clients() {
     let world = World::start(POLICY).await;
     let other = Authority::new("leaves").unwrap();
     world.write_client_cas(&[&authorities().clients, &other]);
@@ -177,10 +176,9 @@ async fn a_ca_that_leaves_the_bundle_takes_its_clients_along() {
     every_write(&mut his_watch, writer.end().await).await;
 }
 
-/// A binding may ask for a CA by its name, so that a connection must not outlive the change of that
-/// name.
+/// A binding may name a CA, so a connection must not survive a change of that name.
 #[tokio::test]
-async fn who_comes_from_another_ca_than_before_is_somebody_else() {
+async fn the_same_name_from_another_ca_is_another_identity() {
     let other = Authority::new("the other CA").unwrap();
     let pem = other.pem();
     let policy = POLICY.replace("{cn: alice,", "{cn: alice, ca: calico,");
@@ -208,12 +206,12 @@ async fn who_comes_from_another_ca_than_before_is_somebody_else() {
     assert_eq!(again.call(Method::Put.path(), &put(&world, "after")).await.grpc_status(), Some(7));
 }
 
-/// The lists may change between the two ends of a handshake.
+/// Lists may change between start and end of a handshake.
 #[tokio::test]
-async fn a_handshake_that_was_begun_before_the_revocation_is_judged_by_it() {
+async fn a_handshake_that_began_before_a_revocation_is_judged_by_it() {
     let world = World::with(POLICY).config(with_list).start().await;
     let begun = tokio::net::TcpStream::connect(world.address()).await.unwrap();
-    // The proxy waits for the first byte of TLS by now, or will soon: both are shown.
+    // The proxy is waiting for the first TLS byte by now, or will be soon. Both cases are covered.
     tokio::time::sleep(Duration::from_millis(50)).await;
     revoke_alice(&world).await;
     let issued = alice();
@@ -233,7 +231,7 @@ async fn a_handshake_that_was_begun_before_the_revocation_is_judged_by_it() {
     assert_eq!(world.direct().await.get(world.key("late"), None).await.unwrap().count(), 0);
 }
 
-/// A drain lets a transfer come to its end; whoever has become nobody gets nothing more.
+/// A drain lets a transfer finish, but an identity that is no longer accepted gets no more data.
 #[tokio::test]
 async fn a_transfer_under_way_stops_when_its_identity_ends() {
     let world = World::with(POLICY).config(with_list).own_etcd().start().await;
@@ -248,7 +246,7 @@ async fn a_transfer_under_way_stops_when_its_identity_ends() {
 }
 
 #[tokio::test]
-async fn a_reload_that_changes_nobodys_standing_ends_nothing() {
+async fn a_reload_that_changes_no_right_ends_nothing() {
     let world = World::with(POLICY).config(with_list).start().await;
     let mut stream = watch(&mut raw(&world, &alice()).await, &world).await;
     for serials in [vec![1], vec![1, 2], vec![]] {
@@ -264,7 +262,7 @@ async fn a_reload_that_changes_nobodys_standing_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_to_go_before_its_certificate_ends() {
+async fn sends_goaway_before_the_client_certificate_expires() {
     let world = World::start(POLICY).await;
     let issued = authorities()
         .clients
@@ -272,14 +270,14 @@ async fn a_client_is_told_to_go_before_its_certificate_ends() {
         .unwrap();
     let mut stream = watch(&mut raw(&world, &issued).await, &world).await;
     assert_eq!(end_of(&mut stream).await.0, 14);
-    // It is still good: a client that has no other yet works on.
+    // The certificate is still valid: a client that has no new one keeps working.
     let answer = raw(&world, &issued).await.call(Method::Put.path(), &put(&world, "x")).await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
 }
 
 #[tokio::test]
-async fn a_connection_of_a_certain_age_is_opened_anew() {
+async fn sends_goaway_at_max_connection_age() {
     let world = World::with(POLICY)
         .config(|config| config.limits.max_connection_age = Some(Duration::from_secs(1)))
         .start()
@@ -301,7 +299,7 @@ bindings:
   - {cn: alice, roles: [r]}
 ";
 
-/// A certificate that has ended by now, and a connection that was opened before.
+/// An expired certificate, and a connection that was opened before it expired.
 async fn outlived(world: &World) -> (Issued, Raw) {
     let leaf = Leaf::client("alice").serial(ALICE).validity(Validity::For(Duration::from_secs(3)));
     let issued = authorities().clients.issue(&leaf).unwrap();
@@ -323,14 +321,14 @@ async fn outlived(world: &World) -> (Issued, Raw) {
     (issued, connection)
 }
 
-/// etcd looks at a certificate's dates in the handshake alone.
+/// etcd checks a certificate's dates in the handshake only.
 #[tokio::test]
 async fn in_shadow_mode_a_connection_outlives_its_certificate() {
     let world = World::with(SHADOW).config(with_list).start().await;
     let (issued, mut hers) = outlived(&world).await;
     let mut her_watch = watch(&mut hers, &world).await;
     assert_eq!(hers.call(Method::Put.path(), &put(&world, "x")).await.grpc_status(), Some(0));
-    // Not when lists change either, unless they name it.
+    // Nor when a list changes that does not name the certificate.
     replace(&world.config.downstream.crl_files[0], &authorities().clients.crl(&[1]).unwrap());
     world.reload().await.unwrap();
     assert_eq!(hers.call(Method::Put.path(), &put(&world, "x")).await.grpc_status(), Some(0));
@@ -348,7 +346,7 @@ async fn a_switch_to_enforce_ends_what_outlived_its_certificate() {
     world.replace_policy(&SHADOW.replace("mode: shadow", "mode: enforce"));
     assert_eq!(end_of(&mut her_watch).await.0, 14);
     is_nobody(&world, &mut hers, &issued).await;
-    // Also where nothing is open that would notice.
+    // Also where no open stream would notice.
     silent.closed_in_order().await;
     assert_eq!(world.direct().await.get(world.key("after"), None).await.unwrap().count(), 0);
 }
@@ -370,7 +368,7 @@ async fn two_workloads_of_one_o_are_two_identities() {
     let lease = of("a").await.lease_grant(600, None).await.unwrap().id();
     assert!(of("b").await.lease_revoke(lease).await.is_err());
     of("a").await.lease_revoke(lease).await.unwrap();
-    // The O that the binding matches is in the name as well, as digits.
+    // The identity's name also contains the O that the binding matches, as digits.
     let named = |name: &'static str| {
         world.audited(move |line| {
             let of = line["identity"]["name"].as_str().unwrap();

@@ -1,5 +1,5 @@
-//! Nobody harms a neighbour: readers that never read cost one window each, and nobody waits behind
-//! them.
+//! No client delays another one: a reader that never reads costs one window, and no client waits
+//! behind it.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const MIB: usize = 1 << 20;
 
-/// Everything that begins so.
+/// A Range of every key with this prefix.
 fn range(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
@@ -60,7 +60,7 @@ async fn fill(world: &World, mebibytes: usize) {
     }
 }
 
-/// Calls whose answers have begun, on one connection; nothing of them is ever read.
+/// Calls whose responses have begun, on one connection. They are never read.
 async fn unread(
     raw: &mut Raw,
     path: &str,
@@ -77,7 +77,7 @@ async fn unread(
 }
 
 #[tokio::test]
-async fn two_hundred_readers_that_never_read_stop_nobody() {
+async fn two_hundred_clients_that_never_read_delay_no_other_client() {
     let world = World::with(POLICY).own_etcd().start().await;
     fill(&world, 2).await;
     let neighbour = world.neighbour().await;
@@ -89,13 +89,13 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
         neighbour.is_unharmed().await;
     }
     assert_eq!(held.len(), 200);
-    // The watches that nobody reads have more to say than any window holds.
+    // The unread watches have more events than fit into a window.
     let mut client = world.as_("neighbour").await;
     for _ in 0..4 {
         client.put("/noise", vec![b'x'; MIB], None).await.unwrap();
         neighbour.is_unharmed().await;
     }
-    // A watch, a large read and a small one of somebody else come to their end.
+    // Another client's watch, large read and small read all complete.
     let mut watch = client.watch("/small", None).await.unwrap();
     client.put("/small", "1", None).await.unwrap();
     let mut seen = watch.message().await.unwrap().unwrap();
@@ -106,17 +106,16 @@ async fn two_hundred_readers_that_never_read_stop_nobody() {
     assert_eq!(client.get("/big/0", None).await.unwrap().kvs()[0].value().len(), MIB);
     assert!(
         world.metric("etcd_warden_requests_in_flight", &[]).await >= 200.0,
-        "they are all still there"
+        "all of them are still open"
     );
     neighbour.is_unharmed().await;
 }
 
-/// A reader that stood still and goes on takes all that waits for it at once, which spends the
-/// budget that tokio gives a connection's task for one turn (`coop`). `tokio::select!` stands still
-/// then, and with it what waits in the task: the turn must end, or its thread serves nobody any
-/// more.
+/// A reader that resumes takes everything that has waited at once. That spends tokio's cooperative
+/// budget (`coop`) of its connection's task. `tokio::select!` then makes no progress, so the turn
+/// must end, or its thread serves no other client.
 #[tokio::test]
-async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
+async fn a_client_that_resumes_reading_delays_no_other_client() {
     const WATCHERS: usize = 150;
     const EVENTS: usize = 40;
     const TIMES: usize = 3;
@@ -157,19 +156,19 @@ async fn a_reader_that_goes_on_takes_what_has_waited_and_holds_up_nobody() {
         }
         neighbour.is_unharmed().await;
         relay.release();
-        tokio::time::timeout(SOON, neighbour.is_unharmed()).await.expect("the worker goes on");
+        tokio::time::timeout(SOON, neighbour.is_unharmed()).await.expect("the worker still serves");
     }
     while let Some(read) =
-        tokio::time::timeout(SOON, readers.join_next()).await.expect("every event goes out")
+        tokio::time::timeout(SOON, readers.join_next()).await.expect("every event arrives")
     {
         read.unwrap();
     }
 }
 
-/// A message that waits for its verdict, and is then refused, has taken nothing of the window that
-/// all streams to etcd share.
+/// A message that waits for a decision and is then refused has used no part of the window that all
+/// streams to etcd share.
 #[tokio::test]
-async fn a_refused_message_leaves_its_neighbours_their_window() {
+async fn a_refused_message_leaves_other_streams_their_window() {
     let policy =
         POLICY.replace("bindings:", "  own:\n    allow: [{keys: /own/*, verbs: [rw]}]\nbindings:\n  - {cn: stranger, roles: [own]}");
     let world = World::with(&policy).config(|config| config.workers = 1).own_etcd().start().await;
@@ -183,22 +182,23 @@ async fn a_refused_message_leaves_its_neighbours_their_window() {
     assert!(!message(&mut body).await.canceled);
     let (_held, mut refused) = open(&mut stranger, &format!("/{}", "x".repeat(1_500_000))).await;
     assert!(message(&mut refused).await.canceled);
-    // On the stream that was open before, and on another one.
+    // On the stream that was already open, and on a new one.
     request.send_data(framed(&create("/b")).into(), false).unwrap();
     let again = tokio::time::timeout(SOON, message(&mut body))
         .await
-        .expect("the neighbour's window is there");
+        .expect("the neighbour's window is free");
     assert!(again.created && !again.canceled);
-    let (_other, mut body) =
-        tokio::time::timeout(SOON, open(&mut neighbour, "/c")).await.expect("and for others");
+    let (_other, mut body) = tokio::time::timeout(SOON, open(&mut neighbour, "/c"))
+        .await
+        .expect("other streams have a window");
     assert!(message(&mut body).await.created);
 }
 
-/// What etcd has sent of an answer by the time that it hears that nobody wants it any more comes
-/// all the same, for a stream that is over. However much of that there is, the connection is also
-/// that of others.
+/// etcd has sent a part of a response before it learns that the call was cancelled. That part still
+/// arrives, for a stream that has ended. However large it is, other clients use the same
+/// connection.
 #[tokio::test]
-async fn calls_that_are_given_up_while_their_answers_come_end_no_connection_to_etcd() {
+async fn calls_cancelled_while_answered_end_no_connection_to_etcd() {
     let world = World::with(POLICY).own_etcd().start().await;
     fill(&world, 2).await;
     let neighbour = world.neighbour().await;
@@ -218,12 +218,12 @@ async fn calls_that_are_given_up_while_their_answers_come_end_no_connection_to_e
 }
 
 #[tokio::test]
-async fn the_stream_limit_of_etcd_is_met_with_more_connections() {
+async fn opens_more_connections_when_etcd_limits_streams() {
     let world = World::with(POLICY).etcd_flag("--max-concurrent-streams=8").start().await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("reader-0").await;
     let mut watches = Vec::new();
-    // All at once: none may queue behind others that stay.
+    // All at once, so that none queues behind others that stay.
     for place in 0..100 {
         let Stream { mut request, response } = raw.open(WATCH, &grpc_headers()).await.unwrap();
         request.send_data(framed(&create(&format!("/watched/{place}"))).into(), false).unwrap();
@@ -249,10 +249,10 @@ async fn the_stream_limit_of_etcd_is_met_with_more_connections() {
     neighbour.is_unharmed().await;
 }
 
-/// Few connections gather more of what goes over them into one write: only with sixty-four streams
-/// on the first is a second one opened for those that come.
+/// Fewer connections collect more data into one write. A second one is opened only when the first
+/// has sixty-four streams.
 #[tokio::test]
-async fn streams_share_one_connection_while_it_is_comfortable() {
+async fn streams_share_a_connection_until_it_has_64() {
     let world = World::with(POLICY).start().await;
     let mut raw = world.raw("reader-0").await;
     let mut open = Vec::new();
@@ -275,11 +275,11 @@ async fn streams_share_one_connection_while_it_is_comfortable() {
 }
 
 #[tokio::test]
-async fn who_begins_requests_and_never_ends_them_takes_no_room_from_others() {
+async fn unfinished_requests_take_no_window_from_other_clients() {
     let configured = World::with(POLICY).config(|config| config.limits.max_held_bytes = 8 * MIB);
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
-    // One identity on several connections: each request but for its last byte.
+    // One identity on several connections: each request without its last byte.
     let mut held = Vec::new();
     for _ in 0..4 {
         let mut raw = world.raw("reader-0").await;
@@ -290,7 +290,7 @@ async fn who_begins_requests_and_never_ends_them_takes_no_room_from_others() {
             held.push(stream);
         }
     }
-    // Half of the room, and no more: what goes beyond is refused, by etcd's own words for it.
+    // It may hold half of the budget. More is refused with etcd's own message.
     let mut refused = 0;
     let answers = async {
         let mut waiting: futures_util::stream::FuturesUnordered<_> =
@@ -306,16 +306,16 @@ async fn who_begins_requests_and_never_ends_them_takes_no_room_from_others() {
     };
     tokio::time::timeout(SOON, answers)
         .await
-        .expect("one identity holds more than half of the room");
+        .expect("one identity holds more than half of the budget");
     assert_eq!(refused, 12);
     assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="held-bytes""#]).await >= 12.0);
-    // Somebody else writes what is large.
+    // Another client writes a large value.
     let mut other = world.as_("reader-1").await;
     other.put("/large", vec![b'x'; MIB], None).await.unwrap();
     neighbour.is_unharmed().await;
 }
 
-/// The next answer, which etcd sends in a piece of its own.
+/// The next response, which etcd sends in its own piece.
 async fn message(body: &mut h2::RecvStream) -> WatchResponse {
     let mut whole = Vec::new();
     loop {
@@ -333,7 +333,7 @@ async fn message(body: &mut h2::RecvStream) -> WatchResponse {
     }
 }
 
-/// The built program, as a process of its own.
+/// The built program as a separate process.
 struct Program {
     child: Child,
     address: SocketAddr,
@@ -362,7 +362,7 @@ impl Program {
         let child =
             command.arg("serve").arg("--config").arg(file).stdin(Stdio::null()).spawn().unwrap();
         let program = Self { child, address: free };
-        soon("the program to listen", || async { std::net::TcpStream::connect(free).ok() }).await;
+        soon("the program's listener", || async { std::net::TcpStream::connect(free).ok() }).await;
         program
     }
 
@@ -388,11 +388,11 @@ impl Drop for Program {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_costs_a_window_and_not_a_buffer() {
+async fn an_unread_response_costs_a_window_and_not_a_buffer() {
     let world = World::with(POLICY).own_etcd().start().await;
     fill(&world, 50).await;
     let program = Program::start(&world).await;
-    // Everything that is made once is there: a call has been through.
+    // One call first, so that everything that is created once exists.
     let small = RangeRequest { key: b"/none".to_vec(), ..RangeRequest::default() }.encode_to_vec();
     let mut other = program.raw("neighbour").await;
     assert_eq!(other.call(RANGE, &small).await.grpc_status(), Some(0));
@@ -404,7 +404,7 @@ async fn an_answer_that_is_not_read_costs_a_window_and_not_a_buffer() {
     let grown = program.memory().saturating_sub(before);
     assert!(grown < 8 * MIB, "one unread answer of 50 MiB took {grown} bytes");
 
-    // Forty answers of eleven MiB each.
+    // Forty responses of eleven MiB each.
     let mut held = vec![(raw, one)];
     for number in 1..5 {
         let mut raw = program.raw(&format!("reader-{number}")).await;

@@ -1,5 +1,6 @@
-//! The rules of the structure that the compiler does not check: which crate may depend on which,
-//! that no module depends on one above it, where a permit is made, where standard output is named.
+//! Rules of the structure that the compiler does not check: which crate may depend on which, that
+//! no module depends on one above it, where a permit is created, and where standard output is
+//! named.
 
 mod graph;
 mod source;
@@ -10,7 +11,7 @@ use std::fs;
 use graph::Graph;
 use source::{code_lines, crates, names, root, rust_files};
 
-/// Each crate with the crates of this workspace that it may depend on (tests aside).
+/// Each crate with the crates of this workspace that it may depend on (tests excluded).
 const CRATES: &[(&str, &[&str])] = &[
     ("etcd-warden-proto", &[]),
     ("etcd-warden-core", &["etcd-warden-proto"]),
@@ -47,13 +48,13 @@ fn each_crate_depends_on_lower_crates_only() {
     }
 }
 
-/// What the core does without: runtimes, sockets, logs, metrics.
+/// Not allowed in the core: runtimes, sockets, logs, metrics.
 const NOT_IN_CORE: &[&str] = &[
     "tokio", "h2", "hyper", "mio", "socket2", "rustls", "rustix", "metrics", "tracing", "log",
     "tonic", "clap",
 ];
-/// What the gateway does without: certificate generation, load generation, weak ciphers, an etcd
-/// client with a library of its own.
+/// Not allowed in the gateway: certificate generation, load generation, weak ciphers, and an etcd
+/// client with its own TLS library.
 const NOT_IN_GATEWAY: &[&str] = &[
     "rcgen",
     "hdrhistogram",
@@ -87,10 +88,10 @@ fn the_page_of_dependencies_lists_what_the_gateway_links() {
     let listed: BTreeSet<String> = block.split_whitespace().map(str::to_owned).collect();
     let linked = linked("etcd-warden-gateway");
     let text = linked.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-    assert_eq!(listed, linked, "docs/dependencies.md is to list:\n{text}");
+    assert_eq!(listed, linked, "docs/dependencies.md must list:\n{text}");
 }
 
-/// The packages that end up in a program which uses this one, on Linux.
+/// The packages that are linked into a program that uses this one, on Linux.
 fn linked(package: &str) -> BTreeSet<String> {
     let args = [
         "tree",
@@ -132,19 +133,19 @@ fn no_module_depends_on_one_above_it() {
     }
 }
 
-/// The gateway's lib.rs, read from top to bottom, is the life of a request.
+/// The gateway's lib.rs lists the modules in the order of a request's life.
 #[rustfmt::skip]
 const MODULES_IN_ORDER: &[&str] = &[
     "terminal", "config", "files", "policy_file", "app",
-    // who is calling
+    // identity of the client
     "crowd", "proxy_protocol", "tls",
-    // the path of a request
+    // path of a request
     "http2", "proxy", "upstream", "member_health",
-    // what happened
+    // records of what happened
     "audit", "metrics", "telemetry",
-    // how it is operated
+    // operation
     "admin", "systemd",
-    // what the fuzz targets do
+    // fuzz targets
     "fuzzing",
 ];
 
@@ -156,11 +157,11 @@ fn lib_rs_lists_the_modules_in_the_order_of_a_requests_life() {
     assert_eq!(modules, MODULES_IN_ORDER);
 }
 
-/// What is a function of its arguments: the same bytes always give the same answer. Cargo.toml
-/// keeps libraries out of the core, but not std.
+/// Pure code: the same arguments always give the same result. Cargo.toml keeps libraries out of the
+/// core, but not std.
 const PURE: &[&str] =
     &["core", "tools/calico", "tools/calico.rs", "gateway/http2", "gateway/http2.rs"];
-/// The one file in these that reads bytes of a connection.
+/// The only one of these files that reads bytes of a connection.
 const READS: &str = "gateway/http2/io.rs";
 const OUTSIDE: &[&str] = &[
     "tokio",
@@ -191,7 +192,7 @@ fn what_is_pure_names_nothing_of_the_outside_world() {
             for (number, line) in code_lines(&fs::read_to_string(file).unwrap()) {
                 found.extend(OUTSIDE.iter().filter(|name| names(line, name)).map(|name| {
                     format!(
-                        "{}:{number} names {name}, which pure code may not:\n    {}",
+                        "{}:{number} names {name}, which pure code must not use:\n    {}",
                         file.display(),
                         line.trim()
                     )
@@ -224,9 +225,9 @@ fn makes_a_permit(line: &str) -> bool {
     })
 }
 
-/// Where standard output and standard error are named: the writer itself and where commands are
-/// given it, a counter that draws only its own figures, whether there is a terminal to ask for a
-/// passphrase, the log and the audit, which have escapes of their own.
+/// Files that name standard output or standard error: the writer itself and where commands are
+/// given it, a progress counter that prints only its own numbers, the check whether a terminal can
+/// be asked for a passphrase, and the log and the audit log, which escape their own text.
 const WRITERS: &[&str] = &[
     "gateway/terminal.rs",
     "cli.rs",
@@ -256,8 +257,8 @@ fn commands_write_to_a_terminal_through_one_writer() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// What several clients, threads or tasks use together. `docs/limits.md` has each file of the
-/// gateway and the core that makes one.
+/// Types that several clients, threads or tasks use together. `docs/limits.md` must list each file
+/// of the gateway and the core that creates one.
 const SHARED: &[&str] = &[
     "Mutex",
     "RwLock",
@@ -325,7 +326,7 @@ fn every_shared_resource_has_its_row_on_the_page_of_limits() {
 }
 
 #[test]
-fn a_module_stands_beside_its_folder() {
+fn a_module_file_is_beside_its_folder() {
     let strays: Vec<_> = rust_files(&root().join("src"))
         .into_iter()
         .filter(|file| file.ends_with("mod.rs"))

@@ -1,5 +1,5 @@
-//! What the proxy asks etcd because of a client's lease is charged to that client, asked once for
-//! all that wait, and read no further than it takes.
+//! Lease lookups at etcd: charged to the client that causes them, made once for all waiting calls,
+//! and read no further than needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ bindings:
 
 const TOO_MANY: (Option<u32>, &str) = (Some(8), "etcdserver: too many requests");
 
-/// The whole answer about a lease with these keys.
+/// The complete response about a lease with these keys.
 fn keys(id: i64, keys: &[&str]) -> Vec<u8> {
     let keys = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
     pb::LeaseTimeToLiveResponse {
@@ -46,7 +46,7 @@ fn asked_lease(body: &[u8]) -> i64 {
     pb::LeaseTimeToLiveRequest::decode(&body[5..]).unwrap().id
 }
 
-/// Begins a LeaseRevoke, whose right depends on the keys of the lease.
+/// Starts a LeaseRevoke, which needs rights on the keys of the lease.
 async fn revoke(raw: &mut Raw, id: i64) -> tokio::task::JoinHandle<Answer> {
     let mut stream = raw.open(Method::LeaseRevoke.path(), &grpc_headers()).await.unwrap();
     let message = pb::LeaseRevokeRequest { id }.encode_to_vec();
@@ -58,8 +58,8 @@ fn said(answer: &Answer) -> (Option<u32>, &str) {
     (answer.grpc_status(), answer.grpc_message())
 }
 
-/// An etcd that answers each question about a lease when it is allowed to, with the keys that the
-/// lease had when the question came.
+/// An etcd that delays each lease lookup until the test allows it. It responds with the keys that
+/// the lease had when the request arrived.
 async fn slow(attached: &'static [&'static [&'static str]]) -> (Fake, Arc<Semaphore>) {
     let go = Arc::new(Semaphore::new(0));
     let (gate, asked) = (go.clone(), Arc::new(AtomicUsize::new(0)));
@@ -79,7 +79,7 @@ async fn slow(attached: &'static [&'static [&'static str]]) -> (Fake, Arc<Semaph
 }
 
 async fn questions(fake: &Fake, count: usize) {
-    soon("the questions", || async {
+    soon("the lookups", || async {
         (fake.arrivals("LeaseTimeToLive").len() >= count).then_some(())
     })
     .await;
@@ -93,7 +93,7 @@ async fn in_flight(world: &World, calls: f64) {
 }
 
 #[tokio::test]
-async fn many_calls_about_one_lease_are_one_question() {
+async fn many_calls_about_one_lease_ask_etcd_once() {
     let (fake, go) = slow(&[&["/a/k"]]).await;
     let world = fake.world(POLICY).await;
     let (mut alice, mut neighbour) = (world.raw("alice").await, world.raw("neighbour").await);
@@ -108,12 +108,12 @@ async fn many_calls_about_one_lease_are_one_question() {
     for call in calls {
         assert_eq!(call.await.unwrap().grpc_status(), Some(0));
     }
-    // The first, and one for all that came after it.
+    // The first lookup, and one for all calls that arrived after it.
     assert_eq!(fake.arrivals("LeaseTimeToLive").len(), 2);
 }
 
 #[tokio::test]
-async fn one_question_is_answered_to_each_by_its_own_rights() {
+async fn one_lookup_is_judged_by_the_rights_of_each_client() {
     let (fake, go) = slow(&[&["/a/k", "/a/l"]]).await;
     let world = fake.world(POLICY).await;
     let (mut alice, mut other, mut again) =
@@ -137,8 +137,8 @@ async fn one_question_is_answered_to_each_by_its_own_rights() {
 }
 
 #[tokio::test]
-async fn no_call_is_judged_by_an_older_answer() {
-    // Between the two questions somebody attaches a key that alice may not write.
+async fn no_call_is_judged_by_an_older_lookup() {
+    // Between the two lookups another client attaches a key that alice may not write.
     let (fake, go) = slow(&[&["/a/k"], &["/a/k", "/b/k"]]).await;
     let world = fake.world(POLICY).await;
     let mut alice = world.raw("alice").await;
@@ -153,7 +153,7 @@ async fn no_call_is_judged_by_an_older_answer() {
 }
 
 #[tokio::test]
-async fn questions_are_a_fair_share_and_shadow_passes() {
+async fn lookups_are_shared_fairly_and_shadow_mode_passes() {
     let (fake, _go) = slow(&[&[]]).await;
     let world = fake.world(POLICY).await;
     let mut alice = world.raw("alice").await;
@@ -161,9 +161,9 @@ async fn questions_are_a_fair_share_and_shadow_passes() {
     for id in 0..64 {
         calls.push(revoke(&mut alice, 1000 + id).await);
     }
-    // Half of 64 for the first identity.
+    // The first identity gets half of the 64.
     questions(&fake, 32).await;
-    // Which of them, is up to the turns of her connection.
+    // Which calls get a slot depends on the scheduling of her connection.
     let mut calls: futures_util::stream::FuturesUnordered<_> = calls.into_iter().collect();
     for _ in 0..32 {
         let refused = futures_util::StreamExt::next(&mut calls).await.unwrap();
@@ -178,10 +178,10 @@ async fn questions_are_a_fair_share_and_shadow_passes() {
         world.metric("etcd_warden_limits_hit_total", &["limit=\"lease-questions\""]).await,
         32.0
     );
-    // Another identity still has its own.
+    // Another identity still has its own share.
     let _call = revoke(&mut world.raw("neighbour").await, 7).await;
     questions(&fake, 33).await;
-    // Shadow mode is in nobody's way: at its bound it records, and passes on.
+    // Shadow mode delays no call: at the limit it records and forwards.
     let mut shade = world.raw("shade").await;
     let mut calls = Vec::new();
     for id in 0..60 {
@@ -196,13 +196,13 @@ async fn questions_are_a_fair_share_and_shadow_passes() {
 }
 
 #[tokio::test]
-async fn an_answer_is_left_at_the_first_key_not_covered() {
+async fn a_lookup_stops_at_the_first_key_not_covered() {
     let fake = Fake::serving(|mut visit: Visit| async move {
         let body = visit.body().await;
         if visit.path != Method::LeaseTimeToLive.path() {
             return visit.answer(b"");
         }
-        // The first key, and then nothing: a whole answer would be long.
+        // The first key and then silence: the complete response would be long.
         let first = framed(&keys(asked_lease(&body), &["/b/k", &"k".repeat(9000)]));
         let mut out = visit.head();
         out.send_data(first[..40].to_vec().into(), false).unwrap();
@@ -213,7 +213,7 @@ async fn an_answer_is_left_at_the_first_key_not_covered() {
     let answer = revoke(&mut world.raw("alice").await, 77).await.await.unwrap();
     assert_eq!(said(&answer), (Some(7), "etcdserver: permission denied"));
     let reset = || async { fake.arrivals("LeaseTimeToLive")[0].reset };
-    assert_eq!(soon("the end of the question", reset).await, h2::Reason::CANCEL);
+    assert_eq!(soon("the end of the lookup", reset).await, h2::Reason::CANCEL);
     assert!(fake.arrivals("LeaseRevoke").is_empty());
 }
 
@@ -224,7 +224,7 @@ async fn only_a_whole_answer_with_status_0_allows() {
     let cases = [
         ("cut", whole[..whole.len() - 1].to_vec(), 0),
         ("another lease", other, 0),
-        ("an error behind it", whole.clone(), 14),
+        ("an error after it", whole.clone(), 14),
         ("nothing", Vec::new(), 0),
         ("two", [&whole[..], &whole].concat(), 0),
     ];

@@ -1,5 +1,5 @@
-//! Whose a lease is: the caller's whose name its id carries, and otherwise whoever may write all
-//! keys that are attached.
+//! Ownership of leases: a lease belongs to the identity whose mark its id carries. Otherwise it
+//! takes write rights on all attached keys.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,14 +33,14 @@ bindings:
   - {cn: admin, roles: [admin]}
 "#;
 
-/// Long enough that no test sees its end.
+/// Long enough not to expire during a test.
 const TTL: i64 = 3600;
 
 fn key(byte: u8) -> LeaseKey {
     LeaseKey::from_bytes(&[byte; MIN_KEY_BYTES]).unwrap()
 }
 
-/// A proxy with the key that [`key`] gives.
+/// A proxy with the key that [`key`] returns.
 fn with_key(byte: u8) -> impl FnOnce(&mut Config) + Send + 'static {
     move |config: &mut Config| {
         let folder = config.policy.parent().unwrap();
@@ -64,7 +64,7 @@ async fn time_to_live(client: &mut Client, id: i64, keys: bool) -> Result<i64, e
     client.lease_time_to_live(id, Some(options)).await.map(|answer| answer.ttl())
 }
 
-/// What a keepalive of this lease says on a stream that is open.
+/// Sends a keepalive on an open stream and returns the TTL in the response.
 async fn keep_alive(stream: &mut Live, id: i64) -> i64 {
     stream.send(&pb::LeaseKeepAliveRequest { id });
     let answer: pb::LeaseKeepAliveResponse = stream.next().await.unwrap();
@@ -82,7 +82,7 @@ async fn leases(client: &mut Client) -> BTreeSet<i64> {
 }
 
 #[tokio::test]
-async fn an_owner_does_everything_with_a_lease_and_its_id_is_the_owners() {
+async fn an_owner_may_use_its_lease_in_every_way() {
     let world = World::with(POLICY).config(with_key(1)).start().await;
     let mut alice = world.as_("alice").await;
     let id = grant(&mut alice).await;
@@ -104,7 +104,7 @@ async fn an_owner_does_everything_with_a_lease_and_its_id_is_the_owners() {
 }
 
 #[tokio::test]
-async fn a_neighbour_gets_nowhere_with_it_and_keeps_his_own_alive_on_the_same_stream() {
+async fn a_neighbour_cannot_use_it_and_keeps_its_own_alive() {
     let world = World::start(POLICY).await;
     let (mut alice, mut bob) = (world.as_("alice").await, world.as_("bob").await);
     let (hers, his) = (grant(&mut alice).await, grant(&mut bob).await);
@@ -131,13 +131,13 @@ async fn a_neighbour_gets_nowhere_with_it_and_keeps_his_own_alive_on_the_same_st
 }
 
 #[tokio::test]
-async fn whoever_may_write_all_attached_keys_may_end_it_as_etcd_has_it() {
+async fn a_right_to_all_attached_keys_allows_revoke_as_in_etcd() {
     let world = World::start(POLICY).await;
     let (mut alice, mut bob, mut reader) =
         (world.as_("alice").await, world.as_("bob").await, world.as_("reader").await);
     let id = grant(&mut alice).await;
     attach(&mut alice, world.key("shared/k"), id).await.unwrap();
-    // To look takes read on the keys, all else write.
+    // A look takes read on the keys, everything else write.
     assert!(time_to_live(&mut reader, id, true).await.unwrap() > 0);
     assert!(is_permission_denied(&reader.lease_revoke(id).await));
     bob.lease_revoke(id).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_lease_of_another_origin_follows_etcds_rule() {
     let world = World::start(POLICY).await;
     let (mut direct, mut alice, mut bob) =
         (world.direct().await, world.as_("alice").await, world.as_("bob").await);
-    // Ids that no client would choose by accident, and of which the proxy makes none: their salt is
+    // Ids that no client would choose by accident and that the proxy never creates: their salt is
     // 0.
     let foreign = |number: i64| 0x0123_4000 + number + i64::from(std::process::id()) * 0x100;
     let mut chosen = Vec::new();
@@ -162,13 +162,13 @@ async fn a_lease_of_another_origin_follows_etcds_rule() {
     attach(&mut direct, world.key("a/y"), mixed).await.unwrap();
     let mut stream = Live::open(&mut world.raw("bob").await, Method::LeaseKeepAlive).await;
 
-    // Without keys it is nobody's.
+    // Without keys the lease has no owner.
     assert_eq!(keep_alive(&mut stream, bare).await, TTL);
     assert!(time_to_live(&mut alice, bare, true).await.unwrap() > 0);
     attach(&mut bob, world.key("b/z"), bare).await.unwrap();
     assert!(is_permission_denied(&alice.lease_revoke(bare).await));
     bob.lease_revoke(bare).await.unwrap();
-    // All keys are his, or not all.
+    // He may write all of the keys, or not all.
     assert_eq!(keep_alive(&mut stream, of_bob).await, TTL);
     assert!(is_permission_denied(&alice.lease_revoke(of_bob).await));
     bob.lease_revoke(of_bob).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_lease_of_another_origin_follows_etcds_rule() {
         assert!(is_permission_denied(&time_to_live(client, mixed, true).await));
     }
     assert_eq!(keep_alive(&mut stream, mixed).await, 0);
-    // One that is gone is etcd's to speak of.
+    // Whether a lease still exists is reported by etcd.
     assert_eq!(time_to_live(&mut bob, of_bob, false).await.unwrap(), -1);
     let gone = bob.lease_revoke(of_bob).await.unwrap_err();
     assert!(gone.to_string().contains("requested lease not found"), "{gone}");
@@ -186,7 +186,7 @@ async fn a_lease_of_another_origin_follows_etcds_rule() {
 }
 
 #[tokio::test]
-async fn a_list_of_leases_holds_ones_own_and_for_an_admin_all() {
+async fn lease_leases_lists_own_leases_and_all_for_an_admin() {
     let world = World::start(POLICY).await;
     let (mut direct, mut alice, mut bob, mut admin) = (
         world.direct().await,
@@ -202,7 +202,7 @@ async fn a_list_of_leases_holds_ones_own_and_for_an_admin_all() {
     assert_eq!(leases(&mut world.as_("reader").await).await, BTreeSet::new());
     let all = leases(&mut admin).await;
     assert!(all.contains(&third) && all.is_superset(&hers) && all.is_superset(&his));
-    // The admin may also use and end them.
+    // The admin may also use and revoke them.
     attach(&mut admin, world.key("a/k"), third).await.unwrap();
     for id in hers.iter().chain(&his) {
         assert!(time_to_live(&mut admin, *id, true).await.unwrap() > 0);
@@ -217,7 +217,7 @@ async fn replicas_with_one_key_agree_and_one_with_another_does_not() {
     let second = World::with(POLICY).config(with_key(1)).start().await;
     let other = World::with(POLICY).config(with_key(2)).start().await;
     let mut alice = first.as_("alice").await;
-    // One id in 4096 looks sealed under another key; that one is not what this is about.
+    // One id in 4096 looks sealed under another key. That case is not tested here.
     let id = loop {
         let id = grant(&mut alice).await;
         if key(2).ownership(id, "default/cn:alice") == Ownership::Foreign {
@@ -231,7 +231,7 @@ async fn replicas_with_one_key_agree_and_one_with_another_does_not() {
 
     let (mut alice, mut bob) = (other.as_("alice").await, other.as_("bob").await);
     assert!(!leases(&mut alice).await.contains(&id));
-    // Nobody's, as long as it has no keys.
+    // It has no owner as long as it has no keys.
     bob.lease_revoke(id).await.unwrap();
 }
 
@@ -253,7 +253,7 @@ async fn an_id_that_carries_anothers_seal_is_not_granted() {
     let (mut alice, mut bob) = (world.as_("alice").await, world.as_("bob").await);
     let hers = grant(&mut alice).await;
     let named = |id| Some(LeaseGrantOptions::new().with_id(id));
-    // While it lives, when it has ended, and one of hers that never was.
+    // While it exists, after it has ended, and one of hers that never existed.
     for id in [hers, hers, key(1).mint("default/cn:alice", 77)] {
         assert!(is_permission_denied(&bob.lease_grant(TTL, named(id)).await));
         let line =
@@ -272,7 +272,7 @@ async fn an_id_that_carries_anothers_seal_is_not_granted() {
         .await,
         0
     );
-    // She may have her own again, as may who administers leases.
+    // She may recreate her own, and so may an admin of leases.
     for client in [&mut alice, &mut world.as_("admin").await] {
         assert_eq!(client.lease_grant(TTL, named(hers)).await.unwrap().id(), hers);
         client.lease_revoke(hers).await.unwrap();
@@ -284,7 +284,7 @@ async fn an_id_that_carries_anothers_seal_is_not_granted() {
 }
 
 #[tokio::test]
-async fn shadow_mode_notes_a_grant_of_anothers_id_and_lets_it_pass() {
+async fn shadow_mode_records_and_passes_a_grant_of_anothers_id() {
     let world = World::with(&POLICY.replace("enforce", "shadow")).config(with_key(1)).start().await;
     let id = key(1).mint("default/cn:alice", 1 + std::process::id());
     let mut bob = world.as_("bob").await;
@@ -301,7 +301,7 @@ async fn shadow_mode_notes_a_grant_of_anothers_id_and_lets_it_pass() {
 }
 
 #[tokio::test]
-async fn who_loses_the_capability_renews_and_attaches_nothing_more() {
+async fn losing_the_capability_stops_renewing_and_attaching() {
     let world = World::start(POLICY).await;
     let mut alice = world.as_("alice").await;
     let (bare, keyed) = (grant(&mut alice).await, grant(&mut alice).await);
@@ -314,7 +314,7 @@ async fn who_loses_the_capability_renews_and_attaches_nothing_more() {
     for id in [bare, keyed] {
         assert_eq!(keep_alive(&mut stream, id).await, 0);
         assert!(is_permission_denied(&attach(&mut alice, world.key("a/l"), id).await));
-        // To see what is left of it, and to end it, is no more than it was.
+        // Reading its TTL and revoking it are still allowed.
         assert!(time_to_live(&mut alice, id, true).await.unwrap() > 0);
     }
     let line = world.audited(|line| line["decision"] == "deny").await;
@@ -339,8 +339,8 @@ async fn without_the_capability_there_is_no_lease() {
         (&json!("capability-not-granted"), &json!({"capability": "lease"}))
     );
 
-    // Nor one that is nobody's: the id is not ours, and no key is attached that could speak for the
-    // caller.
+    // Nor a lease without an owner: its id carries no mark, and no attached key gives the client a
+    // right.
     let mut direct = world.direct().await;
     let bare = grant(&mut direct).await;
     assert!(is_permission_denied(&without.lease_revoke(bare).await));
@@ -354,14 +354,14 @@ async fn without_the_capability_there_is_no_lease() {
         .await,
         0
     );
-    // With a key on it that the caller may write, it is as etcd has it.
+    // With an attached key that the client may write, etcd's rule applies.
     attach(&mut direct, world.key("k"), bare).await.unwrap();
     without.lease_revoke(bare).await.unwrap();
 }
 
-/// The words on which the retry below rests are etcd's, not our stand-in's.
+/// The retry below depends on these words. They must be real etcd's, not those of the fake.
 #[tokio::test]
-async fn etcd_says_that_an_id_is_taken_in_the_words_that_we_know() {
+async fn etcd_reports_a_taken_id_with_the_expected_message() {
     let world = World::start(POLICY).await;
     let id = 0x0ABD_0000_0000 + i64::from(std::process::id());
     let mut raw = world.raw("alice").await;
@@ -383,17 +383,17 @@ fn ids_that_reached(etcd: &Fake) -> Vec<i64> {
 
 type Refusal = fn(&mut Visit);
 
-/// As etcd says it in plain text, where grpc-go writes it: one header block and nothing else.
+/// The error in plain text, where grpc-go writes it: a single header block.
 fn in_the_head(visit: &mut Visit) {
     visit.status(9, TAKEN);
 }
 
-/// As etcd says it over TLS, where Go's HTTP server writes it: a head, and then trailers.
+/// The error over TLS, where Go's HTTP server writes it: headers and then trailers.
 fn in_the_trailers(visit: &mut Visit) {
     visit.head().send_trailers(trailers(9, TAKEN)).unwrap();
 }
 
-/// An etcd to which the first so many ids are taken.
+/// A fake etcd that reports the first `taken` ids as taken.
 async fn etcd_with(taken: usize, refusal: Refusal, policy: &str) -> (Fake, World) {
     let count = AtomicUsize::new(0);
     let etcd = Fake::serving(move |mut visit: Visit| {
@@ -412,13 +412,12 @@ async fn etcd_with(taken: usize, refusal: Refusal, policy: &str) -> (Fake, World
         }
     })
     .await;
-    let world =
-        World::with(policy).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
+    let world = World::with(policy).config(with_key(1)).config(etcd.replace_etcd()).start().await;
     (etcd, world)
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_replaced_by_another_of_the_callers() {
+async fn a_taken_id_is_replaced_by_another_of_the_same_client() {
     for refusal in [in_the_head as Refusal, in_the_trailers] {
         let (etcd, world) = etcd_with(2, refusal, POLICY).await;
         let id = grant(&mut world.as_("alice").await).await;
@@ -430,7 +429,7 @@ async fn an_id_that_is_taken_is_replaced_by_another_of_the_callers() {
 }
 
 #[tokio::test]
-async fn after_five_ids_that_are_taken_the_client_hears_of_it() {
+async fn after_five_taken_ids_the_client_gets_the_error() {
     let (etcd, world) = etcd_with(usize::MAX, in_the_trailers, POLICY).await;
     let error = world.as_("alice").await.lease_grant(TTL, None).await.unwrap_err();
     assert!(error.to_string().contains(TAKEN), "{error}");
@@ -440,7 +439,7 @@ async fn after_five_ids_that_are_taken_the_client_hears_of_it() {
 }
 
 #[tokio::test]
-async fn an_id_that_the_client_chose_and_that_is_taken_is_not_replaced() {
+async fn a_taken_id_that_the_client_chose_is_not_replaced() {
     let (etcd, world) = etcd_with(usize::MAX, in_the_trailers, POLICY).await;
     let options = LeaseGrantOptions::new().with_id(77);
     assert!(
@@ -477,7 +476,7 @@ async fn shadow_mode_chooses_no_id_and_filters_no_list() {
     assert_eq!(line["reason"], "lease-not-owned");
 }
 
-/// An etcd that does not say which keys are attached to a lease.
+/// An etcd that does not report which keys are attached to a lease.
 async fn silent_about_leases() -> (Fake, World) {
     let etcd = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
@@ -487,18 +486,17 @@ async fn silent_about_leases() -> (Fake, World) {
         }
     })
     .await;
-    let world =
-        World::with(POLICY).config(with_key(1)).config(etcd.in_place_of_etcd()).start().await;
+    let world = World::with(POLICY).config(with_key(1)).config(etcd.replace_etcd()).start().await;
     (etcd, world)
 }
 
 #[tokio::test]
-async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone() {
+async fn a_lease_whose_keys_etcd_does_not_report_is_refused() {
     let (etcd, world) = silent_about_leases().await;
     let mut raw = world.raw("alice").await;
     let revoke = pb::LeaseRevokeRequest { id: 77 }.encode_to_vec();
     let answer = raw.call(Method::LeaseRevoke.path(), &revoke).await;
-    // Unavailable, in the words after which clientv3 tries even a write again: nothing was sent.
+    // UNAVAILABLE, with the message after which clientv3 retries even a write: nothing was sent.
     assert_eq!(
         (answer.grpc_status(), answer.grpc_message()),
         (Some(14), "there is no connection available")
@@ -506,7 +504,7 @@ async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     stream.send(&pb::LeaseKeepAliveRequest { id: 77 });
     assert_eq!(stream.next_bytes().await.unwrap_err().0, 14);
-    // Nor does a client that has said all it will hear of a good end.
+    // The same on a stream whose client has already ended its side.
     let mut stream = Live::ask(
         &mut raw,
         Method::LeaseKeepAlive,
@@ -526,13 +524,13 @@ async fn a_lease_of_which_etcd_does_not_speak_is_neither_allowed_nor_called_gone
 }
 
 #[tokio::test]
-async fn etcd_is_not_asked_about_leases_of_what_is_refused_anyway() {
+async fn a_request_refused_anyway_causes_no_lease_lookup() {
     let (etcd, world) = silent_about_leases().await;
     let mut alice = world.as_("alice").await;
-    for client in [&mut alice, &mut world.as_("nobody").await] {
+    for client in [&mut alice, &mut world.as_("unbound").await] {
         assert!(is_permission_denied(&attach(client, world.key("b/k"), 77).await));
     }
-    // Nor about the caller's own.
+    // Nor about the client's own lease.
     attach(&mut alice, world.key("a/k"), key(1).mint("default/cn:alice", 5)).await.unwrap();
     assert!(etcd.arrivals("LeaseTimeToLive").is_empty());
 }

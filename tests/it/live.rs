@@ -9,10 +9,10 @@ use prost::Message;
 use crate::world::SOON;
 use crate::world::raw::{Raw, framed, grpc_headers};
 
-/// gRPC's code and message at the end of a call.
+/// gRPC code and message at the end of a call.
 pub type Status = (u32, String);
 
-/// A call that goes on. Dropping it resets its stream.
+/// An open call. Dropping it resets its stream.
 pub struct Live {
     request: SendStream<Bytes>,
     answer: Side,
@@ -25,20 +25,20 @@ enum Side {
 }
 
 impl Live {
-    /// Opens the stream; nothing is said yet.
+    /// Opens the stream without a message.
     pub async fn open(raw: &mut Raw, method: Method) -> Self {
         let stream = raw.open(method.path(), &grpc_headers()).await.unwrap();
         Self { request: stream.request, answer: Side::Silent(stream.response), held: Vec::new() }
     }
 
-    /// Opens a stream with its one request.
+    /// Opens a stream with its only request.
     pub async fn ask(raw: &mut Raw, method: Method, message: &[u8]) -> Self {
         let mut live = Self::open(raw, method).await;
         live.request.send_data(framed(message).into(), true).unwrap();
         live
     }
 
-    /// Says something; more may follow.
+    /// Sends a message; more may follow.
     pub fn send(&mut self, message: &impl Message) {
         self.send_bytes(&message.encode_to_vec());
     }
@@ -47,7 +47,7 @@ impl Live {
         self.request.send_data(framed(message).into(), false).unwrap();
     }
 
-    /// Sends bytes without a frame of ours around them.
+    /// Sends bytes without adding a gRPC frame.
     pub fn send_as_they_are(&mut self, bytes: &[u8]) {
         self.request.send_data(Bytes::copy_from_slice(bytes), false).unwrap();
     }
@@ -63,7 +63,7 @@ impl Live {
             .unwrap_or_else(|_| panic!("no answer within {SOON:?}"))
     }
 
-    /// The status that ends the call; what comes before is read and forgotten.
+    /// The status that ends the call. Earlier messages are discarded.
     pub async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next_bytes().await {
@@ -72,7 +72,7 @@ impl Live {
         }
     }
 
-    /// Reads so many bytes of what may be a much larger message, and forgets them.
+    /// Reads and discards `bytes` bytes of a message that may be larger.
     pub async fn skip(&mut self, bytes: usize) {
         let read = async {
             if let Side::Silent(response) = &mut self.answer {
@@ -80,7 +80,7 @@ impl Live {
             }
             let mut left = bytes;
             while let (Side::Talking(body), 1..) = (&mut self.answer, left) {
-                let data = body.data().await.expect("there is more").unwrap();
+                let data = body.data().await.expect("more data arrives").unwrap();
                 body.flow_control().release_capacity(data.len()).unwrap();
                 left = left.saturating_sub(data.len());
             }
@@ -90,7 +90,7 @@ impl Live {
             .unwrap_or_else(|_| panic!("no {bytes} bytes within {SOON:?}"));
     }
 
-    /// Whether there is still nothing to read after a moment.
+    /// True if nothing has arrived after a short wait.
     pub async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(std::time::Duration::from_millis(100), self.read()).await.is_err()
     }

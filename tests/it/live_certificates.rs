@@ -1,5 +1,5 @@
-//! Certificates that are replaced while the proxy serves: from then on the new ones count, a
-//! mistake changes nothing, and nobody notices who has no reason to.
+//! Certificates that are replaced while the proxy serves: the new ones take effect at once, an
+//! error changes nothing, and unaffected clients notice nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::world::{World, authorities, root, shared_etcd, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
-/// The certificate that the proxy shows to a new connection.
+/// The certificate that the proxy presents to a new connection.
 async fn shown(world: &World) -> Vec<u8> {
     let stream = world.tls(&Leaf::client("alice")).await;
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -38,7 +38,7 @@ async fn failed_reloads(world: &World, what: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_new_server_certificate_is_shown_from_the_next_handshake_on_and_half_a_pair_never() {
+async fn new_handshakes_show_the_new_certificate_never_half_a_pair() {
     let world = World::start(POLICY).await;
     let mut before = world.as_("alice").await;
     let first = shown(&world).await;
@@ -72,14 +72,14 @@ async fn a_new_server_certificate_is_shown_from_the_next_handshake_on_and_half_a
 }
 
 #[tokio::test]
-async fn a_client_ca_that_comes_lets_its_clients_in_and_one_that_goes_does_not() {
+async fn adding_and_removing_a_client_ca_takes_effect() {
     let world = World::start(POLICY).await;
     let (ours, other) = (&authorities().clients, Authority::new("new clients CA").unwrap());
     let (old, new) = (ours.client("alice").unwrap(), other.client("alice").unwrap());
     let comes_in = async |issued: &Issued| {
         let stream = tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await;
         let Ok(stream) = stream else { return false };
-        // With TLS 1.3 the refusal comes after the handshake.
+        // With TLS 1.3 the refusal arrives after the handshake.
         let mut raw = crate::world::raw::Raw::over(stream).await;
         raw.call(Method::Range.path(), b"").await.grpc_status().is_some()
     };
@@ -103,7 +103,7 @@ async fn a_client_ca_that_comes_lets_its_clients_in_and_one_that_goes_does_not()
     );
 }
 
-/// Calls of one client, one after the other, until it is told to stop: none may fail.
+/// One client's calls, one after the other, until it is stopped. None may fail.
 struct Load {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicU64>,
@@ -154,14 +154,14 @@ async fn connections_to_etcd_are_renewed_under_load_and_no_call_fails() {
         let before = relay.opened();
         world.write_upstream(&authorities().upstream.client("root").unwrap());
         world.reload().await.unwrap();
-        // One for the gateway's own requests, and one for each class of calls.
+        // One for the proxy's own requests, and one for each class of calls.
         soon("new connections", || async { (relay.opened() >= before + 4).then_some(()) }).await;
-        // The proxy's own, one for each class of calls, and the one that the watch was opened on.
+        // The proxy's own, one for each class of calls, and the one that carries the watch.
         soon("the end of the old ones", || async { (relay.open() <= 5).then_some(()) }).await;
         load.goes_on().await;
     }
     load.end().await;
-    // The watch has stayed on the connection that it was opened on.
+    // The watch has stayed on its connection.
     world.direct().await.put(world.key("watched/x"), "1", None).await.unwrap();
     assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
     assert_eq!(world.metric("etcd_warden_upstream_failures_total", &[]).await, 0.0);
@@ -174,7 +174,7 @@ async fn a_certificate_that_etcd_refuses_ends_no_connection() {
     world.write_upstream(&Authority::new("unknown to etcd").unwrap().client("root").unwrap());
     world.reload().await.unwrap();
     let failures = async || world.metric("etcd_warden_upstream_failures_total", &[]).await;
-    soon("renewals that fail", || async { (failures().await >= 2.0).then_some(()) }).await;
+    soon("failed renewals", || async { (failures().await >= 2.0).then_some(()) }).await;
     load.goes_on().await;
     assert_eq!(world.admin("/readyz").await.0, 200);
 
@@ -186,7 +186,7 @@ async fn a_certificate_that_etcd_refuses_ends_no_connection() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_is_not_trusted_any_more_is_left_at_once() {
+async fn leaves_an_etcd_that_is_no_longer_trusted_at_once() {
     let world = World::start(POLICY).await;
     let mut raw = world.raw("alice").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -215,10 +215,9 @@ async fn an_etcd_that_is_not_trusted_any_more_is_left_at_once() {
     world.as_("alice").await.put(world.key("x"), "2", None).await.unwrap();
 }
 
-/// What etcd says of the certificate that the proxy shows, over connections that were opened
-/// before.
+/// The proxy's identity at etcd, over connections that were opened before.
 #[tokio::test]
-async fn calls_go_on_with_the_new_certificate() {
+async fn calls_continue_with_the_new_certificate() {
     let world = World::with(POLICY).own_etcd().start().await;
     let mut direct = world.direct().await;
     direct.user_add("root", "pw", None).await.unwrap();
@@ -226,20 +225,22 @@ async fn calls_go_on_with_the_new_certificate() {
     direct.auth_enable().await.unwrap();
     let mut alice = world.as_("alice").await;
     alice.put(world.key("x"), "1", None).await.unwrap();
-    world.write_upstream(&authorities().upstream.client("nobody-in-etcd").unwrap());
+    world.write_upstream(&authorities().upstream.client("unknown-to-etcd").unwrap());
     world.reload().await.unwrap();
     let answer = || async { alice.clone().get(world.key("x"), None).await };
-    soon("etcd's word on the new certificate", || async { answer().await.is_err().then_some(()) })
-        .await;
+    soon("etcd's refusal of the new certificate", || async {
+        answer().await.is_err().then_some(())
+    })
+    .await;
     world.write_upstream(root());
     world.reload().await.unwrap();
-    soon("the old rights again", || async { answer().await.ok() }).await;
+    soon("the old rights", || async { answer().await.ok() }).await;
 }
 
-/// The list that names a client is replaced by an older one in date that does not: a copy that was
-/// late, or that somebody put there.
+/// The list that names a client is replaced by an older list that is still in date and does not
+/// name it: a delayed copy, or a deliberate one.
 #[tokio::test]
-async fn an_older_revocation_list_brings_back_nobody() {
+async fn an_older_revocation_list_readmits_no_client() {
     let clients = &authorities().clients;
     let list = |serials: &[u64], number| clients.numbered_crl(serials, number).unwrap();
     let first = list(&[], 1);
@@ -277,7 +278,7 @@ async fn an_older_revocation_list_brings_back_nobody() {
                 && error.contains("is older than the one in effect (number 0x03, of "),
             "{error}"
         );
-        assert!(!comes_in().await, "who was revoked");
+        assert!(!comes_in().await, "the revoked certificate is refused");
         assert_eq!(failed_reloads(&world, "clients").await, failed);
     }
     assert!(world.admin("/policy").await.1.contains("is older than the one in effect"));

@@ -12,17 +12,17 @@
     clippy::type_complexity,
     clippy::unreachable,
     clippy::unwrap_used,
-    reason = "a test that meets the unexpected is to fail at once, and at that place"
+    reason = "a test must fail at once where something unexpected happens"
 )]
 
-// --- the ground that the other tests stand on ---
+// --- the harness and its tests ---
 mod etcd_itself;
 mod etcdctl_watch;
 mod harness;
-#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
+#[allow(dead_code, reason = "a library of helpers, of which some may be unused")]
 mod live;
 mod process;
-#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
+#[allow(dead_code, reason = "a library of helpers, of which some may be unused")]
 mod world;
 
 // --- every RPC, allowed and refused ---
@@ -34,7 +34,7 @@ mod rpc_table;
 mod oracle;
 mod rust_client;
 
-// --- what is open, under change ---
+// --- changes while calls are open ---
 mod admin_socket;
 mod drain;
 mod identity_ends;
@@ -48,7 +48,7 @@ mod state_dir;
 mod streams_end;
 mod watch_streams;
 
-// --- what a user starts ---
+// --- commands and outputs for operators ---
 mod audit_trail;
 mod bench;
 mod doctor;
@@ -60,7 +60,7 @@ mod metrics_and_admin;
 mod serve_process;
 mod demo;
 
-// --- bad input gets a clear answer, and nobody harms a neighbour ---
+// --- bad input gets a clear error and harms no other client ---
 mod bad_clients;
 mod bad_requests;
 mod bad_upstream;
@@ -84,10 +84,10 @@ mod calico;
 mod segment;
 mod stolen_node;
 
-// --- how it is deployed ---
+// --- deployment files ---
 mod deploy;
 
-// --- rules of the house ---
+// --- rules of this repository ---
 mod dependencies;
 mod layering;
 mod promises;

@@ -1,4 +1,4 @@
-//! What a member can serve decides who is at home there; and asking for it harms no etcd.
+//! Calls go to a member that can serve them, and health checks harm no etcd.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use etcd_warden_proto::etcdserverpb::{
 use h2::Reason;
 use prost::Message as _;
 
-use crate::world::fake::{Fake, Visit, Word};
+use crate::world::fake::{Fake, FakeHealth, Visit};
 use crate::world::raw::{Raw, framed, grpc_headers};
 use crate::world::{World, authorities, connect, root, soon};
 
@@ -26,7 +26,7 @@ bindings:
 const PUT: &str = "/etcdserverpb.KV/Put";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// A proxy in front of these, which asks often how they are.
+/// A proxy in front of these servers with frequent health checks.
 async fn before(fakes: &[&Fake]) -> World {
     let endpoints: Vec<_> = fakes.iter().map(|fake| fake.endpoint()).collect();
     let configure = move |config: &mut Config| {
@@ -41,7 +41,7 @@ async fn put(raw: &mut Raw) -> Option<u32> {
     raw.call(PUT, &put.encode_to_vec()).await.grpc_status()
 }
 
-/// So many connections, one after the other in the rotation of the members.
+/// Opens `count` connections, one after the other in the rotation of the members.
 async fn connections(world: &World, count: usize) -> Vec<Raw> {
     let mut raws = Vec::new();
     for _ in 0..count {
@@ -50,7 +50,7 @@ async fn connections(world: &World, count: usize) -> Vec<Raw> {
     raws
 }
 
-/// Waits until so many members are in this state, as the metric says.
+/// Waits until the metric shows this number of members in this state.
 async fn state(world: &World, state: &str, members: f64) {
     let label = format!("state=\"{state}\"");
     soon("the state of the members", || async {
@@ -61,35 +61,37 @@ async fn state(world: &World, state: &str, members: f64) {
 }
 
 #[tokio::test]
-async fn a_home_that_cannot_serve_is_left_for_one_that_can() {
+async fn leaves_a_member_that_cannot_serve_for_one_that_can() {
     let (bad, good) = (Fake::agreeable().await, Fake::agreeable().await);
     let world = before(&[&bad, &good]).await;
     let mut raws = connections(&world, 4).await;
-    for (word, code) in
-        [(Word::Leaderless, "leaderless"), (Word::Learner, "learner"), (Word::Removed, "removed")]
-    {
-        // Everybody is at home where it is served, also after the last round.
-        bad.says(Word::Well);
+    for (health, code) in [
+        (FakeHealth::Leaderless, "leaderless"),
+        (FakeHealth::Learner, "learner"),
+        (FakeHealth::Removed, "removed"),
+    ] {
+        // Each client uses a member that serves it, also after the last round.
+        bad.set_health(FakeHealth::Well);
         state(&world, "well", 2.0).await;
         raws.extend(connections(&world, 4).await);
         for raw in &mut raws {
             assert_eq!(put(raw).await, Some(0));
         }
         let before = bad.arrivals("Put").len();
-        assert!(before > 0, "no connection is at home at the member in question");
-        bad.says(word);
+        assert!(before > 0, "no connection uses the bad member");
+        bad.set_health(health);
         state(&world, code, 1.0).await;
         assert_eq!(
             world.metric("etcd_warden_upstream_healthy", &[]).await,
             1.0,
-            "the alert goes by this"
+            "the alert uses this metric"
         );
         let before = bad.arrivals("Put").len();
         raws.extend(connections(&world, 4).await);
         for raw in &mut raws {
             assert_eq!(put(raw).await, Some(0));
         }
-        assert_eq!(bad.arrivals("Put").len(), before, "{word:?}: a call went to it");
+        assert_eq!(bad.arrivals("Put").len(), before, "{health:?}: a call reached it");
     }
 }
 
@@ -98,18 +100,22 @@ async fn without_a_better_member_calls_stay_where_they_are() {
     let (one, other) = (Fake::agreeable().await, Fake::agreeable().await);
     let world = before(&[&one, &other]).await;
     let mut raws = connections(&world, 4).await;
-    for word in [Word::Leaderless, Word::Learner] {
-        one.says(word);
-        other.says(word);
-        state(&world, if word == Word::Learner { "learner" } else { "leaderless" }, 2.0).await;
+    for health in [FakeHealth::Leaderless, FakeHealth::Learner] {
+        one.set_health(health);
+        other.set_health(health);
+        state(&world, if health == FakeHealth::Learner { "learner" } else { "leaderless" }, 2.0)
+            .await;
         let before = (one.arrivals("Put").len(), other.arrivals("Put").len());
         for raw in &mut raws {
-            assert_eq!(put(raw).await, Some(0), "etcd itself says what it cannot do");
+            assert_eq!(put(raw).await, Some(0), "expected etcd's own error");
         }
         let after = (one.arrivals("Put").len(), other.arrivals("Put").len());
-        assert!(after.0 > before.0 && after.1 > before.1, "{word:?}: {before:?} {after:?}");
+        assert!(after.0 > before.0 && after.1 > before.1, "{health:?}: {before:?} {after:?}");
         // A learner refuses nearly every call: other proxies may have better members.
-        assert_eq!(world.admin("/readyz").await.0, if word == Word::Learner { 503 } else { 200 });
+        assert_eq!(
+            world.admin("/readyz").await.0,
+            if health == FakeHealth::Learner { 503 } else { 200 }
+        );
     }
 }
 
@@ -145,7 +151,7 @@ async fn an_open_watch_stays_with_a_member_without_a_leader() {
         (world.metric("etcd_warden_watches", &[]).await == 2.0).then_some(())
     })
     .await;
-    bad.says(Word::Leaderless);
+    bad.set_health(FakeHealth::Leaderless);
     state(&world, "leaderless", 1.0).await;
     for raw in &mut raws {
         assert_eq!(put(raw).await, Some(0));
@@ -157,7 +163,7 @@ async fn an_open_watch_stays_with_a_member_without_a_leader() {
             .iter()
             .chain(&good.arrivals("Watch"))
             .all(|watch| watch.reset.is_none()),
-        "streams have not"
+        "streams have not moved"
     );
 }
 
@@ -177,12 +183,12 @@ async fn status_is_asked_once_in_a_term_and_never_of_a_removed_member() {
     };
     checks(5).await;
     assert_eq!(fake.questions("Status"), 1);
-    fake.says(Word::Removed);
+    fake.set_health(FakeHealth::Removed);
     state(&world, "removed", 1.0).await;
     checks(5).await;
     assert_eq!(fake.questions("Status"), 1);
     // It comes back, and may be another etcd.
-    fake.says(Word::Well);
+    fake.set_health(FakeHealth::Well);
     state(&world, "well", 1.0).await;
     checks(5).await;
     assert_eq!(fake.questions("Status"), 2);
@@ -203,7 +209,7 @@ async fn a_leader_that_is_removed_does_not_panic() {
             leader = place;
         }
     }
-    // Members that have not been connected to each other for five seconds remove none.
+    // Members that have been connected for less than five seconds remove none.
     let removed = || {
         let mut client = clients[(leader + 1) % 3].clone();
         async move { client.member_remove(id).await.ok() }
@@ -211,12 +217,12 @@ async fn a_leader_that_is_removed_does_not_panic() {
     soon("the removal", removed).await;
     let log = soon("the end of the removed member", || async {
         let log = world.etcd().log(leader);
-        (log.contains("must be removed") || log.contains("panic")).then_some(log)
+        (log.contains("the leader must be removed") || log.contains("panic")).then_some(log)
     })
     .await;
     assert!(!log.contains("panic"), "{log}");
     let moved = || async { (put(&mut world.raw("alice").await).await == Some(0)).then_some(()) };
-    soon("a write at those that are left", moved).await;
+    soon("a write at the remaining members", moved).await;
 }
 
 #[tokio::test]
@@ -255,8 +261,8 @@ async fn a_worker_has_a_connection_of_each_class_before_a_call() {
     let (one, other) = (Fake::agreeable().await, Fake::agreeable().await);
     let world = before(&[&one, &other]).await;
     let warm = || async { (by_class(&world).await == [2.0; 3]).then_some(()) };
-    soon("warm connections", warm).await;
-    // The first Watch and the first Put find theirs: none is opened.
+    soon("open connections of every class", warm).await;
+    // The first Watch and the first Put find an open connection.
     let before = (one.connections(), other.connections());
     for raw in &mut connections(&world, 2).await {
         assert_eq!(put(raw).await, Some(0));
@@ -274,28 +280,34 @@ async fn a_connection_that_ends_is_opened_again_without_a_call() {
     .await;
     let world = before(&[&fake]).await;
     let warm = || async { (by_class(&world).await == [1.0; 3]).then_some(()) };
-    soon("warm connections", warm).await;
+    soon("open connections of every class", warm).await;
     let before = fake.connections();
     assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
     soon("a new connection", || async { (fake.connections() > before).then_some(()) }).await;
-    soon("warm connections", warm).await;
+    soon("open connections of every class", warm).await;
 }
 
 #[tokio::test]
-async fn a_member_that_is_no_use_is_not_kept_warm() {
+async fn keeps_no_connection_to_a_member_that_cannot_serve() {
     let (good, bad) = (Fake::agreeable().await, Fake::agreeable().await);
-    bad.says(Word::Learner);
+    bad.set_health(FakeHealth::Learner);
     let world = before(&[&good, &bad]).await;
-    soon("warm connections", || async { (by_class(&world).await == [1.0; 3]).then_some(()) }).await;
-    // When it is of use, they come.
-    bad.says(Word::Well);
-    soon("warm connections", || async { (by_class(&world).await == [2.0; 3]).then_some(()) }).await;
+    soon("open connections of every class", || async {
+        (by_class(&world).await == [1.0; 3]).then_some(())
+    })
+    .await;
+    // When the member can serve again, the connections are opened.
+    bad.set_health(FakeHealth::Well);
+    soon("open connections of every class", || async {
+        (by_class(&world).await == [2.0; 3]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_connection_without_answers_is_left_for_a_new_one() {
-    // The first one is that of the health check, which would otherwise ask over it for as long as
-    // TCP keeps it.
+    // The first one is that of the health check, which would otherwise use it for as long as TCP
+    // keeps it.
     let fake = Fake::silent_at_first(1).await;
     let world = before(&[&fake]).await;
     state(&world, "well", 1.0).await;

@@ -1,4 +1,4 @@
-//! What Prometheus, a probe and an operator see: the whole contract, with numbers that are true.
+//! Metrics, probes and admin pages: all of the documented ones, with correct values.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  own: {allow: [{keys: 
     bindings:\n  - {cn: alice, roles: [own]}\n  - {cn: shade, roles: [unused], mode: shadow}\n";
 
 #[tokio::test]
-async fn every_metric_is_there_and_counts_what_was_sent() {
+async fn every_metric_exists_and_counts_what_was_sent() {
     let world = World::start(POLICY).await;
     let mut alice = world.as_("alice").await;
     for n in 0..5 {
@@ -69,7 +69,7 @@ async fn every_metric_is_there_and_counts_what_was_sent() {
             );
         }
     }
-    // The line and the counters of a call come a moment after its answer.
+    // The audit line and the counters of a call follow shortly after its response.
     let requests = "etcd_warden_requests_total";
     for (method, decision, role, count) in [
         ("KV/Put", "allow", "own", 5.0),
@@ -112,7 +112,10 @@ async fn every_metric_is_there_and_counts_what_was_sent() {
     })
     .await;
     let (_, text) = world.admin("/metrics").await;
-    assert!(!text.contains("alice") && !text.contains(&world.prefix), "a label names who or what");
+    assert!(
+        !text.contains("alice") && !text.contains(&world.prefix),
+        "a label contains an identity or a key"
+    );
 }
 
 #[tokio::test]
@@ -136,8 +139,9 @@ async fn what_is_open_is_counted_and_gone_when_it_is_closed() {
     let mut keep_alive = Live::open(&mut raw, Method::LeaseKeepAlive).await;
     keep_alive.send(&pb::LeaseKeepAliveRequest { id: 1 });
     keep_alive.next_bytes().await.unwrap();
-    let nobody = v3electionpb::LeaderRequest { name: world.key("a/nobody").into() }.encode_to_vec();
-    let observe = Live::ask(&mut raw, Method::Observe, &nobody).await;
+    let no_leader =
+        v3electionpb::LeaderRequest { name: world.key("a/no-leader").into() }.encode_to_vec();
+    let observe = Live::ask(&mut raw, Method::Observe, &no_leader).await;
     soon("three streams", || async {
         (world.metric("etcd_warden_requests_in_flight", &[]).await == 3.0).then_some(())
     })
@@ -173,7 +177,7 @@ async fn what_is_open_is_counted_and_gone_when_it_is_closed() {
     assert_eq!(
         world.metric("etcd_warden_http2_resets_total", &[]).await,
         1.0,
-        "a connection that ends is no reset"
+        "the end of a connection is no reset"
     );
 }
 
@@ -206,7 +210,7 @@ async fn a_proxy_without_etcd_lives_and_is_not_ready() {
 }
 
 #[tokio::test]
-async fn the_policy_page_tells_which_policy_counts_and_why_the_last_one_does_not() {
+async fn the_policy_page_shows_the_current_policy_and_the_last_error() {
     let world = World::start(POLICY).await;
     let page = async || serde_json::from_str::<Value>(&world.admin("/policy").await.1).unwrap();
     let first = page().await;
@@ -241,7 +245,7 @@ async fn identities_are_shown_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_etcd_works_is_still_written_down() {
+async fn a_call_is_audited_when_its_client_leaves_before_the_end() {
     let world = World::with(POLICY).own_etcd().start().await;
     let mut raw = world.raw("shade").await;
     let get = |name: &str| {
@@ -250,7 +254,7 @@ async fn a_client_that_leaves_while_etcd_works_is_still_written_down() {
     assert_eq!(raw.call(Method::Range.path(), &get("first")).await.grpc_status(), Some(0));
     world.etcd().pause(0).unwrap();
     let call = Live::ask(&mut raw, Method::Range, &get("second")).await;
-    soon("a call under way", || async {
+    soon("an open call", || async {
         (world.metric("etcd_warden_requests_in_flight", &[]).await == 1.0).then_some(())
     })
     .await;

@@ -1,15 +1,15 @@
-//! From etcd's own auth to a policy: `policy import` in front of a real etcd whose auth is on
-//! (docs/migrating.md).
+//! Migration from etcd's own auth to a policy: `policy import` in front of a real etcd whose auth
+//! is on (docs/migrating.md).
 
 use std::process::Stdio;
 
 use etcd_client::{Client, GetOptions, PermissionType};
 use tokio::process::Command;
 
-use crate::process::{Place, output, text};
+use crate::process::{ServerFiles, output, text};
 use crate::world::{World, authorities, connect, is_permission_denied, root};
 
-const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /x, verbs: [read]}]}}\nbindings: [{cn: nobody, roles: [r]}]\n";
+const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /x, verbs: [read]}]}}\nbindings: [{cn: unused, roles: [r]}]\n";
 
 /// Two users with a role each, and auth on.
 async fn with_auth_on(world: &World) {
@@ -51,9 +51,9 @@ async fn allowed(mut client: Client) -> Vec<bool> {
 async fn an_imported_policy_gives_each_user_what_etcd_gives_it() {
     let world = World::with(POLICY).own_etcd().start().await;
     with_auth_on(&world).await;
-    let place = Place::new(&world, POLICY, "");
+    let files = ServerFiles::new(&world, POLICY, "");
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    command.args(["policy", "import", "--config"]).arg(place.path("config.yaml")).env_clear();
+    command.args(["policy", "import", "--config"]).arg(files.path("config.yaml")).env_clear();
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let told = output(command.spawn().unwrap()).await;
     assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
@@ -75,13 +75,13 @@ async fn an_imported_policy_gives_each_user_what_etcd_gives_it() {
 }
 
 #[tokio::test]
-async fn who_is_not_root_is_told_so() {
+async fn import_reports_a_user_that_is_not_root() {
     let world = World::with(POLICY).own_etcd().start().await;
     with_auth_on(&world).await;
-    let place = Place::new(&world, POLICY, "");
-    authorities().upstream.client("node").unwrap().write(place.folder.path(), "upstream").unwrap();
+    let files = ServerFiles::new(&world, POLICY, "");
+    authorities().upstream.client("node").unwrap().write(files.folder.path(), "upstream").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
-    command.args(["policy", "import", "--config"]).arg(place.path("config.yaml")).env_clear();
+    command.args(["policy", "import", "--config"]).arg(files.path("config.yaml")).env_clear();
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let told = output(command.spawn().unwrap()).await;
     assert_eq!(told.status.code(), Some(1));

@@ -1,10 +1,10 @@
-//! Whatever is sent through the proxy, with everything granted, etcd lives and starts again: each
-//! integer of each request at its bounds, then raw messages drawn from the tables of
-//! `proto/fields.txt`, to three members of each release whose own auth is off. `fuzz/README.md`
-//! says what ran.
+//! Whatever is sent through the proxy with everything granted, etcd keeps running and can restart:
+//! each integer field of each request at its bounds, then random messages from the tables of
+//! `proto/fields.txt`, to three members of each release with their own auth off. `fuzz/README.md`
+//! lists the runs.
 //!
-//! `ETCD_WARDEN_TEST_RAW_SECONDS` says for how long each release (20), `ETCD_WARDEN_TEST_RAW_SEED`
-//! repeats a run.
+//! `ETCD_WARDEN_TEST_RAW_SECONDS` sets the seconds for each release (20),
+//! `ETCD_WARDEN_TEST_RAW_SEED` repeats a run.
 
 mod deadly;
 mod draw;
@@ -19,22 +19,23 @@ use std::time::{Duration, Instant};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client};
 use etcd_warden_core::method::{Method, Shape};
 
-use crate::oracle::dice::Dice;
+use crate::oracle::rng::Rng;
 use crate::world::raw::{Raw, framed, grpc_headers};
 use crate::world::{World, soon};
 use draw::Drawer;
 use spared::Spared;
 use tables::{Tables, hex};
 
-/// Members of an etcd: what one of them does to the others counts as well.
+/// Members of an etcd, so that effects of one on the others are covered.
 const MEMBERS: usize = 3;
-/// Connections that send at the same time, each one message after the other.
+/// Connections that send in parallel, each one message at a time.
 const SENDERS: usize = 8;
-/// A call that waits (a Lock, a Watch) is left after this.
+/// A call that waits (a Lock, a Watch) is cancelled after this time.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// The members are looked at, and ended and started again in turn, this often.
+/// At this interval the members are checked, and stopped and restarted in turn.
 const ROUND: Duration = Duration::from_secs(8);
-/// What was sent last is shown when an etcd ends: more than is sent until that is noticed.
+/// The number of recent messages that are printed when an etcd ends: more than are sent until that
+/// is noticed.
 const REMEMBERED: usize = 4000;
 
 fn number(variable: &str, usual: u64) -> u64 {
@@ -43,7 +44,7 @@ fn number(variable: &str, usual: u64) -> u64 {
     })
 }
 
-/// An etcd, and a proxy in front of it that allows everything to `all`.
+/// An etcd and a proxy in front of it that allows everything to `all`.
 async fn everything_is_granted(minor: &'static str, members: usize, mode: &str) -> World {
     let capabilities: Vec<&str> = etcd_warden_core::access::Capability::ALL
         .iter()
@@ -57,7 +58,7 @@ async fn everything_is_granted(minor: &'static str, members: usize, mode: &str) 
         "{{version: 1, mode: {mode}, roles: {{all: {role}}}, bindings: [{{cn: all, roles: [all]}}]}}"
     );
     let quiet = |config: &mut etcd_warden_gateway::config::Config| config.audit.file = None;
-    // A password is hashed for each user that is made: cheaply.
+    // A cheap password hash, because each new user costs one.
     World::with(&policy)
         .release(minor)
         .members(members)
@@ -69,7 +70,7 @@ async fn everything_is_granted(minor: &'static str, members: usize, mode: &str) 
 
 type Sent = (Method, Vec<u8>);
 
-/// What became of the messages so far, and the last of them.
+/// Results of the messages so far, and the most recent messages.
 #[derive(Default)]
 struct Record {
     last: VecDeque<Sent>,
@@ -90,7 +91,7 @@ impl Record {
     }
 }
 
-/// Sends one message, and notes how it was answered.
+/// Sends one message and records the result.
 async fn send(raw: &mut Raw, (method, message): Sent, record: &Mutex<Record>) {
     let answered = tokio::time::timeout(PATIENCE, async {
         if method.shape() == Shape::Unary {
@@ -113,7 +114,7 @@ async fn send(raw: &mut Raw, (method, message): Sent, record: &Mutex<Record>) {
         .or_default() += 1;
 }
 
-/// Takes back all alarms, which stop writes.
+/// Clears all alarms, which stop writes.
 async fn disarm(direct: &mut Client) -> Option<()> {
     let raised = direct.alarm(AlarmAction::Get, AlarmType::None, None).await.ok()?;
     for alarm in raised.alarms() {
@@ -124,7 +125,7 @@ async fn disarm(direct: &mut Client) -> Option<()> {
     Some(())
 }
 
-/// An etcd on which messages are tried, and what is known of it.
+/// An etcd under test and its state.
 struct Trial {
     world: World,
     minor: &'static str,
@@ -148,7 +149,7 @@ impl Trial {
         Self { world, minor, record: Arc::default(), spared: Arc::new(Spared::new(members)) }
     }
 
-    /// Sends what `next` gives until it has nothing more, from several connections.
+    /// Sends the messages of `next` until there are no more, from several connections.
     async fn send_all(&self, next: impl FnMut() -> Option<Sent> + Send + 'static) {
         let next = Arc::new(Mutex::new(next));
         let stop = Arc::new(AtomicBool::new(false));
@@ -158,7 +159,7 @@ impl Trial {
             let (next, stop, record, spared) =
                 (next.clone(), stop.clone(), self.record.clone(), self.spared.clone());
             senders.spawn(async move {
-                // Another round, another connection.
+                // Each round uses a new connection.
                 while !stop.load(Ordering::Relaxed) && !raw.connection.is_finished() {
                     let Some(message) = (next.lock().unwrap())() else { break };
                     if spared.why(message.0, &message.1).is_some() {
@@ -186,22 +187,22 @@ impl Trial {
         disarming.abort();
     }
 
-    /// All members live, start again one after the other, and serve; what messages may rightly have
-    /// done to them is undone.
+    /// Asserts that all members run, can be restarted one after the other, and serve. Legitimate
+    /// effects of the messages are undone.
     async fn lives_and_starts_again(&mut self) {
         for member in 0..MEMBERS {
             if !self.world.etcd_mut().is_running(member) {
                 self.fail("has ended", member);
             }
         }
-        // A member under an alarm is not healthy.
+        // A member with an alarm is not healthy.
         soon("the alarms are off", || async { disarm(&mut self.world.direct().await).await }).await;
         for member in 0..MEMBERS {
             if let Err(error) = self.world.etcd_mut().restart(member).await {
                 self.fail(&format!("does not start again: {error}"), member);
             }
         }
-        soon("what is written is read", || async {
+        soon("a written key is read", || async {
             let mut client = self.world.as_("all").await;
             client.put("alive", "1", None).await.ok()?;
             (client.get("alive", None).await.ok()?.count() == 1).then_some(())
@@ -212,7 +213,7 @@ impl Trial {
         record.last.clear();
     }
 
-    /// An etcd that does not live: its last words, and what was sent before.
+    /// Fails with the last log lines of a dead etcd and the messages before.
     fn fail(&self, how: &str, member: usize) -> ! {
         let log = self.world.etcd().log(member);
         let words: Vec<&str> = log
@@ -229,7 +230,7 @@ impl Trial {
             std::env::temp_dir().join(format!("ended-etcd-{}-{}", self.minor, std::process::id()));
         std::fs::write(&file, sent.join("\n")).unwrap();
         panic!(
-            "etcd {} {how} (member {member}); what was sent before is in {}; its last words:\n{}",
+            "etcd {} {how} (member {member}); the messages before are in {}; its last log lines:\n{}",
             self.minor,
             file.display(),
             words.join("\n")
@@ -239,7 +240,7 @@ impl Trial {
     fn report(&self, what: &str, since: Instant) {
         let record = self.record.lock().unwrap();
         println!(
-            "etcd {}: {what}: {} messages in {} s, {} refused by the proxy, {} spared, {} times all members started again, by status {:?}",
+            "etcd {}: {what}: {} messages in {} s, {} refused by the proxy, {} not sent, all members restarted {} times, by status {:?}",
             self.minor,
             record.sent,
             since.elapsed().as_secs(),
@@ -265,7 +266,7 @@ async fn ends_no_etcd(minor: &'static str) {
     trial.lives_and_starts_again().await;
     trial.report("integers at their bounds", begun);
 
-    let drawer = Arc::new(Mutex::new(Drawer::new(tables, Dice::new(seed))));
+    let drawer = Arc::new(Mutex::new(Drawer::new(tables, Rng::new(seed))));
     let end = begun + Duration::from_secs(seconds);
     while Instant::now() < end {
         let (drawer, until) = (drawer.clone(), end.min(Instant::now() + ROUND));
@@ -276,7 +277,7 @@ async fn ends_no_etcd(minor: &'static str) {
     }
     trial.report("raw messages", begun);
     let record = trial.record.lock().unwrap();
-    // It says nothing if all is refused, or nothing is.
+    // The run shows nothing if all messages are refused, or none.
     assert!(
         record.refused * 10 < record.sent * 9 && record.refused > 0,
         "{} of {} were refused",
@@ -300,12 +301,12 @@ async fn raw_messages_end_no_etcd_3_7() {
     ends_no_etcd("3.7").await;
 }
 
-/// The messages are such as end an etcd, were it not for the proxy: in shadow mode, where it
-/// refuses none, a member ends within a few thousand.
+/// Without the proxy these messages do crash an etcd: in shadow mode, which refuses none, a member
+/// ends within a few thousand.
 #[tokio::test]
 async fn in_shadow_mode_the_same_messages_end_an_etcd() {
     let mut trial = Trial::start("3.5", "shadow").await;
-    let drawer = Mutex::new(Drawer::new(Arc::new(Tables::read()), Dice::new(1)));
+    let drawer = Mutex::new(Drawer::new(Arc::new(Tables::read()), Rng::new(1)));
     for _ in 0..100 {
         let mut batch: Vec<Sent> = (0..200).map(|_| drawer.lock().unwrap().message()).collect();
         trial.send_all(move || batch.pop()).await;
@@ -313,6 +314,6 @@ async fn in_shadow_mode_the_same_messages_end_an_etcd() {
             return;
         }
     }
-    trial.report("in shadow mode", Instant::now());
-    panic!("no etcd has ended: what is drawn shows nothing");
+    trial.report("messages in shadow mode", Instant::now());
+    panic!("no etcd crashed: the random messages show nothing");
 }

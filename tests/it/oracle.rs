@@ -1,25 +1,25 @@
-//! The oracle: etcd's own auth, as a judge over the proxy.
+//! The oracle: etcd's own auth judges the proxy.
 //!
-//! A random policy stands on both sides: as a policy file at a proxy in front of an etcd without
+//! Both sides have the same random policy: as a policy file of a proxy in front of an etcd without
 //! auth ("ours"), and as users and roles of an etcd with auth on ("theirs", the judge). The same
-//! user sends the same random request to both. What ours allows, the judge must allow, and both
-//! must then answer the same; whatever else happens must stand on the list of
+//! user sends the same random request to both. The judge must allow what ours allows, and then both
+//! responses must be equal. Any other outcome must be on the list in
 //! `docs/compared-with-etcd-auth.md` ([`differences`]), and is counted.
 //!
-//! # Two stores that stay equal
+//! # Equal stores
 //!
-//! One request at a time goes to both, so that both apply the same writes in the same order. What
-//! only one side allows is made up for on the other, as root and with the same bytes: then both
-//! have done it. What both refuse is done by neither. So revisions are equal at all times, and each
-//! answer is compared down to them.
+//! Both sides get one request at a time, so both apply the same writes in the same order. A request
+//! that only one side allows is repeated on the other as root, with the same bytes. A request that
+//! both refuse is applied on neither. So revisions are always equal, and responses are compared
+//! including them.
 //!
-//! # To run it again
+//! # Repeating a run
 //!
 //! A failure names its seed. `ETCD_WARDEN_TEST_ORACLE_SEED` takes it,
 //! `ETCD_WARDEN_TEST_ORACLE_REQUESTS` the number of requests.
 
 mod answers;
-pub mod dice;
+pub mod rng;
 mod differences;
 mod holes;
 mod keys;
@@ -42,12 +42,12 @@ const SEED: &str = "ETCD_WARDEN_TEST_ORACLE_SEED";
 const REQUESTS: &str = "ETCD_WARDEN_TEST_ORACLE_REQUESTS";
 
 #[tokio::test]
-async fn what_we_allow_a_fixed_etcd_allows() {
+async fn an_etcd_without_the_holes_allows_what_the_proxy_allows() {
     let seed = number(SEED).unwrap_or(1);
     let requests = number(REQUESTS).unwrap_or(5_000) as usize;
     let tally = Trial::fixed(programs, seed, requests).await;
     println!("seed {seed}: {tally:#?}");
-    // A run that sees only one verdict has shown nothing.
+    // A run with only one kind of decision shows nothing.
     assert!(tally.both_allow > requests / 20 && tally.both_refuse > requests / 20, "{tally:?}");
 }
 

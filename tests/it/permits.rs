@@ -1,9 +1,9 @@
-//! Every way to write to etcd, in every phase of a call, against everything that withdraws a
-//! permit: one table. After the event the client sends what is missing, and etcd gets no message
-//! that the new state does not allow.
+//! Every way to write to etcd, in every phase of a call, against every event that withdraws a
+//! permit: one table. After the event the client sends the rest of its request, and etcd must
+//! receive no message that the new state does not allow.
 //!
-//! `every_write_to_etcd_has_a_phase_here` finds the code that writes to etcd. A new place needs a
-//! phase in [`Phase`].
+//! `every_write_to_etcd_has_a_phase_here` finds the code that writes to etcd. New code that does
+//! needs a phase in [`Phase`].
 
 use std::fs;
 use std::path::Path;
@@ -22,10 +22,10 @@ use crate::world::raw::{Answer, Raw, Stream, framed, grpc_headers, tls};
 use crate::world::relay::Relay;
 use crate::world::{SOON, World, authorities, soon};
 
-/// Larger messages are not held for the verdict: shadow mode passes them through.
+/// Larger messages are not held for the decision: shadow mode passes them through.
 const LARGE: usize = 4096;
 const ALICE: u64 = 0xa11ce5;
-/// The lease that keepalives name. Another client's.
+/// The lease that keepalives name. It belongs to another client.
 const LEASE: i64 = 31_337;
 
 fn policy(mode: &str, keys: &str) -> String {
@@ -36,40 +36,37 @@ fn policy(mode: &str, keys: &str) -> String {
     )
 }
 
-/// What is granted: everything, or nothing that the calls here need.
+/// The grants: everything, or nothing that the calls in this file need.
 const ALL: &str = "$P/*";
 const NOTHING: &str = "$P/-";
 
-/// How far a call has come when the event arrives.
+/// How far a call has come when the event occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The request has come, and waits for a connection to etcd.
+    /// The request has arrived and waits for a connection to etcd.
     Connecting,
-    /// The head has come, and half of the message.
+    /// The headers and half of the message have arrived.
     Half,
-    /// The same, of a message that is too large to be held.
+    /// The same, with a message that is too large to be held.
     HalfOfLarge,
-    /// The head has come, and no message.
+    /// The headers have arrived, but no message.
     Silent,
-    /// etcd has the whole request, and has nothing to answer yet.
+    /// etcd has the whole request and has not responded yet.
     Waiting,
-    /// The first answer has come.
+    /// The first response message has arrived.
     Answered,
 }
 
-/// What withdraws permits. The end of a certificate in time is the same as its revocation here
-/// (`Client::end_identity`); that a connection comes to it is in `identity_ends`.
+/// Events that withdraw permits. A certificate that expires takes the same path as its revocation
+/// (`Client::end_identity`); `identity_ends` shows that an expired one gets there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
-    /// From shadow mode to enforcement, without a right.
+    /// From shadow mode to enforcement, without the right.
     Mode,
-    /// The right is lost.
+    /// A new policy takes the right away.
     Policy,
-    /// The client's certificate is revoked.
     Revoked,
-    /// The client's CA is no longer trusted.
     Ca,
-    /// The proxy stops.
     Drain,
 }
 
@@ -78,16 +75,16 @@ enum Event {
 enum End {
     Ok = 0,
     Denied = 7,
-    /// The client sends it again, and it is judged.
+    /// The client sends it again, and it is judged again.
     Unavailable = 14,
-    /// The stream stays, and what is sent on it is refused in its place.
+    /// The stream stays open; each later message on it is refused in place.
     Open = 99,
 }
 use End::{Denied, Ok as Fine, Open, Unavailable};
 
 type Row = (Phase, Method, [End; 3]);
 
-/// In shadow mode, by event: to enforcement; revoked, or the CA gone; drain.
+/// In shadow mode, by event: enforcement; revocation or loss of the CA; drain.
 const SHADOW: &[Row] = &[
     (Phase::Connecting, Method::Put, [Denied, Unavailable, Fine]),
     (Phase::Connecting, Method::Range, [Denied, Unavailable, Fine]),
@@ -105,7 +102,7 @@ const SHADOW: &[Row] = &[
     (Phase::Answered, Method::LeaseKeepAlive, [Unavailable, Unavailable, Unavailable]),
 ];
 
-/// Under enforcement, by event: the right is lost; revoked, or the CA gone; drain.
+/// Under enforcement, by event: loss of the right; revocation or loss of the CA; drain.
 const ENFORCED: &[Row] = &[
     (Phase::Connecting, Method::Put, [Denied, Unavailable, Fine]),
     (Phase::Connecting, Method::Range, [Denied, Unavailable, Fine]),
@@ -122,11 +119,11 @@ const ENFORCED: &[Row] = &[
     (Phase::Answered, Method::LeaseKeepAlive, [Open, Unavailable, Unavailable]),
 ];
 
-/// A call whose client has not said everything yet.
-struct Begun {
+/// A call whose client has not sent everything yet.
+struct OpenCall {
     stream: Stream,
     rest: Vec<u8>,
-    /// The client's side ends with the rest.
+    /// The client ends its side with the rest.
     ends: bool,
     _raw: Raw,
 }
@@ -152,11 +149,11 @@ fn message(world: &World, method: Method, large: bool) -> Vec<u8> {
         Method::Observe => {
             v3electionpb::LeaderRequest { name: world.key("led").into() }.encode_to_vec()
         }
-        other => panic!("no message of {other:?} here"),
+        other => panic!("this file has no message of {other:?}"),
     }
 }
 
-async fn begin(world: &World, issued: &Issued, phase: Phase, method: Method) -> Begun {
+async fn begin(world: &World, issued: &Issued, phase: Phase, method: Method) -> OpenCall {
     let mut raw = Raw::over(
         tls(world.address(), Some(issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
     )
@@ -178,16 +175,17 @@ async fn begin(world: &World, issued: &Issued, phase: Phase, method: Method) -> 
     } else {
         whole[now..].to_vec()
     };
-    Begun { stream, rest, ends: !conversation && !ends, _raw: raw }
+    OpenCall { stream, rest, ends: !conversation && !ends, _raw: raw }
 }
 
-/// What the calls here do at etcd, but for Watch: the proxy itself cancels watches there.
+/// Effects at etcd of the calls in this file. Watch is missing because the proxy itself cancels
+/// watches there.
 const COUNTED: &[&str] = &["Put", "Range", "Txn", "LeaseGrant", RENEWED, "Lock", "Observe"];
-/// etcd counts the end of a LeaseKeepAlive stream as a message, so that only what messages do can
-/// be counted.
+/// etcd counts the end of a LeaseKeepAlive stream as a message, so the test counts renewals
+/// instead.
 const RENEWED: &str = "etcd_debugging_lease_renewed_total";
 
-/// Messages of each of these RPCs that etcd has received.
+/// The number of messages that etcd has received for each of these RPCs.
 async fn received(world: &World, rpcs: &[&'static str]) -> Vec<(&'static str, f64)> {
     let text = world.etcd().metrics(0).await.unwrap();
     let of = |rpc: &str| {
@@ -223,20 +221,20 @@ async fn happens(world: &mut World, event: Event) {
     }
 }
 
-/// How the call ends when its client says the rest.
-async fn end(mut begun: Begun) -> End {
-    let stream = &mut begun.stream;
-    if !begun.rest.is_empty() {
-        // The stream may have ended.
-        let _ = stream.request.send_data(begun.rest.into(), begun.ends);
+/// How the call ends when its client sends the rest.
+async fn end(mut open: OpenCall) -> End {
+    let stream = &mut open.stream;
+    if !open.rest.is_empty() {
+        // The stream may already have ended.
+        let _ = stream.request.send_data(open.rest.into(), open.ends);
     }
-    let answer = tokio::time::timeout(SOON / 2, Answer::read(begun.stream.response)).await;
+    let answer = tokio::time::timeout(SOON / 2, Answer::read(open.stream.response)).await;
     let Ok(answer) = answer else { return Open };
     match answer.grpc_status() {
         Some(0) => Fine,
         Some(7) => Denied,
         Some(14) => Unavailable,
-        // The connection ended, and with it what was being said on it.
+        // The connection ended while the rest was being sent on it.
         None if answer.error.is_some() => Unavailable,
         other => panic!("{other:?}: {answer:?}"),
     }
@@ -259,7 +257,7 @@ async fn table(mode: &str, rows: &[Row], events: [&[Event]; 3]) {
         .lease_grant(600, Some(etcd_client::LeaseGrantOptions::new().with_id(LEASE)))
         .await
         .unwrap();
-    // Another client holds the lock, so that the calls here wait.
+    // Another client holds the lock, so the calls in this file wait.
     let holder = direct.lease_grant(600, None).await.unwrap().id();
     let hold = etcd_client::PutOptions::new().with_lease(holder);
     direct.put(world.key(&format!("lock/{holder:x}")), "", Some(hold)).await.unwrap();
@@ -279,7 +277,7 @@ async fn table(mode: &str, rows: &[Row], events: [&[Event]; 3]) {
     }
 }
 
-/// Starts the proxy again, with everything as it is before the event, and gives how each call ends.
+/// Restarts the proxy, restores the state before the event, and returns how each call ends.
 async fn column_of(
     world: &mut World,
     mode: &str,
@@ -301,7 +299,7 @@ async fn column_of(
     for (phase, method, _) in rows {
         calls.push((*phase, *method, begin(world, &issued, *phase, *method).await));
     }
-    soon("all calls are under way", || async {
+    soon("all calls are open", || async {
         (streams_of(world).await == rows.len() as f64).then_some(())
     })
     .await;
@@ -311,8 +309,8 @@ async fn column_of(
     let before = received(world, COUNTED).await;
     happens(world, event).await;
     if !matches!(event, Event::Mode | Event::Policy) {
-        // What must end does so before its client says another word; only a request that is whole
-        // waits for its connection.
+        // A call that must end does so before its client sends anything more. Only a complete
+        // request waits for its connection.
         let left = rows
             .iter()
             .filter(|row| row.0 == Phase::Connecting && row.1.shape() == Shape::Unary)
@@ -320,15 +318,15 @@ async fn column_of(
         let left = left
             + rows.iter().filter(|row| row.0 == Phase::HalfOfLarge && event == Event::Drain).count()
                 as f64;
-        soon("the end of calls", || async { (streams_of(world).await == left).then_some(()) })
+        soon("the end of the calls", || async { (streams_of(world).await == left).then_some(()) })
             .await;
     }
     relay.release();
     let found = futures_util::future::join_all(
-        calls.into_iter().map(async |(phase, method, begun)| (phase, method, end(begun).await)),
+        calls.into_iter().map(async |(phase, method, open)| (phase, method, end(open).await)),
     )
     .await;
-    // What ended well was allowed to reach etcd, and nothing else did.
+    // Calls that ended well were allowed to reach etcd. Nothing else did.
     let mut allowed = before;
     for (rpc, count) in &mut allowed {
         *count +=
@@ -339,13 +337,13 @@ async fn column_of(
     found
 }
 
-/// The calls that are open at the proxy.
+/// The number of open calls at the proxy.
 async fn streams_of(world: &World) -> f64 {
     world.metric("etcd_warden_requests_in_flight", &[]).await
 }
 
-/// One keepalive and one Observe are at etcd, and the Lock waits there: it has a key of its own
-/// behind the holder's.
+/// One keepalive and one Observe are at etcd, and the Lock waits there: its key is behind that of
+/// the holder.
 async fn waiting_calls_are_at_etcd(world: &World, before: Vec<(&'static str, f64)>) {
     let mut direct = world.direct().await;
     let options = || Some(etcd_client::GetOptions::new().with_prefix().with_count_only());
@@ -368,24 +366,25 @@ async fn enforced_permits_end_in_every_phase() {
         .await;
 }
 
-/// What fills etcd's window before the late request comes.
+/// How etcd's window is filled before the late request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filled {
     /// Large requests that wait.
     Waiting,
-    /// The same, which their client then gave up.
+    /// The same, then cancelled by their client.
     GivenUp,
-    /// The socket: heads of requests that their client gave up. They are in no window.
+    /// The socket: headers of cancelled requests. Flow control does not apply to them.
     Socket,
 }
 
-/// Requests with a long head at a time.
+/// Number of requests with a long header list per batch.
 const BATCH: usize = 64;
 
-/// Bytes of such a head.
+/// Length of such a header list in bytes.
 const HEAD: usize = 14_000;
 
-/// What the system keeps of one connection at most, for who sends and for who does not read.
+/// Upper bound of the kernel's socket buffers of one connection, for a sender and for a receiver
+/// that does not read.
 fn most_of_a_socket() -> usize {
     ["wmem", "rmem"]
         .iter()
@@ -395,8 +394,8 @@ fn most_of_a_socket() -> usize {
         })
 }
 
-/// A request whose bytes wait for a window of etcd's, or for the socket, is not sent when its right
-/// has gone: h2 holds nothing that no permit is asked for.
+/// A request that waits for etcd's window or for the socket is not sent once its right is gone: h2
+/// holds nothing that still needs a permit check.
 async fn late_request(mode: &str, filled: Filled) {
     let both = |mode: &str, name: &str| {
         format!(
@@ -424,7 +423,7 @@ async fn late_request(mode: &str, filled: Filled) {
     let open = async |count: usize| {
         soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await
     };
-    // The connection to etcd is there.
+    // The connection to etcd exists.
     assert_eq!(
         Answer::read(begin(&mut bob, "first", 1).await.response).await.grpc_status(),
         Some(0)
@@ -467,7 +466,7 @@ async fn late_request(mode: &str, filled: Filled) {
     world.replace_policy(&both("enforce", "carol"));
     world.etcd().resume(0).unwrap();
     let late = Answer::read(late.response).await;
-    // Where the machine stands still for long enough, the connection to etcd is given up first.
+    // On a machine that stalls for long enough, the connection to etcd is given up first.
     assert!(matches!(late.grpc_status(), Some(7 | 14)), "{mode}, {filled:?}: {late:?}");
     for large in waiting {
         assert!(
@@ -503,24 +502,24 @@ async fn a_request_that_waits_for_the_socket_is_judged_again() {
     }
 }
 
-/// The files that write to etcd, and how often; each call of these is a row's phase above.
+/// The files that write to etcd and their number of writes. Each write is the phase of a row above.
 #[test]
 fn every_write_to_etcd_has_a_phase_here() {
     let writes = [
-        // A whole request: `Phase::Connecting`, `Phase::Waiting`. The lease of an id that the
-        // proxy chooses is the second one.
+        // A complete request: `Phase::Connecting`, `Phase::Waiting`. The second one grants a lease
+        // with an id that the proxy chooses.
         ("permitted.rs", ".exchange(", 3),
-        // A stream is opened: `Phase::Connecting`, `Phase::Silent`.
+        // Opens a stream: `Phase::Connecting`, `Phase::Silent`.
         ("raw.rs", ".send(permit,", 1),
         ("stream/dialogue.rs", ".send(&permit,", 1),
-        // The message that was slow to come: `Phase::Half`.
+        // A message that arrived late: `Phase::Half`.
         ("raw.rs", ".write(&permit,", 1),
-        // What passes through: `Phase::HalfOfLarge`, `Phase::Silent`, `Phase::Answered`.
+        // Passthrough: `Phase::HalfOfLarge`, `Phase::Silent`, `Phase::Answered`.
         ("raw.rs", ".copy(", 3),
         ("upload.rs", ".write(permit,", 2),
         // A message of a stream under enforcement: `Phase::Silent`, `Phase::Answered`.
         ("stream/dialogue/up.rs", ".write(&permit,", 1),
-        // The head and the first bytes, in `Forwarder::send`.
+        // The headers and the first bytes, in `Forwarder::send`.
         ("forward.rs", ".send_request(", 1),
         ("forward.rs", ".write(permit,", 1),
         ("forward.rs", ".send(permit,", 1),

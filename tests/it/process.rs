@@ -1,4 +1,4 @@
-//! The program itself as a child process, with files of its own, in front of the shared etcd.
+//! The program itself as a child process, with its own files, in front of the shared etcd.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,26 @@ use tokio::process::{Child, Command};
 
 use crate::world::{SOON, World, authorities, soon};
 
-/// Where a process and its files are.
-pub struct Place {
+/// The folder of a process and its address.
+pub struct ServerFiles {
     pub folder: TempDir,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
 }
 
-/// A process that serves.
+/// A running `serve`.
 pub struct Serving {
     pub child: Child,
-    pub place: Place,
+    pub files: ServerFiles,
 }
 
 fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-impl Place {
-    /// A folder with all that `serve` needs; the configuration is that of a world's proxy, and
-    /// these lines.
+impl ServerFiles {
+    /// Creates a folder with everything that `serve` needs. The configuration is that of a world's
+    /// proxy plus these lines.
     pub fn new(world: &World, policy: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listen, admin) = (free_port(), free_port());
@@ -71,8 +71,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// `etcd-warden serve --config ...` with these flags, not started yet, and nothing in its
-    /// environment.
+    /// `etcd-warden serve --config ...` with these flags and an empty environment, not started yet.
     pub fn serve(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
         command.arg("serve").arg("--config").arg(self.path("config.yaml")).args(flags).env_clear();
@@ -84,16 +83,16 @@ impl Place {
         command
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     pub async fn start(self, flags: &[&str]) -> Serving {
         let child = self.serve(flags).spawn().unwrap();
-        Serving { child, place: self }.ready().await
+        Serving { child, files: self }.ready().await
     }
 }
 
 impl Serving {
     pub async fn ready(self) -> Self {
-        let admin = self.place.admin;
+        let admin = self.files.admin;
         soon("a proxy that is ready", || async move {
             let (status, _) = etcd_warden_tools::http::get(admin, "/readyz").await.ok()?;
             (status == 200).then_some(())
@@ -102,7 +101,7 @@ impl Serving {
         self
     }
 
-    /// Sends a signal, by its name.
+    /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
         assert!(
@@ -110,17 +109,17 @@ impl Serving {
         );
     }
 
-    /// Waits for its end.
-    pub async fn end(self) -> (Output, Place) {
-        (output(self.child).await, self.place)
+    /// Waits for the process to exit.
+    pub async fn end(self) -> (Output, ServerFiles) {
+        (output(self.child).await, self.files)
     }
 
     pub async fn page(&self, path: &str) -> String {
-        etcd_warden_tools::http::get(self.place.admin, path).await.unwrap().1
+        etcd_warden_tools::http::get(self.files.admin, path).await.unwrap().1
     }
 }
 
-/// What a process that ends soon has said.
+/// The output of a process that exits soon.
 pub async fn output(child: Child) -> Output {
     tokio::time::timeout(SOON + Duration::from_secs(10), child.wait_with_output())
         .await

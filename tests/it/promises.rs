@@ -1,12 +1,13 @@
-//! The pages that promise something name the tests that show it: each name in a column "shown by"
-//! is a test, or a module that has some; each file in a column "where" is there; and what is a test
-//! of a published hole stands on the page of threats.
+//! Pages with promises name the tests that show them. Each name in a column "shown by" must be a
+//! test or a module with tests, each file in a column "where" must exist, and each test of a
+//! published hole must be in the threat model.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where modules begin, and what the pages write before those: names of crates do not stand there.
+/// The folders of crates, and the prefix that the pages write for them; crate names are omitted
+/// there.
 const CRATES: [(&str, &str); 7] = [
     ("proto", "proto"),
     ("src/core", ""),
@@ -17,16 +18,16 @@ const CRATES: [(&str, &str); 7] = [
     ("tests/it", "it"),
 ];
 
-/// The pages, and how many promises each has at least: a table that is not recognized would be one
-/// without a mistake.
+/// The pages and the minimum number of promises of each, so that a table that is not recognized is
+/// an error.
 const PAGES: [(&str, usize); 3] =
     [("tests/README.md", 40), ("docs/threat-model.md", 40), ("docs/compared-with-etcd-auth.md", 4)];
 const THREATS: &str = "docs/threat-model.md";
-/// Where names without a path belong: the page of threats has a table of them.
+/// The module of names without a path: the threat model has a table of them.
 const HOLES: &str = "it::published_holes::";
 
 #[test]
-fn every_test_that_a_page_names_is_there() {
+fn every_test_that_a_page_names_exists() {
     let tests = all_tests();
     let mut wrong = Vec::new();
     for (page, least) in PAGES {
@@ -35,7 +36,7 @@ fn every_test_that_a_page_names_is_there() {
         for cell in cells {
             let names: Vec<&str> = quoted(&cell).filter(|name| !is_path(name)).collect();
             if names.is_empty() {
-                wrong.push(format!("{page}: nothing shows it: {cell}"));
+                wrong.push(format!("{page}: no test is named: {cell}"));
             }
             wrong.extend(
                 names
@@ -49,7 +50,7 @@ fn every_test_that_a_page_names_is_there() {
 }
 
 #[test]
-fn every_file_that_the_page_of_threats_names_is_there() {
+fn every_file_in_the_threat_model_exists() {
     let cells = column(&read(THREATS), "where");
     assert!(cells.len() > 30, "{} mechanisms", cells.len());
     for cell in cells {
@@ -65,7 +66,7 @@ fn every_file_that_the_page_of_threats_names_is_there() {
 }
 
 #[test]
-fn every_published_hole_stands_on_the_page_of_threats() {
+fn every_published_hole_is_in_the_threat_model() {
     let shown: BTreeSet<String> = column(&read(THREATS), "shown by")
         .iter()
         .flat_map(|cell| quoted(cell).map(str::to_owned))
@@ -79,7 +80,7 @@ fn every_published_hole_stands_on_the_page_of_threats() {
 }
 
 #[test]
-fn these_checks_see_what_they_are_meant_to_see() {
+fn the_checks_of_this_module_find_errors() {
     let page = "| promise | shown by |\n|---|---|\n| a `b` | `it::x`, `y::tests` |\n| c \\| d | `z` |\n\n| x | y |\n|---|---|\n| 1 | `q` |\n";
     assert_eq!(column(page, "shown by"), ["`it::x`, `y::tests`", "`z`"]);
     assert_eq!(quoted("`it::x`, and `y::tests`").collect::<Vec<_>>(), ["it::x", "y::tests"]);
@@ -101,7 +102,7 @@ fn these_checks_see_what_they_are_meant_to_see() {
     }
     let all = all_tests();
     for known in [
-        "it::promises::these_checks_see_what_they_are_meant_to_see",
+        "it::promises::the_checks_of_this_module_find_errors",
         "etcd::find::tests::versions_compare_as_numbers",
     ] {
         assert!(all.contains(known), "{known}");
@@ -109,7 +110,7 @@ fn these_checks_see_what_they_are_meant_to_see() {
 }
 
 /// The cells of a column, by its heading, of all tables that have it. Lines that only head a group
-/// have no cell there.
+/// have no such cell.
 fn column(page: &str, heading: &str) -> Vec<String> {
     let mut place = None;
     let mut inside = false;
@@ -136,7 +137,7 @@ fn column(page: &str, heading: &str) -> Vec<String> {
     found
 }
 
-/// What stands in backticks.
+/// The text in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -145,7 +146,7 @@ fn is_path(name: &str) -> bool {
     name.contains(['/', ' ', '.'])
 }
 
-/// A test, or a module with tests in it; without a path, a test of a published hole.
+/// True for a test or a module with tests; a name without a path is a test of a published hole.
 fn is_shown(name: &str, tests: &BTreeSet<String>) -> bool {
     let within = |test: &String| {
         test == name || test.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"))
@@ -154,7 +155,7 @@ fn is_shown(name: &str, tests: &BTreeSet<String>) -> bool {
     tests.iter().any(|test| within(test) || is_hole(test))
 }
 
-/// Every test of the crates and of this binary (`it::`), as its source has it.
+/// Every test of the crates and of this binary (`it::`), found in the source.
 fn all_tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for (folder, prefix) in CRATES {
@@ -173,7 +174,7 @@ fn all_tests() -> BTreeSet<String> {
     tests
 }
 
-/// The tests in a file, under its module and those that it has within it.
+/// The tests in a file, under its module and its inline modules.
 fn tests_of(text: &str, module: &str) -> Vec<String> {
     let mut inner = None;
     let mut marked = false;

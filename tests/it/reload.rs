@@ -1,5 +1,5 @@
-//! A new policy counts at once for what is open: whoever lost a right loses the streams that needed
-//! it, and nobody else notices.
+//! A new policy takes effect at once for open calls: a client that lost a right loses the streams
+//! that needed it, and no other client notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::world::{World, programs, soon};
 
 const DENIED: &str = "etcdserver: permission denied";
 
-/// A policy in which `alice` has these roles, and `bob` has `b`.
+/// A policy in which `alice` has these roles and `bob` has `b`.
 fn policy(roles: &str) -> String {
     format!(
         "version: 1\nmode: enforce\nroles:\n  \
@@ -30,7 +30,7 @@ fn policy(roles: &str) -> String {
     )
 }
 
-/// A create for everything under `prefix`.
+/// A create request for all keys under `prefix`.
 pub fn create(prefix: &str, watch_id: i64) -> pb::WatchRequest {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
@@ -47,10 +47,10 @@ async fn next(stream: &mut Live) -> pb::WatchResponse {
     stream.next().await.unwrap()
 }
 
-/// clientv3 never opens a Watch stream again that has ended with PERMISSION_DENIED, so a caller
-/// without a binding must not get that.
+/// clientv3 never reopens a Watch stream that ended with PERMISSION_DENIED, so a client without a
+/// binding must not get that code.
 #[tokio::test]
-async fn a_caller_that_no_binding_names_keeps_its_watch_stream_until_it_is_bound() {
+async fn an_unbound_client_keeps_its_watch_stream_until_bound() {
     let world = World::start(&policy("a")).await;
     let mut raw = world.raw("carol").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -68,14 +68,14 @@ async fn a_caller_that_no_binding_names_keeps_its_watch_stream_until_it_is_bound
     world.replace_policy(&policy("a").replace("cn: bob", "cn: carol"));
     stream.send(&create(&world.key("b/"), 0));
     let (code, _) = stream.next::<pb::WatchResponse>().await.unwrap_err();
-    assert_eq!(code, 14, "not the end that clientv3 comes back from");
+    assert_eq!(code, 14, "clientv3 does not resume after this status");
     let mut again = Live::open(&mut raw, Method::Watch).await;
     again.send(&create(&world.key("b/"), 0));
     assert!(!next(&mut again).await.canceled);
 }
 
 #[tokio::test]
-async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_nothing() {
+async fn a_watch_without_its_right_ends_and_others_miss_nothing() {
     let world = Arc::new(World::start(&policy("a, b")).await);
     let mut stream = Live::open(&mut world.raw("alice").await, Method::Watch).await;
     let mut other = Live::open(&mut world.raw("bob").await, Method::Watch).await;
@@ -116,8 +116,8 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
     stop.store(true, Ordering::Relaxed);
     let count = writer.await.unwrap();
 
-    // Every watch sees `0..count` in order; the watches of `a/` up to some point, and nothing of
-    // theirs after that.
+    // Every watch sees `0..count` in order. The watches of `a/` see a first part of it and nothing
+    // after that.
     let mut values: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
     let mut ended = Vec::new();
     let mut revision = BTreeMap::new();
@@ -169,8 +169,7 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
         seen += next(&mut other).await.events.len();
     }
     assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"policy\""]).await, 2.0);
-    // The stream still takes creates: those that are granted, and those that are not, in their
-    // turn.
+    // The stream still takes creates, granted ones and refused ones, in order.
     stream.send(&create(&world.key("a/"), 0));
     let refused = next(&mut stream).await;
     assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
@@ -182,7 +181,7 @@ async fn a_watch_that_lost_its_right_ends_and_the_others_on_its_stream_miss_noth
 }
 
 #[tokio::test]
-async fn a_right_that_comes_lets_new_watches_in_and_disturbs_none() {
+async fn a_new_right_admits_new_watches_and_ends_none() {
     let world = World::start(&policy("b")).await;
     let mut stream = Live::open(&mut world.raw("alice").await, Method::Watch).await;
     stream.send(&create(&world.key("a/"), 0));
@@ -201,7 +200,7 @@ async fn a_right_that_comes_lets_new_watches_in_and_disturbs_none() {
 }
 
 #[tokio::test]
-async fn a_policy_with_a_mistake_ends_nothing() {
+async fn a_policy_with_an_error_ends_nothing() {
     let world = World::start(&policy("a")).await;
     let mut stream = Live::open(&mut world.raw("alice").await, Method::Watch).await;
     stream.send(&create(&world.key("a/"), 0));
@@ -214,7 +213,7 @@ async fn a_policy_with_a_mistake_ends_nothing() {
     assert_eq!(world.generation().await, before);
 }
 
-/// A lease of alice's, of her own making.
+/// A lease that alice created.
 async fn lease(raw: &mut Raw) -> i64 {
     let answer = raw
         .call(Method::LeaseGrant.path(), &pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec())
@@ -224,7 +223,7 @@ async fn lease(raw: &mut Raw) -> i64 {
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_goes() {
+async fn waiting_locks_and_campaigns_end_with_their_right() {
     let world = World::start(&policy("a, b, lease")).await;
     let mut raw = world.raw("alice").await;
     let lock = |name: &str, lease| {
@@ -263,10 +262,10 @@ async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_
             Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/led"))).await;
         seen.next_bytes().await.unwrap();
         calls.push((Method::Observe, seen));
-        // An election without a leader has not even a head yet.
+        // An election without a leader has not even sent headers.
         calls.push((
             Method::Observe,
-            Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/nobody"))).await,
+            Live::ask(&mut raw, Method::Observe, &observe(&format!("{folder}/no-leader"))).await,
         ));
     }
     let mut direct = world.direct().await;
@@ -283,7 +282,7 @@ async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_
     for (method, call) in &mut lost {
         assert_eq!(call.next_bytes().await, Err((7, DENIED.to_owned())), "{method:?}");
     }
-    // Their places in the queue are given up at etcd, too.
+    // Their positions in the queue are given up at etcd too.
     for name in ["a/lock", "a/led"] {
         while waiting(name).await > 1 {
             tokio::task::yield_now().await;
@@ -298,7 +297,7 @@ async fn those_who_wait_for_a_lock_or_an_election_stop_waiting_when_their_right_
         raw.call(Method::Unlock.path(), &unlock.encode_to_vec()).await.grpc_status(),
         Some(0)
     );
-    assert!(kept[0].1.next_bytes().await.is_ok(), "who kept his right gets his lock");
+    assert!(kept[0].1.next_bytes().await.is_ok(), "a client that kept its right gets its lock");
 }
 
 #[tokio::test]
@@ -308,7 +307,7 @@ async fn a_transfer_under_way_stops_when_its_right_goes() {
     for n in 0..12 {
         direct.put(world.key(&format!("a/{n:02}")), vec![b'x'; 1_000_000], None).await.unwrap();
     }
-    // Each on a connection of its own: a transfer that nobody reads holds the connection's window.
+    // Each on its own connection: a transfer that is not read uses up the connection's window.
     let mut transfers = vec![Live::ask(&mut world.raw("alice").await, Method::Snapshot, b"").await];
     let version = programs().version;
     if (version.major, version.minor) >= (3, 7) {
@@ -337,12 +336,12 @@ async fn a_transfer_under_way_stops_when_its_right_goes() {
 }
 
 #[tokio::test]
-async fn a_lease_is_not_kept_alive_without_the_right_and_lives_on_when_it_is_back() {
-    const NOBODY: &str = "version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: carol, roles: [r]}]";
+async fn keepalive_needs_the_right_and_works_when_it_is_back() {
+    const NO_RIGHTS: &str = "version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: carol, roles: [r]}]";
     let world = World::start(&policy("a, lease")).await;
     let mut raw = world.raw("alice").await;
     let own = lease(&mut raw).await;
-    // The lease of another, which alice may touch because she may write the keys on it.
+    // Another client's lease. alice may use it because she may write the keys attached to it.
     let mut direct = world.direct().await;
     let others = direct.lease_grant(600, None).await.unwrap().id();
     direct
@@ -350,11 +349,11 @@ async fn a_lease_is_not_kept_alive_without_the_right_and_lives_on_when_it_is_bac
         .await
         .unwrap();
     let mut stream = Live::open(&mut raw, Method::LeaseKeepAlive).await;
-    // Without the capability nothing is kept alive, one's own lease neither.
+    // Without the capability no lease is renewed, not even her own.
     let allowed = [
         policy("a, lease"),
         policy("b, lease"),
-        NOBODY.to_owned(),
+        NO_RIGHTS.to_owned(),
         policy("a"),
         policy("a, lease"),
     ];
@@ -402,7 +401,7 @@ async fn fifty_reloads_under_load_fail_no_call() {
     for caller in callers {
         calls += caller.await.unwrap();
     }
-    assert!(calls > 50, "{calls} rounds are no load");
+    assert!(calls > 50, "only {calls} calls: no load");
     assert_eq!(world.generation().await, 51);
     assert_eq!(
         world.metric("etcd_warden_reloads_total", &["what=\"policy\"", "result=\"ok\""]).await,
@@ -411,7 +410,7 @@ async fn fifty_reloads_under_load_fail_no_call() {
     assert!(!next(&mut stream).await.canceled);
 }
 
-/// A call that has begun, and has sent this much of its one message.
+/// Starts a call and sends the first part of its only message.
 pub async fn half(
     raw: &mut Raw,
     method: Method,
@@ -426,11 +425,11 @@ pub async fn half(
     (stream, framed)
 }
 
-/// The gRPC status of a call whose rest is sent now.
+/// The gRPC status of a call after the rest of it is sent.
 pub async fn status_of_the_rest(
     (mut stream, rest): (crate::world::raw::Stream, bytes::Bytes),
 ) -> String {
-    // The answer may have come already, and then the rest cannot be sent.
+    // The response may have arrived already; then the rest cannot be sent.
     let _ = stream.request.send_data(rest, true);
     let response = stream.response.await.unwrap();
     let in_head = response.headers().get("grpc-status").cloned();
@@ -447,10 +446,9 @@ pub async fn status_of_the_rest(
         .to_owned()
 }
 
-/// Otherwise a stream that is opened while a right is there could be kept to use it when it is
-/// gone.
+/// Otherwise a client could open a stream while it has a right and use it after the right is gone.
 #[tokio::test]
-async fn a_request_that_is_begun_before_a_reload_is_judged_by_the_policy_that_it_ends_under() {
+async fn a_request_is_judged_by_the_policy_it_ends_under() {
     let world = World::start(&policy("a")).await;
     let mut raw = world.raw("alice").await;
     let put = |name: &str| {
@@ -471,15 +469,15 @@ async fn a_request_that_is_begun_before_a_reload_is_judged_by_the_policy_that_it
 }
 
 #[tokio::test]
-async fn a_request_that_is_begun_in_shadow_mode_is_not_sent_on_when_it_ends_under_enforcement() {
+async fn a_request_begun_in_shadow_mode_is_judged_when_enforced() {
     let world = World::start(&policy("a").replace("mode: enforce", "mode: shadow")).await;
     let mut raw = world.raw("alice").await;
     let put =
         pb::PutRequest { key: world.key("b/x").into(), value: b"1".into(), ..Default::default() }
             .encode_to_vec();
     let begun = half(&mut raw, Method::Put, &put).await;
-    // Shadow mode waits a moment for a whole message before it opens the call at etcd: both sides
-    // of that moment are shown.
+    // Shadow mode waits briefly for a complete message before it opens the call at etcd. The test
+    // covers both sides of that moment.
     let late = half(&mut raw, Method::Put, &put).await;
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let early = half(&mut raw, Method::Put, &put).await;
@@ -491,8 +489,8 @@ async fn a_request_that_is_begun_in_shadow_mode_is_not_sent_on_when_it_ends_unde
     assert_eq!(world.direct().await.get(world.key("b/x"), None).await.unwrap().count(), 0);
 }
 
-/// A connection lasts no longer than the certificate that it was opened with: what is open ends so
-/// that clientv3 comes back, what has not come whole is not sent, and nothing new is taken.
+/// A connection lasts no longer than its certificate: open calls end so that clientv3 reconnects,
+/// incomplete requests are not sent, and no new call is accepted.
 #[tokio::test]
 async fn a_connection_ends_with_its_certificate() {
     let world = World::start(&policy("a")).await;

@@ -1,5 +1,5 @@
-//! Files that change while the proxy runs: it sees what is in them, takes what is sound, and says
-//! what is not.
+//! Files that change while the proxy runs: it reads their content, accepts valid files and reports
+//! invalid ones.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn shown(world: &World) -> Vec<u8> {
 }
 
 /// A folder as Kubernetes mounts a Secret or a ConfigMap: every file is a link into `..data`, which
-/// is a link to the folder of the day.
+/// links to the current folder.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -59,7 +59,7 @@ impl Mount {
 }
 
 #[tokio::test]
-async fn a_mounted_folder_is_followed_to_what_is_in_it() {
+async fn follows_a_mounted_folder_to_its_current_content() {
     let server = authorities().clients.server(&["127.0.0.1"]).unwrap();
     let policy = POLICY.replace("$P", "/mounted");
     let (certificate, key, first) =
@@ -82,7 +82,7 @@ async fn a_mounted_folder_is_followed_to_what_is_in_it() {
     let first = shown(&world).await;
     assert!(world.as_("carol").await.put("/mounted/x", "1", None).await.is_err());
 
-    // Another folder and other inodes with the same content are no change; the policy is one.
+    // Another folder and other inodes with the same content are no change; the new policy is one.
     let wider = policy.replace("cn: alice", "cn: carol");
     mount.put(
         "tuesday",
@@ -108,17 +108,17 @@ async fn a_mounted_folder_is_followed_to_what_is_in_it() {
     assert_eq!(
         (reloads(&world, "policy", "ok").await, failed),
         (1.0, 0.0),
-        "the folder changes all at once"
+        "the folder changes atomically"
     );
 }
 
 #[tokio::test]
-async fn half_a_pair_is_told_and_the_other_half_completes_it() {
+async fn reports_half_a_key_pair_and_accepts_it_once_complete() {
     let world = World::with(POLICY).config(watching).start().await;
     let first = shown(&world).await;
     let renewed = world.new_server_certificate();
     replace(&world.config.downstream.cert_file, &renewed.certificate);
-    soon("the mistake", || async {
+    soon("the error", || async {
         (reloads(&world, "server", "failed").await >= 1.0).then_some(())
     })
     .await;
@@ -131,14 +131,14 @@ async fn half_a_pair_is_told_and_the_other_half_completes_it() {
     assert_eq!(shown(&world).await, first);
     replace(&world.config.downstream.key_file, &renewed.key);
     soon("the new certificate", || async { (shown(&world).await != first).then_some(()) }).await;
-    soon("the end of the mistake", || async {
+    soon("the end of the error", || async {
         page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_policy_that_is_written_in_two_pieces_counts_when_it_is_whole() {
+async fn a_policy_written_in_two_pieces_takes_effect_when_complete() {
     let world = World::with(POLICY).config(watching).start().await;
     let mut alice = world.as_("alice").await;
     let whole = POLICY
@@ -148,15 +148,15 @@ async fn a_policy_that_is_written_in_two_pieces_counts_when_it_is_whole() {
         .replace("}]\n", "}\n");
     let half = &whole[..whole.find("- {cn: bob").unwrap() + 5];
     std::fs::write(&world.config.policy, half).unwrap();
-    soon("the mistake", || async { page(&world).await["last_error"].as_str().map(drop) }).await;
+    soon("the error", || async { page(&world).await["last_error"].as_str().map(drop) }).await;
     let error = page(&world).await["last_error"].as_str().unwrap().to_owned();
     assert!(error.contains("policy.yaml:5:"), "{error}");
     alice.put(world.key("x"), "1", None).await.unwrap();
     assert_eq!(world.generation().await, 1);
     std::fs::write(&world.config.policy, &whole).unwrap();
     soon("the whole policy", || async { (world.generation().await == 2).then_some(()) }).await;
-    // It counts before it is told that all is well again.
-    soon("the end of the mistake", || async {
+    // The new files are in effect before the status reports success.
+    soon("the end of the error", || async {
         page(&world).await["last_error"].is_null().then_some(())
     })
     .await;
@@ -164,11 +164,11 @@ async fn a_policy_that_is_written_in_two_pieces_counts_when_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
+async fn a_missing_file_changes_nothing_until_it_is_back() {
     let world = World::with(POLICY).config(watching).start().await;
     let file = &world.config.downstream.client_cas[0].file;
     std::fs::remove_file(file).unwrap();
-    soon("the mistake", || async {
+    soon("the error", || async {
         page(&world).await["certificate_errors"]["clients"].as_str().map(drop)
     })
     .await;
@@ -179,26 +179,27 @@ async fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
             .ends_with("clients-ca.crt: does not exist")
     );
     world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
-    world.write_client_cas(&[&authorities().clients, &Authority::new("one more").unwrap()]);
+    world.write_client_cas(&[&authorities().clients, &Authority::new("a third CA").unwrap()]);
     soon("the new CAs", || async { (reloads(&world, "clients", "ok").await == 1.0).then_some(()) })
         .await;
     world.as_("alice").await.put(world.key("x"), "1", None).await.unwrap();
 }
 
-/// With a time to rest that no test waits for: what is written in place never counts within it.
+/// A settle time longer than any test: a file that is rewritten in place never takes effect within
+/// it.
 fn resting(config: &mut Config) {
     watching(config);
     config.reload_settle = Duration::from_secs(3600);
 }
 
-/// So many looks at the policy's file have passed that a change which is in effect at all is in
-/// effect.
+/// Waits for several polls of the policy file: a change that can take effect has done so after
+/// them.
 async fn many_looks() {
     tokio::time::sleep(Duration::from_millis(400)).await;
 }
 
 #[tokio::test]
-async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
+async fn half_a_policy_is_never_in_effect_rewritten_or_recreated() {
     let policy = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}\nbindings:\n  - cn: alice\n    roles: [r]\n    \
                   deny: [{keys: $P/secret, verbs: [rw]}]\n";
     let state = tempfile::tempdir().unwrap();
@@ -218,21 +219,21 @@ async fn half_a_policy_is_never_in_effect_in_place_or_anew() {
     std::fs::write(&world.config.policy, half).unwrap();
     let asked = world.reload();
     tokio::select! {
-        done = asked => panic!("SIGHUP does not make half a policy whole: {done:?}"),
+        done = asked => panic!("SIGHUP must not apply half a policy: {done:?}"),
         () = many_looks() => {}
     }
     assert!(alice.get(world.key("secret"), None).await.is_err());
     assert_eq!(world.generation().await, 1);
     assert!(std::fs::read_to_string(&kept).unwrap().contains("deny:"));
-    // Unlinked, and half of it written anew, as tar does. The old one is held, so that its inode is
-    // not given to the new one.
+    // Unlinked and half recreated, as tar does. The old file is held open so that its inode is not
+    // reused.
     let _old = std::fs::File::open(&world.config.policy).unwrap();
     std::fs::remove_file(&world.config.policy).unwrap();
     std::fs::write(&world.config.policy, half).unwrap();
     many_looks().await;
     assert!(alice.get(world.key("secret"), None).await.is_err());
     assert_eq!(world.generation().await, 1);
-    // What takes its place and has its end is whole.
+    // A file that replaces it and has its end marker is complete.
     world.write_policy(&(policy.replace("$P/secret", "$P/other") + "...\n"));
     soon("the policy that was renamed", || async { (world.generation().await == 2).then_some(()) })
         .await;
@@ -251,7 +252,7 @@ async fn a_policy_that_ends_with_a_marker_is_never_cut() {
     let error = world.try_reload().unwrap_err().to_string();
     assert!(error.contains("ends with the line `...`"), "{error}");
     assert_eq!(world.generation().await, 1);
-    // Also at a start, where the last good policy is kept.
+    // Also at a start, where the last accepted policy is kept.
     world.start_again().await;
     assert_eq!(page(&world).await["source"], "state-dir");
     assert!(world.as_("bob").await.put(world.key("x"), "1", None).await.is_err());
@@ -260,7 +261,7 @@ async fn a_policy_that_ends_with_a_marker_is_never_cut() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_was_cut_takes_nobody_away() {
+async fn a_truncated_ca_bundle_disconnects_no_client() {
     let world = World::with(POLICY).config(resting).start().await;
     let file = &world.config.downstream.client_cas[0].file;
     let second = Authority::new("second").unwrap();
@@ -272,19 +273,19 @@ async fn a_bundle_that_was_cut_takes_nobody_away() {
     .await;
     std::fs::write(file, authorities().clients.pem()).unwrap();
     many_looks().await;
-    assert_eq!(reloads(&world, "clients", "ok").await, 1.0, "what is missing may be on its way");
+    assert_eq!(reloads(&world, "clients", "ok").await, 1.0, "missing CAs may still be written");
     std::fs::write(file, &both).unwrap();
     many_looks().await;
     assert_eq!(world.metric("etcd_warden_reloads_total", &["what=\"clients\""]).await, 1.0);
 }
 
 #[tokio::test]
-async fn one_file_that_is_no_file_holds_up_no_other() {
+async fn a_pipe_in_place_of_a_file_delays_no_other_file() {
     let world = World::with(POLICY).config(watching).start().await;
     let pipe = &world.config.downstream.client_cas[0].file;
     std::fs::remove_file(pipe).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
-    soon("the mistake", || async {
+    soon("the error", || async {
         page(&world).await["certificate_errors"]["clients"].as_str().map(drop)
     })
     .await;
@@ -298,11 +299,11 @@ async fn one_file_that_is_no_file_holds_up_no_other() {
     let put = || async { alice.clone().put(world.key("x"), "1", None).await };
     world.write_policy(&POLICY.replace("alice", "bob"));
     soon("the policy", || async { put().await.is_err().then_some(()) }).await;
-    assert!(world.reload().await.is_err(), "SIGHUP says so, and returns");
+    assert!(world.reload().await.is_err(), "SIGHUP reports it and returns");
     world.write_policy(POLICY);
     soon("the policy", || async { put().await.ok() }).await;
     world.write_client_cas(&[&authorities().clients]);
-    soon("the end of the mistake", || async {
+    soon("the end of the error", || async {
         page(&world).await["certificate_errors"].as_object().unwrap().is_empty().then_some(())
     })
     .await;

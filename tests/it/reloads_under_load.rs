@@ -1,6 +1,5 @@
-//! Many reloads of everything, of a process of its own, while its clients work: no call fails, no
-//! event is lost, and the process is no larger afterwards. `ETCD_WARDEN_TEST_RELOADS` says how
-//! many.
+//! Many reloads of everything in a separate process while its clients work: no call fails, no event
+//! is lost, and the process does not grow. `ETCD_WARDEN_TEST_RELOADS` sets the number of reloads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use etcd_client::{Client, WatchOptions};
 use etcd_warden_testbed::pki::Authority;
 
-use crate::process::{Place, Serving};
+use crate::process::{ServerFiles, Serving};
 use crate::world::files::replace;
 use crate::world::{World, authorities, connect, soon};
 
-/// Large enough that one that is not given back shows.
+/// Large enough for a leak to show.
 fn policy(prefix: &str, mark: u64) -> String {
     let roles: String = (0..400)
         .map(|n| format!("  idle-{n}: {{allow: [{{keys: /idle-{n}-{mark}/*, verbs: [rw]}}]}}\n"))
@@ -25,7 +24,7 @@ fn policy(prefix: &str, mark: u64) -> String {
     )
 }
 
-/// What the kernel knows of a process.
+/// Memory and descriptors of a process, as reported by the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     descriptors: usize,
@@ -42,7 +41,7 @@ fn size(serving: &Serving) -> Size {
     }
 }
 
-/// Writes and reads its own key, until it is told to stop: every call must do what it should.
+/// Writes and reads one key until it is stopped. Every call must succeed.
 async fn work(
     mut client: Client,
     key: String,
@@ -69,10 +68,10 @@ fn sum(text: &str, result: &str) -> u64 {
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// Changes every file that is reloaded; what they mean for the clients stays the same.
-fn renew(place: &Place, world: &World, other: &Authority, n: u64) {
+/// Changes every file that is reloaded, but not its meaning for the clients.
+fn renew(files: &ServerFiles, world: &World, other: &Authority, n: u64) {
     let (ours, upstream) = (&authorities().clients, &authorities().upstream);
-    let write = |name: &str, content: &str| replace(&place.path(name), content);
+    let write = |name: &str, content: &str| replace(&files.path(name), content);
     write("policy.yaml", &policy(&world.prefix, n));
     write(
         "clients-ca.crt",
@@ -93,14 +92,13 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     let reloads =
         std::env::var("ETCD_WARDEN_TEST_RELOADS").map_or(150, |text| text.parse::<u64>().unwrap());
     let world = World::start(&policy("$P", 0)).await;
-    let other = Authority::new("comes and goes").unwrap();
-    let place = Place::new(&world, &policy(&world.prefix, 0), "");
-    let crl = place.path("clients.crl");
+    let other = Authority::new("added and removed").unwrap();
+    let files = ServerFiles::new(&world, &policy(&world.prefix, 0), "");
+    let crl = files.path("clients.crl");
     std::fs::write(&crl, authorities().clients.crl(&[]).unwrap()).unwrap();
-    // Nobody reads its log: what it says would fill the pipe, and then it would wait.
-    // Files are written whole here: none has to rest, and a CA comes into effect together with its
-    // list.
-    let serving = place
+    // Its log is not read and would fill the pipe. Files are written whole in this test, so none
+    // has to settle, and a CA takes effect together with its list.
+    let serving = files
         .start(&[
             "--client-crl-file",
             crl.to_str().unwrap(),
@@ -111,7 +109,7 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
         ])
         .await;
     let as_ = |name: &'static str| {
-        let endpoint = format!("https://{}", serving.place.listen);
+        let endpoint = format!("https://{}", serving.files.listen);
         async move {
             connect(
                 &[endpoint],
@@ -145,7 +143,7 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     let mut sizes = Vec::new();
     for n in 1..=reloads {
         let before = rounds.load(Ordering::SeqCst);
-        renew(&serving.place, &world, &other, n);
+        renew(&serving.files, &world, &other, n);
         serving.signal("HUP");
         soon("a reload of all four", || async {
             let metrics = serving.page("/metrics").await;
@@ -176,7 +174,7 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
     let mean = |sizes: &[Size]| {
         sizes.iter().map(|size| size.resident_kib).sum::<u64>() / sizes.len() as u64
     };
-    // The allocator takes two fifths of the time to find its size: 45 MiB become 54, and stay so
+    // The allocator needs two fifths of the run to reach its size: 45 MiB become 54 and stay there
     // for 500 reloads.
     let (first, middle, last) =
         (&sizes[..fifth], &sizes[2 * fifth..3 * fifth], &sizes[sizes.len() - fifth..]);
@@ -189,7 +187,7 @@ async fn reloads_under_load_fail_no_call_and_leave_nothing_behind() {
         mean(last)
     );
     println!("{told}");
-    // Connections to etcd that are being replaced come and go.
+    // Connections to etcd that are being replaced add and remove descriptors.
     assert!(largest(last) <= largest(first) + 8, "{told}");
     assert!(mean(last) <= mean(middle) + mean(middle) / 8, "{told}");
 }

@@ -1,5 +1,5 @@
-//! etcd's own Go client with certificates that do not last: it comes back with the renewed one, and
-//! its watch misses nothing.
+//! etcd's own Go client with short-lived certificates: it reconnects with the renewed one, and its
+//! watch misses nothing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -23,14 +23,14 @@ bindings:
   - { cn: felix, roles: [reader] }
 ";
 
-/// A number from the environment, for a longer run.
+/// A number from the environment, for longer runs.
 fn asked(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| {
         text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{text}`"))
     })
 }
 
-/// As a renewing agent does: each file whole, one after the other.
+/// Acts like a renewal agent: replaces one file after the other, each as a whole.
 fn renew(folder: &Path, lifetime: Duration) {
     let issued = authorities()
         .clients
@@ -42,9 +42,9 @@ fn renew(folder: &Path, lifetime: Duration) {
     }
 }
 
-/// `ETCD_WARDEN_TEST_RENEWALS=120 ETCD_WARDEN_TEST_LIFETIME=60` makes an hour of it.
+/// `ETCD_WARDEN_TEST_RENEWALS=120 ETCD_WARDEN_TEST_LIFETIME=60` runs for an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
+async fn a_watch_outlives_the_certificate_it_was_opened_with() {
     let renewals = asked("ETCD_WARDEN_TEST_RENEWALS", 4);
     let lifetime = Duration::from_secs(asked("ETCD_WARDEN_TEST_LIFETIME", 4));
     let program =
@@ -101,6 +101,6 @@ async fn a_watch_outlives_the_certificates_that_it_was_opened_with() {
     assert_eq!(seen.len(), written.len());
     assert_eq!(seen, written);
     let ended = world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await;
-    assert!(ended >= 1.0, "no certificate ended meanwhile: the test shows nothing");
-    eprintln!("{} events over {ended} ends of a certificate", seen.len());
+    assert!(ended >= 1.0, "no certificate expired: the test shows nothing");
+    eprintln!("{} events while {ended} certificates expired", seen.len());
 }

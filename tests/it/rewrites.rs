@@ -1,4 +1,4 @@
-//! What does not pass as it is: the members' URLs, and metadata that etcd would act on.
+//! What the proxy changes: the URLs of members, and metadata that etcd would act on.
 
 mod metadata;
 mod tokens;
@@ -69,14 +69,14 @@ async fn each_member_may_have_a_url_of_its_own() {
         match ours.name() {
             "m0" => assert_eq!(ours.client_urls(), ["https://a.example.org:1"]),
             "m2" => assert_eq!(ours.client_urls(), ["https://c.example.org:1"]),
-            // Neither an entry nor a default: etcd's own.
+            // Neither an entry nor a default: etcd's own URLs.
             _ => assert_eq!(ours.client_urls(), theirs.client_urls()),
         }
     }
 }
 
 #[tokio::test]
-async fn the_answers_of_changes_to_members_show_it_too() {
+async fn member_changes_show_the_url_too() {
     let world = World::with(POLICY)
         .own_etcd()
         .config(|config| config.advertise = advertise(Some(PROXY), &[]))
@@ -86,7 +86,7 @@ async fn the_answers_of_changes_to_members_show_it_too() {
     let learner = etcd_client::MemberAddOptions::new().with_is_learner();
     let added = admin.member_add(["http://127.0.0.1:1"], Some(learner)).await.unwrap();
     let id = added.member().unwrap().id();
-    // The new one has not started: it has no URL yet, and gets none.
+    // The new member has not started: it has no URL yet and gets none.
     let urls = |members: &[etcd_client::Member]| {
         let mut urls: Vec<Vec<String>> =
             members.iter().map(|member| member.client_urls().to_vec()).collect();
@@ -102,7 +102,7 @@ async fn the_answers_of_changes_to_members_show_it_too() {
     assert_eq!(urls(admin.member_remove(id).await.unwrap().members()), expected[1..]);
 }
 
-/// An etcd whose answer to every call is a member list with a field from the future.
+/// A fake etcd that responds to every call with a member list that has an unknown field.
 async fn lists_members() -> (Fake, Vec<u8>) {
     let member = pb::Member {
         id: 7,
@@ -125,10 +125,10 @@ async fn lists_members() -> (Fake, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_promotion_shows_it_and_fields_from_the_future_stay() {
+async fn a_promotion_shows_the_url_and_keeps_unknown_fields() {
     let (etcd, _) = lists_members().await;
     let world = World::with(POLICY)
-        .config(etcd.in_place_of_etcd())
+        .config(etcd.replace_etcd())
         .config(|config| config.advertise = advertise(Some(PROXY), &[]))
         .start()
         .await;
@@ -151,7 +151,7 @@ async fn without_the_setting_answers_pass_byte_for_byte() {
         Method::MemberUpdate,
         Method::MemberPromote,
     ] {
-        // An update that names no URL is refused: etcd's other members would end by it.
+        // An update without a URL is refused: it would crash the other members.
         let request =
             pb::MemberUpdateRequest { id: 7, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] }
                 .encode_to_vec();
@@ -161,7 +161,7 @@ async fn without_the_setting_answers_pass_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_the_cluster_for_its_endpoints_stays_with_the_proxy() {
+async fn a_client_that_syncs_its_endpoints_stays_with_the_proxy() {
     // The URL must be known before the proxy has its port.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("https://127.0.0.1:{port}");
@@ -174,8 +174,8 @@ async fn a_client_that_asks_the_cluster_for_its_endpoints_stays_with_the_proxy()
         .start()
         .await;
     assert_eq!(world.endpoint(), url);
-    // It lists the members and then calls each of them: etcd itself would not know this client's
-    // CA.
+    // The command lists the members and then calls each of them. etcd itself would not trust this
+    // client's CA.
     let said = world
         .etcdctl("admin", &["endpoint", "status", "--cluster", "--write-out", "json"])
         .await

@@ -1,6 +1,6 @@
-//! Every method of etcd's client port: with exactly the right that it needs the call reaches etcd,
-//! and without it, whatever else the caller holds, it is refused in etcd's words and etcd never
-//! hears of it.
+//! Every method of etcd's client port. With exactly the right that it needs, the call reaches etcd.
+//! Without that right, whatever other rights the client has, the call is refused with etcd's
+//! message and does not reach etcd.
 
 mod rows;
 
@@ -21,22 +21,22 @@ use rows::Row;
 /// The right that a call needs.
 #[derive(Clone, Debug)]
 enum Right {
-    /// These verbs on the keys that a policy writes so.
+    /// These verbs on these keys, in the syntax of a policy.
     Keys(&'static [Verb], String),
     Capability(Capability),
-    /// A lease of the caller's own, with the capability `lease` to get it.
+    /// A lease of the client's own, with the capability `lease` to create it.
     OwnLease,
-    /// To be named by a binding.
+    /// Any binding that matches the client.
     Binding,
-    /// None: every verified client may.
+    /// None: every verified client may make the call.
     Nothing,
 }
 
-/// What a call with the right comes to.
+/// The result of a call with the right.
 #[derive(Clone, Debug)]
 enum Answer {
     Ok,
-    /// etcd's own error: its code, and how its message begins.
+    /// etcd's own error: its code and the beginning of its message.
     Etcd(u32, &'static str),
 }
 
@@ -87,13 +87,13 @@ async fn health_rows() {
     rows_hold(rows::health).await;
 }
 
-/// Who has exactly the right of a row.
+/// The client that has exactly the right of a row.
 fn holder(row: &Row) -> String {
     format!("only-{}", row.name)
 }
 
-/// Who has everything but the right of a row: one caller for each part of it, and what the audit
-/// says is missing.
+/// The clients that have every right except that of a row: one for each part of it, with what the
+/// audit log reports as missing.
 fn lackers(row: &Row) -> Vec<(String, &'static str, Value)> {
     match &row.right {
         Right::Keys(verbs, keys) => {
@@ -141,7 +141,7 @@ fn policy(rows: &[Row]) -> String {
     for (place, row) in rows.iter().enumerate() {
         let (only, all_but) = (holder(row), lackers(row));
         let left_out: &[Capability] = match &row.right {
-            // Who may do everything with the leases of others may do it with leases.
+            // A right to use all leases of others includes the right to use leases.
             Right::Capability(Capability::Lease) => &[Capability::Lease, Capability::LeaseAdmin],
             Right::Capability(capability) => &[*capability],
             Right::OwnLease => &[Capability::LeaseAdmin],
@@ -180,7 +180,7 @@ fn policy(rows: &[Row]) -> String {
 }
 
 async fn rows_hold(service: fn(&str) -> Vec<Row>) {
-    // No health checks in between: every message that etcd counts is one of a row.
+    // No health checks in between: every message that etcd counts belongs to a row.
     let quiet = std::time::Duration::from_secs(3600);
     let world = World::with(&policy(&service("$P")))
         .own_etcd()
@@ -206,7 +206,7 @@ async fn row_holds(world: &World, row: &Row) {
     let message = row.message(lease);
 
     let before = messages_at_etcd(world, row.method).await;
-    // Streams stay open while we count: to etcd an end is one more receive.
+    // Streams stay open while messages are counted: etcd counts an end as one more message.
     let mut open = Vec::new();
     for (common_name, reason, mut missing) in lackers(row) {
         if missing["lease"].is_string() {
@@ -235,12 +235,12 @@ async fn row_holds(world: &World, row: &Row) {
             );
         }
     }
-    // The proxy itself asks for the keys of a lease that is not the caller's.
+    // The proxy itself asks for the keys of a lease that is not the client's.
     let own_questions = if row.method == Method::LeaseTimeToLive { 1.0 } else { 0.0 };
     assert_eq!(
         messages_at_etcd(world, row.method).await - before,
         own_questions,
-        "{name}: etcd heard of a refused call"
+        "{name}: a refused call reached etcd"
     );
 
     let before = messages_at_etcd(world, row.method).await;
@@ -260,12 +260,12 @@ async fn row_holds(world: &World, row: &Row) {
     assert_eq!(
         heard,
         if by_the_proxy { 0.0 } else { 1.0 },
-        "{name}: did etcd hear of an allowed call?"
+        "{name}: an allowed call must reach etcd"
     );
-    // The line of a call with one verdict is written when it ends.
+    // The audit line of a call with a single decision is written when the call ends.
     drop(open);
     if matches!(row.right, Right::Nothing) {
-        // Nothing is decided, so nothing is written down.
+        // There is no decision, so there is no audit line.
         return;
     }
     world
@@ -277,15 +277,15 @@ async fn row_holds(world: &World, row: &Row) {
         .await;
 }
 
-/// How a call came out.
+/// The outcome of a call.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Status(Status),
-    /// A refusal as one message of a stream that goes on.
+    /// A refusal as one message of a stream that stays open.
     InItsPlace(Vec<u8>),
 }
 
-/// What a refused call gets; `lease` is the one that it named.
+/// The outcome of a refused call; `lease` is the lease that it named.
 fn refusal(method: Method, lease: i64) -> Outcome {
     let permission_denied = "etcdserver: permission denied";
     match method {
@@ -308,7 +308,7 @@ fn refusal(method: Method, lease: i64) -> Outcome {
     }
 }
 
-/// Makes the call: a unary one to its end, a stream to its first message.
+/// Makes the call: a unary call to its end, a stream to its first message.
 async fn outcome(raw: &mut Raw, method: Method, message: &[u8]) -> (Outcome, Option<Live>) {
     match method.shape() {
         Shape::Unary | Shape::Waiting | Shape::Bulk => {
@@ -362,7 +362,7 @@ async fn grant(raw: &mut Raw) -> i64 {
     pb::LeaseGrantResponse::decode(answer.messages()[0]).unwrap().id
 }
 
-/// How many messages of a method etcd has received.
+/// The number of messages of a method that etcd has received.
 async fn messages_at_etcd(world: &World, method: Method) -> f64 {
     let (service, rpc) = method.path()[1..].split_once('/').unwrap();
     let labels = [format!("grpc_method=\"{rpc}\""), format!("grpc_service=\"{service}\"")];
@@ -377,7 +377,7 @@ async fn messages_at_etcd(world: &World, method: Method) -> f64 {
 #[tokio::test]
 async fn a_proxy_in_front_of_a_healthy_etcd_says_serving() {
     let world = World::start("version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: a, roles: [r]}]").await;
-    for caller in ["a", "nobody that a binding names"] {
+    for caller in ["a", "a client that no binding names"] {
         let mut raw = world.raw(caller).await;
         assert_eq!(raw.call(Method::HealthCheck.path(), b"").await.messages(), [b"\x08\x01"]);
         let (list, mut direct) =
@@ -386,7 +386,7 @@ async fn a_proxy_in_front_of_a_healthy_etcd_says_serving() {
         assert_eq!(
             (answer.grpc_status(), answer.body),
             (Some(0), direct.call(list, b"").await.body),
-            "as etcd's own"
+            "the same as from etcd"
         );
         assert_eq!(
             Live::ask(&mut raw, Method::HealthWatch, b"").await.next_bytes().await.unwrap(),

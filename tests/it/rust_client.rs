@@ -1,5 +1,5 @@
-//! The `etcd-client` crate as second client beside etcdctl: one session, written down as the client
-//! sees it, is the same through the proxy as without it.
+//! The `etcd-client` crate as a second client beside etcdctl: one recorded session is the same
+//! through the proxy and directly.
 
 use etcd_client::{
     AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions,
@@ -22,7 +22,7 @@ bindings:
   - {cn: all, roles: [all]}
 "#;
 
-/// What one side saw, with its own prefix and the numbers that are etcd's to choose taken out.
+/// The record of one side, without its prefix and the numbers that etcd chooses.
 struct Session {
     prefix: String,
     seen: Vec<String>,
@@ -38,7 +38,7 @@ impl Session {
         self.seen.push(line);
     }
 
-    /// A key, how often it was written, its value and whether a lease holds it.
+    /// A key, its version, its value, and whether a lease is attached.
     fn pair(&self, kv: &KeyValue) -> String {
         format!(
             "{}={} v{} lease:{}",
@@ -194,7 +194,7 @@ async fn watches() {
         ));
         stream.cancel(77).await.unwrap();
         seen.push(stream.message().await.unwrap().unwrap());
-        // The other goes on.
+        // The other watch continues.
         client.put(s.key("w/k"), "3", None).await.unwrap();
         seen.push(stream.message().await.unwrap().unwrap());
         for message in &seen {
@@ -247,7 +247,7 @@ async fn leases() {
         client.lease_revoke(id).await.unwrap();
         s.saw(client.get(s.key("leased"), None).await.unwrap().count());
         s.saw(client.lease_revoke(id).await.unwrap_err().to_string());
-        // A stream on a lease that is gone: etcd says so, and so does the client.
+        // A keepalive for a lease that does not exist: etcd reports it, and so does the client.
         keeper.keep_alive().await.unwrap();
         s.saw(answers.message().await.unwrap().unwrap().ttl());
     })
@@ -262,7 +262,7 @@ async fn locks_and_elections() {
         let locked =
             client.lock(s.key("lock"), Some(LockOptions::new().with_lease(lease))).await.unwrap();
         s.saw(String::from_utf8(locked.key().to_vec()).unwrap().replace(&suffix, "LEASE"));
-        // A second one waits until the first is done.
+        // A second lock waits until the first is released.
         let (mut other, name) = (client.clone(), s.key("lock"));
         let waiting =
             tokio::spawn(async move { other.lock(name, None).await.unwrap().key().to_vec() });

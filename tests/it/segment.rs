@@ -3,7 +3,7 @@
 /// The manifests, oldest first.
 pub const MANIFESTS: [&str; 4] = ["v3.20.6", "v3.24.6", "v3.28.5", "v3.31.0"];
 
-/// The text of one.
+/// The text of one manifest.
 pub fn manifest(version: &str) -> String {
     let path = format!("{}/tests/manifests/calico-etcd-{version}.yaml", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -17,7 +17,7 @@ fn warden(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_user_segments_each_real_manifest_with_one_command_and_the_check_agrees() {
+fn segments_each_real_manifest_and_the_check_agrees() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     for version in MANIFESTS {
@@ -69,9 +69,10 @@ fn pages() -> Vec<PathBuf> {
     found
 }
 
-/// On an etcd host 2379 is etcd itself: whoever copies such a line points Calico past the proxy.
+/// On an etcd host, port 2379 is etcd itself: a copied line with it would point Calico past the
+/// proxy.
 #[test]
-fn no_page_points_calico_past_the_proxy() {
+fn no_page_points_calico_at_etcd_itself() {
     let mut seen = 0;
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap().replace("\\\n", " ");
@@ -89,8 +90,5 @@ fn no_page_points_calico_past_the_proxy() {
             }
         }
     }
-    assert!(
-        seen >= 6,
-        "{seen}: the pages have lost their commands, or this test does not find them any more"
-    );
+    assert!(seen >= 6, "{seen}: this test found too few commands in the pages");
 }

@@ -1,4 +1,4 @@
-//! `etcd-warden serve` as an operator meets it: a process, its exit code, its words, its signals.
+//! `etcd-warden serve` from an operator's view: a process, its exit codes, messages and signals.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Output;
@@ -6,23 +6,24 @@ use std::process::Output;
 use etcd_warden_testbed::pki::{Leaf, Validity, write_private};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::process::{Place, output, text};
+use crate::process::{ServerFiles, output, text};
 use crate::world::raw::tls;
 use crate::world::{World, authorities, connect, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /proc/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
-async fn place(more: &str) -> Place {
-    Place::new(&World::start(POLICY).await, POLICY, more)
+async fn files(more: &str) -> ServerFiles {
+    ServerFiles::new(&World::start(POLICY).await, POLICY, more)
 }
 
-async fn run(place: &Place, flags: &[&str]) -> Output {
-    output(place.serve(flags).spawn().unwrap()).await
+async fn run(files: &ServerFiles, flags: &[&str]) -> Output {
+    output(files.serve(flags).spawn().unwrap()).await
 }
 
-/// The process must refuse to start, naming all of these, without anything on standard output.
-async fn refuses(place: &Place, flags: &[&str], code: i32, words: &[&str]) {
-    let output = run(place, flags).await;
+/// Asserts that the process refuses to start, with all of these words on standard error and nothing
+/// on standard output.
+async fn refuses(files: &ServerFiles, flags: &[&str], code: i32, words: &[&str]) {
+    let output = run(files, flags).await;
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
     assert!(output.stdout.is_empty() && !said.contains("panicked"), "{said}");
@@ -31,29 +32,29 @@ async fn refuses(place: &Place, flags: &[&str], code: i32, words: &[&str]) {
     }
 }
 
-async fn client(place: &Place) -> etcd_client::Client {
+async fn client(files: &ServerFiles) -> etcd_client::Client {
     let issued = authorities().clients.client("alice").unwrap();
-    connect(&[format!("https://{}", place.listen)], &authorities().clients, &issued).await
+    connect(&[format!("https://{}", files.listen)], &authorities().clients, &issued).await
 }
 
 #[tokio::test]
-async fn start_and_stop_are_told_in_a_line_each_and_to_systemd() {
-    let place = place("").await;
-    let socket_path = place.path("notify");
+async fn logs_start_and_stop_and_notifies_systemd() {
+    let files = files("").await;
+    let socket_path = files.path("notify");
     let socket = UnixDatagram::bind(&socket_path).unwrap();
     socket.set_read_timeout(Some(crate::world::SOON)).unwrap();
-    let child = place.serve(&[]).env("NOTIFY_SOCKET", &socket_path).spawn().unwrap();
-    let serving = crate::process::Serving { child, place }.ready().await;
-    client(&serving.place).await.put("/proc/a", "1", None).await.unwrap();
+    let child = files.serve(&[]).env("NOTIFY_SOCKET", &socket_path).spawn().unwrap();
+    let serving = crate::process::Serving { child, files }.ready().await;
+    client(&serving.files).await.put("/proc/a", "1", None).await.unwrap();
     serving.signal("TERM");
-    let (output, place) = serving.end().await;
+    let (output, files) = serving.end().await;
     assert_eq!(output.status.code(), Some(0));
     let said = text(&output.stderr);
     let line = |word: &str| said.lines().filter(|line| line.contains(&format!(" {word}"))).count();
     for word in ["starting version=", "serving listen=", "draining signal=\"SIGTERM\"", "stopped"] {
         assert_eq!(line(word), 1, "{word}: {said}");
     }
-    assert!(said.contains(&place.listen.to_string()));
+    assert!(said.contains(&files.listen.to_string()));
     let mut buffer = [0; 256];
     let mut heard = || {
         let length = socket.recv(&mut buffer).unwrap();
@@ -63,9 +64,9 @@ async fn start_and_stop_are_told_in_a_line_each_and_to_systemd() {
 }
 
 #[tokio::test]
-async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
-    let place = place("").await;
-    let folder = place.folder.path();
+async fn refuses_unsafe_files_with_path_and_reason() {
+    let files = files("").await;
+    let folder = files.folder.path();
     let file = |name: &str, content: &str| {
         write_private(folder, name, content).unwrap().display().to_string()
     };
@@ -80,8 +81,8 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
     let empty = file("empty", "");
     let directory = folder.display().to_string();
     let under_a_file = format!("{empty}/policy");
-    // To open it would wait for a reader.
-    let pipe = place.path("pipe");
+    // Opening it would block until there is a reader.
+    let pipe = files.path("pipe");
     rustix::fs::mknodat(
         rustix::fs::CWD,
         &pipe,
@@ -125,11 +126,11 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
     ];
     for (flags, words) in cases {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        refuses(&place, &flags, 78, &words).await;
+        refuses(&files, &flags, 78, &words).await;
     }
-    // Both sides' mistakes at once.
+    // Errors of both sides at once.
     refuses(
-        &place,
+        &files,
         &["--key-file=/nowhere/a", "--key=/nowhere/b"],
         78,
         &["/nowhere/a", "/nowhere/b"],
@@ -137,14 +138,14 @@ async fn what_has_no_safe_meaning_is_refused_with_the_path_and_the_reason() {
     .await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    // This may pass by itself, so systemd is to try again.
-    refuses(&place, &["--listen-addr", &address], 1, &[&address, "in use"]).await;
-    refuses(&place, &["--admin-addr", &address], 1, &[&address, "in use"]).await;
+    // The address may become free, so systemd should try again.
+    refuses(&files, &["--listen-addr", &address], 1, &[&address, "in use"]).await;
+    refuses(&files, &["--admin-addr", &address], 1, &[&address, "in use"]).await;
 }
 
 #[tokio::test]
-async fn a_policy_with_a_mistake_is_refused_with_its_place() {
-    let place = place("").await;
+async fn refuses_a_policy_with_an_error_and_its_position() {
+    let files = files("").await;
     let cases: [(&str, Vec<u8>, &[&str]); 6] = [
         ("latin1", b"version: 1\nmode: enforce # \xe4\n".to_vec(), &["UTF-8"]),
         ("large", vec![b'#'; 10 << 20], &["large", "8 MiB"]),
@@ -158,31 +159,31 @@ async fn a_policy_with_a_mistake_is_refused_with_its_place() {
         ),
     ];
     for (name, content, words) in cases {
-        let path = place.path(name);
+        let path = files.path(name);
         std::fs::write(&path, content).unwrap();
-        refuses(&place, &["--policy", path.to_str().unwrap()], 78, words).await;
+        refuses(&files, &["--policy", path.to_str().unwrap()], 78, words).await;
     }
 }
 
 #[tokio::test]
-async fn the_command_line_is_64_and_the_configuration_is_78() {
-    let place = place("").await;
-    refuses(&place, &["--no-such-flag"], 64, &["--no-such-flag"]).await;
+async fn usage_errors_exit_64_and_configuration_errors_exit_78() {
+    let files = files("").await;
+    refuses(&files, &["--no-such-flag"], 64, &["--no-such-flag"]).await;
     refuses(
-        &place,
+        &files,
         &["--drain-timeout=soon", "--workers=0", "--mode=maybe"],
         78,
         &["soon", "--workers", "maybe"],
     )
     .await;
-    write_private(place.folder.path(), "config.yaml", "listen-adr: x\nworkers: [1, 2]\n").unwrap();
-    refuses(&place, &[], 78, &["config.yaml:1:1", "listen-adr", "config.yaml:2:"]).await;
+    write_private(files.folder.path(), "config.yaml", "listen-adr: x\nworkers: [1, 2]\n").unwrap();
+    refuses(&files, &[], 78, &["config.yaml:1:1", "listen-adr", "config.yaml:2:"]).await;
 }
 
 #[tokio::test]
-async fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default() {
-    let place = place("drain-timeout: 11s\nidle-timeout: 12s\nmode: shadow").await;
-    let mut command = place.serve(&["--print-config", "--drain-timeout=31s"]);
+async fn flag_beats_environment_beats_file_beats_default() {
+    let files = files("drain-timeout: 11s\nidle-timeout: 12s\nmode: shadow").await;
+    let mut command = files.serve(&["--print-config", "--drain-timeout=31s"]);
     command.env("ETCD_WARDEN_DRAIN_TIMEOUT", "21s").env("ETCD_WARDEN_IDLE_TIMEOUT", "22s");
     let output = output(command.spawn().unwrap()).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -201,10 +202,10 @@ async fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_d
 }
 
 #[tokio::test]
-async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line() {
-    let serving = place("audit-allowed: all").await.start(&[]).await;
-    let mut client = client(&serving.place).await;
-    let (audit, rotated) = (serving.place.path("audit.jsonl"), serving.place.path("audit.1"));
+async fn sighup_reloads_the_policy_and_reopens_the_audit_log() {
+    let serving = files("audit-allowed: all").await.start(&[]).await;
+    let mut client = client(&serving.files).await;
+    let (audit, rotated) = (serving.files.path("audit.jsonl"), serving.files.path("audit.1"));
     let lines =
         |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     for _ in 0..10 {
@@ -212,7 +213,7 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
     }
     std::fs::rename(&audit, &rotated).unwrap();
     let wider = POLICY.replace("/proc/*", "/*");
-    write_private(serving.place.folder.path(), "policy.yaml", &wider).unwrap();
+    write_private(serving.files.folder.path(), "policy.yaml", &wider).unwrap();
     serving.signal("HUP");
     soon("a new file", || async { audit.exists().then_some(()) }).await;
     soon("a new policy", || async {
@@ -227,11 +228,11 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
         lines(&audit) >= 10 && !std::fs::read_to_string(&rotated).unwrap().contains("/elsewhere/")
     );
 
-    // A mistake changes nothing, and is told everywhere.
-    write_private(serving.place.folder.path(), "policy.yaml", &wider.replace("rw", "fly")).unwrap();
+    // An error changes nothing and is reported in every output.
+    write_private(serving.files.folder.path(), "policy.yaml", &wider.replace("rw", "fly")).unwrap();
     serving.signal("HUP");
     let place_of_it = "policy.yaml:3:";
-    soon("the mistake", || async {
+    soon("the error", || async {
         serving.page("/policy").await.contains(place_of_it).then_some(())
     })
     .await;
@@ -255,12 +256,12 @@ async fn a_hangup_reloads_the_policy_and_reopens_the_audit_without_losing_a_line
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_drain_that_waits() {
-    let serving = place("drain-timeout: 1h").await.start(&[]).await;
-    // A handshake that never ends holds the drain up.
-    let held = tokio::net::TcpStream::connect(serving.place.listen).await.unwrap();
+async fn a_second_signal_ends_a_waiting_drain() {
+    let serving = files("drain-timeout: 1h").await.start(&[]).await;
+    // An unfinished handshake holds up the drain.
+    let held = tokio::net::TcpStream::connect(serving.files.listen).await.unwrap();
     serving.signal("TERM");
-    let listen = serving.place.listen;
+    let listen = serving.files.listen;
     soon("a listener that is closed", || async move {
         tokio::net::TcpStream::connect(listen).await.is_err().then_some(())
     })
@@ -271,11 +272,11 @@ async fn a_second_signal_ends_a_drain_that_waits() {
     drop(held);
 }
 
-/// Names, keys and paths that would begin a line of their own, or talk to a terminal.
+/// Names, keys and paths that would begin a new line or control a terminal.
 #[tokio::test]
-async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
-    let serving = place("").await.start(&[]).await;
-    let (address, issued) = (serving.place.listen, authorities().clients.client("alice").unwrap());
+async fn logs_a_hint_for_a_client_that_speaks_another_protocol() {
+    let serving = files("").await.start(&[]).await;
+    let (address, issued) = (serving.files.listen, authorities().clients.client("alice").unwrap());
     let refused = tls(address, Some(&issued), &[b"http/1.1"], rustls::ALL_VERSIONS).await;
     assert!(refused.is_err(), "etcd's gRPC port as a web server");
     let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -286,8 +287,10 @@ async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
             .iter()
             .all(|reason| page.contains(&format!("reason=\"{reason}\"}} 1\n")))
     };
-    soon("both to be refused", || async { counted(&serving.page("/metrics").await).then_some(()) })
-        .await;
+    soon("the refusal of both", || async {
+        counted(&serving.page("/metrics").await).then_some(())
+    })
+    .await;
     serving.signal("TERM");
     let (ended, _) = serving.end().await;
     let log = text(&ended.stderr);
@@ -301,21 +304,21 @@ async fn a_client_of_another_sort_is_told_in_the_log_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn nobody_can_forge_a_line_of_the_log_or_the_audit() {
+async fn no_client_can_forge_a_line_of_the_log_or_the_audit_log() {
     const FORGED: &str = "\n{\"decision\":\"allow\"}\r\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2K";
     let serving =
-        place("audit-stdout: true\nlog-filter: debug\naudit-allowed: all").await.start(&[]).await;
-    let listen = format!("https://{}", serving.place.listen);
+        files("audit-stdout: true\nlog-filter: debug\naudit-allowed: all").await.start(&[]).await;
+    let listen = format!("https://{}", serving.files.listen);
     let refused = authorities().clients.issue(&Leaf::client(&format!("eve{FORGED}"))).unwrap();
     let mut eve = connect(std::slice::from_ref(&listen), &authorities().clients, &refused).await;
     assert!(eve.get(format!("/proc/{FORGED}"), None).await.is_err());
-    let mut alice = client(&serving.place).await;
+    let mut alice = client(&serving.files).await;
     alice.put(format!("/proc/{FORGED}"), "1", None).await.unwrap();
     assert!(alice.put(format!("/other/{FORGED}"), "1", None).await.is_err());
     serving.signal("TERM");
-    let (output, place) = serving.end().await;
-    let file = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
-    // The file and standard output say the same.
+    let (output, files) = serving.end().await;
+    let file = std::fs::read_to_string(files.path("audit.jsonl")).unwrap();
+    // The audit file and standard output have the same lines.
     assert_eq!(text(&output.stdout), file);
     assert_eq!(file.lines().count(), 3, "{file}");
     for line in file.lines() {
@@ -338,10 +341,10 @@ async fn command(arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn the_policy_commands_end_with_the_code_that_scripts_ask_for() {
-    let place = place("").await;
-    let policy = place.path("policy.yaml").display().to_string();
-    let broken = write_private(place.folder.path(), "broken.yaml", &POLICY.replace("rw", "fly"))
+async fn policy_commands_exit_with_the_documented_codes() {
+    let files = files("").await;
+    let policy = files.path("policy.yaml").display().to_string();
+    let broken = write_private(files.folder.path(), "broken.yaml", &POLICY.replace("rw", "fly"))
         .unwrap()
         .display()
         .to_string();

@@ -1,4 +1,4 @@
-//! Shadow mode is never in the way, and records what enforcement would do.
+//! Shadow mode never blocks a call, and records what enforcement would do.
 
 mod frames;
 mod requests;
@@ -29,7 +29,7 @@ fn policy(mode: &str, bindings: &str) -> String {
 const ALICE: &str = "  - {cn: alice, roles: [own]}\n";
 
 #[tokio::test]
-async fn what_a_client_sees_through_a_shadowing_proxy_is_what_it_sees_directly() {
+async fn a_shadowing_proxy_shows_clients_what_etcd_shows() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
     let cases: Vec<Case> = [
         requests::well_made(),
@@ -40,7 +40,7 @@ async fn what_a_client_sees_through_a_shadowing_proxy_is_what_it_sees_directly()
         requests::unlike(),
     ]
     .concat();
-    assert!(cases.len() > 300, "a few hundred, not {}", cases.len());
+    assert!(cases.len() > 300, "expected a few hundred cases, not {}", cases.len());
     let differences = twins.differences(&Leaf::client("alice"), &cases).await;
     assert!(
         differences.is_empty(),
@@ -52,19 +52,19 @@ async fn what_a_client_sees_through_a_shadowing_proxy_is_what_it_sees_directly()
     recorded(twins.world, &cases).await;
 }
 
-/// The audit has, request by request, the verdict of enforcement.
+/// Asserts that the audit log has enforcement's decision for each request.
 async fn recorded(mut world: World, cases: &[Case]) {
-    // The audit is whole when the proxy has ended.
+    // The audit log is complete when the proxy has ended.
     world.shut_down().await;
     let mut expected: Vec<_> = cases
         .iter()
         .flat_map(|case| case.expected.iter().map(|line| (case.path.clone(), *line, &*case.name)))
         .collect();
-    // What HTTP/2 has refused was no request to judge.
+    // A request that HTTP/2 refused was not judged.
     let judged = world.audit().into_iter().filter(|line| line["reason"] != Reason::Http2.code());
     let mut found: Vec<_> = judged.map(|line| (path(&line), verdict(&line), line)).collect();
-    // Whose a lease is, is asked of etcd while the stream goes on: a verdict may come after that of
-    // the next request.
+    // The proxy asks etcd for a lease's keys while the stream continues, so a decision may follow
+    // that of the next request.
     let late = |path: &str| path == Method::LeaseKeepAlive.path();
     expected.sort_by_key(|(path, line, _)| late(path).then(|| format!("{line:?}")));
     found.sort_by_key(|(path, line, _)| late(path).then(|| format!("{line:?}")));
@@ -91,11 +91,11 @@ fn verdict(line: &Value) -> Expected {
         "would_deny" => Expected::WouldDeny(
             *Reason::ALL.iter().find(|reason| line["reason"] == reason.code()).unwrap(),
         ),
-        other => panic!("shadow mode decides `{other}`: {line}"),
+        other => panic!("shadow mode must not decide `{other}`: {line}"),
     }
 }
 
-/// Requests that enforcement would refuse for who sends them, each recorded with this reason.
+/// Requests that enforcement would refuse because of the client, each recorded with this reason.
 fn refused_for(reason: Reason) -> Vec<Case> {
     let all = [requests::well_made(), requests::heads(), requests::conversations()].concat();
     let judged = all.into_iter().map(|mut case| {
@@ -109,7 +109,7 @@ fn refused_for(reason: Reason) -> Vec<Case> {
 async fn an_identity_that_no_binding_names_passes_and_is_recorded() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
     let cases = refused_for(Reason::NoBinding);
-    let differences = twins.differences(&Leaf::client("nobody"), &cases).await;
+    let differences = twins.differences(&Leaf::client("unbound"), &cases).await;
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     recorded(twins.world, &cases).await;
 }
@@ -160,7 +160,7 @@ async fn the_limits_of_enforcement_cut_nothing_off_in_shadow_mode() {
 }
 
 #[tokio::test]
-async fn an_audit_that_can_write_nothing_refuses_nobody_in_shadow_mode() {
+async fn a_failing_audit_log_refuses_nothing_in_shadow_mode() {
     let full = |config: &mut Config| {
         config.audit.queue = 1;
         config.audit.on_full = OnFull::Deny;
@@ -168,7 +168,7 @@ async fn an_audit_that_can_write_nothing_refuses_nobody_in_shadow_mode() {
     let world = World::with(&policy("shadow", ALICE)).config(full).start().await;
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let (mut client, key) = (world.as_("nobody").await, world.key("x"));
+        let (mut client, key) = (world.as_("unbound").await, world.key("x"));
         clients.push(tokio::spawn(async move {
             for _ in 0..50 {
                 client.put(key.clone(), "x", None).await.unwrap();
@@ -187,7 +187,7 @@ async fn modes_are_the_bindings_own_and_enforce_wins() {
     let key = world.key("x");
     world.as_("watched").await.put(key.clone(), "1", None).await.unwrap();
     world.with_certificate(&Leaf::client("both")).await.put(key.clone(), "2", None).await.unwrap();
-    for leaf in [Leaf::client("both").dns("both.test"), Leaf::client("nobody")] {
+    for leaf in [Leaf::client("both").dns("both.test"), Leaf::client("unbound")] {
         assert!(is_permission_denied(
             &world.with_certificate(&leaf).await.put(key.clone(), "3", None).await
         ));
@@ -195,10 +195,9 @@ async fn modes_are_the_bindings_own_and_enforce_wins() {
     assert_eq!(world.direct().await.get(key, None).await.unwrap().kvs()[0].value(), b"2");
 }
 
-/// What a client is shown when its identity goes from shadow to enforce while it watches, by
-/// etcdctl, whose client is etcd's own.
+/// An etcdctl watch (clientv3) while its identity switches from shadow to enforce.
 #[tokio::test]
-async fn a_watch_that_goes_from_shadow_to_enforce_comes_back_and_is_judged() {
+async fn a_watch_switched_to_enforce_is_resumed_and_judged() {
     let world = World::start(&policy("shadow", ALICE)).await;
     let issued = authorities().clients.client("alice").unwrap();
     let etcdctl =
@@ -226,13 +225,13 @@ async fn a_watch_that_goes_from_shadow_to_enforce_comes_back_and_is_judged() {
         direct.put(own.clone(), "after", None).await.unwrap();
     };
     let (kept, lost, ()) = tokio::join!(kept, lost, switch);
-    // The resumed watch goes on where it was: nothing is lost or seen twice.
+    // The resumed watch continues: no event is lost or duplicated.
     assert_eq!(kept, ["PUT", &own, "before", "PUT", &own, "after"]);
     assert!(lost.failed().contains("permission denied"));
 }
 
 #[tokio::test]
-async fn a_stream_of_shadow_mode_ends_with_unavailable_when_its_caller_is_enforced() {
+async fn a_shadow_stream_ends_with_unavailable_when_enforced() {
     let world = World::start(&policy("shadow", ALICE)).await;
     let mut raw = world.raw("alice").await;
     let message = requests::watch_of("/b/", "/b0");
@@ -245,7 +244,8 @@ async fn a_stream_of_shadow_mode_ends_with_unavailable_when_its_caller_is_enforc
     assert!(world.metric("etcd_warden_terminated_total", &["reason=\"mode\""]).await >= 1.0);
 }
 
-/// An etcd whose own auth is on, and a proxy that is about to be started in front of it.
+/// An etcd whose own auth is on, and the configuration of a proxy that will be started in front of
+/// it.
 async fn with_auth_on(upstream: &'static str, allowed: bool) -> (Etcd, anyhow::Result<World>) {
     let etcd = start_etcd(Options::default()).await;
     switch_auth_on(&etcd).await;
@@ -265,7 +265,7 @@ async fn in_front_of(
     configure: impl FnOnce(&mut Config) + Send + 'static,
 ) -> anyhow::Result<World> {
     let address = etcd.addresses()[0];
-    let wish = World::with(&policy("shadow", ALICE)).config(move |config| {
+    let builder = World::with(&policy("shadow", ALICE)).config(move |config| {
         config.upstream.endpoints = vec![Endpoint {
             tls: true,
             host: address.ip().to_string().into(),
@@ -273,7 +273,7 @@ async fn in_front_of(
         }];
         configure(config);
     });
-    wish.try_start().await
+    builder.try_start().await
 }
 
 async fn switch_auth_on(etcd: &Etcd) {
@@ -284,9 +284,9 @@ async fn switch_auth_on(etcd: &Etcd) {
 }
 
 #[tokio::test]
-async fn shadow_mode_does_not_start_in_front_of_an_etcd_whose_auth_is_on() {
-    // A certificate that names no user of etcd is not told whether auth is on; that it is not told
-    // says enough.
+async fn shadow_mode_does_not_start_when_etcd_auth_is_on() {
+    // To a certificate that names no user, etcd does not report whether auth is on. That refusal is
+    // sufficient.
     for upstream in ["root", "no-user"] {
         let (_etcd, refused) = with_auth_on(upstream, false).await;
         let error = format!("{:#}", refused.err().expect("the proxy must not start"));
@@ -299,65 +299,65 @@ async fn shadow_mode_does_not_start_in_front_of_an_etcd_whose_auth_is_on() {
         assert!(error.contains("allow-shadow-with-etcd-auth"), "{error}");
     }
     let (_etcd, allowed) = with_auth_on("root", true).await;
-    allowed.unwrap().as_("nobody").await.put("x", "1", None).await.unwrap();
+    allowed.unwrap().as_("unbound").await.put("x", "1", None).await.unwrap();
 }
 
 #[tokio::test]
 async fn shadow_mode_is_suspended_when_auth_is_switched_on_later() {
     let world = World::with(&policy("shadow", ALICE)).own_etcd().start().await;
-    let mut nobody = world.as_("nobody").await;
-    nobody.put("x", "1", None).await.unwrap();
+    let mut unbound = world.as_("unbound").await;
+    unbound.put("x", "1", None).await.unwrap();
     switch_auth_on(world.etcd()).await;
     let refused = || async {
-        is_permission_denied(&world.as_("nobody").await.put("x", "2", None).await).then_some(())
+        is_permission_denied(&world.as_("unbound").await.put("x", "2", None).await).then_some(())
     };
     soon("the end of shadow mode", refused).await;
     let (_, page) = world.admin("/policy").await;
     assert!(page.contains("auth is on") && page.contains("enforce"), "{page}");
     // A reload does not bring it back.
     world.replace_policy(&policy("shadow", ALICE));
-    assert!(is_permission_denied(&nobody.put("x", "3", None).await));
-    // The policy goes on to count.
+    assert!(is_permission_denied(&unbound.put("x", "3", None).await));
+    // The policy is still in effect.
     world.as_("alice").await.put("/a/x", "1", None).await.unwrap();
     world.direct().await.auth_disable().await.unwrap();
     soon("shadow mode again", || async {
-        world.as_("nobody").await.put("x", "4", None).await.ok()
+        world.as_("unbound").await.put("x", "4", None).await.ok()
     })
     .await;
 }
 
-/// Nobody asks etcd while no binding is in shadow mode, so that what was true at the start may not
-/// be true any more.
+/// The proxy does not ask etcd while no binding is in shadow mode, so the result of the start may
+/// be outdated.
 #[tokio::test]
-async fn a_reload_brings_shadow_mode_only_when_etcd_has_said_that_its_auth_is_off() {
+async fn a_reload_to_shadow_mode_waits_until_etcd_auth_is_off() {
     let world = World::with(&policy("enforce", ALICE)).own_etcd().start().await;
-    let mut nobody = world.as_("nobody").await;
+    let mut unbound = world.as_("unbound").await;
     switch_auth_on(world.etcd()).await;
     world.replace_policy(&policy("shadow", ALICE));
     assert_eq!(
         world.running().shared().policy.current().mode(),
         Mode::Enforce,
-        "the very policy that follows is enforced"
+        "the next policy is enforced at once"
     );
-    assert!(is_permission_denied(&nobody.put("x", "1", None).await));
+    assert!(is_permission_denied(&unbound.put("x", "1", None).await));
     soon("the reason", || async {
         world.admin("/policy").await.1.contains("auth is on").then_some(())
     })
     .await;
     world.direct().await.auth_disable().await.unwrap();
-    soon("shadow mode", || async { world.as_("nobody").await.put("x", "2", None).await.ok() })
+    soon("shadow mode", || async { world.as_("unbound").await.put("x", "2", None).await.ok() })
         .await;
 }
 
 #[tokio::test]
-async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on() {
+async fn shadow_mode_waits_until_etcd_reports_its_auth_status() {
     let etcd = start_etcd(Options::default()).await;
     etcd.pause(0).unwrap();
     let world = in_front_of(&etcd, |_| ()).await.unwrap();
     assert!(world.admin("/policy").await.1.contains("enforce"));
-    let mut raw = world.raw("nobody").await;
+    let mut raw = world.raw("unbound").await;
     let put = pb::PutRequest { key: b"x".into(), ..Default::default() }.encode_to_vec();
-    // clientv3 sends again, a write too, what is refused in these words.
+    // clientv3 retries even a write that is refused with this message.
     let waits = (Some(14), "there is no connection available");
     let answer = raw.call(Method::Put.path(), &put).await;
     assert_eq!((answer.grpc_status(), answer.grpc_message()), waits);
@@ -371,20 +371,20 @@ async fn shadow_mode_waits_for_an_etcd_that_has_not_said_whether_its_auth_is_on(
             assert_eq!(
                 (answer.grpc_status(), answer.grpc_message()),
                 waits,
-                "nobody is refused meanwhile"
+                "no call is refused meanwhile"
             );
         }
     };
     tokio::time::timeout(SOON, passes).await.expect("shadow mode");
 }
 
-/// What may differ, by its heading in `docs/shadow.md`, and requests that show it. Nothing else
-/// does: see the first test.
+/// The permitted differences, by heading in `docs/shadow.md`, with requests that show them. The
+/// first test shows that there are no others.
 fn exceptions() -> [(&'static str, Vec<Case>); 7] {
     [
         ("Time", Vec::new()),
         ("What HTTP/2 does not carry", Vec::new()),
-        // Nothing shows of it: etcd's own auth is off.
+        // No request shows it, because etcd's own auth is off.
         ("Metadata that never passes", Vec::new()),
         // `it::identity_ends` shows it.
         ("Certificates", Vec::new()),
@@ -406,7 +406,7 @@ async fn the_page_lists_every_exception_and_each_is_one() {
         for case in cases {
             let differences =
                 twins.differences(&Leaf::client("alice"), std::slice::from_ref(&case)).await;
-            assert_eq!(differences.len(), 1, "{heading}: {} does not differ any more", case.name);
+            assert_eq!(differences.len(), 1, "{heading}: {} no longer differs", case.name);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The last good policy outlives a restart with a broken policy file.
+//! The last accepted policy survives a restart with a broken policy file.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -13,21 +13,21 @@ async fn page(world: &World) -> Value {
     serde_json::from_str(&world.admin("/policy").await.1).unwrap()
 }
 
-/// A proxy over this state folder, whose policy file says this.
+/// A proxy with this state folder and this policy file.
 async fn over(state: &std::path::Path, policy: &str) -> anyhow::Result<World> {
     let state = state.to_owned();
     World::with(policy).config(move |config| config.state_dir = Some(state)).try_start().await
 }
 
 #[tokio::test]
-async fn a_start_with_a_broken_file_serves_the_last_good_policy_and_says_so() {
+async fn a_start_with_a_broken_file_serves_the_kept_policy() {
     let state = tempfile::tempdir().unwrap();
     let before = over(state.path(), POLICY).await.unwrap();
     assert_eq!(page(&before).await["source"], "file");
     let kept = state.path().join("last-good-policy.yaml");
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), POLICY);
     assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
-    // What is reloaded is kept, and what is refused is not.
+    // An accepted policy is kept, and a refused one is not.
     let wider = POLICY.replace("cn: alice", "cn: bob");
     before.replace_policy(&wider);
     replace(&before.config.policy, "version: 1\nmode: enforced\n");
@@ -47,7 +47,7 @@ async fn a_start_with_a_broken_file_serves_the_last_good_policy_and_says_so() {
     assert!(after.as_("alice").await.put("/kept/x", "1", None).await.is_err());
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), wider);
 
-    // The file, once it is whole, counts again.
+    // Once the file is valid, it is used again.
     after.replace_policy(POLICY);
     let shown = page(&after).await;
     assert_eq!((&shown["source"], &shown["last_error"]), (&"file".into(), &Value::Null));
@@ -55,11 +55,11 @@ async fn a_start_with_a_broken_file_serves_the_last_good_policy_and_says_so() {
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), POLICY);
     let left: Vec<_> =
         std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["last-good-policy.yaml"], "nothing else is left there");
+    assert_eq!(left, ["last-good-policy.yaml"], "nothing else remains in the folder");
 }
 
 #[tokio::test]
-async fn without_a_good_policy_in_the_folder_a_broken_file_means_no_start() {
+async fn a_broken_file_without_a_kept_policy_prevents_the_start() {
     let state = tempfile::tempdir().unwrap();
     let nothing = over(state.path(), "version: 1\nmode: enforced\n").await.err().unwrap();
     let nothing = format!("{nothing:#}");
@@ -77,7 +77,7 @@ async fn without_a_good_policy_in_the_folder_a_broken_file_means_no_start() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_keep_anything_safely_is_told_at_the_start() {
+async fn an_unsafe_state_dir_is_refused_at_start() {
     let state = tempfile::tempdir().unwrap();
     let absent = over(&state.path().join("absent"), POLICY).await.err().unwrap();
     assert!(format!("{absent:#}").contains("make the folder first"), "{absent:#}");
@@ -87,9 +87,9 @@ async fn a_folder_that_cannot_keep_anything_safely_is_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_kept_serves_all_the_same() {
+async fn a_policy_that_cannot_be_kept_still_takes_effect() {
     let state = tempfile::tempdir().unwrap();
-    // A folder stands where the file would be.
+    // A directory exists where the file would be.
     std::fs::create_dir(state.path().join("last-good-policy.yaml")).unwrap();
     let world = over(state.path(), POLICY).await.unwrap();
     world.as_("alice").await.put("/kept/x", "1", None).await.unwrap();

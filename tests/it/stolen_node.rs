@@ -1,5 +1,5 @@
-//! What the holder of one node's certificates can do: tried one by one, with etcd alone and with
-//! each role set, and written down in `docs/stolen-node.md`.
+//! What an attacker with one node's certificates can do: each attempt is made with etcd alone and
+//! with each role set, and the results are in `docs/stolen-node.md`.
 
 mod attempt;
 mod page;
@@ -35,15 +35,15 @@ const POLICIES: [Policy; 3] = [
     },
 ];
 
-/// One column: which attempts succeed for who holds these clients, by either of them.
-async fn column(mut thieves: Vec<Client>, mut root: Client) -> Vec<bool> {
+/// One column: the attempts that succeed with any of these clients.
+async fn column(mut attackers: Vec<Client>, mut root: Client) -> Vec<bool> {
     let mut succeeded = Vec::new();
     for attempt in ATTEMPTS {
         let mut any = false;
-        for thief in &mut thieves {
+        for attacker in &mut attackers {
             seed(&mut root).await;
             attempt.prepare(&mut root).await;
-            any |= attempt.succeeds(thief).await;
+            any |= attempt.succeeds(attacker).await;
             attempt.undo(&mut root).await;
         }
         succeeded.push(any);
@@ -54,9 +54,9 @@ async fn column(mut thieves: Vec<Client>, mut root: Client) -> Vec<bool> {
 /// The columns, etcd alone first.
 async fn columns() -> Vec<Vec<bool>> {
     let etcd = start_etcd(Options::default()).await;
-    // etcd trusts the CA of Calico's certificates, as without a proxy it must.
-    let thief = authorities().upstream.client("calico-node:n1").unwrap();
-    let direct = connect(&etcd.endpoints(), &authorities().upstream, &thief).await;
+    // etcd trusts the CA of Calico's certificates, as it must without a proxy.
+    let attacker = authorities().upstream.client("calico-node:n1").unwrap();
+    let direct = connect(&etcd.endpoints(), &authorities().upstream, &attacker).await;
     let mut columns = vec![
         column(vec![direct], connect(&etcd.endpoints(), &authorities().upstream, root()).await)
             .await,
@@ -67,8 +67,8 @@ async fn columns() -> Vec<Vec<bool>> {
              \x20 - {{ cn: \"calico-node:{{node}}\", roles: [{node}] }}\n  - {{ cn: \"cni:{{node}}\", roles: [{cni}] }}\n"
         );
         let world = World::with(&policy).own_etcd().start().await;
-        let thieves = vec![world.as_("calico-node:n1").await, world.as_("cni:n1").await];
-        columns.push(column(thieves, world.direct().await).await);
+        let attackers = vec![world.as_("calico-node:n1").await, world.as_("cni:n1").await];
+        columns.push(column(attackers, world.direct().await).await);
     }
     columns
 }
@@ -81,12 +81,12 @@ async fn the_page_says_what_a_stolen_node_can_do() {
     };
     assert!(
         alone.iter().all(|succeeded| *succeeded),
-        "what does not even work without a proxy is no attempt: {alone:?}"
+        "every attempt must work without a proxy: {alone:?}"
     );
     for ((attempt, wide), narrow) in ATTEMPTS.iter().zip(all_nodes).zip(per_node) {
         assert!(
             wide | !narrow,
-            "{}: the role of one node gives more than that of all",
+            "{}: a per-node role allows more than the shared role",
             attempt.what
         );
         assert_eq!(*narrow, attempt.no_key_rule_can_stop, "{}", attempt.what);
@@ -99,7 +99,7 @@ async fn the_page_says_what_a_stolen_node_can_do() {
     assert_eq!(
         std::fs::read_to_string(page::path()).unwrap_or_default(),
         page,
-        "the page is old: {}",
+        "the page is out of date: {}",
         page::HOW
     );
 }

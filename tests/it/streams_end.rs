@@ -1,6 +1,6 @@
-//! Every kind of call that stays open, ended for both reasons that concern all of them: its caller
-//! is enforced now, or has become nobody. What ends because a right of the policy goes is in
-//! `reload`.
+//! Every kind of long-lived call ends for both reasons that concern all of them: its client is
+//! enforced, or its certificate is no longer accepted. `reload` covers calls that end because the
+//! policy takes a right away.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -23,8 +23,8 @@ async fn connection(world: &World, issued: &Issued) -> Raw {
         .await
 }
 
-/// A call of each kind that stays open, each on a connection of its own, and each where etcd has
-/// it: what is answered has its first answer, and what waits has its place in the queue.
+/// One long-lived call of each kind, each on its own connection and known to etcd: calls with a
+/// response have received the first one, and waiting ones are in the queue.
 async fn one_of_each(world: &World, issued: &Issued) -> Vec<(Method, Live)> {
     let mut direct = world.direct().await;
     for n in 0..12 {
@@ -35,13 +35,14 @@ async fn one_of_each(world: &World, issued: &Issued) -> Vec<(Method, Live)> {
         direct.lease_grant(600, None).await.unwrap().id(),
     );
     let hold = |lease| etcd_client::PutOptions::new().with_lease(lease);
-    // Somebody has the lock and leads, so that whoever comes waits.
+    // Another client holds the lock and is the leader, so every later one waits.
     for name in ["lock", "led"] {
         direct
             .put(world.key(&format!("{name}/{holder:x}")), "first", Some(hold(holder)))
             .await
             .unwrap();
-        // A waiter's lease is nobody else's: its key is one that the caller may write.
+        // The lease of a waiter belongs to no other identity: its key is one that the client may
+        // write.
         direct.put(world.key(&format!("{name}-lease")), "", Some(hold(waiter))).await.unwrap();
     }
     let name = |name: &str| world.key(name).into_bytes();
@@ -58,7 +59,7 @@ async fn one_of_each(world: &World, issued: &Issued) -> Vec<(Method, Live)> {
         v3electionpb::CampaignRequest { name: name("led"), lease: waiter, value: b"v".to_vec() };
     ask(Method::Campaign, campaign.encode_to_vec()).await;
     ask(Method::Observe, v3electionpb::LeaderRequest { name: name("led") }.encode_to_vec()).await;
-    ask(Method::Observe, v3electionpb::LeaderRequest { name: name("nobody") }.encode_to_vec())
+    ask(Method::Observe, v3electionpb::LeaderRequest { name: name("no-leader") }.encode_to_vec())
         .await;
     ask(Method::Snapshot, vec![]).await;
     let version = programs().version;
@@ -108,10 +109,10 @@ async fn ends(calls: Vec<(Method, Live)>) -> Vec<(Method, u32)> {
     ends
 }
 
-/// A call of one message is judged again there and then; a conversation ends so that its client
-/// opens it anew, and is judged from the start.
+/// A call with a single message is judged again in place. A bidirectional stream ends so that its
+/// client reopens it and is judged from the start.
 #[tokio::test]
-async fn whoever_is_enforced_now_is_judged() {
+async fn open_calls_are_judged_when_their_client_is_enforced() {
     let world = World::with(&POLICY.replace("$MODE", "shadow")).own_etcd().start().await;
     let bob = authorities().clients.client("bob").unwrap();
     let calls = one_of_each(&world, &bob).await;
@@ -131,7 +132,7 @@ async fn whoever_is_enforced_now_is_judged() {
 }
 
 #[tokio::test]
-async fn whoever_is_revoked_loses_every_kind_of_call() {
+async fn a_revoked_client_loses_every_kind_of_call() {
     let world = World::with(&POLICY.replace("$MODE", "enforce"))
         .config(|config| {
             let path = config.policy.with_file_name("clients.crl");

@@ -1,5 +1,5 @@
-//! Watches through the proxy are etcd's own: nothing lost, nothing doubled, everything in order,
-//! also across the death of etcd.
+//! Watches through the proxy behave as at etcd itself: nothing lost, nothing duplicated, everything
+//! in order, also when etcd dies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  all: {allow: [{keys: 
     half: {allow: [{keys: $P/granted/*, verbs: [rw]}]}\n\
     bindings:\n  - {cn: watcher, roles: [all]}\n  - {cn: writer, roles: [all]}\n  - {cn: half, roles: [half]}\n";
 
-/// A Put that a watcher saw: revision, key, value.
+/// A Put that a watcher received: revision, key, value.
 type Seen = (i64, String, String);
 
 fn puts(response: &WatchResponse) -> impl Iterator<Item = Seen> {
@@ -41,7 +41,7 @@ async fn message(stream: &mut etcd_client::WatchStream) -> WatchResponse {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_ten_thousand_events_in_order_none_lost_and_none_doubled() {
+async fn a_watcher_sees_ten_thousand_events_once_and_in_order() {
     const WRITERS: usize = 40;
     let world = World::start(POLICY).await;
     let mut watcher = world.as_("watcher").await;
@@ -85,7 +85,7 @@ async fn a_watcher_sees_ten_thousand_events_in_order_none_lost_and_none_doubled(
     );
 }
 
-/// Watches on, from where it was, until `until` was seen.
+/// Resumes the watch until `until` has been received.
 async fn resume_until(
     client: &mut Client,
     prefix: &str,
@@ -135,7 +135,7 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                // Whether a write that failed has happened is for etcd to say, below.
+                // Whether a failed write happened is decided by etcd, below.
                 if client.put(format!("{prefix}{n}"), n.to_string(), None).await.is_err() {
                     failures += 1;
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -170,10 +170,10 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
         some("writes after the kill", &world, 50).await;
     }
     stop.store(true, Ordering::Relaxed);
-    assert!(writer.await.unwrap() > 0, "the kill was not noticed: this test shows nothing");
+    assert!(writer.await.unwrap() > 0, "no write failed during the kill: this test shows nothing");
     let seen = watched.await.unwrap();
 
-    // What really happened, from etcd itself.
+    // The actual writes, read from etcd itself.
     let mut direct = world.direct().await;
     let happened = resume_until(&mut direct, &prefix, start, "end").await;
     assert!(happened.len() > 200);
@@ -185,7 +185,7 @@ async fn clients_resume_without_loss_after_a_kill_of_etcd() {
 }
 
 #[tokio::test]
-async fn refused_creates_are_answered_in_their_place_in_etcds_own_form() {
+async fn refused_creates_are_answered_in_order_in_etcds_form() {
     let world = World::start(POLICY).await;
     let mut raw = world.raw("half").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -199,7 +199,7 @@ async fn refused_creates_are_answered_in_their_place_in_etcds_own_form() {
     for _ in 0..5 {
         answers.push(stream.next_bytes().await.unwrap());
     }
-    // Only now: other tests write to the same etcd.
+    // Not earlier, because other tests write to the same etcd.
     let status = world.direct().await.status().await.unwrap();
     let header = status.header().unwrap();
     for (id, bytes) in [0, -1, 1, -1, -1].into_iter().zip(answers) {
@@ -248,11 +248,11 @@ async fn refusals_alone_keep_the_stream_up_too() {
     assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().watch_id, 0);
 }
 
-/// Everything that a Watch stream can be asked, and all that came back.
+/// Every request that a Watch stream can carry, and everything that etcd returns.
 async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
     let from = |revision| WatchOptions::new().with_start_revision(revision);
     let mut said = Vec::new();
-    // An id of the client's own, and more than etcd puts into one answer.
+    // An id that the client chose, and more events than etcd puts into one response.
     let big = from(3).with_prefix().with_watch_id(77).with_fragment().with_prev_key();
     let mut stream = client.watch(format!("{prefix}/big/"), Some(big)).await.unwrap();
     let mut events = 0;
@@ -264,8 +264,8 @@ async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
     stream.request_progress().await.unwrap();
     said.push(format!("{:?}", message(&mut stream).await));
     for (options, answers) in [
-        // The same id again; an id of etcd's choice; one that has something to tell; a revision
-        // that is compacted; one to come.
+        // The same id again; an id that etcd chooses; one with past events; a compacted revision; a
+        // future one.
         (WatchOptions::new().with_watch_id(77), 1),
         (WatchOptions::new(), 1),
         (from(6).with_filters([etcd_client::WatchFilterType::NoPut]), 2),
@@ -277,7 +277,7 @@ async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
             said.push(format!("{:?}", message(&mut stream).await));
         }
     }
-    // The cancel of a watch that is not there has no answer.
+    // Cancelling an unknown watch gets no response.
     for id in [77, 4711, 0] {
         stream.cancel(id).await.unwrap();
     }
@@ -288,7 +288,7 @@ async fn conversation(client: &mut Client, prefix: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn ids_fragments_progress_cancels_and_compacted_revisions_are_as_without_the_proxy() {
+async fn watch_responses_are_the_same_as_without_the_proxy() {
     let world = World::with(POLICY).own_etcd().start().await;
     let mut direct = world.direct().await;
     for n in 0..4 {
@@ -304,7 +304,7 @@ async fn ids_fragments_progress_cancels_and_compacted_revisions_are_as_without_t
     for (got, expected) in answer.iter().zip(&expected) {
         assert!(
             got == expected,
-            "{}\ninstead of\n{}",
+            "{}\nexpected\n{}",
             &got[..got.len().min(2_000)],
             &expected[..expected.len().min(2_000)]
         );
@@ -312,12 +312,12 @@ async fn ids_fragments_progress_cancels_and_compacted_revisions_are_as_without_t
     assert_eq!(answer.len(), expected.len());
     assert!(
         expected.iter().any(|said| said.contains("fragment: true")),
-        "etcd cut nothing: this test shows nothing of fragments"
+        "etcd sent no fragment: this test shows nothing"
     );
 }
 
 #[tokio::test]
-async fn two_clients_of_one_identity_do_not_meet() {
+async fn two_clients_of_one_identity_do_not_affect_each_other() {
     let world = World::start(POLICY).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -345,12 +345,13 @@ async fn two_clients_of_one_identity_do_not_meet() {
 }
 
 #[tokio::test]
-async fn a_stream_carries_a_thousand_watches_and_they_are_gone_with_it() {
+async fn a_thousand_watches_of_a_stream_end_with_it() {
     const WATCHES: i64 = 1_000;
     let world = World::start(POLICY).await;
     let mut raw = world.raw("watcher").await;
     let mut stream = Live::open(&mut raw, Method::Watch).await;
-    // All at once: the proxy takes them as etcd answers, and holds no more than a few hundred.
+    // All at once: the proxy takes them as fast as etcd answers and holds no more than a few
+    // hundred.
     let creates: Vec<u8> = (0..WATCHES)
         .flat_map(|id| framed(&create(&world.key(&format!("{id}/")), id + 1).encode_to_vec()))
         .collect();
@@ -378,7 +379,7 @@ async fn a_stream_carries_a_thousand_watches_and_they_are_gone_with_it() {
         (world.admin("/debug/streams").await.1.trim() == "[]").then_some(())
     })
     .await;
-    // The connection is as good as before.
+    // The connection still works.
     assert_eq!(
         raw.call(
             Method::Range.path(),

@@ -1,5 +1,5 @@
-//! What real clients send is accepted: their requests were recorded (`tests/wire/clients`), and
-//! none is refused for its form.
+//! Recorded requests of real clients (`tests/wire/clients`) are accepted: none is refused for its
+//! form.
 
 mod fixture;
 mod record;
@@ -23,7 +23,7 @@ fn no_request_of_a_real_client_is_refused_for_its_form() {
     }
     let all: BTreeSet<Method> = Method::ALL.iter().copied().collect();
     let never: Vec<&Method> = all.difference(&methods).collect();
-    // No client that was recorded has a command for these.
+    // No recorded client has a command for these.
     assert_eq!(
         never,
         [&Method::RangeStream, &Method::HealthCheck, &Method::HealthList, &Method::HealthWatch]

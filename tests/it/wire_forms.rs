@@ -1,24 +1,23 @@
-//! One reading of the bytes: every file of `tests/wire` is a way to show two programs two messages.
-//! Each is sent to three releases of etcd with their own auth on, as a user of few rights, and
-//! through the proxy with the same rights in front of the same release with auth off.
+//! One reading of the bytes: every file of `tests/wire` is a message that two programs could read
+//! differently. Each is sent to three releases of etcd with their own auth on, as a user with few
+//! rights, and through the proxy with the same rights in front of the same release with auth off.
 
 mod form;
 mod page;
-mod stage;
+mod fixture;
 
 use etcd_warden_core::method::Method;
 use etcd_warden_core::wire;
 use etcd_warden_testbed::etcd::Options;
-use form::{Form, Verdict};
+use fixture::{Fixture, Outcome};
+use form::{Expected, Form};
 use serde_json::Value;
-use stage::{Outcome, Stage};
 
 use crate::world::fake::Fake;
 use crate::world::raw::{Raw, tls_over};
 use crate::world::{World, authorities, programs_of, soon, start_etcd_of};
 
-/// What etcd's own user may do as well: any user may ask for the status and the members, and make
-/// leases.
+/// Rights that every user of etcd has as well: status, list of members, and leases.
 const POLICY: &str = "
 version: 1
 mode: MODE
@@ -31,40 +30,40 @@ bindings:
   - {cn: limited, roles: [limited]}
 ";
 
-/// Where nobody's rights stand in front, these end the process; the second one at each start again.
+/// Without a check of rights these crash the process; the second one at each start again.
 const DEADLY_ALARM: &str = "alarm-action-unknown";
-/// Ends 3.5 (`docs/upstream-findings.md`).
+/// Crashes 3.5 (`docs/upstream-findings.md`).
 const DEADLY_ALARM_TYPE: &str = "alarm-type-unknown";
 const DEADLY_TXN: &str = "txn-delete-from-key-and-keep-value";
 
 const RELEASES: [&str; 3] = ["3.5", "3.6", "3.7"];
 
 #[test]
-fn each_form_is_refused_at_its_field_and_offset_or_has_one_reading() {
+fn each_form_is_refused_at_its_offset_or_has_one_reading() {
     let forms = form::all();
-    let refused = forms.iter().filter(|form| form.verdict != Verdict::Judged).count();
-    assert!(refused >= 40, "at least 40 hostile encodings, not {refused}");
+    let refused = forms.iter().filter(|form| form.expected != Expected::Judged).count();
+    assert!(refused >= 40, "expected at least 40 hostile encodings, not {refused}");
     let mut wrong = Vec::new();
     for form in forms {
         let found = match wire::inspect(form.method, &form.bytes) {
-            Ok(_) => Verdict::Judged,
-            Err(malformed) => Verdict::Refused(malformed.to_string()),
+            Ok(_) => Expected::Judged,
+            Err(malformed) => Expected::Refused(malformed.to_string()),
         };
-        if found != form.verdict {
+        if found != form.expected {
             wrong.push(format!(
                 "{} ({}): expected {:?}, found {found:?}",
-                form.name, form.what, form.verdict
+                form.name, form.what, form.expected
             ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What a release does with each form, with its own auth on.
+/// The outcome of each form at a release with its own auth on.
 async fn with_auth_on(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     let etcd = start_etcd_of(move || programs_of(minor), Options::default()).await;
-    let mut stage = Stage::of(&etcd).await;
-    stage.auth_on().await;
+    let mut fixture = Fixture::of(&etcd).await;
+    fixture.auth_on().await;
     let address = etcd.addresses()[0];
     let limited = authorities().upstream.client("limited").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -81,20 +80,20 @@ async fn with_auth_on(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     let mut raw = Raw::over(stream).await;
     let mut outcomes = Vec::new();
     for form in forms {
-        outcomes.push(stage.play(&mut raw, form).await);
+        outcomes.push(fixture.send(&mut raw, form).await);
     }
     outcomes
 }
 
-/// What the proxy lets through to a release whose own auth is off, and what it leaves of a refused
+/// The outcome of each form through the proxy at a release with auth off, and that of a refused
 /// form in shadow mode.
 async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> {
     let mut world = World::with(&POLICY.replace("MODE", "enforce")).release(minor).start().await;
-    let mut stage = Stage::of(world.etcd()).await;
+    let mut fixture = Fixture::of(world.etcd()).await;
     let mut raw = world.raw("limited").await;
     let mut outcomes = Vec::new();
     for form in forms {
-        outcomes.push(stage.play(&mut raw, form).await);
+        outcomes.push(fixture.send(&mut raw, form).await);
     }
 
     world.replace_policy(&POLICY.replace("MODE", "shadow"));
@@ -103,25 +102,27 @@ async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> 
     let lives =
         |form: &&Form| ![DEADLY_ALARM, DEADLY_ALARM_TYPE, DEADLY_TXN].contains(&&*form.name);
     let refused: Vec<&Form> =
-        forms.iter().filter(|form| form.verdict != Verdict::Judged).filter(lives).collect();
+        forms.iter().filter(|form| form.expected != Expected::Judged).filter(lives).collect();
     let mut wrong = Vec::new();
     for form in &refused {
         let (expected, found) =
-            (stage.play(&mut direct, form).await, stage.play(&mut shadowed, form).await);
+            (fixture.send(&mut direct, form).await, fixture.send(&mut shadowed, form).await);
         if expected != found {
-            wrong
-                .push(format!("{minor} {}: etcd {expected:?}, in its shadow {found:?}", form.name));
+            wrong.push(format!(
+                "{minor} {}: etcd {expected:?}, through the shadowing proxy {found:?}",
+                form.name
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The audit is whole when the proxy has ended.
+    // The audit log is complete when the proxy has ended.
     world.shut_down().await;
     recorded(&world.audit(), "would_deny", refused);
-    recorded(&world.audit(), "deny", forms.iter().filter(|form| form.verdict != Verdict::Judged));
+    recorded(&world.audit(), "deny", forms.iter().filter(|form| form.expected != Expected::Judged));
     outcomes
 }
 
-/// The audit has one line for each of them, in their order.
+/// Asserts that the audit log has one line for each of them, in order.
 fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item = &'f Form>) {
     let lines = audit
         .iter()
@@ -131,7 +132,7 @@ fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item =
     assert_eq!(found, expected, "{decision}");
 }
 
-/// Everything, measured.
+/// All measurements.
 async fn measured(forms: &[Form]) -> Vec<page::Column> {
     let column = async |minor| {
         let (direct, through) =
@@ -152,18 +153,18 @@ async fn no_form_gives_more_through_the_proxy_than_the_policy() {
         columns.iter().flat_map(|column| forms.iter().enumerate().map(move |form| (column, form)))
     {
         let (through, direct) = (&column.through[index], &column.direct[index]);
-        let right = match &form.verdict {
-            Verdict::Refused(why) => {
+        let right = match &form.expected {
+            Expected::Refused(why) => {
                 *through
                     == Outcome {
                         status: Some((3, format!("etcd-warden: {why}"))),
                         effects: Vec::new(),
                     }
             }
-            // What may pass does what etcd lets the same user do, or is refused by the policy.
-            Verdict::Judged => through == direct || page::denied(through),
+            // A form that passes does what etcd lets the same user do, or the policy refuses it.
+            Expected::Judged => through == direct || page::denied(through),
         };
-        if !right || !through.trespasses().is_empty() {
+        if !right || !through.foreign_effects().is_empty() {
             wrong.push(format!(
                 "{} {}: {through:?}, where etcd's own auth has {direct:?}",
                 column.version, form.name
@@ -175,7 +176,7 @@ async fn no_form_gives_more_through_the_proxy_than_the_policy() {
     let found = std::fs::read_to_string(page::path()).unwrap_or_default();
     assert!(
         found == page,
-        "tests/wire/README.md is not what was measured: {}\n{}",
+        "tests/wire/README.md is out of date: {}\n{}",
         page::HOW,
         page::difference(&found, &page)
     );
@@ -190,14 +191,14 @@ async fn write() {
     assert_eq!(std::fs::read_to_string(page::path()).unwrap(), page);
 }
 
-/// etcd's counters see only what etcd understands; this sees all that arrives.
+/// etcd's counters see only what etcd understands; the fake sees everything that arrives.
 #[tokio::test]
 async fn not_a_byte_of_a_refused_form_is_forwarded() {
     let fake = Fake::serving(|mut visit| async move { drop(visit.body().await) }).await;
     let world = fake.world(&POLICY.replace("MODE", "enforce")).await;
     let mut raw = world.raw("limited").await;
     for form in form::all() {
-        let Verdict::Refused(why) = &form.verdict else { continue };
+        let Expected::Refused(why) = &form.expected else { continue };
         let answer = raw.call(form.method.path(), &form.bytes).await;
         assert_eq!(
             (answer.grpc_status(), answer.grpc_message()),
@@ -214,8 +215,8 @@ async fn not_a_byte_of_a_refused_form_is_forwarded() {
     assert!(nothing, "{arrivals:?}");
 }
 
-/// Sends a deadly form through the proxy, as one who may do everything that it asks for, and then
-/// around the proxy: etcd's last words.
+/// Sends a deadly form through the proxy, with every right that it needs, and then directly to
+/// etcd. Returns etcd's last log line.
 async fn refused_and_deadly(world: &World, name: &str) -> String {
     let form = form::all().into_iter().find(|form| form.name == name).unwrap();
     let mut raw = world.raw("ops").await;
@@ -224,12 +225,12 @@ async fn refused_and_deadly(world: &World, name: &str) -> String {
     assert_eq!(
         raw.call(Method::Status.path(), b"").await.grpc_status(),
         Some(0),
-        "{name}: it lives"
+        "{name}: etcd still runs"
     );
     let direct =
         Raw::direct(world.etcd().addresses()[0]).await.call(form.method.path(), &form.bytes).await;
     assert!(direct.error.is_some(), "{name}: {direct:?}");
-    soon("etcd's last words", || async {
+    soon("etcd's last log line", || async {
         let log = world.etcd().log(0);
         log.lines().any(|line| line.starts_with("goroutine ")).then_some(log)
     })
@@ -262,6 +263,6 @@ async fn a_txn_that_ends_etcd_for_good_does_not_reach_it() {
             if minor == "3.7" { "index out of range" } else { "unexpected error during txn" };
         assert!(log.contains(words), "{minor}: {log}");
         let again = world.etcd_mut().restart(0).await;
-        assert!(again.is_err(), "{minor}: what is in its log ends it at the next start");
+        assert!(again.is_err(), "{minor}: its log crashes it at the next start");
     }
 }

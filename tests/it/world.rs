@@ -1,13 +1,13 @@
-//! A running etcd, a proxy in front of it and clients of both, in one line.
+//! A running etcd, a proxy in front of it, and clients of both, in one line.
 //!
 //! ```ignore
 //! let world = World::start("version: 1 ...").await;
 //! world.as_("alice").await.put(world.key("a"), "1", None).await.unwrap();
 //! ```
 //!
-//! Tests of one process share one etcd, each under a prefix of its own; [`World::with`] gives one
-//! to a test that needs it alone. The proxy is always the test's own. Everything is on 127.0.0.1
-//! and ports that the system chose.
+//! Tests of one process share one etcd, each with its own prefix; [`World::with`] starts a private
+//! etcd for a test that needs it. The proxy is always the test's own. Everything listens on
+//! 127.0.0.1 and on ports that the system chose.
 
 pub mod etcdctl;
 pub mod fake;
@@ -38,12 +38,24 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// Which etcd the tests run on: `3.7` (the default), `3.6` or `3.5`, or a path.
+/// Selects the etcd that the tests run on: `3.7` (the default), `3.6` or `3.5`, or a path.
 pub const TEST_ETCD: &str = "ETCD_WARDEN_TEST_ETCD";
 
-/// How long something that happens soon may take on a busy machine. Not an expectation: what is
-/// waited for fails only after this.
+/// Upper bound of a wait on a busy machine. It is not an expectation: a test fails only after it.
 pub const SOON: Duration = Duration::from_secs(60);
+
+/// `alice`, whose behaviour a test is about, and the `neighbour` that must not be affected.
+pub const TWO_CLIENTS: &str = "
+version: 1
+mode: enforce
+roles:
+  all:
+    allow: [{keys: /*, verbs: [rw]}]
+    capabilities: [lease, status, member-list, move-leader, snapshot]
+bindings:
+  - {cn: alice, roles: [all]}
+  - {cn: neighbour, roles: [all]}
+";
 
 /// The programs of the etcd under test.
 pub fn programs() -> &'static Programs {
@@ -80,7 +92,7 @@ pub fn programs_of(minor: &str) -> &'static Programs {
     programs
 }
 
-/// Waits until `look` gives something.
+/// Polls `look` until it returns a value.
 pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let found = async {
         loop {
@@ -95,11 +107,11 @@ pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl F
         .unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
 }
 
-/// The authorities of all tests: making them once keeps each test short.
+/// The CAs of all tests. They are created once to keep each test short.
 pub struct Authorities {
-    /// Who signs clients of the proxy, and the proxy's server certificate.
+    /// Signs the proxy's clients and its server certificate.
     pub clients: Authority,
-    /// Who signs etcd and what may call it directly.
+    /// Signs etcd's certificate and those of its direct clients.
     pub upstream: Authority,
 }
 
@@ -115,9 +127,9 @@ pub fn authorities() -> &'static Authorities {
 pub struct World {
     etcd: Upstreams,
     running: Option<Running>,
-    /// What the proxy was started with.
+    /// The configuration that the proxy was started with.
     pub config: Config,
-    /// Stands for `$P` in policies and before every [`World::key`]; no other test uses it.
+    /// Replaces `$P` in policies and precedes every [`World::key`]. No other test uses it.
     pub prefix: String,
     folder: TempDir,
 }
@@ -128,14 +140,14 @@ enum Upstreams {
 }
 
 impl Drop for World {
-    /// The runtime catches a panic of a task, and a test may well not notice: here it does.
+    /// The runtime catches a task's panic, which a test may not notice. This fails the test.
     fn drop(&mut self) {
         let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner).clone();
         assert!(panics.is_empty() || std::thread::panicking(), "the proxy panicked: {panics:?}");
     }
 }
 
-/// Every panic in `src/`, of any test of this process.
+/// Every panic in `src/`, in any test of this process.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn note_panics() {
@@ -151,24 +163,23 @@ fn note_panics() {
     });
 }
 
-/// What is asked for beyond [`World::start`].
-pub struct Wish {
+/// Options beyond [`World::start`].
+pub struct WorldBuilder {
     policy: String,
     own_etcd: Option<Options>,
     programs: Box<dyn FnOnce() -> &'static Programs + Send>,
     configure: Box<dyn FnOnce(&mut Config) + Send>,
 }
 
-impl Wish {
-    /// An etcd for this test alone: one that is killed, has several members, or whose state as a
-    /// whole matters.
+impl WorldBuilder {
+    /// Gives the test a private etcd, to kill it, to have several members, or to check its whole
+    /// state.
     pub fn own_etcd(mut self) -> Self {
         self.own_etcd.get_or_insert_default();
         self
     }
 
-    /// As [`Wish::own_etcd`], of another release than the tests' own, for instance one of
-    /// [`vulnerable`].
+    /// Like [`WorldBuilder::own_etcd`], of another release, for instance one of [`vulnerable`].
     pub fn etcd_programs(
         mut self,
         programs: impl FnOnce() -> &'static Programs + Send + 'static,
@@ -177,18 +188,18 @@ impl Wish {
         self.own_etcd()
     }
 
-    /// As [`Wish::own_etcd`], of this minor version whatever the other tests run on.
+    /// Like [`WorldBuilder::own_etcd`], of this minor version whatever the other tests run on.
     pub fn release(self, minor: &'static str) -> Self {
         self.etcd_programs(move || programs_of(minor))
     }
 
-    /// As [`Wish::own_etcd`], with so many members.
+    /// Like [`WorldBuilder::own_etcd`], with this number of members.
     pub fn members(mut self, members: usize) -> Self {
         self.own_etcd.get_or_insert_default().members = members;
         self
     }
 
-    /// As [`Wish::own_etcd`], with this flag for etcd.
+    /// Like [`WorldBuilder::own_etcd`], with this flag for etcd.
     pub fn etcd_flag(mut self, flag: &str) -> Self {
         self.own_etcd.get_or_insert_default().flags.push(flag.to_owned());
         self
@@ -204,12 +215,11 @@ impl Wish {
         self
     }
 
-    /// Starts it all.
     pub async fn start(self) -> World {
-        self.try_start().await.unwrap_or_else(|error| panic!("the proxy does not start: {error:#}"))
+        self.try_start().await.unwrap_or_else(|error| panic!("the proxy did not start: {error:#}"))
     }
 
-    /// Starts it all; the proxy may refuse to start.
+    /// Like [`WorldBuilder::start`], for a proxy that may refuse to start.
     pub async fn try_start(self) -> anyhow::Result<World> {
         note_panics();
         let etcd = match self.own_etcd {
@@ -234,9 +244,9 @@ impl World {
         Self::with(policy).start().await
     }
 
-    /// As [`World::start`], with more wishes.
-    pub fn with(policy: &str) -> Wish {
-        Wish {
+    /// Like [`World::start`], with options.
+    pub fn with(policy: &str) -> WorldBuilder {
+        WorldBuilder {
             policy: policy.to_owned(),
             own_etcd: None,
             programs: Box::new(programs),
@@ -244,7 +254,6 @@ impl World {
         }
     }
 
-    /// etcd itself.
     pub fn etcd(&self) -> &Etcd {
         self.etcd.get()
     }
@@ -253,61 +262,60 @@ impl World {
     pub fn etcd_mut(&mut self) -> &mut Etcd {
         match &mut self.etcd {
             Upstreams::Own(etcd) => etcd,
-            Upstreams::Shared(_) => panic!("this etcd is shared: ask for `own_etcd()`"),
+            Upstreams::Shared(_) => panic!("this etcd is shared: use `own_etcd()`"),
         }
     }
 
-    /// The proxy.
     pub fn running(&self) -> &Running {
         self.running.as_ref().expect("the proxy runs")
     }
 
-    /// Where the proxy listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.running().listen_addr
     }
 
-    /// The URL of the proxy.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address())
     }
 
-    /// A key of this test.
+    /// A key below this test's prefix.
     pub fn key(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)
     }
 
-    /// A client of the proxy, with a well-made certificate for this name.
+    /// A client of the proxy, with a valid certificate for this name.
     pub async fn as_(&self, common_name: &str) -> Client {
         self.with_certificate(&Leaf::client(common_name)).await
     }
 
-    /// A client of the proxy, with any certificate of the clients' authority.
+    /// A client of the proxy, with any certificate of the clients' CA.
     pub async fn with_certificate(&self, leaf: &Leaf) -> Client {
         let issued = authorities().clients.issue(leaf).unwrap();
         connect(&[self.endpoint()], &authorities().clients, &issued).await
     }
 
-    /// A client of etcd itself, around the proxy.
+    /// A client that is connected directly to etcd.
     pub async fn direct(&self) -> Client {
         connect(&self.etcd().endpoints(), &authorities().upstream, root()).await
     }
 
-    /// Replaces the policy; it counts when this returns.
+    /// Replaces the policy. It is in effect on return.
     ///
     /// # Panics
-    /// When the proxy refuses it.
+    ///
+    /// If the proxy refuses the policy.
     pub fn replace_policy(&self, policy: &str) {
         self.write_policy(policy);
         self.running().reload_policy().unwrap();
     }
 
-    /// Reloads what the policy file says now.
+    /// Reloads the policy file.
     pub fn try_reload(&self) -> anyhow::Result<()> {
         self.running().reload_policy()
     }
 
-    /// Replaces the policy file, as a careful operator does: all at once. Nobody is told.
+    /// Replaces the policy file atomically. The proxy is not notified.
     pub fn write_policy(&self, policy: &str) {
         let new =
             write_private(self.folder.path(), "policy.new", &policy.replace("$P", &self.prefix))
@@ -315,7 +323,7 @@ impl World {
         std::fs::rename(new, &self.config.policy).unwrap();
     }
 
-    /// The generation of the policy that counts now.
+    /// The generation of the policy in effect.
     pub async fn generation(&self) -> u64 {
         let (status, body) = self.admin("/policy").await;
         assert_eq!(status, 200, "{body}");
@@ -329,7 +337,7 @@ impl World {
     }
 
     /// The sum of all samples of a metric of the proxy whose labels include these, each written
-    /// `name="value"`; 0 without any.
+    /// `name="value"`; 0 if there is none.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.admin("/metrics").await;
         let samples = text.lines().filter(|line| {
@@ -339,7 +347,7 @@ impl World {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
-    /// The audit so far.
+    /// All audit lines so far.
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.audit_file()).unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -351,7 +359,7 @@ impl World {
             .collect()
     }
 
-    /// Waits for an audit line that `fits`, and gives it.
+    /// Waits for an audit line that `fits` accepts.
     pub async fn audited(&self, fits: impl Fn(&Value) -> bool) -> Value {
         let found = tokio::time::timeout(SOON, async {
             loop {
@@ -363,22 +371,22 @@ impl World {
         });
         match found.await {
             Ok(line) => line,
-            Err(_) => panic!("no audit line fits; there are:\n{:#?}", self.audit()),
+            Err(_) => panic!("no audit line matches:\n{:#?}", self.audit()),
         }
     }
 
-    /// The proxy's audit file.
+    /// The path of the proxy's audit log.
     pub fn audit_file(&self) -> PathBuf {
         self.config.audit.file.clone().expect("this proxy writes an audit file")
     }
 
-    /// A folder of this test, with the proxy's files in it.
+    /// This test's folder with the proxy's files.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// How many calls of a method etcd has answered so far, whatever the answer; on the shared etcd
-    /// those of other tests too.
+    /// The number of calls of a method that etcd has answered so far, with any status. On the
+    /// shared etcd it includes the calls of other tests.
     pub async fn reached_etcd(&self, rpc: &str) -> f64 {
         let text = self.etcd().metrics(0).await.unwrap();
         let label = format!("grpc_method=\"{rpc}\"");
@@ -388,12 +396,12 @@ impl World {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
-    /// Starts the proxy again, after [`World::shut_down`] or in place of the one that runs.
+    /// Starts the proxy again, after [`World::shut_down`] or in place of the running one.
     pub async fn start_again(&mut self) {
         self.start_again_with(|_| ()).await;
     }
 
-    /// As [`World::start_again`], with a change of its configuration.
+    /// Like [`World::start_again`], with a change of its configuration.
     pub async fn start_again_with(&mut self, change: impl FnOnce(&mut Config)) {
         if self.running.is_some() {
             self.shut_down().await;
@@ -402,7 +410,7 @@ impl World {
         self.running = Some(app::start(self.config.clone()).await.unwrap());
     }
 
-    /// The proxy itself, to be shut down beside what goes on.
+    /// Takes the proxy, to shut it down while the test continues.
     pub fn take_running(&mut self) -> Running {
         self.running.take().expect("the proxy runs")
     }
@@ -427,12 +435,12 @@ pub async fn shared_etcd() -> &'static Etcd {
     SHARED.get_or_init(|| start_etcd(Options::default())).await
 }
 
-/// etcd with TLS, for which [`root`] is the way in.
+/// Starts etcd with TLS. [`root`] is the certificate that it accepts.
 pub async fn start_etcd(options: Options) -> Etcd {
     start_etcd_of(programs, options).await
 }
 
-/// As [`start_etcd`], of any release.
+/// Like [`start_etcd`], of any release.
 pub async fn start_etcd_of(
     programs: impl FnOnce() -> &'static Programs + Send + 'static,
     options: Options,
@@ -446,7 +454,7 @@ pub async fn start_etcd_of(
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The certificate that etcd itself takes, CN `root`: the proxy's, and that of [`World::direct`].
+/// The certificate that etcd itself accepts, CN `root`: the proxy's, and that of [`World::direct`].
 pub fn root() -> &'static Issued {
     static ROOT: OnceLock<Issued> = OnceLock::new();
     ROOT.get_or_init(|| authorities().upstream.client("root").unwrap())
@@ -460,7 +468,7 @@ pub async fn connect(endpoints: &[String], authority: &Authority, issued: &Issue
     Client::connect(endpoints, Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
 }
 
-/// Whether an answer of etcd-client is etcd's own refusal, word for word.
+/// True if a result of etcd-client is etcd's own refusal, word for word.
 pub fn is_permission_denied<T>(answer: &Result<T, etcd_client::Error>) -> bool {
     matches!(answer, Err(etcd_client::Error::GRpcStatus(status))
         if status.code() == tonic::Code::PermissionDenied && status.message() == "etcdserver: permission denied")

@@ -1,4 +1,5 @@
-//! A signal ends a run early and in order, also when nobody answers; a second one ends it at once.
+//! A signal ends a run early and in order, also when the server does not respond. A second signal
+//! ends it at once.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,11 +8,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-use super::{CALICO, Caller, as_etcd, certificates, keys_below};
+use super::{BenchClient, CALICO, as_etcd, certificates, keys_below};
 use crate::world::fake::{Fake, Visit};
 use crate::world::{World, soon};
 
-/// Much longer than what is waited for, and much shorter than what would be waited for without the
+/// Much longer than the test should take, and much shorter than the run would take without the
 /// signal.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,19 +34,19 @@ impl Running {
         Self { child, said }
     }
 
-    /// What an operator's Ctrl-C does too, which is ignored by what a shell has put into the
+    /// Ctrl-C has the same effect, but SIGINT is ignored by a process that a shell started in the
     /// background.
     async fn terminate(&self) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     }
 
-    /// Waits until it says this.
-    async fn says(&mut self, what: &str) {
+    /// Waits until it prints this.
+    async fn wait_for(&mut self, what: &str) {
         loop {
             let line = timeout(PATIENCE, self.said.next_line())
                 .await
-                .unwrap_or_else(|_| panic!("it never says `{what}`"));
+                .unwrap_or_else(|_| panic!("it never prints `{what}`"));
             if line.unwrap().unwrap_or_else(|| panic!("it ended without `{what}`")).contains(what) {
                 return;
             }
@@ -55,17 +56,20 @@ impl Running {
     /// Its exit code and its report.
     async fn ends(mut self) -> (Option<i32>, serde_json::Value) {
         let (mut out, mut report) = (self.child.stdout.take().unwrap(), String::new());
-        timeout(PATIENCE, out.read_to_string(&mut report)).await.expect("it ends").unwrap();
+        timeout(PATIENCE, out.read_to_string(&mut report))
+            .await
+            .expect("the process ends")
+            .unwrap();
         let code = self.child.wait().await.unwrap().code();
         (code, serde_json::from_str(&report).unwrap_or_default())
     }
 }
 
-/// A server that never answers a Put, and nothing at all from this request on.
+/// A server that never responds to a Put, and to nothing at all from this request on.
 async fn stands_still(from: usize) -> Fake {
     Fake::serving(move |mut visit: Visit| async move {
         visit.body().await;
-        if visit.place >= from || visit.path.ends_with("/Put") {
+        if visit.index >= from || visit.path.ends_with("/Put") {
             visit.reset().await;
         } else {
             as_etcd(&mut visit);
@@ -74,8 +78,8 @@ async fn stands_still(from: usize) -> Fake {
     .await
 }
 
-/// 100 requests per second are due, and one stream waits for the answer of the first.
-fn load(caller: &Caller, fake: &Fake, more: [&str; 2]) -> Running {
+/// 100 requests per second are due, and one stream waits for the first response.
+fn load(client: &BenchClient, fake: &Fake, more: [&str; 2]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-warden"));
     command.args([
         "bench",
@@ -89,38 +93,38 @@ fn load(caller: &Caller, fake: &Fake, more: [&str; 2]) -> Running {
         .args(["--connections=1", "--streams=1", "--warm-up=0s", "--rate=100", "--time=1h"])
         .args(more);
     Running::of(
-        command.arg(format!("--endpoint=https://{}", fake.address)).current_dir(caller.path()),
+        command.arg(format!("--endpoint=https://{}", fake.address)).current_dir(client.path()),
     )
 }
 
 #[tokio::test]
-async fn what_has_piled_up_before_a_server_that_stands_still_is_not_sent_after_a_signal() {
-    let (fake, caller) = (stands_still(usize::MAX).await, Caller::direct());
-    let mut running = load(&caller, &fake, ["--keys=1", "--timeout=1s"]);
-    // Some 300 are due by then: five minutes' worth, one after the other.
+async fn queued_requests_are_not_sent_after_a_signal() {
+    let (fake, client) = (stands_still(usize::MAX).await, BenchClient::direct());
+    let mut running = load(&client, &fake, ["--keys=1", "--timeout=1s"]);
+    // Some 300 are due by then: five minutes of work, one after the other.
     soon("four requests", async || (fake.arrivals("Put").len() >= 4).then_some(())).await;
     running.terminate().await;
-    running.says("another signal ends it at once").await;
+    running.wait_for("another signal ends it at once").await;
     let (code, report) = running.ends().await;
     assert_eq!((code, &report["stopped"]), (Some(0), &true.into()), "{report:#}");
     assert!(report["steps"][0]["targets"][0]["not_sent"].as_u64().unwrap() > 100, "{report:#}");
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once_and_says_where_keys_are_left() {
-    // The list of what is there, the Txn that writes the one key, and then nothing.
-    let (fake, caller) = (stands_still(2).await, Caller::direct());
-    let mut running = load(&caller, &fake, ["--keys=1", "--timeout=1h"]);
+async fn a_second_signal_ends_it_and_reports_the_keys_left() {
+    // The list of existing keys, the Txn that writes the one key, and then nothing.
+    let (fake, client) = (stands_still(2).await, BenchClient::direct());
+    let mut running = load(&client, &fake, ["--keys=1", "--timeout=1h"]);
     soon("a request", async || fake.arrivals("Put").first().cloned()).await;
     running.terminate().await;
-    running.says("another signal ends it at once").await;
+    running.wait_for("another signal ends it at once").await;
     running.terminate().await;
-    running.says("keys of this run may be left below /etcd-warden-bench/").await;
+    running.wait_for("keys of this run may be left below /etcd-warden-bench/").await;
     assert_eq!(running.ends().await.0, Some(130));
 }
 
 #[tokio::test]
-async fn a_cluster_whose_nodes_start_one_by_one_ends_after_a_signal_and_leaves_nothing() {
+async fn a_signal_while_nodes_start_leaves_no_keys() {
     let world = World::with(CALICO).own_etcd().start().await;
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path(), &["a", "b"]);
@@ -136,7 +140,7 @@ async fn a_cluster_whose_nodes_start_one_by_one_ends_after_a_signal_and_leaves_n
     ]);
     let endpoint = format!("--endpoint={}", world.endpoint());
     let mut running = Running::of(command.arg(endpoint).current_dir(folder.path()));
-    running.says("the storm").await;
+    running.wait_for("the storm").await;
     running.terminate().await;
     let (code, report) = running.ends().await;
     assert_eq!((code, &report["stopped"]), (Some(0), &true.into()), "{report:#}");
@@ -144,19 +148,19 @@ async fn a_cluster_whose_nodes_start_one_by_one_ends_after_a_signal_and_leaves_n
 }
 
 #[tokio::test]
-async fn a_signal_while_keys_are_written_gives_a_report_of_nothing_and_removes_them() {
-    // Each Txn of a hundred keys waits a moment: there are a thousand of them.
+async fn a_signal_during_setup_removes_the_keys() {
+    // Each Txn of a hundred keys takes a moment: there are a thousand of them.
     let fake = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         as_etcd(&mut visit);
     })
     .await;
-    let caller = Caller::direct();
-    let mut running = load(&caller, &fake, ["--keys=100000", "--timeout=1m"]);
+    let client = BenchClient::direct();
+    let mut running = load(&client, &fake, ["--keys=100000", "--timeout=1m"]);
     soon("some keys are written", async || (fake.arrivals("Txn").len() >= 2).then_some(())).await;
     running.terminate().await;
-    running.says("removing the keys").await;
+    running.wait_for("removing the keys").await;
     let (code, report) = running.ends().await;
     assert_eq!(
         (code, &report["stopped"], &report["steps"]),
@@ -164,5 +168,5 @@ async fn a_signal_while_keys_are_written_gives_a_report_of_nothing_and_removes_t
         "{report:#}"
     );
     assert!(fake.arrivals("Txn").len() < 100 && fake.arrivals("Put").is_empty());
-    assert!(fake.arrivals("Range").len() >= 2, "it looks for what is to be removed");
+    assert!(fake.arrivals("Range").len() >= 2, "it lists the keys to remove");
 }

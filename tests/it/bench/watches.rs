@@ -1,4 +1,4 @@
-//! Watches that are refused, and events that nobody asked for.
+//! Refused watches, and events of unknown watches.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use etcd_warden_proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use etcd_warden_proto::mvccpb::Event;
 use prost::Message as _;
 
-use super::{Caller, POLICY, as_etcd, keys_left};
+use super::{BenchClient, POLICY, as_etcd, keys_left};
 use crate::world::World;
 use crate::world::fake::{Fake, Visit};
 use crate::world::raw::framed;
 
 #[tokio::test]
-async fn a_watch_that_is_refused_is_told_with_its_reason_and_leaves_no_keys() {
+async fn a_refused_watch_is_reported_and_leaves_no_keys() {
     let world = World::with(POLICY)
         .config(|config| config.limits.max_watches_per_identity = Some(1))
         .start()
         .await;
     let (endpoint, prefix) =
         (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
-    let ran = Caller::client("bench")
+    let ran = BenchClient::client("bench")
         .bench(&[&endpoint, &prefix, "--mix=watch-fanout", "--watchers=2", "--keys=5", "--count=5"])
         .await;
     assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
@@ -32,7 +32,7 @@ async fn a_watch_that_is_refused_is_told_with_its_reason_and_leaves_no_keys() {
 }
 
 #[tokio::test]
-async fn events_of_a_watch_that_nobody_made_are_a_wrong_answer() {
+async fn events_of_an_unknown_watch_are_a_wrong_response() {
     let fake = Fake::serving(|mut visit: Visit| async move {
         if !visit.path.ends_with("/Watch") {
             visit.body().await;
@@ -61,8 +61,10 @@ async fn events_of_a_watch_that_nobody_made_are_a_wrong_answer() {
         "--count=1",
         "--warm-up=0s",
     ];
-    let report =
-        Caller::direct().bench(&[&load[..], &["--timeout=1s", &endpoint]].concat()).await.report(1);
+    let report = BenchClient::direct()
+        .bench(&[&load[..], &["--timeout=1s", &endpoint]].concat())
+        .await
+        .report(1);
     let examples = report["verification"]["examples"].to_string();
     assert!(examples.contains("1 events of watch 5, which is not on this stream"), "{examples}");
     // Its own write is not among them.

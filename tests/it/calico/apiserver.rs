@@ -1,4 +1,4 @@
-//! A real kube-apiserver, and what is asked of it over its REST interface.
+//! A real kube-apiserver and a client of its REST API.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use tokio_rustls::TlsConnector;
 use super::cluster::{Cluster, Daemon};
 use crate::world::authorities;
 
-/// Of the one user, in the group that may do everything.
+/// The token of the only user, in the group that may do everything.
 const TOKEN: &str = "scenario";
 
-/// kube-apiserver, as long as this lives.
+/// A running kube-apiserver.
 pub struct Apiserver {
     address: SocketAddr,
     connector: TlsConnector,
-    /// For those who are clients of it.
+    /// The kubeconfig for its clients.
     pub kubeconfig: PathBuf,
     daemon: Daemon,
 }
@@ -98,22 +98,22 @@ impl Apiserver {
         Self { address, connector, kubeconfig, daemon }
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub async fn create(&self, path: &str, object: Value) -> Value {
         let (status, body) = self.ask("POST", path, Some(Body::json(&object))).await;
         assert!((200..300).contains(&status), "{path}: {status} {body}\n{}", self.daemon.log());
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Server-side apply of an object in YAML, where an unknown or repeated field is a mistake.
-    /// Gives what kube-apiserver has read.
+    /// Server-side apply of an object in YAML; unknown and duplicate fields are errors. Returns the
+    /// object as kube-apiserver has read it.
     pub async fn apply(&self, path: &str, yaml: &str) -> Value {
         let (status, body) = self.try_apply(path, yaml).await;
         assert!([200, 201].contains(&status), "{path}: {status} {body}\n{yaml}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// The same, and what kube-apiserver says to it.
+    /// Like `apply`, with the status and body of the response.
     pub async fn try_apply(&self, path: &str, yaml: &str) -> (u16, String) {
         let path = format!("{path}?fieldManager=tests&fieldValidation=Strict");
         self.ask(
@@ -124,21 +124,20 @@ impl Apiserver {
         .await
     }
 
-    /// What there is; `None` when there is nothing, or not yet (429: a new resource's storage is
-    /// being set up).
+    /// Reads an object; `None` if it does not exist, or not yet (429: the storage of a new resource
+    /// is being set up).
     pub async fn get(&self, path: &str) -> Option<Value> {
         let (status, body) = self.ask("GET", path, None).await;
         assert!([200, 404, 429].contains(&status), "{path}: {status} {body}");
         (status == 200).then(|| serde_json::from_str(&body).unwrap())
     }
 
-    /// Changes an object.
+    /// Replaces an object.
     pub async fn replace(&self, path: &str, object: Value) {
         let (status, body) = self.ask("PUT", path, Some(Body::json(&object))).await;
         assert_eq!(status, 200, "{path}: {body}");
     }
 
-    /// Removes an object.
     pub async fn delete(&self, path: &str) {
         let (status, body) = self.ask("DELETE", path, None).await;
         assert!((200..300).contains(&status), "{path}: {status} {body}");
@@ -161,7 +160,7 @@ impl Apiserver {
     }
 }
 
-/// What is sent, and in which form.
+/// The body of a request and its content type.
 #[derive(Clone)]
 struct Body {
     kind: &'static str,
@@ -174,7 +173,7 @@ impl Body {
     }
 }
 
-/// One request of HTTP/1.0, which is answered in one piece.
+/// Sends one HTTP/1.0 request; the response is not chunked.
 async fn ask(
     connector: &TlsConnector,
     address: SocketAddr,

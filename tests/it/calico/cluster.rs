@@ -1,4 +1,4 @@
-//! The programs, and how each is started with a certificate of its own.
+//! The programs, and the start of each with its own certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -11,11 +11,10 @@ use tokio::process::{Child, Command};
 use crate::world::go_tool::go_program;
 use crate::world::{SOON, World, authorities, root};
 
-/// The real programs.
 pub struct Programs {
     pub node: PathBuf,
     pub cni: PathBuf,
-    /// Of the container `install-cni`.
+    /// The program of the container `install-cni`.
     pub install: PathBuf,
     pub controllers: PathBuf,
     pub typha: PathBuf,
@@ -24,7 +23,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds those that are not there yet.
+    /// Builds the programs that are missing.
     pub fn build() -> Self {
         let calico = |program, package: &str| {
             go_program("calico", program, &format!("github.com/projectcalico/calico/{package}"))
@@ -45,7 +44,7 @@ impl Programs {
     }
 }
 
-/// What the container `install-cni` runs.
+/// The program of the container `install-cni`.
 pub fn install_cni() -> PathBuf {
     go_program(
         "calico-install",
@@ -54,11 +53,11 @@ pub fn install_cni() -> PathBuf {
     )
 }
 
-/// How the programs reach etcd: through a proxy, or directly.
+/// The way to etcd: through a proxy, or directly.
 pub struct Way {
     pub endpoint: String,
     pub ca: String,
-    /// The certificate for a name.
+    /// Issues the certificate for a name.
     pub certificates: Box<dyn Fn(&str) -> Issued>,
 }
 
@@ -69,7 +68,7 @@ impl Way {
         Self { endpoint: world.endpoint(), ca: authorities().clients.pem(), certificates }
     }
 
-    /// To etcd itself, everybody as root.
+    /// To etcd itself, every component as root.
     pub fn direct(endpoint: String) -> Self {
         Self {
             endpoint,
@@ -86,7 +85,7 @@ pub struct Cluster<'p> {
     folder: TempDir,
 }
 
-/// Where a program finds its certificate: the three file names of Calico's Secrets.
+/// A program's certificate: the three file names of Calico's Secrets.
 pub struct Secrets {
     pub ca: PathBuf,
     pub cert: PathBuf,
@@ -102,7 +101,7 @@ impl<'p> Cluster<'p> {
         self.folder.path()
     }
 
-    /// The files of the component of this name.
+    /// The files of the component with this name.
     pub fn secrets(&self, common_name: &str) -> Secrets {
         let folder = self.folder().join(common_name.replace(':', "_"));
         if !folder.exists() {
@@ -119,7 +118,7 @@ impl<'p> Cluster<'p> {
         }
     }
 
-    /// A program as this component: it finds etcd as Calico's manifests say it.
+    /// A program as this component, configured for etcd as in Calico's manifests.
     pub fn command(&self, program: &Path, common_name: &str) -> Command {
         let secrets = self.secrets(common_name);
         let mut command = Command::new(program);
@@ -139,7 +138,7 @@ impl<'p> Cluster<'p> {
         command
     }
 
-    /// calicoctl as one of its variants, with a manifest on its standard input.
+    /// Runs calicoctl as one of its variants, with a manifest on standard input.
     pub async fn calicoctl(&self, common_name: &str, arguments: &[&str], manifest: &str) -> String {
         let mut command = self.command(&self.programs.calicoctl, common_name);
         command
@@ -151,7 +150,7 @@ impl<'p> Cluster<'p> {
     }
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command to its end, with this on standard input.
 pub async fn feed(mut command: Command, input: &str) -> Output {
     let mut child = command.spawn().unwrap();
     if let Some(mut stdin) = child.stdin.take() {
@@ -163,7 +162,7 @@ pub async fn feed(mut command: Command, input: &str) -> Output {
         .unwrap()
 }
 
-/// What a command that must succeed said.
+/// The output of a command that must have succeeded.
 pub fn said(what: &str, output: &Output) -> String {
     let text = [&output.stdout, &output.stderr]
         .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -172,7 +171,7 @@ pub fn said(what: &str, output: &Output) -> String {
     text
 }
 
-/// A program that goes on, with its output in a file.
+/// A long-running program whose output goes to a file.
 pub struct Daemon {
     child: Child,
     log: PathBuf,
@@ -190,12 +189,12 @@ impl Daemon {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// Waits until its log has this.
-    pub async fn says(&mut self, text: &str) {
+    /// Waits until its log contains this.
+    pub async fn wait_for(&mut self, text: &str) {
         self.until(text, async |log| log.contains(text)).await;
     }
 
-    /// Waits until `look` finds what it looks for; the log is shown when it never does.
+    /// Waits until `look` returns something; prints the log if it never does.
     pub async fn until(&mut self, what: &str, look: impl AsyncFn(&str) -> bool) {
         let begun = std::time::Instant::now();
         while !look(&self.log()).await {

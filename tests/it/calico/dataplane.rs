@@ -1,15 +1,15 @@
-//! A data plane for Felix that takes everything, does nothing, and reports as a real one would:
-//! that it lives, how its endpoints are, and the keys of WireGuard. Felix writes all of that to
-//! etcd.
+//! A data plane for Felix that accepts everything, does nothing, and reports what a real one would:
+//! that it is alive, the state of its endpoints, and the keys of WireGuard. Felix writes all of
+//! that to etcd.
 //!
-//! Messages are `FromDataplane` of Felix' protocol (felix/proto/felixbackend.proto), each behind
-//! its length in eight bytes.
+//! Messages are `FromDataplane` of Felix' protocol (felix/proto/felixbackend.proto), each with its
+//! length in eight bytes before it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Felix hands over its messages on file descriptor 3, and reads on 4. Endpoints are reported at
-/// most once a second.
+/// Felix writes its messages to file descriptor 3 and reads from 4. Endpoints are reported at most
+/// once a second.
 const DRIVER: &str = r#"#!/bin/sh
 cat <&3 >/dev/null &
 for step in up down gone keys; do
@@ -22,7 +22,7 @@ wait
 /// Any 32 bytes are a public key.
 pub const PUBLIC_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// Writes the driver for one node, and gives its path.
+/// Writes the driver for one node and returns its path.
 pub fn driver(folder: &Path, node: &str) -> PathBuf {
     let path = folder.join(format!("dataplane-{node}"));
     let endpoint = || [text(2, "k8s"), text(3, "prod/web-0"), text(4, "eth0")].concat();
@@ -65,7 +65,7 @@ fn text(number: u8, text: &str) -> Vec<u8> {
     within(number, text.as_bytes())
 }
 
-/// A field that holds bytes; all here are short.
+/// A field with bytes; all of them are short.
 fn within(number: u8, bytes: &[u8]) -> Vec<u8> {
     let length = u8::try_from(bytes.len()).ok().filter(|length| *length < 0x80).unwrap();
     [&[number << 3 | 2, length], bytes].concat()

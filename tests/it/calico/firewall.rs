@@ -1,5 +1,5 @@
-//! The host firewall of `deploy/firewall`, loaded into a network namespace of its own, and who
-//! comes through.
+//! The host firewall of `deploy/firewall`, loaded into its own network namespace: which connections
+//! it lets through.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::inside;
 use crate::deploy::{deploy, text};
 
-/// The user of the image, another one, and root.
+/// The user of the image, another one, and root; the flag says whether it may connect.
 const USERS: [(u32, bool); 3] = [(65532, true), (65534, false), (0, false)];
 
 fn nft(arguments: &[&str]) {
@@ -22,7 +22,7 @@ fn nft(arguments: &[&str]) {
     );
 }
 
-/// Whether a process of this user gets a connection.
+/// True if a process of this user gets a connection.
 fn connects(user: u32, address: &str) -> bool {
     let (host, port) = address.rsplit_once(':').unwrap();
     let mut bash = Command::new("bash");
@@ -32,9 +32,8 @@ fn connects(user: u32, address: &str) -> bool {
 
 #[test]
 #[ignore = "needs root, a network namespace and nft; .ci/run runs it"]
-fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
-    if !inside("calico::firewall::on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port")
-    {
+fn only_the_proxys_user_reaches_etcds_client_port() {
+    if !inside("calico::firewall::only_the_proxys_user_reaches_etcds_client_port") {
         return;
     }
     let file = deploy().join("firewall/etcd-host.nft").display().to_string();
@@ -45,7 +44,7 @@ fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
         assert!(addresses.iter().all(|address| connects(user, address)), "before the firewall");
     }
     nft(&["-c", "-f", &file]);
-    // Once more is the same: an operator changes it and loads it again.
+    // Loading it twice has the same effect: an operator changes it and loads it again.
     for _ in 0..2 {
         nft(&["-f", &file]);
     }
@@ -53,14 +52,14 @@ fn on_an_etcd_host_the_proxys_user_alone_reaches_etcds_client_port() {
         for address in &addresses[..2] {
             assert_eq!(connects(user, address), may, "user {user} to {address}");
         }
-        // Peers and the proxy have doors of their own: certificates alone judge there.
+        // Peers and the proxy have their own ports: only certificates decide there.
         assert!(connects(user, addresses[2]) && connects(user, addresses[3]), "user {user}");
     }
     let uid = format!("meta skuid != {} ", USERS[0].0);
     assert!(text("firewall/etcd-host.nft").contains(&uid));
 }
 
-/// A host of its own behind this one, with these addresses on its side and on ours.
+/// Another host behind this one, with these addresses on either side.
 fn host(name: &str, ours: &[&str], theirs: &[&str]) {
     let ip = |arguments: &str| {
         assert!(
@@ -85,7 +84,7 @@ fn host(name: &str, ours: &[&str], theirs: &[&str]) {
     ip(&format!("-n {name} route add default via {}", ours[0].split('/').next().unwrap()));
 }
 
-/// Whether somebody on that host gets a connection.
+/// True if a process on that host gets a connection.
 fn reaches(host: &str, address: &str) -> bool {
     let (to, port) = address.rsplit_once(':').unwrap();
     let connect = format!("exec 3<>/dev/tcp/{to}/{port}");
@@ -96,7 +95,7 @@ fn reaches(host: &str, address: &str) -> bool {
     status.unwrap().success()
 }
 
-/// Somebody who listens on that host.
+/// A listener on that host.
 struct Listening(Child);
 
 impl Drop for Listening {
@@ -117,11 +116,11 @@ fn listening(host: &str, address: &str) -> Listening {
 
 #[test]
 #[ignore = "needs root, network namespaces and nft; .ci/run runs it"]
-fn nobody_from_elsewhere_reaches_etcd_nor_through_its_host() {
-    if !inside("calico::firewall::nobody_from_elsewhere_reaches_etcd_nor_through_its_host") {
+fn no_other_host_reaches_etcd_nor_through_its_host() {
+    if !inside("calico::firewall::no_other_host_reaches_etcd_nor_through_its_host") {
         return;
     }
-    // This host is one of the set, `member` another, and `pod` has a network of its own.
+    // This host is in the set, `member` is another one, and `pod` has its own network.
     host("member", &["10.0.0.1/24"], &["10.0.0.2/24"]);
     host("pod", &["10.20.0.1/24", "fd00:20::1/64"], &["10.20.0.2/24", "fd00:20::2/64"]);
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -151,7 +150,7 @@ fn nobody_from_elsewhere_reaches_etcd_nor_through_its_host() {
     }
     assert!(
         open.iter().all(|address| reaches("pod", address)),
-        "the proxy's port is for everybody"
+        "every host reaches the proxy's port"
     );
-    assert!(reaches("member", "10.0.0.1:2379"), "hosts of the set are let in");
+    assert!(reaches("member", "10.0.0.1:2379"), "hosts of the set may connect");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::cluster::install_cni;
 use crate::deploy::text;
 
-/// What the plugin is told, where the container sees these files at `/calico-secrets`.
+/// The plugin's configuration when the container has these files in `/calico-secrets`.
 fn installed(form: &str, secrets: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
@@ -37,7 +37,7 @@ fn installed(form: &str, secrets: &[&str]) -> Value {
     let written = fs::read_to_string(root.join("host/etc/cni/net.d/10-calico.conflist")).unwrap();
     assert!(!written.contains("__"), "{written}");
     let plugin = serde_json::from_str::<Value>(&written).unwrap()["plugins"][0].take();
-    // A file that is named and was copied is there.
+    // A file that is named and was copied exists.
     for copied in plugin
         .as_object()
         .unwrap()
@@ -53,7 +53,8 @@ fn installed(form: &str, secrets: &[&str]) -> Value {
 #[ignore = "needs root, and builds install-cni, a minute the first time; .ci/run runs it"]
 fn install_cni_leaves_the_paths_of_the_files_that_are_renewed() {
     let all = ["etcd-ca", "etcd-cert", "etcd-key"];
-    // With Vault and SPIRE the container sees the CA alone: this is what install-cni still copies.
+    // With Vault and SPIRE the container sees the CA only: it is the file that install-cni still
+    // copies.
     for (form, secrets, key_and_certificate, ca) in [
         (
             "host-files",

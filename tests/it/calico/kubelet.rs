@@ -1,4 +1,4 @@
-//! What a kubelet does with the pods of Calico's manifest, for the programs that run here without
+//! The work of a kubelet for the pods of Calico's manifest, whose programs run here without
 //! containers.
 
 use std::collections::BTreeMap;
@@ -17,18 +17,17 @@ const CONTAINERS: [&str; 3] = ["calico-node", "install-cni", "calico-kube-contro
 
 /// The kubelet of one node: environments and mounts of Calico's containers.
 pub struct Kubelet {
-    /// Where it lays the Secrets that are mounted.
+    /// Where it puts the mounted Secrets.
     pub folder: PathBuf,
-    /// The root of the node, for volumes that are folders of it.
+    /// The root of the node, for hostPath volumes.
     pub host: PathBuf,
-    /// The node.
     pub node: String,
-    /// What kube-apiserver has, by kind and name.
+    /// The objects in kube-apiserver, by kind and name.
     pub objects: BTreeMap<(String, String), Value>,
 }
 
 impl Kubelet {
-    /// Reads the manifest that was applied last, and lays the Secrets that its pods mount.
+    /// Reads the manifest that was applied last and puts the Secrets that its pods mount in place.
     pub async fn look(apiserver: &Apiserver, node: &str, folder: &Path, host: &Path) -> Self {
         let mut objects = BTreeMap::new();
         let namespaced = |group: &str, kind: &str, name: &str| {
@@ -76,7 +75,7 @@ impl Kubelet {
         &object["spec"]["template"]["spec"]
     }
 
-    /// A container, or an init container.
+    /// A container or an init container.
     pub fn container(&self, name: &str) -> &Value {
         let pod = self.pod(name);
         let all = ["initContainers", "containers"]
@@ -85,7 +84,7 @@ impl Kubelet {
         all.into_iter().find(|container| container["name"] == name).unwrap()
     }
 
-    /// What is mounted at `/calico-secrets` of the container.
+    /// The volume at `/calico-secrets` of the container.
     pub fn volume(&self, container: &str) -> &Value {
         let mounts = self.container(container)["volumeMounts"].as_array().unwrap();
         let mount = mounts.iter().find(|mount| mount["mountPath"] == "/calico-secrets").unwrap();
@@ -97,7 +96,7 @@ impl Kubelet {
             .unwrap()
     }
 
-    /// The folder that the container sees at `/calico-secrets`.
+    /// The folder at `/calico-secrets` of the container.
     pub fn secrets(&self, container: &str) -> PathBuf {
         let volume = self.volume(container);
         match volume["hostPath"]["path"].as_str() {
@@ -108,7 +107,7 @@ impl Kubelet {
         }
     }
 
-    /// What the container's variables are.
+    /// The container's environment.
     pub fn environment(&self, container: &str) -> Vec<(String, String)> {
         let entries = self.container(container)["env"].as_array().unwrap();
         let value = |entry: &Value| {
@@ -133,7 +132,7 @@ impl Kubelet {
             .collect()
     }
 
-    /// A program with all that its container says of etcd; only its root is the host's.
+    /// A program with its container's etcd settings; only its root is the host's.
     pub fn command(&self, program: &Path, container: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -150,12 +149,12 @@ impl Kubelet {
     }
 }
 
-/// Files that a container sees.
+/// Writes the files that a container sees.
 pub fn lay(folder: &Path, files: &[(&str, Vec<u8>)], mode: u32) {
     fs::create_dir_all(folder).unwrap();
     for (name, content) in files {
         let path = folder.join(name);
-        // What was there may not be written.
+        // An old file may be read-only.
         let _ = fs::remove_file(&path);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

@@ -1,6 +1,6 @@
-//! `deploy/kubernetes`, rendered by kustomize as an operator does it, with Calico's own manifest
-//! below, and taken field for field by a real kube-apiserver, whose etcd is behind a proxy that
-//! enforces the policy of the static pod.
+//! `deploy/kubernetes`, rendered by kustomize over Calico's own manifest as an operator does it,
+//! and accepted field by field by a real kube-apiserver. Its etcd is behind a proxy that enforces
+//! the policy of the static pod.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::segment::manifest;
 use crate::world::go_tool::go_program;
 use crate::world::{World, authorities, soon};
 
-/// What an operator renders.
+/// The overlays that an operator renders.
 const FORMS: [&str; 6] = [
     "proxy/static-pod",
     "proxy/daemonset",
@@ -33,7 +33,7 @@ const FORMS: [&str; 6] = [
     "per-node/spire",
 ];
 
-/// `deploy/kubernetes` with Calico's manifest in its place.
+/// `deploy/kubernetes` with Calico's manifest in place.
 struct Tree {
     folder: TempDir,
     kustomize: PathBuf,
@@ -50,7 +50,7 @@ impl Tree {
         }
     }
 
-    /// The objects of one form, in the order in which kustomize has them.
+    /// The objects of one form, in the order of kustomize.
     fn rendered(&self, form: &str) -> Vec<(String, Value)> {
         let output = Command::new(&self.kustomize)
             .arg("build")
@@ -78,8 +78,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Where kube-apiserver has an object.
-fn place(object: &Value) -> String {
+/// The REST path of an object.
+fn rest_path(object: &Value) -> String {
     let (version, kind) =
         (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
     let plural = match kind {
@@ -95,7 +95,7 @@ fn place(object: &Value) -> String {
         | "ClusterRoleBinding"
         | "PodDisruptionBudget"
         | "CustomResourceDefinition" => format!("{}s", kind.to_lowercase()),
-        other => panic!("where is a {other}?"),
+        other => panic!("no REST path is known for {other}"),
     };
     let base =
         if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
@@ -106,8 +106,8 @@ fn place(object: &Value) -> String {
     }
 }
 
-/// A cluster whose kube-apiserver has its etcd behind a proxy with the policy of the static pod,
-/// enforced.
+/// A cluster whose kube-apiserver reaches its etcd through a proxy that enforces the policy of the
+/// static pod.
 pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let shadow = text("kubernetes/proxy/static-pod/policy.yaml");
@@ -123,10 +123,10 @@ pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
     })
     .await;
     look(&apiserver).await;
-    // What `etcd-warden doctor` says of it: certificates that open the proxy, no certificate and
-    // plain text fail at etcd itself.
+    // The report of `etcd-warden doctor`: certificates for the proxy, no certificate and plain text
+    // all fail at etcd itself.
     let stolen = cluster.folder().join("stolen");
-    let thieves = ["kube-apiserver", "calico-node", "calico-kube-controllers"].map(|name| {
+    let attackers = ["kube-apiserver", "calico-node", "calico-kube-controllers"].map(|name| {
         let at = stolen.join(name);
         fs::create_dir_all(&at).unwrap();
         let issued = authorities().clients.client(name).unwrap();
@@ -135,11 +135,12 @@ pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
         Thief::read(&at).unwrap()
     });
     let report =
-        examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &thieves).await;
-    let around: Vec<_> =
+        examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &attackers).await;
+    let bypasses: Vec<_> =
         report.findings().iter().filter(|finding| finding.part == Part::Around).collect();
     assert!(
-        around.len() > thieves.len() && around.iter().all(|finding| finding.verdict == Verdict::Ok),
+        bypasses.len() > attackers.len()
+            && bypasses.iter().all(|finding| finding.verdict == Verdict::Ok),
         "{report}"
     );
     apiserver.stop().await;
@@ -159,33 +160,34 @@ fn kube_apiserver_takes_every_form_field_for_field() {
             soon("the resource of SPIRE", async || apiserver.get(served).await.map(drop)).await;
             for form in FORMS {
                 for (yaml, object) in tree.rendered(form) {
-                    let taken = apiserver.apply(&place(&object), &yaml).await;
+                    let taken = apiserver.apply(&rest_path(&object), &yaml).await;
                     let template = taken.pointer("/spec/template").unwrap_or(&taken);
                     for container in containers(template).filter(|container| container["name"] == "etcd-warden") {
                         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{form}: {container}");
                     }
                 }
             }
-            // An unknown field is a mistake for this kube-apiserver: otherwise all of the above would show nothing.
+            // kube-apiserver must reject an unknown field; otherwise the checks above would show
+            // nothing.
             let mut pod = tree.rendered("proxy/static-pod").remove(0).1;
             pod["metadata"]["name"] = json!("with-a-mistake");
             pod["spec"]["containers"][0]["readOnlyRootFileSystem"] = json!(true);
-            let (status, body) = apiserver.try_apply(&place(&pod), &pod.to_string()).await;
+            let (status, body) = apiserver.try_apply(&rest_path(&pod), &pod.to_string()).await;
             assert!(status >= 400 && body.contains("readOnlyRootFileSystem"), "{status} {body}");
         }));
     }
 }
 
-/// Init containers and containers of a Pod or a template of Pods.
+/// Init containers and containers of a Pod or of a Pod template.
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers"]
         .into_iter()
         .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
 }
 
-/// The fields that the documentation of spire-controller-manager gives a ClusterSPIFFEID
-/// (docs/clusterspiffeid-crd.md at 430567cc, and its `hint`). Its own definition is in no package
-/// that can be had here.
+/// The fields of a ClusterSPIFFEID, from the documentation of spire-controller-manager
+/// (docs/clusterspiffeid-crd.md at 430567cc, and its `hint`). Its definition is in no package that
+/// is available here.
 fn spiffe_ids() -> String {
     let (text, texts, flag) = (
         json!({ "type": "string" }),
@@ -217,7 +219,7 @@ fn spiffe_ids() -> String {
 
 #[test]
 #[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
-fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_configuration() {
+fn per_node_certificates_change_only_paths_in_the_cni_config() {
     let calico = manifest("v3.31.0");
     let calico =
         calico.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
@@ -253,7 +255,7 @@ fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_confi
             "spire" => &["spiffe-helper-node", "spiffe-helper-cni"],
             _ => &[],
         };
-        // Whoever issues starts first, and goes on.
+        // The issuer starts first and keeps running.
         assert_eq!(
             names,
             [side_cars, &["install-cni", "ebpf-bootstrap", "calico-node"]].concat(),
@@ -272,8 +274,8 @@ fn certificates_per_node_change_what_they_must_and_nothing_else_of_the_cni_confi
     }
 }
 
-/// Where the container of this name has its certificate from: the volume at `/calico-secrets`,
-/// without its name and its files' mode.
+/// The source of this container's certificate: the volume at `/calico-secrets`, without its name
+/// and its files' mode.
 fn certificate(objects: &[Value], name: &str) -> (Value, Value) {
     let found = objects.iter().map(|object| &object["spec"]["template"]).find_map(|pod| {
         let container = containers(pod).find(|container| container["name"] == name)?;
@@ -300,7 +302,7 @@ fn certificate(objects: &[Value], name: &str) -> (Value, Value) {
 
 #[test]
 #[ignore = "builds kustomize, a minute the first time; .ci/run runs it"]
-fn each_container_has_the_certificate_that_calico_segment_gives_it() {
+fn each_container_has_the_certificate_of_calico_segment() {
     let tree = Tree::new();
     for (form, per_node) in
         [("per-component", None), ("per-node/host-files", Some("host-path=/etc/calico/etcd-certs"))]

@@ -1,7 +1,7 @@
-//! Whether every grant of a role set is needed: each is taken away alone, and what the programs
-//! were seen to do is judged again. A grant without which nothing is refused must be marked in the
-//! role set, as a comment on its line: `# untried: REASON`, or `# untried VERB VERB: REASON` when
-//! only some of its verbs are. So must a role that nobody had.
+//! Checks that every grant of a role set is needed: each is removed alone, and the recorded calls
+//! of the programs are judged again. A grant whose removal refuses nothing must be marked in the
+//! role set by a comment on its line: `# untried: REASON`, or `# untried VERB VERB: REASON` for
+//! some of its verbs. The same holds for a role that no program had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::Binding;
 
 const VERBS: [Verb; 4] = [Verb::Read, Verb::Create, Verb::Update, Verb::Delete];
 
-/// What can be taken from a role: a verb on a key pattern, or a capability (then there is no verb).
+/// A part of a role that can be removed: a verb on a key pattern, or a capability (without a verb).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
     role: String,
@@ -24,17 +24,16 @@ pub struct Part {
     verb: Option<&'static str>,
 }
 
-/// What one program was seen to need.
+/// One recorded need of a program.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     Keys(&'static str, Vec<u8>, Vec<u8>),
     Capability(String),
 }
 
-/// The differences between what is marked in the role sets and what the audit shows, each as a
-/// sentence.
+/// The differences between the marks in the role sets and the audit log, each as a sentence.
 ///
-/// `sets` are the names of the role sets that are to be looked at.
+/// `sets` are the names of the role sets to check.
 pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<String> {
     let mut roles = serde_json::Map::new();
     for set in sets {
@@ -48,7 +47,7 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
     let whole = policy(&roles, &bindings);
     let mut seen = needs(audit);
     seen.retain(|name, _| !whole.principal(&named(name)).roles.is_empty());
-    assert!(seen.len() > 3, "the audit speaks of {} programs", seen.len());
+    assert!(seen.len() > 3, "the audit log has lines of {} programs", seen.len());
     assert_eq!(
         refused(&whole, &seen),
         Vec::<String>::new(),
@@ -66,7 +65,7 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
                     verb: None,
                 }) {
                     wrong.push(format!(
-                        "{}: nobody had the role {role}: mark its line `# untried: REASON`",
+                        "{}: no program had the role {role}: mark its line `# untried: REASON`",
                         set.name
                     ));
                 }
@@ -78,13 +77,11 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
                 let needed = !refused(&policy(&less, &bindings), &seen).is_empty();
                 match (needed, marked.contains_key(&part)) {
                     (false, false) => wrong.push(format!(
-                        "{}: nothing is refused without {part:?}: mark it, or take it out",
+                        "{}: nothing is refused without {part:?}: mark it or remove it",
                         set.name
                     )),
-                    (true, true) => wrong.push(format!(
-                        "{}: {part:?} is marked as untried, and is needed",
-                        set.name
-                    )),
+                    (true, true) => wrong
+                        .push(format!("{}: {part:?} is marked as untried but is needed", set.name)),
                     _ => {}
                 }
             }
@@ -95,17 +92,17 @@ pub fn wrong_marks(audit: &[Value], bindings: &[Binding], sets: &[&str]) -> Vec<
             marked
                 .keys()
                 .filter(|part| !part.what.is_empty() && !known.contains(part))
-                .map(|part| format!("{}: {part:?} is marked, and is not there", set.name)),
+                .map(|part| format!("{}: {part:?} is marked but does not exist", set.name)),
         );
     }
     wrong
 }
 
-/// What each Common Name did, without what it did twice.
+/// The needs of each Common Name, without duplicates.
 fn needs(audit: &[Value]) -> BTreeMap<String, BTreeSet<Need>> {
     let mut seen = BTreeMap::<_, BTreeSet<Need>>::new();
     for line in audit.iter().filter(|line| line["decision"] == "allow") {
-        assert!(line["omitted"].is_null(), "a line that does not say everything: {line}");
+        assert!(line["omitted"].is_null(), "an incomplete line: {line}");
         let needs = seen.entry(line["identity"]["cn"].as_str().unwrap().to_owned()).or_default();
         needs.extend(
             line["capability"].as_str().map(|capability| Need::Capability(capability.to_owned())),
@@ -124,7 +121,7 @@ fn needs(audit: &[Value]) -> BTreeMap<String, BTreeSet<Need>> {
     seen
 }
 
-/// The bytes of a text in the audit's spelling.
+/// The bytes of a text in the audit log's spelling.
 fn unescaped(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -148,7 +145,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What of `seen` the policy does not give.
+/// The needs in `seen` that the policy does not grant.
 fn refused(policy: &Policy, seen: &BTreeMap<String, BTreeSet<Need>>) -> Vec<String> {
     let mut refused = Vec::new();
     for (name, needs) in seen {
@@ -244,7 +241,7 @@ fn verbs(rule: &Value) -> Vec<&'static str> {
     VERBS.iter().filter(|verb| has(verb)).map(|verb| verb.name()).collect()
 }
 
-/// Takes one part out of a role.
+/// Removes one part from a role.
 fn take(role: &mut Value, part: &Part) {
     let Some(lost) = part.verb else {
         role["capabilities"].as_array_mut().unwrap().retain(|capability| *capability != *part.what);
@@ -264,13 +261,13 @@ fn take(role: &mut Value, part: &Part) {
         }
     }
     if rules.is_empty() {
-        // A role that grants nothing is a mistake.
-        rules.push(json!({ "keys": "a key that nobody touches", "verbs": ["read"] }));
+        // A role that grants nothing is an error.
+        rules.push(json!({ "keys": "an unused key", "verbs": ["read"] }));
     }
     role["allow"] = Value::Array(rules);
 }
 
-/// What is marked, and why.
+/// The marked parts and their reasons.
 fn marked(set: &RoleSet) -> BTreeMap<Part, String> {
     let all = parsed(set);
     let mut role = String::new();
@@ -311,7 +308,7 @@ fn marked(set: &RoleSet) -> BTreeMap<Part, String> {
             );
         } else {
             let parts: Vec<Part> = parts(&role, &all[&role]).into_iter().filter(fits).collect();
-            assert!(!parts.is_empty(), "{}: what does this mark? {line}", set.name);
+            assert!(!parts.is_empty(), "{}: a mark without a grant: {line}", set.name);
             found.extend(parts.into_iter().map(|part| (part, reason.to_owned())));
         }
     }
@@ -319,7 +316,7 @@ fn marked(set: &RoleSet) -> BTreeMap<Part, String> {
 }
 
 #[test]
-fn a_grant_that_nothing_needs_is_seen_and_so_is_a_mark_too_many() {
+fn finds_an_unneeded_grant_and_an_unneeded_mark() {
     const SET: RoleSet = RoleSet {
         name: "example",
         summary: "",
@@ -330,7 +327,7 @@ roles:
     allow:
       - keys: [/a/*]
         verbs: [read]
-      - keys: /b/* # untried create: nobody makes one here
+      - keys: /b/* # untried create: not created in this test
         verbs: [read, create]
     capabilities:
       - lease # untried: no lease is seen here

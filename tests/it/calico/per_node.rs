@@ -1,5 +1,5 @@
-//! What certificates of single nodes stand on: the node's name in a pod's token, and real nodes
-//! that start under the policies beside the forms.
+//! What certificates per node rely on: the node's name in a pod's token, and real nodes that start
+//! under the policies of the forms.
 
 use etcd_warden_gateway::config::Config;
 use serde_json::{Value, json};
@@ -10,13 +10,12 @@ use super::{inside, refused, runtime};
 use crate::deploy::{denying, text};
 use crate::world::World;
 
-/// What Vault's JWT method reads (`/kubernetes.io/node/name`), and SPIRE's attestation of agents.
+/// The claim that Vault's JWT method (`/kubernetes.io/node/name`) and SPIRE's attestation of agents
+/// read.
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() {
-    if inside(
-        "calico::per_node::a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not",
-    ) {
+fn only_a_pods_own_token_names_its_node() {
+    if inside("calico::per_node::only_a_pods_own_token_names_its_node") {
         runtime().block_on(behind_the_static_pods_policy(async |apiserver| {
             let system = "/api/v1/namespaces/kube-system";
             apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
@@ -33,7 +32,7 @@ fn a_pods_token_names_its_node_and_another_token_of_the_same_account_does_not() 
             let of_pod = claims(bound).await;
             assert_eq!(of_pod.pointer("/kubernetes.io/node/name").unwrap(), "n1", "{of_pod}");
             assert_eq!((&of_pod["sub"], &of_pod["aud"]), (&json!("system:serviceaccount:kube-system:calico-node"), &json!(["vault"])));
-            // Who may only ask for tokens of the account gets none of a node.
+            // A right to create tokens of the account alone yields no token of a node.
             let of_nobody = claims(Value::Null).await;
             assert!(of_nobody.pointer("/kubernetes.io/node").is_none(), "{of_nobody}");
         }));
@@ -60,14 +59,12 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// The policies of single nodes have a denial as a comment, which the first node of a cluster could
-/// not start with.
+/// The policies per node contain a denial as a comment, because the first node of a cluster could
+/// not start with it.
 #[test]
 #[ignore = "needs root and builds Calico, minutes the first time; .ci/run runs it"]
-fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too() {
-    if inside(
-        "calico::per_node::nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_denial_too",
-    ) {
+fn nodes_start_under_the_per_node_policy() {
+    if inside("calico::per_node::nodes_start_under_the_per_node_policy") {
         runtime().block_on(async {
             let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
             let policy = text("kubernetes/per-node/host-files/policy.yaml")
@@ -94,7 +91,8 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
                 said(&format!("calico-node -startup on {node}"), &feed(startup, "").await);
             };
             start("n1", "10.10.0.1/24").await;
-            // What the first node has made is there: the role that makes it is not needed any more.
+            // The objects that the first node creates exist: the role for them is not needed any
+            // more.
             world.replace_policy(&policy);
             start("n1", "10.10.0.1/24").await;
             world.replace_policy(&denying(&policy));
@@ -105,7 +103,7 @@ fn nodes_start_under_the_policy_of_single_nodes_and_all_but_the_first_with_its_d
     }
 }
 
-/// The policy as its comment has it for a cluster that starts from nothing.
+/// The policy in the form that its comment gives for the first start of a cluster.
 fn for_the_first_start(policy: &str) -> String {
     let changed =
         policy.replace("[calico-node-per-node]", "[calico-node-per-node, calico-first-start]");

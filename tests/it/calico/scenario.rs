@@ -11,9 +11,9 @@ use crate::world::soon;
 const NODES: [&str; 2] = ["n1", "n1-b.example.org"];
 const NAMESPACES: [&str; 2] = ["prod", "dash-ed-ns"];
 
-/// Runs all of it; every step must succeed.
+/// Runs the whole scenario; every step must succeed.
 pub async fn run(cluster: &Cluster<'_>) {
-    // What the CNI plugin does once on each host.
+    // The CNI plugin does this once on each host.
     let _ = std::fs::remove_file("/run/calico/cni/ipam_upgraded");
     let apiserver = Apiserver::start(cluster).await;
     kubernetes(&apiserver).await;
@@ -21,7 +21,7 @@ pub async fn run(cluster: &Cluster<'_>) {
         for node in NODES {
             start_node(cluster, node).await;
         }
-        // What is not set is filled in at the next start.
+        // Fields that are not set are filled in at the next start.
         let bare = json!({ "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": { "name": "node.n1" }, "spec": {} });
         cluster.calicoctl("calicoctl", &["replace", "-f", "-"], &bare.to_string()).await;
     }
@@ -87,7 +87,7 @@ async fn kubernetes(apiserver: &Apiserver) {
     apiserver.create("/apis/coordination.k8s.io/v1/namespaces/prod/leases", lease).await;
     let policy = json!({ "metadata": { "name": "allow-web" }, "spec": { "podSelector": {}, "policyTypes": ["Ingress"] } });
     apiserver.create("/apis/networking.k8s.io/v1/namespaces/prod/networkpolicies", policy).await;
-    // Events carry a lease of etcd's.
+    // Events are attached to a lease.
     let event = json!({
         "metadata": { "name": "it-happened", "namespace": "prod" }, "reason": "Test", "type": "Normal",
         "involvedObject": { "kind": "Namespace", "name": "prod", "namespace": "prod" },
@@ -119,8 +119,8 @@ async fn start_node(cluster: &Cluster<'_>, node: &str) {
     said(&format!("calico-node -startup of {node}"), &output);
 }
 
-/// The modes of the default pools, and then the tunnel addresses that each node needs, or needs no
-/// more.
+/// Sets the modes of the default pools and waits for the tunnel addresses of each node, or for
+/// their removal.
 async fn tunnels(cluster: &Cluster<'_>, ipip: &str, vxlan: &str, vxlan_v6: &str) {
     for (pool, ipip, vxlan) in
         [("default-ipv4-ippool", ipip, vxlan), ("default-ipv6-ippool", "Never", vxlan_v6)]
@@ -133,7 +133,7 @@ async fn tunnels(cluster: &Cluster<'_>, ipip: &str, vxlan: &str, vxlan_v6: &str)
     }
 }
 
-/// Each Felix writes the keys into its Node, which is the last thing that its data plane reports.
+/// Each Felix writes the keys into its Node after the data plane's last report.
 async fn wireguard(cluster: &Cluster<'_>) {
     soon("the keys of WireGuard", async || {
         let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;
@@ -152,7 +152,7 @@ async fn tunnel_addresses(cluster: &Cluster<'_>, node: &str) {
     assert!(!text.contains("permission denied"), "{text}");
 }
 
-/// Felix with a data plane that only reports, until it is in sync.
+/// Starts Felix with a data plane that only reports, and waits until it is in sync.
 async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
     let secrets = cluster.secrets(&format!("calico-node:{node}"));
     let mut command = node_command(cluster, node, &["-felix"]);
@@ -167,16 +167,15 @@ async fn felix(cluster: &Cluster<'_>, node: &str) -> Daemon {
         .env("FELIX_DATAPLANEDRIVER", dataplane::driver(cluster.folder(), node))
         .env("FELIX_ENDPOINTREPORTINGENABLED", "true")
         .env("FELIX_LOGSEVERITYSCREEN", "info")
-        // Felix drops lines of its log when they come fast, and the one that is waited for may be
-        // among them.
+        // Felix drops log lines when there are many, and the expected one may be among them.
         .env("FELIX_DEBUGDISABLELOGDROPPING", "true")
         .env("FELIX_HEALTHENABLED", "false");
     let mut daemon = Daemon::start(cluster, &format!("felix-{node}"), command);
-    daemon.says("in-sync").await;
+    daemon.wait_for("in-sync").await;
     daemon
 }
 
-/// Typha, until it could serve.
+/// Starts Typha and waits until it could serve.
 async fn typha(cluster: &Cluster<'_>) -> Daemon {
     let secrets = cluster.secrets("typha");
     let mut command = cluster.command(&cluster.programs.typha, "typha");
@@ -190,11 +189,11 @@ async fn typha(cluster: &Cluster<'_>) -> Daemon {
         .env("TYPHA_LOGFILEPATH", "none")
         .env("TYPHA_DEBUGDISABLELOGDROPPING", "true");
     let mut daemon = Daemon::start(cluster, "typha", command);
-    daemon.says("in-sync").await;
+    daemon.wait_for("in-sync").await;
     daemon
 }
 
-/// confd with one template of our own, until it has rendered that: it is in sync then.
+/// Starts confd with one template and waits until it has rendered it: then it is in sync.
 async fn confd(cluster: &Cluster<'_>, node: &str) -> Daemon {
     let folder = cluster.folder().join(format!("confd-{node}"));
     for part in ["conf.d", "config", "templates"] {
@@ -231,7 +230,8 @@ async fn controllers(cluster: &Cluster<'_>, apiserver: &Apiserver) -> Daemon {
             "policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer",
         )
         .env("AUTO_HOST_ENDPOINTS", "enabled")
-        // More often than kube-apiserver, so that either has its turn: who wrote the key compacts.
+        // More often than kube-apiserver, so that both get to do it: the one that wrote the key
+        // compacts.
         .env("COMPACTION_PERIOD", "1s")
         .env("LOG_LEVEL", "info");
     let mut daemon = Daemon::start(cluster, "kube-controllers", command);
@@ -257,7 +257,7 @@ async fn cni(cluster: &Cluster<'_>, apiserver: &Apiserver, pod: &Pod, verb: &str
     plugin(cluster, &config, pod, verb).await
 }
 
-/// The CNI plugin, with this configuration, for a pod.
+/// Runs the CNI plugin with this configuration for a pod.
 pub async fn plugin(cluster: &Cluster<'_>, config: &Value, pod: &Pod, verb: &str) -> String {
     let folder = cluster.folder().join("cni");
     if !folder.exists() {
@@ -303,7 +303,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether it is there to the end.
+    /// True if the pod exists to the end.
     fn stays(&self) -> bool {
         self.node != NODES[0] || self.address.is_some()
     }
@@ -339,7 +339,7 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
             .find(|word| word.starts_with("192.168."))
             .unwrap_or_else(|| panic!("no address: {answer}"));
         assert!(pod.address.is_none_or(|fixed| address.starts_with(fixed)), "{answer}");
-        // What a kubelet does; kube-controllers look at pods with an address only.
+        // The work of a kubelet; kube-controllers only look at pods with an address.
         let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
         let mut object = apiserver.get(&path).await.unwrap();
         let address = address.split('/').next();
@@ -351,7 +351,7 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
         .calicoctl("calicoctl-ro", &["get", "workloadendpoint", "-A", "-o", "yaml"], "")
         .await;
     assert_eq!(shown.matches("kind: WorkloadEndpoint\n").count(), PODS.len(), "{shown}");
-    // The label of a pod comes to its endpoint by kube-controllers.
+    // kube-controllers copy the label of a pod to its endpoint.
     let path = "/api/v1/namespaces/prod/pods/web-0";
     let mut pod = apiserver.get(path).await.unwrap();
     pod["metadata"]["labels"]["more"] = json!("label");
@@ -363,11 +363,11 @@ async fn pods(cluster: &Cluster<'_>, apiserver: &Apiserver) {
         shown.contains("more: label").then_some(())
     })
     .await;
-    // A pod whose sandbox is made anew before the old one is gone.
+    // A pod whose sandbox is recreated before the old one is gone.
     let again = Pod { container: "c4", ..PODS[0] };
     netns("add", &again).await;
     cni(cluster, apiserver, &again, "ADD").await;
-    // A runtime may ask twice. The pod of the other node stays, for the deletion of its node, the
+    // A runtime may ask twice. The pod of the other node stays for the deletion of its node, the
     // one with a fixed address for calicoctl.
     for pod in PODS.iter().filter(|pod| !pod.stays()).chain([&again]) {
         for _ in 0..2 {
@@ -384,7 +384,7 @@ pub async fn netns(verb: &str, pod: &Pod) {
     );
 }
 
-/// What comes to Calico by kube-controllers, changed and taken away.
+/// Changes and removes objects that reach Calico through kube-controllers.
 async fn changes(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     let shows = async |arguments: &[&str], text: &str| {
         cluster.calicoctl("calicoctl-ro", arguments, "").await.contains(text)
@@ -404,11 +404,14 @@ async fn changes(cluster: &Cluster<'_>, apiserver: &Apiserver) {
         soon(text, async || shows(&["get", kind, "-o", "yaml"], text).await.then_some(())).await;
     }
     let policies = ["get", "networkpolicy", "-n", "prod", "-o", "yaml"];
-    soon("the policy changes", async || shows(&policies, "4711").await.then_some(())).await;
+    soon("the change of the policy", async || shows(&policies, "4711").await.then_some(())).await;
     apiserver.delete(policy).await;
     apiserver.delete("/api/v1/namespaces/dash-ed-ns/serviceaccounts/web-account").await;
-    soon("the policy goes", async || (!shows(&policies, "allow-web").await).then_some(())).await;
-    soon("the profile goes", async || {
+    soon("the removal of the policy", async || {
+        (!shows(&policies, "allow-web").await).then_some(())
+    })
+    .await;
+    soon("the removal of the profile", async || {
         (!shows(&["get", "profile"], "ksa.dash-ed-ns").await).then_some(())
     })
     .await;
@@ -440,7 +443,7 @@ async fn load_balancer(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     .await;
 }
 
-/// Every kind that calicoctl knows, as whoever may.
+/// Every kind that calicoctl knows, with each variant that may use it.
 async fn calicoctl(cluster: &Cluster<'_>) {
     let resource = |kind: &str, namespaced: bool, name: &str, spec: Value| {
         let mut metadata = json!({ "name": name });
@@ -531,13 +534,13 @@ async fn calicoctl(cluster: &Cluster<'_>) {
     }
 }
 
-/// kube-controllers removes what belonged to the node.
+/// kube-controllers remove the node's objects.
 async fn delete_node(cluster: &Cluster<'_>, apiserver: &Apiserver) {
     apiserver
         .delete(&format!("/api/v1/namespaces/prod/pods/{}?gracePeriodSeconds=0", PODS[2].name))
         .await;
     apiserver.delete(&format!("/api/v1/nodes/{}", NODES[1])).await;
-    soon("the node goes", async || {
+    soon("the removal of the node", async || {
         let shown = cluster.calicoctl("calicoctl-ro", &["get", "node", "-o", "yaml"], "").await;
         (!shown.contains(NODES[1])).then_some(())
     })

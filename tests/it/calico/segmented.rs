@@ -1,7 +1,7 @@
-//! Segmented manifests, as a cluster takes them: a real kube-apiserver reads each strictly, and
-//! from what it has read the containers of Calico are laid out as a kubelet would, each with the
-//! certificate that its volume names; the programs of 3.31 then work with these, in front of
-//! a proxy that enforces the policy which goes with the manifest.
+//! Segmented manifests in a cluster: a real kube-apiserver reads each with strict validation. From
+//! the result the containers of Calico are laid out as by a kubelet, each with the certificate that
+//! its volume names. The programs of 3.31 then work with them in front of a proxy that enforces the
+//! policy of the manifest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,10 +25,8 @@ const PER_NODE: &str = "host-path=/etc/calico/etcd-certs";
 
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs() {
-    if inside(
-        "calico::segmented::a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_the_real_programs",
-    ) {
+fn a_segmented_manifest_and_its_certificates_work() {
+    if inside("calico::segmented::a_segmented_manifest_and_its_certificates_work") {
         runtime().block_on(certificates_drive_the_programs(
             None,
             ["calico-node", "calico-cni", "calico-kube-controllers"],
@@ -38,8 +36,8 @@ fn a_segmented_manifest_is_taken_by_kube_apiserver_and_its_certificates_drive_th
 
 #[test]
 #[ignore = "needs root and builds Calico and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn so_is_one_with_the_certificates_of_single_nodes() {
-    if inside("calico::segmented::so_is_one_with_the_certificates_of_single_nodes") {
+fn a_segmented_manifest_per_node_works_too() {
+    if inside("calico::segmented::a_segmented_manifest_per_node_works_too") {
         runtime().block_on(certificates_drive_the_programs(
             Some(PER_NODE),
             ["calico-node:n1", "cni:n1", "calico-kube-controllers"],
@@ -50,7 +48,7 @@ fn so_is_one_with_the_certificates_of_single_nodes() {
 async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'static str; 3]) {
     let programs = tokio::task::spawn_blocking(Programs::build).await.unwrap();
     let policy = segmented("v3.31.0", "https://192.0.2.1:2379", per_node).policy;
-    // This cluster starts from nothing.
+    // This cluster starts empty.
     let first = |role: &str| format!("roles: [{role}-per-node, calico-first-start]");
     let enforced =
         enforced(&policy).replace("roles: [calico-node-per-node]", &first("calico-node"));
@@ -62,7 +60,7 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
         apiserver.get("/api/v1/namespaces/kube-system").await.map(drop)
     })
     .await;
-    // The last one is the one whose programs run.
+    // The last version is the one whose programs run.
     let mut objects = BTreeMap::new();
     for version in MANIFESTS {
         let done = segmented(version, &world.endpoint(), per_node);
@@ -88,7 +86,7 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
             audit
                 .iter()
                 .any(|line| line["decision"] == "allow" && line.to_string().contains(&identity)),
-            "{name} never came"
+            "{name} was never created"
         );
     }
 }
@@ -102,8 +100,7 @@ pub fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segme
     segment(version, &manifest(version), &wish).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-/// The policy as an operator has it in the end, for a cluster whose kube-apiserver uses that etcd
-/// too.
+/// The policy in its final form, for a cluster whose kube-apiserver uses the same etcd.
 fn enforced(policy: &str) -> String {
     let enforced = policy
         .replace("\nmode: shadow\n", "\nmode: enforce\n")
@@ -112,9 +109,10 @@ fn enforced(policy: &str) -> String {
     format!("{enforced}  - cn: kube-apiserver\n    roles: [kube-apiserver]\n")
 }
 
-/// Gives every object of a manifest to kube-apiserver; what it has read, by kind and name.
+/// Applies every object of a manifest and returns them as kube-apiserver has read them, by kind and
+/// name.
 async fn applied(apiserver: &Apiserver, text: &str) -> BTreeMap<(String, String), Value> {
-    // Gone since Kubernetes 1.25; the rest of what 3.20 has is still there.
+    // Removed in Kubernetes 1.25; everything else in the manifest of 3.20 still exists.
     let text = text.replace("apiVersion: policy/v1beta1\n", "apiVersion: policy/v1\n");
     let mut objects = BTreeMap::new();
     for document in text.split("---\n").filter(|document| !document.trim().is_empty()) {
@@ -144,8 +142,8 @@ async fn applied(apiserver: &Apiserver, text: &str) -> BTreeMap<(String, String)
     objects
 }
 
-/// Makes what the volumes at `/calico-secrets` name, each with the certificate of its component:
-/// Secrets, or folders of the host.
+/// Creates the Secrets or host folders that the volumes at `/calico-secrets` name, each with the
+/// certificate of its component.
 async fn fill(kubelet: &Kubelet, names: [&str; 3], cluster: &Cluster<'_>, apiserver: &Apiserver) {
     for (container, name) in
         ["calico-node", "install-cni", "calico-kube-controllers"].into_iter().zip(names)
@@ -166,7 +164,7 @@ async fn fill(kubelet: &Kubelet, names: [&str; 3], cluster: &Cluster<'_>, apiser
             "metadata": { "name": secret },
             "stringData": { "etcd-ca": cluster.way.ca, "etcd-cert": issued.certificate, "etcd-key": issued.key },
         });
-        // It is not there yet: no Secret of the manifest has been mounted twice.
+        // It does not exist yet: no Secret of the manifest has been mounted twice.
         apiserver.create("/api/v1/namespaces/kube-system/secrets", object).await;
         let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
         assert_eq!(mode, if name == "calico-kube-controllers" { 0o440 } else { 0o400 }, "{name}");
@@ -197,8 +195,8 @@ async fn start_node(cluster: &Cluster<'_>, kubelet: &Kubelet) {
     said("calico-node -startup", &feed(command, "").await);
 }
 
-/// `install-cni` in a root of its own, with its mounts; then the plugin, with the configuration and
-/// the files that it leaves on the host.
+/// Runs `install-cni` in its own root with its mounts, then the plugin with the configuration and
+/// files that it leaves on the host.
 async fn install_cni_and_start_a_pod(
     cluster: &Cluster<'_>,
     apiserver: &Apiserver,
@@ -224,7 +222,7 @@ async fn install_cni_and_start_a_pod(
         written.contains("\"etcd_key_file\": \"/etc/cni/net.d/calico-tls/etcd-key\""),
         "{written}"
     );
-    // The host's folder stands elsewhere here.
+    // The host's folder has another path here.
     let list: Value =
         serde_json::from_str(&written.replace("/etc/cni/net.d/", &format!("{}/", net.display())))
             .unwrap();
@@ -246,7 +244,7 @@ async fn install_cni_and_start_a_pod(
     netns("del", &pod).await;
 }
 
-/// kube-controllers, until they have written what comes of a namespace.
+/// Starts kube-controllers and waits until they have written the objects of a namespace.
 async fn controllers(
     cluster: &Cluster<'_>,
     apiserver: &Apiserver,

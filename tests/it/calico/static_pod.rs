@@ -1,6 +1,6 @@
-//! The static pod without a kubelet: in a root that holds what the image holds and nothing else,
-//! read-only as the pod has it, as the user of the image, with the files that the manifest says;
-//! its configuration as it stands but for the addresses of etcd.
+//! The static pod without a kubelet: in a root with the content of the image and nothing else,
+//! read-only as in the pod, as the user of the image, with the files that the manifest names. Its
+//! configuration is unchanged except for the addresses of etcd.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::deploy::{text, yaml};
 use crate::process::output;
 use crate::world::{authorities, connect, root, soon, start_etcd};
 
-/// In the `/run` of the namespaces, which goes with them.
+/// In the `/run` of the namespaces, which is removed with them.
 const IMAGE: &str = "/run/image";
 const ENTRYPOINT: &str = "/usr/bin/etcd-warden";
 
@@ -30,7 +30,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(status.success(), "{program} {arguments:?}");
 }
 
-/// A file of the image, at its place.
+/// Writes a file of the image.
 fn put(path: &str, content: &[u8]) {
     let at = Path::new(IMAGE).join(path.trim_start_matches('/'));
     fs::create_dir_all(at.parent().unwrap()).unwrap();
@@ -114,8 +114,8 @@ async fn serves() {
         let path = get["path"].as_str().unwrap();
         soon(probe, async || (http::get(address, path).await.ok()?.0 == 200).then_some(())).await;
     }
-    // As kube-apiserver comes, with the flag of deploy/README.md; a call beyond its role is let
-    // through in shadow mode, and recorded.
+    // As kube-apiserver connects, with the flag of deploy/README.md. In shadow mode a call beyond
+    // its role passes and is recorded.
     let servers = text("README.md")
         .lines()
         .find_map(|line| line.trim().strip_prefix("--etcd-servers=").map(str::to_owned))
@@ -128,16 +128,16 @@ async fn serves() {
     .await;
     client.put("/registry/pods/default/a", "1", None).await.unwrap();
     client.get("/calico/x", None).await.unwrap();
-    // The state folder is the one place that it may write.
+    // The state folder is the only path that it may write.
     let kept = fs::read_dir(format!("{IMAGE}/var/lib/etcd-warden")).unwrap().count();
-    assert!(kept > 0, "the last good policy is kept");
+    assert!(kept > 0, "the accepted policy is kept");
     let id = child.id().unwrap().to_string();
     drop(client);
     run("kill", &["-s", "TERM", &id]);
     let grace = Duration::from_secs(pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap());
     let ended = tokio::time::timeout(grace, output(child))
         .await
-        .expect("it ends before kubelet would kill it");
+        .expect("it ends before a kubelet would kill it");
     assert!(ended.status.success(), "{ended:?}");
     let audit: Vec<Value> = String::from_utf8(ended.stdout)
         .unwrap()

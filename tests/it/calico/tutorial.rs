@@ -1,11 +1,10 @@
-//! `docs/tutorial.md`, run as it is written: its commands in a shell, in their order, and each way
-//! back followed by the step once more. What a cluster does by itself is done here where the page
-//! says so in a comment: `<!-- pods -->` (Calico's pods start anew, with what the manifest in
-//! kube-apiserver gives them, and do their work) and `<!-- etcd: FLAGS -->` (an operator starts
-//! etcd again with other flags).
+//! `docs/tutorial.md`, run as it is written: its commands in a shell, in their order, and after
+//! each way back the step again. Where a comment of the page says so, the test does what a cluster
+//! does by itself: `<!-- pods -->` (Calico's pods restart with their settings from kube-apiserver
+//! and do their work) and `<!-- etcd: FLAGS -->` (an operator restarts etcd with other flags).
 //!
-//! Two nodes share this host, so that push-certificates comes to a node's folder in place of `ssh`
-//! to it.
+//! Two nodes share this host, so push-certificates writes to a node's folder instead of using
+//! `ssh`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -29,10 +28,10 @@ const PAGE: &str = include_str!("../../../docs/tutorial.md");
 const ETCD: &str = "https://10.10.0.1:2379";
 const NODES: [&str; 2] = ["n1", "n2"];
 
-/// What must be seen, in this order, in what the page's commands say: in each line all words that
-/// stand between `..`.
+/// Expected output of the page's commands, in order. A line must contain all parts that are
+/// separated by `..`.
 const SEEN: &[&str] = &[
-    // 1: a node's certificate writes and removes what every policy may look at.
+    // 1: a node's certificate writes and removes an object that applies to every policy.
     "/calico/",
     "OK",
     // 2
@@ -58,7 +57,7 @@ const SEEN: &[&str] = &[
     "refused",
 ];
 
-/// What the page is made of.
+/// The parts of the page.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Commands(String),
@@ -101,7 +100,7 @@ fn steps(page: &str) -> Vec<Step> {
 }
 
 #[test]
-fn the_page_has_steps_and_ways_back() {
+fn the_page_has_steps_and_each_way_back() {
     let steps = steps(PAGE);
     let number = |fits: fn(&Step) -> bool| steps.iter().filter(|step| fits(step)).count();
     assert!(number(|step| matches!(step, Step::Commands(_))) >= 12, "{steps:?}");
@@ -115,10 +114,8 @@ fn the_page_has_steps_and_ways_back() {
 
 #[test]
 #[ignore = "needs root and builds Calico, kubectl and kube-apiserver, minutes the first time; .ci/run runs it"]
-fn the_tutorial_leads_from_one_certificate_to_one_per_node_and_back_at_each_step() {
-    if inside(
-        "calico::tutorial::the_tutorial_leads_from_one_certificate_to_one_per_node_and_back_at_each_step",
-    ) {
+fn the_tutorials_commands_work_forwards_and_back() {
+    if inside("calico::tutorial::the_tutorials_commands_work_forwards_and_back") {
         runtime().block_on(tutorial());
     }
 }
@@ -130,7 +127,7 @@ async fn tutorial() {
     })
     .await
     .unwrap();
-    // Kubernetes has an etcd of its own here.
+    // Kubernetes has a separate etcd in this test.
     let world = World::with(
         "version: 1\nmode: enforce\nroles: {r: {capabilities: [status]}}\nbindings: [{cn: x, roles: [r]}]\n",
     );
@@ -144,12 +141,12 @@ async fn tutorial() {
     for node in NODES {
         apiserver.create("/api/v1/nodes", json!({ "metadata": { "name": node } })).await;
     }
-    let place = Place::new(&cluster, &apiserver, &kubectl);
-    let mut etcd = place.etcd(&[]).await;
-    apply(&place, &apiserver).await;
-    place.pods(&cluster, &apiserver).await;
+    let workspace = Workspace::new(&cluster, &apiserver, &kubectl);
+    let mut etcd = workspace.etcd(&[]).await;
+    apply(&workspace, &apiserver).await;
+    workspace.pods(&cluster, &apiserver).await;
 
-    let mut shell = place.shell();
+    let mut shell = workspace.shell();
     let mut last = String::new();
     for step in steps(PAGE) {
         match step {
@@ -157,22 +154,22 @@ async fn tutorial() {
                 shell.run(&commands).await;
                 last = commands;
             }
-            Step::Pods => place.pods(&cluster, &apiserver).await,
+            Step::Pods => workspace.pods(&cluster, &apiserver).await,
             Step::Back(commands) => {
                 shell.run(&commands).await;
-                place.pods(&cluster, &apiserver).await;
+                workspace.pods(&cluster, &apiserver).await;
                 shell.run(&last).await;
-                place.pods(&cluster, &apiserver).await;
+                workspace.pods(&cluster, &apiserver).await;
             }
             Step::Etcd(flags) => {
                 etcd.stop().await;
-                etcd = place.etcd(&flags).await;
+                etcd = workspace.etcd(&flags).await;
             }
         }
     }
     shell.has_said(SEEN);
-    // Nothing of Calico's own was ever refused.
-    let audit = std::fs::read_to_string(place.folder.join("audit.jsonl")).unwrap();
+    // No call of Calico itself was ever refused.
+    let audit = std::fs::read_to_string(workspace.folder.join("audit.jsonl")).unwrap();
     let denied: Vec<Value> = audit
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -183,14 +180,14 @@ async fn tutorial() {
     apiserver.stop().await;
 }
 
-/// The folder that the page speaks of.
-struct Place {
+/// The working folder of the page.
+struct Workspace {
     folder: PathBuf,
     bin: PathBuf,
     kubeconfig: PathBuf,
 }
 
-impl Place {
+impl Workspace {
     fn new(cluster: &Cluster<'_>, apiserver: &Apiserver, kubectl: &Path) -> Self {
         let folder = cluster.folder().join("tutorial");
         let bin = cluster.folder().join("bin");
@@ -231,7 +228,7 @@ impl Place {
             .unwrap();
         let shared = ca.client("calico").unwrap();
         shared.write(&folder, "calico").unwrap();
-        // The manifest as Calico's guide has it filled in.
+        // The manifest, filled in as Calico's guide says.
         let encoded = |text: &str| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text);
         let mut text = manifest("v3.31.0").replace("http://<ETCD_IP>:<ETCD_PORT>", ETCD);
         for (name, content) in
@@ -247,7 +244,7 @@ impl Place {
         Self { folder, bin, kubeconfig: apiserver.kubeconfig.clone() }
     }
 
-    /// etcd, with what it had before but for these flags.
+    /// Starts etcd with its old data and flags, changed by these flags.
     async fn etcd(&self, flags: &[String]) -> Etcd {
         let mut command = Command::new(&programs().etcd);
         command.current_dir(&self.folder).env_clear();
@@ -301,7 +298,7 @@ impl Place {
         Shell { _child: child, stdin, stdout, said: Vec::new() }
     }
 
-    /// Calico's pods, from their start on: each does something in etcd that shows.
+    /// Restarts Calico's pods: each does something in etcd that can be observed.
     async fn pods(&self, cluster: &Cluster<'_>, apiserver: &Apiserver) {
         for (number, node) in NODES.into_iter().enumerate() {
             let kubelet = Kubelet::look(
@@ -357,7 +354,7 @@ impl Place {
         netns("del", &pod).await;
     }
 
-    /// kube-controllers make the profile of a namespace anew.
+    /// kube-controllers recreate the profile of a namespace.
     async fn controllers(&self, cluster: &Cluster<'_>, apiserver: &Apiserver, kubelet: &Kubelet) {
         let namespace =
             format!("made-{}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis());
@@ -382,12 +379,12 @@ fn filled(line: &str, setting: &str, file: &str) -> String {
     }
 }
 
-/// What the operator did before the tutorial.
-async fn apply(place: &Place, apiserver: &Apiserver) {
-    let mut command = Command::new(place.bin.join("kubectl"));
+/// The operator's work before the tutorial.
+async fn apply(workspace: &Workspace, apiserver: &Apiserver) {
+    let mut command = Command::new(workspace.bin.join("kubectl"));
     command
         .args(["apply", "-f"])
-        .arg(place.folder.join("calico-etcd.yaml"))
+        .arg(workspace.folder.join("calico-etcd.yaml"))
         .env("KUBECONFIG", &apiserver.kubeconfig);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     said("kubectl apply", &feed(command, "").await);
@@ -412,7 +409,7 @@ struct Shell {
 impl Shell {
     async fn run(&mut self, commands: &str) {
         const DONE: &str = "@@ done";
-        // What goes on in the background ends with the shell.
+        // Background processes end with the shell.
         let before = "exec 2>&1; set -eu; trap 'kill $(jobs -p)' EXIT\n";
         let before = if self.said.is_empty() { before } else { "" };
         self.stdin
@@ -440,7 +437,7 @@ impl Shell {
         for text in seen {
             assert!(
                 lines.any(|line| text.split(" .. ").all(|words| line.contains(words))),
-                "never `{text}`, or not in its turn:\n{}",
+                "`{text}` is missing or out of order:\n{}",
                 self.said.join("\n")
             );
         }

@@ -1,6 +1,6 @@
-//! The templates of `deploy/kubernetes/per-node/vault`, rendered by the program whose template
-//! engine Vault's agent has, in front of a Vault of a few lines; what they write opens a proxy that
-//! enforces the policy beside them.
+//! The templates of `deploy/kubernetes/per-node/vault`, rendered by the program that has the
+//! template engine of Vault's agent, in front of a minimal fake Vault. Their output is accepted by
+//! a proxy that enforces the policy beside them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,10 @@ use crate::world::{World, authorities, connect, is_permission_denied};
 
 const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes";
 
-/// What was asked of the Vault: paths and parameters.
+/// The requests to the fake Vault: paths and parameters.
 type Asked = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A Vault that issues whatever it is asked for.
+/// A fake Vault that issues every certificate it is asked for.
 async fn vault() -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -35,7 +35,7 @@ async fn vault() -> (String, Asked) {
     (address, asked)
 }
 
-/// One request, and the end of the connection.
+/// Handles one request and closes the connection.
 async fn answer(stream: TcpStream, asked: Asked) {
     let mut stream = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
@@ -55,7 +55,7 @@ async fn answer(stream: TcpStream, asked: Asked) {
     let parameters: Value = serde_json::from_slice(&body).unwrap_or_default();
     let issued = authorities()
         .clients
-        .client(parameters["common_name"].as_str().unwrap_or("nobody"))
+        .client(parameters["common_name"].as_str().unwrap_or("unnamed"))
         .unwrap();
     asked.lock().unwrap().push((path, parameters));
     let data = json!({ "certificate": issued.certificate, "issuing_ca": authorities().clients.pem(), "private_key": issued.key });
@@ -67,7 +67,7 @@ async fn answer(stream: TcpStream, asked: Asked) {
     stream.write_all((head + &body).as_bytes()).await.unwrap();
 }
 
-/// What a template left for Calico.
+/// The certificate that a template wrote for Calico.
 fn written(folder: &Path) -> Issued {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     Issued { certificate: read("etcd-cert"), key: read("etcd-key") }
@@ -75,7 +75,7 @@ fn written(folder: &Path) -> Issued {
 
 #[tokio::test]
 #[ignore = "builds consul-template, a minute or two the first time; .ci/run runs it"]
-async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
+async fn the_templates_write_a_certificate_of_this_node() {
     let program = tokio::task::spawn_blocking(|| {
         go_program("consul-template", "consul-template", "github.com/hashicorp/consul-template")
     })
@@ -126,8 +126,8 @@ async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
         "one certificate for each template"
     );
 
-    // The policy of Vault lets these parameters through and no other: `not_after`, say, would
-    // outlive the role's max_ttl.
+    // The policy of Vault permits these parameters and no others: `not_after`, for instance, could
+    // exceed the role's max_ttl.
     let policy = text("kubernetes/per-node/vault/vault-policy.hcl");
     let list = policy.split_once("allowed_parameters = {").unwrap().1.split_once('}').unwrap().0;
     let allowed: Vec<&str> = list.lines().filter_map(|line| line.split('"').nth(1)).collect();
@@ -139,7 +139,7 @@ async fn the_templates_write_a_pair_that_the_policy_knows_as_this_node() {
         );
     }
 
-    // One CA stands for both here.
+    // A single CA has both roles here.
     let shadow = text("kubernetes/per-node/vault/policy.yaml");
     let policy =
         shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use crate::world::programs;
 
-/// Where the range stands.
+/// The position of the range in a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Form {
     Range,
@@ -19,14 +19,14 @@ pub enum Form {
     Compare,
     /// A Range in the branch that runs when the compares hold.
     Then,
-    /// A DeleteRange in the other one.
+    /// A DeleteRange in the other branch.
     Else,
-    /// A Range in a Txn in a Txn.
+    /// A Range in a nested Txn.
     Nested,
 }
 
 impl Form {
-    /// Those that this etcd knows.
+    /// The forms that this etcd knows.
     pub fn all() -> Vec<Form> {
         let mut all = vec![
             Form::Range,
@@ -44,7 +44,6 @@ impl Form {
         all
     }
 
-    /// What it does to the keys.
     pub const fn verb(self) -> Verb {
         match self {
             Form::DeleteRange | Form::Else => Verb::Delete,
@@ -125,7 +124,6 @@ impl Form {
     }
 }
 
-/// An operation of a Txn.
 pub fn op(request: Request) -> pb::RequestOp {
     pb::RequestOp { request: Some(request) }
 }

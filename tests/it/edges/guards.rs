@@ -1,4 +1,4 @@
-//! What the compares of a Txn say of a Put: that it can only create, or only update.
+//! How the compares of a Txn narrow a Put: to a create only, or to an update only.
 
 use etcd_warden_core::access::Verb;
 use etcd_warden_core::method::Method;
@@ -73,10 +73,10 @@ fn nested(txn: pb::TxnRequest) -> pb::RequestOp {
     op(Request::RequestTxn(txn))
 }
 
-/// What it shows, who asks, what, and the verb that is missing.
+/// Description, client, request, and the verb that is missing.
 type Row = (&'static str, &'static str, pb::TxnRequest, Option<Verb>);
 
-/// `g` is the key that each row is about, `h` another one.
+/// `g` is the key under test, `h` another one.
 fn rows(g: &str, h: &str) -> Vec<Row> {
     use Verb::{Create, Delete, Read, Update};
     let missing = || vec![compare(g, Equal, ModRevision(0))];
@@ -85,11 +85,11 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
     let mut range = compare(g, Equal, Version(0));
     range.range_end = h.into();
     vec![
-        // Nothing guards a plain Put.
+        // A plain Put has no guard.
         ("no compare", "creator", txn(vec![], puts(), vec![]), Some(Update)),
         ("no compare", "updater", txn(vec![], puts(), vec![]), Some(Create)),
         ("no compare", "writer", txn(vec![], puts(), vec![]), None),
-        // The key is missing: the Put creates.
+        // The key does not exist: the Put creates it.
         ("VERSION = 0", "creator", txn(vec![compare(g, Equal, Version(0))], puts(), vec![]), None),
         (
             "CREATE = 0",
@@ -100,7 +100,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
         ("MOD = 0", "creator", txn(missing(), puts(), vec![]), None),
         ("VERSION < 1", "creator", txn(vec![compare(g, Less, Version(1))], puts(), vec![]), None),
         ("MOD = 0", "updater", txn(missing(), puts(), vec![]), Some(Create)),
-        // The key is there: the Put updates.
+        // The key exists: the Put updates it.
         ("MOD = 7", "updater", txn(there(), puts(), vec![]), None),
         (
             "VERSION > 0",
@@ -121,7 +121,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             txn(vec![compare(g, Equal, Value(b"x".into()))], puts(), vec![]),
             Some(Update),
         ),
-        // It may be either.
+        // The key may or may not exist.
         (
             "VERSION < 2",
             "creator",
@@ -134,7 +134,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             txn(vec![compare(g, Equal, TargetUnion::Lease(0))], puts(), vec![]),
             Some(Create),
         ),
-        // A compare on another key, or on a range, guards nothing.
+        // A compare on another key or on a range guards nothing.
         (
             "another key",
             "creator",
@@ -142,7 +142,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             Some(Update),
         ),
         ("a range", "creator", txn(vec![range], puts(), vec![]), Some(Update)),
-        // The other branch runs when the one compare does not hold.
+        // The other branch runs when the only compare does not hold.
         ("else of MOD = 0", "updater", txn(missing(), vec![], puts()), None),
         ("else of MOD = 0", "creator", txn(missing(), vec![], puts()), Some(Update)),
         (
@@ -157,7 +157,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             txn(vec![compare(h, Equal, Version(1)), compare(g, Equal, Version(0))], puts(), vec![]),
             None,
         ),
-        // Nested (CVE-2026-33343): every operation is judged, and a guard of the Txn around holds
+        // Nested (CVE-2026-33343): every operation is judged, and guards of the outer Txn hold
         // inside.
         (
             "nested, unguarded",
@@ -166,7 +166,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             Some(Update),
         ),
         (
-            "nested, guarded around",
+            "nested, guarded outside",
             "creator",
             txn(missing(), vec![nested(txn(vec![], puts(), vec![]))], vec![]),
             None,
@@ -193,10 +193,10 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
             ),
             Some(Update),
         ),
-        // Guards narrow no delete.
+        // Guards do not narrow a delete.
         ("delete", "writer", txn(there(), vec![delete(g, false)], vec![]), Some(Delete)),
         ("delete", "blind", txn(vec![], vec![delete(g, false)], vec![]), None),
-        // What is there is shown (CVE-2026-44283).
+        // `prev_kv` returns the current value (CVE-2026-44283).
         (
             "put with prev_kv",
             "blind",
@@ -205,7 +205,7 @@ fn rows(g: &str, h: &str) -> Vec<Row> {
         ),
         ("delete with prev_kv", "blind", txn(vec![], vec![delete(g, true)], vec![]), Some(Read)),
         ("a compare reads", "blind", txn(missing(), puts(), vec![]), Some(Read)),
-        // A lease is a delete to come, guarded or not (CVE-2026-44283).
+        // A lease deletes the key later, guarded or not (CVE-2026-44283).
         (
             "put with lease",
             "writer",
@@ -284,7 +284,7 @@ async fn outside_of_a_txn_a_put_and_a_delete_need_the_same() {
 }
 
 #[tokio::test]
-async fn who_may_create_creates_once_and_never_overwrites() {
+async fn a_right_to_create_never_overwrites() {
     let judged = Judged::start(POLICY).await;
     let key = judged.world.key("tier");
     let mut raw = judged.world.raw("creator").await;

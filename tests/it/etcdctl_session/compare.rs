@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-/// What may differ in a step beyond the endpoint and lease ids.
+/// Permitted differences of a step, in addition to the endpoint and lease ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayDiffer {
     Nothing,
-    /// Durations, and seconds that a lease has left.
+    /// Durations, and remaining seconds of a lease.
     Durations,
     /// Numbers and versions of the status table.
     Numbers,
@@ -48,7 +48,7 @@ impl Pairing {
         through: &str,
         may_differ: MayDiffer,
     ) -> Result<(), String> {
-        // Where both ways lead to one etcd, its own URL may stand in what it says of its members.
+        // Where both sides use one etcd, the list of its members may contain its own URL.
         let neutral = |text: &str| {
             text.replace(&self.endpoints.0, "ENDPOINT").replace(&self.endpoints.1, "ENDPOINT")
         };
@@ -85,7 +85,7 @@ fn words(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Up to 16 hexadecimal digits as etcdctl prints them, or the same in decimal as JSON has them.
+/// Up to 16 hexadecimal digits as printed by etcdctl, or the same in decimal as in JSON.
 fn is_lease(word: &str) -> bool {
     let hexadecimal =
         (12..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());

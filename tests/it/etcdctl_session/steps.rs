@@ -1,4 +1,4 @@
-//! What is typed.
+//! The commands of the session.
 
 use super::compare::MayDiffer;
 use crate::world::etcdctl::Turn::{self, Lines, Type, Until};
@@ -10,16 +10,16 @@ pub struct Step {
     pub arguments: String,
     pub what: What,
     pub may_differ: MayDiffer,
-    /// It is expected to fail, on both ways alike.
+    /// It must fail, with the same error on both sides.
     pub fails: bool,
 }
 
-/// How a command is used.
+/// How a command is run.
 #[derive(Clone, Debug)]
 pub enum What {
     /// It ends by itself; this is its standard input.
     Ends(String),
-    /// It stays until it is ended.
+    /// It runs until it is ended.
     Stays(Vec<Turn<'static>>),
 }
 
@@ -117,7 +117,7 @@ pub fn keys() -> Vec<Step> {
 }
 
 pub fn watches() -> Vec<Step> {
-    // Three of them in one answer are more than etcd puts into one message.
+    // Three of them are more than etcd puts into one message.
     let large = "x".repeat(900_000);
     vec![
         run("put /s/zz last-event"),
@@ -195,7 +195,7 @@ pub fn maintenance() -> Vec<Step> {
         run("endpoint health -w table").durations(),
         run("endpoint status").numbers(),
         run("endpoint status -w fields").numbers(),
-        // The ids of leases are in the hash.
+        // The hash covers the ids of leases.
         run("endpoint hashkv").numbers(),
         run("endpoint hashkv -w json").numbers(),
         run("alarm list"),
@@ -247,7 +247,7 @@ pub fn users_and_roles() -> Vec<Step> {
     ]
 }
 
-/// etcd's own auth, from its beginning to its end.
+/// etcd's own auth, from enabling to disabling.
 pub fn auth_on() -> Vec<Step> {
     let root = |line: &str| run(&format!("{line} --user root:pw"));
     let user = |line: &str| run(&format!("{line} --user u:secret"));
@@ -291,7 +291,7 @@ pub fn auth_on() -> Vec<Step> {
     ]
 }
 
-/// What changes nothing, and so can be asked twice of one etcd.
+/// Commands that change nothing and can be run twice against one etcd.
 pub fn reads() -> Vec<Step> {
     let mut steps = gets();
     steps.extend([

@@ -1,5 +1,4 @@
-//! Open files: too many sockets of clients take none that probes, reloads and connections to etcd
-//! need.
+//! Open files: too many client sockets use none that probes, reloads and connections to etcd need.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -8,16 +7,16 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::process::{Place, Serving, text};
+use crate::process::{ServerFiles, Serving, text};
 use crate::world::raw::{Raw, tls};
 use crate::world::{World, authorities, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /t/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
-/// A proxy that begins with these limits on open files, as `ulimit` sets them.
+/// A proxy that starts with these limits on open files, as `ulimit` sets them.
 async fn with_open_files(limits: &str) -> Serving {
-    let place = Place::new(&World::start(POLICY).await, POLICY, "");
-    let serve = place.serve(&[]);
+    let files = ServerFiles::new(&World::start(POLICY).await, POLICY, "");
+    let serve = files.serve(&[]);
     let serve = serve.as_std();
     let mut command = Command::new("/bin/sh");
     command
@@ -29,7 +28,7 @@ async fn with_open_files(limits: &str) -> Serving {
         .stdin(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .kill_on_drop(true);
-    Serving { child: command.spawn().unwrap(), place }.ready().await
+    Serving { child: command.spawn().unwrap(), files }.ready().await
 }
 
 /// The soft and the hard limit of a process.
@@ -48,25 +47,25 @@ async fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
 }
 
 #[tokio::test]
-async fn more_sockets_than_open_files_stop_no_probe_and_no_reload() {
+async fn too_many_sockets_stop_no_probe_and_no_reload() {
     let serving = with_open_files("ulimit -n 600").await;
     let issued = authorities().clients.client("alice").unwrap();
     let mut alice = Raw::over(
-        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+        tls(serving.files.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
     )
     .await;
     let range = pb::RangeRequest { key: b"/t/a".into(), ..Default::default() }.encode_to_vec();
     assert_eq!(alice.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
     let mut held = Vec::new();
     for number in 0..1200 {
-        let mut stream = TcpStream::connect(serving.place.listen).await.unwrap();
+        let mut stream = TcpStream::connect(serving.files.listen).await.unwrap();
         if number % 2 == 0 {
             let _ = stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).await;
         }
         held.push(stream);
     }
     assert_eq!(serving.page("/livez").await, "ok\n");
-    std::fs::write(serving.place.path("policy.yaml"), POLICY.replace("/t/*", "/elsewhere/*"))
+    std::fs::write(serving.files.path("policy.yaml"), POLICY.replace("/t/*", "/elsewhere/*"))
         .unwrap();
     serving.signal("HUP");
     soon("the new policy", || async {

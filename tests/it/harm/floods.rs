@@ -1,5 +1,5 @@
-//! Floods of frames that HTTP/2 allows one by one. Each costs its sender its connection, or nobody
-//! anything.
+//! Floods of frames that HTTP/2 allows one by one. A flood ends its sender's connection or has no
+//! effect on other clients.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const PRIORITY: u8 = 2;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 
-/// Nobody needs so many frames for anything.
+/// More frames than any real client sends.
 const ENOUGH: usize = 200_000;
 
 pub fn head() -> Vec<u8> {
@@ -40,9 +40,9 @@ pub fn range(world: &World) -> Vec<u8> {
     pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec()
 }
 
-/// Sends `begin`, and then frames by their number until the connection ends or there were enough.
-/// Everything that comes back is read. Gives the number of frames that were sent, and the reason of
-/// the GOAWAY that ended it.
+/// Sends `begin` and then numbered frames until the connection ends or enough were sent, and reads
+/// everything that comes back. Returns the number of frames sent and the reason of the GOAWAY that
+/// ended the connection.
 async fn flood(
     world: &World,
     begin: &[u8],
@@ -75,7 +75,7 @@ async fn flood(
     (sent, goaway(&said))
 }
 
-/// The reason of the first GOAWAY that says that something was wrong.
+/// The reason of the first GOAWAY with an error code.
 pub fn goaway(said: &[u8]) -> Option<Reason> {
     let mut rest = said;
     while let [a, b, c, kind, _, _, _, _, _, tail @ ..] = rest {
@@ -97,7 +97,7 @@ async fn a_header_block_without_an_end_ends_its_connection() {
         let (sent, told) =
             flood(&world, &frame(HEADERS, 0, 1, &head()), |_| frame(CONTINUATION, 0, 1, piece))
                 .await;
-        assert!(sent < ENOUGH, "nobody minds {sent} CONTINUATION frames");
+        assert!(sent < ENOUGH, "still connected after {sent} CONTINUATION frames");
         assert!(told.is_some());
         neighbour.was_served("CONTINUATION").await;
     }
@@ -128,7 +128,7 @@ async fn resets_of_streams_that_were_just_opened_end_their_connection() {
 }
 
 #[tokio::test]
-async fn frames_without_a_consequence_harm_nobody() {
+async fn frames_without_effect_harm_no_other_client() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let cases: [(&str, Vec<u8>); 6] = [
@@ -137,7 +137,7 @@ async fn frames_without_a_consequence_harm_nobody() {
         ("SETTINGS that change the table's size", frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 16, 0])),
         ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
-        ("a kind that nobody knows", frame(0xfa, 0, 0, b"?")),
+        ("an unknown frame type", frame(0xfa, 0, 0, b"?")),
     ];
     for (what, bytes) in cases {
         let (sent, told) = flood(&world, b"", |_| bytes.clone()).await;
@@ -147,7 +147,7 @@ async fn frames_without_a_consequence_harm_nobody() {
 }
 
 #[tokio::test]
-async fn window_updates_of_an_open_stream_harm_nobody() {
+async fn window_updates_of_an_open_stream_harm_no_other_client() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let (sent, told) = flood(&world, &frame(HEADERS, END_HEADERS, 1, &head()), |_| {
@@ -159,7 +159,7 @@ async fn window_updates_of_an_open_stream_harm_nobody() {
 }
 
 #[tokio::test]
-async fn streams_that_are_opened_and_left_are_their_identitys_own() {
+async fn abandoned_streams_count_only_for_their_identity() {
     let world =
         World::with(POLICY).config(|config| config.limits.max_requests = 2000).start().await;
     let neighbour = world.neighbour().await;
@@ -172,7 +172,10 @@ async fn streams_that_are_opened_and_left_are_their_identitys_own() {
     write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &heads].concat()).await.unwrap();
     let refused =
         || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests-in-flight""#]);
-    soon("all but its share refused", || async { (refused().await >= 4000.0).then_some(()) }).await;
+    soon("everything above its share refused", || async {
+        (refused().await >= 4000.0).then_some(())
+    })
+    .await;
     assert!(
         world.metric("etcd_warden_requests_in_flight", &[]).await >= 1000.0,
         "its share is still open"
@@ -202,8 +205,8 @@ async fn header_lists_end_at_the_limit_however_they_are_packed() {
     assert!(above.status == 431 || above.error.is_some(), "{above:?}");
     neighbour.was_served("header lists at the limit").await;
 
-    // One entry of 4,000 bytes in the table, and then a byte for each time that it is meant: 8 MB
-    // in 2 kB (RFC 7541, 7.3).
+    // One entry of 4,000 bytes in the table, then one byte for each reference to it: 8 MB in 2 kB
+    // (RFC 7541, 7.3).
     let mut bomb = head();
     bomb.push(0x40);
     for text in [&b"x"[..], &[b'y'; 4000]] {
@@ -218,7 +221,7 @@ async fn header_lists_end_at_the_limit_however_they_are_packed() {
     neighbour.was_served("header bombs").await;
 }
 
-/// A number with a prefix of seven bits (RFC 7541, 5.1).
+/// An integer with a prefix of seven bits (RFC 7541, 5.1).
 fn length(of: usize) -> Vec<u8> {
     if of < 127 {
         return vec![u8::try_from(of).unwrap()];
@@ -229,7 +232,7 @@ fn length(of: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bodies_that_come_byte_by_byte_are_served_and_harm_nobody() {
+async fn bodies_sent_byte_by_byte_are_served_and_harm_no_client() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
@@ -244,7 +247,7 @@ async fn bodies_that_come_byte_by_byte_are_served_and_harm_nobody() {
         for stream in &mut open {
             stream.request.send_data(vec![*byte].into(), place + 1 == body.len()).unwrap();
         }
-        // As slow bytes come: each in a frame of its own, and none waits for the next.
+        // Slow bytes: each in its own frame.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     neighbour.was_served("bodies byte by byte").await;

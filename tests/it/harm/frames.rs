@@ -1,6 +1,6 @@
-//! Frames that HTTP/2 allows one by one and that cost more than they say, or are drawn at random:
-//! nobody else is to notice, in either mode. What each costs, and what one connection may cause, is
-//! counted in `src/gateway/http2/cost.rs`.
+//! Frames that HTTP/2 allows one by one but that cost more than their size suggests, and random
+//! frames: in either mode no other client is affected. `src/gateway/http2/cost.rs` counts the cost
+//! of each frame and limits what one connection may cause.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::POLICY;
 use super::floods::{goaway, head, range};
-use crate::oracle::dice::Dice;
+use crate::oracle::rng::Rng;
 use crate::world::neighbour::Neighbour;
 use crate::world::raw::framed;
 use crate::world::raw::wire::{
@@ -35,7 +35,7 @@ fn window(size: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4][..], &size.to_be_bytes()].concat())
 }
 
-/// A connection of which everything is read.
+/// A connection that reads everything it gets.
 struct Flooder {
     write: tokio::io::WriteHalf<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
     said: tokio::task::JoinHandle<Vec<u8>>,
@@ -59,7 +59,8 @@ impl Flooder {
         Self { write, said, answered }
     }
 
-    /// Sends this, until there was enough of it or the connection ends. Gives what it took.
+    /// Sends frames until there were enough or the connection ends. Returns the number that was
+    /// accepted.
     async fn send(&mut self, most: usize, mut next: impl FnMut(usize) -> Vec<u8>) -> usize {
         for sent in 0..most {
             if self.write.write_all(&next(sent)).await.is_err() {
@@ -69,7 +70,7 @@ impl Flooder {
         most
     }
 
-    /// The reason of the GOAWAY that ended it. It ends itself if nothing else has.
+    /// The reason of the GOAWAY that ended the connection. Ends it if it is still open.
     async fn end(mut self) -> Option<Reason> {
         let _ = self.write.shutdown().await;
         goaway(&tokio::time::timeout(SOON, self.said).await.expect("the connection ends").unwrap())
@@ -92,7 +93,7 @@ async fn is_ended_for(
 }
 
 #[tokio::test]
-async fn frames_that_cost_all_open_streams_end_their_connection() {
+async fn frames_that_touch_all_open_streams_end_their_connection() {
     for policy in [POLICY.to_owned(), shadowed()] {
         let world = World::start(&policy).await;
         let neighbour = world.neighbour().await;
@@ -126,7 +127,7 @@ async fn a_busy_clients_frames_end_no_connection() {
         let call = |id: u32| {
             [frame(HEADERS, END_HEADERS, id, &head()), frame(DATA, END_STREAM, id, &body)].concat()
         };
-        // 1,500 calls given up at once, twice: once after their head, once as they are.
+        // 1,500 calls cancelled at once, twice: after their headers, and as complete calls.
         flooder.send(1500, |n| frame(HEADERS, END_HEADERS, 2 * n as u32 + 1, &head())).await;
         flooder.send(1500, |n| frame(RST_STREAM, 0, 2 * n as u32 + 1, &[0, 0, 0, 8])).await;
         flooder
@@ -138,7 +139,7 @@ async fn a_busy_clients_frames_end_no_connection() {
                 .concat()
             })
             .await;
-        // Pieces of nothing and of a byte.
+        // Empty pieces and pieces of one byte.
         flooder
             .send(1, |_| {
                 [frame(HEADERS, END_HEADERS, 6001, &head()), frame(DATA, 0, 6001, b"").repeat(5000)]
@@ -149,10 +150,10 @@ async fn a_busy_clients_frames_end_no_connection() {
             .send(body.len(), |n| frame(DATA, u8::from(n + 1 == body.len()), 6001, &body[n..=n]))
             .await;
         flooder.send(1, |_| call(6003)).await;
-        flooder.send(1, |_| frame(PING, 0, 0, b"the last")).await;
+        flooder.send(1, |_| frame(PING, 0, 0, b"the last response")).await;
         let answered = || flooder.answered.load(Ordering::SeqCst);
         let mut before = 0;
-        soon("an end of the answers", || {
+        soon("the end of the responses", || {
             let now = answered();
             let same = now == before && now > 0;
             before = now;
@@ -170,14 +171,14 @@ async fn a_busy_clients_frames_end_no_connection() {
     }
 }
 
-/// One frame of any kind, as a client in its right mind would hardly send it.
-fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
-    let old = |dice: &mut Dice, next: u32| 2 * dice.below((next as usize / 2).max(1)) as u32 + 1;
+/// One random frame of any kind, rarely one that a real client would send.
+fn drawn(rng: &mut Rng, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
+    let old = |rng: &mut Rng, next: u32| 2 * rng.below((next as usize / 2).max(1)) as u32 + 1;
     let fresh = |next: &mut u32| {
         *next += 2;
         *next - 2
     };
-    match dice.below(16) {
+    match rng.below(16) {
         0 => frame(HEADERS, END_HEADERS, fresh(next), head),
         1 => {
             let id = fresh(next);
@@ -188,15 +189,15 @@ fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
             [frame(HEADERS, 0, id, &head[..9]), frame(CONTINUATION, END_HEADERS, id, &head[9..])]
                 .concat()
         }
-        3 | 4 => window(dice.of(&[65_535, 70_000, 1 << 20, 0])),
-        5 => frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 16, 0].repeat(dice.below(20))),
+        3 | 4 => window(rng.of(&[65_535, 70_000, 1 << 20, 0])),
+        5 => frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 16, 0].repeat(rng.below(20))),
         6 => frame(PING, 0, 0, b"12345678"),
         7 => frame(PING, ACK, 0, b"12345678"),
-        8 => frame(PRIORITY, 0, old(dice, *next), &[0, 0, 0, 0, 16]),
+        8 => frame(PRIORITY, 0, old(rng, *next), &[0, 0, 0, 0, 16]),
         9 => frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
-        10 => frame(0xb0 + dice.below(20) as u8, 0, 0, &body[..dice.below(body.len())]),
+        10 => frame(0xb0 + rng.below(20) as u8, 0, 0, &body[..rng.below(body.len())]),
         11 => frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
-        12 if *next > 1 => frame(WINDOW_UPDATE, 0, old(dice, *next), &[0, 0, 0, 1]),
+        12 if *next > 1 => frame(WINDOW_UPDATE, 0, old(rng, *next), &[0, 0, 0, 1]),
         13 => {
             let id = fresh(next);
             [
@@ -214,7 +215,7 @@ fn drawn(dice: &mut Dice, next: &mut u32, head: &[u8], body: &[u8]) -> Vec<u8> {
             ]
             .concat()
         }
-        _ if dice.once_in(2000) => frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
+        _ if rng.once_in(2000) => frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
         _ => {
             let id = fresh(next);
             [frame(HEADERS, END_HEADERS, id, head), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])]
@@ -231,7 +232,7 @@ async fn frames_drawn_at_random_harm_no_neighbour_in_either_mode() {
             as u64
     });
     eprintln!("FRAMES_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     for policy in [POLICY.to_owned(), shadowed()] {
         let world = World::start(&policy).await;
         let neighbour = world.neighbour().await;
@@ -241,7 +242,7 @@ async fn frames_drawn_at_random_harm_no_neighbour_in_either_mode() {
             let mut next = 1;
             let sent = flooder
                 .send(super::scale("FRAMES", 400), |_| {
-                    (0..50).flat_map(|_| drawn(&mut dice, &mut next, &head, &body)).collect()
+                    (0..50).flat_map(|_| drawn(&mut rng, &mut next, &head, &body)).collect()
                 })
                 .await;
             let told = flooder.end().await;
@@ -252,7 +253,7 @@ async fn frames_drawn_at_random_harm_no_neighbour_in_either_mode() {
         assert_eq!(
             other.call(Method::Range.path(), &range(&world)).await.grpc_status(),
             Some(0),
-            "its identity is served all the same"
+            "its identity is still served"
         );
     }
 }

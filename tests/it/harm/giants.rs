@@ -1,4 +1,4 @@
-//! Single things that are as large as they can be: streams, transactions, policies, certificates.
+//! Single objects of maximum size: streams, transactions, policies, certificates.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -13,14 +13,14 @@ use crate::live::Live;
 use crate::world::raw::{Answer, Raw, tls};
 use crate::world::{World, authorities, soon};
 
-/// One watch on one key: a create that costs etcd as little as it can.
+/// One watch on one key, the cheapest create for etcd.
 fn create(key: String) -> pb::WatchRequest {
     let create = pb::WatchCreateRequest { key: key.into_bytes(), ..Default::default() };
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
 #[tokio::test]
-async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
+async fn one_stream_carries_many_watches_each_with_its_own_right() {
     let world = World::with(POLICY)
         .config(|config| config.audit.allowed = etcd_warden_gateway::config::AuditAllowed::None)
         .start()
@@ -51,7 +51,7 @@ async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
     }
     neighbour.was_served(&format!("{count} watches on one stream")).await;
     assert_eq!(world.metric("etcd_warden_watches", &[]).await, (count - count / 100) as f64);
-    // The last of them is alive.
+    // The last of them works.
     let last = (0..count).rev().find(|n| allowed(*n)).unwrap();
     world.direct().await.put(world.key(&format!("w/{last}")), "1", None).await.unwrap();
     let event = stream.next::<pb::WatchResponse>().await.unwrap();
@@ -59,7 +59,7 @@ async fn one_stream_carries_any_number_of_watches_each_with_its_own_right() {
         event.events[0].kv.as_ref().unwrap().key,
         world.key(&format!("w/{last}")).into_bytes()
     );
-    // All of them lose their right at once: each is told so.
+    // All of them lose their right at once, and each is cancelled.
     world.replace_policy(&POLICY.replace("{cn: alice, roles: [all]}", "{cn: other, roles: [all]}"));
     let mut told = std::collections::HashSet::new();
     while told.len() < count - count / 100 {
@@ -92,7 +92,7 @@ async fn transactions_of_any_size_are_judged_whole() {
         };
         let answer = txn(&mut raw, ops(size)).await;
         assert_eq!(answer.grpc_status(), Some(0), "{size}: {}", answer.grpc_message());
-        // One of them is not allowed, and be it the last.
+        // One of them is not allowed, even if it is the last.
         let mut with_one = ops(size - 1);
         with_one.push(put("/elsewhere".to_owned()));
         let answer = txn(&mut raw, with_one).await;
@@ -103,7 +103,7 @@ async fn transactions_of_any_size_are_judged_whole() {
         );
         neighbour.was_served(&format!("transactions of {size} operations")).await;
     }
-    // One operation more than the scan takes: no etcd is asked.
+    // One operation more than the scan accepts: etcd is not asked.
     let more = (0..10_001).map(|place| put(world.key(&format!("t/{place}")))).collect();
     let answer = txn(&mut raw, more).await;
     assert_eq!(
@@ -112,7 +112,7 @@ async fn transactions_of_any_size_are_judged_whole() {
     );
 }
 
-/// A transaction in a transaction, so many deep; the innermost does this.
+/// `depth` nested transactions; the innermost runs this operation.
 fn nested(depth: usize, innermost: pb::RequestOp) -> pb::RequestOp {
     (1..depth).fold(innermost, |inner, _| {
         let txn = pb::TxnRequest { success: vec![inner], ..Default::default() };
@@ -120,8 +120,7 @@ fn nested(depth: usize, innermost: pb::RequestOp) -> pb::RequestOp {
     })
 }
 
-/// A chain of transactions without anything in the innermost, by its bytes: no encoder goes so
-/// deep.
+/// The bytes of a chain of empty transactions: no encoder nests that deep.
 fn deep(depth: usize) -> Vec<u8> {
     let mut heads: Vec<Vec<u8>> = Vec::new();
     let mut inner = 0;
@@ -149,7 +148,8 @@ async fn nesting_costs_what_is_inside_and_needs_its_right() {
             txn(&mut raw, vec![nested(depth, put("/elsewhere".to_owned()))]).await.grpc_status();
         assert_eq!(status, Some(7), "{depth}");
     }
-    // As deep as may be: etcd's own word. And deeper than any stack, as large as a message may be.
+    // At the maximum depth: etcd's own error. And deeper than any stack, as large as a message may
+    // be.
     for (depth, expected) in [
         (447, "etcdserver: too many operations in txn request"),
         (448, "etcd-warden: TxnRequest at offset"),
@@ -208,7 +208,7 @@ async fn a_policy_of_a_hundred_thousand_rules_decides_as_one_of_three() {
 }
 
 #[tokio::test]
-async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_with_more_is_not() {
+async fn reads_certificates_with_the_most_names_that_tls_accepts() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let range =
@@ -218,8 +218,8 @@ async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_wi
             .fold(Leaf::client("alice"), |leaf, n| leaf.dns(&format!("name-{n:05}.example.com")));
         authorities().clients.issue(&leaf).unwrap()
     };
-    // rustls takes handshake messages of 64 KiB. A chain is one message, and what it holds beyond
-    // the leaf may be anything.
+    // rustls accepts handshake messages of 64 KiB. A chain is one message, and it may hold anything
+    // beyond the leaf.
     let mut most = Raw::over(
         tls(world.address(), Some(&with(2200)), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
     )
@@ -233,9 +233,12 @@ async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_wi
     twice.certificate = twice.certificate.repeat(2);
     let more = tls(world.address(), Some(&twice), &[b"h2"], rustls::ALL_VERSIONS).await;
     if let Ok(mut stream) = more {
-        // In TLS 1.3 a client thinks that it has come in before it hears that it has not. Who has
-        // come in is sent SETTINGS.
-        assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1)), "a chain of 128 KiB was let in");
+        // With TLS 1.3 a client is connected before it learns that it was refused. An accepted
+        // client is sent SETTINGS.
+        assert!(
+            !matches!(stream.read(&mut [0; 1]).await, Ok(1)),
+            "a chain of 128 KiB was accepted"
+        );
     }
     soon("a failed handshake", || async {
         (world.metric("etcd_warden_handshake_failures_total", &[]).await >= 1.0).then_some(())
@@ -244,11 +247,9 @@ async fn a_certificate_with_as_many_names_as_tls_lets_through_is_read_and_one_wi
     neighbour.was_served("certificates of 64 KiB").await;
 }
 
-/// Extensions that nobody knows are read over, unless they say that they must not be (RFC 5280,
-/// 4.2).
+/// Unknown extensions are ignored unless they are critical (RFC 5280, 4.2).
 #[tokio::test]
-async fn a_certificate_full_of_extensions_is_who_it_says_and_one_that_must_be_understood_is_not_let_in()
- {
+async fn many_extensions_are_read_and_an_unknown_critical_one_refused() {
     let world = World::start(POLICY).await;
     let neighbour = world.neighbour().await;
     let range =
@@ -274,7 +275,7 @@ async fn a_certificate_full_of_extensions_is_who_it_says_and_one_that_must_be_un
     {
         assert!(
             !matches!(stream.read(&mut [0; 1]).await, Ok(1)),
-            "what must be understood was read over"
+            "an unknown critical extension was ignored"
         );
     }
     assert!(world.metric("etcd_warden_handshake_failures_total", &[]).await >= before + 1.0);

@@ -1,4 +1,4 @@
-//! Connections that come to nothing: who finishes a handshake gets in all the same.
+//! Connections without a finished handshake or without requests: other clients still connect.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::POLICY;
 use crate::world::raw::{Raw, tls, tls_over};
 use crate::world::{SOON, World, authorities, soon};
 
-/// Somebody who was not there before gets in and is served.
+/// Asserts that a new client can connect and is served.
 async fn a_newcomer_is_served(world: &World) {
     let issued = authorities().clients.client("newcomer").unwrap();
     let range =
@@ -30,10 +30,10 @@ async fn a_newcomer_is_served(world: &World) {
 }
 
 #[tokio::test]
-async fn handshakes_that_are_never_finished_keep_nobody_out() {
+async fn unfinished_handshakes_keep_no_client_out() {
     let configured = World::with(POLICY).config(|config| {
         config.limits.max_handshakes = 16;
-        // Nobody waits for this one's end; others make room after a quarter of it.
+        // No client waits for the end of such a handshake; after a quarter of it others replace it.
         config.limits.handshake_timeout = Duration::from_secs(2);
     });
     let world = configured.start().await;
@@ -54,12 +54,12 @@ async fn handshakes_that_are_never_finished_keep_nobody_out() {
     for mut stream in held {
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(crate::world::SOON, stream.read_to_end(&mut rest)).await;
-        assert!(ended.is_ok(), "one is still there");
+        assert!(ended.is_ok(), "a connection is still open");
     }
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_keeps_nobody_out() {
+async fn a_flood_of_connections_keeps_no_client_out() {
     let configured = World::with(POLICY).config(|config| {
         config.limits.max_connections = 64;
         config.limits.max_handshakes = 16;
@@ -68,8 +68,8 @@ async fn a_flood_of_connections_keeps_nobody_out() {
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     let address = world.address();
-    // Some open and close, some stay, some say what is no TLS: as fast as they can, until the test
-    // has seen enough.
+    // Clients that close at once, stay silent, or do not speak TLS, as fast as possible, until the
+    // test ends.
     let flood = tokio::spawn(async move {
         let mut held = VecDeque::new();
         let mut place = 0_usize;
@@ -95,13 +95,13 @@ async fn a_flood_of_connections_keeps_nobody_out() {
 }
 
 #[tokio::test]
-async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_own() {
+async fn idle_connections_count_only_for_their_identity() {
     let world =
         World::with(POLICY).config(|config| config.limits.max_connections = 32).start().await;
     let neighbour = world.neighbour().await;
     let issued = authorities().clients.client("stranger").unwrap();
     let mut held = Vec::new();
-    // TLS stands, and no HTTP/2 ever comes.
+    // TLS is established, but no HTTP/2 follows.
     for _ in 0..64 {
         held.push(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await);
     }
@@ -112,7 +112,7 @@ async fn connections_with_a_certificate_and_nothing_behind_it_are_its_identitys_
     neighbour.is_unharmed().await;
 }
 
-/// One client from another address than the floods, at its first attempt.
+/// Asserts that a client from another address than the flood connects at its first attempt.
 async fn a_client_from_elsewhere_is_served(world: &World) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
@@ -133,11 +133,11 @@ async fn a_client_from_elsewhere_is_served(world: &World) {
         .unwrap();
         Raw::over(stream).await.call(Method::Range.path(), &range).await
     };
-    let answer = tokio::time::timeout(SOON, answer).await.expect("a newcomer is let in");
+    let answer = tokio::time::timeout(SOON, answer).await.expect("a new client connects");
     assert_eq!(answer.grpc_status(), Some(0));
 }
 
-/// As many sockets as can be opened, each with these bytes and no more, until this is dropped.
+/// Opens as many sockets as possible, each with these bytes only, until it is dropped.
 async fn flood(address: SocketAddr, source: [u8; 4], bytes: &'static [u8]) {
     let mut held = VecDeque::new();
     loop {
@@ -157,14 +157,14 @@ async fn flood(address: SocketAddr, source: [u8; 4], bytes: &'static [u8]) {
 async fn a_flood_of_one_address_keeps_no_other_address_out() {
     let configured = World::with(POLICY).config(|config| {
         config.limits.max_handshakes = 16;
-        // Long enough that what is held for its time is held for the whole test.
+        // Longer than the test, so that an unfinished handshake never times out.
         config.limits.handshake_timeout = Duration::from_secs(300);
     });
     let world = configured.start().await;
     let neighbour = world.neighbour().await;
     for bytes in [b"".as_slice(), &[0x16, 3, 1, 2, 0, 1, 0]] {
         let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], bytes));
-        soon("more than there is room for", || async {
+        soon("more handshakes than the limit", || async {
             (given_way(&world).await >= 100.0).then_some(())
         })
         .await;
@@ -190,11 +190,11 @@ async fn clients_of_one_balancer_are_shared_by_their_own_addresses() {
         config.proxy_protocol_from = vec![Network { address: [127, 0, 0, 1].into(), prefix: 32 }];
     });
     let world = configured.start().await;
-    // The address 10.0.0.1, and TLS that is begun and never ended.
+    // The address 10.0.0.1, and the beginning of TLS.
     const BEGUN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x7f\0\0\x01\x10\0\0\x01\x16\x03\x01\x02\0\x01\0";
     const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x02\x7f\0\0\x01\x10\0\0\x01";
     let flood = tokio::spawn(flood(world.address(), [127, 0, 0, 1], BEGUN));
-    soon("more than there is room for", || async {
+    soon("more handshakes than the limit", || async {
         (given_way(&world).await >= 100.0).then_some(())
     })
     .await;
@@ -211,7 +211,7 @@ async fn clients_of_one_balancer_are_shared_by_their_own_addresses() {
             &[b"h2"],
             rustls::ALL_VERSIONS,
         );
-        tokio::time::timeout(SOON, stream).await.expect("a newcomer is let in").unwrap();
+        tokio::time::timeout(SOON, stream).await.expect("a new client connects").unwrap();
     }
     assert!(!flood.is_finished());
     flood.abort();

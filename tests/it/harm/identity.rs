@@ -1,5 +1,5 @@
-//! What one identity may have at once, and how fast it may ask: over the limit it hears etcd's own
-//! words, and nobody else hears anything.
+//! Limits of one identity on concurrent use and on rate. Over a limit it gets etcd's own error, and
+//! no other client is affected.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::Limits;
@@ -39,7 +39,7 @@ fn range(world: &World) -> Vec<u8> {
     pb::RangeRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec()
 }
 
-/// What a Range of this client is answered with.
+/// The response to a Range of this client.
 async fn asks(world: &World, raw: &mut Raw) -> (Option<u32>, String) {
     let answer = raw.call(Method::Range.path(), &range(world)).await;
     (answer.grpc_status(), answer.grpc_message().to_owned())
@@ -57,7 +57,7 @@ async fn hits(world: &World, limit: &str) -> f64 {
     world.metric("etcd_warden_limits_hit_total", &[&format!("limit=\"{limit}\"")]).await
 }
 
-/// A Watch stream with one watch that etcd has.
+/// A Watch stream with one watch that etcd has confirmed.
 async fn watching(world: &World, raw: &mut Raw) -> Live {
     let mut stream = Live::open(raw, Method::Watch).await;
     stream.send(&create(&world.key("w/"), 0));
@@ -74,7 +74,7 @@ fn is_one_too_many(answer: &Result<pb::WatchResponse, Status>) -> bool {
 }
 
 #[tokio::test]
-async fn requests_in_flight_are_counted_over_all_connections_until_their_answers_end() {
+async fn requests_in_flight_are_counted_over_all_connections() {
     let world = limited(POLICY, |limits| limits.max_requests_per_identity = Some(3)).await;
     let neighbour = world.neighbour().await;
     let (mut first, mut second) = (world.raw("alice").await, world.raw("alice").await);
@@ -95,14 +95,14 @@ async fn requests_in_flight_are_counted_over_all_connections_until_their_answers
     assert_eq!(line["method"], Method::Range.path());
     assert_eq!(hits(&world, "requests-in-flight").await, 2.0);
     held.pop();
-    soon("a free place", || async {
+    soon("a free slot", || async {
         (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_never_ended_keeps_its_place_and_one_that_is_given_up_does_not() {
+async fn an_unfinished_request_keeps_its_slot_until_cancelled() {
     let world = limited(POLICY, |limits| limits.max_requests_per_identity = Some(5)).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
@@ -113,7 +113,7 @@ async fn a_request_that_is_never_ended_keeps_its_place_and_one_that_is_given_up_
         open.push(stream);
     }
     let mut other = world.raw("alice").await;
-    soon("five that are held", || async {
+    soon("five open calls", || async {
         (world.metric("etcd_warden_requests_in_flight", &[]).await >= 5.0).then_some(())
     })
     .await;
@@ -127,7 +127,7 @@ async fn a_request_that_is_never_ended_keeps_its_place_and_one_that_is_given_up_
 }
 
 #[tokio::test]
-async fn a_watch_stream_too_many_refuses_its_creates_in_their_place_and_stays() {
+async fn a_watch_stream_over_the_limit_refuses_its_creates() {
     let world = limited(POLICY, |limits| limits.max_requests_per_identity = Some(2)).await;
     let mut raw = world.raw("alice").await;
     let mut held = vec![watching(&world, &mut raw).await, watching(&world, &mut raw).await];
@@ -141,17 +141,17 @@ async fn a_watch_stream_too_many_refuses_its_creates_in_their_place_and_stays() 
         request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})),
     };
     above.send(&progress);
-    assert!(above.is_quiet().await, "there is no watch that could progress");
+    assert!(above.is_quiet().await, "no watch is left to report progress");
     assert_eq!(hits(&world, "requests-in-flight").await, 3.0);
-    // With a place, the client is told to come back, in the way in which clientv3 does.
+    // With a free slot, the client is asked to reconnect, in the way that makes clientv3 do it.
     drop(held.pop());
-    let told = soon("a free place", || async {
+    let told = soon("a free slot", || async {
         let mut again = Live::open(&mut world.raw("alice").await, Method::Watch).await;
         again.send(&create(&world.key("w/"), 0));
         again.next::<pb::WatchResponse>().await.ok().filter(|answer| !answer.canceled)
     });
     assert!(told.await.created);
-    soon("the place is free once more", || async {
+    soon("the slot is free again", || async {
         (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
     })
     .await;
@@ -160,7 +160,7 @@ async fn a_watch_stream_too_many_refuses_its_creates_in_their_place_and_stays() 
 }
 
 #[tokio::test]
-async fn there_are_few_watch_streams_too_many_and_those_beyond_come_back_later() {
+async fn overflow_watch_streams_are_limited_too() {
     let world = limited(POLICY, |limits| {
         limits.max_requests = 800;
         limits.max_requests_per_identity = Some(1);
@@ -169,8 +169,7 @@ async fn there_are_few_watch_streams_too_many_and_those_beyond_come_back_later()
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
     let _held = watching(&world, &mut raw).await;
-    // The room for those who are to hear in their own stream is a sixteenth of all, and shared as
-    // fairly.
+    // Overflow slots for refusals inside a stream are a sixteenth of all, and shared as fairly.
     let mut standing = Vec::new();
     let told = loop {
         let mut stream = Live::open(&mut raw, Method::Watch).await;
@@ -187,12 +186,12 @@ async fn there_are_few_watch_streams_too_many_and_those_beyond_come_back_later()
 }
 
 #[tokio::test]
-async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in_its_place() {
+async fn watches_are_counted_over_all_streams() {
     let world = limited(POLICY, |limits| limits.max_watches_per_identity = Some(4)).await;
     let mut raw = world.raw("alice").await;
     let mut first = watching(&world, &mut raw).await;
     let mut second = watching(&world, &mut world.raw("alice").await).await;
-    // Several at once, before etcd has answered to any of them.
+    // Several at once, before etcd has responded to any of them.
     let many: Vec<u8> =
         (0..5).flat_map(|_| framed(&create(&world.key("w/"), 0).encode_to_vec())).collect();
     first.send_as_they_are(&many);
@@ -208,13 +207,13 @@ async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in
     assert_eq!(hits(&world, "watches").await, 4.0);
     let line = world.audited(|line| line["reason"] == "limit").await;
     assert_eq!(line["method"], Method::Watch.path());
-    // All that were there before are alive, and others have their own.
+    // All earlier ones still work, and other identities have their own.
     let _bobs = watching(&world, &mut world.raw("bob").await).await;
     world.direct().await.put(world.key("w/x"), "1", None).await.unwrap();
     for stream in [&mut first, &mut second] {
         assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
     }
-    // What is cancelled, or ends with its stream, gives back its place.
+    // A cancelled watch, or one whose stream ends, gives back its slot.
     let cancel = pb::WatchRequest {
         request_union: Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 })),
     };
@@ -223,7 +222,7 @@ async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in
     second.send(&create(&world.key("w/"), 0));
     assert!(!second.next::<pb::WatchResponse>().await.unwrap().canceled);
     drop(first);
-    soon("three free places", || async {
+    soon("three free slots", || async {
         let mut third = Live::open(&mut world.raw("alice").await, Method::Watch).await;
         third.send_as_they_are(&many[..many.len() / 5 * 3]);
         for _ in 0..3 {
@@ -237,7 +236,7 @@ async fn watches_are_counted_over_all_streams_and_the_one_too_many_is_refused_in
 }
 
 #[tokio::test]
-async fn a_watch_that_etcd_refuses_itself_takes_no_place() {
+async fn a_watch_that_etcd_refuses_takes_no_slot() {
     let world = limited(POLICY, |limits| limits.max_watches_per_identity = Some(2)).await;
     let mut stream = Live::open(&mut world.raw("alice").await, Method::Watch).await;
     stream.send(&create(&world.key("w/"), 7));
@@ -253,7 +252,7 @@ async fn a_watch_that_etcd_refuses_itself_takes_no_place() {
 }
 
 #[tokio::test]
-async fn connections_of_one_identity_are_counted_and_the_one_too_many_is_told_to_calm_down() {
+async fn connections_over_the_limit_get_enhance_your_calm() {
     let world = limited(POLICY, |limits| limits.max_connections_per_identity = Some(2)).await;
     let neighbour = world.neighbour().await;
     let (mut first, second) = (world.raw("alice").await, world.raw("alice").await);
@@ -267,14 +266,14 @@ async fn connections_of_one_identity_are_counted_and_the_one_too_many_is_told_to
     neighbour.is_unharmed().await;
     second.connection.abort();
     drop(second);
-    soon("a free place", || async {
+    soon("a free slot", || async {
         (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_waits() {
+async fn the_rate_is_per_identity_and_stream_messages_wait() {
     let world = limited(POLICY, |limits| limits.requests_per_second_per_identity = Some(20)).await;
     let lease = world.as_("bob").await.lease_grant(600, None).await.unwrap().id();
     let mut raw = world.raw("alice").await;
@@ -283,10 +282,10 @@ async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_wai
     for _ in 0..100 {
         refused += usize::from(asks(&world, &mut raw).await == too_many());
     }
-    assert!(refused > 0, "a hundred as fast as they can be asked are more than twenty a second");
+    assert!(refused > 0, "expected refusals: a hundred calls at once exceed twenty per second");
     assert!(hits(&world, "requests-per-second").await >= 1.0);
     assert_eq!(asks(&world, &mut world.raw("bob").await).await, served());
-    // On a stream, a create is refused in its place.
+    // On a stream, a create is refused in place.
     let mut answers = Vec::new();
     for _ in 0..40 {
         stream.send(&create(&world.key("w/"), 0));
@@ -295,7 +294,7 @@ async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_wai
         answers.push(stream.next::<pb::WatchResponse>().await);
     }
     assert!(answers.iter().any(is_one_too_many));
-    // A keepalive has no such answer: it is only late.
+    // A keepalive has no such response, so it is delayed.
     let mut keepalive = Live::open(&mut world.raw("bob").await, Method::LeaseKeepAlive).await;
     for _ in 0..40 {
         keepalive.send(&pb::LeaseKeepAliveRequest { id: lease });
@@ -306,10 +305,10 @@ async fn the_rate_is_of_the_identity_and_what_cannot_be_refused_in_its_place_wai
     }
 }
 
-/// What waits for the rate is judged after it has waited. Where the new policy may have come too
-/// late for that, another identity tries.
+/// A message that waits for the rate is judged after the wait. If the new policy may have been too
+/// late for that, the test repeats it with another identity.
 #[tokio::test]
-async fn a_message_that_waited_is_judged_by_the_policy_of_its_turn() {
+async fn a_delayed_message_is_judged_by_the_policy_at_its_turn() {
     let world = limited(POLICY, |limits| limits.requests_per_second_per_identity = Some(1)).await;
     let lease = world.direct().await.lease_grant(600, None).await.unwrap().id();
     for name in ["alice", "bob", "neighbour"] {
@@ -327,18 +326,18 @@ async fn a_message_that_waited_is_judged_by_the_policy_of_its_turn() {
             return assert_eq!(second.ttl, 0, "{second:?}");
         }
     }
-    panic!("the policy was three times too late");
+    panic!("the policy was too late three times");
 }
 
 #[tokio::test]
-async fn by_default_a_flood_gets_its_share_and_the_others_find_room() {
+async fn by_default_a_flood_gets_its_share_and_others_are_served() {
     let world = limited(POLICY, |limits| limits.max_requests = 40).await;
     let mut raw = world.raw("alice").await;
     let mut held = Vec::new();
     loop {
         let mut stream = raw.open(Method::Range.path(), &grpc_headers()).await.unwrap();
         stream.request.send_data(framed(&range(&world))[..3].to_vec().into(), false).unwrap();
-        // What is refused is refused at once; what has a place waits for its end.
+        // A refusal is immediate; a call with a slot waits for its end.
         match tokio::time::timeout(std::time::Duration::from_millis(200), &mut stream.response)
             .await
         {
@@ -378,14 +377,14 @@ async fn shadow_mode_has_no_limit_of_an_identity() {
 }
 
 #[tokio::test]
-async fn one_identity_cannot_use_up_the_logins_of_all() {
+async fn one_identity_cannot_use_up_all_logins() {
     let etcd = Fake::serving(|mut visit: Visit| async move {
         visit.body().await;
         visit.answer(b"");
     })
     .await;
     let world = World::with(POLICY)
-        .config(etcd.in_place_of_etcd())
+        .config(etcd.replace_etcd())
         .config(|config| config.limits.authenticate_per_second = 40)
         .start()
         .await;
@@ -397,7 +396,7 @@ async fn one_identity_cannot_use_up_the_logins_of_all() {
         assert_eq!(
             bob.call(Method::Authenticate.path(), &message).await.grpc_status(),
             Some(0),
-            "one identity has taken them all"
+            "one identity has used them all"
         );
     }
     assert!(hits(&world, "authenticate").await >= 3.0);

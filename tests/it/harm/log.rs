@@ -1,4 +1,5 @@
-//! The log under attack: what is not read, and what a peer without a certificate can cause.
+//! The log under attack: a log that is not read, and lines that a peer without a certificate can
+//! cause.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -6,25 +7,25 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::process::{Place, Serving, text};
+use crate::process::{ServerFiles, Serving, text};
 use crate::world::raw::{Raw, tls};
 use crate::world::{SOON, World, authorities, soon};
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: /t/*, verbs: [rw]}]}}\nbindings: [{cn: alice, roles: [r]}]\n";
 
 async fn serving(more: &str) -> Serving {
-    Place::new(&World::start(POLICY).await, POLICY, more).start(&[]).await
+    ServerFiles::new(&World::start(POLICY).await, POLICY, more).start(&[]).await
 }
 
 async fn alice(serving: &Serving) -> Raw {
     let issued = authorities().clients.client("alice").unwrap();
     Raw::over(
-        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+        tls(serving.files.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
     )
     .await
 }
 
-/// The sum of a metric's samples that hold this.
+/// The sum of a metric's samples that contain this label.
 async fn metric(serving: &Serving, name: &str, label: &str) -> f64 {
     let page = serving.page("/metrics").await;
     let samples =
@@ -34,7 +35,7 @@ async fn metric(serving: &Serving, name: &str, label: &str) -> f64 {
 
 #[tokio::test]
 async fn a_log_that_is_not_read_stops_no_client_and_no_exit() {
-    // With every frame in the log, the pipe of 64 KiB is full at once; it is not read until the
+    // With every frame in the log, the pipe of 64 KiB is full at once. It is not read until the
     // end.
     let mut serving = serving("log-filter: debug").await;
     let mut alice = alice(&serving).await;
@@ -56,17 +57,19 @@ async fn failed_handshakes_in_floods_fill_no_log_and_are_counted() {
     let serving = serving("").await;
     let flood = async |bytes: &'static [u8], failed: usize| {
         for _ in 0..FAILED {
-            let mut stream = TcpStream::connect(serving.place.listen).await.unwrap();
+            let mut stream = TcpStream::connect(serving.files.listen).await.unwrap();
             stream.write_all(bytes).await.unwrap();
             stream.shutdown().await.unwrap();
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
         let failures = || metric(&serving, "etcd_warden_handshake_failures_total", "reason");
-        soon("all of them counted", || async { (failures().await >= failed as f64).then_some(()) })
-            .await;
+        soon("all failed handshakes counted", || async {
+            (failures().await >= failed as f64).then_some(())
+        })
+        .await;
     };
     flood(b"GET / HTTP/1.0\r\n\r\n", FAILED).await;
-    // What ends before its first byte is a balancer's check.
+    // A connection that ends before its first byte is a balancer's check.
     flood(b"", 2 * FAILED).await;
     assert!(
         metric(&serving, "etcd_warden_log_lines_lost_total", "repeated").await

@@ -1,5 +1,5 @@
-//! `docs/limits.md`: its table is that of the settings, its sum is right, and the program stays
-//! below it under all harm at once.
+//! `docs/limits.md`: its table lists the settings, its sum is correct, and the program stays below
+//! it under all floods at once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::readers::{deaf, generous, range};
 use crate::live::Live;
-use crate::process::{Place, Serving};
+use crate::process::{ServerFiles, Serving};
 use crate::world::neighbour::Neighbour;
 use crate::world::raw::{Raw, framed, grpc_headers, tls};
 use crate::world::{World, authorities, connect, soon};
@@ -24,7 +24,7 @@ fn page() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md")).unwrap()
 }
 
-/// The cells of a table's rows whose first cell is in backticks.
+/// The cells of the rows of a table whose first cell is in backticks.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     let section =
         page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
@@ -39,7 +39,7 @@ fn plain(cell: &str) -> &str {
     cell.trim_matches('`')
 }
 
-/// A number, with a unit if it is one of bytes.
+/// A number, with a unit if it is in bytes.
 fn number(text: &str) -> Option<u64> {
     let (digits, unit) =
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -72,7 +72,7 @@ fn bound(page: &str, settings: &HashMap<String, u64>) -> u64 {
     rows(page, "Memory").iter().map(|row| product(&row[0]) * product(&row[1])).sum()
 }
 
-/// The settings that the page proposes where memory is scarce.
+/// The settings that the page proposes for little memory.
 fn proposed(page: &str) -> (String, HashMap<String, u64>) {
     let yaml = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let mut settings = defaults();
@@ -86,7 +86,7 @@ fn proposed(page: &str) -> (String, HashMap<String, u64>) {
 }
 
 #[test]
-fn the_table_of_bounds_is_that_of_the_settings() {
+fn the_table_of_bounds_lists_the_settings() {
     let page = page();
     let rows = rows(&page, "Bounds");
     let named: Vec<&str> = rows.iter().map(|row| plain(&row[0])).collect();
@@ -106,7 +106,8 @@ fn the_table_of_bounds_is_that_of_the_settings() {
             settings::Default::Required => panic!("{} has no default", setting.name),
         };
         assert_eq!(row[1], default, "{}", setting.name);
-        // Of each limit it is said whose share it is, and no limit is one that all have together.
+        // The page names how each limit is shared, and no limit is one that all clients have
+        // together.
         let limit = Limit::ALL.iter().find(|limit| limit.code() == plain(&row[3]));
         assert_eq!(limit.is_none(), row[3] == "-", "{}: {}", setting.name, row[3]);
         let shared = limit.map_or_else(|| row[4].clone(), |limit| limit.shared_by().name());
@@ -123,7 +124,7 @@ fn the_table_of_bounds_is_that_of_the_settings() {
 }
 
 #[test]
-fn the_sums_are_what_the_rows_give() {
+fn the_sum_is_that_of_the_rows() {
     let page = page();
     let mut settings = defaults();
     settings.insert("workers".to_owned(), 2);
@@ -143,7 +144,7 @@ bindings:
   - {cn: \"reader-{number}\", roles: [all]}
 ";
 
-/// The largest that its resident size ever was.
+/// Its peak resident size.
 pub fn peak(serving: &Serving) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().unwrap())).unwrap();
@@ -154,7 +155,7 @@ pub fn peak(serving: &Serving) -> u64 {
 pub async fn raw(serving: &Serving, common_name: &str) -> Raw {
     let issued = authorities().clients.client(common_name).unwrap();
     Raw::over(
-        tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
+        tls(serving.files.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap(),
     )
     .await
 }
@@ -168,7 +169,7 @@ async fn hits(serving: &Serving, limit: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
+async fn a_request_costs_its_rows_whatever_its_headers() {
     const REQUESTS: u64 = 600;
     let (yaml, settings) = proposed(&page());
     let world = World::start(POLICY).await;
@@ -189,9 +190,9 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
         repeated.append("token", "v".parse().unwrap());
     }
     for (kind, headers) in
-        [("fields that do not go on", unlisted), ("one field again and again", repeated)]
+        [("headers that are not forwarded", unlisted), ("one header repeated", repeated)]
     {
-        let serving = Place::new(&world, POLICY, &yaml).start(&[]).await;
+        let serving = ServerFiles::new(&world, POLICY, &yaml).start(&[]).await;
         let before = peak(&serving);
         let mut begun = Vec::new();
         for identity in 0..6 {
@@ -200,7 +201,7 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
                 begun.push(raw.open(Method::Put.path(), &headers).await.unwrap());
             }
         }
-        soon("all of them", || async {
+        soon("all requests", || async {
             (serving
                 .page("/metrics")
                 .await
@@ -215,33 +216,33 @@ async fn a_request_costs_its_rows_whatever_fields_its_head_has() {
 }
 
 #[tokio::test]
-async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
+async fn under_all_floods_at_once_memory_stays_below_its_bound() {
     let page = page();
     let (yaml, settings) = proposed(&page);
     let bound = bound(&page, &settings);
     let world = World::start(POLICY).await;
     let (fake, _) = generous().await;
     let endpoint = format!("https://{}", fake.address);
-    let serving = Place::new(&world, POLICY, &yaml).start(&["--endpoints", &endpoint]).await;
+    let serving = ServerFiles::new(&world, POLICY, &yaml).start(&["--endpoints", &endpoint]).await;
     let issued = authorities().clients.client("neighbour").unwrap();
     let client =
-        connect(&[format!("https://{}", serving.place.listen)], &authorities().clients, &issued)
+        connect(&[format!("https://{}", serving.files.listen)], &authorities().clients, &issued)
             .await;
     let neighbour = Neighbour::works(client, "/t/neighbour".to_owned()).await;
     eprintln!("at rest: {} MiB", peak(&serving) / MIB);
 
-    // Handshakes that are begun, and left.
+    // Handshakes that begin and never end.
     let mut handshakes = Vec::new();
     for _ in 0..90 {
-        handshakes.push(tokio::net::TcpStream::connect(serving.place.listen).await.unwrap());
+        handshakes.push(tokio::net::TcpStream::connect(serving.files.listen).await.unwrap());
     }
-    // Sockets that are never read, with answers of 100 MiB or with refusals under way.
+    // Sockets that are never read, with open responses of 100 MiB or with refusals.
     let mut sockets = Vec::new();
     for number in 0..100 {
         let (key, times) = if number % 4 == 0 { ("/elsewhere", 5000) } else { ("/t/big", 20) };
         sockets.push(
             deaf(
-                serving.place.listen,
+                serving.files.listen,
                 &format!("reader-{}", number % 10),
                 &range(key.to_owned()),
                 times,
@@ -250,7 +251,7 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
         );
     }
     neighbour.was_served("sockets that are never read").await;
-    // Windows that stay shut.
+    // Flow control windows that stay closed.
     let mut unread = Vec::new();
     for number in 10..20 {
         let mut raw = raw(&serving, &format!("reader-{number}")).await;
@@ -260,13 +261,13 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
         unread.push(Live::open(&mut raw, Method::Watch).await);
         unread.last_mut().unwrap().send_as_they_are(&framed(&vec![0; 1 << 20])[..1 << 20]);
     }
-    soon("unread answers that end", || async {
+    soon("unread responses that end", || async {
         (hits(&serving, "unread-bytes").await > 100).then_some(())
     })
     .await;
-    neighbour.was_served("windows that stay shut").await;
-    eprintln!("with answers unread: {} MiB", peak(&serving) / MIB);
-    // Questions about leases that have more keys than anything could hold.
+    neighbour.was_served("windows that stay closed").await;
+    eprintln!("with unread responses: {} MiB", peak(&serving) / MIB);
+    // Lookups of leases with more keys than would fit into memory.
     let mut questions = Vec::new();
     for number in 30..40 {
         let mut raw = raw(&serving, &format!("reader-{number}")).await;
@@ -280,13 +281,13 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
             );
         }
     }
-    soon("questions that are refused", || async {
+    soon("refused lease lookups", || async {
         (hits(&serving, "lease-questions").await > 100).then_some(())
     })
     .await;
-    neighbour.was_served("questions about leases").await;
-    eprintln!("with questions about leases: {} MiB", peak(&serving) / MIB);
-    // Requests that are never ended: large ones, and small ones with large heads.
+    neighbour.was_served("lease lookups").await;
+    eprintln!("with lease lookups: {} MiB", peak(&serving) / MIB);
+    // Requests that never end: large ones, and small ones with large header lists.
     let mut begun = Vec::new();
     let small = grpc_headers();
     let mut heads = grpc_headers();
@@ -301,13 +302,11 @@ async fn under_all_of_this_at_once_the_process_stays_below_its_bound() {
             begun.push(stream);
         }
     }
-    soon("requests that are refused", || async {
-        (hits(&serving, "held-bytes").await > 20).then_some(())
-    })
-    .await;
-    neighbour.was_served("requests that are never ended").await;
+    soon("refused requests", || async { (hits(&serving, "held-bytes").await > 20).then_some(()) })
+        .await;
+    neighbour.was_served("requests that never end").await;
     let peak = peak(&serving);
-    eprintln!("at the worst: {} MiB, of {} MiB", peak / MIB, bound / MIB);
+    eprintln!("peak: {} MiB, bound: {} MiB", peak / MIB, bound / MIB);
     assert!(peak < bound, "{} MiB are more than {} MiB", peak / MIB, bound / MIB);
     drop((handshakes, sockets, unread, questions, begun));
     neighbour.was_served("their end").await;

@@ -1,4 +1,4 @@
-//! Clients that do not take what is there for them: each costs its share, and nobody else waits.
+//! Clients that do not read their responses: each uses its own share, and no other client waits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::world::{World, authorities, soon};
 
 const MIB: usize = 1 << 20;
 
-/// What is on its way to each reader.
+/// The size of the response to each reader.
 pub const ANSWER: usize = 100 * MIB;
 
 const TOO_MANY: &str = "etcdserver: too many requests";
@@ -34,8 +34,8 @@ const TOO_MANY: &str = "etcdserver: too many requests";
 const WINDOW_UPDATE: u8 = 8;
 const NEVER_FULL: u32 = (1 << 31) - 1;
 
-/// Answers the neighbour at once, and whoever else asks with more than 100 MiB, as fast as it is
-/// taken.
+/// A fake etcd that responds to the neighbour at once, and to all others with more than 100 MiB, as
+/// fast as it is read.
 pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
     let taken = Arc::<AtomicUsize>::default();
     let counted = taken.clone();
@@ -56,7 +56,7 @@ pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
                     .await;
             }
             if visit.path == Method::LeaseTimeToLive.path() {
-                // Keys of a MiB, one behind the other: their field has four bytes in front of each.
+                // Keys of one MiB one after the other; each field has four bytes before it.
                 let key = [&[0x2a, 0xfc, 0xff, 0x3f][..], b"/t/", &vec![b'k'; MIB - 7]].concat();
                 let mut out = visit.head();
                 out.send_data(
@@ -81,7 +81,7 @@ pub async fn generous() -> (Fake, Arc<AtomicUsize>) {
     (fake.await, taken)
 }
 
-/// Sends the piece again and again, as the window allows.
+/// Sends the piece repeatedly, as the window allows.
 async fn pour(out: &mut SendStream<Bytes>, piece: &Bytes, bytes: usize, taken: &AtomicUsize) {
     for _ in 0..bytes / MIB {
         let mut piece = piece.clone();
@@ -109,8 +109,8 @@ fn create(key: String) -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
-/// A connection of a client that takes nothing at all: all windows are open, and its socket is
-/// never read. It asks so many times.
+/// A connection of a client that reads nothing: all windows are open and its socket is never read.
+/// It sends this number of requests.
 pub async fn deaf(
     address: SocketAddr,
     common_name: &str,
@@ -159,8 +159,8 @@ async fn hits(world: &World, limit: &str) -> f64 {
     world.metric("etcd_warden_limits_hit_total", &[&format!("limit=\"{limit}\"")]).await
 }
 
-/// Watch streams of alice's that nobody reads, each with a connection: more than her share has room
-/// for, to less than a window.
+/// Watch streams of alice's that are never read, each on its own connection, more than her share
+/// allows to within one window.
 async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
     let before = hits(world, "unread-bytes").await;
     let mut watches = Vec::new();
@@ -170,7 +170,7 @@ async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
         stream.send(&create(world.key("w")));
         watches.push((stream, raw));
     }
-    soon("watches that ended", || async {
+    soon("ended watches", || async {
         (hits(world, "unread-bytes").await >= before + 6.0).then_some(())
     })
     .await;
@@ -178,15 +178,15 @@ async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
 }
 
 #[tokio::test]
-async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody() {
+async fn three_hundred_clients_that_never_read_delay_no_other() {
     let (fake, taken) = generous().await;
     let readers = scale("ETCD_WARDEN_TEST_READERS", 300);
-    // The default has room for 300 of them.
+    // The default allows 300 of them.
     let room = move |config: &mut Config| {
         config.limits.max_unread_bytes =
             config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB)
     };
-    let world = World::with(POLICY).config(fake.in_place_of_etcd()).config(room).start().await;
+    let world = World::with(POLICY).config(fake.replace_etcd()).config(room).start().await;
     let neighbour = world.neighbour().await;
     let mut held = Vec::new();
     let mut deaf_ones = Vec::new();
@@ -199,7 +199,7 @@ async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody
             deaf_ones.push(deaf(world.address(), &name, &range(world.key("big")), 1).await);
         }
         if number == 0 {
-            neighbour.was_served("one reader that never reads").await;
+            neighbour.was_served("one client that never reads").await;
         }
     }
     soon("all of them at etcd", || async {
@@ -208,27 +208,27 @@ async fn three_hundred_readers_that_never_read_have_their_shares_and_stop_nobody
         (asked == readers).then_some(())
     })
     .await;
-    neighbour.was_served(&format!("{readers} readers that never read")).await;
+    neighbour.was_served(&format!("{readers} clients that never read")).await;
     assert!(
         world.metric("etcd_warden_requests_in_flight", &[]).await >= readers as f64,
-        "they are all still there"
+        "all of them are still open"
     );
     assert_eq!(hits(&world, "unread-bytes").await, 0.0);
-    // Of 100 MiB for each, what the sockets hold and a window was taken from etcd.
+    // Of each 100 MiB, only the sockets' buffers and one window were read from etcd.
     let each = taken.load(Ordering::Relaxed) / readers;
-    assert!(each < 8 * MIB, "{each} bytes were taken for each");
+    assert!(each < 8 * MIB, "{each} bytes were read from etcd for each");
     eprintln!(
-        "{readers} readers: {} KiB were taken from etcd for each, of {} MiB",
+        "{readers} clients: {} KiB of {} MiB were read from etcd for each",
         each / 1024,
         ANSWER / MIB
     );
 }
 
 #[tokio::test]
-async fn what_nobody_reads_ends_above_its_identitys_share() {
+async fn unread_responses_above_the_share_end() {
     let (fake, _) = generous().await;
     let world = World::with(POLICY)
-        .config(fake.in_place_of_etcd())
+        .config(fake.replace_etcd())
         .config(|config| config.limits.max_unread_bytes = 8 * MIB)
         .start()
         .await;
@@ -239,26 +239,26 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
     for _ in 0..ASKED {
         held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
     }
-    // Each that stays holds a window of 256 KiB, and half of 8 MiB is alice's.
-    soon("all but her share ended", || async {
+    // Each remaining stream holds a window of 256 KiB, and alice has half of 8 MiB.
+    soon("the end of everything above her share", || async {
         (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(())
     })
     .await;
-    neighbour.was_served("answers of one identity that nobody reads").await;
+    neighbour.was_served("unread responses of one identity").await;
     assert!(
         world.metric("etcd_warden_requests_in_flight", &[]).await >= 8.0,
         "her share is still open"
     );
     assert_eq!(held.pop().unwrap().next_bytes().await, Err((8, TOO_MANY.to_owned())));
-    // Others have their own. Who reads is served, however slowly.
+    // Others have their own share. A client that reads is served, however slowly.
     let mut bobs = world.raw("bob").await;
     let mut slow = Live::ask(&mut bobs, Method::Range, &range(world.key("big"))).await;
     slow.skip(4 * MIB).await;
-    // A Watch stream ends with what makes clientv3 come back.
+    // A Watch stream ends with the status that makes clientv3 reconnect.
     let mut watches = unread_watches(&world).await;
     let (mut last, _raw) = watches.pop().unwrap();
     assert_eq!(last.end().await, (14, TOO_MANY.to_owned()));
-    // What is given up is given back.
+    // Resources of cancelled calls are given back.
     drop((held, raw, watches));
     let small = range(world.key("neighbour/of/alice"));
     soon("her share", || async {
@@ -272,10 +272,10 @@ async fn what_nobody_reads_ends_above_its_identitys_share() {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_used_up() {
+async fn a_client_that_reads_nothing_is_closed_at_its_share() {
     let (fake, _) = generous().await;
     let world = World::with(POLICY)
-        .config(fake.in_place_of_etcd())
+        .config(fake.replace_etcd())
         .config(|config| config.limits.max_unread_bytes = 4 * MIB)
         .start()
         .await;
@@ -290,11 +290,12 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
     })
     .await;
     let watches = unread_watches(&world).await;
-    // What comes at once is sent at once, and fills the sockets. Then nothing of it can be held.
+    // Responses that arrive at once are sent at once and fill the sockets. After that nothing more
+    // can be held.
     let mut stream = deaf(world.address(), "alice", &[], 0).await;
     let at_etcd =
         || fake.arrivals("Range").iter().filter(|asked| asked.body.ends_with(b"big")).count();
-    // The neighbour's, alice's first, one for each watch, and this.
+    // The neighbour's connection, alice's first one, one for each watch, and this one.
     let all = 3.0 + watches.len() as f64;
     let is_there = async || world.metric("etcd_warden_connections", &[]).await >= all;
     soon("the connection", || async { is_there().await.then_some(()) }).await;
@@ -309,7 +310,7 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
         })
         .await;
         asked += 1;
-        assert!(asked < 500, "nobody minds what waits in the sockets");
+        assert!(asked < 500, "data in the sockets ended the connection too late");
     }
     neighbour.was_served("a connection that is never read").await;
     let mut bob = world.raw("bob").await;
@@ -321,12 +322,12 @@ async fn who_takes_nothing_at_all_is_disconnected_when_its_identitys_share_is_us
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
+async fn a_client_that_reads_nothing_is_not_read_and_can_resume() {
     let (fake, _) = generous().await;
     let world = fake.world(POLICY).await;
     let neighbour = world.neighbour().await;
     let mut stream = deaf(world.address(), "alice", &range(world.key("big")), 1).await;
-    // Pings, as many as the sockets hold: nobody reads them while nobody reads us.
+    // As many pings as the sockets hold: the proxy does not read from a client that does not read.
     let ping = frame(crate::world::raw::wire::PING, 0, 0, &[0; 8]).repeat(1000);
     let mut sent = 0;
     let stuck = loop {
@@ -341,9 +342,10 @@ async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
             break false;
         }
     };
-    assert!(stuck, "64 MiB of pings were read while nothing was taken");
-    neighbour.was_served("a client that takes nothing").await;
-    // It changes its mind: the rest of the answer comes, and so do the answers to its pings.
+    assert!(stuck, "64 MiB of pings were read from a client that reads nothing");
+    neighbour.was_served("a client that reads nothing").await;
+    // The client starts reading: the rest of the response arrives, and so do the responses to its
+    // pings.
     let mut read = 0;
     let mut buffer = vec![0; MIB];
     while read < ANSWER + 1000 * 17 {
@@ -353,10 +355,10 @@ async fn a_client_that_takes_nothing_is_not_read_and_goes_on_where_it_stood() {
 }
 
 #[tokio::test]
-async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
+async fn incomplete_stream_messages_are_held_within_the_share() {
     let (fake, _) = generous().await;
     let world = World::with(POLICY)
-        .config(fake.in_place_of_etcd())
+        .config(fake.replace_etcd())
         .config(|config| config.limits.max_held_bytes = 8 * MIB)
         .start()
         .await;
@@ -369,11 +371,11 @@ async fn messages_of_a_stream_that_are_never_whole_are_held_within_the_share() {
         stream.send_as_they_are(&cut);
         streams.push(stream);
     }
-    soon("all but her share refused", || async {
+    soon("everything above her share refused", || async {
         (hits(&world, "held-bytes").await >= 27.0).then_some(())
     })
     .await;
-    neighbour.was_served("watch requests that are never whole").await;
+    neighbour.was_served("incomplete watch requests").await;
     let mut ends: futures_util::stream::FuturesUnordered<_> =
         streams.iter_mut().map(Live::end).collect();
     assert_eq!(futures_util::StreamExt::next(&mut ends).await, Some((14, TOO_MANY.to_owned())));

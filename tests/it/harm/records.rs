@@ -1,5 +1,5 @@
-//! What is written down about hostile clients: on a disk that is full, and with names that would
-//! forge a line.
+//! Log and audit lines about hostile clients: on a full disk, and with names that try to forge a
+//! line.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::{AuditAllowed, OnFull};
@@ -8,7 +8,7 @@ use prost::Message as _;
 use serde_json::Value;
 
 use super::POLICY;
-use crate::process::{Place, text};
+use crate::process::{ServerFiles, text};
 use crate::world::raw::{Raw, tls};
 use crate::world::{World, authorities, soon};
 
@@ -27,7 +27,7 @@ async fn on_a_full_disk(on_full: OnFull, allowed: AuditAllowed) -> World {
 }
 
 #[tokio::test]
-async fn a_flood_of_lines_for_a_full_disk_slows_nobody_down_and_is_counted() {
+async fn a_flood_of_lines_on_a_full_disk_delays_no_client() {
     let world = on_a_full_disk(OnFull::Drop, AuditAllowed::All).await;
     let neighbour = world.neighbour().await;
     let mut raw = world.raw("alice").await;
@@ -37,8 +37,8 @@ async fn a_flood_of_lines_for_a_full_disk_slows_nobody_down_and_is_counted() {
             Some(7)
         );
     }
-    neighbour.was_served("audit at full tilt on a full disk").await;
-    soon("the losses", || async {
+    neighbour.was_served("audit lines at full rate on a full disk").await;
+    soon("the count of lost lines", || async {
         (world.metric("etcd_warden_audit_lost_total", &[]).await >= 2000.0).then_some(())
     })
     .await;
@@ -47,15 +47,14 @@ async fn a_flood_of_lines_for_a_full_disk_slows_nobody_down_and_is_counted() {
 }
 
 #[tokio::test]
-async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_down_and_nothing_else()
- {
+async fn with_deny_a_full_disk_refuses_only_audited_calls() {
     let world = on_a_full_disk(OnFull::Deny, AuditAllowed::Writes).await;
     let (mut alice, mut bob) = (world.raw("alice").await, world.raw("bob").await);
     let put = pb::PutRequest { key: world.key("a").into(), ..Default::default() }.encode_to_vec();
     let mut answers = Vec::new();
     while answers.last() != Some(&Some(8)) {
         answers.push(alice.call(Method::Put.path(), &put).await.grpc_status());
-        assert!(answers.len() < 10_000, "everything was written to a full disk");
+        assert!(answers.len() < 10_000, "no line was lost on a full disk");
     }
     assert!(answers.iter().all(|status| matches!(status, Some(0 | 8))), "{answers:?}");
     assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="audit-queue""#]).await >= 1.0);
@@ -71,12 +70,12 @@ async fn where_nothing_may_go_unseen_a_full_disk_refuses_what_would_be_written_d
 async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     const FORGED: &str = "\n{\"forged\":true}\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
     let world = World::start(POLICY).await;
-    let place = Place::new(
+    let files = ServerFiles::new(
         &world,
         &POLICY.replace("$P", "/t"),
         "max-connections-per-identity: 1\nlog-filter: debug",
     );
-    let serving = place.start(&[]).await;
+    let serving = files.start(&[]).await;
     let key = [b"/t/".as_slice(), FORGED.as_bytes(), b"\xff\x00"].concat();
     let mut held = Vec::new();
     for name in
@@ -87,7 +86,7 @@ async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
             .issue(&etcd_warden_testbed::pki::Leaf::client(&name).organization(&name))
             .unwrap();
         let stream =
-            tls(serving.place.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
+            tls(serving.files.listen, Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap();
         let mut raw = Raw::over(stream).await;
         let _ = raw.call(Method::Range.path(), &range(&key)).await;
         let mut headers = crate::world::raw::grpc_headers();
@@ -98,14 +97,14 @@ async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     }
     serving.signal("TERM");
     drop(held);
-    let (output, place) = serving.end().await;
+    let (output, files) = serving.end().await;
     let log = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert!(log.contains("one connection too many"), "{log}");
     for line in log.lines() {
         assert!(!line.starts_with("2026-01-01") && !line.starts_with('{'), "{line}");
         assert!(!line.contains('\u{1b}'), "{line}");
     }
-    let audit = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
+    let audit = std::fs::read_to_string(files.path("audit.jsonl")).unwrap();
     assert!(!audit.is_empty());
     for line in audit.lines() {
         let line: Value =

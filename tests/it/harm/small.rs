@@ -1,5 +1,5 @@
-//! Answers in small pieces that their client does not read: they cost it what they weigh, and
-//! nobody else a stream.
+//! Unread responses in small pieces: they use their client's share by their size and end no stream
+//! of another client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use tokio::sync::Notify;
 use super::POLICY;
 use super::memory::{peak, raw};
 use crate::live::Live;
-use crate::process::{Place, text};
+use crate::process::{ServerFiles, text};
 use crate::world::fake::{Fake, Visit};
 use crate::world::raw::framed;
 use crate::world::{World, soon};
 
-/// More than the connections to etcd that are opened for many streams have, so that each of them
-/// has enough.
+/// More than a connection to etcd takes before another one is opened, so that each of them has
+/// enough.
 const STREAMS: usize = 240;
 
-/// What one stream may have waiting.
+/// The unread data that one stream may hold.
 const WINDOW: usize = 64 * 1024;
 
 /// The longest event.
@@ -34,7 +34,7 @@ fn create() -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
-/// An event, whose number is its revision: 30 bytes or so.
+/// An event whose number is its revision: about 30 bytes.
 fn event(revision: i64) -> pb::WatchResponse {
     let header = Some(pb::ResponseHeader { revision, ..Default::default() });
     let kv = Some(mvccpb::KeyValue {
@@ -49,8 +49,8 @@ fn event(revision: i64) -> pb::WatchResponse {
     }
 }
 
-/// The first watch has an event when `quiet` says so. The others have them without end, as fast as
-/// they are taken.
+/// The first watch gets an event when `quiet` is notified. The others get events without end, as
+/// fast as they are read.
 async fn etcd(poured: Arc<AtomicUsize>, quiet: Arc<Notify>) -> Fake {
     let watches = Arc::<AtomicUsize>::default();
     Fake::serving(move |mut visit: Visit| {
@@ -92,7 +92,7 @@ async fn small_unread_answers_end_no_stream_of_a_neighbour() {
     let fake = etcd(poured.clone(), quiet.clone()).await;
     let world = World::start(POLICY).await;
     let endpoint = format!("https://{}", fake.address);
-    let serving = Place::new(&world, &POLICY.replace("$P", "/t"), "")
+    let serving = ServerFiles::new(&world, &POLICY.replace("$P", "/t"), "")
         .start(&["--endpoints", &endpoint])
         .await;
     let mut bobs = raw(&serving, "bob").await;
@@ -112,17 +112,18 @@ async fn small_unread_answers_end_no_stream_of_a_neighbour() {
         (poured.load(Ordering::SeqCst) >= STREAMS * (WINDOW - EVENT)).then_some(())
     })
     .await;
-    // Each of these streams is the neighbour's beside on a connection to etcd that has far more
-    // pieces than h2 would keep.
+    // The neighbour shares a connection to etcd with each of these streams, and that connection has
+    // far more pieces than h2 would keep.
     quiet.notify_one();
     assert_eq!(watch.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
     let each = peak(&serving).saturating_sub(before) / STREAMS as u64;
     eprintln!("an unread stream of small events costs {} KiB", each / 1024);
-    // The rows of docs/limits.md: what waits, twice; both streams and what drives them; the head.
+    // The rows of docs/limits.md: the waiting data, twice; both streams and their state; the
+    // headers.
     let rows = 2 * (WINDOW + 16 * 1024) + 16 * 1024 + 16 * 1024;
     assert!(each < rows as u64, "{each} bytes each are more than {rows}");
 
-    // Who reads after all has every event, in its order.
+    // A client that finally reads gets every event in order.
     let mut last = unread.pop().unwrap();
     drop(unread);
     assert!(last.next::<pb::WatchResponse>().await.unwrap().created);
@@ -139,5 +140,5 @@ async fn small_unread_answers_end_no_stream_of_a_neighbour() {
     serving.signal("TERM");
     let (output, _) = serving.end().await;
     let log = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(!log.contains("has ended a connection to etcd"), "{log}");
+    assert!(!log.contains("a connection to etcd has ended"), "{log}");
 }

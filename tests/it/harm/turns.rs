@@ -1,6 +1,6 @@
-//! One identity on many connections, each with as much to do as its turn holds: a neighbour has its
-//! turn all the same. What is measured is the time that the program works until the neighbour has
-//! its answer, which no busy machine makes longer.
+//! One identity on many connections, each with a full turn of work: a neighbour still gets its
+//! turn. The test measures the CPU time that the program uses until the neighbour has its response,
+//! which does not depend on the load of the machine.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use tokio_rustls::client::TlsStream;
 
 use super::POLICY;
 use super::memory::raw;
-use crate::process::{Place, Serving};
+use crate::process::{ServerFiles, Serving};
 use crate::world::raw::tls_over;
 use crate::world::raw::wire::{PING, PREFACE, SETTINGS, frame};
 use crate::world::{World, authorities};
 
 const CONNECTIONS: usize = 100;
 
-/// Less than the sockets hold while nobody reads them.
+/// Less than the sockets hold while they are not read.
 const WIRE: usize = 96 * 1024;
 
-/// What a neighbour may wait for.
+/// The CPU time that a neighbour may wait for.
 const MOST: Duration = Duration::from_millis(50);
 
 const WINDOW_UPDATE: u8 = 8;
 
-/// For how long its threads have worked.
+/// The CPU time of its threads.
 fn worked(serving: &Serving) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", serving.child.id().unwrap())).unwrap();
     let time = |task: std::io::Result<std::fs::DirEntry>| {
@@ -40,7 +40,7 @@ fn worked(serving: &Serving) -> Duration {
 }
 
 async fn connection(serving: &Serving) -> TlsStream<TcpStream> {
-    let address = serving.place.listen;
+    let address = serving.files.listen;
     let issued = authorities().clients.client("alice").unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(1 << 20).unwrap();
@@ -60,11 +60,11 @@ async fn connection(serving: &Serving) -> TlsStream<TcpStream> {
     stream
 }
 
-/// How long the program works until a neighbour has its answer, where so many bytes in records of
-/// this length wait on each connection.
+/// The CPU time until a neighbour has its response, while these bytes in records of this length
+/// wait on each connection.
 async fn worked_until_answered(flood: &[u8], record: usize) -> Duration {
     let world = World::start(POLICY).await;
-    let serving = Place::new(&world, &POLICY.replace("$P", "/t"), "").start(&[]).await;
+    let serving = ServerFiles::new(&world, &POLICY.replace("$P", "/t"), "").start(&[]).await;
     let range = pb::RangeRequest { key: b"/t/a".into(), ..Default::default() }.encode_to_vec();
     let mut neighbour = raw(&serving, "neighbour").await;
     assert_eq!(neighbour.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
@@ -73,7 +73,7 @@ async fn worked_until_answered(flood: &[u8], record: usize) -> Duration {
         streams.push(connection(&serving).await);
     }
     let mut least = Duration::MAX;
-    // More than once: this test may be told late of an answer.
+    // Several times, because this test may notice a response late.
     for _ in 0..3 {
         serving.signal("STOP");
         for stream in &mut streams {
@@ -91,7 +91,7 @@ async fn worked_until_answered(flood: &[u8], record: usize) -> Duration {
         let (answered, ()) = tokio::join!(answered, async { serving.signal("CONT") });
         assert_eq!(answered.0, Some(0));
         least = least.min(answered.1);
-        // All of it was read: the next round begins as this one did.
+        // All of it was read: the next round begins like this one.
         let mut all = raw(&serving, "alice").await;
         assert_eq!(all.call(Method::Range.path(), &range).await.grpc_status(), Some(0));
     }
@@ -99,11 +99,11 @@ async fn worked_until_answered(flood: &[u8], record: usize) -> Duration {
 }
 
 #[tokio::test]
-async fn many_connections_of_one_identity_hold_up_no_neighbour() {
+async fn many_connections_of_one_identity_delay_no_neighbour() {
     let frames = |one: Vec<u8>| one.repeat(WIRE / (one.len() + 1));
     let window = frames(frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]));
     let pings = frames(frame(PING, 1, 0, b"12345678"));
-    // A record has 22 bytes beside those that it carries.
+    // A record has 22 bytes of overhead.
     let records = &window[..WIRE / 24 / 13 * 13];
     for (what, flood, record) in [
         ("WINDOW_UPDATE", &window[..], 1 << 14),
@@ -112,7 +112,7 @@ async fn many_connections_of_one_identity_hold_up_no_neighbour() {
     ] {
         let worked = worked_until_answered(flood, record).await;
         eprintln!(
-            "{what} on {CONNECTIONS} connections: {worked:?} until the neighbour had its answer"
+            "{what} on {CONNECTIONS} connections: the neighbour's response took {worked:?} of CPU"
         );
         assert!(worked < MOST, "{what}: {worked:?}");
     }

@@ -1,4 +1,4 @@
-//! Which module of a crate names which, by the paths that begin with `crate::`.
+//! Dependencies between the modules of a crate, by the paths that begin with `crate::`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::source::{code_lines, is_test, rust_files};
 
-/// The modules at the top of one crate. Each edge has the first line that makes it.
+/// The top-level modules of one crate. Each edge holds the first line that creates it.
 pub struct Graph {
     edges: BTreeMap<(String, String), String>,
 }
 
 impl Graph {
-    /// Of the crate in a folder. Tests may use whatever they like.
+    /// The graph of the crate in a folder. Tests are excluded.
     pub fn of(folder: &Path) -> Self {
         let mut edges = BTreeMap::new();
         for file in rust_files(folder)
@@ -34,13 +34,11 @@ impl Graph {
         Self { edges }
     }
 
-    /// The lines by which modules depend on each other, directly or through others; empty where
-    /// there is an order.
+    /// The lines of a dependency cycle, direct or indirect; empty if there is none.
     pub fn circle(&self) -> Vec<String> {
         let mut left: BTreeSet<&(String, String)> = self.edges.keys().collect();
         loop {
-            // A module that needs no other is at the bottom, and one that no other needs at the
-            // top: neither is part of a circle.
+            // A module that needs no other one, or that no other one needs, is not part of a cycle.
             let needing: BTreeSet<&str> = left.iter().map(|(from, _)| from.as_str()).collect();
             let needed: BTreeSet<&str> = left.iter().map(|(_, to)| to.as_str()).collect();
             let before = left.len();

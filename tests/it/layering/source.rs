@@ -1,4 +1,4 @@
-//! Files of the source, and their lines of code.
+//! Source files and their lines of code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The crates with modules of their own, each with its folder.
+/// The crates with several modules, each with its folder.
 pub fn crates() -> [(&'static str, PathBuf); 4] {
     ["core", "gateway", "tools", "testbed"].map(|name| (name, root().join("src").join(name)))
 }
@@ -28,7 +28,7 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether a file is there for tests alone: compiled with `cfg(test)`, or with the feature `model`.
+/// True if a file is compiled for tests only: with `cfg(test)`, or with the feature `model`.
 pub fn is_test(file: &Path) -> bool {
     let words = [
         "tests",
@@ -53,7 +53,7 @@ pub fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// Whether a line of code names a crate or a module of std, also within a group of imports.
+/// True if a line of code names a crate or a module of std, also within a group of imports.
 pub fn names(line: &str, name: &str) -> bool {
     let line = line.trim();
     if let Some(group) = line.strip_prefix("use std::{") {

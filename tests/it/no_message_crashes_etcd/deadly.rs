@@ -1,5 +1,5 @@
-//! The messages of `docs/upstream-findings.md`: each is refused by the proxy whatever is granted,
-//! and each ends the releases that are named.
+//! The messages of `docs/upstream-findings.md`: the proxy refuses each, whatever is granted, and
+//! each crashes the releases that are named.
 
 use etcd_warden_core::method::Method;
 
@@ -8,19 +8,19 @@ use super::tables::{bytes, number};
 use crate::world::raw::Raw;
 use crate::world::{SOON, World, soon};
 
-/// A message that ends etcd.
+/// A message that crashes etcd.
 pub struct Deadly {
     pub name: &'static str,
     pub method: Method,
-    /// The message, given the id of a member.
+    /// Creates the message, given the id of a member.
     pub message: fn(u64) -> Vec<u8>,
-    /// The releases that it ends; the others answer.
+    /// The releases that crash. The others respond.
     pub ends: &'static [&'static str],
-    /// What the last words have in them, one of these.
+    /// The last log lines must contain one of these.
     pub words: &'static [&'static str],
-    /// Whether the member ends again at its next start: the message is in the log.
+    /// True if the member crashes again at each start, because the message is in the raft log.
     pub for_good: bool,
-    /// With how many members it works.
+    /// The number of members that it takes.
     pub members: usize,
 }
 
@@ -28,7 +28,7 @@ fn key(number: u32) -> Vec<u8> {
     bytes(number, b"a")
 }
 
-/// A Range of one key with a `sort_target` that there is not.
+/// A Range of one key with an unknown `sort_target`.
 fn sorted(_: u64) -> Vec<u8> {
     [key(1), number(6, 5)].concat()
 }
@@ -120,7 +120,7 @@ pub const ALL: [Deadly; 8] = [
     },
 ];
 
-/// Through the proxy: refused, and etcd lives.
+/// Asserts that the proxy refuses the message and that etcd keeps running.
 async fn is_refused(world: &World, deadly: &Deadly, message: &[u8]) {
     let answer = world.raw("all").await.call(deadly.method.path(), message).await;
     assert_eq!(answer.grpc_status(), Some(3), "{}: {answer:?}", deadly.name);
@@ -128,22 +128,22 @@ async fn is_refused(world: &World, deadly: &Deadly, message: &[u8]) {
     world.direct().await.put("a", "1", None).await.unwrap();
 }
 
-/// Around the proxy: whether the member that is asked ends. Where it lives it answers. One of
-/// several may answer first and end then.
+/// Sends the message directly to etcd. Returns true if the member crashes. A member that survives
+/// responds. With several members it may respond first and crash then.
 async fn ends(world: &World, deadly: &Deadly, message: &[u8]) -> bool {
     let mut direct = Raw::direct(world.etcd().addresses()[0]).await;
     let answer = tokio::time::timeout(SOON, direct.call(deadly.method.path(), message))
         .await
-        .expect("an answer or an end");
+        .expect("a response or a crash");
     if deadly.members == 1 && answer.error.is_none() {
         return false;
     }
-    soon("etcd ends", || async { world.etcd().metrics(0).await.is_err().then_some(()) }).await;
+    soon("etcd crashes", || async { world.etcd().metrics(0).await.is_err().then_some(()) }).await;
     true
 }
 
-/// Whether it ends again at its next start. What ended it may not be in its log yet: one member
-/// alone applies and writes side by side, so that it gets the message more than once.
+/// True if it crashes again at its next start. The message may not be in the log yet, because a
+/// single member applies and writes in parallel, so it is sent more than once.
 async fn ends_for_good(world: &mut World, deadly: &Deadly, message: &[u8]) -> bool {
     for _ in 0..8 {
         if world.etcd_mut().restart(0).await.is_err() {
@@ -161,7 +161,7 @@ async fn refused_here_and_deadly_there(minor: &'static str) {
     for deadly in &ALL {
         let mut world = everything_is_granted(minor, deadly.members, "enforce").await;
         let members = world.direct().await.member_list().await.unwrap();
-        // Of several, one that is not asked: a member does not read what is changed of itself.
+        // With several members, one that is not asked: a member ignores changes of itself.
         let changed = members
             .members()
             .iter()
@@ -208,7 +208,7 @@ async fn what_ends_etcd_3_7_is_refused() {
 }
 
 #[test]
-fn each_message_that_ends_etcd_is_written_up() {
+fn each_message_that_ends_etcd_is_documented() {
     let page = include_str!("../../../docs/upstream-findings.md");
     for deadly in &ALL {
         assert!(

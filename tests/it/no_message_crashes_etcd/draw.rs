@@ -1,14 +1,14 @@
-//! Messages drawn from the tables: mostly such as a client might send, with numbers, enums, ranges
-//! and names that none would; then some of their bytes changed.
+//! Random messages from the tables: mostly ones that a client might send, with unusual numbers,
+//! enums, ranges and names; then some of their bytes are changed.
 
 use std::sync::Arc;
 
 use etcd_warden_core::method::Method;
 
 use super::tables::{Field, Kind, Tables, bytes, number};
-use crate::oracle::dice::Dice;
+use crate::oracle::rng::Rng;
 
-/// Where integers are cut, change their sign or end.
+/// Values at which integers are truncated, change their sign, or end.
 const BOUNDS: [i64; 16] = [
     0,
     1,
@@ -50,26 +50,26 @@ const TEXTS: [&str; 16] = [
 
 pub struct Drawer {
     tables: Arc<Tables>,
-    dice: Dice,
+    rng: Rng,
 }
 
 impl Drawer {
-    pub fn new(tables: Arc<Tables>, dice: Dice) -> Self {
-        Self { tables, dice }
+    pub fn new(tables: Arc<Tables>, rng: Rng) -> Self {
+        Self { tables, rng }
     }
 
     /// A method and a message for it.
     pub fn message(&mut self) -> (Method, Vec<u8>) {
         let tables = self.tables.clone();
-        // Every third is a Txn: there is most to get wrong.
-        let wanted = self.dice.once_in(3).then_some(Method::Txn);
+        // Every third is a Txn, the most complex message.
+        let wanted = self.rng.once_in(3).then_some(Method::Txn);
         let (method, request) =
             match wanted.and_then(|method| tables.requests.iter().find(|(of, _)| *of == method)) {
                 Some(txn) => txn,
-                None => &tables.requests[self.dice.below(tables.requests.len())],
+                None => &tables.requests[self.rng.below(tables.requests.len())],
             };
         let mut message = self.draw(request, 0);
-        if self.dice.once_in(8) {
+        if self.rng.once_in(8) {
             self.mutate(&mut message);
         }
         (*method, message)
@@ -92,27 +92,27 @@ impl Drawer {
             let members: Vec<&Field> =
                 fields.iter().filter(|other| other.oneof.as_deref() == Some(oneof)).collect();
             let member = self.member(message, &members, depth);
-            if !self.dice.once_in(30) {
+            if !self.rng.once_in(30) {
                 self.value(member, depth, &mut out);
             }
-            // A Compare that says one thing names the target of its member: the first four values,
-            // and then the fifth.
-            if message.ends_with(".Compare") && !self.dice.once_in(12) {
+            // A valid Compare names the target of its oneof member: the first four values, and then
+            // the fifth.
+            if message.ends_with(".Compare") && !self.rng.once_in(12) {
                 out = self.compare(member, fields, depth);
             }
         }
         out
     }
 
-    /// One member of a oneof; below a certain depth no message that would lead further down.
+    /// One member of a oneof. Below a certain depth, no message that nests deeper.
     fn member<'f>(&mut self, message: &str, members: &[&'f Field], depth: usize) -> &'f Field {
-        let deep = depth > if self.dice.once_in(40) { 14 } else { 5 };
+        let deep = depth > if self.rng.once_in(40) { 14 } else { 5 };
         let flat: Vec<&Field> = members
             .iter()
             .copied()
             .filter(|member| !(deep && message.ends_with(".RequestOp") && member.number == 4))
             .collect();
-        flat[self.dice.below(flat.len())]
+        flat[self.rng.below(flat.len())]
     }
 
     fn compare(&mut self, member: &Field, fields: &[Field], depth: usize) -> Vec<u8> {
@@ -127,18 +127,18 @@ impl Drawer {
     fn field(&mut self, field: &Field, depth: usize, out: &mut Vec<u8>) {
         if field.repeated {
             let most = if depth > 4 { 1 } else { 3 };
-            for _ in 0..self.dice.below(most + 1) {
+            for _ in 0..self.rng.below(most + 1) {
                 self.value(field, depth, out);
             }
             return;
         }
         let present = match field.kind {
             Kind::Bytes | Kind::Text => {
-                field.name.contains("end") && self.dice.once_in(2)
-                    || !field.name.contains("end") && !self.dice.once_in(8)
+                field.name.contains("end") && self.rng.once_in(2)
+                    || !field.name.contains("end") && !self.rng.once_in(8)
             }
-            Kind::Message(_) => !self.dice.once_in(8),
-            Kind::Bool | Kind::Integer | Kind::Enum(_) => self.dice.once_in(4),
+            Kind::Message(_) => !self.rng.once_in(8),
+            Kind::Bool | Kind::Integer | Kind::Enum(_) => self.rng.once_in(4),
         };
         if present {
             self.value(field, depth, out);
@@ -149,24 +149,24 @@ impl Drawer {
         match &field.kind {
             Kind::Bytes => {
                 let value = self.some_bytes(&field.name);
-                // An empty `range_end` that is there is refused: not too often.
-                if !(value.is_empty() && field.name == "range_end" && !self.dice.once_in(20)) {
+                // A `range_end` that is present and empty is refused, so it is rare.
+                if !(value.is_empty() && field.name == "range_end" && !self.rng.once_in(20)) {
                     out.extend(bytes(field.number, &value));
                 }
             }
             Kind::Text => {
-                let text = if self.dice.once_in(200) {
-                    "n".repeat(32_767 + self.dice.below(4))
+                let text = if self.rng.once_in(200) {
+                    "n".repeat(32_767 + self.rng.below(4))
                 } else {
-                    self.dice.of(&TEXTS).to_owned()
+                    self.rng.of(&TEXTS).to_owned()
                 };
                 out.extend(bytes(field.number, text.as_bytes()));
             }
             Kind::Bool => out.extend(number(field.number, 1)),
             Kind::Integer => out.extend(number(field.number, self.integer())),
             Kind::Enum(values) => {
-                let known = self.dice.of(values);
-                let value = if self.dice.once_in(12) { self.integer() } else { known };
+                let known = self.rng.of(values);
+                let value = if self.rng.once_in(12) { self.integer() } else { known };
                 out.extend(number(field.number, value));
             }
             Kind::Message(inner) => {
@@ -177,29 +177,29 @@ impl Drawer {
     }
 
     fn some_bytes(&mut self, name: &str) -> Vec<u8> {
-        match self.dice.below(40) {
-            0 => vec![b'k'; self.dice.below(70_000)],
-            1 => (0..self.dice.below(12)).map(|_| self.dice.below(256) as u8).collect(),
+        match self.rng.below(40) {
+            0 => vec![b'k'; self.rng.below(70_000)],
+            1 => (0..self.rng.below(12)).map(|_| self.rng.below(256) as u8).collect(),
             2 if name == "key" => Vec::new(),
             3..=9 if name == "range_end" => vec![0],
-            _ => self.dice.of(&KEYS).to_vec(),
+            _ => self.rng.of(&KEYS).to_vec(),
         }
     }
 
-    /// Small ones are leases, revisions and ids of watches that there may be.
+    /// Small numbers may be leases, revisions or watch ids that exist.
     fn integer(&mut self) -> i64 {
-        match self.dice.below(4) {
-            0 => self.dice.of(&BOUNDS),
-            1 => (i64::from(self.dice.number(i32::MAX)) - (1 << 30)) << 8,
-            _ => i64::from(self.dice.number(12)),
+        match self.rng.below(4) {
+            0 => self.rng.of(&BOUNDS),
+            1 => (i64::from(self.rng.number(i32::MAX)) - (1 << 30)) << 8,
+            _ => i64::from(self.rng.number(12)),
         }
     }
 
     fn mutate(&mut self, message: &mut Vec<u8>) {
-        for _ in 0..=self.dice.below(3) {
-            let at = self.dice.below(message.len() + 1);
-            let byte = self.dice.below(256) as u8;
-            match self.dice.below(4) {
+        for _ in 0..=self.rng.below(3) {
+            let at = self.rng.below(message.len() + 1);
+            let byte = self.rng.below(256) as u8;
+            match self.rng.below(4) {
                 0 => message.insert(at, byte),
                 1 if at < message.len() => drop(message.remove(at)),
                 2 => message.truncate(at),
@@ -210,8 +210,8 @@ impl Drawer {
     }
 }
 
-/// Each integer field of each request, also of the messages in it, at each bound; beside it only
-/// what etcd needs to look at it at all.
+/// Each integer field of each request, also of nested messages, at each bound. Other fields are set
+/// only if etcd needs them to read this one.
 pub fn each_integer_at_its_bounds(tables: &Tables) -> Vec<(Method, Vec<u8>)> {
     let mut all = Vec::new();
     for (method, request) in &tables.requests {
@@ -232,13 +232,13 @@ fn at_bounds(
             Kind::Integer => {
                 for value in BOUNDS {
                     let inner =
-                        [around(tables, message, field), number(field.number, value)].concat();
+                        [siblings(tables, message, field), number(field.number, value)].concat();
                     let whole = path.iter().rev().fold(inner, |inner, (outer, number)| {
                         let beside = tables
                             .fields(outer)
                             .iter()
                             .find(|field| field.number == *number)
-                            .map_or(Vec::new(), |field| around(tables, outer, field));
+                            .map_or(Vec::new(), |field| siblings(tables, outer, field));
                         [beside, bytes(*number, &inner)].concat()
                     });
                     all.push((method, whole));
@@ -257,8 +257,8 @@ fn at_bounds(
 }
 
 /// The keys, names and URLs of a message beside one of its fields, and what a Compare needs to
-/// agree with it.
-fn around(tables: &Tables, message: &str, beside: &Field) -> Vec<u8> {
+/// match it.
+fn siblings(tables: &Tables, message: &str, beside: &Field) -> Vec<u8> {
     let mut out = Vec::new();
     for field in tables
         .fields(message)

@@ -1,4 +1,4 @@
-//! `proto/fields.txt`: the messages with their fields, the RPCs and the values of enums.
+//! `proto/fields.txt`: messages with their fields, RPCs, and values of enums.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use etcd_warden_core::method::Method;
 
 const FIELDS: &str = include_str!("../../../proto/fields.txt");
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Bytes,
@@ -71,7 +71,7 @@ impl Tables {
             .filter(|line| line[0] == "rpc")
             .map(|line| request(line).unwrap())
             .collect();
-        // The proxy answers questions for its own health itself.
+        // The proxy answers health checks of clients itself.
         assert_eq!(
             requests.len(),
             Method::ALL.iter().filter(|method| !method.path().starts_with("/grpc.health.")).count()
@@ -79,7 +79,7 @@ impl Tables {
         Self { messages, requests }
     }
 
-    /// The fields of a message; none if it has none.
+    /// The fields of a message.
     pub fn fields(&self, message: &str) -> &[Field] {
         self.messages.get(message).map_or(&[], Vec::as_slice)
     }

@@ -1,4 +1,4 @@
-//! What a side said, so that it can be compared with what the other one said.
+//! Responses of a side in a comparable form.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ use prost::Message as _;
 use super::requests::Known;
 use crate::world::raw::Answer;
 
-/// What one side said to a request.
+/// One side's response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Not allowed, and why, where the side tells.
+pub enum Reply {
+    /// Not allowed, with the reason if the side reports it.
     Refused(String),
-    /// Not a matter of rights: what etcd answered, comparable.
+    /// A response that does not depend on rights, in comparable form.
     Answered { status: u32, message: String, revision: i64, body: Vec<u8> },
 }
 
-impl Said {
-    /// Reads an answer.
+impl Reply {
+    /// Reads a response.
     pub fn of(method: Method, answer: &Answer, known: &Known) -> Self {
         let status = answer
             .grpc_status()
@@ -29,12 +29,12 @@ impl Said {
             .get("etcd-warden-reason")
             .or_else(|| answer.headers.get("etcd-warden-reason"))
         {
-            return Said::Refused(reason.to_str().unwrap().to_owned());
+            return Reply::Refused(reason.to_str().unwrap().to_owned());
         }
-        // Lock and Election pass on what etcd's own client says to them, and Maintenance of 3.5
-        // what its auth store says.
+        // Lock and Election pass on the error of etcd's own client; Maintenance of 3.5 passes on
+        // that of its auth store.
         if answer.grpc_message().ends_with(": permission denied") {
-            return Said::Refused(String::new());
+            return Reply::Refused(String::new());
         }
         let (revision, body) = answer
             .messages()
@@ -42,40 +42,41 @@ impl Said {
             .map_or((0, Vec::new()), |message| comparable(method, message));
         if method == Method::LeaseKeepAlive && status == 0 {
             let kept = pb::LeaseKeepAliveResponse::decode(&body[..]).unwrap();
-            // The proxy refuses in the stream, as if the lease were gone.
+            // The proxy refuses inside the stream, as if the lease did not exist.
             if kept.ttl == 0 {
-                // A lease that is gone; the proxy says so with the last header that it saw.
+                // A lease that does not exist; the proxy reports it with the last header that it
+                // saw.
                 let gone = known.leases.iter().all(|lease| lease.id != kept.id);
-                let said = Said::Answered { status, message: String::new(), revision: 0, body };
-                return if gone { said } else { Said::Refused("lease-not-owned".to_owned()) };
+                let said = Reply::Answered { status, message: String::new(), revision: 0, body };
+                return if gone { said } else { Reply::Refused("lease-not-owned".to_owned()) };
             }
         }
-        Said::Answered { status, message: answer.grpc_message().to_owned(), revision, body }
+        Reply::Answered { status, message: answer.grpc_message().to_owned(), revision, body }
     }
 
-    /// Whether it was done.
+    /// True if the request was executed.
     pub fn is_ok(&self) -> bool {
-        matches!(self, Said::Answered { status: 0, .. })
+        matches!(self, Reply::Answered { status: 0, .. })
     }
 
     /// The lease that was granted.
     pub fn granted(&self) -> Option<i64> {
         match self {
-            Said::Answered { status: 0, body, .. } => {
+            Reply::Answered { status: 0, body, .. } => {
                 Some(pb::LeaseGrantResponse::decode(&body[..]).unwrap().id)
             }
             _ => None,
         }
     }
 
-    /// Whether both sides answered the same to a user with these leases.
-    pub fn is_like(&self, theirs: &Said, method: Method, own: &[i64]) -> bool {
+    /// True if both sides gave the same response to a user with these leases.
+    pub fn is_like(&self, theirs: &Reply, method: Method, own: &[i64]) -> bool {
         match (method, self, theirs) {
-            // Ours lists the caller's own.
+            // Ours lists only the client's own leases.
             (
                 Method::LeaseLeases,
-                Said::Answered { status: 0, body: ours, .. },
-                Said::Answered { status: 0, body: theirs, .. },
+                Reply::Answered { status: 0, body: ours, .. },
+                Reply::Answered { status: 0, body: theirs, .. },
             ) => {
                 let ids = |body: &[u8]| {
                     pb::LeaseLeasesResponse::decode(body)
@@ -87,15 +88,15 @@ impl Said {
                 ids(ours).collect::<BTreeSet<_>>()
                     == ids(theirs).filter(|id| own.contains(id)).collect()
             }
-            // Users and roles are theirs alone.
+            // Only the judge has users and roles.
             (method, ..) if method.path().starts_with("/etcdserverpb.Auth/") => true,
             _ => self == theirs,
         }
     }
 }
 
-/// The revision, and the rest without what no two etcds have in common: every answer begins with
-/// its header (field 1).
+/// The revision, and the rest of the response without fields that always differ between two etcds.
+/// Every response begins with its header (field 1).
 fn comparable(method: Method, message: &[u8]) -> (i64, Vec<u8>) {
     #[derive(prost::Message)]
     struct Headed {
@@ -108,7 +109,7 @@ fn comparable(method: Method, message: &[u8]) -> (i64, Vec<u8>) {
         Method::MemberList | Method::Status | Method::AuthStatus | Method::Snapshot => Vec::new(),
         Method::LeaseTimeToLive => {
             let mut answer = pb::LeaseTimeToLiveResponse::decode(message).unwrap();
-            // The keys come in the order of a Go map.
+            // The keys are in the order of a Go map.
             answer.keys.sort();
             pb::LeaseTimeToLiveResponse { ttl: answer.ttl.signum(), header: None, ..answer }
                 .encode_to_vec()

@@ -1,19 +1,19 @@
-//! The verdicts that may differ, by the ids of `docs/compared-with-etcd-auth.md`. Nothing else may.
+//! The permitted differences between decisions, by the ids of `docs/compared-with-etcd-auth.md`.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
 
-use super::answers::Said;
+use super::answers::Reply;
 use super::probe;
 use super::requests::{Known, Request};
 use super::rules::Rules;
 use super::sides::Sides;
-use super::watches::Made;
+use super::watches::Creation;
 
-/// gRPC's code for a request that can never be right.
+/// gRPC's code for a request that can never be valid.
 const INVALID_ARGUMENT: u32 = 3;
 
-/// A request, who asked, and what counts.
+/// A request, its user, and the rules in effect.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub user: &'static str,
@@ -22,39 +22,37 @@ pub struct Asked<'a> {
     pub known: &'a Known,
 }
 
-/// A difference that is meant.
+/// An intended difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// A range that holds no key needs the right on its first one. etcd wants one grant that holds
-    /// both of its ends.
+    /// An empty range needs the right on its first key. etcd requires one grant that holds both of
+    /// its ends.
     EmptyRange,
-    /// What one granted oneself is one's own, whatever keys are attached to it.
+    /// A client owns the lease that it created, whatever keys are attached to it.
     OwnLease,
-    /// A list of leases holds only those that the caller may see.
+    /// A list of leases holds only those that the client may see.
     ListOfLeases,
-    /// What only root may do at etcd has a capability.
+    /// Operations that only root may do at etcd need a capability.
     MoreCapability,
-    /// A message that two decoders could read differently, or that etcd itself reads in a way
-    /// nobody means.
+    /// A message that two decoders could read differently, or that etcd reads in an unintended way.
     Form,
-    /// We look at the rights first, etcd at the form: nothing is done either way.
+    /// The proxy checks rights first, etcd the form first. Neither executes the request.
     Order,
     /// An operation without a key needs a capability.
     Capability,
-    /// A lease without keys belongs to whoever granted it; etcd lets everybody use it.
+    /// A lease without keys belongs to the client that created it; etcd lets every client use it.
     LeaseWithoutKeys,
-    /// etcd tells everybody the time of a lease.
+    /// etcd reports the TTL of a lease to every client.
     LeaseTime,
-    /// etcd's elections renew any lease that they are told.
+    /// etcd's elections renew any lease that a request names.
     RenewedByElection,
-    /// A lock's key is one of many under its name: the right is asked for all of them.
+    /// A lock's key is one of many under its name: the proxy requires the right to all of them.
     LockName,
-    /// A Txn of which etcd dies. It is not sent to the judge.
+    /// A Txn that crashes etcd. It is not sent to the judge.
     Deadly,
 }
 
 impl Difference {
-    /// Every difference.
     pub const ALL: [Self; 12] = [
         Self::EmptyRange,
         Self::OwnLease,
@@ -88,23 +86,23 @@ impl Difference {
         }
     }
 
-    /// Why we may refuse, with this reason, what etcd allows.
+    /// The difference that explains why the proxy refuses, for this reason, what etcd allows.
     pub async fn stricter(
         asked: Asked<'_>,
         sides: &mut Sides,
         reason: &str,
-        theirs: &Said,
+        theirs: &Reply,
     ) -> Option<Self> {
         let Asked { user, request, rules, known } = asked;
-        if matches!(theirs, Said::Answered { status: INVALID_ARGUMENT, .. }) {
+        if matches!(theirs, Reply::Answered { status: INVALID_ARGUMENT, .. }) {
             return Some(Difference::Order);
         }
         let leases = request.leases();
         match reason.split(':').next()? {
-            "malformed-message" => request.is_odd().then_some(Difference::Form),
+            "malformed-message" => request.is_ambiguous().then_some(Difference::Form),
             "key-not-granted" => request.waits().map(|_| Difference::LockName),
-            // To be granted a lease, to renew one and to attach a key takes the capability; to end
-            // a lease and to look at one does not.
+            // Creating or renewing a lease and attaching a key need the capability; revoking a
+            // lease and reading its TTL do not.
             "capability-not-granted"
                 if !matches!(request.method, Method::LeaseRevoke | Method::LeaseTimeToLive) =>
             {
@@ -119,7 +117,7 @@ impl Difference {
                     }
                 }
                 match request.method {
-                    // A keep-alive is answered in its place, without a reason.
+                    // A refused keepalive gets a response inside the stream, without a reason.
                     Method::LeaseKeepAlive if !rules.grant(user, "lease") => {
                         Some(Difference::Capability)
                     }
@@ -132,18 +130,23 @@ impl Difference {
         }
     }
 
-    /// Why a watch may be made by one side and refused by the other.
-    pub fn of_watch(create: &pb::WatchCreateRequest, ours: &Made, theirs: &Made) -> Option<Self> {
+    /// The difference that explains why only one side creates a watch.
+    pub fn of_watch(
+        create: &pb::WatchCreateRequest,
+        ours: &Creation,
+        theirs: &Creation,
+    ) -> Option<Self> {
         match (ours, theirs) {
-            (Made::Refused(_), Made::Impossible(_)) => Some(Difference::Order),
-            (Made::Impossible(_), Made::Refused(_)) => {
+            (Creation::Refused(_), Creation::Impossible(_)) => Some(Difference::Order),
+            (Creation::Impossible(_), Creation::Refused(_)) => {
                 (!probe::holds(&create.key, &create.range_end)).then_some(Difference::EmptyRange)
             }
             _ => None,
         }
     }
 
-    /// Why we may allow what etcd refuses. Asks the judge what it is that it refuses.
+    /// The difference that explains why the proxy allows what etcd refuses. Asks the judge which
+    /// part it refuses.
     pub async fn finer(asked: Asked<'_>, sides: &mut Sides) -> Option<Self> {
         let Asked { user, request, rules, known } = asked;
         match request.method {
@@ -166,8 +169,8 @@ impl Difference {
             return (!leases.is_empty() && leases.iter().all(|id| own.contains(id)))
                 .then_some(Difference::OwnLease);
         };
-        // Without the empty ranges, then also without the leases: the first that the judge has
-        // nothing against tells what it was.
+        // First without empty ranges, then also without leases: the first form that the judge
+        // accepts shows the reason.
         let unleased = probe::without_leases(operation.clone(), &own);
         for (changed, difference) in
             [(operation.clone(), Difference::EmptyRange), (unleased, Difference::OwnLease)]
@@ -188,13 +191,13 @@ impl Difference {
     }
 }
 
-/// What etcd lets every user do, and the capability that it takes here.
+/// The capability that this operation needs here, if etcd lets every user do it.
 fn ordinary(method: Method) -> Option<&'static str> {
     Some(match method {
         Method::MemberList => "member-list",
         Method::Status | Method::AuthStatus | Method::Alarm => "status",
         Method::LeaseGrant | Method::LeaseLeases => "lease",
-        // Of oneself.
+        // About the user itself.
         Method::UserGet | Method::RoleGet => "auth-admin",
         _ => return None,
     })

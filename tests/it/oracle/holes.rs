@@ -1,4 +1,4 @@
-//! What an etcd with published holes allows: proof that the oracle sees them.
+//! The published holes of an etcd: proof that the oracle finds them.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -11,13 +11,14 @@ use super::sides::Sides;
 /// A published hole of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hole {
-    /// What stands in a Txn inside a Txn was not looked at.
+    /// Operations of a nested Txn were not checked.
     NestedTxn,
-    /// A Put inside a Txn showed with `prev_kv` what its caller may not read, or took a lease.
+    /// A Put inside a Txn returned with `prev_kv` a value that its client may not read, or used a
+    /// lease.
     PutInTxn,
-    /// Compact, and more, asked for no right at all.
+    /// Compact and others needed no right.
     Unchecked,
-    /// A watch of every later key asked for the right on its first one alone.
+    /// A watch of every later key needed the right on the first one only.
     WatchToTheEnd,
 }
 
@@ -32,7 +33,7 @@ impl Hole {
         }
     }
 
-    /// Which hole let this request through. Asks the judge whether it refuses the same in another
+    /// The hole that let this request pass. Asks the judge whether it refuses the same in another
     /// form.
     pub async fn of(
         sides: &mut Sides,
@@ -59,9 +60,9 @@ impl Hole {
         if nested && !sides.judge_allows(user, &probe::wrapped(flat), known).await {
             return Some(Hole::NestedTxn);
         }
-        // Each key that `prev_kv` shows is to be readable, and each that a lease holds already is
-        // to be writable.
-        let mut asked = probe::shown_before(&Op::RequestTxn(txn));
+        // Each key that `prev_kv` returns must be readable, and each key that a lease already holds
+        // must be writable.
+        let mut asked = probe::read_by_prev_kv(&Op::RequestTxn(txn));
         for lease in request.leases() {
             let keys = sides.attached(lease).await;
             asked.extend(
@@ -77,7 +78,7 @@ impl Hole {
         None
     }
 
-    /// Which hole let this watch be made. The judge is asked for a Range of the same keys.
+    /// The hole that allowed this watch. The judge is asked for a Range of the same keys.
     pub async fn of_watch(
         sides: &mut Sides,
         user: &str,

@@ -1,8 +1,8 @@
-//! What the judge would say to another request, without anything being done.
+//! Asks the judge about another request without executing anything.
 //!
-//! etcd asks for the rights of both branches of a Txn before it runs one. With no compare it runs
-//! the first: an operation in the second is judged and never done, and a Txn that writes nothing
-//! has no revision of its own.
+//! etcd checks the rights of both branches of a Txn before it runs one. Without compares it runs
+//! the first: an operation in the second is judged and never executed, and a Txn that writes
+//! nothing has no revision of its own.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -25,7 +25,7 @@ pub fn operation(request: &Request) -> Option<Op> {
     })
 }
 
-/// The request that asks for an operation's rights and does not do it.
+/// A request that needs an operation's rights and does not execute it.
 pub fn question(operation: Op) -> Request {
     let failure = vec![pb::RequestOp { request: Some(operation) }];
     Request {
@@ -34,12 +34,12 @@ pub fn question(operation: Op) -> Request {
     }
 }
 
-/// Whether a key can be in this range.
+/// True if a key can be in this range.
 pub fn holds(key: &[u8], end: &[u8]) -> bool {
     end.is_empty() || end == b"\0" || key < end
 }
 
-/// The operation without those parts whose range holds no key; nothing when that was all.
+/// The operation without the parts whose range is empty; `None` if nothing is left.
 pub fn without_empty_ranges(operation: Op) -> Option<Op> {
     match operation {
         Op::RequestRange(range) => {
@@ -63,7 +63,7 @@ pub fn without_empty_ranges(operation: Op) -> Option<Op> {
     }
 }
 
-/// The operation with no Put attached to one of these leases.
+/// The operation without Puts attached to one of these leases.
 pub fn without_leases(operation: Op, leases: &[i64]) -> Op {
     match operation {
         Op::RequestPut(put) if leases.contains(&put.lease) => {
@@ -80,7 +80,7 @@ pub fn without_leases(operation: Op, leases: &[i64]) -> Op {
     }
 }
 
-/// The same things asked for in one Txn with nothing inside it.
+/// The same operations in one Txn without nesting.
 pub fn flat(txn: &pb::TxnRequest) -> pb::TxnRequest {
     let mut all = pb::TxnRequest { compare: txn.compare.clone(), ..Default::default() };
     for operation in txn.success.iter().chain(&txn.failure) {
@@ -96,8 +96,8 @@ pub fn flat(txn: &pb::TxnRequest) -> pb::TxnRequest {
     all
 }
 
-/// What `prev_kv` would show, asked for as a Range of its own.
-pub fn shown_before(operation: &Op) -> Vec<Op> {
+/// The values that `prev_kv` would return, requested as Ranges.
+pub fn read_by_prev_kv(operation: &Op) -> Vec<Op> {
     let range = |key: &[u8], range_end: &[u8]| {
         Op::RequestRange(pb::RangeRequest {
             key: key.to_vec(),
@@ -116,15 +116,14 @@ pub fn shown_before(operation: &Op) -> Vec<Op> {
                 .iter()
                 .chain(&txn.failure)
                 .filter_map(|operation| operation.request.as_ref());
-            operations.flat_map(shown_before).collect()
+            operations.flat_map(read_by_prev_kv).collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// The request for a flat Txn of which nothing is done: its operations are all in the second
-/// branch, and its compares are asked for as ranges, which need the same right and choose no
-/// branch.
+/// A request that executes nothing of a flat Txn: its operations are all in the second branch, and
+/// its compares become ranges, which need the same right and choose no branch.
 pub fn wrapped(flat: pb::TxnRequest) -> Request {
     let asked = flat.compare.into_iter().map(|compare| {
         let range = pb::RangeRequest {

@@ -8,9 +8,9 @@ use pb::compare::TargetUnion;
 use pb::request_op::Request as Op;
 use prost::Message as _;
 
-use super::dice::Dice;
 use super::keys::{self, Range};
 use super::probe;
+use super::rng::Rng;
 
 pub mod others;
 
@@ -26,7 +26,7 @@ impl Request {
         Self { method, message: message.encode_to_vec() }
     }
 
-    /// The leases that exist and that it would use.
+    /// The existing leases that it would use.
     pub fn leases(&self) -> Vec<i64> {
         let message = &self.message[..];
         match self.method {
@@ -64,8 +64,8 @@ impl Request {
         Some((keys::prefix(name), key))
     }
 
-    /// Whether etcd dies of it: it keeps a key that it deletes, and the deletion has no end, so
-    /// that etcd does not see it.
+    /// True if it crashes etcd: it keeps a key that it deletes, and the deletion has no end, so
+    /// etcd does not notice the overlap.
     pub fn is_deadly(&self) -> bool {
         let mut operations: Vec<Op> = probe::operation(self).into_iter().collect();
         let (mut deleted, mut kept) = (Vec::new(), Vec::new());
@@ -87,8 +87,8 @@ impl Request {
         deleted.iter().any(|start| kept.iter().any(|key| key >= start))
     }
 
-    /// Whether etcd reads it as nobody means it, or two decoders could read it differently.
-    pub fn is_odd(&self) -> bool {
+    /// True if etcd reads it in an unintended way, or two decoders could read it differently.
+    pub fn is_ambiguous(&self) -> bool {
         match probe::operation(self) {
             Some(Op::RequestTxn(txn)) => has_odd_compare(&txn),
             Some(_) => self.message.ends_with(EMPTY_RANGE_END),
@@ -116,7 +116,7 @@ fn has_odd_compare(txn: &pb::TxnRequest) -> bool {
             .any(|operation| matches!(operation, Op::RequestTxn(inner) if has_odd_compare(inner)))
 }
 
-/// The field `range_end`, which stands there with no bytes.
+/// The field `range_end`, present with no bytes.
 const EMPTY_RANGE_END: &[u8] = &[0x12, 0x00];
 
 fn attached(operation: &Op) -> Vec<i64> {
@@ -134,7 +134,7 @@ fn attached(operation: &Op) -> Vec<i64> {
     }
 }
 
-/// The message as a person reads it.
+/// The message in readable form.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown: Box<dyn fmt::Debug> = match self.method {
@@ -157,7 +157,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// What is known of the store, so that requests can be about what is there.
+/// The known state of the store, so that requests can refer to it.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub revision: i64,
@@ -166,7 +166,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// The leases whose ids say that they are this user's.
+    /// The leases whose ids carry this user's mark.
     pub fn owned(&self, user: &str) -> Vec<i64> {
         self.leases
             .iter()
@@ -176,45 +176,44 @@ impl Known {
     }
 }
 
-/// A lease that is there, and who granted it.
+/// An existing lease and the user that created it.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
     pub id: i64,
     pub owner: &'static str,
-    /// Its id was left to the server: through the proxy it says whose it is.
+    /// The server chose its id, so through the proxy it carries its owner's mark.
     pub marked: bool,
 }
 
-/// Any request.
-pub fn request(dice: &mut Dice, known: &Known) -> Request {
-    match dice.below(100) {
-        0..=25 => Request::new(Method::Range, &range(dice, known)),
-        26..=47 => Request::new(Method::Put, &put(dice, known)),
-        48..=59 => Request::new(Method::DeleteRange, &delete_range(dice)),
-        60..=85 => Request::new(Method::Txn, &txn(dice, known, 3)),
-        86 => present_but_empty(dice),
-        87..=93 => others::lease(dice, known),
-        94..=96 => others::election(dice, known),
-        _ => others::cluster(dice, known),
+pub fn request(rng: &mut Rng, known: &Known) -> Request {
+    match rng.below(100) {
+        0..=25 => Request::new(Method::Range, &range(rng, known)),
+        26..=47 => Request::new(Method::Put, &put(rng, known)),
+        48..=59 => Request::new(Method::DeleteRange, &delete_range(rng)),
+        60..=85 => Request::new(Method::Txn, &txn(rng, known, 3)),
+        86 => present_but_empty(rng),
+        87..=93 => others::lease(rng, known),
+        94..=96 => others::election(rng, known),
+        _ => others::cluster(rng, known),
     }
 }
 
-fn range(dice: &mut Dice, known: &Known) -> pb::RangeRequest {
-    let Range { key, end: range_end } = keys::asked(dice);
+fn range(rng: &mut Rng, known: &Known) -> pb::RangeRequest {
+    let Range { key, end: range_end } = keys::asked(rng);
     let mut revision =
-        |rare: usize| if dice.once_in(rare) { dice.around(known.revision, 8) } else { 0 };
+        |rare: usize| if rng.once_in(rare) { rng.near(known.revision, 8) } else { 0 };
     let (at, least_mod, most_mod, least_create, most_create) =
         (revision(5), revision(8), revision(8), revision(8), revision(8));
     pb::RangeRequest {
         key,
         range_end,
-        limit: dice.of(&[0, 0, 0, 1, 2, 5]),
+        limit: rng.of(&[0, 0, 0, 1, 2, 5]),
         revision: at,
-        sort_order: dice.of(&[0, 0, 1, 2]),
-        sort_target: dice.number(5),
-        serializable: dice.once_in(3),
-        keys_only: dice.once_in(5),
-        count_only: dice.once_in(5),
+        sort_order: rng.of(&[0, 0, 1, 2]),
+        sort_target: rng.number(5),
+        serializable: rng.once_in(3),
+        keys_only: rng.once_in(5),
+        count_only: rng.once_in(5),
         min_mod_revision: least_mod,
         max_mod_revision: most_mod,
         min_create_revision: least_create,
@@ -222,71 +221,68 @@ fn range(dice: &mut Dice, known: &Known) -> pb::RangeRequest {
     }
 }
 
-fn put(dice: &mut Dice, known: &Known) -> pb::PutRequest {
-    let key = if dice.once_in(40) { Vec::new() } else { keys::key(dice) };
-    let ignore_value = dice.once_in(6);
-    let value = if ignore_value && !dice.once_in(8) {
-        Vec::new()
-    } else {
-        vec![b'0' + dice.below(4) as u8]
-    };
-    let ignore_lease = dice.once_in(6);
+fn put(rng: &mut Rng, known: &Known) -> pb::PutRequest {
+    let key = if rng.once_in(40) { Vec::new() } else { keys::key(rng) };
+    let ignore_value = rng.once_in(6);
+    let value =
+        if ignore_value && !rng.once_in(8) { Vec::new() } else { vec![b'0' + rng.below(4) as u8] };
+    let ignore_lease = rng.once_in(6);
     let lease =
-        if dice.once_in(if ignore_lease { 12 } else { 4 }) { others::id(dice, known) } else { 0 };
-    pb::PutRequest { key, value, lease, prev_kv: dice.once_in(3), ignore_value, ignore_lease }
+        if rng.once_in(if ignore_lease { 12 } else { 4 }) { others::id(rng, known) } else { 0 };
+    pb::PutRequest { key, value, lease, prev_kv: rng.once_in(3), ignore_value, ignore_lease }
 }
 
-fn delete_range(dice: &mut Dice) -> pb::DeleteRangeRequest {
-    let Range { key, end: range_end } = keys::asked(dice);
-    pb::DeleteRangeRequest { key, range_end, prev_kv: dice.once_in(3) }
+fn delete_range(rng: &mut Rng) -> pb::DeleteRangeRequest {
+    let Range { key, end: range_end } = keys::asked(rng);
+    pb::DeleteRangeRequest { key, range_end, prev_kv: rng.once_in(3) }
 }
 
-fn txn(dice: &mut Dice, known: &Known, depth: usize) -> pb::TxnRequest {
+fn txn(rng: &mut Rng, known: &Known, depth: usize) -> pb::TxnRequest {
     pb::TxnRequest {
-        compare: (0..dice.below(3)).map(|_| compare(dice, known)).collect(),
-        success: branch(dice, known, depth),
-        failure: branch(dice, known, depth),
+        compare: (0..rng.below(3)).map(|_| compare(rng, known)).collect(),
+        success: branch(rng, known, depth),
+        failure: branch(rng, known, depth),
     }
 }
 
-fn branch(dice: &mut Dice, known: &Known, depth: usize) -> Vec<pb::RequestOp> {
-    (0..dice.below(3))
-        .map(|_| pb::RequestOp { request: Some(operation(dice, known, depth)) })
+fn branch(rng: &mut Rng, known: &Known, depth: usize) -> Vec<pb::RequestOp> {
+    (0..rng.below(3))
+        .map(|_| pb::RequestOp { request: Some(operation(rng, known, depth)) })
         .collect()
 }
 
-fn operation(dice: &mut Dice, known: &Known, depth: usize) -> Op {
-    match dice.below(10) {
-        0..=2 => Op::RequestRange(range(dice, known)),
-        3..=5 => Op::RequestPut(put(dice, known)),
-        6 | 7 => Op::RequestDeleteRange(delete_range(dice)),
-        _ if depth > 1 => Op::RequestTxn(txn(dice, known, depth - 1)),
-        _ => Op::RequestPut(put(dice, known)),
+fn operation(rng: &mut Rng, known: &Known, depth: usize) -> Op {
+    match rng.below(10) {
+        0..=2 => Op::RequestRange(range(rng, known)),
+        3..=5 => Op::RequestPut(put(rng, known)),
+        6 | 7 => Op::RequestDeleteRange(delete_range(rng)),
+        _ if depth > 1 => Op::RequestTxn(txn(rng, known, depth - 1)),
+        _ => Op::RequestPut(put(rng, known)),
     }
 }
 
-fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
-    let Range { key, end: range_end } = if dice.once_in(4) {
-        keys::asked(dice)
+fn compare(rng: &mut Rng, known: &Known) -> pb::Compare {
+    let Range { key, end: range_end } = if rng.once_in(4) {
+        keys::asked(rng)
     } else {
-        Range { key: keys::key(dice), end: Vec::new() }
+        Range { key: keys::key(rng), end: Vec::new() }
     };
-    let target = dice.number(5);
-    // Once in a while the value is of another kind than the target, is not there, or a number that
-    // no release of etcd knows.
-    let union = if dice.once_in(40) { dice.number(6) } else { target };
-    let number = if dice.once_in(2) { 0 } else { dice.around(known.revision, 8) };
+    let target = rng.number(5);
+    // Rarely the value is of another kind than the target, is missing, or is a number that no
+    // release of etcd knows.
+    let union = if rng.once_in(40) { rng.number(6) } else { target };
+    let number = if rng.once_in(2) { 0 } else { rng.near(known.revision, 8) };
     let target_union = match union {
-        0 => Some(TargetUnion::Version(dice.number(3).into())),
+        0 => Some(TargetUnion::Version(rng.number(3).into())),
         1 => Some(TargetUnion::CreateRevision(number)),
         2 => Some(TargetUnion::ModRevision(number)),
-        3 => Some(TargetUnion::Value(vec![b'0' + dice.below(4) as u8])),
-        4 => Some(TargetUnion::Lease(if dice.once_in(2) { 0 } else { others::id(dice, known) })),
+        3 => Some(TargetUnion::Value(vec![b'0' + rng.below(4) as u8])),
+        4 => Some(TargetUnion::Lease(if rng.once_in(2) { 0 } else { others::id(rng, known) })),
         _ => None,
     };
-    let unknown = dice.below(160);
+    let unknown = rng.below(160);
     pb::Compare {
-        result: if unknown == 0 { 4 } else { dice.number(4) },
+        result: if unknown == 0 { 4 } else { rng.number(4) },
         target: if unknown == 1 { 5 } else { target },
         key,
         range_end,
@@ -294,11 +290,11 @@ fn compare(dice: &mut Dice, known: &Known) -> pb::Compare {
     }
 }
 
-/// A range whose `range_end` stands there with no bytes, as no encoder writes it.
-fn present_but_empty(dice: &mut Dice) -> Request {
-    let method = dice.of(&[Method::Range, Method::DeleteRange]);
+/// A range whose `range_end` is present with no bytes, which no encoder writes.
+fn present_but_empty(rng: &mut Rng) -> Request {
+    let method = rng.of(&[Method::Range, Method::DeleteRange]);
     let mut message =
-        pb::DeleteRangeRequest { key: keys::key(dice), ..Default::default() }.encode_to_vec();
+        pb::DeleteRangeRequest { key: keys::key(rng), ..Default::default() }.encode_to_vec();
     message.extend(EMPTY_RANGE_END);
     Request { method, message }
 }

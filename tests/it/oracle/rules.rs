@@ -1,4 +1,4 @@
-//! A random policy, once as our file and once as etcd's users and roles.
+//! A random policy, both as a policy file and as etcd's users and roles.
 
 use std::fmt::Write as _;
 
@@ -6,20 +6,20 @@ use etcd_warden_core::method::Method;
 use etcd_warden_proto::{authpb, etcdserverpb as pb};
 use prost::Message as _;
 
-use super::dice::Dice;
 use super::keys::{self, Range};
+use super::rng::Rng;
 
-/// Who calls, on both sides, in every policy.
+/// The users on both sides, in every policy.
 pub const USERS: [&str; 3] = ["u0", "u1", "u2"];
 const ROLES: usize = 4;
 
-/// What etcd lets every user do, and so does most of our policies.
+/// What etcd lets every user do. Most random policies grant it too.
 const ORDINARY: [&str; 3] = ["lease", "status", "member-list"];
 
-/// What only root may do there, and some of ours. None of it can harm the cluster.
+/// What only root may do at etcd. Some random policies grant it. None of it can harm the cluster.
 const MORE: [&str; 2] = ["compact", "hash"];
 
-/// What etcd can say of a range, by the names of both sides.
+/// The permissions that etcd has for a range, by the names of both sides.
 const KINDS: [(&str, authpb::permission::Type); 3] = [
     ("read", authpb::permission::Type::Read),
     ("write", authpb::permission::Type::Write),
@@ -40,8 +40,8 @@ struct User {
 }
 
 impl Rules {
-    /// Roles as ranges, each with what may be done with it; users by the numbers of their roles and
-    /// their capabilities.
+    /// Roles as ranges with permissions; users by the numbers of their roles and their
+    /// capabilities.
     pub fn of(
         roles: &[&[(&str, &str, &str)]],
         users: [(&[usize], &[&'static str]); USERS.len()],
@@ -60,13 +60,13 @@ impl Rules {
         }
     }
 
-    pub fn random(dice: &mut Dice) -> Self {
-        let roles = (0..ROLES).map(|_| role(dice)).collect();
-        let users = USERS.iter().map(|_| user(dice)).collect();
+    pub fn random(rng: &mut Rng) -> Self {
+        let roles = (0..ROLES).map(|_| role(rng)).collect();
+        let users = USERS.iter().map(|_| user(rng)).collect();
         Self { roles, users }
     }
 
-    /// Whether a user has this capability at ours.
+    /// True if the policy grants a user this capability.
     pub fn grant(&self, user: &str, capability: &str) -> bool {
         USERS
             .iter()
@@ -74,7 +74,7 @@ impl Rules {
             .any(|(name, of)| *name == user && of.capabilities.contains(&capability))
     }
 
-    /// As a policy file.
+    /// The policy file.
     pub fn policy(&self) -> String {
         let mut text = "version: 1\nmode: enforce\nroles:\n".to_owned();
         for (place, grants) in self.roles.iter().enumerate() {
@@ -108,7 +108,7 @@ impl Rules {
         text
     }
 
-    /// As calls of etcd's own auth API, in place of whatever these users could do before.
+    /// The calls of etcd's auth API that replace everything these users could do before.
     pub fn calls(&self) -> Vec<(Method, Vec<u8>)> {
         let mut calls = Vec::new();
         for (place, grants) in self.roles.iter().enumerate() {
@@ -145,30 +145,30 @@ impl Rules {
     }
 }
 
-fn role(dice: &mut Dice) -> Vec<(Range, usize)> {
+fn role(rng: &mut Rng) -> Vec<(Range, usize)> {
     let mut grants: Vec<(Range, usize)> = Vec::new();
-    for _ in 0..1 + dice.below(4) {
+    for _ in 0..1 + rng.below(4) {
         let range = match grants.last() {
-            // What begins where another ends: the two must join.
-            Some((before, _)) if dice.once_in(2) && before.end.len() > 1 => {
+            // A range that begins where another one ends: the two must join.
+            Some((before, _)) if rng.once_in(2) && before.end.len() > 1 => {
                 Range { key: before.end.clone(), end: Vec::new() }
             }
-            _ => keys::granted(dice),
+            _ => keys::granted(rng),
         };
-        // A role of etcd has one kind for a range: granting it again replaces the kind.
+        // A role of etcd has one permission for a range: granting it again replaces it.
         if grants.iter().all(|(other, _)| *other != range) {
-            grants.push((range, dice.below(KINDS.len())));
+            grants.push((range, rng.below(KINDS.len())));
         }
     }
     grants
 }
 
-fn user(dice: &mut Dice) -> User {
-    let first = dice.below(ROLES);
-    let roles = (0..1 + dice.below(3)).map(|more| (first + more) % ROLES).collect();
-    let ordinary = ORDINARY.into_iter().filter(|_| !dice.once_in(5));
+fn user(rng: &mut Rng) -> User {
+    let first = rng.below(ROLES);
+    let roles = (0..1 + rng.below(3)).map(|more| (first + more) % ROLES).collect();
+    let ordinary = ORDINARY.into_iter().filter(|_| !rng.once_in(5));
     let mut capabilities: Vec<_> = ordinary.collect();
-    capabilities.extend(MORE.into_iter().filter(|_| dice.once_in(4)));
+    capabilities.extend(MORE.into_iter().filter(|_| rng.once_in(4)));
     User { roles, capabilities }
 }
 

@@ -1,4 +1,4 @@
-//! The two sides: a proxy in front of an etcd without auth, and an etcd that judges for itself.
+//! The two sides: a proxy in front of an etcd without auth, and an etcd with auth on.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use etcd_warden_testbed::pki::Leaf;
 use prost::Message as _;
 use tokio::net::TcpStream;
 
-use super::answers::Said;
+use super::answers::Reply;
 use super::keys::Range;
 use super::requests::{Known, Request};
 use super::rules::{Rules, USERS};
 use crate::world::raw::{Answer, Raw, Stream, grpc_headers, tls_over};
 use crate::world::{World, authorities, start_etcd_of};
 
-/// What both sides are before the first policy.
-const NOBODY: &str = "version: 1\nmode: enforce\nroles:\n  none:\n    capabilities: [status]\nbindings:\n  - cn: none\n    roles: [none]\n";
+/// The policy of both sides before the first random one.
+const NO_RIGHTS: &str = "version: 1\nmode: enforce\nroles:\n  none:\n    capabilities: [status]\nbindings:\n  - cn: none\n    roles: [none]\n";
 
 /// A proxy with its etcd, and an etcd with auth on.
 pub struct Sides {
@@ -27,15 +27,15 @@ pub struct Sides {
     ours: BTreeMap<&'static str, Raw>,
     /// The same users at the judge.
     theirs: BTreeMap<&'static str, Raw>,
-    /// Around the proxy.
+    /// A connection to etcd itself.
     our_root: Raw,
     their_root: Raw,
 }
 
 impl Sides {
-    /// Both with an etcd of these programs.
+    /// Starts both sides with etcds of these programs.
     pub async fn start(programs: fn() -> &'static Programs) -> Self {
-        let world = World::with(NOBODY)
+        let world = World::with(NO_RIGHTS)
             .etcd_programs(programs)
             .config(|config| config.reason_trailer = true)
             .start()
@@ -52,7 +52,7 @@ impl Sides {
         Self { world, judge, ours, theirs, our_root, their_root }
     }
 
-    /// Both sides judge by these rules from now on.
+    /// Both sides use these rules from now on.
     pub async fn rule(&mut self, rules: &Rules) {
         self.world.replace_policy(&rules.policy());
         for (method, message) in rules.calls() {
@@ -63,16 +63,15 @@ impl Sides {
         }
     }
 
-    /// The same request of the same user to both.
+    /// Sends the same request of the same user to both sides.
     ///
-    /// A lease whose id is left to the server gets the same id on both sides: the one that ours
-    /// chose.
-    pub async fn both(&mut self, user: &str, request: &Request, known: &Known) -> (Said, Said) {
+    /// A lease whose id the server chooses gets the same id on both sides: the one that ours chose.
+    pub async fn both(&mut self, user: &str, request: &Request, known: &Known) -> (Reply, Reply) {
         let (method, path) = (request.method, request.method.path());
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
         if method == Method::LeaseGrant {
             let answer = ours.call(path, &request.message).await;
-            let ours = Said::of(method, &answer, known);
+            let ours = Reply::of(method, &answer, known);
             let answer = theirs.call(path, &with_id(request, &ours)).await;
             return (ours, self.said(request, &answer, known));
         }
@@ -81,16 +80,16 @@ impl Sides {
         (self.said(request, &ours, known), self.said(request, &theirs, known))
     }
 
-    /// A request that the judge would not survive.
-    pub async fn ours_alone(&mut self, user: &str, request: &Request, known: &Known) -> Said {
+    /// Sends a request that would crash the judge to ours only.
+    pub async fn ours_alone(&mut self, user: &str, request: &Request, known: &Known) -> Reply {
         let answer =
             self.ours.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
         self.said(request, &answer, known)
     }
 
-    /// What the answer to a request says. Where there is none, an etcd may have died of the
-    /// request: the ends of both logs tell.
-    fn said(&self, request: &Request, answer: &Answer, known: &Known) -> Said {
+    /// Reads the response to a request. Without one, the request may have crashed an etcd: the ends
+    /// of both logs are printed.
+    fn said(&self, request: &Request, answer: &Answer, known: &Known) -> Reply {
         if answer.grpc_status().is_none() {
             let end = |etcd: &Etcd| {
                 etcd.log(0)
@@ -109,10 +108,10 @@ impl Sides {
                 end(&self.judge)
             );
         }
-        Said::of(request.method, answer, known)
+        Reply::of(request.method, answer, known)
     }
 
-    /// A stream of the user's on either side, of which the request goes on.
+    /// A stream of the user's on each side, with the request still open.
     pub async fn streams(&mut self, user: &str, method: Method) -> (Stream, Stream) {
         let (ours, theirs) = (self.ours.get_mut(user).unwrap(), self.theirs.get_mut(user).unwrap());
         let headers = grpc_headers();
@@ -122,22 +121,22 @@ impl Sides {
         )
     }
 
-    /// The same request as root to both, who then have done the same.
-    pub async fn both_as_root(&mut self, request: &Request, known: &Known) -> Said {
-        let theirs = self.make_up_there(request, known).await;
-        assert_eq!(self.make_up_here(request, &theirs, known).await, theirs, "{request}");
+    /// Sends the same request as root to both sides, so both have executed the same.
+    pub async fn both_as_root(&mut self, request: &Request, known: &Known) -> Reply {
+        let theirs = self.repeat_at_judge(request, known).await;
+        assert_eq!(self.repeat_here(request, &theirs, known).await, theirs, "{request}");
         theirs
     }
 
-    /// Whether the judge has nothing against this of this user.
+    /// True if the judge would allow this request of this user.
     pub async fn judge_allows(&mut self, user: &str, request: &Request, known: &Known) -> bool {
         let answer =
             self.theirs.get_mut(user).unwrap().call(request.method.path(), &request.message).await;
         self.said(request, &answer, known).is_ok()
     }
 
-    /// Does on our side, as root, what was refused there.
-    pub async fn make_up_here(&mut self, request: &Request, theirs: &Said, known: &Known) -> Said {
+    /// Executes on our side, as root, a request that ours refused.
+    pub async fn repeat_here(&mut self, request: &Request, theirs: &Reply, known: &Known) -> Reply {
         let message = if request.method == Method::LeaseGrant {
             with_id(request, theirs)
         } else {
@@ -147,20 +146,20 @@ impl Sides {
         self.said(request, &answer, known)
     }
 
-    /// And at the judge.
-    pub async fn make_up_there(&mut self, request: &Request, known: &Known) -> Said {
+    /// The same at the judge.
+    pub async fn repeat_at_judge(&mut self, request: &Request, known: &Known) -> Reply {
         let answer = self.their_root.call(request.method.path(), &request.message).await;
         self.said(request, &answer, known)
     }
 
-    /// The keys of a lease, as our etcd says.
+    /// The keys of a lease, as our etcd reports them.
     pub async fn attached(&mut self, id: i64) -> Vec<Vec<u8>> {
         let message = pb::LeaseTimeToLiveRequest { id, keys: true }.encode_to_vec();
         let answer = self.our_root.call(Method::LeaseTimeToLive.path(), &message).await;
         pb::LeaseTimeToLiveResponse::decode(answer.messages()[0]).unwrap().keys
     }
 
-    /// Lets a call that would wait behind an older key not wait: whatever is under its name goes.
+    /// Removes older keys under the name of a call that would wait for them.
     pub async fn clear_the_way(&mut self, request: &Request, known: &Known) {
         let Some((Range { key, end: range_end }, own)) = request.waits() else { return };
         let below = pb::RangeRequest {
@@ -177,22 +176,22 @@ impl Sides {
         }
     }
 
-    /// Campaign asks for its rights in two steps: where the second is refused, the judge has done
+    /// Campaign checks its rights in two steps: if the second is refused, the judge has executed
     /// the first.
-    pub async fn level(&mut self, request: &Request, known: &Known) {
+    pub async fn repeat_partial(&mut self, request: &Request, known: &Known) {
         if request.method != Method::Campaign {
             return;
         }
         let nothing =
             pb::RangeRequest { key: b"z".to_vec(), count_only: true, ..Default::default() };
         let nothing = Request::new(Method::Range, &nothing);
-        let theirs = self.make_up_there(&nothing, known).await;
-        if self.make_up_here(&nothing, &theirs, known).await != theirs {
-            self.make_up_here(request, &theirs, known).await;
+        let theirs = self.repeat_at_judge(&nothing, known).await;
+        if self.repeat_here(&nothing, &theirs, known).await != theirs {
+            self.repeat_here(request, &theirs, known).await;
         }
     }
 
-    /// Ends a lease on both sides.
+    /// Revokes a lease on both sides.
     pub async fn revoke(&mut self, id: i64, known: &Known) {
         let request = Request {
             method: Method::LeaseRevoke,
@@ -201,7 +200,7 @@ impl Sides {
         self.both_as_root(&request, known).await;
     }
 
-    /// Asserts that both stores hold the same, with all of their history: etcd's own hash says so.
+    /// Asserts that both stores have the same content and history, by etcd's own hash.
     pub async fn same_store(&mut self, known: &Known) {
         let request = Request { method: Method::HashKV, message: Vec::new() };
         let said = self.both_as_root(&request, known).await;
@@ -209,8 +208,8 @@ impl Sides {
     }
 }
 
-/// A LeaseGrant that leaves the id open, with the id that the other side chose.
-fn with_id(request: &Request, other: &Said) -> Vec<u8> {
+/// A LeaseGrant that leaves the id open, changed to the id that the other side chose.
+fn with_id(request: &Request, other: &Reply) -> Vec<u8> {
     let grant = pb::LeaseGrantRequest::decode(&request.message[..]).unwrap();
     match (grant.id, other.granted()) {
         (0, Some(id)) => pb::LeaseGrantRequest { id, ..grant }.encode_to_vec(),

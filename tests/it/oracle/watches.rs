@@ -1,9 +1,10 @@
-//! What a watcher is told: through the proxy and at the judge it is the same sequence of events.
+//! A watcher gets the same events through the proxy and at the judge.
 //!
-//! Each user has one Watch stream on either side for as long as a policy counts, and many watches
-//! on it. The answer to a create is compared at once. Events are compared once both sides have said
-//! that they told everything: an answer to a progress request comes after all events up to its
-//! revision. etcd gives it only when no watch of the stream waits for the future, nor for its past.
+//! Each user has one Watch stream on either side for as long as a policy is in effect, with many
+//! watches on it. The response to a create is compared at once. Events are compared once both sides
+//! have reported progress: the response to a progress request comes after all events up to its
+//! revision. etcd sends it only when no watch of the stream waits for a future revision or for past
+//! events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,24 +18,23 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::dice::Dice;
 use super::keys::{self, Range};
 use super::requests::Known;
+use super::rng::Rng;
 use crate::world::SOON;
 use crate::world::raw::{Stream, framed};
 
-/// etcd looks at watches that begin in the past ten times a second, and says nothing of progress
-/// before.
+/// etcd handles watches of past revisions ten times a second and reports no progress before.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
-/// The id of answers that are about no watch, or about all of them.
+/// The watch id of responses that concern no watch, or all of them.
 const NO_WATCH: i64 = -1;
 
-/// A watch that a user asks for.
-pub fn create(dice: &mut Dice, known: &Known) -> pb::WatchCreateRequest {
-    let Range { key, end: range_end } = keys::asked(dice);
-    let start_revision = match dice.below(30) {
-        0..=5 => dice.around(known.revision, 12),
-        // Long ago: mostly compacted by then.
+/// A random create request of a user.
+pub fn create(rng: &mut Rng, known: &Known) -> pb::WatchCreateRequest {
+    let Range { key, end: range_end } = keys::asked(rng);
+    let start_revision = match rng.below(30) {
+        0..=5 => rng.near(known.revision, 12),
+        // An old revision, mostly compacted by then.
         6 => 1,
         7 => -1,
         _ => 0,
@@ -43,22 +43,22 @@ pub fn create(dice: &mut Dice, known: &Known) -> pb::WatchCreateRequest {
         key,
         range_end,
         start_revision,
-        progress_notify: dice.once_in(4),
-        filters: (0..2).filter(|_| dice.once_in(8)).collect(),
-        prev_kv: dice.once_in(3),
+        progress_notify: rng.once_in(4),
+        filters: (0..2).filter(|_| rng.once_in(8)).collect(),
+        prev_kv: rng.once_in(3),
         watch_id: 0,
-        fragment: dice.once_in(4),
+        fragment: rng.once_in(4),
     }
 }
 
-/// What is said to a create.
+/// The response to a create.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum Creation {
     /// Not allowed.
     Refused(String),
-    /// Allowed, and not possible.
+    /// Allowed, but impossible.
     Impossible(String),
-    /// It is there since this revision.
+    /// Created at this revision.
     Watching { revision: i64 },
 }
 
@@ -71,21 +71,21 @@ pub struct Watcher {
     next: i64,
 }
 
-/// A watch that both sides have.
+/// A watch on both sides.
 struct Watch {
     ours: i64,
     theirs: i64,
-    /// The first revision that it tells of.
+    /// The first revision that it reports.
     first: i64,
 }
 
 impl Watcher {
-    /// Streams on which nothing was said yet.
+    /// New streams without any message.
     pub fn new((ours, theirs): (Stream, Stream)) -> Self {
         Self { ours: Side::new(ours), theirs: Side::new(theirs), watches: Vec::new(), next: 1000 }
     }
 
-    /// Whether both sides have a watch of this user.
+    /// True if both sides have a watch of this user.
     pub fn is_watching(&self) -> bool {
         !self.watches.is_empty()
     }
@@ -95,15 +95,15 @@ impl Watcher {
         self.watches.iter().map(|watch| watch.first).max().unwrap_or_default()
     }
 
-    /// Asks for a watch on both sides. The client chooses its id, leaves it to the server, or takes
-    /// one that is in use.
+    /// Creates a watch on both sides. The client chooses its id, leaves it to the server, or uses
+    /// one that is taken.
     pub async fn create(
         &mut self,
-        dice: &mut Dice,
+        rng: &mut Rng,
         create: &pb::WatchCreateRequest,
-    ) -> (Made, Made) {
+    ) -> (Creation, Creation) {
         let mut create = (create.clone(), create.clone());
-        match (dice.below(12), self.watches.last()) {
+        match (rng.below(12), self.watches.last()) {
             (0, Some(used)) => (create.0.watch_id, create.1.watch_id) = (used.ours, used.theirs),
             (1..=5, _) => {
                 (create.0.watch_id, create.1.watch_id) = (self.next, self.next);
@@ -114,20 +114,20 @@ impl Watcher {
         let (ours, theirs) = tokio::join!(self.ours.create(create.0), self.theirs.create(create.1));
         let made = (ours.made(), theirs.made());
         match &made {
-            (Made::Watching { revision }, Made::Watching { .. }) => {
+            (Creation::Watching { revision }, Creation::Watching { .. }) => {
                 let first = (*revision + 1).max(ours.start);
                 self.watches.push(Watch { ours: ours.id, theirs: theirs.id, first });
             }
-            // What only one side has would be compared with nothing.
-            (Made::Watching { .. }, _) => self.ours.cancel(ours.id).await,
-            (_, Made::Watching { .. }) => self.theirs.cancel(theirs.id).await,
+            // A watch on one side only could not be compared.
+            (Creation::Watching { .. }, _) => self.ours.cancel(ours.id).await,
+            (_, Creation::Watching { .. }) => self.theirs.cancel(theirs.id).await,
             _ => {}
         }
         made
     }
 
-    /// Both sides tell everything up to this revision, which every watch has reached. How many
-    /// events that was.
+    /// Waits until both sides have sent everything up to this revision, which every watch has
+    /// reached. Returns the number of events.
     pub async fn compare(&mut self, revision: i64) -> Result<usize, String> {
         if self.watches.is_empty() {
             return Ok(0);
@@ -138,49 +138,47 @@ impl Watcher {
         self.watches.retain(|watch| {
             let (ours, theirs) = (self.ours.take(watch.ours), self.theirs.take(watch.theirs));
             events += theirs.len();
-            let ended = theirs.iter().any(|told| matches!(told, Told::Ended { .. }));
+            let ended = theirs.iter().any(|told| matches!(told, Event::Ended { .. }));
             if ours != theirs {
                 differing = Some(format!(
-                    "the watches {}, {} tell otherwise:\n ours   {ours:?}\n theirs {theirs:?}",
+                    "the watches {}, {} differ:\n ours   {ours:?}\n theirs {theirs:?}",
                     watch.ours, watch.theirs
                 ));
             }
             !ended
         });
-        // Nobody is told of what nobody watches.
+        // No event may be outside every watch.
         let of_none =
             self.ours.told.iter().chain(&self.theirs.told).find(|(_, told)| !told.is_empty());
         match (differing, of_none) {
             (Some(differing), _) => Err(differing),
-            (None, Some((id, told))) => {
-                Err(format!("the watch {id}, which is none, tells {told:?}"))
-            }
+            (None, Some((id, told))) => Err(format!("the unknown watch {id} reports {told:?}")),
             (None, None) => Ok(events),
         }
     }
 
-    /// The client ends one of its watches, of which everything was told and compared.
-    pub async fn cancel(&mut self, dice: &mut Dice) {
+    /// The client cancels one of its watches, after all its events were compared.
+    pub async fn cancel(&mut self, rng: &mut Rng) {
         if self.watches.is_empty() {
             return;
         }
-        let watch = self.watches.swap_remove(dice.below(self.watches.len()));
+        let watch = self.watches.swap_remove(rng.below(self.watches.len()));
         tokio::join!(self.ours.cancel(watch.ours), self.theirs.cancel(watch.theirs));
     }
 }
 
-/// What a watch tells, without the answers that it comes in: how many events share one is chance.
+/// An event of a watch, without the response that carries it: how events are grouped is random.
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum Event {
     Event(mvccpb::Event),
-    /// etcd ended it.
+    /// etcd cancelled it.
     Ended {
         compact_revision: i64,
         reason: String,
     },
 }
 
-/// The answer to a create.
+/// The response to a create.
 struct Created {
     id: i64,
     start: i64,
@@ -188,14 +186,14 @@ struct Created {
 }
 
 impl Created {
-    fn made(&self) -> Made {
+    fn made(&self) -> Creation {
         let pb::WatchResponse { canceled, cancel_reason, header, .. } = &self.answer;
         match canceled {
             true if cancel_reason.ends_with(": permission denied") => {
-                Made::Refused(cancel_reason.clone())
+                Creation::Refused(cancel_reason.clone())
             }
-            true => Made::Impossible(cancel_reason.clone()),
-            false => Made::Watching { revision: header.unwrap_or_default().revision },
+            true => Creation::Impossible(cancel_reason.clone()),
+            false => Creation::Watching { revision: header.unwrap_or_default().revision },
         }
     }
 }
@@ -205,10 +203,10 @@ pub struct Side {
     request: SendStream<Bytes>,
     answers: UnboundedReceiver<pb::WatchResponse>,
     reading: JoinHandle<()>,
-    told: BTreeMap<i64, Vec<Told>>,
-    /// The watches that it has. Without any, etcd says nothing of progress.
+    told: BTreeMap<i64, Vec<Event>>,
+    /// Its watches. Without any, etcd reports no progress.
     live: BTreeSet<i64>,
-    /// The revision of the last answer to a progress request.
+    /// The revision of the last progress response.
     progress: i64,
 }
 
@@ -237,22 +235,22 @@ impl Side {
         self.request.send_data(framed(&request.encode_to_vec()).into(), false).unwrap();
     }
 
-    /// The next answer; what it tells of a watch is noted.
+    /// Reads the next response and records the events of its watch.
     async fn next(&mut self) -> pb::WatchResponse {
         let answer = self.answers.recv().await.expect("a Watch stream does not end");
-        let told = answer.events.iter().cloned().map(Told::Event);
+        let told = answer.events.iter().cloned().map(Event::Event);
         self.told.entry(answer.watch_id).or_default().extend(told);
         if answer.watch_id == NO_WATCH && !answer.created {
             self.progress = self.progress.max(answer.header.unwrap_or_default().revision);
         }
         if answer.canceled && !answer.created && answer.compact_revision != 0 {
-            let ended = Told::Ended {
+            let ended = Event::Ended {
                 compact_revision: answer.compact_revision,
                 reason: answer.cancel_reason.clone(),
             };
             self.told.entry(answer.watch_id).or_default().push(ended);
             self.live.remove(&answer.watch_id);
-            // As clientv3 does. Until then etcd takes it for one that has not told all.
+            // As clientv3 does. Until then etcd takes it for a watch that has not sent everything.
             self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest {
                 watch_id: answer.watch_id,
             }));
@@ -269,7 +267,7 @@ impl Side {
         loop {
             let answer = timeout_at(deadline, self.next())
                 .await
-                .unwrap_or_else(|_| panic!("no answer to {what}"));
+                .unwrap_or_else(|_| panic!("no response to {what}"));
             if fits(&answer) {
                 return answer;
             }
@@ -310,12 +308,12 @@ impl Side {
         }
     }
 
-    fn take(&mut self, id: i64) -> Vec<Told> {
+    fn take(&mut self, id: i64) -> Vec<Event> {
         self.told.remove(&id).unwrap_or_default()
     }
 }
 
-/// Reads a stream to its end, message for message.
+/// Reads a stream to its end, message by message.
 async fn read(response: ResponseFuture, found: UnboundedSender<pb::WatchResponse>) {
     let Ok(response) = response.await else { return };
     let mut body = response.into_body();

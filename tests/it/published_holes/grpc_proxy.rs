@@ -1,4 +1,4 @@
-//! etcd's own proxy, in whose place this one stands.
+//! etcd's own grpc-proxy, which the gateway replaces.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 use crate::world::raw::Raw;
 use crate::world::{SOON, authorities, is_permission_denied, programs, soon};
 
@@ -24,9 +24,9 @@ struct GrpcProxy {
 }
 
 impl GrpcProxy {
-    async fn before(stage: &Stage) -> Self {
+    async fn before(fixture: &Fixture) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // With a name in it, the certificate would make everybody that user.
+        // With a name in it, the certificate would make every client that user.
         let nameless =
             authorities().upstream.issue(&Leaf::client("x").without_common_name()).unwrap();
         let nameless = nameless.write(folder.path(), "proxy").unwrap();
@@ -35,7 +35,7 @@ impl GrpcProxy {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(&programs().etcd)
             .args(["grpc-proxy", "start"])
-            .arg(format!("--endpoints={}", stage.world.etcd().endpoints()[0]))
+            .arg(format!("--endpoints={}", fixture.world.etcd().endpoints()[0]))
             .arg(format!("--listen-addr={address}"))
             .arg(format!("--data-dir={}", folder.path().join("data").display()))
             .arg(format!("--cacert={}", authority.display()))
@@ -58,24 +58,24 @@ impl GrpcProxy {
     }
 }
 
-/// Whatever anybody had read once was answered from memory to everybody; and one message ended the
-/// process.
+/// A value that one client had read was served from the cache to every other client, and one
+/// message crashed the process.
 #[tokio::test]
-async fn etcd_22065_answers_of_one_caller_for_another() {
-    let stage = Stage::on(programs).await;
-    stage.holds().await;
-    let mut grpc_proxy = GrpcProxy::before(&stage).await;
+async fn etcd_22065_answers_of_one_client_for_another() {
+    let fixture = Fixture::on(programs).await;
+    fixture.holds().await;
+    let mut grpc_proxy = GrpcProxy::before(&fixture).await;
     let read = || Some(GetOptions::new().with_serializable());
-    let secret = stage.world.key("secret");
+    let secret = fixture.world.key("secret");
     let mut attacker = grpc_proxy.as_user("attacker").await;
     let refused = attacker.get(secret.clone(), read()).await.unwrap_err().to_string();
     assert!(refused.contains("etcdserver: permission denied"), "{refused}");
     grpc_proxy.as_user("root").await.get(secret.clone(), None).await.unwrap();
     let cached = attacker.get(secret.clone(), read()).await.unwrap();
-    assert_eq!(cached.kvs()[0].value(), b"s3cret", "the attack reads what another has read");
+    assert_eq!(cached.kvs()[0].value(), b"s3cret", "the attack reads another client's response");
 
-    let mut owner = stage.world.as_("owner").await;
-    let mut attacker = stage.proxied().await;
+    let mut owner = fixture.world.as_("owner").await;
+    let mut attacker = fixture.proxied().await;
     for options in [read(), None] {
         assert_eq!(
             owner.get(secret.clone(), options.clone()).await.unwrap().kvs()[0].value(),
@@ -93,11 +93,11 @@ async fn etcd_22065_answers_of_one_caller_for_another() {
     raw.call(Method::Txn.path(), &empty).await;
     let ended = tokio::time::timeout(SOON, grpc_proxy.process.wait())
         .await
-        .expect("it ends by one message of anybody")
+        .expect("one message of any client crashes it")
         .unwrap();
     assert!(!ended.success());
 
-    let answer = stage.world.raw("attacker").await.call(Method::Txn.path(), &empty).await;
+    let answer = fixture.world.raw("attacker").await.call(Method::Txn.path(), &empty).await;
     assert_eq!(answer.grpc_status(), Some(3), "{answer:?}");
-    stage.holds().await;
+    fixture.holds().await;
 }

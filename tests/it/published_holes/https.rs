@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::world::raw::tls_over;
 
-/// The whole answer to one request, or why there is none.
+/// The complete response to one request, or the error.
 pub async fn request(
     address: SocketAddr,
     authority: &Authority,

@@ -1,5 +1,5 @@
-//! Who is who: names that came from elsewhere than the certificate, from the wrong part of it, or
-//! from nowhere.
+//! Identities: names that came from outside the certificate, from the wrong part of it, or were
+//! missing.
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use etcd_warden_core::method::Method;
@@ -10,13 +10,13 @@ use etcd_warden_testbed::pki::Leaf;
 use etcd_warden_tools::http;
 use prost::Message as _;
 
+use super::fixture::Fixture;
 use super::https;
-use super::stage::Stage;
 use crate::world::fake::Fake;
 use crate::world::raw::{Answer, framed, grpc_headers};
 use crate::world::{World, authorities, is_permission_denied, programs, soon, vulnerable};
 
-/// What is not said of `a` is nobody's.
+/// Only `a` has a right.
 const ONE_RIGHT: &str = "
 version: 1
 mode: enforce
@@ -24,19 +24,19 @@ roles: {r: {allow: [{keys: $P/*, verbs: [rw]}]}}
 bindings: [{cn: a, roles: [r]}]
 ";
 
-/// etcd's JSON gateway calls etcd with a certificate of its own, and its caller became the user of
-/// **that** name. A proxy is in the same place: nobody may become the proxy's own user, and what a
-/// gateway says of itself has no weight.
+/// etcd's JSON gateway calls etcd with its own certificate, and its client became the user of
+/// **that** name. A proxy is in the same position: no client may become the proxy's own user, and
+/// metadata from a gateway is ignored.
 #[tokio::test]
 async fn cve_2018_16886_gateways_certificate_as_user() {
-    let stage = Stage::on(programs).await;
-    stage.holds().await;
-    // As the gateway would be asked: there is none, over HTTP/1.1 or HTTP/2.
+    let fixture = Fixture::on(programs).await;
+    fixture.holds().await;
+    // Requests to the JSON gateway: there is none, over HTTP/1.1 or HTTP/2.
     let issued = authorities().clients.client("attacker").unwrap();
     let range = r#"{"key": "Lw==", "range_end": "AA=="}"#;
     for path in ["/v3/kv/range", "/v3beta/kv/range", "/v2/keys"] {
         let over_http1 = https::request(
-            stage.world.address(),
+            fixture.world.address(),
             &authorities().clients,
             &issued,
             &format!("POST {path}"),
@@ -46,12 +46,13 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
         assert!(over_http1.is_err(), "{over_http1:?}");
         let mut headers = grpc_headers();
         headers.insert("content-type", "application/json".parse().unwrap());
-        let answer = stage.world.raw("attacker").await.send(path, &headers, range.as_bytes()).await;
+        let answer =
+            fixture.world.raw("attacker").await.send(path, &headers, range.as_bytes()).await;
         assert_ne!((answer.status, answer.grpc_status()), (200, Some(0)), "{answer:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("kvs"), "{answer:?}");
     }
-    // With the gateway's mark etcd takes nobody's certificate for a name; and with a name in
-    // metadata nobody is taken for another.
+    // With the gateway's mark etcd ignores the certificate's name, and a name in metadata must not
+    // make a client another user.
     let fake = Fake::agreeable().await;
     let world = fake.world(ONE_RIGHT).await;
     let put = framed(
@@ -71,7 +72,7 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
             Some(0)
         );
         assert_eq!(
-            world.raw("nobody").await.send(Method::Put.path(), &headers, &put).await.grpc_status(),
+            world.raw("unbound").await.send(Method::Put.path(), &headers, &put).await.grpc_status(),
             Some(7),
             "{name}"
         );
@@ -85,7 +86,7 @@ async fn cve_2018_16886_gateways_certificate_as_user() {
     }));
 }
 
-/// The password of a login stayed readable in a page for debugging.
+/// The password of a login was visible in a debug page.
 #[tokio::test]
 async fn cve_2021_28235_password_in_debug_page() {
     const PASSWORD: &str = "pa55word-of-root";
@@ -104,7 +105,7 @@ async fn cve_2021_28235_password_in_debug_page() {
     Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_user("root", PASSWORD)))
         .await
         .unwrap();
-    // Anybody who gets to the page reads it.
+    // Every client that reaches the page can read it.
     soon("the login's trace", || async {
         let (_, told) = http::get(address, PAGE).await.unwrap();
         let (_, login) = told.split_once("/etcdserverpb.Auth/Authenticate")?;
@@ -112,8 +113,7 @@ async fn cve_2021_28235_password_in_debug_page() {
     })
     .await;
 
-    // Through the proxy the page is not reached, and what is reached of the proxy's own tells
-    // nothing.
+    // Through the proxy the page cannot be reached, and the proxy's own pages reveal nothing.
     let world = World::with(ONE_RIGHT)
         .config(move |config| {
             config.upstream.endpoints = vec![Endpoint {
@@ -159,8 +159,8 @@ async fn cve_2021_28235_password_in_debug_page() {
     assert!(!said.contains(PASSWORD) && !said.contains("an0ther-guess"), "{said}");
 }
 
-/// Envoy's `principal_name` looks at the SAN before the subject, so that two names with one SAN are
-/// one.
+/// Envoy's `principal_name` checks the SAN before the subject, so two names with one SAN are the
+/// same principal.
 #[tokio::test]
 async fn envoy_principal_name_two_names_with_one_san() {
     let world = World::start(
@@ -186,38 +186,37 @@ bindings:
         client.put(world.key(own), "1", None).await.unwrap();
         assert!(is_permission_denied(&client.get(world.key(other), None).await), "{other}");
     }
-    // Also what belongs to a name belongs to this one.
+    // The rights that follow from a name are those of this name.
     assert!(is_permission_denied(
         &two.put(world.key("two/k"), "1", Some(PutOptions::new().with_lease(lease))).await
     ));
     assert!(is_permission_denied(&two.lease_revoke(lease).await));
-    // And a name in a SAN is none in the subject.
+    // And a name in a SAN is not a name in the subject.
     let mut san = world.with_certificate(&Leaf::client("three").dns("one").uri("one")).await;
     assert!(is_permission_denied(&san.get(world.key("one/k"), None).await));
     one.lease_revoke(lease).await.unwrap();
 }
 
-/// ztunnel drops what it cannot parse from a list, and takes the list that is empty then for
-/// "everybody". Here what cannot be read, and a list without anything in it, is a mistake, and a
-/// policy with a mistake is not used.
+/// ztunnel drops entries that it cannot parse and treats the resulting empty list as "any". Here an
+/// unreadable entry or an empty list is an error, and a policy with an error is not used.
 #[tokio::test]
 async fn ztunnel_empty_list_is_no_any() {
     const GOOD: &str = "version: 1\nmode: enforce\nroles: {r: {allow: [{keys: [$P/own/*], verbs: [rw]}]}}\nbindings: [{cn: attacker, roles: [r]}]\n";
     let wrong = [
         ("an empty list", "[$P/own/*]", "[]"),
-        ("nothing at all", "[$P/own/*]", ""),
-        ("a key that is none", "[$P/own/*]", "['{nobody}/*']"),
+        ("an empty file", "[$P/own/*]", ""),
+        ("an invalid key", "[$P/own/*]", "['{unknown}/*']"),
         ("a range that ends before it begins", "[$P/own/*]", "[{from: b, to: a}]"),
         ("one of two that cannot be read", "[$P/own/*]", "[$P/own/*, '\\xZZ']"),
         ("no verb", "[rw]", "[]"),
-        ("a verb that is none", "[rw]", "[rw, anything]"),
+        ("an unknown verb", "[rw]", "[rw, anything]"),
         ("no role", "roles: [r]", "roles: []"),
-        ("a role that is none", "roles: [r]", "roles: [r, s]"),
-        ("a name that is none", "cn: attacker", "cn: ''"),
+        ("an unknown role", "roles: [r]", "roles: [r, s]"),
+        ("an invalid name", "cn: attacker", "cn: ''"),
         ("an unknown condition", "cn: attacker", "cn: attacker, ip: [10.0.0.0/33]"),
         ("no condition", "cn: attacker, ", ""),
         ("no binding", "[{cn: attacker, roles: [r]}]", "[]"),
-        ("an authority that is none", "cn: attacker", "cn: attacker, ca: ''"),
+        ("an unknown CA", "cn: attacker", "cn: attacker, ca: ''"),
     ];
     let world = World::start(GOOD).await;
     let generation = world.generation().await;
@@ -232,7 +231,7 @@ async fn ztunnel_empty_list_is_no_any() {
         attacker.put(world.key("own/k"), "1", None).await.unwrap();
         assert!(is_permission_denied(&attacker.get(world.key("other"), None).await), "{what}");
     }
-    // The same for lists of the configuration.
+    // The same for lists in the configuration.
     let file = world.folder().join("config.yaml");
     for (setting, value) in [
         ("client-crl-file", "[]"),

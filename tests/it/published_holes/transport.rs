@@ -1,4 +1,4 @@
-//! Before any request is read: handshakes, revocation lists, and what HTTP/2 lets a client do.
+//! Attacks before any request is read: handshakes, revocation lists, and HTTP/2.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::fixture::Fixture;
 use super::https;
-use super::stage::Stage;
-use crate::process::Place;
+use crate::process::ServerFiles;
 use crate::world::fake::Fake;
 use crate::world::raw::wire::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, block,
@@ -38,9 +38,9 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// With a second listener for HTTP, the revocation list counted only there.
+/// With a second listener for HTTP, only that listener used the revocation list.
 #[tokio::test]
-async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
+async fn ghsa_3wh4_j44w_pg92_revoked_certificate_second_listener() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("clients.crl");
     let pem = authorities().upstream.crl(&[REVOKED]).unwrap();
@@ -52,14 +52,14 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
         format!("--listen-client-http-urls=https://{http}"),
     ];
     let clients = authorities().clients.crl(&[REVOKED]).unwrap();
-    let stage = Stage::configured(vulnerable::v3_6, &[&flags[0], &flags[1]], move |config| {
+    let fixture = Fixture::configured(vulnerable::v3_6, &[&flags[0], &flags[1]], move |config| {
         let folder = config.policy.parent().unwrap();
         config.downstream.crl_files = vec![write_private(folder, "clients.crl", &clients).unwrap()];
     })
     .await;
-    stage.holds().await;
+    fixture.holds().await;
     let revoked = Leaf::client("attacker").serial(REVOKED);
-    let range = RangeRequest { key: stage.world.key("own/k").into(), ..RangeRequest::default() }
+    let range = RangeRequest { key: fixture.world.key("own/k").into(), ..RangeRequest::default() }
         .encode_to_vec();
 
     let issued = authorities().upstream.issue(&revoked).unwrap();
@@ -68,8 +68,8 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
         answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     };
     assert!(healthy(&authorities().upstream.client("attacker").unwrap()).await);
-    assert!(!healthy(&issued).await, "the listener for HTTP knows that it is revoked");
-    let address = stage.world.etcd().addresses()[0];
+    assert!(!healthy(&issued).await, "the HTTP listener knows the revocation");
+    let address = fixture.world.etcd().addresses()[0];
     let stream = TcpStream::connect(address).await.unwrap();
     let stream = tls_over(
         stream,
@@ -82,34 +82,40 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_beside_a_second_listener() {
     .await
     .unwrap();
     let answer = Raw::over(stream).await.call(Method::Range.path(), &range).await;
-    assert_eq!(answer.grpc_status(), Some(0), "the one for gRPC does not: {answer:?}");
+    assert_eq!(answer.grpc_status(), Some(0), "the gRPC listener does not: {answer:?}");
 
-    // The proxy has an admin listener beside its own; in TLS 1.3 a client learns of the refusal
-    // with its first read.
+    // The proxy also has an admin listener. In TLS 1.3 a client learns of the refusal with its
+    // first read.
     let issued = authorities().clients.issue(&revoked).unwrap();
-    assert_eq!(stage.world.admin("/readyz").await.0, 200);
+    assert_eq!(fixture.world.admin("/readyz").await.0, 200);
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         if let Ok(mut stream) =
-            tls(stage.world.address(), Some(&issued), &[b"h2"], &[version]).await
+            tls(fixture.world.address(), Some(&issued), &[b"h2"], &[version]).await
         {
             let _ = stream.write_all(PREFACE).await;
-            assert!(stream.read(&mut [0]).await.is_err(), "{version:?}: an alert, not an answer");
+            assert!(
+                stream.read(&mut [0]).await.is_err(),
+                "{version:?}: expected an alert, not a response"
+            );
         }
     }
-    // A client hears of it before it is counted.
+    // The client learns of it before it is counted.
     let counted = || async {
-        (stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await
+        (fixture
+            .world
+            .metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""])
+            .await
             == 2.0)
             .then_some(())
     };
     soon("two refusals", counted).await;
 }
 
-/// A client that never begins its handshake was waited for without end.
+/// etcd waited without a limit for a client that never began its handshake.
 #[tokio::test]
 async fn ghsa_6vch_q96h_7gc3_handshakes_that_never_end() {
     const CONNECTIONS: usize = 50;
-    let stage = Stage::configured(vulnerable::v3_6, &[], |config| {
+    let fixture = Fixture::configured(vulnerable::v3_6, &[], |config| {
         config.limits.handshake_timeout = Duration::from_millis(500)
     })
     .await;
@@ -120,23 +126,23 @@ async fn ghsa_6vch_q96h_7gc3_handshakes_that_never_end() {
         }
         streams
     };
-    let at_etcd = silent(stage.world.etcd().addresses()[0]).await;
-    let at_proxy = silent(stage.world.address()).await;
+    let at_etcd = silent(fixture.world.etcd().addresses()[0]).await;
+    let at_proxy = silent(fixture.world.address()).await;
     for mut stream in at_proxy {
         let end =
             tokio::time::timeout(SOON, stream.read(&mut [0])).await.expect("the proxy ends it");
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
     assert_eq!(
-        stage.world.metric("etcd_warden_handshake_failures_total", &["reason=\"timeout\""]).await,
+        fixture.world.metric("etcd_warden_handshake_failures_total", &["reason=\"timeout\""]).await,
         CONNECTIONS as f64
     );
-    // Those that were there before them are all still held.
+    // All earlier connections are still open.
     for stream in &at_etcd {
         let waiting = stream.try_read(&mut [0]).unwrap_err();
         assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
     }
-    stage.holds().await;
+    fixture.holds().await;
 }
 
 /// The frames of a call up to its body.
@@ -154,13 +160,14 @@ fn head(stream: u32, path: &[u8], flags: u8) -> Vec<u8> {
 
 const RANGE: &[u8] = b"/etcdserverpb.KV/Range";
 
-/// A connection that has begun to speak HTTP/2.
+/// A connection on which HTTP/2 has begun.
 async fn begun(mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
     stream
 }
 
-/// Sends these bytes so often until the other end hangs up; how often they were taken.
+/// Sends these bytes repeatedly until the peer closes the connection. Returns the number of
+/// successful writes.
 async fn flood(
     stream: &mut TlsStream<TcpStream>,
     most: usize,
@@ -174,10 +181,10 @@ async fn flood(
         }
         most
     };
-    tokio::time::timeout(SOON, sending).await.expect("taken, or refused")
+    tokio::time::timeout(SOON, sending).await.expect("neither accepted nor refused")
 }
 
-/// A call that is given up in the moment that it is made costs the server the call, and the client
+/// Each call is cancelled as soon as it is made: it costs the server a call, and the client
 /// nothing.
 #[tokio::test]
 async fn cve_2023_44487_rapid_reset() {
@@ -203,12 +210,11 @@ async fn cve_2023_44487_rapid_reset() {
             .collect()
     })
     .await;
-    assert!(taken < 600, "nobody minds {} resets", 100 * taken);
+    assert!(taken < 600, "still connected after {} resets", 100 * taken);
     neighbour.is_unharmed().await;
 }
 
-/// The guard against it in grpc-go could be passed: each call is answered, or refused, and reset
-/// all the same.
+/// grpc-go's protection could be bypassed: each call was answered or refused, and reset anyway.
 #[tokio::test]
 async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
     let fake = Fake::serving(|mut visit| async move {
@@ -230,19 +236,19 @@ async fn ghsa_hrxh_6v49_42gf_reset_of_what_is_under_way() {
             break;
         };
         call.request.send_data(framed(&message).into(), true).unwrap();
-        // The head and the body are on their way when the reset is.
+        // Headers and body have been sent before the reset is.
         tokio::task::yield_now().await;
         drop(call);
         given_up += 1;
     }
-    assert!(given_up < 60_000, "nobody minds {given_up} calls that were given up");
+    assert!(given_up < 60_000, "still connected after {given_up} cancelled calls");
     soon("the end of the connection", || async { raw.connection.is_finished().then_some(()) })
         .await;
-    assert!(fake.arrivals("Range").len() < 5_000, "they are not all etcd's trouble");
+    assert!(fake.arrivals("Range").len() < 5_000, "every cancelled call reached etcd");
     neighbour.is_unharmed().await;
 }
 
-/// A header list without an end, in CONTINUATION frames.
+/// An endless header list in CONTINUATION frames.
 #[tokio::test]
 async fn cve_2023_45288_endless_continuation() {
     let fake = Fake::agreeable().await;
@@ -250,10 +256,10 @@ async fn cve_2023_45288_endless_continuation() {
     let neighbour = world.neighbour().await;
     let mut stream = begun(world.tls(&Leaf::client("attacker")).await).await;
     stream.write_all(&head(1, RANGE, END_STREAM)).await.unwrap();
-    // Frames that are full, and frames with nothing in them.
+    // Full frames, and empty ones.
     let fields = block(&[(b"x-more", &[b'x'; 1000])]);
     let taken = flood(&mut stream, 64 << 10, |_| frame(CONTINUATION, 0, 1, &fields)).await;
-    assert!(taken < 64 << 10, "{taken} kilobytes of one header list were read");
+    assert!(taken < 64 << 10, "{taken} KB of one header list were read");
     let mut stream = begun(world.tls(&Leaf::client("attacker")).await).await;
     stream.write_all(&head(1, RANGE, END_STREAM)).await.unwrap();
     let taken = flood(&mut stream, 4 << 10, |_| frame(CONTINUATION, 0, 1, b"").repeat(1000)).await;
@@ -261,7 +267,7 @@ async fn cve_2023_45288_endless_continuation() {
     neighbour.is_unharmed().await;
 }
 
-/// DATA frames without data cost a client nine bytes and no flow control.
+/// DATA frames without data cost a client nine bytes and no flow control window.
 #[tokio::test]
 async fn rustsec_2026_0258_empty_data_frames() {
     let fake = Fake::agreeable().await;
@@ -274,18 +280,18 @@ async fn rustsec_2026_0258_empty_data_frames() {
     neighbour.is_unharmed().await;
 }
 
-/// A message in frames of one byte each: what is kept of it must be the message, and not the frames
-/// (grpc-go kept a buffer for each).
+/// A message in frames of one byte each: only the message may be kept, and not the frames (grpc-go
+/// kept a buffer for each).
 #[tokio::test]
 async fn cve_2026_84304_message_in_the_smallest_frames() {
     const SIZE: usize = 1 << 20;
     const MOST: usize = 32 << 20;
-    // A process of its own, so that nobody else's memory is counted.
+    // A separate process, so that only its memory is measured.
     let world = World::start(POLICY).await;
-    let proxy = Place::new(&world, &POLICY.replace("$P", &world.prefix), "").start(&[]).await;
+    let proxy = ServerFiles::new(&world, &POLICY.replace("$P", &world.prefix), "").start(&[]).await;
     let attacker = authorities().clients.client("attacker").unwrap();
     let connected = async || {
-        tls(proxy.place.listen, Some(&attacker), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
+        tls(proxy.files.listen, Some(&attacker), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
     };
     let range =
         RangeRequest { key: world.key("a").into(), ..RangeRequest::default() }.encode_to_vec();
@@ -306,8 +312,8 @@ async fn cve_2026_84304_message_in_the_smallest_frames() {
         let mut pieces = body.chunks(1000).map(|piece| {
             piece.iter().flat_map(|byte| frame(DATA, 0, 1, &[*byte])).collect::<Vec<u8>>()
         });
-        // Up to the last byte but one, so that all of it has to be kept; or less, where the proxy
-        // has had enough.
+        // Up to the last byte but one, so that everything must be kept; or less, if the proxy ends
+        // the connection.
         flood(&mut stream, body.len() / 1000, |_| pieces.next().unwrap()).await;
         held.push(stream);
     }
@@ -326,8 +332,8 @@ fn resident(process: u32) -> usize {
     line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() << 10
 }
 
-/// A path without its slash was routed as one with it, and judged as another. And a request may
-/// come without the authority that grpc-go counted on (CVE-2026-84445).
+/// A path without its slash was routed like one with it, but judged as another. And a request may
+/// lack the authority that grpc-go relied on (CVE-2026-84445).
 #[tokio::test]
 async fn cve_2026_33186_path_without_slash() {
     let fake = Fake::agreeable().await;
@@ -335,7 +341,7 @@ async fn cve_2026_33186_path_without_slash() {
     let neighbour = world.neighbour().await;
     let put =
         framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
-    for name in ["attacker", "nobody"] {
+    for name in ["attacker", "unbound"] {
         for path in [
             "etcdserverpb.KV/Put",
             "//etcdserverpb.KV/Put",
@@ -356,12 +362,12 @@ async fn cve_2026_33186_path_without_slash() {
     );
     assert!(
         fake.arrivals("Put").iter().all(|put| put.body.windows(9).any(|part| part == b"neighbour")),
-        "none came to etcd"
+        "no call reached etcd"
     );
     neighbour.is_unharmed().await;
 }
 
-/// grpc-go counted on an authority.
+/// grpc-go relied on an authority.
 #[tokio::test]
 async fn cve_2026_84445_request_without_authority() {
     let fake = Fake::agreeable().await;
@@ -370,7 +376,7 @@ async fn cve_2026_84445_request_without_authority() {
     let put =
         framed(&PutRequest { key: world.key("a").into(), ..PutRequest::default() }.encode_to_vec());
     let answer =
-        world.request_as_written("nobody", &written("/etcdserverpb.KV/Put", None), &put).await;
+        world.request_as_written("unbound", &written("/etcdserverpb.KV/Put", None), &put).await;
     assert_eq!(answer.grpc_status(), Some(7), "{answer:?}");
     let answer =
         world.request_as_written("attacker", &written("/etcdserverpb.KV/Put", None), &put).await;

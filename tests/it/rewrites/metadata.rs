@@ -28,11 +28,11 @@ const SENT: [(&str, &str); 14] = [
     ("etcd-warden-reason", "none"),
 ];
 
-/// What of [`SENT`] came to etcd.
+/// The entries of [`SENT`] that reached etcd.
 async fn arrived(policy: &str, tokens: ClientTokens) -> Vec<&'static str> {
     let etcd = Fake::agreeable().await;
     let world = World::with(policy)
-        .config(etcd.in_place_of_etcd())
+        .config(etcd.replace_etcd())
         .config(move |config| config.client_tokens = tokens)
         .start()
         .await;
@@ -53,7 +53,7 @@ async fn arrived(policy: &str, tokens: ClientTokens) -> Vec<&'static str> {
         .collect()
 }
 
-/// The first of [`SENT`], up to the tokens and with them.
+/// The first entries of [`SENT`], up to and including the tokens.
 fn listed() -> (Vec<&'static str>, Vec<&'static str>) {
     let all: Vec<_> = SENT.iter().map(|(name, _)| *name).collect();
     let tokens = all.iter().position(|name| *name == "token").unwrap();
@@ -63,7 +63,7 @@ fn listed() -> (Vec<&'static str>, Vec<&'static str>) {
 #[tokio::test]
 async fn a_list_of_metadata_goes_to_etcd() {
     let (mut without_tokens, mut all) = listed();
-    // Messages go on unpacked.
+    // Messages are forwarded unpacked.
     for names in [&mut without_tokens, &mut all] {
         names.retain(|name| *name != "grpc-encoding");
     }
@@ -72,7 +72,7 @@ async fn a_list_of_metadata_goes_to_etcd() {
 }
 
 #[tokio::test]
-async fn shadow_mode_leaves_out_only_the_gateways_and_what_is_to_be_stripped() {
+async fn shadow_mode_drops_only_grpcgateway_and_stripped_metadata() {
     let policy = POLICY.replace("enforce", "shadow");
     let (without_tokens, all) = listed();
     let unknown = ["x-forwarded-for", "etcd-warden-reason"];
@@ -83,7 +83,7 @@ async fn shadow_mode_leaves_out_only_the_gateways_and_what_is_to_be_stripped() {
     );
 }
 
-/// etcd announces gRPC's own trailers in the head of each answer.
+/// etcd announces gRPC's own trailers in the headers of each response.
 #[tokio::test]
 async fn the_names_of_trailers_come_back_in_shadow_mode_alone() {
     let range = RangeRequest { key: b"a".to_vec(), ..RangeRequest::default() }.encode_to_vec();

@@ -15,7 +15,7 @@ use crate::world::fake::{Fake, Visit};
 use crate::world::raw::{framed, grpc_headers};
 use crate::world::{World, authorities, is_permission_denied};
 
-/// etcd lets the user write `x` and `z`, we let the certificate write `x` and `y`.
+/// etcd lets the user write `x` and `z`; the policy lets the certificate write `x` and `y`.
 const POLICY: &str = r#"
 version: 1
 mode: enforce
@@ -59,14 +59,14 @@ async fn logged_in(world: &World, password: &str) -> Result<Client, Error> {
 }
 
 #[tokio::test]
-async fn with_a_token_both_judges_must_allow() {
+async fn with_a_token_the_proxy_and_etcd_must_both_allow() {
     let world = with_auth(ClientTokens::Forward).await;
     let mut user = logged_in(&world, "secret").await.unwrap();
     user.put(world.key("x/k"), "1", None).await.unwrap();
     assert!(is_permission_denied(&user.put(world.key("y/k"), "1", None).await));
     assert!(is_permission_denied(&user.put(world.key("z/k"), "1", Some(PutOptions::new())).await));
 
-    // The first was etcd's refusal, the second ours.
+    // etcd refused the first request, the proxy the second.
     let by_etcd = world.audited(|line| line["accesses"][0]["key"] == world.key("y/k")).await;
     assert_eq!(
         (&by_etcd["decision"], &by_etcd["grpc_status"], by_etcd.get("reason")),
@@ -77,7 +77,7 @@ async fn with_a_token_both_judges_must_allow() {
         (&ours["decision"], &ours["reason"], ours.get("member")),
         (&json!("deny"), &json!("key-not-granted"), None)
     );
-    // Without a token the proxy's own certificate counts at etcd, and our policy alone.
+    // Without a token etcd judges the proxy's own certificate, so only the policy decides.
     world.as_("app").await.put(world.key("y/k"), "1", None).await.unwrap();
     assert!(!std::fs::read_to_string(world.audit_file()).unwrap().contains("secret"));
 }
@@ -113,7 +113,7 @@ async fn a_wrong_password_is_answered_by_etcd() {
     );
 }
 
-/// A Put of `y/k` with this metadata; gRPC's status.
+/// Sends a Put of `y/k` with this metadata and returns the gRPC status.
 async fn put_with(world: &World, name: &'static str, value: &str) -> (u32, String) {
     let put = pb::PutRequest { key: world.key("y/k").into(), ..Default::default() }.encode_to_vec();
     let mut headers = grpc_headers();
@@ -123,7 +123,7 @@ async fn put_with(world: &World, name: &'static str, value: &str) -> (u32, Strin
 }
 
 #[tokio::test]
-async fn stripped_tokens_are_of_no_use_and_no_password_travels() {
+async fn stripped_tokens_are_useless_and_no_password_is_forwarded() {
     let world = with_auth(ClientTokens::Strip).await;
     let refused = logged_in(&world, "secret").await.err().unwrap();
     assert!(is_permission_denied::<()>(&Err(refused)));
@@ -133,14 +133,14 @@ async fn stripped_tokens_are_of_no_use_and_no_password_travels() {
         (&json!("deny"), &json!("tokens-stripped"), None)
     );
     assert_eq!(world.reached_etcd("Authenticate").await, 0.0);
-    // etcd would refuse this token if it saw it.
+    // etcd would refuse this token if it received it.
     for name in ["token", "authorization"] {
         assert_eq!(put_with(&world, name, "forged.7").await, (0, String::new()), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_forged_token_is_etcds_to_refuse_and_the_gateways_mark_does_nothing() {
+async fn etcd_refuses_a_forged_token_and_grpcgateway_is_ignored() {
     let world = with_auth(ClientTokens::Forward).await;
     for name in ["token", "authorization"] {
         assert_eq!(
@@ -149,7 +149,7 @@ async fn a_forged_token_is_etcds_to_refuse_and_the_gateways_mark_does_nothing() 
             "{name}"
         );
     }
-    // With it etcd ignores the certificate's name, and would know nobody.
+    // With this metadata etcd would ignore the certificate's name and find no user.
     assert_eq!(
         put_with(&world, "grpcgateway-accept", "application/json").await,
         (0, String::new())
@@ -157,7 +157,7 @@ async fn a_forged_token_is_etcds_to_refuse_and_the_gateways_mark_does_nothing() 
 }
 
 #[tokio::test]
-async fn only_so_many_logins_a_second_get_through_and_shadow_mode_counts_none() {
+async fn logins_per_second_are_limited_but_not_in_shadow_mode() {
     const LOGINS: usize = 60;
     for (policy, limited) in
         [(POLICY.to_owned(), true), (POLICY.replace("enforce", "shadow"), false)]
@@ -168,7 +168,7 @@ async fn only_so_many_logins_a_second_get_through_and_shadow_mode_counts_none() 
         })
         .await;
         let world = World::with(&policy)
-            .config(etcd.in_place_of_etcd())
+            .config(etcd.replace_etcd())
             .config(|config| config.limits.authenticate_per_second = 1)
             .start()
             .await;

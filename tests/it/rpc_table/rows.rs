@@ -1,5 +1,5 @@
-//! The table itself, in the order of `Method::ALL`. Calls are made from top to bottom, on one etcd
-//! for each service.
+//! The rows, in the order of `Method::ALL`. Calls are made from top to bottom, on one etcd for each
+//! service.
 
 use etcd_warden_core::access::Capability as C;
 use etcd_warden_core::access::Verb::{self, Create, Delete, Read, Update};
@@ -12,9 +12,8 @@ use prost::Message;
 use super::{Answer, Right};
 use crate::world::programs;
 
-/// One row.
 pub struct Row {
-    /// Stands in the callers' names.
+    /// Part of the clients' names.
     pub name: &'static str,
     pub method: Method,
     pub right: Right,
@@ -23,7 +22,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// The request; `lease` is the caller's own.
+    /// The request; `lease` is the client's own.
     pub fn message(&self, lease: i64) -> Vec<u8> {
         (self.message)(lease)
     }
@@ -36,7 +35,7 @@ impl Row {
         }
     }
 
-    /// RangeStream came with 3.7.
+    /// RangeStream is new in 3.7.
     pub fn is_unknown_to_etcd(&self) -> bool {
         let version = programs().version;
         self.method == Method::RangeStream && (version.major, version.minor) < (3, 7)
@@ -82,7 +81,6 @@ const fn capability(capability: C) -> Right {
     Right::Capability(capability)
 }
 
-/// All services.
 pub const ALL: &[fn(&str) -> Vec<Row>] =
     &[kv, watch, lease, cluster, maintenance, auth, lock_and_election, health];
 
@@ -262,7 +260,7 @@ pub fn auth(p: &str) -> Vec<Row> {
     ]
 }
 
-/// Lease 0 makes etcd choose a lease itself.
+/// With lease 0 etcd creates a lease itself.
 pub fn lock_and_election(p: &str) -> Vec<Row> {
     let name = |name: &str| format!("{p}/{name}").into_bytes();
     let leader =

@@ -1,6 +1,5 @@
-//! What clients do with HTTP/2 itself, drawn at random: a connection through a shadowing proxy goes
-//! on, or ends, as it does at etcd. What it says is written by hand, because no client library lets
-//! anybody say it.
+//! Random HTTP/2 frames of clients: a connection through a shadowing proxy continues or ends as at
+//! etcd. The frames are written by hand, because no client library sends them.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::etcdserverpb as pb;
@@ -12,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::twins::Twins;
 use super::{ALICE, policy};
-use crate::oracle::dice::Dice;
+use crate::oracle::rng::Rng;
 use crate::world::raw::wire::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
 };
@@ -24,10 +23,10 @@ const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const PADDED: u8 = 8;
 
-/// What came of a call, as far as it must be the same.
+/// The comparable outcome of a call.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Its answer has ended; bytes of message.
+    /// Its response has ended; bytes of message.
     Answered(usize),
     Reset(u32),
     /// The connection ended first.
@@ -36,7 +35,7 @@ enum Outcome {
 
 /// A client that writes frames.
 struct Writer<'d> {
-    dice: &'d mut Dice,
+    rng: &'d mut Rng,
     next: u32,
     out: Vec<u8>,
     said: Vec<String>,
@@ -54,9 +53,10 @@ impl Writer<'_> {
         self.out.extend(frame(kind, flags, stream, payload));
     }
 
-    /// A header block, with `:authority` somewhere among its pseudo-headers, in some form.
+    /// A header block with `:authority` at a random position among the pseudo-headers, in a random
+    /// form.
     fn block(&mut self, method: Method) -> Vec<u8> {
-        let value: &[u8] = self.dice.of(&[
+        let value: &[u8] = self.rng.of(&[
             &b"#initially=[https://127.0.0.1:2379]"[..],
             b"%23initially=%5Bhttps%3A%2F%2Fx%3A2379%5D",
             b"10.0.0.1:2379,10.0.0.2:2379",
@@ -68,8 +68,8 @@ impl Writer<'_> {
             b"a\tb",
             "\u{fc}ber".as_bytes(),
         ]);
-        let mut authority = match self.dice.below(6) {
-            // An empty one, as the static table has it.
+        let mut authority = match self.rng.below(6) {
+            // An empty one from the static table.
             5 => vec![0x81],
             0 => vec![0x41],
             1 => vec![0x01],
@@ -84,17 +84,18 @@ impl Writer<'_> {
             authority.extend(value);
             self.authority = value.to_vec();
         }
-        // What is not for the table, so that an empty `:authority` may stand before it, too.
+        // Pseudo-headers that are not added to the table, so that an empty `:authority` may precede
+        // them too.
         let mut pseudo = vec![vec![0x83], vec![0x87], text(&[0x04], method.path())];
-        pseudo.insert(self.dice.below(4), authority);
+        pseudo.insert(self.rng.below(4), authority);
         [pseudo.concat(), metadata()].concat()
     }
 
     fn head(&mut self, method: Method, flags: u8) -> u32 {
         let (id, block) = (self.id(), self.block(method));
-        match self.dice.below(3) {
+        match self.rng.below(3) {
             0 => {
-                let cut = 1 + self.dice.below(block.len() - 1);
+                let cut = 1 + self.rng.below(block.len() - 1);
                 self.put(HEADERS, flags, id, &block[..cut]);
                 self.put(CONTINUATION, END_HEADERS, id, &block[cut..]);
             }
@@ -120,10 +121,10 @@ impl Writer<'_> {
         id
     }
 
-    /// Something besides.
+    /// Other frames beside a call.
     fn something(&mut self) {
-        let times = 1 + self.dice.below(400);
-        let what = self.dice.below(9);
+        let times = 1 + self.rng.below(400);
+        let what = self.rng.below(9);
         self.said.push(format!("{what}, {times} times"));
         match what {
             0 => (0..times).for_each(|_| {
@@ -143,7 +144,7 @@ impl Writer<'_> {
             3 => {
                 let id = self.head(Method::LeaseKeepAlive, 0);
                 let message = framed(&pb::LeaseKeepAliveRequest { id: 5 }.encode_to_vec());
-                // Within the window of a connection that etcd begins with.
+                // Within the initial window of a connection to etcd.
                 (0..2 * times).for_each(|_| self.put(DATA, 0, id, &message));
             }
             4 => {
@@ -185,7 +186,7 @@ async fn direct(twins: &Twins) -> TlsStream<TcpStream> {
         .unwrap()
 }
 
-/// Whether a byte may stand in a host (`httpguts.ValidHostHeader`).
+/// True if a byte may be part of a host (`httpguts.ValidHostHeader`).
 fn is_of_a_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(&byte)
 }
@@ -194,7 +195,7 @@ fn range() -> Vec<u8> {
     framed(&pb::RangeRequest { key: b"/own/a".into(), ..Default::default() }.encode_to_vec())
 }
 
-/// Sends all of it, and reads until the last call has ended.
+/// Sends all of it and reads until the last call has ended.
 async fn outcome(stream: TlsStream<TcpStream>, bytes: &[u8], last: u32) -> Outcome {
     let (mut read, mut write) = tokio::io::split(stream);
     let bytes = bytes.to_vec();
@@ -228,27 +229,27 @@ async fn outcome(stream: TlsStream<TcpStream>, bytes: &[u8], last: u32) -> Outco
             said.drain(..at);
         }
     };
-    let outcome = tokio::time::timeout(SOON, reading).await.expect("an answer, or the end");
+    let outcome = tokio::time::timeout(SOON, reading).await.expect("a response or the end");
     writer.abort();
     outcome
 }
 
 #[tokio::test]
-async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
+async fn accepts_http2_framing_as_etcd_does() {
     let seed = std::env::var("FRAMES_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
             as u64
     });
     eprintln!("FRAMES_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
-    // No answer waits for the client's window.
+    // No response waits for the client's window.
     let begin =
         [PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])]
             .concat();
-    // Over TLS, etcd 3.5 and 3.6 answer gRPC from the HTTP/2 server of golang.org/x/net, which in
-    // recent versions resets a call whose `:authority` is no host.
+    // Over TLS, etcd 3.5 and 3.6 serve gRPC from the HTTP/2 server of golang.org/x/net. Recent
+    // versions of it reset a call whose `:authority` is not a host.
     let host = |value: &[u8]| value.iter().all(|byte| is_of_a_host(*byte));
     let no_host = frame(
         HEADERS,
@@ -261,13 +262,13 @@ async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
     let must_be_host = outcome(direct(&twins).await, &probe, 1).await == Outcome::Reset(1);
     for round in 0..25 {
         let mut writer = Writer {
-            dice: &mut dice,
+            rng: &mut rng,
             next: 1,
             out: begin.clone(),
             said: Vec::new(),
             authority: Vec::new(),
         };
-        for _ in 0..1 + writer.dice.below(3) {
+        for _ in 0..1 + writer.rng.below(3) {
             writer.something();
             writer.call();
         }
@@ -293,10 +294,10 @@ async fn what_http2_itself_has_is_taken_as_etcd_takes_it() {
     );
 }
 
-/// Heads that no client library writes. The call ends as at etcd, and the connection goes on with
-/// the next.
+/// Headers that no client library writes. The call ends as at etcd, and the connection continues
+/// with the next one.
 #[tokio::test]
-async fn odd_heads_are_taken_as_etcd_takes_them() {
+async fn accepts_unusual_headers_as_etcd_does() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
     let path = text(&[0x04], Method::Range.path());
     let named = |rest: &[u8]| {
@@ -306,17 +307,17 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
     let post = |scheme: &[u8]| [&[0x83][..], scheme, &path].concat();
     let heads = [
         (
-            "an authority of the static table",
+            "an authority from the static table",
             [&[0x83, 0x81, 0x87][..], &path].concat(),
             Outcome::Answered(32),
         ),
         ("a fragment", named(b"#x"), Outcome::Answered(0)),
         ("an empty fragment", named(b"#"), Outcome::Answered(0)),
-        // etcd looks at no query where the HTTP/2 server of golang.org/x/net has read it.
-        ("a fragment behind a query", named(b"?#"), Outcome::Answered(32)),
+        // etcd ignores a query that the HTTP/2 server of golang.org/x/net has read.
+        ("a fragment after a query", named(b"?#"), Outcome::Answered(32)),
         ("a space", named(b" "), Outcome::Answered(0)),
         ("no UTF-8", named(b"\xfc"), Outcome::Answered(0)),
-        ("signs that a URI has not", named(b"<`>\"{|}^\\"), Outcome::Answered(0)),
+        ("characters that no URI has", named(b"<`>\"{|}^\\"), Outcome::Answered(0)),
         // `/a#b`.
         (
             "a fragment, coded",
@@ -324,9 +325,13 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
             Outcome::Answered(0),
         ),
         ("a scheme", post(&text(&[0x06], "ftp")), Outcome::Reset(1)),
-        ("a scheme in capitals, for the table", post(&text(&[0x46], "HTTPS")), Outcome::Reset(1)),
+        (
+            "a scheme in capitals, added to the table",
+            post(&text(&[0x46], "HTTPS")),
+            Outcome::Reset(1),
+        ),
         ("an empty scheme", post(&[0x06, 0]), Outcome::Reset(1)),
-        ("an empty scheme, for the table", post(&[0x46, 0]), Outcome::Reset(1)),
+        ("an empty scheme, added to the table", post(&[0x46, 0]), Outcome::Reset(1)),
         ("no path", vec![0x83, 0x87], Outcome::Reset(1)),
         (
             "no path, and an authority",
@@ -335,7 +340,7 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
         ),
         ("an empty method", [&[0x02, 0, 0x87][..], &path].concat(), Outcome::Reset(1)),
         (
-            "an empty method, for the table",
+            "an empty method, added to the table",
             [&[0x42, 0, 0x87][..], &path].concat(),
             Outcome::Reset(1),
         ),
@@ -357,9 +362,9 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
         );
         let both = [odd, call(3, &[&[0x83, 0x87][..], &path].concat())].concat();
         let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &both, 3).await;
-        assert_eq!(through, Outcome::Answered(32), "the call behind {what}");
+        assert_eq!(through, Outcome::Answered(32), "the call after {what}");
     }
-    // A method that is no token: an HTTP status, with a text.
+    // A method that is not a token: an HTTP status with a text.
     let odd =
         [&begin[..], &call(1, &[&text(&[0x42], "A B")[..], &[0x87], &path].concat())].concat();
     let through = outcome(twins.world.tls(&Leaf::client("alice")).await, &odd, 1).await;
@@ -371,10 +376,10 @@ async fn odd_heads_are_taken_as_etcd_takes_them() {
     );
 }
 
-/// A head that is too long to be put together is not read, nor is any behind it: under enforcement
-/// none is taken, so that each path that is judged is the one that came.
+/// A header block that is too long to be reassembled is not read, nor is any later one. Under
+/// enforcement no later request is accepted, so each judged path is the one that was sent.
 #[tokio::test]
-async fn nothing_is_taken_behind_an_unread_head_under_enforcement() {
+async fn under_enforcement_no_request_follows_an_unread_head() {
     let path = text(&[0x04], &format!("{}#x", Method::Range.path()));
     let long = [&[0x00, 1, b'x', 0x7f, 0x81, 0x7c][..], &[b'v'; 16_000]].concat();
     let first = [&[0x83, 0x87][..], &text(&[0x04], Method::Range.path())].concat();
@@ -402,8 +407,8 @@ async fn nothing_is_taken_behind_an_unread_head_under_enforcement() {
     }
 }
 
-/// What HTTP/2 still refuses by itself has a trace: the log, a count, and the audit under the
-/// client's name.
+/// A request that HTTP/2 itself refuses is logged, counted, and in the audit log under the client's
+/// name.
 #[tokio::test]
 async fn what_http2_refuses_is_counted_and_audited() {
     let twins = Twins::start(&policy("shadow", ALICE), |_| ()).await;
@@ -434,7 +439,7 @@ async fn what_http2_refuses_is_counted_and_audited() {
         1.0
     );
 
-    // A header block that is none ends the connection.
+    // An invalid header block ends the connection.
     let bytes = [
         PREFACE,
         &frame(SETTINGS, 0, 0, b""),

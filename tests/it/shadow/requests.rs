@@ -1,4 +1,4 @@
-//! The requests: well made, refused, malformed in every way that came to mind, and no gRPC at all.
+//! The requests: valid, refused, malformed in many ways, and not gRPC at all.
 
 use etcd_warden_core::authorize::Reason;
 use etcd_warden_core::method::Method;
@@ -19,7 +19,7 @@ const LEASE: Expected = WouldDeny(Reason::LeaseNotOwned);
 const FORM: Expected = WouldDeny(Reason::MalformedMessage);
 const FRAMING: Expected = WouldDeny(Reason::BadFraming);
 
-/// The role that the caller has.
+/// The role of the client.
 pub const ROLE: &str = "
 roles:
   own:
@@ -29,7 +29,7 @@ roles:
     capabilities: [lease]
 ";
 
-/// A well-made call.
+/// A valid call.
 fn call(method: Method, message: &impl Message, expected: Expected) -> Case {
     of_bytes(method, &message.encode_to_vec(), expected)
 }
@@ -87,7 +87,7 @@ fn range_op(request: pb::RangeRequest) -> pb::RequestOp {
     pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(request)) }
 }
 
-/// Leases whose ids the tests choose. They outlive them.
+/// Leases whose ids the tests choose. They outlive the tests.
 const LEASES: [i64; 3] = [0x1111, 0x2222, 0x3333];
 
 /// Every method, allowed and refused.
@@ -309,7 +309,7 @@ pub fn well_made() -> Vec<Case> {
     cases
 }
 
-/// What every message can be made into.
+/// Malformed variants that every message can have.
 pub fn malformed() -> Vec<Case> {
     let bases = [
         call(Method::Range, &range("/a/1", ""), Allow),
@@ -346,7 +346,7 @@ fn malformations(base: &Case) -> Vec<Case> {
     let [Step::Data(whole), ..] = &base.steps[..] else { unreachable!("a base is one message") };
     let (whole, message) = (whole.clone(), whole[5..].to_vec());
     let usual = base.expected[0];
-    // In the services that have no keys the method's capability decides, whatever fields a newer
+    // In the services without keys only the method's capability decides, whatever fields a newer
     // etcd may have.
     let unknown = if usual == CAPABILITY { CAPABILITY } else { FORM };
     let data = |bytes: &[u8]| Step::Data(bytes.to_vec());
@@ -363,29 +363,29 @@ fn malformations(base: &Case) -> Vec<Case> {
     vec![
         case("cut by one byte", FRAMING, vec![data(&whole[..whole.len() - 1]), Step::End]),
         case("half a header", FRAMING, vec![data(&whole[..3]), Step::End]),
-        case("a header alone", FRAMING, vec![data(&whole[..5]), Step::End]),
+        case("a frame header only", FRAMING, vec![data(&whole[..5]), Step::End]),
         case("no message", FRAMING, vec![Step::End]),
-        case("nothing but a head", FRAMING, vec![Step::EndWithHead]),
-        case("empty frames alone", FRAMING, vec![data(b""), data(b""), Step::End]),
+        case("headers only", FRAMING, vec![Step::EndWithHead]),
+        case("only empty frames", FRAMING, vec![data(b""), data(b""), Step::End]),
         case("two messages", FRAMING, vec![data(&[&whole[..], &whole].concat()), Step::End]),
         case("two messages in two frames", FRAMING, vec![data(&whole), data(&whole), Step::End]),
-        case("a byte too many", FRAMING, vec![data(&[&whole[..], b"x"].concat()), Step::End]),
-        case("compressed, and not said how", FRAMING, vec![data(&flagged(1)), Step::End]),
+        case("one byte too many", FRAMING, vec![data(&[&whole[..], b"x"].concat()), Step::End]),
+        case("compressed, without an encoding", FRAMING, vec![data(&flagged(1)), Step::End]),
         gzip("gzip", usual, &gzipped(&message)),
         gzip("gzip, cut", FRAMING, &reframed(&packed[..packed.len() - 1])),
-        gzip("gzip that is none", FRAMING, &reframed(&message)),
-        gzip("gzip with a byte behind it", FRAMING, &reframed(&[&packed[..], b"x"].concat())),
+        gzip("invalid gzip", FRAMING, &reframed(&message)),
+        gzip("gzip with a trailing byte", FRAMING, &reframed(&[&packed[..], b"x"].concat())),
         gzip("gzip in two members", FRAMING, &reframed(&[&packed[..], &packed].concat())),
-        gzip("gzip of very much", WouldDeny(Reason::TooLarge), &gzipped(&[0; 3 << 20])),
+        gzip("a gzip bomb", WouldDeny(Reason::TooLarge), &gzipped(&[0; 3 << 20])),
         gzip("gzip, twice", FRAMING, &[gzipped(&message), gzipped(&message)].concat()),
         case(
-            "an encoding that etcd lacks",
+            "an encoding unknown to etcd",
             WouldDeny(Reason::Compressed),
             vec![data(&whole), Step::End],
         )
         .header("grpc-encoding", "snappy"),
         case(
-            "compressed in no known way",
+            "compressed in an unknown way",
             WouldDeny(Reason::Compressed),
             vec![data(&flagged(1)), Step::End],
         )
@@ -399,7 +399,7 @@ fn malformations(base: &Case) -> Vec<Case> {
             whole.iter().map(|byte| data(&[*byte])).chain([Step::End]).collect(),
         ),
         case(
-            "empty frames between",
+            "empty frames in between",
             usual,
             vec![data(b""), data(&whole[..4]), data(b""), data(&whole[4..]), data(b""), Step::End],
         ),
@@ -412,8 +412,8 @@ fn malformations(base: &Case) -> Vec<Case> {
         ),
         case("a varint without end", FORM, vec![data(&with(b"\x10\xff")), Step::End]),
         case("field 0", FORM, vec![data(&with(b"\x00\x00")), Step::End]),
-        case("the end of no group", FORM, vec![data(&with(b"\x0c")), Step::End]),
-        case("a length beyond the message", FORM, vec![data(&with(b"\x0a\x7f")), Step::End]),
+        case("an end-group tag without a group", FORM, vec![data(&with(b"\x0c")), Step::End]),
+        case("a length beyond the end", FORM, vec![data(&with(b"\x0a\x7f")), Step::End]),
         case(
             "larger than every limit",
             WouldDeny(Reason::TooLarge),
@@ -431,7 +431,7 @@ fn malformations(base: &Case) -> Vec<Case> {
     ]
 }
 
-/// Heads that are no gRPC, name no method, or say more than they need.
+/// Headers that are not gRPC, name no method, or contain more than needed.
 pub fn heads() -> Vec<Case> {
     let base = call(Method::Range, &range("/a/1", ""), Allow);
     let with_path = |path: &str| {
@@ -554,7 +554,7 @@ fn metadata(base: &Case) -> Vec<Case> {
         with("grpcgateway-authorization", "no token"),
         with("origin", "https://example.org"),
         with("accept", "application/json"),
-        // HTTP/2 itself resets a stream that is not as long as it says.
+        // HTTP/2 itself resets a stream whose length does not match.
         with("content-length", "9").expecting(&[]),
         with("trailer", "x"),
         with("cookie", "a=b"),
@@ -568,10 +568,10 @@ fn metadata(base: &Case) -> Vec<Case> {
     ]
 }
 
-/// Requests whose client leaves its side open for ever.
+/// Requests whose client never ends its side.
 pub fn never_half_closed() -> Vec<Case> {
     let open = |method: Method, message: &[u8], expected: Expected| {
-        // RangeStream waits for the end; only its deadline ends it.
+        // RangeStream waits for the end, so only its deadline ends it.
         let timeout = if method == Method::RangeStream { "200m" } else { "10S" };
         of_bytes(method, message, expected)
             .named("never half-closed")
@@ -612,7 +612,7 @@ pub fn never_half_closed() -> Vec<Case> {
             .header("grpc-timeout", "300m")
             .steps(vec![]),
         base.clone()
-            .named("a deadline that is none, and no message")
+            .named("an invalid deadline, and no message")
             .header("grpc-timeout", "x")
             .steps(vec![]),
         Case { path: "/etcdserverpb.KV/Nothing".to_owned(), ..base.clone() }
@@ -770,14 +770,14 @@ pub fn conversations() -> Vec<Case> {
             &[Allow, FRAMING],
         ),
         watch(
-            "compressed, and not said how",
+            "compressed, without an encoding",
             vec![data(&own), Step::Await(1), data(b"\x01\x00\x00\x00\x01x")],
             &[Allow, FRAMING],
         ),
         watch("gzip", vec![data(&gzipped(&own[5..]))], &[Allow])
             .header("grpc-encoding", "gzip")
             .header("grpc-timeout", "2S"),
-        watch("gzip that is none", vec![data(b"\x01\x00\x00\x00\x01x")], &[FRAMING])
+        watch("invalid gzip", vec![data(b"\x01\x00\x00\x00\x01x")], &[FRAMING])
             .header("grpc-encoding", "gzip"),
         watch(
             "larger than every limit",
@@ -813,11 +813,11 @@ pub fn conversations() -> Vec<Case> {
             &[FORM],
         ),
         keep("not protobuf", vec![data(&framed(b"\x08\xff"))], &[FORM]),
-        keep("nothing at all", vec![Step::End], &[]),
+        keep("no message at all", vec![Step::End], &[]),
     ]
 }
 
-/// What makes the twins unlike, and so comes last: an id that etcd chooses.
+/// A request after which the twins differ, so it is the last: an id that etcd chooses.
 pub fn unlike() -> Vec<Case> {
     vec![
         call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 10_000, id: 0 }, Allow)
@@ -825,14 +825,14 @@ pub fn unlike() -> Vec<Case> {
     ]
 }
 
-/// More metadata than the proxy takes, and less than etcd does.
+/// More metadata than the proxy accepts, and less than etcd does.
 pub fn large_head() -> Case {
     let mut case = call(Method::Range, &range("/a/1", ""), Allow).named("a large head");
     case.headers.insert("x-large", HeaderValue::from_str(&"x".repeat(20 * 1024)).unwrap());
     case
 }
 
-/// Where the members are.
+/// The URLs of the members.
 pub fn members() -> Case {
     call(Method::MemberList, &pb::MemberListRequest::default(), CAPABILITY)
 }

@@ -1,5 +1,4 @@
-//! Two etcds that cannot be told apart, one of them behind a shadowing proxy, and what a client
-//! sees of each.
+//! Two identical etcds, one behind a shadowing proxy, and a client's view of each.
 
 use std::fmt::Write as _;
 
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 use crate::world::raw::{Answer, Raw, Stream};
 use crate::world::{SOON, World, soon, start_etcd};
 
-/// One request: its head, and what is done with its stream after that.
+/// One request: its headers, and what is done with its stream after that.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
@@ -26,29 +25,27 @@ pub struct Case {
     pub path: String,
     pub headers: HeaderMap,
     pub steps: Vec<Step>,
-    /// What enforcement would say, one entry for each line of the audit; nothing for a request
-    /// that is gone before it can be judged.
+    /// Enforcement's decisions, one entry for each audit line; empty for a request that ends before
+    /// it can be judged.
     pub expected: Vec<Expected>,
 }
 
-/// What the client does on a stream. Without [`Step::End`] it never half-closes.
+/// A client's action on a stream. Without [`Step::End`] it never half-closes.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A DATA frame.
     Data(Vec<u8>),
     /// END_STREAM, in an empty DATA frame.
     End,
-    /// END_STREAM, in the head.
+    /// END_STREAM, with the headers.
     EndWithHead,
     /// Trailers, which end the stream.
     Trailers(&'static str, &'static str),
-    /// Waits until so many messages have come in all.
+    /// Waits until this number of messages has arrived in total.
     Await(usize),
-    /// RST_STREAM.
     Reset,
 }
 
-/// A line of the audit.
+/// An audit line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     Allow,
@@ -70,14 +67,15 @@ const ALIKE: [&str; 3] = [
 ];
 
 impl Twins {
-    /// Two etcds alike, and a proxy in front of one of them.
+    /// Two identical etcds, and a proxy in front of one of them.
     pub async fn start(policy: &str, configure: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         let flags = ALIKE.map(str::to_owned).to_vec();
         let direct = start_etcd(Options { flags, ..Options::default() }).await;
-        let wish = ALIKE.iter().fold(World::with(policy), |wish, flag| wish.etcd_flag(flag));
-        let world = wish.config(configure).start().await;
+        let builder =
+            ALIKE.iter().fold(World::with(policy), |builder, flag| builder.etcd_flag(flag));
+        let world = builder.config(configure).start().await;
         for etcd in [&direct, world.etcd()] {
-            // Before that, etcd 3.7.3 dies of a Downgrade that cancels: it has no version to
+            // Before that, a Downgrade that cancels crashes etcd 3.7.3: it has no version to
             // compare with.
             soon("the version of the cluster", || async {
                 etcd.log(0).contains("set initial cluster version").then_some(())
@@ -87,13 +85,13 @@ impl Twins {
         Self { world, direct }
     }
 
-    /// Sends every request to both sides, one after the other. What differs comes back as text.
+    /// Sends every request to both sides, one after the other. Returns the differences as text.
     pub async fn differences(&self, leaf: &Leaf, cases: &[Case]) -> Vec<String> {
         let mut through = Side::Proxy(&self.world, leaf).connect().await;
         let mut direct = Side::Etcd(&self.direct).connect().await;
         let mut differences = Vec::new();
         for case in cases {
-            // What ends a connection ends it on both sides, or that is a difference.
+            // A message that ends a connection must end it on both sides.
             if through.connection.is_finished() {
                 through = Side::Proxy(&self.world, leaf).connect().await;
             }
@@ -142,7 +140,7 @@ async fn run(raw: &mut Raw, case: &Case) -> Answer {
     let (count, mut counted) = watch::channel(0);
     let reading = tokio::spawn(read(response, count));
     for step in &case.steps {
-        // The answer may come before the request has ended; then the rest cannot be sent.
+        // The response may arrive before the request has ended; then the rest cannot be sent.
         match step {
             Step::Data(bytes) => drop(request.send_data(Bytes::copy_from_slice(bytes), false)),
             Step::End => drop(request.send_data(Bytes::new(), true)),
@@ -165,7 +163,7 @@ async fn run(raw: &mut Raw, case: &Case) -> Answer {
         }
     }
     let answer = tokio::time::timeout(SOON, reading).await;
-    answer.unwrap_or_else(|_| panic!("{}: no end of the answer", case.name)).unwrap()
+    answer.unwrap_or_else(|_| panic!("{}: the response does not end", case.name)).unwrap()
 }
 
 async fn read(response: ResponseFuture, count: watch::Sender<usize>) -> Answer {
@@ -193,7 +191,7 @@ async fn read(response: ResponseFuture, count: watch::Sender<usize>) -> Answer {
     answer
 }
 
-/// All that a client can see of an answer, but for what no two etcds have in common.
+/// Everything that a client can see of a response, except what always differs between two etcds.
 fn seen(case: &Case, answer: &Answer) -> String {
     let mut text = format!("status {}\n", answer.status);
     for (kind, fields) in [("header", &answer.headers), ("trailer", &answer.trailers)] {
@@ -210,7 +208,7 @@ fn seen(case: &Case, answer: &Answer) -> String {
     let messages = answer.messages();
     let framed: usize = messages.iter().map(|message| message.len() + 5).sum();
     match method {
-        // Its messages are cut from the database wherever the reader was; the sizes in them tell.
+        // Its messages are cut from the database wherever the reader was, so their sizes vary.
         Some(Method::Snapshot) if !messages.is_empty() => text.push_str("a snapshot\n"),
         _ => {
             for message in &messages {
@@ -244,8 +242,7 @@ fn shown(name: &str, value: &HeaderValue) -> String {
     if name == "date" { "(a date)".to_owned() } else { value.as_bytes().escape_ascii().to_string() }
 }
 
-/// A message without what depends on time, on chance or on how often an etcd was asked for its
-/// health.
+/// A message without values that depend on time, chance or the number of health checks.
 fn comparable(method: Option<Method>, message: &[u8]) -> String {
     match method {
         Some(Method::Status) => {
@@ -267,14 +264,14 @@ fn comparable(method: Option<Method>, message: &[u8]) -> String {
             pb::HashResponse { hash: 0, ..pb::HashResponse::decode(message).unwrap() }
         ),
         Some(Method::LeaseTimeToLive) => {
-            // The keys come in the order of a Go map.
+            // The keys are in the order of a Go map.
             let mut answer = pb::LeaseTimeToLiveResponse::decode(message).unwrap();
             answer.keys.sort();
             format!("{:?}", pb::LeaseTimeToLiveResponse { ttl: answer.ttl.signum(), ..answer })
         }
         Some(Method::LeaseGrant) => {
             let answer = pb::LeaseGrantResponse::decode(message).unwrap();
-            // Those that etcd chose have the highest bits set (its member id); those of the tests
+            // Leases that etcd chose have the highest bits set (its member id); those of the tests
             // are small.
             format!(
                 "{:?}",

@@ -1,34 +1,34 @@
-//! What may be tried with the certificates of node n1, against a cluster of n1 and n2.
+//! Attempts with the certificates of node n1, against a cluster of n1 and n2.
 
 use etcd_client::{
     AlarmAction, AlarmType, Client, Compare, CompareOp, DeleteOptions, GetOptions,
     LeaseGrantOptions, PutOptions, Txn, TxnOp, WatchOptions,
 };
 
-/// One thing that may be tried.
+/// One attempt.
 pub struct Attempt {
-    /// Under which heading.
+    /// The heading of its group.
     pub about: &'static str,
     pub what: &'static str,
-    /// It succeeds also with the role of a single node.
+    /// It succeeds even with the per-node roles.
     pub no_key_rule_can_stop: bool,
     act: Act,
 }
 
 enum Act {
-    /// A plain Put, over what is there.
+    /// A plain Put over an existing key.
     Put(&'static str),
-    /// As libcalico-go changes what is there: a Txn guarded by MOD.
+    /// An update as in libcalico-go: a Txn guarded by MOD.
     Update(&'static str),
-    /// As libcalico-go makes something: a Txn guarded by VERSION = 0.
+    /// A create as in libcalico-go: a Txn guarded by VERSION = 0.
     Create(&'static str),
-    /// The same, where the key was deleted, or not made yet.
+    /// The same, where the key was deleted or not created yet.
     First(&'static str),
     Delete(&'static str),
     DeletePrefix(&'static str),
     ReadPrefix(&'static str),
     WatchPrefix(&'static str),
-    /// A nested Txn, with the Put inside it.
+    /// A nested Txn with the Put inside it.
     NestedPut(&'static str),
     RevokeLease,
     ListLeases,
@@ -44,10 +44,10 @@ enum Act {
 }
 
 const R: &str = "/calico/resources/v3/projectcalico.org/";
-/// Somebody else's lease, with a key.
+/// Another client's lease, with a key.
 const LEASE: i64 = 0x7e57;
 
-/// What a cluster of two nodes has in etcd. `$R` stands for the resources' prefix.
+/// The keys of a cluster of two nodes in etcd. `$R` stands for the resources' prefix.
 const KEYS: &[&str] = &[
     "$R/nodes/n1",
     "$R/nodes/n2",
@@ -99,19 +99,14 @@ const ADDRESSES: &str = "Addresses";
 const KUBERNETES: &str = "Kubernetes";
 const ETCD: &str = "etcd itself";
 
-/// All of them.
 pub const ATTEMPTS: &[Attempt] = &[
-    stopped(
-        OTHER,
-        "change its Node, and with it its addresses and BGP",
-        Act::Update("$R/nodes/n2"),
-    ),
+    stopped(OTHER, "change its Node, including its addresses and BGP", Act::Update("$R/nodes/n2")),
     stopped(OTHER, "the same by a plain Put", Act::Put("$R/nodes/n2")),
     stopped(OTHER, "the same inside a nested Txn", Act::NestedPut("$R/nodes/n2")),
     stopped(OTHER, "delete its Node", Act::Delete("$R/nodes/n2")),
     stopped(OTHER, "delete all Nodes", Act::DeletePrefix("$R/nodes/")),
-    stopped(OTHER, "make a node that is not there", Act::Create("$R/nodes/n3")),
-    stopped(OTHER, "make a node whose name begins with its own", Act::Create("$R/nodes/n10")),
+    stopped(OTHER, "create a node", Act::Create("$R/nodes/n3")),
+    stopped(OTHER, "create a node whose name begins with its own", Act::Create("$R/nodes/n10")),
     stopped(OTHER, "switch its Felix' rules off", Act::Update("$R/felixconfigurations/node.n2")),
     stopped(
         OTHER,
@@ -120,7 +115,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     stopped(
         OTHER,
-        "make a configuration for another Felix",
+        "create a configuration for another Felix",
         Act::Create("$R/felixconfigurations/node.n3"),
     ),
     stopped(OTHER, "change its BGP configuration", Act::Update("$R/bgpconfigurations/node.n2")),
@@ -142,7 +137,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(OTHER, "fill in its CalicoNodeStatus", Act::Update("$R/caliconodestatuses/n2")),
     stopped(
         WORKLOADS,
-        "change an endpoint, and with it its labels and profiles",
+        "change an endpoint, including its labels and profiles",
         Act::Update("$R/workloadendpoints/prod/n2-k8s-web--1-eth0"),
     ),
     stopped(
@@ -152,7 +147,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     stopped(
         WORKLOADS,
-        "make an endpoint",
+        "create an endpoint",
         Act::Create("$R/workloadendpoints/prod/n2-k8s-evil-eth0"),
     ),
     stopped(
@@ -172,7 +167,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     stopped(
         RULES,
-        "make a global policy",
+        "create a global policy",
         Act::Create("$R/globalnetworkpolicies/default.allow-all"),
     ),
     stopped(
@@ -190,8 +185,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(RULES, "change a namespace's profile", Act::Update("$R/profiles/kns.prod")),
     stopped(RULES, "change the default tier", Act::Update("$R/tiers/default")),
     stopped(RULES, "delete the default tier", Act::Delete("$R/tiers/default")),
-    open(RULES, "make the default tier where it is missing", Act::First("$R/tiers/default")),
-    stopped(RULES, "make a tier before all others", Act::Create("$R/tiers/mine")),
+    open(RULES, "create the default tier where it is missing", Act::First("$R/tiers/default")),
+    stopped(RULES, "create a tier before all others", Act::Create("$R/tiers/mine")),
     stopped(
         RULES,
         "change the defaults of every Felix",
@@ -204,37 +199,37 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     stopped(
         RULES,
-        "make the defaults of every Felix where they are missing",
+        "create the defaults of every Felix where they are missing",
         Act::First("$R/felixconfigurations/default"),
     ),
-    stopped(RULES, "change the BGP of all nodes", Act::Update("$R/bgpconfigurations/default")),
     stopped(
         RULES,
-        "make the BGP of all nodes where it is missing",
+        "change the BGP configuration of all nodes",
+        Act::Update("$R/bgpconfigurations/default"),
+    ),
+    stopped(
+        RULES,
+        "create the BGP configuration of all nodes where it is missing",
         Act::First("$R/bgpconfigurations/default"),
     ),
-    stopped(RULES, "make a BGP peer", Act::Create("$R/bgppeers/mine")),
+    stopped(RULES, "create a BGP peer", Act::Create("$R/bgppeers/mine")),
     stopped(RULES, "change a host endpoint", Act::Update("$R/hostendpoints/n2-eth0")),
     stopped(
         RULES,
         "change the configuration of kube-controllers",
         Act::Update("$R/kubecontrollersconfigurations/default"),
     ),
-    open(
-        RULES,
-        "say that the datastore is not ready",
-        Act::Update("$R/clusterinformations/default"),
-    ),
+    open(RULES, "set the datastore to not ready", Act::Update("$R/clusterinformations/default")),
     stopped(RULES, "delete the cluster's identity", Act::Delete("$R/clusterinformations/default")),
     open(
         RULES,
-        "make the cluster's identity where it is missing",
+        "create the cluster's identity where it is missing",
         Act::First("$R/clusterinformations/default"),
     ),
     stopped(RULES, "delete everything of Calico", Act::DeletePrefix("/calico/")),
     stopped(ADDRESSES, "change a pool", Act::Update("$R/ippools/default-ipv4-ippool")),
     stopped(ADDRESSES, "delete a pool", Act::Delete("$R/ippools/default-ipv4-ippool")),
-    stopped(ADDRESSES, "make a pool", Act::Create("$R/ippools/mine")),
+    stopped(ADDRESSES, "create a pool", Act::Create("$R/ippools/mine")),
     stopped(ADDRESSES, "delete a reservation", Act::Delete("$R/ipreservations/reserved")),
     stopped(
         ADDRESSES,
@@ -243,23 +238,23 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     stopped(
         ADDRESSES,
-        "give another node's block back",
+        "release another node's block",
         Act::Delete("/calico/ipam/v2/host/n2/ipv4/block/192.168.2.0-26"),
     ),
     stopped(
         ADDRESSES,
-        "make the default pools where they are missing",
+        "create the default pools where they are missing",
         Act::First("$R/ippools/default-ipv4-ippool"),
     ),
     stopped(ADDRESSES, "change how addresses are assigned", Act::Update("/calico/ipam/v2/config")),
     stopped(
         ADDRESSES,
-        "say how addresses are assigned where nothing says it",
+        "set how addresses are assigned where it is missing",
         Act::First("/calico/ipam/v2/config"),
     ),
     open(
         ADDRESSES,
-        "change what is assigned in another node's block",
+        "change assignments in another node's block",
         Act::Update("/calico/ipam/v2/assignment/ipv4/block/192.168.2.0-26"),
     ),
     open(
@@ -282,7 +277,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(KUBERNETES, "change a pod", Act::Put("/registry/pods/prod/web-0")),
     stopped(
         KUBERNETES,
-        "make itself administrator",
+        "make itself an administrator",
         Act::Create("/registry/clusterrolebindings/mine"),
     ),
     stopped(KUBERNETES, "delete everything of Kubernetes", Act::DeletePrefix("/registry/")),
@@ -290,23 +285,23 @@ pub const ATTEMPTS: &[Attempt] = &[
     stopped(ETCD, "read every key", Act::ReadPrefix("")),
     stopped(ETCD, "delete every key", Act::DeletePrefix("")),
     stopped(ETCD, "copy the whole database (snapshot)", Act::Snapshot),
-    stopped(ETCD, "hold a lock in somebody's name", Act::Lock("/registry/locks/")),
-    stopped(ETCD, "revoke another's lease, and delete its keys with it", Act::RevokeLease),
+    stopped(ETCD, "hold a lock in another client's name", Act::Lock("/registry/locks/")),
+    stopped(ETCD, "revoke another client's lease, which deletes its keys", Act::RevokeLease),
     stopped(ETCD, "list all leases", Act::ListLeases),
     stopped(ETCD, "compact the history that others watch", Act::Compact),
-    stopped(ETCD, "list the members, and with them the ways around the proxy", Act::MemberList),
+    stopped(ETCD, "list the members, and with them the addresses of etcd itself", Act::MemberList),
     stopped(ETCD, "change a member", Act::MemberUpdate),
     stopped(ETCD, "stop all writes (alarm)", Act::Alarm),
     stopped(ETCD, "stop a member (defragmentation)", Act::Defragment),
     stopped(ETCD, "hash the whole database", Act::Hash),
-    stopped(ETCD, "make a user", Act::AddUser),
+    stopped(ETCD, "create a user", Act::AddUser),
 ];
 
 fn key(written: &str) -> String {
     written.replace("$R/", R)
 }
 
-/// Puts everything where it should be.
+/// Restores all keys.
 pub async fn seed(root: &mut Client) {
     root.delete("", Some(DeleteOptions::new().with_all_keys())).await.unwrap();
     for written in KEYS {
@@ -320,14 +315,14 @@ pub async fn seed(root: &mut Client) {
 }
 
 impl Attempt {
-    /// Whether it can be done.
-    pub async fn succeeds(&self, thief: &mut Client) -> bool {
+    /// True if the attempt succeeds.
+    pub async fn succeeds(&self, attacker: &mut Client) -> bool {
         let put = |written: &str| TxnOp::put(key(written), "changed", None);
         match self.act {
-            Act::Put(written) => thief.put(key(written), "changed", None).await.is_ok(),
+            Act::Put(written) => attacker.put(key(written), "changed", None).await.is_ok(),
             Act::Update(written) => {
                 // The revision is no secret: a reader sees it, and others may guess.
-                let seen = thief
+                let seen = attacker
                     .get(key(written), None)
                     .await
                     .ok()
@@ -338,7 +333,7 @@ impl Attempt {
                     .when([guard])
                     .and_then([put(written)])
                     .or_else([TxnOp::get(key(written), None)]);
-                thief.txn(txn).await.is_ok_and(|done| done.succeeded())
+                attacker.txn(txn).await.is_ok_and(|done| done.succeeded())
             }
             Act::Create(written) | Act::First(written) => {
                 let guard = Compare::version(key(written), CompareOp::Equal, 0);
@@ -346,23 +341,24 @@ impl Attempt {
                     .when([guard])
                     .and_then([put(written)])
                     .or_else([TxnOp::get(key(written), None)]);
-                thief.txn(txn).await.is_ok_and(|done| done.succeeded())
+                attacker.txn(txn).await.is_ok_and(|done| done.succeeded())
             }
-            Act::Delete(written) => thief.delete(key(written), None).await.is_ok(),
+            Act::Delete(written) => attacker.delete(key(written), None).await.is_ok(),
             Act::DeletePrefix("") => {
-                thief.delete("", Some(DeleteOptions::new().with_all_keys())).await.is_ok()
+                attacker.delete("", Some(DeleteOptions::new().with_all_keys())).await.is_ok()
             }
-            Act::DeletePrefix(written) => {
-                thief.delete(key(written), Some(DeleteOptions::new().with_prefix())).await.is_ok()
-            }
+            Act::DeletePrefix(written) => attacker
+                .delete(key(written), Some(DeleteOptions::new().with_prefix()))
+                .await
+                .is_ok(),
             Act::ReadPrefix("") => {
-                thief.get("", Some(GetOptions::new().with_all_keys())).await.is_ok()
+                attacker.get("", Some(GetOptions::new().with_all_keys())).await.is_ok()
             }
             Act::ReadPrefix(written) => {
-                thief.get(key(written), Some(GetOptions::new().with_prefix())).await.is_ok()
+                attacker.get(key(written), Some(GetOptions::new().with_prefix())).await.is_ok()
             }
             Act::WatchPrefix(written) => {
-                let Ok(mut stream) = thief
+                let Ok(mut stream) = attacker
                     .watch(
                         key(written),
                         Some(WatchOptions::new().with_prefix().with_start_revision(1)),
@@ -382,56 +378,57 @@ impl Attempt {
                     }
                 }
             }
-            Act::NestedPut(written) => thief
+            Act::NestedPut(written) => attacker
                 .txn(Txn::new().and_then([TxnOp::txn(Txn::new().and_then([put(written)]))]))
                 .await
                 .is_ok(),
-            Act::RevokeLease => thief.lease_revoke(LEASE).await.is_ok(),
-            // A list is filtered, not refused: it succeeds when it shows somebody else's.
-            Act::ListLeases => thief
+            Act::RevokeLease => attacker.lease_revoke(LEASE).await.is_ok(),
+            // A list is filtered, not refused: the attempt succeeds if it shows another client's
+            // lease.
+            Act::ListLeases => attacker
                 .leases()
                 .await
                 .is_ok_and(|list| list.leases().iter().any(|lease| lease.id() == LEASE)),
-            Act::Compact => thief
+            Act::Compact => attacker
                 .compact(1, None)
                 .await
                 .map_or_else(|error| !error.to_string().contains("permission denied"), |_| true),
-            Act::Snapshot => match thief.snapshot().await {
+            Act::Snapshot => match attacker.snapshot().await {
                 Ok(mut copy) => copy.message().await.is_ok(),
                 Err(_) => false,
             },
-            Act::MemberList => thief.member_list().await.is_ok(),
+            Act::MemberList => attacker.member_list().await.is_ok(),
             Act::MemberUpdate => {
-                match thief.member_update(1, vec!["https://127.0.0.1:1".to_owned()]).await {
-                    // etcd looks for the member only after it has judged the caller.
+                match attacker.member_update(1, vec!["https://127.0.0.1:1".to_owned()]).await {
+                    // etcd looks for the member only after it has checked the client's rights.
                     Err(error) => error.to_string().contains("member not found"),
                     Ok(_) => true,
                 }
             }
             Act::Alarm => {
-                thief.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await.is_ok()
+                attacker.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await.is_ok()
             }
-            Act::Defragment => thief.defragment().await.is_ok(),
-            Act::Hash => thief.hash().await.is_ok(),
-            Act::AddUser => thief.user_add("thief", "secret", None).await.is_ok(),
-            Act::Lock(written) => thief.lock(key(written), None).await.is_ok(),
+            Act::Defragment => attacker.defragment().await.is_ok(),
+            Act::Hash => attacker.hash().await.is_ok(),
+            Act::AddUser => attacker.user_add("attacker", "secret", None).await.is_ok(),
+            Act::Lock(written) => attacker.lock(key(written), None).await.is_ok(),
         }
     }
 
-    /// Takes away what has to be missing.
+    /// Removes the keys that must be missing.
     pub async fn prepare(&self, root: &mut Client) {
         if let Act::First(written) = self.act {
             root.delete(key(written), None).await.unwrap();
         }
     }
 
-    /// Takes back what is no key.
+    /// Reverts changes that are not keys.
     pub async fn undo(&self, root: &mut Client) {
         match self.act {
             Act::Alarm => {
                 drop(root.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await.unwrap())
             }
-            Act::AddUser => drop(root.user_delete("thief").await),
+            Act::AddUser => drop(root.user_delete("attacker").await),
             _ => {}
         }
     }

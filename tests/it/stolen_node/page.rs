@@ -1,4 +1,4 @@
-//! `docs/stolen-node.md`, made of what was tried.
+//! Generates `docs/stolen-node.md` from the results.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -6,36 +6,37 @@ use std::path::PathBuf;
 use super::POLICIES;
 use super::attempt::ATTEMPTS;
 
-/// How the page is written anew.
+/// How to regenerate the page.
 pub const HOW: &str = "run `cargo test --test it stolen_node::write -- --ignored`";
 
 const HEAD: &str = "\
 # What a stolen node can do
 
-Each line was tried with the two certificates of node `n1`, that of calico/node and that of the CNI plugin, against a cluster of `n1` and `n2`:
-**yes** means that it worked with one of them. The first column is etcd with its own auth off, where any certificate of its CA is enough. The
-others are the proxy, enforcing a role set. `cargo test --test it stolen_node::` tries all of it and holds this page to it.
+This page is generated. Each attempt was made with the two certificates of node `n1`, that of calico/node and that of the CNI plugin, against a cluster
+of `n1` and `n2`. **yes** means that it succeeded with one of them. The first column is etcd with its own auth off, where any certificate of its CA is
+enough. The other columns are the proxy enforcing a role set. `cargo test --test it stolen_node::` makes all attempts and compares this page with them.
 
-What is left in the last column is what no rule on keys can stop:
+Rules on keys cannot stop the attempts that succeed in the last column:
 
-* **Blocks and handles of addresses** have no node in their key, and every node has to change them: a block may be borrowed from. A thief can
-  give addresses out twice or free those in use. Only a rule on values could tell (a block says whose it is in `affinity`).
-* **`clusterinformations/default`** is updated by calico/node when the version changes. A thief can set `datastoreReady: false`, which stops new pods until
-  somebody sets it back. `deny` on `update` in the binding of the nodes closes that; lift it while Calico is upgraded, and for a cluster's first node.
-* **Tiers and `clusterinformations/default`** are made at every start of calico/node where they are missing. From the first start on they are there, and
-  only calicoctl's role may delete them.
+* **Blocks and handles of addresses** have no node in their key, and every node must be able to change them, because it may borrow from a block of
+  another node. An attacker can assign addresses twice or release those in use. Only a rule on values could prevent it (`affinity` in a block names its
+  owner).
+* **`clusterinformations/default`** is updated by calico/node when the version changes. An attacker can set `datastoreReady: false`, which prevents new
+  pods until an operator sets it back. A `deny` on `update` in the binding of the nodes prevents it. Remove that `deny` while Calico is upgraded, and for
+  the first node of a cluster.
+* **Tiers and `clusterinformations/default`** are created by each start of calico/node where they are missing. After the first start they exist, and only
+  calicoctl's role may delete them.
 
-What nodes share is protected from a change by \"may create, never overwrite\", and so only where it is there. The rows with \"where it is missing\" try the
-rest. With the roles of single nodes the default pools, the defaults of Felix and BGP and the configuration of IPAM are made by who holds `calico-first-start`
-too: bind it beside them while a cluster starts for the first time, and take it out when `calicoctl get ippools` shows the pools. A thief who
-comes before that, or wherever it stays bound, makes what is missing as he likes: a pool of the other IP version, which most clusters never make, included.
-With `calico/v3.31`, whose roles are for all nodes alike, that holds always.
+Objects that nodes share are protected by \"may create, never overwrite\", so the protection begins when they exist. The rows with \"where it is missing\"
+try the other case. With the per-node roles, only a holder of `calico-first-start` creates the default pools, the defaults of Felix and BGP, and the
+configuration of IPAM. Bind that role too while a cluster starts for the first time, and remove it when `calicoctl get ippools` shows the pools. An
+attacker who acts before that, or wherever the role stays bound, can create missing objects at will, including a pool of the other IP version, which most
+clusters never have. With `calico/v3.31`, whose roles are the same for all nodes, this is always possible.
 
-Reading is not in the table: a node sees all policies, endpoints and addresses, because Felix needs them.
+Reading is not in the table: a node can read all policies, endpoints and addresses, because Felix needs them.
 
 ";
 
-/// `docs/stolen-node.md`.
 pub fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/stolen-node.md")
 }
@@ -62,6 +63,6 @@ pub fn written(columns: &[Vec<bool>]) -> String {
             format!("{} of {}", column.iter().filter(|done| **done).count(), column.len())
         })
         .collect();
-    writeln!(page, "| **in all** | {} |", sums.join(" | ")).unwrap();
+    writeln!(page, "| **total** | {} |", sums.join(" | ")).unwrap();
     page
 }

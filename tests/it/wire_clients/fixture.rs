@@ -9,7 +9,7 @@ use etcd_warden_core::wire::field::{Fields, Part, Value};
 
 use crate::world::recorder::Taken;
 
-/// Who was recorded.
+/// The recorded clients.
 pub const CLIENTS: [&str; 8] = [
     "etcdctl-3.4",
     "etcdctl-3.5",
@@ -64,7 +64,7 @@ pub fn write(client: &str, taken: &[Taken]) {
     std::fs::write(self::path(client), text).unwrap();
 }
 
-/// The fields of a message, those of the messages in it too. Equal ones in a row count once.
+/// The fields of a message and of its nested messages. Equal consecutive ones are listed once.
 fn spell(shape: &mut String, message: &str, whole: Part<'_>) {
     let mut fields = Fields::of("", whole);
     let mut last = String::new();
@@ -92,7 +92,7 @@ fn spell(shape: &mut String, message: &str, whole: Part<'_>) {
     }
 }
 
-/// Which message a field is; those that are no message are bytes.
+/// The message type of a field; `None` for plain bytes.
 fn inner(message: &str, number: u32) -> Option<&'static str> {
     match (message, number) {
         ("/etcdserverpb.KV/Txn request" | "Txn", 1) => Some("Compare"),

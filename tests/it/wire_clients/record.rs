@@ -1,5 +1,5 @@
-//! How `tests/wire/clients` is written: each client works on an etcd with a recorder in front. Not
-//! part of a test run; the programs are named by variables where they are not built here.
+//! Records `tests/wire/clients`: each client works on an etcd with a recorder in front. Not part of
+//! a test run; programs that are not built here are named by variables.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -46,8 +46,7 @@ async fn etcdctl(minor: &'static str, program: PathBuf, client: &str) {
     ];
     let mut lease = String::new();
     for Step { arguments, what, .. } in session.into_iter().flatten() {
-        // The one would work here and take the quorum away, the other wants revisions that are
-        // compacted.
+        // The first would succeed here and lose the quorum, the other needs compacted revisions.
         if arguments.starts_with("member add")
             || arguments.starts_with("watch") && arguments.contains("--user")
         {
@@ -137,7 +136,7 @@ fn calico_and_kubernetes() {
         let etcd = start_etcd_of(move || programs_of("3.7"), Options::default()).await;
         let recorder = Recorder::before(&etcd).await;
         calico::scenario::run(&Cluster::new(&programs, Way::direct(recorder.endpoint()))).await;
-        // Each program has connections of its own, and its keys.
+        // Each program has its own connections and keys.
         let all = recorder.taken();
         let holds = |taken: &Taken, prefix: &str| {
             taken.message.windows(prefix.len()).any(|part| part == prefix.as_bytes())
@@ -250,7 +249,7 @@ async fn operations(client: &mut Client) {
     let members = client.member_list().await.unwrap();
     let own = &members.members()[0];
     client.member_update(own.id(), own.peer_urls()).await.unwrap();
-    // Refused by etcd: there is no such member, and none is to come.
+    // etcd refuses it: there is no such member, and none must be added.
     drop(client.member_promote(1).await);
     drop(client.member_remove(1).await);
     drop(client.member_add(["http://"], None).await);

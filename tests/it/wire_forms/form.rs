@@ -1,4 +1,4 @@
-//! The files of `tests/wire`: what it is; the method; what becomes of it; then the bytes,
+//! The files of `tests/wire`: a description; the method; the expected outcome; then the bytes,
 //! hexadecimal or in quotes, up to a `#`.
 
 use std::path::PathBuf;
@@ -8,26 +8,24 @@ use etcd_warden_core::method::Method;
 /// One encoding.
 #[derive(Clone, Debug)]
 pub struct Form {
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     pub name: String,
-    /// What it is.
+    /// The description.
     pub what: String,
     pub method: Method,
-    pub verdict: Verdict,
-    /// The message.
+    pub expected: Expected,
     pub bytes: Vec<u8>,
 }
 
-/// What the file says becomes of it.
+/// The expected outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Refused for its form, in these words: `FIELD at offset N: FAULT`.
+pub enum Expected {
+    /// Refused for its form, with this message: `FIELD at offset N: FAULT`.
     Refused(String),
     /// It has one reading, and the policy decides.
     Judged,
 }
 
-/// `tests/wire`.
 pub fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire"))
 }
@@ -48,20 +46,24 @@ pub fn all() -> Vec<Form> {
 
 fn form(name: &str, text: &str) -> Form {
     let mut lines = text.lines();
-    let mut line = || lines.next().unwrap_or_else(|| panic!("{name}: three lines, then bytes"));
-    let (what, path, verdict) = (line().to_owned(), line(), line());
-    let verdict =
-        if verdict == "judged" { Verdict::Judged } else { Verdict::Refused(verdict.to_owned()) };
+    let mut line =
+        || lines.next().unwrap_or_else(|| panic!("{name}: expected three lines, then bytes"));
+    let (what, path, expected) = (line().to_owned(), line(), line());
+    let expected = if expected == "judged" {
+        Expected::Judged
+    } else {
+        Expected::Refused(expected.to_owned())
+    };
     Form {
         name: name.to_owned(),
         what,
         method: method(name, path),
-        verdict,
+        expected,
         bytes: lines.flat_map(|line| bytes(name, line)).collect(),
     }
 }
 
-/// `KV/Put`, or a service of another package with its name in full.
+/// `KV/Put`, or the full name for a service of another package.
 fn method(name: &str, path: &str) -> Method {
     let known = [format!("/etcdserverpb.{path}"), format!("/{path}")]
         .iter()
@@ -76,14 +78,15 @@ fn bytes(name: &str, line: &str) -> Vec<u8> {
         if let Some(text) = rest.strip_prefix('"') {
             let (text, behind) = text
                 .split_once('"')
-                .unwrap_or_else(|| panic!("{name}: a text without end: {line}"));
+                .unwrap_or_else(|| panic!("{name}: an unterminated text: {line}"));
             bytes.extend(unescaped(name, text));
             rest = behind.trim_start();
         } else {
             let (byte, behind) = rest.split_once(' ').unwrap_or((rest, ""));
             assert_eq!(byte.len(), 2, "{name}: a byte has two digits: {line}");
             bytes.push(
-                u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: no byte: {line}")),
+                u8::from_str_radix(byte, 16)
+                    .unwrap_or_else(|_| panic!("{name}: not a byte: {line}")),
             );
             rest = behind.trim_start();
         }
@@ -98,7 +101,8 @@ fn unescaped(name: &str, text: &str) -> Vec<u8> {
     for part in parts {
         let (digits, behind) = part.split_at(2);
         bytes.push(
-            u8::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{name}: no byte: \\x{part}")),
+            u8::from_str_radix(digits, 16)
+                .unwrap_or_else(|_| panic!("{name}: not a byte: \\x{part}")),
         );
         bytes.extend_from_slice(behind.as_bytes());
     }

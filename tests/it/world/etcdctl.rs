@@ -12,24 +12,23 @@ use tokio::process::{Child, Command};
 
 use super::{SOON, World, authorities, root};
 
-/// What etcdctl said.
+/// The output of etcdctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Its exit code.
+pub struct Printed {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Said {
-    /// Standard output of a call that worked.
+impl Printed {
+    /// Standard output of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// Standard error of a call that failed.
+    /// Standard error of a command that must have failed.
     #[track_caller]
     pub fn failed(self) -> String {
         assert_ne!(self.code, Some(0), "{self:?}");
@@ -39,24 +38,24 @@ impl Said {
 
 impl World {
     /// Runs etcdctl through the proxy, with a certificate for this name.
-    pub async fn etcdctl(&self, common_name: &str, arguments: &[&str]) -> Said {
+    pub async fn etcdctl(&self, common_name: &str, arguments: &[&str]) -> Printed {
         self.etcdctl_with_input(common_name, arguments, "").await
     }
 
-    /// As [`World::etcdctl`], with standard input (for `txn` and `put KEY`).
+    /// Like [`World::etcdctl`], with standard input (for `txn` and `put KEY`).
     pub async fn etcdctl_with_input(
         &self,
         common_name: &str,
         arguments: &[&str],
         input: &str,
-    ) -> Said {
+    ) -> Printed {
         let issued = authorities().clients.client(common_name).unwrap();
         self.run_etcdctl(&self.endpoint(), &authorities().clients.pem(), &issued, arguments, input)
             .await
     }
 
     /// Runs etcdctl directly against etcd.
-    pub async fn etcdctl_direct(&self, arguments: &[&str], input: &str) -> Said {
+    pub async fn etcdctl_direct(&self, arguments: &[&str], input: &str) -> Printed {
         let endpoints = self.etcd().endpoints().join(",");
         self.run_etcdctl(&endpoints, &authorities().upstream.pem(), root(), arguments, input).await
     }
@@ -68,7 +67,7 @@ impl World {
         issued: &Issued,
         arguments: &[&str],
         input: &str,
-    ) -> Said {
+    ) -> Printed {
         Etcdctl::new(self.etcd(), endpoints, ca, issued).run(arguments, input).await
     }
 }
@@ -76,33 +75,29 @@ impl World {
 /// A command that takes longer than this hangs. (`check perf` takes a minute.)
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// etcdctl, set up to reach one place.
+/// etcdctl with its endpoints and certificates.
 pub struct Etcdctl {
     program: PathBuf,
-    /// Where it calls.
     pub endpoints: String,
     folder: TempDir,
 }
 
-/// One turn in a conversation with an etcdctl that stays.
+/// One step in a session with a long-running etcdctl.
 #[derive(Clone, Copy, Debug)]
 pub enum Turn<'t> {
-    /// This is typed.
+    /// Types this.
     Type(&'t str),
-    /// Standard output is awaited until it has so many lines in all.
+    /// Waits until standard output has this number of lines in total.
     Lines(usize),
-    /// Standard output is awaited until a line is this.
+    /// Waits until standard output has this line.
     Until(&'t str),
 }
 
 impl Etcdctl {
-    /// The etcdctl beside `etcd`, for `endpoints` that are trusted because of `ca`.
+    /// The etcdctl beside `etcd`, for `endpoints` whose certificates `ca` signed.
     pub fn new(etcd: &Etcd, endpoints: &str, ca: &str, issued: &Issued) -> Self {
-        let program = etcd
-            .programs()
-            .etcdctl
-            .clone()
-            .expect("the tests need an etcdctl beside the etcd that is named");
+        let program =
+            etcd.programs().etcdctl.clone().expect("the tests need an etcdctl beside the etcd");
         Self::named(program, endpoints, ca, issued)
     }
 
@@ -114,13 +109,13 @@ impl Etcdctl {
         Self { program, endpoints: endpoints.to_owned(), folder }
     }
 
-    /// Where it runs, and leaves what it writes.
+    /// Its working directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Runs it to its end.
-    pub async fn run(&self, arguments: &[&str], input: &str) -> Said {
+    pub async fn run(&self, arguments: &[&str], input: &str) -> Printed {
         let mut child = self.spawn(arguments);
         let mut stdin = child.stdin.take().unwrap();
         // It may have ended without reading.
@@ -130,15 +125,15 @@ impl Etcdctl {
         let output =
             output.unwrap_or_else(|_| panic!("etcdctl {arguments:?} does not end")).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Said {
+        Printed {
             code: output.status.code(),
             stdout: text(output.stdout),
             stderr: text(output.stderr),
         }
     }
 
-    /// Talks to it, and ends it with SIGTERM: SIGINT is ignored by what a shell has put into the
-    /// background, and so by a test there. Gives all that it wrote until it ended.
+    /// Runs it through these steps and ends it with SIGTERM. (SIGINT is ignored by a process that a
+    /// shell started in the background, and so by its children.) Returns everything that it wrote.
     pub async fn talk(&self, arguments: &[&str], turns: &[Turn<'_>]) -> Vec<String> {
         let mut child = self.spawn(arguments);
         let mut stdin = child.stdin.take().unwrap();
@@ -193,7 +188,7 @@ impl Etcdctl {
             .arg(file("client.key"))
             .args(arguments)
             .current_dir(self.folder.path())
-            // Whatever ETCDCTL_* is set outside is not meant for this one.
+            // ETCDCTL_* variables of the environment are not meant for this run.
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

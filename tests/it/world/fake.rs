@@ -1,4 +1,4 @@
-//! A server where etcd should be, which behaves as a test says and remembers who came.
+//! A fake etcd that behaves as a test says and records its requests.
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 use super::raw::framed;
 use super::{World, authorities};
 
-/// The server; it is gone when this is dropped.
+/// The server. Dropping it ends it.
 pub struct Fake {
     pub address: SocketAddr,
     arrivals: Arrivals,
@@ -37,22 +37,22 @@ pub struct Fake {
 
 pub type Arrivals = Arc<Notes>;
 
-/// What a fake has noted, and what it says of itself.
+/// Records of a fake, and the health that it reports.
 #[derive(Default)]
 pub struct Notes {
     arrivals: Mutex<Vec<Arrival>>,
-    /// The paths of the proxy's own questions after its health.
+    /// The paths of the proxy's own health checks.
     questions: Mutex<Vec<String>>,
-    word: Mutex<Word>,
+    health: Mutex<FakeHealth>,
 }
 
-/// What a fake says of itself when the proxy asks for its health, in etcd's words.
+/// The health that a fake reports to the proxy, in etcd's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Word {
+pub enum FakeHealth {
     /// A voting member that knows a leader.
     #[default]
     Well,
-    /// `etcdserver: no leader`, to what asks for a leader.
+    /// `etcdserver: no leader`, for calls that ask for a leader.
     Leaderless,
     /// `etcdserver: rpc not supported for learner`.
     Learner,
@@ -60,29 +60,29 @@ pub enum Word {
     Removed,
 }
 
-/// A request that came: noted with its head, before anything is done with it.
+/// A request, recorded with its headers before anything is done with it.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     pub path: String,
     pub headers: HeaderMap,
-    /// What [`Visit::body`] has read of its body.
+    /// The part of its body that [`Visit::body`] has read.
     pub body: Vec<u8>,
-    /// How its stream ended on the client's side, if [`Visit::reset`] saw it.
+    /// How its client ended the stream, if [`Visit::reset`] noticed.
     pub reset: Option<Reason>,
 }
 
-/// A request on its way to an answer.
+/// A request that is being handled.
 pub struct Visit {
     pub path: String,
     body: RecvStream,
     pub respond: SendResponse<Bytes>,
     pub connection: Control,
-    /// How many requests came before this one, questions after the health left out.
-    pub place: usize,
+    /// The number of earlier requests, health checks excluded.
+    pub index: usize,
     arrivals: Arrivals,
 }
 
-/// What can be done to the connection that a request came over.
+/// Actions on the connection that a request arrived on.
 #[derive(Clone)]
 pub struct Control(mpsc::UnboundedSender<Command>);
 
@@ -93,8 +93,7 @@ enum Command {
 }
 
 impl Fake {
-    /// Speaks HTTP/2, says that it is well when it is asked for its status, and leaves everything
-    /// else to `behave`.
+    /// Speaks HTTP/2, responds to health checks, and leaves all other requests to `behave`.
     pub async fn serving<F, A>(behave: F) -> Self
     where
         F: Fn(Visit) -> A + Send + Sync + 'static,
@@ -107,7 +106,8 @@ impl Fake {
         .await
     }
 
-    /// As [`Fake::agreeable`], but so many connections get no answer after their TLS handshake.
+    /// Like [`Fake::agreeable`], but the first `connections` connections get no response after
+    /// their TLS handshake.
     pub async fn silent_at_first(connections: usize) -> Self {
         let behave = Arc::new(|mut visit: Visit| async move {
             visit.body().await;
@@ -126,7 +126,7 @@ impl Fake {
         .await
     }
 
-    /// Answers every call with an empty message, as etcd might.
+    /// Responds to every call with an empty message.
     pub async fn agreeable() -> Self {
         Self::serving(|mut visit: Visit| async move {
             visit.body().await;
@@ -135,7 +135,7 @@ impl Fake {
         .await
     }
 
-    /// TLS with this certificate, and then whatever `talk` does.
+    /// Speaks TLS with this certificate and then runs `talk`.
     pub async fn talking<F, A>(certificate: &Issued, talk: F) -> Self
     where
         F: Fn(TlsStream<TcpStream>, Arrivals) -> A + Send + Sync + 'static,
@@ -147,7 +147,7 @@ impl Fake {
         let (arrivals, connections) = (Arrivals::default(), Arc::new(AtomicUsize::new(0)));
         let (noted, counted) = (arrivals.clone(), connections.clone());
         let task = tokio::spawn(async move {
-            // Dropped with this task, so that nothing outlives the server.
+            // Dropped with this task, so no connection survives the server.
             let mut open = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let accepted = acceptor.accept(stream).await;
@@ -160,7 +160,7 @@ impl Fake {
         Self { address, arrivals, connections, task: task.abort_handle() }
     }
 
-    /// How the proxy is told of it.
+    /// The endpoint for the proxy's configuration.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
             tls: true,
@@ -169,18 +169,18 @@ impl Fake {
         }
     }
 
-    /// A proxy with this policy in front of it.
+    /// A proxy with this policy in front of the fake.
     pub async fn world(&self, policy: &str) -> World {
-        World::with(policy).config(self.in_place_of_etcd()).start().await
+        World::with(policy).config(self.replace_etcd()).start().await
     }
 
-    /// The change of a configuration that puts it where etcd was.
-    pub fn in_place_of_etcd(&self) -> impl FnOnce(&mut Config) + Send + 'static {
+    /// The configuration change that replaces etcd by the fake.
+    pub fn replace_etcd(&self) -> impl FnOnce(&mut Config) + Send + 'static {
         let endpoint = self.endpoint();
         move |config| config.upstream.endpoints = vec![endpoint]
     }
 
-    /// The requests to a method so far (its name alone, as etcd's `rpc.proto` has it).
+    /// The requests to a method so far. `rpc` is its name alone, as in etcd's `rpc.proto`.
     pub fn arrivals(&self, rpc: &str) -> Vec<Arrival> {
         self.all_arrivals()
             .into_iter()
@@ -188,17 +188,17 @@ impl Fake {
             .collect()
     }
 
-    /// All requests so far but for the questions after its health.
+    /// All requests so far, health checks excluded.
     pub fn all_arrivals(&self) -> Vec<Arrival> {
         self.arrivals.arrivals.lock().unwrap().clone()
     }
 
-    /// What it says of itself from now on.
-    pub fn says(&self, word: Word) {
-        *self.arrivals.word.lock().unwrap() = word;
+    /// Sets the health that it reports from now on.
+    pub fn set_health(&self, state: FakeHealth) {
+        *self.arrivals.health.lock().unwrap() = state;
     }
 
-    /// How often the proxy has asked it this about its health (the method's name alone).
+    /// The number of health checks with this method (its name alone).
     pub fn questions(&self, rpc: &str) -> usize {
         self.arrivals
             .questions
@@ -209,7 +209,7 @@ impl Fake {
             .count()
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -229,49 +229,49 @@ impl Visit {
             let _ = self.body.flow_control().release_capacity(chunk.len());
             whole.extend_from_slice(&chunk);
         }
-        self.arrivals.arrivals.lock().unwrap()[self.place].body.clone_from(&whole);
+        self.arrivals.arrivals.lock().unwrap()[self.index].body.clone_from(&whole);
         whole
     }
 
-    /// Waits until the client resets the stream, which has no answer yet, and notes it.
+    /// Waits until the client resets the stream, which has no response yet, and records it.
     pub async fn reset(&mut self) {
         let reason = poll_fn(|cx| self.respond.poll_reset(cx)).await;
         self.was_reset(reason);
     }
 
-    /// As [`Visit::reset`], of a stream whose answer has begun.
+    /// Like [`Visit::reset`], for a stream whose response has begun.
     pub async fn reset_amid(&self, out: &mut SendStream<Bytes>) {
         let reason = poll_fn(|cx| out.poll_reset(cx)).await;
         self.was_reset(reason);
     }
 
-    /// An end of the whole connection counts as `CONNECT_ERROR`.
+    /// An end of the whole connection is recorded as `CONNECT_ERROR`.
     fn was_reset(&self, reason: Result<Reason, h2::Error>) {
-        self.arrivals.arrivals.lock().unwrap()[self.place].reset =
+        self.arrivals.arrivals.lock().unwrap()[self.index].reset =
             Some(reason.unwrap_or(Reason::CONNECT_ERROR));
     }
 
-    /// A whole answer of one message.
+    /// Sends a complete response with one message.
     pub fn answer(&mut self, message: &[u8]) {
         let mut out = self.begin(message);
         out.send_trailers(trailers(0, "")).unwrap();
     }
 
-    /// The head of an answer and one message; what follows is the caller's.
+    /// Sends headers and one message. The rest is up to the test.
     pub fn begin(&mut self, message: &[u8]) -> SendStream<Bytes> {
         let mut out = self.head();
         out.send_data(framed(message).into(), false).unwrap();
         out
     }
 
-    /// The head of an answer.
+    /// Sends the headers of a response.
     pub fn head(&mut self) -> SendStream<Bytes> {
         let response =
             Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         self.respond.send_response(response, false).unwrap()
     }
 
-    /// An answer that is a status alone.
+    /// Sends a response that is only a status.
     pub fn status(&mut self, code: u32, message: &str) {
         let mut response =
             Response::builder().header("content-type", "application/grpc").body(()).unwrap();
@@ -281,25 +281,25 @@ impl Visit {
 }
 
 impl Control {
-    /// Ends the TCP connection, without a word. Never comes back, so that the stream says no last
-    /// word either.
+    /// Closes the TCP connection without GOAWAY. Never returns, so that the stream sends nothing
+    /// more either.
     pub async fn drop_it(&self) {
         let _ = self.0.send(Command::Drop);
         std::future::pending::<()>().await;
     }
 
-    /// Says GOAWAY and lets the streams that are open go on, as etcd does when it stops.
+    /// Sends GOAWAY and lets open streams continue, as etcd does when it stops.
     pub fn go_away_gracefully(&self) {
         let _ = self.0.send(Command::GoAwayGracefully);
     }
 
-    /// Says GOAWAY and ends the connection.
+    /// Sends GOAWAY and ends the connection.
     pub fn go_away(&self, reason: Reason) {
         let _ = self.0.send(Command::GoAway(reason));
     }
 }
 
-/// The trailers of an answer.
+/// The trailers of a response.
 pub fn trailers(code: u32, message: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", code.into());
@@ -309,7 +309,7 @@ pub fn trailers(code: u32, message: &str) -> HeaderMap {
     trailers
 }
 
-/// A certificate that the proxy takes for etcd's.
+/// A certificate that the proxy accepts as etcd's.
 pub fn certificate() -> Issued {
     authorities().upstream.server(&["127.0.0.1"]).unwrap()
 }
@@ -327,7 +327,7 @@ fn acceptor(issued: &Issued) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// What [`Fake::serving`] does, over any stream.
+/// The server of [`Fake::serving`], over any stream.
 pub async fn http2<S, F, A>(stream: S, arrivals: Arrivals, behave: Arc<F>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -365,7 +365,7 @@ where
     }
 }
 
-/// Notes a request; one after the health is answered here.
+/// Records a request. A health check is answered right away.
 fn visit(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -378,8 +378,8 @@ fn visit(
         .headers
         .get("user-agent")
         .is_some_and(|agent| agent.as_bytes().starts_with(b"etcd-warden/"));
-    let word = *arrivals.word.lock().unwrap();
-    if is_own && let Some(answer) = health(&path, word, head.headers.contains_key("hasleader")) {
+    let state = *arrivals.health.lock().unwrap();
+    if is_own && let Some(answer) = health(&path, state, head.headers.contains_key("hasleader")) {
         arrivals.questions.lock().unwrap().push(path);
         let mut response =
             Response::builder().header("content-type", "application/grpc").body(()).unwrap();
@@ -397,7 +397,7 @@ fn visit(
         return None;
     }
     let mut noted = arrivals.arrivals.lock().unwrap();
-    let place = noted.len();
+    let index = noted.len();
     noted.push(Arrival {
         path: path.clone(),
         headers: head.headers,
@@ -410,25 +410,34 @@ fn visit(
         body,
         respond,
         connection: Control(control.clone()),
-        place,
+        index,
         arrivals: arrivals.clone(),
     })
 }
 
-/// The answer to a question after the health; `None` for a path that is none.
-fn health(path: &str, word: Word, asks_for_leader: bool) -> Option<Result<Vec<u8>, &'static str>> {
+/// The response to a health check; `None` for any other path.
+fn health(
+    path: &str,
+    state: FakeHealth,
+    asks_for_leader: bool,
+) -> Option<Result<Vec<u8>, &'static str>> {
     let header = Some(ResponseHeader { cluster_id: 1, member_id: 1, revision: 1, raft_term: 1 });
     let member = |id| Member { id, ..Member::default() };
     Some(match path {
-        "/etcdserverpb.Cluster/MemberList" if word == Word::Learner => {
+        "/etcdserverpb.Cluster/MemberList" if state == FakeHealth::Learner => {
             Err("etcdserver: rpc not supported for learner")
         }
-        "/etcdserverpb.Cluster/MemberList" if word == Word::Leaderless && asks_for_leader => {
+        "/etcdserverpb.Cluster/MemberList"
+            if state == FakeHealth::Leaderless && asks_for_leader =>
+        {
             Err("etcdserver: no leader")
         }
         "/etcdserverpb.Cluster/MemberList" => {
-            let members =
-                if word == Word::Removed { vec![member(2)] } else { vec![member(1), member(2)] };
+            let members = if state == FakeHealth::Removed {
+                vec![member(2)]
+            } else {
+                vec![member(1), member(2)]
+            };
             Ok(MemberListResponse { header, members }.encode_to_vec())
         }
         "/etcdserverpb.KV/Range" => {

@@ -7,11 +7,12 @@ use std::process::Command;
 use etcd_warden_testbed::etcd::build::TOOLS_FOLDER;
 use sha2::{Digest as _, Sha256};
 
-/// The program that `go build package` makes in `tools/MODULE`, built unless that very module built
-/// it before. Two processes at once build once.
+/// Builds a program by `go build package` in `tools/MODULE`, unless the same source was built
+/// before, and returns its path. Concurrent processes build only once.
 ///
 /// # Panics
-/// With the way out, when there is no Go or the module does not build.
+///
+/// With an explanation if there is no Go or the module does not build.
 pub fn go_program(module: &str, program: &str, package: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(module);
     let tools = std::env::var_os(TOOLS_FOLDER)
@@ -42,7 +43,7 @@ pub fn go_program(module: &str, program: &str, package: &str) -> PathBuf {
     finished
 }
 
-/// Of all files of a module, so that a change of any makes a new folder.
+/// A digest of all files of a module, so that any change results in a new folder.
 fn digest(source: &Path) -> String {
     let mut files: Vec<PathBuf> =
         fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()).collect();

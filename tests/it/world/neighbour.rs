@@ -1,4 +1,4 @@
-//! A well-behaved client beside those that are not: it must not notice them.
+//! A well-behaved client beside misbehaving ones. It must not be affected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use super::{World, soon};
 /// The common name that it needs a binding for.
 pub const NEIGHBOUR: &str = "neighbour";
 
-/// Reads and writes, one call after the other, for as long as this lives.
+/// Writes and reads in a loop, one call at a time, until it is dropped.
 pub struct Neighbour {
     seen: Arc<Seen>,
     task: JoinHandle<etcd_client::Error>,
@@ -21,19 +21,19 @@ pub struct Neighbour {
 #[derive(Default)]
 struct Seen {
     rounds: AtomicU64,
-    /// How long each round took: a put and a get.
+    /// The duration of each round: a put and a get.
     took: Mutex<Vec<Duration>>,
 }
 
 impl World {
-    /// Lets a neighbour work, on one connection of its own, on keys that begin with `neighbour`.
+    /// Starts a neighbour with its own connection, on keys that begin with `neighbour`.
     pub async fn neighbour(&self) -> Neighbour {
         Neighbour::works(self.as_(NEIGHBOUR).await, self.key(NEIGHBOUR)).await
     }
 }
 
 impl Neighbour {
-    /// Lets a neighbour work with this client, on this key.
+    /// Starts a neighbour with this client, on this key.
     pub async fn works(client: Client, key: String) -> Self {
         let seen = Arc::<Seen>::default();
         let neighbour = Self { task: tokio::spawn(work(client, key, seen.clone())), seen };
@@ -41,7 +41,7 @@ impl Neighbour {
         neighbour
     }
 
-    /// No call of its has failed so far, and calls still come to their end.
+    /// Asserts that none of its calls has failed so far and that calls still complete.
     pub async fn is_unharmed(&self) {
         let before = self.seen.rounds.load(Ordering::SeqCst);
         soon("the neighbour's calls", || async {
@@ -55,8 +55,8 @@ impl Neighbour {
         .await;
     }
 
-    /// As [`Neighbour::is_unharmed`], and says how its calls were served since this was last asked,
-    /// as text: how long is nothing that a test could hold a busy machine to.
+    /// Like [`Neighbour::is_unharmed`]. Also prints the latencies since the last call; on a busy
+    /// machine they cannot be asserted.
     pub async fn was_served(&self, meanwhile: &str) {
         self.is_unharmed().await;
         let mut took = std::mem::take(&mut *self.seen.took.lock().unwrap());

@@ -1,8 +1,8 @@
-//! A client for requests that no well-made client sends: any pseudo-header, any header, any bytes,
+//! A client for requests that no normal client sends: any pseudo-header, any header, any bytes, in
 //! any order.
 //!
-//! Answers are read by the `h2` crate. What it would refuse to send is sent all the same: the first
-//! header block on the connection is replaced by one that is written by hand ([`wire`]).
+//! Responses are read by the `h2` crate. What `h2` would refuse to send is sent by replacing the
+//! first header block of the connection by a handwritten one ([`wire`]).
 
 pub mod wire;
 
@@ -29,7 +29,7 @@ use wire::FirstBlock;
 /// One HTTP/2 connection to the proxy.
 pub struct Raw {
     send: SendRequest<Bytes>,
-    /// Ends when the connection does, with the error if it ended badly.
+    /// Ends when the connection does, with its error if there is one.
     pub connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -39,15 +39,15 @@ pub struct Stream {
     pub response: ResponseFuture,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// The HTTP status; 0 when there was no head at all.
+    /// The HTTP status; 0 if there were no headers.
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
     pub trailers: HeaderMap,
-    /// How the stream or the connection broke, if it did.
+    /// The error that ended the stream or the connection, if there is one.
     pub error: Option<h2::Error>,
 }
 
@@ -57,15 +57,15 @@ impl World {
         Raw::over(self.tls(&Leaf::client(common_name)).await).await
     }
 
-    /// A TLS connection with any certificate of the clients' authority, ALPN h2, on which nothing
-    /// has been said yet.
+    /// A new TLS connection with ALPN h2 and any certificate of the clients' CA. Nothing has been
+    /// sent on it.
     pub async fn tls(&self, leaf: &Leaf) -> TlsStream<TcpStream> {
         let issued = authorities().clients.issue(leaf).unwrap();
         tls(self.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await.unwrap()
     }
 
-    /// One request on a connection of its own, with a header block as given, whatever it says; then
-    /// these bytes as DATA.
+    /// Sends one request on its own connection, with exactly this header block and then these bytes
+    /// as DATA.
     pub async fn request_as_written(
         &self,
         common_name: &str,
@@ -95,8 +95,7 @@ pub async fn tls(
     .await
 }
 
-/// A TLS connection to any server of an authority, over a connection on which something may have
-/// been said already (a PROXY header).
+/// A TLS connection to any server, over a connection on which a PROXY header may have been sent.
 pub async fn tls_over(
     stream: TcpStream,
     authority: &Authority,
@@ -119,7 +118,7 @@ pub async fn tls_over(
                 .map(Result::unwrap)
                 .collect();
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-            // Not looked at: it is the proxy that is to refuse a certificate.
+            // Not checked here: the proxy must refuse a certificate.
             let shown =
                 CertifiedKey::new(chain, provider.key_provider.load_private_key(key).unwrap());
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
@@ -129,13 +128,13 @@ pub async fn tls_over(
     TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
 }
 
-/// One gRPC message, uncompressed, with its length.
+/// One gRPC message, uncompressed, with its length prefix.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-/// As gRPC's clients compress a message.
+/// Compresses a message as gRPC clients do.
 pub fn gzip(message: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -143,7 +142,7 @@ pub fn gzip(message: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// One gRPC message, compressed, with its flag and length.
+/// One gRPC message, compressed, with its flag and length prefix.
 pub fn gzipped(message: &[u8]) -> Vec<u8> {
     [&[1], &framed(&gzip(message))[1..]].concat()
 }
@@ -180,15 +179,14 @@ impl Raw {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        // Tests may let many small answers wait; h2 would take them for an attack.
+        // Tests may leave many small responses unread; h2 would take them for an attack.
         let (send, connection) =
             settings.clone().data_frame_budget(1 << 30).handshake(stream).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 
-    /// Waits until the server has closed the connection, after its GOAWAY and all answers. It
-    /// closes when nothing is open any more; what the client still had to acknowledge finds
-    /// nobody then.
+    /// Waits until the server closes the connection after GOAWAY and all responses. It closes as
+    /// soon as no stream is open, so late acknowledgements of the client may fail.
     pub async fn closed_in_order(self) {
         let ended = tokio::time::timeout(SOON, self.connection)
             .await
@@ -200,31 +198,31 @@ impl Raw {
         assert!(ended.as_ref().err().is_none_or(late), "{ended:?}");
     }
 
-    /// A well-made unary call of gRPC.
+    /// A valid unary gRPC call.
     pub async fn call(&mut self, path: &str, message: &[u8]) -> Answer {
         self.send(path, &grpc_headers(), &framed(message)).await
     }
 
-    /// A POST with these headers and bytes, ended with the last of them.
+    /// A POST with these headers and bytes; the last byte ends the stream.
     pub async fn send(&mut self, path: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         match self.open(path, headers).await {
             Err(error) => Answer { error: Some(error), ..Answer::default() },
             Ok(mut stream) => {
-                // A refusal may come before the end of a request; what counts is the answer.
+                // A refusal may arrive before the end of the request. Only the response matters.
                 let _ = stream.request.send_data(Bytes::copy_from_slice(body), true);
                 Answer::read(stream.response).await
             }
         }
     }
 
-    /// A POST whose body is still to come.
+    /// A POST whose body is sent later.
     pub async fn open(&mut self, path: &str, headers: &HeaderMap) -> Result<Stream, h2::Error> {
         let mut request = Request::post(format!("https://127.0.0.1{path}")).body(()).unwrap();
         *request.headers_mut() = headers.clone();
         self.begin(request, false).await
     }
 
-    /// Any request; `ends` with its head, or a body is still to come.
+    /// Any request; `ends` says whether the headers end it.
     pub async fn begin(&mut self, request: Request<()>, ends: bool) -> Result<Stream, h2::Error> {
         let mut send = self.send.clone().ready().await?;
         let (response, request) = send.send_request(request, ends)?;
@@ -232,7 +230,7 @@ impl Raw {
     }
 }
 
-/// The headers of a well-made call.
+/// The headers of a valid call.
 pub fn grpc_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/grpc".parse().unwrap());
@@ -241,7 +239,7 @@ pub fn grpc_headers() -> HeaderMap {
 }
 
 impl Answer {
-    /// Reads an answer to its end.
+    /// Reads a response to its end.
     pub async fn read(response: ResponseFuture) -> Self {
         let mut answer = Self::default();
         match response.await {
@@ -265,12 +263,12 @@ impl Answer {
         Ok(())
     }
 
-    /// The gRPC status, from trailers or from a head that is all there is.
+    /// The gRPC status, from the trailers or from a trailers-only response.
     pub fn grpc_status(&self) -> Option<u32> {
         self.field("grpc-status").map(|status| status.parse().unwrap())
     }
 
-    /// The gRPC message as it was sent (percent-encoded where it has to be).
+    /// The gRPC message as sent (percent-encoded where necessary).
     pub fn grpc_message(&self) -> &str {
         self.field("grpc-message").unwrap_or_default()
     }
@@ -280,7 +278,7 @@ impl Answer {
         Some(value.to_str().unwrap())
     }
 
-    /// The messages of the body, whole ones only.
+    /// The complete messages of the body.
     pub fn messages(&self) -> Vec<&[u8]> {
         let mut messages = Vec::new();
         let mut rest = &self.body[..];

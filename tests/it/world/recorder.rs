@@ -1,5 +1,4 @@
-//! A server in front of an etcd that passes everything on and keeps the requests: what real clients
-//! send.
+//! A server in front of an etcd that forwards everything and records the requests of real clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,14 +17,14 @@ use super::raw::{Answer, Raw};
 /// One message of a request.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// Those of one connection are of one program.
+    /// Connections identify programs: each program has its own.
     pub connection: usize,
     pub path: String,
     pub message: Vec<u8>,
 }
 
-/// The server; it is gone when this is dropped. Clients trust it as they do etcd itself, and any
-/// certificate of theirs will do.
+/// The server; dropping it ends it. Clients trust it as they trust etcd, and it accepts any client
+/// certificate.
 pub struct Recorder {
     server: Fake,
     taken: Arc<Mutex<Vec<Taken>>>,
@@ -47,7 +46,6 @@ impl Recorder {
         Self { server: server.await, taken }
     }
 
-    /// Its URL.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.server.address)
     }
@@ -104,7 +102,7 @@ async fn pass(
             let _ = send.send_data(data, false);
         }
         let _ = send.send_data(Bytes::new(), true);
-        // The stream is to stay while the answer comes.
+        // Keeps the stream open until the response has arrived.
         std::future::pending::<()>().await;
     };
     let downwards = async move {

@@ -1,5 +1,4 @@
-//! A relay of TCP before a server, which counts the connections that pass, and can hold back what
-//! the server says.
+//! A TCP relay in front of a server. It counts connections and can hold back what the server sends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// The relay; what passes is cut off when it is dropped.
+/// The relay. Dropping it closes all connections.
 pub struct Relay {
     address: SocketAddr,
     opened: Arc<AtomicUsize>,
     closed: Arc<AtomicUsize>,
-    /// Whether what the server says goes on.
+    /// True while data from the server is forwarded.
     passing: watch::Sender<bool>,
-    /// Counts how often everything that passed was cut.
+    /// The number of times that all connections were cut.
     cuts: watch::Sender<u64>,
     task: AbortHandle,
 }
@@ -57,23 +56,23 @@ impl Relay {
         Self { address, opened, closed, passing, cuts, task: task.abort_handle() }
     }
 
-    /// What the server says from now on waits.
+    /// Holds back data from the server.
     pub fn hold(&self) {
         self.passing.send_replace(false);
     }
 
-    /// Ends every connection, and lets no new one come about until [`Relay::release`].
+    /// Ends every connection and forwards no new one until [`Relay::release`].
     pub fn cut(&self) {
         self.hold();
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// What has waited goes on, all of it at once.
+    /// Forwards everything that was held back, all at once.
     pub fn release(&self) {
         self.passing.send_replace(true);
     }
 
-    /// The change of a configuration that puts it before etcd.
+    /// The configuration change that puts the relay in front of etcd.
     pub fn before_etcd(&self) -> impl FnOnce(&mut Config) + Send + 'static {
         let endpoint = Endpoint {
             tls: true,
@@ -83,17 +82,16 @@ impl Relay {
         move |config| config.upstream.endpoints = vec![endpoint]
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// How many there are now.
+    /// The number of connections that are open.
     pub fn open(&self) -> usize {
         self.opened() - self.closed.load(Ordering::SeqCst)
     }
@@ -105,7 +103,7 @@ impl Drop for Relay {
     }
 }
 
-/// To the end of one direction.
+/// Copies one direction to its end.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -115,7 +113,7 @@ async fn copy(
     loop {
         let read = from.read(&mut buffer).await?;
         if let Some(may_pass) = &mut may_pass {
-            // The relay is gone with the other end of this.
+            // The relay may be gone when the other end is.
             let _ = may_pass.wait_for(|may| *may).await;
         }
         if read == 0 {

@@ -1,62 +1,62 @@
-//! Requests without keys of their own: leases, and what concerns the cluster as a whole.
+//! Requests without keys: leases, and operations on the cluster.
 
 use etcd_warden_core::method::Method;
 use etcd_warden_proto::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 
 use super::{Known, Request};
-use crate::oracle::dice::Dice;
 use crate::oracle::keys;
+use crate::oracle::rng::Rng;
 
-/// No lease ends by itself while a run is on.
+/// Longer than a run, so that no lease expires.
 const TTL: i64 = 9_000_000;
 
-/// Leases that exist at the same time; beyond that each new one takes the place of the oldest.
+/// Maximum number of leases. Beyond it each new one replaces the oldest.
 pub const LEASES: usize = 8;
 
-/// Something about a lease.
-pub fn lease(dice: &mut Dice, known: &Known) -> Request {
-    match dice.below(8) {
-        // Mostly ids that the server chooses, else those that a client may.
+/// A request about a lease.
+pub fn lease(rng: &mut Rng, known: &Known) -> Request {
+    match rng.below(8) {
+        // Mostly ids that the server chooses, otherwise ids that a client may choose.
         0 | 1 => {
-            let id = if dice.once_in(3) { 1 + i64::from(dice.number(1 << 30)) } else { 0 };
+            let id = if rng.once_in(3) { 1 + i64::from(rng.number(1 << 30)) } else { 0 };
             Request::new(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: TTL, id })
         }
         2 | 3 => Request::new(
             Method::LeaseTimeToLive,
-            &pb::LeaseTimeToLiveRequest { id: id(dice, known), keys: dice.once_in(2) },
+            &pb::LeaseTimeToLiveRequest { id: id(rng, known), keys: rng.once_in(2) },
         ),
         4 | 5 => {
-            Request::new(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: id(dice, known) })
+            Request::new(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: id(rng, known) })
         }
-        6 => Request::new(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: id(dice, known) }),
+        6 => Request::new(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: id(rng, known) }),
         _ => Request::new(Method::LeaseLeases, &pb::LeaseLeasesRequest {}),
     }
 }
 
-/// A lease that is there; now and then one that is not.
-pub fn id(dice: &mut Dice, known: &Known) -> i64 {
-    if known.leases.is_empty() || dice.once_in(12) {
+/// The id of an existing lease, or rarely of one that does not exist.
+pub fn id(rng: &mut Rng, known: &Known) -> i64 {
+    if known.leases.is_empty() || rng.once_in(12) {
         77
     } else {
-        known.leases[dice.below(known.leases.len())].id
+        known.leases[rng.below(known.leases.len())].id
     }
 }
 
 /// Locks and elections.
-pub fn election(dice: &mut Dice, known: &Known) -> Request {
-    let (name, key) = (keys::key(dice), keys::key(dice));
-    // Without a lease etcd would make one, and no two etcds choose the same id.
+pub fn election(rng: &mut Rng, known: &Known) -> Request {
+    let (name, key) = (keys::key(rng), keys::key(rng));
+    // Without a lease etcd would create one, and no two etcds choose the same id.
     let leader = Some(election::LeaderKey {
         name: name.clone(),
         key: key.clone(),
-        rev: dice.around(known.revision, 8),
-        lease: id(dice, known),
+        rev: rng.near(known.revision, 8),
+        lease: id(rng, known),
     });
-    match dice.below(6) {
-        0 => Request::new(Method::Lock, &lock::LockRequest { name, lease: id(dice, known) }),
+    match rng.below(6) {
+        0 => Request::new(Method::Lock, &lock::LockRequest { name, lease: id(rng, known) }),
         1 => Request::new(
             Method::Campaign,
-            &election::CampaignRequest { name, lease: id(dice, known), value: b"1".to_vec() },
+            &election::CampaignRequest { name, lease: id(rng, known), value: b"1".to_vec() },
         ),
         2 => Request::new(Method::Unlock, &lock::UnlockRequest { key }),
         3 => Request::new(Method::Leader, &election::LeaderRequest { name }),
@@ -68,28 +68,28 @@ pub fn election(dice: &mut Dice, known: &Known) -> Request {
     }
 }
 
-/// What concerns the cluster. No user may do what would harm it, on either side.
-pub fn cluster(dice: &mut Dice, known: &Known) -> Request {
+/// Requests about the cluster. On neither side may a user do what would harm it.
+pub fn cluster(rng: &mut Rng, known: &Known) -> Request {
     let name = || "u1".to_owned();
     let role = || "r1".to_owned();
-    match dice.below(20) {
+    match rng.below(20) {
         0..=2 => {
-            let revision = (known.revision - 20 - i64::from(dice.number(60))).max(0);
+            let revision = (known.revision - 20 - i64::from(rng.number(60))).max(0);
             Request::new(
                 Method::Compact,
-                &pb::CompactionRequest { revision, physical: dice.once_in(2) },
+                &pb::CompactionRequest { revision, physical: rng.once_in(2) },
             )
         }
         3 | 4 => Request::new(
             Method::MemberList,
-            &pb::MemberListRequest { linearizable: dice.once_in(2) },
+            &pb::MemberListRequest { linearizable: rng.once_in(2) },
         ),
         5 => Request::new(Method::Status, &pb::StatusRequest {}),
         6 => Request::new(Method::AuthStatus, &pb::AuthStatusRequest {}),
-        // An alarm of no kind: where it is raised, nothing follows from it.
+        // An alarm of type NONE: raising it has no effect.
         7 => Request::new(
             Method::Alarm,
-            &pb::AlarmRequest { action: dice.number(3), member_id: 1, alarm: 0 },
+            &pb::AlarmRequest { action: rng.number(3), member_id: 1, alarm: 0 },
         ),
         8 => Request::new(Method::HashKV, &pb::HashKvRequest { revision: 0 }),
         9 => Request::new(Method::UserGet, &pb::AuthUserGetRequest { name: name() }),

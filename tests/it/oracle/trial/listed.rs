@@ -1,4 +1,4 @@
-//! Each difference on the list, shown by one request.
+//! Each listed difference, shown by one request.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,9 @@ use crate::oracle::differences::Difference;
 use crate::oracle::requests::Request;
 use crate::oracle::rules::Rules;
 
-/// `a...` and `c...` are one user's each, the first with a right before them where etcd's search
-/// for an empty range loses its way. Of what is under `n/` a third one may write what a lease's
-/// number can begin with.
+/// `a...` and `c...` belong to one user each; the first also has an earlier right where etcd's
+/// search for an empty range fails. Of the keys under `n/`, a third user may write those that begin
+/// like a lease's number.
 const ROLES: [&[(&str, &str, &str)]; 3] = [
     &[("A", "", "read"), ("a", "b", "rw")],
     &[("c", "d", "rw")],
@@ -91,7 +91,7 @@ impl Trial {
         ]
     }
 
-    /// Sends a request to both sides: it shows this difference, or none.
+    /// Sends a request to both sides: it must show this difference, or none.
     async fn shows(
         &mut self,
         user: &'static str,
@@ -112,7 +112,7 @@ impl Trial {
     }
 }
 
-/// With a lease of the first user's and one of the third's.
+/// With a lease of the first user and one of the third.
 fn on_leases(first: i64, third: i64) -> Vec<(&'static str, Request, Option<Difference>)> {
     let attached = pb::PutRequest { key: b"c".to_vec(), lease: first, ..Default::default() };
     let time = pb::LeaseTimeToLiveRequest { id: first, keys: false };

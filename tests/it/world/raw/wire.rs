@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What a client says first.
+/// The client's connection preface.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -21,14 +21,13 @@ pub const END_HEADERS: u8 = 0x4;
 
 const HEAD: usize = 9;
 
-/// A frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    assert_eq!(length[0], 0, "a payload of 24 bits of length");
+    assert_eq!(length[0], 0, "a payload length of 24 bits");
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header block: every field a literal that is not indexed, without Huffman coding.
+/// A header block: every field is a literal without indexing, without Huffman coding.
 pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -41,7 +40,7 @@ pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     block
 }
 
-/// A number with a prefix of seven bits (RFC 7541, 5.1).
+/// An integer with a prefix of seven bits (RFC 7541, 5.1).
 fn integer(block: &mut Vec<u8>, value: usize) {
     let Some(mut rest) = value.checked_sub(127) else { return block.push(value as u8) };
     block.push(127);
@@ -52,14 +51,14 @@ fn integer(block: &mut Vec<u8>, value: usize) {
     block.push(rest as u8);
 }
 
-/// A stream that lets everything through but for the first HEADERS frame, whose block it replaces.
+/// A stream that passes everything through and replaces the block of the first HEADERS frame.
 pub struct FirstBlock<S> {
     inner: S,
-    /// The block that is to be sent, until it was.
+    /// The block to send, until it has been sent.
     block: Option<Vec<u8>>,
-    /// Bytes from the client of which no whole frame has come yet.
+    /// Bytes from the client that are not a complete frame yet.
     unread: Vec<u8>,
-    /// Bytes on their way out.
+    /// Bytes that wait to be written.
     unsent: Vec<u8>,
     preface_passed: bool,
 }

@@ -1,10 +1,10 @@
-//! Chance that can be repeated: the same seed, the same run.
+//! Reproducible random numbers: the same seed gives the same run.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a counter and a mixing of its bits. Good enough to choose
-/// requests with.
-pub struct Dice(u64);
+/// SplitMix64 (Steele, Lea, Flood 2014): a counter whose bits are mixed. Good enough to choose
+/// requests.
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -17,12 +17,12 @@ impl Dice {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// True once in `times`.
+    /// True with probability 1 / `times`.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -32,13 +32,13 @@ impl Dice {
         choices[self.below(choices.len())]
     }
 
-    /// As [`Dice::below`], for the numbers of messages.
+    /// Like [`Rng::below`], for the types in messages.
     pub fn number(&mut self, bound: i32) -> i32 {
         i32::try_from(self.below(usize::try_from(bound).unwrap())).unwrap()
     }
 
-    /// A number around this one, never below 0.
-    pub fn around(&mut self, middle: i64, reach: i32) -> i64 {
+    /// A number at most `reach` from `middle`, never below 0.
+    pub fn near(&mut self, middle: i64, reach: i32) -> i64 {
         (middle + i64::from(self.number(reach * 2 + 1) - reach)).max(0)
     }
 }

@@ -1,5 +1,5 @@
-//! What each form is sent to: a few keys of the caller's, a few of somebody else's, a lease of
-//! each; and what came of it.
+//! The state that each form is sent to: a few keys of the client's own, a few of another client,
+//! and a lease of each; and the outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::form::Form;
 use crate::world::raw::{Answer, Raw, framed, grpc_headers};
 use crate::world::{SOON, authorities, connect, root};
 
-/// Key, value, lease. The caller may do everything below `g/`, and nothing else.
+/// Key, value, lease. The client may do everything below `g/`, and nothing else.
 const KEYS: [(&str, &str, i64); 5] = [
     ("g/a", "granted", 0),
     ("g/b", "another", 0),
@@ -26,34 +26,34 @@ const KEYS: [(&str, &str, i64); 5] = [
     ("s/l", "lent", 2),
 ];
 
-/// The keys of an etcd, seen and set by root.
-pub struct Stage {
+/// The keys of an etcd, read and written by root.
+pub struct Fixture {
     root: Client,
-    /// What everything looks like in its place, once it has been there.
+    /// The initial state, once it has been set.
     set: Option<State>,
-    /// Whether it may look otherwise now.
+    /// True if the state may have changed.
     disturbed: bool,
 }
 
-/// All that can change.
+/// Everything that a form can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
     keys: BTreeMap<String, (Vec<u8>, i64)>,
     leases: BTreeSet<i64>,
 }
 
-/// What came of a form.
+/// The outcome of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The code and the message that ended the call; none for a Watch stream that went on.
+    /// The code and the message that ended the call; `None` for a Watch stream that stayed open.
     pub status: Option<(u32, String)>,
-    /// What it did, in words; for a call that failed usually nothing.
+    /// Its effects, in words; usually none if the call failed.
     pub effects: Vec<String>,
 }
 
 impl Outcome {
-    /// What it read or changed of somebody else's.
-    pub fn trespasses(&self) -> Vec<&str> {
+    /// The effects on another client's keys and leases.
+    pub fn foreign_effects(&self) -> Vec<&str> {
         self.effects
             .iter()
             .map(String::as_str)
@@ -61,14 +61,14 @@ impl Outcome {
             .collect()
     }
 
-    /// In a few words.
-    pub fn told(&self) -> String {
+    /// A short summary.
+    pub fn summary(&self) -> String {
         let mut words = self.effects.clone();
         match &self.status {
             Some((0, _)) | None if words.is_empty() => words.push("done".to_owned()),
             Some((0, _)) | None => {}
             Some((13, message)) if message.contains("unmarshal") => {
-                words.push("cannot read it".to_owned())
+                words.push("cannot decode it".to_owned())
             }
             Some((_, message)) => {
                 words.push(message.trim_start_matches("etcdserver: ").replace('\u{a0}', " "))
@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub async fn of(etcd: &Etcd) -> Self {
         Self {
             root: connect(&etcd.endpoints(), &authorities().upstream, root()).await,
@@ -100,7 +100,7 @@ impl Stage {
         self.root.auth_enable().await.unwrap();
     }
 
-    /// Puts everything in its place.
+    /// Restores the initial state.
     async fn reset(&mut self) -> State {
         if let (Some(set), false) = (&self.set, self.disturbed) {
             return set.clone();
@@ -143,35 +143,35 @@ impl Stage {
         }
     }
 
-    /// Sends a form over `raw`, to this etcd or through what stands in front of it.
-    pub async fn play(&mut self, raw: &mut Raw, form: &Form) -> Outcome {
+    /// Sends a form over `raw`, to this etcd or through a proxy in front of it.
+    pub async fn send(&mut self, raw: &mut Raw, form: &Form) -> Outcome {
         let before = self.reset().await;
         if form.method == Method::Watch {
             return self.watch(raw, form).await;
         }
         let answer = tokio::time::timeout(SOON, raw.call(form.method.path(), &form.bytes)).await;
-        let answer = answer.unwrap_or_else(|_| panic!("{}: no answer", form.name));
+        let answer = answer.unwrap_or_else(|_| panic!("{}: no response", form.name));
         assert!(answer.error.is_none(), "{}: {answer:?}", form.name);
         let mut effects: Vec<String> = Vec::new();
-        let told = |key: &&(&str, &str, i64)| {
+        let summary = |key: &&(&str, &str, i64)| {
             answer.body.windows(key.0.len()).any(|part| part == key.0.as_bytes())
         };
-        let told: Vec<String> =
-            KEYS.iter().filter(told).map(|(key, ..)| format!("`{key}`")).collect();
-        if !told.is_empty() {
-            effects.push(format!("reads {}", told.join(" ")));
+        let summary: Vec<String> =
+            KEYS.iter().filter(summary).map(|(key, ..)| format!("`{key}`")).collect();
+        if !summary.is_empty() {
+            effects.push(format!("reads {}", summary.join(" ")));
         }
-        effects.extend(leases_told(form.method, &answer));
+        effects.extend(leases_in(form.method, &answer));
         let after = self.state().await;
-        // A lease that lives on, or an alarm, does not show in the keys.
+        // A lease that still exists, or an alarm, does not show in the keys.
         self.disturbed = after != before || form.method == Method::Alarm;
         effects.extend(changes(&before, &after));
         Outcome { status: Some(status(&form.name, &answer)), effects }
     }
 
-    /// A watch goes on: its rights show by what it is told of later writes.
+    /// A watch stays open: its rights show in the events of later writes.
     async fn watch(&mut self, raw: &mut Raw, form: &Form) -> Outcome {
-        let mut stream = Conversation::open(raw).await;
+        let mut stream = WatchCall::open(raw).await;
         stream.say(&create("g/none"));
         let mut outcome = Outcome { status: None, effects: Vec::new() };
         if let Some(first) = stream.until(|answer| answer.created).await {
@@ -185,9 +185,9 @@ impl Stage {
             revision = self.root.put(key, "new", None).await.unwrap().header().unwrap().revision();
         }
         stream.settled(revision).await;
-        let mut told = BTreeSet::new();
+        let mut summary = BTreeSet::new();
         for answer in &stream.answers {
-            told.extend(
+            summary.extend(
                 answer
                     .events
                     .iter()
@@ -206,10 +206,10 @@ impl Stage {
                 );
             }
         }
-        if !told.is_empty() {
+        if !summary.is_empty() {
             outcome.effects.push(format!(
                 "watches {}",
-                told.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ")
+                summary.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ")
             ));
         }
         outcome.status = stream.end.as_ref().map(|answer| status(&form.name, answer));
@@ -224,16 +224,16 @@ fn create(key: &str) -> Vec<u8> {
 }
 
 /// A Watch stream.
-struct Conversation {
+struct WatchCall {
     request: h2::SendStream<Bytes>,
     incoming: tokio::sync::mpsc::UnboundedReceiver<Result<pb::WatchResponse, Answer>>,
     reader: tokio::task::AbortHandle,
     answers: Vec<pb::WatchResponse>,
-    /// How it ended, if it did.
+    /// Its end, if it has ended.
     end: Option<Answer>,
 }
 
-impl Conversation {
+impl WatchCall {
     async fn open(raw: &mut Raw) -> Self {
         let stream = raw.open(Method::Watch.path(), &grpc_headers()).await.unwrap();
         let (send, incoming) = tokio::sync::mpsc::unbounded_channel();
@@ -271,11 +271,11 @@ impl Conversation {
     }
 
     fn say(&mut self, message: &[u8]) {
-        // The stream may have ended; how is told by the answer.
+        // The stream may have ended; the response shows how.
         let _ = self.request.send_data(framed(message).into(), false);
     }
 
-    /// Reads until an answer `fits`, or the end.
+    /// Reads until a response `fits`, or to the end.
     async fn until(
         &mut self,
         fits: impl Fn(&pb::WatchResponse) -> bool,
@@ -283,8 +283,8 @@ impl Conversation {
         while self.end.is_none() {
             match tokio::time::timeout(SOON, self.incoming.recv())
                 .await
-                .expect("an answer")
-                .expect("an end")
+                .expect("a response")
+                .expect("the end")
             {
                 Err(end) => self.end = Some(end),
                 Ok(answer) => {
@@ -299,8 +299,8 @@ impl Conversation {
         None
     }
 
-    /// Waits until all up to `revision` has been told. etcd answers a request for progress only
-    /// while its watches have caught up.
+    /// Waits until everything up to `revision` has been reported. etcd responds to a progress
+    /// request only while its watches are up to date.
     async fn settled(&mut self, revision: i64) {
         let progress =
             pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
@@ -321,7 +321,7 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for WatchCall {
     fn drop(&mut self) {
         self.request.send_reset(h2::Reason::CANCEL);
         self.reader.abort();
@@ -349,20 +349,20 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Which lease an answer speaks of.
-fn leases_told(method: Method, answer: &Answer) -> Option<String> {
+/// The lease that a response names.
+fn leases_in(method: Method, answer: &Answer) -> Option<String> {
     let message = *answer.messages().first()?;
     match method {
         Method::LeaseKeepAlive => {
-            let told = pb::LeaseKeepAliveResponse::decode(message).unwrap();
+            let summary = pb::LeaseKeepAliveResponse::decode(message).unwrap();
             Some(format!(
                 "{} lease {}",
-                if told.ttl > 0 { "renews" } else { "does not renew" },
-                told.id
+                if summary.ttl > 0 { "renews" } else { "does not renew" },
+                summary.id
             ))
         }
         Method::LeaseTimeToLive => Some(format!(
-            "tells of lease {}",
+            "reports lease {}",
             pb::LeaseTimeToLiveResponse::decode(message).unwrap().id
         )),
         _ => None,
@@ -391,11 +391,14 @@ fn changes(before: &State, after: &State) -> Vec<String> {
         before.keys.keys().filter(|key| !after.keys.contains_key(*key)).map(named).collect(),
     );
     for id in after.leases.difference(&before.leases) {
-        // One that etcd chose itself has the highest bits set.
-        list("makes", vec![if *id < 1000 { format!("lease {id}") } else { "a lease".to_owned() }]);
+        // An id that etcd chose has the highest bits set.
+        list(
+            "creates",
+            vec![if *id < 1000 { format!("lease {id}") } else { "a lease".to_owned() }],
+        );
     }
     for id in before.leases.difference(&after.leases) {
-        list("ends", vec![format!("lease {id}")]);
+        list("revokes", vec![format!("lease {id}")]);
     }
     changes
 }

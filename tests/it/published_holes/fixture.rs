@@ -1,5 +1,5 @@
-//! An old etcd with its own auth on, the proxy in front of it, and one attacker who may do the same
-//! in the eyes of both.
+//! An old etcd with its own auth on, the proxy in front of it, and one attacker with the same
+//! rights in both.
 
 use etcd_warden_gateway::config::Config;
 use etcd_warden_testbed::etcd::Programs;
@@ -7,7 +7,7 @@ use etcd_warden_testbed::etcd::Programs;
 use crate::world::{World, authorities, connect, is_permission_denied};
 use etcd_client::{Client, Permission, PermissionType};
 
-/// What the policy grants to the attacker; [`Stage::on`] grants the same in etcd.
+/// The grants of the attacker; [`Fixture::on`] grants the same in etcd.
 const POLICY: &str = "
 version: 1
 mode: enforce
@@ -19,29 +19,30 @@ bindings:
   - {cn: owner, roles: [all]}
 ";
 
-/// The stage of an attack.
-pub struct Stage {
-    /// The proxy, and the etcd behind it.
+/// The environment of an attack.
+pub struct Fixture {
+    /// The proxy and the etcd behind it.
     pub world: World,
 }
 
-impl Stage {
-    /// The attacker may read and write `own/*`, write `drop/*` and read the one key `x`; `secret`
-    /// is somebody else's.
+impl Fixture {
+    /// The attacker may read and write `own/*`, write `drop/*` and read the single key `x`. It has
+    /// no right to `secret`.
     pub async fn on(programs: fn() -> &'static Programs) -> Self {
         Self::configured(programs, &[], |_| ()).await
     }
 
-    /// As [`Stage::on`], with more flags for etcd, and a change of the proxy's configuration.
+    /// Like [`Fixture::on`], with more flags for etcd and a change of the proxy's configuration.
     pub async fn configured(
         programs: fn() -> &'static Programs,
         flags: &[&str],
         change: impl FnOnce(&mut Config) + Send + 'static,
     ) -> Self {
-        let wish = flags
-            .iter()
-            .fold(World::with(POLICY).etcd_programs(programs), |wish, flag| wish.etcd_flag(flag));
-        let world = wish.config(change).start().await;
+        let builder =
+            flags.iter().fold(World::with(POLICY).etcd_programs(programs), |builder, flag| {
+                builder.etcd_flag(flag)
+            });
+        let world = builder.config(change).start().await;
         let mut root = world.direct().await;
         root.user_add("root", "root's", None).await.unwrap();
         root.user_grant_role("root", "root").await.unwrap();
@@ -61,12 +62,12 @@ impl Stage {
         Self { world }
     }
 
-    /// The attacker at etcd itself, known there by the name in its certificate.
+    /// The attacker at etcd itself, where the name in its certificate is its user.
     pub async fn direct(&self) -> Client {
         self.direct_as("attacker").await
     }
 
-    /// Anybody with a certificate that etcd trusts, at etcd itself.
+    /// Any client with a certificate that etcd trusts, at etcd itself.
     pub async fn direct_as(&self, common_name: &str) -> Client {
         let issued = authorities().upstream.client(common_name).unwrap();
         connect(&self.world.etcd().endpoints(), &authorities().upstream, &issued).await
@@ -77,13 +78,13 @@ impl Stage {
         self.world.as_("attacker").await
     }
 
-    /// Who may do everything, at etcd itself.
+    /// A client that may do everything, at etcd itself.
     pub async fn root(&self) -> Client {
         self.world.direct().await
     }
 
-    /// The ground is what it should be: on both ways the attacker gets what is its own, and not the
-    /// secret when it asks plainly.
+    /// Asserts the starting point: through the proxy and directly the attacker gets its own keys,
+    /// and a plain request for the secret is refused.
     pub async fn holds(&self) {
         for mut attacker in [self.direct().await, self.proxied().await] {
             attacker.put(self.world.key("own/k"), "mine", None).await.unwrap();
@@ -99,7 +100,7 @@ impl Stage {
         }
     }
 
-    /// What the secret's value is now.
+    /// The current value of the secret.
     pub async fn secret(&self) -> Vec<u8> {
         let answer = self.root().await.get(self.world.key("secret"), None).await.unwrap();
         answer.kvs()[0].value().to_vec()

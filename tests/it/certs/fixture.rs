@@ -1,4 +1,4 @@
-//! A folder, a CA that OpenSSL has made there, and the program.
+//! A folder, a CA that OpenSSL created in it, and the program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use etcd_warden_testbed::pki::Issued;
 use tempfile::TempDir;
 
-/// What a run said.
+/// The output of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -20,14 +20,14 @@ impl Ran {
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Standard output of a run that ended with this code.
+    /// Standard output of a run that must have ended with this code.
     #[track_caller]
     pub fn ended(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
         self.out
     }
 
-    /// What a run that changed nothing said; it holds these words.
+    /// The error of a run that must have changed nothing; it must contain these words.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> String {
         assert_eq!((self.code, self.out.as_str()), (Some(78), ""), "{}", self.err);
@@ -38,19 +38,17 @@ impl Ran {
     }
 }
 
-/// The folder.
-pub struct Stage(pub TempDir);
+pub struct Fixture(pub TempDir);
 
-impl Stage {
+impl Fixture {
     /// With a CA of this kind: arguments of `openssl req -newkey`.
     pub fn new(kind: &[&str]) -> Self {
-        let stage = Self(tempfile::tempdir().unwrap());
-        stage.ca("/CN=clients-ca", kind);
-        stage
+        let fixture = Self(tempfile::tempdir().unwrap());
+        fixture.ca("/CN=clients-ca", kind);
+        fixture
     }
 
-    /// Makes another CA in place of the one that is there. OpenSSL is strict only with one that has
-    /// a key usage.
+    /// Replaces the CA. OpenSSL is strict only with a CA that has a key usage.
     pub fn ca(&self, subject: &str, kind: &[&str]) {
         let usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
         let arguments = [
@@ -60,7 +58,7 @@ impl Stage {
         self.openssl(&[&arguments, kind, &usage].concat());
     }
 
-    /// With the usual CA.
+    /// With the default CA.
     pub fn usual() -> Self {
         Self::new(P256)
     }
@@ -78,7 +76,7 @@ impl Stage {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// A set that was issued.
+    /// A certificate set that was issued.
     pub fn set(&self, folder: &str) -> Issued {
         Issued {
             certificate: self.text(&format!("{folder}/etcd-cert")),
@@ -86,7 +84,7 @@ impl Stage {
         }
     }
 
-    /// Runs OpenSSL in the folder; it has to work.
+    /// Runs OpenSSL in the folder; it must succeed.
     #[track_caller]
     pub fn openssl(&self, arguments: &[&str]) -> String {
         let output = Command::new("openssl")

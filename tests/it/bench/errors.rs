@@ -1,14 +1,14 @@
-//! What goes wrong around a run takes nothing from what it has shown, and leaves no keys.
+//! An error around a run does not invalidate its results and leaves no keys behind.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{CALICO, Caller, POLICY, Ran, calico, certificates, keys_below, keys_left};
+use super::{BenchClient, CALICO, POLICY, Ran, calico, certificates, keys_below, keys_left};
 use crate::world::World;
 
-/// A member that tells its metrics once, and is then gone.
+/// A member that serves its metrics once and is then gone.
 async fn told_once() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -26,7 +26,7 @@ async fn told_once() -> SocketAddr {
     address
 }
 
-/// The run has a report, which says that etcd's count is missing and nothing else.
+/// Asserts that there is a report whose only finding is that etcd's count is missing.
 fn is_told(ran: &Ran) {
     let report = ran.report(1);
     let mistakes = report["verification"]["mistakes"].as_array().unwrap();
@@ -42,13 +42,13 @@ fn is_told(ran: &Ran) {
 }
 
 #[tokio::test]
-async fn metrics_that_are_gone_after_a_run_cost_neither_its_report_nor_its_cleaning_up() {
+async fn missing_metrics_after_a_run_do_not_prevent_cleanup() {
     let world = World::start(POLICY).await;
     let (endpoint, prefix) =
         (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let metrics = format!("--etcd-metrics=http://{}", told_once().await);
     is_told(
-        &Caller::client("bench")
+        &BenchClient::client("bench")
             .bench(&[&endpoint, &prefix, &metrics, "--count=20", "--keys=5", "--warm-up=0s"])
             .await,
     );
@@ -56,7 +56,7 @@ async fn metrics_that_are_gone_after_a_run_cost_neither_its_report_nor_its_clean
 }
 
 #[tokio::test]
-async fn metrics_that_are_gone_after_a_cluster_leave_none_of_its_keys() {
+async fn missing_metrics_after_a_cluster_run_leave_no_keys() {
     let world = World::with(CALICO).own_etcd().start().await;
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path(), &["worker"]);
@@ -78,7 +78,7 @@ async fn two_etcds_are_not_compared_and_neither_is_written_to() {
     let compare =
         format!("--compare=a={},b={}", one.etcd().endpoints()[0], other.etcd().endpoints()[0]);
     let prefix = format!("--prefix={}/", one.prefix);
-    let ran = Caller::direct()
+    let ran = BenchClient::direct()
         .bench(&[&compare, &prefix, "--count=20", "--keys=5", "--warm-up=0s"])
         .await;
     assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
@@ -91,14 +91,14 @@ async fn two_etcds_are_not_compared_and_neither_is_written_to() {
 }
 
 #[tokio::test]
-async fn keys_of_somebody_that_look_like_a_benchmark_are_not_its_own() {
+async fn does_not_remove_keys_that_it_did_not_create() {
     let world = World::start(POLICY).await;
     let key = world.key("data/00000001");
     world.direct().await.put(key.clone(), "1", None).await.unwrap();
     let (endpoint, prefix) =
         (format!("--endpoint={}", world.endpoint()), format!("--prefix={}/", world.prefix));
     let arguments = [&*endpoint, &*prefix, "--count=20", "--keys=5", "--warm-up=0s"];
-    let refused = Caller::client("bench").bench(&arguments).await;
+    let refused = BenchClient::client("bench").bench(&arguments).await;
     assert!(
         refused.0.status.code() == Some(1) && refused.err().contains(&format!("such as {key}")),
         "{}",
