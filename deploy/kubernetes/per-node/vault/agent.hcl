@@ -1,4 +1,4 @@
-# The agent in calico-node's pod. VAULT_ADDR comes from the pod; with a CA of your own set `ca_cert` in a `vault` block.
+# The agent in calico-node's pod. VAULT_ADDR comes from the pod; with your own CA set `ca_cert` in a `vault` block.
 auto_auth {
   method "jwt" {
     mount_path = "auth/kubernetes-nodes"
@@ -12,13 +12,13 @@ auto_auth {
 }
 
 template_config {
-  # kubelet starts the side-car again, and it logs in anew.
+  # kubelet restarts the side-car, and it logs in again.
   exit_on_retry_failure = true
 }
 
-# Each template issues one certificate and keeps all of it in its destination, where pkiCert looks whether it is still good; the files that
-# Calico reads are written by the template itself. Two templates for key and certificate would issue two that do not fit.
-# 0600 and not 0400: without CAP_DAC_OVERRIDE root itself may not write a file again that its owner may not write.
+# Each template issues one certificate and keeps all of it in its destination, where pkiCert checks whether it is still valid; the files that
+# Calico reads are written by the template itself. Separate templates for key and certificate would issue two that do not match.
+# 0600 and not 0400: without CAP_DAC_OVERRIDE even root cannot rewrite a file that its owner may not write.
 template {
   source               = "/etc/vault-agent/node.ctmpl"
   destination          = "/certs/node/bundle.pem"
