@@ -50,7 +50,7 @@ fn named(name: &str) -> Vec<String> {
 
 fn config(path: &str) -> Config {
     let loaded = load(&ServeArgs::of_file(Some(deploy().join(path))), []);
-    loaded.unwrap_or_else(|mistakes| panic!("deploy/{path}: {mistakes}")).0
+    loaded.unwrap_or_else(|errors| panic!("deploy/{path}: {errors}")).0
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn every_policy_is_valid_and_begins_in_shadow_mode() {
     assert_eq!(policies.len(), 5, "{policies:?}");
     for path in policies {
         let policy = Policy::parse(&path, text(&path).as_bytes(), 1, None)
-            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            .unwrap_or_else(|errors| panic!("{errors}"));
         for found in [policy.warnings().to_string(), policy.check_cas(&CAS).to_string()] {
             assert_eq!(found, "", "{path}");
         }

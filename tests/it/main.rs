@@ -89,5 +89,6 @@ mod deploy;
 
 // --- rules of this repository ---
 mod dependencies;
+mod glossary;
 mod layering;
 mod promises;

@@ -170,7 +170,7 @@ fn kube_apiserver_takes_every_form_field_for_field() {
             // kube-apiserver must reject an unknown field; otherwise the checks above would show
             // nothing.
             let mut pod = tree.rendered("proxy/static-pod").remove(0).1;
-            pod["metadata"]["name"] = json!("with-a-mistake");
+            pod["metadata"]["name"] = json!("with-an-error");
             pod["spec"]["containers"][0]["readOnlyRootFileSystem"] = json!(true);
             let (status, body) = apiserver.try_apply(&rest_path(&pod), &pod.to_string()).await;
             assert!(status >= 400 && body.contains("readOnlyRootFileSystem"), "{status} {body}");

@@ -198,7 +198,7 @@ fn policy(roles: &serde_json::Map<String, Value>, bindings: &[Binding]) -> Polic
         bindings.iter().map(|(cn, roles)| json!({ "cn": cn, "roles": roles })).collect();
     let text = json!({ "version": 1, "mode": "enforce", "roles": roles, "bindings": bindings })
         .to_string();
-    Policy::parse("less", text.as_bytes(), 1, None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    Policy::parse("less", text.as_bytes(), 1, None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// All parts of a role.

@@ -97,7 +97,7 @@ pub fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segme
         per_node: per_node.map(|form| PerNode::parse(form).unwrap()),
         ..Wish::default()
     };
-    segment(version, &manifest(version), &wish).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    segment(version, &manifest(version), &wish).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// The policy in its final form, for a cluster whose kube-apiserver uses the same etcd.
