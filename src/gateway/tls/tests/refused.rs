@@ -66,7 +66,7 @@ fn rejects_sha_1() {
 }
 
 #[test]
-fn tls_accepts_a_certificate_without_names_but_identity_does_not() {
+fn a_certificate_without_names_passes_tls_but_has_no_identity() {
     let issuer = ca("calico");
     let nameless = leaf(&issuer, |params| {
         params.distinguished_name = rcgen::DistinguishedName::new();
