@@ -105,3 +105,31 @@ async fn probe(channel: Channel) -> Result<(), ControlError> {
         response => response.map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// The error of a request over a channel whose connector fails with `error`.
+    async fn failure(error: ConnectError) -> ControlError {
+        let connector = tower::service_fn(move |_: Uri| {
+            let error = error.clone();
+            async move { Err::<TokioIo<TcpStream>, _>(error) }
+        });
+        let channel =
+            Channel::from_static("http://etcd.test").connect_with_connector_lazy(connector);
+        probe(channel).await.unwrap_err()
+    }
+
+    /// The error of the connector is among the sources of the status that tonic returns.
+    #[tokio::test]
+    async fn recognises_an_untrusted_certificate_behind_tonic() {
+        let why = || "unknown issuer".to_owned();
+        assert!(failure(ConnectError::Untrusted(why())).await.is_untrusted());
+        let other = failure(ConnectError::Tls(why())).await;
+        assert!(!other.is_untrusted());
+        assert_eq!(other.to_string(), "TLS handshake failed: unknown issuer");
+    }
+}
