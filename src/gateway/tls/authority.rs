@@ -14,6 +14,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::revocation::RevocationLists;
 
+/// Most certificates that a peer may send beside its leaf.
+///
+/// webpki tries each order of them, up to 200,000, and a `Certificate` message of 64 KiB has room
+/// for 200: 20 seconds of work for one handshake, without a valid certificate. With this limit it
+/// is at most 326 orders and webpki's 100 signatures.
+pub(super) const MAX_INTERMEDIATES: usize = 5;
+
 /// A CA certificate from a file.
 #[derive(Clone, Debug)]
 pub(super) struct Authority {
@@ -95,6 +102,9 @@ impl ChainVerifier<'_> {
         intermediates: &[CertificateDer<'_>],
         authorities: &[Authority],
     ) -> Result<u64, Error> {
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(Error::MaximumPathBuildCallsExceeded);
+        }
         let now = self.now;
         let (current, expired): (Vec<_>, Vec<_>) =
             authorities.iter().partition(|authority| authority.is_in_date(now));

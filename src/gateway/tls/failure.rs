@@ -29,6 +29,8 @@ pub enum HandshakeFailure {
     NoRevocationList,
     /// The revocation list of its issuer has expired.
     RevocationListExpired,
+    /// It sent more certificates beside its own than the gateway checks.
+    ChainTooLong,
     /// Its certificate or its signature is invalid, malformed or of an unsupported type.
     BadCertificate,
     /// It offered ALPN protocols, but not `h2`.
@@ -53,7 +55,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All failures.
-    pub const ALL: [HandshakeFailure; 18] = [
+    pub const ALL: [HandshakeFailure; 19] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::UnknownCa,
         HandshakeFailure::Expired,
@@ -62,6 +64,7 @@ impl HandshakeFailure {
         HandshakeFailure::Revoked,
         HandshakeFailure::NoRevocationList,
         HandshakeFailure::RevocationListExpired,
+        HandshakeFailure::ChainTooLong,
         HandshakeFailure::BadCertificate,
         HandshakeFailure::NoCommonAlpn,
         HandshakeFailure::NotTls,
@@ -90,6 +93,10 @@ impl HandshakeFailure {
                 "give the client a certificate and key from a CA in `trusted-ca-file`, such as \
                  --cert and --key of etcdctl"
             }
+            HandshakeFailure::ChainTooLong => {
+                "send the client's certificate and the intermediate CAs that lead to a CA in \
+                 `trusted-ca-file`, at most 5, and no bundle of other CAs"
+            }
             _ => "",
         }
     }
@@ -105,6 +112,7 @@ impl HandshakeFailure {
             HandshakeFailure::Revoked => "revoked",
             HandshakeFailure::NoRevocationList => "no_crl",
             HandshakeFailure::RevocationListExpired => "crl_expired",
+            HandshakeFailure::ChainTooLong => "chain_too_long",
             HandshakeFailure::BadCertificate => "bad_certificate",
             HandshakeFailure::NoCommonAlpn => "no_common_alpn",
             HandshakeFailure::NotTls => "not_tls",
@@ -224,6 +232,9 @@ fn from_certificate_error(error: &CertificateError) -> HandshakeFailure {
             HandshakeFailure::WrongKeyUsage
         }
         CertificateError::Revoked => HandshakeFailure::Revoked,
+        CertificateError::Other(OtherError(error)) if is_chain_too_long(error.as_ref()) => {
+            HandshakeFailure::ChainTooLong
+        }
         CertificateError::UnknownRevocationStatus => HandshakeFailure::NoRevocationList,
         CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. } => {
@@ -231,4 +242,15 @@ fn from_certificate_error(error: &CertificateError) -> HandshakeFailure {
         }
         _ => HandshakeFailure::BadCertificate,
     }
+}
+
+/// True if path building was given up, or not begun, because of the number of certificates.
+fn is_chain_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref::<webpki::Error>(),
+        Some(
+            webpki::Error::MaximumPathBuildCallsExceeded
+                | webpki::Error::MaximumSignatureChecksExceeded
+        )
+    )
 }

@@ -1,6 +1,7 @@
 //! Handshakes: accepted clients, and a code for each failure.
 
 use super::*;
+use crate::tls::authority::MAX_INTERMEDIATES;
 
 #[tokio::test]
 async fn accepts_a_client_of_the_ca_with_tls_1_2_and_1_3() {
@@ -138,6 +139,28 @@ async fn finds_the_issuing_ca_among_cas_with_the_same_name() {
     through.chain += &one.pem();
     assert_eq!(accepted_by(&server, &one, &through).await, Ok(Some("kubernetes".into())));
     assert_eq!(server.trust().verify(&[]), Err(HandshakeFailure::NoCertificate));
+}
+
+/// webpki would try each order of them: a chain of 200 took 20 seconds of a worker.
+#[tokio::test]
+async fn rejects_a_chain_with_too_many_certificates() {
+    let (pki, ca) = (Pki::new(), ca("calico"));
+    let server = ServerTls::load(&pki.downstream(&[("default", &ca)], &[])).unwrap();
+    let mut node = leaf(&ca, |_| {});
+    for _ in 0..MAX_INTERMEDIATES {
+        node.chain += &ca.pem();
+    }
+    assert_eq!(accepted_by(&server, &ca, &node).await, Ok(Some("default".into())));
+    node.chain += &ca.pem();
+    assert_eq!(accepted_by(&server, &ca, &node).await, Err(HandshakeFailure::ChainTooLong));
+
+    // A chain that no CA issued, in which each order of the intermediates is a path.
+    let stranger = super::ca("stranger");
+    let mut node = leaf(&stranger, |_| {});
+    for _ in 0..100 {
+        node.chain += &stranger.pem();
+    }
+    assert_eq!(accepted_by(&server, &ca, &node).await, Err(HandshakeFailure::ChainTooLong));
 }
 
 #[tokio::test]
