@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_core::diagnostics::Diagnostics;
+use etcd_warden_core::printable::Printable;
 use etcd_warden_gateway::terminal::Plain;
 use etcd_warden_tools::calico::{
-    self, CompactionPeriod, Component, Endpoints, Lack, PerNode, Segmented, Wish,
+    self, CompactionPeriod, Component, Deviation, Endpoints, Options, PerNode, Segmented,
 };
 use serde_json::json;
 use similar::TextDiff;
@@ -95,8 +95,8 @@ fn segment(
     out: &mut Plain<'_>,
     err: &mut dyn Write,
 ) -> std::io::Result<u8> {
-    let wish = match wish(args) {
-        Ok(wish) => wish,
+    let options = match options(args) {
+        Ok(options) => options,
         Err(mistake) => {
             writeln!(err, "error: {mistake}")?;
             return Ok(exit::USAGE);
@@ -111,10 +111,10 @@ fn segment(
         }
     };
     if args.check {
-        let checked = calico::check(&name, &text, &wish);
+        let checked = calico::check(&name, &text, &options);
         return tell(&name, checked, args.output, out, err);
     }
-    match calico::segment(&name, &text, &wish) {
+    match calico::segment(&name, &text, &options) {
         Err(mistakes) => {
             write!(err, "{mistakes}")?;
             writeln!(err, "{} is left as it is: nothing was written", Printable(&name))?;
@@ -134,17 +134,17 @@ fn segment(
     }
 }
 
-fn wish(args: &SegmentArgs) -> Result<Wish, String> {
+fn options(args: &SegmentArgs) -> Result<Options, String> {
     if let (Some(out), Some(policy_out)) = (&args.out, &args.policy_out)
         && files::are_one(out, policy_out)
     {
         return Err("`--out` and `--policy-out` are one file".to_owned());
     }
-    let mut wish = Wish {
+    let mut options = Options {
         endpoints: args.endpoints.clone(),
         per_node: args.per_node.clone(),
         compaction_period: args.compaction_period.clone(),
-        ..Wish::default()
+        ..Options::default()
     };
     for (component, name) in &args.secret {
         if args.per_node.is_some() && component.is_on_nodes() {
@@ -152,37 +152,37 @@ fn wish(args: &SegmentArgs) -> Result<Wish, String> {
                 "`--secret {component}=...` and `--per-node` both say where {component} has its certificate from"
             ));
         }
-        if wish.secrets.insert(*component, name.clone()).is_some() {
+        if options.secrets.insert(*component, name.clone()).is_some() {
             return Err(format!("`--secret {component}=...` is given twice"));
         }
     }
-    Ok(wish)
+    Ok(options)
 }
 
 /// The result of `--check`.
 fn tell(
     name: &str,
-    checked: Result<Vec<Lack>, Diagnostics>,
+    checked: Result<Vec<Deviation>, Diagnostics>,
     output: Output,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> std::io::Result<u8> {
     let code = match &checked {
-        Ok(lacks) if lacks.is_empty() => 0,
+        Ok(deviations) if deviations.is_empty() => 0,
         Ok(_) => NOT_SEGMENTED,
         Err(_) => exit::CONFIG,
     };
     match (output, checked) {
-        (Output::Json, Ok(lacks)) => {
-            let one = |lack: &Lack| {
-                let Lack { place, object, field, message } = lack;
-                json!({ "line": place.line, "column": place.column, "object": object, "field": field, "message": message })
+        (Output::Json, Ok(deviations)) => {
+            let one = |deviation: &Deviation| {
+                let Deviation { position, object, field, message } = deviation;
+                json!({ "line": position.line, "column": position.column, "object": object, "field": field, "message": message })
             };
-            let missing: Vec<_> = lacks.iter().map(one).collect();
+            let missing: Vec<_> = deviations.iter().map(one).collect();
             writeln!(
                 out,
                 "{}",
-                json!({ "segmented": lacks.is_empty(), "missing": missing, "diagnostics": [] })
+                json!({ "segmented": deviations.is_empty(), "missing": missing, "diagnostics": [] })
             )?;
         }
         (Output::Json, Err(mistakes)) => {
@@ -192,12 +192,12 @@ fn tell(
                 json!({ "segmented": null, "missing": [], "diagnostics": mistakes.to_json() })
             )?;
         }
-        (Output::Text, Ok(lacks)) => {
+        (Output::Text, Ok(deviations)) => {
             let name = Printable(name);
-            for lack in &lacks {
-                writeln!(out, "{name}:{lack}")?;
+            for deviation in &deviations {
+                writeln!(out, "{name}:{deviation}")?;
             }
-            match lacks.len() {
+            match deviations.len() {
                 0 => writeln!(out, "{name}: segmented")?,
                 count => writeln!(out, "{name}: not segmented, missing: {count}")?,
             }

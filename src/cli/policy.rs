@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use etcd_warden_core::policy::diagnostics::Severity;
-use etcd_warden_core::policy::{Diagnostics, builtin};
+use etcd_warden_core::diagnostics::{Diagnostics, Severity};
+use etcd_warden_core::policy::builtin;
 use etcd_warden_gateway::policy_file;
 use serde_json::json;
 
@@ -136,7 +136,7 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
         Output::Json => writeln!(
             out,
             "{}",
-            json!({ "ok": !found.has_mistakes(), "diagnostics": found.to_json() })
+            json!({ "ok": !found.has_errors(), "diagnostics": found.to_json() })
         )?,
         Output::Text => {
             if !found.is_empty() {
@@ -146,13 +146,13 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
                 writeln!(out, "{line}")?;
             }
             let (mistakes, warnings) =
-                (found.count(Severity::Mistake), found.count(Severity::Warning));
+                (found.count(Severity::Error), found.count(Severity::Warning));
             if mistakes + warnings > 0 {
                 writeln!(out, "mistakes: {mistakes}, warnings: {warnings}")?;
             }
         }
     }
-    Ok(if found.has_mistakes() { exit::CONFIG } else { 0 })
+    Ok(if found.has_errors() { exit::CONFIG } else { 0 })
 }
 
 fn show(args: &ShowArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<u8> {

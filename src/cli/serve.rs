@@ -16,7 +16,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     let (config, effective) = match config::load(args, std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            terminal::err(format_args!("{mistakes}"));
+            terminal::err(format_args!("{}", mistakes.to_string().trim_end()));
             return ExitCode::from(exit::CONFIG);
         }
     };

@@ -31,6 +31,9 @@ pub mod keyspace;
 pub mod access;
 pub mod wire;
 pub mod lease_id;
+// --- text that operators write ---
+pub mod diagnostics;
+pub mod yaml;
 // --- the decision ---
 pub mod policy;
 pub mod authorize;

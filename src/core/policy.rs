@@ -7,8 +7,7 @@
 pub mod builtin;
 pub mod check;
 pub mod compile;
-pub mod diagnostics;
-pub mod file;
+mod file;
 pub mod import;
 pub mod keyset;
 pub mod name;
@@ -16,7 +15,6 @@ pub mod rights;
 mod select;
 mod shadowed;
 pub mod template;
-mod yaml;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,9 +22,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::access::Verbs;
+use crate::diagnostics::{Diagnostics, Findings, nearest};
 use crate::identity::NameRefusal;
-pub use diagnostics::Diagnostics;
-use diagnostics::Findings;
+use crate::yaml;
 use name::Captures;
 pub use rights::{Grant, GrantId, Rights};
 
@@ -130,17 +128,18 @@ impl Policy {
             )
         })?;
         let mut findings = Findings::new(name, text);
-        let root = match yaml::parse(text) {
-            Ok(root) => root,
-            Err((place, message)) => {
-                findings.mistake(place, message, yaml::advice(text, place));
+        let documents = match yaml::parse(text, file::LIMITS) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let hint = yaml::hint(text, error.position);
+                findings.error(error.position, error.message, hint);
                 return Err(findings.finish());
             }
         };
-        let file = file::File::policy(&root, &mut findings);
+        let file = file::File::policy(documents.first(), &mut findings);
         let checked = check::check(&file, &mut findings);
         let warnings = findings.finish();
-        if warnings.has_mistakes() {
+        if warnings.has_errors() {
             return Err(warnings);
         }
         Ok(Policy {
@@ -253,14 +252,15 @@ impl Policy {
     pub fn check_cas<N: AsRef<str>>(&self, names: &[N]) -> Diagnostics {
         let mut findings = Findings::new(&self.name, &self.text);
         let known: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        for (ca, place) in self.checked.bindings.iter().filter_map(|binding| binding.ca.as_ref()) {
+        for (ca, position) in self.checked.bindings.iter().filter_map(|binding| binding.ca.as_ref())
+        {
             if !known.contains(&&**ca) {
-                let near = diagnostics::nearest(ca, known.iter().copied());
+                let near = nearest(ca, known.iter().copied());
                 let help = near.map_or_else(
                     || format!("there are {}", file::listed(&known)),
                     |near| format!("did you mean `{near}`?"),
                 );
-                findings.mistake(*place, format!("no client CA is called `{ca}`"), help);
+                findings.error(*position, format!("no client CA is called `{ca}`"), help);
             }
         }
         findings.finish()

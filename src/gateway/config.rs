@@ -1,15 +1,17 @@
-//! What the program runs on: the checked form. Built only from the file, the environment and the
-//! flags, in one place ([`load()`]), so that every part of the program can rely on it.
+//! The checked configuration of `serve`. [`load()`] builds it from the file, environment variables
+//! and flags.
 
-pub mod diagnostic;
-pub mod flags;
-pub mod reference;
+// --- the table of settings ---
+#[cfg(test)]
+mod reference;
 pub mod settings;
-// --- what each source says ---
+// --- the sources ---
 mod env;
 mod file;
+mod flags;
 mod given;
-// --- what is in effect, and what it means ---
+mod origin;
+// --- precedence, types and rules ---
 mod address;
 mod check;
 mod effective;
@@ -23,63 +25,63 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+use etcd_warden_core::diagnostics::Diagnostics;
 use etcd_warden_core::policy::Mode;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Origin};
 pub use effective::Effective;
 pub use flags::ServeArgs;
 pub use load::load;
 
-/// Everything that `serve` needs to know.
+/// All settings of `serve`. The table in [`settings`] documents each.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect. TLS with client certificates, always.
+    /// Address for client connections, always TLS with client certificates.
     pub listen_addr: SocketAddr,
-    /// Balancers that may speak PROXY protocol v2 to the listener, and then must; empty: nobody
-    /// does.
+    /// Load balancers that must send a PROXY protocol v2 header. From other addresses, no header is
+    /// accepted.
     pub proxy_protocol_from: Vec<Network>,
-    /// The listener's TLS.
+    /// TLS of the listener.
     pub downstream: Downstream,
-    /// etcd.
+    /// The connections to etcd.
     pub upstream: Upstream,
-    /// What member lists show in place of etcd's client URLs.
+    /// Client URLs that member lists show in place of etcd's own.
     pub advertise: Advertise,
-    /// Whether a client's `authorization` and `token` metadata goes to etcd.
+    /// Handling of the `authorization` and `token` metadata of clients.
     pub client_tokens: ClientTokens,
     /// The policy file.
     pub policy: PathBuf,
-    /// Overrides the policy's own mode (break-glass), bindings' modes included.
+    /// Overrides the modes of the policy and of its bindings (break-glass).
     pub mode: Option<Mode>,
-    /// Shadow in front of an etcd whose own auth is on lends every caller the proxy's rights:
-    /// refused unless this is set.
+    /// Allows shadow mode with etcd's own auth enabled, which gives every client the gateway's
+    /// rights in etcd.
     pub allow_shadow_with_etcd_auth: bool,
-    /// The key behind lease ownership, shared by all replicas (at least 32 bytes); without one it
-    /// lasts as long as the process.
+    /// Secret key of lease ownership, at least 32 bytes, shared by all replicas; `None`: a random
+    /// key for this process.
     pub lease_key_file: Option<PathBuf>,
-    /// Keeps the last good policy, for a start with a broken policy file.
+    /// Directory that keeps the last valid policy, for a start with an invalid policy file.
     pub state_dir: Option<PathBuf>,
-    /// Adds a trailer `etcd-warden-reason` to refusals (it tells about the policy).
+    /// Adds the trailer `etcd-warden-reason` to refusals. It reveals parts of the policy.
     pub reason_trailer: bool,
-    /// Limits.
+    /// Bounds on connections, requests, memory and time.
     pub limits: Limits,
-    /// The audit.
+    /// The audit log.
     pub audit: Audit,
-    /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served; `None`: nowhere.
+    /// Address of `/metrics`, `/livez`, `/readyz` and `/policy`; `None`: they are not served.
     pub admin_addr: Option<SocketAddr>,
-    /// Whether `/debug/streams`, which names identities, is served there too.
+    /// Also serves `/debug/*`, which shows identities, at `admin_addr`.
     pub admin_debug: bool,
-    /// A socket for the admin pages and for changing the mode.
+    /// Unix socket for the admin pages and for changes of the mode.
     pub admin_socket: Option<PathBuf>,
-    /// The log.
+    /// Messages for the operator.
     pub log: Log,
-    /// Between two looks at the files that are reloaded when they change; zero: only a signal
-    /// reloads them.
+    /// Time between two checks for changed files; zero: only SIGHUP reloads them.
     pub reload_interval: Duration,
-    /// How long a file that is written in place has to stay the same before it is in effect.
+    /// Time that a file written in place must stay the same before it is in effect.
     pub reload_settle: Duration,
-    /// How long a drain may take before connections are closed.
+    /// Time that calls have to finish after SIGTERM.
     pub drain_timeout: Duration,
-    /// Threads that serve connections, each with connections to etcd of its own.
+    /// Threads that serve connections. Each has its own connections to etcd.
     pub workers: usize,
 }
 
@@ -88,31 +90,30 @@ pub struct Config {
 pub struct Network {
     /// Any address of the block.
     pub address: std::net::IpAddr,
-    /// Bits that count.
+    /// Number of leading bits that all addresses of the block share.
     pub prefix: u8,
 }
 
 /// TLS towards clients.
 #[derive(Clone, Debug)]
 pub struct Downstream {
-    /// `--cert-file`: the server's certificate chain, PEM.
+    /// Server certificate chain, PEM.
     pub cert_file: PathBuf,
-    /// `--key-file`: its key, PEM.
+    /// Private key of the server certificate, PEM.
     pub key_file: PathBuf,
-    /// `--trusted-ca-file`, or several with a name each.
+    /// CAs that issue client certificates.
     pub client_cas: Vec<ClientCa>,
-    /// Revocation lists, PEM or DER. Empty: revocation is not checked.
+    /// Certificate revocation lists, PEM or DER. Empty: revocation is not checked.
     pub crl_files: Vec<PathBuf>,
 }
 
 impl Downstream {
-    /// The files of the server's own certificate.
-    #[must_use]
+    /// The files of the server certificate.
     pub fn identity_files(&self) -> [&Path; 2] {
         [&self.cert_file, &self.key_file]
     }
 
-    /// The files that say whom the listener lets in.
+    /// The files that decide which client certificates are accepted.
     pub fn trust_files(&self) -> impl Iterator<Item = &Path> {
         self.client_cas.iter().map(|ca| &ca.file).chain(&self.crl_files).map(PathBuf::as_path)
     }
@@ -121,31 +122,31 @@ impl Downstream {
 /// One client CA.
 #[derive(Clone, Debug)]
 pub struct ClientCa {
-    /// The name that a binding's `ca` refers to; `default` for `--trusted-ca-file`.
+    /// The name that the field `ca` of a binding refers to; `default` for a file without a name.
     pub name: Arc<str>,
     /// PEM file with at least one certificate.
     pub file: PathBuf,
 }
 
-/// etcd, seen from here.
+/// Connections to etcd.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// At least one.
+    /// Client URLs of the members, at least one.
     pub endpoints: Vec<Endpoint>,
-    /// `--cert` and `--key`: the proxy's own client certificate.
+    /// The gateway's client certificate and its private key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// `--cacert`: who signed etcd's server certificates.
+    /// CAs that issue etcd's server certificates, PEM.
     pub cacert: Option<PathBuf>,
-    /// Plain text to `http://` endpoints was asked for by its flag.
+    /// Allows `http://` endpoints.
     pub insecure_plaintext: bool,
-    /// Only the first endpoint is ever used (the sidecar form).
+    /// Uses the one endpoint only (sidecar).
     pub pin: bool,
-    /// Between two health checks of one member.
+    /// Time between two health checks of a member.
     pub health_interval: Duration,
 }
 
 impl Upstream {
-    /// The files of the way to etcd.
+    /// The files for TLS to etcd.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
         self.cacert.iter().chain(identity).map(PathBuf::as_path)
@@ -155,142 +156,128 @@ impl Upstream {
 /// One member's client URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// `https`, or `http` with the plain-text flag.
+    /// True for `https`, false for `http`.
     pub tls: bool,
     /// Host name or address, without brackets.
     pub host: Arc<str>,
-    /// Port.
+    /// TCP port, not 0.
     pub port: u16,
 }
 
-/// What member lists show.
+/// Client URLs in member lists.
 #[derive(Clone, Debug, Default)]
 pub struct Advertise {
-    /// `--advertise-client-url`: for every member that has no entry of its own.
+    /// The URL of every member without an entry in `by_member`.
     pub default: Option<String>,
-    /// By member name.
+    /// URLs by member name.
     pub by_member: BTreeMap<String, String>,
 }
 
-/// What happens to tokens that clients send.
+/// Handling of etcd auth tokens in requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientTokens {
-    /// They go to etcd, which then judges too: they can only narrow.
+    /// Sends them to etcd, which checks its own permissions too: tokens can only remove rights.
     Forward,
-    /// They are removed, and `Authenticate` is refused.
+    /// Removes them and refuses `Authenticate`.
     Strip,
 }
 
-/// Limits of one process.
+/// Limits of one process. Unless noted, they are for all clients together.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From accept to the end of the TLS handshake.
+    /// Time from accepting a connection to the end of the TLS handshake.
     pub handshake_timeout: Duration,
-    /// Handshakes at once.
+    /// TLS handshakes in progress.
     pub max_handshakes: usize,
-    /// Client connections at once.
+    /// Open client connections.
     pub max_connections: usize,
-    /// Client connections at once of one identity; `None`: its fair share of them.
+    /// Open client connections of one identity; `None`: a fair share.
     pub max_connections_per_identity: Option<usize>,
-    /// Streams at once on one client connection.
+    /// Open streams on one client connection.
     pub max_streams: u32,
-    /// Requests at once of all clients under enforcement, each until its answer's body has ended.
+    /// Requests in progress of all enforced clients, each until the end of its response.
     pub max_requests: usize,
-    /// The same of one identity; `None`: its fair share of them.
+    /// Requests in progress of one identity; `None`: a fair share.
     pub max_requests_per_identity: Option<usize>,
-    /// Requests per second of one identity; `None`: any number.
+    /// Requests per second of one identity; `None`: unlimited.
     pub requests_per_second_per_identity: Option<u32>,
-    /// Watches at once of all clients under enforcement.
+    /// Watches of all enforced clients.
     pub max_watches: usize,
-    /// The same of one identity; `None`: its fair share of them.
+    /// Watches of one identity; `None`: a fair share.
     pub max_watches_per_identity: Option<usize>,
-    /// Bytes of one request message. etcd's `--max-request-bytes` (1.5 MiB) and the 512 KiB that
-    /// it adds for overhead.
+    /// Bytes of one request message. The default is etcd's `--max-request-bytes` (1.5 MiB) and the
+    /// 512 KiB that etcd adds for overhead.
     pub max_request_bytes: usize,
-    /// Bytes of a request's header list, decoded (RFC 9113, 6.5.2).
+    /// Bytes of the header list of a request, decoded (RFC 9113, 6.5.2).
     pub max_header_bytes: u32,
-    /// Bytes of requests held by one worker thread while their end is awaited.
+    /// Bytes that one worker holds of requests that are not complete.
     pub max_held_bytes: usize,
-    /// Bytes of answers held by one worker thread for clients that do not read them.
+    /// Bytes that one worker holds of responses that clients do not read.
     pub max_unread_bytes: usize,
-    /// A connection without any stream is closed after this.
+    /// Time after which a connection without streams is closed.
     pub idle_timeout: Duration,
-    /// A client is told to open another connection when one is about this old.
+    /// Age, plus or minus a tenth, at which a client is told to open a new connection.
     pub max_connection_age: Option<Duration>,
-    /// Between two pings to a client; one that has not answered by the next is disconnected.
+    /// Time between two pings to a client. A client that has not answered by the next is
+    /// disconnected.
     pub keepalive: Duration,
-    /// `Authenticate` calls per second, of which each identity has a fair share (etcd hashes
-    /// passwords slowly).
+    /// `Authenticate` calls per second, of which each identity has a fair share: hashing passwords
+    /// is slow in etcd.
     pub authenticate_per_second: u32,
 }
 
+/// The defaults of the table of settings.
+#[cfg(test)]
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(10),
-            max_handshakes: 4096,
-            max_connections: 20_000,
-            max_connections_per_identity: None,
-            max_streams: 10_000,
-            max_requests: 200_000,
-            max_requests_per_identity: None,
-            requests_per_second_per_identity: None,
-            max_watches: 1_000_000,
-            max_watches_per_identity: None,
-            max_request_bytes: 2 * 1024 * 1024,
-            max_header_bytes: 16 * 1024,
-            max_held_bytes: 64 * 1024 * 1024,
-            max_unread_bytes: 256 * 1024 * 1024,
-            idle_timeout: Duration::from_secs(3600),
-            max_connection_age: None,
-            keepalive: Duration::from_secs(30),
-            authenticate_per_second: 20,
-        }
+        let (effective, mut errors) = (Effective::merge([&[], &[], &[]]), Diagnostics::default());
+        let reader = &mut reader::Reader { effective: &effective, errors: &mut errors };
+        check::limits(reader).expect("every limit has a default")
     }
 }
 
-/// The audit.
+/// The audit log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
-    /// JSON lines go to this file.
+    /// File to which records are appended as JSON lines.
     pub file: Option<PathBuf>,
-    /// JSON lines go to standard output.
+    /// Writes records to standard output too.
     pub stdout: bool,
-    /// Which allowed requests are written too. Denials and would-be denials always are.
+    /// Allowed requests that are recorded. Denials and would-be denials always are.
     pub allowed: AuditAllowed,
-    /// Of those allowed requests, the part that is written, 0 to 1.
+    /// Fraction of those allowed requests that is recorded, 0 to 1.
     pub sample: f64,
-    /// Lines that may wait for the writer.
+    /// Records that may wait for the writer.
     pub queue: usize,
-    /// What happens when they are more.
+    /// Behavior when the queue is full.
     pub on_full: OnFull,
 }
 
-/// Which allowed requests the audit shows.
+/// Allowed requests that the audit log records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditAllowed {
-    /// None.
+    /// No allowed request.
     None,
-    /// Those that may change something.
+    /// Requests that may change something.
     Writes,
-    /// All.
+    /// Every allowed request.
     All,
 }
 
-/// What happens when the audit queue is full.
+/// Behavior when the audit queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFull {
-    /// The line is lost, counted, and the loss is in the next line that goes out.
+    /// Discards and counts the record. The next record that is written reports the loss.
     Drop,
-    /// The request is refused.
+    /// Refuses the request.
     Deny,
 }
 
-/// The log.
+/// Messages for the operator.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// JSON instead of text.
+    /// JSON lines instead of text.
     pub json: bool,
-    /// As `tracing-subscriber`'s `EnvFilter` reads it.
+    /// Directives of `tracing-subscriber`'s `EnvFilter`.
     pub filter: String,
 }

@@ -1,26 +1,25 @@
-//! The one door to standard output and standard error for every command: no character of a peer's,
-//! a file's or etcd's text that a terminal obeys passes through it, whatever the command has
-//! forgotten to escape. A test in `tests/it/layering.rs` looks for any other door.
+//! Writes to standard output and standard error. Every command uses this module, which escapes all
+//! characters that a terminal would obey, even if the command has not escaped the text of a peer, a
+//! file or etcd. A test in `tests/it/layering.rs` searches for other writers.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use etcd_warden_core::printable::{escape, is_unfit};
 
-/// A writer of text: lines and tabs stay, whatever else is unfit ([`is_unfit`]) is spelled
-/// `\u001b`, and bytes that are no UTF-8 `\xff`.
+/// A writer that keeps line feeds and tabs, writes other unfit characters ([`is_unfit`]) as
+/// `\u001b`, and bytes that are not UTF-8 as `\xff`.
 pub struct Plain<'w> {
     inner: &'w mut dyn Write,
 }
 
 impl<'w> Plain<'w> {
-    /// Writes to `inner`.
-    #[must_use]
+    /// Escapes text for `inner`.
     pub fn new(inner: &'w mut dyn Write) -> Self {
         Self { inner }
     }
 
-    /// A file of the operator's that goes to standard output as it is, byte for byte.
+    /// Writes a file of the operator unchanged.
     ///
     /// # Errors
     /// Those of the writer.
@@ -30,7 +29,7 @@ impl<'w> Plain<'w> {
 }
 
 impl Write for Plain<'_> {
-    /// Takes all of it. A character is not to be split over two calls; `write!` never does.
+    /// Writes all bytes. A character must not be split over two calls; `write!` never does that.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut text = String::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
@@ -52,11 +51,10 @@ impl Write for Plain<'_> {
     }
 }
 
-/// Writes to standard output. That a reader has gone away (`| head`) is no failure: it has seen
-/// enough.
+/// Writes to standard output. A closed pipe (`| head`) is no error.
 ///
 /// # Errors
-/// Standard output takes nothing more: the disk is full, for example.
+/// Standard output cannot be written, for example because the disk is full.
 pub fn out(text: fmt::Arguments<'_>) -> io::Result<()> {
     let mut stdout = io::stdout();
     let mut plain = Plain::new(&mut stdout);
@@ -66,14 +64,14 @@ pub fn out(text: fmt::Arguments<'_>) -> io::Result<()> {
     }
 }
 
-/// Writes a line to standard error. When that cannot be done, there is no other place to say so.
+/// Writes a line to standard error. A failure is ignored: there is no output left to report it.
 pub fn err(text: fmt::Arguments<'_>) {
     let mut stderr = io::stderr();
     let _ = writeln!(Plain::new(&mut stderr), "{text}");
 }
 
-/// Writes to standard output text whose colours (ECMA-48, SGR) are ours: everything else of it has
-/// gone through [`etcd_warden_core::printable`].
+/// Writes text with colors (ECMA-48, SGR) to standard output. Text of others in it must have been
+/// escaped with [`etcd_warden_core::printable`], because colors in it would pass.
 ///
 /// # Errors
 /// As [`out`].
@@ -108,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lines_and_tabs_of_all_controls_pass_the_door() {
+    fn line_feeds_and_tabs_are_the_only_controls_that_pass() {
         let mut written = Vec::new();
         let mut out = Plain::new(&mut written);
         let foreign = "\x1b[31m\r\u{9b}\u{202e}\u{e9}";

@@ -18,4 +18,5 @@
 
 pub mod etcd;
 pub mod pki;
+pub mod gateway;
 pub mod demo;

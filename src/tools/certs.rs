@@ -33,9 +33,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::{Diagnostic, Severity};
-use etcd_warden_gateway::files::{self, Unread};
+use etcd_warden_core::diagnostics::{Diagnostic, Diagnostics, Severity};
+use etcd_warden_gateway::files::{self, ReadError};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -43,7 +42,7 @@ use layout::Owner;
 
 /// A mistake of the command line or of a file as a whole: `what` is the flag or the file.
 fn mistake(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
-    finding(Severity::Mistake, what, message.into(), help)
+    finding(Severity::Error, what, message.into(), help)
 }
 
 /// Something that is done otherwise than the operator may expect.
@@ -52,14 +51,7 @@ fn note(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
 }
 
 fn finding(severity: Severity, what: &str, message: String, help: &str) -> Diagnostic {
-    Diagnostic {
-        severity,
-        file: what.into(),
-        place: None,
-        line: None,
-        message,
-        help: Some(help.to_owned()).filter(|help| !help.is_empty()),
-    }
+    Diagnostic::new(severity, what, message).help(help)
 }
 
 /// One mistake as all there is.
@@ -95,7 +87,8 @@ fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
     match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::LOOP) => (read(path, most), Told { linked: true, owner: None }),
         here => {
-            let file = here.map(File::from).map_err(|error| Unread::from(io::Error::from(error)));
+            let file =
+                here.map(File::from).map_err(|error| ReadError::from(io::Error::from(error)));
             let owner = file
                 .as_ref()
                 .ok()
@@ -109,7 +102,7 @@ fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
     }
 }
 
-fn bytes(path: &Path, read: Result<Vec<u8>, Unread>) -> Result<Vec<u8>, Diagnostics> {
+fn bytes(path: &Path, read: Result<Vec<u8>, ReadError>) -> Result<Vec<u8>, Diagnostics> {
     let name = path.display().to_string();
     match read {
         Ok(bytes) if bytes.is_empty() => refuse(&name, "the file is empty", ""),

@@ -19,19 +19,18 @@ pub mod recorder;
 pub mod relay;
 pub mod vulnerable;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use etcd_warden_gateway::app::{self, Running};
-use etcd_warden_gateway::config::{
-    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits,
-    Log, OnFull, Upstream,
-};
+use etcd_warden_gateway::config::Config;
+use etcd_warden_gateway::config::settings::Key;
 use etcd_warden_testbed::etcd::{Etcd, Options, Programs, Release, Source, Tls, find};
+use etcd_warden_testbed::gateway::{self, GatewayFiles};
 use etcd_warden_testbed::pki::{Authority, Issued, Leaf, Usage, write_private};
 use etcd_warden_tools::http;
 use serde_json::Value;
@@ -476,62 +475,23 @@ pub fn is_permission_denied<T>(answer: &Result<T, etcd_client::Error>) -> bool {
 
 fn config(etcd: &Etcd, folder: &TempDir) -> Config {
     let at = folder.path();
-    let server = authorities()
-        .clients
-        .server(&["127.0.0.1", "localhost"])
-        .unwrap()
-        .write(at, "server")
-        .unwrap();
-    let upstream = root().write(at, "upstream").unwrap();
-    let endpoint = |address: SocketAddr| Endpoint {
-        tls: true,
-        host: address.ip().to_string().into(),
-        port: address.port(),
-    };
-    Config {
-        listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
-        proxy_protocol_from: Vec::new(),
-        downstream: Downstream {
-            cert_file: server.cert,
-            key_file: server.key,
-            client_cas: vec![ClientCa {
-                name: Arc::from("default"),
-                file: write_private(at, "clients-ca.crt", &authorities().clients.pem()).unwrap(),
-            }],
-            crl_files: Vec::new(),
-        },
-        upstream: Upstream {
-            endpoints: etcd.addresses().into_iter().map(endpoint).collect(),
-            identity: Some((upstream.cert, upstream.key)),
-            cacert: Some(write_private(at, "etcd-ca.crt", &authorities().upstream.pem()).unwrap()),
-            insecure_plaintext: false,
-            pin: false,
-            health_interval: Duration::from_secs(1),
-        },
-        advertise: Advertise::default(),
-        client_tokens: ClientTokens::Forward,
+    let authorities = authorities();
+    let server = authorities.clients.server(&["127.0.0.1", "localhost"]).unwrap();
+    let files = GatewayFiles {
+        server: server.write(at, "server").unwrap(),
+        client_ca: write_private(at, "clients-ca.crt", &authorities.clients.pem()).unwrap(),
+        upstream: root().write(at, "upstream").unwrap(),
+        upstream_ca: write_private(at, "etcd-ca.crt", &authorities.upstream.pem()).unwrap(),
         policy: at.join("policy.yaml"),
-        mode: None,
-        allow_shadow_with_etcd_auth: false,
-        lease_key_file: None,
-        state_dir: None,
-        reason_trailer: false,
-        limits: Limits::default(),
-        audit: Audit {
-            file: Some(at.join("audit.jsonl")),
-            stdout: false,
-            allowed: AuditAllowed::All,
-            sample: 1.0,
-            queue: 65_536,
-            on_full: OnFull::Drop,
-        },
-        admin_addr: Some((Ipv4Addr::LOCALHOST, 0).into()),
-        admin_debug: true,
-        admin_socket: None,
-        log: Log { json: false, filter: "warn".to_owned() },
-        reload_interval: Duration::ZERO,
-        reload_settle: Duration::ZERO,
-        drain_timeout: Duration::from_secs(5),
-        workers: 1,
-    }
+    };
+    let settings = [
+        (Key::AdminAddr, "127.0.0.1:0".to_owned()),
+        (Key::AdminDebug, "true".to_owned()),
+        (Key::AuditFile, at.join("audit.jsonl").display().to_string()),
+        (Key::AuditQueue, "65536".to_owned()),
+        (Key::DrainTimeout, "5s".to_owned()),
+        (Key::HealthInterval, "1s".to_owned()),
+        (Key::LogFilter, "warn".to_owned()),
+    ];
+    gateway::config(etcd, &files, &settings).unwrap()
 }

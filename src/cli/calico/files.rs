@@ -5,7 +5,7 @@ use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use etcd_warden_gateway::files::{self, Unread};
+use etcd_warden_gateway::files::{self, ReadError};
 use tempfile::NamedTempFile;
 
 /// A manifest, or standard input for `-`.
@@ -13,18 +13,18 @@ pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<Stri
     let read =
         if path.as_os_str() == "-" { read_all(input, limit) } else { files::read(path, limit) };
     let bytes = read.map_err(|why| match why {
-        Unread::Large(_) => format!("{why}: no manifest of Calico"),
+        ReadError::TooLarge(_) => format!("{why}: no manifest of Calico"),
         _ => why.to_string(),
     })?;
     String::from_utf8(bytes)
         .map_err(|error| format!("is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
-fn read_all(input: &mut dyn Read, limit: u64) -> Result<Vec<u8>, Unread> {
+fn read_all(input: &mut dyn Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
-        Err(Unread::Large(limit))
+        Err(ReadError::TooLarge(limit))
     } else {
         Ok(bytes)
     }

@@ -90,7 +90,7 @@ fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
     );
     assert!(
         err.contains("\nmode: shadow\n")
-            && err.contains("note: cni: make Secret `calico-etcd-cni`"),
+            && err.contains("note: cni: create Secret `calico-etcd-cni`"),
         "{err}"
     );
     let (_, from_input, _) =

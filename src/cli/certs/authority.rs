@@ -6,8 +6,8 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_gateway::files::Unread;
+use etcd_warden_core::diagnostics::Diagnostics;
+use etcd_warden_gateway::files::ReadError;
 use etcd_warden_tools::certs::ca::{Ca, CaFiles};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -52,7 +52,7 @@ impl CaArgs {
                 Ok(_) => Ok(without_line_end(line)),
                 Err(error) => Err(Diagnostics::about(
                     &name,
-                    format!("the file {}", Unread::from(error)),
+                    format!("the file {}", ReadError::from(error)),
                     None,
                 )),
             };

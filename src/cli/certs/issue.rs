@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args};
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_core::diagnostics::{Diagnostics, Severity};
+use etcd_warden_core::printable::Printable;
 use etcd_warden_tools::certs::issue::{Planned, make};
 use etcd_warden_tools::certs::key::KeyType;
 use etcd_warden_tools::certs::layout::{self, Layout};
@@ -143,7 +143,7 @@ pub(super) fn run(
     let (mistakes, notes) = split(found);
     tell(Some(notes), err);
     let order = match order {
-        Some(order) if !mistakes.has_mistakes() => order,
+        Some(order) if !mistakes.has_errors() => order,
         _ => return Err(mistakes),
     };
     let (window, note) = order.ca.window(SystemTime::now(), args.lifetime);
@@ -176,7 +176,7 @@ pub(super) fn run(
     // Somebody may have been faster since the first look.
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     let obstacles = obstacles(&args.out, &paths, args.force);
-    if obstacles.has_mistakes() {
+    if obstacles.has_errors() {
         return Err(obstacles);
     }
     store.put(&files)?;
@@ -195,8 +195,8 @@ fn split(found: Diagnostics) -> (Diagnostics, Diagnostics) {
     let (mut mistakes, mut notes) = (Diagnostics::default(), Diagnostics::default());
     for one in found.iter() {
         match one.severity {
-            etcd_warden_core::policy::diagnostics::Severity::Mistake => mistakes.push(one.clone()),
-            etcd_warden_core::policy::diagnostics::Severity::Warning => notes.push(one.clone()),
+            Severity::Error => mistakes.push(one.clone()),
+            Severity::Warning => notes.push(one.clone()),
         }
     }
     (mistakes, notes)

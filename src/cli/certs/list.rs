@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_core::diagnostics::Diagnostics;
+use etcd_warden_core::printable::Printable;
 use etcd_warden_gateway::policy_file;
 use etcd_warden_tools::certs::found::{Found, Sight, look};
 use etcd_warden_tools::certs::reading::{Kind, Reading, read, read_server};
@@ -57,7 +57,7 @@ pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnost
             Err(mistakes) => wrong.append(mistakes),
         }
     }
-    if wrong.has_mistakes() {
+    if wrong.has_errors() {
         return Err(wrong);
     }
     let now = SystemTime::now();

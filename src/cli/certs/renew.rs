@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::Printable;
+use etcd_warden_core::diagnostics::Diagnostics;
+use etcd_warden_core::printable::Printable;
 use etcd_warden_tools::certs::ca::{OldCa, certificates, pem_of};
 use etcd_warden_tools::certs::found::{Sight, look};
 use etcd_warden_tools::certs::key::KeyType;
@@ -74,7 +74,7 @@ pub(super) fn run(
             None,
         ));
     }
-    let (Some(ca), Some(terms), false) = (ca, terms, wrong.has_mistakes()) else {
+    let (Some(ca), Some(terms), false) = (ca, terms, wrong.has_errors()) else {
         return Err(wrong);
     };
     let folder = if args.place.is_dir() {

@@ -26,7 +26,7 @@ pub fn run(text: &[u8]) {
     let parsed = Policy::parse("fuzz.yaml", text, 1, None);
     match &parsed {
         Err(findings) => {
-            assert!(findings.has_mistakes(), "refused without a mistake");
+            assert!(findings.has_errors(), "refused without a mistake");
             let shown = findings.to_string();
             assert!(
                 !shown.is_empty() && !shown.contains(|c: char| c.is_control() && c != '\n'),
@@ -39,7 +39,7 @@ pub fn run(text: &[u8]) {
 }
 
 fn accepted(policy: &Policy) {
-    assert!(!policy.warnings().has_mistakes());
+    assert!(!policy.warnings().has_errors());
     let again = policy.in_mode(2, Some(Mode::Enforce));
     assert_eq!(again.hash, policy.hash);
     assert!(!again.has_shadow());

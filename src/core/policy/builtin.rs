@@ -1,9 +1,9 @@
 //! The role sets inside the binary. Each is a file of its own, in the policy language, that `policy
 //! show` prints as it is.
 
-use super::diagnostics::Findings;
-use super::file::File;
-use super::yaml;
+use super::file::{File, LIMITS};
+use crate::diagnostics::Findings;
+use crate::yaml;
 
 /// A role set that a policy can include by name.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +73,12 @@ pub fn find(name: &str) -> Option<&'static RoleSet> {
 
 impl RoleSet {
     pub(super) fn file(&self, findings: &mut Findings<'_>) -> File {
-        match yaml::parse(self.text) {
-            Ok(root) => File::role_set(&root, findings),
-            Err((place, message)) => {
-                findings.mistake(place, message, "");
+        match yaml::parse(self.text, LIMITS) {
+            Ok(documents) => {
+                documents.first().map_or_else(File::default, |root| File::role_set(root, findings))
+            }
+            Err(error) => {
+                findings.error(error.position, error.message, "");
                 File::default()
             }
         }

@@ -7,14 +7,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use rules::VERBS;
-use rules::{place_of, rules, text_of, verbs_of};
+use rules::{position_of, rules, text_of, verbs_of};
 
-use super::diagnostics::{Findings, Place, nearest};
 use super::file::{self, File, Text, listed};
 use super::name::NamePattern;
 use super::template::Template;
 use super::{Grant, GrantId, Mode, builtin, shadowed};
 use crate::access::{Capability, Verbs};
+use crate::diagnostics::{Findings, SourcePosition, nearest};
 
 /// A policy that is meaningful: every name is resolved.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Checked {
 #[derive(Debug)]
 pub(super) struct CheckedRole {
     pub(super) name: Arc<str>,
-    place: Place,
+    position: SourcePosition,
     pub(super) allow: Vec<Allowed>,
     pub(super) deny: Vec<Denied>,
     pub(super) capabilities: Vec<(Capability, GrantId)>,
@@ -43,7 +43,7 @@ pub(super) struct Allowed {
     pub(super) keys: Template,
     pub(super) verbs: Verbs,
     pub(super) grant: GrantId,
-    pub(super) place: Place,
+    pub(super) position: SourcePosition,
 }
 
 /// One key of one `deny` entry.
@@ -51,7 +51,7 @@ pub(super) struct Allowed {
 pub(super) struct Denied {
     pub(super) keys: Template,
     pub(super) verbs: Verbs,
-    pub(super) place: Place,
+    pub(super) position: SourcePosition,
 }
 
 /// The part of a certificate that a binding looks at.
@@ -93,7 +93,7 @@ pub(super) struct CheckedBinding {
     pub(super) pattern: NamePattern,
     /// The pattern as written.
     pub(super) written: Arc<str>,
-    pub(super) ca: Option<(Arc<str>, Place)>,
+    pub(super) ca: Option<(Arc<str>, SourcePosition)>,
     /// Places in [`Checked::roles`].
     pub(super) roles: Vec<usize>,
     pub(super) deny: Vec<Denied>,
@@ -135,12 +135,12 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
             );
             if let Some(line) = seen.insert(who, binding.line) {
                 let help = format!("the first is in line {line}; write all roles in one");
-                findings.mistake(written.place, "two bindings name the same identities", help);
+                findings.error(written.position, "two bindings name the same identities", help);
             }
             checked.bindings.push(binding);
         }
     }
-    if !findings.has_mistakes() {
+    if !findings.has_errors() {
         warn(&checked, own, findings);
     }
     checked
@@ -152,7 +152,7 @@ fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
         checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
     for (at, role) in checked.roles.iter().take(own).enumerate() {
         if !used.contains(&at) {
-            findings.warning(role.place, format!("no binding uses role `{}`", role.name), "");
+            findings.warning(role.position, format!("no binding uses role `{}`", role.name), "");
         }
         shadowed::warn(role, findings);
     }
@@ -162,17 +162,17 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
     let mut from: HashMap<Arc<str>, String> = checked
         .roles
         .iter()
-        .map(|role| (Arc::clone(&role.name), format!("line {}", role.place.line)))
+        .map(|role| (Arc::clone(&role.name), format!("line {}", role.position.line)))
         .collect();
     for (at, name) in wanted.iter().enumerate() {
         if wanted.iter().take(at).any(|earlier| earlier.text == name.text) {
-            findings.mistake(name.place, format!("`{}` is included twice", name.text), "");
+            findings.error(name.position, format!("`{}` is included twice", name.text), "");
             continue;
         }
         let Some(set) = builtin::find(&name.text) else {
             let names: Vec<&str> = builtin::ALL.iter().map(|set| set.name).collect();
-            findings.mistake(
-                name.place,
+            findings.error(
+                name.position,
                 format!("there is no role set `{}`", name.text),
                 suggestion(&name.text, &names),
             );
@@ -180,7 +180,7 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         };
         if !set.caution.is_empty() {
             findings.warning(
-                name.place,
+                name.position,
                 format!("role set `{}` is there to compare with", set.name),
                 set.caution,
             );
@@ -190,9 +190,9 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         for written in &set.file(&mut inside).roles {
             role(written, checked, &mut inside);
         }
-        if inside.has_mistakes() {
-            findings.mistake(
-                name.place,
+        if inside.has_errors() {
+            findings.error(
+                name.position,
                 format!("role set `{}` is broken: {}", set.name, inside.finish()),
                 "",
             );
@@ -205,8 +205,8 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
                     "role set `{}` has a role `{}`, and so has {other}",
                     set.name, role.name
                 );
-                findings.mistake(
-                    name.place,
+                findings.error(
+                    name.position,
                     message,
                     "give your own role another name, or leave one of the two out",
                 );
@@ -219,12 +219,12 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
     let name: Arc<str> = written.name.text.as_str().into();
     if !is_role_name(&name) {
         let help = "letters, digits, `-`, `_`, `.` and `/`, at most 128 of them";
-        findings.mistake(written.name.place, format!("`{name}` is no name for a role"), help);
+        findings.error(written.name.position, format!("`{name}` is no name for a role"), help);
     }
     let index = u32::try_from(checked.roles.len()).unwrap_or(u32::MAX);
-    let mut grant = |text: &str, verbs, place| {
+    let mut grant = |text: &str, verbs, position| {
         let id = GrantId(u32::try_from(checked.grants.len()).unwrap_or(u32::MAX));
-        let source = findings.source(place);
+        let source = findings.source(position);
         checked.grants.push(Grant {
             role: Arc::clone(&name),
             role_index: index,
@@ -235,30 +235,36 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
         id
     };
     let mut capabilities: Vec<(Capability, GrantId)> = Vec::new();
-    let mut problems: Vec<(Place, String, String)> = Vec::new();
+    let mut problems: Vec<(SourcePosition, String, String)> = Vec::new();
     for written in &written.capabilities {
         let names: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).collect();
         match Capability::ALL.iter().find(|capability| capability.name() == written.text) {
             None => problems.push((
-                written.place,
+                written.position,
                 format!("there is no capability `{}`", written.text),
                 suggestion(&written.text, &names),
             )),
             Some(found) if capabilities.iter().any(|(known, _)| known == found) => {
-                problems.push((written.place, format!("`{found}` is there twice"), String::new()));
+                problems.push((
+                    written.position,
+                    format!("`{found}` is there twice"),
+                    String::new(),
+                ));
             }
-            Some(&found) => capabilities
-                .push((found, grant(&format!("capability {found}"), Verbs::NONE, written.place))),
+            Some(&found) => capabilities.push((
+                found,
+                grant(&format!("capability {found}"), Verbs::NONE, written.position),
+            )),
         }
     }
     let mut ids = Vec::new();
     for rule in &written.allow {
         for keys in &rule.keys {
-            ids.push(grant(&text_of(keys), verbs_of(rule), place_of(keys)));
+            ids.push(grant(&text_of(keys), verbs_of(rule), position_of(keys)));
         }
     }
-    for (place, message, help) in problems {
-        findings.mistake(place, message, help);
+    for (position, message, help) in problems {
+        findings.error(position, message, help);
     }
     for (capability, _) in &capabilities {
         if *capability == Capability::Snapshot
@@ -267,7 +273,7 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
         {
             let help = "a snapshot is a copy of the whole database: no `deny` narrows it";
             findings.warning(
-                written.place,
+                written.position,
                 format!("role `{name}` can read every key by `snapshot`"),
                 help,
             );
@@ -277,7 +283,7 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
         .into_iter()
         .zip(ids)
         .filter_map(|(denied, grant)| {
-            denied.map(|d| Allowed { keys: d.keys, verbs: d.verbs, grant, place: d.place })
+            denied.map(|d| Allowed { keys: d.keys, verbs: d.verbs, grant, position: d.position })
         })
         .collect();
     let deny: Vec<Denied> = rules(&written.deny, findings).into_iter().flatten().collect();
@@ -290,7 +296,7 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
         .collect();
     checked.roles.push(CheckedRole {
         name,
-        place: written.name.place,
+        position: written.name.position,
         allow,
         deny,
         capabilities,
@@ -305,8 +311,8 @@ fn binding(
     findings: &mut Findings<'_>,
 ) -> Option<CheckedBinding> {
     if let Some((field, second)) = written.matchers.get(1) {
-        findings.mistake(
-            second.place,
+        findings.error(
+            second.position,
             format!("a binding has one matcher, and `{field}` is the second"),
             "write a binding for each: rights add up",
         );
@@ -317,14 +323,14 @@ fn binding(
     for name in &written.roles {
         match roles.get(name.text.as_str()) {
             Some(place) if bound.contains(place) => {
-                findings.mistake(name.place, format!("`{}` is there twice", name.text), "")
+                findings.error(name.position, format!("`{}` is there twice", name.text), "")
             }
             Some(place) => bound.push(*place),
             None => {
                 let mut names: Vec<&str> = checked.roles.iter().map(|role| &*role.name).collect();
                 names.sort_unstable();
-                findings.mistake(
-                    name.place,
+                findings.error(
+                    name.position,
                     format!("there is no role `{}`", name.text),
                     missing_role(&name.text, &names),
                 );
@@ -335,7 +341,7 @@ fn binding(
     let pattern = match NamePattern::parse(&text.text) {
         Ok(pattern) => pattern,
         Err((message, help)) => {
-            findings.mistake(text.place, message, help);
+            findings.error(text.position, message, help);
             return None;
         }
     };
@@ -349,8 +355,8 @@ fn binding(
                 "role `{}` needs `{{{capture}}}`, which `{}` does not capture",
                 role.name, text.text
             );
-            findings.mistake(
-                name.place,
+            findings.error(
+                name.position,
                 message,
                 format!(
                     "write it into the binding, as in `{field}: \"{}:{{{capture}}}\"`",
@@ -361,14 +367,14 @@ fn binding(
     }
     for denied in &deny {
         for capture in denied.keys.captures().filter(|capture| !captured.contains(capture)) {
-            findings.mistake(
-                denied.place,
+            findings.error(
+                denied.position,
                 format!("`{}` does not capture `{{{capture}}}`", text.text),
                 "",
             );
         }
     }
-    let ca = written.ca.as_ref().map(|ca| (Arc::from(ca.text.as_str()), ca.place));
+    let ca = written.ca.as_ref().map(|ca| (Arc::from(ca.text.as_str()), ca.position));
     let written_as = text.text.as_str().into();
     Some(CheckedBinding {
         field: Field::of(field),
@@ -378,7 +384,7 @@ fn binding(
         roles: bound,
         deny,
         mode,
-        line: written.place.line,
+        line: written.position.line,
     })
 }
 
@@ -386,8 +392,8 @@ fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
     let found =
         [Mode::Shadow, Mode::Enforce].into_iter().find(|mode| mode.to_string() == written.text);
     if found.is_none() {
-        findings.mistake(
-            written.place,
+        findings.error(
+            written.position,
             format!("there is no mode `{}`", written.text),
             suggestion(&written.text, &["shadow", "enforce"]),
         );

@@ -1,17 +1,20 @@
-//! What the operator wrote: names, keys and verbs as text, each with its place. Nothing is looked
-//! up yet.
+//! The fields of a policy file as text, each with its source position. Names are not resolved here.
 
-use super::diagnostics::{Findings, Place, nearest};
-use super::yaml::{Node, Value};
+use crate::diagnostics::{Findings, SourcePosition, nearest};
+use crate::yaml::{Data, Entry, Limits, Node, Type, integer};
 
-/// Text with its place.
+/// Bounds of a policy's YAML. No valid policy nests deeper than 7.
+pub(super) const LIMITS: Limits =
+    Limits { documents: 1, depth: 16, values: 1_000_000, repeated: 100_000 };
+
+/// Text with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
     pub(super) text: String,
-    pub(super) place: Place,
+    pub(super) position: SourcePosition,
 }
 
-/// A whole policy file, or a role set (without mode, include and bindings).
+/// A policy file, or a role set, which has roles only.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) mode: Option<Text>,
@@ -20,7 +23,6 @@ pub(super) struct File {
     pub(super) bindings: Vec<Binding>,
 }
 
-/// A role.
 #[derive(Debug)]
 pub(super) struct Role {
     pub(super) name: Text,
@@ -29,25 +31,25 @@ pub(super) struct Role {
     pub(super) capabilities: Vec<Text>,
 }
 
-/// Keys and verbs.
+/// An entry of `allow` or `deny`.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) keys: Vec<Keys>,
     pub(super) verbs: Vec<Text>,
 }
 
-/// Which keys.
 #[derive(Debug)]
 pub(super) enum Keys {
+    /// `/prefix/*`, `/exact`, `/nodes/{node}`.
     Template(Text),
-    Interval { from: Text, to: Option<Text>, place: Place },
+    /// `{from: A, to: B}`; without `to`, all keys from `from` on.
+    Interval { from: Text, to: Option<Text>, position: SourcePosition },
 }
 
-/// Who gets which roles.
 #[derive(Debug)]
 pub(super) struct Binding {
-    pub(super) place: Place,
-    /// The matchers that are there: the field's name and its pattern. Exactly one is meaningful.
+    pub(super) position: SourcePosition,
+    /// Field and pattern of each matcher. A valid binding has exactly one.
     pub(super) matchers: Vec<(&'static str, Text)>,
     pub(super) ca: Option<Text>,
     pub(super) roles: Vec<Text>,
@@ -56,55 +58,56 @@ pub(super) struct Binding {
 }
 
 /// The fields of a policy file.
-pub const FIELDS: &[&str] = &["version", "mode", "include", "roles", "bindings"];
+pub(super) const FIELDS: &[&str] = &["version", "mode", "include", "roles", "bindings"];
 /// The fields of a role set.
-pub const ROLE_SET_FIELDS: &[&str] = &["version", "roles"];
+pub(super) const ROLE_SET_FIELDS: &[&str] = &["version", "roles"];
 /// The fields of a role.
-pub const ROLE_FIELDS: &[&str] = &["description", "allow", "deny", "capabilities"];
+pub(super) const ROLE_FIELDS: &[&str] = &["description", "allow", "deny", "capabilities"];
 /// The fields of an entry of `allow` and `deny`.
-pub const RULE_FIELDS: &[&str] = &["keys", "verbs", "why"];
+pub(super) const RULE_FIELDS: &[&str] = &["keys", "verbs", "why"];
 /// The fields of `keys` in its long form.
-pub const INTERVAL_FIELDS: &[&str] = &["from", "to"];
+pub(super) const INTERVAL_FIELDS: &[&str] = &["from", "to"];
 /// The fields of a binding.
-pub const BINDING_FIELDS: &[&str] = &["cn", "uri", "dns", "o", "ca", "roles", "deny", "mode"];
-/// The fields of a binding that say whom it means.
-pub const MATCHER_FIELDS: &[&str] = &["cn", "uri", "dns", "o"];
+pub(super) const BINDING_FIELDS: &[&str] =
+    &["cn", "uri", "dns", "o", "ca", "roles", "deny", "mode"];
+/// The fields of a binding that match an identity.
+pub(super) const MATCHER_FIELDS: &[&str] = &["cn", "uri", "dns", "o"];
 
 impl File {
     /// Reads a policy file.
-    pub(super) fn policy(root: &Node, findings: &mut Findings<'_>) -> Self {
-        if matches!(root.value, Value::Other("nothing")) {
-            findings.mistake(
-                Place::default(),
+    pub(super) fn policy(root: Option<&Node<'_>>, findings: &mut Findings<'_>) -> Self {
+        let Some(root) = root.filter(|root| root.schema_type() != Type::Null) else {
+            findings.error(
+                SourcePosition::default(),
                 "the policy is empty",
-                "the least is `version`, `mode`, `roles` and `bindings`",
+                "write at least `version`, `mode`, `roles` and `bindings`",
             );
             return Self::default();
-        }
+        };
         let fields = Fields::of(root, "a policy", FIELDS, findings);
         let file = Self::read(&fields, findings);
-        if matches!(root.value, Value::Map(_)) {
+        if root.schema_type() == Type::Map {
             fields.require(
                 "mode",
-                "write `mode: shadow` (judge and record) or `mode: enforce` (also refuse)",
+                "write `mode: shadow` (decide and record) or `mode: enforce` (also refuse)",
                 findings,
             );
-            fields.require("bindings", "without bindings nobody may do anything", findings);
+            fields.require("bindings", "without bindings every request is denied", findings);
         }
         file
     }
 
     /// Reads a role set.
-    pub(super) fn role_set(root: &Node, findings: &mut Findings<'_>) -> Self {
+    pub(super) fn role_set(root: &Node<'_>, findings: &mut Findings<'_>) -> Self {
         Self::read(&Fields::of(root, "a role set", ROLE_SET_FIELDS, findings), findings)
     }
 
     fn read(fields: &Fields<'_>, findings: &mut Findings<'_>) -> Self {
         match fields.find("version") {
-            Some(node) if matches!(node.value, Value::Number(1)) => {}
-            Some(node) => findings.mistake(
-                node.place,
-                "this version of the policy language is not known",
+            Some(node) if is_number_one(node) => {}
+            Some(node) => findings.error(
+                node.position,
+                "unknown version of the policy language",
                 "write `version: 1`",
             ),
             None => fields.require("version", "write `version: 1`", findings),
@@ -124,30 +127,34 @@ impl File {
     }
 }
 
-fn roles(node: &Node, findings: &mut Findings<'_>) -> Vec<Role> {
-    let Value::Map(map) = &node.value else {
-        let message = format!("`roles` is {}, and should be a mapping", node.value.kind());
-        findings.mistake(node.place, message, "write each role as `NAME:` with its fields below");
+fn is_number_one(node: &Node<'_>) -> bool {
+    node.schema_type() == Type::Number && node.scalar().and_then(integer) == Some(1)
+}
+
+fn roles(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Role> {
+    let Some(map) = mapping(node) else {
+        let message = format!("`roles` must be a mapping, not {}", node.schema_type().name());
+        findings.error(node.position, message, "write each role as `NAME:` with its fields below");
         return Vec::new();
     };
     let mut roles: Vec<Role> = Vec::new();
     for (name, value) in map {
         let Some(name) = text(name, "the name of a role", findings) else { continue };
         if let Some(first) = roles.iter().find(|role| role.name.text == name.text) {
-            let message = format!("role `{}` is there twice", name.text);
-            let help = format!("the first is in line {}", first.name.place.line);
-            findings.mistake(name.place, message, help);
+            let message = format!("role `{}` is defined twice", name.text);
+            let help = format!("the first definition is in line {}", first.name.position.line);
+            findings.error(name.position, message, help);
             continue;
         }
         roles.push(role(name, value, findings));
     }
     if map.is_empty() {
-        findings.mistake(node.place, "`roles` is empty", "remove the field, or write a role");
+        findings.error(node.position, "`roles` is empty", "remove the field, or define a role");
     }
     roles
 }
 
-fn role(name: Text, node: &Node, findings: &mut Findings<'_>) -> Role {
+fn role(name: Text, node: &Node<'_>, findings: &mut Findings<'_>) -> Role {
     let fields = Fields::of(node, "a role", ROLE_FIELDS, findings);
     if let Some(description) = fields.find("description") {
         let _ = text(description, "`description`", findings);
@@ -160,21 +167,21 @@ fn role(name: Text, node: &Node, findings: &mut Findings<'_>) -> Role {
         fields.find(field).map(|node| rules(node, said, findings)).unwrap_or_default()
     };
     let (allow, deny) = (rules_of("allow", "`allow`"), rules_of("deny", "`deny`"));
-    let readable = matches!(node.value, Value::Map(_));
-    if readable && fields.find("allow").is_none() && fields.find("capabilities").is_none() {
-        let message = format!("role `{}` gives nothing", name.text);
-        findings.mistake(name.place, message, "write `allow`, `capabilities` or both");
+    let is_mapping = node.schema_type() == Type::Map;
+    if is_mapping && fields.find("allow").is_none() && fields.find("capabilities").is_none() {
+        let message = format!("role `{}` grants nothing", name.text);
+        findings.error(name.position, message, "write `allow`, `capabilities` or both");
     }
     Role { name, allow, deny, capabilities }
 }
 
-fn rules(node: &Node, said: &str, findings: &mut Findings<'_>) -> Vec<Rule> {
+fn rules(node: &Node<'_>, said: &str, findings: &mut Findings<'_>) -> Vec<Rule> {
     entries(node, said, findings).iter().map(|entry| rule(entry, said, findings)).collect()
 }
 
-fn rule(node: &Node, said: &str, findings: &mut Findings<'_>) -> Rule {
+fn rule(node: &Node<'_>, said: &str, findings: &mut Findings<'_>) -> Rule {
     let fields = Fields::of(node, &format!("an entry of {said}"), RULE_FIELDS, findings);
-    if matches!(node.value, Value::Map(_)) {
+    if node.schema_type() == Type::Map {
         fields.require("keys", "write `keys: /some/prefix/*` (`*` alone is every key)", findings);
         fields.require(
             "verbs",
@@ -191,36 +198,35 @@ fn rule(node: &Node, said: &str, findings: &mut Findings<'_>) -> Rule {
     Rule { keys, verbs }
 }
 
-fn keys(node: &Node, findings: &mut Findings<'_>) -> Vec<Keys> {
-    match &node.value {
-        Value::List(list) if list.is_empty() => {
-            entries(node, "`keys`", findings);
-            Vec::new()
+fn keys(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Keys> {
+    match node.schema_type() {
+        Type::List => {
+            let list = entries(node, "`keys`", findings);
+            list.iter().filter_map(|node| key(node, findings)).collect()
         }
-        Value::List(list) => list.iter().filter_map(|node| key(node, findings)).collect(),
         _ => key(node, findings).into_iter().collect(),
     }
 }
 
-fn key(node: &Node, findings: &mut Findings<'_>) -> Option<Keys> {
-    if !matches!(node.value, Value::Map(_)) {
+fn key(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Keys> {
+    if node.schema_type() != Type::Map {
         return text(node, "a key", findings).map(Keys::Template);
     }
     let fields = Fields::of(node, "a range of keys", INTERVAL_FIELDS, findings);
     fields.require(
         "from",
-        "write `{from: FIRST, to: END}` (END itself is not in it), or `{from: FIRST}`",
+        "write `{from: FIRST, to: END}` (without END itself), or `{from: FIRST}`",
         findings,
     );
     let mut bound = |field, said| fields.find(field).map(|node| text(node, said, findings));
     let (from, to) = (bound("from", "`from`")??, bound("to", "`to`"));
     match to {
         Some(None) => None,
-        to => Some(Keys::Interval { from, to: to.flatten(), place: node.place }),
+        to => Some(Keys::Interval { from, to: to.flatten(), position: node.position }),
     }
 }
 
-fn binding(node: &Node, findings: &mut Findings<'_>) -> Binding {
+fn binding(node: &Node<'_>, findings: &mut Findings<'_>) -> Binding {
     let fields = Fields::of(node, "a binding", BINDING_FIELDS, findings);
     let mut matchers = Vec::new();
     for &field in MATCHER_FIELDS {
@@ -230,12 +236,12 @@ fn binding(node: &Node, findings: &mut Findings<'_>) -> Binding {
             matchers.push((field, pattern));
         }
     }
-    if matches!(node.value, Value::Map(_)) {
+    if node.schema_type() == Type::Map {
         fields.require("roles", "write `roles: [NAME]`", findings);
         if !MATCHER_FIELDS.iter().any(|field| fields.find(field).is_some()) {
-            findings.mistake(
-                fields.place(),
-                "this binding does not say whom it means",
+            findings.error(
+                fields.first,
+                "this binding matches no identity",
                 "write one of `cn`, `uri`, `dns`, `o`",
             );
         }
@@ -245,50 +251,45 @@ fn binding(node: &Node, findings: &mut Findings<'_>) -> Binding {
     let roles =
         fields.find("roles").map(|node| texts(node, "`roles`", findings)).unwrap_or_default();
     let deny = fields.find("deny").map(|node| rules(node, "`deny`", findings)).unwrap_or_default();
-    Binding { place: fields.place(), matchers, ca, roles, deny, mode }
+    Binding { position: fields.first, matchers, ca, roles, deny, mode }
 }
 
-/// The fields of a mapping: unknown and repeated ones are already reported.
+/// The known fields of a mapping, each once.
 struct Fields<'n> {
     what: String,
-    node: &'n Node,
-    found: Vec<(&'n str, &'n Node)>,
-    /// The first key's place: where a message about the mapping as a whole points.
-    first: Place,
+    node: &'n Node<'n>,
+    found: Vec<(&'n str, &'n Node<'n>)>,
+    /// The position of the first key, for messages about the mapping as a whole.
+    first: SourcePosition,
 }
 
 impl<'n> Fields<'n> {
-    fn of(node: &'n Node, what: &str, known: &[&str], findings: &mut Findings<'_>) -> Self {
-        let mut fields = Self { what: what.to_owned(), node, found: Vec::new(), first: node.place };
-        let Value::Map(map) = &node.value else {
-            let message = format!("{what} is a mapping, and this is {}", node.value.kind());
-            findings.mistake(node.place, message, format!("its fields are {}", listed(known)));
+    /// Reports unknown and repeated fields.
+    fn of(node: &'n Node<'n>, what: &str, known: &[&str], findings: &mut Findings<'_>) -> Self {
+        let mut fields =
+            Self { what: what.to_owned(), node, found: Vec::new(), first: node.position };
+        let Some(map) = mapping(node) else {
+            let message = format!("{what} must be a mapping, not {}", node.schema_type().name());
+            findings.error(node.position, message, format!("its fields are {}", listed(known)));
             return fields;
         };
         if let Some((key, _)) = map.first() {
-            fields.first = key.place;
+            fields.first = key.position;
         }
         for (key, value) in map {
-            let Value::Text(name) = &key.value else {
-                findings.mistake(
-                    key.place,
-                    format!("a field's name is text, and this is {}", key.value.kind()),
-                    "",
-                );
+            let Some(name) = key.text() else {
+                let kind = key.schema_type().name();
+                findings.error(key.position, format!("a field name must be text, not {kind}"), "");
                 continue;
             };
-            if !known.contains(&name.as_str()) {
+            if !known.contains(&name) {
                 let help = match nearest(name, known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("its fields are {}", listed(known)),
                 };
-                findings.mistake(key.place, format!("{what} has no field `{name}`"), help);
+                findings.error(key.position, format!("{what} has no field `{name}`"), help);
             } else if fields.find(name).is_some() {
-                findings.mistake(
-                    key.place,
-                    format!("`{name}` is there twice"),
-                    "which one counts would be a guess; keep one",
-                );
+                findings.error(key.position, format!("`{name}` appears twice"), "keep one of them");
             } else {
                 fields.found.push((name, value));
             }
@@ -296,69 +297,55 @@ impl<'n> Fields<'n> {
         fields
     }
 
-    fn find(&self, name: &str) -> Option<&'n Node> {
+    fn find(&self, name: &str) -> Option<&'n Node<'n>> {
         self.found.iter().find(|(found, _)| *found == name).map(|(_, node)| *node)
     }
 
-    fn place(&self) -> Place {
-        self.first
-    }
-
     fn require(&self, name: &str, help: &str, findings: &mut Findings<'_>) {
-        if self.find(name).is_none() && matches!(self.node.value, Value::Map(_)) {
-            findings.mistake(self.first, format!("{} needs `{name}`", self.what), help);
+        if self.find(name).is_none() && self.node.schema_type() == Type::Map {
+            findings.error(self.first, format!("{} needs `{name}`", self.what), help);
         }
     }
 }
 
-/// The entries of a list, which may not be empty.
-fn entries<'n>(node: &'n Node, said: &str, findings: &mut Findings<'_>) -> &'n [Node] {
-    match &node.value {
-        Value::List(list) if list.is_empty() => {
-            findings.mistake(
-                node.place,
-                format!("{said} is an empty list"),
-                "an empty list never means any: remove the field, or fill it",
-            );
-            &[]
-        }
-        Value::List(list) => list,
-        other => {
-            findings.mistake(
-                node.place,
-                format!("{said} is {}, and should be a list", other.kind()),
-                "write `[ENTRY, ...]`, or one `- ENTRY` a line",
-            );
-            &[]
-        }
-    }
+fn mapping<'n>(node: &'n Node<'n>) -> Option<&'n [Entry<'n>]> {
+    if let Data::Map { entries, .. } = &node.data { Some(entries) } else { None }
 }
 
-fn texts(node: &Node, said: &str, findings: &mut Findings<'_>) -> Vec<Text> {
+/// The entries of a list. An empty list is an error.
+fn entries<'n>(node: &'n Node<'n>, said: &str, findings: &mut Findings<'_>) -> &'n [Node<'n>] {
+    if node.schema_type() != Type::List {
+        let message = format!("{said} must be a list, not {}", node.schema_type().name());
+        let help = "write `[ENTRY, ...]`, or one `- ENTRY` per line";
+        findings.error(node.position, message, help);
+    } else if node.items().is_empty() {
+        let help = "an empty list does not mean everything: remove the field, or add an entry";
+        findings.error(node.position, format!("{said} is an empty list"), help);
+    }
+    node.items()
+}
+
+fn texts(node: &Node<'_>, said: &str, findings: &mut Findings<'_>) -> Vec<Text> {
     let one = format!("an entry of {said}");
     entries(node, said, findings).iter().filter_map(|entry| text(entry, &one, findings)).collect()
 }
 
-fn text(node: &Node, said: &str, findings: &mut Findings<'_>) -> Option<Text> {
-    match &node.value {
-        Value::Text(text) => Some(Text { text: text.clone(), place: node.place }),
-        other => {
-            let help = match other {
-                Value::Map(_) => "write it in quotes if it holds `{`",
-                Value::Number(_) | Value::Other("a number" | "a boolean") => "write it in quotes",
-                _ => "",
-            };
-            findings.mistake(
-                node.place,
-                format!("{said} is {}, and should be text", other.kind()),
-                help,
-            );
-            None
-        }
+fn text(node: &Node<'_>, said: &str, findings: &mut Findings<'_>) -> Option<Text> {
+    if let Some(text) = node.text() {
+        return Some(Text { text: text.to_owned(), position: node.position });
     }
+    let help = match node.schema_type() {
+        Type::Map => "write it in quotes if it contains `{`",
+        Type::Number | Type::Boolean => "write it in quotes",
+        Type::Tagged => "remove the tag",
+        Type::Text | Type::Null | Type::List => "",
+    };
+    let message = format!("{said} must be text, not {}", node.schema_type().name());
+    findings.error(node.position, message, help);
+    None
 }
 
-/// Names as a sentence lists them.
+/// Names as a list in a sentence.
 pub(super) fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

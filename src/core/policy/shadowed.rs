@@ -2,10 +2,10 @@
 //! what is not granted.
 
 use super::check::{Allowed, CheckedRole};
-use super::diagnostics::{Findings, Place};
 use super::keyset::{KeySet, overlap};
 use super::name::Captures;
 use crate::access::Verb;
+use crate::diagnostics::{Findings, SourcePosition};
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange, cmp_end_to_key, prefix_end};
 
 /// Adds the warnings for one role. Keys with captures or inner wildcards are left out of the first
@@ -29,7 +29,7 @@ pub(super) fn warn(role: &CheckedRole, findings: &mut Findings<'_>) {
         if !role.allow.iter().any(touches) {
             let help = "a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets";
             findings.warning(
-                denied.place,
+                denied.position,
                 format!("role `{}` does not allow this, so denying it changes nothing", role.name),
                 help,
             );
@@ -38,7 +38,7 @@ pub(super) fn warn(role: &CheckedRole, findings: &mut Findings<'_>) {
 }
 
 /// Grants whose keys and verbs another single grant holds too, each with that other one.
-fn inside_another(allow: &[Allowed]) -> Vec<(Place, Place)> {
+fn inside_another(allow: &[Allowed]) -> Vec<(SourcePosition, SourcePosition)> {
     let mut ranges: Vec<(OwnedRange, &Allowed)> = allow
         .iter()
         .filter_map(|allowed| match allowed.keys.resolve(&Captures::new())? {
@@ -56,7 +56,7 @@ fn inside_another(allow: &[Allowed]) -> Vec<(Place, Place)> {
             holds(earlier, &range) && allowed.verbs.without(other.verbs).is_empty()
         });
         match outer {
-            Some((_, other)) => found.push((allowed.place, other.place)),
+            Some((_, other)) => found.push((allowed.position, other.position)),
             None if reaching.len() < 64 => reaching.push((range, allowed)),
             None => {}
         }

@@ -107,7 +107,7 @@ mod tests {
         }
         assert!(groups.is_moving());
         // Neither does one that is not read in time.
-        let late = || read(&one).and(Files::late([two.as_path()]));
+        let late = || read(&one).and(Files::timed_out([two.as_path()]));
         look(&mut groups, late());
         let usable = look(&mut groups, late());
         assert!(usable.rested && usable.moving.is_empty());

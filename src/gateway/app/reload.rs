@@ -497,7 +497,7 @@ pub(super) fn keep(state: &State) {
 fn checked_policy(config: &Config, policy: Policy) -> anyhow::Result<Policy> {
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
     let unknown = policy.check_cas(&cas);
-    if unknown.has_mistakes() {
+    if unknown.has_errors() {
         return Err(unknown.into());
     }
     for warning in policy.warnings().iter() {

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use etcd_warden_core::policy;
 use sha2::{Digest as _, Sha256};
 
-use crate::files::{Files, Seen};
+use crate::files::{FileState, Files};
 
 /// Between the two looks that find the same, at least.
 const TWICE: Duration = Duration::from_millis(100);
 
 /// What the files of one thing were at a look.
-type Look = BTreeMap<PathBuf, Seen>;
+type Look = BTreeMap<PathBuf, FileState>;
 
 /// What is to be done after a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,8 @@ impl Settling {
 
     /// Takes note of a look.
     pub(super) fn look(&mut self, files: &Files, now: Instant, settle: Duration) -> Found {
-        let look = files.seen();
-        if same(&look, &self.used.seen()) {
+        let look = files.states();
+        if same(&look, &self.used.states()) {
             // Another file, perhaps, with the same content: what is written into it is written in
             // place.
             self.used = files.clone();
@@ -123,15 +123,14 @@ impl Settling {
     /// Whether a file that has changed may be the beginning of what it will be.
     fn may_lack(&self, files: &Files, look: &Look) -> bool {
         let is_marked = |path: &Path| files.bytes(path).is_ok_and(policy::ends_with_marker);
-        let used = self.used.seen();
-        look.iter().filter(|(_, seen)| seen.place.is_some()).any(|(path, seen)| {
-            let Some(before) = used.get(path).filter(|before| before.place.is_some()) else {
+        let used = self.used.states();
+        look.iter().filter(|(_, seen)| seen.id.is_some()).any(|(path, seen)| {
+            let Some(before) = used.get(path).filter(|before| before.id.is_some()) else {
                 return true;
             };
             // A link that gave way to a file says nothing: tar unlinks it, too.
             let is_swapped = before.target != seen.target && before.links == seen.links;
-            let is_whole =
-                is_swapped || self.by_marker && before.place != seen.place && is_marked(path);
+            let is_whole = is_swapped || self.by_marker && before.id != seen.id && is_marked(path);
             before.digest != seen.digest && !is_whole
         })
     }

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use super::State;
 use super::reload;
 use crate::config::Config;
-use crate::files::{Files, LONGEST_READ};
+use crate::files::{Files, READ_TIMEOUT};
 use crate::metrics::reason::Reloaded;
 use crate::tls;
 
@@ -66,14 +66,14 @@ impl Desk {
         Self { paths, busy: Arc::default() }
     }
 
-    /// Reads them. Those of a file system that does not answer are [`crate::files::Unread::Late`],
+    /// Reads them. Those of a file system that does not answer are [`crate::files::ReadError::TimedOut`],
     /// and one thread at most waits for it.
     pub(super) async fn read(&self) -> Files {
         let owned = self.paths.clone();
         let read = move || Files::read(owned.iter().map(PathBuf::as_path), tls::MAX_BYTES);
-        self.within(LONGEST_READ, read)
+        self.within(READ_TIMEOUT, read)
             .await
-            .unwrap_or_else(|| Files::late(self.paths.iter().map(PathBuf::as_path)))
+            .unwrap_or_else(|| Files::timed_out(self.paths.iter().map(PathBuf::as_path)))
     }
 
     /// What `read` gives in time, unless one from before has not ended yet.

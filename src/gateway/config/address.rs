@@ -1,4 +1,4 @@
-//! What the two address types of the configuration can answer.
+//! Methods of [`Network`] and [`Endpoint`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,18 +7,15 @@ use std::str::FromStr;
 use super::{Endpoint, Network};
 
 impl Network {
-    /// Whether the block holds this address. An IPv4 address that arrives mapped into IPv6
-    /// (`::ffff:10.0.0.1`, as a dual-stack listener shows it) counts as the IPv4 address that
-    /// it is.
-    #[must_use]
+    /// True if the block contains the address. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`, as a
+    /// dual-stack listener reports it) is treated as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let other = Network { address: address.to_canonical(), prefix: self.prefix };
         self.address.is_ipv4() == other.address.is_ipv4()
             && self.first().is_some_and(|first| other.first() == Some(first))
     }
 
-    /// The first address of the block; `None` when the prefix is longer than an address.
-    #[must_use]
+    /// The first address of the block; `None` if the prefix is longer than an address.
     pub(super) fn first(&self) -> Option<IpAddr> {
         let bits = if self.address.is_ipv4() { 32 } else { 128 };
         let rest = u32::from(bits - self.prefix.min(bits));
@@ -37,15 +34,14 @@ impl Network {
 }
 
 impl Endpoint {
-    /// Whether only this host itself can reach it, pods with the host's network included.
-    #[must_use]
+    /// True if only this host, and pods in its network namespace, can reach the endpoint.
     pub fn is_loopback(&self) -> bool {
         &*self.host == "localhost"
             || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// `HOST:PORT`, with brackets where they belong: how logs, metrics and the audit name a member.
-    #[must_use]
+    /// `HOST:PORT`, with an IPv6 address in brackets: the name of a member in logs, metrics and the
+    /// audit log.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -58,7 +54,7 @@ impl Endpoint {
 impl FromStr for Endpoint {
     type Err = String;
 
-    /// `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
+    /// Reads `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
     fn from_str(text: &str) -> Result<Self, String> {
         super::value::endpoint(text)
     }
@@ -79,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_holds_what_shares_its_prefix() {
+    fn a_block_contains_the_addresses_with_its_prefix() {
         for (block, inside, outside) in [
             (block("10.0.0.0", 8), "10.255.255.255", "11.0.0.0"),
             (block("10.0.0.7", 8), "10.1.1.1", "9.255.255.255"),
@@ -94,12 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_the_ipv4_address() {
+    fn a_mapped_ipv4_address_is_treated_as_ipv4() {
         assert!(block("10.0.0.0", 8).contains("::ffff:10.0.0.1".parse().unwrap()));
     }
 
     #[test]
-    fn an_impossible_prefix_holds_nothing() {
+    fn a_block_with_an_impossible_prefix_is_empty() {
         assert!(!block("10.0.0.0", 33).contains("10.0.0.0".parse().unwrap()));
     }
 }

@@ -1,39 +1,37 @@
-//! What is in effect: for each setting the strongest source that gives it, flag before environment
-//! before file before default.
+//! The effective settings. A flag takes precedence over an environment variable, a variable over
+//! the file, the file over the default.
 
 use std::fmt;
 
-use super::diagnostic::Origin;
 use super::given::{Given, Item};
-use super::settings::{Default, Key, SETTINGS, Shape};
+use super::origin::Origin;
+use super::settings::{DefaultValue, Key, SETTINGS, Shape};
 
-/// Every setting with its value and where that came from. Shown as a configuration file that means
-/// the same.
+/// Every setting with its value and the origin of the value. Displayed as an equivalent
+/// configuration file.
 #[derive(Clone, Debug)]
 pub struct Effective {
-    /// One for each row of the table, in its order.
+    /// One for each row of [`SETTINGS`], in the same order.
     settings: Vec<Given>,
 }
 
 impl Effective {
-    /// Picks from the sources, strongest first. A setting counts whole: a list in a flag replaces
-    /// the list in the file.
+    /// Merges the sources, given in the order of precedence. Values are not combined: a list in a
+    /// flag replaces the list in the file.
     pub(super) fn merge(sources: [&[Given]; 3]) -> Self {
-        let strongest =
+        let first =
             |key: Key| sources.into_iter().flatten().find(|given| given.key == key).cloned();
         let settings = SETTINGS
             .iter()
-            .map(|setting| strongest(setting.key).unwrap_or_else(|| default(setting.key)));
+            .map(|setting| first(setting.key).unwrap_or_else(|| default(setting.key)));
         Self { settings: settings.collect() }
     }
 
-    /// Where a setting came from.
-    #[must_use]
-    pub fn origin(&self, key: Key) -> &Origin {
+    pub(super) fn origin(&self, key: Key) -> &Origin {
         self.given(key).map_or(&Origin::Default, |given| &given.origin)
     }
 
-    /// Its values as written; empty when nobody set it and there is no default.
+    /// The values as written; none if no source sets them and there is no default.
     pub(super) fn items(&self, key: Key) -> &[Item] {
         self.given(key).map_or(&[], |given| given.items.as_slice())
     }
@@ -45,10 +43,10 @@ impl Effective {
 
 fn default(key: Key) -> Given {
     let items = match key.setting().default {
-        Default::Value(text) => {
+        DefaultValue::Value(text) => {
             vec![Item { name: None, text: text.to_owned(), origin: Origin::Default }]
         }
-        Default::Unset(_) | Default::Required => Vec::new(),
+        DefaultValue::Unset(_) | DefaultValue::Required => Vec::new(),
     };
     Given { key, origin: Origin::Default, items }
 }
@@ -58,7 +56,9 @@ impl fmt::Display for Effective {
         for Given { key, origin, items } in &self.settings {
             let origin = origin.short();
             match (items.as_slice(), key.setting().shape, key.setting().default) {
-                ([], _, Default::Unset(meaning)) => writeln!(f, "# {key}: not set: {meaning}")?,
+                ([], _, DefaultValue::Unset(meaning)) => {
+                    writeln!(f, "# {key}: not set: {meaning}")?
+                }
                 ([], ..) => writeln!(f, "# {key}: not set")?,
                 ([item], ..) if item.name.is_none() && !item.text.contains(',') => {
                     writeln!(f, "{:<50} # {origin}", format!("{key}: {}", scalar(&item.text)))?;
@@ -81,7 +81,7 @@ impl fmt::Display for Effective {
     }
 }
 
-/// Text as a YAML scalar. JSON's strings are YAML's double-quoted ones.
+/// Text as a YAML scalar. JSON strings are valid YAML double-quoted scalars.
 fn scalar(text: &str) -> String {
     let plain =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b':' | b'=');

@@ -1,29 +1,31 @@
-//! The environment: `ETCD_WARDEN_` and the setting's name in capitals.
+//! Settings from environment variables: `ETCD_WARDEN_` and the name of the setting in capitals.
 
 use std::ffi::OsString;
 
-use super::diagnostic::{Diagnostic, Origin, suggestion};
+use etcd_warden_core::diagnostics::Diagnostics;
+
 use super::given::{Given, Item};
-use super::settings::{Key, SETTINGS};
+use super::origin::{Origin, suggestion};
+use super::settings::{Key, SETTINGS, Setting};
 
-/// What all variables begin with.
-pub const PREFIX: &str = "ETCD_WARDEN_";
+/// The prefix of all variables.
+pub(super) const PREFIX: &str = "ETCD_WARDEN_";
 
-/// Names the configuration file, as `--config` does.
-pub const CONFIG: &str = "ETCD_WARDEN_CONFIG";
+/// The path of the configuration file, as `--config`.
+pub(super) const CONFIG: &str = "ETCD_WARDEN_CONFIG";
 
-/// Variables that are not `serve`'s: which etcd the demo and the tests run, and where they build
-/// it.
-const ELSEWHERE: [&str; 3] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TOOLS"];
+/// Variables that are no settings: `serve` reads the first itself, the demo and the tests read the
+/// others to find or build etcd.
+const NO_SETTINGS: [&str; 3] = [CONFIG, "ETCD_WARDEN_ETCD", "ETCD_WARDEN_TOOLS"];
 
-/// What the variables of the tests alone begin with; no setting does.
+/// The prefix of the variables of tests. No setting has it.
 const TESTS: &str = "ETCD_WARDEN_TEST_";
 
-/// What the environment sets. Every unknown `ETCD_WARDEN_*` is a mistake: a misspelt limit would
-/// else be no limit.
+/// The settings in the environment. Every unknown `ETCD_WARDEN_*` is an error: otherwise, a
+/// misspelt limit would be no limit.
 pub(super) fn read(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-    mistakes: &mut Vec<Diagnostic>,
+    errors: &mut Diagnostics,
 ) -> Vec<Given> {
     let mut all: Vec<_> = variables
         .into_iter()
@@ -33,7 +35,7 @@ pub(super) fn read(
     let mut given = Vec::new();
     for (name, value) in all {
         if !name.starts_with(PREFIX)
-            || ELSEWHERE.contains(&name.as_str())
+            || NO_SETTINGS.contains(&name.as_str())
             || name.starts_with(TESTS)
         {
             continue;
@@ -41,13 +43,9 @@ pub(super) fn read(
         let origin = Origin::Variable(name.clone());
         let Some(key) = key(&name) else {
             if !is_service_link(&name, &value.to_string_lossy()) {
-                let known: Vec<String> =
-                    SETTINGS.iter().map(super::settings::Setting::variable).collect();
+                let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
                 let near = suggestion(&name, known.iter().map(String::as_str));
-                mistakes.push(Diagnostic {
-                    origin,
-                    message: format!("no setting has this name{near}"),
-                });
+                errors.push(origin.error("unknown environment variable").help(near));
             }
             continue;
         };
@@ -55,7 +53,7 @@ pub(super) fn read(
             .into_string()
             .map_err(|_| "the value is not UTF-8".to_owned())
             .and_then(|text| Item::split(key, &[text], &origin));
-        given.push(Given::new(key, origin.clone(), origin, items, mistakes));
+        given.push(Given::new(key, origin.clone(), &origin, items, errors));
     }
     given
 }
@@ -64,9 +62,9 @@ fn key(variable: &str) -> Option<Key> {
     SETTINGS.iter().find(|setting| setting.variable() == variable).map(|setting| setting.key)
 }
 
-/// Whether Kubernetes made this variable. Its "service links" put `ETCD_WARDEN_SERVICE_HOST`,
-/// `ETCD_WARDEN_PORT_2379_TCP_ADDR` and the like into every pod of a namespace that has a Service
-/// named `etcd-warden` or `etcd-warden-...`.
+/// True for a variable that Kubernetes sets. For each Service named `etcd-warden` or
+/// `etcd-warden-...`, it sets `ETCD_WARDEN_SERVICE_HOST`, `ETCD_WARDEN_PORT_2379_TCP_ADDR` and
+/// others in all pods of the namespace (`enableServiceLinks`).
 fn is_service_link(name: &str, value: &str) -> bool {
     let numbered = |rest: &str| {
         rest.bytes().next().is_some_and(|b| b.is_ascii_digit())
@@ -83,33 +81,35 @@ fn is_service_link(name: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn mistakes(variables: &[(&str, &str)]) -> Vec<String> {
-        let mut mistakes = Vec::new();
+    /// The first two lines of each error: message and origin.
+    fn errors(variables: &[(&str, &str)]) -> Vec<String> {
+        let mut errors = Diagnostics::default();
         read(
             variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))),
-            &mut mistakes,
+            &mut errors,
         );
-        mistakes.iter().map(ToString::to_string).collect()
+        errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn an_unknown_variable_is_a_mistake_with_the_nearest_name() {
+    fn an_unknown_variable_is_an_error_with_the_nearest_name() {
         assert_eq!(
-            mistakes(&[("ETCD_WARDEN_POLICI", "x")]),
-            ["ETCD_WARDEN_POLICI: no setting has this name, did you mean `ETCD_WARDEN_POLICY`"]
+            errors(&[("ETCD_WARDEN_POLICI", "x")]),
+            ["error: unknown environment variable\n  --> ETCD_WARDEN_POLICI\n  \
+              = help: did you mean `ETCD_WARDEN_POLICY`?\n"]
         );
     }
 
     #[test]
-    fn an_empty_variable_is_a_mistake() {
+    fn an_empty_variable_is_an_error() {
         assert_eq!(
-            mistakes(&[("ETCD_WARDEN_POLICY", "")]),
-            ["ETCD_WARDEN_POLICY: has no value; leave it out to keep the default"]
+            errors(&[("ETCD_WARDEN_POLICY", "")]),
+            ["error: the value is empty: remove it to use the default\n  --> ETCD_WARDEN_POLICY\n"]
         );
     }
 
     #[test]
-    fn what_kubernetes_makes_of_a_service_named_etcd_warden_is_no_mistake() {
+    fn service_links_of_kubernetes_are_ignored() {
         for name in [
             "SERVICE_HOST",
             "SERVICE_PORT",
@@ -121,7 +121,7 @@ mod tests {
             "ADMIN_PORT_23791_TCP_ADDR",
         ] {
             assert!(
-                mistakes(&[(&format!("{PREFIX}{name}"), "tcp://10.0.0.1:23790")]).is_empty(),
+                errors(&[(&format!("{PREFIX}{name}"), "tcp://10.0.0.1:23790")]).is_empty(),
                 "{name}"
             );
         }
@@ -130,13 +130,13 @@ mod tests {
                 .iter()
                 .all(|setting| !is_service_link(&setting.variable(), "tcp://10.0.0.1:1"))
         );
-        assert_eq!(mistakes(&[("ETCD_WARDEN_LISTEN_PORT", "2379")]).len(), 1, "a slip, not a link");
+        assert_eq!(errors(&[("ETCD_WARDEN_LISTEN_PORT", "2379")]).len(), 1, "a typing error");
     }
 
     #[test]
-    fn variables_of_others_do_not_concern_us() {
+    fn variables_of_other_programs_are_ignored() {
         assert!(
-            mistakes(&[
+            errors(&[
                 ("ETCD_WARDEN_ETCD", "/usr/bin/etcd"),
                 ("ETCD_WARDEN_TEST_ETCD", "3.6"),
                 ("ETCD_WARDEN_TOOLS", "x"),

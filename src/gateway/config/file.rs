@@ -1,335 +1,236 @@
-//! The file: one YAML mapping of settings, read strictly. Unknown and repeated keys, empty values
-//! and lists, and anything deeper than a setting needs are mistakes, and all of them are found in
-//! one pass.
+//! The configuration file: a YAML mapping of settings, read strictly. Unknown and repeated keys,
+//! empty values and lists, anchors, aliases and tags are errors. All errors are reported.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span};
+use etcd_warden_core::diagnostics::{Diagnostics, SourcePosition};
+use etcd_warden_core::yaml::{self, Data, Limits, Node, Style};
 
-use super::diagnostic::{Diagnostic, Origin, SourceText, suggestion};
-use super::given::{Given, Item};
+use super::given::{Given, Item, NO_VALUE};
+use super::origin::{Origin, SourceText, suggestion};
 use super::settings::{Key, SETTINGS, Shape};
-use crate::files::{self, Unread};
+use crate::files::{self, ReadError};
 
-/// Bytes that a configuration file may have.
+/// Bytes of a configuration file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the file at `path` sets; `None` when it cannot be read to its end, so that nobody can tell
-/// what it leaves out.
-pub(super) fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Given>> {
+/// Bounds of its YAML. A setting nests two deep; a deeper value of an unknown key is one error.
+const LIMITS: Limits = Limits { documents: 1, depth: 64, values: 1 << 20, repeated: 1 << 20 };
+
+/// The settings of the file at `path`; `None` if it cannot be read to its end.
+pub(super) fn read(path: &Path, errors: &mut Diagnostics) -> Option<Vec<Given>> {
     let name = path.display().to_string();
-    let whole = |message: String| Diagnostic {
-        origin: Origin::File {
-            source: Arc::new(SourceText { name: name.clone(), text: String::new() }),
-            line: 0,
-            column: 0,
-        },
-        message,
-    };
-    match files::read(path, MAX_BYTES) {
+    let message = match files::read(path, MAX_BYTES) {
         Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => return parse(&name, text, mistakes),
-            Err(error) => mistakes.push(whole(format!(
-                "is not UTF-8, from byte {} on",
-                error.utf8_error().valid_up_to()
-            ))),
+            Ok(text) => return parse(&name, text, errors),
+            Err(error) => {
+                format!("the file is not UTF-8, from byte {}", error.utf8_error().valid_up_to())
+            }
         },
-        Err(why @ Unread::Large(_)) => {
-            mistakes.push(whole(format!("{why}: not a configuration file")))
-        }
-        Err(why) => mistakes.push(whole(why.to_string())),
-    }
+        Err(why @ ReadError::TooLarge(_)) => format!("the file {why}: it is no configuration file"),
+        Err(why) => format!("the file {why}"),
+    };
+    errors.append(Diagnostics::about(&name, message, None));
     None
 }
 
-/// What `text` sets; `name` is where it came from.
-fn parse(name: &str, text: String, mistakes: &mut Vec<Diagnostic>) -> Option<Vec<Given>> {
+/// The settings in `text`; `name` is the file's name in messages.
+fn parse(name: &str, text: String, errors: &mut Diagnostics) -> Option<Vec<Given>> {
     let source = Arc::new(SourceText { name: name.to_owned(), text });
-    let mut reader =
-        Reader { source: &source, events: Parser::new_from_str(&source.text), mistakes };
-    reader.document()
+    let before = errors.len();
+    let (documents, failure) = match yaml::parse(&source.text, LIMITS) {
+        Ok(documents) => (documents, None),
+        Err(error) => (error.documents, Some((error.position, error.message))),
+    };
+    let mut reader = Reader { source: &source, errors, given: Vec::new() };
+    if let Some(root) = documents.first() {
+        reader.settings(root);
+    }
+    if let Some((position, message)) = failure {
+        reader.error(position, message, yaml::hint(&source.text, position));
+        return None;
+    }
+    if reader.given.is_empty() && reader.errors.len() == before {
+        reader.error(SourcePosition::default(), "the file contains no setting", "");
+    }
+    Some(reader.given)
 }
 
-struct Reader<'s, P> {
+struct Reader<'s, 'e> {
     source: &'s Arc<SourceText>,
-    events: P,
-    mistakes: &'s mut Vec<Diagnostic>,
+    errors: &'e mut Diagnostics,
+    given: Vec<Given>,
 }
 
-/// What stands in a value's place.
-enum Node {
+/// The value of a setting.
+enum Value {
     Scalar(String),
-    List(Vec<(String, Origin)>),
-    Map(Vec<(String, String, Origin)>),
-    /// A mistake that has been reported.
-    Bad,
+    List(Vec<Item>),
+    Named(Vec<Item>),
+    /// An error that has been reported.
+    Invalid,
 }
 
-/// The file cannot be read on: a mistake of YAML itself, which has been reported, or its end.
-struct Broken;
-
-type Next<'s> = (Event<'s>, Span);
-
-impl<'s, P: Iterator<Item = Result<Next<'s>, serde_saphyr::granit_parser::ScanError>>>
-    Reader<'s, P>
-{
-    fn document(&mut self) -> Option<Vec<Given>> {
-        let (mut given, before) = (Vec::new(), self.mistakes.len());
-        self.settings(&mut given).ok()?;
-        if given.is_empty() && self.mistakes.len() == before {
-            let origin = Origin::File { source: Arc::clone(self.source), line: 0, column: 0 };
-            self.mistakes.push(Diagnostic { origin, message: "holds no setting".into() });
-        }
-        Some(given)
-    }
-
-    fn settings(&mut self, given: &mut Vec<Given>) -> Result<(), Broken> {
-        let mut seen: BTreeMap<Key, usize> = BTreeMap::new();
-        let mut documents = 0;
-        loop {
-            let (event, span) = self.next()?;
-            match event {
-                Event::StreamEnd => return Ok(()),
-                Event::DocumentStart(..) => {
-                    documents += 1;
-                    if documents == 2 {
-                        self.mistake(
-                            span.start,
-                            "a second document; the configuration is one".into(),
-                        );
-                        return Ok(());
-                    }
+impl Reader<'_, '_> {
+    fn settings(&mut self, root: &Node<'_>) {
+        self.check_plain(root);
+        match &root.data {
+            Data::Map { entries, .. } => {
+                let mut lines = HashMap::new();
+                for (key, value) in entries.iter() {
+                    self.setting(key, value, &mut lines);
                 }
-                Event::MappingStart(_, anchor, tag) => {
-                    self.plain(anchor, tag.is_some(), span.start);
-                    while let Some((key, place, at)) = self.key()? {
-                        self.setting(&key, place, at, &mut seen, given)?;
-                    }
-                }
-                Event::Scalar(text, ..) if text.is_empty() => {}
-                Event::Scalar(..) | Event::SequenceStart(..) | Event::Alias(_) => {
-                    self.mistake(
-                        span.start,
-                        "the configuration is a mapping: write `SETTING: VALUE` lines".into(),
-                    );
-                    self.skip(&event)?;
-                }
-                _ => {}
+            }
+            Data::Scalar { text, .. } if text.is_empty() => {}
+            Data::Scalar { .. } | Data::List { .. } => {
+                let help = "write `SETTING: VALUE` lines";
+                self.error(root.position, "the configuration must be a mapping", help);
             }
         }
     }
 
-    fn setting(
-        &mut self,
-        name: &str,
-        origin: Origin,
-        at: Marker,
-        seen: &mut BTreeMap<Key, usize>,
-        given: &mut Vec<Given>,
-    ) -> Result<(), Broken> {
-        let Some(key) = Key::named(name) else {
-            let near = suggestion(name, SETTINGS.iter().map(|setting| setting.name));
-            self.mistake(at, format!("no setting is named `{}`{near}", name.escape_debug()));
-            return self.skip_node();
+    /// `lines` has the line of each key that has been read.
+    fn setting(&mut self, name: &Node<'_>, value: &Node<'_>, lines: &mut HashMap<Key, usize>) {
+        let at = name.position;
+        let Some(text) = self.key(name) else { return };
+        let Some(key) = Key::named(text) else {
+            let near = suggestion(text, SETTINGS.iter().map(|setting| setting.name));
+            return self.error(at, format!("unknown setting `{}`", text.escape_debug()), near);
         };
-        if let Some(first) = seen.insert(key, at.line()) {
-            self.mistake(at, format!("`{key}` is set a second time; the first is in line {first}"));
-            seen.insert(key, first);
-            return self.skip_node();
+        if let Some(first) = lines.get(&key) {
+            let help = format!("the first value is in line {first}");
+            return self.error(at, format!("`{key}` is set twice"), help);
         }
-        let (node, value_at) = self.node()?;
-        let value_origin = self.origin(value_at);
-        let items = match (node, key.setting().shape) {
-            (Node::Bad, _) => {
-                given.push(Given { key, origin, items: Vec::new() });
-                return Ok(());
+        lines.insert(key, at.line);
+        let (origin, value_origin) = (self.origin(at), self.origin(value.position));
+        let items = match (self.value(value), key.setting().shape) {
+            (Value::Invalid, _) => {
+                return self.given.push(Given { key, origin, items: Vec::new() });
             }
-            (Node::Scalar(text), _) => Item::split(key, &[text], &value_origin),
-            (Node::List(values), Shape::List) if values.is_empty() => {
-                Err("an empty list; leave the setting out to keep the default".into())
+            (Value::Scalar(text), _) => Item::split(key, &[text], &value_origin),
+            (Value::List(items), Shape::List) if items.is_empty() => {
+                Err("the list is empty: remove the setting to use the default".into())
             }
-            (Node::List(values), Shape::List) => Ok(values
-                .into_iter()
-                .map(|(text, origin)| Item { name: None, text, origin })
-                .collect()),
-            (Node::Map(values), Shape::Named) if values.is_empty() => {
-                Err("an empty mapping; leave the setting out to keep the default".into())
+            (Value::Named(items), Shape::Named) if items.is_empty() => {
+                Err("the mapping is empty: remove the setting to use the default".into())
             }
-            (Node::Map(values), Shape::Named) => Ok(values
-                .into_iter()
-                .map(|(name, text, origin)| Item { name: Some(name), text, origin })
-                .collect()),
+            (Value::List(items), Shape::List) | (Value::Named(items), Shape::Named) => Ok(items),
             (_, Shape::One) => Err(format!("`{key}` takes one value")),
             (_, Shape::List) => Err(format!("`{key}` takes a list of values")),
             (_, Shape::Named) => Err(format!("`{key}` takes one value, or `NAME: VALUE` lines")),
         };
-        given.push(Given::new(key, origin, value_origin, items, self.mistakes));
-        Ok(())
+        self.given.push(Given::new(key, origin, &value_origin, items, self.errors));
     }
 
-    /// The next key of the open mapping; `None` at its end.
-    fn key(&mut self) -> Result<Option<(String, Origin, Marker)>, Broken> {
-        loop {
-            let (event, span) = self.next()?;
-            match event {
-                Event::MappingEnd => return Ok(None),
-                Event::Scalar(text, _, anchor, tag) => {
-                    self.plain(anchor, tag.is_some(), span.start);
-                    return Ok(Some((text.into_owned(), self.origin(span.start), span.start)));
-                }
-                Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {
-                    self.mistake(span.start, "a key is one word".into());
-                    self.skip(&event)?;
-                    self.skip_node()?;
-                }
-                _ => {}
+    fn key<'n>(&mut self, node: &'n Node<'_>) -> Option<&'n str> {
+        match node.scalar() {
+            Some(text) if !node.aliased => {
+                self.check_plain(node);
+                Some(text)
+            }
+            _ => {
+                self.error(node.position, "a key must be one word", "");
+                None
             }
         }
     }
 
-    /// One value, whole, and where it begins.
-    fn node(&mut self) -> Result<(Node, Marker), Broken> {
-        loop {
-            let (event, span) = self.next()?;
-            let at = span.start;
-            match event {
-                Event::Scalar(text, style, anchor, tag) => {
-                    let plain = self.plain(anchor, tag.is_some(), at);
-                    return Ok((
-                        if plain && self.has_value(&text, style, at) {
-                            Node::Scalar(text.into_owned())
-                        } else {
-                            Node::Bad
-                        },
-                        at,
-                    ));
-                }
-                Event::SequenceStart(_, anchor, tag) => {
-                    let mut plain = self.plain(anchor, tag.is_some(), at);
-                    let mut values = Vec::new();
-                    loop {
-                        let (event, span) = self.next()?;
-                        match event {
-                            Event::SequenceEnd => {
-                                return Ok((
-                                    if plain { Node::List(values) } else { Node::Bad },
-                                    at,
-                                ));
-                            }
-                            Event::Scalar(text, style, anchor, tag) => {
-                                plain &= self.plain(anchor, tag.is_some(), span.start)
-                                    && self.has_value(&text, style, span.start);
-                                values.push((text.into_owned(), self.origin(span.start)));
-                            }
-                            Event::SequenceStart(..)
-                            | Event::MappingStart(..)
-                            | Event::Alias(_) => {
-                                self.mistake(
-                                    span.start,
-                                    "each element of this list is one value".into(),
-                                );
-                                self.skip(&event)?;
-                                plain = false;
-                            }
-                            _ => {}
+    fn value(&mut self, node: &Node<'_>) -> Value {
+        if node.aliased {
+            let message = "aliases are not allowed in configuration files";
+            self.error(node.position, message, "write the value");
+            return Value::Invalid;
+        }
+        let mut valid = self.check_plain(node);
+        let value = match &node.data {
+            Data::Scalar { .. } => {
+                let text = self.scalar(node);
+                valid &= text.is_some();
+                Value::Scalar(text.unwrap_or_default())
+            }
+            Data::List { items, .. } => {
+                let mut values = Vec::new();
+                for item in items.iter() {
+                    match self.single(item, "each entry of this list must be a single value") {
+                        Some(text) => {
+                            let origin = self.origin(item.position);
+                            values.push(Item { name: None, text, origin });
                         }
+                        None => valid = false,
                     }
                 }
-                Event::MappingStart(_, anchor, tag) => {
-                    let mut plain = self.plain(anchor, tag.is_some(), at);
-                    let mut values: Vec<(String, String, Origin)> = Vec::new();
-                    while let Some((name, origin, name_at)) = self.key()? {
-                        if values.iter().any(|(other, ..)| *other == name) {
-                            self.mistake(
-                                name_at,
-                                format!("`{}` is named a second time", name.escape_debug()),
-                            );
-                            plain = false;
-                        }
-                        match self.node()? {
-                            (Node::Scalar(text), _) => values.push((name, text, origin)),
-                            (Node::Bad, _) => plain = false,
-                            (Node::List(_) | Node::Map(_), at) => {
-                                self.mistake(at, "each name has one value".into());
-                                plain = false;
-                            }
-                        }
+                Value::List(values)
+            }
+            Data::Map { entries, .. } => {
+                let mut values: Vec<Item> = Vec::new();
+                for (key, value) in entries.iter() {
+                    let Some(name) = self.key(key) else {
+                        valid = false;
+                        continue;
+                    };
+                    if values.iter().any(|item| item.name.as_deref() == Some(name)) {
+                        let message = format!("the name `{}` appears twice", name.escape_debug());
+                        self.error(key.position, message, "");
+                        valid = false;
                     }
-                    return Ok((if plain { Node::Map(values) } else { Node::Bad }, at));
+                    match self.single(value, "each name must have a single value") {
+                        Some(text) => {
+                            let (name, origin) = (name.to_owned(), self.origin(key.position));
+                            values.push(Item { name: Some(name), text, origin });
+                        }
+                        None => valid = false,
+                    }
                 }
-                Event::Alias(_) => {
-                    self.mistake(
-                        at,
-                        "aliases are not for configuration files: write the value out".into(),
-                    );
-                    return Ok((Node::Bad, at));
-                }
-                _ => {}
+                Value::Named(values)
             }
+        };
+        if valid { value } else { Value::Invalid }
+    }
+
+    /// A scalar inside of a list or mapping; `otherwise` is the error about anything else.
+    fn single(&mut self, node: &Node<'_>, otherwise: &str) -> Option<String> {
+        if node.aliased || node.scalar().is_none() {
+            self.error(node.position, otherwise, "");
+            return None;
         }
+        let is_plain = self.check_plain(node);
+        self.scalar(node).filter(|_| is_plain)
     }
 
-    /// Reads over one value.
-    fn skip_node(&mut self) -> Result<(), Broken> {
-        let (event, _) = self.next()?;
-        self.skip(&event)
-    }
-
-    /// Reads over what `opening` began.
-    fn skip(&mut self, opening: &Event<'_>) -> Result<(), Broken> {
-        let mut depth =
-            usize::from(matches!(opening, Event::SequenceStart(..) | Event::MappingStart(..)));
-        while depth > 0 {
-            match self.next()?.0 {
-                Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
-                Event::SequenceEnd | Event::MappingEnd => depth -= 1,
-                _ => {}
-            }
+    /// The characters of a scalar that is not empty.
+    fn scalar(&mut self, node: &Node<'_>) -> Option<String> {
+        let Data::Scalar { text, style } = &node.data else { return None };
+        let is_null = *style == Style::Plain && matches!(&**text, "~" | "null" | "Null" | "NULL");
+        if is_null || text.trim().is_empty() {
+            self.error(node.position, NO_VALUE, "");
+            return None;
         }
-        Ok(())
+        Some(text.to_string())
     }
 
-    fn next(&mut self) -> Result<Next<'s>, Broken> {
-        loop {
-            match self.events.next() {
-                Some(Ok((Event::Comment(..), _))) => {}
-                Some(Ok(next)) => return Ok(next),
-                Some(Err(error)) => {
-                    self.mistake(*error.marker(), format!("not YAML: {}", error.info()));
-                    return Err(Broken);
-                }
-                None => return Err(Broken),
-            }
+    /// Anchors and tags would have an effect in YAML and none here.
+    fn check_plain(&mut self, node: &Node<'_>) -> bool {
+        let is_plain = !node.anchored && node.tag.is_none();
+        if !is_plain {
+            let message = "anchors and tags are not allowed in configuration files";
+            self.error(node.position, message, "");
         }
+        is_plain
     }
 
-    fn has_value(&mut self, text: &str, style: ScalarStyle, at: Marker) -> bool {
-        let nothing = text.trim().is_empty()
-            || (style == ScalarStyle::Plain && matches!(text, "~" | "null" | "Null" | "NULL"));
-        if nothing {
-            self.mistake(at, "has no value; leave it out to keep the default".into());
-        }
-        !nothing
+    fn error(
+        &mut self,
+        position: SourcePosition,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.errors.push(self.origin(position).error(message).help(help));
     }
 
-    /// Anchors and tags would mean something to YAML that means nothing here.
-    fn plain(&mut self, anchor: usize, tagged: bool, at: Marker) -> bool {
-        let plain = anchor == 0 && !tagged;
-        if !plain {
-            self.mistake(at, "anchors and tags are not for configuration files".into());
-        }
-        plain
-    }
-
-    fn mistake(&mut self, at: Marker, message: String) {
-        let origin = self.origin(at);
-        self.mistakes.push(Diagnostic { origin, message });
-    }
-
-    fn origin(&self, at: Marker) -> Origin {
-        Origin::File { source: Arc::clone(self.source), line: at.line(), column: at.col() + 1 }
+    fn origin(&self, position: SourcePosition) -> Origin {
+        Origin::File { source: Arc::clone(self.source), position }
     }
 }
 

@@ -1,41 +1,43 @@
-//! The flags of `serve`: one for each setting, made from the table, and the two that are not
-//! settings.
+//! The flags of `serve`: one for each setting in the table, `--config` and `--print-config`.
 
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use etcd_warden_core::diagnostics::Diagnostics;
 
 use super::given::{Given, Item};
-use super::settings::{Default, Key, Kind, SETTINGS, Setting, Shape};
-use super::{Diagnostic, Origin};
+use super::origin::Origin;
+use super::settings::{DefaultValue, Key, Kind, SETTINGS, Setting, Shape};
 
-/// The flags of `serve`, as they were given. Use it with clap's derive: `Serve(ServeArgs)`.
+/// The flags of `serve` on a command line. A variant `Serve(ServeArgs)` of clap's derive reads
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// `--config`: the configuration file. Without it, nothing but flags and the environment
-    /// counts.
+    /// `--config`: the configuration file.
     pub config: Option<PathBuf>,
-    /// `--print-config`: show what would be in effect, and from where, and end.
+    /// `--print-config`: print the effective configuration and exit.
     pub print_config: bool,
     values: Vec<(Key, Vec<String>)>,
 }
 
 impl ServeArgs {
-    /// No flag but the file.
-    #[must_use]
+    /// `--config` alone.
     pub fn of_file(config: Option<PathBuf>) -> Self {
         Self { config, ..Self::default() }
     }
 
-    pub(super) fn given(&self, mistakes: &mut Vec<Diagnostic>) -> Vec<Given> {
+    pub(super) fn given(&self, errors: &mut Diagnostics) -> Vec<Given> {
         let given = |(key, texts): &(Key, Vec<String>)| {
             let origin = Origin::Flag(format!("--{key}"));
             let items = Item::split(*key, texts, &origin);
-            Given::new(*key, origin.clone(), origin, items, mistakes)
+            Given::new(*key, origin.clone(), &origin, items, errors)
         };
         self.values.iter().map(given).collect()
     }
 }
+
+const CONFIG_HELP: &str = "Configuration file in YAML, also set by ETCD_WARDEN_CONFIG. Flags take \
+                           precedence over environment variables, and these over the file";
 
 impl clap::Args for ServeArgs {
     fn augment_args(command: Command) -> Command {
@@ -43,11 +45,10 @@ impl clap::Args for ServeArgs {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("The configuration file, YAML. Flags win over environment variables (ETCD_WARDEN_CONFIG names the file), and these over the file");
+            .help(CONFIG_HELP);
         let print = Arg::new("print-config").long("print-config").action(ArgAction::SetTrue);
-        let print = print.help(
-            "Show the configuration that is in effect, and where each value comes from, and end",
-        );
+        let print =
+            print.help("Print the effective configuration with the source of each value, and exit");
         SETTINGS.iter().map(flag).fold(command.arg(config).arg(print), Command::arg)
     }
 
@@ -77,9 +78,9 @@ impl clap::FromArgMatches for ServeArgs {
 
 fn flag(setting: &'static Setting) -> Arg {
     let default = match setting.default {
-        Default::Value(value) => format!(" [default: {value}]"),
-        Default::Unset(_) => String::new(),
-        Default::Required => " [required]".to_owned(),
+        DefaultValue::Value(value) => format!(" [default: {value}]"),
+        DefaultValue::Unset(_) => String::new(),
+        DefaultValue::Required => " [required]".to_owned(),
     };
     let words = if let Kind::Choice(words) = setting.kind {
         format!(" [{}]", words.join(" or "))
@@ -88,12 +89,12 @@ fn flag(setting: &'static Setting) -> Arg {
     };
     let arg = Arg::new(setting.name)
         .long(setting.name)
-        .help(format!("{}{words}{default}", setting.meaning.trim().trim_end_matches('.')))
+        .help(format!("{}{words}{default}", setting.help.trim().trim_end_matches('.')))
         .help_heading(setting.section)
         .value_name(placeholder(setting));
     match (setting.kind, setting.shape) {
-        // As in Go: `--pin`, `--pin=true` and `--pin=false`, so that a flag can also take back what
-        // the file says.
+        // As in Go: `--pin`, `--pin=true` and `--pin=false`, so that a flag can also override a
+        // `true` in the file.
         (Kind::Switch, _) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         (_, Shape::One) => arg,
         (_, Shape::List | Shape::Named) => arg.action(ArgAction::Append),

@@ -1,31 +1,30 @@
-//! What one source (flags, environment or file) says, before anybody asks whether it makes sense.
+//! The settings of one source (flags, environment or file), before their values are checked.
 
-use super::diagnostic::{Diagnostic, Origin};
+use etcd_warden_core::diagnostics::Diagnostics;
+
+use super::origin::Origin;
 use super::settings::{Key, Shape};
 
-/// One setting, as one source gives it.
+/// One setting of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// Which.
-    pub key: Key,
-    /// Where.
-    pub origin: Origin,
-    /// Its values: one for [`Shape::One`], else at least one. None at all when what was written is
-    /// a mistake that has been noted.
-    pub items: Vec<Item>,
+pub(super) struct Given {
+    pub(super) key: Key,
+    pub(super) origin: Origin,
+    /// One value for [`Shape::One`], else at least one; none if an error about them was reported.
+    pub(super) items: Vec<Item>,
 }
 
 impl Given {
-    /// Notes the mistake, if it is one, at the place of the value.
+    /// Reports an error in `items` at the position of the value.
     pub(super) fn new(
         key: Key,
         origin: Origin,
-        at: Origin,
+        value_origin: &Origin,
         items: Result<Vec<Item>, String>,
-        mistakes: &mut Vec<Diagnostic>,
+        errors: &mut Diagnostics,
     ) -> Self {
         let items = items.unwrap_or_else(|message| {
-            mistakes.push(Diagnostic { origin: at, message });
+            errors.push(value_origin.error(message));
             Vec::new()
         });
         Self { key, origin, items }
@@ -34,20 +33,19 @@ impl Given {
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub(super) struct Item {
     /// Its name, for [`Shape::Named`].
-    pub name: Option<String>,
+    pub(super) name: Option<String>,
     /// The value as written.
-    pub text: String,
-    /// Where exactly.
-    pub origin: Origin,
+    pub(super) text: String,
+    pub(super) origin: Origin,
 }
 
 impl Item {
-    /// The items in texts from a flag, a variable or a plain value in the file.
+    /// Splits the text of a flag, of a variable or of a plain value in the file into values.
     ///
     /// # Errors
-    /// A sentence, when a value is empty.
+    /// A sentence, if a value is empty.
     pub(super) fn split(key: Key, texts: &[String], origin: &Origin) -> Result<Vec<Item>, String> {
         let item = |name: Option<&str>, text: &str| Item {
             name: name.map(str::to_owned),
@@ -60,6 +58,7 @@ impl Item {
             Shape::List => elements().map(|text| item(None, text)).collect(),
             Shape::Named => elements()
                 .map(|text| match text.split_once('=') {
+                    // A path or URL may contain `=`, but a name has neither `/` nor `:`.
                     Some((name, value)) if !name.contains(['/', ':']) => {
                         item(Some(name.trim()), value)
                     }
@@ -69,10 +68,11 @@ impl Item {
         };
         match items.iter().find(|item| item.text.is_empty()) {
             None => Ok(items),
-            Some(_) if items.len() == 1 => {
-                Err("has no value; leave it out to keep the default".into())
-            }
-            Some(_) => Err("has an empty value between its commas".into()),
+            Some(_) if items.len() == 1 => Err(NO_VALUE.into()),
+            Some(_) => Err("a value between the commas is empty".into()),
         }
     }
 }
+
+/// The error about an empty value.
+pub(super) const NO_VALUE: &str = "the value is empty: remove it to use the default";

@@ -1,22 +1,24 @@
-//! Reads settings as values, one by one, and notes each mistake at its place.
+//! Reads settings as typed values and reports each error at its origin.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Origin};
+use etcd_warden_core::diagnostics::Diagnostics;
+
 use super::effective::Effective;
 use super::given::Item;
+use super::origin::Origin;
 use super::settings::Key;
 use super::value;
 
-/// Reads settings and notes mistakes. `None` always means that a mistake was noted.
+/// Each method returns `None` after it has reported an error.
 pub(super) struct Reader<'a> {
     pub(super) effective: &'a Effective,
-    pub(super) mistakes: &'a mut Vec<Diagnostic>,
+    pub(super) errors: &'a mut Diagnostics,
 }
 
 impl Reader<'_> {
-    #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
+    #[expect(clippy::option_option, reason = "an error, or an optional value")]
     pub(super) fn optional<T>(
         &mut self,
         key: Key,
@@ -25,7 +27,7 @@ impl Reader<'_> {
         match (self.effective.items(key).first(), self.effective.origin(key)) {
             (Some(item), _) => self.item(item, read).map(Some),
             (None, Origin::Default) => Some(None),
-            // Its source gave it without a usable value, and has said so.
+            // The source has reported an error about the value.
             (None, _) => None,
         }
     }
@@ -37,13 +39,11 @@ impl Reader<'_> {
     ) -> Option<T> {
         match self.optional(key, read)? {
             Some(value) => Some(value),
-            None => self.refuse(
-                key,
-                format!(
-                    "`{key}` is not set: give it in the file, as `--{key}`, or as {}",
-                    key.setting().variable()
-                ),
-            ),
+            None => {
+                let variable = key.setting().variable();
+                let how = format!("set it in the file, with `--{key}` or with {variable}");
+                self.refuse(key, format!("`{key}` is not set: {how}"))
+            }
         }
     }
 
@@ -57,33 +57,38 @@ impl Reader<'_> {
         values.into_iter().collect()
     }
 
-    /// One value without a name, or any number with a name each.
-    pub(super) fn named(&mut self, key: Key, without_names: &str) -> Option<Vec<Item>> {
+    /// One value without a name, or any number of values with different names.
+    pub(super) fn named(&mut self, key: Key, several_without_names: &str) -> Option<Vec<Item>> {
         let items = self.effective.items(key);
         let mut seen = BTreeSet::new();
         for item in items {
             let message = match item.name.as_deref() {
-                None if items.len() > 1 => without_names.to_owned(),
+                None if items.len() > 1 => several_without_names.to_owned(),
                 Some(name) if !seen.insert(name) => {
-                    format!("`{}` is named a second time", value::shown(name))
+                    format!("the name `{}` appears twice", value::shown(name))
                 }
                 _ => continue,
             };
-            self.mistakes.push(Diagnostic { origin: item.origin.clone(), message });
+            self.errors.push(item.origin.error(message));
             return None;
         }
         Some(items.to_vec())
     }
 
+    /// `meanings` are the values of the words of the setting, in the order of the table.
     pub(super) fn word<T: Copy>(&mut self, key: Key, meanings: &[T]) -> Option<T> {
         self.required(key, word(key, meanings))
+    }
+
+    pub(super) fn switch(&mut self, key: Key) -> Option<bool> {
+        self.required(key, value::switch)
     }
 
     pub(super) fn number<T: TryFrom<u64>>(&mut self, key: Key) -> Option<T> {
         self.required(key, |text| value::number(key.setting().kind, text))
     }
 
-    #[expect(clippy::option_option, reason = "a mistake, or an optional value")]
+    #[expect(clippy::option_option, reason = "an error, or an optional value")]
     pub(super) fn optional_number<T: TryFrom<u64>>(&mut self, key: Key) -> Option<Option<T>> {
         self.optional(key, |text| value::number(key.setting().kind, text))
     }
@@ -93,25 +98,21 @@ impl Reader<'_> {
     }
 
     fn item<T>(&mut self, item: &Item, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        read(&item.text)
-            .map_err(|message| {
-                self.mistakes.push(Diagnostic { origin: item.origin.clone(), message })
-            })
-            .ok()
+        read(&item.text).map_err(|message| self.errors.push(item.origin.error(message))).ok()
     }
 
-    pub(super) fn mistake(&mut self, key: Key, message: String) {
-        self.mistakes.push(Diagnostic { origin: self.effective.origin(key).clone(), message });
+    pub(super) fn error(&mut self, key: Key, message: impl Into<String>) {
+        self.errors.push(self.effective.origin(key).error(message));
     }
 
-    /// A mistake that leaves no value.
-    pub(super) fn refuse<T>(&mut self, key: Key, message: String) -> Option<T> {
-        self.mistake(key, message);
+    /// Reports an error that leaves no value.
+    pub(super) fn refuse<T>(&mut self, key: Key, message: impl Into<String>) -> Option<T> {
+        self.error(key, message);
         None
     }
 }
 
-/// Reads a word as the meaning that stands at its place.
+/// Reads one of the words of a setting; `meanings` are their values, in the order of the table.
 pub(super) fn word<T: Copy>(key: Key, meanings: &[T]) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let index = value::choice(key.setting().kind, text)?;

@@ -1,26 +1,26 @@
-//! Every setting of `serve`, declared once. The file's keys, the flags, the environment's names,
-//! the defaults, the bounds, the help, `--print-config` and `docs/configuration.md` all come from
-//! this table.
+//! The table of all settings of `serve`. File keys, flags, environment variables, defaults, bounds,
+//! help, `--print-config` and `docs/configuration.md` come from it.
 //!
 //! A setting has one name, as in etcd: `listen-addr` is the key in the file, `--listen-addr` the
 //! flag and `ETCD_WARDEN_LISTEN_ADDR` the variable. Names and meanings are those of `etcd
-//! grpc-proxy start` (`server/etcdmain/grpc_proxy.go`) wherever it has the same thing.
+//! grpc-proxy start` (`server/etcdmain/grpc_proxy.go`) where it has the same setting.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How many values a setting takes.
+/// The number of values that a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// One.
+    /// Exactly one.
     One,
-    /// One or more: a list in the file, separated by commas elsewhere.
+    /// One or more: a list in the file, separated by commas in flags and variables.
     List,
-    /// One, or several with a name each: a mapping in the file, `NAME=VALUE,NAME=VALUE` elsewhere.
+    /// One, or several with names: a mapping in the file, `NAME=VALUE,NAME=VALUE` in flags and
+    /// variables.
     Named,
 }
 
-/// What a value is, with its bounds (both inclusive).
+/// The type of a value, with inclusive bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// `IP:PORT`.
@@ -29,23 +29,23 @@ pub enum Kind {
     AddressOrNone,
     /// `ADDRESS/PREFIX-LENGTH`.
     Network,
-    /// A path; relative ones count from the working directory.
+    /// A path, relative to the working directory.
     Path,
-    /// `https://HOST:PORT` or `http://HOST:PORT`; without a scheme, `https` is meant.
+    /// `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
     Endpoint,
-    /// `https://HOST:PORT`, as clients reach it.
+    /// `https://HOST:PORT`.
     ClientUrl,
     /// `true` or `false`. A flag alone means `true`.
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// With its unit, such as `10s` or `1h 30m`.
+    /// A number with a unit, such as `10s` or `1h 30m`.
     Duration(Duration, Duration),
     /// A whole number.
     Count(u64, u64),
     /// A whole number, or `auto`.
     CountOrAuto(u64, u64),
-    /// Bytes, with `KiB`, `MiB` or `GiB` if wanted.
+    /// A number of bytes, or of `KiB`, `MiB` or `GiB`.
     Bytes(u64, u64),
     /// A decimal from 0 to 1.
     Fraction,
@@ -53,47 +53,45 @@ pub enum Kind {
     LogFilter,
 }
 
-/// What holds when nobody sets it.
+/// The value of a setting that no source sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
-    /// This, written as an operator would.
+pub enum DefaultValue {
+    /// A value in the notation of the file.
     Value(&'static str),
-    /// Nothing, which means this.
+    /// No value. The text describes the effect.
     Unset(&'static str),
     /// There is no safe default.
     Required,
 }
 
-/// One row of the table.
+/// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Which one.
+    /// The key of the row.
     pub key: Key,
-    /// Its heading in the reference.
+    /// The heading in the help and the reference.
     pub section: &'static str,
-    /// Its name in the file; the flag is this with two dashes.
+    /// The name in the file, and that of the flag without its dashes.
     pub name: &'static str,
-    /// How many values.
+    /// The number of values.
     pub shape: Shape,
-    /// What they are.
+    /// The type of each value.
     pub kind: Kind,
-    /// Without any.
-    pub default: Default,
-    /// What it does, in a sentence or three.
-    pub meaning: &'static str,
+    /// The value that applies if no source sets one.
+    pub default: DefaultValue,
+    /// The help, in one to three sentences.
+    pub help: &'static str,
 }
 
 impl Setting {
-    /// The name of its environment variable.
-    #[must_use]
+    /// The name of the environment variable.
     pub fn variable(&self) -> String {
         format!("{}{}", super::env::PREFIX, self.name.to_uppercase().replace('-', "_"))
     }
 }
 
 impl Key {
-    /// Its row.
-    #[must_use]
+    /// The row of this key.
     pub fn setting(self) -> &'static Setting {
         #[expect(
             clippy::indexing_slicing,
@@ -102,8 +100,7 @@ impl Key {
         &SETTINGS[self as usize]
     }
 
-    /// The setting of this name.
-    #[must_use]
+    /// The setting with this name in the file.
     pub fn named(name: &str) -> Option<Key> {
         SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.key)
     }
@@ -139,7 +136,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A number of bytes, shown in the largest unit that fits it exactly.
+/// Displays a number of bytes in the largest unit that divides it.
 pub(super) struct Bytes(pub(super) u64);
 
 impl fmt::Display for Bytes {
@@ -162,139 +159,210 @@ const fn seconds(n: u64) -> Duration {
 }
 
 macro_rules! settings {
-    ($($section:literal { $($(#[doc = $meaning:literal])+ $key:ident = $name:literal: $shape:ident $kind:expr, $default:expr;)+ })+) => {
-        /// Names a setting.
+    ($($section:literal { $($(#[doc = $help:literal])+ $key:ident = $name:literal: $shape:ident $kind:expr, $default:expr;)+ })+) => {
+        /// The name of a setting.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Key { $($($(#[doc = $meaning])+ $key,)+)+ }
+        pub enum Key { $($($(#[doc = $help])+ $key,)+)+ }
 
         /// All settings, in the order of the reference.
         pub static SETTINGS: &[Setting] = &[$($(Setting {
             key: Key::$key, section: $section, name: $name, shape: Shape::$shape, kind: $kind, default: $default,
-            meaning: concat!($($meaning),+),
+            help: concat!($($help),+),
         },)+)+];
     };
 }
 
 settings! {
     "Clients" {
-        /// Where clients connect. Always TLS with client certificates. `:PORT` means all addresses of the host.
-        ListenAddr = "listen-addr": One Kind::Address, Default::Value("127.0.0.1:23790");
-        /// The server's certificate chain, PEM, leaf first.
-        CertFile = "cert-file": One Kind::Path, Default::Required;
-        /// The key of that certificate, PEM, not encrypted.
-        KeyFile = "key-file": One Kind::Path, Default::Required;
-        /// Who issues client certificates, PEM. One file is the CA named `default`; with names, a binding of the policy can ask for one of them.
-        TrustedCaFile = "trusted-ca-file": Named Kind::Path, Default::Required;
-        /// Revocation lists, PEM or DER. With any, every client CA needs one that is in date: a certificate whose status is unknown is refused.
-        ClientCrlFile = "client-crl-file": List Kind::Path, Default::Unset("revocation is not checked");
-        /// Balancers that speak PROXY protocol v2 to the listener. They must speak it, and nobody else may.
-        ProxyProtocolFrom = "proxy-protocol-from": List Kind::Network, Default::Unset("nobody speaks it");
-        /// What member lists show clients in place of etcd's own URLs; with names, by member.
-        AdvertiseClientUrl = "advertise-client-url": Named Kind::ClientUrl, Default::Unset("member lists show what etcd advertises");
-        /// Whether `authorization` and `token` metadata of clients goes to etcd, which then judges too. `strip` removes it and refuses `Authenticate`.
-        ClientTokens = "client-tokens": One Kind::Choice(&["forward", "strip"]), Default::Value("forward");
+        /// Address for client connections, always TLS with client certificates. `:PORT` listens on
+        /// all addresses of the host.
+        ListenAddr = "listen-addr": One Kind::Address, DefaultValue::Value("127.0.0.1:23790");
+        /// Server certificate chain in PEM, leaf first.
+        CertFile = "cert-file": One Kind::Path, DefaultValue::Required;
+        /// Private key of `cert-file` in PEM, not encrypted.
+        KeyFile = "key-file": One Kind::Path, DefaultValue::Required;
+        /// CA certificates in PEM that issue client certificates. A single file is the CA named
+        /// `default`. With names, a binding of the policy can require one of the CAs.
+        TrustedCaFile = "trusted-ca-file": Named Kind::Path, DefaultValue::Required;
+        /// Certificate revocation lists, PEM or DER. If any is set, each client CA needs a current
+        /// one: a certificate whose revocation status is unknown is refused.
+        ClientCrlFile = "client-crl-file": List Kind::Path,
+            DefaultValue::Unset("revocation is not checked");
+        /// Networks of load balancers that send a PROXY protocol v2 header. Connections from them
+        /// must begin with the header; connections from other addresses must not.
+        ProxyProtocolFrom = "proxy-protocol-from": List Kind::Network,
+            DefaultValue::Unset("no connection may send the header");
+        /// Client URL that member lists show in place of etcd's own, so that clients do not bypass
+        /// the gateway. With names, the URL of each member.
+        AdvertiseClientUrl = "advertise-client-url": Named Kind::ClientUrl,
+            DefaultValue::Unset("member lists show the URLs that etcd advertises");
+        /// `forward` sends the `authorization` and `token` metadata of clients to etcd, which then
+        /// checks its own permissions too. `strip` removes them and refuses `Authenticate`.
+        ClientTokens = "client-tokens": One Kind::Choice(&["forward", "strip"]),
+            DefaultValue::Value("forward");
     }
     "etcd" {
-        /// etcd's client URLs.
-        Endpoints = "endpoints": List Kind::Endpoint, Default::Value("127.0.0.1:2379");
-        /// The proxy's own client certificate, PEM.
-        Cert = "cert": One Kind::Path, Default::Unset("etcd sees no client certificate");
-        /// The key of that certificate, PEM, not encrypted.
-        Key = "key": One Kind::Path, Default::Unset("as for `cert`: both or none");
-        /// Who issues etcd's server certificates, PEM. The system's own roots are never used.
-        Cacert = "cacert": One Kind::Path, Default::Unset("required, unless every endpoint is plain text");
-        /// Allows `http://` endpoints. Whoever can reach such an etcd needs no proxy.
-        InsecurePlaintextUpstream = "insecure-plaintext-upstream": One Kind::Switch, Default::Value("false");
-        /// This proxy belongs to its one endpoint (the sidecar form): nothing ever goes to another member.
-        Pin = "pin": One Kind::Switch, Default::Value("false");
-        /// Time between two health checks of one member.
-        HealthInterval = "health-interval": One Kind::Duration(Duration::from_millis(100), seconds(3600)), Default::Value("5s");
+        /// Client URLs of the etcd members.
+        Endpoints = "endpoints": List Kind::Endpoint, DefaultValue::Value("127.0.0.1:2379");
+        /// The gateway's client certificate for etcd, PEM.
+        Cert = "cert": One Kind::Path, DefaultValue::Unset("no client certificate is sent to etcd");
+        /// Private key of `cert` in PEM, not encrypted.
+        Key = "key": One Kind::Path, DefaultValue::Unset("required together with `cert`");
+        /// CA certificates in PEM that issue etcd's server certificates. The root certificates of
+        /// the system are never used.
+        Cacert = "cacert": One Kind::Path,
+            DefaultValue::Unset("required, unless every endpoint is plain text");
+        /// Allows `http://` endpoints. Any host that can reach such an etcd bypasses the gateway.
+        InsecurePlaintextUpstream = "insecure-plaintext-upstream": One Kind::Switch,
+            DefaultValue::Value("false");
+        /// Sends every request to the one endpoint and never to another member of the cluster. For
+        /// a gateway that runs beside its member (sidecar).
+        Pin = "pin": One Kind::Switch, DefaultValue::Value("false");
+        /// Time between two health checks of a member.
+        HealthInterval = "health-interval": One
+            Kind::Duration(Duration::from_millis(100), seconds(3600)), DefaultValue::Value("5s");
     }
     "Policy" {
         /// The policy file.
-        Policy = "policy": One Kind::Path, Default::Required;
-        /// Overrides every mode in the policy. `shadow` is the break-glass: judge, record, refuse nothing.
-        Mode = "mode": One Kind::Choice(&["shadow", "enforce"]), Default::Unset("the policy's own modes hold");
-        /// Starts in shadow mode though etcd's own auth is on. Every caller then has the proxy's rights in etcd.
-        AllowShadowWithEtcdAuth = "allow-shadow-with-etcd-auth": One Kind::Switch, Default::Value("false");
-        /// The secret behind lease ownership, at least 32 random bytes, the same for all replicas.
-        LeaseKeyFile = "lease-key-file": One Kind::Path, Default::Unset("a random one, known to this process alone");
-        /// Keeps the last good policy in this folder. A start with a broken policy file comes up with it, and says so.
-        StateDir = "state-dir": One Kind::Path, Default::Unset("a broken policy file means no start");
-        /// Adds the trailer `etcd-warden-reason` to refusals. It tells callers about the policy.
-        ReasonTrailer = "reason-trailer": One Kind::Switch, Default::Value("false");
+        Policy = "policy": One Kind::Path, DefaultValue::Required;
+        /// Overrides the mode of the policy and of all its bindings. `shadow` is the emergency mode
+        /// (break-glass): requests are decided and recorded, but none is refused.
+        Mode = "mode": One Kind::Choice(&["shadow", "enforce"]),
+            DefaultValue::Unset("the modes of the policy apply");
+        /// Allows shadow mode although etcd's own auth is enabled. Every client in shadow mode then
+        /// has the gateway's rights in etcd.
+        AllowShadowWithEtcdAuth = "allow-shadow-with-etcd-auth": One Kind::Switch,
+            DefaultValue::Value("false");
+        /// File with the secret key of lease ownership: at least 32 random bytes, the same for all
+        /// replicas.
+        LeaseKeyFile = "lease-key-file": One Kind::Path,
+            DefaultValue::Unset("a random key that only this process knows");
+        /// Directory that keeps the last valid policy. If the policy file is invalid at start, the
+        /// gateway uses that policy and reports it.
+        StateDir = "state-dir": One Kind::Path,
+            DefaultValue::Unset("the gateway does not start with an invalid policy file");
+        /// Adds the trailer `etcd-warden-reason` to refusals. It reveals parts of the policy to
+        /// clients.
+        ReasonTrailer = "reason-trailer": One Kind::Switch, DefaultValue::Value("false");
     }
     "Limits" {
-        /// From accept to the end of the TLS handshake.
-        HandshakeTimeout = "handshake-timeout": One Kind::Duration(Duration::from_millis(100), seconds(300)), Default::Value("10s");
-        /// Handshakes at once. Above it, the address with the most of them gives up its oldest for others; who has as many waits until one ends, or the oldest has had a twentieth of `handshake-timeout`. As many may wait.
-        MaxHandshakes = "max-handshakes": One Kind::Count(1, 1_000_000), Default::Value("4096");
-        /// Client connections at once.
-        MaxConnections = "max-connections": One Kind::Count(1, 1_000_000), Default::Value("20000");
-        /// Client connections at once of one identity, that is of all who share a name. By default nobody has more than are left for all others.
-        MaxConnectionsPerIdentity = "max-connections-per-identity": One Kind::Count(1, 1_000_000), Default::Unset("a fair share of `max-connections`");
-        /// Streams at once on one client connection.
-        MaxConcurrentStreams = "max-concurrent-streams": One Kind::Count(1, 1_000_000), Default::Value("10000");
-        /// Requests at once of all clients under enforcement, each from its head to the end of its answer's body; a stream is one.
-        MaxRequestsInFlight = "max-requests-in-flight": One Kind::Count(1, 10_000_000), Default::Value("200000");
-        /// The same of one identity.
-        MaxRequestsInFlightPerIdentity = "max-requests-in-flight-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("a fair share of `max-requests-in-flight`");
-        /// Requests per second of one identity, and as many at once. A watch counts when it is created; other messages of a stream wait their turn.
-        RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One Kind::Count(1, 10_000_000), Default::Unset("no limit");
-        /// Watches at once of all clients under enforcement; several may share a stream. One on keys of more than 1 KiB counts once more for each KiB.
-        MaxWatches = "max-watches": One Kind::Count(1, 100_000_000), Default::Value("1000000");
-        /// The same of one identity.
-        MaxWatchesPerIdentity = "max-watches-per-identity": One Kind::Count(1, 100_000_000), Default::Unset("a fair share of `max-watches`");
-        /// Size of one request message. The default is etcd's 1.5 MiB and the 512 KiB that it adds for overhead: where etcd's `--max-request-bytes` is larger, add 512 KiB to that.
-        MaxRequestBytes = "max-request-bytes": One Kind::Bytes(KIB, GIB), Default::Value("2MiB");
-        /// Size of a request's headers, decoded (RFC 9113, 6.5.2).
-        MaxHeaderBytes = "max-header-bytes": One Kind::Bytes(KIB, MIB), Default::Value("16KiB");
-        /// Requests that one worker may hold while their end is awaited, in bytes. Not below `max-request-bytes`.
-        MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("64MiB");
-        /// Answers that one worker may hold for clients that do not read them, in bytes. Above its share of it, an identity's unread answers end.
-        MaxUnreadBytes = "max-unread-bytes": One Kind::Bytes(MIB, 64 * GIB), Default::Value("256MiB");
-        /// A connection without any stream is closed after this.
-        IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)), Default::Value("1h");
-        /// A client is told to open another connection when one is about this old (a tenth more or less), so that load spreads again after a restart. Its streams end so that clientv3 opens them again.
-        MaxConnectionAge = "max-connection-age": One Kind::Duration(seconds(1), seconds(365 * 86_400)), Default::Unset("as long as the client's certificate");
-        /// Time between two pings to a client. One that has not answered by the next is disconnected.
-        GrpcKeepaliveInterval = "grpc-keepalive-interval": One Kind::Duration(seconds(1), seconds(86_400)), Default::Value("30s");
-        /// `Authenticate` calls per second: etcd hashes passwords slowly. No identity has more of them than are left for all others.
-        AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(2, 100_000), Default::Value("20");
+        /// Time from accepting a connection to the end of its TLS handshake.
+        HandshakeTimeout = "handshake-timeout": One
+            Kind::Duration(Duration::from_millis(100), seconds(300)), DefaultValue::Value("10s");
+        /// TLS handshakes in progress. Above the limit, a new connection replaces the oldest
+        /// handshake of the address that has the most. A connection from that address itself waits
+        /// until a handshake ends, or until its oldest has taken a twentieth of
+        /// `handshake-timeout`. The same number of connections may wait.
+        MaxHandshakes = "max-handshakes": One Kind::Count(1, 1_000_000),
+            DefaultValue::Value("4096");
+        /// Open client connections.
+        MaxConnections = "max-connections": One Kind::Count(1, 1_000_000),
+            DefaultValue::Value("20000");
+        /// Open client connections of one identity, which is all clients that share a name. With
+        /// the default, no identity has more of them than are left for all others.
+        MaxConnectionsPerIdentity = "max-connections-per-identity": One Kind::Count(1, 1_000_000),
+            DefaultValue::Unset("a fair share of `max-connections`");
+        /// Open streams on one client connection.
+        MaxConcurrentStreams = "max-concurrent-streams": One Kind::Count(1, 1_000_000),
+            DefaultValue::Value("10000");
+        /// Requests in progress of all enforced clients, each from its headers to the end of the
+        /// response. A stream is one request.
+        MaxRequestsInFlight = "max-requests-in-flight": One Kind::Count(1, 10_000_000),
+            DefaultValue::Value("200000");
+        /// Requests in progress of one identity.
+        MaxRequestsInFlightPerIdentity = "max-requests-in-flight-per-identity": One
+            Kind::Count(1, 10_000_000),
+            DefaultValue::Unset("a fair share of `max-requests-in-flight`");
+        /// Requests per second of one identity; a burst may have the same number. The creation of a
+        /// watch counts as a request. Other messages of a stream are delayed instead.
+        RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One
+            Kind::Count(1, 10_000_000), DefaultValue::Unset("no limit");
+        /// Watches of all enforced clients; several may share a stream. A watch on keys of more
+        /// than 1 KiB counts once more for each KiB.
+        MaxWatches = "max-watches": One Kind::Count(1, 100_000_000),
+            DefaultValue::Value("1000000");
+        /// Watches of one identity.
+        MaxWatchesPerIdentity = "max-watches-per-identity": One Kind::Count(1, 100_000_000),
+            DefaultValue::Unset("a fair share of `max-watches`");
+        /// Size of one request message. The default is etcd's limit of 1.5 MiB and the 512 KiB that
+        /// etcd adds for overhead. If etcd's `--max-request-bytes` is higher, add 512 KiB to that.
+        MaxRequestBytes = "max-request-bytes": One Kind::Bytes(KIB, GIB),
+            DefaultValue::Value("2MiB");
+        /// Size of the headers of a request, decoded (RFC 9113, section 6.5.2).
+        MaxHeaderBytes = "max-header-bytes": One Kind::Bytes(KIB, MIB),
+            DefaultValue::Value("16KiB");
+        /// Memory of one worker for requests that are not complete. At least `max-request-bytes`.
+        MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB),
+            DefaultValue::Value("64MiB");
+        /// Memory of one worker for responses that clients do not read. Above its share of it, the
+        /// unread responses of an identity are ended.
+        MaxUnreadBytes = "max-unread-bytes": One Kind::Bytes(MIB, 64 * GIB),
+            DefaultValue::Value("256MiB");
+        /// Time after which a client connection without streams is closed.
+        IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)),
+            DefaultValue::Value("1h");
+        /// Age, plus or minus a tenth, at which a client is told to open a new connection, so that
+        /// load spreads again after a restart. Streams end in a way that clientv3 reopens them.
+        MaxConnectionAge = "max-connection-age": One
+            Kind::Duration(seconds(1), seconds(365 * 86_400)),
+            DefaultValue::Unset("the lifetime of the client's certificate");
+        /// Time between two pings to a client. A client that has not answered by the next ping is
+        /// disconnected.
+        GrpcKeepaliveInterval = "grpc-keepalive-interval": One
+            Kind::Duration(seconds(1), seconds(86_400)), DefaultValue::Value("30s");
+        /// `Authenticate` calls per second of all clients: hashing passwords is slow in etcd. No
+        /// identity has more of them than are left for all others.
+        AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(2, 100_000),
+            DefaultValue::Value("20");
     }
     "Audit" {
-        /// JSON lines are appended to this file. SIGHUP opens it again.
-        AuditFile = "audit-file": One Kind::Path, Default::Unset("no file");
-        /// JSON lines go to standard output.
-        AuditStdout = "audit-stdout": One Kind::Switch, Default::Value("false");
-        /// Which allowed requests are written. Refusals, and what enforcement would refuse, always are.
-        AuditAllowed = "audit-allowed": One Kind::Choice(&["none", "writes", "all"]), Default::Value("none");
-        /// The part of those allowed requests that is written.
-        AuditSample = "audit-sample": One Kind::Fraction, Default::Value("1");
-        /// Lines that may wait for the disk.
-        AuditQueue = "audit-queue": One Kind::Count(1, 10_000_000), Default::Value("16384");
-        /// What happens when more wait: `drop` loses lines and counts them, `deny` refuses requests.
-        AuditOnFull = "audit-on-full": One Kind::Choice(&["drop", "deny"]), Default::Value("drop");
+        /// File to which audit records are appended as JSON lines. SIGHUP reopens it.
+        AuditFile = "audit-file": One Kind::Path, DefaultValue::Unset("no file");
+        /// Writes audit records to standard output as JSON lines.
+        AuditStdout = "audit-stdout": One Kind::Switch, DefaultValue::Value("false");
+        /// Allowed requests that are recorded. Denied requests, and requests that enforcement would
+        /// deny, are always recorded.
+        AuditAllowed = "audit-allowed": One Kind::Choice(&["none", "writes", "all"]),
+            DefaultValue::Value("none");
+        /// Fraction of the requests of `audit-allowed` that is recorded.
+        AuditSample = "audit-sample": One Kind::Fraction, DefaultValue::Value("1");
+        /// Audit records that may wait for the disk.
+        AuditQueue = "audit-queue": One Kind::Count(1, 10_000_000), DefaultValue::Value("16384");
+        /// Behavior when the queue is full: `drop` discards and counts records, `deny` refuses
+        /// requests.
+        AuditOnFull = "audit-on-full": One Kind::Choice(&["drop", "deny"]),
+            DefaultValue::Value("drop");
     }
     "Running" {
-        /// Where `/metrics`, `/livez`, `/readyz` and `/policy` are served, in plain text.
-        AdminAddr = "admin-addr": One Kind::AddressOrNone, Default::Value("127.0.0.1:23791");
-        /// Serves `/debug/*` there too. It names identities, and loopback is open to every pod in the host's network.
-        AdminDebug = "admin-debug": One Kind::Switch, Default::Value("false");
-        /// A socket for root and the user that the proxy runs as: the same pages, `/debug/*` too, and `POST /mode` (`shadow`, `enforce` or `policy`), the break-glass without a restart.
-        AdminSocket = "admin-socket": One Kind::Path, Default::Unset("no socket");
-        /// How the log is written.
-        LogFormat = "log-format": One Kind::Choice(&["text", "json"]), Default::Value("text");
-        /// What is logged. Of level `trace` there is nothing in a release: libraries ask for it at every step of a request.
-        LogFilter = "log-filter": One Kind::LogFilter, Default::Value("info");
-        /// Time between two looks at the files of the policy, certificates, keys and revocation lists: those whose content has changed are read again. With `0s`, only SIGHUP does that.
-        ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("1s");
-        /// How long a file that has changed has to stay the same before it is in effect: it may be half written. Another file that is a policy and ends with `...`, a bundle that has only gained, and what a link newly leads to are in effect when two looks have found the same.
-        ReloadSettle = "reload-settle": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("5s");
-        /// How long calls may take to finish after SIGTERM.
-        DrainTimeout = "drain-timeout": One Kind::Duration(Duration::ZERO, seconds(3600)), Default::Value("30s");
-        /// Threads that serve connections, each with connections to etcd of its own. `auto` is one per core.
-        Workers = "workers": One Kind::CountOrAuto(1, 1024), Default::Value("auto");
+        /// Address of the HTTP pages `/metrics`, `/livez`, `/readyz` and `/policy`, without TLS.
+        AdminAddr = "admin-addr": One Kind::AddressOrNone, DefaultValue::Value("127.0.0.1:23791");
+        /// Serves `/debug/*` at `admin-addr` too. These pages show identities, and every pod in the
+        /// host's network can read loopback addresses.
+        AdminDebug = "admin-debug": One Kind::Switch, DefaultValue::Value("false");
+        /// Unix socket for root and the user of the gateway. It serves the same pages, `/debug/*`
+        /// and `POST /mode` (`shadow`, `enforce` or `policy`), which changes the mode without a
+        /// restart (break-glass).
+        AdminSocket = "admin-socket": One Kind::Path, DefaultValue::Unset("no socket");
+        /// Format of the log.
+        LogFormat = "log-format": One Kind::Choice(&["text", "json"]), DefaultValue::Value("text");
+        /// Level of the log, or directives by module. Releases have no messages of level `trace`,
+        /// because libraries check that level at every step of a request.
+        LogFilter = "log-filter": One Kind::LogFilter, DefaultValue::Value("info");
+        /// Time between two checks of the policy, certificates, keys and revocation lists. Files
+        /// whose content has changed are reloaded. With `0s`, only SIGHUP reloads them.
+        ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)),
+            DefaultValue::Value("1s");
+        /// Time that a changed file must stay the same before it is in effect, because it may be
+        /// half written. Two equal checks suffice for a new file that is a policy and ends with
+        /// `...`, for a bundle that only has new certificates, and for a changed symbolic link.
+        ReloadSettle = "reload-settle": One Kind::Duration(Duration::ZERO, seconds(3600)),
+            DefaultValue::Value("5s");
+        /// Time that calls have to finish after SIGTERM.
+        DrainTimeout = "drain-timeout": One Kind::Duration(Duration::ZERO, seconds(3600)),
+            DefaultValue::Value("30s");
+        /// Threads that serve connections. Each has its own connections to etcd. `auto` is one per
+        /// CPU core.
+        Workers = "workers": One Kind::CountOrAuto(1, 1024), DefaultValue::Value("auto");
     }
 }
 
@@ -303,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_row_of_a_key_is_its_own() {
+    fn each_key_has_its_own_row() {
         for (index, setting) in SETTINGS.iter().enumerate() {
             assert_eq!(setting.key as usize, index);
             assert_eq!(setting.key.setting().name, setting.name);
@@ -324,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_grpc_proxy_that_the_issue_lists_is_there() {
+    fn the_main_flags_of_grpc_proxy_are_settings() {
         for name in "listen-addr endpoints advertise-client-url cert key cacert cert-file key-file trusted-ca-file".split(' ') {
             assert!(Key::named(name).is_some(), "{name}");
         }

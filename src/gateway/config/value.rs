@@ -1,5 +1,4 @@
-//! From text to value. Every function answers a text that it cannot read with a sentence that says
-//! what to write instead.
+//! Parses the text of settings. Each error is a sentence that says what to write instead.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use rustls_pki_types::ServerName;
 use super::settings::{Bytes, GIB, KIB, Kind, MIB};
 use super::{Endpoint, Network};
 
-/// `IP:PORT`; `:PORT` is all addresses, as in Go.
+/// Reads `IP:PORT`, or `:PORT` for all addresses, as in Go.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
@@ -20,7 +19,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// `IP:PORT`, or `none`.
+/// Reads `IP:PORT` or `none`.
 pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" {
         Ok(None)
@@ -29,8 +28,8 @@ pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> 
     }
 }
 
-/// `ADDRESS/PREFIX-LENGTH`, or an address alone. Bits after the prefix must be zero: else one of
-/// the two was not meant.
+/// Reads `ADDRESS/PREFIX-LENGTH`, or an address alone. Bits after the prefix must be zero:
+/// otherwise, the address or the prefix is probably wrong.
 pub(super) fn network(text: &str) -> Result<Network, String> {
     let wrong = || {
         format!(
@@ -54,7 +53,7 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
     }
 }
 
-/// `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
+/// Reads `https://HOST:PORT`, `http://HOST:PORT`, or `HOST:PORT`, which means `https`.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (tls, authority) = match text.split_once("://") {
         None => (true, text),
@@ -95,25 +94,25 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-/// A URL for clients, with its scheme. Plain text has no listener that it could lead to.
+/// Reads the URL of a gateway. The listener accepts TLS only.
 pub(super) fn client_url(text: &str) -> Result<String, String> {
     let url = endpoint(text)?;
     if url.tls {
         Ok(url.to_string())
     } else {
         Err(format!(
-            "`{}` is plain text: clients can reach the proxy by `https://` alone",
+            "`{}` is plain text, and the gateway accepts TLS only: write `https://HOST:PORT`",
             shown(text)
         ))
     }
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("`{}` is neither `true` nor `false`", shown(text)))
 }
 
-/// The position of the word among those that `kind` allows.
+/// The index of a word among those that `kind` allows.
 pub(super) fn choice(kind: Kind, text: &str) -> Result<usize, String> {
     let Kind::Choice(words) = kind else { return Err("is not a choice".into()) };
     words
@@ -122,7 +121,7 @@ pub(super) fn choice(kind: Kind, text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("`{}` is none of `{}`", shown(text), words.join("`, `")))
 }
 
-/// A time within the bounds of `kind`.
+/// Reads a duration within the bounds of `kind`.
 pub(super) fn duration(kind: Kind, text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| {
         format!("`{}` is not a time with its unit, such as `10s`, `500ms` or `1h`", shown(text))
@@ -133,7 +132,7 @@ pub(super) fn duration(kind: Kind, text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number within the bounds of `kind`, which also says whether it is of bytes.
+/// Reads a number, or a size in bytes, within the bounds of `kind`.
 pub(super) fn number<T: TryFrom<u64>>(kind: Kind, text: &str) -> Result<T, String> {
     let wrong = || format!("`{}` is not {kind}", shown(text));
     let (number, min, max) = match kind {
@@ -149,14 +148,14 @@ pub(super) fn number<T: TryFrom<u64>>(kind: Kind, text: &str) -> Result<T, Strin
     T::try_from(number).map_err(|_| wrong())
 }
 
-/// 0 to 1.
+/// Reads a decimal from 0 to 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let number = text.parse().ok().filter(|number| plain && (0.0..=1.0).contains(number));
     number.ok_or_else(|| format!("`{}` is not a number from 0 to 1, such as `0.1`", shown(text)))
 }
 
-/// Directives that `EnvFilter` understands.
+/// Reads directives of `EnvFilter`.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -167,8 +166,8 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// A name for a client CA: what a binding of the policy can ask for, and what labels the identity
-/// in the audit.
+/// Reads the name of a client CA. Bindings refer to it, and identities in the audit log begin with
+/// it.
 pub(super) fn ca_name(text: &str) -> Result<Arc<str>, String> {
     let letter =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
@@ -176,13 +175,13 @@ pub(super) fn ca_name(text: &str) -> Result<Arc<str>, String> {
         Ok(Arc::from(text))
     } else {
         Err(format!(
-            "`{}` is no name for a CA: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`",
+            "`{}` is not a valid name of a CA: write 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`",
             shown(text)
         ))
     }
 }
 
-/// The operator's text in a sentence: on one line, and not endless.
+/// Text in a message: on one line, and at most 100 characters of it.
 pub(super) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(100).collect();
     cut.escape_debug().to_string() + if cut.len() < text.len() { "..." } else { "" }
@@ -197,7 +196,7 @@ fn bytes(text: &str) -> Option<u64> {
     decimal(number.trim_end())?.checked_mul(unit)
 }
 
-/// Digits alone: `parse` would take a plus sign too.
+/// Reads digits only: `parse` would accept a plus sign too.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_a_host_and_a_port_and_nothing_else() {
+    fn an_endpoint_is_a_host_and_a_port_only() {
         for text in [
             "",
             "https://",
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_written_by_its_first_address() {
+    fn a_network_is_written_with_its_first_address() {
         assert!(network("10.0.0.0/8").unwrap().contains("10.255.0.1".parse().unwrap()));
         assert_eq!(
             network("10.0.0.7").unwrap(),
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_within_their_bounds_and_of_digits() {
+    fn numbers_are_digits_within_their_bounds() {
         let kind = Kind::Bytes(KIB, MIB);
         assert_eq!(number::<u32>(kind, "16 KiB"), Ok(16 * 1024));
         assert_eq!(number::<u32>(kind, "1024"), Ok(1024));
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn colon_port_is_every_address_as_in_go() {
+    fn a_port_alone_means_all_addresses() {
         assert_eq!(address(":23790").unwrap().to_string(), "[::]:23790");
         assert!(address("localhost:23790").is_err());
         assert_eq!(address_or_none("none"), Ok(None));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::contract::{CONTRACT, Kind, Label, Metric, Values};
-use crate::config::settings::{Default, SETTINGS};
+use crate::config::settings::{DefaultValue, SETTINGS};
 
 const DASHBOARD: &str = include_str!("../../../deploy/grafana/etcd-warden.json");
 const SCRAPE: &str = include_str!("../../../deploy/prometheus/scrape.yaml");
@@ -80,7 +80,9 @@ fn mistakes(expression: &str) -> Vec<String> {
 #[test]
 fn the_scrape_configuration_finds_the_proxy() {
     let setting = SETTINGS.iter().find(|setting| setting.name == "admin-addr").unwrap();
-    let Default::Value(address) = setting.default else { panic!("`admin-addr` has no default") };
+    let DefaultValue::Value(address) = setting.default else {
+        panic!("`admin-addr` has no default")
+    };
     assert!(SCRAPE.contains(&format!("targets: [\"{address}\"]")), "{SCRAPE}");
     let job = SCRAPE.lines().find_map(|line| line.trim().strip_prefix("- job_name: ")).unwrap();
     assert!(ALERTS.contains(&format!("job=\"{job}\"")), "{job}");

@@ -2,26 +2,23 @@
 //! proxies in front.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use etcd_warden_core::policy::Mode;
 use etcd_warden_gateway::app::{self, Running};
-use etcd_warden_gateway::config::{
-    Advertise, Audit, AuditAllowed, ClientCa, ClientTokens, Config, Downstream, Endpoint, Limits,
-    Log, OnFull, Upstream,
-};
+use etcd_warden_gateway::config::settings::Key;
 use tempfile::TempDir;
 
 use super::call::expand;
 use super::script::{COMPONENTS, SEED, policy};
 use super::witness::Witness;
 use crate::etcd::{Etcd, Options, Programs, Tls};
-use crate::pki::{Authority, Files, Issued, Leaf, Usage, write_private};
+use crate::gateway::{self, GatewayFiles};
+use crate::pki::{Authority, Issued, Leaf, Usage, write_private};
 
 /// Everything that runs, until it is struck or dropped.
 pub(super) struct Stage {
@@ -44,15 +41,6 @@ pub(super) struct Proxy {
     running: Running,
 }
 
-/// The files that both proxies use.
-struct Papers {
-    server: Files,
-    client_ca: PathBuf,
-    upstream: Files,
-    upstream_ca: PathBuf,
-    policy: PathBuf,
-}
-
 impl Stage {
     /// Starts all of it.
     pub(super) async fn set(programs: &Programs) -> anyhow::Result<Self> {
@@ -73,7 +61,7 @@ impl Stage {
             clients.insert(component.common_name, issued);
         }
         let warden = upstream_authority.client("etcd-warden")?;
-        let papers = Papers {
+        let files = GatewayFiles {
             server: authority.server(&["127.0.0.1", "localhost"])?.write(at, "server")?,
             client_ca: write_private(at, "ca.crt", &authority.pem())?,
             upstream: warden.write(at, "etcd-warden")?,
@@ -84,8 +72,8 @@ impl Stage {
         let server = upstream_authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both))?;
         let tls = Tls { server, trusted_ca: upstream_authority.pem() };
         let etcd = Etcd::start(programs, Options { tls: Some(tls), ..Options::default() }).await?;
-        let enforcing = Proxy::start(&etcd, &papers, Mode::Enforce, at).await?;
-        let shadow = Proxy::start(&etcd, &papers, Mode::Shadow, at).await?;
+        let enforcing = Proxy::start(&etcd, &files, Mode::Enforce, at).await?;
+        let shadow = Proxy::start(&etcd, &files, Mode::Shadow, at).await?;
         let stage = Self {
             etcd,
             enforcing,
@@ -132,12 +120,19 @@ impl Stage {
 impl Proxy {
     async fn start(
         etcd: &Etcd,
-        papers: &Papers,
+        files: &GatewayFiles,
         mode: Mode,
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let audit = folder.join(format!("audit-{mode}.jsonl"));
-        let running = app::start(config(etcd, papers, mode, &audit))
+        let settings = [
+            (Key::Mode, mode.to_string()),
+            (Key::AuditFile, audit.display().to_string()),
+            (Key::AuditOnFull, "deny".to_owned()),
+            (Key::LogFilter, "off".to_owned()),
+            (Key::DrainTimeout, "1s".to_owned()),
+        ];
+        let running = app::start(gateway::config(etcd, files, &settings)?)
             .await
             .context("the proxy does not start")?;
         Ok(Self { address: running.listen_addr, witness: Witness::of(audit), running })
@@ -154,58 +149,4 @@ async fn connect(
         .identity(Identity::from_pem(&issued.certificate, &issued.key));
     let options = ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(10));
     Client::connect([endpoint], Some(options)).await
-}
-
-fn config(etcd: &Etcd, papers: &Papers, mode: Mode, audit: &Path) -> Config {
-    let endpoint = |address: SocketAddr| Endpoint {
-        tls: true,
-        host: address.ip().to_string().into(),
-        port: address.port(),
-    };
-    Config {
-        listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
-        proxy_protocol_from: Vec::new(),
-        downstream: Downstream {
-            cert_file: papers.server.cert.clone(),
-            key_file: papers.server.key.clone(),
-            client_cas: vec![ClientCa {
-                name: Arc::from("default"),
-                file: papers.client_ca.clone(),
-            }],
-            crl_files: Vec::new(),
-        },
-        upstream: Upstream {
-            endpoints: etcd.addresses().into_iter().map(endpoint).collect(),
-            identity: Some((papers.upstream.cert.clone(), papers.upstream.key.clone())),
-            cacert: Some(papers.upstream_ca.clone()),
-            insecure_plaintext: false,
-            pin: false,
-            health_interval: Duration::from_secs(5),
-        },
-        advertise: Advertise::default(),
-        client_tokens: ClientTokens::Forward,
-        policy: papers.policy.clone(),
-        mode: Some(mode),
-        allow_shadow_with_etcd_auth: false,
-        lease_key_file: None,
-        state_dir: None,
-        reason_trailer: false,
-        limits: Limits::default(),
-        audit: Audit {
-            file: Some(audit.to_owned()),
-            stdout: false,
-            allowed: AuditAllowed::All,
-            sample: 1.0,
-            queue: 1024,
-            on_full: OnFull::Deny,
-        },
-        admin_addr: None,
-        admin_debug: false,
-        admin_socket: None,
-        log: Log { json: false, filter: "off".to_owned() },
-        reload_interval: Duration::ZERO,
-        reload_settle: Duration::ZERO,
-        drain_timeout: Duration::from_secs(1),
-        workers: 1,
-    }
 }

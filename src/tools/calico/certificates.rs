@@ -1,36 +1,35 @@
-//! What has to change so that each component has a certificate of its own, and no two share one.
+//! Inspects the certificates: each component must have its own, and only it can read the key.
 
 use super::change::{Change, Changes};
 use super::component::Component;
 use super::cursor::{Cursor, Path};
 use super::manifest::Volume;
-use super::mounts::Mounted;
+use super::mounts::CertificateMount;
+use super::options::Options;
 use super::report::Report;
-use super::source::{FILES, FOLDER, Source, bits};
-use super::wish::Wish;
-use super::yaml::{Step, Value};
+use super::source::{DIRECTORY, FILES, Source, bits};
+use super::value::{Step, Value, is_text};
 
-/// What keeps the certificates from being the components' own, and the changes that help.
 pub(super) fn inspect<'t>(
-    mounted: &[Mounted<'t>],
-    wish: &Wish,
+    mounted: &[CertificateMount<'t>],
+    options: &Options,
     report: &mut Report<'t>,
     changes: &mut Changes,
 ) {
-    let mut plans: Vec<(&Mounted<'t>, Source)> = Vec::new();
+    let mut plans: Vec<(&CertificateMount<'t>, Source)> = Vec::new();
     for one in mounted {
-        let Some(wanted) = wanted(one, &sharers(one, mounted), wish, report) else { continue };
+        let Some(wanted) = wanted(one, &sharers(one, mounted), options, report) else { continue };
         match plans.iter().find(|(_, source)| *source == wanted) {
             None => plans.push((one, wanted)),
             Some((other, _)) => {
                 let message = format!(
-                    "{} and {} would both have their certificate from {wanted}",
+                    "{} and {} would both use the certificate from {wanted}",
                     one.component, other.component
                 );
-                report.mistake(
+                report.error(
                     &one.container,
                     message,
-                    "name another with `--secret COMPONENT=NAME`",
+                    "set another one with `--secret COMPONENT=NAME`",
                 );
             }
         }
@@ -38,29 +37,32 @@ pub(super) fn inspect<'t>(
     for (index, (one, wanted)) in plans.iter().enumerate() {
         match &one.volume {
             None => {
-                report.lack(
+                report.deviation(
                     &one.container,
-                    format!("{} has no certificate: nothing is mounted at {FOLDER}", one.component),
+                    format!(
+                        "{} has no certificate: nothing is mounted at {DIRECTORY}",
+                        one.component
+                    ),
                 );
-                mount(one, wanted, report, changes);
+                add_mount(one, wanted, report, changes);
             }
             Some(volume) if volume.source == *wanted => {
-                details(one.component, volume, report, changes)
+                check_volume(one.component, volume, report, changes)
             }
             Some(volume) => {
                 let sharers = sharers(one, mounted);
                 let why = if sharers.is_empty() {
-                    format!("and is to have it from {wanted}")
+                    format!("and must have it from {wanted}")
                 } else {
                     why(&sharers)
                 };
-                report.lack(
+                report.deviation(
                     &volume.at,
                     format!("{} has its certificate from {}, {why}", one.component, volume.source),
                 );
-                // Of two who mount one volume, the one keeps it that needs it as it is, or else the
+                // Two components mount one volume: the one whose source it is keeps it, or else the
                 // first.
-                let keeps = |at: usize, other: &Mounted<'_>, wanted: &Source| {
+                let keeps = |at: usize, other: &CertificateMount<'_>, wanted: &Source| {
                     let same = other.volume.as_ref().is_some_and(|kept| kept.name == volume.name);
                     at != index
                         && other.is_beside(one)
@@ -68,18 +70,18 @@ pub(super) fn inspect<'t>(
                         && (at < index || *wanted == volume.source)
                 };
                 if plans.iter().enumerate().any(|(at, (other, wanted))| keeps(at, other, wanted)) {
-                    another(one, volume, wanted, report, changes);
+                    add_volume(one, volume, wanted, report, changes);
                 } else {
-                    refill(one.component, volume, wanted, report, changes);
+                    replace_source(one.component, volume, wanted, report, changes);
                 }
             }
         }
     }
 }
 
-/// The components whose certificate comes from the same place.
-fn sharers(one: &Mounted<'_>, mounted: &[Mounted<'_>]) -> Vec<Component> {
-    let shares = |other: &&Mounted<'_>| {
+/// The other components with the same source.
+fn sharers(one: &CertificateMount<'_>, mounted: &[CertificateMount<'_>]) -> Vec<Component> {
+    let shares = |other: &&CertificateMount<'_>| {
         other.component != one.component && one.source().is_some() && other.source() == one.source()
     };
     mounted.iter().filter(shares).map(|other| other.component).collect()
@@ -90,15 +92,15 @@ fn why(sharers: &[Component]) -> String {
     format!("as {} {} it", names.join(" and "), if sharers.len() == 1 { "has" } else { "have" })
 }
 
-/// What a component's certificate is to come from: what is asked for, else what is its own already,
-/// else a Secret of its own.
+/// The source that a component's certificate must have: the requested one, else the current one if
+/// no other component uses it, else a Secret with the default name.
 fn wanted<'t>(
-    one: &Mounted<'t>,
+    one: &CertificateMount<'t>,
     sharers: &[Component],
-    wish: &Wish,
+    options: &Options,
     report: &mut Report<'t>,
 ) -> Option<Source> {
-    if let Some(asked) = wish.source(one.component) {
+    if let Some(asked) = options.source(one.component) {
         return Some(asked);
     }
     let default = Source::Secret(one.component.secret().to_owned());
@@ -110,62 +112,64 @@ fn wanted<'t>(
         Source::HostPath(_) | Source::Csi(_) => {}
     }
     let message = format!(
-        "{} has its certificate from {}, which cannot be told from others",
+        "{} has its certificate from {}, which other components may use too",
         one.component, volume.source
     );
     let help = if one.component.is_on_nodes() {
-        "say what it is to come from: `--per-node host-path=DIRECTORY`, or `--secret COMPONENT=NAME`"
+        "set its source with `--per-node host-path=DIRECTORY` or `--secret COMPONENT=NAME`"
     } else {
-        "say what it is to come from: `--secret COMPONENT=NAME`"
+        "set its source with `--secret COMPONENT=NAME`"
     };
-    report.mistake(&volume.at, message, help);
+    report.error(&volume.at, message, help);
     None
 }
 
-/// A volume that is the component's own, and may still be too open.
-fn details<'t>(
+/// Checks that only the component can read the files of its volume.
+fn check_volume<'t>(
     component: Component,
     volume: &Volume<'t>,
     report: &mut Report<'t>,
     changes: &mut Changes,
 ) {
     if let Some(secret) = volume.at.get("secret") {
-        items(component, &secret, report, changes);
+        check_items(component, &secret, report, changes);
         match secret.get("defaultMode") {
-            Some(written) => mode(component, written, report, changes),
+            Some(written) => check_mode(component, written, report, changes),
             None => {
                 let wanted = component.mode();
-                report.lack(
+                report.deviation(
                     &secret,
-                    format!("has no `defaultMode`, so that everybody may read the key: {wanted}"),
+                    format!(
+                        "has no `defaultMode`, so every user can read the key: must be {wanted}"
+                    ),
                 );
                 put(&secret, "secretName", "defaultMode", Value::Other(wanted.to_owned()), changes);
             }
         }
     }
-    let Some(folder) = volume.at.get("hostPath") else { return };
-    match folder.get("type") {
+    let Some(directory) = volume.at.get("hostPath") else { return };
+    match directory.get("type") {
         Some(kind) if kind.node.scalar() == Some("Directory") => {}
         Some(kind) => {
-            report.lack(
+            report.deviation(
                 &kind,
-                "has to be Directory, so that a pod without certificates does not start",
+                "must be Directory, so that a pod without certificates does not start",
             );
             changes.add(Change::Set { path: kind.path, value: Value::text("Directory") });
         }
         None => {
-            report.lack(
-                &folder,
-                "has no `type: Directory`, so that a pod starts without certificates",
+            report.deviation(
+                &directory,
+                "has no `type: Directory`, so a pod can start without certificates",
             );
-            put(&folder, "path", "type", Value::text("Directory"), changes);
+            put(&directory, "path", "type", Value::text("Directory"), changes);
         }
     }
 }
 
-/// Keys of the Secret that are chosen: under other names they are not what Calico reads, and each
-/// may have a mode of its own.
-fn items<'t>(
+/// Checks the selected keys of a Secret: Calico reads them under their own names, and each may have
+/// its own mode.
+fn check_items<'t>(
     component: Component,
     secret: &Cursor<'t>,
     report: &mut Report<'t>,
@@ -175,7 +179,7 @@ fn items<'t>(
     for item in &items {
         let (key, path) = (item.scalar("key"), item.scalar("path"));
         if key != path || key.is_none_or(|key| !FILES.contains(&key)) {
-            report.mistake(
+            report.error(
                 item,
                 "a key of the Secret is mounted under another name",
                 format!(
@@ -185,14 +189,14 @@ fn items<'t>(
             );
         }
         if let Some(written) = item.get("mode") {
-            mode(component, written, report, changes);
+            check_mode(component, written, report, changes);
         }
     }
     let is_left_out = |file: &&str| items.iter().all(|item| item.scalar("path") != Some(file));
     let left_out: Vec<&str> = FILES.into_iter().filter(is_left_out).collect();
     if let Some(list) = secret.get("items").filter(|_| !items.is_empty() && !left_out.is_empty()) {
         let verb = if left_out.len() == 1 { "is" } else { "are" };
-        report.mistake(
+        report.error(
             &list,
             format!("{} {verb} left out", left_out.join(" and ")),
             "mount the Secret without `items`",
@@ -200,27 +204,27 @@ fn items<'t>(
     }
 }
 
-/// Only root may read nodes' files; kube-controllers read theirs by their group.
-fn mode<'t>(
+/// Checks a file mode: on nodes, only root can read; kube-controllers read through their group.
+fn check_mode<'t>(
     component: Component,
     written: Cursor<'t>,
     report: &mut Report<'t>,
     changes: &mut Changes,
 ) {
     let wanted = component.mode();
-    let bits = written.node.scalar().filter(|_| written.node.text().is_none()).and_then(bits);
-    let enough =
+    let bits = written.node.scalar().filter(|_| !is_text(written.node)).and_then(bits);
+    let allowed =
         if component.is_on_nodes() { [Some(0o400), None] } else { [Some(0o440), Some(0o400)] };
     if bits.is_none() {
-        report.mistake(&written, "this is no mode", format!("write {wanted}"));
-    } else if !enough.contains(&bits) {
-        report.lack(&written, format!("has to be {wanted}"));
+        report.error(&written, "this is no file mode", format!("write {wanted}"));
+    } else if !allowed.contains(&bits) {
+        report.deviation(&written, format!("must be {wanted}"));
         changes.add(Change::Set { path: written.path, value: Value::Other(wanted.to_owned()) });
     }
 }
 
-/// The component's volume, filled from elsewhere.
-fn refill<'t>(
+/// Changes the source of the component's volume.
+fn replace_source<'t>(
     component: Component,
     volume: &Volume<'t>,
     wanted: &Source,
@@ -237,10 +241,10 @@ fn refill<'t>(
             "{} has its certificate from {}, which this command does not change",
             component, volume.source
         );
-        report.mistake(
+        report.error(
             &volume.at,
             message,
-            "make it a Secret by hand, or take the flag away that asks for another",
+            "change it to a Secret manually, or remove the flag that requests another source",
         );
         return;
     };
@@ -251,16 +255,21 @@ fn refill<'t>(
     };
     if let Some((at, new)) = kept {
         changes.add(Change::Set { path: at.path, value: Value::text(new) });
-        details(component, volume, report, changes);
+        check_volume(component, volume, report, changes);
     } else if let Some((by, value)) = wanted.entry(component.mode()) {
-        changes.add(Change::Swap { path: volume.at.path.clone(), key: key.to_owned(), by, value });
+        changes.add(Change::ReplaceEntry {
+            path: volume.at.path.clone(),
+            key: key.to_owned(),
+            by,
+            value,
+        });
     }
 }
 
-/// A volume of its own for the second who mounts one: one that is there already, or a new one
-/// behind the shared one.
-fn another<'t>(
-    one: &Mounted<'t>,
+/// Gives a component that shares a volume its own one: an existing volume with the right source, or
+/// a new one after the shared one.
+fn add_volume<'t>(
+    one: &CertificateMount<'t>,
     shared: &Volume<'t>,
     wanted: &Source,
     report: &mut Report<'t>,
@@ -270,79 +279,80 @@ fn another<'t>(
     if let Some(volume) = one.workload.volumes().into_iter().find(|volume| volume.source == *wanted)
     {
         changes.add(Change::Set { path: mount.path, value: Value::text(volume.name) });
-        details(one.component, &volume, report, changes);
+        check_volume(one.component, &volume, report, changes);
         return;
     }
-    let name = free(one, &format!("{}-{}", shared.name, one.component));
+    let name = unused_name(one, &format!("{}-{}", shared.name, one.component));
     let (Some(value), Some((Step::Index(after), list))) =
-        (filled(one.component, &name, wanted), shared.at.path.split_last())
+        (volume_entry(one.component, &name, wanted), shared.at.path.split_last())
     else {
         return;
     };
-    changes.add(Change::Push { path: Path::from(list), after: *after, values: vec![value] });
+    changes.add(Change::AddItems { path: Path::from(list), after: *after, values: vec![value] });
     changes.add(Change::Set { path: mount.path, value: Value::text(name) });
 }
 
-/// Mount and volume, where there are none.
-fn mount<'t>(one: &Mounted<'t>, wanted: &Source, report: &mut Report<'t>, changes: &mut Changes) {
-    let name =
-        free(one, if one.component == Component::Cni { "etcd-certs-cni" } else { "etcd-certs" });
-    let Some(volume) = filled(one.component, &name, wanted) else { return };
-    let mount = Value::map([("mountPath", Value::text(FOLDER)), ("name", Value::text(name))]);
+/// Adds a mount and a volume.
+fn add_mount<'t>(
+    one: &CertificateMount<'t>,
+    wanted: &Source,
+    report: &mut Report<'t>,
+    changes: &mut Changes,
+) {
+    let name = unused_name(
+        one,
+        if one.component == Component::Cni { "etcd-certs-cni" } else { "etcd-certs" },
+    );
+    let Some(volume) = volume_entry(one.component, &name, wanted) else { return };
+    let mount = Value::map([("mountPath", Value::text(DIRECTORY)), ("name", Value::text(name))]);
     append(&one.container, "volumeMounts", "name", mount, changes);
     if one.component.is_on_nodes() && one.workload.pod.list("volumes").is_empty() {
-        report.mistake(
+        report.error(
             &one.workload.pod,
-            "these pods have no volumes at all",
-            "this reads calico-etcd.yaml of Calico 3.20 to 3.31, whose DaemonSet has several",
+            "these pods have no volumes",
+            "in calico-etcd.yaml of Calico 3.20 to 3.31, the DaemonSet has several",
         );
         return;
     }
     append(&one.workload.pod, "volumes", "containers", volume, changes);
 }
 
-/// One more entry in a mapping, behind another.
-fn put(at: &Cursor<'_>, behind: &str, key: &str, value: Value, changes: &mut Changes) {
-    changes.add(Change::Put {
+/// Adds an entry to a mapping, after another.
+fn put(at: &Cursor<'_>, after: &str, key: &str, value: Value, changes: &mut Changes) {
+    changes.add(Change::AddEntries {
         path: at.path.clone(),
-        after: behind.to_owned(),
+        after: after.to_owned(),
         entries: vec![(key.to_owned(), value)],
     });
 }
 
-/// One more entry at the end of a mapping.
+/// Adds an entry at the end of a mapping.
 pub(super) fn put_last(at: &Cursor<'_>, key: &str, value: Value, changes: &mut Changes) {
     let last = at.node.entries().last().and_then(|(name, _)| name.scalar()).unwrap_or_default();
     put(at, last, key, value, changes);
 }
 
-/// One more item in the list under `key`, or that list, behind another key.
-pub(super) fn append(
-    at: &Cursor<'_>,
-    key: &str,
-    behind: &str,
-    value: Value,
-    changes: &mut Changes,
-) {
+/// Adds an item to the list under `key`, or adds that list after the key `after`.
+pub(super) fn append(at: &Cursor<'_>, key: &str, after: &str, value: Value, changes: &mut Changes) {
     match at.get(key) {
         Some(list) if !list.node.items().is_empty() => {
             let after = list.node.items().len() - 1;
-            changes.add(Change::Push { path: list.path, after, values: vec![value] });
+            changes.add(Change::AddItems { path: list.path, after, values: vec![value] });
         }
         Some(nothing) => {
             changes.add(Change::Set { path: nothing.path, value: Value::List(vec![value]) })
         }
-        None => put(at, behind, key, Value::List(vec![value]), changes),
+        None => put(at, after, key, Value::List(vec![value]), changes),
     }
 }
 
-fn filled(component: Component, name: &str, source: &Source) -> Option<Value> {
+fn volume_entry(component: Component, name: &str, source: &Source) -> Option<Value> {
     let (key, value) = source.entry(component.mode())?;
     Some(Value::map([("name", Value::text(name)), (key, value)]))
 }
 
-/// A name that no volume of the pod has.
-fn free(one: &Mounted<'_>, name: &str) -> String {
+/// A name that no volume of the pod uses.
+fn unused_name(one: &CertificateMount<'_>, name: &str) -> String {
     let volumes = one.workload.volumes();
     let is_free = |name: &String| volumes.iter().all(|volume| volume.name != name);
     let mut names =

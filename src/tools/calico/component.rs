@@ -1,25 +1,24 @@
-//! The programs of Calico's hosted manifest that speak to etcd, each with a certificate of its own.
-//! The names are those of `certs issue`.
+//! The programs of Calico's hosted manifest that connect to etcd, each with its own certificate.
+//! Their names are those of `certs issue`.
 
 use std::fmt;
 
-/// One of them, in the order in which the manifest has them.
+/// A program, in the order of the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// calico/node: Felix, confd and the start-up of each node.
+    /// calico/node: Felix, confd and the startup of each node.
     Node,
-    /// The CNI plugin, as `install-cni` sets it up on the host.
+    /// The CNI plugin, which `install-cni` installs on the host.
     Cni,
     /// kube-controllers.
     KubeControllers,
 }
 
-/// All of them.
+/// All components.
 pub const ALL: [Component; 3] = [Component::Node, Component::Cni, Component::KubeControllers];
 
 impl Component {
-    /// How flags and messages call it.
-    #[must_use]
+    /// The name in flags and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Component::Node => "calico-node",
@@ -28,14 +27,12 @@ impl Component {
         }
     }
 
-    /// The component that `name` means.
-    #[must_use]
+    /// The component with this name.
     pub fn named(name: &str) -> Option<Self> {
         ALL.into_iter().find(|component| component.name() == name)
     }
 
-    /// The container that it runs in, in every version of the manifest.
-    #[must_use]
+    /// The name of its container in all versions of the manifest.
     pub const fn container(self) -> &'static str {
         match self {
             Component::Node => "calico-node",
@@ -44,8 +41,7 @@ impl Component {
         }
     }
 
-    /// The Secret that it gets where nobody names another.
-    #[must_use]
+    /// The default name of its Secret.
     pub const fn secret(self) -> &'static str {
         match self {
             Component::Node => "calico-etcd-node",
@@ -54,9 +50,8 @@ impl Component {
         }
     }
 
-    /// The Common Name of its only certificate. Where there is one for each node, that is
-    /// [`Component::name`], `:` and the node's name.
-    #[must_use]
+    /// The Common Name of a certificate that all nodes share. With a certificate for each node, the
+    /// Common Name is [`Component::name`], `:` and the name of the node.
     pub const fn common_name(self) -> &'static str {
         match self {
             Component::Node => "calico-node",
@@ -65,14 +60,13 @@ impl Component {
         }
     }
 
-    /// Whether it runs on every node.
-    #[must_use]
+    /// True if it runs on every node.
     pub const fn is_on_nodes(self) -> bool {
         !matches!(self, Component::KubeControllers)
     }
 
-    /// The mode of the files in its Secret's volume: kube-controllers run without root, and read by
-    /// their group.
+    /// The mode of the files in the volume of its Secret. kube-controllers do not run as root and
+    /// read the files through their group.
     pub(super) const fn mode(self) -> &'static str {
         if self.is_on_nodes() { "0400" } else { "0440" }
     }

@@ -1,28 +1,33 @@
-//! Changes as edits of the text: every byte outside of them stays.
+//! Applies changes to the text. All other bytes stay as they are.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use etcd_warden_core::policy::diagnostics::Place;
+use etcd_warden_core::diagnostics::SourcePosition;
+use etcd_warden_core::yaml::{Data, Node, Style};
 
 use super::change::{Change, Changes};
 use super::cursor::Path;
-use super::yaml::{Data, Node, Step, Style, Value};
+use super::value::{self, Step, Value};
 
-/// Why a change cannot be made in the text.
+/// The reason why a change cannot be made in the text.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) path: Path,
-    pub(super) place: Place,
+    pub(super) position: SourcePosition,
     pub(super) message: String,
     pub(super) help: String,
 }
 
-/// The text with all changes.
+/// Applies all changes.
 ///
 /// # Errors
-/// Every change that the text leaves no safe place for.
-pub(super) fn edited(text: &str, root: &Node, changes: &Changes) -> Result<String, Vec<Refusal>> {
+/// Every change that cannot be made in the text.
+pub(super) fn apply(
+    text: &str,
+    root: &Node<'_>,
+    changes: &Changes,
+) -> Result<String, Vec<Refusal>> {
     let (mut edits, mut refusals) = (Vec::new(), Vec::new());
     for change in changes.iter() {
         if let Some(refusal) = contradiction(root, change, changes) {
@@ -37,13 +42,11 @@ pub(super) fn edited(text: &str, root: &Node, changes: &Changes) -> Result<Strin
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    // Where two nodes end at one place, what is added inside the inner one stands before what is
-    // added behind it.
+    // If two nodes end at the same byte, additions to the inner one come first.
     edits.sort_by_key(|(range, depth, _)| (range.start, range.end, Reverse(*depth)));
     let (mut result, mut at) = (String::with_capacity(text.len() + 1024), 0);
     for (range, _, new) in edits {
-        // Two edits of one stretch do not come from one plan; the check of the result would find
-        // what came of them.
+        // One plan has no two edits of the same bytes. If it had, the check of the result would fail.
         result.push_str(text.get(at..range.start).unwrap_or_default());
         result.push_str(&new);
         at = range.end.max(at);
@@ -54,26 +57,26 @@ pub(super) fn edited(text: &str, root: &Node, changes: &Changes) -> Result<Strin
 
 type Edit = (Range<usize>, String);
 
-fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
+fn edit(text: &str, root: &Node<'_>, change: &Change) -> Result<Edit, Refusal> {
     let node = reach(root, change.path())?;
-    let refuse = |node: &Node, message: &str, help: &str| Refusal {
+    let refuse = |node: &Node<'_>, message: &str, help: &str| Refusal {
         path: change.path().clone(),
-        place: node.place,
+        position: node.position,
         message: message.to_owned(),
         help: help.to_owned(),
     };
-    let in_flow = |node: &Node| {
+    let in_flow = |node: &Node<'_>| {
         refuse(
             node,
-            "this is written in brackets, where nothing is added",
-            "write it in lines of its own, one for each entry or item",
+            "this is in flow style, to which nothing can be added",
+            "write each entry or item on its own line",
         )
     };
-    let no_place = |node: &Node| {
+    let no_line = |node: &Node<'_>| {
         refuse(
             node,
-            "there is no line of its own for what is to be added here",
-            "write each entry and item in lines of its own, indented by spaces",
+            "a new line cannot be added here",
+            "write each entry and item on its own line, indented with spaces",
         )
     };
     match change {
@@ -81,48 +84,48 @@ fn edit(text: &str, root: &Node, change: &Change) -> Result<Edit, Refusal> {
             scalar(text, root, change.path(), node, value).ok_or_else(|| {
                 refuse(
                     node,
-                    "this is not written as one scalar in its line",
-                    "write it in quotes, behind its key",
+                    "this is no scalar on the line of its key",
+                    "write it in quotes after its key",
                 )
             })
         }
-        Change::Put { after, entries, .. } => {
+        Change::AddEntries { after, entries, .. } => {
             let Data::Map { flow: false, .. } = node.data else { return Err(in_flow(node)) };
-            let (name, before) = node.entry(after).ok_or_else(|| no_place(node))?;
+            let (name, before) = node.entry(after).ok_or_else(|| no_line(node))?;
             if before.aliased || before.anchored {
                 return Err(shared(change.path(), before));
             }
-            let indent = column(text, name.span.start, true).ok_or_else(|| no_place(name))?;
+            let indent = column(text, name.span.start, true).ok_or_else(|| no_line(name))?;
             let lines: Vec<String> =
                 entries.iter().flat_map(|(key, value)| entry(key, value, indent)).collect();
-            insertion(text, before, &lines).ok_or_else(|| no_place(before))
+            insertion(text, before, &lines).ok_or_else(|| no_line(before))
         }
-        Change::Push { after, values, .. } => {
+        Change::AddItems { after, values, .. } => {
             let Data::List { items, flow: false } = &node.data else { return Err(in_flow(node)) };
-            let before = items.get(*after).ok_or_else(|| no_place(node))?;
+            let before = items.get(*after).ok_or_else(|| no_line(node))?;
             let indent =
-                items.iter().find_map(|item| dash(text, item)).ok_or_else(|| no_place(before))?;
+                items.iter().find_map(|item| dash(text, item)).ok_or_else(|| no_line(before))?;
             let lines: Vec<String> = values.iter().flat_map(|value| item(value, indent)).collect();
-            insertion(text, before, &lines).ok_or_else(|| no_place(before))
+            insertion(text, before, &lines).ok_or_else(|| no_line(before))
         }
-        Change::Swap { key, by, value, .. } => {
+        Change::ReplaceEntry { key, by, value, .. } => {
             let Data::Map { flow: false, .. } = node.data else { return Err(in_flow(node)) };
-            let (name, old) = node.entry(key).ok_or_else(|| no_place(node))?;
+            let (name, old) = node.entry(key).ok_or_else(|| no_line(node))?;
             if old.aliased || old.anchored {
                 return Err(shared(change.path(), old));
             }
             if !matches!(old.data, Data::Map { flow: false, .. }) {
                 return Err(in_flow(old));
             }
-            let indent = column(text, name.span.start, true).ok_or_else(|| no_place(name))?;
+            let indent = column(text, name.span.start, true).ok_or_else(|| no_line(name))?;
             let lines = entry(by, value, indent).join(newline(text, name.span.start));
             Ok((name.span.start..old.span.end, lines.trim_start().to_owned()))
         }
     }
 }
 
-/// Why a change cannot be made beside the others: one value would have to be two things.
-fn contradiction(root: &Node, change: &Change, changes: &Changes) -> Option<Refusal> {
+/// A contradiction between changes: one node would need two values.
+fn contradiction(root: &Node<'_>, change: &Change, changes: &Changes) -> Option<Refusal> {
     let (first, second) = match change {
         Change::Set { path, value } => {
             let other = |other: &Change| {
@@ -134,31 +137,36 @@ fn contradiction(root: &Node, change: &Change, changes: &Changes) -> Option<Refu
             };
             (value.clone(), changes.iter().filter_map(other).find(|other| other != value)?)
         }
-        Change::Put { entries, .. } => {
+        Change::AddEntries { entries, .. } => {
             entries.iter().enumerate().find_map(|(at, (key, value))| {
                 let again = entries.iter().skip(at + 1).find(|(other, _)| other == key);
                 again.map(|(_, other)| (value.clone(), other.clone()))
             })?
         }
-        Change::Push { .. } | Change::Swap { .. } => return None,
+        Change::AddItems { .. } | Change::ReplaceEntry { .. } => return None,
     };
-    let node = change.path().iter().try_fold(root, |node, step| node.at(step)).unwrap_or(root);
+    let node =
+        change.path().iter().try_fold(root, |node, step| value::step(node, step)).unwrap_or(root);
     Some(Refusal {
         path: change.path().clone(),
-        place: node.place,
-        message: format!("one value would have to be {} and {}", inline(&first), inline(&second)),
-        help: "write each of the variables that use it as a value of its own".to_owned(),
+        position: node.position,
+        message: format!(
+            "one value would have to be both {} and {}",
+            inline(&first),
+            inline(&second)
+        ),
+        help: "give each variable that uses it its own value".to_owned(),
     })
 }
 
-/// The node at a path, where nothing on the way is shared with another place.
-fn reach<'t>(root: &'t Node, path: &Path) -> Result<&'t Node, Refusal> {
+/// The node at a path. A node on the path that an anchor or alias shares is refused.
+fn reach<'t>(root: &'t Node<'t>, path: &Path) -> Result<&'t Node<'t>, Refusal> {
     let mut node = root;
     for step in path {
-        node = node.at(step).ok_or_else(|| Refusal {
+        node = value::step(node, step).ok_or_else(|| Refusal {
             path: path.clone(),
-            place: node.place,
-            message: "what is to be changed is not here".to_owned(),
+            position: node.position,
+            message: "the field to change is not here".to_owned(),
             help: String::new(),
         })?;
         if node.aliased || node.anchored {
@@ -172,27 +180,35 @@ fn shared(path: &Path, node: &Node) -> Refusal {
     let written = if node.aliased { "an alias (`*NAME`)" } else { "an anchor (`&NAME`)" };
     Refusal {
         path: path.clone(),
-        place: node.place,
-        message: format!(
-            "{written} stands here, and a change would be one of every place that shares it"
-        ),
-        help: "write it out in each place, without anchor and alias".to_owned(),
+        position: node.position,
+        message: format!("this has {written}, and a change would affect every use of it"),
+        help: "write the value at each use, without anchor and alias".to_owned(),
     }
 }
 
-/// A scalar in place of another, in its own style.
-fn scalar(text: &str, root: &Node, path: &Path, node: &Node, value: &Value) -> Option<Edit> {
+/// Replaces a scalar and keeps its style.
+fn scalar(
+    text: &str,
+    root: &Node<'_>,
+    path: &Path,
+    node: &Node<'_>,
+    value: &Value,
+) -> Option<Edit> {
     let Data::Scalar { style, .. } = node.data else { return None };
+    // The type that a tag gives would be that of the new scalar too.
+    if style == Style::Plain && node.tag.is_some() {
+        return None;
+    }
     let new = match (value, style) {
         (_, Style::Block) | (Value::List(_) | Value::Map(_), _) => return None,
-        (Value::Text(new), Style::Single) => format!("'{new}'"),
-        (Value::Text(new), Style::Double) => format!("\"{new}\""),
+        (Value::Text(new), Style::SingleQuoted) => format!("'{new}'"),
+        (Value::Text(new), Style::DoubleQuoted) => format!("\"{new}\""),
         (Value::Text(_) | Value::Other(_), _) => inline(value),
     };
     if !node.span.is_empty() {
         return Some((node.span.clone(), new));
     }
-    // Nothing stands there: behind the colon.
+    // There is no value yet: insert it after the colon.
     let (Step::Key(key), above) = path.split_last()? else { return None };
     let (name, _) = reach(root, &above.to_vec()).ok()?.entry(key)?;
     let gap = text.get(name.span.end..)?.find(':')?;
@@ -203,20 +219,20 @@ fn scalar(text: &str, root: &Node, path: &Path, node: &Node, value: &Value) -> O
         .then(|| (colon + 1..colon + 1, format!(" {new}")))
 }
 
-/// Lines behind the last line of a node.
-fn insertion(text: &str, behind: &Node, lines: &[String]) -> Option<Edit> {
-    let end = behind.span.end;
+/// Inserts lines after the last line of a node.
+fn insertion(text: &str, after: &Node<'_>, lines: &[String]) -> Option<Edit> {
+    let end = after.span.end;
     let newline = newline(text, end);
     let before = text.get(..end)?;
     if before.ends_with('\n') {
-        // A block of text took its last line break with it.
+        // A block scalar includes its last line break.
         return Some((end..end, lines.iter().map(|line| format!("{line}{newline}")).collect()));
     }
     let rest = text.get(end..)?;
     let (line, next) = rest
         .find('\n')
         .map_or((rest, None), |at| (rest.get(..at).unwrap_or_default(), Some(end + at + 1)));
-    // Behind an empty value, or what ends with one, its colon is left over.
+    // After an empty value, the colon is left.
     let tail = line.strip_prefix(':').unwrap_or(line).trim();
     if !tail.is_empty() && !tail.starts_with('#') {
         return None;
@@ -241,16 +257,16 @@ fn newline(text: &str, at: usize) -> &'static str {
     if line.ends_with("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// How many columns stand before `at` in its line, where these are spaces and, with `dashes`, the
-/// dashes of lists.
+/// The number of columns before `at` in its line; `None` if they contain anything but spaces and,
+/// with `dashes`, dashes of lists.
 fn column(text: &str, at: usize, dashes: bool) -> Option<usize> {
     let before = text.get(..at)?;
     let line = before.rsplit('\n').next()?.trim_start_matches('\u{feff}');
     line.chars().all(|c| c == ' ' || (dashes && c == '-')).then_some(line.len())
 }
 
-/// The column of the dash before an item, where the item begins in the dash's line.
-fn dash(text: &str, item: &Node) -> Option<usize> {
+/// The column of the dash of an item; `None` if the item is on another line.
+fn dash(text: &str, item: &Node<'_>) -> Option<usize> {
     let before = text.get(..item.span.start)?.trim_end_matches(' ');
     column(text, before.strip_suffix('-')?.len(), true)
 }
@@ -282,7 +298,7 @@ fn item(value: &Value, indent: usize) -> Vec<String> {
     lines
 }
 
-/// A scalar, in quotes where it could be read as something else.
+/// A scalar, in quotes if it could be read as another type.
 fn inline(value: &Value) -> String {
     match value {
         Value::Text(text)

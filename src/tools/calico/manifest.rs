@@ -1,18 +1,19 @@
-//! The objects of a manifest, and the pods that speak to etcd.
+//! The objects of a manifest, and the pods that connect to etcd.
 
 use std::collections::HashSet;
+
+use etcd_warden_core::yaml::Node;
 
 use super::component::Component;
 use super::cursor::Cursor;
 use super::report::Report;
 use super::source::Source;
-use super::yaml::Node;
+use super::value::{is_null, type_name};
 
-/// An object of Kubernetes.
 #[derive(Clone, Debug)]
 pub(super) struct Object<'t> {
     pub(super) at: Cursor<'t>,
-    /// The group of its API; empty for Kubernetes' own first one.
+    /// The API group; empty for the core group.
     group: &'t str,
     pub(super) kind: &'t str,
     pub(super) name: &'t str,
@@ -20,12 +21,12 @@ pub(super) struct Object<'t> {
 }
 
 impl<'t> Object<'t> {
-    /// What no two objects of a cluster share: group, kind, namespace and name.
+    /// Group, kind, namespace and name, which are unique in a cluster.
     pub(super) fn identity(&self) -> [&'t str; 4] {
         [self.group, self.kind, self.namespace, self.name]
     }
 
-    /// `DaemonSet kube-system/calico-node`.
+    /// The object in messages: `DaemonSet kube-system/calico-node`.
     pub(super) fn title(&self) -> String {
         match self.namespace {
             "" => format!("{} {}", self.kind, self.name),
@@ -34,11 +35,11 @@ impl<'t> Object<'t> {
     }
 }
 
-/// All objects of all documents, those within Lists too.
-pub(super) fn objects<'t>(root: &'t Node, report: &mut Report<'t>) -> Vec<Object<'t>> {
+/// All objects of all documents, including those in Lists.
+pub(super) fn objects<'t>(root: &'t Node<'t>, report: &mut Report<'t>) -> Vec<Object<'t>> {
     let mut found = Vec::new();
     for document in Cursor::new(root).items() {
-        if !document.node.is_nothing() {
+        if !is_null(document.node) {
             object(document, &mut found, report);
         }
     }
@@ -47,11 +48,11 @@ pub(super) fn objects<'t>(root: &'t Node, report: &mut Report<'t>) -> Vec<Object
 
 fn object<'t>(at: Cursor<'t>, found: &mut Vec<Object<'t>>, report: &mut Report<'t>) {
     let Some(kind) = at.scalar("kind") else {
-        let what = at.node.kind();
-        report.mistake_at(
-            at.node.place,
-            format!("{what} without a `kind` is no object of Kubernetes"),
-            "each document holds one object with `apiVersion` and `kind`",
+        let kind = type_name(at.node);
+        report.error_at(
+            at.node.position,
+            format!("{kind} without a `kind` is no Kubernetes object"),
+            "each document must be an object with `apiVersion` and `kind`",
         );
         return;
     };
@@ -72,30 +73,30 @@ fn object<'t>(at: Cursor<'t>, found: &mut Vec<Object<'t>>, report: &mut Report<'
     found.push(Object { at, group, kind, name, namespace });
 }
 
-/// Objects that stand in the manifest already: `kubectl apply` leaves what the last one says.
+/// Reports objects that appear twice: with `kubectl apply`, the last one wins.
 pub(super) fn repeated<'t>(objects: &[Object<'t>], report: &mut Report<'t>) {
     let mut seen = HashSet::new();
     for object in objects {
         if !object.name.is_empty() && !seen.insert(object.identity()) {
-            report.mistake(
+            report.error(
                 &object.at,
-                "this object stands a second time in this manifest",
-                "leave one of them",
+                "this object appears twice in the manifest",
+                "remove one of them",
             );
         }
     }
 }
 
-/// A workload whose pods speak to etcd.
+/// A workload whose pods connect to etcd.
 #[derive(Clone, Debug)]
 pub(super) struct Workload<'t> {
     pub(super) object: Object<'t>,
-    /// The spec of its pods.
+    /// The pod spec.
     pub(super) pod: Cursor<'t>,
 }
 
 impl<'t> Workload<'t> {
-    /// All containers, those that only begin a pod first.
+    /// All containers, init containers first.
     pub(super) fn containers(&self) -> Vec<Cursor<'t>> {
         [self.pod.list("initContainers"), self.pod.list("containers")].concat()
     }
@@ -114,7 +115,6 @@ impl<'t> Workload<'t> {
     }
 }
 
-/// A volume of a pod.
 #[derive(Debug)]
 pub(super) struct Volume<'t> {
     pub(super) name: &'t str,
@@ -122,7 +122,8 @@ pub(super) struct Volume<'t> {
     pub(super) source: Source,
 }
 
-/// The one workload of this kind that a component runs in.
+/// The workload of this kind that contains the component; reports an error if there is not exactly
+/// one.
 pub(super) fn workload<'t>(
     objects: &[Object<'t>],
     kind: &str,
@@ -141,19 +142,19 @@ pub(super) fn workload<'t>(
     let mut found = found.into_iter();
     let first = found.next();
     if let Some(second) = found.next() {
-        report.mistake(
+        report.error(
             &second.object.at,
             format!("a second {kind} with a container `{}`", component.container()),
-            "give the manifest of one Calico at a time",
+            "use the manifest of one Calico installation",
         );
         return None;
     }
     if first.is_none() {
         let message = format!("there is no {kind} with a container `{}`", component.container());
-        report.mistake_at(
+        report.error_at(
             Default::default(),
             message,
-            "this reads the whole of calico-etcd.yaml, of Calico 3.20 to 3.31 as a self-hosted installation has it",
+            "use the complete calico-etcd.yaml of a self-hosted Calico 3.20 to 3.31",
         );
     }
     first

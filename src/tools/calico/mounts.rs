@@ -1,24 +1,24 @@
-//! Where each component's container finds its certificate.
+//! The mount of each component's certificate.
 
 use super::component::Component;
 use super::cursor::Cursor;
 use super::manifest::{Volume, Workload};
 use super::report::Report;
-use super::source::{FILES, FOLDER, Source, trimmed};
+use super::source::{DIRECTORY, FILES, Source, trimmed};
 
-/// A component, its container, and what stands at `/calico-secrets` there.
+/// A component with its container and the volume at `/calico-secrets`.
 #[derive(Debug)]
-pub(super) struct Mounted<'t> {
+pub(super) struct CertificateMount<'t> {
     pub(super) component: Component,
     pub(super) workload: Workload<'t>,
     pub(super) container: Cursor<'t>,
     pub(super) volume: Option<Volume<'t>>,
-    /// Where its mount names the volume.
+    /// The name of the volume in its mount.
     pub(super) mount_name: Option<Cursor<'t>>,
 }
 
-impl<'t> Mounted<'t> {
-    /// What stands there; mistakes are reported, and leave nothing.
+impl<'t> CertificateMount<'t> {
+    /// Reports an error and returns `None` if the mount is not understood.
     pub(super) fn find(
         component: Component,
         workload: &Workload<'t>,
@@ -27,23 +27,23 @@ impl<'t> Mounted<'t> {
         let workload = workload.clone();
         let Some(container) = workload.container(component.container()) else {
             let message = format!("there is no container `{}`", component.container());
-            report.mistake(
+            report.error(
                 &workload.object.at,
                 message,
-                "this reads calico-etcd.yaml of Calico 3.20 to 3.31, where it is one of the containers or initContainers",
+                "calico-etcd.yaml of Calico 3.20 to 3.31 has it in `containers` or `initContainers`",
             );
             return None;
         };
         let mut mounts = Vec::new();
         for mount in container.list("volumeMounts") {
             let path = trimmed(mount.scalar("mountPath").unwrap_or_default());
-            if path == FOLDER {
+            if path == DIRECTORY {
                 mounts.push(mount);
-            } else if path.strip_prefix(FOLDER).is_some_and(|rest| rest.starts_with('/')) {
-                report.mistake(
+            } else if path.strip_prefix(DIRECTORY).is_some_and(|rest| rest.starts_with('/')) {
+                report.error(
                     &mount,
-                    format!("files are mounted into {FOLDER} one by one"),
-                    format!("mount one volume at {FOLDER}, with the files {}", FILES.join(", ")),
+                    format!("files are mounted into {DIRECTORY} individually"),
+                    format!("mount one volume at {DIRECTORY}, with the files {}", FILES.join(", ")),
                 );
                 return None;
             }
@@ -51,7 +51,7 @@ impl<'t> Mounted<'t> {
         let mut mounts = mounts.into_iter();
         let first = mounts.next();
         if let Some(second) = mounts.next() {
-            report.mistake(&second, format!("a second mount at {FOLDER}"), "leave one of them");
+            report.error(&second, format!("a second mount at {DIRECTORY}"), "remove one of them");
             return None;
         }
         let mount_name = first.as_ref().and_then(|mount| mount.get("name"));
@@ -62,13 +62,13 @@ impl<'t> Mounted<'t> {
         Some(Self { component, workload, container, volume, mount_name })
     }
 
-    /// What its certificate comes from.
+    /// The source of the certificate.
     pub(super) fn source(&self) -> Option<&Source> {
         self.volume.as_ref().map(|volume| &volume.source)
     }
 
-    /// Whether both run in the same pods.
-    pub(super) fn is_beside(&self, other: &Mounted<'_>) -> bool {
+    /// True if both run in the same pods.
+    pub(super) fn is_beside(&self, other: &CertificateMount<'_>) -> bool {
         self.workload.object.at.path == other.workload.object.at.path
     }
 }
@@ -79,38 +79,34 @@ fn volume<'t>(
     report: &mut Report<'t>,
 ) -> Option<Volume<'t>> {
     if mount.get("subPath").or_else(|| mount.get("subPathExpr")).is_some() {
-        report.mistake(
+        report.error(
             mount,
-            "a part of a volume is mounted",
-            "mount a volume as a whole: without `subPath` and `subPathExpr`",
+            "only a part of a volume is mounted",
+            "remove `subPath` and `subPathExpr`",
         );
         return None;
     }
     let name = mount.scalar("name").unwrap_or_default();
     let mut volumes = workload.volumes().into_iter().filter(|volume| volume.name == name);
     let Some(found) = volumes.next() else {
-        report.mistake(
-            mount,
-            format!("there is no volume `{name}`"),
-            "name one of the pod's volumes",
-        );
+        report.error(mount, format!("there is no volume `{name}`"), "use one of the pod's volumes");
         return None;
     };
     if let Some(second) = volumes.next() {
-        report.mistake(&second.at, format!("a second volume `{name}`"), "leave one of them");
+        report.error(&second.at, format!("a second volume `{name}`"), "remove one of them");
         return None;
     }
     Some(found)
 }
 
-/// Containers of no component that mount what one of them has its certificate from.
-pub(super) fn strangers<'t>(mounted: &[Mounted<'t>], report: &mut Report<'t>) {
-    let mut seen = Vec::new();
+/// Reports other containers that mount the certificate of a component.
+pub(super) fn foreign_mounts<'t>(mounted: &[CertificateMount<'t>], report: &mut Report<'t>) {
+    let mut pods = Vec::new();
     for pod in mounted {
-        if seen.contains(&&pod.workload.object.at.path) {
+        if pods.contains(&&pod.workload.object.at.path) {
             continue;
         }
-        seen.push(&pod.workload.object.at.path);
+        pods.push(&pod.workload.object.at.path);
         for container in pod.workload.containers() {
             if mounted.iter().any(|known| known.container.path == container.path) {
                 continue;
@@ -127,14 +123,10 @@ pub(super) fn strangers<'t>(mounted: &[Mounted<'t>], report: &mut Report<'t>) {
                     .find(|known| source.is_some() && known.source() == source.as_ref())
                 {
                     let message = format!(
-                        "this container is given the certificate of {}, and is none of Calico's programs that this command knows",
+                        "this container mounts the certificate of {}, but is none of its containers",
                         owner.component
                     );
-                    report.mistake(
-                        &mount,
-                        message,
-                        "give it a volume with a certificate of its own, or none",
-                    );
+                    report.error(&mount, message, "mount another certificate, or none");
                 }
             }
         }

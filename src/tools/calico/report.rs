@@ -1,102 +1,105 @@
-//! What is found in a manifest: what it lacks, and what is not understood; each with object, field,
-//! line and column.
+//! Collects the results of an inspection: deviations, and errors about what is not understood. Each
+//! has its object, field, line and column.
 
 use std::fmt;
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::{Findings, Place, Printable};
+use etcd_warden_core::diagnostics::{Diagnostics, Findings, SourcePosition};
+use etcd_warden_core::printable::Printable;
 
 use super::cursor::{Cursor, field};
 use super::edit::Refusal;
 use super::manifest::Object;
+use super::value::Step;
 
-/// Something that keeps a manifest from being segmented, and that `segment` changes.
+/// A difference from a segmented manifest that `segment` corrects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
-    /// Line and column, from 1 on.
-    pub place: Place,
-    /// The object: kind, namespace and name.
+pub struct Deviation {
+    /// Line and column of the field.
+    pub position: SourcePosition,
+    /// Kind, namespace and name of the object.
     pub object: String,
-    /// The field in it.
+    /// The path of the field in the object.
     pub field: String,
-    /// What is not as it has to be.
+    /// The difference.
     pub message: String,
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, object, field, message } = self;
+        let Self { position, object, field, message } = self;
         let text = format!("{object}, {field}: {message}");
-        // Names come from the file: what would move a terminal's cursor stays out.
-        write!(f, "{}:{}: {}", place.line, place.column, Printable(&text))
+        write!(f, "{}:{}: {}", position.line, position.column, Printable(&text))
     }
 }
 
-/// Collects both.
 pub(super) struct Report<'t> {
     objects: Vec<Object<'t>>,
     findings: Findings<'t>,
-    lacks: Vec<Lack>,
+    deviations: Vec<Deviation>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
-        Self { objects: Vec::new(), findings: Findings::new(file, text), lacks: Vec::new() }
+        Self { objects: Vec::new(), findings: Findings::new(file, text), deviations: Vec::new() }
     }
 
-    /// From here on, places are told as fields of these objects.
+    /// Sets the objects that later messages name.
     pub(super) fn set_objects(&mut self, objects: Vec<Object<'t>>) {
         self.objects = objects;
     }
 
-    /// Something that is not understood, at a node.
-    pub(super) fn mistake(
+    /// Adds an error about a node.
+    pub(super) fn error(
         &mut self,
         at: &Cursor<'_>,
         message: impl fmt::Display,
         help: impl Into<String>,
     ) {
-        let message = format!("{}: {message}", self.whose(&at.path));
-        self.findings.mistake(at.node.place, message, help);
+        let message = format!("{}: {message}", self.title(&at.path));
+        self.findings.error(at.node.position, message, help);
     }
 
-    /// Something that is not understood, at a place of the file or about all of it.
-    pub(super) fn mistake_at(
+    /// Adds an error about a position, or with a default position about the file as a whole.
+    pub(super) fn error_at(
         &mut self,
-        place: Place,
+        position: SourcePosition,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.findings.mistake(place, message, help);
+        self.findings.error(position, message, help);
     }
 
     pub(super) fn refusal(&mut self, refusal: Refusal) {
-        let message = format!("{}: {}", self.whose(&refusal.path), refusal.message);
-        self.findings.mistake(refusal.place, message, refusal.help);
+        let message = format!("{}: {}", self.title(&refusal.path), refusal.message);
+        self.findings.error(refusal.position, message, refusal.help);
     }
 
-    /// Something that `segment` changes.
-    pub(super) fn lack(&mut self, at: &Cursor<'_>, message: impl Into<String>) {
-        let object = self.object(&at.path).map(Object::title).unwrap_or_default();
-        let field =
-            self.object(&at.path).map(|object| field(&object.at, &at.path)).unwrap_or_default();
-        let lack = Lack { place: at.node.place, object, field, message: message.into() };
-        if !self.lacks.contains(&lack) {
-            self.lacks.push(lack);
+    pub(super) fn deviation(&mut self, at: &Cursor<'_>, message: impl Into<String>) {
+        let object = self.object(&at.path);
+        let deviation = Deviation {
+            position: at.node.position,
+            object: object.map(Object::title).unwrap_or_default(),
+            field: object.map(|object| field(&object.at, &at.path)).unwrap_or_default(),
+            message: message.into(),
+        };
+        if !self.deviations.contains(&deviation) {
+            self.deviations.push(deviation);
         }
     }
 
-    pub(super) fn finish(self) -> Result<Vec<Lack>, Diagnostics> {
-        let mut lacks = self.lacks;
-        lacks.sort_by_key(|lack| lack.place);
-        if self.findings.has_mistakes() { Err(self.findings.finish()) } else { Ok(lacks) }
+    /// The deviations, or all errors if there are any.
+    pub(super) fn finish(self) -> Result<Vec<Deviation>, Diagnostics> {
+        let mut deviations = self.deviations;
+        deviations.sort_by_key(|deviation| deviation.position);
+        if self.findings.has_errors() { Err(self.findings.finish()) } else { Ok(deviations) }
     }
 
-    fn object(&self, path: &[super::yaml::Step]) -> Option<&Object<'t>> {
+    fn object(&self, path: &[Step]) -> Option<&Object<'t>> {
         self.objects.iter().find(|object| path.starts_with(&object.at.path))
     }
 
-    fn whose(&self, path: &[super::yaml::Step]) -> String {
+    /// The object and field at a path.
+    fn title(&self, path: &[Step]) -> String {
         match self.object(path) {
             None => "the manifest".to_owned(),
             Some(object) if path.len() == object.at.path.len() => object.title(),

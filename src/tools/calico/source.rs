@@ -1,25 +1,25 @@
-//! What a volume is filled from.
+//! Sources of volumes.
 
 use std::fmt;
 
 use super::cursor::Cursor;
-use super::yaml::Value;
+use super::value::Value;
 
-/// The folder that Calico's programs read their certificate from; `install-cni` knows no other.
-pub(super) const FOLDER: &str = "/calico-secrets";
-/// The three files in it, which are the keys of a Secret as well.
+/// The directory from which Calico's programs read their certificate. `install-cni` reads no other.
+pub(super) const DIRECTORY: &str = "/calico-secrets";
+/// The files in that directory, which are also the keys of the Secret.
 pub(super) const FILES: [&str; 3] = ["etcd-ca", "etcd-cert", "etcd-key"];
 
-/// What a volume is filled from.
+/// The source of a volume's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A Secret of this name.
+    /// The Secret with this name.
     Secret(String),
-    /// A folder of the node.
+    /// A directory of the node.
     HostPath(String),
-    /// A CSI driver, with all that it is told: per pod, and so per node.
+    /// A CSI driver with its parameters. It makes a volume for each pod, and so for each node.
     Csi(Value),
-    /// Another kind.
+    /// Any other kind of volume.
     Other(String),
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::Secret(name) => write!(f, "Secret `{name}`"),
-            Source::HostPath(path) => write!(f, "the node's folder `{path}`"),
+            Source::HostPath(path) => write!(f, "the node's directory `{path}`"),
             Source::Csi(_) => write!(f, "a CSI volume"),
             Source::Other(kind) => write!(f, "a volume of the kind `{kind}`"),
         }
@@ -35,7 +35,7 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// Of a volume in a pod's `volumes`.
+    /// The source of an entry of a pod's `volumes`.
     pub(super) fn of(volume: &Cursor<'_>) -> Self {
         let mut kinds = volume
             .node
@@ -58,13 +58,13 @@ impl Source {
             return Source::HostPath(trimmed(&path).to_owned());
         }
         if let Some(csi) = volume.get("csi") {
-            return Source::Csi(csi.node.value());
+            return Source::Csi(Value::of(csi.node));
         }
         Source::Other(first.unwrap_or("emptyDir").to_owned())
     }
 
-    /// The entry of a volume that is filled from this: its key and its value. `None` for what this
-    /// program does not write.
+    /// Key and value of a volume with this source; `None` for a source that this program does not
+    /// write.
     pub(super) fn entry(&self, mode: &str) -> Option<(&'static str, Value)> {
         match self {
             Source::Secret(name) => Some((
@@ -83,7 +83,7 @@ impl Source {
     }
 }
 
-/// A path without the slashes at its end.
+/// A path without trailing slashes.
 pub(super) fn trimmed(path: &str) -> &str {
     match path.trim_end_matches('/') {
         "" => path,
@@ -91,7 +91,7 @@ pub(super) fn trimmed(path: &str) -> &str {
     }
 }
 
-/// The bits of a mode as Kubernetes reads it: octal after `0` or `0o`, else decimal.
+/// The bits of a file mode as Kubernetes reads it: octal after `0` or `0o`, else decimal.
 pub(super) fn bits(written: &str) -> Option<u32> {
     let octal = written
         .strip_prefix("0o")

@@ -1,20 +1,18 @@
-//! A manifest that is still a template: its program (Helm, Ansible, envsubst) has to fill it in
-//! before it can be read.
+//! Detects a manifest that is still a template of Helm, Ansible or envsubst.
 
-use etcd_warden_core::policy::diagnostics::Place;
+use etcd_warden_core::diagnostics::SourcePosition;
 
-use super::yaml::{Data, Node, Style};
+use etcd_warden_core::yaml::{Data, Node, Style};
 
-/// What is done about it.
-pub(super) const HELP: &str = "this is a template, and not a manifest yet: give what comes of it (`helm template`, the file that Ansible \
-                               writes, the output of `envsubst`)";
+pub(super) const HELP: &str = "this is a template: use the rendered manifest (the output of \
+                               `helm template` or `envsubst`, or the file that Ansible writes)";
 
-/// A place that is not filled in, as it is written.
-pub(super) type Gap = (Place, String);
+/// A placeholder: position and text.
+pub(super) type Placeholder = (SourcePosition, String);
 
-/// In a text that is no YAML: with `{{` or `{%` it often is none.
-pub(super) fn in_text(text: &str) -> Vec<Gap> {
-    let gap = |(number, line): (usize, &str)| {
+/// Finds placeholders in a text that is no YAML: `{{` and `{%` often make it invalid.
+pub(super) fn in_text(text: &str) -> Vec<Placeholder> {
+    let placeholder = |(number, line): (usize, &str)| {
         let content = if line.trim_start().starts_with('#') {
             ""
         } else {
@@ -22,49 +20,56 @@ pub(super) fn in_text(text: &str) -> Vec<Gap> {
         };
         let (at, written) = ["{{", "{%"]
             .into_iter()
-            .filter_map(|mark| found(content, mark))
+            .filter_map(|mark| placeholder_in(content, mark))
             .min_by_key(|(at, _)| *at)?;
-        let place = Place {
+        let position = SourcePosition {
             line: number + 1,
             column: content.get(..at)?.chars().count() + 1,
             width: written.chars().count(),
         };
-        Some((place, written.to_owned()))
+        Some((position, written.to_owned()))
     };
-    text.lines().enumerate().filter_map(gap).collect()
+    text.lines().enumerate().filter_map(placeholder).collect()
 }
 
-/// In a tree: a scalar with a mark in it. What a shell fills in, in `command` and `args` and in
-/// scripts, is none.
-pub(super) fn in_tree(root: &Node) -> Vec<Gap> {
-    let (mut gaps, mut open) = (Vec::new(), vec![root]);
+/// Finds scalars with placeholders in a tree. `${` in `command`, in `args` and in block scalars is
+/// for a shell.
+pub(super) fn in_tree(root: &Node<'_>) -> Vec<Placeholder> {
+    let (mut found, mut open) = (Vec::new(), vec![root]);
     while let Some(node) = open.pop() {
         match &node.data {
             Data::Scalar { text, style } => {
-                let marks: &[&str] =
-                    if *style == Style::Block { &["{{", "{%"] } else { &["{{", "{%", "${"] };
-                let first =
-                    marks.iter().filter_map(|mark| found(text, mark)).min_by_key(|(at, _)| *at);
-                gaps.extend(first.map(|(_, written)| (node.place, written.to_owned())));
+                let is_tagged = *style == Style::Plain && node.tag.is_some();
+                let marks: &[&str] = if *style == Style::Block || is_tagged {
+                    &["{{", "{%"]
+                } else {
+                    &["{{", "{%", "${"]
+                };
+                let first = marks
+                    .iter()
+                    .filter_map(|mark| placeholder_in(text, mark))
+                    .min_by_key(|(at, _)| *at);
+                found.extend(first.map(|(_, written)| (node.position, written.to_owned())));
             }
-            Data::List { items, .. } => open.extend(items),
+            Data::List { items, .. } => open.extend(items.iter()),
             Data::Map { entries, .. } => {
-                let is_shells = |key: &Node| matches!(key.scalar(), Some("command" | "args"));
+                let is_for_shell =
+                    |key: &Node<'_>| matches!(key.scalar(), Some("command" | "args"));
                 open.extend(
                     entries
                         .iter()
-                        .filter(|(key, _)| !is_shells(key))
+                        .filter(|(key, _)| !is_for_shell(key))
                         .flat_map(|(key, value)| [key, value]),
                 );
             }
         }
     }
-    gaps.sort_by_key(|(place, _)| *place);
-    gaps
+    found.sort_by_key(|(position, _)| *position);
+    found
 }
 
-/// From the mark to what closes it.
-fn found<'t>(text: &'t str, mark: &str) -> Option<(usize, &'t str)> {
+/// The text from the mark to its closing mark, and its byte offset.
+fn placeholder_in<'t>(text: &'t str, mark: &str) -> Option<(usize, &'t str)> {
     let close = match mark {
         "{{" => "}}",
         "{%" => "%}",

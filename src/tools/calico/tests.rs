@@ -1,4 +1,4 @@
-//! The real manifests, as they are and as operators have changed them.
+//! Tests with the manifests of several releases of Calico.
 
 mod changed;
 mod emit;
@@ -16,47 +16,47 @@ pub(super) const MANIFESTS: [(&str, &str); 4] = [
 pub(super) const NEWEST: &str = include_str!("../../../tests/manifests/calico-etcd-v3.31.0.yaml");
 pub(super) const PROXIES: &str = "https://10.0.0.1:23790,https://10.0.0.2:23790";
 
-pub(super) fn wish() -> Wish {
-    Wish { endpoints: Some(Endpoints::parse(PROXIES).unwrap()), ..Wish::default() }
+pub(super) fn options() -> Options {
+    Options { endpoints: Some(Endpoints::parse(PROXIES).unwrap()), ..Options::default() }
 }
 
-pub(super) fn per_node() -> Wish {
-    Wish { per_node: Some(PerNode::parse("host-path=/etc/calico/etcd-certs/").unwrap()), ..wish() }
-}
-
-pub(super) fn named(names: &[(Component, &str)]) -> Wish {
-    Wish {
-        secrets: names.iter().map(|(component, name)| (*component, (*name).to_owned())).collect(),
-        ..wish()
+pub(super) fn per_node() -> Options {
+    Options {
+        per_node: Some(PerNode::parse("host-path=/etc/calico/etcd-certs/").unwrap()),
+        ..options()
     }
 }
 
-pub(super) fn done(text: &str, wish: &Wish) -> Segmented {
-    segment("FILE", text, wish).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+pub(super) fn named(names: &[(Component, &str)]) -> Options {
+    Options {
+        secrets: names.iter().map(|(component, name)| (*component, (*name).to_owned())).collect(),
+        ..options()
+    }
 }
 
-/// What is not understood, as one text.
-pub(super) fn mistakes(text: &str, wish: &Wish) -> String {
-    segment("FILE", text, wish)
-        .map(|done| done.text)
-        .expect_err("this was to be refused")
-        .to_string()
+pub(super) fn segmented(text: &str, options: &Options) -> Segmented {
+    segment("FILE", text, options).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The text with one place replaced, which there is just once.
+/// All errors as one text.
+pub(super) fn errors(text: &str, options: &Options) -> String {
+    segment("FILE", text, options).map(|done| done.text).expect_err("an error").to_string()
+}
+
+/// Replaces a text that appears once.
 pub(super) fn with(text: &str, old: &str, new: &str) -> String {
     assert_eq!(text.matches(old).count(), 1, "{old}");
     text.replacen(old, new, 1)
 }
 
-/// The lines that went and came, in order, with `-` and `+` before.
+/// The removed (`-`) and added (`+`) lines in order.
 pub(super) fn changes(old: &str, new: &str) -> Vec<String> {
     let diff = similar::TextDiff::from_lines(old, new);
     let lines = diff.iter_all_changes().filter(|change| change.tag() != similar::ChangeTag::Equal);
     lines.map(|change| format!("{}{}", change.tag(), change.value().trim_end())).collect()
 }
 
-/// The documents, by the reader that policies do not use: serde's.
+/// The documents as another YAML reader, serde's, reads them.
 pub(super) fn read(text: &str) -> Vec<serde_json::Value> {
     let documents: Vec<serde_json::Value> =
         serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));
@@ -75,7 +75,7 @@ const CONFIG_MAP: [&str; 8] = [
 ];
 
 #[test]
-fn of_a_real_manifest_these_lines_change_and_no_other() {
+fn segmenting_changes_exactly_these_lines() {
     let pods = [
         "-              name: etcd-certs",
         "+              name: etcd-certs-cni",
@@ -89,13 +89,13 @@ fn of_a_real_manifest_these_lines_change_and_no_other() {
         "+            secretName: calico-etcd-kube-controllers",
     ];
     for (version, text) in MANIFESTS {
-        let new = done(text, &wish()).text;
+        let new = segmented(text, &options()).text;
         assert_eq!(changes(text, &new), [CONFIG_MAP.as_slice(), &pods].concat(), "{version}");
     }
 }
 
 #[test]
-fn of_certificates_of_single_nodes_these_lines_change_and_no_other() {
+fn per_node_certificates_change_exactly_these_lines() {
     let pods = [
         "-              name: etcd-certs",
         "+              name: etcd-certs-cni",
@@ -113,12 +113,12 @@ fn of_certificates_of_single_nodes_these_lines_change_and_no_other() {
         "+            secretName: calico-etcd-kube-controllers",
     ];
     for (version, text) in MANIFESTS {
-        let new = done(text, &per_node()).text;
+        let new = segmented(text, &per_node()).text;
         assert_eq!(changes(text, &new), [CONFIG_MAP.as_slice(), &pods].concat(), "{version}");
     }
 }
 
-/// What is to be different, done a second time on the documents as serde reads them.
+/// The expected result, applied to the documents as serde reads them.
 fn expected(mut documents: Vec<serde_json::Value>) -> Vec<serde_json::Value> {
     use serde_json::json;
     for document in &mut documents {
@@ -156,38 +156,41 @@ fn expected(mut documents: Vec<serde_json::Value>) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn another_reader_finds_just_the_wanted_differences() {
+fn serde_reads_exactly_the_expected_differences() {
     for (version, text) in MANIFESTS {
-        assert_eq!(read(&done(text, &wish()).text), expected(read(text)), "{version}");
+        assert_eq!(read(&segmented(text, &options()).text), expected(read(text)), "{version}");
     }
 }
 
 #[test]
-fn a_segmented_manifest_stays_as_it_is_to_the_byte() {
+fn a_segmented_manifest_does_not_change() {
     for (version, text) in MANIFESTS {
-        for wish in [wish(), per_node(), named(&[(Component::Cni, "mine")])] {
-            let once = done(text, &wish).text;
-            let twice = done(&once, &wish);
-            assert!(twice.text == once && twice.lacks.is_empty(), "{version}");
-            assert!(check("FILE", &once, &Wish::default()).unwrap().is_empty(), "{version}");
+        for options in [options(), per_node(), named(&[(Component::Cni, "mine")])] {
+            let once = segmented(text, &options).text;
+            let twice = segmented(&once, &options);
+            assert!(twice.text == once && twice.deviations.is_empty(), "{version}");
+            assert!(check("FILE", &once, &Options::default()).unwrap().is_empty(), "{version}");
         }
-        // Certificates of single nodes are kept by whoever does not ask for another form.
-        let nodes = done(text, &per_node()).text;
-        assert!(done(&nodes, &wish()).text == nodes, "{version}");
+        // Without the option, certificates of each node are kept.
+        let nodes = segmented(text, &per_node()).text;
+        assert!(segmented(&nodes, &options()).text == nodes, "{version}");
     }
 }
 
 #[test]
-fn a_check_names_everything_that_is_missing_with_its_place() {
-    let lacks: Vec<String> =
-        check("FILE", NEWEST, &Wish::default()).unwrap().iter().map(ToString::to_string).collect();
+fn check_reports_every_deviation_with_its_position() {
+    let deviations: Vec<String> = check("FILE", NEWEST, &Options::default())
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
-        lacks,
+        deviations,
         [
             "67:19: ConfigMap kube-system/calico-config, data.etcd_endpoints: `http://<ETCD_IP>:<ETCD_PORT>` is no URL: write https://HOST:PORT",
-            "70:12: ConfigMap kube-system/calico-config, data.etcd_ca: has to be /calico-secrets/etcd-ca",
-            "71:14: ConfigMap kube-system/calico-config, data.etcd_cert: has to be /calico-secrets/etcd-cert",
-            "72:13: ConfigMap kube-system/calico-config, data.etcd_key: has to be /calico-secrets/etcd-key",
+            "70:12: ConfigMap kube-system/calico-config, data.etcd_ca: must be /calico-secrets/etcd-ca",
+            "71:14: ConfigMap kube-system/calico-config, data.etcd_cert: must be /calico-secrets/etcd-cert",
+            "72:13: ConfigMap kube-system/calico-config, data.etcd_key: must be /calico-secrets/etcd-key",
             "610:11: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: calico-node has its certificate from Secret \
              `calico-etcd-secrets`, as cni and calico-kube-controllers have it",
             "610:11: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: cni has its certificate from Secret \
@@ -199,8 +202,8 @@ fn a_check_names_everything_that_is_missing_with_its_place() {
 }
 
 #[test]
-fn each_missing_thing_alone_is_found() {
-    let whole = done(NEWEST, &wish()).text;
+fn each_deviation_is_found_on_its_own() {
+    let whole = segmented(NEWEST, &options()).text;
     let steps = [
         ("secretName: calico-etcd-cni", "secretName: calico-etcd-node", 1),
         ("secretName: calico-etcd-kube-controllers", "secretName: calico-etcd-node", 1),
@@ -215,17 +218,20 @@ fn each_missing_thing_alone_is_found() {
     ];
     for (old, new, count) in steps {
         let text = with(&whole, old, new);
-        assert_eq!(check("FILE", &text, &Wish::default()).unwrap().len(), count, "{old}");
-        assert!(check("FILE", &done(&text, &wish()).text, &wish()).unwrap().is_empty(), "{old}");
+        assert_eq!(check("FILE", &text, &Options::default()).unwrap().len(), count, "{old}");
+        assert!(
+            check("FILE", &segmented(&text, &options()).text, &options()).unwrap().is_empty(),
+            "{old}"
+        );
     }
 }
 
 #[test]
-fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
+fn the_policy_is_valid_and_matches_the_manifest() {
     let bindings = |policy: &str| policy.split_once("bindings:\n").unwrap().1.to_owned();
     for (version, text) in MANIFESTS {
-        for wish in [wish(), per_node()] {
-            let policy = done(text, &wish).policy;
+        for options in [options(), per_node()] {
+            let policy = segmented(text, &options).policy;
             let compiled =
                 etcd_warden_core::policy::Policy::parse("policy.yaml", policy.as_bytes(), 0, None);
             assert!(compiled.is_ok(), "{policy}");
@@ -235,39 +241,39 @@ fn the_policy_that_goes_with_it_has_no_mistake_and_follows_the_manifest() {
     }
     let shared = "  - cn: calico-node\n    roles: [calico-node]\n  - cn: calico-cni\n    roles: [calico-cni]\n  - cn: calico-kube-controllers\n    \
                   roles: [calico-kube-controllers, calico-kube-controllers-compaction]\n";
-    assert_eq!(bindings(&done(NEWEST, &wish()).policy), shared);
+    assert_eq!(bindings(&segmented(NEWEST, &options()).policy), shared);
     let never =
-        Wish { compaction_period: Some(CompactionPeriod::parse("0").unwrap()), ..per_node() };
+        Options { compaction_period: Some(CompactionPeriod::parse("0").unwrap()), ..per_node() };
     let nodes = "  - cn: \"calico-node:{node}\"\n    roles: [calico-node-per-node]\n  - cn: \"cni:{node}\"\n    roles: [calico-cni-per-node]\n  \
-                 - cn: calico-kube-controllers\n    roles: [calico-kube-controllers]       # COMPACTION_PERIOD is 0: somebody else compacts etcd\n";
-    let policy = done(NEWEST, &never).policy;
+                 - cn: calico-kube-controllers\n    roles: [calico-kube-controllers]       # COMPACTION_PERIOD is 0: another program must compact etcd\n";
+    let policy = segmented(NEWEST, &never).policy;
     assert_eq!(bindings(&policy), nodes);
     assert!(policy.contains("include: [calico/v3.31, calico/v3.31-per-node]"));
     let newer = NEWEST.replace(":v3.31.0", ":v3.32.1");
-    assert!(done(&newer, &wish()).policy.contains("include: [calico/v3.32]"));
+    assert!(segmented(&newer, &options()).policy.contains("include: [calico/v3.32]"));
     let private = NEWEST.replace(":v3.31.0", ":production");
-    let told = done(&private, &wish());
+    let told = segmented(&private, &options());
     assert!(
-        told.policy.contains("of a version that its images do not tell")
-            && told.notes.iter().any(|note| note.contains("do not tell"))
+        told.policy.contains("Calico version unknown: no image has a version")
+            && told.notes.iter().any(|note| note.contains("no image has a version"))
     );
 }
 
 #[test]
-fn what_is_left_to_do_is_said() {
-    let notes = done(NEWEST, &per_node()).notes.join("\n");
+fn notes_describe_the_remaining_work() {
+    let notes = segmented(NEWEST, &per_node()).notes.join("\n");
     for part in [
         "calico-node: put etcd-ca, etcd-cert, etcd-key for CN `calico-node:NODE` into /etc/calico/etcd-certs/calico-node on every node",
         "cni: put etcd-ca, etcd-cert, etcd-key for CN `cni:NODE` into /etc/calico/etcd-certs/cni on every node",
-        "calico-kube-controllers: make Secret `calico-etcd-kube-controllers` in namespace `kube-system`",
+        "calico-kube-controllers: create Secret `calico-etcd-kube-controllers` in namespace `kube-system`",
     ] {
         assert!(notes.contains(part), "{notes}");
     }
     let filled = with(NEWEST, "  # etcd-key: null\n", "  etcd-key: a2V5\n");
-    let notes = done(&filled, &wish()).notes.join("\n");
-    assert!(notes.contains("Secret `calico-etcd-secrets` still holds a key"), "{notes}");
+    let notes = segmented(&filled, &options()).notes.join("\n");
+    assert!(notes.contains("Secret `calico-etcd-secrets` still contains a private key"), "{notes}");
     let empty = with(NEWEST, "  name: calico-etcd-secrets\n", "  name: calico-etcd-node\n");
-    let notes = done(&empty, &wish()).notes.join("\n");
+    let notes = segmented(&empty, &options()).notes.join("\n");
     assert!(
         notes.contains("Secret `calico-etcd-node` in this manifest has no `etcd-ca`"),
         "{notes}"

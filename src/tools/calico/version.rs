@@ -1,4 +1,4 @@
-//! Which Calico a manifest installs, by its images.
+//! The version of Calico that a manifest installs, from its images.
 
 use std::fmt;
 
@@ -9,10 +9,11 @@ use super::component::Component;
 pub(super) struct Version(u32, u32, u32);
 
 impl Version {
-    /// The oldest whose manifest this program was tried on.
+    /// The oldest version whose manifest was tested with this program.
     pub(super) const OLDEST: Version = Version(3, 20, 0);
 
-    /// Of an image: `quay.io/calico/node:v3.31.0`, also with a digest or a suffix behind.
+    /// The version in an image name such as `quay.io/calico/node:v3.31.0`. A digest and a suffix
+    /// are ignored.
     pub(super) fn of(image: &str) -> Option<Self> {
         let image = image.split('@').next()?;
         let (_, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;
@@ -22,18 +23,18 @@ impl Version {
         parts.next().is_none().then_some(version)
     }
 
-    /// Of all images together: the oldest of those that tell.
+    /// The oldest version of all images that have one.
     pub(super) fn of_all(images: &[(Component, String)]) -> Option<Self> {
         images.iter().filter_map(|(_, image)| Self::of(image)).min()
     }
 
-    /// Whether the role set of 3.31 was seen to be what its programs need.
-    pub(super) fn is_observed(self) -> bool {
+    /// True if the role set was verified with the programs of this version.
+    pub(super) fn is_verified(self) -> bool {
         (self.0, self.1) == (3, 31)
     }
 
-    /// Whether it needs what 3.32 adds.
-    pub(super) fn is_new(self) -> bool {
+    /// True if the version needs the role set of 3.32.
+    pub(super) fn needs_3_32(self) -> bool {
         (self.0, self.1) >= (3, 32)
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use rustls::sign::SigningKey;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
@@ -114,7 +114,7 @@ impl Ca {
                 not_after = not_after.min(time(above.validity().not_after.timestamp()));
             }
         }
-        if found.has_mistakes() {
+        if found.has_errors() {
             return Err(found);
         }
         let key_id = own_key_id(&parsed)

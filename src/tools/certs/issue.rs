@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, Window};
@@ -95,7 +95,7 @@ pub fn plan(
         }
     }
     unique(&planned, &mut found);
-    if found.has_mistakes() { Err(found) } else { Ok((planned, found)) }
+    if found.has_errors() { Err(found) } else { Ok((planned, found)) }
 }
 
 fn unique(planned: &[Planned], found: &mut Diagnostics) {

@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use zeroize::Zeroizing;
 
 use super::issue::Set;

@@ -1,13 +1,13 @@
 //! Secrets in Kubernetes manifests: those of `--output secret`, and those of `kubectl get secret -o
 //! yaml` or `-o json`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use etcd_warden_core::yaml::{self, Limits, Node, Type};
 use zeroize::Zeroizing;
 
 use super::layout::{CERT_FILE, KEY_FILE};
@@ -15,12 +15,15 @@ use super::layout::{CERT_FILE, KEY_FILE};
 /// The names of certificate and key in a Secret: Calico's, and those of `kubernetes.io/tls`.
 const NAMES: [(&str, &str); 2] = [(CERT_FILE, KEY_FILE), ("tls.crt", "tls.key")];
 
-/// What a Secret is called. Other namespaces may have others of its name.
+/// Bounds of one document.
+const LIMITS: Limits = Limits { documents: 1, depth: 64, values: 1_000_000, repeated: 10_000 };
+
+/// The name of a Secret, which is unique in its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretName {
-    /// Its namespace, where the manifest says it.
+    /// The namespace, if the manifest contains it.
     pub namespace: Option<String>,
-    /// Its name.
+    /// The name in the namespace.
     pub name: String,
 }
 
@@ -31,80 +34,107 @@ impl fmt::Display for SecretName {
     }
 }
 
-/// What stands in a manifest.
+/// The Secrets of a manifest.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) secrets: Vec<Secret>,
-    /// Documents that may hold Secrets and cannot be read.
+    /// An error for each document that may contain a Secret and cannot be read.
     pub(super) unreadable: Vec<String>,
 }
 
 /// A Secret with a certificate.
 pub struct Secret {
-    /// Its name.
+    /// Namespace and name.
     pub name: SecretName,
-    /// What its certificate is called in it.
+    /// The key of the certificate in the data of the Secret.
     pub certificate_name: &'static str,
-    /// PEM.
+    /// The certificate chain in PEM.
     pub certificate: String,
-    /// PEM.
+    /// The private key in PEM, if the Secret contains it.
     pub key: Option<Zeroizing<String>>,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    kind: Option<String>,
-    #[serde(default)]
-    metadata: Metadata,
-    #[serde(default)]
-    items: Option<Vec<Document>>,
-    #[serde(default, rename = "stringData")]
-    text: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    data: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Default, Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    namespace: Option<String>,
-    #[serde(default)]
-    name: String,
-}
-
-/// Whether a file is looked at as a manifest, by its name.
+/// True if the name of a file is that of a manifest.
 pub(super) fn may_be(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
-/// The Secrets with a certificate in a manifest. What is no Secret is passed over.
+/// The Secrets with a certificate in a manifest. Other objects are ignored.
 pub(super) fn secrets(text: &str) -> Seen {
     let mut seen = Seen::default();
     for (number, text) in (1..).zip(documents(text)) {
-        match serde_saphyr::from_str::<Document>(&text) {
-            Ok(document) => seen.secrets.extend(of_document(document)),
-            Err(_) if is_of_another_kind(&text) => {}
-            Err(_) => {
-                seen.unreadable.push(format!("document {number} of the manifest cannot be read"))
-            }
+        let result = yaml::parse(&text, LIMITS)
+            .map_err(|_| Unreadable)
+            .and_then(|roots| roots.iter().try_for_each(|root| read(root, &mut seen.secrets)));
+        if result.is_err() {
+            seen.unreadable.push(format!("document {number} of the manifest cannot be read"));
         }
     }
     seen
 }
 
-/// Whether this is no Kubernetes object, or one that is neither a Secret nor a list, in which one
-/// could be.
-fn is_of_another_kind(text: &str) -> bool {
-    let Ok(object) = serde_saphyr::from_str::<serde_json::Value>(text) else { return false };
-    !object.is_object()
-        || object
-            .get("kind")
-            .and_then(serde_json::Value::as_str)
-            .is_some_and(|kind| kind != "Secret" && !kind.ends_with("List"))
+/// A document that may hold a Secret and cannot be read.
+struct Unreadable;
+
+/// Adds the Secrets of an object, which may be a list of objects.
+fn read(object: &Node<'_>, secrets: &mut Vec<Secret>) -> Result<(), Unreadable> {
+    let kind = object.get("kind").and_then(Node::text);
+    match object.get("items").map(|items| (items, items.schema_type())) {
+        None | Some((_, Type::Null)) => {}
+        Some((items, Type::List)) => {
+            return items.items().iter().try_for_each(|item| read(item, secrets));
+        }
+        Some(_) if kind.is_some_and(|kind| kind.ends_with("List")) => return Err(Unreadable),
+        Some(_) => {}
+    }
+    if kind != Some("Secret") {
+        return Ok(());
+    }
+    let (text, data) = (values(object.get("stringData"))?, values(object.get("data"))?);
+    let value = |name: &str| {
+        // A value that is no base64 is there, and is reported as no certificate.
+        let decoded = |value: &&str| {
+            String::from_utf8(STANDARD.decode(value.trim()).unwrap_or_default()).unwrap_or_default()
+        };
+        let plain = text.get(name).map(|value| (*value).to_owned());
+        plain.or_else(|| data.get(name).map(decoded))
+    };
+    let found = NAMES
+        .iter()
+        .find_map(|(certificate, key)| Some((*certificate, value(certificate)?, value(key))));
+    let field = |name: &str| Some(object.get("metadata")?.get(name)?.scalar()?.to_owned());
+    secrets.extend(found.map(|(certificate_name, certificate, key)| Secret {
+        name: SecretName { namespace: field("namespace"), name: field("name").unwrap_or_default() },
+        certificate_name,
+        certificate,
+        key: key.map(Zeroizing::new),
+    }));
+    Ok(())
 }
 
-/// The documents of a YAML stream: a line `---` parts them, as `kubectl` and this program write it.
+/// The entries of `data` or `stringData`. A repeated key is an error: tools disagree on its value.
+fn values<'n>(node: Option<&'n Node<'_>>) -> Result<HashMap<&'n str, &'n str>, Unreadable> {
+    let Some(node) = node.filter(|node| node.schema_type() != Type::Null) else {
+        return Ok(HashMap::new());
+    };
+    if node.schema_type() != Type::Map {
+        return Err(Unreadable);
+    }
+    let mut values = HashMap::new();
+    for (key, value) in node.entries() {
+        let (Some(key), Some(value)) = (key.scalar(), value.scalar()) else {
+            return Err(Unreadable);
+        };
+        if values.insert(key, value).is_some() {
+            return Err(Unreadable);
+        }
+    }
+    Ok(values)
+}
+
+/// The documents of a YAML stream, separated by lines `---` as `kubectl` and this program write
+/// them. Each is parsed alone, so that an invalid document does not hide the others.
 fn documents(text: &str) -> Vec<Zeroizing<String>> {
     let mut documents = vec![Zeroizing::new(String::new())];
     for line in text.lines() {
@@ -119,48 +149,16 @@ fn documents(text: &str) -> Vec<Zeroizing<String>> {
     documents
 }
 
-fn of_document(document: Document) -> Vec<Secret> {
-    if let Some(items) = document.items {
-        return items.into_iter().flat_map(of_document).collect();
-    }
-    if document.kind.as_deref() != Some("Secret") {
-        return Vec::new();
-    }
-    let (text, data) = (document.text.unwrap_or_default(), document.data.unwrap_or_default());
-    let value = |name: &str| {
-        // What is not base64 is there all the same, and holds nothing.
-        let decoded = |value: &String| {
-            String::from_utf8(STANDARD.decode(value.trim()).unwrap_or_default()).unwrap_or_default()
-        };
-        text.get(name).cloned().or_else(|| data.get(name).map(decoded))
-    };
-    let found = NAMES
-        .iter()
-        .find_map(|(certificate, key)| Some((*certificate, value(certificate)?, value(key))));
-    found
-        .map(|(certificate_name, certificate, key)| Secret {
-            name: SecretName {
-                namespace: document.metadata.namespace,
-                name: document.metadata.name,
-            },
-            certificate_name,
-            certificate,
-            key: key.map(Zeroizing::new),
-        })
-        .into_iter()
-        .collect()
-}
-
-/// A PEM text that is to be replaced where it stands as it is.
+/// A PEM text to replace.
 struct Block<'t> {
-    /// Its place among the changes.
+    /// The index in the list of changes.
     number: usize,
     old: Vec<&'t str>,
     new: &'t str,
 }
 
-/// The manifest with PEM texts in place of others, as `(old, new)`: as it stands there, with its
-/// indentation, or in base64. Says how often each was found.
+/// Replaces PEM texts, given as `(old, new)`, in a manifest: plain text with its indentation, or
+/// base64. Returns the new manifest and the number of replacements of each.
 pub(super) fn replaced(
     text: &str,
     changes: &[(String, Zeroizing<String>)],
@@ -169,7 +167,7 @@ pub(super) fn replaced(
     let mut encoded: HashMap<String, (usize, Zeroizing<String>)> = HashMap::new();
     for (number, (old, new)) in changes.iter().enumerate() {
         let lines: Vec<&str> = old.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        // The line behind `BEGIN` is another one in most certificates and keys.
+        // Index by the line after `BEGIN`: it differs in most certificates and keys.
         if let Some(second) = lines.get(1) {
             plain.entry(second).or_default().push(Block { number, old: lines, new });
         }
@@ -178,7 +176,7 @@ pub(super) fn replaced(
             (number, Zeroizing::new(STANDARD.encode(new.as_bytes()))),
         );
     }
-    // With their ends, which stay as they are.
+    // With their line endings, which are preserved.
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
     let (mut at, mut counts) = (0, vec![0; changes.len()]);
@@ -216,7 +214,7 @@ pub(super) fn replaced(
     (out, counts)
 }
 
-/// How a line ends: not at all at the end of a file, it may be.
+/// The line ending; empty for a last line without one.
 fn line_end(line: &str) -> &'static str {
     line.strip_suffix('\n').map_or("", |line| if line.ends_with('\r') { "\r\n" } else { "\n" })
 }

@@ -6,8 +6,7 @@ mod lines;
 
 use std::collections::HashMap;
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::{Diagnostic, Place, Severity};
+use etcd_warden_core::diagnostics::{Diagnostic, Diagnostics, Severity, SourcePosition};
 use etcd_warden_core::policy::name::is_subdomain;
 
 /// Which name of a Kubernetes node is Calico's.
@@ -49,7 +48,7 @@ pub fn parse(file: &str, text: &str, from: NameFrom) -> Result<Nodes, Diagnostic
     } else {
         lines::names(&source, &mut found)
     };
-    if written.is_empty() && !found.has_mistakes() {
+    if written.is_empty() && !found.has_errors() {
         found.append(Diagnostics::about(
             file,
             "there is no node in it",
@@ -85,7 +84,7 @@ fn check(
         if !is_subdomain(&name) {
             let help = "lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters";
             found.push(source.finding(
-                Severity::Mistake,
+                Severity::Error,
                 one,
                 format!("`{}` is no name of a node", shown(&one.text)),
                 help,
@@ -97,7 +96,7 @@ fn check(
                 .map_or(String::new(), |line| format!(" in line {line}"));
             let cased = if before.text == one.text { "" } else { ": etcd has both in lower case" };
             found.push(source.finding(
-                Severity::Mistake,
+                Severity::Error,
                 one,
                 format!("node `{name}` stands here again, first{place}{cased}"),
                 "a node is named once",
@@ -107,7 +106,7 @@ fn check(
             names.push(name);
         }
     }
-    if found.has_mistakes() {
+    if found.has_errors() {
         found.sort();
         return Err(found);
     }
@@ -152,31 +151,23 @@ impl Source<'_> {
     fn at(
         &self,
         severity: Severity,
-        place: Option<Place>,
+        place: Option<SourcePosition>,
         message: String,
         help: &str,
     ) -> Diagnostic {
-        // The output of `kubectl` without line breaks is one line of megabytes.
-        let line = place
-            .and_then(|place| self.text.lines().nth(place.line.saturating_sub(1)))
-            .filter(|line| line.len() < 1000);
-        let help = Some(help.to_owned()).filter(|help| !help.is_empty());
-        Diagnostic {
-            severity,
-            file: self.file.into(),
-            place,
-            line: line.map(Into::into),
-            message,
-            help,
+        let diagnostic = Diagnostic::new(severity, self.file, message).help(help);
+        match place {
+            Some(place) => diagnostic.at(self.text, place),
+            None => diagnostic,
         }
     }
 
     /// The place of the byte `at`.
-    fn place(&self, at: usize, width: usize) -> Place {
+    fn place(&self, at: usize, width: usize) -> SourcePosition {
         let before = self.text.get(..at).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-        Place { line: before.matches('\n').count() + 1, column, width }
+        SourcePosition { line: before.matches('\n').count() + 1, column, width }
     }
 
     /// Where a part of the text begins in it.

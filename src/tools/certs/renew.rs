@@ -146,10 +146,10 @@ fn in_the_way(folder: &Path, files: &[Wanted]) -> Option<String> {
     if let Some(link) = paths.iter().map(|path| folder.join(path)).find(|path| path.is_symlink()) {
         return Some(format!("`{}` is a symbolic link: renew it where it lies", link.display()));
     }
-    store::obstacles(folder, &paths, true)
-        .iter()
-        .next()
-        .map(|obstacle| format!("{}: {}", obstacle.file, obstacle.message))
+    store::obstacles(folder, &paths, true).iter().next().map(|obstacle| {
+        let path = obstacle.origin.as_deref().unwrap_or_default();
+        format!("{path}: {}", obstacle.message)
+    })
 }
 
 /// The files of a set.

@@ -18,7 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 
 use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Owner, Wanted};
 use super::{mistake, note, refuse};

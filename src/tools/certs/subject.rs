@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use rustls_pki_types::DnsName;
 
 use super::certificate::Extension;
@@ -211,7 +211,7 @@ impl Naming {
                 );
             }
         }
-        if found.has_mistakes() {
+        if found.has_errors() {
             return Err(found);
         }
         Ok(Subject {

@@ -105,7 +105,8 @@ fn policy(config: &Config, report: &mut Report) -> Option<Policy> {
     };
     let cas: Vec<&str> = config.downstream.client_cas.iter().map(|ca| &*ca.name).collect();
     for finding in policy.warnings().iter().chain(policy.check_cas(&cas).iter()) {
-        let place = finding.place.map(|place| format!(":{}", place.line)).unwrap_or_default();
+        let place =
+            finding.position.map(|position| format!(":{}", position.line)).unwrap_or_default();
         report.warning(
             Part::Files,
             format!("{subject}{place}"),

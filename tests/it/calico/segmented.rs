@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Stdio;
 
 use etcd_warden_testbed::pki::Issued;
-use etcd_warden_tools::calico::{Endpoints, PerNode, Segmented, Wish, segment};
+use etcd_warden_tools::calico::{Endpoints, PerNode, Segmented, Options, segment};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -92,12 +92,12 @@ async fn certificates_drive_the_programs(per_node: Option<&str>, names: [&'stati
 }
 
 pub fn segmented(version: &str, endpoint: &str, per_node: Option<&str>) -> Segmented {
-    let wish = Wish {
+    let options = Options {
         endpoints: Some(Endpoints::parse(endpoint).unwrap()),
         per_node: per_node.map(|form| PerNode::parse(form).unwrap()),
-        ..Wish::default()
+        ..Options::default()
     };
-    segment(version, &manifest(version), &wish).unwrap_or_else(|errors| panic!("{errors}"))
+    segment(version, &manifest(version), &options).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// The policy in its final form, for a cluster whose kube-apiserver uses the same etcd.

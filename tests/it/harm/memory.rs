@@ -55,7 +55,7 @@ fn number(text: &str) -> Option<u64> {
 
 fn defaults() -> HashMap<String, u64> {
     let given = SETTINGS.iter().filter_map(|setting| match setting.default {
-        settings::Default::Value(value) => Some((setting.name.to_owned(), number(value)?)),
+        settings::DefaultValue::Value(value) => Some((setting.name.to_owned(), number(value)?)),
         _ => None,
     });
     given.collect()
@@ -101,9 +101,9 @@ fn the_table_of_bounds_lists_the_settings() {
             .find(|setting| setting.name == plain(&row[0]))
             .unwrap_or_else(|| panic!("no setting {}", row[0]));
         let default = match setting.default {
-            settings::Default::Value(value) => format!("`{value}`"),
-            settings::Default::Unset(meaning) => meaning.to_owned(),
-            settings::Default::Required => panic!("{} has no default", setting.name),
+            settings::DefaultValue::Value(value) => format!("`{value}`"),
+            settings::DefaultValue::Unset(meaning) => meaning.to_owned(),
+            settings::DefaultValue::Required => panic!("{} has no default", setting.name),
         };
         assert_eq!(row[1], default, "{}", setting.name);
         // The page names how each limit is shared, and no limit is one that all clients have

@@ -3,8 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_gateway::files::{self, Unread};
+use etcd_warden_core::diagnostics::Diagnostics;
+use etcd_warden_gateway::files::{self, ReadError};
 use etcd_warden_tools::certs::ca::{Ca, certificates, pem_of};
 use etcd_warden_tools::certs::component::{self, Component};
 use etcd_warden_tools::certs::issue::{Keys, Planned, plan};
@@ -173,7 +173,7 @@ impl IssueArgs {
                 }
             }
         }
-        if found.has_mistakes() { Err(found) } else { Ok(components) }
+        if found.has_errors() { Err(found) } else { Ok(components) }
     }
 
     fn nodes(&self) -> Result<Nodes, Diagnostics> {
@@ -185,12 +185,16 @@ impl IssueArgs {
         };
         let read = if path == Path::new("-") {
             let mut bytes = Vec::new();
-            std::io::stdin().take(MOST).read_to_end(&mut bytes).map(|_| bytes).map_err(Unread::from)
+            std::io::stdin()
+                .take(MOST)
+                .read_to_end(&mut bytes)
+                .map(|_| bytes)
+                .map_err(ReadError::from)
         } else {
             files::read(path, MOST)
         };
         let help =
-            matches!(read, Err(Unread::Special("pipe"))).then_some("`-` reads standard input");
+            matches!(read, Err(ReadError::Special("pipe"))).then_some("`-` reads standard input");
         let bytes = read
             .map_err(|why| Diagnostics::about(&name, format!("the list of nodes {why}"), help))?;
         match String::from_utf8(bytes) {

@@ -8,8 +8,9 @@ use super::{RoleSet, find};
 use crate::access::{Verb, Verbs};
 use crate::identity::Identity;
 use crate::keyspace::{KeyRange, prefix_end};
-use crate::policy::yaml::{self, Node, Value};
+use crate::policy::file::LIMITS;
 use crate::policy::{Policy, Principal};
+use crate::yaml::{self, Entry, Node, Type};
 
 const DOCUMENTED: &str = "calico/documented";
 const VERIFIED: &str = "calico/v3.31";
@@ -47,36 +48,27 @@ struct Role {
     capabilities: Vec<(String, String)>,
 }
 
-fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
-    let Value::Map(map) = &node.value else { return None };
-    map.iter()
-        .find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name))
-        .map(|(_, value)| value)
+fn text(node: &Node<'_>) -> String {
+    node.text()
+        .unwrap_or_else(|| panic!("{} where text should be", node.schema_type().name()))
+        .to_owned()
 }
 
-fn text(node: &Node) -> String {
-    match &node.value {
-        Value::Text(text) => text.clone(),
-        other => panic!("{} where text should be", other.kind()),
-    }
-}
-
-fn list(node: Option<&Node>) -> Vec<&Node> {
-    match node.map(|node| &node.value) {
-        None => Vec::new(),
-        Some(Value::List(list)) => list.iter().collect(),
-        Some(_) => node.into_iter().collect(),
+fn list<'n>(node: Option<&'n Node<'n>>) -> Vec<&'n Node<'n>> {
+    match node {
+        Some(node) if node.schema_type() == Type::List => node.items().iter().collect(),
+        node => node.into_iter().collect(),
     }
 }
 
 /// What stands behind `#` in the line of a node.
-fn comment(set: &RoleSet, node: &Node) -> Option<String> {
-    let line = set.text.lines().nth(node.place.line - 1).unwrap();
+fn comment(set: &RoleSet, node: &Node<'_>) -> Option<String> {
+    let line = set.text.lines().nth(node.position.line - 1).unwrap();
     line.split_once(" # ").map(|(_, comment)| comment.trim().to_owned())
 }
 
 /// `untried VERBS: REASON` as a reader's sentence.
-fn untried(set: &RoleSet, node: &Node) -> Option<String> {
+fn untried(set: &RoleSet, node: &Node<'_>) -> Option<String> {
     let comment = comment(set, node)?;
     let (verbs, reason) = comment.strip_prefix("untried")?.split_once(':')?;
     let verbs = if verbs.is_empty() { String::new() } else { format!(" ({})", verbs.trim()) };
@@ -84,33 +76,30 @@ fn untried(set: &RoleSet, node: &Node) -> Option<String> {
 }
 
 fn roles(set: &RoleSet) -> Vec<Role> {
-    let root = yaml::parse(set.text).unwrap();
-    let Value::Map(roles) = &field(&root, "roles").unwrap().value else {
-        panic!("roles of {}", set.name)
-    };
-    let read = |(name, role): &(Node, Node)| Role {
+    let documents = yaml::parse(set.text, LIMITS).unwrap();
+    let read = |(name, role): &Entry<'_>| Role {
         name: text(name),
-        description: field(role, "description").map(text).unwrap_or_default(),
+        description: role.get("description").map(text).unwrap_or_default(),
         untried: untried(set, name),
-        rows: list(field(role, "allow")).into_iter().flat_map(|entry| rows(set, entry)).collect(),
-        capabilities: list(field(role, "capabilities"))
+        rows: list(role.get("allow")).into_iter().flat_map(|entry| rows(set, entry)).collect(),
+        capabilities: list(role.get("capabilities"))
             .into_iter()
             .map(|node| (text(node), comment(set, node).unwrap_or_default()))
             .collect(),
     };
-    roles.iter().map(read).collect()
+    documents[0].get("roles").unwrap().entries().iter().map(read).collect()
 }
 
-fn rows(set: &RoleSet, entry: &Node) -> Vec<Row> {
-    let verbs: Vec<String> = list(field(entry, "verbs")).into_iter().map(text).collect();
-    let why = field(entry, "why").map(text).unwrap_or_default();
-    let row = |node: &&Node| Row {
+fn rows(set: &RoleSet, entry: &Node<'_>) -> Vec<Row> {
+    let verbs: Vec<String> = list(entry.get("verbs")).into_iter().map(text).collect();
+    let why = entry.get("why").map(text).unwrap_or_default();
+    let row = |node: &&Node<'_>| Row {
         keys: text(node),
         verbs: verbs.clone(),
         why: why.clone(),
         untried: untried(set, node),
     };
-    list(field(entry, "keys")).iter().map(row).collect()
+    list(entry.get("keys")).iter().map(row).collect()
 }
 
 /// What `written` (with `*` inside as one example) may be done to.

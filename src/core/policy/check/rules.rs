@@ -2,7 +2,7 @@
 
 use super::{Denied, suggestion};
 use crate::access::{Verb, Verbs};
-use crate::policy::diagnostics::{Findings, Place};
+use crate::diagnostics::{Findings, SourcePosition};
 use crate::policy::file::{Keys, Rule, Text};
 use crate::policy::template::{KeyError, Template};
 
@@ -15,19 +15,19 @@ pub(super) fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option
     for rule in written {
         for verb in &rule.verbs {
             if verbs(&verb.text).is_none() {
-                findings.mistake(
-                    verb.place,
+                findings.error(
+                    verb.position,
                     format!("there is no verb `{}`", verb.text),
                     suggestion(&verb.text, VERBS),
                 );
             }
         }
         for keys in &rule.keys {
-            let place = place_of(keys);
+            let position = position_of(keys);
             all.push(template(keys, findings).map(|keys| Denied {
                 keys,
                 verbs: verbs_of(rule),
-                place,
+                position,
             }));
         }
     }
@@ -44,27 +44,27 @@ fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
     match read {
         Ok(template) => {
             if let Some((message, help)) = template.spills() {
-                findings.warning(text.place, message, help);
+                findings.warning(text.position, message, help);
             }
             Some(template)
         }
         Err((message, help, at)) => {
-            key_mistake(text, &(message, help, at), findings);
+            key_error(text, &(message, help, at), findings);
             None
         }
     }
 }
 
-fn key_mistake(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
+fn key_error(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
     let before = written.text.get(..*at).unwrap_or_default().chars().count();
     // A plain scalar stands in the file as it is read, so that the very character can be shown.
-    let plain = written.text.chars().count() == written.place.width;
-    let place = if plain && *at > 0 {
-        Place { column: written.place.column + before, width: 1, ..written.place }
+    let plain = written.text.chars().count() == written.position.width;
+    let position = if plain && *at > 0 {
+        SourcePosition { column: written.position.column + before, width: 1, ..written.position }
     } else {
-        written.place
+        written.position
     };
-    findings.mistake(place, message.clone(), *help);
+    findings.error(position, message.clone(), *help);
 }
 
 fn verbs(written: &str) -> Option<Verbs> {
@@ -87,9 +87,9 @@ pub(super) fn text_of(keys: &Keys) -> String {
     }
 }
 
-pub(super) fn place_of(keys: &Keys) -> Place {
+pub(super) fn position_of(keys: &Keys) -> SourcePosition {
     match keys {
-        Keys::Template(text) => text.place,
-        Keys::Interval { place, .. } => *place,
+        Keys::Template(text) => text.position,
+        Keys::Interval { position, .. } => *position,
     }
 }

@@ -2,8 +2,7 @@ use std::io::Write;
 
 use clap::Parser;
 
-use super::super::settings::{Default, Kind, SETTINGS, Setting, Shape};
-use super::super::{Origin, settings::Key};
+use super::super::settings::{DefaultValue, Key, Kind, SETTINGS, Setting, Shape};
 use super::*;
 
 #[derive(clap::Parser)]
@@ -28,7 +27,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// The least that is a whole configuration.
+/// The settings that have no default.
 const BASE: &str = "cert-file: s.crt\nkey-file: s.key\ntrusted-ca-file: ca.crt\ncacert: etcd-ca.crt\npolicy: policy.yaml\n";
 
 fn with(settings: &[(Key, &str)], base: &str) -> Result<(Config, Effective), Diagnostics> {
@@ -38,11 +37,14 @@ fn with(settings: &[(Key, &str)], base: &str) -> Result<(Config, Effective), Dia
     load(&args(&["--config".into(), base.path().display().to_string()]), variables)
 }
 
-/// The mistakes of the base with these changes, without their places.
-fn mistakes(settings: &[(Key, &str)]) -> Vec<String> {
-    with(settings, BASE)
-        .err()
-        .map_or_else(Vec::new, |found| found.0.into_iter().map(|mistake| mistake.message).collect())
+/// The messages of all errors.
+fn messages(errors: &Diagnostics) -> Vec<String> {
+    errors.iter().map(|error| error.message.clone()).collect()
+}
+
+/// The errors of the base with these changes.
+fn errors(settings: &[(Key, &str)]) -> Vec<String> {
+    with(settings, BASE).err().as_ref().map_or_else(Vec::new, messages)
 }
 
 /// Three values of a kind that differ from each other and from any default.
@@ -60,7 +62,7 @@ fn samples(kind: Kind) -> [&'static str; 3] {
         Kind::Bytes(..) => ["513KiB", "514KiB", "515KiB"],
         Kind::Fraction => ["0.1", "0.2", "0.3"],
         Kind::LogFilter => ["debug", "warn", "error"],
-        Kind::Choice(_) => panic!("a choice of fewer than two words is none"),
+        Kind::Choice(_) => panic!("a choice needs two words"),
     }
 }
 
@@ -69,7 +71,7 @@ fn text(effective: &Effective, key: Key) -> Vec<&str> {
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
+fn precedence_is_flag_then_environment_then_file_then_default() {
     for setting @ Setting { key, name, .. } in SETTINGS {
         let [in_file, in_env, in_flag] = samples(setting.kind);
         let file = file(&format!("# first\n{name}: {in_file}\n"));
@@ -86,11 +88,11 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
             (flags.clone(), environment, Some(in_flag), format!("flag --{name}")),
             (flags, vec![], Some(in_flag), format!("flag --{name}")),
         ] {
-            let mut mistakes = Vec::new();
-            let effective = effective(&args(&flags), environment, &mut mistakes).unwrap();
-            assert!(mistakes.is_empty(), "{mistakes:?}");
+            let mut errors = Diagnostics::default();
+            let effective = effective(&args(&flags), environment, &mut errors).unwrap();
+            assert!(errors.is_empty(), "{errors}");
             let default =
-                if let Default::Value(default) = setting.default { vec![default] } else { vec![] };
+                if let DefaultValue::Value(text) = setting.default { vec![text] } else { vec![] };
             assert_eq!(
                 text(&effective, *key),
                 value.map_or(default, |value| vec![value]),
@@ -117,16 +119,16 @@ fn every_setting_reaches_the_configuration() {
             assert!(with(&settings, &base).unwrap().0.upstream.insecure_plaintext);
             continue;
         }
-        let (config, _) = with(&settings, &base)
-            .unwrap_or_else(|mistakes| panic!("{}: {mistakes}", setting.name));
+        let (config, _) =
+            with(&settings, &base).unwrap_or_else(|errors| panic!("{}: {errors}", setting.name));
         assert_ne!(format!("{config:?}"), before, "{} changes nothing", setting.name);
     }
 }
 
 #[test]
-fn the_defaults_are_those_of_the_types() {
+fn the_minimal_configuration_has_the_documented_defaults() {
     let (config, _) = with(&[], BASE).unwrap();
-    assert_eq!(format!("{:?}", config.limits), format!("{:?}", super::super::Limits::default()));
+    assert_eq!((config.limits.max_requests, config.limits.max_request_bytes), (200_000, 2 << 20));
     assert_eq!(config.listen_addr.to_string(), "127.0.0.1:23790");
     assert_eq!(config.admin_addr.unwrap().to_string(), "127.0.0.1:23791");
     assert_eq!(config.upstream.endpoints[0].to_string(), "https://127.0.0.1:2379");
@@ -136,7 +138,7 @@ fn the_defaults_are_those_of_the_types() {
 }
 
 #[test]
-fn what_print_config_shows_loads_to_the_same_configuration() {
+fn the_output_of_print_config_loads_as_the_same_configuration() {
     let text = format!(
         "{BASE}{}",
         "endpoints: [a:1, 'https://b:2']\nclient-crl-file: ['a, b.crl']\nadvertise-client-url: {m-1.x: 'https://p:1', m2: 'p2:2'}\n\
@@ -164,7 +166,7 @@ fn what_print_config_shows_loads_to_the_same_configuration() {
 }
 
 #[test]
-fn a_flag_switches_off_what_the_file_switches_on() {
+fn a_flag_can_override_a_true_in_the_file() {
     let file = file(&format!("{BASE}pin: true\n"));
     let config = ["--config".to_owned(), file.path().display().to_string()];
     let pin = |flags: &[&str]| {
@@ -176,7 +178,7 @@ fn a_flag_switches_off_what_the_file_switches_on() {
 }
 
 #[test]
-fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
+fn the_flag_for_the_file_takes_precedence_over_the_variable() {
     let (one, two) = (file(BASE), file(&BASE.replace("policy.yaml", "other.yaml")));
     let environment = variables(&[("ETCD_WARDEN_CONFIG", one.path().to_str().unwrap())]);
     assert_eq!(
@@ -188,11 +190,11 @@ fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
 }
 
 #[test]
-fn an_empty_name_of_a_file_is_a_mistake() {
+fn an_empty_name_of_the_file_is_an_error() {
     let found = load(&args(&[]), variables(&[("ETCD_WARDEN_CONFIG", "")])).unwrap_err();
     assert_eq!(
         found.to_string(),
-        "ETCD_WARDEN_CONFIG: has no value; leave it out when there is no file"
+        "error: the value is empty: remove it to use the default\n  --> ETCD_WARDEN_CONFIG\n"
     );
 }
 
@@ -214,16 +216,16 @@ fn lists_are_separated_by_commas_and_flags_repeat() {
 }
 
 #[test]
-fn what_has_no_safe_default_is_named_all_at_once() {
+fn all_missing_settings_are_reported_together() {
     let found = load(&args(&[]), vec![]).unwrap_err();
     let missing: Vec<_> =
-        found.0.iter().map(|mistake| mistake.message.split('`').nth(1).unwrap()).collect();
+        found.iter().map(|error| error.message.split('`').nth(1).unwrap()).collect();
     assert_eq!(missing, ["cert-file", "key-file", "trusted-ca-file", "cacert", "policy"]);
-    assert!(found.0.iter().all(|mistake| mistake.origin == Origin::Default));
+    assert!(found.iter().all(|error| error.origin.is_none()));
 }
 
 #[test]
-fn all_mistakes_of_all_sources_come_together() {
+fn the_errors_of_all_sources_are_reported_together() {
     let file = file(&format!("{BASE}listen-addr: here\nfrob: 1\nmax-connections: 0\n"));
     let flags = ["--config".to_owned(), file.path().display().to_string(), "--workers=many".into()];
     let found = load(
@@ -232,27 +234,30 @@ fn all_mistakes_of_all_sources_come_together() {
     )
     .unwrap_err()
     .to_string();
-    for sentence in [
-        ":6:14: `here` is not `IP:PORT`",
-        ":7:1: no setting is named `frob`",
-        ":8:18: `0` is not a number from 1 to 1000000",
-        "--workers: `many` is not a number from 1 to 1024, or `auto`",
-        "ETCD_WARDEN_MODE: `sahdow` is none of `shadow`, `enforce`",
-        "ETCD_WARDEN_POLICEY: no setting has this name, did you mean `ETCD_WARDEN_POLICY`",
+    for (message, origin) in [
+        ("`here` is not `IP:PORT`", ":6:14\n"),
+        ("unknown setting `frob`", ":7:1\n"),
+        ("`0` is not a number from 1 to 1000000", ":8:18\n"),
+        ("`many` is not a number from 1 to 1024, or `auto`", "--workers\n"),
+        ("`sahdow` is none of `shadow`, `enforce`", "ETCD_WARDEN_MODE\n"),
+        ("unknown environment variable", "ETCD_WARDEN_POLICEY\n"),
     ] {
-        assert!(found.contains(sentence), "{sentence}\n---\n{found}");
+        let one = found.split("error: ").find(|error| error.starts_with(message));
+        assert!(one.is_some_and(|error| error.contains(origin)), "{message}\n---\n{found}");
     }
+    assert!(found.contains("did you mean `ETCD_WARDEN_POLICY`?"), "{found}");
 }
 
 #[test]
-fn a_setting_with_a_mistake_is_not_also_called_missing() {
+fn an_invalid_setting_is_not_also_reported_as_missing() {
     let found = with(&[], &BASE.replace("policy.yaml", "~")).unwrap_err();
-    assert_eq!(found.0.len(), 1, "{found}");
-    assert!(found.to_string().contains(":5:9: has no value"), "{found}");
+    assert_eq!(found.len(), 1, "{found}");
+    assert!(found.to_string().starts_with("error: the value is empty"), "{found}");
+    assert!(found.to_string().contains(":5:9\n"), "{found}");
 }
 
 #[test]
-fn combinations_without_a_safe_meaning_are_refused() {
+fn unsafe_combinations_are_refused() {
     use Key::{
         AdminAddr, Cert, Endpoints, InsecurePlaintextUpstream, ListenAddr, MaxHeldBytes,
         MaxRequestBytes, Pin, TrustedCaFile,
@@ -271,30 +276,33 @@ fn combinations_without_a_safe_meaning_are_refused() {
             "`cacert` has no effect on plain text endpoints",
         ),
         (vec![(InsecurePlaintextUpstream, "true")], "is set, but no endpoint is `http://`"),
-        (vec![(Endpoints, "a:1,A:1")], "`https://a:1` is there twice"),
+        (vec![(Endpoints, "a:1,A:1")], "`https://a:1` appears twice"),
         (
             vec![(Endpoints, "a:1,b:1"), (Pin, "true")],
-            "`pin` takes one endpoint, and `endpoints` has 2",
+            "`pin` needs one endpoint, and `endpoints` has 2",
         ),
-        (vec![(Cert, "p.crt")], "`cert` without `key`"),
-        (vec![(Key::Key, "p.key")], "`key` without `cert`"),
+        (vec![(Cert, "p.crt")], "`cert` needs `key`"),
+        (vec![(Key::Key, "p.key")], "`key` needs `cert`"),
         (vec![(MaxHeldBytes, "1MiB")], "is below `max-request-bytes`"),
         (vec![(MaxRequestBytes, "65MiB")], "is below `max-request-bytes`"),
         (
             vec![(AdminAddr, "10.0.0.1:1"), (ListenAddr, "10.0.0.1:1")],
-            "is the address of `listen-addr` too",
+            "is also the address of `listen-addr`",
         ),
-        (vec![(Key::AuditAllowed, "all")], "neither `audit-file` nor `audit-stdout` says where to"),
-        (vec![(TrustedCaFile, "a.crt,b.crt")], "without names, only one file can be given"),
-        (vec![(TrustedCaFile, "a=a.crt,b.crt")], "without names, only one file can be given"),
-        (vec![(TrustedCaFile, "a=a.crt,a=b.crt")], "`a` is named a second time"),
-        (vec![(TrustedCaFile, "A B=a.crt")], "`A B` is no name for a CA"),
+        (
+            vec![(Key::AuditAllowed, "all")],
+            "`audit-allowed` needs an output: set `audit-file` or `audit-stdout`",
+        ),
+        (vec![(TrustedCaFile, "a.crt,b.crt")], "several files need names"),
+        (vec![(TrustedCaFile, "a=a.crt,b.crt")], "several files need names"),
+        (vec![(TrustedCaFile, "a=a.crt,a=b.crt")], "the name `a` appears twice"),
+        (vec![(TrustedCaFile, "A B=a.crt")], "`A B` is not a valid name of a CA"),
         (
             vec![(Key::AdvertiseClientUrl, "http://p:1")],
-            "clients can reach the proxy by `https://` alone",
+            "is plain text, and the gateway accepts TLS only",
         ),
     ] {
-        let found = mistakes(&settings);
+        let found = errors(&settings);
         assert!(found.len() == 1 && found[0].contains(sentence), "{settings:?}: {found:?}");
     }
 }
@@ -303,7 +311,7 @@ fn combinations_without_a_safe_meaning_are_refused() {
 fn the_example_configuration_loads() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/config.example.yaml");
     let (config, _) = load(&args(&["--config".into(), example.into()]), vec![])
-        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        .unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.upstream.endpoints.len(), 3);
     let text = std::fs::read_to_string(example).unwrap();
     for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::Named) {
@@ -316,7 +324,7 @@ fn the_example_configuration_loads() {
 }
 
 #[test]
-fn the_systemd_unit_starts_what_there_is_and_waits_for_the_drain() {
+fn the_systemd_unit_has_valid_flags_and_waits_for_the_drain() {
     let unit = include_str!("../../../../deploy/systemd/etcd-warden.service");
     let value = |name: &str| {
         unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap()

@@ -47,7 +47,7 @@ fn reports_a_file_without_permission() {
     fs::write(&path, "secret").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let sentence =
-        crate::files::Unread::from(io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
+        crate::files::ReadError::from(io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
     assert_eq!(sentence, "may not be read by this user");
     if let Err(error) = crate::files::read(&path, 100) {
         assert_eq!(error.to_string(), "may not be read by this user");

@@ -1,12 +1,11 @@
-//! Manifests as operators have changed them: what is still understood is changed right, and only
-//! where it has to be.
+//! Manifests with changes by an operator: they are segmented correctly, with minimal changes.
 
 use super::*;
 
-/// What is changed in the newest manifest by hand, and the lines that then go and come in the pods.
-fn pods(text: &str, wish: &Wish) -> Vec<String> {
-    let done = done(text, wish);
-    assert_eq!(super::done(&done.text, wish).text, done.text);
+/// The lines of pods that `segment` removes (`-`) and adds (`+`).
+fn pods(text: &str, options: &Options) -> Vec<String> {
+    let done = segmented(text, options);
+    assert_eq!(super::segmented(&done.text, options).text, done.text);
     changes(text, &done.text).into_iter().filter(|line| !line[1..].starts_with("  etcd_")).collect()
 }
 
@@ -25,18 +24,18 @@ const CONTROLLERS: [&str; 2] = [
 const MOUNT: [&str; 2] = ["-              name: etcd-certs", "+              name: etcd-certs-cni"];
 
 #[test]
-fn comments_and_other_lines_may_be_anywhere() {
+fn comments_and_additions_do_not_matter() {
     let text = with(
         NEWEST,
         "            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
         "            # ours\n            secretName: calico-etcd-secrets # the old one\n\n            defaultMode: 0400\n            # end\n",
     );
-    let new = pods(&text, &wish());
+    let new = pods(&text, &options());
     assert!(
         new.contains(&"+            secretName: calico-etcd-node # the old one".to_owned()),
         "{new:#?}"
     );
-    // Another image, more environment, another container, other order.
+    // Another image, variable, container and order of keys.
     let text = NEWEST.replace("quay.io/calico/", "registry.example:5000/mirror/");
     let text = with(
         &text,
@@ -53,21 +52,21 @@ fn comments_and_other_lines_may_be_anywhere() {
         "              name: etcd-certs\n          securityContext",
         "              name: etcd-certs\n              readOnly: true\n          securityContext",
     );
-    assert_eq!(pods(&text, &wish()), [&MOUNT[..], &NODE, &CNI, &CONTROLLERS].concat());
+    assert_eq!(pods(&text, &options()), [&MOUNT[..], &NODE, &CNI, &CONTROLLERS].concat());
 }
 
 #[test]
-fn volumes_may_have_other_names_and_be_each_components_own() {
+fn volumes_may_have_any_name_and_may_be_separate() {
     let text = NEWEST.replace("name: etcd-certs", "name: tls");
-    let new = pods(&text, &wish());
+    let new = pods(&text, &options());
     assert_eq!(new[..2], ["-              name: tls", "+              name: tls-cni"]);
     let taken = with(
         &text,
         "        - name: lib-modules\n          hostPath:",
         "        - name: tls-cni\n          emptyDir: {}\n        - name: lib-modules\n          hostPath:",
     );
-    assert_eq!(pods(&taken, &wish())[1], "+              name: tls-cni-2");
-    // Two volumes of one Secret.
+    assert_eq!(pods(&taken, &options())[1], "+              name: tls-cni-2");
+    // Two volumes with the same Secret.
     let two = with(
         &text,
         "              name: tls\n          securityContext",
@@ -87,12 +86,12 @@ fn volumes_may_have_other_names_and_be_each_components_own() {
         &CONTROLLERS,
     ]
     .concat();
-    assert_eq!(pods(&two, &wish()), lines);
+    assert_eq!(pods(&two, &options()), lines);
 }
 
 #[test]
-fn secrets_that_are_each_components_own_keep_their_names() {
-    let text = done(
+fn secrets_that_are_not_shared_keep_their_names() {
+    let text = segmented(
         NEWEST,
         &named(&[
             (Component::Node, "a"),
@@ -104,10 +103,10 @@ fn secrets_that_are_each_components_own_keep_their_names() {
     for name in ["secretName: a\n", "secretName: b.c\n", "secretName: d\n"] {
         assert_eq!(text.matches(name).count(), 1, "{name}");
     }
-    assert_eq!(done(&text, &wish()).text, text);
+    assert_eq!(segmented(&text, &options()).text, text);
     let renamed = named(&[(Component::Node, "e")]);
     assert_eq!(pods(&text, &renamed), ["-            secretName: a", "+            secretName: e"]);
-    // The one that keeps the shared Secret is asked for by its name.
+    // A component can keep the shared Secret if its name is requested.
     let kept = named(&[(Component::Node, "calico-etcd-secrets")]);
     assert_eq!(pods(NEWEST, &kept), [&MOUNT[..], &CNI, &CONTROLLERS].concat());
     let kept = named(&[(Component::Cni, "calico-etcd-secrets")]);
@@ -117,28 +116,29 @@ fn secrets_that_are_each_components_own_keep_their_names() {
             && !lines.contains(&MOUNT[1].to_owned()),
         "{lines:#?}"
     );
-    // A volume that is there already is used.
+    // An existing volume is used.
     let unused = with(
-        &done(NEWEST, &wish()).text,
+        &segmented(NEWEST, &options()).text,
         "name: etcd-certs-cni\n          securityContext",
         "name: etcd-certs\n          securityContext",
     );
-    assert_eq!(pods(&unused, &wish()), MOUNT);
+    assert_eq!(pods(&unused, &options()), MOUNT);
 }
 
 #[test]
-fn forms_change_into_each_other() {
-    let (secrets, nodes) = (done(NEWEST, &wish()).text, done(NEWEST, &per_node()).text);
-    assert_eq!(done(&secrets, &per_node()).text, nodes);
+fn secrets_and_host_paths_convert_into_each_other() {
+    let (secrets, nodes) =
+        (segmented(NEWEST, &options()).text, segmented(NEWEST, &per_node()).text);
+    assert_eq!(segmented(&secrets, &per_node()).text, nodes);
     let back = named(&[(Component::Node, "calico-etcd-node"), (Component::Cni, "calico-etcd-cni")]);
-    assert_eq!(done(&nodes, &back).text, secrets);
+    assert_eq!(segmented(&nodes, &back).text, secrets);
 }
 
 #[test]
-fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open() {
+fn file_modes_that_are_too_open_are_corrected() {
     for same in ["0400", "0o400", "256"] {
         assert_eq!(
-            pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {same}")), &wish())
+            pods(&with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {same}")), &options())
                 .len(),
             10,
             "{same}"
@@ -147,40 +147,40 @@ fn modes_are_read_as_kubernetes_reads_them_and_changed_where_they_are_too_open()
     for open in ["0444", "0440", "400", "0600"] {
         let new = pods(
             &with(NEWEST, "defaultMode: 0400", &format!("defaultMode: {open} # here")),
-            &wish(),
+            &options(),
         );
         assert!(
             new.contains(&"+            defaultMode: 0400 # here".to_owned()),
             "{open}: {new:#?}"
         );
     }
-    let new = pods(&with(NEWEST, "\n            defaultMode: 0400", ""), &wish());
+    let new = pods(&with(NEWEST, "\n            defaultMode: 0400", ""), &options());
     assert_eq!(new.iter().filter(|line| *line == "+            defaultMode: 0400").count(), 2);
-    assert_eq!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0400"), &wish()).len(), 10);
+    assert_eq!(pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0400"), &options()).len(), 10);
     assert!(
-        pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0404"), &wish())
+        pods(&with(NEWEST, "defaultMode: 0440", "defaultMode: 0404"), &options())
             .contains(&"+            defaultMode: 0440".to_owned())
     );
-    let folder = done(NEWEST, &per_node()).text;
+    let folder = segmented(NEWEST, &per_node()).text;
     let open = with(
         &folder,
         "            path: /etc/calico/etcd-certs/cni\n            type: Directory\n",
         "            path: /etc/calico/etcd-certs/cni\n",
     );
-    assert_eq!(pods(&open, &wish()), ["+            type: Directory"]);
+    assert_eq!(pods(&open, &options()), ["+            type: Directory"]);
     let open = with(
         &folder,
         "            path: /etc/calico/etcd-certs/cni\n            type: Directory\n",
         "            path: /etc/calico/etcd-certs/cni/\n            type: \"\"\n",
     );
     assert_eq!(
-        pods(&open, &wish()),
+        pods(&open, &options()),
         ["-            type: \"\"", "+            type: \"Directory\""]
     );
 }
 
 #[test]
-fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
+fn modes_of_single_files_are_corrected_too() {
     let items = |mode: &str| {
         let item =
             |file: &str| format!("              - key: {file}\n                path: {file}\n");
@@ -189,28 +189,31 @@ fn a_file_with_a_mode_of_its_own_is_closed_like_all_others() {
             "            defaultMode: 0400\n            items:\n{items}                mode: {mode}\n"
         )
     };
-    let segmented = done(NEWEST, &wish()).text;
+    let whole = segmented(NEWEST, &options()).text;
     let with_mode = |mode: &str| {
-        let at = segmented.find("            defaultMode: 0400\n").unwrap();
-        let (before, after) = segmented.split_at(at);
+        let at = whole.find("            defaultMode: 0400\n").unwrap();
+        let (before, after) = whole.split_at(at);
         format!("{before}{}", after.replacen("            defaultMode: 0400\n", &items(mode), 1))
     };
     for open in ["0444", "292", "0440"] {
         let text = with_mode(open);
-        let lacks = check("FILE", &text, &Wish::default()).unwrap();
-        assert_eq!(lacks.len(), 1, "{open}");
-        assert_eq!(lacks[0].field, "spec.template.spec.volumes[etcd-certs].secret.items[2].mode");
+        let deviations = check("FILE", &text, &Options::default()).unwrap();
+        assert_eq!(deviations.len(), 1, "{open}");
         assert_eq!(
-            pods(&text, &wish()),
+            deviations[0].field,
+            "spec.template.spec.volumes[etcd-certs].secret.items[2].mode"
+        );
+        assert_eq!(
+            pods(&text, &options()),
             [format!("-                mode: {open}"), "+                mode: 0400".to_owned()]
         );
     }
-    assert!(check("FILE", &with_mode("0400"), &Wish::default()).unwrap().is_empty());
-    assert!(mistakes(&with_mode("none"), &wish()).contains("items[2].mode: this is no mode"));
+    assert!(check("FILE", &with_mode("0400"), &Options::default()).unwrap().is_empty());
+    assert!(errors(&with_mode("none"), &options()).contains("items[2].mode: this is no file mode"));
 }
 
 #[test]
-fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
+fn env_takes_precedence_over_env_from() {
     let variables = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: mine\n  namespace: kube-system\ndata:\n  PERIOD: \"0\"\n";
     let from = "          envFrom:\n            - prefix: COMPACTION_\n              configMapRef:\n                name: mine\n";
     let (before, after) = NEWEST.rsplit_once("          env:\n").unwrap();
@@ -218,7 +221,7 @@ fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
         "{before}{from}          env:\n{}---\n{variables}",
         after.trim_end().to_owned() + "\n"
     );
-    assert!(done(&text, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+    assert!(segmented(&text, &options()).policy.contains("COMPACTION_PERIOD is 0"));
     let own = with(
         &text,
         &format!("{from}          env:\n"),
@@ -226,12 +229,12 @@ fn variables_of_a_whole_config_map_count_unless_the_container_has_its_own() {
             "{from}          env:\n            - name: COMPACTION_PERIOD\n              value: 5m\n"
         ),
     );
-    assert!(!done(&own, &wish()).policy.contains("COMPACTION_PERIOD is 0"));
+    assert!(!segmented(&own, &options()).policy.contains("COMPACTION_PERIOD is 0"));
 }
 
 #[test]
-fn what_was_taken_away_is_put_back() {
-    // No TLS at all: neither mounts nor volume nor variables.
+fn removed_mounts_and_variables_are_added_again() {
+    // Without TLS: no mounts, volumes and variables.
     let mount = "            - mountPath: /calico-secrets\n              name: etcd-certs\n";
     let text = NEWEST.replace(mount, "");
     let text = text.replace(
@@ -254,8 +257,8 @@ fn what_was_taken_away_is_put_back() {
         .replace(&variable("ETCD_KEY_FILE", "etcd_key"), "")
         .replace(&variable("ETCD_CA_CERT_FILE", "etcd_ca"), "");
     let text = with(&text, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
-    let new = done(&text, &wish()).text;
-    assert!(check("FILE", &new, &wish()).unwrap().is_empty());
+    let new = segmented(&text, &options()).text;
+    assert!(check("FILE", &new, &options()).unwrap().is_empty());
     let lines = changes(&text, &new);
     assert!(
         lines.iter().filter(|line| line.starts_with('-')).all(|line| line.contains("etcd_")),
@@ -273,14 +276,14 @@ fn what_was_taken_away_is_put_back() {
     }
 }
 
-/// The documents with these keys of `calico-config` taken out.
+/// The text without these keys of `calico-config`.
 fn without(text: &str, keys: &[&str]) -> String {
     let is_key = |line: &str| keys.iter().any(|key| line.starts_with(&format!("  {key}: ")));
     text.split_inclusive('\n').filter(|line| !is_key(line)).collect()
 }
 
 #[test]
-fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
+fn removed_keys_of_the_config_map_are_added_again() {
     const KEYS: [&str; 4] = ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"];
     for (version, text) in MANIFESTS {
         for chosen in 1..1_u32 << KEYS.len() {
@@ -291,7 +294,7 @@ fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
                 .map(|(_, key)| key)
                 .collect();
             let text = without(text, &keys);
-            let new = done(&text, &wish()).text;
+            let new = segmented(&text, &options()).text;
             let came: Vec<String> = changes(&text, &new)
                 .into_iter()
                 .filter(|line| line.starts_with("+  etcd_"))
@@ -316,13 +319,13 @@ fn keys_that_were_taken_out_of_the_config_map_are_put_back_however_many() {
 }
 
 #[test]
-fn what_is_added_inside_of_what_ends_here_stands_before_what_is_added_behind_it() {
-    // kube-controllers whose container ends with its environment, in pods without volumes.
+fn additions_at_the_same_byte_are_nested_correctly() {
+    // The container of kube-controllers ends with `env`, and its pods have no volumes.
     let (before, _) = NEWEST.rsplit_once("          env:\n").unwrap();
     let text = format!(
         "{before}          env:\n            - name: ETCD_ENDPOINTS\n              value: https://x:1\n"
     );
-    let new = done(&text, &wish()).text;
+    let new = segmented(&text, &options()).text;
     let tail = new
         .split_once(
             "            - name: ETCD_CA_CERT_FILE\n              value: /calico-secrets/etcd-ca\n",
@@ -330,14 +333,14 @@ fn what_is_added_inside_of_what_ends_here_stands_before_what_is_added_behind_it(
         .unwrap()
         .1;
     assert!(tail.contains("\n      volumes:\n        - name: etcd-certs\n"), "{tail}");
-    // The same behind a key without a value, and at an end without a line break.
+    // The same after a key without a value, and at the end of a file without a line break.
     for text in [text.replace("value: https://x:1", "value:"), text.trim_end().to_owned()] {
-        assert!(check("FILE", &done(&text, &wish()).text, &wish()).unwrap().is_empty());
+        assert!(check("FILE", &segmented(&text, &options()).text, &options()).unwrap().is_empty());
     }
 }
 
 #[test]
-fn values_may_stand_in_the_pods_themselves() {
+fn values_may_be_set_in_the_pods_directly() {
     let reference = |key: &str| {
         format!(
             "              valueFrom:\n                configMapKeyRef:\n                  name: calico-config\n                  key: {key}\n"
@@ -346,12 +349,12 @@ fn values_may_stand_in_the_pods_themselves() {
     let text = NEWEST
         .replace(&reference("etcd_endpoints"), "              value: http://old:2379\n")
         .replace(&reference("etcd_ca"), "              value: ''\n");
-    let new = done(&text, &wish()).text;
+    let new = segmented(&text, &options()).text;
     assert_eq!(new.matches(&format!("              value: \"{PROXIES}\"\n")).count(), 3);
     assert_eq!(new.matches("              value: '/calico-secrets/etcd-ca'\n").count(), 2);
-    // Nothing at all is as good as an empty text.
+    // No value is the same as an empty text.
     let text = with(&with(NEWEST, "etcd_ca: \"\" ", "etcd_ca: "), "etcd_key: \"\" ", "etcd_key:");
-    let new = done(&text, &wish()).text;
+    let new = segmented(&text, &options()).text;
     assert!(
         new.contains("  etcd_ca: /calico-secrets/etcd-ca   #")
             && new.contains("  etcd_key: /calico-secrets/etcd-key #"),
@@ -361,13 +364,13 @@ fn values_may_stand_in_the_pods_themselves() {
 
 #[test]
 fn compaction_is_left_alone_or_set() {
-    let period = |text: &str| Wish {
+    let period = |text: &str| Options {
         compaction_period: Some(CompactionPeriod::parse(text).unwrap()),
-        ..wish()
+        ..options()
     };
     let compacts = |done: &Segmented| done.policy.contains("calico-kube-controllers-compaction");
-    assert!(compacts(&done(NEWEST, &wish())));
-    let never = done(NEWEST, &period("0"));
+    assert!(compacts(&segmented(NEWEST, &options())));
+    let never = segmented(NEWEST, &period("0"));
     assert!(
         !compacts(&never)
             && never
@@ -375,9 +378,10 @@ fn compaction_is_left_alone_or_set() {
                 .contains("            - name: COMPACTION_PERIOD\n              value: \"0\"\n")
     );
     assert!(
-        !compacts(&done(&never.text, &wish())) && done(&never.text, &wish()).text == never.text
+        !compacts(&segmented(&never.text, &options()))
+            && segmented(&never.text, &options()).text == never.text
     );
-    let often = done(&never.text, &period("1h30m"));
+    let often = segmented(&never.text, &period("1h30m"));
     assert!(compacts(&often) && often.text.contains("              value: \"1h30m\"\n"));
     assert_eq!(changes(&never.text, &often.text).len(), 2);
 }
@@ -385,7 +389,10 @@ fn compaction_is_left_alone_or_set() {
 #[test]
 fn line_breaks_marks_and_ends_stay_as_they_are() {
     let windows = NEWEST.replace('\n', "\r\n");
-    assert_eq!(done(&windows, &wish()).text, done(NEWEST, &wish()).text.replace('\n', "\r\n"));
+    assert_eq!(
+        segmented(&windows, &options()).text,
+        segmented(NEWEST, &options()).text.replace('\n', "\r\n")
+    );
     for (before, after) in [
         ("\u{feff}", ""),
         ("# ours\n\n---\n", "---\n# nothing\n"),
@@ -394,21 +401,21 @@ fn line_breaks_marks_and_ends_stay_as_they_are() {
     ] {
         let text = format!("{before}{NEWEST}{after}");
         assert_eq!(
-            done(&text, &per_node()).text,
-            format!("{before}{}{after}", done(NEWEST, &per_node()).text),
+            segmented(&text, &per_node()).text,
+            format!("{before}{}{after}", segmented(NEWEST, &per_node()).text),
             "{before:?} {after:?}"
         );
     }
     let cut = NEWEST.trim_end();
-    assert_eq!(done(cut, &wish()).text, done(NEWEST, &wish()).text.trim_end());
+    assert_eq!(segmented(cut, &options()).text, segmented(NEWEST, &options()).text.trim_end());
     let open = with(cut, "\n            defaultMode: 0440", "").replace('\n', "\r\n");
     assert_eq!(
-        done(&open, &wish()).text,
-        done(NEWEST, &wish()).text.trim_end().replace('\n', "\r\n")
+        segmented(&open, &options()).text,
+        segmented(NEWEST, &options()).text.trim_end().replace('\n', "\r\n")
     );
-    // The last line of the file is the one behind which something is added.
+    // The addition comes after the last line of the file.
     let open = with(cut, "\n            defaultMode: 0440", "");
-    assert_eq!(done(&open, &wish()).text, done(NEWEST, &wish()).text.trim_end());
+    assert_eq!(segmented(&open, &options()).text, segmented(NEWEST, &options()).text.trim_end());
 }
 
 #[test]
@@ -422,13 +429,18 @@ fn objects_may_stand_in_a_list() {
         })
         .collect();
     let text = format!("apiVersion: v1\nkind: List\nitems:\n{items}");
-    let new = done(&text, &wish()).text;
-    assert_eq!(changes(&text, &new).len(), changes(NEWEST, &done(NEWEST, &wish()).text).len());
-    let lacks = check("FILE", &text, &Wish::default()).unwrap();
+    let new = segmented(&text, &options()).text;
+    assert_eq!(
+        changes(&text, &new).len(),
+        changes(NEWEST, &segmented(NEWEST, &options()).text).len()
+    );
+    let deviations = check("FILE", &text, &Options::default()).unwrap();
     assert!(
-        lacks[0].to_string().contains("ConfigMap kube-system/calico-config, data.etcd_endpoints"),
+        deviations[0]
+            .to_string()
+            .contains("ConfigMap kube-system/calico-config, data.etcd_endpoints"),
         "{}",
-        lacks[0]
+        deviations[0]
     );
 }
 
@@ -442,11 +454,13 @@ fn names_and_namespace_are_the_operators() {
         "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: calico-node\n",
         "kind: DaemonSet\napiVersion: apps/v1\nmetadata:\n  name: prod-calico\n",
     );
-    let done = done(&text, &wish());
+    let done = segmented(&text, &options());
     assert!(
         done.notes.iter().any(|note| note.contains("in namespace `calico`")),
         "{:?}",
         done.notes
     );
-    assert!(done.lacks.iter().any(|lack| lack.object == "DaemonSet calico/prod-calico"));
+    assert!(
+        done.deviations.iter().any(|deviation| deviation.object == "DaemonSet calico/prod-calico")
+    );
 }

@@ -1,14 +1,14 @@
-//! Documents written as text in many styles: indentation, lists at the column of their key, quotes,
-//! brackets, comments, line breaks.
+//! Writes documents as text in many styles: indentation, lists at the column of their key, quotes,
+//! flow style, comments and line breaks.
 
-use super::super::yaml::Value;
+use super::super::value::Value;
 
-/// A source of choices: each below a bound.
-pub(super) struct Dice(pub(super) u64);
+/// A random number generator.
+pub(super) struct Rng(pub(super) u64);
 
-impl Dice {
+impl Rng {
     pub(super) fn below(&mut self, bound: usize) -> usize {
-        // xorshift64*: any sequence that hits all places will do.
+        // xorshift64*: the sequence need not be good.
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -20,22 +20,22 @@ impl Dice {
     }
 }
 
-/// How a whole text is written.
+/// The style of a text.
 pub(super) struct Style {
     pub(super) indent: usize,
-    /// Lists stand at the column of their key.
+    /// Lists begin at the column of their key.
     pub(super) flush: bool,
     pub(super) newline: &'static str,
-    /// One in so many lines has a comment behind it, or one before.
+    /// One in N lines has a comment after or before it.
     pub(super) comments: usize,
-    /// One in so many scalars has other quotes than it needs.
+    /// One in N scalars has quotes that it does not need.
     pub(super) quotes: usize,
-    /// One in so many leaf mappings and lists is in brackets.
+    /// One in N leaf mappings and lists is in flow style.
     pub(super) flow: usize,
 }
 
-pub(super) fn text(documents: &[Value], style: &Style, dice: &mut Dice) -> String {
-    let mut writer = Writer { style, dice, lines: Vec::new(), behind_block: false };
+pub(super) fn text(documents: &[Value], style: &Style, rng: &mut Rng) -> String {
+    let mut writer = Writer { style, rng, lines: Vec::new(), after_block: false };
     for document in documents {
         writer.lines.push("---".to_owned());
         writer.node(document, 0);
@@ -45,23 +45,23 @@ pub(super) fn text(documents: &[Value], style: &Style, dice: &mut Dice) -> Strin
 
 struct Writer<'s> {
     style: &'s Style,
-    dice: &'s mut Dice,
+    rng: &'s mut Rng,
     lines: Vec<String>,
-    behind_block: bool,
+    after_block: bool,
 }
 
 impl Writer<'_> {
     fn line(&mut self, line: String) {
-        // Behind a block of text, a line that is indented belongs to it.
-        let free = !std::mem::take(&mut self.behind_block);
-        if free && self.dice.once_in(self.style.comments) {
-            let column = self.dice.below(9);
+        // After a block scalar, an indented line would be part of it.
+        let free = !std::mem::take(&mut self.after_block);
+        if free && self.rng.once_in(self.style.comments) {
+            let column = self.rng.below(9);
             self.lines.push(format!("{}# a: comment - 'of' {{theirs}}", " ".repeat(column)));
         }
-        if self.dice.once_in(self.style.comments) {
+        if self.rng.once_in(self.style.comments) {
             self.lines.push(String::new());
         }
-        let tail = if self.dice.once_in(self.style.comments) { " # theirs: too" } else { "" };
+        let tail = if self.rng.once_in(self.style.comments) { " # theirs: too" } else { "" };
         self.lines.push(format!("{line}{tail}"));
     }
 
@@ -78,7 +78,7 @@ impl Writer<'_> {
         }
     }
 
-    /// `margin` is what stands before the key in its line.
+    /// `margin` is the text before the key on its line.
     fn entry(&mut self, margin: &str, key: &str, value: &Value, column: usize) {
         let inside = match value {
             Value::List(_) if self.style.flush => column,
@@ -91,9 +91,9 @@ impl Writer<'_> {
                 self.lines.extend(text.lines().map(|line| {
                     if line.is_empty() { String::new() } else { format!("{before}{line}") }
                 }));
-                self.behind_block = true;
+                self.after_block = true;
             }
-            Value::Map(_) | Value::List(_) if !self.in_brackets(value) => {
+            Value::Map(_) | Value::List(_) if !self.in_flow(value) => {
                 self.line(format!("{margin}{key}:"));
                 self.node(value, inside);
             }
@@ -107,7 +107,7 @@ impl Writer<'_> {
     fn item(&mut self, item: &Value, column: usize) {
         let dash = format!("{}- ", " ".repeat(column));
         match item {
-            Value::Map(entries) if !self.in_brackets(item) => {
+            Value::Map(entries) if !self.in_flow(item) => {
                 for (index, (key, value)) in entries.iter().enumerate() {
                     let margin = if index == 0 { dash.clone() } else { " ".repeat(column + 2) };
                     self.entry(&margin, key, value, column + 2);
@@ -120,10 +120,10 @@ impl Writer<'_> {
         }
     }
 
-    fn in_brackets(&mut self, value: &Value) -> bool {
+    fn in_flow(&mut self, value: &Value) -> bool {
         let is_empty = matches!(value, Value::Map(entries) if entries.is_empty())
             || matches!(value, Value::List(items) if items.is_empty());
-        is_empty || (size(value) < 8 && self.dice.once_in(self.style.flow))
+        is_empty || (size(value) < 8 && self.rng.once_in(self.style.flow))
     }
 
     fn scalar(&mut self, value: &Value, flow: bool) -> String {
@@ -136,7 +136,7 @@ impl Writer<'_> {
                     || !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
                     || ["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
                         .contains(&text.to_ascii_lowercase().as_str());
-                match self.dice.below(self.style.quotes) {
+                match self.rng.below(self.style.quotes) {
                     0 if !text.contains('\'') => format!("'{text}'"),
                     1 => format!("{text:?}"),
                     _ if needs => format!("{text:?}"),

@@ -1,15 +1,15 @@
-//! Manifests with random local changes, written in random styles: the result means what it has to,
-//! and of the text nothing else is different.
+//! Manifests with random changes, written in random styles: the result has the expected meaning, and
+//! no other part of the text changes.
 
 use proptest::prelude::*;
 
-use super::super::yaml::{Value, parse};
-use super::emit::{Dice, Style, text};
+use super::super::value::{Value, parse};
+use super::emit::{Rng, Style, text};
 use super::*;
 
 /// The documents of a real manifest.
 fn documents(version: usize) -> Vec<Value> {
-    let Value::List(documents) = parse(MANIFESTS[version].1).unwrap().value() else {
+    let Value::List(documents) = Value::of(&parse(MANIFESTS[version].1).unwrap()) else {
         unreachable!()
     };
     documents
@@ -20,7 +20,7 @@ fn get<'v>(value: &'v mut Value, key: &str) -> &'v mut Value {
     &mut entries.iter_mut().find(|(name, _)| name == key).unwrap_or_else(|| panic!("no {key}")).1
 }
 
-/// Whether the value under a key is this text.
+/// True if the value under a key is this text.
 fn is(value: &Value, key: &str, text: &str) -> bool {
     let Value::Map(entries) = value else { return false };
     entries.iter().any(|(name, value)| name == key && *value == Value::text(text))
@@ -58,23 +58,22 @@ fn named_in<'v>(items: &'v mut Value, key: &str, name: &str) -> &'v mut Value {
     list(items).iter_mut().find(|item| is(item, key, name)).unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// Entries of mappings in any order, but for those of ConfigMaps' text.
-fn shuffle(value: &mut Value, dice: &mut Dice) {
+/// Shuffles the entries of mappings, except in the text of ConfigMaps.
+fn shuffle(value: &mut Value, rng: &mut Rng) {
     match value {
         Value::Map(entries) => {
             for at in (1..entries.len()).rev() {
-                entries.swap(at, dice.below(at + 1));
+                entries.swap(at, rng.below(at + 1));
             }
-            entries.iter_mut().for_each(|(_, value)| shuffle(value, dice));
+            entries.iter_mut().for_each(|(_, value)| shuffle(value, rng));
         }
-        Value::List(items) => items.iter_mut().for_each(|item| shuffle(item, dice)),
+        Value::List(items) => items.iter_mut().for_each(|item| shuffle(item, rng)),
         Value::Text(_) | Value::Other(_) => {}
     }
 }
 
-/// Containers, variables, volumes and objects that only the operator knows; and another name for
-/// the volume.
-fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
+/// Adds containers, variables, volumes and objects, and renames the volume.
+fn local_changes(documents: &mut Vec<Value>, volume: &str, rng: &mut Rng) {
     let sidecar = || {
         Value::map([
             ("name", Value::text("sidecar")),
@@ -101,7 +100,7 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
                     && let Some((_, env)) = entries.iter_mut().find(|(key, _)| key == "env")
                 {
                     let env = list(env);
-                    let at = dice.below(env.len() + 1);
+                    let at = rng.below(env.len() + 1);
                     env.insert(at, variable());
                 }
                 if !is(container, "name", "flexvol-driver")
@@ -117,7 +116,7 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
                 }
             }
             let containers = list(get(pod, name));
-            let at = dice.below(containers.len() + 1);
+            let at = rng.below(containers.len() + 1);
             let mut one = sidecar();
             *get(&mut one, "name") = Value::text(format!("sidecar-{name}").to_lowercase());
             containers.insert(at, one);
@@ -125,10 +124,10 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
         let volumes = get(pod, "volumes");
         *get(named_in(volumes, "name", "etcd-certs"), "name") = Value::text(volume);
         let volumes = list(volumes);
-        let at = dice.below(volumes.len() + 1);
+        let at = rng.below(volumes.len() + 1);
         volumes.insert(at, more());
     }
-    let at = dice.below(documents.len() + 1);
+    let at = rng.below(documents.len() + 1);
     let metadata = Value::map([("name", Value::text("theirs"))]);
     documents.insert(
         at,
@@ -142,21 +141,21 @@ fn local_changes(documents: &mut Vec<Value>, volume: &str, dice: &mut Dice) {
 
 const FILES: [&str; 3] = ["ca", "cert", "key"];
 
-/// What an operator without TLS takes out of the manifest.
+/// Parts that an operator without TLS removes from the manifest.
 #[derive(Debug, Default)]
 struct Removed {
     /// Keys of `calico-config`.
     keys: Vec<String>,
-    /// Containers and the variables that they have no more.
+    /// Variables, with their container.
     variables: Vec<(&'static str, &'static str, String)>,
-    /// Mount and volume of kube-controllers.
+    /// True for mount and volume of kube-controllers.
     volume: bool,
 }
 
-fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
+fn remove(documents: &mut [Value], rng: &mut Rng) -> Removed {
     let mut removed = Removed::default();
     for key in ["etcd_endpoints", "etcd_ca", "etcd_cert", "etcd_key"] {
-        if dice.once_in(2) {
+        if rng.once_in(2) {
             entries(get(config(documents), "data")).retain(|(name, _)| name != key);
             removed.keys.push(key.to_owned());
         }
@@ -167,14 +166,14 @@ fn remove(documents: &mut [Value], dice: &mut Dice) -> Removed {
         let pod = along(of_kind(documents, kind), &["spec", "template", "spec"]);
         let env = list(get(named_in(get(pod, "containers"), "name", container), "env"));
         for file in FILES {
-            if dice.once_in(3) {
+            if rng.once_in(3) {
                 let variable = variable(file);
                 env.retain(|one| !is(one, "name", &variable));
                 removed.variables.push((kind, container, variable));
             }
         }
     }
-    if dice.once_in(3) {
+    if rng.once_in(3) {
         let pod = along(of_kind(documents, "Deployment"), &["spec", "template", "spec"]);
         entries(named_in(get(pod, "containers"), "name", "calico-kube-controllers"))
             .retain(|(key, _)| key != "volumeMounts");
@@ -196,15 +195,15 @@ fn path(file: &str) -> Value {
     Value::text(format!("/calico-secrets/etcd-{file}"))
 }
 
-/// Puts an entry behind another, and whatever stands there already.
+/// Adds an entry after another and the entries that were added before.
 fn put(value: &mut Value, behind: &str, key: &str, new: Value) {
     let entries = entries(value);
     let at = entries.iter().position(|(name, _)| name == behind).unwrap();
     entries.insert(at + 1, (key.to_owned(), new));
 }
 
-/// What has to come of it, done on the documents.
-fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
+/// Applies the expected changes to the documents.
+fn apply_expected(documents: &mut [Value], volume: &str, removed: &Removed) {
     let is_gone = |kind: &str, variable: &str| {
         removed.variables.iter().any(|(known, _, gone)| *known == kind && gone == variable)
     };
@@ -217,7 +216,7 @@ fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
         }
     };
     set("etcd_endpoints".to_owned(), Value::text(PROXIES));
-    // A key is put back for the first who needs it.
+    // The first component that needs a key adds it.
     for kind in ["DaemonSet", "Deployment"] {
         for file in FILES.into_iter().filter(|file| !is_gone(kind, &variable(file))) {
             set(format!("etcd_{file}"), path(file));
@@ -266,7 +265,7 @@ fn segmented(documents: &mut [Value], volume: &str, removed: &Removed) {
     volumes.insert(at + 1, Value::map([("name", Value::text(another)), ("secret", secret)]));
 }
 
-/// Of each line that went, the line that came in its place has the same beginning and the same end.
+/// Each removed line has a replacement with the same beginning and end.
 fn only_values_change(old: &str, new: &str, removed: &Removed) -> Result<(), TestCaseError> {
     let lines = changes(old, new);
     let went: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix('-')).collect();
@@ -294,30 +293,30 @@ proptest! {
         comments in prop_oneof![Just(1_000_000usize), Just(12), Just(3)], quotes in prop_oneof![Just(1_000_000usize), Just(3)],
         flow in prop_oneof![3 => Just(1_000_000usize), 1 => Just(3)], volume in prop_oneof![Just("etcd-certs"), Just("tls")], changed in any::<bool>(), taken in any::<bool>(),
     ) {
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let mut documents = documents(version);
         if changed {
-            local_changes(&mut documents, volume, &mut dice);
+            local_changes(&mut documents, volume, &mut rng);
         }
         let volume = if changed { volume } else { "etcd-certs" };
-        let removed = if taken { remove(&mut documents, &mut dice) } else { Removed::default() };
-        documents.iter_mut().for_each(|document| shuffle(document, &mut dice));
+        let removed = if taken { remove(&mut documents, &mut rng) } else { Removed::default() };
+        documents.iter_mut().for_each(|document| shuffle(document, &mut rng));
         let style = Style { indent, flush, newline: if windows { "\r\n" } else { "\n" }, comments, quotes, flow };
-        let old = text(&documents, &style, &mut dice);
-        let Value::List(read) = parse(&old).unwrap_or_else(|wrong| panic!("{wrong:?}\n{old}")).value() else { unreachable!() };
+        let old = text(&documents, &style, &mut rng);
+        let Value::List(read) = Value::of(&parse(&old).unwrap_or_else(|wrong| panic!("{wrong:?}\n{old}"))) else { unreachable!() };
         prop_assert_eq!(read.len(), documents.len());
         for (read, written) in read.iter().zip(&documents) {
             prop_assert_eq!(read, written, "the writer of this test");
         }
-        match segment("FILE", &old, &wish()) {
+        match segment("FILE", &old, &options()) {
             Ok(done) => {
-                segmented(&mut documents, volume, &removed);
-                prop_assert_eq!(parse(&done.text).unwrap().value(), Value::List(documents), "{:?}", removed);
+                apply_expected(&mut documents, volume, &removed);
+                prop_assert_eq!(Value::of(&parse(&done.text).unwrap()), Value::List(documents), "{:?}", removed);
                 only_values_change(&old, &done.text, &removed)?;
-                prop_assert_eq!(&segment("FILE", &done.text, &wish()).unwrap().text, &done.text);
+                prop_assert_eq!(&segment("FILE", &done.text, &options()).unwrap().text, &done.text);
             }
-            // Brackets are the one thing here in which nothing can be added.
-            Err(mistakes) => prop_assert!(flow == 3 && mistakes.to_string().contains("in brackets"), "{}", mistakes),
+            // Only flow style prevents additions here.
+            Err(errors) => prop_assert!(flow == 3 && errors.to_string().contains("in flow style"), "{}", errors),
         }
     }
 
@@ -326,11 +325,11 @@ proptest! {
         let mut text = NEWEST.to_owned();
         let at = at.min(text.len());
         text.replace_range(at..(at + cut).min(text.len()), &put);
-        let wish = if nodes { per_node() } else { wish() };
-        // Whatever it is: it is refused with a place, or the result is proved and stays.
-        match segment("FILE", &text, &wish) {
-            Ok(done) => prop_assert_eq!(&segment("FILE", &done.text, &wish).unwrap().text, &done.text),
-            Err(mistakes) => prop_assert!(!mistakes.to_string().contains("mistake of etcd-warden"), "{}", mistakes),
+        let options = if nodes { per_node() } else { options() };
+        // Any text is refused with a position, or the result is verified and does not change again.
+        match segment("FILE", &text, &options) {
+            Ok(done) => prop_assert_eq!(&segment("FILE", &done.text, &options).unwrap().text, &done.text),
+            Err(errors) => prop_assert!(!errors.to_string().contains("bug in etcd-warden"), "{}", errors),
         }
     }
 }

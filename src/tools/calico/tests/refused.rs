@@ -1,15 +1,14 @@
-//! What is not understood: which object, which field, which line, and what to do; and nothing is
-//! changed.
+//! Errors: each has its object, field, line and a hint.
 
 use super::*;
 
-/// The manifest with one place changed is refused, in these words.
+/// The manifest with one change is refused with these texts.
 fn refused(old: &str, new: &str, expected: &[&str]) {
-    refused_text(&with(NEWEST, old, new), &wish(), expected);
+    refused_text(&with(NEWEST, old, new), &options(), expected);
 }
 
-fn refused_text(text: &str, wish: &Wish, expected: &[&str]) {
-    let found = mistakes(text, wish);
+fn refused_text(text: &str, options: &Options, expected: &[&str]) {
+    let found = errors(text, options);
     for part in expected {
         assert!(found.contains(part), "{part}\n{found}");
     }
@@ -19,27 +18,27 @@ const DAEMON_SET: &str = "DaemonSet kube-system/calico-node, spec.template.spec.
 const VOLUME: &str = "        - name: etcd-certs\n          secret:\n            secretName: calico-etcd-secrets\n            defaultMode: 0400\n";
 
 #[test]
-fn brackets_anchors_and_aliases_are_named_with_their_place() {
+fn flow_style_anchors_and_aliases_are_refused_with_positions() {
     let flow = "        - {name: etcd-certs, secret: {secretName: calico-etcd-secrets, defaultMode: 0400}}\n";
-    // A scalar in brackets can be changed.
+    // A scalar in flow style can be changed.
     let text = with(NEWEST, VOLUME, flow);
-    assert!(done(&text, &wish()).text.contains(
+    assert!(segmented(&text, &options()).text.contains(
         "        - {name: etcd-certs, secret: {secretName: calico-etcd-node, defaultMode: 0400}}\n        - name: etcd-certs-cni\n"
     ));
     refused_text(
         &text,
         &per_node(),
         &[
-            "error: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: this is written in brackets",
+            "error: DaemonSet kube-system/calico-node, spec.template.spec.volumes[etcd-certs]: this is in flow style",
             "--> FILE:610:11",
-            "help: write it in lines of its own",
+            "help: write each entry or item on its own line",
         ],
     );
     refused(
         VOLUME,
         "        - name: etcd-certs\n          secret: {secretName: calico-etcd-secrets}\n",
         &[
-            &format!("{DAEMON_SET}volumes[etcd-certs].secret: this is written in brackets"),
+            &format!("{DAEMON_SET}volumes[etcd-certs].secret: this is in flow style"),
             "--> FILE:611:19",
         ],
     );
@@ -48,76 +47,81 @@ fn brackets_anchors_and_aliases_are_named_with_their_place() {
         "        - name: etcd-certs\n          secret: &certs\n            secretName: calico-etcd-secrets\n            defaultMode: 0400\n        - name: more\n          secret: *certs\n",
         &[
             &format!(
-                "{DAEMON_SET}volumes[etcd-certs].secret.secretName: an anchor (`&NAME`) stands here"
+                "{DAEMON_SET}volumes[etcd-certs].secret.secretName: this has an anchor (`&NAME`)"
             ),
-            "help: write it out in each place",
+            "help: write the value at each use",
         ],
     );
     refused("etcd_ca: \"\" ", "etcd_ca: *nothing", &["FILE:70:12", "unknown anchor"]);
     let alias = with(NEWEST, "  typha_service_name: \"none\"", "  etcd_none: &none \"\"");
     refused_text(
         &with(&alias, "etcd_ca: \"\" ", "etcd_ca: *none"),
-        &wish(),
+        &options(),
         &["while parsing", "FILE:70:12"],
     );
 }
 
 #[test]
-fn a_template_that_is_not_filled_in_is_named_as_such() {
-    let help = "help: this is a template, and not a manifest yet";
+fn a_template_is_refused() {
+    let help = "help: this is a template: use the rendered manifest";
     refused(
         "typha_service_name: \"none\"",
         "typha_service_name: {{ typha }}",
-        &["error: `{{ typha }}` is not filled in", "--> FILE:", help],
+        &["error: `{{ typha }}` is a placeholder", "--> FILE:", help],
     );
     refused(
         "typha_service_name: \"none\"",
         "typha_service_name: \"{{ .Values.typha }}\"",
-        &["`{{ .Values.typha }}` is not filled in", help],
+        &["`{{ .Values.typha }}` is a placeholder", help],
     );
     refused(
         "typha_service_name: \"none\"",
         "typha_service_name: \"${TYPHA}\"",
-        &["`${TYPHA}` is not filled in", help],
+        &["`${TYPHA}` is a placeholder", help],
     );
     refused(
         "  typha_service_name",
         "{% if typha %}\n  typha_service_name",
-        &["`{% if typha %}` is not filled in", help],
+        &["`{% if typha %}` is a placeholder", help],
     );
     refused(
         "  typha_service_name",
         "{{- if .Values.typha }}\n  typha_service_name",
-        &["`{{- if .Values.typha }}` is not filled in", help],
+        &["`{{- if .Values.typha }}` is a placeholder", help],
     );
-    // Comments, and what a shell fills in.
-    done(&with(NEWEST, "  typha_service_name", "  # {{ typha }}\n  typha_service_name"), &wish());
+    // Comments and shell scripts are no templates.
+    segmented(
+        &with(NEWEST, "  typha_service_name", "  # {{ typha }}\n  typha_service_name"),
+        &options(),
+    );
     let image = "          image: quay.io/calico/kube-controllers:v3.31.0\n";
     let script = format!("{image}          command: [\"sh\", \"-c\", \"exec ${{PROGRAM}}\"]\n");
-    done(&with(NEWEST, image, &script), &wish());
+    segmented(&with(NEWEST, image, &script), &options());
 }
 
 #[test]
-fn json_is_refused_only_where_something_would_be_added() {
+fn json_is_refused_only_if_an_addition_is_needed() {
     let json = |text: &str| {
         read(text).iter().map(|document| format!("{document}\n---\n")).collect::<String>()
     };
-    // serde has no octal numbers as YAML 1.1 has them.
+    // serde does not read the octal numbers of YAML 1.1.
     refused_text(
         &json(&NEWEST.replace(": 0400", ": 256").replace(": 0440", ": 288")),
-        &wish(),
-        &[&format!("{DAEMON_SET}volumes: this is written in brackets")],
+        &options(),
+        &[&format!("{DAEMON_SET}volumes: this is in flow style")],
     );
-    let segmented =
-        done(NEWEST, &wish()).text.replace(": 0400", ": 256").replace(": 0440", ": 288");
-    let other =
-        Wish { endpoints: Some(Endpoints::parse("https://other:1").unwrap()), ..Wish::default() };
-    let text = json(&segmented);
-    assert_eq!(done(&text, &other).text, text.replace(PROXIES, "https://other:1"));
+    let whole =
+        segmented(NEWEST, &options()).text.replace(": 0400", ": 256").replace(": 0440", ": 288");
+    let other = Options {
+        endpoints: Some(Endpoints::parse("https://other:1").unwrap()),
+        ..Options::default()
+    };
+    let text = json(&whole);
+    assert_eq!(segmented(&text, &other).text, text.replace(PROXIES, "https://other:1"));
 }
 
 #[test]
-fn sources_that_are_not_understood_are_named() {
+fn unknown_sources_are_refused() {
     refused(
         VOLUME,
         "        - name: etcd-certs\n          projected:\n            sources: []\n",
@@ -133,8 +137,8 @@ fn sources_that_are_not_understood_are_named() {
         VOLUME,
         "        - name: etcd-certs\n          hostPath:\n            path: /etc/calico\n",
         &[
-            "calico-node has its certificate from the node's folder `/etc/calico`, which cannot be told from others",
-            "cni has its certificate from the node's folder `/etc/calico`",
+            "calico-node has its certificate from the node's directory `/etc/calico`, which other components may use too",
+            "cni has its certificate from the node's directory `/etc/calico`",
         ],
     );
     refused(
@@ -155,18 +159,18 @@ fn sources_that_are_not_understood_are_named() {
         "defaultMode: 0440",
         "defaultMode: \"0440\"",
         &[
-            "Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs].secret.defaultMode: this is no mode",
+            "Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs].secret.defaultMode: this is no file mode",
         ],
     );
     refused(
         "              name: etcd-certs\n          securityContext",
         "              name: etcd-certs\n              subPath: cni\n          securityContext",
-        &["volumeMounts[etcd-certs]: a part of a volume is mounted"],
+        &["volumeMounts[etcd-certs]: only a part of a volume is mounted"],
     );
     refused(
         "            - mountPath: /calico-secrets\n              name: etcd-certs\n          securityContext",
         "            - mountPath: /calico-secrets/etcd-ca\n              name: etcd-certs\n          securityContext",
-        &["files are mounted into /calico-secrets one by one"],
+        &["files are mounted into /calico-secrets individually"],
     );
     refused(
         "              name: etcd-certs\n          securityContext",
@@ -176,28 +180,28 @@ fn sources_that_are_not_understood_are_named() {
 }
 
 #[test]
-fn a_stranger_with_the_same_certificate_is_named() {
+fn another_container_with_the_certificate_is_refused() {
     let sidecar = "      containers:\n        - name: sidecar\n          volumeMounts:\n            - {mountPath: /tls, name: etcd-certs}\n        # Runs calico-node";
     refused(
         "      containers:\n        # Runs calico-node",
         sidecar,
         &[&format!(
-            "{DAEMON_SET}containers[sidecar].volumeMounts[etcd-certs]: this container is given the certificate of calico-node"
+            "{DAEMON_SET}containers[sidecar].volumeMounts[etcd-certs]: this container mounts the certificate of calico-node"
         )],
     );
 }
 
 #[test]
-fn settings_that_come_from_elsewhere_are_named() {
+fn variables_set_outside_of_the_manifest_are_refused() {
     let secret =
         "                secretKeyRef:\n                  name: x\n                  key: y\n";
     let text = NEWEST
         .replace("                configMapKeyRef:\n                  name: calico-config\n                  key: etcd_key\n", secret);
     refused_text(
         &text,
-        &wish(),
+        &options(),
         &[
-            "containers[calico-node].env[ETCD_KEY_FILE]: `ETCD_KEY_FILE` comes from elsewhere",
+            "containers[calico-node].env[ETCD_KEY_FILE]: the value of `ETCD_KEY_FILE` is not in this manifest",
             "containers[calico-kube-controllers].env[ETCD_KEY_FILE]",
         ],
     );
@@ -205,32 +209,29 @@ fn settings_that_come_from_elsewhere_are_named() {
         "etcd_key: \"\" ",
         "etcd_key: /tls/key.pem",
         &[
-            "ConfigMap kube-system/calico-config, data.etcd_key: `ETCD_KEY_FILE` is another file than /calico-secrets/etcd-key",
+            "ConfigMap kube-system/calico-config, data.etcd_key: `ETCD_KEY_FILE` is not /calico-secrets/etcd-key",
         ],
     );
     refused_text(
         &NEWEST.replace("kind: ConfigMap\n", "kind: Something\n"),
-        &wish(),
+        &options(),
         &["ConfigMap `calico-config` is not in this manifest"],
     );
     refused(
         "            - name: CLUSTER_TYPE\n",
         "            - name: FELIX_ETCDKEYFILE\n              value: x\n            - name: CLUSTER_TYPE\n",
-        &["env[FELIX_ETCDKEYFILE]: `FELIX_ETCDKEYFILE` says where etcd is"],
+        &["env[FELIX_ETCDKEYFILE]: `FELIX_ETCDKEYFILE` overrides the address of etcd"],
     );
     let (before, after) = NEWEST.split_once("kind: ConfigMap\n").unwrap();
     let elsewhere = format!(
         "{before}kind: ConfigMap\n{}",
         after.replacen("namespace: kube-system", "namespace: default", 1)
     );
-    refused_text(&elsewhere, &wish(), &["ConfigMap `calico-config` is not in this manifest"]);
+    refused_text(&elsewhere, &options(), &["ConfigMap `calico-config` is not in this manifest"]);
     refused(
         "etcd_ca: \"\" ",
         "etcd_ca: !!str",
-        &[
-            "data.etcd_ca: this is not written as one scalar in its line",
-            "help: write it in quotes",
-        ],
+        &["data.etcd_ca: this is no scalar on the line of its key", "help: write it in quotes"],
     );
     let variable = "            - name: SLEEP\n              value: \"false\"\n";
     let together =
@@ -238,7 +239,7 @@ fn settings_that_come_from_elsewhere_are_named() {
     refused(
         variable,
         together,
-        &["env[TLS_ASSETS_DIR].value: `TLS_ASSETS_DIR` is put together from other variables"],
+        &["env[TLS_ASSETS_DIR].value: `TLS_ASSETS_DIR` refers to other variables"],
     );
     refused(
         "            - name: SLEEP\n",
@@ -248,7 +249,7 @@ fn settings_that_come_from_elsewhere_are_named() {
     refused(
         "            - name: SLEEP\n",
         "            - name: ETCD_ENDPOINTS\n              value: x\n            - name: SLEEP\n",
-        &["`ETCD_ENDPOINTS` is set a second time"],
+        &["`ETCD_ENDPOINTS` is set twice"],
     );
     refused(
         "\"etcd_key_file\": \"__ETCD_KEY_FILE__\"",
@@ -264,7 +265,7 @@ fn settings_that_come_from_elsewhere_are_named() {
     );
 }
 
-/// What `install-cni` takes its variables from, in the newest manifest.
+/// The newest manifest with another `envFrom` of `install-cni`.
 fn from(new: &str) -> String {
     let old = "            - configMapRef:\n                # Allow KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT to be overridden for eBPF mode.\n                name: kubernetes-services-endpoint\n                optional: true\n";
     assert_eq!(NEWEST.matches(old).count(), 2);
@@ -272,7 +273,7 @@ fn from(new: &str) -> String {
 }
 
 #[test]
-fn variables_from_whole_objects_are_known_or_refused() {
+fn variables_of_env_from_are_read_or_refused() {
     const INSTALL: &str = "DaemonSet kube-system/calico-node, spec.template.spec.initContainers[install-cni].envFrom[0]: ";
     let config = |name: &str, namespace: &str, data: &str| {
         format!(
@@ -282,29 +283,29 @@ fn variables_from_whole_objects_are_known_or_refused() {
     let mine = "            - configMapRef:\n                name: mine\n";
     refused_text(
         &from("            - secretRef:\n                name: mine\n"),
-        &wish(),
+        &options(),
         &[
-            &format!("{INSTALL}`secretRef` brings variables that are not in this manifest"),
-            "help: write them as `value`",
+            &format!("{INSTALL}the variables of `secretRef` are not in this manifest"),
+            "help: set them with `value`",
         ],
     );
     refused_text(
         &from(mine),
-        &wish(),
+        &options(),
         &[&format!("{INSTALL}ConfigMap `mine` is not in this manifest")],
     );
     let elsewhere = format!("{}{}", from(mine), config("mine", "default", "A: b"));
     refused_text(
         &elsewhere,
-        &wish(),
+        &options(),
         &[&format!("{INSTALL}ConfigMap `mine` is not in this manifest")],
     );
-    let surprise = "`CALICO_ETCD_KEY_FILE` says where etcd is";
+    let surprise = "`CALICO_ETCD_KEY_FILE` overrides the address of etcd";
     let whole =
         format!("{}{}", from(mine), config("mine", "kube-system", "CALICO_ETCD_KEY_FILE: /key"));
     refused_text(
         &whole,
-        &wish(),
+        &options(),
         &[&format!("ConfigMap kube-system/mine, data.CALICO_ETCD_KEY_FILE: {surprise}")],
     );
     let prefixed = format!("            - prefix: CALICO_\n{}", mine.replacen('-', " ", 1));
@@ -312,68 +313,64 @@ fn variables_from_whole_objects_are_known_or_refused() {
         format!("{}{}", from(&prefixed), config("mine", "kube-system", "ETCD_KEY_FILE: /key"));
     refused_text(
         &whole,
-        &wish(),
+        &options(),
         &[&format!("ConfigMap kube-system/mine, data.ETCD_KEY_FILE: {surprise}")],
     );
     let assets = format!("{}{}", from(mine), config("mine", "kube-system", "TLS_ASSETS_DIR: /tls"));
     refused_text(
         &assets,
-        &wish(),
+        &options(),
         &["ConfigMap kube-system/mine, data.TLS_ASSETS_DIR: the certificate is taken from `/tls`"],
     );
-    // Calico's own, which speaks of kube-apiserver, may be missing; but not turned into something
-    // else.
+    // The ConfigMap with the address of kube-apiserver may be missing, but not with a prefix.
     let own = "            - prefix: CALICO_\n              configMapRef:\n                name: kubernetes-services-endpoint\n";
     refused_text(
         &from(own),
-        &wish(),
+        &options(),
         &[&format!("{INSTALL}ConfigMap `kubernetes-services-endpoint` is not in this manifest")],
     );
     let harmless = format!("{}{}", from(mine), config("mine", "kube-system", "A: b"));
-    assert!(check("FILE", &done(&harmless, &wish()).text, &wish()).unwrap().is_empty());
+    assert!(check("FILE", &segmented(&harmless, &options()).text, &options()).unwrap().is_empty());
 }
 
 #[test]
-fn variables_of_felix_are_known_in_capitals_or_not() {
+fn the_case_of_felix_variables_is_ignored() {
     refused(
         "            - name: CLUSTER_TYPE\n",
         "            - name: felix_EtcdKeyFile\n              value: x\n            - name: CLUSTER_TYPE\n",
-        &["env[felix_EtcdKeyFile]: `felix_EtcdKeyFile` says where etcd is"],
+        &["env[felix_EtcdKeyFile]: `felix_EtcdKeyFile` overrides the address of etcd"],
     );
 }
 
 #[test]
-fn one_object_twice_is_named_for_the_last_one_would_count() {
-    let segmented = done(NEWEST, &wish()).text;
+fn an_object_that_appears_twice_is_refused() {
+    let whole = segmented(NEWEST, &options()).text;
     let config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: calico-config\n  namespace: kube-system\ndata:\n  etcd_key: \"\"\n";
-    let found = check("FILE", &format!("{segmented}---\n{config}"), &Wish::default())
+    let found = check("FILE", &format!("{whole}---\n{config}"), &Options::default())
         .unwrap_err()
         .to_string();
-    let expected =
-        "ConfigMap kube-system/calico-config: this object stands a second time in this manifest";
-    assert!(found.contains(expected) && found.contains("help: leave one of them"), "{found}");
-    // An object of another namespace, or of another group with a kind of this name, is another one.
+    let expected = "ConfigMap kube-system/calico-config: this object appears twice in the manifest";
+    assert!(found.contains(expected) && found.contains("help: remove one of them"), "{found}");
+    // Another namespace or API group makes it another object.
     let others = [config.replace("kube-system", "default"), config.replace("v1", "example.org/v1")];
     for other in others {
         assert!(
-            check("FILE", &format!("{other}---\n{segmented}"), &Wish::default())
-                .unwrap()
-                .is_empty(),
+            check("FILE", &format!("{other}---\n{whole}"), &Options::default()).unwrap().is_empty(),
             "{other}"
         );
     }
 }
 
 #[test]
-fn one_value_that_would_have_to_be_two_is_named() {
+fn contradicting_changes_are_refused() {
     let shared = |text: &str| {
         text.replace("                  key: etcd_key\n", "                  key: etcd_cert\n")
     };
     let expected =
-        "one value would have to be /calico-secrets/etcd-cert and /calico-secrets/etcd-key";
+        "one value would have to be both /calico-secrets/etcd-cert and /calico-secrets/etcd-key";
     refused_text(
         &shared(NEWEST),
-        &wish(),
+        &options(),
         &[
             &format!("ConfigMap kube-system/calico-config, data.etcd_cert: {expected}"),
             "--> FILE:71:14",
@@ -382,34 +379,34 @@ fn one_value_that_would_have_to_be_two_is_named() {
     let gone = with(NEWEST, "  etcd_cert: \"\" # \"/calico-secrets/etcd-cert\"\n", "");
     refused_text(
         &shared(&gone),
-        &wish(),
+        &options(),
         &[&format!("ConfigMap kube-system/calico-config, data: {expected}")],
     );
 }
 
 #[test]
-fn merge_keys_double_keys_and_broken_yaml_are_named() {
+fn merge_keys_repeated_keys_and_invalid_yaml_are_refused() {
     refused(
         "            secretName: calico-etcd-secrets\n            defaultMode: 0400\n",
         "            <<: {secretName: calico-etcd-secrets}\n",
-        &["volumes[etcd-certs].secret.<<: a merge key (`<<`) stands here"],
+        &["volumes[etcd-certs].secret.<<: merge keys (`<<`) are not supported"],
     );
     refused(
         "etcd_ca: \"\" ",
         "etcd_endpoints: \"\" ",
-        &["error: `etcd_endpoints` stands twice in this mapping", "--> FILE:70:3"],
+        &["error: `etcd_endpoints` appears twice in this mapping", "--> FILE:70:3"],
     );
     refused("etcd_ca: \"\" ", "etcd_ca: \"", &["--> FILE:"]);
     refused("  etcd_ca: \"\" ", "\tetcd_ca: \"\" ", &["tabs disallowed", "--> FILE:70:2"]);
     refused_text(
         "",
-        &wish(),
+        &options(),
         &[
             "there is no DaemonSet with a container `calico-node`",
             "there is no Deployment with a container `calico-kube-controllers`",
         ],
     );
-    refused_text("a: 1\n", &wish(), &["a mapping without a `kind` is no object of Kubernetes"]);
+    refused_text("a: 1\n", &options(), &["a mapping without a `kind` is no Kubernetes object"]);
 }
 
 #[test]
@@ -424,21 +421,23 @@ fn a_small_file_cannot_become_a_large_tree() {
         format!("{nested}{leaves}"),
         format!("a: {}", "[".repeat(1_000)),
     ] {
-        let found = mistakes(&text, &wish());
+        let found = errors(&text, &options());
         assert!(
-            found.contains("larger than any manifest") || found.contains("recursion limit"),
+            found.contains("more than 500000 values")
+                || found.contains("recursion limit")
+                || found.contains("aliases repeat more than"),
             "{found}"
         );
     }
 }
 
 #[test]
-fn what_is_no_hosted_manifest_of_calico_with_etcd_is_named() {
+fn other_manifests_are_refused() {
     let twice = format!(
         "{NEWEST}---\n{}",
         NEWEST.split("---\n").find(|document| document.contains("kind: DaemonSet")).unwrap()
     );
-    refused_text(&twice, &wish(), &["a second DaemonSet with a container `calico-node`"]);
+    refused_text(&twice, &options(), &["a second DaemonSet with a container `calico-node`"]);
     refused(
         "        - name: install-cni\n",
         "        - name: other\n",
@@ -453,13 +452,13 @@ fn what_is_no_hosted_manifest_of_calico_with_etcd_is_named() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_errors_are_reported_together() {
     let text = with(NEWEST, "etcd_key: \"\" ", "etcd_key: /tls/key.pem");
     let text = with(&text, "defaultMode: 0440", "defaultMode: none");
     let text = with(&text, "        - name: install-cni\n", "        - name: other\n");
-    let found = mistakes(&text, &wish());
+    let found = errors(&text, &options());
     assert!(
-        ["is another file", "this is no mode", "no container `install-cni`"]
+        ["`ETCD_KEY_FILE` is not", "this is no file mode", "no container `install-cni`"]
             .iter()
             .all(|part| found.contains(part)),
         "{found}"
@@ -467,17 +466,17 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn two_components_are_never_given_one_secret() {
+fn two_components_never_get_the_same_secret() {
     for names in [
         [(Component::Node, "one"), (Component::Cni, "one")],
         [(Component::Node, "calico-etcd-cni"), (Component::KubeControllers, "x")],
     ] {
-        refused_text(NEWEST, &named(&names), &["would both have their certificate from Secret"]);
+        refused_text(NEWEST, &named(&names), &["would both use the certificate from Secret"]);
     }
 }
 
 #[test]
-fn flags_are_read_strictly() {
+fn flags_are_parsed_strictly() {
     for good in [
         "https://a:1",
         "https://10.0.0.1:23790,https://[::1]:2379",
@@ -512,7 +511,7 @@ fn flags_are_read_strictly() {
     ] {
         assert!(PerNode::parse(bad).is_err(), "{bad}");
     }
-    assert_eq!(PerNode::parse("host-path=/a/b/").unwrap().folder(), "/a/b");
+    assert_eq!(PerNode::parse("host-path=/a/b/").unwrap().directory(), "/a/b");
     assert!(
         secret(&format!("cni={}", "a".repeat(253))).is_ok()
             && secret(&format!("cni={}", "a".repeat(254))).is_err()

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use etcd_warden_core::policy::Diagnostics;
+use etcd_warden_core::diagnostics::Diagnostics;
 use etcd_warden_core::policy::name::is_subdomain;
 use zeroize::Zeroizing;
 
@@ -52,7 +52,7 @@ impl Manifest {
                 found.push(mistake("--output", message, "write `--output directories`"));
             }
         }
-        if found.has_mistakes() { Err(found) } else { Ok(()) }
+        if found.has_errors() { Err(found) } else { Ok(()) }
     }
 
     pub(super) fn text(&self, sets: &[(&Holder, Set)]) -> Zeroizing<String> {

@@ -8,7 +8,7 @@ fn indented(text: &str) -> String {
 }
 
 #[test]
-fn secrets_are_read_as_text_in_base64_and_from_lists() {
+fn secrets_are_read_from_text_base64_and_lists() {
     let plain = format!(
         "---\nkind: Secret\nmetadata:\n  name: a\nstringData:\n  etcd-cert: |\n{}---\nkind: ConfigMap\nmetadata: {{name: x}}\n",
         indented(PEM)
@@ -32,7 +32,7 @@ fn secrets_are_read_as_text_in_base64_and_from_lists() {
 }
 
 #[test]
-fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
+fn replacing_a_pem_text_changes_nothing_else() {
     let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
     let around = |pem: &str| {
         format!(
@@ -49,13 +49,13 @@ fn a_text_is_replaced_where_it_stands_and_nothing_else_changes() {
         let (text, counts) = replaced(&around(&STANDARD.encode(PEM)), &change);
         assert_eq!((text.as_str(), counts), (around(&STANDARD.encode(OTHER)).as_str(), vec![1]));
     }
-    // The same first line, and another certificate.
+    // Another certificate with the same first line.
     let near = around(&PEM.replace("BBBB", "DDDD"));
     assert_eq!(replaced(&near, &change), (Zeroizing::new(near.clone()), vec![0]));
 }
 
 #[test]
-fn line_ends_stay_as_they_are() {
+fn line_endings_are_preserved() {
     let change = [(PEM.to_owned(), Zeroizing::new(OTHER.to_owned()))];
     let plain = |pem: &str| format!("kind: Secret\nstringData:\n  etcd-cert: |\n{}", indented(pem));
     let encoded = |pem: &str| {
@@ -72,7 +72,7 @@ fn line_ends_stay_as_they_are() {
 }
 
 #[test]
-fn each_text_is_counted_for_itself() {
+fn replacements_are_counted_for_each_text() {
     let (second, third) = (PEM.replace("AAAA", "EEEE"), PEM.replace("BBBB", "DDDD"));
     let changes = [&PEM.to_owned(), &second, &third]
         .map(|old| (old.clone(), Zeroizing::new(OTHER.to_owned())));

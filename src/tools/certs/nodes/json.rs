@@ -1,8 +1,7 @@
 //! The JSON of `calicoctl get nodes -o json` (Calico's own names) and of `kubectl get nodes -o
 //! json` (mostly the same).
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::{Place, Severity};
+use etcd_warden_core::diagnostics::{Diagnostics, Severity, SourcePosition};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -57,10 +56,11 @@ pub(super) fn names<'a>(
     let document: Document<'a> = match serde_json::from_str(source.text) {
         Ok(document) => document,
         Err(error) => {
-            let place = Place { line: error.line(), column: error.column().max(1), width: 1 };
+            let place =
+                SourcePosition { line: error.line(), column: error.column().max(1), width: 1 };
             let help = "the output of `calicoctl get nodes -o json` or `kubectl get nodes -o json` is meant";
             found.push(source.at(
-                Severity::Mistake,
+                Severity::Error,
                 Some(place),
                 format!("this is no list of nodes in JSON: {error}"),
                 help,
@@ -77,7 +77,7 @@ pub(super) fn names<'a>(
         if let Some(kind) = item.kind.filter(|kind| kind != "Node") {
             let message = format!("{entry} is a {kind}, not a Node");
             found.push(source.at(
-                Severity::Mistake,
+                Severity::Error,
                 None,
                 message,
                 "the output of `calicoctl get nodes -o json` is meant",
@@ -100,7 +100,7 @@ pub(super) fn names<'a>(
                 names.push(name)
             }
             (NameFrom::Name, None, _) => found.push(source.at(
-                Severity::Mistake,
+                Severity::Error,
                 None,
                 format!("{entry} has no `metadata.name`"),
                 "",
@@ -109,7 +109,7 @@ pub(super) fn names<'a>(
                 let name = name.map_or(entry, |name| format!("node `{}`", name.text));
                 let message = format!("{name} has no address of the type `Hostname`");
                 found.push(source.at(
-                    Severity::Mistake,
+                    Severity::Error,
                     None,
                     message,
                     "`--node-name-from name` takes `metadata.name`",

@@ -1,8 +1,7 @@
 //! One name on each line, or the table that `calicoctl get nodes` and `kubectl get nodes` print.
 //! `#` begins a comment, an empty line means nothing.
 
-use etcd_warden_core::policy::Diagnostics;
-use etcd_warden_core::policy::diagnostics::Severity;
+use etcd_warden_core::diagnostics::{Diagnostics, Severity};
 
 use super::{Source, Written, shown};
 
@@ -26,7 +25,7 @@ pub(super) fn names<'a>(source: &Source<'a>, found: &mut Diagnostics) -> Vec<Wri
             (true, false) => {
                 let message = "this is a header below other lines".to_owned();
                 found.push(source.finding(
-                    Severity::Mistake,
+                    Severity::Error,
                     &name,
                     message,
                     "one list in one file: take the header away",
@@ -40,7 +39,7 @@ pub(super) fn names<'a>(source: &Source<'a>, found: &mut Diagnostics) -> Vec<Wri
             let message =
                 format!("`{}` is a second word in the line of a node", shown(&second.text));
             let help = "one name on each line, and comments behind `#`; a table begins with its header, `NAME`";
-            found.push(source.finding(Severity::Mistake, &second, message, help));
+            found.push(source.finding(Severity::Error, &second, message, help));
         }
         names.push(name);
     }

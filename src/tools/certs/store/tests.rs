@@ -199,7 +199,7 @@ fn what_is_in_the_way_is_told_before_anything_is_written() {
         2,
         "`--force` replaces files, and no folder"
     );
-    assert!(obstacles(&folder.join("etcd-cert"), &places, true).has_mistakes());
+    assert!(obstacles(&folder.join("etcd-cert"), &places, true).has_errors());
 }
 
 #[test]

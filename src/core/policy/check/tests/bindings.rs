@@ -6,7 +6,7 @@ use super::*;
 fn bindings_that_do_not_say_whom_they_mean_are_refused() {
     let said = |binding: &str| mistakes(with_binding(binding)).to_string();
     insta::assert_snapshot!(said("  - roles: [r]"), @r#"
-    error: this binding does not say whom it means
+    error: this binding matches no identity
       --> policy.yaml:7:5
        |
      7 |   - roles: [r]
@@ -42,7 +42,7 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   - {cn: a, roles: []}
        |                    ^
-      = help: an empty list never means any: remove the field, or fill it
+      = help: an empty list does not mean everything: remove the field, or add an entry
     "#);
     insta::assert_snapshot!(said("  - {cn: 'a*', roles: [r]}"), @r#"
     error: `*` has no meaning in a name
@@ -90,7 +90,7 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   []
        |   ^
-      = help: an empty list never means any: remove the field, or fill it
+      = help: an empty list does not mean everything: remove the field, or add an entry
     "#);
 }
 

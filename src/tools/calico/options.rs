@@ -1,4 +1,4 @@
-//! What the operator asks for.
+//! Options of `calico segment`.
 
 use std::collections::BTreeMap;
 
@@ -8,41 +8,41 @@ use http::Uri;
 use super::component::Component;
 use super::source::{Source, trimmed};
 
-/// What a manifest is to become.
+/// The requested form of a manifest.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    /// The proxies, as `etcd_endpoints` has them.
+pub struct Options {
+    /// The gateways, in the notation of `etcd_endpoints`.
     pub endpoints: Option<Endpoints>,
-    /// Where certificates of single nodes come from; without, nodes share one Secret for each
+    /// Directory of the certificates of each node; `None`: all nodes share one Secret for each
     /// component.
     pub per_node: Option<PerNode>,
-    /// Secrets under names of the operator's own.
+    /// Names of Secrets that differ from the default.
     pub secrets: BTreeMap<Component, String>,
-    /// How often kube-controllers compact etcd, as Go writes times; `0` is never.
+    /// Interval at which kube-controllers compact etcd; `0` is never; `None`: no change.
     pub compaction_period: Option<CompactionPeriod>,
 }
 
-impl Wish {
-    /// What a component's certificate is explicitly to come from.
+impl Options {
+    /// The requested source of a component's certificate.
     pub(super) fn source(&self, component: Component) -> Option<Source> {
         match &self.per_node {
-            Some(PerNode { folder }) if component.is_on_nodes() => {
-                Some(Source::HostPath(format!("{folder}/{component}")))
+            Some(PerNode { directory }) if component.is_on_nodes() => {
+                Some(Source::HostPath(format!("{directory}/{component}")))
             }
             _ => self.secrets.get(&component).map(|name| Source::Secret(name.clone())),
         }
     }
 }
 
-/// URLs of proxies, with commas between.
+/// URLs of gateways, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints(String);
 
 impl Endpoints {
-    /// Reads the flag.
+    /// Parses the flag.
     ///
     /// # Errors
-    /// Which URL cannot be used, and why.
+    /// An unusable URL, and why.
     pub fn parse(text: &str) -> Result<Self, String> {
         text.split(',').try_for_each(|url| usable(url).map_err(|why| format!("`{url}` {why}")))?;
         Ok(Self(text.to_owned()))
@@ -53,12 +53,12 @@ impl Endpoints {
     }
 }
 
-/// Whether Calico can reach a proxy at this URL.
+/// Checks that Calico can connect to a gateway at this URL.
 pub(super) fn usable(url: &str) -> Result<(), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "is no URL: write https://HOST:PORT")?;
     match uri.scheme_str() {
         Some("https") => {}
-        Some("http") => return Err("is plain text: a certificate is shown over https only"),
+        Some("http") => return Err("is plain text: client certificates need https"),
         _ => return Err("is no URL: write https://HOST:PORT"),
     }
     if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
@@ -68,55 +68,54 @@ pub(super) fn usable(url: &str) -> Result<(), &'static str> {
         return Err("has more than a host and a port: write https://HOST:PORT");
     }
     if url.contains(['\'', '"', '\\']) {
-        return Err("has a character that no address has");
+        return Err("contains a quote or a backslash");
     }
     Ok(())
 }
 
-/// Files that each node has of its own.
+/// A directory with certificates for each node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PerNode {
-    folder: String,
+    directory: String,
 }
 
 impl PerNode {
-    /// Reads the flag, `host-path=DIRECTORY`.
+    /// Parses the flag, `host-path=DIRECTORY`.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The correct notation.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Some((form, folder)) = text.split_once('=') else {
-            return Err("write `host-path=DIRECTORY`, a directory of the nodes".to_owned());
+        let Some((form, directory)) = text.split_once('=') else {
+            return Err("write `host-path=DIRECTORY` with a directory on the nodes".to_owned());
         };
         if form != "host-path" {
             return Err(format!(
-                "`{form}` is not written by this command: `host-path=DIRECTORY` is, or change the volumes by hand and use --check"
+                "`{form}` is not supported: write `host-path=DIRECTORY`, or change the volumes manually and use --check"
             ));
         }
-        let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-        if !folder.starts_with('/')
-            || folder.trim_matches('/').is_empty()
+        let plain = directory.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+        if !directory.starts_with('/')
+            || directory.trim_matches('/').is_empty()
             || !plain
-            || folder.split('/').any(|part| part == "..")
+            || directory.split('/').any(|part| part == "..")
         {
             return Err(format!(
-                "`{folder}` has to be an absolute directory of letters, digits, `.`, `_`, `-`, and without `..`"
+                "`{directory}` must be an absolute path of letters, digits, `.`, `_` and `-`, without `..`"
             ));
         }
-        Ok(Self { folder: trimmed(folder).to_owned() })
+        Ok(Self { directory: trimmed(directory).to_owned() })
     }
 
     /// The directory on each node.
-    #[must_use]
-    pub fn folder(&self) -> &str {
-        &self.folder
+    pub fn directory(&self) -> &str {
+        &self.directory
     }
 }
 
-/// `COMPONENT=NAME` of a Secret.
+/// Parses `COMPONENT=NAME` with the name of a Secret.
 ///
 /// # Errors
-/// What to write instead.
+/// The correct notation.
 pub fn secret(text: &str) -> Result<(Component, String), String> {
     let usage =
         "write `COMPONENT=NAME`, with calico-node, cni or calico-kube-controllers for COMPONENT";
@@ -125,26 +124,26 @@ pub fn secret(text: &str) -> Result<(Component, String), String> {
         .ok_or_else(|| format!("there is no component `{component}`: {usage}"))?;
     if !is_subdomain(name) {
         return Err(format!(
-            "`{name}` is no name of a Secret: lower-case letters, digits, `-` and `.`"
+            "`{name}` is no valid name of a Secret: use lower-case letters, digits, `-` and `.`"
         ));
     }
     Ok((component, name.to_owned()))
 }
 
-/// A time as Go writes it.
+/// A duration in the notation of Go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompactionPeriod(String);
 
 impl CompactionPeriod {
-    /// Reads the flag.
+    /// Parses the flag.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The correct notation.
     pub fn parse(text: &str) -> Result<Self, String> {
         if seconds(text).is_some() {
             Ok(Self(text.to_owned()))
         } else {
-            Err("write a time as Go does: `10m`, `1h30m`, or `0` for never".to_owned())
+            Err("write a duration such as `10m` or `1h30m`, or `0` for never".to_owned())
         }
     }
 
@@ -153,12 +152,13 @@ impl CompactionPeriod {
     }
 }
 
-/// Whether a time of Go's is nothing at all; `None` where it is no time.
+/// True for a duration of zero; `None` if the text is no duration.
 pub(super) fn is_never(text: &str) -> Option<bool> {
     seconds(text).map(|seconds| seconds == 0.0)
 }
 
-/// A time as Go's `time.ParseDuration` reads it (without a sign), roughly in seconds.
+/// The approximate seconds of a duration in the notation of Go's `time.ParseDuration`, without a
+/// sign.
 fn seconds(text: &str) -> Option<f64> {
     const UNITS: [(&str, f64); 8] = [
         ("ns", 1e-9),

@@ -1,30 +1,31 @@
-//! What a container's environment says, followed to the place where it is written.
+//! The environment variables of a container, traced to the field that sets them.
 
 use super::cursor::Cursor;
 use super::manifest::{Object, Workload};
 use super::report::Report;
+use super::value::{is_null, is_text, type_name};
 
-/// A ConfigMap of kube-apiserver's address, which operators make for eBPF; Calico's manifests take
-/// variables from it, and do not have it.
+/// The ConfigMap with the address of kube-apiserver, which operators create for eBPF. Calico's
+/// manifests refer to it and do not contain it.
 const SERVICES: &str = "kubernetes-services-endpoint";
 
-/// A variable of a container.
+/// The value of a variable.
 #[derive(Clone, Debug)]
-pub(super) enum Setting<'t> {
-    /// The container has no such variable.
+pub(super) enum Variable<'t> {
+    /// The container does not have the variable.
     Missing,
-    /// It is written here.
-    Written { value: &'t str, at: Cursor<'t> },
-    /// It is a key of this ConfigMap, which has no such key.
-    Unset { data: Cursor<'t>, key: &'t str },
-    /// It is not understood, which has been reported.
-    Unreadable,
+    /// The value is set at `at`.
+    Set { value: &'t str, at: Cursor<'t> },
+    /// The variable refers to a ConfigMap without this key. `data` is the `data` of the ConfigMap.
+    NoKey { data: Cursor<'t>, key: &'t str },
+    /// An error was reported.
+    Invalid,
 }
 
-impl<'t> Setting<'t> {
-    /// What it is, as far as the manifest says.
+impl<'t> Variable<'t> {
+    /// The value, if the manifest sets it.
     pub(super) fn value(&self) -> Option<&'t str> {
-        if let Setting::Written { value, .. } = self { Some(value) } else { None }
+        if let Variable::Set { value, .. } = self { Some(value) } else { None }
     }
 }
 
@@ -33,13 +34,13 @@ pub(super) struct Environment<'l, 't> {
     objects: &'l [Object<'t>],
     namespace: &'t str,
     container: &'l Cursor<'t>,
-    /// Those of `envFrom`: of two with one name the last one counts, and the container's own
-    /// before both.
+    /// The variables of `envFrom`. Of two with the same name, the last one wins. Those of `env` take
+    /// precedence.
     imported: Vec<(String, Cursor<'t>)>,
 }
 
 impl<'l, 't> Environment<'l, 't> {
-    /// Reports what brings variables that are not known.
+    /// Reports sources of variables whose content is not in the manifest.
     pub(super) fn of(
         objects: &'l [Object<'t>],
         workload: &Workload<'t>,
@@ -54,12 +55,11 @@ impl<'l, 't> Environment<'l, 't> {
                 let name = source.scalar("name").unwrap_or_default();
                 match environment.config_map(name) {
                     _ if kind != "configMapRef" => {
-                        let message =
-                            format!("`{kind}` brings variables that are not in this manifest");
-                        report.mistake(
+                        let message = format!("the variables of `{kind}` are not in this manifest");
+                        report.error(
                             &from,
                             message,
-                            "write them as `value`, or in a ConfigMap in this manifest",
+                            "set them with `value`, or in a ConfigMap of this manifest",
                         );
                     }
                     Some(map) => {
@@ -75,10 +75,10 @@ impl<'l, 't> Environment<'l, 't> {
                     None if name == SERVICES && prefix.is_empty() => {}
                     None => {
                         let message = format!("ConfigMap `{name}` is not in this manifest");
-                        report.mistake(
+                        report.error(
                             &from,
                             message,
-                            "put it into the same file: its variables may say where etcd is",
+                            "add it to this file: it may set the address of etcd",
                         );
                     }
                 }
@@ -87,7 +87,7 @@ impl<'l, 't> Environment<'l, 't> {
         environment
     }
 
-    /// All names, each with the place that says it.
+    /// The names of all variables, each with the field that sets it.
     pub(super) fn names(&self) -> Vec<(String, Cursor<'t>)> {
         let own = self
             .container
@@ -97,8 +97,8 @@ impl<'l, 't> Environment<'l, 't> {
         self.imported.iter().cloned().chain(own).collect()
     }
 
-    /// Reads a variable.
-    pub(super) fn read(&self, name: &str, report: &mut Report<'t>) -> Setting<'t> {
+    /// The value of a variable.
+    pub(super) fn read(&self, name: &str, report: &mut Report<'t>) -> Variable<'t> {
         let mut entries = self
             .container
             .list("env")
@@ -109,95 +109,85 @@ impl<'l, 't> Environment<'l, 't> {
         };
         let at = match (entries.next(), entries.next()) {
             (_, Some(second)) => {
-                report.mistake(
-                    &second,
-                    format!("`{name}` is set a second time"),
-                    "leave one of them",
-                );
-                return Setting::Unreadable;
+                report.error(&second, format!("`{name}` is set twice"), "remove one of them");
+                return Variable::Invalid;
             }
             (Some(entry), None) => match self.entry(name, &entry, report) {
-                Setting::Written { at, .. } => at,
+                Variable::Set { at, .. } => at,
                 other => return other,
             },
             (None, None) => match imported() {
                 Some(at) => at,
-                None => return Setting::Missing,
+                None => return Variable::Missing,
             },
         };
-        if at.node.is_nothing() {
-            return Setting::Written { value: "", at };
+        if is_null(at.node) {
+            return Variable::Set { value: "", at };
         }
-        match at.node.text() {
-            Some(value) if !value.contains("$(") => Setting::Written { value, at },
+        match at.node.scalar().filter(|_| is_text(at.node)) {
+            Some(value) if !value.contains("$(") => Variable::Set { value, at },
             Some(_) => {
-                report.mistake(
-                    &at,
-                    format!("`{name}` is put together from other variables"),
-                    "write it out",
-                );
-                Setting::Unreadable
+                report.error(&at, format!("`{name}` refers to other variables"), "write the value");
+                Variable::Invalid
             }
             None => {
-                report.mistake(
+                report.error(
                     &at,
-                    format!("`{name}` is {}, and has to be text", at.node.kind()),
-                    "put it in quotes",
+                    format!("`{name}` must be text, not {}", type_name(at.node)),
+                    "write it in quotes",
                 );
-                Setting::Unreadable
+                Variable::Invalid
             }
         }
     }
 
-    /// Where an entry of `env` has its value.
-    fn entry(&self, name: &str, entry: &Cursor<'t>, report: &mut Report<'t>) -> Setting<'t> {
+    /// The value of an entry of `env`.
+    fn entry(&self, name: &str, entry: &Cursor<'t>, report: &mut Report<'t>) -> Variable<'t> {
         match (entry.get("value"), entry.along(&["valueFrom", "configMapKeyRef"])) {
-            (Some(at), None) => {
-                Setting::Written { value: at.node.scalar().unwrap_or_default(), at }
-            }
+            (Some(at), None) => Variable::Set { value: at.node.scalar().unwrap_or_default(), at },
             (None, Some(reference)) => self.referred(&reference, report),
             _ => {
-                report.mistake(
+                report.error(
                     entry,
-                    format!("`{name}` comes from elsewhere"),
-                    "write it as `value`, or as a key of a ConfigMap in this manifest",
+                    format!("the value of `{name}` is not in this manifest"),
+                    "set it with `value`, or with a key of a ConfigMap in this manifest",
                 );
-                Setting::Unreadable
+                Variable::Invalid
             }
         }
     }
 
-    /// What a reference to a key of a ConfigMap leads to.
-    fn referred(&self, reference: &Cursor<'t>, report: &mut Report<'t>) -> Setting<'t> {
+    /// The value behind a reference to a key of a ConfigMap.
+    fn referred(&self, reference: &Cursor<'t>, report: &mut Report<'t>) -> Variable<'t> {
         let (Some(name), Some(key)) = (reference.scalar("name"), reference.scalar("key")) else {
-            report.mistake(
-                reference,
-                "this names no ConfigMap and key",
-                "give it `name` and `key`",
-            );
-            return Setting::Unreadable;
+            report.error(reference, "this reference is incomplete", "set `name` and `key`");
+            return Variable::Invalid;
         };
         let Some(map) = self.config_map(name) else {
-            report.mistake(
+            report.error(
                 reference,
                 format!("ConfigMap `{name}` is not in this manifest"),
-                "put it into the same file: what it says has to be changed",
+                "add it to this file: its values must be changed",
             );
-            return Setting::Unreadable;
+            return Variable::Invalid;
         };
         match map.at.get("data") {
             Some(data) => match data.get(key) {
-                Some(at) => Setting::Written { value: at.node.scalar().unwrap_or_default(), at },
-                None => Setting::Unset { data, key },
+                Some(at) => Variable::Set { value: at.node.scalar().unwrap_or_default(), at },
+                None => Variable::NoKey { data, key },
             },
             None => {
-                report.mistake(&map.at, "it has no `data`", format!("give it `data` with `{key}`"));
-                Setting::Unreadable
+                report.error(
+                    &map.at,
+                    "the ConfigMap has no `data`",
+                    format!("add `data` with `{key}`"),
+                );
+                Variable::Invalid
             }
         }
     }
 
-    /// A ConfigMap that the pods can name: one of their own namespace.
+    /// The ConfigMap with this name in the namespace of the pods.
     fn config_map(&self, name: &str) -> Option<&'l Object<'t>> {
         let wanted = ["", "ConfigMap", self.namespace, name];
         self.objects.iter().find(|object| object.identity() == wanted)
