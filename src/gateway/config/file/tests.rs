@@ -103,7 +103,7 @@ fn an_alias_is_an_error() {
 #[test]
 fn a_syntax_error_is_reported_after_the_errors_before_it() {
     for (text, line) in [
-        ("pni: 1\npin: [", "3:"),
+        ("pni: 1\npin: [", "2:"),
         ("pni: 1\nmode: \"shadow", "2:"),
         ("pni: 1\nlimits:\n\tmode: x", "3:"),
         ("pni: 1\n}", "2:"),

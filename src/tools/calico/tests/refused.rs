@@ -416,18 +416,14 @@ fn a_small_file_cannot_become_a_large_tree() {
     let aliases: String = (1..9).map(line).collect();
     let nested: String = (0..200).map(|at| format!("{}- &a{at}\n", " ".repeat(at))).collect();
     let leaves: String = (0..9_000).map(|_| format!("{}- x\n", " ".repeat(200))).collect();
-    for text in [
-        format!("a: &a0 [x]\n{aliases}"),
-        format!("{nested}{leaves}"),
-        format!("a: {}", "[".repeat(1_000)),
+    for (text, message) in [
+        (format!("a: &a0 [x]\n{aliases}"), "aliases repeat more than 500000 values"),
+        // An anchor without an alias repeats nothing.
+        (format!("{nested}{leaves}"), "a list without a `kind` is no Kubernetes object"),
+        (format!("a: {}", "[".repeat(1_000)), "recursion limit"),
     ] {
         let found = errors(&text, &options());
-        assert!(
-            found.contains("more than 500000 values")
-                || found.contains("recursion limit")
-                || found.contains("aliases repeat more than"),
-            "{found}"
-        );
+        assert!(found.contains(message), "{found}");
     }
 }
 
@@ -447,7 +443,7 @@ fn other_manifests_are_refused() {
     refused(
         "            - name: CLUSTER_TYPE\n",
         kubernetes,
-        &["this Calico has its data in Kubernetes, not in etcd"],
+        &["this Calico stores its data in Kubernetes, not in etcd"],
     );
 }
 

@@ -99,6 +99,6 @@ fn keys_that_have_no_certain_meaning_are_refused() {
        |
      6 |       - keys: {to: /b}
        |                ^^
-      = help: write `{from: FIRST, to: END}` (END itself is not in it), or `{from: FIRST}`
+      = help: write `{from: FIRST, to: END}` (without END itself), or `{from: FIRST}`
     "#);
 }
