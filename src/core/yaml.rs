@@ -22,7 +22,7 @@ pub struct Limits {
     pub depth: usize,
     /// Scalars, lists and mappings, those that aliases repeat included.
     pub values: usize,
-    /// The part of `values` that aliases may repeat. A scalar counts once, and once more for each
+    /// The part of `values` that aliases may repeat. A scalar counts once, and one more for each
     /// 64 bytes of it.
     pub repeated: usize,
 }

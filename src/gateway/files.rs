@@ -116,7 +116,7 @@ pub fn read_open(file: File, limit: u64) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// Opens a file without blocking: without `O_NONBLOCK`, opening a pipe waits for a writer (fifo(7)).
+/// Opens a file without blocking. Otherwise, opening a pipe waits for a writer (fifo(7)).
 fn open(path: &Path) -> Result<File, ReadError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())

@@ -159,14 +159,18 @@ const fn seconds(n: u64) -> Duration {
 }
 
 macro_rules! settings {
-    ($($section:literal { $($(#[doc = $help:literal])+ $key:ident = $name:literal: $shape:ident $kind:expr, $default:expr;)+ })+) => {
+    ($($section:literal {
+        $($(#[doc = $help:literal])+
+        $key:ident = $name:literal: $shape:ident $kind:expr, $default:expr;)+
+    })+) => {
         /// The name of a setting.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Key { $($($(#[doc = $help])+ $key,)+)+ }
 
         /// All settings, in the order of the reference.
         pub static SETTINGS: &[Setting] = &[$($(Setting {
-            key: Key::$key, section: $section, name: $name, shape: Shape::$shape, kind: $kind, default: $default,
+            key: Key::$key, section: $section, name: $name, shape: Shape::$shape, kind: $kind,
+            default: $default,
             help: concat!($($help),+),
         },)+)+];
     };
@@ -278,7 +282,7 @@ settings! {
         RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One
             Kind::Count(1, 10_000_000), DefaultValue::Unset("no limit");
         /// Watches of all enforced clients; several may share a stream. A watch on keys of more
-        /// than 1 KiB counts once more for each KiB.
+        /// than 1 KiB counts one more for each KiB.
         MaxWatches = "max-watches": One Kind::Count(1, 100_000_000),
             DefaultValue::Value("1000000");
         /// Watches of one identity.
@@ -393,7 +397,9 @@ mod tests {
 
     #[test]
     fn the_main_flags_of_grpc_proxy_are_settings() {
-        for name in "listen-addr endpoints advertise-client-url cert key cacert cert-file key-file trusted-ca-file".split(' ') {
+        let names = "listen-addr endpoints advertise-client-url cert key cacert cert-file \
+                     key-file trusted-ca-file";
+        for name in names.split(' ') {
             assert!(Key::named(name).is_some(), "{name}");
         }
     }

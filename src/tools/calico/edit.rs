@@ -46,7 +46,7 @@ pub(super) fn apply(
     edits.sort_by_key(|(range, depth, _)| (range.start, range.end, Reverse(*depth)));
     let (mut result, mut at) = (String::with_capacity(text.len() + 1024), 0);
     for (range, _, new) in edits {
-        // One plan has no two edits of the same bytes. If it had, the check of the result would fail.
+        // One plan has no two edits of the same bytes: the check of the result would fail.
         result.push_str(text.get(at..range.start).unwrap_or_default());
         result.push_str(&new);
         at = range.end.max(at);

@@ -34,8 +34,8 @@ pub(super) struct Environment<'l, 't> {
     objects: &'l [Object<'t>],
     namespace: &'t str,
     container: &'l Cursor<'t>,
-    /// The variables of `envFrom`. Of two with the same name, the last one wins. Those of `env` take
-    /// precedence.
+    /// The variables of `envFrom`. Of two with the same name, the last one wins. Those of `env`
+    /// take precedence.
     imported: Vec<(String, Cursor<'t>)>,
 }
 

@@ -30,7 +30,7 @@ impl<'t> CertificateMount<'t> {
             report.error(
                 &workload.object.at,
                 message,
-                "calico-etcd.yaml of Calico 3.20 to 3.31 has it in `containers` or `initContainers`",
+                "in calico-etcd.yaml of Calico 3.20 to 3.31, it is in `containers` or `initContainers`",
             );
             return None;
         };
@@ -123,7 +123,7 @@ pub(super) fn foreign_mounts<'t>(mounted: &[CertificateMount<'t>], report: &mut 
                     .find(|known| source.is_some() && known.source() == source.as_ref())
                 {
                     let message = format!(
-                        "this container mounts the certificate of {}, but is none of its containers",
+                        "this container mounts the certificate of {} and is another program",
                         owner.component
                     );
                     report.error(&mount, message, "mount another certificate, or none");

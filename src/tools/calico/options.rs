@@ -90,7 +90,8 @@ impl PerNode {
         };
         if form != "host-path" {
             return Err(format!(
-                "`{form}` is not supported: write `host-path=DIRECTORY`, or change the volumes manually and use --check"
+                "`{form}` is not supported: write `host-path=DIRECTORY`, or change the volumes \
+                 manually and use --check"
             ));
         }
         let plain = directory.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
@@ -100,7 +101,8 @@ impl PerNode {
             || directory.split('/').any(|part| part == "..")
         {
             return Err(format!(
-                "`{directory}` must be an absolute path of letters, digits, `.`, `_` and `-`, without `..`"
+                "`{directory}` must be an absolute path of letters, digits, `.`, `_` and `-`, \
+                 without `..`"
             ));
         }
         Ok(Self { directory: trimmed(directory).to_owned() })

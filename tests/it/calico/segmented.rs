@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Stdio;
 
 use etcd_warden_testbed::pki::Issued;
-use etcd_warden_tools::calico::{Endpoints, PerNode, Segmented, Options, segment};
+use etcd_warden_tools::calico::{Endpoints, Options, PerNode, Segmented, segment};
 use serde_json::{Value, json};
 use tokio::process::Command;
 

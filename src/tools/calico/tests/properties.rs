@@ -288,7 +288,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn local_changes_in_any_style_are_kept_and_the_rest_is_segmented(
+    fn local_changes_in_any_style_are_kept_and_the_rest_segmented(
         version in 0..MANIFESTS.len(), seed in 1u64.., indent in 2usize..5, flush in any::<bool>(), windows in any::<bool>(),
         comments in prop_oneof![Just(1_000_000usize), Just(12), Just(3)], quotes in prop_oneof![Just(1_000_000usize), Just(3)],
         flow in prop_oneof![3 => Just(1_000_000usize), 1 => Just(3)], volume in prop_oneof![Just("etcd-certs"), Just("tls")], changed in any::<bool>(), taken in any::<bool>(),
