@@ -23,13 +23,13 @@ const BANNED: &[(&str, &str)] = &[
 
 /// Hits that remain from before the glossary, by folder. The numbers may only shrink.
 const REMAINING: &[(&str, usize)] =
-    &[("src", 840), ("tests", 8), ("docs", 12), ("deploy", 0), ("", 1)];
+    &[("src", 559), ("tests", 8), ("docs", 5), ("deploy", 0), ("", 1)];
 
 /// Rust lines wider than 100 characters, mostly string literals. The number may only shrink.
-const WIDE_LINES: usize = 654;
+const WIDE_LINES: usize = 565;
 
 /// Tests in `src` whose names are longer than that of a test may be. The number may only shrink.
-const LONG_NAMES: usize = 72;
+const LONG_NAMES: usize = 61;
 
 /// Maximum length of a test's name.
 const NAME: usize = 60;
