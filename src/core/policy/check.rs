@@ -323,7 +323,7 @@ fn binding(
     for name in &written.roles {
         match roles.get(name.text.as_str()) {
             Some(place) if bound.contains(place) => {
-                findings.error(name.position, format!("`{}` is there twice", name.text), "")
+                findings.error(name.position, format!("`{}` is there twice", name.text), "");
             }
             Some(place) => bound.push(*place),
             None => {

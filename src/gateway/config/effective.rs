@@ -57,7 +57,7 @@ impl fmt::Display for Effective {
             let origin = origin.short();
             match (items.as_slice(), key.setting().shape, key.setting().default) {
                 ([], _, DefaultValue::Unset(meaning)) => {
-                    writeln!(f, "# {key}: not set: {meaning}")?
+                    writeln!(f, "# {key}: not set: {meaning}")?;
                 }
                 ([], ..) => writeln!(f, "# {key}: not set")?,
                 ([item], ..) if item.name.is_none() && !item.text.contains(',') => {
@@ -68,7 +68,7 @@ impl fmt::Display for Effective {
                     for item in items {
                         match (shape, &item.name) {
                             (Shape::Named, Some(name)) => {
-                                writeln!(f, "  {}: {}", scalar(name), scalar(&item.text))?
+                                writeln!(f, "  {}: {}", scalar(name), scalar(&item.text))?;
                             }
                             (Shape::One, _) => writeln!(f, "  {}", scalar(&item.text))?,
                             _ => writeln!(f, "  - {}", scalar(&item.text))?,

@@ -47,7 +47,7 @@ pub(super) fn inspect<'t>(
                 add_mount(one, wanted, report, changes);
             }
             Some(volume) if volume.source == *wanted => {
-                check_volume(one.component, volume, report, changes)
+                check_volume(one.component, volume, report, changes);
             }
             Some(volume) => {
                 let sharers = sharers(one, mounted);
@@ -340,7 +340,7 @@ pub(super) fn append(at: &Cursor<'_>, key: &str, after: &str, value: Value, chan
             changes.add(Change::AddItems { path: list.path, after, values: vec![value] });
         }
         Some(nothing) => {
-            changes.add(Change::Set { path: nothing.path, value: Value::List(vec![value]) })
+            changes.add(Change::Set { path: nothing.path, value: Value::List(vec![value]) });
         }
         None => put(at, after, key, Value::List(vec![value]), changes),
     }
