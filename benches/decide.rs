@@ -1,4 +1,4 @@
-//! What one decision costs: the wire scan of a message, and the scan with the verdict on it.
+//! The time of one decision: the wire scan of a message alone, and with authorization.
 //!
 //! `cargo bench --bench decide`
 #![allow(
@@ -6,7 +6,7 @@
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark that meets the unexpected is to end at once, and at that place"
+    reason = "a benchmark that meets the unexpected must fail at once, at that line"
 )]
 
 #[path = "decide/subjects.rs"]

@@ -1,7 +1,7 @@
-//! How many instructions a decision takes, and a whole request, and how often that asks for memory,
-//! which is the same on a busy machine: counted by valgrind, compared with
-//! `benches/instructions.txt`, and an error where it is over 3 % more (5 % for the instructions of
-//! a request). Less is to be written down too, with `--write`.
+//! Counts the instructions of a decision and of a whole request, and the allocations of a request,
+//! with valgrind. Unlike times, the counts do not depend on the load of the machine. Fails if a
+//! count is more than 3 % above `benches/instructions.txt` (5 % for the instructions of a request).
+//! After an improvement, update that file with `--write`.
 //!
 //! `cargo bench --bench instructions [-- --write]`
 #![allow(
@@ -11,7 +11,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a benchmark that meets the unexpected is to end at once, and at that place"
+    reason = "a benchmark that meets the unexpected must fail at once, at that line"
 )]
 
 #[path = "peers/client_tls.rs"]
@@ -32,16 +32,16 @@ use subjects::{messages, principal};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
-/// Percent that a count may grow. In how many pieces etcd's answer comes is not ours: that moves
-/// the instructions of a whole request by 1 or 2.
-fn growth(name: &str) -> u64 {
+/// Percent that a count may grow. The number of pieces in which etcd's response arrives varies,
+/// which changes the instructions of a whole request by 1 or 2 %.
+fn tolerance(name: &str) -> u64 {
     if name.starts_with("request/") && !name.contains("allocations") { 5 } else { 3 }
 }
 
-/// How often a subject's work is done.
+/// Repetitions of each measured operation.
 const TIMES: u64 = 500;
 
-/// Names of all subjects: a scan alone, and with the verdict on it under so many grants.
+/// Names of all measurements: a scan alone, and with authorization under a number of grants.
 fn names() -> Vec<String> {
     let messages = messages();
     let scans = messages.iter().map(|(name, ..)| format!("scan/{name}"));
@@ -51,7 +51,7 @@ fn names() -> Vec<String> {
     scans.chain(decisions).collect()
 }
 
-/// Does one subject's work.
+/// Runs one measurement, under valgrind.
 fn run(name: &str) {
     let parts: Vec<&str> = name.split('/').collect();
     let (_, method, message) = messages().into_iter().find(|(name, ..)| *name == parts[1]).unwrap();
@@ -66,13 +66,13 @@ fn run(name: &str) {
     });
 }
 
-/// valgrind counts while this runs: it is found by its name.
+/// Valgrind counts only while this function runs, which it finds by its name.
 #[inline(never)]
 fn measured(work: impl Fn()) {
     (0..TIMES).for_each(|_| work());
 }
 
-/// Instructions of one time.
+/// The instructions of one repetition.
 fn count(name: &str) -> u64 {
     let mut valgrind = Command::new("valgrind");
     valgrind.args([
@@ -82,7 +82,7 @@ fn count(name: &str) -> u64 {
     ]);
     let output = valgrind.arg(std::env::current_exe().unwrap()).args(["run", name]).output();
     let output = output.unwrap_or_else(|error| {
-        panic!("valgrind: {error}; Debian has it: apt-get install valgrind")
+        panic!("cannot run valgrind: {error}; on Debian: apt-get install valgrind")
     });
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said
@@ -90,11 +90,11 @@ fn count(name: &str) -> u64 {
         .find_map(|line| line.split_once("Collected : "))
         .unwrap_or_else(|| panic!("{said}"));
     let collected: u64 = collected.1.trim().parse().unwrap();
-    assert!(collected > TIMES, "valgrind has counted nothing of {name}");
+    assert!(collected > TIMES, "valgrind has not found the function `measured` of {name}");
     collected / TIMES
 }
 
-/// The compiler decides how many it takes.
+/// The compiler's version. Counts of different compilers cannot be compared.
 fn compiler() -> String {
     let output = Command::new("rustc").arg("--version").output().unwrap();
     String::from_utf8(output.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned()
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         }
         ["--write"] => true,
         [] => false,
-        _ => panic!("`--write`, or nothing"),
+        _ => panic!("unknown arguments: use `--write` or none"),
     };
     let known = std::fs::read_to_string(FILE).unwrap_or_default();
     let mut lines = known.lines();
@@ -128,15 +128,15 @@ fn main() -> ExitCode {
     });
     let counts: Vec<(String, u64)> = decisions.chain(request::counts()).collect();
     for (name, now) in &counts {
-        let verdict = match known.get(&**name) {
-            None => "is new".to_owned(),
-            Some(before) if now * 100 > before * (100 + growth(name)) => {
+        let comparison = match known.get(&**name) {
+            None => "new".to_owned(),
+            Some(before) if now * 100 > before * (100 + tolerance(name)) => {
                 grown = true;
-                format!("was {before}: OVER {} % MORE", growth(name))
+                format!("was {before}: OVER {} % MORE", tolerance(name))
             }
             Some(before) => format!("was {before}"),
         };
-        println!("{name:<48} {now:>9}  {verdict}");
+        println!("{name:<48} {now:>9}  {comparison}");
         writeln!(written, "{name} {now}").unwrap();
     }
     if write {
@@ -145,13 +145,13 @@ fn main() -> ExitCode {
     }
     if compiler != with {
         println!(
-            "benches/instructions.txt is of rustc {with}, this is {compiler}: nothing follows from the difference"
+            "benches/instructions.txt is from rustc {with}, but this is {compiler}: not comparable"
         );
         return ExitCode::SUCCESS;
     }
     if grown || counts.iter().any(|(name, _)| !known.contains_key(&**name)) {
         println!(
-            "something takes more than benches/instructions.txt says: find out why, or accept it with `-- --write`"
+            "a count is above benches/instructions.txt: find the reason, or accept it with `-- --write`"
         );
         return ExitCode::FAILURE;
     }

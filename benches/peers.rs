@@ -1,11 +1,12 @@
-//! What a request costs through the proxy, beside the proxies that look at less, in one run.
+//! Compares the cost of a request through the gateway with other proxies, which check less, in one
+//! run.
 //!
 //! `benches/peers/run [--load NAME].. [--shape CxS].. [--peer NAME].. [--program NAME=PATH]..
 //! [--rounds N] [--slice SECONDS] [--workers N]`
 //!
-//! The load and its checks are `etcd-warden bench --compare`: slices in turn, every answer looked
-//! at, etcd's own count of requests compared with what was sent. What that has no word for (new and
-//! idle connections, one huge answer) is in `peers/alone.rs`.
+//! The load is that of `etcd-warden bench --compare`: slices in turn, every response checked,
+//! etcd's own counts compared with the sent requests. `peers/single.rs` has the measurements that
+//! this command does not support: new connections, idle connections and huge responses.
 #![allow(
     missing_docs,
     clippy::cast_precision_loss,
@@ -14,38 +15,38 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a benchmark that meets the unexpected is to end at once, and at that place"
+    reason = "a benchmark that meets the unexpected must fail at once, at that line"
 )]
 
-#[path = "peers/alone.rs"]
-mod alone;
+#[path = "peers/single.rs"]
+mod single;
 #[path = "peers/client_tls.rs"]
 mod client_tls;
-#[path = "peers/figures.rs"]
-mod figures;
+#[path = "peers/results.rs"]
+mod results;
 #[path = "peers/others.rs"]
 mod others;
 #[path = "peers/peer.rs"]
 mod peer;
-#[path = "peers/stage.rs"]
-mod stage;
+#[path = "peers/environment.rs"]
+mod environment;
 #[path = "peers/targets.rs"]
 mod targets;
 
-use figures::{LOADS, Table};
-use stage::Stage;
+use environment::Environment;
+use results::{LOADS, Table};
 use targets::Targets;
 
-/// What is asked for on the command line.
+/// The command line.
 pub struct Arguments {
     loads: Vec<String>,
     shapes: Vec<String>,
     peers: Vec<String>,
-    /// Other builds of the proxy, with their names.
+    /// Other builds of the gateway, with names.
     programs: Vec<(String, String)>,
     rounds: u32,
     slice: f64,
-    /// Threads of each peer.
+    /// Threads of each proxy.
     workers: usize,
 }
 
@@ -76,7 +77,7 @@ impl Arguments {
                 "--rounds" => parsed.rounds = value().parse().expect("a number"),
                 "--slice" => parsed.slice = value().parse().expect("seconds"),
                 "--workers" => parsed.workers = value().parse().expect("a number"),
-                // What cargo itself passes.
+                // Passed by cargo.
                 "--bench" => {}
                 other => panic!("unknown argument {other}"),
             }
@@ -92,25 +93,27 @@ impl Arguments {
 fn main() {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let stage = runtime.block_on(Stage::set(&arguments));
-    println!("{}\n", stage.description);
+    let environment = runtime.block_on(Environment::start(&arguments));
+    println!("{}\n", environment.description);
     let mut targets = Targets::default();
     for load in LOADS.iter().filter(|load| Arguments::wants(&arguments.loads, load.name)) {
         let mut table = Table::of(load);
         for shape in
             load.shapes().iter().filter(|shape| Arguments::wants(&arguments.shapes, shape.name))
         {
-            table.add(shape, &stage, &arguments);
+            table.add(shape, &environment, &arguments);
         }
         if !table.columns.is_empty() {
             println!("{table}");
             targets.of_table(&table);
         }
     }
-    for alone in alone::ALL.iter().filter(|alone| Arguments::wants(&arguments.loads, alone.name)) {
-        let column = tokio::task::LocalSet::new().block_on(&runtime, alone.measure(&stage));
+    for single in
+        single::ALL.iter().filter(|single| Arguments::wants(&arguments.loads, single.name))
+    {
+        let column = tokio::task::LocalSet::new().block_on(&runtime, single.measure(&environment));
         println!("{column}");
-        targets.of_column(alone.name, &column);
+        targets.of_column(single.name, &column);
     }
     println!("{targets}");
 }

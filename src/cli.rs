@@ -8,6 +8,7 @@ mod calico;
 mod certs;
 #[cfg(feature = "tools")]
 mod doctor;
+mod mode;
 mod policy;
 mod serve;
 mod shell;
@@ -43,62 +44,66 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve: judge the requests of clients and forward what the policy grants.
+    /// Run the gateway: authorize the requests of clients and forward those that the policy grants.
     Serve(Box<ServeArgs>),
-    /// Show it at work: a real etcd, throwaway certificates, allowed and refused calls of every
-    /// Calico component.
+    /// Show the gateway at work with a real etcd and throwaway certificates: allowed and denied
+    /// calls of every Calico component.
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
-    /// Look at a deployment as its operator and as a thief would: ways around the proxy,
-    /// certificates, etcd, keys without an owner.
+    /// Examine a deployment: ways to etcd that bypass the gateway (tried with stolen certificates,
+    /// too), certificates, etcd, and keys that no role covers. Changes nothing.
     #[cfg(feature = "tools")]
     Doctor(doctor::DoctorArgs),
-    /// Put load on any etcd or proxy, measure it, and check every answer. Exit code 0: done, and
-    /// all was right; 1: answers or counts were wrong; 130: ended at once by a second signal.
+    /// Put load on any etcd or proxy, measure it, and check every response. Exit code 0: completed
+    /// without errors; 1: wrong responses or counts, or not completed; 130: interrupted by a second
+    /// signal.
     #[cfg(feature = "tools")]
     Bench(Box<bench::BenchArgs>),
-    /// Check, show and explain policies.
+    /// Check, show, explain and import policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Change Calico's own files.
+    /// Show or override the mode of a running gateway: shadow, enforce, or the policy's own modes.
+    /// Exit code 0: shown, or in effect; 1: not in effect, or there is no gateway.
+    Mode(mode::ModeArgs),
+    /// Change Calico's manifests.
     #[cfg(feature = "tools")]
     #[command(subcommand)]
     Calico(calico::CalicoCommand),
-    /// Issue, list and renew certificates of components, from your own CA.
+    /// Issue, list and renew client certificates from your own CA.
     #[cfg(feature = "tools")]
     #[command(subcommand)]
     Certs(certs::CertsCommand),
-    /// Print completions for a shell.
+    /// Print shell completions.
     Completions(shell::CompletionsArgs),
-    /// Write the manual pages into a folder.
+    /// Write manual pages to a directory.
     Man(shell::ManArgs),
 }
 
-/// Exit codes, as `sysexits.h` names them.
+/// Exit codes. Names and values are those of `sysexits.h` where it has one.
 pub mod exit {
-    /// `EX_USAGE`: the command line.
+    /// `EX_USAGE`: wrong command line.
     pub const USAGE: u8 = 64;
-    /// `EX_CONFIG`: a configuration or a policy.
+    /// `EX_CONFIG`: errors in a configuration, a policy or another input file.
     pub const CONFIG: u8 = 78;
-    /// Ended at once by SIGINT, as shells write it.
+    /// Interrupted by a signal: 128 + SIGINT, as in shells.
     #[cfg(feature = "tools")]
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// Runs the command that the arguments name.
+/// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are answers, not mistakes.
+            // Clap returns help and version as errors, too.
             let code =
                 if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
-            let shown = error.render();
+            let text = error.render();
             if error.use_stderr() {
-                terminal::err(format_args!("{}", shown.to_string().trim_end()));
+                terminal::err(format_args!("{}", text.to_string().trim_end()));
             } else {
-                let _ = terminal::out(format_args!("{shown}"));
+                let _ = terminal::out(format_args!("{text}"));
             }
             return code;
         }
@@ -116,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => shell::completions(&args, out),
         Command::Man(args) => shell::man(&args),
         Command::Policy(command) => policy::run(command, out, err),
+        Command::Mode(args) => serve::on_runtime(mode::run(args, out, err)),
         #[cfg(feature = "tools")]
         Command::Calico(command) => calico::run(command, &mut std::io::stdin(), out, err),
         #[cfg(feature = "tools")]

@@ -1,5 +1,5 @@
-//! An mTLS authorization gateway for etcd: arguments in, exit code out. What the commands do is in
-//! the crates of `src/`.
+//! An mTLS authorization gateway for etcd. This file turns arguments into an exit code; the
+//! commands are in `cli`, their work in the crates of `src/`.
 #![forbid(unsafe_code)]
 // All output goes through `terminal`, which lets no control character of foreign text through.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -13,7 +13,7 @@
         clippy::panic_in_result_fn,
         clippy::string_slice,
         clippy::unreachable,
-        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+        reason = "a unit test that meets the unexpected must fail at once, at that line"
     )
 )]
 

@@ -1,4 +1,4 @@
-//! What is judged, and under which policies.
+//! The messages and policies of the benchmarks.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,8 +12,7 @@ use etcd_warden_proto::etcdserverpb::{
 };
 use prost::Message;
 
-/// The identity of every measurement, under a policy of so many roles with so many grants each, all
-/// of them its own.
+/// The principal of every measurement. It has all `roles` of the policy, with `grants` each.
 pub fn principal(roles: usize, grants: usize) -> Principal {
     let mut policy = String::from("version: 1\nmode: enforce\nroles:\n");
     for role in 0..roles {
@@ -52,7 +51,7 @@ fn put(number: usize) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestPut(put)) }
 }
 
-/// As libcalico-go updates a key: compare, Put, and a Range of the same key where the compare
+/// An update as in libcalico-go: a compare, a Put, and a Range of the same key if the compare
 /// fails.
 fn guarded(operations: usize) -> Vec<u8> {
     let compare = |number| Compare {
@@ -74,12 +73,12 @@ fn guarded(operations: usize) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// A transaction of 128 Puts, etcd's own limit (`--max-txn-ops`).
+/// A transaction of 128 Puts, etcd's default limit (`--max-txn-ops`).
 fn many_puts() -> Vec<u8> {
     TxnRequest { success: (0..128).map(put).collect(), ..TxnRequest::default() }.encode_to_vec()
 }
 
-/// Messages of each kind, by name.
+/// The messages with their names.
 pub fn messages() -> [(&'static str, Method, Vec<u8>); 4] {
     [
         ("Range", Method::Range, range()),

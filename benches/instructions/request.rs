@@ -1,6 +1,6 @@
-//! A whole request: what it takes the proxy's worker, TLS and HTTP/2 included, and how often that
-//! asks for memory. The difference between a few requests and many is theirs alone: start,
-//! handshakes and end are in both.
+//! Counts instructions and allocations of a whole request in the gateway's worker thread, including
+//! TLS and HTTP/2. Two runs with different numbers of requests are compared: start, handshakes and
+//! shutdown are the same in both, so the difference belongs to the requests.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use etcd_warden_gateway::config::Endpoint;
 use etcd_warden_proto::etcdserverpb::{PutRequest, RangeRequest};
 use etcd_warden_testbed::etcd::{self, Etcd, Options, Release, Source, Tls};
 use etcd_warden_testbed::pki::{Authority, Files, Leaf, Usage, write_private};
-use etcd_warden_tools::bench::connection::{Connection, Door};
+use etcd_warden_tools::bench::connection::{Connection, Destination};
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -25,22 +25,21 @@ use crate::client_tls;
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
 
-/// valgrind is slow, and so is a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Generous, because valgrind is slow.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 const KEY: &[u8] = b"/calico/resources/v3/projectcalico.org/nodes/n1";
 
 const POLICY: &str = "version: 1\nmode: enforce\nroles:\n  node:\n    allow:\n      - keys: /calico/*\n        verbs: [rw]\nbindings:\n  - cn: node\n    roles: [node]\n";
 
-/// What callgrind has counted.
+/// Counts of callgrind.
 #[derive(Clone, Copy)]
-struct Counted {
+struct Counts {
     instructions: u64,
     allocations: u64,
 }
 
-/// Instructions of one Range and of one Put of 100 bytes, and the times that a hundred of them ask
-/// for memory.
+/// Instructions of one Range and of one Put of 100 bytes, and allocations of a hundred of them.
 pub fn counts() -> Vec<(String, u64)> {
     let value = vec![b'v'; 100];
     let range = RangeRequest { key: KEY.to_vec(), ..RangeRequest::default() };
@@ -56,7 +55,7 @@ pub fn counts() -> Vec<(String, u64)> {
             tokio::task::LocalSet::new()
                 .block_on(&runtime, counted(method, frame::encode(&message), times))
         });
-        let each = |of: fn(Counted) -> u64, by: u64| (of(many) - of(few)) * by / (MANY - FEW);
+        let each = |of: fn(Counts) -> u64, by: u64| (of(many) - of(few)) * by / (MANY - FEW);
         counts.push((format!("request/{name}"), each(|counted| counted.instructions, 1)));
         counts.push((
             format!("request/{name}/allocations of a hundred"),
@@ -66,9 +65,8 @@ pub fn counts() -> Vec<(String, u64)> {
     counts
 }
 
-/// A proxy under valgrind in front of an etcd of its own gets so many requests, one after the
-/// other.
-async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
+/// Sends `times` requests, one after the other, through a gateway under valgrind to a new etcd.
+async fn counted(method: Method, message: Bytes, times: u64) -> Counts {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("bench").unwrap();
     let server =
@@ -86,45 +84,45 @@ async fn counted(method: Method, message: Bytes, times: u64) -> Counted {
         .map(|(name, leaf)| leaf.write(folder.path(), name).unwrap());
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut proxy = Proxy(start(folder.path(), listen, etcd.addresses()[0], &ca, [&server, &own]));
-    let connection = Connection::new(Door {
+    let connection = Connection::new(Destination {
         endpoint: Endpoint { host: listen.ip().to_string().into(), port: listen.port(), tls: true },
         tls: Some(Arc::new(client_tls::config(&authority.pem(), &client.certificate, &client.key))),
     });
     let begun = Instant::now();
     while let Err(failure) = connection.open().await {
         assert!(
-            begun.elapsed() < PATIENCE && proxy.0.try_wait().unwrap().is_none(),
+            begun.elapsed() < TIMEOUT && proxy.0.try_wait().unwrap().is_none(),
             "{}: {}",
             failure.message(),
             log(folder.path())
         );
     }
     for _ in 0..times {
-        connection.call(method, message.clone(), PATIENCE).await.unwrap();
+        connection.call(method, message.clone(), TIMEOUT).await.unwrap();
     }
     drop(connection);
     kill_process(Pid::from_child(&proxy.0), Signal::TERM).unwrap();
-    // Meanwhile the client takes its leave.
+    // The client's task must run meanwhile, to close its connection.
     let asked = Instant::now();
     let ended = loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if let Some(ended) = proxy.0.try_wait().unwrap() {
             break ended;
         }
-        assert!(asked.elapsed() < PATIENCE, "the proxy does not end: {}", log(folder.path()));
+        assert!(asked.elapsed() < TIMEOUT, "the gateway does not exit: {}", log(folder.path()));
     };
     assert!(ended.success(), "{ended}: {}", log(folder.path()));
-    // A file for each thread: what the others do in the background takes as long as it takes.
+    // One file per thread. Only the worker counts: other threads do background work.
     let profiles = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let profiles = profiles
         .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("callgrind"));
     let worker = profiles
         .map(|path| fs::read_to_string(path).unwrap())
         .find(|profile| profile.contains("proxy::call::serve"));
-    read(&worker.expect("a thread that has served a request"))
+    read(&worker.expect("no thread has served a request"))
 }
 
-/// Ended with whoever asked for it, also after a panic.
+/// Kills the process when dropped, also after a panic.
 struct Proxy(Child);
 
 impl Drop for Proxy {
@@ -164,7 +162,7 @@ fn start(
     command.args(["--admin-addr=none", "--workers=1", "--log-filter=warn"]);
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
     command.spawn().unwrap_or_else(|error| {
-        panic!("valgrind: {error}; Debian has it: apt-get install valgrind")
+        panic!("cannot run valgrind: {error}; on Debian: apt-get install valgrind")
     })
 }
 
@@ -172,31 +170,31 @@ fn log(folder: &Path) -> String {
     fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-/// The sum of all instructions, and of all calls of libc's functions that give memory. A function
-/// has its name where it first occurs, and a number from then on (valgrind's manual, "Callgrind
-/// Format Specification").
-fn read(profile: &str) -> Counted {
+/// Sums all instructions, and all calls of libc's allocation functions. A function is named at its
+/// first occurrence and numbered from then on (valgrind's manual, "Callgrind Format
+/// Specification").
+fn read(profile: &str) -> Counts {
     let instructions = profile
         .lines()
         .find_map(|line| line.strip_prefix("totals: "))
-        .expect("a sum")
+        .expect("no line `totals:`")
         .trim()
         .parse()
         .unwrap();
-    let mut giving = Vec::new();
-    let (mut allocations, mut gives) = (0, false);
+    let mut allocators = Vec::new();
+    let (mut allocations, mut is_allocator) = (0, false);
     for line in profile.lines() {
         if let Some(function) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
             let (number, name) = function.split_once(' ').unwrap_or((function, ""));
             if matches!(name, "malloc" | "calloc" | "realloc" | "posix_memalign" | "aligned_alloc")
             {
-                giving.push(number);
+                allocators.push(number);
             }
-            gives = giving.contains(&number);
-        } else if let Some(calls) = line.strip_prefix("calls=").filter(|_| gives) {
+            is_allocator = allocators.contains(&number);
+        } else if let Some(calls) = line.strip_prefix("calls=").filter(|_| is_allocator) {
             allocations += calls.split(' ').next().unwrap().parse::<u64>().unwrap();
         }
     }
-    assert!(allocations > 0, "valgrind has seen nobody ask for memory");
-    Counted { instructions, allocations }
+    assert!(allocations > 0, "no call of an allocation function in the profile");
+    Counts { instructions, allocations }
 }

@@ -1,11 +1,11 @@
-//! TLS of a client.
+//! TLS configuration of a client.
 
 use std::sync::Arc;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// With a certificate, for those whom this CA has signed.
+/// A configuration with a client certificate that trusts servers of this CA.
 pub fn config(ca: &str, certificate: &str, key: &str) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
@@ -18,7 +18,7 @@ pub fn config(ca: &str, certificate: &str, key: &str) -> rustls::ClientConfig {
     let mut config =
         builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // Each connection is to cost what a first one costs.
+    // Every connection must have the cost of a first one.
     config.resumption = rustls::client::Resumption::disabled();
     config
 }

@@ -1,22 +1,22 @@
-//! How the others are set up: each checks what it can. HAProxy, nginx and Envoy see the CN and the
-//! path, Envoy also keeps statistics and shadow rules; grpc-proxy checks the CA alone, and the
-//! plain pipe nothing. Nobody looks at keys.
+//! Configures the other proxies. Each checks what it can: HAProxy, nginx and Envoy check the CN and
+//! the path, and Envoy also keeps statistics and shadow rules; grpc-proxy checks only the CA. None
+//! of them checks keys.
 
 use std::path::Path;
 use std::process::Command;
 
 use etcd_warden_testbed::pki::{Files, write_private};
 
-use crate::stage::{CLIENT, Place};
+use crate::environment::{CLIENT, ProxySettings};
 
-/// How one is started, where it is installed.
-pub type Start = fn(&Place<'_>, etcd: &Path) -> Option<Command>;
+/// Returns the command that starts a proxy, if it is installed.
+pub type Start = fn(&ProxySettings<'_>, etcd: &Path) -> Option<Command>;
 
-/// By name. Each in one process, with as many threads as it is told.
+/// The proxies by name. Each runs in one process with the given number of threads.
 pub const ALL: [(&str, Start); 4] =
     [("haproxy", haproxy), ("nginx", nginx), ("envoy", envoy), ("grpc-proxy", grpc_proxy)];
 
-/// The first of these that can be run.
+/// The first of these programs that is installed.
 fn installed(programs: &[&str]) -> Option<String> {
     let runs = |program: &&&str| {
         Command::new(program).arg("-v").output().is_ok()
@@ -25,9 +25,9 @@ fn installed(programs: &[&str]) -> Option<String> {
     programs.iter().find(runs).map(|program| (*program).to_owned())
 }
 
-fn haproxy(place: &Place<'_>, _: &Path) -> Option<Command> {
+fn haproxy(settings: &ProxySettings<'_>, _: &Path) -> Option<Command> {
     let program = installed(&["haproxy", "/usr/sbin/haproxy"])?;
-    let Place { folder, files, listen, etcd, workers } = place;
+    let ProxySettings { folder, files, listen, etcd, workers } = settings;
     let both = |name: &str, files: &Files| {
         let text = std::fs::read_to_string(&files.cert).unwrap()
             + &std::fs::read_to_string(&files.key).unwrap();
@@ -47,10 +47,10 @@ fn haproxy(place: &Place<'_>, _: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// In one process it has one thread: with more it is not comparable here.
-fn nginx(place: &Place<'_>, _: &Path) -> Option<Command> {
-    let program = installed(&["nginx", "/usr/sbin/nginx"]).filter(|_| place.workers == 1)?;
-    let Place { folder, files, listen, etcd, .. } = place;
+/// A single nginx process has one thread, so it is compared with one worker only.
+fn nginx(settings: &ProxySettings<'_>, _: &Path) -> Option<Command> {
+    let program = installed(&["nginx", "/usr/sbin/nginx"]).filter(|_| settings.workers == 1)?;
+    let ProxySettings { folder, files, listen, etcd, .. } = settings;
     let (ca, folder_name) = (files.ca.display(), folder.display());
     let (cert, key) = (files.server.cert.display(), files.server.key.display());
     let (proxy_cert, proxy_key) = (files.proxy.cert.display(), files.proxy.key.display());
@@ -76,8 +76,8 @@ fn nginx(place: &Place<'_>, _: &Path) -> Option<Command> {
     Some(command)
 }
 
-fn grpc_proxy(place: &Place<'_>, etcd_program: &Path) -> Option<Command> {
-    let Place { files, listen, etcd, workers, .. } = place;
+fn grpc_proxy(settings: &ProxySettings<'_>, etcd_program: &Path) -> Option<Command> {
+    let ProxySettings { files, listen, etcd, workers, .. } = settings;
     let mut command = Command::new(etcd_program);
     command
         .args(["grpc-proxy", "start"])
@@ -104,12 +104,12 @@ fn grpc_proxy(place: &Place<'_>, etcd_program: &Path) -> Option<Command> {
     Some(command)
 }
 
-fn envoy(place: &Place<'_>, _: &Path) -> Option<Command> {
+fn envoy(settings: &ProxySettings<'_>, _: &Path) -> Option<Command> {
     let program = installed(&[
         "envoy",
         concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/envoy/bin/envoy"),
     ])?;
-    let Place { folder, files, listen, etcd, workers } = place;
+    let ProxySettings { folder, files, listen, etcd, workers } = settings;
     let certificates = |context: &str, pair: &Files, more: &str| {
         format!(
             "{{\"@type\":\"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{context}\",{more}\"common_tls_context\":{{\

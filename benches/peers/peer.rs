@@ -1,4 +1,4 @@
-//! Something that requests can go through: a process of its own, so that what it uses can be read.
+//! A proxy under test, in a separate process, so that its CPU time and memory can be measured.
 
 use std::net::SocketAddr;
 use std::process::Child;
@@ -11,12 +11,12 @@ pub struct Peer {
     pub name: String,
     pub address: SocketAddr,
     process: Option<Child>,
-    /// Bytes that it had when it had begun to listen, before any load.
+    /// Resident bytes after its start, before any load.
     pub fresh: u64,
 }
 
 impl Peer {
-    /// etcd itself, which is not measured.
+    /// etcd itself, whose process is not measured.
     pub fn direct(address: SocketAddr) -> Self {
         Self { name: "direct".to_owned(), address, process: None, fresh: 0 }
     }
@@ -29,13 +29,13 @@ impl Peer {
         self.process.as_ref().map(Child::id)
     }
 
-    /// CPU time that `work` took it, and the most memory that it needed more than before, in bytes.
+    /// CPU time that `work` took, and the peak of additional memory in bytes.
     pub async fn measured(&self, work: impl Future) -> Option<(Duration, u64)> {
         let Some(pid) = self.pid() else {
             work.await;
             return None;
         };
-        // proc(5): 5 sets the peak back to what is resident now.
+        // proc(5): writing 5 resets the peak to the present resident size.
         std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
         let before = usage(pid).unwrap();
         work.await;
@@ -43,7 +43,7 @@ impl Peer {
         Some((after.since(&before), self.peak().saturating_sub(before.resident)))
     }
 
-    /// The most memory that it ever had, in bytes.
+    /// Peak memory since the last reset, in bytes.
     fn peak(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid().unwrap())).unwrap();
@@ -51,7 +51,7 @@ impl Peer {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Memory that is resident now, in bytes.
+    /// Resident memory in bytes.
     pub fn resident(&self) -> Option<u64> {
         self.pid().map(|pid| usage(pid).unwrap().resident)
     }

@@ -1,10 +1,9 @@
-//! The bars that the project has set itself, and whether this run was under them
-//! (docs/performance.md).
+//! The performance targets of the project (docs/performance.md), and whether this run meets them.
 
 use std::fmt;
 
-use crate::alone::{Column, IDLE};
-use crate::figures::Table;
+use crate::results::Table;
+use crate::single::{Column, IDLE};
 
 #[derive(Default)]
 pub struct Targets(Vec<Target>);
@@ -24,12 +23,12 @@ impl Targets {
     pub fn of_table(&mut self, table: &Table) {
         let load = table.load.name;
         for (shape, column) in &table.columns {
-            let against = |peer: &str| Some(column.get(peer)?.against?[0]);
+            let against = |peer: &str| Some(column.get(peer)?.ratio?[0]);
             let (must, aim) = match *shape {
                 "1x1" => (0.75, 0.6),
                 "4x4" => (0.9, 0.7),
                 "8x8" => (1.0, 0.8),
-                // Watchers.
+                // watch-fanout
                 _ => (1.0, 0.5),
             };
             self.push(
@@ -76,7 +75,7 @@ impl Targets {
                     200.0,
                 );
             }
-            "huge-answers" => {
+            "huge-responses" => {
                 self.push("a Range of 100 MB: MB more".to_owned(), Some(ours[1]), 4.0, 1.0);
                 self.push("a snapshot: MB more".to_owned(), Some(ours[3]), 4.0, 1.0);
             }
@@ -91,7 +90,7 @@ impl fmt::Display for Targets {
         for Target { what, measured, must, aim } in &self.0 {
             let verdict = match measured {
                 measured if measured <= aim => "better than the aim",
-                measured if measured <= must => "holds",
+                measured if measured <= must => "met",
                 _ => "**missed**",
             };
             writeln!(f, "| {what} | {measured:.2} | {must} | {aim} | {verdict} |")?;

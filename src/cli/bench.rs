@@ -1,8 +1,8 @@
-//! `etcd-warden bench`.
+//! `etcd-warden bench`: arguments, progress and output. The work is in `etcd_warden_tools::bench`.
 
 mod calico;
 mod credentials;
-mod given;
+mod plan_args;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,9 @@ use etcd_warden_tools::bench::mix::{Kind, Mix};
 use etcd_warden_tools::bench::plan::{self, Progress};
 use etcd_warden_tools::bench::quantiles::Quantiles;
 use etcd_warden_tools::bench::report::{Report, html, text};
+use etcd_warden_tools::bench::server_counts::MetricsUrl;
 use etcd_warden_tools::bench::stop::Stop;
 use etcd_warden_tools::bench::tally::Tally;
-use etcd_warden_tools::bench::witness::MetricsUrl;
 use etcd_warden_tools::bench::worker::Pace;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -34,28 +34,28 @@ use super::policy::Output;
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
     #[command(subcommand)]
-    scene: Option<Scene>,
+    workload: Option<Workload>,
     #[command(flatten)]
-    whom: Whom,
+    targets: TargetArgs,
     #[command(flatten)]
-    what: What,
+    load: LoadArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
 
-/// Whole scenes in place of a mix.
+/// Fixed workloads, instead of a mix of operations.
 #[derive(Debug, Subcommand)]
-enum Scene {
-    /// What a Calico cluster of so many nodes puts on etcd: the storm at its start, then pods that
-    /// come and go.
+enum Workload {
+    /// The load of a Calico cluster: the start of all nodes at once or over time, then pods that
+    /// are created and deleted.
     Calico(Box<calico::CalicoArgs>),
 }
 
-/// Where the load goes, and as whom.
+/// The servers under test, and the certificates of the clients.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where, and as whom")]
-struct Whom {
-    /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
+#[command(next_help_heading = "Targets and identities")]
+struct TargetArgs {
+    /// The etcd or proxy to test: `https://HOST:PORT`, or `http://` for plain text.
     #[arg(
         long,
         value_name = "URL",
@@ -63,121 +63,121 @@ struct Whom {
         required_unless_present = "compare"
     )]
     endpoint: Option<Endpoint>,
-    /// Several ways to one etcd, which get slices of the same load in turn: `NAME=URL,NAME=URL`.
-    /// Each is compared with the first.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = given::named)]
+    /// Compare several ways to one etcd: `NAME=URL,NAME=URL`. They get slices of the same load in
+    /// turn, and each is compared with the first.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = plan_args::named)]
     compare: Vec<(String, Endpoint)>,
     #[command(flatten)]
     credentials: Credentials,
-    /// Processes whose CPU time and memory is looked at: `NAME=PID` of each target, or a number
-    /// alone for one.
-    #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = given::pid)]
+    /// Processes whose CPU time and memory are measured: `NAME=PID` for each target, or a single
+    /// number for `--endpoint`.
+    #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = plan_args::pid)]
     pid: Vec<(Option<String>, u32)>,
-    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it
-    /// must be what was sent.
+    /// The metrics URLs of all etcd members (`--listen-metrics-urls`). etcd's own counts must
+    /// match what was sent.
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     etcd_metrics: Vec<MetricsUrl>,
 }
 
 /// The load.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "The load")]
-struct What {
-    /// What is done, with weights: range, put, txn, watch-fanout, lease, snapshot.
+#[command(next_help_heading = "Load")]
+struct LoadArgs {
+    /// Operations with weights: range, put, txn, watch-fanout, lease, snapshot.
     #[arg(long, default_value = "range=8,put=1,txn=1")]
     mix: Mix,
-    /// Keys that are read and written at random.
+    /// Number of keys that are read and written at random.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
-    /// Bytes of each value.
+    /// Size of each value in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     value_size: u32,
-    /// How much more popular some keys are than others; 0: not at all.
+    /// Exponent of the Zipf distribution of keys; 0 makes all keys equally popular.
     #[arg(long, value_name = "EXPONENT", default_value_t = 0.99)]
     zipf: f64,
-    /// Reads that any member answers from its memory. Calico and kube-apiserver read linearizably.
+    /// Use serializable reads, which any member answers from memory. Calico and kube-apiserver use
+    /// linearizable reads.
     #[arg(long)]
     serializable: bool,
-    /// Connections to each target.
+    /// Connections per target.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connections: u32,
-    /// Streams at a time on each.
+    /// Concurrent streams per connection.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     streams: u32,
-    /// Watchers of `watch-fanout`.
+    /// Number of watchers of `watch-fanout`.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     watchers: u32,
-    /// Each watcher watches a range of its own that holds all that is written: nobody serves two
-    /// of them with one watch.
+    /// Give each watcher a different range that contains all written keys, so that a proxy cannot
+    /// merge the watches.
     #[arg(long)]
     own_ranges: bool,
-    /// Threads that send; by default as many as there are processors, and 4 at most.
+    /// Threads that send. Default: the number of processors, at most 4.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: Option<u32>,
-    /// Open loop: requests per second, whatever the answers do. Without it, each stream sends when
-    /// it has its answer (closed loop).
-    #[arg(long, value_name = "PER SECOND", value_parser = given::rate, conflicts_with = "ramp")]
+    /// Open loop: send this many requests per second, whatever the response times. Without it, each
+    /// stream waits for its response before it sends again (closed loop).
+    #[arg(long, value_name = "PER SECOND", value_parser = plan_args::rate, conflicts_with = "ramp")]
     rate: Option<f64>,
-    /// Open loop at rising rates, until one is not sustained: `FROM..TO`, or `FROM..TO/STEPS`.
-    /// `--time` is for each.
-    #[arg(long, value_name = "RATES", value_parser = given::ramp, conflicts_with = "count")]
-    ramp: Option<given::Rates>,
-    /// A p99 above this does not count as sustained.
-    #[arg(long, value_name = "TIME", value_parser = given::time, requires = "ramp")]
+    /// Open loop at rising rates until one is not sustained: `FROM..TO` or `FROM..TO/STEPS`.
+    /// `--time` applies to each rate.
+    #[arg(long, value_name = "RATES", value_parser = plan_args::ramp, conflicts_with = "count")]
+    ramp: Option<plan_args::Rates>,
+    /// A rate with a p99 latency above this is not sustained.
+    #[arg(long, value_name = "TIME", value_parser = plan_args::time, requires = "ramp")]
     limit_p99: Option<Duration>,
-    /// The gaps between requests of an open loop.
+    /// Distribution of the gaps between requests of an open loop.
     #[arg(long, value_enum, default_value_t)]
     gaps: Gaps,
-    /// The measured time of each target, all its slices together.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time, conflicts_with = "count")]
+    /// MeasuredSlice time per target, all its slices together.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = plan_args::time, conflicts_with = "count")]
     time: Duration,
-    /// Instead of a time: how many requests each target gets, exactly; those of the warm-up are
-    /// not among them.
+    /// Send exactly this many requests to each target, instead of measuring for a time. Requests of
+    /// the warm-up are not counted.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// What is not measured, at the start of each rate.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = given::time)]
+    /// Unmeasured time at the start of each rate.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = plan_args::time)]
     warm_up: Duration,
-    /// With `--compare`: how many slices each target gets.
+    /// With `--compare`: number of slices per target.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// How long an answer may take.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = given::time)]
+    /// Timeout of a request.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = plan_args::time)]
     timeout: Duration,
-    /// Of all chance: when requests of an open loop are due, and what each stream asks for, one
-    /// after the other. In each round of `--compare` all targets get the same.
+    /// Seed of all random choices: the times of requests in an open loop, and the requests of each
+    /// stream. In each round of `--compare` all targets get the same requests.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// What all keys begin with. They are removed at the end.
-    #[arg(long, value_name = "KEY", default_value = "/etcd-warden-bench/", value_parser = given::prefix)]
+    /// Prefix of all keys. They are deleted at the end.
+    #[arg(long, value_name = "KEY", default_value = "/etcd-warden-bench/", value_parser = plan_args::prefix)]
     prefix: String,
-    /// Go on where keys of others are below the prefix. They are left alone.
+    /// Run even if keys of others exist below the prefix. They are not changed.
     #[arg(long)]
     force: bool,
 }
 
-/// Where the results go.
+/// The outputs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 struct ReportArgs {
-    /// How results are written. Progress goes to standard error.
+    /// Output format. Progress is written to standard error.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Write the whole report here too, as JSON.
+    /// Also write the full report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the whole report here too, as one page of HTML that needs nothing else.
+    /// Also write the full report to this file, as a self-contained HTML page.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// No progress.
+    /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl ReportArgs {
-    /// Before anything is sent: what keeps the report from being written would be seen only when
-    /// the run is over.
-    fn mistakes(&self) -> Option<ExitCode> {
+    /// Checks the output files. Without this, the report would be lost at the end of the run.
+    fn check(&self) -> Option<ExitCode> {
         let folder = |file: &Path| {
             file.parent().filter(|folder| !folder.as_os_str().is_empty()).is_none_or(Path::is_dir)
         };
@@ -186,7 +186,7 @@ impl ReportArgs {
             let Some(file) = file else { continue };
             let why = match (file.is_dir(), folder(file)) {
                 (true, _) => "is a directory: name a file",
-                (false, false) => "is in no directory that is there: make it first",
+                (false, false) => "is in a directory that does not exist: create it first",
                 (false, true) => continue,
             };
             terminal::err(format_args!("error: `--{flag} {}` {why}", file.display()));
@@ -196,24 +196,24 @@ impl ReportArgs {
     }
 }
 
-/// Runs it. Exit code 0: done, and all was right; 1: answers or counts were wrong, or it could not
-/// be done; 78: files or addresses that cannot be used; 130: ended at once by a second signal.
+/// Runs `bench`. Exit code 0: completed, and everything was right; 1: wrong responses or counts, or
+/// not completed; 78: unusable files or addresses; 130: interrupted by a second signal.
 ///
 /// # Errors
-/// It could not be done.
+/// The run could not be completed.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
-    if let Some(Scene::Calico(args)) = args.scene {
+    if let Some(Workload::Calico(args)) = args.workload {
         return calico::run(*args).await;
     }
-    let plan = match given::plan(&args) {
+    let plan = match plan_args::plan(&args) {
         Ok(plan) => plan,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| terminal::err(format_args!("error: {mistake}")));
+        Err(errors) => {
+            errors.iter().for_each(|error| terminal::err(format_args!("error: {error}")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
-    if let Some(mistakes) = args.report.mistakes() {
-        return Ok(mistakes);
+    if let Some(code) = args.report.check() {
+        return Ok(code);
     }
     let settings = settings(&args, &plan);
     let quiet = args.report.quiet;
@@ -224,8 +224,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     finish(&args.report, report)
 }
 
-/// Runs something that a signal ends early and in order, and a second signal at once: then it gives
-/// nothing.
+/// Runs `work`. The first signal asks it to stop in an orderly way; after a second one, the result
+/// is `None`.
 async fn until_stopped<T>(
     prefix: &str,
     work: impl AsyncFnOnce(&Arc<Stop>) -> Result<T, String>,
@@ -240,18 +240,18 @@ async fn until_stopped<T>(
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if !stop.is_wanted() {
+            if !stop.is_requested() {
                 terminal::err(format_args!(
-                    "ending, and removing the keys; another signal ends it at once"
+                    "stopping and deleting the keys; another signal stops at once"
                 ));
-                stop.want();
+                stop.request();
             }
         }
     };
     tokio::select! {
         done = work(&stop) => done.map(Some),
         () = twice => {
-            terminal::err(format_args!("ended at once: keys of this run may be left below {prefix}"));
+            terminal::err(format_args!("stopped at once: keys may be left below {prefix}"));
             Ok(None)
         }
     }
@@ -267,7 +267,7 @@ fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::
         Output::Text => terminal::out(format_args!("{report}"))?,
         Output::Json => terminal::out(format_args!("{json}\n"))?,
     }
-    // Last: a full disk does not keep the results from being seen.
+    // Last, so that the results are result even if the disk is full.
     for (file, content) in [(&args.json, &json), (&args.html, &html::page(report, &json))] {
         if let Some(file) = file {
             std::fs::write(file, content)
@@ -278,7 +278,7 @@ fn finish(args: &ReportArgs, report: Result<Option<Report>, String>) -> anyhow::
 }
 
 fn settings(args: &BenchArgs, plan: &plan::Plan) -> BTreeMap<&'static str, String> {
-    let what = &args.what;
+    let what = &args.load;
     let pace = |pace: &Pace| match pace {
         Pace::Closed => "closed loop".to_owned(),
         Pace::Open(rate) => format!("{rate:.0}"),
@@ -312,20 +312,20 @@ fn settings(args: &BenchArgs, plan: &plan::Plan) -> BTreeMap<&'static str, Strin
     settings
 }
 
-/// What happens, on standard error.
+/// Writes progress to standard error.
 fn show(progress: &Progress<'_>, quiet: bool) {
     if quiet {
         return;
     }
     match progress {
         Progress::Note(note) => terminal::err(format_args!("{note}")),
-        // Slices of a comparison are many and short.
+        // A comparison has many short slices.
         Progress::Slice(target, Pace::Closed) => terminal::err(format_args!("{target}")),
         Progress::Slice(target, Pace::Open(rate)) => {
-            terminal::err(format_args!("{target} at {rate:.0} per second"))
+            terminal::err(format_args!("{target} at {rate:.0} per second"));
         }
         Progress::Second(second, tally) => {
-            terminal::err(format_args!("  {second:>4} s  {}", line(tally)))
+            terminal::err(format_args!("  {second:>4} s  {}", line(tally)));
         }
     }
 }
@@ -333,11 +333,11 @@ fn show(progress: &Progress<'_>, quiet: bool) {
 fn line(tally: &Tally) -> String {
     let mut all = etcd_warden_tools::bench::tally::Series::default();
     for series in tally.series.values() {
-        // It grows as far as each of them.
+        // The histogram grows as needed, so this cannot fail.
         let _ = all.latency.add(&series.latency);
     }
     let quantiles = Quantiles::of(&all.latency);
-    let time = |us: u64| text::Time(etcd_warden_tools::bench::figure::float(us)).to_string();
+    let time = |us: u64| text::Time(etcd_warden_tools::bench::convert::float(us)).to_string();
     let failed =
         if tally.failed() > 0 { format!(", {} failed", tally.failed()) } else { String::new() };
     let (p50, p99, p999) = (time(quantiles.p50), time(quantiles.p99), time(quantiles.p999));

@@ -1,5 +1,4 @@
-//! `etcd-warden calico`: Calico's hosted manifest, with a certificate of its own for each
-//! component.
+//! `etcd-warden calico segment`: arguments and output. The work is in `etcd_warden_tools::calico`.
 
 mod files;
 
@@ -21,16 +20,16 @@ use super::exit;
 use super::policy::Output;
 use files::Target;
 
-/// What `--check` ends with where a manifest is not segmented.
+/// Exit code of `--check` for a manifest that is not segmented.
 const NOT_SEGMENTED: u8 = 1;
 
-/// Change Calico's own files.
+/// Change Calico's manifests.
 #[derive(Debug, Subcommand)]
 pub enum CalicoCommand {
-    /// Give each component of Calico's hosted manifest (calico-etcd.yaml of 3.20 to 3.31) a
-    /// certificate of its own, and leave every other byte as it is. Exit code 0: done, or
-    /// segmented; 1: `--check` found something; 64: wrong usage; 78: not understood, nothing
-    /// written.
+    /// Give each component of Calico's hosted manifest (calico-etcd.yaml of 3.20 to 3.31) its own
+    /// certificate. Every other byte of the manifest is kept. Exit code 0: done, or segmented; 1:
+    /// `--check` found something missing; 64: wrong usage; 78: the manifest is not understood, and
+    /// nothing was written.
     Segment(Box<SegmentArgs>),
 }
 
@@ -40,44 +39,49 @@ pub struct SegmentArgs {
     /// The manifest; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// URLs of the proxies, with commas between, as every node's own network reaches them: https://HOST:23790. On an etcd host 2379 is etcd
-    /// itself.
-    #[arg(long, value_name = "URLS", required_unless_present = "check", value_parser = Endpoints::parse)]
+    /// URLs of the gateways, separated by commas, as the nodes' host network reaches them:
+    /// https://HOST:23790. Port 2379 of an etcd host is etcd itself.
+    #[arg(
+        long,
+        value_name = "URLS",
+        required_unless_present = "check",
+        value_parser = Endpoints::parse
+    )]
     endpoints: Option<Endpoints>,
-    /// Certificates of single nodes for calico-node and cni: `host-path=DIRECTORY`, with folders
-    /// of these names in it on every node.
+    /// Use certificates per node for calico-node and cni: `host-path=DIRECTORY`. On every node this
+    /// directory must contain directories with these names.
     #[arg(long, value_name = "FORM", value_parser = PerNode::parse)]
     per_node: Option<PerNode>,
-    /// Another name for a component's Secret: `calico-node=NAME`, `cni=NAME`,
-    /// `calico-kube-controllers=NAME`; may be given several times.
+    /// The Secret of a component, if not the default: `calico-node=NAME`, `cni=NAME`,
+    /// `calico-kube-controllers=NAME`. May be repeated.
     #[arg(long, value_name = "COMPONENT=NAME", value_parser = calico::secret)]
     secret: Vec<(Component, String)>,
-    /// How often kube-controllers compact etcd, as Go writes times; `0` for never. Without it,
-    /// this is left alone.
+    /// How often kube-controllers compact etcd, as a Go duration; `0` for never. Without it, the
+    /// manifest's setting is kept.
     #[arg(long, value_name = "TIME", value_parser = CompactionPeriod::parse)]
     compaction_period: Option<CompactionPeriod>,
-    /// Show what would change, and write nothing.
+    /// Print a diff. Writes nothing.
     #[arg(long, conflicts_with_all = ["out", "policy_out", "force"])]
     diff: bool,
-    /// Say whether the manifest is segmented, and what is missing; write nothing.
+    /// Report whether the manifest is segmented, and what is missing. Writes nothing.
     #[arg(long, conflicts_with_all = ["diff", "out", "policy_out", "force"])]
     check: bool,
-    /// How the result of `--check` is written.
+    /// Output format of `--check`.
     #[arg(short, long, value_enum, default_value_t, requires = "check")]
     output: Output,
-    /// Where the new manifest goes; without, to standard output.
+    /// Write the new manifest to this file. Default: standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where the policy that goes with it goes; without, to standard output, or to standard error
-    /// where that has the manifest.
+    /// Write the policy for the new manifest to this file. Default: standard output, or standard
+    /// error if the manifest goes to standard output.
     #[arg(long, value_name = "FILE")]
     policy_out: Option<PathBuf>,
-    /// Write over files that are there.
+    /// Replace existing files.
     #[arg(long)]
     force: bool,
 }
 
-/// Runs the command. Results go to `out`, what is wrong or left to do goes to `err`.
+/// Runs the command. Results go to `out`, errors and notes go to `err`.
 pub fn run(
     command: CalicoCommand,
     input: &mut dyn Read,
@@ -85,7 +89,7 @@ pub fn run(
     err: &mut dyn Write,
 ) -> ExitCode {
     let CalicoCommand::Segment(args) = command;
-    // A reader that went away (`| head`) is no mistake of the manifest.
+    // A reader that closed the pipe (`| head`) is not an error of the manifest.
     ExitCode::from(segment(&args, input, out, err).unwrap_or(0))
 }
 
@@ -97,27 +101,27 @@ fn segment(
 ) -> std::io::Result<u8> {
     let options = match options(args) {
         Ok(options) => options,
-        Err(mistake) => {
-            writeln!(err, "error: {mistake}")?;
+        Err(error) => {
+            writeln!(err, "error: {error}")?;
             return Ok(exit::USAGE);
         }
     };
     let name = args.manifest.display().to_string();
     let text = match files::read(&args.manifest, input, calico::MAX_BYTES) {
         Ok(text) => text,
-        Err(mistake) => {
-            writeln!(err, "{}", Diagnostics::about(&name, mistake, None))?;
+        Err(error) => {
+            writeln!(err, "{}", Diagnostics::about(&name, error, None))?;
             return Ok(exit::CONFIG);
         }
     };
     if args.check {
         let checked = calico::check(&name, &text, &options);
-        return tell(&name, checked, args.output, out, err);
+        return print_check(&name, checked, args.output, out, err);
     }
     match calico::segment(&name, &text, &options) {
-        Err(mistakes) => {
-            write!(err, "{mistakes}")?;
-            writeln!(err, "{} is left as it is: nothing was written", Printable(&name))?;
+        Err(errors) => {
+            write!(err, "{errors}")?;
+            writeln!(err, "{} is unchanged: nothing was written", Printable(&name))?;
             Ok(exit::CONFIG)
         }
         Ok(done) if args.diff => {
@@ -138,7 +142,7 @@ fn options(args: &SegmentArgs) -> Result<Options, String> {
     if let (Some(out), Some(policy_out)) = (&args.out, &args.policy_out)
         && files::are_one(out, policy_out)
     {
-        return Err("`--out` and `--policy-out` are one file".to_owned());
+        return Err("`--out` and `--policy-out` name the same file".to_owned());
     }
     let mut options = Options {
         endpoints: args.endpoints.clone(),
@@ -149,7 +153,7 @@ fn options(args: &SegmentArgs) -> Result<Options, String> {
     for (component, name) in &args.secret {
         if args.per_node.is_some() && component.is_on_nodes() {
             return Err(format!(
-                "`--secret {component}=...` and `--per-node` both say where {component} has its certificate from"
+                "`--secret {component}=...` and `--per-node` both set the certificate of {component}"
             ));
         }
         if options.secrets.insert(*component, name.clone()).is_some() {
@@ -159,8 +163,8 @@ fn options(args: &SegmentArgs) -> Result<Options, String> {
     Ok(options)
 }
 
-/// The result of `--check`.
-fn tell(
+/// Prints the result of `--check`.
+fn print_check(
     name: &str,
     checked: Result<Vec<Deviation>, Diagnostics>,
     output: Output,
@@ -176,7 +180,13 @@ fn tell(
         (Output::Json, Ok(deviations)) => {
             let one = |deviation: &Deviation| {
                 let Deviation { position, object, field, message } = deviation;
-                json!({ "line": position.line, "column": position.column, "object": object, "field": field, "message": message })
+                json!({
+                    "line": position.line,
+                    "column": position.column,
+                    "object": object,
+                    "field": field,
+                    "message": message,
+                })
             };
             let missing: Vec<_> = deviations.iter().map(one).collect();
             writeln!(
@@ -185,11 +195,11 @@ fn tell(
                 json!({ "segmented": deviations.is_empty(), "missing": missing, "diagnostics": [] })
             )?;
         }
-        (Output::Json, Err(mistakes)) => {
+        (Output::Json, Err(errors)) => {
             writeln!(
                 out,
                 "{}",
-                json!({ "segmented": null, "missing": [], "diagnostics": mistakes.to_json() })
+                json!({ "segmented": null, "missing": [], "diagnostics": errors.to_json() })
             )?;
         }
         (Output::Text, Ok(deviations)) => {
@@ -202,36 +212,36 @@ fn tell(
                 count => writeln!(out, "{name}: not segmented, missing: {count}")?,
             }
         }
-        (Output::Text, Err(mistakes)) => write!(err, "{mistakes}")?,
+        (Output::Text, Err(errors)) => write!(err, "{errors}")?,
     }
     Ok(code)
 }
 
-/// Manifest and policy to where they belong: to files, both or neither.
+/// Writes manifest and policy: to files both or neither.
 fn write_out(
     args: &SegmentArgs,
     done: &Segmented,
     out: &mut Plain<'_>,
     err: &mut dyn Write,
 ) -> std::io::Result<u8> {
-    // A manifest may hold keys: whoever may not read the old one may not read the new one.
+    // A manifest may contain keys, so the new one gets the permissions of the old one.
     let pairs = [
         (&args.out, &done.text, Some(args.manifest.as_path())),
         (&args.policy_out, &done.policy, None),
     ];
     let mut targets = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text, like) in pairs {
         let Some(path) = path else { continue };
         match Target::prepare(path, text, like, args.force) {
             Ok(target) => targets.push(target),
-            Err(mistake) => mistakes.push(mistake),
+            Err(error) => errors.push(error),
         }
     }
-    let written = if mistakes.is_empty() { files::finish(targets) } else { Err(mistakes) };
-    if let Err(mistakes) = written {
-        for mistake in mistakes {
-            writeln!(err, "error: {}", Printable(&mistake))?;
+    let written = if errors.is_empty() { files::finish(targets) } else { Err(errors) };
+    if let Err(errors) = written {
+        for error in errors {
+            writeln!(err, "error: {}", Printable(&error))?;
         }
         return Ok(exit::USAGE);
     }
@@ -247,7 +257,7 @@ fn write_out(
     Ok(0)
 }
 
-/// What goes beside the manifest, where that has standard output for itself.
+/// Writes policy and notes to standard error, because the manifest has standard output.
 fn hand_over(done: &Segmented, err: &mut dyn Write) -> std::io::Result<()> {
     writeln!(err, "{}", done.policy)?;
     notes(done, err)

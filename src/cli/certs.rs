@@ -1,5 +1,4 @@
-//! `etcd-warden certs`: certificates for components from the operator's CA, what they say, and
-//! their renewal.
+//! `etcd-warden certs`: arguments and output. The work is in `etcd_warden_tools::certs`.
 
 mod authority;
 mod issue;
@@ -18,18 +17,18 @@ use super::exit;
 /// Issue, list and renew certificates.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Issue certificates for components, or for components of each node. Exit code 0: all are in
-    /// place; 78: nothing was written.
+    /// Issue certificates for components, or for the components of each node. Exit code 0: all are
+    /// in place; 78: errors, and nothing was written.
     Issue(Box<issue::IssueArgs>),
-    /// Show what certificates say: their names, what the policy makes of them, their end, and what
-    /// is wrong. Exit code 1: something is.
+    /// List certificates: names, roles by a policy, expiry and problems. Exit code 1: at least one
+    /// problem.
     List(list::ListArgs),
-    /// Issue anew what ends soon, with the same names, in the same place. Exit code 1: something
-    /// that is due could not be renewed.
+    /// Renew certificates that end soon, with the same names, in the same files. Exit code 1: a due
+    /// certificate could not be renewed.
     Renew(Box<renew::RenewArgs>),
 }
 
-/// Runs one of the commands. Results go to `out`, what is wrong or worth a note goes to `err`.
+/// Runs one of the commands. Results go to `out`; errors and notes go to `err`.
 pub fn run(command: CertsCommand, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let done = match command {
         CertsCommand::Issue(args) => issue::run(&args, out, err).map(|()| false),
@@ -38,16 +37,16 @@ pub fn run(command: CertsCommand, out: &mut dyn Write, err: &mut dyn Write) -> E
     };
     match done {
         Ok(wrong) => ExitCode::from(u8::from(wrong)),
-        Err(mistakes) => {
-            // Whoever closed this does not want to hear it.
-            let _ = write!(err, "{mistakes}");
+        Err(errors) => {
+            // If standard error is closed, nothing can report that.
+            let _ = write!(err, "{errors}");
             ExitCode::from(exit::CONFIG)
         }
     }
 }
 
-/// Tells what is no mistake.
-fn tell(notes: Option<Diagnostics>, err: &mut dyn Write) {
+/// Writes notes, if there are any.
+fn print_notes(notes: Option<Diagnostics>, err: &mut dyn Write) {
     if let Some(notes) = notes.filter(|notes| !notes.is_empty()) {
         let _ = writeln!(err, "{notes}");
     }

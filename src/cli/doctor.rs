@@ -1,4 +1,4 @@
-//! `etcd-warden doctor`.
+//! `etcd-warden doctor`: arguments and output. The checks are in `etcd_warden_tools::doctor`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use clap::Args;
 use etcd_warden_gateway::config::{self, ServeArgs};
 use etcd_warden_gateway::terminal;
 use etcd_warden_tools::doctor;
-use etcd_warden_tools::doctor::report::Verdict;
-use etcd_warden_tools::doctor::thief::Thief;
+use etcd_warden_tools::doctor::report::Severity;
+use etcd_warden_tools::doctor::stolen::StolenCertificate;
 
 use super::exit;
 use super::policy::Output;
@@ -17,11 +17,12 @@ use super::policy::Output;
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The configuration file of `serve`; the environment counts as it does there.
+    /// The configuration file of `serve`. Environment variables apply as they do for `serve`.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
     config: Option<PathBuf>,
-    /// A component's certificate and key, which must open the proxy alone: `CERTIFICATE,KEY`, or a
-    /// folder with `etcd-cert` and `etcd-key`.
+    /// A client certificate and its key, to test what an attacker who steals them can reach besides
+    /// the gateway: `CERTIFICATE,KEY`, or a directory with `etcd-cert` and `etcd-key`. May be
+    /// repeated.
     #[arg(long, value_name = "FILES")]
     stolen: Vec<OsString>,
     /// How results are written.
@@ -29,32 +30,36 @@ pub struct DoctorArgs {
     output: Output,
 }
 
-/// Looks at the deployment. Exit code 0: nothing is wrong; 1: something is; 78: the configuration
-/// cannot be read.
+/// Examines the deployment. Exit code 0: no problem found; 1: at least one problem; 78: the
+/// configuration cannot be read.
 ///
 /// # Errors
-/// Standard output takes nothing more; else what goes wrong is a finding.
+/// Standard output cannot be written. Every other failure is a finding of the report.
 pub async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let serve = ServeArgs::of_file(args.config);
-    // Its variable has been read by clap.
+    // Clap has read this variable.
     let variables = std::env::vars_os().filter(|(name, _)| name != "ETCD_WARDEN_CONFIG");
     let loaded = config::load(&serve, variables);
-    let thieves: Vec<_> = args.stolen.iter().map(|written| Thief::read(written.as_ref())).collect();
-    let mut mistakes: Vec<String> =
-        thieves.iter().filter_map(|thief| thief.as_ref().err()).map(ToString::to_string).collect();
+    let stolen: Vec<_> =
+        args.stolen.iter().map(|written| StolenCertificate::read(written.as_ref())).collect();
+    let mut errors: Vec<String> = stolen
+        .iter()
+        .filter_map(|certificate| certificate.as_ref().err())
+        .map(ToString::to_string)
+        .collect();
     let (config, _) = match loaded {
-        Ok(loaded) if mistakes.is_empty() => loaded,
+        Ok(loaded) if errors.is_empty() => loaded,
         loaded => {
-            mistakes.extend(loaded.err().map(|mistakes| mistakes.to_string()));
-            terminal::err(format_args!("{}", mistakes.join("\n")));
+            errors.extend(loaded.err().map(|errors| errors.to_string()));
+            terminal::err(format_args!("{}", errors.join("\n")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
-    let thieves: Vec<Thief> = thieves.into_iter().flatten().collect();
-    let report = doctor::examine(&config, &thieves).await;
+    let stolen: Vec<StolenCertificate> = stolen.into_iter().flatten().collect();
+    let report = doctor::examine(&config, &stolen).await;
     match args.output {
         Output::Text => terminal::out(format_args!("{report}\n"))?,
         Output::Json => terminal::out(format_args!("{:#}\n", report.to_json()))?,
     }
-    Ok(if report.verdict() == Verdict::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.severity() == Severity::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

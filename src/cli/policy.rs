@@ -1,5 +1,5 @@
-//! `etcd-warden policy`: what is wrong with a policy, what a role set holds, who may do what and by
-//! which grant.
+//! `etcd-warden policy`: checks policies, prints role sets, explains decisions and the grants
+//! behind them, and imports etcd's own users and roles.
 
 mod call;
 mod concurrency;
@@ -24,36 +24,36 @@ use super::exit;
 /// Check, show and explain policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Report every mistake in policy files, each with its place. Exit code 0: none; 78: mistakes;
-    /// 64: wrong usage.
+    /// Report every error in policy files, with its source position. Exit code 0: no error; 64:
+    /// wrong usage; 78: at least one error.
     Check(CheckArgs),
-    /// List the role sets inside this binary, or print one.
+    /// List the built-in role sets, or print one of them.
     Show(ShowArgs),
-    /// Say whether an identity may make a call, and by which grant; or who may do what to a key.
-    /// Exit code 0: allowed; 1: refused.
+    /// Explain whether an identity may make a call, and which grant allows it; or list the bindings
+    /// that have rights on a key. Exit code 0: allowed; 1: denied.
     Explain(Box<ExplainArgs>),
-    /// Write etcd's own users and roles as a policy that gives the same rights. Exit code 1: etcd
-    /// does not tell them.
+    /// Convert etcd's own users and roles to a policy that grants the same rights. Exit code 1:
+    /// etcd did not return them.
     Import(import::ImportArgs),
 }
 
-/// How results are written.
+/// The output format of a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for a terminal.
     #[default]
     Text,
-    /// For machines: one JSON document.
+    /// One JSON document.
     Json,
 }
 
 /// Arguments of `policy check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Policy files.
+    /// The policy files to check.
     #[arg(required = true, env = "ETCD_WARDEN_POLICY")]
     files: Vec<PathBuf>,
-    /// How results are written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -61,7 +61,7 @@ pub struct CheckArgs {
 /// Arguments of `policy show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The role set to print, as `include` names it.
+    /// The role set to print, named as in `include`. Without it, all role sets are listed.
     role_set: Option<String>,
 }
 
@@ -71,29 +71,29 @@ pub struct ExplainArgs {
     /// The policy file.
     #[arg(long, env = "ETCD_WARDEN_POLICY")]
     policy: PathBuf,
-    /// The certificate's Common Name.
+    /// The certificate's common name (CN).
     #[arg(long)]
     cn: Option<String>,
-    /// A URI subject alternative name; may be given several times.
+    /// A URI subject alternative name. May be repeated.
     #[arg(long)]
     uri: Vec<String>,
-    /// A DNS subject alternative name; may be given several times.
+    /// A DNS subject alternative name. May be repeated.
     #[arg(long)]
     dns: Vec<String>,
-    /// An O of the subject; may be given several times.
+    /// An organization (O) of the subject. May be repeated.
     #[arg(long)]
     o: Vec<String>,
     /// The name of the client CA that issued the certificate.
     #[arg(long, default_value = "default")]
     ca: String,
-    /// Instead of a call: who may do what to this key.
+    /// Instead of explaining a call, list the bindings that have rights on this key.
     #[arg(long, conflicts_with_all = ["cn", "uri", "dns", "o", "call"])]
     key: Option<String>,
-    /// How results are written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// The call as etcdctl is given it: `put KEY --prev-kv`, `get KEY --prefix`, `txn 'mod("k") =
-    /// "0"' then 'put k v'`, ...
+    /// The call, in the syntax of etcdctl: `put KEY --prev-kv`, `get KEY --prefix`, `txn 'mod("k")
+    /// = "0"' then 'put k v'`, ...
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -103,7 +103,7 @@ pub struct ExplainArgs {
     call: Vec<String>,
 }
 
-/// Runs one of the commands. Results go to `out`, what is wrong goes to `err`.
+/// Runs one of the commands. Results go to `out`, errors go to `err`.
 pub fn run(command: PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let done = match command {
         PolicyCommand::Check(args) => check(&args, out),
@@ -111,7 +111,7 @@ pub fn run(command: PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> 
         PolicyCommand::Explain(args) => explain::run(&args, out, err),
         PolicyCommand::Import(args) => import::run(&args, out, err),
     };
-    // A reader that went away (`| head`) is no mistake of the policy.
+    // A reader that closed the pipe (`| head`) is not an error of the policy.
     ExitCode::from(done.unwrap_or(0))
 }
 
@@ -123,13 +123,13 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
             Ok(policy) => {
                 let (roles, bindings) = (policy.role_names().len(), policy.bindings().count());
                 good.push(format!(
-                    "{}: no mistakes, {roles} roles, {bindings} bindings, sha256 {}",
+                    "{}: no errors, {roles} roles, {bindings} bindings, sha256 {}",
                     file.display(),
                     policy.hash
                 ));
                 found.append(policy.warnings().clone());
             }
-            Err(mistakes) => found.append(mistakes),
+            Err(errors) => found.append(errors),
         }
     }
     match args.output {
@@ -145,10 +145,9 @@ fn check(args: &CheckArgs, out: &mut dyn Write) -> std::io::Result<u8> {
             for line in good {
                 writeln!(out, "{line}")?;
             }
-            let (mistakes, warnings) =
-                (found.count(Severity::Error), found.count(Severity::Warning));
-            if mistakes + warnings > 0 {
-                writeln!(out, "mistakes: {mistakes}, warnings: {warnings}")?;
+            let (errors, warnings) = (found.count(Severity::Error), found.count(Severity::Warning));
+            if errors + warnings > 0 {
+                writeln!(out, "errors: {errors}, warnings: {warnings}")?;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `etcd-warden serve`: from start to stop.
+//! `etcd-warden serve`: starts the gateway and handles signals until it stops.
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -11,12 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit;
 
-/// Serves until a signal says to stop.
+/// Serves until SIGTERM or SIGINT. Exit code 0: drained; 1: the start failed and a retry may help;
+/// 78: the configuration has errors.
 pub fn run(args: &ServeArgs) -> ExitCode {
     let (config, effective) = match config::load(args, std::env::vars_os()) {
         Ok(loaded) => loaded,
-        Err(mistakes) => {
-            terminal::err(format_args!("{}", mistakes.to_string().trim_end()));
+        Err(errors) => {
+            terminal::err(format_args!("{}", errors.to_string().trim_end()));
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -29,8 +30,8 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
         };
     }
-    if let Err(mistake) = telemetry::init(&config.log) {
-        terminal::err(format_args!("etcd-warden: {mistake}"));
+    if let Err(error) = telemetry::init(&config.log) {
+        terminal::err(format_args!("etcd-warden: {error}"));
         return ExitCode::from(exit::CONFIG);
     }
     let code = on_runtime(serve(config));
@@ -38,14 +39,14 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     code
 }
 
-/// Runs a command on the main thread's runtime: accept loop, admin pages, health checks, signals.
-/// Requests are served by workers.
+/// Runs a command on a current-thread runtime. For `serve` this is the main thread: accept loop,
+/// admin pages, health checks and signals. Worker threads serve the requests.
 pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let done = runtime.block_on(work);
-        // Not to be dropped, which waits for every thread: one may hang in a file system that does
-        // not answer.
+        // Dropping the runtime would wait for every thread, and one may hang in a file system
+        // that does not answer.
         runtime.shutdown_background();
         done
     });
@@ -56,7 +57,7 @@ pub fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitC
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    // Before anything starts: a signal must never find the default action, which is to end at once.
+    // First of all: until a handler is installed, a signal ends the process at once.
     let mut signals = Signals::new()?;
     let running = match app::start(config).await {
         Ok(running) => running,
@@ -69,17 +70,21 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             });
         }
     };
-    tracing::info!(listen = %running.listen_addr, admin = running.admin_addr.map(tracing::field::display), "serving");
+    tracing::info!(
+        listen = %running.listen_addr,
+        admin = running.admin_addr.map(tracing::field::display),
+        "serving"
+    );
     tokio::spawn(telemetry::report_what_is_left_out());
     let systemd = Notifier::from_env();
-    // Nobody needs to know that nobody listens.
+    // Fails if there is no service manager, which is fine.
     let _ = systemd.ready();
     let name = loop {
         match signals.next().await {
-            Asked::Stop(name) => break name,
-            Asked::Reload => {
+            Request::Stop(name) => break name,
+            Request::Reload => {
                 let _ = systemd.reloading();
-                // Files may take a while to come to rest.
+                // A reload waits until changed files have settled. A signal to stop interrupts it.
                 let stopped = tokio::select! {
                     () = reload(&running) => None,
                     name = signals.stop() => Some(name),
@@ -98,9 +103,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether trying again may help: somebody else still has the address, or this host does not have
-/// it yet. Service managers that leave a refused configuration alone (`deploy/systemd`) start the
-/// service again then.
+/// True if a retry may help: another process still has the address, or this host does not have it
+/// yet. A service manager that does not restart after exit code 78 (`deploy/systemd`) starts the
+/// service again in this case.
 fn may_pass(error: &anyhow::Error) -> bool {
     let mut kinds = error
         .chain()
@@ -111,7 +116,7 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 async fn reload(running: &Running) {
     running.reopen_audit();
-    // Each mistake has been logged.
+    // Each error has been logged.
     let _ = running.reload().await;
 }
 
@@ -121,7 +126,7 @@ struct Signals {
     interrupt: Signal,
 }
 
-enum Asked {
+enum Request {
     Reload,
     Stop(&'static str),
 }
@@ -135,15 +140,15 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hangup.recv() => Request::Reload,
+            _ = self.terminate.recv() => Request::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Request::Stop("SIGINT"),
         }
     }
 
-    /// Waits for a signal to stop, and leaves one to reload for later.
+    /// Waits for a signal to stop. A SIGHUP meanwhile is kept for [`Signals::next`].
     async fn stop(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -163,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_somebody_else_has_is_worth_another_try_and_a_mistake_is_not() {
+    fn only_an_address_in_use_is_worth_a_retry() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let in_use = std::net::TcpListener::bind(address).context("cannot listen").unwrap_err();

@@ -1,4 +1,4 @@
-//! What a shell and `man` read of the command line: both are generated from its definition.
+//! `completions` and `man`: both are generated from the definition of the command line.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use super::Cli;
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// Which shell. For bash: `etcd-warden completions bash > /etc/bash_completion.d/etcd-warden`.
+    /// The shell. For bash: `etcd-warden completions bash > /etc/bash_completion.d/etcd-warden`.
     shell: Shell,
 }
 
@@ -25,11 +25,11 @@ enum Shell {
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The folder, for example `/usr/local/share/man/man1`. One page for each command.
+    /// The directory, for example `/usr/local/share/man/man1`. It gets one page per command.
     folder: PathBuf,
 }
 
-/// Prints the completions.
+/// Prints the completions to `out`.
 pub fn completions(args: &CompletionsArgs, out: &mut Plain<'_>) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(of_clap(args.shell), &mut Cli::command(), "etcd-warden", &mut text);
@@ -50,14 +50,14 @@ const fn of_clap(shell: Shell) -> clap_complete::Shell {
     }
 }
 
-/// Writes the pages.
+/// Writes the manual pages.
 pub fn man(args: &ManArgs) -> ExitCode {
     match clap_mangen::generate_to(Cli::command(), &args.folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let folder = args.folder.display();
             terminal::err(format_args!(
-                "etcd-warden: cannot write manual pages into `{folder}`: {error}. Name a folder that exists"
+                "etcd-warden: cannot write manual pages to `{}`: {error}. Name an existing directory",
+                args.folder.display()
             ));
             ExitCode::FAILURE
         }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn completions_of_each_shell_know_the_commands() {
+    fn completions_of_each_shell_contain_the_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
             assert_eq!(
@@ -78,13 +78,13 @@ mod tests {
             );
             let text = String::from_utf8(text).unwrap();
             for word in ["serve", "explain", "completions", "print-config"] {
-                assert!(text.contains(word), "{shell:?} does not know {word}");
+                assert!(text.contains(word), "{shell:?} lacks {word}");
             }
         }
     }
 
     #[test]
-    fn each_command_has_its_manual_page() {
+    fn each_command_has_a_manual_page() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(man(&ManArgs { folder: folder.path().to_owned() }), ExitCode::SUCCESS);
         for page in ["etcd-warden.1", "etcd-warden-serve.1", "etcd-warden-policy-explain.1"] {

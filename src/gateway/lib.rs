@@ -40,6 +40,7 @@ pub mod telemetry;
 // --- how it is operated ---
 pub mod admin;
 pub mod systemd;
+pub mod http_client;
 // --- what is fuzzed ---
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -1,20 +1,20 @@
-//! `etcd-warden demo`: a real etcd, throwaway certificates, the proxy in front, and what each of
-//! the nine roles that Calico documents may and may not do. Nothing in it is played: verdicts are
-//! what the client got, reasons are what the audit wrote.
+//! `etcd-warden demo`: starts a real etcd with throwaway certificates and the gateway, and shows
+//! what each of the nine roles documented by Calico may do. Nothing is simulated: results are those of
+//! the client, reasons are read from the audit log.
 //!
 //! ```text
-//! script    who calls what, and what is expected
-//! stage     etcd, certificates and two proxies: one that enforces, one in shadow mode
-//! call      a call, made with etcd-client and written as for etcdctl
-//! witness   what the audit file says about a call
-//! report    all of it together, as the reader gets it
+//! script         the calls of each component, and the expected results
+//! stage          etcd, certificates and two gateways: one that enforces, one in shadow mode
+//! call           a call, made with etcd-client and shown in the syntax of etcdctl
+//! audit_reader   the audit record of a call
+//! report         the report with all calls
 //! ```
 
 mod call;
 mod report;
 mod script;
 mod stage;
-mod witness;
+mod audit_reader;
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -27,59 +27,59 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::etcd::find::{NAMED_BY, Version};
 use crate::etcd::{Programs, Release, Source, find};
 use call::{Call, Outcome};
-use report::{Ink, Report, Row, ShadowRow};
-use script::{Component, Verdict};
-use stage::{Proxy, Stage};
+use report::{Report, Row, ShadowRow, Style};
+use script::{CallResult, Component};
+use stage::{Gateway, Stage};
 
-/// An etcd on `PATH` that is older than this is not taken.
+/// The oldest etcd on `PATH` that is used.
 const LEAST_ETCD: Version = Version::new(3, 5, 0);
 
 /// Flags of `etcd-warden demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// The etcd to run: the program, or its folder. Otherwise `etcd` on PATH from 3.5 on,
-    /// otherwise a pinned release is built.
+    /// The etcd to run: the program, or its directory. Default: `etcd` 3.5 or newer on PATH, else a
+    /// pinned release that is built.
     #[arg(long, value_name = "PATH", env = NAMED_BY)]
     etcd: Option<PathBuf>,
-    /// End after the report, with 1 if any verdict was not the expected one, instead of staying up
-    /// to be played with.
+    /// Exit after the report instead of keeping everything running. Exit code 1: a result was not
+    /// the expected one.
     #[arg(long)]
     once: bool,
-    /// How the report is written.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-/// How a report is written.
+/// The output format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people; in colour on a terminal, unless NO_COLOR is set.
+    /// Text; in colour on a terminal, unless NO_COLOR is set.
     Text,
     /// One JSON document.
     Json,
 }
 
-/// Runs the demo. Ends with 0 if every verdict was the expected one, else with 1.
+/// Runs the demo. Exit code 0: all results were the expected ones; else 1.
 ///
 /// # Errors
-/// When there is no etcd, or the stage cannot be set.
+/// There is no etcd, or a component could not be started.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let stage = Stage::set(&etcd_programs(args.etcd).await?).await?;
-    let report = play(&stage).await?;
-    let ink = if wants_colour() { Ink::Colour } else { Ink::Plain };
+    let stage = Stage::start(&etcd_programs(args.etcd).await?).await?;
+    let report = run_calls(&stage).await?;
+    let style = if wants_colour() { Style::Colour } else { Style::Plain };
     match args.output {
-        Output::Text => terminal::coloured(&report.text(ink))?,
+        Output::Text => terminal::coloured(&report.text(style))?,
         Output::Json => terminal::coloured(&format!("{}\n", report.json()))?,
     }
     if !args.once {
-        // Shadow mode let everything through, also what deletes everything.
+        // In shadow mode every call was forwarded, including those that delete keys.
         stage.seed().await?;
         if args.output == Output::Text {
-            terminal::coloured(&report.invitation(ink))?;
+            terminal::coloured(&report.next_steps(style))?;
         }
         stop_requested().await?;
     }
-    stage.strike().await;
+    stage.stop().await;
     Ok(if report.as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -88,8 +88,8 @@ async fn etcd_programs(named: Option<PathBuf>) -> anyhow::Result<Programs> {
     Ok(tokio::task::spawn_blocking(move || find(&source)).await??)
 }
 
-/// Every call under enforcement; then the refused ones again, in shadow mode.
-async fn play(stage: &Stage) -> anyhow::Result<Report> {
+/// Makes every call with enforcement; then the denied ones again in shadow mode.
+async fn run_calls(stage: &Stage) -> anyhow::Result<Report> {
     let mut report = Report::new(stage);
     for component in script::COMPONENTS {
         for &(expected, call) in component.calls {
@@ -98,13 +98,13 @@ async fn play(stage: &Stage) -> anyhow::Result<Report> {
     }
     for component in script::COMPONENTS {
         for &(_, call) in
-            component.calls.iter().filter(|(expected, _)| *expected == Verdict::Refused)
+            component.calls.iter().filter(|(expected, _)| *expected == CallResult::Refused)
         {
             report.shadow.push(shadowed(stage, component, call).await?);
         }
     }
-    report.audit = stage.enforcing.witness.all_lines()?;
-    report.audit.extend(stage.shadow.witness.all_lines()?);
+    report.audit = stage.enforcing.audit_reader.all_lines()?;
+    report.audit.extend(stage.shadow.audit_reader.all_lines()?);
     Ok(report)
 }
 
@@ -112,15 +112,15 @@ async fn enforced(
     stage: &Stage,
     component: &'static Component,
     call: Call,
-    expected: Verdict,
+    expected: CallResult,
 ) -> anyhow::Result<Row> {
-    let (outcome, testimony) = ask(stage, &stage.enforcing, component, call).await?;
-    let verdict = match (&outcome, testimony.decision.as_str()) {
-        (Outcome::Passed, "allow") => Some(Verdict::Allowed),
-        (Outcome::Refused, "deny") => Some(Verdict::Refused),
+    let (outcome, record) = call_through(stage, &stage.enforcing, component, call).await?;
+    let actual = match (&outcome, record.decision.as_str()) {
+        (Outcome::Passed, "allow") => Some(CallResult::Allowed),
+        (Outcome::Refused, "deny") => Some(CallResult::Refused),
         _ => None,
     };
-    Ok(Row { component, call, expected, verdict, outcome, testimony })
+    Ok(Row { component, call, expected, actual, outcome, record })
 }
 
 async fn shadowed(
@@ -128,21 +128,21 @@ async fn shadowed(
     component: &'static Component,
     call: Call,
 ) -> anyhow::Result<ShadowRow> {
-    let (outcome, testimony) = ask(stage, &stage.shadow, component, call).await?;
-    Ok(ShadowRow { component, call, outcome, testimony })
+    let (outcome, record) = call_through(stage, &stage.shadow, component, call).await?;
+    Ok(ShadowRow { component, call, outcome, record })
 }
 
-async fn ask(
+async fn call_through(
     stage: &Stage,
-    proxy: &Proxy,
+    gateway: &Gateway,
     component: &Component,
     call: Call,
-) -> anyhow::Result<(Outcome, witness::Testimony)> {
-    let mut client = stage.client(proxy, component.common_name).await?;
-    let mark = proxy.witness.mark()?;
+) -> anyhow::Result<(Outcome, audit_reader::AuditRecord)> {
+    let mut client = stage.client(gateway, component.common_name).await?;
+    let mark = gateway.audit_reader.mark()?;
     let outcome = call.make(&mut client).await;
-    let testimony = proxy.witness.testimony(mark, component.common_name, call.method()).await;
-    Ok((outcome, testimony.with_context(|| format!("{}: {call}", component.name))?))
+    let record = gateway.audit_reader.record(mark, component.common_name, call.method()).await;
+    Ok((outcome, record.with_context(|| format!("{}: {call}", component.name))?))
 }
 
 async fn stop_requested() -> io::Result<()> {

@@ -1,7 +1,6 @@
-//! Getting and running a real etcd. One function serves the demo, the tests and the benches:
-//! [`find()`] takes the etcd that is named, or one on `PATH` where that is good enough, or builds a
-//! pinned release from its Go module ([`build`]). [`Etcd`] runs one or several members of it on
-//! 127.0.0.1 and leaves nothing behind.
+//! Finds, builds and runs a real etcd, for the demo, tests and benchmarks. [`find()`] uses the
+//! named etcd, or one on `PATH` if permitted, or builds a pinned release from its Go module
+//! ([`build`]). [`Etcd`] runs one or more members on 127.0.0.1 and removes everything at the end.
 
 pub mod build;
 pub mod find;

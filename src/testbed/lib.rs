@@ -1,5 +1,5 @@
-//! A real etcd and throwaway certificates: for the demo, the tests and the benches. Never where a
-//! cluster runs.
+//! Runs a real etcd with throwaway certificates, for the demo, tests and benchmarks. Not for
+//! production.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(
@@ -12,7 +12,7 @@
         clippy::panic_in_result_fn,
         clippy::string_slice,
         clippy::unreachable,
-        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+        reason = "a unit test that meets the unexpected must fail at once, at that line"
     )
 )]
 

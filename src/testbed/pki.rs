@@ -1,6 +1,5 @@
-//! Throwaway certificates, for the demo and the tests: an authority that lives in memory, and
-//! leaves of every kind, also those that a careful server must refuse. Nothing here belongs near a
-//! production key.
+//! Throwaway certificates for the demo and tests: a CA in memory, and leaf certificates of every
+//! kind, including those that a server must refuse. Not for production.
 
 mod leaf;
 
@@ -21,16 +20,16 @@ pub use leaf::{Leaf, Usage, Validity};
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A certificate authority with a P-256 key that is never written anywhere.
+/// A certificate authority with a P-256 key that exists in memory only.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// Makes an authority that is valid from a day ago for ten days.
+    /// Creates a CA that is valid from one day ago for ten days.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// The system provides no random bytes.
     pub fn new(common_name: &str) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -42,50 +41,50 @@ impl Authority {
         Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
     }
 
-    /// The authority's own certificate, PEM.
+    /// The CA certificate, PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A client certificate with this Common Name: what a well-made component has.
+    /// Issues a client certificate with this common name, as a component should have it.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// The system provides no random bytes.
     pub fn client(&self, common_name: &str) -> Result<Issued, rcgen::Error> {
         self.issue(&Leaf::client(common_name))
     }
 
-    /// A server certificate for these DNS names and IP addresses.
+    /// Issues a server certificate for these DNS names and IP addresses.
     ///
     /// # Errors
-    /// When a name is neither an address nor plain ASCII.
+    /// A name is neither an address nor ASCII.
     pub fn server(&self, names: &[&str]) -> Result<Issued, rcgen::Error> {
         self.issue(&Leaf::server(names))
     }
 
-    /// Any certificate.
+    /// Issues a certificate.
     ///
     /// # Errors
-    /// When a name does not fit the string type that it needs.
+    /// A name does not fit its string type.
     pub fn issue(&self, leaf: &Leaf) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate()?;
         let certificate = leaf.params()?.signed_by(&key, &self.issuer)?;
         Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    /// A revocation list that names these serials, PEM, due for renewal in a day.
+    /// Issues a revocation list with these serial numbers, PEM; its `nextUpdate` is in one day.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// The system provides no random bytes.
     pub fn crl(&self, serials: &[u64]) -> Result<String, rcgen::Error> {
         self.numbered_crl(serials, 1)
     }
 
-    /// As [`Self::crl`], with this number.
+    /// Like [`Self::crl`], with this CRL number.
     ///
     /// # Errors
-    /// As [`Self::crl`].
+    /// Like [`Self::crl`].
     pub fn numbered_crl(&self, serials: &[u64], number: u64) -> Result<String, rcgen::Error> {
         let now = SystemTime::now();
         let revoked = |serial: &u64| RevokedCertParams {
@@ -107,12 +106,12 @@ impl Authority {
     }
 }
 
-/// A certificate with its key, both PEM.
+/// A certificate and its key, both PEM.
 #[derive(Clone)]
 pub struct Issued {
     /// The certificate.
     pub certificate: String,
-    /// Its private key, PKCS #8.
+    /// The private key, PKCS #8.
     pub key: String,
 }
 
@@ -123,7 +122,7 @@ impl std::fmt::Debug for Issued {
     }
 }
 
-/// Where a certificate and its key were written.
+/// The files of a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The certificate.
@@ -133,10 +132,10 @@ pub struct Files {
 }
 
 impl Issued {
-    /// Writes `NAME.crt` and `NAME.key` into `directory`, readable by their owner alone.
+    /// Writes `NAME.crt` and `NAME.key` to `directory`, readable by their owner only.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// A file cannot be written.
     pub fn write(&self, directory: &Path, name: &str) -> io::Result<Files> {
         Ok(Files {
             cert: write_private(directory, &format!("{name}.crt"), &self.certificate)?,
@@ -145,10 +144,10 @@ impl Issued {
     }
 }
 
-/// Writes a file that only its owner may read, over one that is there.
+/// Writes a file that only its owner may read. Replaces the content of an existing file.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write_private(directory: &Path, name: &str, content: &str) -> io::Result<PathBuf> {
     let path = directory.join(name);
     let mut file =
@@ -166,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// The Common Names, as a third party reads them.
+    /// The common names, read by another library.
     fn common_names(issued: &Issued) -> Vec<Vec<u8>> {
         let (_, pem) = parse_x509_pem(issued.certificate.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn wicked_subjects_are_really_in_the_certificate() {
+    fn unusual_subjects_are_encoded_as_requested() {
         let authority = Authority::new("test").unwrap();
         let names = |leaf: Leaf| common_names(&authority.issue(&leaf).unwrap());
         assert_eq!(names(Leaf::client("alice")), [b"alice"]);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_and_a_window_are_as_asked() {
+    fn serial_number_and_validity_are_as_requested() {
         let authority = Authority::new("test").unwrap();
         let issued =
             authority.issue(&Leaf::client("alice").serial(77).validity(Validity::Expired)).unwrap();
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_for_their_owner_alone() {
+    fn keys_are_readable_by_their_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let files = Authority::new("test")
             .unwrap()

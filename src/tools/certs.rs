@@ -1,22 +1,20 @@
-//! Certificates for components, issued from the operator's own CA; what certificates say; and their
-//! renewal.
+//! Certificates for components: issued from the operator's CA, summarized, and renewed.
 //!
-//! Nothing here serves requests, and nothing here trusts what it has made: each certificate is
-//! verified as the proxy verifies its clients (`webpki`, with the CA as anchor) before a byte of it
-//! is written.
+//! Nothing here serves requests. Each issued certificate is verified as the gateway verifies its
+//! clients (`webpki`, with the CA as trust anchor) before any file is written.
 //!
-//! Certificates are put together here and not by rcgen, which keeps one value for each attribute of
-//! a name: a CA called `DC=example, DC=org` or with two OUs would get certificates whose issuer is
-//! another name, and a renewed subject would lose some.
+//! Certificates are encoded here rather than by rcgen. Rcgen keeps one value per attribute of a
+//! name: a CA called `DC=example, DC=org`, or one with two OUs, would issue certificates with
+//! another issuer name, and a renewed subject would lose attributes.
 
 pub mod ca;
 pub mod component;
-pub mod found;
+pub mod inventory;
 pub mod issue;
 pub mod key;
 pub mod layout;
 pub mod nodes;
-pub mod reading;
+pub mod summary;
 pub mod renew;
 pub mod request;
 pub mod server;
@@ -27,7 +25,7 @@ mod certificate;
 mod der;
 mod encrypted;
 mod manifest;
-mod threads;
+mod parallel;
 
 use std::fs::File;
 use std::io;
@@ -40,12 +38,12 @@ use rustix::io::Errno;
 
 use layout::Owner;
 
-/// A mistake of the command line or of a file as a whole: `what` is the flag or the file.
-fn mistake(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
+/// An error about a flag or about a whole file (`what`).
+fn error(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
     finding(Severity::Error, what, message.into(), help)
 }
 
-/// Something that is done otherwise than the operator may expect.
+/// A note about something that the operator may not expect.
 fn note(what: &str, message: impl Into<String>, help: &str) -> Diagnostic {
     finding(Severity::Warning, what, message.into(), help)
 }
@@ -54,38 +52,38 @@ fn finding(severity: Severity, what: &str, message: String, help: &str) -> Diagn
     Diagnostic::new(severity, what, message).help(help)
 }
 
-/// One mistake as all there is.
+/// Fails with a single error.
 fn refuse<T>(what: &str, message: impl Into<String>, help: &str) -> Result<T, Diagnostics> {
     Err(Diagnostics::about(what, message, Some(help).filter(|help| !help.is_empty())))
 }
 
-/// The sections of a PEM file; none where one of them is cut or malformed. The error's own words
-/// could hold a line of a key.
+/// The sections of a PEM file. `None` if a section is incomplete or malformed; the parser's error
+/// is not shown, because it may quote a line of a key.
 fn sections(bytes: &[u8]) -> Option<Vec<pem::Pem>> {
-    let begun = bytes.windows(11).filter(|window| window == b"-----BEGIN ").count();
-    pem::parse_many(bytes).ok().filter(|sections| sections.len() == begun)
+    let count = bytes.windows(11).filter(|window| window == b"-----BEGIN ").count();
+    pem::parse_many(bytes).ok().filter(|sections| sections.len() == count)
 }
 
-/// The bytes of a file, at most `most` of them.
+/// Reads a file of at most `most` bytes.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Diagnostics> {
     bytes(path, files::read(path, most))
 }
 
-/// What is told of a file by its opening itself, so that nobody can change it in between.
+/// Facts about a file, taken from the open file so that they hold for the bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Whether it lies behind a symbolic link.
+pub struct FileInfo {
+    /// True if the path is a symbolic link.
     pub linked: bool,
-    /// Whose it is, unless it does.
+    /// Owner and mode; `None` for a symbolic link.
     pub owner: Option<Owner>,
 }
 
-/// The bytes of a file, at most `most` of them, and whose it is.
-fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
-    // Nobody is waited for who may have put a pipe here meanwhile.
+/// Reads a file of at most `most` bytes, and its owner.
+fn read_with_info(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, FileInfo) {
+    // NONBLOCK: if the path has become a pipe meanwhile, opening it must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::LOOP) => (read(path, most), Told { linked: true, owner: None }),
+        Err(Errno::LOOP) => (read(path, most), FileInfo { linked: true, owner: None }),
         here => {
             let file =
                 here.map(File::from).map_err(|error| ReadError::from(io::Error::from(error)));
@@ -96,7 +94,7 @@ fn read_told(path: &Path, most: u64) -> (Result<Vec<u8>, Diagnostics>, Told) {
                 .map(|metadata| Owner::of(&metadata));
             (
                 bytes(path, file.and_then(|file| files::read_open(file, most))),
-                Told { linked: false, owner },
+                FileInfo { linked: false, owner },
             )
         }
     }

@@ -1,4 +1,4 @@
-//! What an operator runs beside the gateway. Nothing here listens.
+//! The tools that an operator runs beside the gateway. Nothing here listens.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(
@@ -11,11 +11,10 @@
         clippy::panic_in_result_fn,
         clippy::string_slice,
         clippy::unreachable,
-        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+        reason = "a unit test that meets the unexpected must fail at once, at that line"
     )
 )]
 
-pub mod http;
 pub mod probe_tls;
 pub mod doctor;
 pub mod bench;

@@ -1,5 +1,6 @@
-//! TLS as an attacker speaks it: any server is accepted, and any certificate is presented.
-//! `etcd-warden doctor` probes etcd's own ports with it; nothing secret is ever sent over it.
+//! TLS as an attacker would use it: any server is accepted, and a certificate is sent even if the
+//! server did not ask for its CA. `etcd-warden doctor` probes etcd's ports with it. Nothing secret
+//! is ever sent over such a connection.
 
 pub mod accept_any_server;
 
@@ -14,15 +15,15 @@ use rustls_pki_types::CertificateDer;
 
 pub use accept_any_server::AcceptAnyServer;
 
-/// A client that probes, with a certificate or without.
+/// A TLS client for probes, with or without a client certificate.
 #[derive(Debug)]
 pub struct ProbeClient {
     config: Arc<rustls::ClientConfig>,
-    shown: Arc<Shown>,
+    resolver: Arc<CertResolver>,
 }
 
 impl ProbeClient {
-    /// Without a certificate.
+    /// A client without a certificate.
     ///
     /// # Errors
     /// TLS cannot be set up.
@@ -30,10 +31,10 @@ impl ProbeClient {
         Self::with(None)
     }
 
-    /// With the certificate and key in these files.
+    /// A client with the certificate and key in these files.
     ///
     /// # Errors
-    /// What is wrong with the files.
+    /// The files cannot be used.
     pub fn with_certificate(chain: &Path, key: &Path) -> Result<Self, TlsErrors> {
         Self::with(Some(client_identity(chain, key)?)).map_err(|error| {
             TlsErrors(vec![TlsError {
@@ -47,54 +48,56 @@ impl ProbeClient {
         clippy::disallowed_methods,
         reason = "a probe accepts any server, and sends it nothing secret"
     )]
-    fn with(certified: Option<CertifiedKey>) -> Result<Self, rustls::Error> {
-        let shown =
-            Arc::new(Shown { certified: certified.map(Arc::new), wanted: Mutex::default() });
+    fn with(certificate: Option<CertifiedKey>) -> Result<Self, rustls::Error> {
+        let resolver = Arc::new(CertResolver {
+            certificate: certificate.map(Arc::new),
+            acceptable_cas: Mutex::default(),
+        });
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::<AcceptAnyServer>::default())
-            .with_client_cert_resolver(shown.clone());
+            .with_client_cert_resolver(resolver.clone());
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        Ok(Self { config: Arc::new(config), shown })
+        Ok(Self { config: Arc::new(config), resolver })
     }
 
-    /// For rustls.
+    /// The configuration for rustls.
     #[must_use]
     pub fn rustls_config(&self) -> Arc<rustls::ClientConfig> {
         self.config.clone()
     }
 
-    /// The chain that it shows; empty without a certificate.
+    /// The client certificate chain; empty without a certificate.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        self.shown.certified.as_ref().map_or(&[], |certified| certified.cert.as_slice())
+        self.resolver.certificate.as_ref().map_or(&[], |certificate| certificate.cert.as_slice())
     }
 
-    /// The CAs from which the last server said that it takes certificates
-    /// (`certificate_authorities`, RFC 8446, 4.2.4), each name in DER.
+    /// The CAs that the last server named as acceptable issuers (`certificate_authorities`, RFC
+    /// 8446, 4.2.4), each name in DER.
     #[must_use]
-    pub fn wanted(&self) -> Vec<Vec<u8>> {
-        self.shown.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn acceptable_cas(&self) -> Vec<Vec<u8>> {
+        self.resolver.acceptable_cas.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 #[derive(Debug)]
-struct Shown {
-    certified: Option<Arc<CertifiedKey>>,
-    wanted: Mutex<Vec<Vec<u8>>>,
+struct CertResolver {
+    certificate: Option<Arc<CertifiedKey>>,
+    acceptable_cas: Mutex<Vec<Vec<u8>>>,
 }
 
-impl ResolvesClientCert for Shown {
+impl ResolvesClientCert for CertResolver {
     fn resolve(
         &self,
         root_hint_subjects: &[&[u8]],
         _schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) =
+        *self.acceptable_cas.lock().unwrap_or_else(PoisonError::into_inner) =
             root_hint_subjects.iter().map(|name| name.to_vec()).collect();
-        // An attacker presents what it has, whatever is asked for.
-        self.certified.clone()
+        // An attacker sends its certificate, whatever the server asks for.
+        self.certificate.clone()
     }
 
     fn has_certs(&self) -> bool {

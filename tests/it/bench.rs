@@ -467,14 +467,18 @@ async fn errors_are_reported_all_at_once() {
     ];
     let refused = client.bench(&arguments).await;
     assert_eq!(refused.0.status.code(), Some(78));
-    for part in ["`a` twice", "`--pid` is of no target", "--zipf 11", "none: the folder"] {
+    for part in
+        ["`a` twice", "`--pid` names no target", "--zipf 11", "none: cannot read the directory"]
+    {
         assert!(refused.err().contains(part), "{part}: {}", refused.err());
     }
     let both = ["--endpoint=https://127.0.0.1:1", "--ramp=1..2", "--count=5"];
     let nowhere =
         client.bench(&["--endpoint=http://127.0.0.1:1", "--json=.", "--html=none/x.html"]).await;
     assert_eq!(nowhere.0.status.code(), Some(78));
-    for part in ["`--json .` is a directory", "`--html none/x.html` is in no directory"] {
+    for part in
+        ["`--json .` is a directory", "`--html none/x.html` is in a directory that does not exist"]
+    {
         assert!(nowhere.err().contains(part), "{part}: {}", nowhere.err());
     }
     for usage in [

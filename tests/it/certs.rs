@@ -62,7 +62,7 @@ async fn an_issued_certificate_grants_each_node_its_own_keys() {
         "--out",
         "out",
     ]);
-    assert!(ran.err.contains("the certificate says `worker-1`"), "{}", ran.err);
+    assert!(ran.err.contains("the certificate is for `worker-1`"), "{}", ran.err);
     assert!(ran.err.contains("the URI `spiffe://cluster.local/"), "{}", ran.err);
     assert!(
         ran.ended(0).contains(
@@ -247,7 +247,7 @@ fn encrypted_keys_open_with_their_passphrase() {
             &out,
         ];
         fixture.certs(&arguments).refused(&[
-            "the key is encrypted, and there is no passphrase",
+            "the key is encrypted, and no passphrase is given",
             "--ca-key-passphrase-file",
         ]);
         let with = |passphrase: &str| {
@@ -262,7 +262,7 @@ fn encrypted_keys_open_with_their_passphrase() {
         assert!(
             String::from_utf8(wrong.stderr)
                 .unwrap()
-                .contains("the passphrase does not open the key"),
+                .contains("the passphrase does not decrypt the key"),
             "{form:?}"
         );
         assert!(!fixture.path(&out).exists());
@@ -293,7 +293,7 @@ fn encrypted_keys_open_with_their_passphrase() {
         "x",
     ];
     let ran = fixture.certs(&[&arguments[..], &["--ca-key-passphrase-file", "pass"]].concat());
-    ran.refused(&["`DES-EDE3-CBC`, which cannot be undone here", "openssl pkcs8 -topk8"]);
+    ran.refused(&["the key's encryption `DES-EDE3-CBC` is not supported", "openssl pkcs8 -topk8"]);
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn issues_for_a_thousand_nodes_and_one_more() {
     let before = fixture.text("out/nodes/node-7/cni/etcd-key");
     fixture
         .issue(&["--all", "--nodes-from", "nodes", "--out", "out"])
-        .refused(&["the file is there already", "--missing"]);
+        .refused(&["the file exists already", "--missing"]);
     fixture.write("nodes", &format!("{}\nnode-1000\n", names.join("\n")));
     let said =
         fixture.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
@@ -328,9 +328,9 @@ fn issues_for_a_thousand_nodes_and_one_more() {
     assert_eq!(fixture.text("out/nodes/node-7/cni/etcd-key"), before);
     let said =
         fixture.issue(&["--all", "--nodes-from", "nodes", "--out", "out", "--missing"]).ended(0);
-    assert!(said.contains("nothing, all of it is there"), "{said}");
+    assert!(said.contains("nothing, all files exist"), "{said}");
     let one = ["--component", "cni", "--node", "node-7", "-o", "directories", "--out", "out"];
-    fixture.issue(&one).refused(&["the file is there already"]);
+    fixture.issue(&one).refused(&["the file exists already"]);
     fixture.issue(&[&one[..], &["--force"]].concat()).ended(0);
     assert_ne!(fixture.text("out/nodes/node-7/cni/etcd-key"), before);
 }
@@ -476,7 +476,7 @@ fn a_request_in_a_folder_with_a_key_is_refused() {
         "out",
         "--force",
     ]);
-    ran.refused(&["a key lies here"]);
+    ran.refused(&["this key would not match"]);
 }
 
 #[test]
@@ -515,9 +515,9 @@ fn reports_all_errors_at_once_and_writes_nothing() {
         "there is no component `nni`",
         "nodes:2:1",
         "nodes:3:1",
-        "`mail:x` is no name",
-        "`{x}` is no format",
-        "`A` is no namespace",
+        "`mail:x` is not a name",
+        "`{x}` is not a format",
+        "`A` is not a namespace",
         "nowhere",
     ]);
     assert!(!fixture.path("out").exists());
@@ -529,7 +529,7 @@ fn reports_all_errors_at_once_and_writes_nothing() {
     refused(&["--component", "cni"], &["each node has its own cni", "--cluster-wide"]);
     refused(
         &["--component", "kube-apiserver", "--node", "n1"],
-        &["one certificate for the cluster, and nodes are named"],
+        &["one certificate for the cluster, but nodes are named"],
     );
     refused(
         &["--all", "--node", "n1", "--cn-format", "calico:{node}"],
@@ -539,7 +539,7 @@ fn reports_all_errors_at_once_and_writes_nothing() {
     let long = format!("{0}.{0}.{0}.{1}", "n".repeat(63), "m".repeat(61));
     refused(
         &["--component", "cni", "--node", &long, "-o", "secret"],
-        &["a Secret cannot be called", "--output directories"],
+        &["the limit is 253", "--output directories"],
     );
     assert_eq!(fixture.issue(&["--out", "out"]).code, Some(64));
 }
@@ -556,7 +556,7 @@ fn a_ca_that_cannot_issue_is_refused() {
     };
     with("leaf/etcd-cert", "leaf/etcd-key").refused(&["is not a CA certificate"]);
     with("ca.crt", "leaf/etcd-key")
-        .refused(&["the key is not that of the certificate in `ca.crt`"]);
+        .refused(&["the key does not belong to the certificate in `ca.crt`"]);
     let ca = |more: &[&str]| {
         fixture.openssl(
             &[
@@ -580,7 +580,7 @@ fn a_ca_that_cannot_issue_is_refused() {
         ]
         .concat(),
     );
-    ran.refused(&["the CA's name constraints do not allow its names"]);
+    ran.refused(&["the CA's name constraints do not permit its names"]);
     let ran = fixture.certs(
         &[
             &["issue", "--ca-cert", "x.crt", "--ca-key", "x.key", "--san", "dns:n1.example.org"],
@@ -718,7 +718,7 @@ async fn list_reports_roles_and_problems_of_each_certificate() {
     let all = listed(&["out"], 1);
     for (place, problem) in [
         ("out/nodes/n1/cni/etcd-cert", "mode 0644"),
-        ("out/nodes/n1/calico-node/etcd-cert", "the key is another certificate's"),
+        ("out/nodes/n1/calico-node/etcd-cert", "the key belongs to another certificate"),
         ("out/nodes/n1/felix/etcd-cert", "no binding of the policy matches it"),
     ] {
         assert!(find(&all, place)["problems"][0].as_str().unwrap().contains(problem), "{all}");
@@ -802,7 +802,7 @@ async fn what_is_renewed_works_and_what_is_not_due_stays() {
     std::fs::remove_file(fixture.path("out/nodes/n1/cni/etcd-key")).unwrap();
     let said = fixture.renew(&["out", "--before", "300d"]).ended(1);
     assert!(
-        said.contains("failed: out/nodes/n1/cni/etcd-cert: its key is not here")
+        said.contains("failed: out/nodes/n1/cni/etcd-cert: its key was not found")
             && said.contains("failed: 1"),
         "{said}"
     );
@@ -818,7 +818,7 @@ fn renew_exits_1_for_an_unreadable_certificate_renews_the_rest() {
     let said = fixture.renew(&["out", "--before", "11d"]).ended(1);
     for words in [
         "failed: out/nodes/n1/cni/etcd-cert: no certificate in it",
-        "failed: out/broken.yaml: document 1 of the manifest cannot be read",
+        "failed: out/broken.yaml: cannot read document 1 of the manifest",
         "skipped: out/note.txt: no certificate in it",
         "renewed: 2, not due yet: 0, failed: 2",
     ] {
@@ -844,8 +844,8 @@ fn finishes_an_interrupted_run_before_it_looks_for_gaps() {
     let dry = fixture.issue(&[&missing[..], &["--dry-run"]].concat());
     assert!(staged.exists() && dry.ended(0).contains("would be issued: 1 cni"));
     let ran = fixture.issue(&missing);
-    assert!(ran.err.contains("an earlier run was cut"), "{}", ran.err);
-    assert!(ran.ended(0).contains("nothing, all of it is there"));
+    assert!(ran.err.contains("an earlier run was interrupted"), "{}", ran.err);
+    assert!(ran.ended(0).contains("nothing, all files exist"));
     assert_eq!(fixture.files("out"), before);
 }
 
@@ -895,7 +895,7 @@ fn printed_bindings_are_valid_in_a_policy() {
     let said = fixture
         .issue(&["--component", "cni", "--node", "n1", "--cn-format", format, "--out", "out"])
         .ended(0);
-    let bindings = said.split_once("bindings of a policy that fit:\n").unwrap().1;
+    let bindings = said.split_once("bindings for the policy:\n").unwrap().1;
     fixture.write(
         "policy.yaml",
         &format!(

@@ -67,7 +67,7 @@ async fn output_that_is_no_terminal_has_no_colour_and_fits() {
     let output = demo(&["--once"]).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains('\x1b'));
-    assert!(text.ends_with("every verdict is the expected one.\n"), "{text}");
+    assert!(text.ends_with("every result is the expected one.\n"), "{text}");
     let wide = text
         .lines()
         .filter(|line| !line.contains("\"decision\""))

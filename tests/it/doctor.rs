@@ -6,8 +6,8 @@ use etcd_warden_gateway::config::Config;
 use etcd_warden_testbed::etcd::run::{Etcd, Options};
 use etcd_warden_testbed::pki::write_private;
 use etcd_warden_tools::doctor::examine;
-use etcd_warden_tools::doctor::report::{Finding, Part, Report, Verdict};
-use etcd_warden_tools::doctor::thief::Thief;
+use etcd_warden_tools::doctor::report::{Finding, Part, Report, Severity};
+use etcd_warden_tools::doctor::stolen::StolenCertificate;
 use tempfile::TempDir;
 
 use crate::process::{ServerFiles, output, text};
@@ -27,17 +27,17 @@ fn stolen(folder: &Path, name: &str) -> PathBuf {
 async fn looked(world: &World) -> Report {
     let config = Config { listen_addr: world.address(), ..world.config.clone() };
     let folder = tempfile::tempdir().unwrap();
-    examine(&config, &[Thief::read(&stolen(folder.path(), "alice")).unwrap()]).await
+    examine(&config, &[StolenCertificate::read(&stolen(folder.path(), "alice")).unwrap()]).await
 }
 
-/// Verdict and observation of the finding about this subject.
-fn said<'r>(report: &'r Report, part: Part, subject: &str) -> (Verdict, &'r str) {
+/// Severity and observation of the finding about this subject.
+fn said<'r>(report: &'r Report, part: Part, subject: &str) -> (Severity, &'r str) {
     let mut found = report
         .findings()
         .iter()
         .filter(|finding| finding.part == part && finding.subject.contains(subject));
     let one = found.next().unwrap_or_else(|| panic!("no finding about `{subject}`: {report}"));
-    (one.verdict, &one.seen)
+    (one.severity, &one.seen)
 }
 
 #[tokio::test]
@@ -46,24 +46,24 @@ async fn an_etcd_that_admits_only_the_proxy_is_reported_closed() {
     world.direct().await.put(world.key("a"), "1", None).await.unwrap();
     let report = looked(&world).await;
     for subject in ["without a certificate", "in plain text", "with CN=alice", "trusts"] {
-        let (verdict, seen) = said(&report, Part::Around, subject);
-        assert_eq!(verdict, Verdict::Ok, "{subject}: {seen}");
+        let (verdict, seen) = said(&report, Part::Bypass, subject);
+        assert_eq!(verdict, Severity::Ok, "{subject}: {seen}");
     }
     assert!(
-        said(&report, Part::Around, "without a certificate").1.contains("CertificateRequired"),
+        said(&report, Part::Bypass, "without a certificate").1.contains("CertificateRequired"),
         "{report}"
     );
-    assert!(said(&report, Part::Around, "trusts").1.contains("CN="), "{report}");
-    assert_eq!(said(&report, Part::Proxy, "without a certificate").0, Verdict::Ok);
+    assert!(said(&report, Part::Bypass, "trusts").1.contains("CN="), "{report}");
+    assert_eq!(said(&report, Part::Proxy, "without a certificate").0, Severity::Ok);
     assert_eq!(
         said(&report, Part::Proxy, "CN=alice"),
-        (Verdict::Ok, "is default/cn:alice with r (enforce)")
+        (Severity::Ok, "is default/cn:alice with r (enforce)")
     );
     assert_eq!(
         said(&report, Part::Keys, "all keys"),
-        (Verdict::Ok, "1 looked at, 1 of them are somebody's")
+        (Severity::Ok, "1 checked; 1 have a binding")
     );
-    assert_ne!(report.verdict(), Verdict::Wrong, "{report}");
+    assert_ne!(report.severity(), Severity::Wrong, "{report}");
 }
 
 #[tokio::test]
@@ -76,11 +76,11 @@ async fn an_etcd_that_trusts_the_clients_ca_is_reported_open() {
         .start()
         .await;
     let report = looked(&world).await;
-    assert_eq!(said(&report, Part::Around, "with CN=alice"), (Verdict::Wrong, "reads keys"));
-    let (verdict, seen) = said(&report, Part::Around, "trusts");
-    assert_eq!(verdict, Verdict::Wrong, "{seen}");
-    assert!(seen.contains("opens etcd itself"), "{seen}");
-    assert_eq!(said(&report, Part::Around, "without a certificate").0, Verdict::Ok);
+    assert_eq!(said(&report, Part::Bypass, "with CN=alice"), (Severity::Wrong, "reads keys"));
+    let (verdict, seen) = said(&report, Part::Bypass, "trusts");
+    assert_eq!(verdict, Severity::Wrong, "{seen}");
+    assert!(seen.contains("is accepted by etcd itself"), "{seen}");
+    assert_eq!(said(&report, Part::Bypass, "without a certificate").0, Severity::Ok);
 }
 
 #[tokio::test]
@@ -92,10 +92,10 @@ async fn an_etcd_without_client_certificates_is_reported_open() {
         .await;
     let report = looked(&world).await;
     assert_eq!(
-        said(&report, Part::Around, "without a certificate"),
-        (Verdict::Wrong, "reads keys")
+        said(&report, Part::Bypass, "without a certificate"),
+        (Severity::Wrong, "reads keys")
     );
-    assert_eq!(said(&report, Part::Around, "in plain text").0, Verdict::Ok);
+    assert_eq!(said(&report, Part::Bypass, "in plain text").0, Severity::Ok);
 }
 
 /// Pods in the host's network reach the loopback address, with whatever listens there beside the
@@ -110,8 +110,8 @@ async fn an_advertised_plain_text_port_is_reported() {
         .await;
     let report = looked(&world).await;
     assert_eq!(
-        said(&report, Part::Around, &format!("{url} in plain text")),
-        (Verdict::Wrong, "reads keys")
+        said(&report, Part::Bypass, &format!("{url} in plain text")),
+        (Severity::Wrong, "reads keys")
     );
 }
 
@@ -122,8 +122,10 @@ async fn a_stolen_certificate_that_could_not_be_tried_is_an_error() {
     let mut config = Config { listen_addr: world.address(), ..world.config.clone() };
     config.upstream.endpoints[0].port = 1;
     let folder = tempfile::tempdir().unwrap();
-    let report = examine(&config, &[Thief::read(&stolen(folder.path(), "alice")).unwrap()]).await;
-    let told = |part: &Finding| part.subject == "CN=alice" && part.verdict == Verdict::Wrong;
+    let report =
+        examine(&config, &[StolenCertificate::read(&stolen(folder.path(), "alice")).unwrap()])
+            .await;
+    let told = |part: &Finding| part.subject == "CN=alice" && part.severity == Severity::Wrong;
     assert!(report.findings().iter().any(told), "{report}");
 }
 
@@ -137,12 +139,12 @@ async fn reports_unbound_keys_and_a_policy_that_refuses_nothing() {
     let report = looked(&world).await;
     assert_eq!(
         said(&report, Part::Keys, "/registry/pods/default/"),
-        (Verdict::Warning, "2 keys of which no binding's roles speak")
+        (Severity::Warning, "2 keys on which no binding has a right")
     );
-    assert_eq!(said(&report, Part::Keys, "compact_rev_key").0, Verdict::Warning);
+    assert_eq!(said(&report, Part::Keys, "compact_rev_key").0, Severity::Warning);
     assert_eq!(
         said(&report, Part::Files, "policy.yaml"),
-        (Verdict::Warning, "in shadow mode: refuses nobody")
+        (Severity::Warning, "in shadow mode: nothing is denied")
     );
 }
 
@@ -172,7 +174,8 @@ async fn the_command_prints_all_findings_and_exits_1() {
     let told = run(&["--stolen", &folder]).await;
     let page = text(&told.stdout);
     assert_eq!(told.status.code(), Some(0), "{page}{}", text(&told.stderr));
-    for words in ["ways around the proxy\n", "the proxy does not run here", "CN=alice", " wrong\n"]
+    for words in
+        ["ways around the proxy\n", "the gateway does not run here", "CN=alice", " wrong\n"]
     {
         assert!(page.contains(words), "{words}: {page}");
     }

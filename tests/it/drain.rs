@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::app;
+use etcd_warden_gateway::http_client as http;
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::{v3electionpb, v3lockpb};
-use etcd_warden_tools::http;
 use prost::Message as _;
 use tokio::net::TcpStream;
 

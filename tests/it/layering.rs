@@ -144,7 +144,7 @@ const MODULES_IN_ORDER: &[&str] = &[
     // records of what happened
     "audit", "metrics", "telemetry",
     // operation
-    "admin", "systemd",
+    "admin", "systemd", "http_client",
     // fuzz targets
     "fuzzing",
 ];

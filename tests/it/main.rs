@@ -51,6 +51,7 @@ mod watch_streams;
 // --- commands and outputs for operators ---
 mod audit_trail;
 mod bench;
+mod mode;
 mod doctor;
 mod hostile_tools;
 mod migrating;

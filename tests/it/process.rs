@@ -94,7 +94,7 @@ impl Serving {
     pub async fn ready(self) -> Self {
         let admin = self.files.admin;
         soon("a proxy that is ready", || async move {
-            let (status, _) = etcd_warden_tools::http::get(admin, "/readyz").await.ok()?;
+            let (status, _) = etcd_warden_gateway::http_client::get(admin, "/readyz").await.ok()?;
             (status == 200).then_some(())
         })
         .await;
@@ -115,7 +115,7 @@ impl Serving {
     }
 
     pub async fn page(&self, path: &str) -> String {
-        etcd_warden_tools::http::get(self.files.admin, path).await.unwrap().1
+        etcd_warden_gateway::http_client::get(self.files.admin, path).await.unwrap().1
     }
 }
 

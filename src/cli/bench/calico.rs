@@ -1,4 +1,4 @@
-//! `etcd-warden bench calico`.
+//! `etcd-warden bench calico`: arguments and output.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -10,82 +10,83 @@ use etcd_warden_gateway::config::Endpoint;
 use etcd_warden_gateway::terminal;
 use etcd_warden_tools::bench::calico::cluster::Node;
 use etcd_warden_tools::bench::calico::node::{CONNECTIONS, WATCHES};
-use etcd_warden_tools::bench::calico::scene::{self, Cluster};
+use etcd_warden_tools::bench::calico::run::{self, Cluster};
 use etcd_warden_tools::bench::plan::Target;
+use etcd_warden_tools::bench::server_counts::MetricsUrl;
 use etcd_warden_tools::bench::stop::Stop;
-use etcd_warden_tools::bench::witness::MetricsUrl;
 use tokio::task::LocalSet;
 
-use super::credentials::{Credentials, People};
-use super::{ReportArgs, exit, finish, given, show, until_stopped};
+use super::credentials::{Credentials, Identities};
+use super::{ReportArgs, exit, finish, plan_args, show, until_stopped};
 
 /// Arguments of `bench calico`.
 #[derive(Debug, Args)]
 pub struct CalicoArgs {
-    /// An etcd or a proxy: `https://HOST:PORT`, or `http://` for plain text.
+    /// The etcd or proxy to test: `https://HOST:PORT`, or `http://` for plain text.
     #[arg(long, value_name = "URL")]
     endpoint: Endpoint,
     #[command(flatten)]
     credentials: Credentials,
-    /// How many nodes; by default as many as have certificates of their own.
+    /// Number of nodes. Default: the number of nodes with certificates of their own.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: Option<u32>,
-    /// Over which time the nodes start; 0s: all at once, as after an outage.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = given::time)]
+    /// Time over which the nodes start; `0s` starts all at once, as after an outage.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = plan_args::time)]
     ramp: Duration,
-    /// How long pods come and go when all nodes are up.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = given::time)]
+    /// How long pods are created and deleted after all nodes have started.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = plan_args::time)]
     time: Duration,
-    /// Pods that come in the whole cluster, and as many that go, per second.
-    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = given::rate)]
+    /// Pods created per second in the whole cluster; the same number is deleted.
+    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = plan_args::rate)]
     pods_per_second: f64,
-    /// Pods that run on each node before. Each Felix lists all of them.
+    /// Pods per node at the start. Every Felix lists all of them.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=250))]
     pods_per_node: u64,
-    /// NetworkPolicies that are there before.
+    /// Number of NetworkPolicies at the start.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     policies: u32,
-    /// Bytes of each value.
+    /// Size of each value in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     value_size: u32,
-    /// Threads that send; by default as many as there are processors, and 4 at most.
+    /// Threads that send. Default: the number of processors, at most 4.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: Option<u32>,
-    /// How long an answer may take.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = given::time)]
+    /// Timeout of a request.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = plan_args::time)]
     timeout: Duration,
-    /// Of all chance: when pods come and go, and on which nodes. `--threads` has a part in it.
+    /// Seed of all random choices: when pods are created and deleted, and on which nodes. They also
+    /// depend on `--threads`.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// The process whose CPU time and memory is looked at.
+    /// The process whose CPU time and memory are measured.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// Where etcd's members tell what they have counted (`--listen-metrics-urls`), all of them: it
-    /// must be what was sent.
+    /// The metrics URLs of all etcd members (`--listen-metrics-urls`). etcd's own counts must
+    /// match what was sent.
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     etcd_metrics: Vec<MetricsUrl>,
-    /// Go on where there are keys below `/calico/` already. None is written over; those of nodes
-    /// and blocks with the same names are updated.
+    /// Run even if keys exist below `/calico/`. No key is overwritten, except that nodes and blocks
+    /// with the same names are updated.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     report: ReportArgs,
 }
 
-/// Runs it, with the exit codes of `bench`.
+/// Runs `bench calico`, with the exit codes of `bench`.
 ///
 /// # Errors
-/// It could not be done.
+/// The run could not be completed.
 pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
     let cluster = match cluster(&args) {
         Ok(cluster) => Arc::new(cluster),
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| terminal::err(format_args!("error: {mistake}")));
+        Err(errors) => {
+            errors.iter().for_each(|error| terminal::err(format_args!("error: {error}")));
             return Ok(ExitCode::from(exit::CONFIG));
         }
     };
-    if let Some(mistakes) = args.report.mistakes() {
-        return Ok(mistakes);
+    if let Some(code) = args.report.check() {
+        return Ok(code);
     }
     let nodes = cluster.nodes.len();
     let settings = BTreeMap::from([
@@ -103,29 +104,29 @@ pub async fn run(args: CalicoArgs) -> anyhow::Result<ExitCode> {
     ]);
     let quiet = args.report.quiet;
     let work = async |stop: &Arc<Stop>| {
-        scene::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await
+        run::run(cluster, stop, settings, &mut |progress| show(&progress, quiet)).await
     };
     let report = LocalSet::new().run_until(until_stopped("/calico/", work)).await;
     finish(&args.report, report)
 }
 
 fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     if args.timeout.is_zero() {
-        mistakes.push("`--timeout` is 0".to_owned());
+        errors.push("`--timeout` is 0".to_owned());
     }
     if let Some(pid) =
         args.pid.filter(|pid| etcd_warden_tools::bench::process::usage(*pid).is_none())
     {
-        mistakes.push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
+        errors.push(format!("`--pid {pid}`: there is no such process, or /proc is not available"));
     }
-    let people = args
+    let identities = args
         .credentials
         .read(std::slice::from_ref(&args.endpoint))
-        .map_err(|wrong| mistakes.extend(wrong));
-    let (alone, all) = match people {
-        Ok(People { alone, many }) if mistakes.is_empty() => (alone, many),
-        _ => return Err(mistakes),
+        .map_err(|wrong| errors.extend(wrong));
+    let (default, all) = match identities {
+        Ok(Identities { default, many }) if errors.is_empty() => (default, many),
+        _ => return Err(errors),
     };
     let find = |node: Option<&str>, component: &str| {
         let of = |node: Option<&str>| {
@@ -135,7 +136,7 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
                 })
                 .cloned()
         };
-        of(node).or_else(|| of(None)).or_else(|| alone.clone())
+        of(node).or_else(|| of(None)).or_else(|| default.clone())
     };
     let mut named: Vec<&str> = all
         .iter()
@@ -150,13 +151,14 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
     };
     named.extend(invented.iter().map(String::as_str));
     if wanted == 0 {
-        mistakes.push("`--nodes` is needed where no node has a certificate of its own".to_owned());
+        errors.push("`--nodes` is required if no node has a certificate of its own".to_owned());
     } else if usize::try_from(wanted).is_ok_and(|wanted| wanted > named.len()) {
         let what = format!(
-            "`--nodes {wanted}`, and {} nodes have certificates: `certs issue --all --nodes-from FILE` makes more",
+            "`--nodes {wanted}`, but {} nodes have certificates: issue more with `certs issue --all \
+             --nodes-from FILE`",
             named.len()
         );
-        mistakes.push(what);
+        errors.push(what);
     }
     let mut need = |node: Option<&str>, component: &str, purpose: &str| {
         let found = find(node, component);
@@ -165,7 +167,8 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
                 || format!("cluster/{component}"),
                 |node| format!("nodes/{node}/{component}"),
             );
-            mistakes.push(format!("there is no certificate `{place}`, {purpose}, and no `--cert`"));
+            errors
+                .push(format!("there is neither a certificate `{place}`, {purpose}, nor `--cert`"));
         }
         found
     };
@@ -178,10 +181,10 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
     });
     let nodes: Vec<Node> = nodes.collect();
     let controllers = need(None, "calico-kube-controllers", "for kube-controllers");
-    let calicoctl = need(None, "calicoctl-full", "for calicoctl, and who removes all keys");
-    let (Some(controllers), Some(calicoctl), []) = (controllers, calicoctl, mistakes.as_slice())
+    let calicoctl = need(None, "calicoctl-full", "for calicoctl and for deleting all keys");
+    let (Some(controllers), Some(calicoctl), []) = (controllers, calicoctl, errors.as_slice())
     else {
-        return Err(mistakes);
+        return Err(errors);
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args
@@ -196,7 +199,7 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
         },
         nodes,
         controllers,
-        operator: alone.unwrap_or_else(|| calicoctl.clone()),
+        operator: default.unwrap_or_else(|| calicoctl.clone()),
         calicoctl,
         threads,
         spread: args.ramp,
@@ -205,7 +208,7 @@ fn cluster(args: &CalicoArgs) -> Result<Cluster, Vec<String>> {
         pods_per_node: args.pods_per_node,
         policies: args.policies,
         value_size: usize::try_from(args.value_size).unwrap_or(usize::MAX),
-        patience: args.timeout,
+        request_timeout: args.timeout,
         seed: args.seed,
         etcd_metrics: args.etcd_metrics.clone(),
         force: args.force,

@@ -1,4 +1,4 @@
-//! The files of `calico segment`: read whole, written whole or not at all.
+//! Reads and writes the files of `calico segment`. Each is written completely or not at all.
 
 use std::fs;
 use std::io::{Read, Write as _};
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use etcd_warden_gateway::files::{self, ReadError};
 use tempfile::NamedTempFile;
 
-/// A manifest, or standard input for `-`.
+/// Reads a manifest, or standard input for `-`.
 pub(super) fn read(path: &Path, input: &mut dyn Read, limit: u64) -> Result<String, String> {
     let read =
         if path.as_os_str() == "-" { read_all(input, limit) } else { files::read(path, limit) };
     let bytes = read.map_err(|why| match why {
-        ReadError::TooLarge(_) => format!("{why}: no manifest of Calico"),
+        ReadError::TooLarge(_) => format!("{why}, which no manifest of Calico has"),
         _ => why.to_string(),
     })?;
     String::from_utf8(bytes)
@@ -30,8 +30,8 @@ fn read_all(input: &mut dyn Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// Whether both are names of one file, there or not: one name in one folder, however that is
-/// written.
+/// True if both paths name one file, existing or not: the same name in the same directory, however
+/// the path is written.
 pub(super) fn are_one(first: &Path, second: &Path) -> bool {
     let place =
         |path: &Path| Some::<PathBuf>(folder(path).canonicalize().ok()?.join(path.file_name()?));
@@ -42,33 +42,36 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Moves all to their places, or none: where one finds no place, those before it are taken away
-/// again. What was written over cannot be brought back.
+/// Moves all files into place, or none: if one cannot be moved, those before it are removed. A file
+/// that was replaced cannot be restored.
 ///
 /// # Errors
-/// Which one has no place, and what stays of those before it.
+/// Which file cannot be moved, and which of those before it remain.
 pub(super) fn finish<'p>(targets: impl IntoIterator<Item = Target<'p>>) -> Result<(), Vec<String>> {
     let mut placed = Vec::new();
     for target in targets {
         let (path, was_there) = (target.path, target.was_there);
-        let Err(mistake) = target.place() else {
+        let Err(error) = target.place() else {
             placed.push((path, was_there));
             continue;
         };
         let left = |(path, was_there): (&Path, bool)| {
             if was_there {
-                return Some(format!("{} is written over already", path.display()));
+                return Some(format!("{} has already been replaced", path.display()));
             }
             fs::remove_file(path).err().map(|error| {
-                format!("{} is written already, and cannot be taken away: {error}", path.display())
+                format!(
+                    "{} has already been written and cannot be removed: {error}",
+                    path.display()
+                )
             })
         };
-        return Err(std::iter::once(mistake).chain(placed.into_iter().filter_map(left)).collect());
+        return Err(std::iter::once(error).chain(placed.into_iter().filter_map(left)).collect());
     }
     Ok(())
 }
 
-/// A file that is written beside its place, and moved there when all are written.
+/// A file that is written to a temporary name, and renamed when all files are complete.
 pub(super) struct Target<'p> {
     path: &'p Path,
     file: NamedTempFile,
@@ -77,7 +80,7 @@ pub(super) struct Target<'p> {
 }
 
 impl<'p> Target<'p> {
-    /// Writes the text, for those who may read what was there, or else the file `like`.
+    /// Writes the text with the permissions of the existing file or, if there is none, of `like`.
     pub(super) fn prepare(
         path: &'p Path,
         text: &str,
@@ -89,18 +92,18 @@ impl<'p> Target<'p> {
         let there = path.symlink_metadata().ok();
         if there.is_some() && !force {
             return Err(format!(
-                "{} is there already: name another file, or say --force",
+                "{} exists already: name another file, or use --force",
                 path.display()
             ));
         }
         if there.as_ref().is_some_and(|there| !there.is_file()) {
-            return Err(format!("{} is no file, and is not written over", path.display()));
+            return Err(format!("{} is not a regular file and is not replaced", path.display()));
         }
         let was_there = there.is_some();
         let like = there
             .or_else(|| like.and_then(|like| like.metadata().ok()))
             .filter(fs::Metadata::is_file);
-        // The umask takes its part of it.
+        // The umask is applied, too.
         let mode = like.map_or(0o666, |like| like.permissions().mode());
         let mut builder = tempfile::Builder::new();
         let mut file = builder
@@ -114,7 +117,7 @@ impl<'p> Target<'p> {
         Ok(Self { path, file, force, was_there })
     }
 
-    /// Moves it to its place.
+    /// Renames it into place.
     fn place(self) -> Result<(), String> {
         let path = self.path;
         let moved =

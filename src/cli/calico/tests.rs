@@ -1,4 +1,4 @@
-//! `calico segment`: what it prints, writes and ends with.
+//! `calico segment`: output, files and exit codes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,21 +22,21 @@ struct Program {
     command: CalicoCommand,
 }
 
-/// A folder with the manifest in it.
-struct Place(TempDir);
+/// A directory with the manifest.
+struct Directory(TempDir);
 
-impl Place {
+impl Directory {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        fs::write(place.at("calico.yaml"), MANIFEST).unwrap();
-        place
+        let directory = Self(tempfile::tempdir().unwrap());
+        fs::write(directory.at("calico.yaml"), MANIFEST).unwrap();
+        directory
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Exit code, what was written to out, what was written to err. Words that end in `.yaml` are
+    /// Exit code, standard output, standard error. Words that end in `.yaml` are
     /// files here.
     fn segment(&self, arguments: &str) -> (u8, String, String) {
         self.segment_from(arguments, "")
@@ -79,9 +79,10 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
-    let place = Place::new();
-    let (code, out, err) = place.segment(&format!("--manifest calico.yaml --endpoints {PROXY}"));
+fn the_manifest_goes_to_stdout_and_the_policy_to_stderr() {
+    let directory = Directory::new();
+    let (code, out, err) =
+        directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY}"));
     assert_eq!(code, 0);
     assert!(
         out.starts_with("---\n# Source: calico/templates")
@@ -94,47 +95,47 @@ fn the_manifest_goes_to_standard_output_and_its_policy_beside_it() {
         "{err}"
     );
     let (_, from_input, _) =
-        place.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
+        directory.segment_from(&format!("--manifest - --endpoints {PROXY}"), MANIFEST);
     assert_eq!(from_input, out);
-    assert_eq!(place.files(), ["calico.yaml"]);
+    assert_eq!(directory.files(), ["calico.yaml"]);
 }
 
 #[test]
-fn files_are_written_both_or_neither_and_never_over_others() {
-    let place = Place::new();
+fn both_files_are_written_or_neither() {
+    let directory = Directory::new();
     let arguments = format!(
         "--manifest calico.yaml --endpoints {PROXY} --out new.yaml --policy-out policy.yaml"
     );
-    let (code, out, err) = place.segment(&arguments);
+    let (code, out, err) = directory.segment(&arguments);
     assert_eq!((code, out.as_str()), (0, ""));
     assert!(err.lines().all(|line| line.starts_with("note: ")), "{err}");
     assert!(
-        read(&place.at("new.yaml")).contains(PROXY)
-            && read(&place.at("policy.yaml")).contains("mode: shadow")
+        read(&directory.at("new.yaml")).contains(PROXY)
+            && read(&directory.at("policy.yaml")).contains("mode: shadow")
     );
-    fs::remove_file(place.at("policy.yaml")).unwrap();
-    fs::write(place.at("new.yaml"), "mine").unwrap();
-    let (code, _, err) = place.segment(&arguments);
+    fs::remove_file(directory.at("policy.yaml")).unwrap();
+    fs::write(directory.at("new.yaml"), "mine").unwrap();
+    let (code, _, err) = directory.segment(&arguments);
     assert_eq!(code, exit::USAGE);
-    assert!(err.contains("new.yaml is there already: name another file, or say --force"), "{err}");
-    assert_eq!(read(&place.at("new.yaml")), "mine");
-    assert_eq!(place.files(), ["calico.yaml", "new.yaml"]);
-    fs::set_permissions(place.at("new.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(place.segment(&format!("{arguments} --force")).0, 0);
-    assert!(read(&place.at("new.yaml")).contains(PROXY));
-    assert_eq!(fs::metadata(place.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
-    // With the manifest in a file, the policy has standard output for itself.
+    assert!(err.contains("new.yaml exists already: name another file, or use --force"), "{err}");
+    assert_eq!(read(&directory.at("new.yaml")), "mine");
+    assert_eq!(directory.files(), ["calico.yaml", "new.yaml"]);
+    fs::set_permissions(directory.at("new.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(directory.segment(&format!("{arguments} --force")).0, 0);
+    assert!(read(&directory.at("new.yaml")).contains(PROXY));
+    assert_eq!(fs::metadata(directory.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
+    // With the manifest in a file, the policy goes to standard output.
     let (_, out, _) =
-        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
+        directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out other.yaml"));
     assert!(out.starts_with("# The policy for") && out.contains("bindings:"), "{out}");
 }
 
 #[test]
-fn two_names_of_one_file_are_refused_before_anything_is_written() {
-    let place = Place::new();
-    fs::create_dir(place.at("folder")).unwrap();
-    std::os::unix::fs::symlink(place.at("folder"), place.at("link")).unwrap();
-    fs::write(place.at("x.yaml"), "mine").unwrap();
+fn two_names_of_one_file_are_refused() {
+    let directory = Directory::new();
+    fs::create_dir(directory.at("folder")).unwrap();
+    std::os::unix::fs::symlink(directory.at("folder"), directory.at("link")).unwrap();
+    fs::write(directory.at("x.yaml"), "mine").unwrap();
     for (out, policy_out) in [
         ("x.yaml", "x.yaml"),
         ("x.yaml", "./x.yaml"),
@@ -143,96 +144,96 @@ fn two_names_of_one_file_are_refused_before_anything_is_written() {
     ] {
         for force in ["", "--force"] {
             let (code, _, err) =
-                place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out {out} --policy-out {policy_out} {force}"));
+                directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out {out} --policy-out {policy_out} {force}"));
             assert_eq!(
                 (code, err.as_str()),
-                (exit::USAGE, "error: `--out` and `--policy-out` are one file\n"),
+                (exit::USAGE, "error: `--out` and `--policy-out` name the same file\n"),
                 "{out} {policy_out}"
             );
         }
     }
-    assert_eq!(read(&place.at("x.yaml")), "mine");
-    assert_eq!(fs::read_dir(place.at("folder")).unwrap().count(), 0);
+    assert_eq!(read(&directory.at("x.yaml")), "mine");
+    assert_eq!(fs::read_dir(directory.at("folder")).unwrap().count(), 0);
     assert!(files::are_one(Path::new("x.yaml"), Path::new("./x.yaml")));
     // One name in two folders is two files.
     let arguments = format!(
         "--manifest calico.yaml --endpoints {PROXY} --out folder/x.yaml --policy-out x.yaml --force"
     );
-    assert_eq!(place.segment(&arguments).0, 0);
+    assert_eq!(directory.segment(&arguments).0, 0);
     assert!(
-        read(&place.at("folder/x.yaml")).contains(PROXY)
-            && read(&place.at("x.yaml")).contains("bindings:")
+        read(&directory.at("folder/x.yaml")).contains(PROXY)
+            && read(&directory.at("x.yaml")).contains("bindings:")
     );
 }
 
 #[test]
-fn a_second_file_that_finds_no_place_takes_the_first_back() {
-    let place = Place::new();
-    let (first, second) = (place.at("first.yaml"), place.at("second.yaml"));
+fn a_second_file_that_fails_removes_the_first() {
+    let directory = Directory::new();
+    let (first, second) = (directory.at("first.yaml"), directory.at("second.yaml"));
     let prepared =
         |force| [&first, &second].map(|path| Target::prepare(path, "text", None, force).unwrap());
     let targets = prepared(false);
     fs::write(&second, "theirs").unwrap();
-    let mistakes = files::finish(targets).unwrap_err();
+    let errors = files::finish(targets).unwrap_err();
     assert!(
-        mistakes.len() == 1 && mistakes[0].contains("second.yaml: cannot be written"),
-        "{mistakes:?}"
+        errors.len() == 1 && errors[0].contains("second.yaml: cannot be written"),
+        "{errors:?}"
     );
     assert_eq!(
-        (place.files(), read(&second)),
+        (directory.files(), read(&second)),
         (vec!["calico.yaml".to_owned(), "second.yaml".to_owned()], "theirs".to_owned())
     );
-    // What was written over cannot be brought back, and that is said.
+    // A replaced file cannot be restored, which is reported.
     fs::write(&first, "old").unwrap();
     let targets = prepared(true);
     fs::remove_file(&second).unwrap();
     fs::create_dir(&second).unwrap();
-    let mistakes = files::finish(targets).unwrap_err();
+    let errors = files::finish(targets).unwrap_err();
     assert!(
-        mistakes.len() == 2 && mistakes[1].ends_with("first.yaml is written over already"),
-        "{mistakes:?}"
+        errors.len() == 2 && errors[1].ends_with("first.yaml has already been replaced"),
+        "{errors:?}"
     );
-    assert_eq!((read(&first), place.files().len()), ("text".to_owned(), 3));
+    assert_eq!((read(&first), directory.files().len()), ("text".to_owned(), 3));
 }
 
 #[test]
-fn what_is_no_file_is_not_written_over_and_keys_stay_as_hidden_as_they_were() {
-    let place = Place::new();
-    std::os::unix::fs::symlink(place.at("calico.yaml"), place.at("link.yaml")).unwrap();
-    let (code, _, err) = place
+fn links_are_not_replaced_and_permissions_are_kept() {
+    let directory = Directory::new();
+    std::os::unix::fs::symlink(directory.at("calico.yaml"), directory.at("link.yaml")).unwrap();
+    let (code, _, err) = directory
         .segment(&format!("--manifest calico.yaml --endpoints {PROXY} --force --out link.yaml"));
-    assert!(code == exit::USAGE && err.contains("is no file"), "{err}");
-    assert_eq!(read(&place.at("calico.yaml")), MANIFEST);
-    let (code, _, err) =
-        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out no/such.yaml"));
+    assert!(code == exit::USAGE && err.contains("is not a regular file"), "{err}");
+    assert_eq!(read(&directory.at("calico.yaml")), MANIFEST);
+    let (code, _, err) = directory
+        .segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out no/such.yaml"));
     assert!(code == exit::USAGE && err.contains("cannot be written"), "{err}");
-    fs::set_permissions(place.at("calico.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
-    place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
-    assert_eq!(fs::metadata(place.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::set_permissions(directory.at("calico.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+    directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
+    assert_eq!(fs::metadata(directory.at("new.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
 fn a_diff_shows_what_would_change() {
-    let place = Place::new();
+    let directory = Directory::new();
     let (code, out, _) =
-        place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --diff"));
+        directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --diff"));
     assert_eq!(code, 0);
-    let name = place.at("calico.yaml").display().to_string();
+    let name = directory.at("calico.yaml").display().to_string();
     assert!(
         out.starts_with(&format!("--- {name}\n+++ {name} (segmented)\n@@ -64,12 +64,12 @@\n")),
         "{out}"
     );
     assert_eq!(out.lines().filter(|line| line.starts_with('+')).count(), 12);
-    assert_eq!(place.files(), ["calico.yaml"]);
+    assert_eq!(directory.files(), ["calico.yaml"]);
 }
 
 #[test]
-fn a_check_ends_by_what_it_finds() {
-    let place = Place::new();
-    let (code, out, _) = place.segment("--manifest calico.yaml --check");
+fn check_reports_what_is_missing() {
+    let directory = Directory::new();
+    let (code, out, _) = directory.segment("--manifest calico.yaml --check");
     assert_eq!(code, 1);
     assert!(out.ends_with("calico.yaml: not segmented, missing: 7\n"), "{out}");
-    let (code, out, _) = place.segment("--manifest calico.yaml --check --output json");
+    let (code, out, _) = directory.segment("--manifest calico.yaml --check --output json");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
         (code, &report["segmented"], report["missing"].as_array().unwrap().len()),
@@ -240,21 +241,21 @@ fn a_check_ends_by_what_it_finds() {
     );
     assert_eq!(report["missing"][0]["field"], "data.etcd_endpoints");
     assert_eq!(report["missing"][0]["line"], 67);
-    place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
-    let (code, out, _) = place.segment("--manifest new.yaml --check");
+    directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} --out new.yaml"));
+    let (code, out, _) = directory.segment("--manifest new.yaml --check");
     assert!(code == 0 && out.ends_with("new.yaml: segmented\n"), "{out}");
-    // What is asked for is looked for.
-    assert_eq!(place.segment("--manifest new.yaml --check --endpoints https://other:1").0, 1);
-    assert_eq!(place.segment("--manifest new.yaml --check --per-node host-path=/x").0, 1);
+    // Options are checked, too.
+    assert_eq!(directory.segment("--manifest new.yaml --check --endpoints https://other:1").0, 1);
+    assert_eq!(directory.segment("--manifest new.yaml --check --per-node host-path=/x").0, 1);
 }
 
 #[test]
-fn what_is_not_understood_ends_with_78_and_writes_nothing() {
-    let place = Place::new();
-    fs::write(place.at("bad.yaml"), MANIFEST.replace("kind: Deployment", "kind: Job")).unwrap();
+fn an_unknown_manifest_exits_with_78_and_writes_nothing() {
+    let directory = Directory::new();
+    fs::write(directory.at("bad.yaml"), MANIFEST.replace("kind: Deployment", "kind: Job")).unwrap();
     for arguments in ["--out new.yaml --policy-out policy.yaml", "--diff", ""] {
         let (code, out, err) =
-            place.segment(&format!("--manifest bad.yaml --endpoints {PROXY} {arguments}"));
+            directory.segment(&format!("--manifest bad.yaml --endpoints {PROXY} {arguments}"));
         assert_eq!((code, out.as_str()), (exit::CONFIG, ""));
         assert!(
             err.contains("there is no Deployment with a container `calico-kube-controllers`")
@@ -262,7 +263,7 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
             "{err}"
         );
     }
-    let (code, out, _) = place.segment("--manifest bad.yaml --check -o json");
+    let (code, out, _) = directory.segment("--manifest bad.yaml --check -o json");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert!(
         code == exit::CONFIG
@@ -270,25 +271,25 @@ fn what_is_not_understood_ends_with_78_and_writes_nothing() {
             && report["diagnostics"].as_array().unwrap().len() == 1,
         "{report}"
     );
-    fs::write(place.at("bytes.yaml"), b"a: \xff").unwrap();
+    fs::write(directory.at("bytes.yaml"), b"a: \xff").unwrap();
     for (name, message) in
         [("bytes.yaml", "is not UTF-8, from byte 3 on"), ("none.yaml", "does not exist")]
     {
-        let (code, _, err) = place.segment(&format!("--manifest {name} --check"));
+        let (code, _, err) = directory.segment(&format!("--manifest {name} --check"));
         assert!(code == exit::CONFIG && err.contains(message), "{err}");
     }
-    assert_eq!(place.files(), ["bad.yaml", "bytes.yaml", "calico.yaml"]);
+    assert_eq!(directory.files(), ["bad.yaml", "bytes.yaml", "calico.yaml"]);
 }
 
 #[test]
-fn flags_that_contradict_each_other_are_refused() {
-    let place = Place::new();
+fn contradicting_flags_are_refused() {
+    let directory = Directory::new();
     for arguments in [
         "--secret calico-node=a --secret calico-node=b",
         "--secret calico-node=a --per-node host-path=/x",
     ] {
         let (code, _, err) =
-            place.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
+            directory.segment(&format!("--manifest calico.yaml --endpoints {PROXY} {arguments}"));
         assert!(
             code == exit::USAGE && err.starts_with("error: `--secret calico-node=...`"),
             "{err}"

@@ -1,5 +1,5 @@
-//! The CA's files, and the passphrase of its key: from a file, the environment or the terminal,
-//! never from the command line.
+//! Reads the CA's files and the passphrase of its key: from a file, the environment or the
+//! terminal, never from the command line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -12,29 +12,29 @@ use etcd_warden_tools::certs::ca::{Ca, CaFiles};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// Bytes of a passphrase file that are looked at.
+/// Bytes of a passphrase file that are read.
 const LONGEST: u64 = 1 << 16;
 
-/// The variable with the passphrase.
+/// The environment variable that holds the passphrase.
 const VARIABLE: &str = "ETCD_WARDEN_CA_KEY_PASSPHRASE";
 
-/// The operator's CA.
+/// Options for the operator's CA.
 #[derive(Debug, Args)]
 pub struct CaArgs {
-    /// Certificate of the CA that issues, PEM; behind it those of the CAs above, if it is no root.
+    /// Certificate of the issuing CA, PEM; for an intermediate CA, followed by the CAs above it.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CA_CERT")]
     ca_cert: PathBuf,
-    /// Its private key, PEM; PKCS #8 or OpenSSL's older forms, also encrypted.
+    /// Private key of the CA, PEM: PKCS #8 or OpenSSL's older forms, encrypted or not.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CA_KEY")]
     ca_key: PathBuf,
-    /// A file with the key's passphrase in its first line. Otherwise
-    /// ETCD_WARDEN_CA_KEY_PASSPHRASE, or the terminal is asked.
+    /// A file with the passphrase of the key on its first line. Without it, the passphrase comes
+    /// from ETCD_WARDEN_CA_KEY_PASSPHRASE or is asked for on the terminal.
     #[arg(long, value_name = "FILE")]
     ca_key_passphrase_file: Option<PathBuf>,
 }
 
 impl CaArgs {
-    /// Reads and proves the CA.
+    /// Reads and checks the CA.
     pub(super) fn load(&self) -> Result<Ca, Diagnostics> {
         let files = CaFiles { certificate: self.ca_cert.clone(), key: self.ca_key.clone() };
         Ca::load(&files, || self.passphrase())
@@ -44,8 +44,7 @@ impl CaArgs {
         if let Some(path) = &self.ca_key_passphrase_file {
             let name = path.display().to_string();
             let mut line = Zeroizing::new(Vec::new());
-            // Not only a regular file: from a pipe (`<(pass show ca)`) the passphrase never touches
-            // a disk.
+            // The path may be a pipe (`<(pass show ca)`), so that the passphrase is never on disk.
             let read = File::open(path)
                 .and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
             return match read {
@@ -61,24 +60,26 @@ impl CaArgs {
             return Ok(Zeroizing::new(value.into_encoded_bytes()));
         }
         match File::options().read(true).write(true).open("/dev/tty") {
-            Ok(terminal) if std::io::stderr().is_terminal() => ask(&terminal).map_err(|error| {
-                Diagnostics::about(
-                    "--ca-key",
-                    format!("the terminal cannot be asked for the passphrase: {error}"),
-                    None,
-                )
-            }),
+            Ok(terminal) if std::io::stderr().is_terminal() => {
+                read_passphrase(&terminal).map_err(|error| {
+                    Diagnostics::about(
+                        "--ca-key",
+                        format!("cannot read the passphrase from the terminal: {error}"),
+                        None,
+                    )
+                })
+            }
             _ => Err(Diagnostics::about(
                 &self.ca_key.display().to_string(),
-                "the key is encrypted, and there is no passphrase",
-                Some("give `--ca-key-passphrase-file FILE`, or set ETCD_WARDEN_CA_KEY_PASSPHRASE"),
+                "the key is encrypted, and no passphrase is given",
+                Some("use `--ca-key-passphrase-file FILE` or set ETCD_WARDEN_CA_KEY_PASSPHRASE"),
             )),
         }
     }
 }
 
-/// Asks without showing what is typed.
-fn ask(mut terminal: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+/// Asks for the passphrase with echo switched off.
+fn read_passphrase(mut terminal: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let shown = tcgetattr(terminal)?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);

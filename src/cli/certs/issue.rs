@@ -1,4 +1,4 @@
-//! `certs issue`.
+//! `certs issue`: arguments and output.
 
 mod order;
 
@@ -18,8 +18,8 @@ use etcd_warden_tools::certs::store::{Store, obstacles};
 use etcd_warden_tools::certs::subject::Naming;
 
 use super::authority::CaArgs;
+use super::print_notes;
 use super::progress::Progress;
-use super::tell;
 use order::Order;
 
 /// Arguments of `certs issue`.
@@ -28,27 +28,31 @@ use order::Order;
 pub struct IssueArgs {
     #[command(flatten)]
     ca: CaArgs,
-    /// A component; may be given several times. calico-node, cni and felix have a certificate for
-    /// each node.
-    #[arg(long, value_name = "NAME", help_heading = "Whom")]
+    /// A component. May be repeated. calico-node, cni and felix have one certificate per node.
+    #[arg(long, value_name = "NAME", help_heading = "Components and nodes")]
     component: Vec<String>,
     /// All components of Calico's `calico-etcd.yaml`: calico-node, cni, calico-kube-controllers.
-    #[arg(long, help_heading = "Whom")]
+    #[arg(long, help_heading = "Components and nodes")]
     all: bool,
-    /// A node, as etcd has it (`calicoctl get nodes`); may be given several times.
-    #[arg(long, value_name = "NAME", help_heading = "Whom")]
+    /// A node, named as in etcd (`calicoctl get nodes`). May be repeated.
+    #[arg(long, value_name = "NAME", help_heading = "Components and nodes")]
     node: Vec<String>,
-    /// Nodes from a file, `-` for standard input: one name on each line, or the JSON of `calicoctl
-    /// get nodes` or `kubectl get nodes`.
-    #[arg(long, value_name = "FILE", conflicts_with = "node", help_heading = "Whom")]
+    /// A file with the nodes, or `-` for standard input: one name per line, or the JSON of
+    /// `calicoctl get nodes` or `kubectl get nodes`.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "node",
+        help_heading = "Components and nodes"
+    )]
     nodes_from: Option<PathBuf>,
-    /// Which name of a node in kubectl's JSON is Calico's.
-    #[arg(long, value_enum, default_value_t, help_heading = "Whom")]
+    /// Which name in kubectl's JSON is the name that Calico uses.
+    #[arg(long, value_enum, default_value_t, help_heading = "Components and nodes")]
     node_name_from: NameFrom,
-    /// One certificate that all nodes share, under the names of `calico/v3.31`.
-    #[arg(long, help_heading = "Whom")]
+    /// Issue one certificate that all nodes share, with the names of `calico/v3.31`.
+    #[arg(long, help_heading = "Components and nodes")]
     cluster_wide: bool,
-    /// The Common Name of a certificate per node.
+    /// The common name of a certificate per node.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -56,66 +60,62 @@ pub struct IssueArgs {
         help_heading = "Names"
     )]
     cn_format: String,
-    /// A URI for each certificate beside its Common Name. A name above 64 characters has
-    /// `spiffe://cluster.local/{component}/{node}` in place of a Common Name if this is not
-    /// given.
+    /// A URI SAN for each certificate. Without it, a name of more than 64 characters becomes the
+    /// URI `spiffe://cluster.local/{component}/{node}`, and there is no common name.
     #[arg(long, value_name = "FORMAT", help_heading = "Names")]
     uri_format: Option<String>,
-    /// A further name, `dns:NAME`, `ip:ADDRESS` or `uri:URI`, with `{component}` and `{node}`; may
-    /// be given several times.
+    /// A further SAN: `dns:NAME`, `ip:ADDRESS` or `uri:URI`, with the placeholders `{component}`
+    /// and `{node}`. May be repeated.
     #[arg(long, value_name = "KIND:NAME", help_heading = "Names")]
     san: Vec<String>,
-    /// An O of the subject; may be given several times.
+    /// An organization (O) of the subject. May be repeated.
     #[arg(long, value_name = "TEXT", help_heading = "Names")]
     organization: Vec<String>,
-    /// What new keys are.
+    /// The type of new keys.
     #[arg(long, value_enum, default_value_t, conflicts_with = "csr", help_heading = "Certificate")]
     key_type: KeyType,
-    /// Only a certificate, for the key of this request (PEM). Names come from these arguments and
-    /// never from the request.
+    /// Issue one certificate for the public key of this certificate signing request (PEM). Names
+    /// come from the arguments, never from the request.
     #[arg(long, value_name = "FILE", help_heading = "Certificate")]
     csr: Option<PathBuf>,
-    /// How long it holds; never longer than the CA.
+    /// The lifetime of the certificates. They never outlive the CA.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = lifetime, help_heading = "Certificate")]
     lifetime: Duration,
-    /// Whom the components trust, written as `etcd-ca`: the CA of the proxy's server certificate.
-    /// The issuing CA if not given.
+    /// The CA of the gateway's server certificate, written as `etcd-ca` for the components.
+    /// Default: the issuing CA.
     #[arg(long, value_name = "FILE", help_heading = "Certificate")]
     server_ca: Option<PathBuf>,
-    /// The folder that the files go to; `-` writes the Secrets, or the certificate for a request,
-    /// to standard output.
+    /// The output directory. `-` writes the Secrets, or the certificate for a request, to standard
+    /// output.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     out: PathBuf,
-    /// How they are laid out; `files` for one certificate and `directories` for more, if not
-    /// given.
+    /// The layout of the files. Default: `files` for one certificate, `directories` for more.
     #[arg(short, long, value_enum, help_heading = "Files")]
     output: Option<Layout>,
     /// The namespace of Secrets.
     #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = "Files")]
     namespace: String,
-    /// Replace what is there.
+    /// Replace existing files.
     #[arg(long, conflicts_with = "missing", help_heading = "Files")]
     force: bool,
-    /// Issue only what is not there yet: for new nodes, and after a run that was cut.
+    /// Issue only missing certificates: for new nodes, or after an interrupted run.
     #[arg(long, help_heading = "Files")]
     missing: bool,
-    /// Check everything and say what would be issued, and write nothing.
+    /// Check everything and print what would be issued. Writes nothing.
     #[arg(long, help_heading = "Files")]
     dry_run: bool,
 }
 
 impl IssueArgs {
-    /// The folder that is written to, if it is there. A new one is made only when there is
-    /// something to write.
+    /// Opens the output directory if it exists and will be written to. A new directory is created
+    /// only when the files are complete.
     fn existing_store(&self, found: &mut Diagnostics, err: &mut dyn Write) -> Option<Store> {
         let writes = !self.dry_run && !self.to_stdout() && self.out.is_dir();
-        writes
-            .then(|| open(&self.out, err).map_err(|mistakes| found.append(mistakes)).ok())
-            .flatten()
+        writes.then(|| open(&self.out, err).map_err(|errors| found.append(errors)).ok()).flatten()
     }
 }
 
-/// `90d`, `8760h`, `1y`: at least a minute.
+/// A lifetime from one minute to 100 years, such as `90d`, `8760h` or `1y`.
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time)
@@ -124,8 +124,8 @@ pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
         {
             Ok(time)
         }
-        Ok(_) => Err("a lifetime is at least a minute and at most a hundred years".to_owned()),
-        Err(_) => Err("write a time with its unit, such as `90d`, `12h` or `1y`".to_owned()),
+        Ok(_) => Err("a lifetime is at least one minute and at most 100 years".to_owned()),
+        Err(_) => Err("write a duration with its unit, such as `90d`, `12h` or `1y`".to_owned()),
     }
 }
 
@@ -136,25 +136,25 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Result<(), Diagnostics> {
     let mut found = Diagnostics::default();
-    // First of all, so that what a cut run left is in place before anybody looks for what is
+    // Open the directory first: this completes an interrupted run, whose files are then not
     // missing.
     let store = args.existing_store(&mut found, err);
     let order = args.order(&mut found);
-    let (mistakes, notes) = split(found);
-    tell(Some(notes), err);
+    let (errors, notes) = split(found);
+    print_notes(Some(notes), err);
     let order = match order {
-        Some(order) if !mistakes.has_errors() => order,
-        _ => return Err(mistakes),
+        Some(order) if !errors.has_errors() => order,
+        _ => return Err(errors),
     };
     let (window, note) = order.ca.window(SystemTime::now(), args.lifetime);
-    tell(note, err);
+    print_notes(note, err);
     if args.dry_run {
-        say(&order, "would be issued", window.to, Path::new(""), out);
+        print_summary(&order, "would be issued", window.to, Path::new(""), out);
         return Ok(());
     }
     let progress = Progress::new(order.planned.len());
     let made = make(&order.ca, &order.planned, &order.keys, window, &order.trust, &|count| {
-        progress.done(count)
+        progress.done(count);
     });
     progress.end();
     let sets: Vec<_> = order.planned.iter().map(|one| &one.holder).zip(made?).collect();
@@ -165,7 +165,7 @@ pub(super) fn run(
         for file in files.iter().filter(|file| file.path.ends_with(wanted)) {
             let _ = write!(out, "{}", file.content.as_str());
         }
-        say(&order, "issued", window.to, Path::new(""), err);
+        print_summary(&order, "issued", window.to, Path::new(""), err);
         return Ok(());
     }
     let files = layout::lay_out(order.layout, sets, &order.manifest);
@@ -173,37 +173,37 @@ pub(super) fn run(
         Some(store) => store,
         None => open(&args.out, err)?,
     };
-    // Somebody may have been faster since the first look.
+    // Another process may have written files since the first check.
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     let obstacles = obstacles(&args.out, &paths, args.force);
     if obstacles.has_errors() {
         return Err(obstacles);
     }
     store.put(&files)?;
-    say(&order, "issued", window.to, &args.out, out);
+    print_summary(&order, "issued", window.to, &args.out, out);
     Ok(())
 }
 
-/// Takes the folder, and tells what had to be finished there.
+/// Opens the output directory, and reports an interrupted run that was completed.
 fn open(folder: &Path, err: &mut dyn Write) -> Result<Store, Diagnostics> {
     let (store, note) = Store::open(folder)?;
-    tell(note, err);
+    print_notes(note, err);
     Ok(store)
 }
 
 fn split(found: Diagnostics) -> (Diagnostics, Diagnostics) {
-    let (mut mistakes, mut notes) = (Diagnostics::default(), Diagnostics::default());
+    let (mut errors, mut notes) = (Diagnostics::default(), Diagnostics::default());
     for one in found.iter() {
         match one.severity {
-            Severity::Error => mistakes.push(one.clone()),
+            Severity::Error => errors.push(one.clone()),
             Severity::Warning => notes.push(one.clone()),
         }
     }
-    (mistakes, notes)
+    (errors, notes)
 }
 
-/// What was done, and the bindings that fit.
-fn say(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn Write) {
+/// Prints what was issued, and the bindings for it.
+fn print_summary(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn Write) {
     let end = humantime::format_rfc3339_seconds(end);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut bindings: BTreeSet<String> = BTreeSet::new();
@@ -219,12 +219,12 @@ fn say(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn 
         format!(" in {}", Printable(&folder.display().to_string()))
     };
     if counts.is_empty() {
-        let _ = writeln!(out, "{done}{place}: nothing, all of it is there");
+        let _ = writeln!(out, "{done}{place}: nothing, all files exist");
         return;
     }
     let _ = writeln!(
         out,
-        "{done}{place}: {}, until {end}\nbindings of a policy that fit:",
+        "{done}{place}: {}, valid until {end}\nbindings for the policy:",
         counts.join(", ")
     );
     for binding in bindings {
@@ -232,7 +232,7 @@ fn say(order: &Order, done: &str, end: SystemTime, folder: &Path, out: &mut dyn 
     }
 }
 
-/// A line for `bindings`.
+/// A line for `bindings` of a policy.
 fn binding(one: &Planned, naming: &Naming) -> String {
     let component = one.holder.component;
     let role = if one.holder.node.is_some() { component.role } else { component.shared_role };
@@ -243,8 +243,7 @@ fn binding(one: &Planned, naming: &Naming) -> String {
         }
         (_, None) => ("cn", one.subject.name().to_owned()),
     };
-    // What a policy takes for itself, and a format does not, is escaped. What JSON quotes, YAML
-    // reads as the same text.
+    // Escape what is special in a policy and not in a format. A JSON string is valid YAML.
     let name = name.replace('\\', r"\\").replace('*', r"\x2a");
     format!("  - {{ {field}: {}, roles: [{role}] }}", serde_json::Value::from(name))
 }

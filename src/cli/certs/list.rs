@@ -1,4 +1,4 @@
-//! `certs list`.
+//! `certs list`: arguments and output.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use clap::Args;
 use etcd_warden_core::diagnostics::Diagnostics;
 use etcd_warden_core::printable::Printable;
 use etcd_warden_gateway::policy_file;
-use etcd_warden_tools::certs::found::{Found, Sight, look};
-use etcd_warden_tools::certs::reading::{Kind, Reading, read, read_server};
+use etcd_warden_tools::certs::inventory::{FoundCertificate, Inventory, scan};
 use etcd_warden_tools::certs::server;
+use etcd_warden_tools::certs::summary::{Kind, Summary, summarize, summarize_server};
 use serde_json::json;
 
 use crate::cli::policy::Output;
@@ -18,75 +18,77 @@ use crate::cli::policy::Output;
 /// Arguments of `certs list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Folders, files (PEM, DER, manifests with Secrets) or `https://HOST:PORT`.
+    /// Directories, files (PEM, DER, manifests with Secrets) or `https://HOST:PORT`.
     #[arg(required = true, value_name = "DIR|FILE|URL")]
     places: Vec<String>,
-    /// A policy: what it calls each certificate, and the roles that it gives.
+    /// A policy, to show the component and the roles that it gives to each certificate.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_POLICY")]
     policy: Option<PathBuf>,
-    /// The name of the client CA, as bindings with `ca` see it.
+    /// The name of the client CA, for bindings with `ca`.
     #[arg(long, default_value = "default")]
     ca: String,
-    /// How results are written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Runs `certs list`: whether there is anything wrong with any of them.
+/// Runs `certs list`. True if at least one certificate has a problem.
 pub(super) fn run(args: &ListArgs, out: &mut dyn Write) -> Result<bool, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let policy = args.policy.as_ref().and_then(|path| {
-        policy_file::load(path, 0, None).map_err(|mistakes| wrong.append(mistakes)).ok()
+        policy_file::load(path, 0, None).map_err(|errors| wrong.append(errors)).ok()
     });
-    let mut sight = Sight::default();
+    let mut inventory = Inventory::default();
     let mut servers = Vec::new();
     for place in &args.places {
         if place.starts_with("https://") {
             match server::chain(place) {
-                Ok(chain) => servers.push(Found::at_server(place, chain)),
-                Err(mistakes) => wrong.append(mistakes),
+                Ok(chain) => servers.push(FoundCertificate::at_server(place, chain)),
+                Err(errors) => wrong.append(errors),
             }
             continue;
         }
-        match look(place.as_ref()) {
+        match scan(place.as_ref()) {
             Ok(seen) => {
-                sight.certificates.extend(seen.certificates);
-                sight.others.extend(seen.others);
-                sight.cut.extend(seen.cut);
+                inventory.certificates.extend(seen.certificates);
+                inventory.others.extend(seen.others);
+                inventory.unfinished.extend(seen.unfinished);
             }
-            Err(mistakes) => wrong.append(mistakes),
+            Err(errors) => wrong.append(errors),
         }
     }
     if wrong.has_errors() {
         return Err(wrong);
     }
     let now = SystemTime::now();
-    let readings: Vec<Reading> = sight
+    let summaries: Vec<Summary> = inventory
         .certificates
         .iter()
-        .map(|found| read(found, policy.as_ref(), &args.ca, now))
-        .chain(servers.iter().map(|found| read_server(found, &args.ca, now)))
+        .map(|found| summarize(found, policy.as_ref(), &args.ca, now))
+        .chain(servers.iter().map(|found| summarize_server(found, &args.ca, now)))
         .collect();
     let _ = match args.output {
-        Output::Json => json(&readings, &sight, out),
-        Output::Text => text(&readings, &sight, policy.is_some(), out),
+        Output::Json => json(&summaries, &inventory, out),
+        Output::Text => text(&summaries, &inventory, policy.is_some(), out),
     };
-    Ok(!sight.cut.is_empty() || readings.iter().any(|reading| !reading.problems.is_empty()))
+    Ok(!inventory.unfinished.is_empty()
+        || summaries.iter().any(|summary| !summary.problems.is_empty()))
 }
 
-fn json(readings: &[Reading], sight: &Sight, out: &mut dyn Write) -> std::io::Result<()> {
-    let others: Vec<_> = sight
+fn json(summaries: &[Summary], inventory: &Inventory, out: &mut dyn Write) -> std::io::Result<()> {
+    let others: Vec<_> = inventory
         .others
         .iter()
         .map(|other| json!({ "file": other.file.display().to_string(), "what": other.what }))
         .collect();
-    let cut: Vec<String> = sight.cut.iter().map(|folder| folder.display().to_string()).collect();
-    writeln!(out, "{}", json!({ "certificates": readings, "others": others, "unfinished": cut }))
+    let cut: Vec<String> =
+        inventory.unfinished.iter().map(|folder| folder.display().to_string()).collect();
+    writeln!(out, "{}", json!({ "certificates": summaries, "others": others, "unfinished": cut }))
 }
 
 fn text(
-    readings: &[Reading],
-    sight: &Sight,
+    summaries: &[Summary],
+    inventory: &Inventory,
     with_policy: bool,
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
@@ -95,25 +97,25 @@ fn text(
     let shown = |text: &Option<String>| {
         text.as_deref().filter(|text| !text.is_empty()).unwrap_or("-").escape_debug().to_string()
     };
-    for reading in readings {
-        let name = match reading.kind {
-            Kind::Client => reading.name().to_owned(),
-            Kind::Server => format!("{} (server)", reading.name()),
-            Kind::Ca => format!("{} (CA)", reading.name()),
+    for summary in summaries {
+        let name = match summary.kind {
+            Kind::Client => summary.name().to_owned(),
+            Kind::Server => format!("{} (server)", summary.name()),
+            Kind::Ca => format!("{} (CA)", summary.name()),
         };
-        let roles = match &reading.roles {
+        let roles = match &summary.roles {
             Some(roles) if !roles.is_empty() => roles.join(","),
             Some(_) => "none".to_owned(),
             None => "-".to_owned(),
         };
         rows.push([
-            reading.place.escape_debug().to_string(),
+            summary.place.escape_debug().to_string(),
             name.escape_debug().to_string(),
-            shown(&reading.component),
-            shown(&reading.node),
+            shown(&summary.component),
+            shown(&summary.node),
             roles,
-            reading.not_after.split('T').next().unwrap_or_default().to_owned(),
-            reading.days_left.to_string(),
+            summary.not_after.split('T').next().unwrap_or_default().to_owned(),
+            summary.days_left.to_string(),
         ]);
     }
     let widths: Vec<usize> = (0..7)
@@ -125,23 +127,23 @@ fn text(
                 .unwrap_or(0)
         })
         .collect();
-    let problems = std::iter::once(None).chain(readings.iter().map(Some));
-    for (row, reading) in rows.iter().zip(problems) {
+    let problems = std::iter::once(None).chain(summaries.iter().map(Some));
+    for (row, summary) in rows.iter().zip(problems) {
         let cells =
             row.iter().zip(&widths).enumerate().filter(|(column, _)| with_policy || *column != 4);
         let line: Vec<String> =
             cells.map(|(_, (cell, width))| format!("{cell:<width$}", width = *width)).collect();
         writeln!(out, "{}", line.join("  ").trim_end())?;
-        if let Some(reading) = reading {
-            if reading.copies > 0 {
-                writeln!(out, "    and {} copies", reading.copies)?;
+        if let Some(summary) = summary {
+            if summary.copies > 0 {
+                writeln!(out, "    and {} copies", summary.copies)?;
             }
-            for problem in &reading.problems {
+            for problem in &summary.problems {
                 writeln!(out, "    problem: {}", Printable(problem))?;
             }
         }
     }
-    for other in &sight.others {
+    for other in &inventory.others {
         writeln!(
             out,
             "skipped: {}: {}",
@@ -149,10 +151,11 @@ fn text(
             Printable(&other.what)
         )?;
     }
-    for folder in &sight.cut {
+    for folder in &inventory.unfinished {
         writeln!(
             out,
-            "problem: {}: a run of `certs` was cut here before all its files were in place: `certs issue --missing` or `certs renew` goes on with it",
+            "problem: {}: an earlier run of `certs` was interrupted before all its files were in \
+             place: run `certs issue --missing` or `certs renew` to complete it",
             Printable(&folder.display().to_string())
         )?;
     }

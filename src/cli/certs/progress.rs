@@ -1,38 +1,38 @@
-//! How far it is, on a terminal, when it is long.
+//! A progress line on a terminal, for long runs.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Fewer than these are done before anybody wonders.
+/// Shorter runs show no progress.
 const MANY: usize = 200;
 
-/// Writes to standard error while it is looked at.
+/// Writes to standard error if that is a terminal.
 pub(super) struct Progress {
     total: usize,
-    /// When it was told last; `None` when nobody looks.
-    told: Option<Mutex<Instant>>,
+    /// When the line was last drawn; `None` if it is not shown.
+    drawn: Option<Mutex<Instant>>,
 }
 
 impl Progress {
-    /// Of so many.
+    /// Progress of a run with `total` certificates.
     pub(super) fn new(total: usize) -> Self {
-        let looked_at = total >= MANY && std::io::stderr().is_terminal();
-        Self { total, told: looked_at.then(|| Mutex::new(Instant::now())) }
+        let is_shown = total >= MANY && std::io::stderr().is_terminal();
+        Self { total, drawn: is_shown.then(|| Mutex::new(Instant::now())) }
     }
 
-    /// So many are done.
+    /// Updates the line, at most ten times per second.
     pub(super) fn done(&self, count: usize) {
-        let Some(Ok(mut told)) = self.told.as_ref().map(Mutex::try_lock) else { return };
-        if told.elapsed() >= Duration::from_millis(100) {
-            *told = Instant::now();
+        let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else { return };
+        if drawn.elapsed() >= Duration::from_millis(100) {
+            *drawn = Instant::now();
             let _ = write!(std::io::stderr(), "\r{count} of {} certificates", self.total);
         }
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(super) fn end(&self) {
-        if self.told.is_some() {
+        if self.drawn.is_some() {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }

@@ -1,4 +1,4 @@
-//! A call as etcdctl is given it, turned into the very messages that etcdctl would send
+//! Parses a call in the syntax of etcdctl into the messages that etcdctl sends
 //! (`etcdctl/ctlv3/command`, 3.5 to 3.7).
 
 use etcd_warden_core::keyspace::prefix_end;
@@ -10,10 +10,10 @@ use prost::Message;
 use super::words::{Flag, Words, or, switch, valued};
 use super::{concurrency, txn};
 
-/// One message of one method.
+/// One request message and its method.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The method.
+    /// The RPC.
     pub method: Method,
     /// The message, without its gRPC frame.
     pub message: Vec<u8>,
@@ -25,35 +25,35 @@ struct Command {
     name: &'static str,
     /// Its own flags.
     flags: &'static [Flag],
-    /// How many arguments it takes, at least and at most.
+    /// The least and the largest number of arguments.
     arguments: (usize, usize),
-    /// What it sends.
+    /// The requests that it sends.
     sends: Sends,
 }
 
 enum Sends {
-    /// Messages that these words make.
-    Made(fn(&Words) -> Result<Vec<Request>, String>),
-    /// Methods that are judged without their message.
-    Bare(&'static [Method]),
+    /// Requests built from the arguments and flags.
+    Built(fn(&Words) -> Result<Vec<Request>, String>),
+    /// Methods whose decision does not depend on the message.
+    Empty(&'static [Method]),
 }
 
-const fn made(
+const fn built(
     name: &'static str,
     flags: &'static [Flag],
     arguments: (usize, usize),
-    make: fn(&Words) -> Result<Vec<Request>, String>,
+    build: fn(&Words) -> Result<Vec<Request>, String>,
 ) -> Command {
-    Command { name, flags, arguments, sends: Sends::Made(make) }
+    Command { name, flags, arguments, sends: Sends::Built(build) }
 }
 
-const fn method(
+const fn empty(
     name: &'static str,
     flags: &'static [Flag],
     arguments: (usize, usize),
     methods: &'static [Method],
 ) -> Command {
-    Command { name, flags, arguments, sends: Sends::Bare(methods) }
+    Command { name, flags, arguments, sends: Sends::Empty(methods) }
 }
 
 pub(super) const GET: &[Flag] = &[
@@ -91,108 +91,103 @@ const PASSWORD: &[Flag] = &[switch("interactive")];
 const NEW_USER: &[Flag] =
     &[switch("interactive"), valued("new-user-password"), switch("no-password")];
 
-/// All that can be explained. `txn` is read by itself.
+/// The commands that can be explained. `txn` has a parser of its own (`txn.rs`).
 const COMMANDS: &[Command] = &[
-    made("get", GET, (1, 2), get),
-    made("put", PUT, (1, 2), |words| words.put().map(|put| one(Method::Put, &put))),
-    made("del", DEL, (1, 2), |words| {
+    built("get", GET, (1, 2), get),
+    built("put", PUT, (1, 2), |words| words.put().map(|put| one(Method::Put, &put))),
+    built("del", DEL, (1, 2), |words| {
         words.delete().map(|delete| one(Method::DeleteRange, &delete))
     }),
-    made("watch", WATCH, (0, 2), watch),
-    made("compaction", &[switch("physical")], (1, 1), compaction),
-    made("compact", &[switch("physical")], (1, 1), compaction),
-    made("lease grant", &[], (1, 1), |words| {
+    built("watch", WATCH, (0, 2), watch),
+    built("compaction", &[switch("physical")], (1, 1), compaction),
+    built("compact", &[switch("physical")], (1, 1), compaction),
+    built("lease grant", &[], (1, 1), |words| {
         Ok(one(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: words.number(0)?, id: 0 }))
     }),
-    made("lease revoke", &[], (1, 1), |words| {
+    built("lease revoke", &[], (1, 1), |words| {
         Ok(one(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id: words.lease_id(0)? }))
     }),
-    made("lease timetolive", &[switch("keys")], (1, 1), |words| {
+    built("lease timetolive", &[switch("keys")], (1, 1), |words| {
         Ok(one(
             Method::LeaseTimeToLive,
             &pb::LeaseTimeToLiveRequest { id: words.lease_id(0)?, keys: words.has("keys") },
         ))
     }),
-    made("lease keep-alive", &[switch("once")], (1, 1), |words| {
+    built("lease keep-alive", &[switch("once")], (1, 1), |words| {
         Ok(one(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: words.lease_id(0)? }))
     }),
-    method("lease list", &[], (0, 0), &[Method::LeaseLeases]),
-    made("lock", &[valued("ttl")], (1, usize::MAX), lock),
-    made("elect", &[or('l', switch("listen"))], (1, 2), elect),
-    method("snapshot save", &[], (1, 1), &[Method::Snapshot]),
-    // etcdctl reads the key `health`, and then asks for alarms.
-    made("endpoint health", CLUSTER, (0, 0), |words| {
+    empty("lease list", &[], (0, 0), &[Method::LeaseLeases]),
+    built("lock", &[valued("ttl")], (1, usize::MAX), lock),
+    built("elect", &[or('l', switch("listen"))], (1, 2), elect),
+    empty("snapshot save", &[], (1, 1), &[Method::Snapshot]),
+    // etcdctl reads the key `health`, then lists alarms.
+    built("endpoint health", CLUSTER, (0, 0), |words| {
         let read = pb::RangeRequest { key: b"health".to_vec(), ..Default::default() };
-        Ok([members(words), one(Method::Range, &read), bare(Method::Alarm)].concat())
+        Ok([members(words), one(Method::Range, &read), without_fields(Method::Alarm)].concat())
     }),
-    made("endpoint status", CLUSTER, (0, 0), |words| {
-        Ok([members(words), bare(Method::Status)].concat())
+    built("endpoint status", CLUSTER, (0, 0), |words| {
+        Ok([members(words), without_fields(Method::Status)].concat())
     }),
-    made("endpoint hashkv", &[switch("cluster"), valued("rev")], (0, 0), |words| {
-        Ok([members(words), bare(Method::HashKV)].concat())
+    built("endpoint hashkv", &[switch("cluster"), valued("rev")], (0, 0), |words| {
+        Ok([members(words), without_fields(Method::HashKV)].concat())
     }),
-    made(
-        "defrag",
-        CLUSTER,
-        (0, 0),
-        |words| Ok([members(words), bare(Method::Defragment)].concat()),
-    ),
-    method("alarm list", &[], (0, 0), &[Method::Alarm]),
-    made("alarm disarm", &[], (0, 0), |_| {
+    built("defrag", CLUSTER, (0, 0), |words| {
+        Ok([members(words), without_fields(Method::Defragment)].concat())
+    }),
+    empty("alarm list", &[], (0, 0), &[Method::Alarm]),
+    built("alarm disarm", &[], (0, 0), |_| {
         let disarm = pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Deactivate.into(),
             ..Default::default()
         };
         Ok(one(Method::Alarm, &disarm))
     }),
-    method("member list", CONSISTENCY, (0, 0), &[Method::MemberList]),
-    method("member add", &[valued("peer-urls"), switch("learner")], (1, 1), &[Method::MemberAdd]),
-    method("member remove", &[], (1, 1), &[Method::MemberRemove]),
-    // A URL that etcd can read has to be in it; the verdict is the same for each.
-    made("member update", &[valued("peer-urls")], (1, 1), |_| {
+    empty("member list", CONSISTENCY, (0, 0), &[Method::MemberList]),
+    empty("member add", &[valued("peer-urls"), switch("learner")], (1, 1), &[Method::MemberAdd]),
+    empty("member remove", &[], (1, 1), &[Method::MemberRemove]),
+    // The message must hold a valid URL; which one makes no difference to the decision.
+    built("member update", &[valued("peer-urls")], (1, 1), |_| {
         let peer_ur_ls = vec!["http://127.0.0.1:2380".to_owned()];
         Ok(one(Method::MemberUpdate, &pb::MemberUpdateRequest { id: 1, peer_ur_ls }))
     }),
-    method("member promote", &[], (1, 1), &[Method::MemberPromote]),
-    // It looks for the leader first.
-    method("move-leader", &[], (1, 1), &[Method::Status, Method::MoveLeader]),
-    method("downgrade validate", &[], (1, 1), &[Method::Downgrade]),
-    method("downgrade enable", &[], (1, 1), &[Method::Downgrade]),
-    method("downgrade cancel", &[], (0, 0), &[Method::Downgrade]),
-    method("auth enable", &[], (0, 0), &[Method::AuthEnable]),
-    method("auth disable", &[], (0, 0), &[Method::AuthDisable]),
-    method("auth status", &[], (0, 0), &[Method::AuthStatus]),
-    method("user add", NEW_USER, (1, 1), &[Method::UserAdd]),
-    made("user get", &[switch("detail")], (1, 1), |words| {
-        let roles = if words.has("detail") { bare(Method::RoleGet) } else { Vec::new() };
-        Ok([bare(Method::UserGet), roles].concat())
+    empty("member promote", &[], (1, 1), &[Method::MemberPromote]),
+    // etcdctl looks for the leader first.
+    empty("move-leader", &[], (1, 1), &[Method::Status, Method::MoveLeader]),
+    empty("downgrade validate", &[], (1, 1), &[Method::Downgrade]),
+    empty("downgrade enable", &[], (1, 1), &[Method::Downgrade]),
+    empty("downgrade cancel", &[], (0, 0), &[Method::Downgrade]),
+    empty("auth enable", &[], (0, 0), &[Method::AuthEnable]),
+    empty("auth disable", &[], (0, 0), &[Method::AuthDisable]),
+    empty("auth status", &[], (0, 0), &[Method::AuthStatus]),
+    empty("user add", NEW_USER, (1, 1), &[Method::UserAdd]),
+    built("user get", &[switch("detail")], (1, 1), |words| {
+        let roles = if words.has("detail") { without_fields(Method::RoleGet) } else { Vec::new() };
+        Ok([without_fields(Method::UserGet), roles].concat())
     }),
-    method("user list", &[], (0, 0), &[Method::UserList]),
-    method("user delete", &[], (1, 1), &[Method::UserDelete]),
-    method("user passwd", PASSWORD, (1, 1), &[Method::UserChangePassword]),
-    method("user grant-role", &[], (2, 2), &[Method::UserGrantRole]),
-    method("user revoke-role", &[], (2, 2), &[Method::UserRevokeRole]),
-    method("role add", &[], (1, 1), &[Method::RoleAdd]),
-    method("role get", &[], (1, 1), &[Method::RoleGet]),
-    method("role list", &[], (0, 0), &[Method::RoleList]),
-    method("role delete", &[], (1, 1), &[Method::RoleDelete]),
-    method("role grant-permission", PERMISSION, (3, 4), &[Method::RoleGrantPermission]),
-    method("role revoke-permission", PERMISSION, (2, 3), &[Method::RoleRevokePermission]),
+    empty("user list", &[], (0, 0), &[Method::UserList]),
+    empty("user delete", &[], (1, 1), &[Method::UserDelete]),
+    empty("user passwd", PASSWORD, (1, 1), &[Method::UserChangePassword]),
+    empty("user grant-role", &[], (2, 2), &[Method::UserGrantRole]),
+    empty("user revoke-role", &[], (2, 2), &[Method::UserRevokeRole]),
+    empty("role add", &[], (1, 1), &[Method::RoleAdd]),
+    empty("role get", &[], (1, 1), &[Method::RoleGet]),
+    empty("role list", &[], (0, 0), &[Method::RoleList]),
+    empty("role delete", &[], (1, 1), &[Method::RoleDelete]),
+    empty("role grant-permission", PERMISSION, (3, 4), &[Method::RoleGrantPermission]),
+    empty("role revoke-permission", PERMISSION, (2, 3), &[Method::RoleRevokePermission]),
 ];
 
-/// Reads a call. `stdin` is asked for the three blocks of a `txn` without arguments.
+/// Parses a call. `stdin` provides the three blocks of a `txn` that has no arguments.
 ///
 /// # Errors
-/// What etcdctl would not understand either.
+/// The call is one that etcdctl would refuse, too, or one that cannot be explained.
 pub(super) fn parse(
     call: &[String],
     stdin: impl FnOnce() -> std::io::Result<String>,
 ) -> Result<Vec<Request>, String> {
     let (first, rest) = call.split_first().ok_or("a call is missing")?;
     if first.starts_with('-') {
-        return Err(format!(
-            "a call begins with its command, such as `get`, and this with `{first}`"
-        ));
+        return Err(format!("`{first}` is a flag: a call begins with a command, such as `get`"));
     }
     if first == "txn" {
         let words = Words::of(rest, &[or('i', switch("interactive"))])?;
@@ -205,18 +200,20 @@ pub(super) fn parse(
         return Ok(one(Method::Txn, &txn::parse(&blocks)?));
     }
     let (command, rest) = find(first, rest).ok_or_else(|| unknown(first, rest))?;
-    let in_command = |mistake: String| format!("`{}`: {mistake}", command.name);
+    let in_command = |error: String| format!("`{}`: {error}", command.name);
     let words = Words::of(rest, command.flags).map_err(in_command)?;
-    // etcdctl runs what is behind `--` of a watch or a lock.
+    // For `watch` and `lock`, etcdctl runs what follows `--` as a program.
     let runs = matches!(command.name, "watch" | "lock");
     words.arguments(command.arguments.0, command.arguments.1, runs).map_err(in_command)?;
     match command.sends {
-        Sends::Made(make) => make(&words).map_err(in_command),
-        Sends::Bare(methods) => Ok(methods.iter().flat_map(|method| bare(*method)).collect()),
+        Sends::Built(build) => build(&words).map_err(in_command),
+        Sends::Empty(methods) => {
+            Ok(methods.iter().flat_map(|method| without_fields(*method)).collect())
+        }
     }
 }
 
-/// The command of these words, and the words behind its name.
+/// The command that these words begin with, and the words after its name.
 fn find<'w>(first: &str, rest: &'w [String]) -> Option<(&'static Command, &'w [String])> {
     COMMANDS.iter().find_map(|command| match command.name.split_once(' ') {
         None => (command.name == first).then_some((command, rest)),
@@ -235,22 +232,25 @@ fn unknown(first: &str, rest: &[String]) -> String {
         .map(|(_, sub)| sub)
         .collect();
     if !of_group.is_empty() {
-        let said = rest.first().map_or_else(
-            || "which one is meant".to_owned(),
+        let given = rest.first().map_or_else(
+            || "name one of them".to_owned(),
             |word| format!("`{word}` is none of them"),
         );
-        return format!("`{first}` has the commands {}: {said}", of_group.join(", "));
+        return format!("`{first}` has the commands {}: {given}", of_group.join(", "));
     }
     let mut names: Vec<&str> =
         COMMANDS.iter().map(|command| command.name.split(' ').next().unwrap_or_default()).collect();
     names.push("txn");
     names.dedup();
-    format!("`{first}` is no call of etcdctl that can be explained; there are {}", names.join(", "))
+    format!(
+        "`{first}` cannot be explained; the commands of etcdctl that can are {}",
+        names.join(", ")
+    )
 }
 
-/// With `--cluster`, etcdctl asks for the members first (`ep_command.go`, endpointsFromCluster).
+/// With `--cluster`, etcdctl lists the members first (`ep_command.go`, endpointsFromCluster).
 fn members(words: &Words) -> Vec<Request> {
-    if words.has("cluster") { bare(Method::MemberList) } else { Vec::new() }
+    if words.has("cluster") { without_fields(Method::MemberList) } else { Vec::new() }
 }
 
 fn get(words: &Words) -> Result<Vec<Request>, String> {
@@ -261,7 +261,9 @@ fn get(words: &Words) -> Result<Vec<Request>, String> {
 
 fn watch(words: &Words) -> Result<Vec<Request>, String> {
     if words.has("interactive") {
-        return Err("what is watched interactively is not part of the call: explain each watch, such as `watch KEY --prefix`".to_owned());
+        return Err("`watch -i` reads its watches later: explain each of them, such as \
+                    `watch KEY --prefix`"
+            .to_owned());
     }
     let (key, range_end) = words.keys(true)?;
     let create = pb::WatchCreateRequest {
@@ -288,7 +290,7 @@ fn compaction(words: &Words) -> Result<Vec<Request>, String> {
 fn lock(words: &Words) -> Result<Vec<Request>, String> {
     let ttl = words
         .value("ttl")
-        .map_or(Ok(10), |ttl| ttl.parse().map_err(|_| format!("`--ttl {ttl}` is no number")))?;
+        .map_or(Ok(10), |ttl| ttl.parse().map_err(|_| format!("`--ttl {ttl}` is not a number")))?;
     Ok(concurrency::lock(&words.key(0)?, ttl))
 }
 
@@ -297,23 +299,23 @@ fn elect(words: &Words) -> Result<Vec<Request>, String> {
     match (words.has("listen"), words.argument(1)) {
         (true, None) => Ok(concurrency::listen(&name)),
         (false, Some(_)) => Ok(concurrency::campaign(&name)),
-        (true, Some(_)) => Err("a proposal, and `-l`: one of them".to_owned()),
-        (false, None) => Err("a proposal is missing, or `-l` to listen".to_owned()),
+        (true, Some(_)) => Err("give a proposal or `-l`, not both".to_owned()),
+        (false, None) => Err("a proposal is missing; to listen, give `-l`".to_owned()),
     }
 }
 
 impl Words {
     fn number(&self, at: usize) -> Result<i64, String> {
         let written = self.argument(at).ok_or("a number is missing")?;
-        written.parse().map_err(|_| format!("`{written}` is no number"))
+        written.parse().map_err(|_| format!("`{written}` is not a number"))
     }
 
     fn lease_id(&self, at: usize) -> Result<i64, String> {
         lease_id(self.argument(at).ok_or("a lease id is missing")?)
     }
 
-    /// Key and end as clientv3 makes them of `KEY [END] --prefix --from-key`. `runs`: the words
-    /// behind `--` are another program.
+    /// Key and range end, as clientv3 derives them from `KEY [END] --prefix --from-key`. With
+    /// `runs`, the words after `--` are a program to run.
     fn keys(&self, runs: bool) -> Result<(Vec<u8>, Vec<u8>), String> {
         let arguments = self.arguments(0, 2, runs)?;
         let key = bytes(arguments.first().ok_or("a key is missing")?)?;
@@ -330,7 +332,7 @@ impl Words {
         }
     }
 
-    /// `get`.
+    /// The request of `get`.
     pub(super) fn range(&self) -> Result<pb::RangeRequest, String> {
         let (key, range_end) = self.keys(false)?;
         if self.has("keys-only") && self.has("count-only") {
@@ -339,7 +341,7 @@ impl Words {
         Ok(pb::RangeRequest { key, range_end, ..Default::default() })
     }
 
-    /// `put`.
+    /// The request of `put`.
     pub(super) fn put(&self) -> Result<pb::PutRequest, String> {
         if self.has("ignore-value") && self.argument(1).is_some() {
             return Err("`--ignore-value` and a value exclude each other".to_owned());
@@ -354,20 +356,20 @@ impl Words {
         })
     }
 
-    /// `del`.
+    /// The request of `del`.
     pub(super) fn delete(&self) -> Result<pb::DeleteRangeRequest, String> {
         let (key, range_end) = self.keys(false)?;
         Ok(pb::DeleteRangeRequest { key, range_end, prev_kv: self.has("prev-kv") })
     }
 }
 
-/// A lease's id, hexadecimal as etcdctl writes it.
+/// A lease id, hexadecimal as in etcdctl.
 fn lease_id(written: &str) -> Result<i64, String> {
     i64::from_str_radix(written, 16)
-        .map_err(|_| format!("`{written}` is no lease id: it is hexadecimal"))
+        .map_err(|_| format!("`{written}` is not a lease id: it is hexadecimal"))
 }
 
-/// A key as policies write it: `\xNN` is a byte, `\\` a backslash, all else stands for itself.
+/// A key in the syntax of policies: `\xNN` is a byte, `\\` a backslash, any other character itself.
 pub(super) fn bytes(written: &str) -> Result<Vec<u8>, String> {
     let mut key = Vec::new();
     let mut rest = written;
@@ -386,6 +388,6 @@ pub(super) fn one(method: Method, message: &impl Message) -> Vec<Request> {
     vec![Request { method, message: message.encode_to_vec() }]
 }
 
-fn bare(method: Method) -> Vec<Request> {
+fn without_fields(method: Method) -> Vec<Request> {
     vec![Request { method, message: Vec::new() }]
 }

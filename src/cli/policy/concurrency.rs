@@ -1,6 +1,6 @@
-//! `lock` and `elect`. etcdctl makes them of leases, transactions and watches
-//! (`client/v3/concurrency`), and never calls the services Lock and Election, which are for clients
-//! without that package.
+//! `lock` and `elect`. etcdctl implements them with leases, transactions and watches
+//! (`client/v3/concurrency`). It never calls the services Lock and Election, which exist for
+//! clients without that package.
 
 use etcd_warden_core::keyspace::prefix_end;
 use etcd_warden_core::method::Method;
@@ -10,33 +10,34 @@ use etcd_warden_proto::etcdserverpb::{request_op, watch_request};
 
 use super::call::{Request, one};
 
-/// The lease of the session. Any id will do, for it is the caller's own.
+/// The lease of the session. The value makes no difference, because the lease is assumed to be the
+/// identity's own.
 pub(super) const SESSION: i64 = 1;
-/// That of another client, which came first.
+/// The lease of another client, which holds the lock.
 const OTHER: i64 = 2;
 
-/// `etcdctl lock NAME`, with all that it may need: until the lock is its own, and until it is given
-/// back (`mutex.go`).
+/// `etcdctl lock NAME`: all requests that it may send to acquire and to release the lock
+/// (`mutex.go`).
 pub(super) fn lock(name: &[u8], ttl: i64) -> Vec<Request> {
     let (own, owner) = (key_of(name, SESSION), range(prefix(name)));
-    let take = pb::TxnRequest {
+    let acquire = pb::TxnRequest {
         compare: vec![created_at(&own, 0)],
         success: vec![put(&own), read(owner.clone())],
         failure: vec![read(range_of(&own)), read(owner.clone())],
     };
-    let give_back = pb::DeleteRangeRequest { key: own.clone(), ..Default::default() };
+    let release = pb::DeleteRangeRequest { key: own.clone(), ..Default::default() };
     let rest = [
         wait(name, owner),
         one(Method::Range, &range_of(&own)),
-        one(Method::DeleteRange, &give_back),
+        one(Method::DeleteRange, &release),
     ];
-    [session(ttl), one(Method::Txn, &take), rest.concat()].concat()
+    [session(ttl), one(Method::Txn, &acquire), rest.concat()].concat()
 }
 
-/// `etcdctl elect NAME PROPOSAL`, likewise (`election.go`, Campaign and Resign).
+/// `etcdctl elect NAME PROPOSAL`: the same for an election (`election.go`, Campaign and Resign).
 pub(super) fn campaign(name: &[u8]) -> Vec<Request> {
     let own = key_of(name, SESSION);
-    let run = pb::TxnRequest {
+    let campaign = pb::TxnRequest {
         compare: vec![created_at(&own, 0)],
         success: vec![put(&own)],
         failure: vec![read(range_of(&own))],
@@ -53,25 +54,25 @@ pub(super) fn campaign(name: &[u8]) -> Vec<Request> {
         one(Method::Range, &range_of(&own)),
         one(Method::Txn, &resign),
     ];
-    [session(60), one(Method::Txn, &run), rest.concat()].concat()
+    [session(60), one(Method::Txn, &campaign), rest.concat()].concat()
 }
 
 /// `etcdctl elect --listen NAME` (`election.go`, Observe).
 pub(super) fn listen(name: &[u8]) -> Vec<Request> {
     let all = range(prefix(name));
-    let until_one_comes = watch(all.key.clone(), all.range_end.clone());
-    [session(60), one(Method::Range, &all), until_one_comes, watch(key_of(name, OTHER), Vec::new())]
+    let until_elected = watch(all.key.clone(), all.range_end.clone());
+    [session(60), one(Method::Range, &all), until_elected, watch(key_of(name, OTHER), Vec::new())]
         .concat()
 }
 
-/// A session is a lease that is kept alive (`session.go`).
+/// A session: a lease that is kept alive (`session.go`).
 fn session(ttl: i64) -> Vec<Request> {
     let grant = one(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl, id: 0 });
     [grant, one(Method::LeaseKeepAlive, &pb::LeaseKeepAliveRequest { id: SESSION })].concat()
 }
 
-/// Until those who came first are gone: the newest of them is looked for and watched (`key.go`,
-/// waitDeletes).
+/// Waits for the clients ahead in the queue: reads the newest of their keys and watches it
+/// (`key.go`, waitDeletes).
 fn wait(name: &[u8], before: pb::RangeRequest) -> Vec<Request> {
     [one(Method::Range, &before), watch(key_of(name, OTHER), Vec::new())].concat()
 }

@@ -1,4 +1,4 @@
-//! `policy explain`: the verdict on a call, by the code that serves.
+//! `policy explain`: the decision about a call, made by the code that serves.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -24,15 +24,15 @@ pub(super) fn run(
 ) -> std::io::Result<u8> {
     let policy = match policy_file::load(&args.policy, 0, None) {
         Ok(policy) => policy,
-        Err(mistakes) => {
-            write!(err, "{mistakes}")?;
+        Err(errors) => {
+            write!(err, "{errors}")?;
             return Ok(exit::CONFIG);
         }
     };
     if let Some(key) = &args.key {
         return match call::bytes(key) {
             Ok(key) => holders::write(&policy, &key, args.output, out).map(|()| 0),
-            Err(mistake) => usage(err, &mistake),
+            Err(error) => usage(err, &error),
         };
     }
     let identity = identity(args);
@@ -41,24 +41,24 @@ pub(super) fn run(
         && args.dns.is_empty()
         && args.o.is_empty()
     {
-        return usage(err, "who is calling? give `--cn`, or one of `--uri`, `--dns`, `--o`");
+        return usage(err, "no identity: give `--cn`, or one of `--uri`, `--dns`, `--o`");
     }
     let requests = match call::parse(&args.call, stdin) {
         Ok(requests) => requests,
-        Err(mistake) => return usage(err, &mistake),
+        Err(error) => return usage(err, &error),
     };
     let principal = policy.principal(&identity);
-    let verdicts: Vec<Verdict> =
-        requests.iter().map(|request| Verdict::of(&principal, request)).collect();
+    let decisions: Vec<Decision> =
+        requests.iter().map(|request| Decision::of(&principal, request)).collect();
     match args.output {
-        Output::Json => writeln!(out, "{}", to_json(&policy, &principal, &verdicts))?,
-        Output::Text => text(&policy, &principal, &verdicts, out)?,
+        Output::Json => writeln!(out, "{}", to_json(&policy, &principal, &decisions))?,
+        Output::Text => text(&policy, &principal, &decisions, out)?,
     }
-    Ok(u8::from(verdicts.iter().any(|verdict| verdict.denial.is_some())))
+    Ok(u8::from(decisions.iter().any(|decision| decision.denial.is_some())))
 }
 
-fn usage(err: &mut dyn Write, mistake: &str) -> std::io::Result<u8> {
-    writeln!(err, "error: {mistake}")?;
+fn usage(err: &mut dyn Write, error: &str) -> std::io::Result<u8> {
+    writeln!(err, "error: {error}")?;
     Ok(exit::USAGE)
 }
 
@@ -84,34 +84,34 @@ fn identity(args: &ExplainArgs) -> Identity {
     }
 }
 
-/// What one message needs, and what comes of it.
-struct Verdict {
+/// The decision about one message, and the rights that the message needs.
+struct Decision {
     method: &'static str,
-    /// The refusal; in shadow mode the one that enforcement would give.
+    /// Why it is denied; in shadow mode, why enforcement would deny it.
     denial: Option<Denial>,
-    /// Whether it goes through all the same.
+    /// True if shadow mode forwards it despite `denial`.
     shadowed: bool,
     needs: Vec<Need>,
 }
 
-/// One verb on one range, a capability or a lease.
+/// A right that a message needs: one verb on one range, a capability or a lease.
 struct Need {
     what: String,
     keys: Option<(String, String)>,
-    /// The grants that together give it; or what no grant covers.
+    /// The grants that together allow it, or the part that no grant covers.
     by: Result<Vec<GrantId>, String>,
 }
 
-impl Verdict {
+impl Decision {
     fn of(principal: &Principal, request: &Request) -> Self {
         let inspected = wire::inspect(request.method, &request.message);
-        let (judged, needs) = match &inspected {
+        let (result, needs) = match &inspected {
             Ok(accesses) => {
                 (authorize(principal, accesses, &own_leases(accesses)), needs(principal, accesses))
             }
             Err(malformed) => (refuse(principal, Denial::from(*malformed)), Vec::new()),
         };
-        let (denial, shadowed) = match judged {
+        let (denial, shadowed) = match result {
             Ok(permit) => (permit.would_deny().cloned(), permit.would_deny().is_some()),
             Err(denial) => (Some(denial), false),
         };
@@ -127,8 +127,8 @@ impl Verdict {
     }
 }
 
-/// Leases are taken as the caller's own: whose a lease is stands in its id, and only the running
-/// proxies can read it.
+/// Assumes that every lease belongs to the identity: its owner is encoded in the lease id, and only
+/// running gateways have the key to read it.
 fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
     let mut leases: Vec<_> = accesses
         .leases
@@ -141,7 +141,7 @@ fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
 
 fn capability_need(principal: &Principal, capability: Capability) -> Need {
     let rights = &principal.rights;
-    // As the decision has it: the greater right to leases includes the lesser.
+    // As `authorize` has it: `lease-admin` includes `lease`.
     let by_more = || {
         if capability == Capability::Lease {
             rights.capability(Capability::LeaseAdmin)
@@ -166,7 +166,7 @@ fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
                 .rights
                 .covers(verb, &access.range)
                 .map(|_| principal.rights.covering(verb, &access.range));
-            let by = by.map_err(|missing| format!("nothing covers {missing}"));
+            let by = by.map_err(|missing| format!("no grant covers {missing}"));
             needs.push(Need {
                 what: format!("{verb} {}", access.range),
                 keys: Some(keys(&access.range)),
@@ -176,7 +176,7 @@ fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
     }
     for (id, lease_use) in &accesses.leases {
         needs.push(Need {
-            what: format!("lease {id:x}, taken as its own"),
+            what: format!("lease {id:x}, assumed to be its own"),
             keys: None,
             by: Ok(Vec::new()),
         });
@@ -199,7 +199,7 @@ pub(super) fn spelled(grant: &Grant) -> String {
 fn text(
     policy: &Policy,
     principal: &Principal,
-    verdicts: &[Verdict],
+    decisions: &[Decision],
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
     writeln!(out, "identity  {}", principal.name)?;
@@ -209,18 +209,17 @@ fn text(
         if principal.roles.is_empty() { "none".to_owned() } else { principal.roles.join(", ") }
     )?;
     writeln!(out, "mode      {}", principal.mode)?;
-    for verdict in verdicts {
+    for decision in decisions {
         writeln!(out)?;
-        match (&verdict.denial, verdict.shadowed) {
-            (None, _) => writeln!(out, "{}  allowed", verdict.method)?,
-            (Some(denial), false) => writeln!(out, "{}  refused: {denial}", verdict.method)?,
-            (Some(denial), true) => writeln!(
-                out,
-                "{}  goes through in shadow mode, would be refused: {denial}",
-                verdict.method
-            )?,
+        let method = decision.method;
+        match (&decision.denial, decision.shadowed) {
+            (None, _) => writeln!(out, "{method}  allowed")?,
+            (Some(denial), false) => writeln!(out, "{method}  denied: {denial}")?,
+            (Some(denial), true) => {
+                writeln!(out, "{method}  forwarded in shadow mode, would be denied: {denial}")?
+            }
         }
-        for need in &verdict.needs {
+        for need in &decision.needs {
             match &need.by {
                 Ok(grants) if grants.is_empty() => writeln!(out, "  {}", need.what)?,
                 Ok(grants) => {
@@ -231,30 +230,47 @@ fn text(
                 Err(missing) => writeln!(out, "  {}\n      {missing}", need.what)?,
             }
         }
-        if verdict.needs.is_empty() && verdict.denial.is_none() {
-            writeln!(out, "  needs nothing but a binding")?;
+        if decision.needs.is_empty() && decision.denial.is_none() {
+            writeln!(out, "  needs only a binding")?;
         }
     }
     Ok(())
 }
 
-fn to_json(policy: &Policy, principal: &Principal, verdicts: &[Verdict]) -> Value {
+fn to_json(policy: &Policy, principal: &Principal, decisions: &[Decision]) -> Value {
     let need = |need: &Need| {
         let grants = need.by.as_ref().ok().map(|ids| {
             ids.iter().filter_map(|id| policy.grant(*id)).map(grant_json).collect::<Vec<_>>()
         });
         let (key, range_end) = need.keys.clone().unzip();
-        json!({ "what": need.what, "key": key, "range_end": range_end, "granted": need.by.is_ok(), "grants": grants, "missing": need.by.as_ref().err() })
+        json!({
+            "what": need.what,
+            "key": key,
+            "range_end": range_end,
+            "granted": need.by.is_ok(),
+            "grants": grants,
+            "missing": need.by.as_ref().err(),
+        })
     };
-    let verdict = |verdict: &Verdict| {
-        let needs: Vec<Value> = verdict.needs.iter().map(need).collect();
-        let reason = verdict.denial.as_ref().map(|denial| denial.reason.code());
-        let detail = verdict.denial.as_ref().map(ToString::to_string);
-        json!({ "method": verdict.method, "decision": verdict.word(), "reason": reason, "detail": detail, "needs": needs })
+    let call = |decision: &Decision| {
+        let needs: Vec<Value> = decision.needs.iter().map(need).collect();
+        json!({
+            "method": decision.method,
+            "decision": decision.word(),
+            "reason": decision.denial.as_ref().map(|denial| denial.reason.code()),
+            "detail": decision.denial.as_ref().map(ToString::to_string),
+            "needs": needs,
+        })
     };
     let roles: Vec<&str> = principal.roles.iter().map(|role| &**role).collect();
-    let calls: Vec<Value> = verdicts.iter().map(verdict).collect();
-    json!({ "identity": &*principal.name, "roles": roles, "mode": principal.mode.to_string(), "policy_hash": &*policy.hash, "calls": calls })
+    let calls: Vec<Value> = decisions.iter().map(call).collect();
+    json!({
+        "identity": &*principal.name,
+        "roles": roles,
+        "mode": principal.mode.to_string(),
+        "policy_hash": &*policy.hash,
+        "calls": calls,
+    })
 }
 
 pub(super) fn grant_json(grant: &Grant) -> Value {

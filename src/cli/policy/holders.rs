@@ -1,4 +1,4 @@
-//! `policy explain --key`: who may do what to a key, binding by binding.
+//! `policy explain --key`: which bindings have rights on a key.
 
 use std::io::Write;
 
@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use super::Output;
 use super::explain::{grant_json, spelled};
 
-/// Stands for a captured value that makes no difference to the key: no rule of the policy holds it
-/// but by chance.
+/// A placeholder for captured values that make no difference to the key. A rule that contains it
+/// would do so by coincidence only.
 const ANY: &str = "any-other-value.invalid";
 
-/// What identities of one binding, with these captured values, may do to the key.
+/// The rights of one binding on the key, for identities with these captured values.
 struct Holder<'p> {
     binding: BindingView<'p>,
     captures: Captures,
     verbs: Vec<(Verb, GrantId)>,
-    /// The grant of `snapshot`, which reads every key.
+    /// The grant of capability `snapshot`, which reads every key.
     snapshot: Option<GrantId>,
 }
 
-/// Writes who may do what to `key`. What several bindings give to one identity adds up, and each
-/// one's denials take from all.
+/// Writes the bindings that have rights on `key`. If several bindings match an identity, their
+/// grants add up, and a denial of one applies to all of them.
 pub(super) fn write(
     policy: &Policy,
     key: &[u8],
@@ -45,7 +45,7 @@ pub(super) fn write(
                 holder.text(policy, out)?;
             }
             if holders.is_empty() {
-                writeln!(out, "  nobody may do anything to it")
+                writeln!(out, "  no binding has a right on it")
             } else {
                 Ok(())
             }

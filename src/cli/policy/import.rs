@@ -1,4 +1,4 @@
-//! `policy import`: etcd's own users and roles, written as a policy.
+//! `policy import`: converts etcd's own users and roles to a policy.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,19 +14,19 @@ use etcd_warden_gateway::upstream::members::Members;
 
 use crate::cli::exit;
 
-/// For all users and roles, which are asked for one by one.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// For reading all users and roles, one request each.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Arguments of `policy import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The configuration file of `serve`: etcd is asked with the proxy's own certificate, whose
-    /// Common Name must be a user with the role root.
+    /// The configuration file of `serve`. Requests use the gateway's certificate for etcd; its
+    /// common name must be an etcd user with the role `root`.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
     config: Option<PathBuf>,
 }
 
-/// Asks etcd, and writes the policy.
+/// Reads users and roles from etcd, and writes the policy to `out`.
 pub(super) fn run(
     args: &ImportArgs,
     out: &mut dyn Write,
@@ -35,20 +35,20 @@ pub(super) fn run(
     let variables = std::env::vars_os().filter(|(name, _)| name != "ETCD_WARDEN_CONFIG");
     let config = match config::load(&ServeArgs::of_file(args.config.clone()), variables) {
         Ok((config, _)) => config,
-        Err(mistakes) => return writeln!(err, "{mistakes}").map(|()| exit::CONFIG),
+        Err(errors) => return writeln!(err, "{errors}").map(|()| exit::CONFIG),
     };
     let tls = match Tls::load(&config) {
         Ok(tls) => tls,
-        Err(mistakes) => return writeln!(err, "{mistakes}").map(|()| exit::CONFIG),
+        Err(errors) => return writeln!(err, "{errors}").map(|()| exit::CONFIG),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async {
+    let answer = runtime.block_on(async {
         let members = Arc::new(Members::new(&config.upstream.endpoints, config.upstream.pin));
         let control = Control::new(members.clone(), Arc::new(LiveTls::new(tls)));
-        let found = tokio::time::timeout(PATIENCE, found(&members, &control)).await;
-        found.unwrap_or_else(|_| Err(ControlError::Failed("not all of them within two minutes")))
+        let found = tokio::time::timeout(TIMEOUT, found(&members, &control)).await;
+        found.unwrap_or_else(|_| Err(ControlError::Failed("no complete answer within 120 s")))
     });
-    match asked {
+    match answer {
         Ok((roles, users)) => {
             let imported = import(&roles, &users);
             for note in imported.notes {
@@ -58,13 +58,13 @@ pub(super) fn run(
             Ok(0)
         }
         Err(error) => {
-            writeln!(err, "etcd-warden: etcd does not tell its users and roles: {error}")?;
+            writeln!(err, "etcd-warden: cannot read users and roles from etcd: {error}")?;
             Ok(1)
         }
     }
 }
 
-/// From the first member that answers.
+/// Users and roles, from the first member that returns them.
 async fn found(
     members: &Members,
     control: &Control,

@@ -1,4 +1,4 @@
-//! The commands as an operator calls them, on the example policy that ships.
+//! The commands of `policy`, on the example policy in `deploy/`.
 
 use clap::Parser;
 
@@ -21,8 +21,8 @@ fn policy(arguments: &[&str]) -> (String, String, String) {
     (format!("{code:?}"), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
-/// `explain` on the example for one CN: the exit code and the output without the lines about the
-/// caller.
+/// `explain` on the example for one CN: whether it is allowed, and the output without the lines
+/// about the identity.
 fn explain(cn: &str, call: &[&str]) -> (bool, String) {
     let (code, out, err) =
         policy(&[["explain", "--policy", EXAMPLE, "--cn", cn].as_slice(), call].concat());
@@ -39,18 +39,18 @@ fn allowed(cn: &str, call: &[&str]) -> bool {
 }
 
 #[test]
-fn the_example_policy_has_no_mistake_and_no_warning() {
+fn the_example_policy_has_no_error_and_no_warning() {
     let (code, out, err) = policy(&["check", EXAMPLE]);
     assert_eq!(code, format!("{:?}", std::process::ExitCode::SUCCESS));
     assert_eq!(err, "");
     assert!(
-        out.starts_with(EXAMPLE) && out.contains("no mistakes") && !out.contains("warning"),
+        out.starts_with(EXAMPLE) && out.contains("no errors") && !out.contains("warning"),
         "{out}"
     );
 }
 
 #[test]
-fn check_gives_78_for_mistakes_and_says_all_of_them_to_machines_too() {
+fn check_exits_with_78_and_lists_every_error_in_json() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.yaml");
     std::fs::write(&file, "version: 1\nmode: enforced\nbindings: []\n").unwrap();
@@ -65,7 +65,7 @@ fn check_gives_78_for_mistakes_and_says_all_of_them_to_machines_too() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+fn an_unreadable_file_is_reported_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.yaml");
     let (code, out, _) =
@@ -79,7 +79,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_pipe_is_named_and_not_waited_for() {
+fn a_pipe_is_reported_without_reading_it() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("policy.yaml");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -104,7 +104,7 @@ fn show_lists_the_role_sets_and_prints_one_with_its_comments() {
 }
 
 #[test]
-fn explain_names_each_access_with_its_grant_or_what_is_missing() {
+fn explain_shows_the_grant_of_each_access_or_what_is_missing() {
     let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
     insta::assert_snapshot!(explain("cni:n-1", &["put", key, "v"]).1, @r#"
     /etcdserverpb.KV/Put  allowed
@@ -114,23 +114,23 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
           by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
     "#);
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
-    /etcdserverpb.KV/DeleteRange  refused: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    /etcdserverpb.KV/DeleteRange  denied: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:236)
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
     insta::assert_snapshot!(explain("cni:n-2", &["put", key, "v"]).1, @r#"
-    /etcdserverpb.KV/Put  goes through in shadow mode, would be refused: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    /etcdserverpb.KV/Put  forwarded in shadow mode, would be denied: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
-          nothing covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+          no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
     insta::assert_snapshot!(explain("nobody", &["get", "a"]).1, @r#"
-    /etcdserverpb.KV/Range  goes through in shadow mode, would be refused: no-binding
+    /etcdserverpb.KV/Range  forwarded in shadow mode, would be denied: no-binding
       read a
-          nothing covers a
+          no grant covers a
     "#);
     insta::assert_snapshot!(explain("kube-apiserver", &["compact", "5"]).1, @r#"
     /etcdserverpb.KV/Compact  allowed
@@ -140,7 +140,7 @@ fn explain_names_each_access_with_its_grant_or_what_is_missing() {
 }
 
 #[test]
-fn a_guarded_txn_creates_and_a_plain_put_may_overwrite() {
+fn a_guarded_txn_creates_and_a_plain_put_also_updates() {
     let tier = "/calico/resources/v3/projectcalico.org/tiers/default";
     let create = format!("ver(\"{tier}\") = \"0\"");
     let update = format!("mod(\"{tier}\") = \"7\"");
@@ -151,7 +151,7 @@ fn a_guarded_txn_creates_and_a_plain_put_may_overwrite() {
 }
 
 #[test]
-fn calls_are_read_as_etcdctl_reads_them() {
+fn calls_have_the_syntax_of_etcdctl() {
     for call in [
         &["get", "/registry/", "--prefix", "--keys-only", "--limit=5"][..],
         &["get", "/registry/a", "/registry/b", "-w", "json"],
@@ -189,20 +189,23 @@ fn calls_are_read_as_etcdctl_reads_them() {
     assert!(allowed("kube-apiserver", &["lock", "/registry/x"]));
 }
 
-/// The methods and needs of a call, without the verdicts.
+/// The methods and needs of a call, without the decisions.
 fn needs(call: &[&str]) -> Vec<String> {
     let (_, out) = explain("kube-apiserver", call);
-    let said =
+    let relevant =
         |line: &&str| line.starts_with('/') || (line.starts_with("  ") && !line.starts_with("   "));
     let first =
         |line: &str| line.split("  ").find(|part| !part.is_empty()).unwrap_or_default().to_owned();
-    out.lines().filter(said).map(first).collect()
+    out.lines().filter(relevant).map(first).collect()
 }
 
 #[test]
-fn lock_and_elect_are_the_calls_that_etcdctl_makes_of_them() {
-    let renewed =
-        ["/etcdserverpb.Lease/LeaseKeepAlive", "lease 1, taken as its own", "capability lease"];
+fn lock_and_elect_need_what_etcdctl_sends_for_them() {
+    let renewed = [
+        "/etcdserverpb.Lease/LeaseKeepAlive",
+        "lease 1, assumed to be its own",
+        "capability lease",
+    ];
     let session = [&["/etcdserverpb.Lease/LeaseGrant", "capability lease"][..], &renewed].concat();
     let lock = needs(&["lock", "--ttl=5", "/registry/x", "--", "make", "-j"]);
     assert_eq!(lock[..5], session);
@@ -245,7 +248,7 @@ fn lock_and_elect_are_the_calls_that_etcdctl_makes_of_them() {
 }
 
 #[test]
-fn cluster_asks_for_the_members_first() {
+fn the_flag_cluster_lists_members_first() {
     for call in [
         &["endpoint", "status", "--cluster"][..],
         &["endpoint", "health", "--cluster"],
@@ -271,7 +274,7 @@ fn cluster_asks_for_the_members_first() {
 }
 
 #[test]
-fn flags_are_those_of_the_command_as_pflag_reads_them() {
+fn flags_are_parsed_as_pflag_parses_them() {
     for call in [
         &["get", "-w", "json", "a"][..],
         &["get", "-wjson", "a"],
@@ -285,36 +288,36 @@ fn flags_are_those_of_the_command_as_pflag_reads_them() {
     }
     assert_eq!(needs(&["get", "--", "-p"])[1], "read -p");
     assert_eq!(needs(&["get", "a", "--prefix", "--prefix=0"])[1], "read a");
-    for (call, said) in [
-        (&["get", "/app/a", "-p"][..], "`-p` is no flag of this call"),
-        (&["watch", "-i"], "interactively"),
+    for (call, expected) in [
+        (&["get", "/app/a", "-p"][..], "`-p` is not a flag of this call"),
+        (&["watch", "-i"], "`watch -i` reads its watches later"),
         (&["watch", "--", "echo"], "a key is missing"),
-        (&["watch", "a", "-i"], "interactively"),
-        (&["get", "a", "-l"], "`-l` is no flag of this call"),
-        (&["get", "a", "--lease=1"], "`--lease` is no flag of this call"),
-        (&["put", "a", "v", "--prefix"], "`--prefix` is no flag of this call"),
+        (&["watch", "a", "-i"], "`watch -i` reads its watches later"),
+        (&["get", "a", "-l"], "`-l` is not a flag of this call"),
+        (&["get", "a", "--lease=1"], "`--lease` is not a flag of this call"),
+        (&["put", "a", "v", "--prefix"], "`--prefix` is not a flag of this call"),
         (&["del", "a", "--prefix=maybe"], "neither `true` nor `false`"),
-        (&["get", "a", "b", "c"], "`c` is one argument too many"),
+        (&["get", "a", "b", "c"], "`c` is an unexpected argument"),
         (&["elect", "a"], "a proposal is missing"),
-        (&["elect", "a", "p", "-l"], "one of them"),
-        (&["get", "a", "--user", "root:x"], "judges certificates"),
+        (&["elect", "a", "p", "-l"], "not both"),
+        (&["get", "a", "--user", "root:x"], "decisions are about certificates"),
         (&["get", "a", "-h"], "prints help"),
         (&["get", "a", "-w"], "`-w` needs a value"),
         (&["endpoint"], "has the commands health, status, hashkv"),
         (&["endpoint", "stats"], "`stats` is none of them"),
         (&["snapshot", "restore", "f"], "`restore` is none of them"),
         (&["lease", "revoke"], "an argument is missing"),
-        (&["txn", "-x"], "`-x` is no flag"),
+        (&["txn", "-x"], "`-x` is not a flag"),
     ] {
         let (code, _, err) =
             policy(&[["explain", "--policy", EXAMPLE, "--cn", "x"].as_slice(), call].concat());
         assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)), "{call:?}");
-        assert!(err.starts_with("error: ") && err.contains(said), "{call:?}: {err}");
+        assert!(err.starts_with("error: ") && err.contains(expected), "{call:?}: {err}");
     }
 }
 
 #[test]
-fn what_is_no_call_is_refused_with_64() {
+fn an_invalid_call_exits_with_64() {
     for call in [
         &["frobnicate"][..],
         &["get"],
@@ -330,11 +333,11 @@ fn what_is_no_call_is_refused_with_64() {
     }
     let (code, _, err) = policy(&["explain", "--policy", EXAMPLE, "get", "a"]);
     assert_eq!(code, format!("{:?}", std::process::ExitCode::from(64)));
-    assert!(err.contains("who is calling?"), "{err}");
+    assert!(err.contains("no identity"), "{err}");
 }
 
 #[test]
-fn explain_speaks_json() {
+fn explain_writes_json() {
     let (_, out, _) = policy(&[
         "explain",
         "--policy",
@@ -347,11 +350,11 @@ fn explain_speaks_json() {
         r"\x00a",
         "v",
     ]);
-    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(said["identity"], "default/cn:calicoctl-read-only");
-    assert_eq!(said["calls"][0]["decision"], "deny");
-    assert_eq!(said["calls"][0]["reason"], "key-not-granted");
-    assert_eq!(said["calls"][0]["needs"][0]["key"], r"\x00a");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["identity"], "default/cn:calicoctl-read-only");
+    assert_eq!(report["calls"][0]["decision"], "deny");
+    assert_eq!(report["calls"][0]["reason"], "key-not-granted");
+    assert_eq!(report["calls"][0]["needs"][0]["key"], r"\x00a");
     let (_, out, _) = policy(&[
         "explain",
         "--policy",
@@ -371,7 +374,7 @@ fn explain_speaks_json() {
 }
 
 #[test]
-fn a_key_names_its_holders() {
+fn a_key_shows_the_bindings_that_have_rights_on_it() {
     let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0";
     let (_, out, _) = policy(&["explain", "--policy", EXAMPLE, "--key", key]);
     insta::assert_snapshot!(out.replace(EXAMPLE, "FILE"), @r#"
@@ -394,10 +397,10 @@ fn a_key_names_its_holders() {
     "#);
     let (_, out, _) =
         policy(&["explain", "--policy", EXAMPLE, "--key", "/elsewhere", "-o", "json"]);
-    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
-        said["holders"].as_array().map(Vec::len),
+        report["holders"].as_array().map(Vec::len),
         Some(1),
-        "a snapshot reads everything: {said}"
+        "a snapshot reads everything: {report}"
     );
 }

@@ -1,4 +1,4 @@
-//! `txn` as etcdctl reads it: compares, what happens if all hold, what happens otherwise.
+//! `txn` in the syntax of etcdctl: compares, operations if all hold, operations otherwise.
 
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -7,10 +7,10 @@ use etcd_warden_proto::etcdserverpb::request_op;
 use super::call::{DEL, GET, PUT, bytes};
 use super::words::Words;
 
-/// The lines of the three parts: compares, success, failure.
+/// The lines of the three blocks: compares, success, failure.
 pub(super) type Blocks = [Vec<String>; 3];
 
-/// The parts of `COMPARE.. then OP.. else OP..`, one argument for each line.
+/// The blocks of `COMPARE.. then OP.. else OP..`, one argument for each line.
 pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
     let mut blocks = Blocks::default();
     let mut at = 0;
@@ -26,10 +26,10 @@ pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
     blocks
 }
 
-/// The parts of etcdctl's standard input: an empty line ends each.
+/// The blocks of etcdctl's standard input: an empty line ends each.
 ///
 /// # Errors
-/// There is something behind the third part, which etcdctl would not read.
+/// There is text after the third block, which etcdctl would not read.
 pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
     let mut blocks = Blocks::default();
     let mut at = 0;
@@ -38,7 +38,7 @@ pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
             at += 1;
         } else {
             let block = blocks.get_mut(at).ok_or_else(|| {
-                format!("`{line}` is behind the three parts of a txn: an empty line ends each")
+                format!("`{line}` follows the three blocks of a txn: an empty line ends each block")
             })?;
             block.push(line.to_owned());
         }
@@ -46,10 +46,10 @@ pub(super) fn blocks_of_text(text: &str) -> Result<Blocks, String> {
     Ok(blocks)
 }
 
-/// Reads the lines.
+/// Parses the lines.
 ///
 /// # Errors
-/// The first line that etcdctl would not understand either.
+/// The first line that etcdctl would refuse, too.
 pub(super) fn parse([compares, success, failure]: &Blocks) -> Result<pb::TxnRequest, String> {
     let operations =
         |lines: &[String]| lines.iter().map(|line| operation(line)).collect::<Result<Vec<_>, _>>();
@@ -65,7 +65,8 @@ pub(super) fn parse([compares, success, failure]: &Blocks) -> Result<pb::TxnRequ
 fn compare(line: &str) -> Result<pb::Compare, String> {
     let wrong = || {
         format!(
-            "`{line}` is no compare: write `mod(\"key\") = \"0\"` (value, version, create, mod, lease; =, !=, <, >)"
+            "`{line}` is not a compare: write `mod(\"key\") = \"0\"` (value, version, create, mod, \
+             lease; =, !=, <, >)"
         )
     };
     let (target, rest) = line.split_once('(').ok_or_else(wrong)?;
@@ -85,7 +86,7 @@ fn compare(line: &str) -> Result<pb::Compare, String> {
     let number = || {
         value
             .parse::<i64>()
-            .map_err(|_| format!("`{value}` is no number, and `{}` is one", target.trim()))
+            .map_err(|_| format!("`{value}` is not a number, which `{}` needs", target.trim()))
     };
     let (target, union) = match target.trim() {
         "val" | "value" => (CompareTarget::Value, TargetUnion::Value(bytes(value)?)),
@@ -94,7 +95,7 @@ fn compare(line: &str) -> Result<pb::Compare, String> {
         "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
         "lease" => {
             let id = i64::from_str_radix(value, 16)
-                .map_err(|_| format!("`{value}` is no lease id: it is hexadecimal"))?;
+                .map_err(|_| format!("`{value}` is not a lease id in hexadecimal"))?;
             (CompareTarget::Lease, TargetUnion::Lease(id))
         }
         _ => return Err(wrong()),
@@ -123,18 +124,18 @@ fn operation(line: &str) -> Result<pb::RequestOp, String> {
         "del" => {
             words(DEL).and_then(|words| words.delete()).map(request_op::Request::RequestDeleteRange)
         }
-        other => Err(format!("`{other}` is no operation of a txn: there are put, get and del")),
+        other => Err(format!("`{other}` is not an operation of a txn: use put, get or del")),
     };
-    let request = request.map_err(|mistake| format!("`{line}`: {mistake}"))?;
+    let request = request.map_err(|error| format!("`{line}`: {error}"))?;
     Ok(pb::RequestOp { request: Some(request) })
 }
 
-/// What stands in double quotes at the start, and what stands behind.
+/// The text in the double quotes at the start, and the text after them.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     text.trim_start().strip_prefix('"')?.split_once('"')
 }
 
-/// Words, where quotes hold a word together.
+/// Splits a line at white space. Quotes hold a word together.
 fn split(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -149,5 +150,5 @@ fn split(line: &str) -> Result<Vec<String>, String> {
         }
     }
     words.extend(word);
-    if quote.is_some() { Err(format!("`{line}` has an open quote")) } else { Ok(words) }
+    if quote.is_some() { Err(format!("`{line}` has an unclosed quote")) } else { Ok(words) }
 }

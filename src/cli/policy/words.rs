@@ -1,9 +1,9 @@
-//! The words of a call, read as etcdctl reads them: its flags are those of spf13/pflag, and each
-//! command has its own.
+//! Splits a call into arguments and flags as etcdctl does: its flags are those of spf13/pflag, and
+//! each command has its own set.
 
 use super::call::bytes;
 
-/// A flag.
+/// A flag of etcdctl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flag {
     name: &'static str,
@@ -21,13 +21,13 @@ pub(super) const fn valued(name: &'static str) -> Flag {
     Flag { name, short: None, takes_value: true }
 }
 
-/// The same flag, with one letter besides: `-l`.
+/// The same flag with a one-letter form: `-l`.
 pub(super) const fn or(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
 
-/// What every command of etcdctl takes (`etcdctl/ctlv3/ctl.go`, 3.5 to 3.7). None of it changes
-/// what a call asks for, but `--user`.
+/// The global flags of etcdctl (`etcdctl/ctlv3/ctl.go`, 3.5 to 3.7). Only `--user` changes what a
+/// call requests.
 const GLOBAL: &[Flag] = &[
     valued("endpoints"),
     switch("debug"),
@@ -49,29 +49,29 @@ const GLOBAL: &[Flag] = &[
     valued("discovery-srv-name"),
 ];
 
-/// What explain cannot say anything about, and why.
+/// Flags that make a call impossible to explain, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("user", "it logs in by name and password, and this judges certificates"),
-    ("password", "it logs in by name and password, and this judges certificates"),
-    ("auth-jwt-token", "it speaks with a token, and this judges certificates"),
-    ("help", "it prints help, and makes no call"),
+    ("user", "it logs in with a password, and decisions are about certificates"),
+    ("password", "it logs in with a password, and decisions are about certificates"),
+    ("auth-jwt-token", "it logs in with a token, and decisions are about certificates"),
+    ("help", "it prints help and makes no call"),
 ];
 
-/// Arguments and flags, sorted.
+/// The arguments and flags of a call.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     arguments: Vec<String>,
-    /// How many of them stand before `--`, where there is one.
+    /// The number of arguments before `--`, if there is one.
     before_dashes: Option<usize>,
     flags: Vec<(&'static str, String)>,
 }
 
 impl Words {
-    /// Sorts words. `flags`: those of the command, beside the ones that all have.
+    /// Sorts words into arguments and flags. `flags`: those of the command, beside [`GLOBAL`].
     ///
     /// # Errors
-    /// What etcdctl would not take either: a flag that the command does not have, or one with a
-    /// value that is none.
+    /// A flag that the command does not have, a missing value, or a switch with a value that is not
+    /// a boolean. etcdctl refuses these, too.
     pub(super) fn of(words: &[String], flags: &[Flag]) -> Result<Self, String> {
         let mut sorted = Self::default();
         let mut words = words.iter();
@@ -136,7 +136,7 @@ impl Words {
 
     fn set(&mut self, flag: Flag, written: &str, value: Option<&str>) -> Result<(), String> {
         let value = value.ok_or_else(|| format!("`{written}` needs a value"))?;
-        // As Go's strconv.ParseBool reads it.
+        // The forms of Go's strconv.ParseBool.
         let value = match value {
             _ if flag.takes_value => value,
             "1" | "t" | "T" | "true" | "TRUE" | "True" => "true",
@@ -147,21 +147,21 @@ impl Words {
         Ok(())
     }
 
-    /// Whether a switch is set; of two, the last one is.
+    /// True if a switch is set. The last occurrence decides.
     pub(super) fn has(&self, flag: &str) -> bool {
         self.value(flag) == Some("true")
     }
 
-    /// The value of a flag; of two, that of the last one.
+    /// The value of a flag. The last occurrence decides.
     pub(super) fn value(&self, flag: &str) -> Option<&str> {
         self.flags.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_str())
     }
 
-    /// The arguments; without those behind `--`, which are a command for etcdctl to run, where
-    /// `runs` is set.
+    /// The arguments. With `runs`, the words after `--` are a program for etcdctl to run, and are
+    /// left out.
     ///
     /// # Errors
-    /// There are fewer or more than a command takes.
+    /// There are fewer than `least` or more than `most`.
     pub(super) fn arguments(
         &self,
         least: usize,
@@ -173,22 +173,22 @@ impl Words {
         match (arguments.len() < least, arguments.get(most)) {
             (true, _) if least == 1 => Err("an argument is missing".to_owned()),
             (true, _) => {
-                Err(format!("{least} arguments are needed, and there are {}", arguments.len()))
+                Err(format!("{least} arguments are required, and there are {}", arguments.len()))
             }
-            (false, Some(more)) => Err(format!("`{more}` is one argument too many")),
+            (false, Some(more)) => Err(format!("`{more}` is an unexpected argument")),
             (false, None) => Ok(arguments),
         }
     }
 
-    /// The argument at this place, as bytes of a key.
+    /// The argument at this index, as bytes of a key.
     ///
     /// # Errors
-    /// It is missing, or has an escape that is none.
+    /// It is missing, or has an invalid escape.
     pub(super) fn key(&self, at: usize) -> Result<Vec<u8>, String> {
         bytes(self.arguments.get(at).ok_or("a key is missing")?)
     }
 
-    /// The argument at this place, if there is one.
+    /// The argument at this index, if there is one.
     pub(super) fn argument(&self, at: usize) -> Option<&str> {
         self.arguments.get(at).map(String::as_str)
     }
@@ -208,11 +208,12 @@ fn unknown(written: &str, name: &str, flags: &[Flag]) -> String {
         })
         .collect();
     let have = if known.is_empty() {
-        "it has none of its own".to_owned()
+        "it has no flags of its own".to_owned()
     } else {
         format!("it has {}", known.join(", "))
     };
     format!(
-        "`{written}` is no flag of this call: {have}; write a key or value that begins with `-` behind `--`"
+        "`{written}` is not a flag of this call: {have}; write a key or value that begins with `-` \
+         after `--`"
     )
 }

@@ -1,4 +1,4 @@
-//! One call to etcd: made with etcd-client, written as for etcdctl.
+//! A call to etcd, made with etcd-client and shown in the syntax of etcdctl.
 
 use std::fmt;
 
@@ -7,11 +7,10 @@ use etcd_warden_core::method::Method;
 use etcd_warden_core::printable::Printable;
 use tonic::Code;
 
-/// What `$R` stands for: where Calico's resources are
-/// (`libcalico-go/lib/backend/model/resource.go`).
+/// The prefix of Calico's resources (`libcalico-go/lib/backend/model/resource.go`), shown as `$R`.
 pub(super) const R: &str = "/calico/resources/v3/projectcalico.org";
 
-/// What is written by every Put.
+/// The value of every Put.
 const VALUE: &str = "1";
 
 /// A call.
@@ -25,26 +24,26 @@ pub(super) enum Call {
     Snapshot,
 }
 
-/// One key, or all under a prefix; `$R` stands for [`R`].
+/// One key, or all keys below a prefix. `$R` stands for [`R`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Keys {
     One(&'static str),
     Prefix(&'static str),
 }
 
-/// What the caller got.
+/// The result for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// etcd's answer.
+    /// etcd responded.
     Passed,
     /// PERMISSION_DENIED.
     Refused,
-    /// Anything else.
+    /// Any other error.
     Failed(String),
 }
 
 impl Call {
-    /// Makes the call, and waits for the first answer.
+    /// Makes the call, and waits for the first response.
     pub(super) async fn make(self, client: &mut Client) -> Outcome {
         match self.attempt(client).await {
             Ok(outcome) => outcome,
@@ -57,7 +56,7 @@ impl Call {
         }
     }
 
-    /// The method that it calls.
+    /// Its RPC.
     pub(super) fn method(self) -> Method {
         match self {
             Call::Get(_) => Method::Range,
@@ -95,18 +94,20 @@ impl Call {
     }
 }
 
-/// A refused watch is answered in its stream: created and cancelled at once, with the reason.
+/// A denied watch is created and canceled in one response, which has the reason.
 async fn watch(client: &mut Client, keys: Keys) -> Result<Outcome, etcd_client::Error> {
     let options = keys.is_prefix().then(|| WatchOptions::new().with_prefix());
     let mut stream = client.watch(keys.key(), options).await?;
     Ok(match stream.message().await? {
-        Some(answer) if answer.created() && !answer.canceled() => Outcome::Passed,
-        Some(answer) if answer.cancel_reason().contains("permission denied") => Outcome::Refused,
-        Some(answer) => Outcome::Failed(format!(
-            "the watch was answered with `{}`",
-            Printable(answer.cancel_reason())
+        Some(response) if response.created() && !response.canceled() => Outcome::Passed,
+        Some(response) if response.cancel_reason().contains("permission denied") => {
+            Outcome::Refused
+        }
+        Some(response) => Outcome::Failed(format!(
+            "the response to the watch is `{}`",
+            Printable(response.cancel_reason())
         )),
-        None => Outcome::Failed("the watch was not answered".to_owned()),
+        None => Outcome::Failed("no response to the watch".to_owned()),
     })
 }
 
@@ -121,12 +122,12 @@ impl Keys {
     }
 }
 
-/// The whole key.
+/// Replaces `$R`.
 pub(super) fn expand(key: &str) -> String {
     key.replacen("$R", R, 1)
 }
 
-/// The key as short as the shell can read it.
+/// Abbreviates the prefix to `$R`, which a shell can expand.
 pub(super) fn abbreviate(text: &str) -> String {
     text.replace(R, "$R")
 }
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_reads_as_for_etcdctl() {
+    fn a_call_has_the_syntax_of_etcdctl() {
         assert_eq!(Call::Get(Keys::Prefix("$R/nodes/")).to_string(), "get --prefix $R/nodes/");
         assert_eq!(Call::Delete(Keys::One("/a")).to_string(), "del /a");
         assert_eq!(expand("$R/nodes/"), "/calico/resources/v3/projectcalico.org/nodes/");

@@ -1,26 +1,26 @@
-//! What the demo found, for people and for machines.
+//! The report of the demo, as text and JSON.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::audit_reader::AuditRecord;
 use super::call::{Call, Outcome, R};
-use super::script::{Component, Verdict};
+use super::script::{CallResult, Component};
 use super::stage::Stage;
-use super::witness::Testimony;
 
-/// Everything that was asked, and what came of it.
+/// All calls and their results.
 pub(super) struct Report {
-    place: Place,
+    setup: Setup,
     pub(super) rows: Vec<Row>,
     pub(super) shadow: Vec<ShadowRow>,
-    /// Every line of both audit files.
+    /// All lines of both audit logs.
     pub(super) audit: Vec<String>,
 }
 
-/// Where things are.
-struct Place {
+/// Addresses and paths of the demo.
+struct Setup {
     etcd_version: String,
     etcd: String,
     etcdctl: PathBuf,
@@ -29,40 +29,40 @@ struct Place {
     folder: PathBuf,
 }
 
-/// A call under enforcement.
+/// A call with enforcement.
 pub(super) struct Row {
     pub(super) component: &'static Component,
     pub(super) call: Call,
-    pub(super) expected: Verdict,
-    /// What the client and the audit agree on; `None` when they do not, or when it is neither.
-    pub(super) verdict: Option<Verdict>,
+    pub(super) expected: CallResult,
+    /// The result on which client and audit log agree; `None` if they differ, or for an error.
+    pub(super) actual: Option<CallResult>,
     pub(super) outcome: Outcome,
-    pub(super) testimony: Testimony,
+    pub(super) record: AuditRecord,
 }
 
-/// A refused call, again in shadow mode.
+/// A denied call, repeated in shadow mode.
 pub(super) struct ShadowRow {
     pub(super) component: &'static Component,
     pub(super) call: Call,
     pub(super) outcome: Outcome,
-    pub(super) testimony: Testimony,
+    pub(super) record: AuditRecord,
 }
 
 impl Row {
     fn as_expected(&self) -> bool {
-        self.verdict == Some(self.expected)
+        self.actual == Some(self.expected)
     }
 }
 
 impl ShadowRow {
     fn as_expected(&self) -> bool {
-        self.outcome == Outcome::Passed && self.testimony.decision == "would_deny"
+        self.outcome == Outcome::Passed && self.record.decision == "would_deny"
     }
 }
 
 /// Whether colour codes are written.
 #[derive(Clone, Copy)]
-pub(super) enum Ink {
+pub(super) enum Style {
     Colour,
     Plain,
 }
@@ -73,19 +73,19 @@ const YELLOW: &str = "33";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 
-impl Ink {
+impl Style {
     fn paint(self, code: &str, text: &str) -> String {
         match self {
-            Ink::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
-            Ink::Plain => text.to_owned(),
+            Style::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
+            Style::Plain => text.to_owned(),
         }
     }
 }
 
 impl Report {
-    /// A report without any call yet.
+    /// A report without calls.
     pub(super) fn new(stage: &Stage) -> Self {
-        let place = Place {
+        let setup = Setup {
             etcd_version: stage.etcd.programs().version.to_string(),
             etcd: stage.etcd.endpoints().join(","),
             etcdctl: stage.etcd.programs().etcdctl.clone().unwrap_or_else(|| "etcdctl".into()),
@@ -93,39 +93,39 @@ impl Report {
             shadow: format!("https://{}", stage.shadow.address),
             folder: stage.folder.path().to_owned(),
         };
-        Self { place, rows: Vec::new(), shadow: Vec::new(), audit: Vec::new() }
+        Self { setup, rows: Vec::new(), shadow: Vec::new(), audit: Vec::new() }
     }
 
-    /// Whether every call ended as it should.
+    /// True if every result is the expected one.
     pub(super) fn as_expected(&self) -> bool {
         self.rows.iter().all(Row::as_expected) && self.shadow.iter().all(ShadowRow::as_expected)
     }
 
-    /// One JSON document.
+    /// The report as one JSON document.
     pub(super) fn json(&self) -> Value {
-        let place = &self.place;
+        let setup = &self.setup;
         let audit: Vec<Value> =
             self.audit.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         json!({
-            "etcd": { "version": place.etcd_version, "endpoints": place.etcd, "tls": true, "auth": false },
-            "proxies": { "enforce": place.enforcing, "shadow": place.shadow },
-            "folder": place.folder,
+            "etcd": { "version": setup.etcd_version, "endpoints": setup.etcd, "tls": true, "auth": false },
+            "proxies": { "enforce": setup.enforcing, "shadow": setup.shadow },
+            "folder": setup.folder,
             "calls": self.rows.iter().map(|row| json!({
                 "component": row.component.name,
                 "cn": row.component.common_name,
                 "role": row.component.role,
                 "call": row.call.to_string(),
                 "expected": row.expected,
-                "verdict": row.verdict,
+                "verdict": row.actual,
                 "as_expected": row.as_expected(),
-                "audit": row.testimony,
+                "audit": row.record,
             })).collect::<Vec<_>>(),
             "shadow": self.shadow.iter().map(|row| json!({
                 "component": row.component.name,
                 "cn": row.component.common_name,
                 "call": row.call.to_string(),
                 "as_expected": row.as_expected(),
-                "audit": row.testimony,
+                "audit": row.record,
             })).collect::<Vec<_>>(),
             "audit": audit,
             "as_expected": self.as_expected(),
@@ -133,15 +133,15 @@ impl Report {
     }
 
     /// The report as text.
-    pub(super) fn text(&self, ink: Ink) -> String {
+    pub(super) fn text(&self, style: Style) -> String {
         let mut out = String::new();
-        self.write_text(ink, &mut out).map_or_else(|_| String::new(), |()| out)
+        self.write_text(style, &mut out).map_or_else(|_| String::new(), |()| out)
     }
 
-    /// How to go on, for a demo that stays up: lines for a shell, as they are.
-    pub(super) fn invitation(&self, ink: Ink) -> String {
-        let (place, etcdctl) = (&self.place, self.place.etcdctl.display());
-        let title = "Go on yourself, as calico-node or with any other certificate of the folder; Ctrl-C here ends it all:";
+    /// Commands for a shell to continue with, while the demo keeps running.
+    pub(super) fn next_steps(&self, style: Style) -> String {
+        let (setup, etcdctl) = (&self.setup, self.setup.etcdctl.display());
+        let title = "Try it as calico-node, or with any other certificate in this directory; Ctrl-C ends the demo:";
         format!(
             "\n{}\n
   cd {}
@@ -151,31 +151,31 @@ impl Report {
   {etcdctl} get --prefix $R/nodes/
   {etcdctl} put $R/tiers/default mine
 \n",
-            ink.paint(BOLD, title),
-            place.folder.display(),
-            place.enforcing,
+            style.paint(BOLD, title),
+            setup.folder.display(),
+            setup.enforcing,
         )
     }
 
-    fn write_text(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
-        let place = &self.place;
+    fn write_text(&self, style: Style, out: &mut String) -> std::fmt::Result {
+        let setup = &self.setup;
         writeln!(
             out,
             "\n{}",
-            ink.paint(
+            style.paint(
                 BOLD,
-                "etcd-warden: one etcd, nine components, each with what Calico documents for it"
+                "etcd-warden: one etcd, nine components, each with the rights that Calico documents for it"
             )
         )?;
         writeln!(
             out,
             "\n  etcd     {} at {}, TLS, its own auth off",
-            place.etcd_version, place.etcd
+            setup.etcd_version, setup.etcd
         )?;
         writeln!(
             out,
-            "  proxy    {}, client certificates, policy calico/documented, enforcing",
-            place.enforcing
+            "  gateway  {}, client certificates, policy calico/documented, enforced",
+            setup.enforcing
         )?;
         writeln!(out, "  $R       {R}")?;
         let width = self.call_width();
@@ -190,69 +190,71 @@ impl Report {
                 writeln!(
                     out,
                     "\n{}  {}",
-                    ink.paint(BOLD, row.component.name),
-                    ink.paint(DIM, &format!("{certificate}, {role}"))
+                    style.paint(BOLD, row.component.name),
+                    style.paint(DIM, &format!("{certificate}, {role}"))
                 )?;
             }
-            row.write_text(ink, width, out)?;
+            row.write_text(style, width, out)?;
         }
-        self.write_shadow(ink, width, out)?;
-        self.write_audit(ink, out)?;
-        self.write_sum(ink, out)
+        self.write_shadow(style, width, out)?;
+        self.write_audit(style, out)?;
+        self.write_sum(style, out)
     }
 
-    fn write_shadow(&self, ink: Ink, width: usize, out: &mut String) -> std::fmt::Result {
-        let title = "The refused calls once more, through a proxy in shadow mode: they pass, and are recorded";
-        writeln!(out, "\n{}", ink.paint(BOLD, title))?;
+    fn write_shadow(&self, style: Style, width: usize, out: &mut String) -> std::fmt::Result {
+        let title =
+            "The denied calls again, through a gateway in shadow mode: forwarded and recorded";
+        writeln!(out, "\n{}", style.paint(BOLD, title))?;
         writeln!(
             out,
             "  {}",
-            ink.paint(DIM, &format!("{}, the same policy with --mode shadow", self.place.shadow))
+            style.paint(DIM, &format!("{}, the same policy with --mode shadow", self.setup.shadow))
         )?;
         for row in &self.shadow {
             let (code, word) =
                 if row.as_expected() { (YELLOW, "passed ") } else { (RED, "WRONG  ") };
             let call = format!("{:width$}", row.call.to_string());
-            let recorded = format!("{}  {}", row.testimony.decision, row.component.common_name);
+            let recorded = format!("{}  {}", row.record.decision, row.component.common_name);
             writeln!(
                 out,
                 "  {}  {call}  {}{}",
-                ink.paint(code, word),
-                ink.paint(DIM, &recorded),
+                style.paint(code, word),
+                style.paint(DIM, &recorded),
                 failure(&row.outcome)
             )?;
         }
         Ok(())
     }
 
-    /// One audit line of each kind, whole.
-    fn write_audit(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
+    /// The first audit record of each decision.
+    fn write_audit(&self, style: Style, out: &mut String) -> std::fmt::Result {
         let (lines, calls) = (self.audit.len(), self.rows.len() + self.shadow.len());
-        let title = format!(
-            "What the audit wrote: {lines} lines for {calls} calls. The first of each kind:"
-        );
-        writeln!(out, "\n{}", ink.paint(BOLD, &title))?;
+        let title =
+            format!("The audit log has {lines} records for {calls} calls. The first of each kind:");
+        writeln!(out, "\n{}", style.paint(BOLD, &title))?;
         for decision in ["allow", "deny", "would_deny"] {
             let mark = format!("\"decision\":\"{decision}\"");
             if let Some(line) = self.audit.iter().find(|line| line.contains(&mark)) {
-                writeln!(out, "  {}", ink.paint(DIM, line))?;
+                writeln!(out, "  {}", style.paint(DIM, line))?;
             }
         }
         Ok(())
     }
 
-    fn write_sum(&self, ink: Ink, out: &mut String) -> std::fmt::Result {
-        let allowed = self.rows.iter().filter(|row| row.verdict == Some(Verdict::Allowed)).count();
-        let refused = self.rows.iter().filter(|row| row.verdict == Some(Verdict::Refused)).count();
+    fn write_sum(&self, style: Style, out: &mut String) -> std::fmt::Result {
+        let allowed =
+            self.rows.iter().filter(|row| row.actual == Some(CallResult::Allowed)).count();
+        let refused =
+            self.rows.iter().filter(|row| row.actual == Some(CallResult::Refused)).count();
         let sum = format!(
-            "{allowed} allowed, {refused} refused, {} let through in shadow mode",
+            "{allowed} allowed, {refused} refused, {} forwarded in shadow mode",
             self.shadow.len()
         );
         if self.as_expected() {
             return writeln!(
                 out,
                 "\n{}",
-                ink.paint(GREEN, &format!("{sum}: every verdict is the expected one."))
+                style.paint(GREEN, &format!("{sum}: every result is the expected one."))
             );
         }
         let rows = self.rows.iter().filter(|row| !row.as_expected()).count();
@@ -260,7 +262,7 @@ impl Report {
         writeln!(
             out,
             "\n{}",
-            ink.paint(RED, &format!("{sum}; NOT as expected: {}.", rows + shadow))
+            style.paint(RED, &format!("{sum}; NOT as expected: {}.", rows + shadow))
         )
     }
 
@@ -270,32 +272,32 @@ impl Report {
 }
 
 impl Row {
-    fn write_text(&self, ink: Ink, width: usize, out: &mut String) -> std::fmt::Result {
+    fn write_text(&self, style: Style, width: usize, out: &mut String) -> std::fmt::Result {
         let (code, word) = match (self.as_expected(), self.expected) {
-            (true, Verdict::Allowed) => (GREEN, "allowed"),
-            (true, Verdict::Refused) => (RED, "refused"),
-            (false, Verdict::Allowed) => (RED, "WRONG: is to be allowed"),
-            (false, Verdict::Refused) => (RED, "WRONG: is to be refused"),
+            (true, CallResult::Allowed) => (GREEN, "allowed"),
+            (true, CallResult::Refused) => (RED, "refused"),
+            (false, CallResult::Allowed) => (RED, "WRONG: must be allowed"),
+            (false, CallResult::Refused) => (RED, "WRONG: must be refused"),
         };
         let call = format!("{:width$}", self.call.to_string());
         writeln!(
             out,
             "  {}  {call}  {}{}",
-            ink.paint(code, word),
-            ink.paint(DIM, &self.why()),
+            style.paint(code, word),
+            style.paint(DIM, &self.why()),
             failure(&self.outcome)
         )
     }
 
-    /// The grant, without its role and its place; or what is missing.
+    /// The grant without its role and source position, or what is missing.
     fn why(&self) -> String {
-        let testimony = &self.testimony;
-        if let Some(grant) = &testimony.grant {
+        let record = &self.record;
+        if let Some(grant) = &record.grant {
             let keys = grant.split_once(": ").map_or(grant.as_str(), |(_, keys)| keys);
             let keys = keys.split_once(" (").map_or(keys, |(keys, _)| keys);
             return keys.replace("[read, create, update, delete]", "[rw]");
         }
-        match (&testimony.missing, &testimony.reason) {
+        match (&record.missing, &record.reason) {
             (Some(missing), _) => format!("needs {missing}"),
             (None, Some(reason)) => reason.clone(),
             (None, None) => String::new(),
@@ -303,7 +305,7 @@ impl Row {
     }
 }
 
-/// What went wrong, where something did.
+/// The error, if there was one.
 fn failure(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Passed | Outcome::Refused => String::new(),
@@ -316,12 +318,12 @@ mod tests {
     use super::super::script::COMPONENTS;
     use super::*;
 
-    fn row(verdict: Option<Verdict>, outcome: Outcome) -> Row {
+    fn row(actual: Option<CallResult>, outcome: Outcome) -> Row {
         let component = &COMPONENTS[0];
         let grant =
             "calico-node: $R/* [read, create, update, delete] (builtin:calico/documented:18)"
                 .to_owned();
-        let testimony = Testimony {
+        let record = AuditRecord {
             decision: "allow".to_owned(),
             grant: Some(grant),
             reason: None,
@@ -330,15 +332,15 @@ mod tests {
         Row {
             component,
             call: Call::Snapshot,
-            expected: Verdict::Allowed,
-            verdict,
+            expected: CallResult::Allowed,
+            actual,
             outcome,
-            testimony,
+            record,
         }
     }
 
     fn report(rows: Vec<Row>) -> Report {
-        let place = Place {
+        let setup = Setup {
             etcd_version: "3.7.3".to_owned(),
             etcd: "https://127.0.0.1:1".to_owned(),
             etcdctl: "etcdctl".into(),
@@ -346,31 +348,31 @@ mod tests {
             shadow: "https://127.0.0.1:3".to_owned(),
             folder: "/tmp/demo".into(),
         };
-        Report { place, rows, shadow: Vec::new(), audit: Vec::new() }
+        Report { setup, rows, shadow: Vec::new(), audit: Vec::new() }
     }
 
     #[test]
-    fn one_verdict_that_is_not_the_expected_one_spoils_the_whole() {
-        let good = || row(Some(Verdict::Allowed), Outcome::Passed);
+    fn one_unexpected_result_is_reported_and_fails_the_demo() {
+        let good = || row(Some(CallResult::Allowed), Outcome::Passed);
         assert!(report(vec![good()]).as_expected());
         for bad in [
-            row(Some(Verdict::Refused), Outcome::Refused),
+            row(Some(CallResult::Refused), Outcome::Refused),
             row(None, Outcome::Failed("boom".to_owned())),
         ] {
             let report = report(vec![good(), bad]);
             assert!(!report.as_expected());
-            let text = report.text(Ink::Plain);
+            let text = report.text(Style::Plain);
             assert!(text.contains("WRONG") && text.contains("NOT as expected: 1."), "{text}");
         }
     }
 
     #[test]
-    fn a_shadow_row_must_both_pass_and_be_recorded() {
+    fn a_shadow_call_must_be_forwarded_and_recorded() {
         let shadow = |outcome, decision: &str| ShadowRow {
             component: &COMPONENTS[0],
             call: Call::Snapshot,
             outcome,
-            testimony: Testimony {
+            record: AuditRecord {
                 decision: decision.to_owned(),
                 grant: None,
                 reason: None,
@@ -383,14 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_shown_without_its_role_and_place() {
+    fn a_grant_is_shown_without_its_role_and_position() {
         assert_eq!(row(None, Outcome::Passed).why(), "$R/* [rw]");
     }
 
     #[test]
-    fn colour_is_only_where_it_is_wanted() {
-        let report = report(vec![row(Some(Verdict::Allowed), Outcome::Passed)]);
-        assert!(report.text(Ink::Colour).contains("\x1b[32mallowed"));
-        assert!(!(report.text(Ink::Plain) + &report.invitation(Ink::Plain)).contains('\x1b'));
+    fn colour_codes_are_written_only_on_request() {
+        let report = report(vec![row(Some(CallResult::Allowed), Outcome::Passed)]);
+        assert!(report.text(Style::Colour).contains("\x1b[32mallowed"));
+        assert!(!(report.text(Style::Plain) + &report.next_steps(Style::Plain)).contains('\x1b'));
     }
 }

@@ -1,37 +1,37 @@
-//! Who calls what. Calico's documentation names nine components and what each may read and write
-//! ("Calico key and path prefixes"); the calls are what these components do, and what a thief of
-//! their certificate would try.
+//! The calls of each component. Calico's documentation lists nine components and the keys that each
+//! may read and write ("Calico key and path prefixes"). The calls are typical for these components,
+//! or attempts of an attacker with their certificates.
 
 use super::call::{
     Call::{self, Compact, Delete, Get, Put, Snapshot, Watch},
     Keys::{One, Prefix},
 };
-use Verdict::{Allowed, Refused};
+use CallResult::{Allowed, Refused};
 
-/// What the call ends in.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
-    /// etcd answered.
+pub(super) enum CallResult {
+    /// etcd responded.
     Allowed,
     /// `etcdserver: permission denied`.
     Refused,
 }
 
-/// One component of Calico.
+/// A component of Calico.
 #[derive(Debug)]
 pub(super) struct Component {
-    /// As Calico's documentation calls it.
+    /// Its name in Calico's documentation.
     pub(super) name: &'static str,
-    /// The Common Name of its certificate.
+    /// The common name of its certificate.
     pub(super) common_name: &'static str,
-    /// The role of `calico/documented` that it is bound to; none for the stranger.
+    /// Its role in `calico/documented`; `None` for a client without a binding.
     pub(super) role: Option<&'static str>,
-    /// What it calls.
-    pub(super) calls: &'static [(Verdict, Call)],
+    /// Its calls with the expected results.
+    pub(super) calls: &'static [(CallResult, Call)],
 }
 
-/// What is in etcd before the first call. In keys, `$R` stands for [`super::call::R`].
+/// The initial keys in etcd. `$R` stands for [`super::call::R`].
 pub(super) const SEED: &[&str] = &[
     "$R/clusterinformations/default",
     "$R/felixconfigurations/default",
@@ -48,7 +48,7 @@ pub(super) const SEED: &[&str] = &[
     "/registry/secrets/default/token",
 ];
 
-/// The nine documented components, and somebody whom no binding names.
+/// The nine documented components, and a client without a binding.
 pub(super) const COMPONENTS: &[Component] = &[
     Component {
         name: "calico/node",
@@ -152,14 +152,14 @@ pub(super) const COMPONENTS: &[Component] = &[
         ],
     },
     Component {
-        name: "a certificate of the same CA that no binding names",
+        name: "a certificate of the same CA without a binding",
         common_name: "stranger",
         role: None,
         calls: &[(Refused, Get(One("$R/nodes/worker-1")))],
     },
 ];
 
-/// The policy of the demo, as an operator would write it.
+/// The policy of the demo.
 pub(super) fn policy() -> String {
     use std::fmt::Write as _;
 
@@ -184,10 +184,10 @@ mod tests {
     fn every_documented_role_has_an_allowed_and_a_refused_call() {
         let documented = COMPONENTS.iter().filter(|component| component.role.is_some());
         for component in documented.clone() {
-            for verdict in [Allowed, Refused] {
+            for result in [Allowed, Refused] {
                 assert!(
-                    component.calls.iter().any(|(expected, _)| *expected == verdict),
-                    "{}: {verdict:?}",
+                    component.calls.iter().any(|(expected, _)| *expected == result),
+                    "{}: {result:?}",
                     component.name
                 );
             }

@@ -1,5 +1,5 @@
-//! What the demo plays on: etcd with TLS and its own auth off, a certificate per component, and two
-//! proxies in front.
+//! The environment of the demo: etcd with TLS and without auth, a certificate per component, and
+//! two gateways.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,43 +13,43 @@ use etcd_warden_gateway::app::{self, Running};
 use etcd_warden_gateway::config::settings::Key;
 use tempfile::TempDir;
 
+use super::audit_reader::AuditReader;
 use super::call::expand;
 use super::script::{COMPONENTS, SEED, policy};
-use super::witness::Witness;
 use crate::etcd::{Etcd, Options, Programs, Tls};
 use crate::gateway::{self, GatewayFiles};
 use crate::pki::{Authority, Issued, Leaf, Usage, write_private};
 
-/// Everything that runs, until it is struck or dropped.
+/// All running parts. They are stopped when it is dropped.
 pub(super) struct Stage {
     pub(super) etcd: Etcd,
-    pub(super) enforcing: Proxy,
-    pub(super) shadow: Proxy,
+    pub(super) enforcing: Gateway,
+    pub(super) shadow: Gateway,
     /// Certificates, policy and audit files.
     pub(super) folder: TempDir,
     clients: BTreeMap<&'static str, Issued>,
     authority: Authority,
     upstream_authority: Authority,
-    /// The proxies' own certificate, which etcd trusts.
-    warden: Issued,
+    /// The gateways' client certificate, which etcd trusts.
+    gateway: Issued,
 }
 
-/// One running proxy.
-pub(super) struct Proxy {
+/// A running gateway.
+pub(super) struct Gateway {
     pub(super) address: SocketAddr,
-    pub(super) witness: Witness,
+    pub(super) audit_reader: AuditReader,
     running: Running,
 }
 
 impl Stage {
-    /// Starts all of it.
-    pub(super) async fn set(programs: &Programs) -> anyhow::Result<Self> {
+    /// Starts everything.
+    pub(super) async fn start(programs: &Programs) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("etcd-warden-demo-")
             .tempdir()
-            .context("cannot make a folder for certificates")?;
-        // Two authorities: etcd trusts the proxy's certificate and no component's, or a component
-        // could walk around the proxy.
+            .context("cannot create a directory for certificates")?;
+        // Two CAs: etcd must trust the gateway's certificate only, or components could bypass the
+        // gateway.
         let authority = Authority::new("demo clients CA")?;
         let upstream_authority = Authority::new("demo etcd CA")?;
         let at = folder.path();
@@ -60,11 +60,11 @@ impl Stage {
             issued.write(at, component.common_name)?;
             clients.insert(component.common_name, issued);
         }
-        let warden = upstream_authority.client("etcd-warden")?;
+        let gateway = upstream_authority.client("etcd-warden")?;
         let files = GatewayFiles {
             server: authority.server(&["127.0.0.1", "localhost"])?.write(at, "server")?,
             client_ca: write_private(at, "ca.crt", &authority.pem())?,
-            upstream: warden.write(at, "etcd-warden")?,
+            upstream: gateway.write(at, "etcd-warden")?,
             upstream_ca: write_private(at, "etcd-ca.crt", &upstream_authority.pem())?,
             policy: write_private(at, "policy.yaml", &policy())?,
         };
@@ -72,8 +72,8 @@ impl Stage {
         let server = upstream_authority.issue(&Leaf::server(&["127.0.0.1"]).usage(Usage::Both))?;
         let tls = Tls { server, trusted_ca: upstream_authority.pem() };
         let etcd = Etcd::start(programs, Options { tls: Some(tls), ..Options::default() }).await?;
-        let enforcing = Proxy::start(&etcd, &files, Mode::Enforce, at).await?;
-        let shadow = Proxy::start(&etcd, &files, Mode::Shadow, at).await?;
+        let enforcing = Gateway::start(&etcd, &files, Mode::Enforce, at).await?;
+        let shadow = Gateway::start(&etcd, &files, Mode::Shadow, at).await?;
         let stage = Self {
             etcd,
             enforcing,
@@ -82,42 +82,46 @@ impl Stage {
             clients,
             authority,
             upstream_authority,
-            warden,
+            gateway,
         };
         stage.seed().await?;
         Ok(stage)
     }
 
-    /// Writes the first keys, around the proxies.
+    /// Writes the initial keys, directly to etcd.
     pub(super) async fn seed(&self) -> anyhow::Result<()> {
         let endpoint = self.etcd.endpoints().into_iter().next().context("etcd has no member")?;
-        let mut client = connect(&endpoint, &self.upstream_authority, &self.warden).await?;
+        let mut client = connect(&endpoint, &self.upstream_authority, &self.gateway).await?;
         for key in SEED {
             client
                 .put(expand(key), "seed", None)
                 .await
-                .context("cannot write the first keys to etcd")?;
+                .context("cannot write the initial keys to etcd")?;
         }
         Ok(())
     }
 
-    /// A client of a proxy, with the certificate of this name.
-    pub(super) async fn client(&self, proxy: &Proxy, common_name: &str) -> anyhow::Result<Client> {
+    /// Connects to a gateway with the certificate of this name.
+    pub(super) async fn client(
+        &self,
+        gateway: &Gateway,
+        common_name: &str,
+    ) -> anyhow::Result<Client> {
         let issued = self
             .clients
             .get(common_name)
             .with_context(|| format!("there is no certificate for `{common_name}`"))?;
-        Ok(connect(&format!("https://{}", proxy.address), &self.authority, issued).await?)
+        Ok(connect(&format!("https://{}", gateway.address), &self.authority, issued).await?)
     }
 
-    /// Ends all of it, the proxies in an orderly way.
-    pub(super) async fn strike(self) {
+    /// Stops the gateways in an orderly way, then everything else.
+    pub(super) async fn stop(self) {
         self.enforcing.running.shutdown(std::future::ready(())).await;
         self.shadow.running.shutdown(std::future::ready(())).await;
     }
 }
 
-impl Proxy {
+impl Gateway {
     async fn start(
         etcd: &Etcd,
         files: &GatewayFiles,
@@ -134,8 +138,8 @@ impl Proxy {
         ];
         let running = app::start(gateway::config(etcd, files, &settings)?)
             .await
-            .context("the proxy does not start")?;
-        Ok(Self { address: running.listen_addr, witness: Witness::of(audit), running })
+            .context("cannot start the gateway")?;
+        Ok(Self { address: running.listen_addr, audit_reader: AuditReader::of(audit), running })
     }
 }
 

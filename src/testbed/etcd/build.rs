@@ -1,7 +1,7 @@
 //! Builds a pinned etcd release from its Go module. The module files (`tools/etcd/MINOR/go.mod` and
-//! `go.sum`, which hold the version and every hash) are part of this program, so that an installed
-//! binary can do it as well as one in its source tree. The releases under `tools/etcd/vulnerable`
-//! are not: only the tests build those, by [`Release::pinned`].
+//! `go.sum`, which pin the version and all hashes) are embedded in this program, so that an
+//! installed binary can build etcd, too. The releases under `tools/etcd/vulnerable` are not
+//! embedded: only tests build them, with [`Release::pinned`].
 
 use std::fs::File;
 use std::io;
@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use super::find::Version;
 
-/// The environment variable that names the folder for what is built, in place of `target/tools`.
+/// The environment variable for the directory of built programs, instead of `target/tools`.
 pub const TOOLS_FOLDER: &str = "ETCD_WARDEN_TOOLS";
 
 const SERVER_MODULE: &str = "go.etcd.io/etcd/server/v3";
-/// Every program of etcd's, by its package; the server of 3.4 was a package of the one module that
-/// there was.
+/// All programs of etcd with their packages. In 3.4 there was a single module, and the server was
+/// its root package.
 const PROGRAMS: [(&str, &str); 4] = [
     ("etcd", SERVER_MODULE),
     ("etcd", "go.etcd.io/etcd"),
@@ -24,10 +24,10 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
 ];
 
-/// One pinned release of etcd.
+/// A pinned release of etcd.
 #[derive(Debug)]
 pub struct Release {
-    /// `3.7` and the like.
+    /// The minor version, such as `3.7`.
     pub minor: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
@@ -54,19 +54,19 @@ macro_rules! release {
     };
 }
 
-/// The releases that can be built, the newest first.
+/// The releases that can be built, newest first.
 pub static RELEASES: [Release; 3] = [release!("3.7"), release!("3.6"), release!("3.5")];
 
 impl Release {
-    /// The release of this minor version that a `go.mod` requires. Its `tool` lines say which of
-    /// etcd's programs are built; `go.sum` has the hash of every module.
+    /// The release that a `go.mod` requires. Its `tool` lines determine which of etcd's programs
+    /// are built; `go.sum` has the hash of every module.
     #[must_use]
     pub const fn pinned(minor: &'static str, go_mod: &'static str, go_sum: &'static str) -> Self {
         Self { minor, go_mod, go_sum, named: None }
     }
 
-    /// Says which version it is, for a `go.mod` that requires a commit (the releases before 3.5 are
-    /// no modules of their own).
+    /// Sets the version, for a `go.mod` that requires a commit (before 3.5, releases were not Go
+    /// modules).
     #[must_use]
     pub const fn named(mut self, version: Version) -> Self {
         self.named = Some(version);
@@ -80,13 +80,13 @@ impl Release {
         newest
     }
 
-    /// The release of this minor version, if it is one of [`RELEASES`].
+    /// The release of this minor version in [`RELEASES`].
     #[must_use]
     pub fn of_minor(minor: &str) -> Option<&'static Release> {
         RELEASES.iter().find(|release| release.minor == minor)
     }
 
-    /// The version that its go.mod asks for.
+    /// The version that its go.mod requires.
     #[must_use]
     pub fn version(&self) -> Version {
         if let Some(version) = self.named {
@@ -96,11 +96,11 @@ impl Release {
             .go_mod
             .lines()
             .find_map(|line| line.trim().strip_prefix(SERVER_MODULE)?.split_whitespace().next());
-        // A test reads all of them, so that the number below is never seen.
+        // A unit test reads all of them, so the default is never used.
         required.and_then(|version| version.parse().ok()).unwrap_or(Version::new(0, 0, 0))
     }
 
-    /// Name and package of each program that its go.mod asks for.
+    /// Name and package of each program that its go.mod requires.
     fn programs(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let is_tool = |package: &str| {
             self.go_mod.lines().any(|line| line.trim().trim_start_matches("tool ") == package)
@@ -116,33 +116,33 @@ impl Release {
 /// Why a release was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is no `go`.
+    /// `go` is not installed.
     #[error("there is no `go` on PATH")]
     NoGo,
-    /// The compiler, or the download of the module, failed.
-    #[error("`go build {package}` failed: {said}")]
+    /// Downloading or compiling the module failed.
+    #[error("`go build {package}` failed: {output_tail}")]
     Go {
-        /// What was built.
+        /// The package.
         package: &'static str,
-        /// The end of what it said.
-        said: String,
+        /// The end of the output.
+        output_tail: String,
     },
-    /// A folder or file could not be made.
+    /// A directory or file could not be written.
     #[error("cannot write to `{}`: {error}", .path.display())]
     Write {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
 }
 
-/// The folder that holds the release's programs, built first if they are not there. Two processes
-/// at once build once; a build that is cut off leaves nothing that looks finished.
+/// The directory with the release's programs. Builds them if they do not exist. Of two concurrent
+/// processes only one builds, and an interrupted build is not mistaken for a complete one.
 ///
 /// # Errors
-/// When there is no Go, or it fails, or the folder cannot be written.
+/// Go is not installed or fails, or the directory cannot be written.
 pub fn build(release: &Release) -> Result<PathBuf, BuildError> {
     build_into(release, &tools_folder())
 }
@@ -157,7 +157,7 @@ fn build_into(release: &Release, tools: &Path) -> Result<PathBuf, BuildError> {
     let lock_path = tools.join(format!("etcd-{version}.lock"));
     let lock = File::create(&lock_path).map_err(|error| cannot_write(&lock_path, error))?;
     lock.lock().map_err(|error| cannot_write(&lock_path, error))?;
-    // Whoever held the lock before us may have built it.
+    // Another process may have built it while this one waited for the lock.
     if release.is_complete(&finished) {
         return Ok(finished);
     }
@@ -168,7 +168,7 @@ fn build_into(release: &Release, tools: &Path) -> Result<PathBuf, BuildError> {
     let programs = workshop.path().join("programs");
     compile(release, workshop.path(), &programs)?;
     if finished.exists() {
-        // Not complete, or we would not be here.
+        // Incomplete, as checked above.
         std::fs::remove_dir_all(&finished).map_err(|error| cannot_write(&finished, error))?;
     }
     std::fs::rename(&programs, &finished).map_err(|error| cannot_write(&finished, error))?;
@@ -182,19 +182,19 @@ fn compile(release: &Release, module: &Path, programs: &Path) -> Result<(), Buil
     }
     for (name, package) in release.programs() {
         let started = Instant::now();
-        say(&format!(
+        announce(&format!(
             "building {name} {} from its Go module (once; a minute or two)",
             release.version()
         ));
         go_build(module, &programs.join(name), package)?;
-        say(&format!("built {name} in {} s", started.elapsed().as_secs()));
+        announce(&format!("built {name} in {} s", started.elapsed().as_secs()));
     }
     Ok(())
 }
 
-/// A line on standard error itself: `eprintln!` would be kept back by a test harness, and the first
-/// `cargo test` of a fresh machine would seem to hang.
-fn say(line: &str) {
+/// Writes a line to standard error directly: `eprintln!` is captured by the test harness, and the
+/// first `cargo test` would seem to hang.
+fn announce(line: &str) {
     etcd_warden_gateway::terminal::err(format_args!("{line}"));
 }
 
@@ -211,25 +211,25 @@ fn go_build(module: &Path, program: &Path, package: &'static str) -> Result<(), 
         .output()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => BuildError::NoGo,
-            _ => BuildError::Go { package, said: error.to_string() },
+            _ => BuildError::Go { package, output_tail: error.to_string() },
         })?;
     if output.status.success() {
         return Ok(());
     }
-    #[expect(clippy::disallowed_methods, reason = "a compiler's words, shown to a person")]
-    let said = last_words(&String::from_utf8_lossy(&output.stderr));
-    Err(BuildError::Go { package, said })
+    #[expect(clippy::disallowed_methods, reason = "compiler output, shown to a person")]
+    let output_tail = last_words(&String::from_utf8_lossy(&output.stderr));
+    Err(BuildError::Go { package, output_tail })
 }
 
-/// The last lines of a long complaint, on one line.
+/// The last lines of the compiler's output, joined into one.
 fn last_words(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let tail = lines.get(lines.len().saturating_sub(4)..).unwrap_or_default();
     tail.join("; ")
 }
 
-/// `target/tools` of the source tree that this was built from; where that is gone, a folder in the
-/// user's cache.
+/// `target/tools` of the source tree that this was built from or, if that does not exist, a
+/// directory in the user's cache.
 fn tools_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(TOOLS_FOLDER) {
         return folder.into();
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_release_is_of_the_minor_version_that_its_folder_is_named_after() {
+    fn every_release_has_the_minor_version_of_its_directory() {
         for release in &RELEASES {
             let version = release.version();
             assert_eq!(release.minor, format!("{}.{}", version.major, version.minor));
@@ -261,8 +261,8 @@ mod tests {
     }
 
     #[test]
-    fn every_release_is_past_the_fixes_that_its_line_needed() {
-        // The first releases of each line without the authorization holes of 2026.
+    fn every_release_has_the_security_fixes_of_its_line() {
+        // The first releases of each line without the authorization vulnerabilities of 2026.
         let least = [Version::new(3, 7, 1), Version::new(3, 6, 14), Version::new(3, 5, 33)];
         for (release, least) in RELEASES.iter().zip(least) {
             assert!(release.version() >= least, "{}", release.version());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_lacks_a_program_is_not_a_finished_build() {
+    fn a_directory_that_lacks_a_program_is_not_complete() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["etcd", "etcdctl", "etcdutl"] {
             assert!(!Release::newest().is_complete(directory.path()));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_mod_names_as_tools_is_what_is_built() {
+    fn the_tools_in_go_mod_are_built() {
         for release in &RELEASES {
             assert!(
                 release.programs().map(|(name, _)| name).eq(["etcd", "etcdctl", "etcdutl"]),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_build_is_taken_without_go() {
+    fn a_complete_build_is_used_without_go() {
         let directory = tempfile::tempdir().unwrap();
         let release = Release::newest();
         let folder = directory.path().join(format!("etcd-{}", release.version()));
@@ -310,6 +310,6 @@ mod tests {
             std::fs::write(folder.join(name), "").unwrap();
         }
         assert_eq!(build_into(release, directory.path()).unwrap(), folder);
-        assert_eq!(directory.path().read_dir().unwrap().count(), 1, "nothing was made beside it");
+        assert_eq!(directory.path().read_dir().unwrap().count(), 1, "nothing else was created");
     }
 }

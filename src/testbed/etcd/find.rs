@@ -1,4 +1,4 @@
-//! Which etcd to run.
+//! Decides which etcd to run.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,14 +14,14 @@ use super::build::{self, BuildError, Release};
 /// The environment variable that names an etcd.
 pub const NAMED_BY: &str = "ETCD_WARDEN_ETCD";
 
-/// Where an etcd may come from.
+/// Where to find etcd.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// This one: the program itself, or the folder that holds it.
+    /// This program, or the directory that contains it.
     Named(PathBuf),
-    /// An `etcd` on `PATH` of at least this version; else the release.
+    /// `etcd` on `PATH` if it has at least this version, else the pinned release.
     PathOr(Version, &'static Release),
-    /// This release, built from its Go module if it is not there yet.
+    /// The pinned release, built from its Go module if it does not exist.
     Pinned(&'static Release),
 }
 
@@ -30,27 +30,27 @@ pub enum Source {
 pub struct Programs {
     /// The server.
     pub etcd: PathBuf,
-    /// The client, when it lies beside the server.
+    /// The client, if it is in the same directory.
     pub etcdctl: Option<PathBuf>,
-    /// The tool for files of a stopped server, when it lies beside the server.
+    /// The tool for data files of a stopped server, if it is in the same directory.
     pub etcdutl: Option<PathBuf>,
-    /// What the server says its version is.
+    /// The version that the server reports.
     pub version: Version,
 }
 
-/// A release number. Pre-releases count as the release that they lead to.
+/// A release number. A pre-release equals the release that it precedes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// 3, in any etcd of today.
+    /// Major version: 3.
     pub major: u32,
-    /// What a cluster agrees on.
+    /// Minor version.
     pub minor: u32,
-    /// Fixes.
+    /// Patch version.
     pub patch: u32,
 }
 
 impl Version {
-    /// The version `MAJOR.MINOR.PATCH`.
+    /// `MAJOR.MINOR.PATCH`.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
@@ -75,38 +75,38 @@ impl FromStr for Version {
     }
 }
 
-/// Why there is no etcd.
+/// Why no etcd can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The named program is not there.
+    /// The named program does not exist.
     #[error("there is no etcd at `{}`", .0.display())]
     NotThere(PathBuf),
-    /// The named program does not behave like etcd.
-    #[error("`{} --version` did not say an etcd version: {said}", .program.display())]
+    /// The named program does not report an etcd version.
+    #[error("`{} --version` does not report an etcd version: {output}", .program.display())]
     NotEtcd {
         /// The program.
         program: PathBuf,
-        /// What came instead.
-        said: String,
+        /// Its output, or why there is none.
+        output: String,
     },
-    /// Nothing was named, nothing found, and the release could not be built.
+    /// No etcd was named or found, and the release could not be built.
     #[error(
-        "no etcd: name one with `--etcd PATH` or {NAMED_BY}, or put etcd 3.5 or newer on PATH, or install Go so that etcd {release} can be built ({why})"
+        "no etcd found: name one with `--etcd PATH` or {NAMED_BY}, put etcd 3.5 or newer on PATH, or install Go so that etcd {release} can be built ({why})"
     )]
     Nothing {
-        /// The release that would have been built.
+        /// The release to build.
         release: Version,
-        /// Why it was not.
+        /// Why it could not be built.
         #[source]
         why: BuildError,
     },
 }
 
-/// Finds an etcd, or builds one. A build takes about a minute per program, once; it says so on
-/// standard error. Blocks.
+/// Finds or builds an etcd. Blocks. A build takes about a minute per program, once, and is
+/// announced on standard error.
 ///
 /// # Errors
-/// One sentence that names what can be done.
+/// No etcd was found or built. The message says what can be done.
 pub fn find(source: &Source) -> Result<Programs, FindError> {
     match source {
         Source::Named(path) => named(path),
@@ -147,14 +147,14 @@ fn with_companions(etcd: PathBuf, version: Version) -> Programs {
     Programs { etcdctl: beside("etcdctl"), etcdutl: beside("etcdutl"), etcd, version }
 }
 
-/// For its answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For the output of `--version`.
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of its first line that are read.
 const LONGEST: u64 = 4096;
 
-/// Asks the program itself. Its first line is `etcd Version: 3.7.3`.
+/// Runs the program with `--version`. The first line of etcd is `etcd Version: 3.7.3`.
 fn version_of(etcd: &Path) -> Result<Version, FindError> {
-    let not_etcd = |said: String| FindError::NotEtcd { program: etcd.to_owned(), said };
+    let not_etcd = |output: String| FindError::NotEtcd { program: etcd.to_owned(), output };
     let mut command = Command::new(etcd);
     command
         .arg(OsStr::new("--version"))
@@ -162,20 +162,20 @@ fn version_of(etcd: &Path) -> Result<Version, FindError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| not_etcd(error.to_string()))?;
-    let (tell, told) = sync_channel(1);
-    if let Some(said) = child.stdout.take() {
-        // It ends when the program does, or with this process.
+    let (sender, receiver) = sync_channel(1);
+    if let Some(output) = child.stdout.take() {
+        // This thread ends with the program or with this process.
         std::thread::spawn(move || {
             let mut line = String::new();
-            let read = BufReader::new(said.take(LONGEST)).read_line(&mut line);
-            let _ = tell.send(read.map(|_| line));
+            let read = BufReader::new(output.take(LONGEST)).read_line(&mut line);
+            let _ = sender.send(read.map(|_| line));
         });
     }
-    let line = told.recv_timeout(PATIENCE);
-    // One that is not etcd may go on for ever.
+    let line = receiver.recv_timeout(TIMEOUT);
+    // A program that is not etcd may never end.
     let _ = child.kill().and_then(|()| child.wait());
     let line = line
-        .map_err(|_| not_etcd(format!("nothing within {} s", PATIENCE.as_secs())))?
+        .map_err(|_| not_etcd(format!("no output within {} s", TIMEOUT.as_secs())))?
         .unwrap_or_default();
     let first = line.trim_end();
     first
@@ -199,31 +199,31 @@ mod tests {
     }
 
     #[test]
-    fn a_named_etcd_that_is_none_is_an_error_and_not_a_reason_to_look_elsewhere() {
+    fn a_named_program_that_is_not_etcd_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let error = find(&Source::Named(directory.path().to_owned())).unwrap_err().to_string();
         assert!(error.starts_with("there is no etcd at `"), "{error}");
         let error = find(&Source::Named("/bin/echo".into())).unwrap_err().to_string();
         assert!(
-            error.contains("did not say an etcd version: `--version`")
-                || error.contains("did not say an etcd version: `echo"),
+            error.contains("does not report an etcd version: `--version`")
+                || error.contains("does not report an etcd version: `echo"),
             "{error}"
         );
     }
 
     #[test]
-    fn a_program_that_never_ends_is_read_to_its_first_line() {
+    fn only_the_first_line_of_an_endless_output_is_read() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("etcd");
         std::fs::write(&path, "#!/bin/sh\nwhile :; do echo x; done\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let error = find(&Source::Named(path)).unwrap_err().to_string();
-        assert!(error.contains("did not say an etcd version: `x`"), "{error}");
+        assert!(error.contains("does not report an etcd version: `x`"), "{error}");
     }
 
     #[test]
-    fn the_closing_sentence_names_the_three_ways() {
+    fn the_error_names_every_way_to_provide_etcd() {
         let error = FindError::Nothing { release: Version::new(3, 7, 3), why: BuildError::NoGo }
             .to_string();
         for way in ["--etcd PATH", NAMED_BY, "on PATH", "install Go"] {

@@ -1,4 +1,4 @@
-//! Runs one or several members of etcd on 127.0.0.1, for as long as a value lives.
+//! Runs one or more members of etcd on 127.0.0.1 for the lifetime of a value.
 
 mod options;
 mod process;
@@ -8,44 +8,44 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use etcd_warden_tools::http;
+use etcd_warden_gateway::http_client as http;
 use tempfile::TempDir;
 
 use super::find::{Programs, Version};
 pub use options::{Options, Tls};
 use process::Process;
 
-/// A member that is not healthy after this long will not be.
+/// Timeout for a member to become healthy.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(300);
-/// Between two looks at a member that is starting.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Ports are chosen before etcd binds them; somebody else may be faster.
+/// Interval of health checks while a member starts.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Starts before giving up: ports are chosen before etcd binds them, and may be taken meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// Why etcd does not run.
+/// Why etcd could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A file, folder, port or process could not be had.
+    /// An operation on a file, directory, port or process failed.
     #[error("{what}: {error}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         error: io::Error,
     },
-    /// It ended, or never became healthy.
+    /// It exited, or never became healthy.
     #[error("etcd {how}; the end of its log:\n{log}")]
     NotHealthy {
-        /// Ended, or not healthy in time.
+        /// Exited, or not healthy in time.
         how: &'static str,
         /// The last lines of its log.
         log: String,
     },
 }
 
-/// A running etcd. Its processes are killed and its data is removed when the value is dropped, and
-/// also when the process that holds it dies in any way.
+/// A running etcd. When the value is dropped, its processes are killed and its data is removed. The
+/// same happens if this process dies in any other way.
 pub struct Etcd {
     programs: Programs,
     options: Options,
@@ -62,10 +62,10 @@ struct Member {
 }
 
 impl Etcd {
-    /// Starts etcd and waits until every member answers a linearizable read.
+    /// Starts etcd and waits until every member serves linearizable reads.
     ///
     /// # Errors
-    /// When it cannot be started or does not become healthy; the end of its log is in the error.
+    /// It cannot be started or does not become healthy. The error contains the end of its log.
     pub async fn start(programs: &Programs, options: Options) -> Result<Self, RunError> {
         let mut attempt = 1;
         loop {
@@ -73,7 +73,7 @@ impl Etcd {
                 Err(RunError::NotHealthy { log, .. })
                     if attempt < ATTEMPTS && log.contains("address already in use") =>
                 {
-                    attempt += 1
+                    attempt += 1;
                 }
                 result => return result,
             }
@@ -82,7 +82,7 @@ impl Etcd {
 
     async fn attempt(programs: &Programs, options: Options) -> Result<Self, RunError> {
         let folder = memory_backed_folder()
-            .map_err(|error| system("cannot make a folder for etcd's data", error))?;
+            .map_err(|error| system("cannot create a directory for etcd's data", error))?;
         let members = members(options.members.max(1))
             .map_err(|error| system("cannot choose ports for etcd", error))?;
         if let Some(tls) = &options.tls {
@@ -99,7 +99,7 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// The programs that it was started from.
+    /// The programs of this release.
     #[must_use]
     pub fn programs(&self) -> &Programs {
         &self.programs
@@ -111,14 +111,14 @@ impl Etcd {
         self.members.iter().map(|member| format!("{}://{}", self.scheme(), member.client)).collect()
     }
 
-    /// Where each member's client port is.
+    /// The client address of each member.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.members.iter().map(|member| member.client).collect()
     }
 
-    /// The data folder of a member; `None` when there is no such member. The same holds for the
-    /// other methods that take a number.
+    /// The data directory of a member; `None` if the member does not exist. The other methods with
+    /// a member number behave likewise.
     #[must_use]
     pub fn data_dir(&self, member: usize) -> Option<PathBuf> {
         Some(self.folder.path().join(&self.members.get(member)?.name))
@@ -133,30 +133,30 @@ impl Etcd {
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Where a member tells its metrics, in plain text.
+    /// The address of a member's metrics page, in plain text.
     #[must_use]
     pub fn metrics_address(&self, member: usize) -> Option<SocketAddr> {
         self.members.get(member).map(|member| member.metrics)
     }
 
-    /// The Prometheus metrics of a member; `grpc_server_handled_total` counts the RPCs that reached
-    /// it.
+    /// The Prometheus metrics of a member. `grpc_server_handled_total` counts the RPCs that it
+    /// handled.
     ///
     /// # Errors
-    /// When the member does not answer.
+    /// The member does not respond.
     pub async fn metrics(&self, member: usize) -> io::Result<String> {
         let member = self.members.get(member).ok_or(io::ErrorKind::NotFound)?;
         Ok(http::get(member.metrics, "/metrics").await?.1)
     }
 
-    /// Kills a member as `kill -9` does.
+    /// Kills a member with SIGKILL.
     pub fn kill(&mut self, member: usize) {
         if let Some(member) = self.members.get_mut(member) {
             member.process = None;
         }
     }
 
-    /// Whether the process of a member runs, however slow it is.
+    /// True while the process of a member runs, responsive or not.
     pub fn is_running(&mut self, member: usize) -> bool {
         self.members
             .get_mut(member)
@@ -164,24 +164,23 @@ impl Etcd {
             .is_some_and(Process::is_running)
     }
 
-    /// Stops a member in its tracks (SIGSTOP): it keeps its connections and answers nothing.
+    /// Pauses a member with SIGSTOP: its connections stay open, but it does not respond.
     ///
     /// # Errors
-    /// When it is not running.
+    /// It is not running.
     pub fn pause(&self, member: usize) -> io::Result<()> {
         self.process(member)?.signal("STOP")
     }
 
-    /// Lets a paused member go on (SIGCONT).
+    /// Resumes a paused member with SIGCONT.
     ///
     /// # Errors
-    /// When it is not running.
+    /// It is not running.
     pub fn resume(&self, member: usize) -> io::Result<()> {
         self.process(member)?.signal("CONT")
     }
 
-    /// Starts a killed member again, on the same data and ports, and waits until it is healthy. A
-    /// running one is killed first.
+    /// Kills and restarts a member with the same data and ports, and waits until it is healthy.
     ///
     /// # Errors
     /// As [`Etcd::start`].
@@ -221,8 +220,8 @@ impl Etcd {
             .map(|member| format!("{}=http://{}", member.name, member.peer))
             .collect();
         let client = format!("{}://{}", self.scheme(), member.client);
-        // One member may elect itself at once; several need time to hear from each other on a busy
-        // machine.
+        // A single member elects itself at once. Several members need time to exchange messages on
+        // a busy machine.
         let (heartbeat, election) = if self.members.len() == 1 { (10, 100) } else { (100, 1000) };
         let mut flags = vec![
             format!("--name={}", member.name),
@@ -236,7 +235,7 @@ impl Etcd {
             format!("--heartbeat-interval={heartbeat}"),
             format!("--election-timeout={election}"),
         ];
-        // 3.4 does not know it; in memory it makes no difference.
+        // 3.4 does not have this flag; in memory it makes no difference.
         if self.programs.version >= Version::new(3, 5, 0) {
             flags.push("--unsafe-no-fsync".to_owned());
         }
@@ -252,7 +251,7 @@ impl Etcd {
         loop {
             if !self.is_running(index) {
                 return Err(RunError::NotHealthy {
-                    how: "ended",
+                    how: "exited",
                     log: last_lines(&self.log(index)),
                 });
             }
@@ -266,14 +265,14 @@ impl Etcd {
                     log: last_lines(&self.log(index)),
                 });
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Members with ports that are free now: each is bound and let go.
+/// Creates members with free ports: each port is bound and released.
 fn members(count: usize) -> io::Result<Vec<Member>> {
-    // All are held until the last is chosen, or the system could give the same one twice.
+    // All listeners are kept until the end, so that no port is assigned twice.
     let mut held = Vec::new();
     let mut port = || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -293,7 +292,7 @@ fn members(count: usize) -> io::Result<Vec<Member>> {
     (0..count).map(member).collect()
 }
 
-/// A folder in memory where there is one, for the speed of it.
+/// A temporary directory, in memory if possible, for speed.
 fn memory_backed_folder() -> io::Result<TempDir> {
     const PREFIX: &str = "etcd-warden-";
     TempDir::with_prefix_in(PREFIX, "/dev/shm").or_else(|_| TempDir::with_prefix(PREFIX))

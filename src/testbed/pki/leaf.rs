@@ -1,4 +1,4 @@
-//! What stands in a certificate.
+//! The contents of a leaf certificate.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -11,8 +11,8 @@ use rcgen::{
 
 use super::{DAY, HOUR};
 
-/// What is to stand in a certificate. Starts well-made ([`Leaf::client`], [`Leaf::server`]) and is
-/// bent from there.
+/// The contents of a leaf certificate. [`Leaf::client`] and [`Leaf::server`] are valid ones; the
+/// other methods modify them.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     common_name: Option<DnValue>,
@@ -32,16 +32,16 @@ enum Name {
     Uri(String),
 }
 
-/// When a certificate holds.
+/// The validity period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// From an hour ago for a day.
+    /// From one hour ago for one day.
     Current,
-    /// It ended an hour ago.
+    /// Ended one hour ago.
     Expired,
-    /// It begins in an hour.
+    /// Begins in one hour.
     NotYet,
-    /// From an hour ago for this long from now.
+    /// From one hour ago until this long from now.
     For(Duration),
 }
 
@@ -52,9 +52,9 @@ pub enum Usage {
     Client,
     /// `serverAuth`
     Server,
-    /// Both: what etcd needs, whose members also call each other and themselves.
+    /// Both. A server certificate of etcd needs this, because members are clients, too.
     Both,
-    /// `codeSigning`, which is neither.
+    /// `codeSigning`, neither of them.
     Neither,
 }
 
@@ -74,7 +74,7 @@ impl Leaf {
         }
     }
 
-    /// A server certificate. Names that parse as IP addresses are such.
+    /// A server certificate. Names that parse as IP addresses become addresses.
     #[must_use]
     pub fn server(names: &[&str]) -> Self {
         let name =
@@ -86,24 +86,24 @@ impl Leaf {
         }
     }
 
-    /// Takes the Common Name away.
+    /// Removes the common name.
     #[must_use]
     pub fn without_common_name(mut self) -> Self {
         self.common_name = None;
         self
     }
 
-    /// Adds a second Common Name after the first.
+    /// Adds a second common name after the first.
     #[must_use]
     pub fn second_common_name(mut self, name: &str) -> Self {
         self.second_common_name = Some(name.to_owned());
         self
     }
 
-    /// Writes the Common Name as a TeletexString (T.61), which has no certain reading.
+    /// Encodes the common name as TeletexString (T.61), whose interpretation is ambiguous.
     ///
     /// # Errors
-    /// When T.61 cannot hold the name.
+    /// T.61 cannot represent the name.
     pub fn teletex_common_name(mut self, name: &str) -> Result<Self, rcgen::Error> {
         self.common_name = Some(DnValue::TeletexString(TeletexString::try_from(name)?));
         Ok(self)
@@ -130,28 +130,28 @@ impl Leaf {
         self
     }
 
-    /// Sets when it holds.
+    /// Sets the validity period.
     #[must_use]
     pub fn validity(mut self, validity: Validity) -> Self {
         self.validity = validity;
         self
     }
 
-    /// Sets what it is for.
+    /// Sets the extended key usage.
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
         self
     }
 
-    /// Sets the serial number; a random one otherwise.
+    /// Sets the serial number; the default is random.
     #[must_use]
     pub fn serial(mut self, serial: u64) -> Self {
         self.serial = Some(serial);
         self
     }
 
-    /// Adds an extension that nobody knows, number `number` below an identifier that nobody has.
+    /// Adds an unknown extension, number `number` below an unassigned object identifier.
     #[must_use]
     pub fn extension(mut self, number: u64, content: Vec<u8>, critical: bool) -> Self {
         let mut extension =
@@ -204,8 +204,8 @@ impl Leaf {
             subject.push(DnType::CommonName, name.clone());
         }
         if let Some(name) = &self.second_common_name {
-            // rcgen keeps one value per attribute type; written as a bare object identifier,
-            // commonName counts as another type.
+            // Rcgen keeps one value per attribute type. Given as an object identifier, commonName
+            // is a different type for it.
             subject.push(DnType::CustomDnType(vec![2, 5, 4, 3]), name.as_str());
         }
         subject

@@ -1,49 +1,49 @@
-//! When requests are due in an open loop: fixed before the first is sent, so that no answer can
-//! move them.
+//! The times of requests in an open loop. They are fixed before the first request is sent, so that
+//! response times cannot influence them.
 
 use std::time::Duration;
 
-use super::dice::Dice;
-use super::figure;
+use super::convert;
+use super::rng::Rng;
 
-/// How the gaps between requests are.
+/// Distribution of the gaps between requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Gaps {
-    /// As of many clients that know nothing of each other: exponential gaps.
+    /// Exponential gaps, as of many independent clients.
     #[default]
     Poisson,
-    /// All equal.
+    /// Equal gaps.
     Uniform,
 }
 
-/// The times, from the start on, at which one of several threads sends.
+/// The due times of one of several threads, from the start of the slice.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     gaps: Gaps,
-    /// Of this thread, per second.
+    /// Requests per second of this thread.
     rate: f64,
-    /// Of the first request with equal gaps, in seconds.
+    /// Time of the first request with equal gaps, in seconds.
     phase: f64,
-    /// How many there were.
+    /// Number of requests so far.
     number: u64,
-    /// The last one, in seconds.
+    /// The last due time, in seconds.
     last: f64,
-    dice: Dice,
+    rng: Rng,
 }
 
 impl Arrivals {
-    /// `rate` requests per second over all `threads`, of which this is number `thread`. With equal
-    /// gaps the threads take turns; Poisson processes add up to one.
+    /// `rate` is the number of requests per second of all `threads`. With equal gaps the threads
+    /// take turns; Poisson processes add up to a Poisson process.
     #[must_use]
-    pub fn new(gaps: Gaps, rate: f64, thread: usize, threads: usize, dice: Dice) -> Self {
-        let share = figure::length(threads.max(1));
+    pub fn new(gaps: Gaps, rate: f64, thread: usize, threads: usize, rng: Rng) -> Self {
+        let share = convert::length(threads.max(1));
         Self {
             gaps,
             rate: rate / share,
-            phase: figure::length(thread) / rate,
+            phase: convert::length(thread) / rate,
             number: 0,
             last: 0.0,
-            dice,
+            rng,
         }
     }
 }
@@ -53,9 +53,9 @@ impl Iterator for Arrivals {
 
     fn next(&mut self) -> Option<Duration> {
         self.last = match self.gaps {
-            // Counted from the start, so that no error adds up.
-            Gaps::Uniform => self.phase + figure::float(self.number) / self.rate,
-            Gaps::Poisson => self.last - (1.0 - self.dice.fraction()).ln() / self.rate,
+            // Computed from the start, so that rounding errors do not add up.
+            Gaps::Uniform => self.phase + convert::float(self.number) / self.rate,
+            Gaps::Poisson => self.last - (1.0 - self.rng.fraction()).ln() / self.rate,
         };
         self.number += 1;
         Duration::try_from_secs_f64(self.last).ok()
@@ -67,11 +67,11 @@ mod tests {
     use super::*;
 
     fn of(gaps: Gaps, rate: f64, thread: usize, threads: usize) -> Arrivals {
-        Arrivals::new(gaps, rate, thread, threads, Dice::new(1, thread as u64))
+        Arrivals::new(gaps, rate, thread, threads, Rng::new(1, thread as u64))
     }
 
     #[test]
-    fn equal_gaps_stay_equal_over_all_threads_and_for_ever() {
+    fn equal_gaps_stay_equal_over_all_threads() {
         let mut all: Vec<Duration> =
             (0..3).flat_map(|thread| of(Gaps::Uniform, 3000.0, thread, 3).take(100_000)).collect();
         all.sort();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn poisson_has_the_rate_and_gaps_whose_deviation_is_their_mean() {
+    fn poisson_gaps_have_the_rate_and_an_exponential_deviation() {
         let arrivals: Vec<f64> =
             of(Gaps::Poisson, 1000.0, 0, 1).take(100_000).map(|at| at.as_secs_f64()).collect();
         assert!((arrivals[99_999] - 100.0).abs() < 1.5, "{}", arrivals[99_999]);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_fixes_them() {
+    fn the_same_seed_gives_the_same_times() {
         let times = || of(Gaps::Poisson, 10.0, 2, 4).take(50).collect::<Vec<_>>();
         assert_eq!(times(), times());
     }

@@ -1,5 +1,4 @@
-//! One HTTP/2 connection of a client, opened again when it is lost. No layer between a request and
-//! `h2`.
+//! One HTTP/2 connection of a client, directly on `h2`. It is reopened when it is lost.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -28,35 +27,35 @@ pub use super::failure::Failure;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two attempts to open a connection that could not be opened.
+/// Pause before a failed attempt to connect is reported.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// No server waits for our windows: the client is not what is measured.
+/// Large windows, so that flow control of the client does not limit the server.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Bytes of one answer that are held, unless [`Connection::with_answers_up_to`] says otherwise: a
-/// page of 5,000 keys, or a value.
-const ANSWER: usize = 64 << 20;
+/// Bytes of one response message, unless [`Connection::with_max_message`] sets another limit:
+/// enough for a page of 5,000 keys, or a value.
+const MAX_MESSAGE: usize = 64 << 20;
 
-/// A place to connect to, as somebody.
+/// A server, and the client identity to use.
 #[derive(Clone, Debug)]
-pub struct Door {
-    /// Where.
+pub struct Destination {
+    /// The server.
     pub endpoint: Endpoint,
-    /// As whom; `None` for plain text.
+    /// TLS configuration with the identity; `None` for plain text.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// A connection, or the will to have one. Everything happens on one thread.
+/// A connection that is opened when it is needed. It belongs to one thread.
 pub struct Connection {
-    door: Door,
+    destination: Destination,
     live: RefCell<Option<Live>>,
-    /// Held while it is opened, so that its streams do not all open one.
+    /// Locked while connecting, so that concurrent streams do not each open a connection.
     opening: Mutex<()>,
     authority: String,
     headers: HeaderMap,
-    answer: usize,
+    max_message: usize,
 }
 
 #[derive(Clone)]
@@ -66,9 +65,9 @@ struct Live {
 }
 
 impl Connection {
-    /// Nothing is opened yet.
+    /// Does not connect yet.
     #[must_use]
-    pub fn new(door: Door) -> Self {
+    pub fn new(destination: Destination) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
@@ -76,29 +75,29 @@ impl Connection {
             "user-agent",
             HeaderValue::from_static(concat!("etcd-warden-bench/", env!("CARGO_PKG_VERSION"))),
         );
-        let authority = door.endpoint.authority();
+        let authority = destination.endpoint.authority();
         Self {
-            door,
+            destination,
             live: RefCell::default(),
             opening: Mutex::new(()),
             authority,
             headers,
-            answer: ANSWER,
+            max_message: MAX_MESSAGE,
         }
     }
 
-    /// Takes messages of so many bytes; without it, of 64 MiB. A longer one is a failure as soon as
-    /// its header says so.
+    /// Sets the size limit of a response message in bytes. A larger one fails as soon as its gRPC
+    /// header has arrived.
     #[must_use]
-    pub fn with_answers_up_to(mut self, bytes: usize) -> Self {
-        self.answer = bytes;
+    pub fn with_max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
         self
     }
 
-    /// Opens it, unless it is open.
+    /// Connects, unless it is connected.
     ///
     /// # Errors
-    /// What went wrong, a moment after it did: nobody is to try in a tight circle.
+    /// Why it failed, after a pause, so that callers do not retry in a tight loop.
     pub async fn open(&self) -> Result<(), Failure> {
         self.live().await.map(drop)
     }
@@ -131,12 +130,12 @@ impl Connection {
     }
 
     async fn connect(&self) -> Result<Live, String> {
-        let endpoint = &self.door.endpoint;
+        let endpoint = &self.destination.endpoint;
         let tcp = TcpStream::connect((&*endpoint.host, endpoint.port))
             .await
             .map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        match self.door.tls.as_ref().filter(|_| endpoint.tls) {
+        match self.destination.tls.as_ref().filter(|_| endpoint.tls) {
             None => greet(tcp).await,
             Some(tls) => {
                 let name = server_name(endpoint).map_err(|error| error.to_string())?;
@@ -151,11 +150,10 @@ impl Connection {
         }
     }
 
-    /// Begins a call; what is sent goes through the first half, what is answered comes from the
-    /// second.
+    /// Starts a call. Requests are sent through the first value, responses come from the second.
     ///
     /// # Errors
-    /// There is no connection, or it takes no stream.
+    /// There is no connection, or it accepts no stream.
     pub async fn begin(
         &self,
         method: Method,
@@ -176,7 +174,8 @@ impl Connection {
 
     fn request(&self, path: &'static str) -> Request<()> {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if self.door.endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.scheme =
+            Some(if self.destination.endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = self.authority.parse().ok();
         parts.path_and_query = Some(PathAndQuery::from_static(path));
         let mut request = Request::new(());
@@ -186,57 +185,57 @@ impl Connection {
         request
     }
 
-    /// One message, and the one that answers it.
+    /// Sends one message, and returns the response message.
     ///
     /// # Errors
-    /// Whatever comes instead.
+    /// The call failed, or took longer than `request_timeout`.
     pub async fn call(
         &self,
         method: Method,
         message: Bytes,
-        patience: Duration,
+        request_timeout: Duration,
     ) -> Result<Bytes, Failure> {
-        timeout(patience, self.unary(method, message)).await.unwrap_or(Err(Failure::Timeout))
+        timeout(request_timeout, self.unary(method, message)).await.unwrap_or(Err(Failure::Timeout))
     }
 
     async fn unary(&self, method: Method, message: Bytes) -> Result<Bytes, Failure> {
         let (mut send, response) = self.begin(method).await?;
         send.send_data(message, true).map_err(lost)?;
-        let mut answer = self.answer(response).await?;
-        let message = answer
+        let mut response = self.response(response).await?;
+        let message = response
             .message()
             .await?
-            .ok_or_else(|| Failure::NotGrpc("OK without a message".to_owned()))?;
-        // Looked at before more is read: a second message may be the first of a stream without end.
-        if answer.message().await?.is_some() {
-            return Err(Failure::NotGrpc("a second message where there is one".to_owned()));
+            .ok_or_else(|| Failure::NotGrpc("status OK without a message".to_owned()))?;
+        // Checked before more is read: further messages could be an endless stream.
+        if response.message().await?.is_some() {
+            return Err(Failure::NotGrpc("more than one response message".to_owned()));
         }
         Ok(message)
     }
 
-    /// The answer to what has begun; nothing of it is held but one message.
+    /// The response to a started call. It buffers at most one message.
     ///
     /// # Errors
-    /// It is a status alone, or none came.
-    pub async fn answer(&self, response: ResponseFuture) -> Result<Answer, Failure> {
-        Answer::of(response, self.answer).await
+    /// The response is only a status, or there is none.
+    pub async fn response(&self, response: ResponseFuture) -> Result<ResponseStream, Failure> {
+        ResponseStream::of(response, self.max_message).await
     }
 }
 
-/// The answer of a call, as it comes.
-pub struct Answer {
+/// The response of a call, message by message.
+pub struct ResponseStream {
     body: RecvStream,
     frames: Frames,
 }
 
-impl Answer {
-    /// Waits for its head.
+impl ResponseStream {
+    /// Waits for the response headers.
     async fn of(response: ResponseFuture, most: usize) -> Result<Self, Failure> {
         let (head, body) = response.await.map_err(lost)?.into_parts();
         if let Some(ended) = ended(&head.headers) {
             return Err(ended
                 .err()
-                .unwrap_or_else(|| Failure::NotGrpc("OK without a message".to_owned())));
+                .unwrap_or_else(|| Failure::NotGrpc("status OK without a message".to_owned())));
         }
         if !head.status.is_success() {
             return Err(Failure::NotGrpc(format!("HTTP status {}", head.status)));
@@ -251,10 +250,10 @@ impl Answer {
         Ok(Some(chunk))
     }
 
-    /// The next message; `None` at the end, when the status is OK.
+    /// The next message; `None` at the end if the status is OK.
     ///
     /// # Errors
-    /// Another status, or no gRPC.
+    /// Another status, or a response that is not gRPC.
     pub async fn message(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             if let Some(framed) =
@@ -282,11 +281,11 @@ impl Answer {
     async fn end(&mut self) -> Result<(), Failure> {
         let trailers = self.body.trailers().await.map_err(lost)?.unwrap_or_default();
         ended(&trailers)
-            .unwrap_or_else(|| Err(Failure::NotGrpc("an answer without a status".to_owned())))
+            .unwrap_or_else(|| Err(Failure::NotGrpc("a response without a status".to_owned())))
     }
 }
 
-/// How the call ended, if these headers say it.
+/// The result of the call, if these headers have its status.
 fn ended(headers: &HeaderMap) -> Option<Result<(), Failure>> {
     status::code(headers).map(|code| match code {
         0 => Ok(()),
@@ -314,7 +313,7 @@ where
     let ended = Rc::new(Cell::new(false));
     let driven = ended.clone();
     tokio::task::spawn_local(async move {
-        // What it ended with is told to each of its streams.
+        // Each of its streams reports the error.
         let _ = connection.await;
         driven.set(true);
     });

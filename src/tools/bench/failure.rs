@@ -1,29 +1,29 @@
-//! What can come instead of a good answer, and how reports count it.
+//! Failures of requests, and their names in reports.
 
 use etcd_warden_core::keyspace::Escaped;
 
-/// Why a request has no good answer.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A status of gRPC, with its message.
+    /// A gRPC status code with its message.
     Grpc(u32, String),
-    /// No answer within `--timeout`.
+    /// No response within `--timeout`.
     Timeout,
-    /// The connection ended under it.
+    /// The connection was lost during the request.
     Lost(String),
-    /// There was no connection: nothing was sent.
+    /// There was no connection, so nothing was sent.
     NoConnection(String),
-    /// Nothing was sent: the run is to end.
+    /// Nothing was sent because the run is stopping.
     Stopped,
-    /// A watch that was refused, or ended, for a reason that is no status of gRPC.
+    /// A watch was refused or canceled, and the reason is not a gRPC status.
     Cancelled(String),
-    /// An answer that is no gRPC.
+    /// The response is not gRPC.
     NotGrpc(String),
-    /// An answer with OK whose content is not what it had to be.
+    /// The status is OK, but the response is not the expected one.
     Wrong(String),
 }
 
-/// gRPC's names of its codes (`google.rpc.Code` as grpc-go writes them), by number.
+/// OperationNames of the gRPC status codes (`google.rpc.Code`, spelled as in grpc-go), by number.
 const CODES: [&str; 17] = [
     "OK",
     "Canceled",
@@ -45,21 +45,21 @@ const CODES: [&str; 17] = [
 ];
 
 impl Failure {
-    /// What a watch's `cancel_reason` says: where it is an error of gRPC as Go writes one, that
-    /// error.
+    /// The failure for a watch's `cancel_reason`. If that is a gRPC error as Go formats it, the
+    /// failure has that code.
     #[must_use]
     pub fn cancelled(reason: &str) -> Self {
-        let shown = |text: &str| Escaped(text.as_bytes()).to_string();
+        let result = |text: &str| Escaped(text.as_bytes()).to_string();
         let status = || {
             let (name, message) =
                 reason.strip_prefix("rpc error: code = ")?.split_once(" desc = ")?;
             let code = CODES.iter().position(|known| *known == name)?;
-            Some(Failure::Grpc(u32::try_from(code).ok()?, shown(message)))
+            Some(Failure::Grpc(u32::try_from(code).ok()?, result(message)))
         };
-        status().unwrap_or_else(|| Failure::Cancelled(shown(reason)))
+        status().unwrap_or_else(|| Failure::Cancelled(result(reason)))
     }
 
-    /// As reports count it.
+    /// Its name in reports.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -67,17 +67,17 @@ impl Failure {
                 .ok()
                 .and_then(|code| CODES.get(code))
                 .map_or_else(|| format!("code {code}"), ToString::to_string),
-            Failure::Timeout => "no answer in time".to_owned(),
+            Failure::Timeout => "no response in time".to_owned(),
             Failure::Lost(_) => "connection lost".to_owned(),
             Failure::NoConnection(_) => "no connection".to_owned(),
             Failure::Stopped => "stopped by a signal".to_owned(),
             Failure::Cancelled(_) => "watch cancelled".to_owned(),
-            Failure::NotGrpc(_) => "no gRPC".to_owned(),
-            Failure::Wrong(_) => "wrong answer".to_owned(),
+            Failure::NotGrpc(_) => "not gRPC".to_owned(),
+            Failure::Wrong(_) => "wrong response".to_owned(),
         }
     }
 
-    /// What was said about it.
+    /// Its details; empty if there are none.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
@@ -91,11 +91,11 @@ impl Failure {
         }
     }
 
-    /// Whether etcd may have done what was asked, and have counted it as done.
+    /// True if etcd may have executed the request and counted it as successful.
     #[must_use]
     pub fn is_uncertain(&self) -> bool {
-        // Unavailable, Canceled, DeadlineExceeded and Unknown can be a proxy's word for an answer
-        // that it lost.
+        // A proxy may return Unavailable, Canceled, DeadlineExceeded or Unknown when it has lost
+        // the response.
         matches!(
             self,
             Failure::Timeout

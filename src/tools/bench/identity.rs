@@ -1,4 +1,4 @@
-//! Who calls: certificates as people have them.
+//! Client identities: certificates, keys and the CA of the servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,33 +10,33 @@ use etcd_warden_gateway::tls::ClientTls;
 
 use crate::certs::layout::{CA_FILE, CERT_FILE, KEY_FILE};
 
-/// A certificate with its key, and the CA of the servers that it is for.
+/// A client identity, and the CA of the servers that it connects to.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// How reports call it: the folder, or the certificate's file.
+    /// Its name in reports: the directory, or the certificate file.
     pub name: String,
-    /// The node that it is of, where the folder says so (`nodes/NODE/COMPONENT`).
+    /// Its node, from a directory `nodes/NODE/COMPONENT`.
     pub node: Option<String>,
-    /// The component, likewise.
+    /// Its component, from the same directory or `cluster/COMPONENT`.
     pub component: Option<String>,
-    /// For handshakes; `None` for plain text.
+    /// TLS configuration; `None` for plain text.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// The three files of one identity.
+/// The files of one identity.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The CA of the servers.
+    /// CA of the servers.
     pub ca: Option<PathBuf>,
-    /// The certificate and its key; none shows none.
+    /// Client certificate and key, if any.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Identity {
-    /// Reads one from files.
+    /// Reads an identity from files.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// Every problem with the files.
     pub fn read(name: String, files: Files, endpoints: &[Endpoint]) -> Result<Self, Vec<String>> {
         let upstream = Upstream {
             endpoints: endpoints.to_vec(),
@@ -51,12 +51,11 @@ impl Identity {
         Ok(Self { name, node: None, component: None, tls: tls.map(|tls| tls.rustls_config()) })
     }
 
-    /// Reads all below a folder, in the order of their names: each folder with `etcd-cert` and
-    /// `etcd-key` in it is one, and has its own `etcd-ca` unless `ca` is given.
-    /// `nodes/NODE/COMPONENT` and `cluster/COMPONENT` tell who it is.
+    /// Reads all identities below a directory, sorted by name. Each directory with `etcd-cert` and
+    /// `etcd-key` is one; it has its own `etcd-ca`, unless `ca` is given.
     ///
     /// # Errors
-    /// All that is wrong, or that there are none.
+    /// Every problem with the files, or that there are none.
     pub fn read_all(
         folder: &Path,
         ca: Option<&Path>,
@@ -64,7 +63,7 @@ impl Identity {
     ) -> Result<Vec<Self>, Vec<String>> {
         let mut folders = Vec::new();
         walk(folder, 0, &mut folders).map_err(|error| {
-            vec![format!("{}: the folder cannot be read: {error}", folder.display())]
+            vec![format!("{}: cannot read the directory: {error}", folder.display())]
         })?;
         let (mut identities, mut wrong) = (Vec::new(), Vec::new());
         for found in folders {
@@ -81,7 +80,8 @@ impl Identity {
         }
         if identities.is_empty() && wrong.is_empty() {
             wrong.push(format!(
-                "{}: no folder below it has an `{CERT_FILE}`: `certs issue --output directories` makes them",
+                "{}: no directory below it has a file `{CERT_FILE}`: issue certificates with \
+                 `certs issue --output directories`",
                 folder.display()
             ));
         }
@@ -107,7 +107,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     entries.sort();
     for entry in entries.iter().filter(|entry| entry.is_dir() && !entry.is_symlink()) {
-        // Deeper than any layout of ours.
+        // Deeper than any layout of `certs issue`.
         if depth < 8 {
             walk(entry, depth + 1, found)?;
         }
@@ -131,19 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn folders_as_certs_issue_makes_them_tell_who_each_is() {
+    fn directories_of_certs_issue_give_node_and_component() {
         let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("ca").unwrap());
         for name in ["nodes/n2/cni", "nodes/n1/calico-node", "cluster/calicoctl-full", "other"] {
             put(folder.path(), name, &authority);
         }
         let endpoints: Vec<Endpoint> = vec!["https://127.0.0.1:1".parse().unwrap()];
         let found = Identity::read_all(folder.path(), None, &endpoints).unwrap();
-        let told: Vec<_> = found
+        let last_watched: Vec<_> = found
             .iter()
             .map(|found| (&*found.name, found.node.as_deref(), found.component.as_deref()))
             .collect();
         assert_eq!(
-            told,
+            last_watched,
             [
                 ("cluster/calicoctl-full", None, Some("calicoctl-full")),
                 ("nodes/n1/calico-node", Some("n1"), Some("calico-node")),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn every_error_is_reported_at_once() {
         let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("ca").unwrap());
         put(folder.path(), "a", &authority);
         put(folder.path(), "b", &authority);
@@ -164,6 +164,6 @@ mod tests {
         let wrong = Identity::read_all(folder.path(), None, &endpoints).unwrap_err();
         assert_eq!(wrong.len(), 2, "{wrong:?}");
         let none = Identity::read_all(&folder.path().join("a/none"), None, &endpoints).unwrap_err();
-        assert!(none[0].contains("cannot be read"), "{none:?}");
+        assert!(none[0].contains("cannot read the directory"), "{none:?}");
     }
 }

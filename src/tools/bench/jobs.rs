@@ -1,4 +1,4 @@
-//! What one thread is to send in one slice: handed to its streams when it is due.
+//! The requests that one thread must send in one slice, handed to its streams when they are due.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,49 +9,54 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::arrivals::Arrivals;
-use super::book::Book;
+use super::recorder::Recorder;
 use super::stop::Stop;
 use super::timer::Timer;
-use super::worker::{End, Go, Pace};
+use super::worker::{End, Pace, SliceSpec};
 
-/// The jobs of one slice.
+/// The requests of one slice.
 pub struct Jobs {
-    go: Go,
+    spec: SliceSpec,
     left: Cell<u64>,
     stop: Arc<Stop>,
-    /// How long after the end something that is due may still be sent.
-    patience: Duration,
-    book: Rc<Book>,
-    /// Of an open loop: what is due and not yet taken.
+    /// How long after the end of the slice a due request may still be sent.
+    request_timeout: Duration,
+    recorder: Rc<Recorder>,
+    /// Open loop: due requests that no stream has taken yet.
     due: RefCell<VecDeque<Duration>>,
     bell: Notify,
-    /// Of an open loop: when nothing more was due.
+    /// Open loop: when the last request became due.
     over: Cell<Option<Duration>>,
 }
 
 impl Jobs {
-    /// Of this slice.
+    /// The requests of this slice.
     #[must_use]
-    pub fn new(go: Go, stop: Arc<Stop>, patience: Duration, book: Rc<Book>) -> Self {
-        let left = match go.end {
+    pub fn new(
+        spec: SliceSpec,
+        stop: Arc<Stop>,
+        request_timeout: Duration,
+        recorder: Rc<Recorder>,
+    ) -> Self {
+        let left = match spec.end {
             End::Count(count) => count,
             End::After(_) => u64::MAX,
         };
         let (due, bell, over) = (RefCell::default(), Notify::new(), Cell::new(None));
-        Self { go, left: Cell::new(left), stop, patience, book, due, bell, over }
+        Self { spec, left: Cell::new(left), stop, request_timeout, recorder, due, bell, over }
     }
 
-    /// The next job of one stream; `None` at the end, or when it is too late for what is left.
+    /// The due time of the next request for a stream; `None` at the end, or when it is too late.
     pub async fn next(&self) -> Option<Duration> {
-        if self.go.pace == Pace::Closed {
-            self.stop.or(tokio::time::sleep_until(self.go.base.into())).await?;
-            let now = self.book.now();
+        if self.spec.pace == Pace::Closed {
+            self.stop.or(tokio::time::sleep_until(self.spec.base.into())).await?;
+            let now = self.recorder.now();
             return self.admits(now).then_some(now);
         }
         loop {
             let over = self.over.get();
-            if self.stop.is_wanted()
-                || over.is_some_and(|over| self.book.now() > over + self.patience)
+            if self.stop.is_requested()
+                || over.is_some_and(|over| self.recorder.now() > over + self.request_timeout)
             {
                 return None;
             }
@@ -65,19 +70,19 @@ impl Jobs {
         }
     }
 
-    /// Hands out what is due when it is due.
+    /// Makes requests available when they are due.
     pub async fn dispatch(&self, arrivals: Arrivals) {
-        // Without a timer nothing can be due: it would show as a slice without a request.
+        // Without a timer nothing becomes due: the report shows a slice without requests.
         if let Ok(timer) = Timer::new() {
             self.stop.or(self.hand_out(arrivals, &timer)).await;
         }
-        self.over.set(Some(self.book.now()));
+        self.over.set(Some(self.recorder.now()));
         self.bell.notify_waiters();
     }
 
     async fn hand_out(&self, arrivals: Arrivals, timer: &Timer) {
         for (number, due) in arrivals.enumerate() {
-            if !self.admits(due) || timer.until(self.go.base + due).await.is_err() {
+            if !self.admits(due) || timer.until(self.spec.base + due).await.is_err() {
                 break;
             }
             self.due.borrow_mut().push_back(due);
@@ -88,22 +93,22 @@ impl Jobs {
         }
     }
 
-    /// When all streams have ended: what is still there was due, and is not sent any more.
+    /// Call when all streams have ended: records the requests that were due but not sent.
     pub fn close(&self) {
-        self.due.borrow_mut().drain(..).for_each(|due| self.book.not_sent(due));
+        self.due.borrow_mut().drain(..).for_each(|due| self.recorder.record_not_sent(due));
     }
 
-    /// Whether what is due then still belongs to the slice; counts it.
+    /// True if a request that is due at this time belongs to the slice. Counts it.
     fn admits(&self, due: Duration) -> bool {
-        let measured = due >= self.go.warm_up;
-        let in_time = match self.go.end {
-            End::After(time) => due < self.go.warm_up + time,
+        let measured = due >= self.spec.warm_up;
+        let in_time = match self.spec.end {
+            End::After(time) => due < self.spec.warm_up + time,
             End::Count(_) => !measured || self.left.get() > 0,
         };
         if in_time && measured {
             self.left.set(self.left.get().saturating_sub(1));
         }
-        in_time && !self.stop.is_wanted()
+        in_time && !self.stop.is_requested()
     }
 }
 
@@ -115,75 +120,75 @@ mod tests {
 
     use super::*;
     use crate::bench::arrivals::Gaps;
-    use crate::bench::book::Page;
-    use crate::bench::dice::Dice;
+    use crate::bench::recorder::Second;
+    use crate::bench::rng::Rng;
 
     const RATE: f64 = 1000.0;
 
-    /// 100 that are due within a tenth of a second.
-    #[expect(clippy::disallowed_methods, reason = "a test reads all of them")]
-    fn jobs(patience: Duration) -> (Rc<Jobs>, Arc<Stop>, UnboundedReceiver<Page>) {
-        let (tell, pages) = unbounded_channel();
+    /// 100 requests that are due within 100 ms.
+    #[expect(clippy::disallowed_methods, reason = "a test reads all messages")]
+    fn jobs(request_timeout: Duration) -> (Rc<Jobs>, Arc<Stop>, UnboundedReceiver<Second>) {
+        let (sender, seconds) = unbounded_channel();
         let (base, stop) = (Instant::now(), Arc::new(Stop::default()));
         let end = Duration::from_millis(100);
-        let book = Rc::new(Book::new(base, Duration::ZERO, end, tell, |page| page));
-        let go = Go {
+        let recorder = Rc::new(Recorder::new(base, Duration::ZERO, end, sender, |second| second));
+        let spec = SliceSpec {
             base,
             warm_up: Duration::ZERO,
             pace: Pace::Open(RATE),
             end: End::After(end),
             number: 0,
         };
-        (Rc::new(Jobs::new(go, stop.clone(), patience, book)), stop, pages)
+        (Rc::new(Jobs::new(spec, stop.clone(), request_timeout, recorder)), stop, seconds)
     }
 
     fn arrivals() -> Arrivals {
-        Arrivals::new(Gaps::Uniform, RATE, 0, 1, Dice::new(1, 1))
+        Arrivals::new(Gaps::Uniform, RATE, 0, 1, Rng::new(1, 1))
     }
 
-    fn not_sent(jobs: &Jobs, pages: &mut UnboundedReceiver<Page>) -> u64 {
+    fn not_sent(jobs: &Jobs, seconds: &mut UnboundedReceiver<Second>) -> u64 {
         jobs.close();
-        jobs.book.close();
-        std::iter::from_fn(|| pages.try_recv().ok()).map(|page| page.tally.not_sent).sum()
+        jobs.recorder.close();
+        std::iter::from_fn(|| seconds.try_recv().ok()).map(|second| second.tally.not_sent).sum()
     }
 
     #[tokio::test]
-    async fn what_is_due_while_nobody_can_send_is_sent_within_the_patience_and_not_for_ever() {
-        let (patient, _, mut pages) = jobs(Duration::from_secs(3600));
+    async fn due_requests_are_sent_within_the_timeout_only() {
+        let (patient, _, mut seconds) = jobs(Duration::from_secs(3600));
         patient.dispatch(arrivals()).await;
         for _ in 0..100 {
             assert!(patient.next().await.is_some());
         }
-        assert_eq!((patient.next().await, not_sent(&patient, &mut pages)), (None, 0));
+        assert_eq!((patient.next().await, not_sent(&patient, &mut seconds)), (None, 0));
 
-        let (hasty, _, mut pages) = jobs(Duration::ZERO);
+        let (hasty, _, mut seconds) = jobs(Duration::ZERO);
         hasty.dispatch(arrivals()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!((hasty.next().await, not_sent(&hasty, &mut pages)), (None, 100));
+        assert_eq!((hasty.next().await, not_sent(&hasty, &mut seconds)), (None, 100));
     }
 
     #[tokio::test]
-    async fn nothing_that_is_due_is_sent_any_more_when_everybody_is_to_stop() {
-        let (all, stop, mut pages) = jobs(Duration::from_secs(3600));
+    async fn due_requests_are_not_sent_after_a_stop() {
+        let (all, stop, mut seconds) = jobs(Duration::from_secs(3600));
         all.dispatch(arrivals()).await;
         assert!(all.next().await.is_some());
-        stop.want();
-        assert_eq!((all.next().await, not_sent(&all, &mut pages)), (None, 99));
+        stop.request();
+        assert_eq!((all.next().await, not_sent(&all, &mut seconds)), (None, 99));
     }
 
     #[tokio::test]
-    async fn a_gap_of_an_hour_is_not_waited_for_when_everybody_is_to_stop() {
+    async fn a_stop_interrupts_a_long_gap() {
         let (all, stop, _pages) = jobs(Duration::ZERO);
-        let far = Arrivals::new(Gaps::Uniform, 0.001, 0, 1, Dice::new(1, 1));
+        let far = Arrivals::new(Gaps::Uniform, 0.001, 0, 1, Rng::new(1, 1));
         let long = Jobs::new(
-            Go { end: End::Count(2), ..all.go },
+            SliceSpec { end: End::Count(2), ..all.spec },
             stop.clone(),
             Duration::ZERO,
-            all.book.clone(),
+            all.recorder.clone(),
         );
         tokio::join!(long.dispatch(far), async {
             assert!(long.next().await.is_some());
-            stop.want();
+            stop.request();
         });
         assert_eq!(long.next().await, None);
     }

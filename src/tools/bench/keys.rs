@@ -1,5 +1,4 @@
-//! The keys of a run, all below one prefix, and values that say which key and which write they are
-//! of.
+//! The keys of a run, all below one prefix. Each value identifies its key and the write it is from.
 
 use std::io::Write as _;
 
@@ -8,34 +7,34 @@ use etcd_warden_core::wire::frame;
 use etcd_warden_proto::etcdserverpb::RangeRequest;
 use prost::Message as _;
 
-/// Bytes in front of a value's filler.
+/// Bytes of a value before its filler.
 pub const HEAD: usize = 52;
 const MARK: &[u8] = b"etcd-warden-bench ";
 
-/// What follows the prefix in each key: below `--prefix /app/` somebody may well have an
-/// `/app/data/00000001`.
+/// Follows the prefix in each key, because another program may have a key such as
+/// `/app/data/00000001` below `--prefix /app/`.
 const MINE: &str = "etcd-warden-bench/";
 
-/// Digits of a data key, and of a stream: more than the command line takes.
+/// Digits of a data key's index, and of a stream's number: enough for the command line's limits.
 const INDEX: usize = 8;
 const STREAM: usize = 10;
 
 /// The keys.
 pub struct Keys {
-    /// Ends with a slash.
+    /// The prefix, which ends with a slash.
     pub prefix: String,
-    /// What all of these begin with.
+    /// The prefix of the keys of this program.
     root: String,
     /// Bytes of each value, at least [`HEAD`].
     pub size: usize,
     /// The keys that are read and written at random.
     pub data: Vec<Vec<u8>>,
-    /// A framed Range of each.
+    /// The framed Range request of each.
     ranges: Vec<Bytes>,
 }
 
 impl Keys {
-    /// So many keys.
+    /// The keys of a run; `count` data keys.
     #[must_use]
     pub fn new(prefix: &str, count: u64, size: usize, serializable: bool) -> Self {
         let root = format!("{prefix}{MINE}");
@@ -56,21 +55,21 @@ impl Keys {
         }
     }
 
-    /// A key of one stream alone, for guarded updates.
+    /// The key of one stream for guarded updates. No other stream writes it.
     #[must_use]
     pub fn own(&self, thread: usize, stream: usize) -> Vec<u8> {
         format!("{}txn/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
-    /// A key that all watchers watch, written by one stream alone.
+    /// The watched key of one stream. No other stream writes it.
     #[must_use]
     pub fn watched(&self, thread: usize, stream: usize) -> Vec<u8> {
         format!("{}watch/{thread:03}-{stream:0STREAM$}", self.root).into_bytes()
     }
 
-    /// What watchers watch, from its first key to the one behind its last. With a number it begins
-    /// a little before, for each number elsewhere: all watched keys are in it, and it is nobody
-    /// else's.
+    /// The range of a watcher: first key and range end. With a number, the range begins at a
+    /// different key before the watched keys: it contains all of them and no other keys, and no two
+    /// watchers have the same range.
     #[must_use]
     pub fn watched_range(&self, number: Option<usize>) -> [Vec<u8>; 2] {
         let first = number.map_or_else(
@@ -80,20 +79,20 @@ impl Keys {
         [first, format!("{}watch0", self.root)].map(String::into_bytes)
     }
 
-    /// Which stream writes a watched key.
+    /// The number of the stream that writes a watched key.
     #[must_use]
     pub fn stream(key: &[u8]) -> Option<u64> {
         std::str::from_utf8(key.get(key.len().checked_sub(STREAM)?..)?).ok()?.parse().ok()
     }
 
-    /// The framed Range of a data key.
+    /// The framed Range request of a data key.
     #[must_use]
     pub fn range(&self, index: usize) -> Bytes {
         self.ranges.get(index).cloned().unwrap_or_default()
     }
 
-    /// Whether a key has the form of those that a run writes: anything else below the prefix is
-    /// somebody else's.
+    /// True if a key has the form of the keys of this program. Other keys below the prefix are
+    /// foreign.
     #[must_use]
     pub fn is_ours(&self, key: &[u8]) -> bool {
         let Some(rest) = key.strip_prefix(self.root.as_bytes()) else { return false };
@@ -112,8 +111,8 @@ impl Keys {
         })
     }
 
-    /// The value of a key: `index` says which key (or which stream, for its own), `stamp` which
-    /// write.
+    /// The value of a key. `index` is that of the data key or the number of the stream, `stamp`
+    /// identifies the write.
     #[must_use]
     pub fn value(&self, index: u64, stamp: u64) -> Vec<u8> {
         let mut value = Vec::with_capacity(self.size);
@@ -124,7 +123,7 @@ impl Keys {
         value
     }
 
-    /// The stamp of a value, if it is one of this key, whole.
+    /// The stamp of a value; `None` if it is not a complete value of this key.
     #[must_use]
     pub fn stamp(&self, index: u64, value: &[u8]) -> Option<u64> {
         let rest = value.strip_prefix(MARK)?;
@@ -148,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_says_its_key_and_its_write_and_nothing_else_passes_for_it() {
+    fn a_value_identifies_its_key_and_its_write() {
         let keys = Keys::new("/p/", 3, 100, false);
         let value = keys.value(2, 77);
         assert_eq!(value.len(), 100);
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ranges_of_watchers_differ_and_hold_every_watched_key_and_no_other() {
+    fn watchers_have_different_ranges_with_exactly_the_watched_keys() {
         let keys = Keys::new("/p/", 3, 100, false);
         let ranges: Vec<_> =
             [None, Some(0), Some(1), Some(199)].map(|number| keys.watched_range(number)).into();
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_keys_are_known_by_the_tools_name_and_their_form() {
+    fn own_keys_are_recognized_by_their_form() {
         let keys = Keys::new("/p/", 3, 100, false);
         for ours in [keys.data[2].clone(), keys.own(1, 2), keys.watched(0, 99_999)] {
             assert!(keys.is_ours(&ours), "{ours:?}");
@@ -205,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn as_many_streams_as_can_be_asked_for_have_keys_of_their_own() {
+    fn every_possible_stream_has_keys_of_its_own() {
         let keys = Keys::new("/p/", 1, 100, false);
-        // `--connections` times `--streams`, on one thread.
+        // The limits of `--connections` times `--streams`, on one thread.
         let most = 100_000 * 10_000 - 1;
         for stream in [0, 99_999, 100_000, most] {
             assert!(

@@ -1,34 +1,34 @@
-//! What is asked for, and how often.
+//! The operations of the load and their weights.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::dice::Dice;
+use super::rng::Rng;
 
-/// One kind of work.
+/// A kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Reads one key.
+    /// Read one key.
     Range,
-    /// Writes one key.
+    /// Write one key.
     Put,
-    /// Updates a key of its own as libcalico-go and kube-apiserver do: compares its revision,
-    /// writes it, and reads it where that fails.
+    /// Update a key of its own as libcalico-go and kube-apiserver do: compare the revision, write,
+    /// or else read.
     Txn,
-    /// Writes a key that all watchers watch; measured until each of them has the event.
+    /// Write a key that all watchers watch; measured until each of them has the event.
     WatchFanout,
-    /// In turn: grants a lease, keeps it alive once, revokes it.
+    /// In turn: grant a lease, keep it alive once, revoke it.
     Lease,
-    /// Reads a whole snapshot.
+    /// Read a complete snapshot.
     Snapshot,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 6] =
         [Kind::Range, Kind::Put, Kind::Txn, Kind::WatchFanout, Kind::Lease, Kind::Snapshot];
 
-    /// As `--mix` writes it.
+    /// Its name for `--mix`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,21 +42,21 @@ impl Kind {
     }
 }
 
-/// Kinds with their weights.
+/// Kinds of operations with their weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mix(Vec<(Kind, u32)>);
 
 impl Mix {
-    /// Whether it has any of this kind.
+    /// True if it contains this kind.
     #[must_use]
     pub fn has(&self, kind: Kind) -> bool {
         self.0.iter().any(|(of, _)| *of == kind)
     }
 
-    /// One kind, by weight.
-    pub fn pick(&self, dice: &mut Dice) -> Kind {
+    /// Picks a kind by weight.
+    pub fn pick(&self, rng: &mut Rng) -> Kind {
         let all: u64 = self.0.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        let mut place = dice.below(all);
+        let mut place = rng.below(all);
         for (kind, weight) in &self.0 {
             match place.checked_sub(u64::from(*weight)) {
                 Some(rest) => place = rest,
@@ -70,21 +70,21 @@ impl Mix {
 impl FromStr for Mix {
     type Err = String;
 
-    /// `KIND=WEIGHT,..`; a kind alone has the weight 1.
+    /// `KIND=WEIGHT,...`; the weight defaults to 1.
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || Kind::ALL.map(Kind::name).join(", ");
         let mut parts: Vec<(Kind, u32)> = Vec::new();
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-            let kind =
-                kind.ok_or_else(|| format!("there is no kind `{name}`; there are {}", names()))?;
+            let kind = kind
+                .ok_or_else(|| format!("there is no operation `{name}`; there are {}", names()))?;
             let weight = weight.parse().ok().filter(|weight| (1..=1_000_000).contains(weight));
             let weight = weight.ok_or_else(|| {
-                format!("`{part}` has no weight from 1 to 1000000: write `{name}=8`")
+                format!("`{part}` needs a weight from 1 to 1000000, such as `{name}=8`")
             })?;
             if parts.iter().any(|(of, _)| *of == kind) {
-                return Err(format!("`{name}` stands twice"));
+                return Err(format!("`{name}` is listed twice"));
             }
             parts.push((kind, weight));
         }
@@ -105,11 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_come_as_often_as_their_weights_say() {
+    fn kinds_are_picked_by_weight() {
         let mix: Mix = "range=8,put,txn=1".parse().unwrap();
         assert_eq!(mix.to_string(), "range=8,put=1,txn=1");
-        let mut dice = Dice::new(1, 1);
-        let picked: Vec<Kind> = (0..100_000).map(|_| mix.pick(&mut dice)).collect();
+        let mut rng = Rng::new(1, 1);
+        let picked: Vec<Kind> = (0..100_000).map(|_| mix.pick(&mut rng)).collect();
         let count = |kind| picked.iter().filter(|of| **of == kind).count();
         assert!((79_000..81_000).contains(&count(Kind::Range)));
         assert!(
@@ -120,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mix_is_refused_with_what_there_is() {
+    fn an_invalid_mix_is_refused() {
         for (text, says) in [
-            ("", "there is no kind ``; there are range, put"),
-            ("ranges=1", "there is no kind `ranges`"),
-            ("range=0", "has no weight"),
-            ("range=-1", "has no weight"),
-            ("put=1,put=2", "stands twice"),
+            ("", "there is no operation ``; there are range, put"),
+            ("ranges=1", "there is no operation `ranges`"),
+            ("range=0", "needs a weight"),
+            ("range=-1", "needs a weight"),
+            ("put=1,put=2", "listed twice"),
         ] {
-            let mistake = text.parse::<Mix>().unwrap_err();
-            assert!(mistake.contains(says), "{text}: {mistake}");
+            let error = text.parse::<Mix>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run from its first key to its report.
+//! A run, from writing the first key to the report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,158 +7,162 @@ use std::time::{Duration, Instant, SystemTime};
 use etcd_warden_gateway::config::Endpoint;
 
 use super::arrivals::Gaps;
-use super::connection::{Connection, Door, Failure};
-use super::crew::{Crew, Slice};
-use super::figure;
-use super::ground::{self, GroundError, Operator};
+use super::connection::{Connection, Destination, Failure};
+use super::convert;
+use super::fixture::{self, FixtureError, Operator};
 use super::identity::Identity;
 use super::keys::Keys;
 use super::mix::{Kind, Mix};
 use super::process::{Usage, usage};
-use super::ramp::{self, Shown};
-use super::report::{self, Measured, Report, Step, Verification};
+use super::ramp::{self, RateResult};
+use super::report::{self, MeasuredSlice, Report, Step, Verification};
+use super::server_counts::{self, MetricsUrl};
 use super::stop::Stop;
 use super::tally::Tally;
-use super::witness::{self, MetricsUrl};
-use super::worker::{Assignment, End, Go, Pace};
+use super::worker::{Assignment, End, Pace, SliceSpec};
+use super::workers::{Slice, Workers};
 use super::zipf::Zipf;
 
-/// Where requests go.
+/// A server under test.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// How reports call it.
+    /// Its name in reports.
     pub name: String,
     /// Its URL.
     pub endpoint: Endpoint,
-    /// The process whose CPU time and memory is looked at.
+    /// The process whose CPU time and memory are measured.
     pub pid: Option<u32>,
 }
 
-/// All that is asked for, checked.
+/// The checked arguments of a run.
 pub struct Plan {
-    /// One, or several that are compared.
+    /// One target, or several to compare.
     pub targets: Vec<Target>,
-    /// Who calls: connection after connection takes the next one.
+    /// The identities that send the load; the connections use them in turn.
     pub identities: Vec<Identity>,
-    /// Who writes the keys beforehand, and removes them.
+    /// The identity that writes and deletes the keys.
     pub operator: Identity,
-    /// What is done.
+    /// The operations and their weights.
     pub mix: Mix,
-    /// How many keys are read and written at random.
+    /// Number of keys that are read and written at random.
     pub keys: u64,
     /// Bytes of each value.
     pub value_size: usize,
-    /// The exponent of their popularity.
+    /// Exponent of the Zipf distribution of keys.
     pub zipf: f64,
-    /// Whether reads are serializable.
+    /// Use serializable reads.
     pub serializable: bool,
-    /// Connections to each target.
+    /// Connections per target.
     pub connections: usize,
-    /// Streams at a time on each.
+    /// Concurrent streams per connection.
     pub streams: usize,
     /// Threads that send.
     pub threads: usize,
-    /// Watchers that each write of `watch-fanout` goes to.
+    /// Number of watchers that receive each write of `watch-fanout`.
     pub watchers: usize,
-    /// Whether each of them watches a range of its own.
+    /// Give each watcher a different range.
     pub own_ranges: bool,
-    /// The gaps of an open loop.
+    /// Distribution of the gaps of an open loop.
     pub gaps: Gaps,
     /// One pace, or the rates of a ramp.
     pub paces: Vec<Pace>,
-    /// Whether it is a ramp, which ends with the first rate that is not sustained.
+    /// True for a ramp, which ends with the first rate that is not sustained.
     pub ramp: bool,
-    /// What a sustained rate may have as its p99.
+    /// The largest p99 of a sustained rate.
     pub limit_p99: Option<Duration>,
-    /// The seed of all chance.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// How long an answer may take.
-    pub patience: Duration,
-    /// What is not measured at the start of each pace.
+    /// Timeout of a request.
+    pub request_timeout: Duration,
+    /// Unmeasured time at the start of each pace.
     pub warm_up: Duration,
-    /// All slices of one target together: a time, or a number of requests.
+    /// Length of all slices of one target together.
     pub length: Length,
-    /// Slices of each target, in turn.
+    /// Number of slices per target.
     pub rounds: u32,
-    /// Where etcd's members tell what they have counted.
+    /// Metrics URLs of all etcd members.
     pub etcd_metrics: Vec<MetricsUrl>,
-    /// What all keys begin with.
+    /// Prefix of all keys.
     pub prefix: String,
-    /// Whether keys of others below the prefix are no reason to refuse.
+    /// Run even if foreign keys exist below the prefix.
     pub force: bool,
 }
 
-/// How long all slices of one target and one pace are.
+/// The length of all slices of one target at one pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     /// A time.
     Time(Duration),
-    /// Requests.
+    /// A number of requests.
     Count(u64),
 }
 
-/// What happens while it runs, for whoever looks on.
+/// Progress of a run, for display.
 pub enum Progress<'p> {
-    /// A slice of this target begins at this pace.
+    /// A slice of this target starts at this pace.
     Slice(&'p str, Pace),
-    /// A second of it is over.
+    /// The tally of a completed second.
     Second(u64, &'p Tally),
-    /// Something else.
+    /// Another message.
     Note(String),
 }
 
-/// Runs it. On a `LocalSet`.
+/// Runs the plan. Must be called on a `LocalSet`.
 ///
 /// # Errors
-/// Why it could not begin, or not go on.
+/// Why the run could not start or continue.
 pub async fn run(
     plan: &Plan,
     stop: &Arc<Stop>,
     settings: BTreeMap<&'static str, String>,
-    say: &mut dyn FnMut(Progress<'_>),
+    notify: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, String> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = plan.targets.first().ok_or("there is no target")?;
     let connect = |target: &Target, who: &Identity| {
         Operator::new(
-            Connection::new(Door { endpoint: target.endpoint.clone(), tls: who.tls.clone() }),
-            plan.patience,
+            Connection::new(Destination {
+                endpoint: target.endpoint.clone(),
+                tls: who.tls.clone(),
+            }),
+            plan.request_timeout,
         )
     };
     if plan.targets.len() > 1 {
-        let somebody = plan.identities.first().unwrap_or(&plan.operator);
+        let client = plan.identities.first().unwrap_or(&plan.operator);
         let all: Vec<_> = plan
             .targets
             .iter()
-            .map(|target| (target.name.clone(), connect(target, somebody)))
+            .map(|target| (target.name.clone(), connect(target, client)))
             .collect();
-        ground::one_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
+        fixture::check_same_cluster(&all, &plan.prefix).await.map_err(|error| error.to_string())?;
     }
     let operator = connect(first, &plan.operator);
     let keys = Arc::new(Keys::new(&plan.prefix, plan.keys, plan.value_size, plan.serializable));
-    let left = ground::look(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key))
-        .await
-        .map_err(|error| error.to_string())?;
-    say(Progress::Note(format!(
+    let left =
+        fixture::find_leftovers(&operator, &keys.prefix, plan.force, |key| keys.is_ours(key))
+            .await
+            .map_err(|error| error.to_string())?;
+    notify(Progress::Note(format!(
         "writing {} keys of {} bytes below {}",
         plan.keys, plan.value_size, plan.prefix
     )));
-    // From here on keys may be there, whatever happens.
-    let ran = match ground::prepare(&operator, &keys, &left, stop).await {
-        Ok(()) => measure(plan, &keys, stop, say).await,
-        // A report of nothing says that it was stopped, and whether its keys are gone.
-        Err(GroundError::Failed { failure: Failure::Stopped, .. }) => Ok(Default::default()),
+    // From here on the keys must be deleted, whatever happens.
+    let result = match fixture::prepare(&operator, &keys, &left, stop).await {
+        Ok(()) => measure(plan, &keys, stop, notify).await,
+        // An empty report still says that the run was stopped, and whether keys are left.
+        Err(FixtureError::Failed { failure: Failure::Stopped, .. }) => Ok(Default::default()),
         Err(error) => Err(error.to_string()),
     };
-    say(Progress::Note("removing the keys".to_owned()));
-    let cleaned = ground::clean(&operator, &keys).await;
-    let (steps, verification) = ground::leave(ran, cleaned, &plan.prefix)?;
+    notify(Progress::Note("deleting the keys".to_owned()));
+    let cleaned = fixture::clean(&operator, &keys).await;
+    let (steps, verification) = fixture::with_cleanup(result, cleaned, &plan.prefix)?;
     let knee = steps
         .iter()
         .filter(|step| step.sustained == Some(true))
         .filter_map(|step| step.offered)
         .reduce(f64::max);
-    let stopped = stop.is_wanted();
+    let stopped = stop.is_requested();
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         started,
@@ -174,68 +178,67 @@ async fn measure(
     plan: &Plan,
     keys: &Arc<Keys>,
     stop: &Arc<Stop>,
-    say: &mut dyn FnMut(Progress<'_>),
+    notify: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Vec<Step>, Verification), String> {
-    let before = witness::handled(&plan.etcd_metrics).await?;
-    let mut crew = Crew::assemble(assignments(plan, keys, stop)).await?;
+    let before = server_counts::handled(&plan.etcd_metrics).await?;
+    let mut workers = Workers::start(assignments(plan, keys, stop)).await?;
     let began = Instant::now();
     let (mut steps, mut verification, mut total) =
         (Vec::new(), Verification::default(), Tally::default());
     for (number, pace) in (0_u64..).zip(&plan.paces) {
         let first = number * u64::from(plan.rounds);
-        let slices = match rounds(plan, *pace, &mut crew, began, first, stop, say).await {
+        let slices = match rounds(plan, *pace, &mut workers, began, first, stop, notify).await {
             Ok(slices) => slices,
             Err(why) => {
-                crew.dismiss().await;
+                workers.shut_down().await;
                 return Err(why);
             }
         };
         for measured in slices.iter().flatten() {
             total.add(&measured.slice.total);
-            verification.mistakes.extend(lost_events(plan, &measured.slice.total));
+            verification.errors.extend(lost_events(plan, &measured.slice.total));
         }
-        let step = step(plan, *pace, &slices, !stop.is_wanted());
+        let step = step(plan, *pace, &slices, !stop.is_requested());
         let sustained = step.sustained;
         steps.push(step);
-        if sustained == Some(false) || stop.is_wanted() {
+        if sustained == Some(false) || stop.is_requested() {
             break;
         }
     }
-    crew.dismiss().await;
+    workers.shut_down().await;
     verification.wrong_answers = total.wrong;
     verification.examples = total.examples;
-    witness::confirm(&plan.etcd_metrics, &before, &total.sent, &mut verification).await;
+    server_counts::verify(&plan.etcd_metrics, &before, &total.sent, &mut verification).await;
     Ok((steps, verification))
 }
 
-/// One pace: the targets in turn, round after round, of which the first has this number. Each of
-/// several has its warm-up in the first.
+/// Measures one pace: all targets in turn, round after round. `first` is the number of the first
+/// slice. With several targets, only the first round has a warm-up.
 async fn rounds(
     plan: &Plan,
     pace: Pace,
-    crew: &mut Crew,
+    workers: &mut Workers,
     began: Instant,
     first: u64,
     stop: &Stop,
-    say: &mut dyn FnMut(Progress<'_>),
-) -> Result<Vec<Vec<Measured>>, String> {
-    let mut slices: Vec<Vec<Measured>> = plan.targets.iter().map(|_| Vec::new()).collect();
+    notify: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<Vec<MeasuredSlice>>, String> {
+    let mut slices: Vec<Vec<MeasuredSlice>> = plan.targets.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         let mut order: Vec<(usize, &Target)> = plan.targets.iter().enumerate().collect();
-        // There and back: what changes steadily meets first and last alike.
+        // Reverse every second round, so that a steady drift affects all targets alike.
         if round % 2 == 1 {
             order.reverse();
         }
         for (place, target) in order {
-            if stop.is_wanted() {
+            if stop.is_requested() {
                 break;
             }
-            say(Progress::Slice(&target.name, pace));
+            notify(Progress::Slice(&target.name, pace));
             let warm_up =
                 if round == 0 || plan.targets.len() == 1 { plan.warm_up } else { Duration::ZERO };
-            // The same number, and with it the same chance, for all targets: each gets what the
-            // others get.
-            let go = Go {
+            // All targets of a round have the same number, and with it the same random choices.
+            let spec = SliceSpec {
                 base: Instant::now(),
                 warm_up,
                 pace,
@@ -243,28 +246,28 @@ async fn rounds(
                 number: first + u64::from(round),
             };
             let at = began.elapsed();
-            let looked = |pid: Option<u32>| pid.and_then(usage);
-            let (theirs, own) = (looked(target.pid), usage(std::process::id()));
+            let usage_of = |pid: Option<u32>| pid.and_then(usage);
+            let (target_before, own) = (usage_of(target.pid), usage(std::process::id()));
             let tick = |slice: &Slice, elapsed: Duration| {
-                // The second before the last: what ended in it has been told by every thread.
+                // The second before the last is complete: every thread has reported it.
                 if let Some(second) = elapsed.as_secs().checked_sub(2) {
-                    say(Progress::Second(
+                    notify(Progress::Second(
                         second,
                         slice.timeline.second(second).unwrap_or(&Tally::default()),
                     ));
                 }
             };
-            let slice = crew.slice(place, go, tick).await?;
+            let slice = workers.slice(place, spec, tick).await?;
             let used = |before: Option<Usage>, after: Option<Usage>| {
                 after.zip(before).map(|(after, before)| (after.since(&before), after.resident))
             };
-            // One that was stopped has no planned end.
-            let planned = if stop.is_wanted() { Duration::ZERO } else { planned(plan) };
+            // A stopped slice has no planned end.
+            let planned = if stop.is_requested() { Duration::ZERO } else { planned(plan) };
             let measured = slice.until.saturating_sub(warm_up).max(planned);
-            let measured = Measured {
+            let measured = MeasuredSlice {
                 at,
                 measured,
-                usage: used(theirs, looked(target.pid)),
+                usage: used(target_before, usage_of(target.pid)),
                 own: used(own, usage(std::process::id())).map(|(cpu, _)| cpu),
                 slice,
             };
@@ -276,7 +279,7 @@ async fn rounds(
     Ok(slices)
 }
 
-/// The measured time of one slice.
+/// The planned time of one slice.
 fn planned(plan: &Plan) -> Duration {
     match plan.length {
         Length::Time(time) => time / plan.rounds.max(1),
@@ -288,35 +291,37 @@ fn end(plan: &Plan, round: u32) -> End {
     match plan.length {
         Length::Time(_) => End::After(planned(plan)),
         Length::Count(count) => {
-            End::Count(figure::share(count, u64::from(plan.rounds), u64::from(round)))
+            End::Count(convert::share(count, u64::from(plan.rounds), u64::from(round)))
         }
     }
 }
 
-fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>], whole: bool) -> Step {
-    let targets: Vec<report::Target> = plan
+fn step(plan: &Plan, pace: Pace, slices: &[Vec<MeasuredSlice>], whole: bool) -> Step {
+    let targets: Vec<report::TargetReport> = plan
         .targets
         .iter()
         .zip(slices)
-        .map(|(target, slices)| report::target(&target.name, &target.endpoint.to_string(), slices))
+        .map(|(target, slices)| {
+            report::target_report(&target.name, &target.endpoint.to_string(), slices)
+        })
         .collect();
     let names: Vec<String> = plan.targets.iter().map(|target| target.name.clone()).collect();
     let offered = if let Pace::Open(rate) = pace { Some(rate) } else { None };
-    // A rate that was not measured to its end has shown nothing.
+    // A rate that was not measured to its end is not judged.
     let sustained = (plan.ramp && whole).then(|| {
-        let limit = plan.limit_p99.map(figure::micros);
+        let limit = plan.limit_p99.map(convert::micros);
         targets.iter().all(|target| {
             let p99_us =
                 target.series.iter().map(|series| series.latency_us.p99).max().unwrap_or(0);
             let due = target.ok + target.failed + target.not_sent;
-            // An event that did not come is a failure too.
+            // A missing watch event is a failure, too.
             let failed = target
                 .series
                 .iter()
                 .flat_map(|series| &series.failures)
                 .map(|failed| failed.count)
                 .sum();
-            ramp::sustained(Shown { due, in_time: target.in_time, failed, p99_us }, limit)
+            ramp::sustained(RateResult { due, in_time: target.in_time, failed, p99_us }, limit)
         })
     });
     let name = offered.map_or_else(
@@ -326,10 +331,9 @@ fn step(plan: &Plan, pace: Pace, slices: &[Vec<Measured>], whole: bool) -> Step 
     Step { name, offered, sustained, ratios: report::ratios(&names, slices), targets }
 }
 
-/// Whether all watchers together have had each event, as far as its write has an answer.
+/// Checks that all watchers together received every event, as far as the writes have responses.
 fn lost_events(plan: &Plan, tally: &Tally) -> Option<String> {
-    // What is noted of writes and events is without the warm-up, in both alike: they are due at the
-    // same time.
+    // Both counts leave out the warm-up in the same way, because an event is due when its write is.
     let events = tally.series.get("watch-event").map_or(0, |events| events.latency.len());
     let puts = tally.series.get("watch-put")?;
     let watchers = u64::try_from(plan.watchers).unwrap_or(0);
@@ -342,10 +346,10 @@ fn lost_events(plan: &Plan, tally: &Tally) -> Option<String> {
 fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignment> {
     let zipf = Arc::new(Zipf::new(plan.keys, plan.zipf));
     let threads = plan.threads.min(plan.connections).max(1);
-    let doors = |target: &Target, thread: usize| -> Vec<Door> {
+    let destinations = |target: &Target, thread: usize| -> Vec<Destination> {
         let mine = (0..plan.connections).filter(|number| number % threads == thread);
         mine.zip(plan.identities.iter().cycle().skip(thread).step_by(threads))
-            .map(|(_, identity)| Door {
+            .map(|(_, identity)| Destination {
                 endpoint: target.endpoint.clone(),
                 tls: identity.tls.clone(),
             })
@@ -356,7 +360,7 @@ fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignmen
         .map(|thread| Assignment {
             thread,
             threads,
-            doors: plan.targets.iter().map(|target| doors(target, thread)).collect(),
+            destinations: plan.targets.iter().map(|target| destinations(target, thread)).collect(),
             streams: plan.streams,
             watchers: (thread..watchers)
                 .step_by(threads)
@@ -366,7 +370,7 @@ fn assignments(plan: &Plan, keys: &Arc<Keys>, stop: &Arc<Stop>) -> Vec<Assignmen
             zipf: zipf.clone(),
             mix: plan.mix.clone(),
             serializable: plan.serializable,
-            patience: plan.patience,
+            request_timeout: plan.request_timeout,
             gaps: plan.gaps,
             seed: plan.seed,
             stop: stop.clone(),

@@ -1,27 +1,27 @@
-//! CPU time and memory of other processes, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// How much the two counts may differ where both have counted all: user and system time are each
-/// cut to a step, at both ends.
+/// Tolerance between the two measures of CPU time: user and system time are each rounded to a step
+/// of 10 ms, at both ends.
 const STEPS: Duration = Duration::from_millis(40);
 
-/// What one process has used so far.
+/// What a process has used so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// User and system time of all its threads, in steps of 10 ms, also of those that have ended.
+    /// User and system time of all threads, including those that have ended, in steps of 10 ms.
     cpu: Duration,
-    /// What each of its threads has run, to the nanosecond.
+    /// CPU time of each present thread, in nanoseconds.
     threads: BTreeMap<u32, Duration>,
-    /// Bytes that are resident now.
+    /// Resident memory in bytes.
     pub resident: u64,
 }
 
 impl Usage {
-    /// CPU time since an earlier look: to the nanosecond, unless that leaves out threads that have
-    /// ended since, also such as began since.
+    /// CPU time since an earlier call. Exact to the nanosecond, unless threads have ended
+    /// meanwhile, whose time only the coarser measure contains.
     #[must_use]
     pub fn since(&self, earlier: &Usage) -> Duration {
         let sum = |threads: &BTreeMap<u32, Duration>| threads.values().sum::<Duration>();
@@ -32,7 +32,7 @@ impl Usage {
     }
 }
 
-/// Looks at a process; `None` where it is gone, or this is no Linux.
+/// The usage of a process; `None` if it does not exist or this is not Linux.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -44,18 +44,18 @@ pub fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
-/// The first figure of `schedstat` is the time that the thread has run, in nanoseconds (the
-/// kernel's `Documentation/scheduler/sched-stats.rst`); a kernel may be built without it.
+/// The first field of `schedstat` is the CPU time of the thread in nanoseconds (the kernel's
+/// `Documentation/scheduler/sched-stats.rst`). A kernel may be built without it.
 fn threads(pid: u32) -> Option<BTreeMap<u32, Duration>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let ran = |task: std::io::Result<fs::DirEntry>| {
+    let cpu_time = |task: std::io::Result<fs::DirEntry>| {
         let task = task.ok()?;
         let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        let ran = Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?);
-        Some((task.file_name().to_str()?.parse().ok()?, ran))
+        let cpu_time = Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?);
+        Some((task.file_name().to_str()?.parse().ok()?, cpu_time))
     };
-    // One that ends while it is looked at is none that is there.
-    Some(tasks.filter_map(ran).collect())
+    // A thread may end while its file is read; it is left out.
+    Some(tasks.filter_map(cpu_time).collect())
 }
 
 /// proc_pid_stat(5): the second field, the name, may hold spaces and parentheses; utime and stime
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_behind_any_name() {
+    fn fields_are_found_after_any_process_name() {
         let stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 1000 0 0 0 123 45 0 0 20 0 4 0 900 1 2 3";
         assert_eq!(cpu(stat), Some(Duration::from_millis(1680)));
         assert_eq!(resident("Name:\tx\nVmRSS:\t   6116 kB\nThreads:\t4\n"), Some(6116 * 1024));
@@ -87,18 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_something() {
+    fn this_process_has_a_usage() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.resident > 1 << 20);
     }
 
     #[test]
-    fn nanoseconds_count_unless_a_thread_has_ended() {
+    fn nanoseconds_are_used_unless_a_thread_has_ended() {
         let of = |cpu, threads: &[(u32, u64)]| Usage {
             cpu: Duration::from_millis(cpu),
             threads: threads
                 .iter()
-                .map(|(thread, ran)| (*thread, Duration::from_micros(*ran)))
+                .map(|(thread, cpu_time)| (*thread, Duration::from_micros(*cpu_time)))
                 .collect(),
             resident: 0,
         };
@@ -107,7 +107,7 @@ mod tests {
             of(110, &[(1, 70_001), (2, 60_000), (3, 5)]).since(&before),
             Duration::from_micros(20_006)
         );
-        // One that was there, one that came and went, and a kernel that does not count threads.
+        // A thread ended; a thread started and ended; a kernel without schedstat.
         assert_eq!(of(110, &[(1, 70_000)]).since(&before), Duration::from_millis(10));
         assert_eq!(of(700, &[(1, 50_001), (2, 60_000)]).since(&before), Duration::from_millis(600));
         assert_eq!(of(200, &[]).since(&of(90, &[])), Duration::from_millis(110));

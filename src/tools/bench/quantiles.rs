@@ -1,16 +1,16 @@
-//! What reports show of a distribution.
+//! Quantiles of latencies, for reports.
 
 use serde::Serialize;
 
-use super::figure::float;
+use super::convert::float;
 use super::tally::Latencies;
 
-/// Percentiles of a distribution: halfway to 100 again and again, with steps between.
+/// Steps of the distribution: this many from each percentile to the one halfway to 100.
 const STEPS_PER_HALF: u32 = 4;
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-#[expect(missing_docs, reason = "names that say it")]
+#[expect(missing_docs, reason = "the names are usual")]
 pub struct Quantiles {
     pub mean: f64,
     pub min: u64,
@@ -22,7 +22,7 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    /// The usual ones; all 0 without any latency.
+    /// The usual quantiles; all 0 without latencies.
     #[must_use]
     pub fn of(latency: &Latencies) -> Self {
         if latency.is_empty() {
@@ -41,13 +41,13 @@ impl Quantiles {
     }
 }
 
-/// Percentiles, each with its microseconds.
+/// Percentiles, each with its latency in microseconds.
 #[must_use]
 pub fn distribution(latency: &Latencies) -> Vec<(f64, u64)> {
     if latency.is_empty() {
         return Vec::new();
     }
-    // No further than there are values for it: the largest of a hundred is no 99.99th percentile.
+    // Stop where there are no values: the largest of 100 latencies is not a 99.99th percentile.
     let last = 1.0 - 1.0 / float(latency.len());
     let steps = latency
         .iter_quantiles(STEPS_PER_HALF)

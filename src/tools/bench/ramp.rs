@@ -1,50 +1,49 @@
-//! Which rates of a ramp a target has kept up with.
+//! Decides whether a target sustained a rate of a ramp.
 
-use super::figure::float;
+use super::convert::float;
 
-/// At least this share of what was due must have been done in time.
+/// The share of due requests that must succeed in time.
 const KEPT_UP: f64 = 0.95;
 
-/// What one target has shown at one rate.
+/// The results of one target at one rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// What was due in the measured time.
+pub struct RateResult {
+    /// Requests that were due in the measured time.
     pub due: u64,
-    /// What of it had its answer before that time was over.
+    /// Requests that succeeded before that time ended.
     pub in_time: u64,
-    /// What failed.
+    /// Failed requests.
     pub failed: u64,
-    /// The worst p99, in microseconds.
+    /// The highest p99 of all kinds, in microseconds.
     pub p99_us: u64,
 }
 
-/// Whether that rate is sustained.
+/// True if the target sustained the rate.
 #[must_use]
-pub fn sustained(shown: Shown, limit_p99_us: Option<u64>) -> bool {
-    let slow = limit_p99_us.is_some_and(|limit| shown.p99_us > limit);
-    // Nothing done is nothing shown.
-    shown.failed == 0
+pub fn sustained(result: RateResult, limit_p99_us: Option<u64>) -> bool {
+    let slow = limit_p99_us.is_some_and(|limit| result.p99_us > limit);
+    // A target without any success sustains nothing.
+    result.failed == 0
         && !slow
-        && shown.in_time > 0
-        && float(shown.in_time) >= float(shown.due) * KEPT_UP
+        && result.in_time > 0
+        && float(result.in_time) >= float(result.due) * KEPT_UP
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: Shown = Shown { due: 1000, in_time: 950, failed: 0, p99_us: 5000 };
+    const GOOD: RateResult = RateResult { due: 1000, in_time: 950, failed: 0, p99_us: 5000 };
 
     #[test]
-    fn a_rate_is_sustained_when_95_of_100_were_done_in_time_none_failed_and_none_was_slow() {
+    fn a_rate_is_sustained_if_95_percent_succeed_in_time() {
         assert!(sustained(GOOD, None) && sustained(GOOD, Some(5000)));
         for bad in [
-            Shown { in_time: 949, ..GOOD },
-            Shown { failed: 1, ..GOOD },
-            Shown { due: 0, in_time: 0, ..GOOD },
-            // All was answered, and a fifth of it too late, though the whole took little longer
-            // than planned.
-            Shown { in_time: 800, ..GOOD },
+            RateResult { in_time: 949, ..GOOD },
+            RateResult { failed: 1, ..GOOD },
+            RateResult { due: 0, in_time: 0, ..GOOD },
+            // All requests succeeded, but a fifth of them too late.
+            RateResult { in_time: 800, ..GOOD },
         ] {
             assert!(!sustained(bad, None), "{bad:?}");
         }

@@ -1,34 +1,35 @@
-//! How much more or less of something one target shows than another: the median over pairs of
-//! slices that ran one after the other.
+//! The ratio of a measurement between two targets: the median over pairs of slices that ran one
+//! after the other.
 //!
-//! The interval is that of order statistics (the inverted sign test): it assumes nothing about how
-//! ratios are distributed, only that pairs are independent. Of `n` sorted ratios the `k`-th from
-//! either end bound the median with the confidence `1 - 2 P(B < k)`, `B` binomial of `n` and 1/2.
-//! Five pairs are too few for 95 %: their whole range has 93.75 %.
+//! The confidence interval is that of order statistics (the inverted sign test). It makes no
+//! assumption about the distribution of the ratios, only that pairs are independent. Of `n` sorted
+//! ratios, the `k`-th from both ends bound the median with the confidence `1 - 2 P(B < k)`, where
+//! `B` is binomial with `n` and 1/2. Five pairs are too few for 95 %: their whole range has 93.75
+//! %.
 
-use super::figure;
+use super::convert;
 
-/// The confidence that is asked for.
+/// The requested confidence.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The median ratio and its interval.
+/// A median ratio with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Ratio {
     /// The median.
     pub median: f64,
-    /// The lower end of the interval.
+    /// Lower end of the interval.
     pub low: f64,
-    /// Its upper end.
+    /// Upper end of the interval.
     pub high: f64,
-    /// What the interval has: at least [`CONFIDENCE`], or less where there are too few pairs.
+    /// Confidence of the interval: at least [`CONFIDENCE`], unless there are too few pairs.
     pub confidence: f64,
-    /// How many pairs there were.
+    /// Number of pairs.
     pub pairs: usize,
 }
 
 impl Ratio {
-    /// Of these pairs, each the figure of the first target and that of the other; a pair without a
-    /// positive first figure does not count. `None` without any.
+    /// Computed from pairs of measurements (first target, other target). Pairs without a positive
+    /// first value are ignored. `None` without pairs.
     #[must_use]
     pub fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
         let mut ratios: Vec<f64> = pairs
@@ -55,11 +56,11 @@ fn median(sorted: &[f64]) -> Option<f64> {
     }
 }
 
-/// How many values to leave out at either end, and the confidence of what is between.
+/// How many values to leave out at each end, and the confidence of the interval that remains.
 fn bounds(values: usize) -> (usize, f64) {
     let mut best = (0, 0.0);
-    // P(B = k), and P(B <= k) of all up to it.
-    let (mut at, mut below) = (0.5_f64.powf(figure::length(values)), 0.0);
+    // P(B = k), and P(B <= k).
+    let (mut at, mut below) = (0.5_f64.powf(convert::length(values)), 0.0);
     for k in 0..values.div_ceil(2) {
         below += at;
         let confidence = 1.0 - 2.0 * below;
@@ -67,7 +68,7 @@ fn bounds(values: usize) -> (usize, f64) {
             break;
         }
         best = (k, confidence);
-        at *= figure::length(values - k) / figure::length(k + 1);
+        at *= convert::length(values - k) / convert::length(k + 1);
     }
     best
 }
@@ -77,9 +78,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bounds_are_those_of_the_printed_tables() {
+    fn the_bounds_match_published_tables() {
         // Table of order-statistic intervals for the median (for instance Conover, Practical
-        // Nonparametric Statistics, A3): n, how many are left out, confidence.
+        // Nonparametric Statistics, A3): n, values left out, confidence.
         for (values, place, confidence) in [
             (5, 0, 0.9375),
             (6, 0, 0.96875),
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_ratio_of_known_pairs() {
+    fn the_median_ratio_of_known_pairs_is_right() {
         let pairs = [
             (10.0, 11.0),
             (10.0, 12.0),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_half_minute_that_meets_both_alike_moves_nothing() {
+    fn noise_that_affects_both_targets_cancels_out() {
         let noise = [1.0, 1.1, 7.0, 9.0, 1.2, 1.0, 1.0, 3.0, 1.0, 1.0];
         let ratio = Ratio::of(noise.map(|noise| (100.0 * noise, 120.0 * noise))).unwrap();
         assert!((ratio.low - 1.2).abs() < 1e-9 && (ratio.high - 1.2).abs() < 1e-9);

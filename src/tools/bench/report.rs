@@ -1,5 +1,4 @@
-//! What a run has shown, for machines (JSON) and, from the same figures, for people ([`text`],
-//! [`html`]).
+//! The results of a run: serialized as JSON, and result as [`text`] and [`html`].
 
 pub mod chart;
 pub mod html;
@@ -10,185 +9,185 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::crew::Slice;
-use super::figure::float;
+use super::convert::float;
 use super::quantiles::{Quantiles, distribution};
 use super::ratio::Ratio;
+use super::server_counts::MethodCount;
 use super::tally::Tally;
 use super::timeline::Point;
-use super::witness::Count;
+use super::workers::Slice;
 
-/// A whole run.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// This program's version.
+    /// Version of this program.
     pub version: &'static str,
-    /// When it began, RFC 3339.
+    /// Start of the run, RFC 3339.
     pub started: String,
-    /// What was asked for.
+    /// The arguments of the run.
     pub settings: BTreeMap<&'static str, String>,
-    /// One, or each rate of a ramp.
+    /// One step, or one for each rate of a ramp.
     pub steps: Vec<Step>,
-    /// The highest rate of a ramp that was sustained.
+    /// The highest sustained rate of a ramp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knee: Option<f64>,
-    /// Whether answers and counts were right.
+    /// Whether responses and counts were right.
     pub verification: Verification,
-    /// Whether it was ended by a signal before its end.
+    /// True if a signal ended the run early.
     pub stopped: bool,
 }
 
-/// All slices of one rate.
+/// All slices at one rate.
 #[derive(Debug, Serialize)]
 pub struct Step {
-    /// What it is.
+    /// Its name.
     pub name: String,
-    /// Requests per second that were due; none in a closed loop.
+    /// Requests per second that were due; `None` in a closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<f64>,
-    /// Whether the target of a ramp kept up.
+    /// Ramp: whether all targets sustained the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sustained: Option<bool>,
-    /// What each target showed.
-    pub targets: Vec<Target>,
-    /// Each other target against the first.
-    pub ratios: Vec<Compared>,
+    /// The results of each target.
+    pub targets: Vec<TargetReport>,
+    /// Each other target compared with the first.
+    pub ratios: Vec<Comparison>,
 }
 
-/// What one target showed.
+/// The results of one target.
 #[derive(Debug, Serialize)]
-pub struct Target {
+pub struct TargetReport {
     /// Its name.
     pub name: String,
     /// Its URL.
     pub url: String,
-    /// Slices.
+    /// Number of slices.
     pub slices: usize,
-    /// Seconds that were measured.
+    /// MeasuredSlice time in seconds.
     pub seconds: f64,
-    /// Requests that succeeded; events of watches are not among them.
+    /// Successful requests; watch events are not included.
     pub ok: u64,
-    /// Requests that failed.
+    /// Failed requests.
     pub failed: u64,
-    /// Requests that succeeded before the measured time was over.
+    /// Requests that succeeded before the measured time ended.
     pub in_time: u64,
-    /// Requests that were due, and not sent within `--timeout` of the end, or because the run was
-    /// stopped.
+    /// Requests that were due, but not sent within `--timeout` after the end, or because the run
+    /// was stopped.
     pub not_sent: u64,
     /// Successes per second.
     pub rate: f64,
-    /// How late a request left at most, in microseconds: because all streams were busy, or this
-    /// program was.
+    /// The longest delay of a request between its due time and sending, in microseconds: all
+    /// streams were busy, or this program was.
     pub max_late_us: u64,
-    /// CPU time per request of the process that `--pid` names, in microseconds.
+    /// CPU time per request of the process of `--pid`, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<f64>,
-    /// The most memory that it was seen to have, in bytes.
+    /// The highest observed resident memory of that process, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident: Option<u64>,
-    /// CPU time per request of this program itself, in microseconds.
+    /// CPU time per request of this program, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator_cpu_us: Option<f64>,
-    /// By name.
-    pub series: Vec<Series>,
+    /// Results by name.
+    pub series: Vec<SeriesReport>,
 }
 
-/// What came of all requests of one name.
+/// The results of all requests of one name.
 #[derive(Debug, Serialize)]
-pub struct Series {
+pub struct SeriesReport {
     /// Its name.
     pub name: &'static str,
-    /// Successes.
+    /// Number of successes.
     pub ok: u64,
-    /// Failures, by what failed.
-    pub failures: Vec<Failed>,
-    /// Of successes, in microseconds.
+    /// Failures by name.
+    pub failures: Vec<FailureCount>,
+    /// Latencies of successes, in microseconds.
     pub latency_us: Quantiles,
-    /// Percentile and microseconds.
+    /// Pairs of a percentile and a latency in microseconds.
     pub distribution: Vec<(f64, u64)>,
-    /// By second.
+    /// Values by second.
     pub timeline: Vec<Point>,
 }
 
-/// Failures of one sort.
+/// Failures of one name.
 #[derive(Debug, Serialize)]
-pub struct Failed {
-    /// gRPC's name of the code, or what else it was.
+pub struct FailureCount {
+    /// The name of the gRPC code, or of another failure.
     pub what: String,
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// What the first one said.
+    /// The message of the first one.
     pub message: String,
 }
 
-/// One figure of one target against the first.
+/// A measurement of one target compared with the first target.
 #[derive(Debug, Serialize)]
-pub struct Compared {
+pub struct Comparison {
     /// The first target.
     pub base: String,
-    /// The other one.
+    /// The other target.
     pub target: String,
-    /// What is compared.
+    /// The compared measurement.
     pub figure: String,
-    /// The other's through the first's.
+    /// The other target's value divided by the first target's.
     #[serde(flatten)]
     pub ratio: Ratio,
 }
 
-/// Whether the run did what it says.
+/// Whether the measurements can be trusted.
 #[derive(Debug, Default, Serialize)]
 pub struct Verification {
-    /// Answers that were not what they had to be.
+    /// Number of wrong responses.
     pub wrong_answers: u64,
-    /// Some of them.
+    /// Descriptions of some of them.
     pub examples: Vec<String>,
-    /// What etcd counted, where it was asked.
-    pub etcd_counts: Vec<Count>,
-    /// What else was wrong.
-    pub mistakes: Vec<String>,
+    /// etcd's counts, if requested.
+    pub etcd_counts: Vec<MethodCount>,
+    /// Other errors.
+    pub errors: Vec<String>,
 }
 
 impl Verification {
-    /// Whether all is right.
+    /// True if nothing was wrong.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.wrong_answers == 0
-            && self.mistakes.is_empty()
+            && self.errors.is_empty()
             && self.etcd_counts.iter().all(|count| count.agrees)
     }
 }
 
-/// A slice, and what else is known of it.
+/// A measured slice.
 #[derive(Debug)]
-pub struct Measured {
-    /// When it began, from the start of the run.
+pub struct MeasuredSlice {
+    /// Its start, from the start of the run.
     pub at: Duration,
-    /// What came of it.
+    /// Its tallies.
     pub slice: Slice,
-    /// From the end of the warm-up to the last answer, or to the planned end if that is later.
+    /// From the end of the warm-up to the last response, or to the planned end if that is later.
     pub measured: Duration,
-    /// CPU time of the target's process, and its memory at the end.
+    /// CPU time and final memory of the target's process.
     pub usage: Option<(Duration, u64)>,
     /// CPU time of this process.
     pub own: Option<Duration>,
 }
 
-/// All slices of one target.
+/// The results of all slices of one target.
 #[must_use]
-pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
+pub fn target_report(name: &str, url: &str, slices: &[MeasuredSlice]) -> TargetReport {
     let mut total = Tally::default();
     slices.iter().for_each(|measured| total.add(&measured.slice.total));
     let seconds: f64 = slices.iter().map(|measured| measured.measured.as_secs_f64()).sum();
     let (ok, failed) = (total.succeeded(), total.failed());
-    // CPU time is that of the warm-up too.
+    // CPU time includes the warm-up, so it is divided by all calls.
     let per_request = |time: Option<Duration>| {
         time.filter(|_| total.calls > 0).map(|time| time.as_secs_f64() * 1e6 / float(total.calls))
     };
     let cpu: Option<Duration> =
         slices.iter().map(|measured| measured.usage.map(|(cpu, _)| cpu)).sum();
     let series =
-        total.series.iter().map(|(name, series)| self::series(name, series, slices)).collect();
-    Target {
+        total.series.iter().map(|(name, series)| series_report(name, series, slices)).collect();
+    TargetReport {
         name: name.to_owned(),
         url: url.to_owned(),
         slices: slices.len(),
@@ -198,7 +197,7 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
         in_time: total.in_time,
         not_sent: total.not_sent,
         rate: if seconds > 0.0 { float(ok) / seconds } else { 0.0 },
-        max_late_us: super::figure::micros(total.max_late),
+        max_late_us: super::convert::micros(total.max_late),
         cpu_us: per_request(cpu),
         resident: slices
             .iter()
@@ -209,10 +208,14 @@ pub fn target(name: &str, url: &str, slices: &[Measured]) -> Target {
     }
 }
 
-fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]) -> Series {
+fn series_report(
+    name: &'static str,
+    series: &super::tally::Series,
+    slices: &[MeasuredSlice],
+) -> SeriesReport {
     let failures = series.failures.iter();
     let failures = failures
-        .map(|(what, (count, message))| Failed {
+        .map(|(what, (count, message))| FailureCount {
             what: what.clone(),
             count: *count,
             message: message.clone(),
@@ -229,7 +232,7 @@ fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]
                 .map(|point| Point { second: at + point.second, ..point }),
         );
     }
-    Series {
+    SeriesReport {
         name,
         ok: series.latency.len(),
         failures,
@@ -239,19 +242,20 @@ fn series(name: &'static str, series: &super::tally::Series, slices: &[Measured]
     }
 }
 
-/// Each other target against the first: latencies by name, and CPU time where both have a process.
+/// Compares each other target with the first: latencies by name, and CPU time if both have a
+/// process.
 #[must_use]
-pub fn ratios(names: &[String], slices: &[Vec<Measured>]) -> Vec<Compared> {
+pub fn ratios(names: &[String], slices: &[Vec<MeasuredSlice>]) -> Vec<Comparison> {
     let mut compared = Vec::new();
     let (Some(base), Some(first)) = (names.first(), slices.first()) else { return compared };
     for (target, others) in names.iter().zip(slices).skip(1) {
-        let mut push = |figure: String, of: &dyn Fn(&Measured) -> Option<f64>| {
+        let mut push = |figure: String, of: &dyn Fn(&MeasuredSlice) -> Option<f64>| {
             let pairs = first
                 .iter()
                 .zip(others)
                 .filter_map(|(first, other)| Some((of(first)?, of(other)?)));
             if let Some(ratio) = Ratio::of(pairs) {
-                compared.push(Compared {
+                compared.push(Comparison {
                     base: base.clone(),
                     target: target.clone(),
                     figure,

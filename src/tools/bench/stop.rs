@@ -1,36 +1,35 @@
-//! The wish to end early, which all threads of a run see.
+//! A flag that ends a run early, shared by all threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// A wish that comes once, and stays.
+/// Set once; never reset.
 #[derive(Debug, Default)]
 pub struct Stop {
-    wanted: AtomicBool,
+    requested: AtomicBool,
     bell: Notify,
 }
 
 impl Stop {
-    /// From now on.
-    pub fn want(&self) {
-        self.wanted.store(true, Ordering::SeqCst);
+    /// Asks all threads to stop.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::SeqCst);
         self.bell.notify_waiters();
     }
 
-    /// Whether it is there.
+    /// True after the stop was requested.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst)
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
     }
 
-    /// Waits for something, and no longer than until the wish is there. What is waited for is then
-    /// dropped: no request may be among it.
+    /// Waits for `wait` to complete, or until the stop is requested; then `wait` is dropped. Must
+    /// not be used for requests, which etcd counts even if they are dropped.
     pub async fn or<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
-        // It hears the bell from here on, so that a wish between this line and the next is not
-        // missed.
+        // Registered before the check, so that a request between the two lines is not missed.
         let bell = self.bell.notified();
-        if self.is_wanted() {
+        if self.is_requested() {
             return None;
         }
         tokio::select! {
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_hears_it_and_who_comes_later_does_not_wait() {
+    async fn a_stop_wakes_waiters_and_later_calls_return_at_once() {
         let stop = Arc::new(Stop::default());
         assert_eq!(stop.or(ready(1)).await, Some(1));
         let waiting = {
@@ -57,7 +56,7 @@ mod tests {
             tokio::spawn(async move { stop.or(pending::<()>()).await })
         };
         tokio::task::yield_now().await;
-        stop.want();
+        stop.request();
         assert_eq!(waiting.await.unwrap(), None);
         assert_eq!(stop.or(ready(1)).await, None);
     }

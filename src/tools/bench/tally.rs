@@ -1,4 +1,4 @@
-//! What was measured, in pieces that add up: one for each second of each thread.
+//! Measurements that can be added up: one tally for each second of each thread.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,26 +7,25 @@ use etcd_warden_core::method::Method;
 use hdrhistogram::Histogram;
 
 use super::connection::Failure;
-use super::figure;
+use super::convert;
 
-/// Latencies in microseconds: three digits, up to an hour.
+/// Latencies in microseconds, with three significant digits, up to an hour.
 pub type Latencies = Histogram<u32>;
 
-/// Microseconds that a histogram holds at most; more counts as that.
+/// The largest latency that a histogram holds, in microseconds; larger ones count as this.
 const MOST: u64 = 3_600_000_000;
 
-/// How many wrong answers are told in words.
+/// Number of wrong responses that are described.
 const EXAMPLES: usize = 10;
 
-/// What came of all requests of one name.
+/// The results of all requests of one name.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Of successes alone, from when each was due.
+    /// Latencies of successes, from the due time.
     pub latency: Latencies,
-    /// Failures, by gRPC's name of the code or what else went wrong: how many, and what the first
-    /// one said.
+    /// Failures by name: their number, and the message of the first.
     pub failures: BTreeMap<String, (u64, String)>,
-    /// Whether these are requests, and not events or what is made of several requests.
+    /// True for requests; false for events, and for sequences of requests.
     pub requests: bool,
 }
 
@@ -36,23 +35,23 @@ impl Default for Series {
     }
 }
 
-/// It grows with the largest latency: 8 KiB for a millisecond, some 90 for an hour.
+/// Grows with the largest latency: 8 KiB for a millisecond, some 90 KiB for an hour.
 #[expect(
     clippy::expect_used,
-    reason = "three digits are within the crate's documented bounds, and every test makes one"
+    reason = "three digits are within the crate's documented bounds, and every test creates one"
 )]
 fn latencies() -> Latencies {
     Histogram::new(3).expect("digits")
 }
 
 impl Series {
-    /// Notes a success.
+    /// Records a success.
     pub fn success(&mut self, latency: Duration) {
-        // It has room for any: nothing is refused.
-        let _ = self.latency.record(figure::micros(latency).min(MOST));
+        // The histogram grows as needed, so this cannot fail.
+        let _ = self.latency.record(convert::micros(latency).min(MOST));
     }
 
-    /// Notes a failure.
+    /// Records a failure.
     pub fn failure(&mut self, failure: &Failure) {
         let (count, _) = self
             .failures
@@ -61,14 +60,14 @@ impl Series {
         *count += 1;
     }
 
-    /// How many failed.
+    /// The number of failures.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failures.values().map(|(count, _)| count).sum()
     }
 
     fn add(&mut self, other: &Series) {
-        // It grows as far as the other one.
+        // The histogram grows as needed, so this cannot fail.
         let _ = self.latency.add(&other.latency);
         self.requests |= other.requests;
         for (name, (count, message)) in &other.failures {
@@ -77,38 +76,39 @@ impl Series {
     }
 }
 
-/// What was sent of one method, warm-up included: to be compared with what etcd counted.
+/// Sent requests of one method, warm-up included, to compare with etcd's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Answered with OK.
+    /// Requests with status OK.
     pub ok: u64,
-    /// Without an answer: etcd may have done them or not.
+    /// Requests without a response: etcd may or may not have executed them.
     pub uncertain: u64,
 }
 
-/// All that was measured in some span of time.
+/// All measurements of some span of time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// By name: `range`, `lease-grant`, ..
+    /// By name: `range`, `lease-grant`, ...
     pub series: BTreeMap<&'static str, Series>,
     /// By method.
     pub sent: BTreeMap<Method, Sent>,
-    /// Calls, whatever came of them, warm-up included.
+    /// All calls, whatever their result, warm-up included.
     pub calls: u64,
-    /// Answers that were not what they had to be.
+    /// Number of wrong responses.
     pub wrong: u64,
-    /// The first of them, in words.
+    /// Descriptions of the first wrong responses.
     pub examples: Vec<String>,
-    /// Requests that succeeded before the measured time was over.
+    /// Requests that succeeded before the measured time ended.
     pub in_time: u64,
-    /// Requests that were due and are not sent: it was too late for them, or the run was stopped.
+    /// Requests that were due and not sent, because it was too late or the run was stopped.
     pub not_sent: u64,
-    /// How late requests left at most: waiting for a free stream, or for this program itself.
+    /// The longest delay of a request between its due time and sending: waiting for a free stream,
+    /// or for this program itself.
     pub max_late: Duration,
 }
 
 impl Tally {
-    /// Notes a wrong answer.
+    /// Records a wrong response.
     pub fn wrong(&mut self, what: impl FnOnce() -> String) {
         self.wrong += 1;
         if self.examples.len() < EXAMPLES {
@@ -116,19 +116,19 @@ impl Tally {
         }
     }
 
-    /// Notes what was sent, and what came instead of a good answer.
+    /// Records a sent request and its failure, if any.
     pub fn sent(&mut self, method: Method, failure: Option<&Failure>) {
         self.calls += 1;
         let sent = self.sent.entry(method).or_default();
         match failure {
-            // A wrong answer is one that came with OK.
+            // A wrong response has the status OK.
             None | Some(Failure::Wrong(_)) => sent.ok += 1,
             Some(failure) if failure.is_uncertain() => sent.uncertain += 1,
             Some(_) => {}
         }
     }
 
-    /// Takes in another.
+    /// Adds another tally.
     pub fn add(&mut self, other: &Tally) {
         for (name, series) in &other.series {
             match self.series.get_mut(name) {
@@ -150,13 +150,13 @@ impl Tally {
         self.max_late = self.max_late.max(other.max_late);
     }
 
-    /// Requests that succeeded.
+    /// Number of successful requests.
     #[must_use]
     pub fn succeeded(&self) -> u64 {
         self.requests().map(|series| series.latency.len()).sum()
     }
 
-    /// Requests that failed.
+    /// Number of failed requests.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.requests().map(Series::failed).sum()
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_add_up_to_the_whole_and_failures_stay_out_of_latencies() {
+    fn parts_add_up_to_the_whole_without_latencies_of_failures() {
         let (mut whole, mut parts) =
             (Tally::default(), [Tally::default(), Tally::default(), Tally::default()]);
         let refused = Failure::Grpc(7, "etcdserver: permission denied".into());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_and_more_is_an_hour_also_for_a_histogram_that_was_small() {
+    fn latencies_above_an_hour_count_as_an_hour() {
         let (mut series, mut other) = (Series::default(), Series::default());
         series.success(Duration::from_micros(1));
         series.success(Duration::from_secs(10_000));

@@ -1,6 +1,6 @@
-//! What was measured second by second. The last seconds are whole, so that what threads tell of
-//! them adds up; of those before, only the figures are kept that reports show: a histogram for each
-//! second of an hour would be gigabytes.
+//! Measurements by second. The last seconds are complete tallies, so that all threads can add to
+//! them. Of earlier seconds only the values for reports are kept: a histogram per second would take
+//! gigabytes for an hour.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use serde::Serialize;
 use super::quantiles::Quantiles;
 use super::tally::{Series, Tally};
 
-/// How many seconds are whole. Each thread tells of a second when it is over, and is not ten
-/// seconds late unless it stands still.
+/// Number of complete seconds. A thread reports a second when it has ended, so it is never ten
+/// seconds late unless it hangs.
 const WHOLE: usize = 10;
 
-/// One second.
+/// The values of one second for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "names that say it")]
+#[expect(missing_docs, reason = "the names are usual")]
 pub struct Point {
-    /// Counted from the start of the run; within a slice, from that of the slice.
+    /// From the start of the run; within a slice, from the start of the slice.
     pub second: u64,
     pub ok: u64,
     pub failed: u64,
@@ -27,7 +27,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// `None` where nothing was measured, as in the warm-up.
+    /// `None` if nothing was measured, as in the warm-up.
     fn of(second: u64, series: &Series) -> Option<Self> {
         let (ok, failed) = (series.latency.len(), series.failed());
         let Quantiles { p50, p99, p999, .. } = Quantiles::of(&series.latency);
@@ -39,15 +39,15 @@ impl Point {
 #[derive(Debug, Default)]
 pub struct Timeline {
     whole: BTreeMap<u64, Tally>,
-    /// By name, in order.
+    /// Earlier seconds by name, in order.
     before: BTreeMap<&'static str, Vec<Point>>,
-    /// The first second that is not among those before.
+    /// The first second that is not in `before`.
     from: u64,
 }
 
 impl Timeline {
-    /// Takes in a second of one thread. One that is told too late counts in the oldest that is
-    /// whole: no request is lost.
+    /// Adds a second of one thread. If it is older than the complete seconds, it is added to the
+    /// oldest of them, so that no request is lost.
     pub fn add(&mut self, second: u64, tally: &Tally) {
         self.whole.entry(second.max(self.from)).or_default().add(tally);
         while self.whole.len() > WHOLE {
@@ -59,13 +59,13 @@ impl Timeline {
         }
     }
 
-    /// A second, as far as it has been told, and as long as it is whole.
+    /// The tally of a second so far, while it is complete.
     #[must_use]
     pub fn second(&self, second: u64) -> Option<&Tally> {
         self.whole.get(&second)
     }
 
-    /// All seconds in which something of this name was measured.
+    /// All seconds in which requests of this name were measured.
     pub fn points(&self, name: &str) -> impl Iterator<Item = Point> {
         let whole = self
             .whole
@@ -88,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_points_and_ten_seconds_of_histograms() {
+    fn an_hour_keeps_histograms_of_ten_seconds_only() {
         let mut timeline = Timeline::default();
         for second in 0..3600 {
-            // Two threads, of which one tells late.
+            // Two threads, one of which reports late.
             timeline.add(second, &tally(second + 1));
             timeline.add(second.saturating_sub(5), &tally(second + 1));
             assert!(timeline.whole.len() <= WHOLE);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_far_too_late_is_in_the_oldest_second_that_is_whole() {
+    fn a_very_late_report_is_added_to_the_oldest_complete_second() {
         let mut timeline = Timeline::default();
         (0..20).for_each(|second| timeline.add(second, &tally(1)));
         timeline.add(3, &tally(1));

@@ -1,5 +1,5 @@
-//! A timer that is right to some microseconds: tokio's own has steps of a millisecond, which would
-//! all be counted as latency.
+//! A timer that is accurate to some microseconds. Tokio's timer has a resolution of a millisecond,
+//! which would show as latency.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use rustix::time::{
 };
 use tokio::net::unix::pipe::Receiver;
 
-/// A timer of the kernel's (timerfd_create(2)). It is read as a pipe is, which is the way of
-/// tokio's that takes any descriptor safely.
+/// A kernel timer (timerfd_create(2)), read like a pipe: tokio's safe way to wait for an arbitrary
+/// descriptor.
 pub struct Timer(Receiver);
 
 impl Timer {
-    /// Not set yet. Within a runtime.
+    /// Not armed yet. Must be called within a runtime.
     ///
     /// # Errors
-    /// The kernel gives none.
+    /// The kernel does not provide a timer.
     pub fn new() -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -27,10 +27,10 @@ impl Timer {
         Receiver::from_owned_fd_unchecked(timer).map(Self)
     }
 
-    /// Waits until then; comes back at once when that has passed.
+    /// Waits until this time; returns at once if it has passed.
     ///
     /// # Errors
-    /// The timer cannot be set.
+    /// The timer cannot be armed.
     pub async fn until(&self, at: Instant) -> io::Result<()> {
         loop {
             let left = at.saturating_duration_since(Instant::now());
@@ -39,7 +39,7 @@ impl Timer {
             }
             timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once(left))?;
             self.0.readable().await?;
-            // How often it went off is of no interest, and that it did not is seen above.
+            // The number of expirations does not matter: the loop checks the time.
             let _ = self.0.try_read(&mut [0_u8; 8]);
         }
     }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_waits_and_never_comes_too_early() {
+    async fn it_never_fires_too_early() {
         let timer = Timer::new().unwrap();
         for wait in [0, 1, 300, 2500] {
             let at = Instant::now() + Duration::from_micros(wait);

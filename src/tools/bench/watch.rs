@@ -1,4 +1,4 @@
-//! What comes on a Watch stream, and whether it may.
+//! Reads and checks the responses of Watch streams.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,20 @@ use etcd_warden_proto::etcdserverpb::WatchResponse;
 use etcd_warden_proto::mvccpb::{Event, event::EventType};
 use prost::Message as _;
 
-use super::connection::{Answer, Failure};
+use super::connection::{Failure, ResponseStream};
 
-/// The next answer on a stream.
+/// The next response of a stream.
 ///
 /// # Errors
-/// The stream has ended, or the answer cannot be read.
-pub async fn next(answer: &mut Answer) -> Result<WatchResponse, Failure> {
+/// The stream has ended, or the response cannot be decoded.
+pub async fn next(stream: &mut ResponseStream) -> Result<WatchResponse, Failure> {
     let message =
-        answer.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
+        stream.message().await?.ok_or_else(|| Failure::Lost("the watch stream ended".into()))?;
     WatchResponse::decode(message)
-        .map_err(|error| Failure::Wrong(format!("a watch answer cannot be read: {error}")))
+        .map_err(|error| Failure::Wrong(format!("a watch response cannot be decoded: {error}")))
 }
 
-/// Why the watch of this answer has ended, or did not begin; `None` where it goes on.
+/// Why the watch of this response was canceled or not created; `None` if it was not.
 #[must_use]
 pub fn ended(response: &WatchResponse) -> Option<Failure> {
     let reason = match (response.compact_revision, &*response.cancel_reason) {
@@ -32,7 +32,7 @@ pub fn ended(response: &WatchResponse) -> Option<Failure> {
     response.canceled.then(|| Failure::cancelled(&reason))
 }
 
-/// Events of a watch that nobody has made.
+/// A failure if this response has events, for a watch that is not on the stream.
 #[must_use]
 pub fn stray(response: &WatchResponse) -> Option<Failure> {
     let events = response.events.len();
@@ -44,35 +44,35 @@ pub fn stray(response: &WatchResponse) -> Option<Failure> {
     })
 }
 
-/// Keys of one watch whose versions are held: more than a run writes.
+/// Limit of keys per watch whose versions are remembered: more than a run writes.
 const KEYS: usize = 20_000_000;
 
-/// The events that a watch has had.
+/// Checks the events of one watch.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SeenEvents {
     last: i64,
-    /// The version that each key had last: etcd counts the writes of a key, so that a gap shows.
+    /// The last version of each key. etcd numbers the writes of a key, so a missed event shows.
     versions: HashMap<Vec<u8>, i64>,
 }
 
-impl Seen {
-    /// None yet: all that come must be later than this revision.
+impl SeenEvents {
+    /// Events must have a revision greater than this one.
     #[must_use]
     pub fn after(revision: i64) -> Self {
         Self { last: revision, versions: HashMap::new() }
     }
 
-    /// The revision of the last one.
+    /// The revision of the last event.
     #[must_use]
     pub const fn last(&self) -> i64 {
         self.last
     }
 
-    /// Revisions grow, as this program writes no two keys of one watch in one request; and of each
-    /// key every version comes.
+    /// Checks the next event. Revisions must increase, because this program never writes two keys
+    /// of one watch in one request; and no version of a key may be missing.
     ///
     /// # Errors
-    /// What is wrong with this one.
+    /// What is wrong with the event.
     pub fn check(&mut self, event: &Event) -> Result<(), Failure> {
         let wrong = |what: String| Err(Failure::Wrong(what));
         let Some(pair) = &event.kv else { return wrong("an event without a key".to_owned()) };
@@ -85,17 +85,14 @@ impl Seen {
         self.last = pair.mod_revision;
         let put = event.r#type == i32::from(EventType::Put);
         if self.versions.len() >= KEYS && !self.versions.contains_key(&pair.key) {
-            return wrong(format!(
-                "an event of {}, when {KEYS} other keys have had theirs",
-                Escaped(&pair.key)
-            ));
+            return wrong(format!("an event of {}, after {KEYS} other keys", Escaped(&pair.key)));
         }
-        // After a Delete, the next one begins with 1.
+        // After a Delete the next version is 1.
         let before = self.versions.insert(pair.key.clone(), if put { pair.version } else { 0 });
         match before.filter(|before| put && before + 1 != pair.version) {
             None => Ok(()),
             Some(before) => wrong(format!(
-                "version {} of {} after {before}: there is a gap",
+                "version {} of {} after {before}: events are missing",
                 pair.version,
                 Escaped(&pair.key)
             )),
@@ -117,21 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_a_repetition_and_another_order_are_seen() {
-        let mut seen = Seen::after(4);
+    fn missing_repeated_and_unordered_events_are_detected() {
+        let mut seen = SeenEvents::after(4);
         for (key, revision, version) in
             [("a", 5, 3), ("b", 6, 1), ("a", 7, 4), ("a", 8, 0), ("a", 9, 1)]
         {
             assert_eq!(seen.check(&event(key, revision, version)), Ok(()), "{key} {revision}");
         }
-        assert!(seen.check(&event("b", 9, 2)).is_err(), "a revision again");
-        assert!(seen.check(&event("a", 10, 3)).is_err(), "a version is missing");
+        assert!(seen.check(&event("b", 9, 2)).is_err(), "a repeated revision");
+        assert!(seen.check(&event("a", 10, 3)).is_err(), "a missing version");
         assert!(seen.check(&Event::default()).is_err());
-        assert!(Seen::after(4).check(&event("a", 4, 1)).is_err(), "what was listed");
+        assert!(SeenEvents::after(4).check(&event("a", 4, 1)).is_err(), "an event before the list");
     }
 
     #[test]
-    fn a_watch_ends_for_the_reason_that_is_told() {
+    fn a_canceled_watch_has_the_reason_of_the_server() {
         let response = |reason: &str| WatchResponse {
             canceled: true,
             cancel_reason: reason.to_owned(),
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_an_unknown_watch_are_a_wrong_answer_and_a_progress_of_the_stream_is_none() {
+    fn events_of_an_unknown_watch_are_a_wrong_response() {
         let events = WatchResponse {
             watch_id: 5,
             events: vec![event("a", 1, 1)],

@@ -1,5 +1,5 @@
-//! One thread of the load: its own runtime, its own connections, and nothing shared with others
-//! while it sends.
+//! One thread of the load. It has its own runtime and connections, and shares nothing with other
+//! threads while it sends.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,99 +12,99 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::arrivals::{Arrivals, Gaps};
-use super::book::{Book, Clock, Page};
-use super::connection::{Connection, Door};
-use super::dice::Dice;
-use super::fan::Watcher;
-use super::figure;
+use super::connection::{Connection, Destination};
+use super::convert;
 use super::jobs::Jobs;
 use super::keys::Keys;
 use super::mix::Mix;
-use super::slot::{Scene, Slot};
+use super::recorder::{Recorder, Second, Ticker};
+use super::request_stream::{RequestStream, SliceContext};
+use super::rng::Rng;
 use super::stop::Stop;
+use super::watchers::Watcher;
 use super::zipf::Zipf;
 
-/// Handshakes of one thread at a time.
+/// Concurrent handshakes of one thread.
 const HANDSHAKES: usize = 32;
 
-/// What a thread is to do in all slices.
+/// The work of one thread in all slices.
 pub struct Assignment {
-    /// Which of the threads it is.
+    /// Index of the thread.
     pub thread: usize,
-    /// How many there are.
+    /// Number of threads.
     pub threads: usize,
     /// Its connections to each target.
-    pub doors: Vec<Vec<Door>>,
-    /// Streams at a time on each.
+    pub destinations: Vec<Vec<Destination>>,
+    /// Concurrent streams per connection.
     pub streams: usize,
-    /// What each watcher of this thread watches: first key, and the one behind the last.
+    /// The range of each watcher of this thread: first key and range end.
     pub watchers: Vec<[Vec<u8>; 2]>,
     /// The keys.
     pub keys: Arc<Keys>,
-    /// Which of them are asked for.
+    /// The distribution of keys.
     pub zipf: Arc<Zipf>,
-    /// What is done.
+    /// The operations and their weights.
     pub mix: Mix,
-    /// Whether reads are serializable.
+    /// Use serializable reads.
     pub serializable: bool,
-    /// How long an answer may take.
-    pub patience: Duration,
-    /// The gaps of an open loop.
+    /// Timeout of a request.
+    pub request_timeout: Duration,
+    /// Distribution of the gaps of an open loop.
     pub gaps: Gaps,
-    /// The seed of the run.
+    /// Seed of the run.
     pub seed: u64,
-    /// Set when everybody is to stop.
+    /// Ends the run early.
     pub stop: Arc<Stop>,
 }
 
-/// How fast it is to go.
+/// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// Each stream sends as soon as it has its answer.
+    /// Closed loop: each stream sends again when it has its response.
     Closed,
-    /// So many requests per second over all threads, whatever the answers do.
+    /// Open loop: this many requests per second over all threads, whatever the response times.
     Open(f64),
 }
 
-/// When a slice ends.
+/// The end of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// So long after its warm-up.
+    /// This long after the warm-up.
     After(Duration),
-    /// After so many requests of all threads together, warm-up not counted.
+    /// After this many requests of all threads, warm-up not counted.
     Count(u64),
 }
 
-/// One slice.
+/// The parameters of one slice.
 #[derive(Clone, Copy, Debug)]
-pub struct Go {
-    /// When it begins.
+pub struct SliceSpec {
+    /// Start time.
     pub base: Instant,
-    /// What is not measured, from its begin on.
+    /// Unmeasured time at the start.
     pub warm_up: Duration,
-    /// How fast.
+    /// When requests are sent.
     pub pace: Pace,
-    /// Until when.
+    /// When it ends.
     pub end: End,
-    /// Which slice of the run it is, for chance.
+    /// Number of the slice within the run; seeds random choices.
     pub number: u64,
 }
 
-impl Go {
-    /// What one of several threads has of it.
+impl SliceSpec {
+    /// The part of one of several threads.
     #[must_use]
     pub fn of_thread(self, thread: usize, threads: usize) -> Self {
         let number = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
         match self.end {
             End::Count(count) => Self {
-                end: End::Count(figure::share(count, number(threads), number(thread))),
+                end: End::Count(convert::share(count, number(threads), number(thread))),
                 ..self
             },
             End::After(_) => self,
         }
     }
 
-    /// When its time is over, counted from its begin; never for a number of requests.
+    /// The planned end, from the start; `Duration::MAX` for a number of requests.
     #[must_use]
     pub const fn until(&self) -> Duration {
         match self.end {
@@ -114,153 +114,173 @@ impl Go {
     }
 }
 
-/// What a thread is told.
-pub enum Order {
-    /// To open watches at a target.
+/// Commands to a thread.
+pub enum Command {
+    /// Open the watches at a target.
     Prepare(usize),
-    /// To send.
-    Go(Go),
-    /// To wait until its watchers have seen this revision, and to end the slice.
+    /// Send the load of a slice.
+    Send(SliceSpec),
+    /// Wait until the watchers have seen this revision, and end the slice.
     Settle(i64),
 }
 
-/// What it tells.
+/// Messages from a thread.
 #[derive(Debug)]
-pub enum News {
+pub enum Update {
     /// Its connections, or its watches, are open.
     Ready,
-    /// They are not.
+    /// They could not be opened.
     Failed(String),
-    /// A second of measurements.
-    Page(Page),
-    /// All is sent and answered; the highest revision that watchers are to see.
+    /// The measurements of one second.
+    Second(Second),
+    /// All requests are answered. The highest revision that watchers must see.
     Done(i64),
-    /// The slice is over.
+    /// The slice has ended.
     Settled,
 }
 
-/// Runs until nobody has orders any more.
-pub fn run(assignment: Assignment, mut orders: Receiver<Order>, news: UnboundedSender<News>) {
+/// Runs until the command channel is closed.
+pub fn run(
+    assignment: Assignment,
+    mut commands: Receiver<Command>,
+    updates: UnboundedSender<Update>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(news.send(News::Failed(format!("no runtime: {error}")))),
+        Err(error) => {
+            return drop(updates.send(Update::Failed(format!("cannot create a runtime: {error}"))));
+        }
     };
     LocalSet::new().block_on(&runtime, async {
         let assignment = Rc::new(assignment);
         let mut targets = Vec::new();
-        for doors in &assignment.doors {
-            let connections: Vec<Rc<Connection>> =
-                doors.iter().map(|door| Rc::new(Connection::new(door.clone()))).collect();
+        for destinations in &assignment.destinations {
+            let connections: Vec<Rc<Connection>> = destinations
+                .iter()
+                .map(|destination| Rc::new(Connection::new(destination.clone())))
+                .collect();
             for some in connections.chunks(HANDSHAKES) {
                 let opened = join_all(some.iter().map(|connection| connection.open())).await;
                 if let Some(failure) = opened.into_iter().find_map(Result::err) {
-                    return drop(news.send(News::Failed(failure.to_string())));
+                    return drop(updates.send(Update::Failed(failure.to_string())));
                 }
             }
             targets.push(connections);
         }
-        let _ = news.send(News::Ready);
-        while let Some(order) = orders.recv().await {
-            let Order::Prepare(target) = order else { continue };
+        let _ = updates.send(Update::Ready);
+        while let Some(command) = commands.recv().await {
+            let Command::Prepare(target) = command else { continue };
             let connections = targets.get(target).cloned().unwrap_or_default();
-            slice(&assignment, &connections, &mut orders, &news).await;
+            slice(&assignment, &connections, &mut commands, &updates).await;
         }
     });
 }
 
-/// Prepare has been said.
+/// Runs one slice, after `Prepare` was received.
 async fn slice(
     assignment: &Rc<Assignment>,
     connections: &[Rc<Connection>],
-    orders: &mut Receiver<Order>,
-    news: &UnboundedSender<News>,
+    commands: &mut Receiver<Command>,
+    updates: &UnboundedSender<Update>,
 ) {
     let mut watchers = Vec::new();
     for (connection, range) in connections.iter().cycle().zip(&assignment.watchers) {
-        // Nothing is sent then, and nobody misses the others.
-        if assignment.stop.is_wanted() {
+        // A stopped run sends nothing, so the remaining watches are not needed.
+        if assignment.stop.is_requested() {
             break;
         }
-        match Watcher::open(connection, range, assignment.patience).await {
+        match Watcher::open(connection, range, assignment.request_timeout).await {
             Ok(watcher) => watchers.push(watcher),
-            Err(failure) => return drop(news.send(News::Failed(format!("a watcher: {failure}")))),
+            Err(failure) => {
+                return drop(updates.send(Update::Failed(format!("a watcher: {failure}"))));
+            }
         }
     }
-    let _ = news.send(News::Ready);
-    let Some(Order::Go(go)) = orders.recv().await else { return };
-    let go = go.of_thread(assignment.thread, assignment.threads);
-    let book = Rc::new(Book::new(go.base, go.warm_up, go.until(), news.clone(), News::Page));
-    let clock = Clock::of(&book);
+    let _ = updates.send(Update::Ready);
+    let Some(Command::Send(spec)) = commands.recv().await else { return };
+    let spec = spec.of_thread(assignment.thread, assignment.threads);
+    let recorder = Rc::new(Recorder::new(
+        spec.base,
+        spec.warm_up,
+        spec.until(),
+        updates.clone(),
+        Update::Second,
+    ));
+    let ticker = Ticker::of(&recorder);
     let (until, seen) = watch::channel(None);
     let mut watching = JoinSet::new();
     for watcher in watchers {
-        let (assignment, book, seen) = (assignment.clone(), book.clone(), seen.clone());
+        let (assignment, recorder, seen) = (assignment.clone(), recorder.clone(), seen.clone());
         watching.spawn_local(async move {
-            watcher.run(book, &assignment.keys, seen, assignment.patience).await
+            watcher.run(recorder, &assignment.keys, seen, assignment.request_timeout).await;
         });
     }
-    let scene = Rc::new(Scene {
+    let context = Rc::new(SliceContext {
         keys: assignment.keys.clone(),
         zipf: assignment.zipf.clone(),
         mix: assignment.mix.clone(),
         serializable: assignment.serializable,
-        patience: assignment.patience,
-        book: book.clone(),
+        request_timeout: assignment.request_timeout,
+        recorder: recorder.clone(),
         highest: Cell::new(0),
-        told: Cell::new(0),
+        last_watched: Cell::new(0),
         written: RefCell::new(vec![0; assignment.keys.data.len()]),
     });
-    send(assignment, connections, &scene, go).await;
-    let _ = news.send(News::Done(scene.told.get()));
-    if let Some(Order::Settle(revision)) = orders.recv().await {
+    send(assignment, connections, &context, spec).await;
+    let _ = updates.send(Update::Done(context.last_watched.get()));
+    if let Some(Command::Settle(revision)) = commands.recv().await {
         let _ = until.send(Some(revision));
         while watching.join_next().await.is_some() {}
     }
-    drop(clock);
-    book.close();
-    let _ = news.send(News::Settled);
+    drop(ticker);
+    recorder.close();
+    let _ = updates.send(Update::Settled);
 }
 
-/// Sends all of a slice, and waits for the answers.
+/// Sends all requests of a slice, and waits for the responses.
 async fn send(
     assignment: &Rc<Assignment>,
     connections: &[Rc<Connection>],
-    scene: &Rc<Scene>,
-    go: Go,
+    context: &Rc<SliceContext>,
+    spec: SliceSpec,
 ) {
-    let jobs =
-        Rc::new(Jobs::new(go, assignment.stop.clone(), assignment.patience, scene.book.clone()));
-    let mut slots = JoinSet::new();
+    let jobs = Rc::new(Jobs::new(
+        spec,
+        assignment.stop.clone(),
+        assignment.request_timeout,
+        context.recorder.clone(),
+    ));
+    let mut streams = JoinSet::new();
     for number in 0..connections.len().saturating_mul(assignment.streams) {
         let Some(connection) = connections.get(number % connections.len().max(1)) else { continue };
-        let chance = go
+        let chance = spec
             .number
             .wrapping_mul(1 << 32)
             .wrapping_add(u64::try_from(assignment.thread * 1_000_000 + number).unwrap_or(0));
-        let mut slot = Slot::new(
+        let mut stream = RequestStream::new(
             connection.clone(),
             assignment.thread,
             number,
-            Dice::new(assignment.seed, chance),
+            Rng::new(assignment.seed, chance),
         );
-        let (jobs, scene) = (jobs.clone(), scene.clone());
-        slots.spawn_local(async move {
+        let (jobs, context) = (jobs.clone(), context.clone());
+        streams.spawn_local(async move {
             while let Some(due) = jobs.next().await {
-                scene.book.leaves(due);
-                slot.work(&scene, due).await;
+                context.recorder.record_sent(due);
+                stream.work(&context, due).await;
             }
-            slot.end(&scene).await;
+            stream.end(&context).await;
         });
     }
-    if let Pace::Open(rate) = go.pace {
-        let dice = Dice::new(
+    if let Pace::Open(rate) = spec.pace {
+        let rng = Rng::new(
             assignment.seed,
-            u64::MAX - go.number * 1024 - u64::try_from(assignment.thread).unwrap_or(0),
+            u64::MAX - spec.number * 1024 - u64::try_from(assignment.thread).unwrap_or(0),
         );
         let arrivals =
-            Arrivals::new(assignment.gaps, rate, assignment.thread, assignment.threads, dice);
+            Arrivals::new(assignment.gaps, rate, assignment.thread, assignment.threads, rng);
         jobs.dispatch(arrivals).await;
     }
-    while slots.join_next().await.is_some() {}
+    while streams.join_next().await.is_some() {}
     jobs.close();
 }

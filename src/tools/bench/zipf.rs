@@ -1,19 +1,18 @@
-//! Which keys are asked for: some much more often than others.
+//! A Zipf distribution of keys.
 
-use super::dice::Dice;
-use super::figure;
+use super::convert;
+use super::rng::Rng;
 
-/// A choice among keys 0, 1, 2, .., the first of them the most popular: key `i` has the weight `1 /
-/// (i + 1)^exponent`.
+/// A random choice among keys 0, 1, 2, ...; key `i` has the weight `1 / (i + 1)^exponent`.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     keys: u64,
-    /// The share of all keys up to each one; empty where all are equal.
+    /// Cumulative probability of each key; empty if all are equal.
     up_to: Vec<f64>,
 }
 
 impl Zipf {
-    /// Among so many keys, at least one. An exponent of 0 gives each the same share.
+    /// `keys` must be at least 1. With an exponent of 0 all keys are equally likely.
     #[must_use]
     pub fn new(keys: u64, exponent: f64) -> Self {
         if exponent == 0.0 {
@@ -22,7 +21,7 @@ impl Zipf {
         let mut sum = 0.0;
         let mut up_to: Vec<f64> = (1..=keys)
             .map(|rank| {
-                sum += figure::float(rank).powf(-exponent);
+                sum += convert::float(rank).powf(-exponent);
                 sum
             })
             .collect();
@@ -30,12 +29,12 @@ impl Zipf {
         Self { keys, up_to }
     }
 
-    /// One of them.
-    pub fn pick(&self, dice: &mut Dice) -> u64 {
+    /// Picks a key.
+    pub fn pick(&self, rng: &mut Rng) -> u64 {
         if self.up_to.is_empty() {
-            return dice.below(self.keys);
+            return rng.below(self.keys);
         }
-        let place = dice.fraction();
+        let place = rng.fraction();
         let index = self.up_to.partition_point(|share| *share <= place);
         u64::try_from(index).unwrap_or(0).min(self.keys.saturating_sub(1))
     }
@@ -46,14 +45,14 @@ mod tests {
     use super::*;
 
     fn counts(keys: u64, exponent: f64, picks: u32) -> Vec<f64> {
-        let (zipf, mut dice) = (Zipf::new(keys, exponent), Dice::new(3, 0));
+        let (zipf, mut rng) = (Zipf::new(keys, exponent), Rng::new(3, 0));
         let mut counts = vec![0.0; keys as usize];
-        (0..picks).for_each(|_| counts[zipf.pick(&mut dice) as usize] += 1.0);
+        (0..picks).for_each(|_| counts[zipf.pick(&mut rng) as usize] += 1.0);
         counts
     }
 
     #[test]
-    fn the_second_key_is_asked_for_half_as_often_as_the_first_with_an_exponent_of_one() {
+    fn with_exponent_1_key_n_has_the_frequency_1_through_n() {
         let counts = counts(1000, 1.0, 400_000);
         let harmonic: f64 = (1..=1000).map(|rank| 1.0 / f64::from(rank)).sum();
         for rank in [1_u32, 2, 3, 10] {
@@ -67,13 +66,13 @@ mod tests {
     }
 
     #[test]
-    fn without_an_exponent_all_are_equal() {
+    fn without_an_exponent_all_keys_are_equal() {
         let counts = counts(10, 0.0, 100_000);
         assert!(counts.iter().all(|count| (9_600.0..10_400.0).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn one_key_is_always_that_one() {
+    fn a_single_key_is_always_picked() {
         assert_eq!(counts(1, 0.99, 10), [10.0]);
     }
 }

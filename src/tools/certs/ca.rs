@@ -1,5 +1,4 @@
-//! The operator's CA: its certificate and its key, proven to belong together and to be able to
-//! issue.
+//! The operator's CA. Loading it verifies that certificate and key belong together and may issue.
 
 mod old;
 
@@ -13,30 +12,30 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::certificate::{Contents, Issuer, key_id};
+use super::certificate::{CertificateTemplate, Issuer, key_id};
 use super::encrypted::{self, PrivateKey};
 use super::{note, read, refuse};
 pub use old::OldCa;
 use old::has_issued;
 
-/// Bytes that a CA's file may have.
+/// Bytes that a file of the CA may have.
 const MOST: u64 = 4 << 20;
 
-/// How long before now a certificate begins: clocks of etcd's hosts may be behind.
+/// How long before now a certificate becomes valid: the clocks of etcd's hosts may be behind.
 pub(super) const SKEW: Duration = Duration::from_secs(300);
 
-/// Where the CA lies.
+/// The files of the CA.
 #[derive(Clone, Debug)]
 pub struct CaFiles {
-    /// Its certificate, and behind it those of the CAs above.
+    /// Its certificate, followed by those of the CAs above it. PEM.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// Its private key. PEM.
     pub key: PathBuf,
 }
 
 /// A CA that can issue.
 pub struct Ca {
-    /// Its own certificate first.
+    /// Its own certificate first, then those of the CAs above.
     chain: Vec<CertificateDer<'static>>,
     subject: Vec<u8>,
     shown: String,
@@ -56,10 +55,10 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// Reads and proves the CA. `passphrase` is asked only if the key is encrypted.
+    /// Reads and checks the CA. `passphrase` is called only if the key is encrypted.
     ///
     /// # Errors
-    /// Everything that is wrong with the two files.
+    /// Every problem of the two files.
     pub fn load(
         files: &CaFiles,
         passphrase: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Diagnostics>,
@@ -93,15 +92,15 @@ impl Ca {
             return refuse(
                 &name,
                 "the certificate cannot be used as a trust anchor",
-                "a CA's certificate is of version 3",
+                "a CA certificate must be of X.509 version 3",
             );
         };
         let mut found = Diagnostics::default();
         may_issue(&name, &parsed, &mut found);
         let public_key = parsed.public_key().raw;
         if key.public_key().is_none_or(|own| own.as_ref() != public_key) {
-            let message = format!("the key is not that of the certificate in `{name}`");
-            found.push(super::mistake(
+            let message = format!("the key does not belong to the certificate in `{name}`");
+            found.push(super::error(
                 &files.key.display().to_string(),
                 message,
                 "compare `openssl x509 -noout -pubkey` with `openssl pkey -pubout`",
@@ -109,7 +108,7 @@ impl Ca {
         }
         let mut not_after = time(parsed.validity().not_after.timestamp());
         for der in chain.iter().skip(1) {
-            // What a CA above ends with ends with it.
+            // A certificate below an expired CA is not valid.
             if let Ok((_, above)) = X509Certificate::from_der(der) {
                 not_after = not_after.min(time(above.validity().not_after.timestamp()));
             }
@@ -134,7 +133,7 @@ impl Ca {
         })
     }
 
-    /// Its subject, for people.
+    /// Its subject, for display.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shown
@@ -146,20 +145,20 @@ impl Ca {
         &self.subject
     }
 
-    /// The last moment of what it issues.
+    /// `notAfter` of the CA; no issued certificate may end later.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
 
-    /// All certificates of its file, PEM: what whoever trusts this CA needs.
+    /// All certificates of its file: the trust bundle for those who verify its certificates. PEM.
     #[must_use]
     pub fn trust_pem(&self) -> String {
         self.chain.iter().map(|der| pem_of(der)).collect()
     }
 
-    /// From `now`, a little before, for so long; never beyond the CA. The note says when that
-    /// shortened it.
+    /// The validity period of a new certificate: from shortly before `now`, for `lifetime`, never
+    /// beyond the CA. The note is set if the CA's end shortens it.
     #[must_use]
     pub fn window(&self, now: SystemTime, lifetime: Duration) -> (Window, Option<Diagnostics>) {
         let wanted = now + lifetime;
@@ -172,23 +171,26 @@ impl Ca {
         let end = humantime::format_rfc3339_seconds(self.not_after);
         all.push(note(
             "--lifetime",
-            format!("the certificates end with their CA, on {end}, before the lifetime that was asked for"),
+            format!("the certificates end with their CA on {end}, before the requested lifetime"),
             "renew the CA",
         ));
         (window, Some(all))
     }
 
-    /// Signs, and verifies what came out as the proxy verifies its clients.
+    /// Signs a certificate, and verifies it as the gateway verifies its clients.
     ///
     /// # Errors
-    /// What the proxy would refuse, in words: a name outside the CA's name constraints, for one.
-    pub(super) fn issue(&self, contents: &Contents) -> Result<CertificateDer<'static>, String> {
+    /// Why the gateway would refuse it, for example a name outside the CA's name constraints.
+    pub(super) fn issue(
+        &self,
+        template: &CertificateTemplate,
+    ) -> Result<CertificateDer<'static>, String> {
         let issuer = Issuer { name: &self.subject, key_id: &self.key_id, key: &*self.key };
-        let Ok(([], key)) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&contents.public_key)
+        let Ok(([], key)) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&template.public_key)
         else {
             return Err("the public key cannot be read".to_owned());
         };
-        let der = contents.signed_by(&issuer, &key.subject_public_key.data)?;
+        let der = template.signed_by(&issuer, &key.subject_public_key.data)?;
         let verified = webpki::EndEntityCert::try_from(&der).and_then(|leaf| {
             let usage = webpki::KeyUsage::client_auth();
             leaf.verify_for_usage(
@@ -205,19 +207,19 @@ impl Ca {
         match verified {
             Ok(()) => Ok(der),
             Err(webpki::Error::NameConstraintViolation) => {
-                Err("the CA's name constraints do not allow its names".to_owned())
+                Err("the CA's name constraints do not permit its names".to_owned())
             }
-            Err(error) => Err(format!("the proxy would refuse its certificate: {error}")),
+            Err(error) => Err(format!("the gateway would refuse its certificate: {error}")),
         }
     }
 
-    /// Whether its key has signed this certificate, be it in date or not.
+    /// True if its key has signed this certificate, whether or not that is expired.
     #[must_use]
     pub fn has_issued(&self, der: &CertificateDer<'_>) -> bool {
         has_issued(std::slice::from_ref(&self.anchor), self.algorithms, der)
     }
 
-    /// The certificate, and behind it those between it and a root: what a client shows. PEM.
+    /// The certificate and the intermediates below the root, as a client sends them. PEM.
     #[must_use]
     pub fn chain_pem(&self, leaf: &CertificateDer<'_>) -> String {
         let between = self.chain.iter().filter(|der| !is_self_issued(der));
@@ -225,27 +227,27 @@ impl Ca {
     }
 }
 
-/// When a certificate holds.
+/// A validity period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Its `notBefore`.
+    /// `notBefore`.
     pub from: SystemTime,
-    /// Its `notAfter`.
+    /// `notAfter`.
     pub to: SystemTime,
 }
 
 /// The certificates of a PEM file, at least one.
 ///
 /// # Errors
-/// Why there is none.
+/// The file cannot be read, is not PEM, or holds no certificate.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Diagnostics> {
     let name = path.display().to_string();
     let bytes = read(path, MOST)?;
     let Some(sections) = super::sections(&bytes) else {
         return refuse(
             &name,
-            "the file is not PEM, or a section of it is cut",
-            "DER is converted by `openssl x509 -inform der`",
+            "the file is not PEM, or one of its sections is incomplete",
+            "convert DER with `openssl x509 -inform der`",
         );
     };
     let found: Vec<CertificateDer<'static>> = sections
@@ -263,7 +265,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Diagnos
     Ok(found)
 }
 
-/// One certificate as PEM.
+/// Encodes one certificate as PEM.
 #[must_use]
 pub fn pem_of(der: &[u8]) -> String {
     pem::encode_config(
@@ -272,7 +274,7 @@ pub fn pem_of(der: &[u8]) -> String {
     )
 }
 
-/// Seconds since 1970; times before are 1970.
+/// A time in seconds since 1970; negative values are clamped to 1970.
 pub(super) fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
@@ -286,7 +288,7 @@ fn private_key(
     let key = match encrypted::private_key(&bytes) {
         Ok(PrivateKey::Plain(key)) => Ok(key),
         Ok(PrivateKey::Encrypted(key)) => key.decrypt(&passphrase()?),
-        Err(mistake) => Err(mistake),
+        Err(error) => Err(error),
     };
     let key = match key {
         Ok(key) => key,
@@ -296,25 +298,25 @@ fn private_key(
         Ok(key) => Ok(key),
         Err(_) => refuse(
             &name,
-            "the key is of a kind that cannot be used",
-            "RSA, ECDSA (P-256, P-384, P-521) and Ed25519 can",
+            "this type of key is not supported",
+            "use RSA, ECDSA (P-256, P-384, P-521) or Ed25519",
         ),
     }
 }
 
 fn may_issue(name: &str, certificate: &X509Certificate<'_>, found: &mut Diagnostics) {
-    let mut say = |message: String, help: &str| found.push(super::mistake(name, message, help));
+    let mut push = |message: String, help: &str| found.push(super::error(name, message, help));
     if !certificate.is_ca() {
-        say(
+        push(
             format!("`{}` is not a CA certificate (no `CA:TRUE`)", certificate.subject()),
-            "the certificate of the CA itself is meant, not one that it has issued",
+            "give the certificate of the CA, not one that it has issued",
         );
     }
     if let Ok(Some(usage)) = certificate.key_usage()
         && !usage.value.key_cert_sign()
     {
-        say(
-            "the CA's key usage does not name `keyCertSign`: what it issues would be refused"
+        push(
+            "the CA's key usage lacks `keyCertSign`: clients and servers would refuse what it issues"
                 .to_owned(),
             "",
         );
@@ -325,14 +327,14 @@ fn may_issue(name: &str, certificate: &X509Certificate<'_>, found: &mut Diagnost
     );
     let now = SystemTime::now();
     if to <= now {
-        say(
+        push(
             format!("the CA expired on {}", humantime::format_rfc3339_seconds(to)),
             "renew the CA first",
         );
     } else if now < from {
-        say(
+        push(
             format!("the CA is not valid before {}", humantime::format_rfc3339_seconds(from)),
-            "look at this machine's clock, too",
+            "check the clock of this machine",
         );
     }
 }

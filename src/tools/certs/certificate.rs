@@ -1,4 +1,4 @@
-//! What stands in a certificate, and its signature.
+//! Encodes and signs a certificate.
 
 use std::time::SystemTime;
 
@@ -9,13 +9,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::der;
 
-/// Everything of a certificate but its issuer's part.
-pub(super) struct Contents {
-    /// A whole DER `Name`.
+/// The template of a certificate, except those that the issuer determines.
+pub(super) struct CertificateTemplate {
+    /// A DER `Name`.
     pub(super) subject: Vec<u8>,
-    /// A whole DER `SubjectPublicKeyInfo`.
+    /// A DER `SubjectPublicKeyInfo`.
     pub(super) public_key: Vec<u8>,
-    /// Beside the key identifiers, which are made here.
+    /// Without the key identifiers, which are added when it is signed.
     pub(super) extensions: Vec<Extension>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
@@ -24,27 +24,27 @@ pub(super) struct Contents {
 /// One extension; `value` is DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extension {
-    /// The encoded arcs of its object identifier.
+    /// The encoded arcs of its object identifier, without tag and length.
     pub(super) oid: Vec<u8>,
     pub(super) critical: bool,
     pub(super) value: Vec<u8>,
 }
 
-/// Who signs.
+/// The issuing CA.
 pub(super) struct Issuer<'a> {
-    /// The subject of its certificate, as it stands there.
+    /// The subject of its certificate, byte for byte.
     pub(super) name: &'a [u8],
     pub(super) key_id: &'a [u8],
     pub(super) key: &'a dyn SigningKey,
 }
 
-/// `digitalSignature`, critical (RFC 5280, 4.2.1.3): all that TLS 1.3 and the ECDHE suites of TLS
-/// 1.2 ask of a client.
+/// `digitalSignature`, critical (RFC 5280, 4.2.1.3): the only key usage that TLS 1.3 and the ECDHE
+/// suites of TLS 1.2 require of a client.
 pub(super) fn digital_signature() -> Extension {
     Extension { oid: der::KEY_USAGE.to_vec(), critical: true, value: vec![0x03, 0x02, 0x07, 0x80] }
 }
 
-/// `clientAuth` and nothing else.
+/// The extended key usage `clientAuth` alone.
 pub(super) fn client_auth() -> Extension {
     Extension {
         oid: der::EXTENDED_KEY_USAGE.to_vec(),
@@ -58,11 +58,11 @@ pub(super) fn key_id(public_key_bits: &[u8]) -> Vec<u8> {
     Sha256::digest(public_key_bits).into_iter().take(20).collect()
 }
 
-impl Contents {
-    /// The signed certificate. `public_key_bits` are those of its own key, for its identifier.
+impl CertificateTemplate {
+    /// Signs it. `public_key_bits` is the BIT STRING of its public key, for the key identifier.
     ///
     /// # Errors
-    /// The CA's key cannot sign, in words.
+    /// The CA's key cannot sign.
     pub(super) fn signed_by(
         &self,
         issuer: &Issuer<'_>,
@@ -72,12 +72,12 @@ impl Contents {
         let signer = issuer
             .key
             .choose_scheme(&offered)
-            .ok_or("the CA's key is of a kind that signs no certificates here")?;
+            .ok_or("the CA's key is of a type that cannot sign certificates")?;
         let algorithm = SCHEMES
             .iter()
             .find(|(scheme, _)| *scheme == signer.scheme())
             .map(|(_, id)| der::sequence(&[id.as_ref()]));
-        let algorithm = algorithm.ok_or("the CA's key signs otherwise than asked")?;
+        let algorithm = algorithm.ok_or("the CA's key does not sign with the requested scheme")?;
         let mut extensions = vec![
             Extension {
                 oid: der::AUTHORITY_KEY_ID.to_vec(),
@@ -116,7 +116,7 @@ impl Extension {
     }
 }
 
-/// How each kind of key signs, and what that is called in a certificate.
+/// The signature scheme for each type of key, and its identifier in a certificate.
 const SCHEMES: [(SignatureScheme, AlgorithmIdentifier); 5] = [
     (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
     (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_SHA384),
@@ -125,11 +125,11 @@ const SCHEMES: [(SignatureScheme, AlgorithmIdentifier); 5] = [
     (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
 ];
 
-/// 126 random bits in 16 bytes: never negative, never short, within the 20 bytes of RFC 5280,
-/// 4.1.2.2.
+/// A serial number of 126 random bits in 16 bytes: positive, of constant length, and within the 20
+/// bytes of RFC 5280, 4.1.2.2.
 fn serial() -> Result<[u8; 16], String> {
     let mut serial = [0; 16];
-    aws_lc_rs::rand::fill(&mut serial).map_err(|_| "this system gives no random bytes")?;
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| "the system provides no random bytes")?;
     if let Some(first) = serial.first_mut() {
         *first = (*first & 0x3f) | 0x40;
     }

@@ -1,35 +1,36 @@
-//! The components that speak to etcd, and the names that the policies of this project's documents
-//! know them by.
+//! The components that are clients of etcd, with the names and roles that the documented policies
+//! give them.
 
 /// Where a component runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// On each node, with a certificate of its own there.
+    /// On each node, with one certificate per node.
     Node,
-    /// Somewhere, with one certificate for the cluster.
+    /// Anywhere, with one certificate for the cluster.
     Cluster,
 }
 
-/// One component.
+/// A component that is a client of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Component {
-    /// What `--component` calls it, and `{component}` stands for.
+    /// Its name for `--component` and for `{component}` in formats.
     pub name: &'static str,
     /// Where it runs.
     pub scope: Scope,
-    /// Its Common Name when one certificate serves the whole cluster.
+    /// Its common name if one certificate serves the whole cluster.
     pub cluster_name: &'static str,
-    /// The role for its certificate per node, or for its only one.
+    /// The role for a certificate per node, or for the only certificate.
     pub role: &'static str,
     /// The role for a certificate that all nodes share.
     pub shared_role: &'static str,
-    /// The Secret that `--output secret` makes.
+    /// The name of its Secret for `--output secret`.
     pub secret: &'static str,
-    /// Whether Calico's `calico-etcd.yaml` runs it: `--all` means these.
+    /// True if it is part of Calico's `calico-etcd.yaml`, which `--all` selects.
     pub hosted: bool,
 }
 
-/// All components. `calico/v3.31` and `calico/v3.31-per-node`, `kubernetes` and `etcd-ops` have the roles.
+/// All components. The roles are those of the role sets `calico/v3.31`, `calico/v3.31-per-node`,
+/// `kubernetes` and `etcd-ops`.
 #[rustfmt::skip]
 pub const ALL: &[Component] = &[
     node("calico-node", "calico-node", "calico-node-per-node", "calico-node", "calico-etcd-node", true),
@@ -83,7 +84,7 @@ pub fn find(name: &str) -> Option<&'static Component> {
     ALL.iter().find(|component| component.name == name)
 }
 
-/// Their names, for a sentence.
+/// All names, separated by commas, for an error message.
 #[must_use]
 pub fn names() -> String {
     ALL.iter().map(|component| component.name).collect::<Vec<_>>().join(", ")
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_components_roles_are_in_the_role_sets() {
+    fn every_role_is_in_a_built_in_role_set() {
         let roles: Vec<String> =
             builtin::ALL.iter().flat_map(builtin::RoleSet::role_names).collect();
         for component in ALL {
@@ -106,9 +107,9 @@ mod tests {
         }
     }
 
-    /// What `calico segment` puts into a manifest is what `certs issue --all` makes.
+    /// `calico segment` mounts in a manifest what `certs issue --all` makes.
     #[test]
-    fn hosted_components_are_those_of_the_manifest() {
+    fn hosted_components_are_those_of_calicos_manifest() {
         use crate::calico;
         let hosted: Vec<&Component> = ALL.iter().filter(|component| component.hosted).collect();
         assert_eq!(hosted.len(), calico::ALL.len());

@@ -1,4 +1,4 @@
-//! As much of DER (ITU-T X.690) as a certificate is made of. Each function gives one whole element.
+//! The subset of DER (ITU-T X.690) that certificates need. Each function encodes one element.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ pub(super) const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// 2.5.4.10, organizationName.
 pub(super) const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 
-/// An element of this tag with this content.
+/// An element with this tag and content.
 pub(super) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     let length = content.len().to_be_bytes();
@@ -46,7 +46,7 @@ pub(super) fn oid(arcs: &[u8]) -> Vec<u8> {
     element(0x06, arcs)
 }
 
-/// An INTEGER that is not negative, of its bytes, highest first.
+/// A non-negative INTEGER, from big-endian bytes.
 pub(super) fn unsigned(bytes: &[u8]) -> Vec<u8> {
     let digits: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
     let pad: &[u8] = if digits.first().is_none_or(|first| *first >= 0x80) { &[0] } else { &[] };
@@ -68,7 +68,7 @@ pub(super) fn attribute(arcs: &[u8], value: &str) -> Vec<u8> {
     element(0x31, &sequence(&[&oid(arcs), &element(0x0c, value.as_bytes())]))
 }
 
-/// A time, to the second: UTCTime up to the year 2049, GeneralizedTime from then on (RFC 5280,
+/// A time with a resolution of one second: UTCTime through 2049, GeneralizedTime after (RFC 5280,
 /// 4.1.2.5).
 pub(super) fn time(at: SystemTime) -> Vec<u8> {
     const YEAR_2050: Duration = Duration::from_secs(2_524_608_000);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_as_few_bytes_as_they_can() {
+    fn lengths_have_the_shortest_form() {
         assert_eq!(element(0x04, &[]), [4, 0]);
         assert_eq!(element(0x04, &[7; 127]).get(..2), Some(&[4, 127][..]));
         assert_eq!(element(0x04, &[7; 128]).get(..3), Some(&[4, 0x81, 128][..]));
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_never_negative_and_have_no_leading_zeros() {
+    fn integers_are_never_negative_and_have_no_leading_zeros() {
         assert_eq!(unsigned(&[0, 0, 1]), [2, 1, 1]);
         assert_eq!(unsigned(&[0x80]), [2, 2, 0, 0x80]);
         assert_eq!(unsigned(&[]), [2, 1, 0]);
     }
 
     #[test]
-    fn the_year_2050_changes_the_type_of_a_time() {
+    fn a_time_from_2050_on_is_a_generalized_time() {
         let at = |text| humantime::parse_rfc3339(text).unwrap();
         assert_eq!(
             time(at("2049-12-31T23:59:59Z")),

@@ -1,4 +1,4 @@
-//! Private keys in PEM files, also encrypted ones.
+//! Reads private keys from PEM files, including encrypted ones.
 
 use aws_lc_rs::cipher::{
     AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey,
@@ -11,18 +11,18 @@ use rustls_pki_types::PrivateKeyDer;
 use x509_parser::asn1_rs::{Any, FromDer as _, OctetString, Sequence};
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// How to convert what cannot be decrypted here.
+/// How to convert a key that cannot be decrypted here.
 const CONVERT: &str = "convert it: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`";
 
-/// The one private key of a PEM file.
+/// The private key of a PEM file.
 pub(super) enum PrivateKey {
-    /// Ready to use.
+    /// An unencrypted key.
     Plain(Zeroizing<PrivateKeyDer<'static>>),
-    /// Needs its passphrase.
+    /// A key that needs a passphrase.
     Encrypted(Encrypted),
 }
 
-/// An encrypted key, and how it is encrypted.
+/// An encrypted key.
 pub(super) enum Encrypted {
     /// PKCS #8 (RFC 5958): `ENCRYPTED PRIVATE KEY`.
     Pkcs8(Vec<u8>),
@@ -31,14 +31,14 @@ pub(super) enum Encrypted {
     Legacy { tag: String, cipher: String, iv: Vec<u8>, data: Vec<u8> },
 }
 
-/// Why a key cannot be used: what is wrong, and what to do.
-pub(super) type KeyMistake = (String, &'static str);
+/// What is wrong with a key, and what to do.
+pub(super) type KeyError = (String, &'static str);
 
-/// Finds the one key.
-pub(super) fn private_key(bytes: &[u8]) -> Result<PrivateKey, KeyMistake> {
+/// Finds the only key of a PEM file.
+pub(super) fn private_key(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
     let cut = (
-        "the file is not PEM, or a section of it is cut".to_owned(),
-        "a key in DER is converted by `openssl pkey -inform der`",
+        "the file is not PEM, or one of its sections is incomplete".to_owned(),
+        "convert a DER key with `openssl pkey -inform der`",
     );
     let sections = super::sections(bytes).ok_or(cut)?;
     let mut keys: Vec<Pem> =
@@ -51,12 +51,12 @@ pub(super) fn private_key(bytes: &[u8]) -> Result<PrivateKey, KeyMistake> {
         )),
         (Some(_), _) => Err((
             "the file holds more than one private key".to_owned(),
-            "leave the one that is meant",
+            "leave only the CA's key in it",
         )),
     }
 }
 
-fn of_section(section: Pem) -> Result<PrivateKey, KeyMistake> {
+fn of_section(section: Pem) -> Result<PrivateKey, KeyError> {
     let tag = section.tag().to_owned();
     if let Some(info) = section.headers().get("DEK-Info") {
         let (cipher, iv) = info.split_once(',').unwrap_or((info, ""));
@@ -76,22 +76,22 @@ fn of_section(section: Pem) -> Result<PrivateKey, KeyMistake> {
     plain(&tag, section.into_contents()).map(PrivateKey::Plain)
 }
 
-fn plain(tag: &str, der: Vec<u8>) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+fn plain(tag: &str, der: Vec<u8>) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyError> {
     let key = match tag {
         "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.into()),
         "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.into()),
         "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.into()),
-        other => return Err((format!("a key of the kind `{other}` cannot be used"), CONVERT)),
+        other => return Err((format!("keys of type `{other}` are not supported"), CONVERT)),
     };
     Ok(Zeroizing::new(key))
 }
 
 impl Encrypted {
-    /// The key in the clear.
+    /// Decrypts the key.
     pub(super) fn decrypt(
         self,
         passphrase: &[u8],
-    ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+    ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyError> {
         match self {
             Encrypted::Pkcs8(der) => pkcs8(&der, passphrase),
             Encrypted::Legacy { tag, cipher, iv, data } => {
@@ -101,14 +101,14 @@ impl Encrypted {
     }
 }
 
-fn wrong_passphrase() -> KeyMistake {
+fn wrong_passphrase() -> KeyError {
     (
-        "the passphrase does not open the key".to_owned(),
-        "try it alone: `openssl pkey -in KEY -noout`",
+        "the passphrase does not decrypt the key".to_owned(),
+        "check it with `openssl pkey -in KEY -noout`",
     )
 }
 
-fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyError> {
     let unreadable = || ("the encrypted key cannot be read".to_owned(), CONVERT);
     let (_, outer) = Sequence::from_der(der).map_err(|_| unreadable())?;
     let inside: &[u8] = outer.content.as_ref();
@@ -119,12 +119,11 @@ fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'stati
         .and_then(|length| inside.get(..length))
         .ok_or_else(unreadable)?;
     let (_, data) = OctetString::from_der(rest).map_err(|_| unreadable())?;
-    let scheme = pkcs5::EncryptionScheme::try_from(algorithm).map_err(|_| {
-        ("the key is encrypted in a way that cannot be undone here".to_owned(), CONVERT)
-    })?;
+    let scheme = pkcs5::EncryptionScheme::try_from(algorithm)
+        .map_err(|_| ("the key's encryption is not supported".to_owned(), CONVERT))?;
     let key = scheme.decrypt(passphrase, data.as_ref()).map_err(|error| match error {
         pkcs5::Error::UnsupportedAlgorithm { .. } | pkcs5::Error::NoPbes1CryptSupport => {
-            ("the key is encrypted in a way that cannot be undone here".to_owned(), CONVERT)
+            ("the key's encryption is not supported".to_owned(), CONVERT)
         }
         _ => wrong_passphrase(),
     })?;
@@ -132,9 +131,9 @@ fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'stati
     plain("PRIVATE KEY", key)
 }
 
-/// A wrong passphrase leaves a good padding once in 256 times: what comes out must be one SEQUENCE,
-/// too.
-fn whole(opened: &[u8]) -> Result<(), KeyMistake> {
+/// Checks that decryption has given exactly one SEQUENCE: with a wrong passphrase the padding is
+/// valid once in 256 times.
+fn whole(opened: &[u8]) -> Result<(), KeyError> {
     match Sequence::from_der(opened) {
         Ok(([], _)) => Ok(()),
         _ => Err(wrong_passphrase()),
@@ -147,16 +146,13 @@ fn legacy(
     iv: &[u8],
     mut data: Vec<u8>,
     passphrase: &[u8],
-) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyMistake> {
+) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyError> {
     let (algorithm, length): (&Algorithm, usize) = match cipher {
         "AES-128-CBC" => (&AES_128, 16),
         "AES-192-CBC" => (&AES_192, 24),
         "AES-256-CBC" => (&AES_256, 32),
         other => {
-            return Err((
-                format!("the key is encrypted with `{other}`, which cannot be undone here"),
-                CONVERT,
-            ));
+            return Err((format!("the key's encryption `{other}` is not supported"), CONVERT));
         }
     };
     let iv_16 = <[u8; 16]>::try_from(iv)

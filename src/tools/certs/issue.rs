@@ -1,5 +1,4 @@
-//! From an order to certificates: planned and checked as a whole first, then made, on all
-//! processors.
+//! Plans and checks all certificates of an order, then issues them on all processors.
 
 use std::collections::HashMap;
 
@@ -7,45 +6,45 @@ use etcd_warden_core::diagnostics::Diagnostics;
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, Window};
-use super::certificate::{Contents, client_auth, digital_signature};
+use super::certificate::{CertificateTemplate, client_auth, digital_signature};
 use super::component::{Component, Scope};
 use super::key::KeyType;
 use super::subject::{Holder, Naming, Subject};
-use super::{mistake, note};
+use super::{error, note};
 
-/// One certificate that is to be made.
+/// One certificate to issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// For whom.
+    /// The component, and its node if it has one.
     pub holder: Holder,
     /// Its names.
     pub subject: Subject,
 }
 
-/// What one component mounts: Calico's three files.
-pub struct Set {
-    /// `etcd-ca`: whom the component trusts.
+/// The three files that a Calico component mounts.
+pub struct Credentials {
+    /// `etcd-ca`: the CAs that the component trusts, PEM.
     pub ca: String,
-    /// `etcd-cert`: its certificate, with those between it and the root.
+    /// `etcd-cert`: its certificate and the intermediates below the root, PEM.
     pub certificate: String,
-    /// `etcd-key`; none when it was made elsewhere.
+    /// `etcd-key`, PEM; `None` if the key was made elsewhere.
     pub key: Option<Zeroizing<String>>,
 }
 
-/// Where public keys come from.
+/// The source of public keys.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// Each certificate has a new key.
+    /// Generate a key for each certificate.
     New(KeyType),
-    /// The one certificate has this key: DER `SubjectPublicKeyInfo` of a proven request.
+    /// Use this key for the only certificate: DER `SubjectPublicKeyInfo` of a verified request.
     Requested(Vec<u8>),
 }
 
-/// Which certificates these components on these nodes need, and what they are called; notes where
-/// that is not what one may expect.
+/// Determines which certificates these components need on these nodes, and their names. The second
+/// value has notes about unexpected names.
 ///
 /// # Errors
-/// Every name that cannot stand in a certificate, or stands in two.
+/// Each name that is not allowed in a certificate, or that two certificates would have.
 pub fn plan(
     components: &[&'static Component],
     nodes: &[String],
@@ -61,23 +60,24 @@ pub fn plan(
             .filter(|component| per_node(component))
             .map(|component| component.name)
             .collect();
-        let help = "name nodes by `--node` or `--nodes-from`; `--cluster-wide` makes one certificate that all nodes share";
-        found.push(mistake(
+        let help = "name nodes with `--node` or `--nodes-from`, or issue one shared certificate \
+                    with `--cluster-wide`";
+        found.push(error(
             "--component",
-            format!("each node has its own {}, and no node is named", names.join(" and ")),
+            format!("each node has its own {}, but no node is named", names.join(" and ")),
             help,
         ));
     }
     if !nodes.is_empty() && !components.iter().any(|component| per_node(component)) {
         let what = if cluster_wide {
-            "`--cluster-wide` makes one certificate for all nodes"
+            "`--cluster-wide` issues one certificate for all nodes"
         } else {
             "these components have one certificate for the cluster"
         };
-        found.push(mistake(
+        found.push(error(
             "--node",
-            format!("{what}, and nodes are named"),
-            "leave one of the two out",
+            format!("{what}, but nodes are named"),
+            "leave out one of the two",
         ));
     }
     let on_nodes = nodes.iter().flat_map(|node| {
@@ -91,7 +91,7 @@ pub fn plan(
         let holder = Holder { component, node: node.cloned() };
         match naming.of(&holder) {
             Ok(subject) => planned.push(Planned { holder, subject }),
-            Err(mistakes) => found.append(mistakes),
+            Err(errors) => found.append(errors),
         }
     }
     unique(&planned, &mut found);
@@ -108,10 +108,10 @@ fn unique(planned: &[Planned], found: &mut Diagnostics) {
                 other.holder,
                 one.holder
             );
-            found.push(mistake(
+            found.push(error(
                 "--cn-format",
                 message,
-                "put `{component}` and `{node}` into the format",
+                "use `{component}` and `{node}` in the format",
             ));
         }
     }
@@ -120,7 +120,8 @@ fn unique(planned: &[Planned], found: &mut Diagnostics) {
     if let Some(first) = long.first() {
         let uri = first.subject.name();
         let message = format!(
-            "{} of {} names are longer than the 64 characters of a Common Name (RFC 5280), such as that of {}: these certificates have none, and the URI `{uri}` instead",
+            "{} of {} names exceed the 64 characters of a common name (RFC 5280), the first for {}: \
+             these certificates have no common name but the URI `{uri}`",
             long.len(),
             planned.len(),
             first.holder
@@ -128,15 +129,15 @@ fn unique(planned: &[Planned], found: &mut Diagnostics) {
         found.push(note(
             "--cn-format",
             message,
-            "the policy needs a binding on `uri` beside that on `cn`",
+            "the policy needs a binding on `uri` besides the one on `cn`",
         ));
     }
 }
 
-/// Makes all certificates. `progress` is told how many are done, from several threads.
+/// Issues all certificates. `progress` receives the number done so far, from several threads.
 ///
 /// # Errors
-/// The first certificate that could not be made.
+/// The first certificate that could not be issued.
 pub fn make(
     ca: &Ca,
     planned: &[Planned],
@@ -144,8 +145,8 @@ pub fn make(
     window: Window,
     trust: &str,
     progress: &(dyn Fn(usize) + Sync),
-) -> Result<Vec<Set>, Diagnostics> {
-    super::threads::each(planned, progress, |one| make_one(ca, one, keys, window, trust))
+) -> Result<Vec<Credentials>, Diagnostics> {
+    super::parallel::map(planned, progress, |one| make_one(ca, one, keys, window, trust))
         .into_iter()
         .collect()
 }
@@ -156,7 +157,7 @@ fn make_one(
     keys: &Keys,
     window: Window,
     trust: &str,
-) -> Result<Set, Diagnostics> {
+) -> Result<Credentials, Diagnostics> {
     let wrong = |message: String| super::refuse(&planned.holder.to_string(), message, "");
     let (key, public_key) = match keys {
         Keys::Requested(public_key) => (None, public_key.clone()),
@@ -169,15 +170,15 @@ fn make_one(
         .into_iter()
         .chain(planned.subject.alternative_names())
         .collect();
-    let contents = Contents {
+    let template = CertificateTemplate {
         subject: planned.subject.der(),
         public_key,
         extensions,
         not_before: window.from,
         not_after: window.to,
     };
-    match ca.issue(&contents) {
-        Ok(der) => Ok(Set { ca: trust.to_owned(), certificate: ca.chain_pem(&der), key }),
+    match ca.issue(&template) {
+        Ok(der) => Ok(Credentials { ca: trust.to_owned(), certificate: ca.chain_pem(&der), key }),
         Err(message) => wrong(message),
     }
 }

@@ -1,42 +1,42 @@
-//! Keys of components.
+//! Generates keys for components.
 
 use rcgen::{KeyPair, PublicKeyData as _, RsaKeySize};
 use zeroize::Zeroizing;
 
-/// What a new key is. Each is accepted by etcd, etcdctl and Calico, whose TLS is Go's.
+/// The type of a new key. etcd, etcdctl and Calico accept each of them: they use Go's TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum KeyType {
-    /// The usual choice: small, fast, known everywhere.
+    /// Small, fast and supported everywhere.
     #[default]
     EcdsaP256,
-    /// As P-256, where a rule asks for more bits.
+    /// Like P-256, where a rule demands more bits.
     EcdsaP384,
-    /// Go and OpenSSL 1.1.1 know it; a FIPS build of either may refuse it.
+    /// Go and OpenSSL 1.1.1 support it; a FIPS build of either may refuse it.
     Ed25519,
-    /// For clients that know nothing else.
+    /// For clients that support nothing else.
     #[value(name = "rsa-2048")]
     Rsa2048,
-    /// As rsa-2048, slower.
+    /// Like rsa-2048, slower.
     #[value(name = "rsa-3072")]
     Rsa3072,
-    /// As rsa-2048, slower still: each new key takes about a second.
+    /// Like rsa-2048, slower still: about a second per key.
     #[value(name = "rsa-4096")]
     Rsa4096,
 }
 
-/// A key that was just made.
+/// A generated key.
 pub struct NewKey {
-    /// PKCS #8, PEM.
+    /// The private key: PKCS #8, PEM.
     pub pem: Zeroizing<String>,
-    /// DER `SubjectPublicKeyInfo`.
+    /// The public key: DER `SubjectPublicKeyInfo`.
     pub public_key: Vec<u8>,
 }
 
 impl KeyType {
-    /// Makes a key.
+    /// Generates a key.
     ///
     /// # Errors
-    /// This system gives no random bytes.
+    /// The system provides no random bytes.
     pub fn generate(self) -> Result<NewKey, String> {
         let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
         let pair = match self {
@@ -47,7 +47,7 @@ impl KeyType {
             KeyType::Rsa3072 => rsa(RsaKeySize::_3072),
             KeyType::Rsa4096 => rsa(RsaKeySize::_4096),
         };
-        let pair = pair.map_err(|error| format!("no key could be made: {error}"))?;
+        let pair = pair.map_err(|error| format!("cannot generate a key: {error}"))?;
         Ok(NewKey {
             pem: Zeroizing::new(pair.serialize_pem()),
             public_key: pair.subject_public_key_info(),

@@ -1,4 +1,4 @@
-//! How sets of certificates are laid out in a folder.
+//! The layouts of issued files in a directory.
 
 mod secret;
 
@@ -9,64 +9,64 @@ use std::path::{Path, PathBuf};
 use etcd_warden_core::diagnostics::Diagnostics;
 use zeroize::Zeroizing;
 
-use super::issue::Set;
+use super::issue::Credentials;
 use super::subject::Holder;
-pub use secret::Manifest;
+pub use secret::SecretManifest;
 
-/// Calico's names for the three files of a component (`/calico-secrets`).
+/// Calico's name for the trust bundle of a component (`/calico-secrets`).
 pub const CA_FILE: &str = "etcd-ca";
-/// The certificate.
+/// Calico's name for the certificate of a component.
 pub const CERT_FILE: &str = "etcd-cert";
-/// The key.
+/// Calico's name for the key of a component.
 pub const KEY_FILE: &str = "etcd-key";
 /// The file of `--output secret`.
 pub const SECRETS_FILE: &str = "secrets.yaml";
 
-/// What `--output` asks for.
+/// The values of `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Layout {
-    /// One component's `etcd-ca`, `etcd-cert` and `etcd-key` in the folder itself.
+    /// `etcd-ca`, `etcd-cert` and `etcd-key` of one component, in the directory itself.
     Files,
-    /// `secrets.yaml`: a Kubernetes Secret for each component, or for each component of each node.
+    /// `secrets.yaml`: one Kubernetes Secret per component, or per component and node.
     Secret,
-    /// `nodes/NODE/COMPONENT/` and `cluster/COMPONENT/`, each with the three files: a folder per
-    /// node, to be copied there.
+    /// `nodes/NODE/COMPONENT/` and `cluster/COMPONENT/`, each with the three files. The directory
+    /// of a node can be copied to that node.
     Directories,
 }
 
-/// One file that is to be there.
-pub struct Wanted {
-    /// Its place in the folder.
+/// A file to write.
+pub struct NewFile {
+    /// Path relative to the directory.
     pub path: PathBuf,
-    /// What stands in it.
+    /// The content.
     pub content: Zeroizing<String>,
-    /// Whether only its owner may read it.
+    /// True if only its owner may read it.
     pub secret: bool,
-    /// Of the file that it replaces, where it is to have the same.
+    /// Owner and mode to set: those of the file that it replaces.
     pub owner: Option<Owner>,
 }
 
-/// Whom a file belongs to, and who may read it.
+/// Owner and mode of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// User id.
     pub uid: u32,
-    /// The group.
+    /// Group id.
     pub gid: u32,
-    /// The mode, as `chmod` has it: others in the lowest three bits.
+    /// Permission bits, as for `chmod`.
     pub mode: u32,
 }
 
 impl Owner {
-    /// As the file says.
+    /// Taken from a file's metadata.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o777 }
     }
 }
 
-/// The folder of one holder's files, in the layout `directories`. A node's own folder holds nothing
-/// that is not that node's.
+/// The directory of one holder's files in the layout `directories`. The directory of a node holds
+/// nothing of another node.
 #[must_use]
 pub fn directory(holder: &Holder) -> PathBuf {
     match &holder.node {
@@ -75,16 +75,16 @@ pub fn directory(holder: &Holder) -> PathBuf {
     }
 }
 
-/// The files of one set, in the order in which they are to be put in place.
+/// The files of one component, in the order in which they must be put in place.
 #[must_use]
-pub fn files(directory: &Path, set: Set) -> Vec<Wanted> {
-    let open = |name: &str, content: String| Wanted {
+pub fn files(directory: &Path, set: Credentials) -> Vec<NewFile> {
+    let open = |name: &str, content: String| NewFile {
         path: directory.join(name),
         content: Zeroizing::new(content),
         secret: false,
         owner: None,
     };
-    let key = set.key.map(|content| Wanted {
+    let key = set.key.map(|content| NewFile {
         path: directory.join(KEY_FILE),
         content,
         secret: true,
@@ -96,22 +96,22 @@ pub fn files(directory: &Path, set: Set) -> Vec<Wanted> {
         .collect()
 }
 
-/// The names of the files that holders will have, before there is anything to put into them.
+/// The paths of the files that these holders will have.
 ///
 /// # Errors
-/// A name that the layout cannot have.
+/// The layout does not allow them.
 pub fn places(
     layout: Layout,
     holders: &[&Holder],
     with_key: bool,
-    manifest: &Manifest,
+    manifest: &SecretManifest,
 ) -> Result<Vec<PathBuf>, Diagnostics> {
     let names =
         [CA_FILE, KEY_FILE, CERT_FILE].into_iter().filter(|name| with_key || *name != KEY_FILE);
     match layout {
         Layout::Files if holders.len() != 1 => super::refuse(
             "--output",
-            format!("`files` is for one certificate, and these are {}", holders.len()),
+            format!("`files` is for one certificate, but {} are planned", holders.len()),
             "write `--output directories` or `--output secret`",
         ),
         Layout::Files => Ok(names.map(PathBuf::from).collect()),
@@ -126,15 +126,19 @@ pub fn places(
     }
 }
 
-/// All files of all sets.
+/// All files of all holders.
 #[must_use]
-pub fn lay_out(layout: Layout, sets: Vec<(&Holder, Set)>, manifest: &Manifest) -> Vec<Wanted> {
+pub fn lay_out(
+    layout: Layout,
+    sets: Vec<(&Holder, Credentials)>,
+    manifest: &SecretManifest,
+) -> Vec<NewFile> {
     match layout {
         Layout::Files => sets.into_iter().flat_map(|(_, set)| files(Path::new(""), set)).collect(),
         Layout::Directories => {
             sets.into_iter().flat_map(|(holder, set)| files(&directory(holder), set)).collect()
         }
-        Layout::Secret => vec![Wanted {
+        Layout::Secret => vec![NewFile {
             path: SECRETS_FILE.into(),
             content: manifest.text(&sets),
             secret: true,

@@ -36,7 +36,7 @@ impl fmt::Display for SecretName {
 
 /// The Secrets of a manifest.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct ManifestSecrets {
     pub(super) secrets: Vec<Secret>,
     /// An error for each document that may contain a Secret and cannot be read.
     pub(super) unreadable: Vec<String>,
@@ -55,20 +55,20 @@ pub struct Secret {
 }
 
 /// True if the name of a file is that of a manifest.
-pub(super) fn may_be(path: &Path) -> bool {
+pub(super) fn is_manifest(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
 /// The Secrets with a certificate in a manifest. Other objects are ignored.
-pub(super) fn secrets(text: &str) -> Seen {
-    let mut seen = Seen::default();
+pub(super) fn secrets(text: &str) -> ManifestSecrets {
+    let mut seen = ManifestSecrets::default();
     for (number, text) in (1..).zip(documents(text)) {
         let result = yaml::parse(&text, LIMITS)
             .map_err(|_| Unreadable)
             .and_then(|roots| roots.iter().try_for_each(|root| read(root, &mut seen.secrets)));
         if result.is_err() {
-            seen.unreadable.push(format!("document {number} of the manifest cannot be read"));
+            seen.unreadable.push(format!("cannot read document {number} of the manifest"));
         }
     }
     seen

@@ -1,5 +1,5 @@
-//! The names of nodes: a file with one on each line, or the JSON of `calicoctl get nodes` or
-//! `kubectl get nodes`.
+//! Reads names of nodes: from a file with one name per line, or from the JSON of `calicoctl get
+//! nodes` or `kubectl get nodes`.
 
 mod json;
 mod lines;
@@ -9,36 +9,37 @@ use std::collections::HashMap;
 use etcd_warden_core::diagnostics::{Diagnostic, Diagnostics, Severity, SourcePosition};
 use etcd_warden_core::policy::name::is_subdomain;
 
-/// Which name of a Kubernetes node is Calico's.
+/// Which name of a Kubernetes node is the name that Calico uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum NameFrom {
     /// `metadata.name`.
     #[default]
     Name,
-    /// The host name among `status.addresses`, in lower case: what calico/node takes when
-    /// `NODENAME` is not set.
+    /// The address of type `Hostname` in `status.addresses`, in lower case: the name that
+    /// calico/node uses if `NODENAME` is not set.
     Hostname,
 }
 
-/// Names as etcd has them, in the order of the file.
+/// Names of nodes as in etcd, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
-    /// The names.
+    /// The names, in lower case.
     pub names: Vec<String>,
-    /// What was taken otherwise than written.
+    /// Notes about names that were changed.
     pub notes: Diagnostics,
 }
 
-/// A name where it stands.
-struct Written<'a> {
+/// A name in the input.
+struct NodeName<'a> {
     text: std::borrow::Cow<'a, str>,
+    /// Byte offset in the file; `None` for the command line.
     at: Option<usize>,
 }
 
-/// Reads names from a file's text. What begins with `{` is JSON.
+/// Reads names from the text of a file. JSON begins with `{` or `[`.
 ///
 /// # Errors
-/// Every line or entry that names no node, or the same node again.
+/// Each line or entry that is not a valid name, or repeats one.
 pub fn parse(file: &str, text: &str, from: NameFrom) -> Result<Nodes, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source { file, text };
@@ -51,55 +52,56 @@ pub fn parse(file: &str, text: &str, from: NameFrom) -> Result<Nodes, Diagnostic
     if written.is_empty() && !found.has_errors() {
         found.append(Diagnostics::about(
             file,
-            "there is no node in it",
-            Some("one name on each line, or the JSON of `calicoctl get nodes -o json`"),
+            "the list contains no node",
+            Some("write one name per line, or use the JSON of `calicoctl get nodes -o json`"),
         ));
     }
     check(&source, &written, found)
 }
 
-/// Names from the command line.
+/// Checks names given on the command line.
 ///
 /// # Errors
 /// As [`parse`].
-pub fn given(names: &[String]) -> Result<Nodes, Diagnostics> {
-    let written: Vec<Written<'_>> =
-        names.iter().map(|name| Written { text: name.as_str().into(), at: None }).collect();
+pub fn from_arguments(names: &[String]) -> Result<Nodes, Diagnostics> {
+    let written: Vec<NodeName<'_>> =
+        names.iter().map(|name| NodeName { text: name.as_str().into(), at: None }).collect();
     check(&Source { file: "--node", text: "" }, &written, Diagnostics::default())
 }
 
 fn check(
     source: &Source<'_>,
-    written: &[Written<'_>],
+    written: &[NodeName<'_>],
     mut found: Diagnostics,
 ) -> Result<Nodes, Diagnostics> {
     let mut names: Vec<String> = Vec::new();
-    let mut seen: HashMap<String, &Written<'_>> = HashMap::new();
-    let mut raised: Vec<&Written<'_>> = Vec::new();
+    let mut seen: HashMap<String, &NodeName<'_>> = HashMap::new();
+    let mut raised: Vec<&NodeName<'_>> = Vec::new();
     for one in written {
         let name = one.text.to_ascii_lowercase();
         if name != one.text {
             raised.push(one);
         }
         if !is_subdomain(&name) {
-            let help = "lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters";
+            let help = "use lower-case letters, digits, `-` and `.`; each part begins and ends \
+                        with a letter or a digit; at most 253 characters";
             found.push(source.finding(
                 Severity::Error,
                 one,
-                format!("`{}` is no name of a node", shown(&one.text)),
+                format!("`{}` is not a valid name of a node", shown(&one.text)),
                 help,
             ));
         } else if let Some(before) = seen.get(&name) {
             let place = before
                 .at
                 .map(|at| source.place(at, 0).line)
-                .map_or(String::new(), |line| format!(" in line {line}"));
+                .map_or(String::new(), |line| format!(" on line {line}"));
             let cased = if before.text == one.text { "" } else { ": etcd has both in lower case" };
             found.push(source.finding(
                 Severity::Error,
                 one,
-                format!("node `{name}` stands here again, first{place}{cased}"),
-                "a node is named once",
+                format!("node `{name}` is listed again, first{place}{cased}"),
+                "list each node once",
             ));
         } else {
             seen.insert(name.clone(), one);
@@ -117,7 +119,8 @@ fn check(
             format!("{} names have", raised.len())
         };
         let message = format!(
-            "{many} upper-case letters: Calico writes host names in lower case, so that the certificate says `{}`",
+            "{many} upper-case letters: Calico writes host names in lower case, so the certificate \
+             is for `{}`",
             first.text.to_ascii_lowercase()
         );
         found.push(source.finding(
@@ -130,7 +133,7 @@ fn check(
     Ok(Nodes { names, notes: found })
 }
 
-/// The file's text, to tell where something stands.
+/// The input, to report source positions.
 struct Source<'a> {
     file: &'a str,
     text: &'a str,
@@ -140,7 +143,7 @@ impl Source<'_> {
     fn finding(
         &self,
         severity: Severity,
-        one: &Written<'_>,
+        one: &NodeName<'_>,
         message: String,
         help: &str,
     ) -> Diagnostic {
@@ -170,7 +173,7 @@ impl Source<'_> {
         SourcePosition { line: before.matches('\n').count() + 1, column, width }
     }
 
-    /// Where a part of the text begins in it.
+    /// The byte offset of a slice of the text.
     fn offset(&self, part: &str) -> Option<usize> {
         part.as_ptr()
             .addr()

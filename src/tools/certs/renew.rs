@@ -1,4 +1,4 @@
-//! Renewal: the same names in the same place, for another lifetime.
+//! Renewal: new certificates with the same names in the same files.
 
 mod decide;
 
@@ -10,106 +10,108 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, OldCa, Window};
-use super::found::{self, Found, KeyPlace, Sight};
+use super::inventory::{self, FoundCertificate, Inventory, KeyLocation};
 use super::key::KeyType;
-use super::layout::{CA_FILE, Owner, Wanted};
+use super::layout::{CA_FILE, NewFile, Owner};
 use super::{manifest, store};
 pub use decide::{Due, decide};
 
-/// What is renewed, and how.
+/// Options of a renewal.
 #[derive(Debug)]
-pub struct Terms {
-    /// What ends within this time is due; a third of its lifetime if not given.
+pub struct RenewOptions {
+    /// Certificates that end within this time are due. Default: a third of their lifetime.
     pub before: Option<Duration>,
-    /// The new lifetime; the old one if not given.
+    /// The new lifetime. Default: the old one.
     pub lifetime: Option<Duration>,
-    /// What has expired is renewed, too.
+    /// Renew expired certificates, too.
     pub expired: bool,
-    /// Only the certificate is renewed, for the same key.
+    /// Renew the certificate for its present key.
     pub keep_key: bool,
-    /// What new keys are; as the old ones if not given.
+    /// The type of new keys. Default: that of the old key.
     pub key_type: Option<KeyType>,
-    /// A CA whose certificates the new one takes over.
+    /// Another CA whose certificates are renewed now, for a move to a new CA.
     pub old_ca: Option<OldCa>,
-    /// What `etcd-ca` is to hold from now on, PEM.
+    /// New content of `etcd-ca`, PEM.
     pub server_ca: Option<String>,
 }
 
-/// What becomes of one certificate.
+/// The result for one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is renewed and then lasts until this moment.
+pub enum RenewalResult {
+    /// Renewed; the new certificate is valid until this time.
     Renewed(SystemTime),
-    /// It is due at this moment.
-    NotYet(SystemTime),
-    /// It is a CA's own.
+    /// Not due before this time.
+    NotDue(SystemTime),
+    /// A CA certificate, which is never renewed.
     Ca,
-    /// It is none of this CA's, and none of this command's business.
-    Left(String),
-    /// It is due, and cannot be renewed.
+    /// Not issued by this CA, or otherwise out of scope. Not an error.
+    Skipped(String),
+    /// Due, but it cannot be renewed.
     Failed(String),
 }
 
-/// A new certificate, with its key if that is new too; PEM.
+/// A new certificate, and its key if that is new. PEM.
 struct Renewed {
     certificate: String,
     key: Option<Zeroizing<String>>,
 }
 
-/// What is to be written, and what becomes of each certificate that was found.
+/// The files to write, and the result for each certificate.
 pub struct Outcome {
-    /// Relative to the folder.
-    pub files: Vec<Wanted>,
-    /// By the place in [`Sight::certificates`].
-    pub fates: Vec<Fate>,
+    /// Paths are relative to the directory.
+    pub files: Vec<NewFile>,
+    /// By index in [`Inventory::certificates`].
+    pub results: Vec<RenewalResult>,
 }
 
-/// Renews what is due of what was found below `folder`, and writes nothing. `progress` is told how
-/// many were looked at.
+/// Renews the due certificates below `folder` in memory; writes nothing. `progress` receives the
+/// number of certificates done so far.
 #[must_use]
 pub fn renew(
     ca: &Ca,
-    sight: &Sight,
+    inventory: &Inventory,
     folder: &Path,
-    terms: &Terms,
+    options: &RenewOptions,
     now: SystemTime,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Outcome {
-    let shared = shared_keys(sight);
-    let made = super::threads::each(&sight.certificates, progress, |found| {
-        let due = match decide(ca, found, terms, now) {
+    let shared = shared_keys(inventory);
+    let made = super::parallel::map(&inventory.certificates, progress, |found| {
+        let due = match decide(ca, found, options, now) {
             Ok(due) => due,
-            Err(fate) => return (fate, None),
+            Err(result) => return (result, None),
         };
-        if !terms.keep_key
-            && matches!(&found.key_place, KeyPlace::Beside { file, .. } if shared.contains(&**file))
+        if !options.keep_key
+            && matches!(&found.key_location, KeyLocation::Beside { file, .. } if shared.contains(&**file))
         {
-            let why = "another certificate here has the same key file: give each one of its own, or `--keep-key`";
-            return (Fate::Failed(why.to_owned()), None);
+            let why = "another certificate has the same key file: give each its own key file, or \
+                       use `--keep-key`";
+            return (RenewalResult::Failed(why.to_owned()), None);
         }
         let until = due.window.to;
-        match make(ca, due, terms) {
-            Ok(renewed) => (Fate::Renewed(until), Some(renewed)),
-            Err(message) => (Fate::Failed(message), None),
+        match make(ca, due, options) {
+            Ok(renewed) => (RenewalResult::Renewed(until), Some(renewed)),
+            Err(message) => (RenewalResult::Failed(message), None),
         }
     });
-    let mut outcome = Outcome { files: Vec::new(), fates: Vec::new() };
-    let mut manifests: BTreeMap<&Path, Vec<(usize, &Found, Renewed)>> = BTreeMap::new();
-    for (at, (found, (mut fate, renewed))) in sight.certificates.iter().zip(made).enumerate() {
+    let mut outcome = Outcome { files: Vec::new(), results: Vec::new() };
+    let mut manifests: BTreeMap<&Path, Vec<(usize, &FoundCertificate, Renewed)>> = BTreeMap::new();
+    for (at, (found, (mut result, renewed))) in inventory.certificates.iter().zip(made).enumerate()
+    {
         match renewed {
             None => {}
             Some(renewed) if found.secret.is_some() => {
-                manifests.entry(&found.file).or_default().push((at, found, renewed))
+                manifests.entry(&found.file).or_default().push((at, found, renewed));
             }
             Some(renewed) => {
-                let files = in_folder(folder, found, renewed, terms);
-                match in_the_way(folder, &files) {
+                let files = in_folder(folder, found, renewed, options);
+                match obstacle_to(folder, &files) {
                     None => outcome.files.extend(files),
-                    Some(why) => fate = Fate::Failed(why),
+                    Some(why) => result = RenewalResult::Failed(why),
                 }
             }
         }
-        outcome.fates.push(fate);
+        outcome.results.push(result);
     }
     for (file, renewed) in manifests {
         in_manifest(folder, file, renewed, &mut outcome);
@@ -117,34 +119,37 @@ pub fn renew(
     outcome
 }
 
-fn make(ca: &Ca, mut due: Due, terms: &Terms) -> Result<Renewed, String> {
-    let new = match due.key_type.filter(|_| !terms.keep_key) {
+fn make(ca: &Ca, mut due: Due, options: &RenewOptions) -> Result<Renewed, String> {
+    let new = match due.key_type.filter(|_| !options.keep_key) {
         Some(kind) => Some(kind.generate()?),
         None => None,
     };
     let key = new.map(|new| {
-        due.contents.public_key = new.public_key;
+        due.template.public_key = new.public_key;
         new.pem
     });
-    let der = ca.issue(&due.contents)?;
+    let der = ca.issue(&due.template)?;
     Ok(Renewed { certificate: ca.chain_pem(&der), key })
 }
 
-/// Key files that more than one certificate has by its name.
-fn shared_keys(sight: &Sight) -> BTreeSet<&Path> {
+/// Key files that belong to more than one certificate by their names.
+fn shared_keys(inventory: &Inventory) -> BTreeSet<&Path> {
     let mut seen = BTreeSet::new();
-    let files = sight.certificates.iter().filter_map(|found| match &found.key_place {
-        KeyPlace::Beside { file, .. } => Some(file.as_path()),
-        KeyPlace::Nowhere | KeyPlace::Same => None,
+    let files = inventory.certificates.iter().filter_map(|found| match &found.key_location {
+        KeyLocation::Beside { file, .. } => Some(file.as_path()),
+        KeyLocation::NotFound | KeyLocation::SameFile => None,
     });
     files.filter(|file| !seen.insert(*file)).collect()
 }
 
-/// Why the files of one set cannot be put in place. What is found only later stops all of them.
-fn in_the_way(folder: &Path, files: &[Wanted]) -> Option<String> {
+/// Why the files of one set cannot be written. An obstacle that is found later stops all sets.
+fn obstacle_to(folder: &Path, files: &[NewFile]) -> Option<String> {
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     if let Some(link) = paths.iter().map(|path| folder.join(path)).find(|path| path.is_symlink()) {
-        return Some(format!("`{}` is a symbolic link: renew it where it lies", link.display()));
+        return Some(format!(
+            "`{}` is a symbolic link: renew the file it leads to",
+            link.display()
+        ));
     }
     store::obstacles(folder, &paths, true).iter().next().map(|obstacle| {
         let path = obstacle.origin.as_deref().unwrap_or_default();
@@ -152,31 +157,36 @@ fn in_the_way(folder: &Path, files: &[Wanted]) -> Option<String> {
     })
 }
 
-/// The files of a set.
-fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> Vec<Wanted> {
+/// The files of one set.
+fn in_folder(
+    folder: &Path,
+    found: &FoundCertificate,
+    renewed: Renewed,
+    options: &RenewOptions,
+) -> Vec<NewFile> {
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
-    let wanted = |path: &Path, content: Zeroizing<String>, secret: bool, owner| Wanted {
+    let new_file = |path: &Path, content: Zeroizing<String>, secret: bool, owner| NewFile {
         path: relative(path),
         content,
         secret,
         owner,
     };
-    let owner = found.told.owner;
+    let owner = found.info.owner;
     let mut files = Vec::new();
-    if let (Some(pem), true) = (&terms.server_ca, found.is_of_set()) {
+    if let (Some(pem), true) = (&options.server_ca, found.is_etcd_cert()) {
         let ca = found.file.with_file_name(CA_FILE);
-        // No secret: it does not matter who changes it in between.
+        // `etcd-ca` is public, so a change of its owner meanwhile does no harm.
         let owner = ca.symlink_metadata().ok().map(|metadata| Owner::of(&metadata));
-        files.push(wanted(&ca, Zeroizing::new(pem.clone()), false, owner));
+        files.push(new_file(&ca, Zeroizing::new(pem.clone()), false, owner));
     }
-    match (renewed.key, &found.key_place) {
-        (Some(key), KeyPlace::Beside { file, told }) => {
-            files.push(wanted(file, key, true, told.owner));
-            files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner));
+    match (renewed.key, &found.key_location) {
+        (Some(key), KeyLocation::Beside { file, info }) => {
+            files.push(new_file(file, key, true, info.owner));
+            files.push(new_file(&found.file, Zeroizing::new(renewed.certificate), false, owner));
         }
-        // Certificate and key in one file: one rename.
+        // Certificate and key in one file: a single rename replaces both.
         (Some(key), _) => {
-            files.push(wanted(
+            files.push(new_file(
                 &found.file,
                 Zeroizing::new([renewed.certificate.as_str(), key.as_str()].concat()),
                 true,
@@ -184,62 +194,61 @@ fn in_folder(folder: &Path, found: &Found, renewed: Renewed, terms: &Terms) -> V
             ));
         }
         (None, _) => {
-            files.push(wanted(&found.file, Zeroizing::new(renewed.certificate), false, owner))
+            files.push(new_file(&found.file, Zeroizing::new(renewed.certificate), false, owner));
         }
     }
     files
 }
 
-/// PEM texts, old and new.
+/// Old and new PEM texts.
 type Changes = Vec<(String, Zeroizing<String>)>;
 
-/// A manifest is one file, and replaced as one.
+/// Renews Secrets of one manifest, which is replaced as one file.
 fn in_manifest(
     folder: &Path,
     file: &Path,
-    renewed: Vec<(usize, &Found, Renewed)>,
+    renewed: Vec<(usize, &FoundCertificate, Renewed)>,
     outcome: &mut Outcome,
 ) {
     let mut fail = |at: usize, why: &str| {
-        if let Some(fate) = outcome.fates.get_mut(at) {
-            *fate = Fate::Failed(why.to_owned());
+        if let Some(result) = outcome.results.get_mut(at) {
+            *result = RenewalResult::Failed(why.to_owned());
         }
     };
-    let (read, told) = super::read_told(file, 256 << 20);
-    let text = read.ok().filter(|_| !told.linked).and_then(|bytes| String::from_utf8(bytes).ok());
+    let (read, info) = super::read_with_info(file, 256 << 20);
+    let text = read.ok().filter(|_| !info.linked).and_then(|bytes| String::from_utf8(bytes).ok());
     let text = Zeroizing::new(text.unwrap_or_default());
     let old: Vec<_> = manifest::secrets(&text)
         .secrets
         .into_iter()
-        .map(|secret| (found::leaf_in(&secret.certificate), secret))
+        .map(|secret| (inventory::leaf_in(&secret.certificate), secret))
         .collect();
     let mut sets: Vec<(usize, Changes)> = Vec::new();
     for (at, found, new) in renewed {
-        // By all that tells it from others: another namespace may have a Secret of its name.
+        // The name is not enough: another namespace may have a Secret of the same name.
         let is_it = |leaf: &Option<CertificateDer<'_>>, secret: &manifest::Secret| {
             Some(&secret.name) == found.secret.as_ref() && leaf.as_deref() == Some(found.leaf())
         };
         let Some((leaf, secret)) = old.iter().find(|(leaf, secret)| is_it(leaf, secret)) else {
-            fail(at, "the manifest has changed meanwhile");
+            fail(at, "the manifest has changed during the run");
             continue;
         };
-        // Texts are replaced wherever they stand.
+        // A text is replaced at every occurrence, so it must belong to one Secret.
         let shares = |(its, other): &&(Option<CertificateDer<'_>>, manifest::Secret)| {
             its == leaf || (other.key.is_some() && other.key == secret.key)
         };
-        // The key is looked at again, as the manifest was read again: a new one is given for the
-        // old one only.
+        // The manifest was read again, so the key is checked again: a new key is issued only in
+        // place of the matching old one.
         let is_kept = new.key.is_none()
-            || secret.key.as_ref().is_some_and(|pem| found::fits(pem.as_bytes(), found.leaf()));
+            || secret.key.as_ref().is_some_and(|pem| inventory::fits(pem.as_bytes(), found.leaf()));
         if !is_kept {
-            fail(at, "the manifest has changed meanwhile");
+            fail(at, "the manifest has changed during the run");
             continue;
         }
         if old.iter().filter(shares).count() != 1 {
-            fail(
-                at,
-                "another Secret of the manifest holds the same certificate or key: each has one of its own",
-            );
+            let why = "another Secret of the manifest holds the same certificate or key: give each \
+                       its own";
+            fail(at, why);
             continue;
         }
         let mut own: Changes = vec![(secret.certificate.clone(), Zeroizing::new(new.certificate))];
@@ -253,9 +262,12 @@ fn in_manifest(
         let (content, counts) = manifest::replaced(&text, &changes);
         let (mut counts, all) = (counts.into_iter(), sets.len());
         sets.retain(|(at, own)| {
-            let whole = counts.by_ref().take(own.len()).filter(|count| *count == 1).count() == own.len();
+            let whole =
+                counts.by_ref().take(own.len()).filter(|count| *count == 1).count() == own.len();
             if !whole {
-                fail(*at, "the manifest writes it in a form that cannot be replaced here, or more than once");
+                let why =
+                    "the manifest has it in a form that cannot be replaced, or more than once";
+                fail(*at, why);
             }
             whole
         });
@@ -265,11 +277,11 @@ fn in_manifest(
     };
     if !sets.is_empty() {
         let path = file.strip_prefix(folder).unwrap_or(file).to_owned();
-        outcome.files.push(Wanted { path, content, secret: true, owner: told.owner });
+        outcome.files.push(NewFile { path, content, secret: true, owner: info.owner });
     }
 }
 
-/// A window's length.
+/// The length of a validity period.
 fn length(window: Window) -> Duration {
     window.to.duration_since(window.from).unwrap_or_default()
 }

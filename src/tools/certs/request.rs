@@ -1,5 +1,4 @@
-//! Certificate signing requests (PKCS #10, RFC 2986): the public key is taken from them, and
-//! nothing else.
+//! Certificate signing requests (PKCS #10, RFC 2986). Only the public key is used.
 
 use std::path::Path;
 
@@ -13,11 +12,11 @@ use super::{read, refuse};
 /// Bytes that a request may have.
 const MOST: u64 = 1 << 20;
 
-/// The public key of a request whose signature proves that its sender has the private key: DER
-/// `SubjectPublicKeyInfo`.
+/// The public key of a request, as DER `SubjectPublicKeyInfo`. The request's signature must prove
+/// that its sender has the private key.
 ///
 /// # Errors
-/// The file cannot be read, its signature does not hold, or its key is too weak.
+/// The file cannot be read, the signature is invalid, or the key is too weak.
 pub fn public_key(path: &Path) -> Result<Vec<u8>, Diagnostics> {
     let name = path.display().to_string();
     let bytes = read(path, MOST)?;
@@ -44,7 +43,10 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
             ));
         }
         (Some(_), Some(_)) => {
-            return Err(("the file holds more than one request".to_owned(), "give one at a time"));
+            return Err((
+                "the file holds more than one request".to_owned(),
+                "give one request at a time",
+            ));
         }
     };
     let der = request.contents();
@@ -53,23 +55,17 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
     };
     let info = &request.certification_request_info;
     let key = &info.subject_pki;
-    let strong = "make a key of `openssl ecparam -name prime256v1 -genkey`";
+    let strong = "make a key with `openssl ecparam -name prime256v1 -genkey`";
     match key.parsed().map_err(|_| unreadable())? {
         PublicKey::RSA(rsa) if rsa.key_size() < 2048 => {
             return Err((
-                format!(
-                    "the request's RSA key has {} bits, and 2048 are the least",
-                    rsa.key_size()
-                ),
+                format!("the request's RSA key has {} bits; the minimum is 2048", rsa.key_size()),
                 strong,
             ));
         }
         PublicKey::RSA(_) | PublicKey::EC(_) | PublicKey::Unknown(_) => {}
         _ => {
-            return Err((
-                "the request's key is of a kind that TLS clients do not use".to_owned(),
-                strong,
-            ));
+            return Err(("TLS clients do not use keys of this type".to_owned(), strong));
         }
     }
     let known = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
@@ -79,8 +75,8 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
         .collect();
     if of_key.is_empty() {
         return Err((
-            "the request's key is of a kind that cannot be certified".to_owned(),
-            "RSA, ECDSA (P-256, P-384, P-521) and Ed25519 can",
+            "this type of key is not supported".to_owned(),
+            "use RSA, ECDSA (P-256, P-384, P-521) or Ed25519",
         ));
     }
     let signature = &request.signature_value.data;
@@ -93,16 +89,16 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<u8>, (String, &'static str)> {
         });
     if !proven {
         return Err((
-            "the request's signature does not hold: whoever sent it may not have its key"
+            "the request's signature is invalid: its sender may not have the private key"
                 .to_owned(),
-            "sign it with SHA-256 or better and the key that is in it",
+            "sign it with SHA-256 or better, and with the key that it contains",
         ));
     }
     Ok(key.raw.to_vec())
 }
 
-/// Whether a `SubjectPublicKeyInfo` begins with this algorithm: a SEQUENCE that holds a SEQUENCE of
-/// just these bytes.
+/// True if a `SubjectPublicKeyInfo` has this algorithm: a SEQUENCE that begins with a SEQUENCE of
+/// exactly these bytes.
 fn algorithm_is(id: &[u8], public_key: &[u8]) -> bool {
     let id = super::der::sequence(&[id]);
     x509_parser::asn1_rs::Sequence::from_der(public_key)

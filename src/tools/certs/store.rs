@@ -1,14 +1,14 @@
-//! Files into a folder: all of them beside it first, then in place by renames, so that a run that
-//! is cut leaves no half file, and the next run finishes what had begun.
+//! Writes files to a directory: first all of them to a staging directory, then in place by renames.
+//! An interrupted run leaves no partial file, and the next run completes it.
 //!
 //! Everything is written to `.etcd-warden-staged`, synced, and renamed to `.etcd-warden-complete`.
-//! From there each entry moves to its place: a folder that is not there yet as a whole, a file over
-//! the one that it replaces. Between the rename of a key and that of its certificate lies a moment
-//! in which they do not fit; a client that loads them just then fails in TLS and loads them again.
+//! From there each entry is renamed to its place: a new directory as a whole, a file over the one
+//! it replaces. Between the renames of a key and of its certificate the two do not match; a client
+//! that loads them at that moment fails in TLS and must load them again.
 //!
-//! Others may write to the folder, or to one below it, and root may be at work here: nothing is
-//! done behind a symbolic link (`open`), and only what this user alone can have written is put in
-//! place.
+//! Other users may be able to write to the directory or below it, and root may run this. Therefore
+//! nothing is done behind a symbolic link (`open`), and a staging directory is used only if this
+//! user alone can have written it.
 
 mod open;
 
@@ -20,29 +20,29 @@ use std::path::{Path, PathBuf};
 
 use etcd_warden_core::diagnostics::Diagnostics;
 
-use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, Owner, Wanted};
-use super::{mistake, note, refuse};
+use super::layout::{CA_FILE, CERT_FILE, KEY_FILE, NewFile, Owner};
+use super::{error, note, refuse};
 use open::Folder;
 
 const STAGED: &str = ".etcd-warden-staged";
 pub(super) const COMPLETE: &str = ".etcd-warden-complete";
 
-/// A folder that this process alone writes to.
+/// A directory, locked for this process.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// Locked until the end; the kernel lets go of it when the process ends, however it ends.
+    /// Locked until the end. The kernel releases the lock when the process ends.
     folder: Folder,
 }
 
-/// What stands in the way of these places in a folder: with `force`, only what cannot be replaced.
-/// Changes nothing.
+/// Everything that prevents writing these files to a directory. With `force`, existing files are no
+/// obstacle. Changes nothing.
 #[must_use]
 pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics {
     let mut found = Diagnostics::default();
     let shown = folder.display().to_string();
     if folder.exists() && !folder.is_dir() {
-        found.push(mistake(&shown, "this is a file, and `--out` is a folder", ""));
+        found.push(error(&shown, "this is a file, but `--out` must be a directory", ""));
         return found;
     }
     for place in places {
@@ -55,29 +55,30 @@ pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics 
             .find(|above| above != folder && above.is_symlink())
         {
             let message = format!(
-                "`{}` is a symbolic link, and nothing is written behind one",
+                "`{}` is a symbolic link, and files are not written through links",
                 link.display()
             );
-            found.push(mistake(&name, message, "name the folder that it leads to by `--out`"));
+            found.push(error(&name, message, "name the directory that it leads to with `--out`"));
         } else if path.is_dir() {
-            found.push(mistake(
+            found.push(error(
                 &name,
-                "this is a folder, and a file is to go there",
+                "this is a directory, but the file must be written here",
                 "move it away",
             ));
         } else if let Some(file) =
             path.ancestors().skip(1).find(|above| above.exists()).filter(|above| !above.is_dir())
         {
-            found.push(mistake(
+            found.push(error(
                 &name,
-                format!("`{}` is a file, and a folder is to go there", file.display()),
+                format!("`{}` is a file, but must be a directory", file.display()),
                 "move it away",
             ));
         } else if !force && path.symlink_metadata().is_ok() {
-            found.push(mistake(
+            found.push(error(
                 &name,
-                "the file is there already",
-                "`--missing` issues only what is not there, `--force` replaces, `certs renew` renews",
+                "the file exists already",
+                "issue only missing files with `--missing`, replace files with `--force`, or renew \
+                 with `certs renew`",
             ));
         }
     }
@@ -85,29 +86,29 @@ pub fn obstacles(folder: &Path, places: &[PathBuf], force: bool) -> Diagnostics 
 }
 
 impl Store {
-    /// Takes the folder, making it if need be, and finishes or removes what an earlier run left.
-    /// The note says what that was.
+    /// Opens and locks the directory, creates it if necessary, and completes or removes what an
+    /// interrupted run left. The note is set if a run was completed.
     ///
     /// # Errors
-    /// Another run is at work in it, or it cannot be written to.
+    /// Another run holds the lock, or the directory cannot be written to.
     pub fn open(folder: &Path) -> Result<(Self, Option<Diagnostics>), Diagnostics> {
         let name = folder.display().to_string();
         let opened = create_folder(folder).and_then(|()| Folder::open(folder));
         let opened = match opened {
             Ok(opened) => opened,
-            Err(error) => return refuse(&name, format!("the folder cannot be used: {error}"), ""),
+            Err(error) => return refuse(&name, format!("cannot use the directory: {error}"), ""),
         };
         match opened.0.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return refuse(
                     &name,
-                    "another `etcd-warden certs` is at work in this folder",
-                    "wait for it",
+                    "another `etcd-warden certs` is running in this directory",
+                    "wait until it has ended",
                 );
             }
             Err(TryLockError::Error(error)) => {
-                return refuse(&name, format!("the folder cannot be locked: {error}"), "");
+                return refuse(&name, format!("cannot lock the directory: {error}"), "");
             }
         }
         let store = Self { path: folder.to_owned(), folder: opened };
@@ -117,27 +118,23 @@ impl Store {
                 let mut notes = Diagnostics::default();
                 notes.push(note(
                     &name,
-                    "an earlier run was cut while it put its files in place: they are in place now",
+                    "an earlier run was interrupted: its files have now been put in place",
                     "",
                 ));
                 Ok((store, Some(notes)))
             }
-            Err(error) => refuse(
-                &name,
-                format!("what an earlier run left cannot be put in place: {error}"),
-                "",
-            ),
+            Err(error) => refuse(&name, format!("cannot complete an earlier run: {error}"), ""),
         }
     }
 
-    /// Puts all files in place. One that holds what it is to hold already (`etcd-ca`, most of the
-    /// time) is left alone.
+    /// Puts all files in place. A public file that has the right content already, as `etcd-ca`
+    /// mostly does, is left alone.
     ///
     /// # Errors
-    /// Why that is not possible. Then nothing is in place, or (a disk that fails in the middle of
-    /// renames) the next run goes on.
-    pub fn put(&self, files: &[Wanted]) -> Result<(), Diagnostics> {
-        let files: Vec<&Wanted> =
+    /// A file cannot be written. Then nothing is in place or, if the disk fails between renames,
+    /// the next run continues.
+    pub fn put(&self, files: &[NewFile]) -> Result<(), Diagnostics> {
+        let files: Vec<&NewFile> =
             files.iter().filter(|file| file.secret || !self.holds(file)).collect();
         if files.is_empty() {
             return Ok(());
@@ -145,11 +142,11 @@ impl Store {
         let staged = match self.stage(&files) {
             Ok(staged) => staged,
             Err((path, error)) => {
-                // Nothing is in place yet; what cannot be removed is removed by the next run.
+                // Nothing is in place yet. The next run removes what cannot be removed now.
                 let _ = fs::remove_dir_all(self.path.join(STAGED));
                 return refuse(
                     &path.display().to_string(),
-                    format!("the file cannot be written: {error}"),
+                    format!("cannot write the file: {error}"),
                     "nothing has changed",
                 );
             }
@@ -159,19 +156,20 @@ impl Store {
             .rename(STAGED.as_ref(), &self.folder, COMPLETE.as_ref())
             .and_then(|()| self.finish(&staged));
         moved.or_else(|error| {
-            let message = format!("the files are written and cannot all be put in place: {error}");
+            let message =
+                format!("the files are written, but not all could be put in place: {error}");
             refuse(
                 &self.path.join(COMPLETE).display().to_string(),
                 message,
-                "the next run goes on with it",
+                "run the command again to continue",
             )
         })
     }
 
-    /// Whether a file is there with this content.
-    fn holds(&self, wanted: &Wanted) -> bool {
-        let (content, mut old) = (wanted.content.as_bytes(), Vec::new());
-        let read = self.folder.find_file(&wanted.path).and_then(|file| {
+    /// True if a file exists with this content.
+    fn holds(&self, new_file: &NewFile) -> bool {
+        let (content, mut old) = (new_file.content.as_bytes(), Vec::new());
+        let read = self.folder.find_file(&new_file.path).and_then(|file| {
             let metadata = file.metadata()?;
             let may_be = metadata.is_file()
                 && usize::try_from(metadata.len()).is_ok_and(|length| length == content.len());
@@ -180,8 +178,8 @@ impl Store {
         read.is_ok() && old == content
     }
 
-    /// Everything to the disk, in files of its own.
-    fn stage(&self, files: &[&Wanted]) -> Result<Folder, (PathBuf, io::Error)> {
+    /// Writes and syncs all files to the staging directory.
+    fn stage(&self, files: &[&NewFile]) -> Result<Folder, (PathBuf, io::Error)> {
         let shown = self.path.join(STAGED);
         let staged = self.folder.create(STAGED.as_ref()).map_err(|error| (shown.clone(), error))?;
         for file in files {
@@ -192,44 +190,44 @@ impl Store {
         Ok(staged)
     }
 
-    /// Writes one file, and gives it to whom it is to belong: never to whoever has a file at its
-    /// place now.
-    fn write_new(staged: &Folder, wanted: &Wanted) -> io::Result<()> {
-        let mode = if wanted.secret { 0o600 } else { 0o644 };
-        let (parent, name) = staged.make_way(&wanted.path)?;
+    /// Writes one file. It gets the recorded owner, never that of the file that is at its place
+    /// now.
+    fn write_new(staged: &Folder, new_file: &NewFile) -> io::Result<()> {
+        let mode = if new_file.secret { 0o600 } else { 0o644 };
+        let (parent, name) = staged.create_parents(&new_file.path)?;
         let mut file = parent.create_file(name, mode)?;
-        if let Some(owner) = wanted.owner {
+        if let Some(owner) = new_file.owner {
             let own = Owner::of(&file.metadata()?);
             if (own.uid, own.gid) != (owner.uid, owner.gid) {
                 fchown(&file, Some(owner.uid), Some(owner.gid))?;
             }
-            let allowed = if wanted.secret { 0o770 } else { 0o777 };
+            let allowed = if new_file.secret { 0o770 } else { 0o777 };
             file.set_permissions(Permissions::from_mode(owner.mode & allowed))?;
         }
-        file.write_all(wanted.content.as_bytes())
+        file.write_all(new_file.content.as_bytes())
     }
 
-    /// Whether there was something to finish.
+    /// Completes an interrupted run. True if there was one.
     fn recover(&self) -> io::Result<bool> {
-        if self.folder.own(STAGED.as_ref())?.is_some() {
+        if self.folder.open_staging(STAGED.as_ref())?.is_some() {
             fs::remove_dir_all(self.path.join(STAGED))?;
         }
-        let Some(complete) = self.folder.own(COMPLETE.as_ref())? else { return Ok(false) };
+        let Some(complete) = self.folder.open_staging(COMPLETE.as_ref())? else { return Ok(false) };
         self.finish(&complete).map(|()| true)
     }
 
     fn finish(&self, complete: &Folder) -> io::Result<()> {
         move_into(complete, &self.folder)?;
-        complete.unmark()?;
+        complete.remove_marker()?;
         self.folder.remove(COMPLETE.as_ref())?;
         self.folder.0.sync_all()
     }
 }
 
-/// Moves all that `from` holds into `to`. Done again after a cut, it goes on.
+/// Moves everything from `from` to `to`. Can be repeated after an interruption.
 fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
     let mut names: Vec<OsString> = from.names()?;
-    names.retain(|name| name != open::MARK);
+    names.retain(|name| name != open::MARKER);
     names.sort_by_key(|name| {
         ([CA_FILE, KEY_FILE, CERT_FILE].iter().position(|known| name == known), name.clone())
     });
@@ -247,11 +245,11 @@ fn move_into(from: &Folder, to: &Folder) -> io::Result<()> {
     Ok(())
 }
 
-/// Syncs thousands of files, many at a time: a file system commits those together that wait
-/// together. (One `syncfs` would wait for whatever else this machine writes.)
-fn sync_each(staged: &Folder, files: &[&Wanted]) -> Result<(), (PathBuf, io::Error)> {
+/// Syncs thousands of files in parallel: the file system commits syncs that wait together in one
+/// go. (`syncfs` would wait for everything else that is written on this machine.)
+fn sync_each(staged: &Folder, files: &[&NewFile]) -> Result<(), (PathBuf, io::Error)> {
     const AT_A_TIME: usize = 16;
-    let one = |file: &&Wanted| {
+    let one = |file: &&NewFile| {
         let synced = staged.find_file(&file.path).and_then(|file| file.sync_all());
         synced.map_err(|error| (file.path.clone(), error))
     };

@@ -1,5 +1,5 @@
-//! What a certificate calls its holder: from the operator's formats to a DER name and subject
-//! alternative names.
+//! The names in a certificate: from the operator's formats to a DER `Name` and subject alternative
+//! names.
 
 use std::net::IpAddr;
 
@@ -8,18 +8,18 @@ use rustls_pki_types::DnsName;
 
 use super::certificate::Extension;
 use super::component::{Component, Scope};
-use super::{der, mistake};
+use super::{der, error};
 
-/// `ub-common-name` of RFC 5280, appendix A.1: characters that a Common Name may have. OpenSSL
-/// makes and takes no longer one.
+/// `ub-common-name` of RFC 5280, appendix A.1: the maximum length in characters, which OpenSSL
+/// enforces.
 pub const LONGEST_COMMON_NAME: usize = 64;
 
-/// For whom a certificate is.
+/// The component, and its node, that a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// What it is.
+    /// The component.
     pub component: &'static Component,
-    /// Where it is; `None` for one certificate for the whole cluster.
+    /// The node; `None` for a certificate that is for the whole cluster.
     pub node: Option<String>,
 }
 
@@ -32,41 +32,41 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// A text with `{component}` and `{node}` in it.
+/// A text with the placeholders `{component}` and `{node}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format(String);
 
 impl Format {
-    /// Reads a format that was given as `flag`.
+    /// Parses the format given for `flag`.
     ///
     /// # Errors
-    /// An unknown placeholder, or a character that no name may have.
+    /// An unknown placeholder, or a character that names may not have.
     pub fn parse(flag: &str, text: &str) -> Result<Self, Diagnostics> {
         let literal = text.replace("{component}", "").replace("{node}", "");
         if text.is_empty() || literal.contains(['{', '}']) {
             return super::refuse(
                 flag,
-                format!("`{text}` is no format for names"),
-                "write text with `{component}` and `{node}` in it",
+                format!("`{text}` is not a format for names"),
+                "use text with the placeholders `{component}` and `{node}`",
             );
         }
         if !literal.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
             return super::refuse(
                 flag,
-                format!("`{}` holds a character that is not printable ASCII", text.escape_debug()),
+                format!("`{}` has a character that is not printable ASCII", text.escape_debug()),
                 "",
             );
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// Whether each node gets a text of its own.
+    /// True if each node gets a different text.
     #[must_use]
     pub fn names_nodes(&self) -> bool {
         self.0.contains("{node}")
     }
 
-    /// As a binding of the policy writes it, for one component.
+    /// The pattern of a binding for one component: `{node}` is kept.
     #[must_use]
     pub fn for_component(&self, component: &str) -> String {
         self.0.replace("{component}", component)
@@ -78,7 +78,7 @@ impl Format {
     }
 }
 
-/// A subject alternative name, before `{component}` and `{node}` are filled in.
+/// A subject alternative name with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct San {
     kind: SanKind,
@@ -93,10 +93,10 @@ enum SanKind {
 }
 
 impl San {
-    /// Reads `dns:NAME`, `ip:ADDRESS` or `uri:URI`.
+    /// Parses `dns:NAME`, `ip:ADDRESS` or `uri:URI`.
     ///
     /// # Errors
-    /// Another kind, or a value that no holder could make right.
+    /// Another kind, or an invalid format.
     pub fn parse(text: &str) -> Result<Self, Diagnostics> {
         let (kind, value) = match text.split_once(':') {
             Some(("dns", value)) => (SanKind::Dns, value),
@@ -105,7 +105,7 @@ impl San {
             _ => {
                 return super::refuse(
                     "--san",
-                    format!("`{text}` is no name"),
+                    format!("`{text}` is not a name"),
                     "write `dns:NAME`, `ip:ADDRESS` or `uri:URI`",
                 );
             }
@@ -118,58 +118,58 @@ impl San {
         match self.kind {
             SanKind::Dns => match DnsName::try_from(value.as_str()) {
                 Ok(_) => Ok(der::element(0x82, value.as_bytes())),
-                Err(_) => Err(format!("`{value}` is no DNS name")),
+                Err(_) => Err(format!("`{value}` is not a DNS name")),
             },
             SanKind::Ip => match value.parse() {
                 Ok(IpAddr::V4(address)) => Ok(der::element(0x87, &address.octets())),
                 Ok(IpAddr::V6(address)) => Ok(der::element(0x87, &address.octets())),
-                Err(_) => Err(format!("`{value}` is no IP address")),
+                Err(_) => Err(format!("`{value}` is not an IP address")),
             },
             SanKind::Uri => uri(&value),
         }
     }
 }
 
-/// How certificates are called.
+/// The naming rules of an order.
 #[derive(Clone, Debug)]
 pub struct Naming {
-    /// The Common Name of a certificate per node.
+    /// The common name of a certificate per node.
     pub common_name: Format,
-    /// A URI that each certificate carries beside it.
+    /// A URI SAN for each certificate.
     pub uri: Option<Format>,
-    /// The URI of a name that is too long for a Common Name, where `uri` gives none.
+    /// The URI SAN if the name is too long for a common name and `uri` is `None`.
     pub long_uri: Format,
-    /// O of the subject.
+    /// The organizations (O) of the subject.
     pub organizations: Vec<String>,
-    /// Further names.
+    /// Further SANs.
     pub sans: Vec<San>,
 }
 
-/// What one certificate calls its holder.
+/// The names in one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Its Common Name; `None` where it would be too long.
+    /// Its common name; `None` if that would be too long.
     pub common_name: Option<String>,
-    /// Its URI.
+    /// Its URI SAN.
     pub uri: Option<String>,
     organizations: Vec<String>,
     general_names: Vec<Vec<u8>>,
 }
 
 impl Naming {
-    /// The names of one holder.
+    /// The names of one holder's certificate.
     ///
     /// # Errors
-    /// A name that cannot stand in a certificate, in words.
+    /// Each name that is not allowed in a certificate.
     pub fn of(&self, holder: &Holder) -> Result<Subject, Diagnostics> {
         let mut found = Diagnostics::default();
-        let mut say = |flag: &str, message: String| {
-            found.push(mistake(flag, format!("{holder}: {message}"), ""))
+        let mut report = |flag: &str, message: String| {
+            found.push(error(flag, format!("{holder}: {message}"), ""));
         };
         let full = self.full_name(holder);
         let fits = full.chars().count() <= LONGEST_COMMON_NAME;
-        // The URI goes with a node; what serves the whole cluster has a name of this program's or
-        // of the operator's own making.
+        // The URI is for holders with a node. A holder for the whole cluster has a short built-in
+        // name, or one that the operator chose.
         let uri = match (&self.uri, fits) {
             (Some(format), _) if holder.node.is_some() || !format.names_nodes() => {
                 Some(format.fill(holder))
@@ -178,11 +178,9 @@ impl Naming {
             _ => None,
         };
         if !fits && uri.is_none() {
-            say(
+            report(
                 "--cn-format",
-                format!(
-                    "`{full}` is longer than the {LONGEST_COMMON_NAME} characters of a Common Name"
-                ),
+                format!("`{full}` exceeds the {LONGEST_COMMON_NAME} characters of a common name"),
             );
         }
         let mut general_names = Vec::new();
@@ -193,7 +191,7 @@ impl Naming {
         {
             match name {
                 (_, Ok(name)) => general_names.push(name),
-                (flag, Err(message)) => say(flag, message),
+                (flag, Err(message)) => report(flag, message),
             }
         }
         for organization in &self.organizations {
@@ -202,10 +200,10 @@ impl Naming {
                 || length > LONGEST_COMMON_NAME
                 || organization.chars().any(char::is_control)
             {
-                say(
+                report(
                     "--organization",
                     format!(
-                        "`{}` is no O: 1 to 64 characters, none of them a control character",
+                        "`{}` is not a valid O: 1 to 64 characters without control characters",
                         organization.escape_debug()
                     ),
                 );
@@ -232,13 +230,13 @@ impl Naming {
 }
 
 impl Subject {
-    /// The name that tells this certificate from others.
+    /// The name that distinguishes this certificate from others.
     #[must_use]
     pub fn name(&self) -> &str {
         self.common_name.as_deref().or(self.uri.as_deref()).unwrap_or_default()
     }
 
-    /// The DER `Name`: O before CN, as most CAs have it.
+    /// The DER `Name`: O before CN, the usual order.
     pub(super) fn der(&self) -> Vec<u8> {
         let organizations =
             self.organizations.iter().map(|value| der::attribute(der::ORGANIZATION, value));
@@ -248,7 +246,7 @@ impl Subject {
         der::element(0x30, &parts.concat())
     }
 
-    /// The extension, if there is any name for it; critical where the subject is empty (RFC 5280,
+    /// The extension with all SANs, if there are any; critical if the subject is empty (RFC 5280,
     /// 4.2.1.6).
     pub(super) fn alternative_names(&self) -> Option<Extension> {
         let critical = self.common_name.is_none() && self.organizations.is_empty();
@@ -261,10 +259,10 @@ impl Subject {
     }
 }
 
-/// A URI as a general name. Go refuses to load a certificate whose URI has a host that is no domain
-/// name (`crypto/x509`), and so would every Calico component.
+/// A URI as a general name. Go refuses to load a certificate with a URI whose host is not a domain
+/// name (`crypto/x509`), and with it every Calico component would.
 fn uri(text: &str) -> Result<Vec<u8>, String> {
-    let wrong = |why: &str| Err(format!("`{text}` is no URI: {why}"));
+    let wrong = |why: &str| Err(format!("`{text}` is not a URI: {why}"));
     let Some((scheme, rest)) = text.split_once(':') else {
         return wrong("write one such as `spiffe://cluster.local/{component}/{node}`");
     };
@@ -272,21 +270,21 @@ fn uri(text: &str) -> Result<Vec<u8>, String> {
     if !letters.next().is_some_and(|c| c.is_ascii_alphabetic())
         || !letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     {
-        return wrong("its scheme is letters and digits");
+        return wrong("its scheme must be letters, digits, `+`, `-` and `.`");
     }
     if rest.is_empty()
         || !text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b))
     {
-        return wrong("it holds a character that a URI writes as `%NN`");
+        return wrong("it has a character that a URI encodes as `%NN`");
     }
     if let Some(authority) = rest.strip_prefix("//") {
         let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         if DnsName::try_from(host).is_err() {
-            return wrong("its host is no DNS name");
+            return wrong("its host is not a DNS name");
         }
     }
     Ok(der::element(0x86, text.as_bytes()))

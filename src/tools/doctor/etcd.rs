@@ -1,4 +1,4 @@
-//! etcd as the proxy sees it, with the proxy's own certificate.
+//! Checks the etcd members, with the gateway's certificate.
 
 use etcd_warden_gateway::config::Endpoint;
 use etcd_warden_gateway::upstream::control::{Control, ControlError};
@@ -8,8 +8,8 @@ use etcd_warden_proto::etcdserverpb::Member;
 
 use super::report::{Part, Report};
 
-/// Asks each member how it is. Returns the client URLs that the members tell their clients.
-pub async fn look(members: &Members, control: &Control, report: &mut Report) -> Vec<Endpoint> {
+/// Requests the status of each member. Returns the client URLs that the members advertise.
+pub async fn check(members: &Members, control: &Control, report: &mut Report) -> Vec<Endpoint> {
     let mut urls = Vec::new();
     for (index, member) in members.iter() {
         let subject = member.endpoint.to_string();
@@ -19,7 +19,7 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
                 report.wrong(
                     Part::Etcd,
                     subject,
-                    format!("does not answer the proxy: {error}"),
+                    format!("does not respond to the gateway: {error}"),
                     "check the URL, `cacert`, `cert` and `key`",
                 );
                 continue;
@@ -30,15 +30,15 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
             report.warning(
                 Part::Etcd,
                 subject,
-                format!("etcd {version}, newer than this proxy knows"),
+                format!("etcd {version}, which is newer than this gateway knows"),
                 "see docs/unknown-fields.md",
             );
         } else if release::has_known_vulnerabilities(version) {
-            let advice = "upgrade etcd: what goes through the proxy is judged by it (docs/threat-model.md), but the proxy's host and peers are not";
+            let advice = "upgrade etcd: the gateway authorizes the requests of its clients (docs/threat-model.md), but the gateway's host and the peers reach etcd directly";
             report.warning(
                 Part::Etcd,
                 subject,
-                format!("etcd {version}, which has published holes"),
+                format!("etcd {version}, which has published vulnerabilities"),
                 advice,
             );
         } else {
@@ -52,16 +52,18 @@ pub async fn look(members: &Members, control: &Control, report: &mut Report) -> 
         Ok(true) => report.ok(
             Part::Etcd,
             "etcd's own auth",
-            "on: it judges what the proxy forwards as the proxy's user",
+            "on: it authorizes all requests as those of the gateway's user",
         ),
-        Ok(false) => {
-            report.ok(Part::Etcd, "etcd's own auth", "off: whoever etcd lets in may do everything")
-        }
+        Ok(false) => report.ok(
+            Part::Etcd,
+            "etcd's own auth",
+            "off: a client that etcd accepts may do everything",
+        ),
         Err(error) => report.warning(
             Part::Etcd,
             "etcd's own auth",
-            format!("not known: {error}"),
-            "shadow mode waits until it is",
+            format!("unknown: {error}"),
+            "shadow mode is suspended until it is known",
         ),
     }
     urls
@@ -71,7 +73,7 @@ fn member_urls(list: Result<Vec<Member>, ControlError>, report: &mut Report) -> 
     let members = match list {
         Ok(members) => members,
         Err(error) => {
-            report.warning(Part::Etcd, "members", format!("not told: {error}"), "");
+            report.warning(Part::Etcd, "members", format!("cannot be listed: {error}"), "");
             return Vec::new();
         }
     };
@@ -79,8 +81,8 @@ fn member_urls(list: Result<Vec<Member>, ControlError>, report: &mut Report) -> 
     for member in members {
         for url in member.peer_ur_ls.iter().filter(|url| url.starts_with("http://")) {
             let (subject, seen) =
-                (format!("member {}", member.name), format!("its peers speak plain text: {url}"));
-            let advice = "whoever reaches it can write as a member does: give peers https URLs and --peer-client-cert-auth";
+                (format!("member {}", member.name), format!("peers use plain text: {url}"));
+            let advice = "a host that reaches this URL can write like a member: use https URLs for peers and --peer-client-cert-auth";
             match endpoint(url).is_some_and(|peer| peer.is_loopback()) {
                 true => report.warning(Part::Etcd, subject, seen, advice),
                 false => report.wrong(Part::Etcd, subject, seen, advice),
@@ -91,7 +93,7 @@ fn member_urls(list: Result<Vec<Member>, ControlError>, report: &mut Report) -> 
     urls
 }
 
-/// `scheme://host:port`, as etcd checks it (`pkg/types/urls.go`).
+/// Parses `scheme://host:port`, the form that etcd enforces (`pkg/types/urls.go`).
 fn endpoint(url: &str) -> Option<Endpoint> {
     let url: http::Uri = url.parse().ok()?;
     let host = url.host()?.trim_start_matches('[').trim_end_matches(']');
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_urls_of_members_are_read_as_they_are_written() {
+    fn urls_of_members_are_parsed() {
         let read = |url| endpoint(url).map(|endpoint| endpoint.to_string());
         for url in [
             "https://10.0.0.1:2379",

@@ -1,5 +1,5 @@
-//! The proxy's own files: whether it would start with them, how long they last, who else may read
-//! them.
+//! Checks the gateway's own files: whether `serve` would start with them, when they expire, and who
+//! may read them.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,46 +14,46 @@ use super::report::{Part, Report};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What could be read, for the parts that follow.
+/// The files that could be read, for the checks that follow.
 pub struct Files {
-    /// The policy, if it has no mistake.
+    /// The policy, if it has no errors.
     pub policy: Option<Policy>,
-    /// All certificates, if they have none.
+    /// All certificates, if they have no errors.
     pub tls: Option<Tls>,
 }
 
-/// Looks at every file that the configuration names.
-pub fn look(config: &Config, report: &mut Report) -> Files {
+/// Checks every file that the configuration names.
+pub fn check(config: &Config, report: &mut Report) -> Files {
     let tls = Tls::load(config)
-        .map_err(|mistakes| {
-            for mistake in mistakes.0 {
+        .map_err(|errors| {
+            for error in errors.0 {
                 report.wrong(
                     Part::Files,
-                    mistake.path.display().to_string(),
-                    mistake.message,
-                    "serve does not start with it",
+                    error.path.display().to_string(),
+                    error.message,
+                    "serve does not start with this error",
                 );
             }
         })
         .ok();
-    for stale in tls.iter().flat_map(Tls::expired) {
-        let advice = "it is in the way of nothing else: take it out, or put a new one in its place";
+    for expired in tls.iter().flat_map(Tls::expired) {
+        let advice = "it is not needed: remove or replace it";
         report.warning(
             Part::Files,
-            stale.path.display().to_string(),
-            stale.message.clone(),
+            expired.path.display().to_string(),
+            expired.message.clone(),
             advice,
         );
     }
     for expiry in tls.iter().flat_map(Tls::expiries) {
         let left = expiry.not_after.duration_since(SystemTime::now()).unwrap_or_default();
-        // A list is followed by the next one before it ends; a certificate is somebody's work.
+        // A CA publishes lists automatically; a certificate may need manual work.
         let (soon, advice) = match expiry.what {
             Expiring::Crl => (
                 DAY / 4,
-                "let the CA publish its next list before this one ends: then nobody can connect any more",
+                "let the CA publish its next list in time: clients cannot connect after this one has ended",
             ),
-            _ => (14 * DAY, "renew it: serve reads the new file while it runs"),
+            _ => (14 * DAY, "renew it: serve loads the new file while it runs"),
         };
         let (subject, seen) = (
             format!("{} certificate", expiry.what.code())
@@ -76,11 +76,11 @@ pub fn look(config: &Config, report: &mut Report) -> Files {
         private(path, report);
     }
     if config.lease_key_file.is_none() {
-        let advice = "with several proxies in front of one etcd give all of them the same file: each lease is its owner's at any of them";
+        let advice = "give all gateways in front of one etcd the same file, so that each of them recognizes the owner of a lease";
         report.warning(
             Part::Files,
             "lease-key-file",
-            "not set: who owns a lease is known to this process alone",
+            "not set: only this process can tell who owns a lease",
             advice,
         );
     }
@@ -91,14 +91,13 @@ fn policy(config: &Config, report: &mut Report) -> Option<Policy> {
     let subject = config.policy.display().to_string();
     let policy = match policy_file::load(&config.policy, 1, config.mode) {
         Ok(policy) => policy,
-        Err(mistakes) => {
-            let first =
-                mistakes.iter().next().map(|mistake| mistake.message.clone()).unwrap_or_default();
+        Err(errors) => {
+            let first = errors.iter().next().map(|error| error.message.clone()).unwrap_or_default();
             report.wrong(
                 Part::Files,
                 subject,
                 first,
-                "`etcd-warden policy check` shows each mistake in its place",
+                "run `etcd-warden policy check` to see all errors",
             );
             return None;
         }
@@ -119,19 +118,19 @@ fn policy(config: &Config, report: &mut Report) -> Option<Policy> {
             report.warning(
                 Part::Files,
                 subject,
-                "in shadow mode: refuses nobody",
-                "read its audit, then say `mode: enforce` (docs/shadow.md)",
+                "in shadow mode: nothing is denied",
+                "check the audit log, then set `mode: enforce` (docs/shadow.md)",
             );
         }
         (Mode::Enforce, true) => {
             report.warning(
                 Part::Files,
                 subject,
-                "enforces, but some bindings are in shadow mode",
-                "they may do whatever the proxy may",
+                "enforced, but some bindings are in shadow mode",
+                "their identities may do whatever the gateway may",
             );
         }
-        (Mode::Enforce, false) => report.ok(Part::Files, subject, "enforces"),
+        (Mode::Enforce, false) => report.ok(Part::Files, subject, "enforced"),
     }
     Some(policy)
 }
@@ -141,18 +140,18 @@ fn private(path: &Path, report: &mut Report) {
     match std::fs::metadata(path) {
         Ok(file) if file.permissions().mode() & 0o007 != 0 => {
             let seen = format!(
-                "mode {:04o}: every user of this host may read it",
+                "mode {:04o}: every user of this host can read it",
                 file.permissions().mode() & 0o7777
             );
             report.wrong(
                 Part::Files,
                 subject,
                 seen,
-                "chmod o= it: with the proxy's key to etcd anybody has all of etcd",
+                "run `chmod o=` on it: the gateway's key gives access to all of etcd",
             );
         }
-        Ok(_) => report.ok(Part::Files, subject, "not readable by everybody"),
-        // That it cannot be read has been told above.
+        Ok(_) => report.ok(Part::Files, subject, "not readable by other users"),
+        // Reported above.
         Err(_) => {}
     }
 }

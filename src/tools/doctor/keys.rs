@@ -1,4 +1,4 @@
-//! The keys that are there, and whether the policy speaks of them at all.
+//! Checks whether the policy covers the keys that exist.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use etcd_warden_gateway::upstream::members::MemberIndex;
 
 use super::report::{Part, Report};
 
-/// Keys of one question.
+/// Keys per request.
 const PAGE: i64 = 5_000;
-/// Keys that are looked at.
-const MOST: usize = 1_000_000;
-/// For all pages together.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Groups that are told one by one.
-const TOLD: usize = 20;
+/// Limit of keys that are checked.
+const MAX_KEYS: usize = 1_000_000;
+/// For all requests together.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of groups that are listed.
+const MAX_LISTED: usize = 20;
 
-/// Reads the names of all keys (no value), and tells those that no binding's roles allow anything
-/// on.
-pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, report: &mut Report) {
+/// Reads the names of all keys, without values, and reports those on which no binding has any
+/// right.
+pub async fn check(policy: &Policy, control: &Control, member: MemberIndex, report: &mut Report) {
     let bindings: Vec<usize> = policy.bindings().map(|binding| binding.place).collect();
-    let mut nobodys: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut uncovered: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let (mut from, mut seen) = (vec![0], 0);
     let began = Instant::now();
     let end = loop {
@@ -33,8 +33,8 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
                 report.warning(
                     Part::Keys,
                     "keys",
-                    format!("not read: {error}"),
-                    "the proxy's certificate must be able to read all of them",
+                    format!("cannot be listed: {error}"),
+                    "the gateway's certificate must permit reading all keys",
                 );
                 return;
             }
@@ -42,44 +42,44 @@ pub async fn look(policy: &Policy, control: &Control, member: MemberIndex, repor
         seen += keys.len();
         for key in &keys {
             if !bindings.iter().any(|binding| !policy.captures_for(*binding, key).is_empty()) {
-                *nobodys.entry(group(key)).or_default() += 1;
+                *uncovered.entry(group(key)).or_default() += 1;
             }
         }
         match keys.last() {
             _ if !more => break "",
-            Some(last) if *last >= from && seen < MOST && began.elapsed() < PATIENCE => {
-                from = [last, [0].as_slice()].concat()
+            Some(last) if *last >= from && seen < MAX_KEYS && began.elapsed() < TIMEOUT => {
+                from = [last, [0].as_slice()].concat();
             }
-            // The rest would take too long, or the pages lead in a circle.
+            // The rest would take too long, or the server repeats pages.
             _ => break ", and there are more",
         }
     };
-    for (group, number) in nobodys.iter().take(TOLD) {
-        let said = format!("{number} keys of which no binding's roles speak");
+    for (group, number) in uncovered.iter().take(MAX_LISTED) {
+        let seen = format!("{number} keys on which no binding has a right");
         report.warning(
             Part::Keys,
             Escaped(group).to_string(),
-            said,
-            "whoever uses them needs a role, or is refused: `policy explain --key` tells who may",
+            seen,
+            "clients that use them need a role; `policy explain --key` lists the bindings of a key",
         );
     }
-    if nobodys.len() > TOLD {
+    if uncovered.len() > MAX_LISTED {
         report.warning(
             Part::Keys,
             "more",
-            format!("{} other prefixes are nobody's", nobodys.len() - TOLD),
+            format!("{} further prefixes without a binding", uncovered.len() - MAX_LISTED),
             "",
         );
     }
-    let rest: usize = nobodys.values().sum();
+    let rest: usize = uncovered.values().sum();
     report.ok(
         Part::Keys,
         "all keys",
-        format!("{seen} looked at{end}, {} of them are somebody's", seen - rest),
+        format!("{seen} checked{end}; {} have a binding", seen - rest),
     );
 }
 
-/// The first three segments of a path; of other keys, the key up to the first `/`.
+/// The first three segments of a path; for other keys, the key up to the first `/`.
 fn group(key: &[u8]) -> Vec<u8> {
     let slashes = key.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
     let end = slashes.take(4).last().unwrap_or(key.len());
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_by_the_beginning_of_their_path() {
+    fn keys_are_grouped_by_the_beginning_of_their_path() {
         for (key, expected) in [
             ("/calico/resources/v3/projectcalico.org/nodes/a", "/calico/resources/v3/"),
             ("/registry/pods/default/web", "/registry/pods/default/"),

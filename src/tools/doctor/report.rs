@@ -1,90 +1,90 @@
-//! What was found, in the order in which it was looked for.
+//! The findings, in the order of the checks.
 
 use std::fmt;
 
 use etcd_warden_core::printable::Printable;
 use serde_json::{Value, json};
 
-/// What a finding is about.
+/// The subject area of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The proxy's own files.
+    /// The gateway's own files.
     Files,
-    /// etcd, as the proxy sees it.
+    /// etcd, with the gateway's certificate.
     Etcd,
-    /// Ways to etcd that do not lead through the proxy.
-    Around,
-    /// The proxy, as its clients see it.
+    /// Ways to etcd that bypass the gateway.
+    Bypass,
+    /// The gateway, from a client's view.
     Proxy,
-    /// The keys that are there, and the policy.
+    /// The existing keys and the policy.
     Keys,
 }
 
 impl Part {
-    /// The stable name in output.
+    /// Its stable name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Part::Files => "files",
             Part::Etcd => "etcd",
-            Part::Around => "ways around the proxy",
+            Part::Bypass => "ways around the proxy",
             Part::Proxy => "the proxy",
             Part::Keys => "keys and policy",
         }
     }
 }
 
-/// How it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// As it should be.
+pub enum Severity {
+    /// No problem.
     Ok,
-    /// Somebody should look.
+    /// Should be checked.
     Warning,
-    /// It must not stay so.
+    /// Must be corrected.
     Wrong,
 }
 
-impl Verdict {
-    /// The stable name in output.
+impl Severity {
+    /// Its stable name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Wrong => "wrong",
+            Severity::Ok => "ok",
+            Severity::Warning => "warning",
+            Severity::Wrong => "wrong",
         }
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The subject area.
     pub part: Part,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was looked at.
+    /// The severity.
+    pub severity: Severity,
+    /// What was checked.
     pub subject: String,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do; empty where nothing is to be done.
+    /// What to do; empty if there is nothing to do.
     pub advice: String,
 }
 
-/// All of it.
+/// All findings.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// As it should be.
+    /// Adds a finding without a problem.
     pub fn ok(&mut self, part: Part, subject: impl Into<String>, seen: impl Into<String>) {
-        self.push(part, Verdict::Ok, subject.into(), seen.into(), "");
+        self.push(part, Severity::Ok, subject.into(), seen.into(), "");
     }
 
-    /// Somebody should look.
+    /// Adds a warning.
     pub fn warning(
         &mut self,
         part: Part,
@@ -92,10 +92,10 @@ impl Report {
         seen: impl Into<String>,
         advice: &str,
     ) {
-        self.push(part, Verdict::Warning, subject.into(), seen.into(), advice);
+        self.push(part, Severity::Warning, subject.into(), seen.into(), advice);
     }
 
-    /// It must not stay so.
+    /// Adds a problem that must be corrected.
     pub fn wrong(
         &mut self,
         part: Part,
@@ -103,50 +103,60 @@ impl Report {
         seen: impl Into<String>,
         advice: &str,
     ) {
-        self.push(part, Verdict::Wrong, subject.into(), seen.into(), advice);
+        self.push(part, Severity::Wrong, subject.into(), seen.into(), advice);
     }
 
-    fn push(&mut self, part: Part, verdict: Verdict, subject: String, seen: String, advice: &str) {
-        // Names, versions and error texts are those of the peer that answers: each stays one line,
-        // and is no command to a terminal.
+    fn push(
+        &mut self,
+        part: Part,
+        severity: Severity,
+        subject: String,
+        seen: String,
+        advice: &str,
+    ) {
+        // Names, versions and error texts may come from a peer. They are escaped, so that each is
+        // one line without control characters.
         let [subject, seen, advice] =
             [&subject, &seen, advice].map(|text| Printable(text).to_string());
-        self.findings.push(Finding { part, verdict, subject, seen, advice });
+        self.findings.push(Finding { part, severity, subject, seen, advice });
     }
 
-    /// The findings.
+    /// All findings.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How it is on the whole.
+    /// The highest severity.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
+    pub fn severity(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
     }
 
-    /// For machines.
+    /// The report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let finding = |finding: &Finding| {
             json!({
                 "part": finding.part.name(),
-                "verdict": finding.verdict.name(),
+                "verdict": finding.severity.name(),
                 "subject": finding.subject,
                 "seen": finding.seen,
                 "advice": finding.advice,
             })
         };
-        json!({ "verdict": self.verdict().name(), "findings": self.findings.iter().map(finding).collect::<Vec<_>>() })
+        json!({
+            "verdict": self.severity().name(),
+            "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+        })
     }
 
-    fn number_of(&self, verdict: Verdict) -> usize {
-        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    fn number_of(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
-/// For people: each part with its findings, and what to do below what is not as it should be.
+/// The report as text: findings by subject area, with advice below.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self
@@ -157,22 +167,18 @@ impl fmt::Display for Report {
             .unwrap_or(0)
             .min(60);
         let mut last = None;
-        for Finding { part, verdict, subject, seen, advice } in &self.findings {
+        for Finding { part, severity, subject, seen, advice } in &self.findings {
             if last != Some(*part) {
                 writeln!(f, "{}{}", if last.is_some() { "\n" } else { "" }, part.name())?;
                 last = Some(*part);
             }
-            writeln!(f, "  {:<7}  {subject:<width$}  {seen}", verdict.name())?;
+            writeln!(f, "  {:<7}  {subject:<width$}  {seen}", severity.name())?;
             if !advice.is_empty() {
                 writeln!(f, "           = help: {advice}")?;
             }
         }
-        let [ok, warnings, wrong] =
-            [Verdict::Ok, Verdict::Warning, Verdict::Wrong].map(|verdict| self.number_of(verdict));
-        write!(
-            f,
-            "\n{} things looked at: {ok} ok, {warnings} to look at, {wrong} wrong",
-            self.findings.len()
-        )
+        let [ok, warnings, wrong] = [Severity::Ok, Severity::Warning, Severity::Wrong]
+            .map(|severity| self.number_of(severity));
+        write!(f, "\n{} checks: {ok} ok, {warnings} warnings, {wrong} wrong", self.findings.len())
     }
 }

@@ -1,5 +1,5 @@
-//! A verifier that accepts any server and remembers its certificates: for connections that look at
-//! a server and send it nothing secret.
+//! A verifier that accepts any server and keeps its certificates. For connections over which
+//! nothing secret is sent.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,17 +9,17 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Accepts any server that has the key of its certificate.
+/// Accepts any server that proves possession of its certificate's key.
 #[derive(Debug, Default)]
 pub struct AcceptAnyServer {
-    shown: Mutex<Vec<CertificateDer<'static>>>,
+    chain: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl AcceptAnyServer {
-    /// The chain of the last server, the leaf first; empty before one has shown it.
+    /// The chain of the last server, leaf first; empty before the first handshake.
     #[must_use]
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -36,7 +36,7 @@ impl ServerCertVerifier for AcceptAnyServer {
             .chain(intermediates)
             .map(|der| der.clone().into_owned())
             .collect();
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -29,13 +29,10 @@ async fn told_once() -> SocketAddr {
 /// Asserts that there is a report whose only finding is that etcd's count is missing.
 fn is_told(ran: &Ran) {
     let report = ran.report(1);
-    let mistakes = report["verification"]["mistakes"].as_array().unwrap();
+    let mistakes = report["verification"]["errors"].as_array().unwrap();
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     assert!(
-        mistakes[0]
-            .as_str()
-            .unwrap()
-            .starts_with("what etcd counted is not known: http://127.0.0.1:"),
+        mistakes[0].as_str().unwrap().starts_with("etcd's counts are not known: http://127.0.0.1:"),
         "{mistakes:?}"
     );
     assert!(report["steps"][0]["targets"][0]["ok"].as_u64().unwrap() > 0, "{report:#}");
@@ -83,7 +80,7 @@ async fn two_etcds_are_not_compared_and_neither_is_written_to() {
         .await;
     assert_eq!(ran.0.status.code(), Some(1), "{}", ran.err());
     assert!(
-        ran.err().contains("`a` is cluster ") && ran.err().contains(" and `b` is cluster "),
+        ran.err().contains("`a` is cluster ") && ran.err().contains(", but `b` is cluster "),
         "{}",
         ran.err()
     );

@@ -104,7 +104,7 @@ async fn queued_requests_are_not_sent_after_a_signal() {
     // Some 300 are due by then: five minutes of work, one after the other.
     soon("four requests", async || (fake.arrivals("Put").len() >= 4).then_some(())).await;
     running.terminate().await;
-    running.wait_for("another signal ends it at once").await;
+    running.wait_for("another signal stops at once").await;
     let (code, report) = running.ends().await;
     assert_eq!((code, &report["stopped"]), (Some(0), &true.into()), "{report:#}");
     assert!(report["steps"][0]["targets"][0]["not_sent"].as_u64().unwrap() > 100, "{report:#}");
@@ -117,9 +117,9 @@ async fn a_second_signal_ends_it_and_reports_the_keys_left() {
     let mut running = load(&client, &fake, ["--keys=1", "--timeout=1h"]);
     soon("a request", async || fake.arrivals("Put").first().cloned()).await;
     running.terminate().await;
-    running.wait_for("another signal ends it at once").await;
+    running.wait_for("another signal stops at once").await;
     running.terminate().await;
-    running.wait_for("keys of this run may be left below /etcd-warden-bench/").await;
+    running.wait_for("keys may be left below /etcd-warden-bench/").await;
     assert_eq!(running.ends().await.0, Some(130));
 }
 
@@ -140,7 +140,7 @@ async fn a_signal_while_nodes_start_leaves_no_keys() {
     ]);
     let endpoint = format!("--endpoint={}", world.endpoint());
     let mut running = Running::of(command.arg(endpoint).current_dir(folder.path()));
-    running.wait_for("the storm").await;
+    running.wait_for("start of all nodes").await;
     running.terminate().await;
     let (code, report) = running.ends().await;
     assert_eq!((code, &report["stopped"]), (Some(0), &true.into()), "{report:#}");
@@ -160,7 +160,7 @@ async fn a_signal_during_setup_removes_the_keys() {
     let mut running = load(&client, &fake, ["--keys=100000", "--timeout=1m"]);
     soon("some keys are written", async || (fake.arrivals("Txn").len() >= 2).then_some(())).await;
     running.terminate().await;
-    running.wait_for("removing the keys").await;
+    running.wait_for("deleting the keys").await;
     let (code, report) = running.ends().await;
     assert_eq!(
         (code, &report["stopped"], &report["steps"]),

@@ -68,5 +68,5 @@ async fn events_of_an_unknown_watch_are_a_wrong_response() {
     let examples = report["verification"]["examples"].to_string();
     assert!(examples.contains("1 events of watch 5, which is not on this stream"), "{examples}");
     // Its own write is not among them.
-    assert!(examples.contains("the events up to revision "), "{examples}");
+    assert!(examples.contains("events up to revision "), "{examples}");
 }

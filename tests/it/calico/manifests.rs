@@ -9,8 +9,8 @@ use std::process::Command;
 use etcd_warden_gateway::config::Config;
 use etcd_warden_testbed::pki::write_private;
 use etcd_warden_tools::doctor::examine;
-use etcd_warden_tools::doctor::report::{Part, Verdict};
-use etcd_warden_tools::doctor::thief::Thief;
+use etcd_warden_tools::doctor::report::{Part, Severity};
+use etcd_warden_tools::doctor::stolen::StolenCertificate;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -132,15 +132,15 @@ pub async fn behind_the_static_pods_policy(look: impl AsyncFn(&Apiserver)) {
         let issued = authorities().clients.client(name).unwrap();
         write_private(&at, "etcd-cert", &issued.certificate).unwrap();
         write_private(&at, "etcd-key", &issued.key).unwrap();
-        Thief::read(&at).unwrap()
+        StolenCertificate::read(&at).unwrap()
     });
     let report =
         examine(&Config { listen_addr: world.address(), ..world.config.clone() }, &attackers).await;
     let bypasses: Vec<_> =
-        report.findings().iter().filter(|finding| finding.part == Part::Around).collect();
+        report.findings().iter().filter(|finding| finding.part == Part::Bypass).collect();
     assert!(
         bypasses.len() > attackers.len()
-            && bypasses.iter().all(|finding| finding.verdict == Verdict::Ok),
+            && bypasses.iter().all(|finding| finding.severity == Severity::Ok),
         "{report}"
     );
     apiserver.stop().await;

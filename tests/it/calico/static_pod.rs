@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use etcd_warden_gateway::http_client as http;
 use etcd_warden_testbed::etcd::Options;
 use etcd_warden_testbed::pki::Issued;
-use etcd_warden_tools::http;
 use serde_json::Value;
 
 use super::{inside, runtime};

@@ -4,10 +4,10 @@
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use etcd_warden_core::method::Method;
 use etcd_warden_gateway::config::Endpoint;
+use etcd_warden_gateway::http_client as http;
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_testbed::etcd::{Etcd, Options};
 use etcd_warden_testbed::pki::Leaf;
-use etcd_warden_tools::http;
 use prost::Message as _;
 
 use super::fixture::Fixture;

@@ -1,4 +1,4 @@
-//! From arguments to an order: everything is read, and every mistake noted.
+//! Turns the arguments of `certs issue` into an order, and collects every error.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use etcd_warden_gateway::files::{self, ReadError};
 use etcd_warden_tools::certs::ca::{Ca, certificates, pem_of};
 use etcd_warden_tools::certs::component::{self, Component};
 use etcd_warden_tools::certs::issue::{Keys, Planned, plan};
-use etcd_warden_tools::certs::layout::{self, KEY_FILE, Layout, Manifest};
+use etcd_warden_tools::certs::layout::{self, KEY_FILE, Layout, SecretManifest};
 use etcd_warden_tools::certs::nodes::{self, Nodes};
 use etcd_warden_tools::certs::request;
 use etcd_warden_tools::certs::store::obstacles;
@@ -16,10 +16,10 @@ use etcd_warden_tools::certs::subject::{Format, Naming, San};
 
 use super::IssueArgs;
 
-/// Bytes that a list of nodes may have: that of `kubectl` has some 10 KiB for each node.
+/// Bytes that a list of nodes may have: `kubectl` writes some 10 KiB per node.
 const MOST: u64 = 256 << 20;
 
-/// Everything that was read and found good.
+/// The checked inputs of `certs issue`.
 pub(super) struct Order {
     pub(super) ca: Ca,
     pub(super) trust: String,
@@ -27,7 +27,7 @@ pub(super) struct Order {
     pub(super) naming: Naming,
     pub(super) keys: Keys,
     pub(super) layout: Layout,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: SecretManifest,
 }
 
 impl IssueArgs {
@@ -35,15 +35,14 @@ impl IssueArgs {
         self.out == Path::new("-")
     }
 
-    /// Reads everything, and notes every mistake. `None` when there is one that leaves nothing to
-    /// plan.
+    /// Reads all inputs and collects every error. `None` if an error leaves nothing to plan.
     pub(super) fn order(&self, found: &mut Diagnostics) -> Option<Order> {
         let ca = keep(self.ca.load(), found);
         let trust = self.server_ca.as_ref().map(|path| keep(certificates(path), found));
         let components = keep(self.components(), found);
         let nodes = keep(self.nodes(), found);
         let naming = self.naming(found);
-        let manifest = keep(Manifest::new(&self.namespace), found);
+        let manifest = keep(SecretManifest::new(&self.namespace), found);
         let keys = match &self.csr {
             None => Some(Keys::New(self.key_type)),
             Some(path) => keep(request::public_key(path), found).map(Keys::Requested),
@@ -55,7 +54,7 @@ impl IssueArgs {
         found.append(notes);
         if self.csr.is_some() && planned.len() != 1 {
             let message =
-                format!("a request is for one certificate, and these are {}", planned.len());
+                format!("a request is for one certificate, but {} are planned", planned.len());
             found.append(Diagnostics::about(
                 "--csr",
                 message,
@@ -72,8 +71,8 @@ impl IssueArgs {
         {
             found.append(Diagnostics::about(
                 "--out",
-                "keys go to standard output only within Secrets",
-                Some("write `--output secret`"),
+                "keys are written to standard output within Secrets only",
+                Some("use `--output secret`"),
             ));
         }
         let ca = ca?;
@@ -84,12 +83,12 @@ impl IssueArgs {
         Some(Order { ca, trust, planned, naming, keys: keys?, layout, manifest })
     }
 
-    /// Whether the files can go where they are to go. `--missing` takes out what is there.
+    /// Checks that the files can be written. With `--missing`, removes what exists from the plan.
     fn places(
         &self,
         layout: Layout,
         planned: &mut Vec<Planned>,
-        manifest: &Manifest,
+        manifest: &SecretManifest,
         found: &mut Diagnostics,
     ) {
         let with_key = self.csr.is_none();
@@ -103,11 +102,11 @@ impl IssueArgs {
         };
         if self.missing {
             if layout == Layout::Secret {
-                let message = "`--missing` looks for folders, and Secrets are one file";
+                let message = "`--missing` looks for directories, but all Secrets are in one file";
                 found.append(Diagnostics::about(
                     "--missing",
                     message,
-                    Some("leave it out, or write `--output directories`"),
+                    Some("leave it out, or use `--output directories`"),
                 ));
             }
             planned.retain(|one| {
@@ -128,7 +127,7 @@ impl IssueArgs {
         }
     }
 
-    /// A certificate for a request must not come to lie beside another key.
+    /// A certificate for a request must not be written beside another key.
     fn foreign_keys(&self, places: &[PathBuf], found: &mut Diagnostics) {
         for folder in places
             .iter()
@@ -137,10 +136,10 @@ impl IssueArgs {
         {
             let key = self.out.join(folder).join(KEY_FILE);
             if key.exists() {
-                let help = Some("move the key away, or give another folder");
+                let help = Some("move the key away, or choose another directory");
                 found.append(Diagnostics::about(
                     &key.display().to_string(),
-                    "a key lies here, and the certificate is for the key of the request",
+                    "this key would not match: the certificate is for the key of the request",
                     help,
                 ));
             }
@@ -164,7 +163,7 @@ impl IssueArgs {
                 }
                 Some(component) => components.push(component),
                 None => {
-                    let help = format!("there are {}", component::names());
+                    let help = format!("the components are {}", component::names());
                     found.append(Diagnostics::about(
                         "--component",
                         format!("there is no component `{name}`"),
@@ -177,7 +176,7 @@ impl IssueArgs {
     }
 
     fn nodes(&self) -> Result<Nodes, Diagnostics> {
-        let Some(path) = &self.nodes_from else { return nodes::given(&self.node) };
+        let Some(path) = &self.nodes_from else { return nodes::from_arguments(&self.node) };
         let name = if path == Path::new("-") {
             "standard input".to_owned()
         } else {
@@ -194,7 +193,7 @@ impl IssueArgs {
             files::read(path, MOST)
         };
         let help =
-            matches!(read, Err(ReadError::Special("pipe"))).then_some("`-` reads standard input");
+            matches!(read, Err(ReadError::Special("pipe"))).then_some("use `-` for standard input");
         let bytes = read
             .map_err(|why| Diagnostics::about(&name, format!("the list of nodes {why}"), help))?;
         match String::from_utf8(bytes) {
@@ -226,7 +225,7 @@ impl IssueArgs {
     }
 }
 
-/// The value, or its mistakes among all others.
+/// The value, or `None` after adding its errors to the others.
 fn keep<T>(result: Result<T, Diagnostics>, found: &mut Diagnostics) -> Option<T> {
-    result.map_err(|mistakes| found.append(mistakes)).ok()
+    result.map_err(|errors| found.append(errors)).ok()
 }

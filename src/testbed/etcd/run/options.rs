@@ -1,18 +1,18 @@
-//! What can be asked for when etcd is started.
+//! Options for starting etcd.
 
 use std::io;
 use std::path::Path;
 
 use crate::pki::{Issued, write_private};
 
-/// How etcd is run.
+/// How etcd is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Members of the cluster, at least one.
+    /// Number of members, at least one.
     pub members: usize,
-    /// TLS and client certificates on the client port; plain text without.
+    /// TLS with client certificates on the client port; `None` for plain text.
     pub tls: Option<Tls>,
-    /// More flags, for every member.
+    /// Additional flags for every member.
     pub flags: Vec<String>,
 }
 
@@ -23,25 +23,25 @@ impl Default for Options {
     }
 }
 
-/// TLS of etcd's client port. Client certificates are required.
+/// TLS of the client port. Client certificates are required.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The server certificate, good for 127.0.0.1, for `serverAuth` and `clientAuth` (etcd also
-    /// calls itself with it).
+    /// The server certificate: valid for 127.0.0.1, with `serverAuth` and `clientAuth`, because
+    /// etcd uses it to connect to itself, too.
     pub server: Issued,
-    /// Who must have signed client certificates, PEM.
+    /// The CA of client certificates, PEM.
     pub trusted_ca: String,
 }
 
 impl Tls {
-    /// Writes the files that [`Tls::flags`] names.
+    /// Writes the files for [`Tls::flags`].
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         self.server.write(folder, "server")?;
         write_private(folder, "trusted-ca.crt", &self.trusted_ca)?;
         Ok(())
     }
 
-    /// The flags that name them.
+    /// The flags for these files.
     pub(super) fn flags(folder: &Path) -> [String; 4] {
         let flag = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
         [

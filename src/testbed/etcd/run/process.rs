@@ -1,4 +1,4 @@
-//! A process that never outlives us.
+//! A child process that never outlives this process.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -7,18 +7,19 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A running program. Killed (SIGKILL) and reaped when dropped.
+/// A running program. Killed with SIGKILL and reaped when dropped.
 ///
-/// For the case that we are killed ourselves, a shell holds the other end of a pipe of ours (the
-/// leash): when that closes without a word, it kills the program and removes its folder. That needs
-/// neither `unsafe` nor a signal handler, and covers statics, which are never dropped.
+/// If this process is killed itself, a watchdog shell does it: the shell reads from a pipe of this
+/// process, and when the pipe closes without a message, it kills the program and removes its
+/// directory. This needs neither `unsafe` nor a signal handler, and works for statics, which are
+/// never dropped.
 pub(super) struct Process {
     child: Child,
-    leash: Child,
+    watchdog: Child,
 }
 
 impl Process {
-    /// Starts `program` in a process group of its own (a Ctrl-C is ours to handle), its output
+    /// Starts `program` in its own process group, so that Ctrl-C does not reach it. Its output is
     /// appended to `log`.
     pub(super) fn start(
         program: &Path,
@@ -29,7 +30,7 @@ impl Process {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let mut child = Command::new(program)
             .args(flags)
-            // etcd reads ETCD_* variables as flags; those of the user are not meant for this one.
+            // etcd reads ETCD_* variables as flags; those of the user must not apply here.
             .env_clear()
             .envs(
                 std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("ETCD")),
@@ -39,8 +40,8 @@ impl Process {
             .stderr(log)
             .process_group(0)
             .spawn()?;
-        match leash(child.id(), folder) {
-            Ok(leash) => Ok(Self { child, leash }),
+        match watchdog(child.id(), folder) {
+            Ok(watchdog) => Ok(Self { child, watchdog }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -49,14 +50,14 @@ impl Process {
         }
     }
 
-    /// Whether it has not ended yet.
+    /// True until it has exited.
     pub(super) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends a signal, by the shell's own `kill`, and waits until SIGSTOP has reached every thread.
+    /// Sends a signal with `kill`. After SIGSTOP, waits until every thread has stopped.
     pub(super) fn signal(&self, name: &str) -> io::Result<()> {
-        // On a busy machine a process goes on for some milliseconds after `kill -STOP` came back.
+        // On a busy machine a process continues for some milliseconds after `kill -STOP` returns.
         const SCRIPT: &str = r#"kill -"$0" "$1" || exit
             while [ "$0" = STOP ] && grep -qs "^State:[[:space:]]*[RSD]" /proc/"$1"/task/*/status; do sleep 0.01; done"#;
         let status =
@@ -64,25 +65,25 @@ impl Process {
         if status.success() {
             Ok(())
         } else {
-            Err(io::Error::other(format!("SIG{name} could not be sent")))
+            Err(io::Error::other(format!("cannot send SIG{name}")))
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nothing can be done about a failure here, and an ended program is a good one.
+        // A failure cannot be handled here; usually the program has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // A word first: the id may belong to another process by now.
-        if let Some(mut pipe) = self.leash.stdin.take() {
+        // Stop the watchdog first: the process id may be reused from now on.
+        if let Some(mut pipe) = self.watchdog.stdin.take() {
             let _ = pipe.write_all(b"done\n");
         }
-        let _ = self.leash.wait();
+        let _ = self.watchdog.wait();
     }
 }
 
-fn leash(process: u32, folder: &Path) -> io::Result<Child> {
+fn watchdog(process: u32, folder: &Path) -> io::Result<Child> {
     Command::new("sh")
         .args([OsStr::new("-c"), OsStr::new("read -r word || { kill -9 \"$0\"; rm -rf \"$1\"; }")])
         .arg(process.to_string())

@@ -1,5 +1,5 @@
-//! One client as libcalico-go has it: a connection, and on it reads, lists, guarded writes, and one
-//! stream with all its watches.
+//! A client as in libcalico-go: a connection with reads, lists, guarded writes, and one stream for
+//! all its watches.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,81 +21,81 @@ use futures_util::future::join_all;
 use prost::Message;
 
 use super::cluster::value;
-use super::made::{Ended, Made};
+use super::created_keys::{CreateOutcome, CreatedKeys};
 use super::watches::Watches;
-use crate::bench::book::Book;
-use crate::bench::connection::{Connection, Door, Failure};
-use crate::bench::figure;
+use crate::bench::connection::{Connection, Destination, Failure};
+use crate::bench::convert;
 use crate::bench::identity::Identity;
-use crate::bench::slot::guarded;
+use crate::bench::recorder::Recorder;
+use crate::bench::request_stream::guarded;
 use crate::bench::stop::Stop;
 
-/// Bytes of one answer: libcalico-go lists all of a kind at once.
+/// Bytes of one response: libcalico-go lists all resources of a kind at once.
 const LIST: usize = 1 << 30;
 
-/// What all clients of one thread share.
-pub struct Stage {
-    /// Where they call.
+/// State that all clients of one thread share.
+pub struct ClientContext {
+    /// The server.
     pub endpoint: Endpoint,
-    /// How long an answer may take.
-    pub patience: Duration,
+    /// Timeout of a request.
+    pub request_timeout: Duration,
     /// Bytes of each value.
     pub size: usize,
-    /// Set when everybody is to end.
+    /// Ends the run early.
     pub stop: Arc<Stop>,
-    /// Where it is noted.
-    pub book: Rc<Book>,
-    /// Keys that were made and are still there, of all threads.
-    pub made: Arc<Made>,
-    /// The highest revision at which an endpoint was written or removed.
-    pub endpoints_at: Cell<i64>,
+    /// Records the measurements.
+    pub recorder: Rc<Recorder>,
+    /// KeySpan that were created and not deleted, of all threads.
+    pub created: Arc<CreatedKeys>,
+    /// The highest revision at which an endpoint was written or deleted.
+    pub endpoint_revision: Cell<i64>,
 }
 
-impl Stage {
-    /// Looked at before each request, and never while one is on its way: etcd counts those too.
+impl ClientContext {
+    /// Checked before each request and never during one, because etcd counts unfinished requests.
     ///
     /// # Errors
-    /// Everybody is to end.
-    pub fn goes_on(&self) -> Result<(), Failure> {
-        if self.stop.is_wanted() { Err(Failure::Stopped) } else { Ok(()) }
+    /// The run is stopping.
+    pub fn check_stop(&self) -> Result<(), Failure> {
+        if self.stop.is_requested() { Err(Failure::Stopped) } else { Ok(()) }
     }
 }
 
-/// What a program's calls are named in reports.
+/// OperationNames of a program's operations in reports.
 #[derive(Clone, Copy)]
-pub struct Names {
-    /// Of one key.
+pub struct OperationNames {
+    /// Reading one key.
     pub read: &'static str,
-    /// Of all below a prefix.
+    /// Listing a prefix.
     pub list: &'static str,
-    /// Guarded.
+    /// Guarded writes.
     pub write: &'static str,
-    /// Until it is there.
+    /// Creating a watch.
     pub watch: &'static str,
 }
 
-/// A client.
+/// A client with its connection.
 pub struct Client {
-    stage: Rc<Stage>,
+    context: Rc<ClientContext>,
     connection: Connection,
-    names: Names,
+    names: OperationNames,
 }
 
-/// One key, or all below a prefix, as a request has it.
+/// A single key, or all keys below a prefix.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub struct KeySpan {
     key: Vec<u8>,
     end: Vec<u8>,
 }
 
-impl Keys {
-    /// One.
+impl KeySpan {
+    /// A single key.
     #[must_use]
     pub fn one(key: Vec<u8>) -> Self {
         Self { key, end: Vec::new() }
     }
 
-    /// All below a prefix.
+    /// All keys below a prefix.
     #[must_use]
     pub fn below(prefix: Vec<u8>) -> Self {
         let end = prefix_end(&prefix).unwrap_or_default().into_vec();
@@ -112,92 +112,103 @@ fn wrong<T>(what: String) -> Result<T, Failure> {
 }
 
 impl Client {
-    /// Not connected yet.
+    /// Does not connect yet.
     #[must_use]
-    pub fn new(stage: &Rc<Stage>, identity: &Identity, names: Names) -> Self {
-        let door = Door { endpoint: stage.endpoint.clone(), tls: identity.tls.clone() };
+    pub fn new(context: &Rc<ClientContext>, identity: &Identity, names: OperationNames) -> Self {
+        let destination =
+            Destination { endpoint: context.endpoint.clone(), tls: identity.tls.clone() };
         Self {
-            stage: stage.clone(),
-            connection: Connection::new(door).with_answers_up_to(LIST),
+            context: context.clone(),
+            connection: Connection::new(destination).with_max_message(LIST),
             names,
         }
     }
 
-    async fn ask<M: Message + Default>(
+    async fn request<M: Message + Default>(
         &self,
         name: &'static str,
         method: Method,
         message: &impl Message,
     ) -> Result<M, Failure> {
-        self.stage.goes_on()?;
-        let due = self.stage.book.now();
-        let answer = self.connection.call(method, framed(message), self.stage.patience).await;
-        let answer = answer.and_then(|answer| {
-            M::decode(answer).or_else(|error| wrong(format!("the answer cannot be read: {error}")))
+        self.context.check_stop()?;
+        let due = self.context.recorder.now();
+        let response =
+            self.connection.call(method, framed(message), self.context.request_timeout).await;
+        let response = response.and_then(|response| {
+            M::decode(response)
+                .or_else(|error| wrong(format!("the response cannot be decoded: {error}")))
         });
-        self.stage.book.note(name, method, due, answer.as_ref().map(drop).map_err(Clone::clone));
-        answer
+        self.context.recorder.record_request(
+            name,
+            method,
+            due,
+            response.as_ref().map(drop).map_err(Clone::clone),
+        );
+        response
     }
 
-    /// libcalico-go's Get: linearizable, like all that it reads.
+    /// libcalico-go's Get. Linearizable, like all of its reads.
     ///
     /// # Errors
-    /// It fails.
+    /// The request fails.
     pub async fn get(&self, key: Vec<u8>) -> Result<Option<KeyValue>, Failure> {
-        let asked = RangeRequest { key, ..RangeRequest::default() };
-        let answer: RangeResponse = self.ask(self.names.read, Method::Range, &asked).await?;
-        Ok(answer.kvs.into_iter().next())
+        let range = RangeRequest { key, ..RangeRequest::default() };
+        let response: RangeResponse = self.request(self.names.read, Method::Range, &range).await?;
+        Ok(response.kvs.into_iter().next())
     }
 
-    /// Its List: all at once, and the revision that it is of.
+    /// libcalico-go's List: reads all keys at once, and returns the revision.
     ///
     /// # Errors
-    /// It fails.
-    pub async fn list(&self, keys: &Keys) -> Result<i64, Failure> {
-        let asked = RangeRequest {
+    /// The request fails.
+    pub async fn list(&self, keys: &KeySpan) -> Result<i64, Failure> {
+        let range = RangeRequest {
             key: keys.key.clone(),
             range_end: keys.end.clone(),
             ..RangeRequest::default()
         };
-        let answer: RangeResponse = self.ask(self.names.list, Method::Range, &asked).await?;
-        Ok(answer.header.map_or(0, |header| header.revision))
+        let response: RangeResponse = self.request(self.names.list, Method::Range, &range).await?;
+        Ok(response.header.map_or(0, |header| header.revision))
     }
 
-    /// Its Create (revision 0) or Update: gives the revision at which the key is now, by us or as
-    /// somebody else left it.
+    /// libcalico-go's Create (revision 0) or Update.
     ///
     /// # Errors
-    /// It fails.
-    pub async fn write(&self, key: &[u8], revision: i64) -> Result<Written, Failure> {
-        let content = value(self.stage.size, figure::micros(self.stage.book.now()));
-        // What was there before is not ours to remove.
+    ///
+    /// The request fails.
+    pub async fn write(&self, key: &[u8], revision: i64) -> Result<WriteResult, Failure> {
+        let content = value(self.context.size, convert::micros(self.context.recorder.now()));
+        // Only keys that this program has created are deleted at the end.
         let creates = revision == 0;
         if creates {
-            self.stage.made.asks(key);
+            self.context.created.create_sent(key);
         }
-        let answer: Result<TxnResponse, Failure> =
-            self.ask(self.names.write, Method::Txn, &guarded(key, content, revision)).await;
+        let response: Result<TxnResponse, Failure> =
+            self.request(self.names.write, Method::Txn, &guarded(key, content, revision)).await;
         if creates {
-            let done =
-                |answer: &TxnResponse| if answer.succeeded { Ended::Done } else { Ended::NotDone };
-            self.stage.made.ended(key, answer.as_ref().map_or_else(Ended::of, done));
+            let done = |response: &TxnResponse| {
+                if response.succeeded { CreateOutcome::Created } else { CreateOutcome::NotCreated }
+            };
+            self.context
+                .created
+                .create_ended(key, response.as_ref().map_or_else(CreateOutcome::of, done));
         }
-        let answer = answer?;
-        let now = answer.header.as_ref().map_or(0, |header| header.revision);
-        if answer.succeeded {
+        let response = response?;
+        let now = response.header.as_ref().map_or(0, |header| header.revision);
+        if response.succeeded {
             self.note_endpoint(key, now);
-            return Ok(Written::At(now));
+            return Ok(WriteResult::Written(now));
         }
-        match answer.responses.into_iter().next().and_then(|response| response.response) {
+        match response.responses.into_iter().next().and_then(|response| response.response) {
             Some(response_op::Response::ResponseRange(range)) => {
-                Ok(Written::Not(range.kvs.first().map_or(0, |pair| pair.mod_revision)))
+                Ok(WriteResult::Conflict(range.kvs.first().map_or(0, |pair| pair.mod_revision)))
             }
             _ => {
                 let what =
-                    format!("the Txn on {} has not the answer of its else branch", Escaped(key));
-                self.stage.book.observe(
+                    format!("the Txn on {} lacks the response of its else branch", Escaped(key));
+                self.context.recorder.record_event(
                     self.names.write,
-                    self.stage.book.now(),
+                    self.context.recorder.now(),
                     &wrong(what.clone()),
                 );
                 wrong(what)
@@ -205,25 +216,26 @@ impl Client {
         }
     }
 
-    /// Writes at whatever revision the key is, as libcalico-go's retries do.
+    /// Writes whatever the present revision is, like the retries of libcalico-go.
     ///
     /// # Errors
-    /// It fails.
-    pub async fn write_anyhow(&self, key: &[u8], mut revision: i64) -> Result<i64, Failure> {
-        // As often as IPAM tries (`lib/ipam/ipam.go`, datastoreRetries).
+    /// A request fails, or all attempts do.
+    pub async fn write_with_retries(&self, key: &[u8], mut revision: i64) -> Result<i64, Failure> {
+        // The number of attempts of IPAM (`lib/ipam/ipam.go`, datastoreRetries).
         for _ in 0..100 {
             match self.write(key, revision).await? {
-                Written::At(now) => return Ok(now),
-                Written::Not(other) => revision = other,
+                WriteResult::Written(now) => return Ok(now),
+                WriteResult::Conflict(other) => revision = other,
             }
         }
-        wrong(format!("{} was written by somebody else a hundred times", Escaped(key)))
+        wrong(format!("other clients wrote {} during each of 100 attempts", Escaped(key)))
     }
 
-    /// Its Delete of a revision: one compare, one DeleteRange with `prev_kv`, else a Range.
+    /// libcalico-go's Delete of a revision: a compare, then a DeleteRange with `prev_kv` or else a
+    /// Range.
     ///
     /// # Errors
-    /// It fails.
+    /// The request fails.
     pub async fn delete(&self, key: &[u8], revision: i64) -> Result<(), Failure> {
         let mut txn = guarded(key, Vec::new(), revision);
         let delete = DeleteRangeRequest {
@@ -233,40 +245,44 @@ impl Client {
         };
         txn.success =
             vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
-        let answer: TxnResponse = self.ask(self.names.write, Method::Txn, &txn).await?;
-        if answer.succeeded {
-            self.stage.made.removed(key);
-            self.note_endpoint(key, answer.header.map_or(0, |header| header.revision));
+        let response: TxnResponse = self.request(self.names.write, Method::Txn, &txn).await?;
+        if response.succeeded {
+            self.context.created.deleted(key);
+            self.note_endpoint(key, response.header.map_or(0, |header| header.revision));
         }
         Ok(())
     }
 
     fn note_endpoint(&self, key: &[u8], revision: i64) {
         if key.starts_with(super::cluster::resource("workloadendpoints", "").as_slice()) {
-            self.stage.endpoints_at.set(self.stage.endpoints_at.get().max(revision));
+            self.context.endpoint_revision.set(self.context.endpoint_revision.get().max(revision));
         }
     }
 
-    /// A syncer: lists each, then watches each from there on, all on one stream. The lists go out
-    /// together, as each kind has a cache of its own (`watchersyncer/watchercache.go`); creates
-    /// go one after the other, as clientv3 sends them.
+    /// A syncer: lists each span, then watches each from that revision, all on one stream. The
+    /// lists are sent concurrently, because each kind has its own cache
+    /// (`watchersyncer/watchercache.go`). The creates are sent one after the other, as clientv3
+    /// sends them.
     ///
     /// # Errors
-    /// It fails.
-    pub async fn list_and_watch(&self, ranges: &[Keys]) -> Result<Watches, Failure> {
-        // All are waited for, also when one fails: etcd counts those that nobody hears too.
+    /// A request fails.
+    pub async fn list_and_watch(&self, ranges: &[KeySpan]) -> Result<Watches, Failure> {
+        // Waits for all of them even if one fails, because etcd counts each.
         let revisions = join_all(ranges.iter().map(|keys| self.list(keys)))
             .await
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
-        let begun =
-            tokio::time::timeout(self.stage.patience, self.connection.begin(Method::Watch)).await;
-        let (mut send, response) = begun.unwrap_or(Err(Failure::Timeout))?;
+        let started = tokio::time::timeout(
+            self.context.request_timeout,
+            self.connection.begin(Method::Watch),
+        )
+        .await;
+        let (mut send, response) = started.unwrap_or(Err(Failure::Timeout))?;
         let mut response = Some(response);
         let mut watches: Option<Watches> = None;
         for (keys, revision) in ranges.iter().zip(revisions) {
-            self.stage.goes_on()?;
-            let due = self.stage.book.now();
+            self.context.check_stop()?;
+            let due = self.context.recorder.now();
             let create = WatchCreateRequest {
                 key: keys.key.clone(),
                 range_end: keys.end.clone(),
@@ -277,11 +293,11 @@ impl Client {
             let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
             send.send_data(framed(&request), false)
                 .map_err(|error| Failure::Lost(error.to_string()))?;
-            let created = tokio::time::timeout(self.stage.patience, async {
+            let created = tokio::time::timeout(self.context.request_timeout, async {
                 if let Some(response) = response.take() {
                     watches = Some(Watches::new(
-                        self.stage.clone(),
-                        self.connection.answer(response).await?,
+                        self.context.clone(),
+                        self.connection.response(response).await?,
                     ));
                 }
                 let watches =
@@ -289,7 +305,7 @@ impl Client {
                 watches.created(&keys.key, revision).await
             });
             let created = created.await.unwrap_or(Err(Failure::Timeout));
-            self.stage.book.observe(self.names.watch, due, &created);
+            self.context.recorder.record_event(self.names.watch, due, &created);
             created?;
         }
         let mut watches = watches.ok_or_else(|| Failure::Lost("no stream".to_owned()))?;
@@ -298,11 +314,11 @@ impl Client {
     }
 }
 
-/// What came of a guarded write.
+/// The result of a guarded write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// It is there, at this revision.
-    At(i64),
-    /// It was at this one instead; 0: nowhere.
-    Not(i64),
+pub enum WriteResult {
+    /// WriteResult at this revision.
+    Written(i64),
+    /// Not written: the key is at this revision; 0 if it does not exist.
+    Conflict(i64),
 }

@@ -1,18 +1,18 @@
-//! The keys of a cluster.
+//! The keys of a Calico cluster.
 
 use crate::bench::identity::Identity;
 use crate::bench::keys::HEAD;
 
-/// Where resources are (libcalico-go, `backend/model/resource.go`).
+/// Prefix of resources (libcalico-go, `backend/model/resource.go`).
 pub const R: &str = "/calico/resources/v3/projectcalico.org";
-/// Where addresses are (`model/block.go`, `block_affinity.go`, `ipam_handle.go`).
+/// Prefix of IPAM data (`model/block.go`, `block_affinity.go`, `ipam_handle.go`).
 pub const IPAM: &str = "/calico/ipam/v2";
 
-/// The namespace of all pods here.
+/// The namespace of all pods.
 const NAMESPACE: &str = "bench";
 
-/// The kinds that Felix lists and watches (felix `felixsyncerv1.go`, as of 3.31); `assignment/`
-/// comes with them.
+/// The kinds that Felix lists and watches (felix `felixsyncerv1.go`, 3.31), in addition to
+/// `assignment/`.
 pub const FELIX: [&str; 17] = [
     "clusterinformations",
     "felixconfigurations",
@@ -33,64 +33,64 @@ pub const FELIX: [&str; 17] = [
     "bgppeers",
 ];
 
-/// The kinds of confd (`bgpsyncer.go`); the node's own affinities come with them.
+/// The kinds that confd watches (`bgpsyncer.go`), in addition to the affinities of its node.
 pub const CONFD: [&str; 5] = ["ippools", "bgpconfigurations", "nodes", "bgppeers", "bgpfilters"];
 
-/// The kinds of kube-controllers' data feed (`controllers/utils/syncer.go`, before 3.32);
-/// `assignment/` comes with them.
+/// The kinds of kube-controllers' data feed (`controllers/utils/syncer.go`, before 3.32), in
+/// addition to `assignment/`.
 pub const CONTROLLERS: [&str; 4] = ["nodes", "clusterinformations", "ippools", "hostendpoints"];
 
-/// The tiers that 3.29 to 3.31 try to make at each start (`clientv3/client.go`, EnsureInitialized).
+/// The tiers that 3.29 to 3.31 try to create at each start (`clientv3/client.go`,
+/// EnsureInitialized).
 pub const TIERS: [&str; 3] = ["default", "adminnetworkpolicy", "baselineadminnetworkpolicy"];
 
-/// One node.
+/// A node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Which of all it is.
+    /// Index of the node.
     pub number: u32,
-    /// Its name, as the certificates have it.
+    /// Its name, as in the certificates.
     pub name: String,
-    /// As whom calico/node calls.
+    /// The identity of calico/node.
     pub node: Identity,
-    /// As whom the CNI plugin calls.
+    /// The identity of the CNI plugin.
     pub cni: Identity,
 }
 
-/// A resource of no namespace; one of all when the name is empty.
+/// The key of a resource without a namespace; the prefix of the kind if the name is empty.
 #[must_use]
 pub fn resource(kind: &str, name: &str) -> Vec<u8> {
     format!("{R}/{kind}/{name}").into_bytes()
 }
 
 impl Node {
-    /// Its block of addresses: /26, as Calico cuts them by default. Addresses do not repeat below
-    /// 2^18 nodes.
+    /// Its block of addresses: a /26, Calico's default. Unique below 2^18 nodes.
     #[must_use]
     pub fn block(&self) -> String {
         let [a, b, c, d] = (0x0a00_0000 | (self.number << 6)).to_be_bytes();
         format!("{a}.{b}.{c}.{d}-26")
     }
 
-    /// The block's key.
+    /// The key of its block.
     #[must_use]
     pub fn block_key(&self) -> Vec<u8> {
         format!("{IPAM}/assignment/ipv4/block/{}", self.block()).into_bytes()
     }
 
-    /// That the block is its own.
+    /// The key of its affinity to the block.
     #[must_use]
     pub fn affinity_key(&self) -> Vec<u8> {
         format!("{IPAM}/host/{}/ipv4/block/{}", self.name, self.block()).into_bytes()
     }
 
-    /// All of its affinities.
+    /// The prefix of all its affinities.
     #[must_use]
     pub fn affinities(&self) -> Vec<u8> {
         format!("{IPAM}/host/{}/ipv4/block/", self.name).into_bytes()
     }
 
-    /// What begins the names of a pod's endpoints (`names/workloadendpoint.go`: dashes within a
-    /// part are doubled).
+    /// The common prefix of a pod's endpoints (`names/workloadendpoint.go`: dashes within a part
+    /// are doubled).
     #[must_use]
     pub fn endpoint_prefix(&self, pod: u64) -> Vec<u8> {
         format!(
@@ -100,27 +100,27 @@ impl Node {
         .into_bytes()
     }
 
-    /// A pod's endpoint.
+    /// The key of a pod's endpoint.
     #[must_use]
     pub fn endpoint(&self, pod: u64) -> Vec<u8> {
         [self.endpoint_prefix(pod), b"eth0".to_vec()].concat()
     }
 }
 
-/// The handle of a pod's address: the container's id has 64 digits
+/// The key of the handle of a pod's address. A container id has 64 digits
 /// (`cni-plugin/internal/pkg/utils/utils.go`).
 #[must_use]
 pub fn handle(node: &Node, pod: u64) -> Vec<u8> {
     format!("{IPAM}/handle/k8s-pod-network.{:016x}{pod:048x}", node.number).into_bytes()
 }
 
-/// The name of an older release's handle, which each DEL asks for too (`ipam_plugin.go`).
+/// The handle of older releases, which each DEL reads, too (`ipam_plugin.go`).
 #[must_use]
 pub fn old_handle(pod: u64) -> Vec<u8> {
     format!("{IPAM}/handle/{NAMESPACE}.pod-{pod}").into_bytes()
 }
 
-/// A value of this size that says when it was written.
+/// A value of this size that contains the time of the write.
 #[must_use]
 pub fn value(size: usize, written_us: u64) -> Vec<u8> {
     let mut value = format!("etcd-warden-bench {:016x} {written_us:016x} ", 0).into_bytes();
@@ -128,16 +128,16 @@ pub fn value(size: usize, written_us: u64) -> Vec<u8> {
     value
 }
 
-/// When a value was written, in microseconds of the run.
+/// The time at which a value was written, in microseconds of the run.
 #[must_use]
 pub fn written(value: &[u8]) -> Option<u64> {
     let stamp = value.strip_prefix(b"etcd-warden-bench ")?.get(17..33)?;
     u64::from_str_radix(std::str::from_utf8(stamp).ok()?, 16).ok()
 }
 
-/// The keys that are there before the first node starts: what the first start of a cluster has
-/// made, profiles and policies, and on each node pods that run already. A block and its affinity
-/// are a node's own to claim.
+/// The keys that exist before the first node starts: those that the first start of a cluster
+/// creates, profiles and policies, and the pods of each node. Nodes create their blocks and
+/// affinities themselves.
 pub fn before(nodes: &[Node], policies: u32, pods: u64) -> impl Iterator<Item = Vec<u8>> {
     let policy = |number| {
         resource("networkpolicies", &format!("{NAMESPACE}/knp.default.policy-{number:05}"))
@@ -158,8 +158,8 @@ mod tests {
     use super::*;
 
     fn node(number: u32, name: &str) -> Node {
-        let nobody = Identity { name: String::new(), node: None, component: None, tls: None };
-        Node { number, name: name.to_owned(), node: nobody.clone(), cni: nobody }
+        let anonymous = Identity { name: String::new(), node: None, component: None, tls: None };
+        Node { number, name: name.to_owned(), node: anonymous.clone(), cni: anonymous }
     }
 
     fn text(key: Vec<u8>) -> String {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_as_calico_writes_them() {
+    fn keys_have_the_form_of_calicos_keys() {
         let node = node(5, "ip-10-0-0-1.ec2.internal");
         assert_eq!(text(node.block_key()), "/calico/ipam/v2/assignment/ipv4/block/10.0.1.64-26");
         assert_eq!(
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_says_when_it_was_written() {
+    fn a_value_contains_its_time() {
         assert_eq!(written(&value(200, 77)), Some(77));
         assert_eq!(value(200, 77).len(), 200);
         assert_eq!(written(b"x"), None);
     }
 
     #[test]
-    fn what_is_there_before_is_each_key_once() {
+    fn the_initial_keys_are_unique() {
         let nodes = [node(0, "a"), node(1, "a-b")];
         let keys: Vec<_> = before(&nodes, 10, 3).collect();
         assert_eq!(keys.len(), 5 + 10 + 6);

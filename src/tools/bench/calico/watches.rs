@@ -9,38 +9,38 @@ use bytes::Bytes;
 use etcd_warden_proto::etcdserverpb::WatchResponse;
 use h2::SendStream;
 
-use super::client::Stage;
+use super::client::ClientContext;
 use super::cluster::{resource, written};
-use crate::bench::connection::{Answer, Failure};
-use crate::bench::watch::{self, Seen};
+use crate::bench::connection::{Failure, ResponseStream};
+use crate::bench::watch::{self, SeenEvents};
 
-/// All watches of a client.
+/// A Watch stream with several watches.
 pub struct Watches {
-    stage: Rc<Stage>,
-    answer: Answer,
-    /// Dropped, it would end the stream.
+    context: Rc<ClientContext>,
+    stream: ResponseStream,
+    /// Kept because dropping it would end the stream.
     send: Option<SendStream<Bytes>>,
-    open: HashMap<i64, Seen>,
-    /// The watch of the endpoints, if there is one.
+    open: HashMap<i64, SeenEvents>,
+    /// The id of the watch for endpoints, if there is one.
     endpoints: Option<i64>,
 }
 
 impl Watches {
-    /// None yet, on this stream.
-    pub(super) fn new(stage: Rc<Stage>, answer: Answer) -> Self {
-        Self { stage, answer, send: None, open: HashMap::new(), endpoints: None }
+    /// A stream without watches.
+    pub(super) fn new(context: Rc<ClientContext>, stream: ResponseStream) -> Self {
+        Self { context, stream, send: None, open: HashMap::new(), endpoints: None }
     }
 
-    /// Keeps the stream open as long as the watches are here.
+    /// Takes the sending half, so that the stream stays open.
     pub(super) fn hold(&mut self, send: SendStream<Bytes>) {
         self.send = Some(send);
     }
 
-    /// Waits for the answer to the create that was sent last, of all after this revision; events of
-    /// earlier ones may come before it.
+    /// Waits for the response to the last create, for a watch that starts after this revision.
+    /// Events of earlier watches may arrive before it.
     pub(super) async fn created(&mut self, key: &[u8], revision: i64) -> Result<(), Failure> {
         loop {
-            let response = watch::next(&mut self.answer).await?;
+            let response = watch::next(&mut self.stream).await?;
             if !response.created {
                 self.take(response);
                 continue;
@@ -48,7 +48,7 @@ impl Watches {
             if let Some(failure) = watch::ended(&response) {
                 return Err(failure);
             }
-            self.open.insert(response.watch_id, Seen::after(revision));
+            self.open.insert(response.watch_id, SeenEvents::after(revision));
             if key == resource("workloadendpoints", "").as_slice() {
                 self.endpoints = Some(response.watch_id);
             }
@@ -56,11 +56,11 @@ impl Watches {
         }
     }
 
-    /// Reads what comes, for ever: until it fails, which is noted, or this is dropped. `seen` is
-    /// told how far the endpoints are.
+    /// Reads events until the stream fails, which is recorded, or this is dropped. `seen` is set to
+    /// the last revision of the endpoints.
     pub async fn run(mut self, seen: Rc<Cell<i64>>) {
         loop {
-            match watch::next(&mut self.answer).await {
+            match watch::next(&mut self.stream).await {
                 Ok(response) => self.take(response),
                 Err(failure) => return self.fails(failure),
             }
@@ -70,14 +70,18 @@ impl Watches {
         }
     }
 
-    /// Whether the endpoints are among what is watched.
+    /// True if one of the watches is for endpoints.
     #[must_use]
     pub const fn has_endpoints(&self) -> bool {
         self.endpoints.is_some()
     }
 
     fn fails(&self, failure: Failure) {
-        self.stage.book.observe("watch event", self.stage.book.now(), &Err(failure));
+        self.context.recorder.record_event(
+            "watch event",
+            self.context.recorder.now(),
+            &Err(failure),
+        );
     }
 
     fn take(&mut self, response: WatchResponse) {
@@ -85,7 +89,7 @@ impl Watches {
             self.open.remove(&response.watch_id);
             return self.fails(failure);
         }
-        let (stage, Some(seen)) = (&self.stage, self.open.get_mut(&response.watch_id)) else {
+        let (context, Some(seen)) = (&self.context, self.open.get_mut(&response.watch_id)) else {
             return watch::stray(&response).map_or((), |failure| self.fails(failure));
         };
         for event in response.events {
@@ -93,11 +97,11 @@ impl Watches {
                 event.kv.as_ref().and_then(|pair| written(&pair.value)).map(Duration::from_micros);
             let checked = seen.check(&event);
             match (&checked, due) {
-                // What was removed does not say when.
+                // A deletion does not contain its time.
                 (Ok(()), None) => {}
-                _ => stage.book.observe(
+                _ => context.recorder.record_event(
                     "watch event",
-                    due.unwrap_or_else(|| stage.book.now()),
+                    due.unwrap_or_else(|| context.recorder.now()),
                     &checked,
                 ),
             }

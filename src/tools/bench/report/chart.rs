@@ -1,4 +1,4 @@
-//! Lines on two axes, as SVG.
+//! Line charts as SVG.
 
 use std::fmt::Write as _;
 
@@ -11,29 +11,29 @@ const BOTTOM: f64 = 30.0;
 const TOP: f64 = 12.0;
 const RIGHT: f64 = 150.0;
 
-/// Told apart by people who see colours differently (Okabe and Ito).
+/// Colours that people with colour blindness can distinguish (Okabe and Ito).
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
-/// What the horizontal axis shows.
+/// The horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Across {
-    /// Percentiles, each nine as wide as the one before.
+pub enum XAxis {
+    /// Percentiles, logarithmic in the distance to 100 %.
     Percentiles,
     /// Seconds.
     Seconds,
 }
 
-/// What the vertical axis shows.
+/// The vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Up {
-    /// Microseconds, each ten times as high as the step before.
+pub enum YAxis {
+    /// Microseconds, logarithmic.
     Latency,
-    /// A count, from 0 on.
+    /// A count, from 0.
     Count,
 }
 
-/// A line with its name; `x` is a percentile or a second.
+/// A named line; `x` is a percentile or a second.
 pub struct Line {
     /// Its name.
     pub name: String,
@@ -41,9 +41,9 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A drawing of all lines that have points; nothing where none has.
+/// Draws all lines that have points; empty if none has.
 #[must_use]
-pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
+pub fn draw(across: XAxis, up: YAxis, lines: &[Line]) -> String {
     let place = |(x, y): &(f64, f64)| (across.place(*x), up.place(*y));
     let placed: Vec<(&str, Vec<(f64, f64)>)> = lines
         .iter()
@@ -57,12 +57,12 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
     }
     let (left, right) =
         (all().map(|point| point.0).fold(f64::INFINITY, f64::min), bound(|point| point.0, 0.0));
-    let low = if up == Up::Count {
+    let low = if up == YAxis::Count {
         0.0
     } else {
         all().map(|point| point.1).fold(f64::INFINITY, f64::min).floor()
     };
-    let high = if up == Up::Count {
+    let high = if up == YAxis::Count {
         bound(|point| point.1, 1.0)
     } else {
         bound(|point| point.1, low + 1.0).ceil()
@@ -71,7 +71,7 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
     let y =
         |at: f64| HEIGHT - BOTTOM - (at - low) / (high - low).max(1e-9) * (HEIGHT - BOTTOM - TOP);
     let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">"#);
-    // Writing into a String does not fail.
+    // Writing to a String does not fail.
     for (at, label) in up.marks(low, high) {
         let at = y(at);
         let _ = write!(svg, r##"<path d="M{LEFT} {at:.1}H{:.1}" stroke="#ddd"/>"##, WIDTH - RIGHT);
@@ -93,7 +93,7 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
     }
     for ((name, points), (number, colour)) in placed.iter().zip(COLOURS.iter().cycle().enumerate())
     {
-        // The last point twice: one that stands alone is a dot.
+        // The last point is repeated: a line of one point is drawn as a dot.
         let path: Vec<String> = points
             .iter()
             .chain(points.last())
@@ -104,7 +104,7 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
             r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-linecap="round"/>"#,
             path.join("L")
         );
-        let row = TOP + 14.0 * crate::bench::figure::length(number + 1);
+        let row = TOP + 14.0 * crate::bench::convert::length(number + 1);
         let _ = write!(
             svg,
             r#"<text x="{:.1}" y="{row:.1}" fill="{colour}">{}</text>"#,
@@ -116,29 +116,29 @@ pub fn draw(across: Across, up: Up, lines: &[Line]) -> String {
     svg
 }
 
-/// Text between tags and in attributes.
+/// Escapes text for HTML elements and attributes.
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-impl Across {
+impl XAxis {
     fn place(self, x: f64) -> f64 {
         match self {
-            // Six nines are the end of it.
-            Across::Percentiles => -(1.0 - x / 100.0).max(1e-6).log10(),
-            Across::Seconds => x,
+            // The axis ends at 99.9999 %.
+            XAxis::Percentiles => -(1.0 - x / 100.0).max(1e-6).log10(),
+            XAxis::Seconds => x,
         }
     }
 
     fn marks(self, left: f64, right: f64) -> Vec<(f64, String)> {
         match self {
-            Across::Percentiles => [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
+            XAxis::Percentiles => [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
                 .iter()
                 .map(|percentile| (self.place(*percentile), format!("{percentile} %")))
                 .filter(|(at, _)| (left..=right + 1e-9).contains(at))
                 .collect(),
-            Across::Seconds => {
+            XAxis::Seconds => {
                 let step = ((right - left) / 8.0).max(1.0).ceil();
                 (0..=8_u32)
                     .map(|number| left + f64::from(number) * step)
@@ -150,22 +150,22 @@ impl Across {
     }
 }
 
-impl Up {
+impl YAxis {
     fn place(self, y: f64) -> f64 {
         match self {
-            Up::Latency => y.max(1.0).log10(),
-            Up::Count => y,
+            YAxis::Latency => y.max(1.0).log10(),
+            YAxis::Count => y,
         }
     }
 
     fn marks(self, low: f64, high: f64) -> Vec<(f64, String)> {
         match self {
-            Up::Latency => (0..=10_u32)
+            YAxis::Latency => (0..=10_u32)
                 .map(f64::from)
                 .filter(|at| (low..=high).contains(at))
                 .map(|at| (at, Time(10_f64.powf(at)).to_string()))
                 .collect(),
-            Up::Count => (0..=4_u32)
+            YAxis::Count => (0..=4_u32)
                 .map(|part| high * f64::from(part) / 4.0)
                 .map(|at| (at, format!("{at:.0}")))
                 .collect(),
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_has_its_path_and_its_name_and_each_nine_its_mark() {
+    fn each_line_has_a_path_a_name_and_the_axis_has_marks() {
         let line = |name: &str, points: &[(f64, f64)]| Line {
             name: name.to_owned(),
             points: points.to_vec(),
@@ -188,13 +188,13 @@ mod tests {
             line("c", &[(0.0, 5.0)]),
             line("none", &[]),
         ];
-        let svg = draw(Across::Percentiles, Up::Latency, &lines);
+        let svg = draw(XAxis::Percentiles, YAxis::Latency, &lines);
         assert_eq!(svg.matches("stroke-width").count(), 2);
         for part in ["a &lt;b&gt;", "99.9 %", "100.00 ms", "1 us"] {
             assert!(svg.contains(part), "{part}: {svg}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("99.99 %"), "{svg}");
-        assert_eq!(draw(Across::Seconds, Up::Count, &[line("none", &[])]), "");
-        assert!(!draw(Across::Seconds, Up::Count, &[line("one", &[(3.0, 0.0)])]).contains("NaN"));
+        assert_eq!(draw(XAxis::Seconds, YAxis::Count, &[line("none", &[])]), "");
+        assert!(!draw(XAxis::Seconds, YAxis::Count, &[line("one", &[(3.0, 0.0)])]).contains("NaN"));
     }
 }

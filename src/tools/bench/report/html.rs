@@ -1,20 +1,20 @@
-//! The report as one page of HTML: no script, no reference to anything outside. It carries the JSON
-//! report (`id="report"`), of which every figure on it is.
+//! The report as one self-contained HTML page without scripts. It contains the JSON report
+//! (`id="report"`), from which all its numbers are.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::chart::{Across, Line, Up, draw, escape};
+use super::chart::{Line, XAxis, YAxis, draw, escape};
 use super::text::Time;
-use super::{Report, Step, Target};
-use crate::bench::figure::float;
+use super::{Report, Step, TargetReport};
+use crate::bench::convert::float;
 use crate::bench::timeline::Point;
 
 const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
     table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}\
     td:first-child,th:first-child{text-align:left}svg{width:100%;font:11px system-ui,sans-serif}.wrong{color:#b00;font-weight:bold}";
 
-/// The page. `json` is the report's.
+/// Renders the page. `json` is the serialized report.
 #[must_use]
 pub fn page(report: &Report, json: &str) -> String {
     let mut page = format!(
@@ -23,16 +23,16 @@ pub fn page(report: &Report, json: &str) -> String {
         escape(&report.started),
         report.version
     );
-    // Writing into a String does not fail, here and below.
-    verdict(report, &mut page);
+    // Writing to a String does not fail, here and below.
+    verification(report, &mut page);
     for step in &report.steps {
         self::step(step, &mut page);
     }
-    page.push_str("<h2>What was asked for</h2><table>");
+    page.push_str("<h2>Settings</h2><table>");
     for (name, value) in &report.settings {
         let _ = write!(page, "<tr><td>{name}</td><td>{}</td></tr>", escape(value));
     }
-    // Both are JSON's own way to write these characters within strings, where alone they can be.
+    // JSON escapes. These characters occur in JSON only within strings.
     let data = json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
     let _ = write!(
         page,
@@ -41,25 +41,21 @@ pub fn page(report: &Report, json: &str) -> String {
     page
 }
 
-fn verdict(report: &Report, page: &mut String) {
+fn verification(report: &Report, page: &mut String) {
     let check = &report.verification;
     if check.is_good() {
-        page.push_str("<p>Every answer was what it had to be.</p>");
+        page.push_str("<p>All responses were correct.</p>");
     } else {
-        let _ = write!(
-            page,
-            "<p class=\"wrong\">{} answers were not what they had to be.</p>",
-            check.wrong_answers
-        );
+        let _ = write!(page, "<p class=\"wrong\">{} wrong responses.</p>", check.wrong_answers);
     }
-    for line in check.examples.iter().chain(&check.mistakes) {
+    for line in check.examples.iter().chain(&check.errors) {
         let _ = write!(page, "<p class=\"wrong\">{}</p>", escape(line));
     }
     if report.stopped {
-        page.push_str("<p class=\"wrong\">Stopped by a signal before its end.</p>");
+        page.push_str("<p class=\"wrong\">Stopped early by a signal.</p>");
     }
     if !check.etcd_counts.is_empty() {
-        page.push_str("<h2>Sent, and counted by etcd</h2><table><tr><th>RPC</th><th>answered with OK</th><th>without an answer</th><th>etcd counted</th></tr>");
+        page.push_str("<h2>Sent requests, and etcd's counts</h2><table><tr><th>RPC</th><th>OK</th><th>without a response</th><th>counted by etcd</th></tr>");
         for count in &check.etcd_counts {
             let class = if count.agrees { "" } else { " class=\"wrong\"" };
             let _ = write!(
@@ -71,10 +67,7 @@ fn verdict(report: &Report, page: &mut String) {
         page.push_str("</table>\n");
     }
     if let Some(knee) = report.knee {
-        let _ = write!(
-            page,
-            "<p>The highest rate that was sustained: {knee:.0} requests per second.</p>"
-        );
+        let _ = write!(page, "<p>Highest sustained rate: {knee:.0} requests per second.</p>");
     }
 }
 
@@ -84,7 +77,7 @@ fn step(step: &Step, page: &mut String) {
         self::target(target, page);
     }
     if !step.ratios.is_empty() {
-        page.push_str("<h3>Compared, slice by slice</h3><table><tr><th>figure</th><th>median ratio</th><th>from</th><th>to</th><th>confidence</th><th>pairs</th></tr>");
+        page.push_str("<h3>Comparison, slice by slice</h3><table><tr><th>measurement</th><th>median ratio</th><th>from</th><th>to</th><th>confidence</th><th>pairs</th></tr>");
         for compared in &step.ratios {
             let ratio = &compared.ratio;
             let _ = write!(
@@ -108,13 +101,14 @@ fn step(step: &Step, page: &mut String) {
         .flat_map(|target| target.series.iter().map(|series| series.name))
         .collect();
     for name in names {
-        let of = |line: &dyn Fn(&super::Series) -> Vec<(f64, f64)>, suffix: &str| -> Vec<Line> {
-            let with = |target: &Target| {
-                let series = target.series.iter().find(|series| series.name == name)?;
-                Some(Line { name: format!("{}{suffix}", target.name), points: line(series) })
+        let of =
+            |line: &dyn Fn(&super::SeriesReport) -> Vec<(f64, f64)>, suffix: &str| -> Vec<Line> {
+                let with = |target: &TargetReport| {
+                    let series = target.series.iter().find(|series| series.name == name)?;
+                    Some(Line { name: format!("{}{suffix}", target.name), points: line(series) })
+                };
+                step.targets.iter().filter_map(with).collect()
             };
-            step.targets.iter().filter_map(with).collect()
-        };
         let spread = of(
             &|series| {
                 series
@@ -126,7 +120,7 @@ fn step(step: &Step, page: &mut String) {
             "",
         );
         let over_time = |figure: fn(&Point) -> u64| {
-            move |series: &super::Series| {
+            move |series: &super::SeriesReport| {
                 series
                     .timeline
                     .iter()
@@ -135,7 +129,7 @@ fn step(step: &Step, page: &mut String) {
             }
         };
         let timed = |figure: fn(&Point) -> u64| {
-            move |series: &super::Series| {
+            move |series: &super::SeriesReport| {
                 let answered = series.timeline.iter().filter(|point| point.ok > 0);
                 answered
                     .map(|point| (float(point.second), float(figure(point))))
@@ -152,18 +146,18 @@ fn step(step: &Step, page: &mut String) {
         );
         let _ = writeln!(
             page,
-            "<h3>{name}: latency by percentile</h3>{}<h3>{name}: latency over time</h3>{}<h3>{name}: each second</h3>{}",
-            draw(Across::Percentiles, Up::Latency, &spread),
-            draw(Across::Seconds, Up::Latency, &times),
-            draw(Across::Seconds, Up::Count, &counts)
+            "<h3>{name}: latency by percentile</h3>{}<h3>{name}: latency over time</h3>{}<h3>{name}: requests by second</h3>{}",
+            draw(XAxis::Percentiles, YAxis::Latency, &spread),
+            draw(XAxis::Seconds, YAxis::Latency, &times),
+            draw(XAxis::Seconds, YAxis::Count, &counts)
         );
     }
 }
 
-fn target(target: &Target, page: &mut String) {
+fn target(target: &TargetReport, page: &mut String) {
     let _ = write!(
         page,
-        "<h3>{} ({})</h3><p>{:.0} requests per second over {:.1} s; a request left {} late at most",
+        "<h3>{} ({})</h3><p>{:.0} requests per second over {:.1} s; sent at most {} late",
         escape(&target.name),
         escape(&target.url),
         target.rate,
@@ -171,17 +165,17 @@ fn target(target: &Target, page: &mut String) {
         Time(float(target.max_late_us))
     );
     if target.not_sent > 0 {
-        let _ = write!(page, "; {} were due and not sent", target.not_sent);
+        let _ = write!(page, "; {} due requests not sent", target.not_sent);
     }
     if let Some(cpu) = target.cpu_us {
         let resident = float(target.resident.unwrap_or_default()) / f64::from(1 << 20);
         let _ = write!(
             page,
-            "; its process took {cpu:.1} us of CPU per request, and {resident:.1} MiB"
+            "; its process used {cpu:.1} us of CPU per request, and {resident:.1} MiB"
         );
     }
     if let Some(cpu) = target.generator_cpu_us {
-        let _ = write!(page, "; this program {cpu:.1} us");
+        let _ = write!(page, "; this program used {cpu:.1} us");
     }
     page.push_str("</p><table><tr><th></th><th>ok</th><th>failed</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>");
     for series in &target.series {
@@ -210,11 +204,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::crew::Slice;
-    use crate::bench::report::{Measured, Verification, ratios, target};
+    use crate::bench::report::{MeasuredSlice, Verification, ratios, target_report};
     use crate::bench::tally::Tally;
+    use crate::bench::workers::Slice;
 
-    fn measured(latency: u64) -> Measured {
+    fn measured(latency: u64) -> MeasuredSlice {
         let mut slice = Slice::default();
         for second in 0..3 {
             let mut tally = Tally::default();
@@ -227,19 +221,25 @@ mod tests {
             slice.add(second, &tally, Duration::from_secs(second + 1));
         }
         let usage = Some((Duration::from_millis(latency * 3), 5 << 20));
-        Measured { at: Duration::ZERO, slice, measured: Duration::from_secs(3), usage, own: None }
+        MeasuredSlice {
+            at: Duration::ZERO,
+            slice,
+            measured: Duration::from_secs(3),
+            usage,
+            own: None,
+        }
     }
 
     fn report() -> Report {
         let names = ["a<b".to_owned(), "c".to_owned()];
-        let slices: Vec<Vec<Measured>> = [100, 200]
+        let slices: Vec<Vec<MeasuredSlice>> = [100, 200]
             .iter()
             .map(|latency| (0..10).map(|_| measured(*latency)).collect())
             .collect();
         let targets = names
             .iter()
             .zip(&slices)
-            .map(|(name, slices)| target(name, "https://h:1", slices))
+            .map(|(name, slices)| target_report(name, "https://h:1", slices))
             .collect();
         let ratios = ratios(&names, &slices);
         let step = Step {
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// Every tag is closed, in order; gives the names of all.
+    /// Checks that every tag is closed in order; returns the names of all tags.
     fn tags(page: &str) -> Vec<String> {
         let (mut open, mut all) = (Vec::new(), Vec::new());
         for part in page.split('<').skip(1) {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_well_formed_refers_to_nothing_and_carries_the_json() {
+    fn the_page_is_well_formed_self_contained_and_has_the_json() {
         let report = report();
         let json = serde_json::to_string_pretty(&report).unwrap();
         let page = page(&report, &json);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compared_is_in_each_form() {
+    fn comparisons_are_in_each_form_of_the_report() {
         let report = report();
         let json: serde_json::Value = serde_json::to_value(&report).unwrap();
         let ratios = json["steps"][0]["ratios"].as_array().unwrap();
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(target["series"][0]["timeline"].as_array().unwrap().len(), 30);
         let text = report.to_string();
         assert!(
-            text.contains("c / a<b: CPU per request") && text.contains("WRONG: 1 answers"),
+            text.contains("c / a<b: CPU per request") && text.contains("WRONG: 1 responses"),
             "{text}"
         );
     }

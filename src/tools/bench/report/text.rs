@@ -1,12 +1,12 @@
-//! The report for a terminal.
+//! The report as text.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Compared, Report, Step, Target};
-use crate::bench::figure::float;
+use super::{Comparison, Report, Step, TargetReport};
+use crate::bench::convert::float;
 use crate::bench::ratio::CONFIDENCE;
 
-/// Microseconds, in the unit that suits.
+/// Microseconds, result in a suitable unit.
 pub struct Time(pub f64);
 
 impl Display for Time {
@@ -28,7 +28,7 @@ impl Display for Report {
         for step in &self.steps {
             write!(f, "{step}")?;
         }
-        // A last rate that a signal cut short has no say.
+        // A last rate that was interrupted by a signal is not judged.
         if let Some(last) = self.steps.iter().rfind(|step| step.sustained.is_some()) {
             match (self.knee, last.sustained) {
                 (Some(knee), Some(false)) => {
@@ -39,32 +39,32 @@ impl Display for Report {
                     )?;
                 }
                 (Some(knee), _) => writeln!(f, "no knee up to {knee:.0} requests per second")?,
-                (None, _) => writeln!(f, "not even the first rate was sustained")?,
+                (None, _) => writeln!(f, "the first rate was not sustained")?,
             }
         }
         let check = &self.verification;
         match check.wrong_answers {
-            0 => writeln!(f, "every answer was what it had to be")?,
-            wrong => writeln!(f, "WRONG: {wrong} answers were not what they had to be")?,
+            0 => writeln!(f, "all responses were correct")?,
+            wrong => writeln!(f, "WRONG: {wrong} responses were not correct")?,
         }
-        for line in check.examples.iter().chain(&check.mistakes) {
+        for line in check.examples.iter().chain(&check.errors) {
             writeln!(f, "  {line}")?;
         }
         for count in &check.etcd_counts {
-            let (verdict, uncertain) = (if count.agrees { "" } else { "WRONG: " }, count.uncertain);
+            let (prefix, uncertain) = (if count.agrees { "" } else { "WRONG: " }, count.uncertain);
             let uncertain = if uncertain > 0 {
-                format!(", and {uncertain} without an answer")
+                format!(", and {uncertain} have no response")
             } else {
                 String::new()
             };
             writeln!(
                 f,
-                "{verdict}etcd counted {} of {}, {} were answered with OK{uncertain}",
+                "{prefix}etcd counted {} of {}; {} have status OK{uncertain}",
                 count.counted, count.rpc, count.ok
             )?;
         }
         if self.stopped {
-            writeln!(f, "stopped by a signal before its end")?;
+            writeln!(f, "stopped early by a signal")?;
         }
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Display for Step {
     }
 }
 
-impl Display for Target {
+impl Display for TargetReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -120,10 +120,10 @@ impl Display for Target {
             }
         }
         if self.max_late_us > 0 {
-            writeln!(f, "  a request left {} late at most", time(self.max_late_us))?;
+            writeln!(f, "  sent at most {} late", time(self.max_late_us))?;
         }
         if self.not_sent > 0 {
-            writeln!(f, "  {} were due and not sent", self.not_sent)?;
+            writeln!(f, "  {} due requests were not sent", self.not_sent)?;
         }
         if let Some(cpu) = self.cpu_us {
             let resident = float(self.resident.unwrap_or_default()) / f64::from(1 << 20);
@@ -136,7 +136,7 @@ impl Display for Target {
     }
 }
 
-impl Display for Compared {
+impl Display for Comparison {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let ratio = &self.ratio;
         let weak = if ratio.confidence < CONFIDENCE { ", too few rounds for 95 %" } else { "" };

@@ -1,4 +1,4 @@
-//! What a CA has issued before, be it in date or not.
+//! Recognizes certificates that a CA has issued, expired or not.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::certificates;
 
-/// Whether the key of one of these anchors has signed a client's certificate. It is judged at a
-/// moment at which it was in date.
+/// True if the key of one of these anchors has signed a client certificate. Verified at the
+/// certificate's own `notAfter`, so that expired ones are recognized, too.
 pub(super) fn has_issued(
     anchors: &[TrustAnchor<'_>],
     algorithms: &[&dyn SignatureVerificationAlgorithm],
@@ -25,15 +25,15 @@ pub(super) fn has_issued(
     })
 }
 
-/// A CA that is left behind: only to tell what it has issued.
+/// A CA that is being replaced. Used only to recognize the certificates it has issued.
 #[derive(Debug)]
 pub struct OldCa(Vec<TrustAnchor<'static>>);
 
 impl OldCa {
-    /// Reads its certificates.
+    /// Reads its certificates from a PEM file.
     ///
     /// # Errors
-    /// There is none that can be a trust anchor.
+    /// The file cannot be read, or holds no certificate.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         let found = certificates(path)?;
         let anchors = found.iter().filter_map(|der| {
@@ -42,7 +42,7 @@ impl OldCa {
         Ok(Self(anchors.collect()))
     }
 
-    /// Whether it has issued this certificate, be it in date or not.
+    /// True if it has issued this certificate, expired or not.
     #[must_use]
     pub fn has_issued(&self, der: &CertificateDer<'_>) -> bool {
         has_issued(

@@ -1,4 +1,4 @@
-//! Secrets as a Kubernetes manifest.
+//! Writes Secrets as a Kubernetes manifest.
 
 use std::fmt::Write as _;
 
@@ -7,29 +7,29 @@ use etcd_warden_core::policy::name::is_subdomain;
 use zeroize::Zeroizing;
 
 use super::{CA_FILE, CERT_FILE, KEY_FILE};
-use crate::certs::issue::Set;
+use crate::certs::issue::Credentials;
 use crate::certs::subject::Holder;
-use crate::certs::{mistake, refuse};
+use crate::certs::{error, refuse};
 
-/// Where the Secrets go.
+/// A manifest of Secrets in one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
+pub struct SecretManifest {
     namespace: String,
 }
 
-impl Manifest {
-    /// In this namespace.
+impl SecretManifest {
+    /// A manifest for this namespace.
     ///
     /// # Errors
-    /// No namespace can be called so (a DNS-1123 label).
+    /// The name is not a DNS-1123 label.
     pub fn new(namespace: &str) -> Result<Self, Diagnostics> {
         if is_subdomain(namespace) && namespace.len() <= 63 && !namespace.contains('.') {
             return Ok(Self { namespace: namespace.to_owned() });
         }
         refuse(
             "--namespace",
-            format!("`{}` is no namespace", namespace.escape_debug()),
-            "lower-case letters, digits and `-`, at most 63",
+            format!("`{}` is not a namespace", namespace.escape_debug()),
+            "use lower-case letters, digits and `-`, at most 63",
         )
     }
 
@@ -46,16 +46,16 @@ impl Manifest {
             let name = Self::name(holder);
             if !is_subdomain(&name) {
                 let message = format!(
-                    "{holder}: a Secret cannot be called `{name}`, which has {} characters and may have 253",
+                    "{holder}: the Secret's name `{name}` has {} characters; the limit is 253",
                     name.len()
                 );
-                found.push(mistake("--output", message, "write `--output directories`"));
+                found.push(error("--output", message, "write `--output directories`"));
             }
         }
         if found.has_errors() { Err(found) } else { Ok(()) }
     }
 
-    pub(super) fn text(&self, sets: &[(&Holder, Set)]) -> Zeroizing<String> {
+    pub(super) fn text(&self, sets: &[(&Holder, Credentials)]) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());
         for (holder, set) in sets {
             self.one(&Self::name(holder), set, &mut text);
@@ -63,8 +63,8 @@ impl Manifest {
         text
     }
 
-    /// One Secret. PEM stands in it as it is: `stringData` becomes `data` when it is applied.
-    fn one(&self, name: &str, set: &Set, text: &mut String) {
+    /// Writes one Secret. PEM is plain text in `stringData`; the API server encodes it.
+    fn one(&self, name: &str, set: &Credentials, text: &mut String) {
         let _ = write!(
             text,
             "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: {}\ntype: Opaque\nstringData:\n",

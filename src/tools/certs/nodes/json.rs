@@ -1,11 +1,11 @@
-//! The JSON of `calicoctl get nodes -o json` (Calico's own names) and of `kubectl get nodes -o
-//! json` (mostly the same).
+//! Reads the JSON of `calicoctl get nodes -o json` (Calico's own names) and of `kubectl get nodes
+//! -o json` (mostly the same names).
 
 use etcd_warden_core::diagnostics::{Diagnostics, Severity, SourcePosition};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{NameFrom, Source, Written};
+use super::{NameFrom, NodeName, Source};
 
 /// A list of nodes, or one node.
 #[derive(Deserialize)]
@@ -52,17 +52,18 @@ pub(super) fn names<'a>(
     source: &Source<'a>,
     from: NameFrom,
     found: &mut Diagnostics,
-) -> Vec<Written<'a>> {
+) -> Vec<NodeName<'a>> {
     let document: Document<'a> = match serde_json::from_str(source.text) {
         Ok(document) => document,
         Err(error) => {
             let place =
                 SourcePosition { line: error.line(), column: error.column().max(1), width: 1 };
-            let help = "the output of `calicoctl get nodes -o json` or `kubectl get nodes -o json` is meant";
+            let help = "expected the output of `calicoctl get nodes -o json` or `kubectl get nodes \
+                        -o json`";
             found.push(source.at(
                 Severity::Error,
                 Some(place),
-                format!("this is no list of nodes in JSON: {error}"),
+                format!("this is not a list of nodes in JSON: {error}"),
                 help,
             ));
             return Vec::new();
@@ -80,7 +81,7 @@ pub(super) fn names<'a>(
                 Severity::Error,
                 None,
                 message,
-                "the output of `calicoctl get nodes -o json` is meant",
+                "expected the output of `calicoctl get nodes -o json`",
             ));
             continue;
         }
@@ -97,7 +98,7 @@ pub(super) fn names<'a>(
         }
         match (from, name, host) {
             (NameFrom::Name, Some(name), _) | (NameFrom::Hostname, _, Some(name)) => {
-                names.push(name)
+                names.push(name);
             }
             (NameFrom::Name, None, _) => found.push(source.at(
                 Severity::Error,
@@ -112,24 +113,26 @@ pub(super) fn names<'a>(
                     Severity::Error,
                     None,
                     message,
-                    "`--node-name-from name` takes `metadata.name`",
+                    "use `metadata.name` with `--node-name-from name`",
                 ));
             }
         }
     }
     if let Some((name, host)) = others.first() {
         let message = format!(
-            "{} of these nodes have a host name that is not their name in Kubernetes, such as `{host}` for `{name}`: calico/node without `NODENAME` goes by the host name",
+            "{} of these nodes have a host name that differs from their name in Kubernetes, such \
+             as `{host}` for `{name}`: calico/node without `NODENAME` uses the host name",
             others.len()
         );
-        let help = "`calicoctl get nodes` shows which it is; `--node-name-from hostname` takes the host names";
+        let help = "check with `calicoctl get nodes`; `--node-name-from hostname` uses the host \
+                    names";
         found.push(source.at(Severity::Warning, None, message, help));
     }
     names
 }
 
-/// A string where it stands: behind its quotation mark.
-fn written<'a>(source: &Source<'a>, raw: &'a RawValue) -> Option<Written<'a>> {
+/// A JSON string; its offset is that of the character after the quotation mark.
+fn written<'a>(source: &Source<'a>, raw: &'a RawValue) -> Option<NodeName<'a>> {
     let text: String = serde_json::from_str(raw.get()).ok()?;
-    Some(Written { text: text.into(), at: source.offset(raw.get()).map(|at| at + 1) })
+    Some(NodeName { text: text.into(), at: source.offset(raw.get()).map(|at| at + 1) })
 }

@@ -1,15 +1,15 @@
 use super::*;
 
 fn names(text: &str) -> Vec<String> {
-    parse("nodes", text, NameFrom::Name).unwrap_or_else(|mistakes| panic!("{mistakes}")).names
+    parse("nodes", text, NameFrom::Name).unwrap_or_else(|errors| panic!("{errors}")).names
 }
 
-fn mistakes(text: &str) -> String {
+fn errors(text: &str) -> String {
     parse("nodes", text, NameFrom::Name).unwrap_err().to_string()
 }
 
 #[test]
-fn a_list_has_one_name_on_each_line() {
+fn a_list_has_one_name_per_line() {
     assert_eq!(
         names("a\n# b\n\n  n1.example.org \t# why\r\n10\r\n"),
         ["a", "n1.example.org", "10"]
@@ -18,7 +18,7 @@ fn a_list_has_one_name_on_each_line() {
 }
 
 #[test]
-fn the_header_of_a_table_is_no_node() {
+fn the_header_of_a_table_is_not_a_node() {
     assert_eq!(names("NAME       \nworker-1   \nworker-2   \n"), ["worker-1", "worker-2"]);
     let wide = "\u{feff}# calicoctl get nodes -o wide\r\n\r\nNAME   ASN       IPV4          IPV6\r\nn1     (64512)   10.0.0.1/24\r\nn2     65001     10.0.0.2/24   fd00::2/64\r\n";
     assert_eq!(names(wide), ["n1", "n2"]);
@@ -27,71 +27,71 @@ fn the_header_of_a_table_is_no_node() {
         ["n1"]
     );
     assert_eq!(names("name\nnamespace\n"), ["name", "namespace"], "names of nodes may be such");
-    assert!(mistakes("NAME\n").contains("there is no node in it"));
+    assert!(errors("NAME\n").contains("the list contains no node"));
     assert!(
-        mistakes("n1\nNAME\nn2\n").contains("this is a header below other lines"),
+        errors("n1\nNAME\nn2\n").contains("a header below other lines"),
         "two lists in one file"
     );
-    assert!(mistakes("NAME\nn1\nNAME ASN\n").contains("nodes:3:1"));
+    assert!(errors("NAME\nn1\nNAME ASN\n").contains("nodes:3:1"));
     assert!(
-        mistakes("n1 Ready\n").contains("a table begins with its header"),
+        errors("n1 Ready\n").contains("a table begins with its header"),
         "a table without its header"
     );
 }
 
 #[test]
-fn every_bad_line_is_told_with_its_place() {
-    insta::assert_snapshot!(mistakes("a\nb_c\n  -d e\nA\n#\né\n"), @r"
-    error: `b_c` is no name of a node
+fn every_bad_line_is_reported_with_its_position() {
+    insta::assert_snapshot!(errors("a\nb_c\n  -d e\nA\n#\né\n"), @r"
+    error: `b_c` is not a valid name of a node
       --> nodes:2:1
        |
      2 | b_c
        | ^^^
-      = help: lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
 
-    error: `-d` is no name of a node
+    error: `-d` is not a valid name of a node
       --> nodes:3:3
        |
      3 |   -d e
        |   ^^
-      = help: lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
 
-    error: `e` is a second word in the line of a node
+    error: `e` is a second word on the line of a node
       --> nodes:3:6
        |
      3 |   -d e
        |      ^
-      = help: one name on each line, and comments behind `#`; a table begins with its header, `NAME`
+      = help: write one name per line, and comments after `#`; a table begins with its header `NAME`
 
-    error: node `a` stands here again, first in line 1: etcd has both in lower case
+    error: node `a` is listed again, first on line 1: etcd has both in lower case
       --> nodes:4:1
        |
      4 | A
        | ^
-      = help: a node is named once
+    = help: list each node once
 
-    error: `é` is no name of a node
+    error: `é` is not a valid name of a node
       --> nodes:6:1
        |
      6 | é
        | ^
-      = help: lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
     ");
 }
 
 #[test]
-fn an_upper_case_name_is_taken_as_etcd_has_it_and_said() {
+fn an_upper_case_name_becomes_lower_case_with_a_note() {
     let read = parse("nodes", "b\nWorker-1\n", NameFrom::Name).unwrap();
     assert_eq!(read.names, ["b", "worker-1"]);
     let note = read.notes.to_string();
     assert!(
-        note.contains("the certificate says `worker-1`") && note.contains("nodes:2:1"),
+        note.contains("the certificate is for `worker-1`") && note.contains("nodes:2:1"),
         "{note}"
     );
 }
 
 #[test]
-fn kubectls_and_calicoctls_json_are_read() {
+fn json_of_kubectl_and_calicoctl_is_read() {
     let kubectl = r#"{"apiVersion": "v1", "kind": "List", "items": [
         {"kind": "Node", "metadata": {"name": "n1", "labels": {}}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}},
         {"kind": "Node", "metadata": {"name": "n2"}, "status": {"addresses": [{"type": "Hostname", "address": "N2"}]}}]}"#;
@@ -102,7 +102,7 @@ fn kubectls_and_calicoctls_json_are_read() {
 }
 
 #[test]
-fn a_host_name_that_is_not_the_nodes_name_is_said_and_can_be_taken() {
+fn a_differing_host_name_is_noted_and_can_be_used() {
     let text = r#"{"items": [{"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "Hostname", "address": "Ip-10"}]}}]}"#;
     let read = parse("nodes", text, NameFrom::Name).unwrap();
     assert_eq!(read.names, ["n1"]);
@@ -114,27 +114,27 @@ fn a_host_name_that_is_not_the_nodes_name_is_said_and_can_be_taken() {
 }
 
 #[test]
-fn bad_json_and_bad_names_in_it_are_told_with_their_places() {
+fn bad_json_and_bad_names_are_reported_with_positions() {
     let text = "{\"items\": [\n  {\"metadata\": {\"name\": \"a_b\"}},\n  {\"metadata\": {}},\n  {\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\"}}]}";
-    let said = mistakes(text);
+    let report = errors(text);
     for words in [
-        "`a_b` is no name of a node",
+        "`a_b` is not a valid name of a node",
         "nodes:2:26",
         "entry 2 has no `metadata.name`",
         "entry 3 is a Pod",
     ] {
-        assert!(said.contains(words), "{words}: {said}");
+        assert!(report.contains(words), "{words}: {report}");
     }
-    assert!(mistakes("{\"items\": [\n {\"metadata\"\n]}").contains("nodes:3:"));
-    assert!(mistakes("{}").contains("entry 1 has no `metadata.name`"));
-    assert!(mistakes("{\"items\": []}").contains("there is no node in it"));
-    assert!(mistakes("# nothing\n").contains("there is no node in it"));
+    assert!(errors("{\"items\": [\n {\"metadata\"\n]}").contains("nodes:3:"));
+    assert!(errors("{}").contains("entry 1 has no `metadata.name`"));
+    assert!(errors("{\"items\": []}").contains("the list contains no node"));
+    assert!(errors("# nothing\n").contains("the list contains no node"));
 }
 
 #[test]
-fn one_node_twice_is_a_mistake_also_in_two_cases() {
-    assert!(mistakes("a\nb\na\n").contains("node `a` stands here again, first in line 1"));
-    assert!(mistakes("n1\nN1\n").contains("first in line 1: etcd has both in lower case"));
-    assert!(given(&["a".into(), "a".into()]).is_err());
-    assert_eq!(given(&[]).unwrap().names, Vec::<String>::new());
+fn a_node_listed_twice_is_an_error_also_in_two_cases() {
+    assert!(errors("a\nb\na\n").contains("node `a` is listed again, first on line 1"));
+    assert!(errors("n1\nN1\n").contains("first on line 1: etcd has both in lower case"));
+    assert!(from_arguments(&["a".into(), "a".into()]).is_err());
+    assert_eq!(from_arguments(&[]).unwrap().names, Vec::<String>::new());
 }

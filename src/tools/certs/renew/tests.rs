@@ -4,13 +4,12 @@ use etcd_warden_testbed::pki::{Authority, Leaf, Usage, Validity, write_private};
 
 use super::*;
 use crate::certs::ca::CaFiles;
-use crate::certs::found::look;
+use crate::certs::inventory::scan;
 use std::path::PathBuf;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An authority of [`etcd_warden_testbed::pki`] with its key in a file, which it never gives away
-/// itself.
+/// A CA with its key in a file; an [`etcd_warden_testbed::pki::Authority`] does not reveal its key.
 struct Own {
     folder: tempfile::TempDir,
     ca: Ca,
@@ -35,13 +34,13 @@ fn own_of(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Own {
         certificate,
         key: write_private(folder.path(), "ca-key.txt", &key.serialize_pem()).unwrap(),
     };
-    let ca = Ca::load(&files, || panic!("no passphrase"))
-        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let ca =
+        Ca::load(&files, || panic!("no passphrase")).unwrap_or_else(|errors| panic!("{errors}"));
     Own { folder, ca, issuer: rcgen::Issuer::new(params, key) }
 }
 
 impl Own {
-    /// Writes a client's set that lasts for so long, with these usages.
+    /// Writes a client's files, with a certificate that is valid for `lasts`.
     fn set(&self, name: &str, lasts: Duration) -> PathBuf {
         let at = self.folder.path().join("sets").join(name);
         std::fs::create_dir_all(&at).unwrap();
@@ -66,7 +65,7 @@ impl Own {
         (certificate, key.serialize_pem())
     }
 
-    /// Writes a manifest of Secrets: each with its namespace, its name and what stands in it.
+    /// Writes a manifest of Secrets, given as namespace, name and key pair.
     fn manifest(&self, secrets: &[(&str, &str, &(String, String))]) {
         let indented =
             |text: &str| text.lines().fold(String::new(), |all, line| all + "    " + line + "\n");
@@ -83,15 +82,15 @@ impl Own {
         write_private(&self.folder.path().join("sets"), "secrets.yaml", &text).unwrap();
     }
 
-    fn renew(&self, terms: &Terms) -> Outcome {
+    fn renew(&self, options: &RenewOptions) -> Outcome {
         let sets = self.folder.path().join("sets");
-        let sight = look(&sets).unwrap();
-        renew(&self.ca, &sight, &sets, terms, SystemTime::now(), &|_| ())
+        let inventory = scan(&sets).unwrap();
+        renew(&self.ca, &inventory, &sets, options, SystemTime::now(), &|_| ())
     }
 }
 
-fn terms() -> Terms {
-    Terms {
+fn options() -> RenewOptions {
+    RenewOptions {
         before: None,
         lifetime: None,
         expired: false,
@@ -103,15 +102,15 @@ fn terms() -> Terms {
 }
 
 #[test]
-fn what_has_a_third_of_its_life_left_is_due() {
+fn a_certificate_is_due_with_a_third_of_its_life_left() {
     let own = own();
     own.set("a", HOUR / 4);
     own.set("b", HOUR);
-    let outcome = own.renew(&terms());
+    let outcome = own.renew(&options());
     assert!(
-        matches!(outcome.fates[..], [Fate::Renewed(_), Fate::NotYet(_)]),
+        matches!(outcome.results[..], [RenewalResult::Renewed(_), RenewalResult::NotDue(_)]),
         "{:?}",
-        outcome.fates
+        outcome.results
     );
     let names: Vec<_> = outcome.files.iter().map(|file| file.path.clone()).collect();
     assert_eq!(
@@ -119,17 +118,17 @@ fn what_has_a_third_of_its_life_left_is_due() {
         [PathBuf::from("a/etcd-key"), PathBuf::from("a/etcd-cert")],
         "the key first, and nothing else"
     );
-    let outcome = own.renew(&Terms { before: Some(2 * HOUR), ..terms() });
-    assert!(matches!(outcome.fates[..], [Fate::Renewed(_), Fate::Renewed(_)]));
+    let outcome = own.renew(&RenewOptions { before: Some(2 * HOUR), ..options() });
+    assert!(matches!(outcome.results[..], [RenewalResult::Renewed(_), RenewalResult::Renewed(_)]));
 }
 
 #[test]
-fn names_usages_and_lifetime_stay() {
+fn names_usages_and_lifetime_are_kept() {
     use x509_parser::prelude::{FromDer as _, X509Certificate};
     let own = own();
     own.set("a", HOUR / 4);
     let old = std::fs::read(own.folder.path().join("sets/a/etcd-cert")).unwrap();
-    let outcome = own.renew(&terms());
+    let outcome = own.renew(&options());
     let new = outcome.files.iter().find(|file| file.path.ends_with("etcd-cert")).unwrap();
     let [old, new] = [old, new.content.as_bytes().to_vec()]
         .map(|bytes| pem::parse(bytes).unwrap().into_contents());
@@ -160,17 +159,17 @@ fn names_usages_and_lifetime_stay() {
 }
 
 #[test]
-fn a_kept_key_leaves_its_file_alone() {
+fn a_kept_key_is_not_rewritten() {
     let own = own();
     own.set("a", HOUR / 4);
-    let outcome = own.renew(&Terms { keep_key: true, ..terms() });
+    let outcome = own.renew(&RenewOptions { keep_key: true, ..options() });
     let names: Vec<_> = outcome.files.iter().map(|file| file.path.clone()).collect();
     assert_eq!(names, [PathBuf::from("a/etcd-cert")]);
 }
 
-/// Whoever can put a file into the folder must not get a name of his choice certified.
+/// Otherwise anyone who can write to the directory could have a name certified.
 #[test]
-fn what_another_ca_has_signed_is_left() {
+fn a_certificate_of_another_ca_is_skipped() {
     let own = own();
     let at = own.set("a", HOUR / 4);
     let foreign = Authority::new("rcgen self signed cert").unwrap();
@@ -178,27 +177,29 @@ fn what_another_ca_has_signed_is_left() {
     let planted = foreign.issue(&leaf).unwrap();
     write_private(&at, "etcd-cert", &planted.certificate).unwrap();
     write_private(&at, "etcd-key", &planted.key).unwrap();
-    let outcome = own.renew(&Terms { before: Some(1000 * HOUR), ..terms() });
+    let outcome = own.renew(&RenewOptions { before: Some(1000 * HOUR), ..options() });
     assert!(
-        matches!(&outcome.fates[..], [Fate::Left(why)] if why.contains("a key that is not this CA's")),
+        matches!(&outcome.results[..], [RenewalResult::Skipped(why)] if why.contains("a key that is not this CA's")),
         "{:?}",
-        outcome.fates
+        outcome.results
     );
     let old_ca = write_private(own.folder.path(), "old.pem", &foreign.pem()).unwrap();
-    let moved = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
-    assert!(matches!(moved.fates[..], [Fate::Renewed(_)]), "{:?}", moved.fates);
-    // A server's certificate is not this command's business.
+    let moved =
+        own.renew(&RenewOptions { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..options() });
+    assert!(matches!(moved.results[..], [RenewalResult::Renewed(_)]), "{:?}", moved.results);
+    // A server's certificate is out of scope.
     let server = foreign.issue(&leaf.usage(Usage::Server)).unwrap();
     write_private(&at, "etcd-cert", &server.certificate).unwrap();
     write_private(&at, "etcd-key", &server.key).unwrap();
-    let outcome = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
-    assert!(matches!(outcome.fates[..], [Fate::Left(_)]), "{:?}", outcome.fates);
+    let outcome =
+        own.renew(&RenewOptions { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..options() });
+    assert!(matches!(outcome.results[..], [RenewalResult::Skipped(_)]), "{:?}", outcome.results);
 }
 
-/// A certificate is public: with junk, or a key of his own, beside a copy of it nobody gets a valid
-/// key for its name.
+/// A certificate is public: an attacker who puts a copy of it beside another key must not get a
+/// valid key for its name.
 #[test]
-fn a_new_key_is_given_for_the_old_one_only() {
+fn a_new_key_is_issued_only_for_the_matching_old_one() {
     let own = own();
     let at = own.set("a", HOUR / 4);
     let (another, p521) = (
@@ -208,39 +209,43 @@ fn a_new_key_is_given_for_the_old_one_only() {
     for junk in ["junk".to_owned(), String::new(), another.serialize_pem(), p521.serialize_pem()] {
         write_private(&at, "etcd-key", &junk).unwrap();
         for keep_key in [false, true] {
-            let outcome = own.renew(&Terms { keep_key, before: Some(200 * HOUR), ..terms() });
-            let failed = matches!(&outcome.fates[..], [Fate::Failed(why)] if why.contains("`certs issue --force` makes the pair anew"));
-            assert!(failed && outcome.files.is_empty(), "{junk}: {:?}", outcome.fates);
+            let outcome =
+                own.renew(&RenewOptions { keep_key, before: Some(200 * HOUR), ..options() });
+            let failed = matches!(&outcome.results[..], [RenewalResult::Failed(why)] if why.contains("`certs issue --force` replaces both"));
+            assert!(failed && outcome.files.is_empty(), "{junk}: {:?}", outcome.results);
         }
     }
-    // Also while the pair would not be due: it is of no use to anybody.
+    // Even if the pair is not due: it is unusable.
     write_private(&own.set("a", 100 * HOUR), "etcd-key", "junk").unwrap();
-    assert!(matches!(own.renew(&terms()).fates[..], [Fate::Failed(_)]));
+    assert!(matches!(own.renew(&options()).results[..], [RenewalResult::Failed(_)]));
 }
 
 #[test]
-fn what_has_expired_is_renewed_only_when_asked_to() {
+fn an_expired_certificate_is_renewed_only_on_request() {
     let own = own();
     own.set("a", Duration::ZERO);
-    let renewed = |expired| own.renew(&Terms { expired, ..terms() }).fates;
+    let renewed = |expired| own.renew(&RenewOptions { expired, ..options() }).results;
     assert!(
-        matches!(&renewed(false)[..], [Fate::Failed(why)] if why.contains("it expired on") && why.contains("`--expired`"))
+        matches!(&renewed(false)[..], [RenewalResult::Failed(why)] if why.contains("it expired on") && why.contains("`--expired`"))
     );
-    assert!(matches!(renewed(true)[..], [Fate::Renewed(_)]));
+    assert!(matches!(renewed(true)[..], [RenewalResult::Renewed(_)]));
 }
 
 #[test]
-fn what_cannot_be_renewed_says_why() {
+fn a_failed_renewal_says_why() {
     let own = own();
     let at = own.set("a", HOUR / 4);
     std::fs::remove_file(at.join("etcd-key")).unwrap();
     own.set("z", 1000 * HOUR);
-    let outcome =
-        own.renew(&Terms { before: Some(2000 * HOUR), lifetime: Some(5000 * HOUR), ..terms() });
-    match &outcome.fates[..] {
-        [Fate::Failed(no_key), Fate::Failed(no_time)] => {
+    let outcome = own.renew(&RenewOptions {
+        before: Some(2000 * HOUR),
+        lifetime: Some(5000 * HOUR),
+        ..options()
+    });
+    match &outcome.results[..] {
+        [RenewalResult::Failed(no_key), RenewalResult::Failed(no_time)] => {
             assert!(
-                no_key.contains("its key is not here") && no_time.contains("renew the CA"),
+                no_key.contains("its key was not found") && no_time.contains("renew the CA"),
                 "{no_key}; {no_time}"
             );
         }
@@ -249,27 +254,27 @@ fn what_cannot_be_renewed_says_why() {
     assert!(outcome.files.is_empty());
 }
 
-/// Found again by its name alone, one Secret would get the other's certificate and key.
+/// Identified by its name alone, one Secret would get the certificate and key of the other.
 #[test]
-fn secrets_of_one_name_in_two_namespaces_stay_themselves() {
+fn secrets_of_one_name_in_two_namespaces_are_kept_apart() {
     let own = own();
     let pairs = ["a", "b"].map(|name| own.pair(name, HOUR / 4));
     own.manifest(&[("one", "etcd", &pairs[0]), ("two", "etcd", &pairs[1])]);
-    let outcome = own.renew(&terms());
+    let outcome = own.renew(&options());
     assert!(
-        matches!(outcome.fates[..], [Fate::Renewed(_), Fate::Renewed(_)]),
+        matches!(outcome.results[..], [RenewalResult::Renewed(_), RenewalResult::Renewed(_)]),
         "{:?}",
-        outcome.fates
+        outcome.results
     );
     let [file] = &outcome.files[..] else { panic!("one file") };
     std::fs::write(own.folder.path().join("sets/secrets.yaml"), file.content.as_bytes()).unwrap();
-    let sight = look(&own.folder.path().join("sets")).unwrap();
-    let named: Vec<_> = sight
+    let inventory = scan(&own.folder.path().join("sets")).unwrap();
+    let named: Vec<_> = inventory
         .certificates
         .iter()
         .map(|found| (found.secret.as_ref().unwrap().to_string(), dns(found), found.key.clone()))
         .collect();
-    let fits = found::KeyState::Fits(None);
+    let fits = inventory::KeyState::Fits(None);
     let expected = [("one/etcd", "a.example.org"), ("two/etcd", "b.example.org")];
     assert_eq!(
         named,
@@ -277,7 +282,7 @@ fn secrets_of_one_name_in_two_namespaces_stay_themselves() {
     );
 }
 
-fn dns(found: &Found) -> String {
+fn dns(found: &FoundCertificate) -> String {
     etcd_warden_core::identity::Identity::from_certificate(found.leaf(), "x".into())
         .dns_sans
         .join(",")
@@ -294,9 +299,14 @@ fn secrets_that_share_a_pair_fail_and_the_rest_is_renewed() {
         ("one", "y", &alone),
         ("one", "z", &other_key),
     ]);
-    let outcome = own.renew(&terms());
-    match &outcome.fates[..] {
-        [Fate::Failed(one), Fate::Failed(two), Fate::Renewed(_), Fate::Failed(_)] => {
+    let outcome = own.renew(&options());
+    match &outcome.results[..] {
+        [
+            RenewalResult::Failed(one),
+            RenewalResult::Failed(two),
+            RenewalResult::Renewed(_),
+            RenewalResult::Failed(_),
+        ] => {
             assert!(
                 one == two
                     && one.contains(
@@ -315,7 +325,7 @@ fn secrets_that_share_a_pair_fail_and_the_rest_is_renewed() {
 }
 
 #[test]
-fn one_that_the_ca_refuses_fails_alone() {
+fn a_name_that_the_ca_does_not_permit_fails_alone() {
     let own = own_of(|params| {
         let permitted = vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())];
         params.name_constraints = Some(rcgen::NameConstraints {
@@ -330,42 +340,43 @@ fn one_that_the_ca_refuses_fails_alone() {
     write_private(&at, "etcd-cert", &foreign.certificate).unwrap();
     write_private(&at, "etcd-key", &foreign.key).unwrap();
     let old_ca = write_private(own.folder.path(), "old.pem", &old.pem()).unwrap();
-    let outcome = own.renew(&Terms { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..terms() });
+    let outcome =
+        own.renew(&RenewOptions { old_ca: Some(OldCa::load(&old_ca).unwrap()), ..options() });
     assert!(
-        matches!(&outcome.fates[..], [Fate::Renewed(_), Fate::Failed(why)] if why.contains("name constraints")),
+        matches!(&outcome.results[..], [RenewalResult::Renewed(_), RenewalResult::Failed(why)] if why.contains("name constraints")),
         "{:?}",
-        outcome.fates
+        outcome.results
     );
     assert_eq!(outcome.files.len(), 2);
 }
 
 #[test]
-fn a_pair_in_one_file_stays_in_it() {
+fn a_pair_in_one_file_is_renewed_in_that_file() {
     let own = own();
     let at = own.set("a", HOUR / 4);
     let (certificate, key) = own.pair("b", HOUR / 4);
     std::fs::remove_file(at.join("etcd-cert")).unwrap();
     write_private(&at, "both.pem", &(certificate + &key)).unwrap();
     write_private(&at, "both.key", "another's").unwrap();
-    let outcome = own.renew(&terms());
+    let outcome = own.renew(&options());
     let names: Vec<_> = outcome
         .files
         .iter()
         .map(|file| (file.path.clone(), file.secret, file.content.matches("BEGIN").count()))
         .collect();
     assert_eq!(names, [(PathBuf::from("a/both.pem"), true, 2)]);
-    // The certificate alone in its place would be the end of the key.
-    let kept = own.renew(&Terms { keep_key: true, ..terms() });
+    // Replacing the file with the certificate alone would delete the key.
+    let kept = own.renew(&RenewOptions { keep_key: true, ..options() });
     assert!(
-        matches!(&kept.fates[..], [Fate::Failed(why)] if why.contains("its key is in the same file")),
+        matches!(&kept.results[..], [RenewalResult::Failed(why)] if why.contains("its key is in the same file")),
         "{:?}",
-        kept.fates
+        kept.results
     );
     assert!(kept.files.is_empty());
 }
 
 #[test]
-fn a_key_that_two_certificates_have_is_not_replaced_for_one() {
+fn a_key_of_two_certificates_is_not_replaced() {
     let own = own();
     let (certificate, key) = own.pair("a", HOUR / 4);
     let sets = own.folder.path().join("sets");
@@ -374,22 +385,25 @@ fn a_key_that_two_certificates_have_is_not_replaced_for_one() {
         write_private(&sets, name, text).unwrap();
     }
     own.set("b", HOUR / 4);
-    let outcome = own.renew(&terms());
-    let failed =
-        |fate: &Fate| matches!(fate, Fate::Failed(why) if why.contains("the same key file"));
+    let outcome = own.renew(&options());
+    let failed = |result: &RenewalResult| matches!(result, RenewalResult::Failed(why) if why.contains("the same key file"));
     assert!(
-        matches!(&outcome.fates[..], [Fate::Renewed(_), one, two] if failed(one) && failed(two)),
+        matches!(&outcome.results[..], [RenewalResult::Renewed(_), one, two] if failed(one) && failed(two)),
         "{:?}",
-        outcome.fates
+        outcome.results
     );
     assert_eq!(outcome.files.len(), 2);
-    let kept = own.renew(&Terms { keep_key: true, ..terms() });
-    assert!(kept.fates.iter().all(|fate| matches!(fate, Fate::Renewed(_))), "{:?}", kept.fates);
+    let kept = own.renew(&RenewOptions { keep_key: true, ..options() });
+    assert!(
+        kept.results.iter().all(|result| matches!(result, RenewalResult::Renewed(_))),
+        "{:?}",
+        kept.results
+    );
 }
 
-/// What cannot be put in place would stop this run, and each one after it.
+/// A file that cannot be put in place would otherwise stop this run and each later one.
 #[test]
-fn a_set_with_something_in_its_way_fails_alone() {
+fn a_set_that_cannot_be_written_fails_alone() {
     let own = own();
     for name in ["a", "b", "c"] {
         own.set(name, HOUR / 4);
@@ -397,11 +411,11 @@ fn a_set_with_something_in_its_way_fails_alone() {
     let sets = own.folder.path().join("sets");
     std::fs::create_dir(sets.join("a/etcd-ca")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", sets.join("b/etcd-ca")).unwrap();
-    let outcome = own.renew(&Terms { server_ca: Some("CA".to_owned()), ..terms() });
-    match &outcome.fates[..] {
-        [Fate::Failed(folder), Fate::Failed(link), Fate::Renewed(_)] => {
+    let outcome = own.renew(&RenewOptions { server_ca: Some("CA".to_owned()), ..options() });
+    match &outcome.results[..] {
+        [RenewalResult::Failed(folder), RenewalResult::Failed(link), RenewalResult::Renewed(_)] => {
             assert!(
-                folder.contains("a/etcd-ca: this is a folder")
+                folder.contains("a/etcd-ca: this is a directory")
                     && link.contains("b/etcd-ca` is a symbolic link"),
                 "{folder}; {link}"
             );
@@ -411,25 +425,25 @@ fn a_set_with_something_in_its_way_fails_alone() {
     assert!(outcome.files.iter().all(|file| file.path.starts_with("c")));
 }
 
-/// Whoever puts a file of his own in the key's place, behind its check, is not given the new one.
+/// A user who replaces the key file after its check does not become the owner of the new key.
 #[test]
-fn a_new_key_belongs_to_whom_the_old_one_belonged_when_it_was_looked_at() {
+fn a_new_key_gets_the_owner_recorded_by_the_scan() {
     let own = own();
     let at = own.set("a", HOUR / 4);
     let sets = own.folder.path().join("sets");
-    let sight = look(&sets).unwrap();
+    let inventory = scan(&sets).unwrap();
     std::fs::set_permissions(
         at.join("etcd-key"),
         std::os::unix::fs::PermissionsExt::from_mode(0o666),
     )
     .unwrap();
-    let outcome = renew(&own.ca, &sight, &sets, &terms(), SystemTime::now(), &|_| ());
+    let outcome = renew(&own.ca, &inventory, &sets, &options(), SystemTime::now(), &|_| ());
     let key = outcome.files.iter().find(|file| file.secret).unwrap();
     assert_eq!(key.owner.unwrap().mode, 0o600);
 }
 
 #[test]
-fn links_and_der_are_not_replaced_by_files_of_pem() {
+fn links_and_der_files_are_not_replaced() {
     let own = own();
     let linked = own.set("a", HOUR / 4);
     std::fs::rename(linked.join("etcd-key"), own.folder.path().join("elsewhere")).unwrap();
@@ -438,9 +452,9 @@ fn links_and_der_are_not_replaced_by_files_of_pem() {
     let der = own.set("b", HOUR / 4);
     let text = std::fs::read(der.join("etcd-cert")).unwrap();
     std::fs::write(der.join("etcd-cert"), pem::parse(text).unwrap().contents()).unwrap();
-    let outcome = own.renew(&terms());
-    match &outcome.fates[..] {
-        [Fate::Failed(link), Fate::Failed(der)] => {
+    let outcome = own.renew(&options());
+    match &outcome.results[..] {
+        [RenewalResult::Failed(link), RenewalResult::Failed(der)] => {
             assert!(
                 link.contains("its key is a symbolic link") && der.contains("it is DER"),
                 "{link}; {der}"
@@ -449,6 +463,10 @@ fn links_and_der_are_not_replaced_by_files_of_pem() {
         other => panic!("{other:?}"),
     }
     assert!(outcome.files.is_empty());
-    let kept = own.renew(&Terms { keep_key: true, ..terms() });
-    assert!(matches!(kept.fates[..], [Fate::Renewed(_), Fate::Failed(_)]), "{:?}", kept.fates);
+    let kept = own.renew(&RenewOptions { keep_key: true, ..options() });
+    assert!(
+        matches!(kept.results[..], [RenewalResult::Renewed(_), RenewalResult::Failed(_)]),
+        "{:?}",
+        kept.results
+    );
 }

@@ -16,7 +16,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 #[test]
-fn the_key_of_a_proven_request_is_taken() {
+fn the_key_of_a_verified_request_is_used() {
     use rcgen::PublicKeyData as _;
     for algorithm in [
         &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -30,7 +30,7 @@ fn the_key_of_a_proven_request_is_taken() {
 }
 
 #[test]
-fn a_request_that_was_bent_never_gives_another_key() {
+fn a_modified_request_never_yields_another_key() {
     use rcgen::PublicKeyData as _;
     let pair = KeyPair::generate().unwrap();
     let der = request(&pair);
@@ -43,17 +43,17 @@ fn a_request_that_was_bent_never_gives_another_key() {
             Err(_) => refused += 1,
         }
     }
-    // What is signed is refused at each byte; around it, x509-parser does not mind every tag.
+    // Each signed byte is covered; outside of them, x509-parser does not check every tag.
     assert!(refused + 3 > der.len(), "{refused} of {}", der.len());
     assert!(of_pem(pem(&[der.as_slice(), b"\0"].concat()).as_bytes()).is_err());
 }
 
 #[test]
-fn files_that_are_no_request_are_told_apart() {
+fn files_that_are_not_a_request_have_distinct_errors() {
     let one = pem(&request(&KeyPair::generate().unwrap()));
-    let said = |text: &str| of_pem(text.as_bytes()).unwrap_err().0;
-    assert!(said(&format!("{one}{one}")).contains("more than one"));
-    assert!(said("").contains("no request"));
-    assert!(said(&one.replace("CERTIFICATE REQUEST", "CERTIFICATE")).contains("no request"));
-    assert!(said("-----BEGIN CERTIFICATE REQUEST-----\nAAAA").contains("cannot be read"));
+    let message = |text: &str| of_pem(text.as_bytes()).unwrap_err().0;
+    assert!(message(&format!("{one}{one}")).contains("more than one"));
+    assert!(message("").contains("no request"));
+    assert!(message(&one.replace("CERTIFICATE REQUEST", "CERTIFICATE")).contains("no request"));
+    assert!(message("-----BEGIN CERTIFICATE REQUEST-----\nAAAA").contains("cannot be read"));
 }

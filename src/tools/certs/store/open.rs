@@ -1,5 +1,5 @@
-//! Folders that are open: what is done in one is done there, wherever its path leads meanwhile, and
-//! never behind a symbolic link.
+//! Directory handles. Operations are relative to the open directory, wherever its path leads
+//! meanwhile, and never follow a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -10,25 +10,25 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// A file by which a folder of a run of this program is known from others of its user, which
-/// somebody may have given its name.
-pub(super) const MARK: &str = ".etcd-warden";
+/// A marker file in staging directories. It distinguishes them from other directories of the same
+/// user that were given the same name.
+pub(super) const MARKER: &str = ".etcd-warden";
 
-/// A folder.
+/// An open directory.
 #[derive(Debug)]
 pub(super) struct Folder(pub(super) File);
 
 impl Folder {
-    /// The one that the operator names; links on the way to it are his own.
+    /// Opens the directory that the operator names. Symbolic links in this path are followed.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?.into()))
     }
 
-    /// The folder of this name in it, if anything has that name.
+    /// Opens the subdirectory of this name; `None` if nothing has this name.
     ///
     /// # Errors
-    /// What has that name is no folder.
+    /// The entry is not a directory.
     pub(super) fn find(&self, name: &OsStr) -> io::Result<Option<Self>> {
         match self.entry(name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
             Ok(file) => Ok(Some(Self(file))),
@@ -37,26 +37,26 @@ impl Folder {
         }
     }
 
-    /// The same, where a file or a link of this name is as good as nothing.
+    /// Like [`Folder::find`], but a file or a link of this name is `None`, too.
     pub(super) fn find_folder(&self, name: &OsStr) -> io::Result<Option<Self>> {
         self.find(name).or_else(|error| if is_no_folder(&error) { Ok(None) } else { Err(error) })
     }
 
-    /// A file below it, for reading.
+    /// Opens a file below it for summary.
     pub(super) fn find_file(&self, path: &Path) -> io::Result<File> {
-        let (folder, name) = self.way(path, |folder, name| {
+        let (folder, name) = self.parent_of(path, |folder, name| {
             folder.find(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
         })?;
         folder.entry(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// The folders on the way to a file below it, made with mode 0700 where there are none; and the
-    /// file's name.
-    pub(super) fn make_way<'p>(&self, path: &'p Path) -> io::Result<(Self, &'p OsStr)> {
-        self.way(path, Self::make)
+    /// Opens the parent directory of a path below it, creating directories with mode 0700. Returns
+    /// the file's name, too.
+    pub(super) fn create_parents<'p>(&self, path: &'p Path) -> io::Result<(Self, &'p OsStr)> {
+        self.parent_of(path, Self::make)
     }
 
-    fn way<'p>(
+    fn parent_of<'p>(
         &self,
         path: &'p Path,
         step: impl Fn(&Self, &OsStr) -> io::Result<Self>,
@@ -81,33 +81,33 @@ impl Folder {
         self.find(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// A new folder of this process' own, mode 0700, marked.
+    /// Creates a subdirectory with mode 0700 and the marker file.
     pub(super) fn create(&self, name: &OsStr) -> io::Result<Self> {
         mkdirat(&self.0, name, Mode::RWXU)?;
-        let folder = self.own(name)?.ok_or(io::ErrorKind::NotFound)?;
-        folder.create_file(MARK.as_ref(), 0o600)?;
+        let folder = self.open_staging(name)?.ok_or(io::ErrorKind::NotFound)?;
+        folder.create_file(MARKER.as_ref(), 0o600)?;
         Ok(folder)
     }
 
-    /// Takes the mark away.
-    pub(super) fn unmark(&self) -> io::Result<()> {
-        match unlinkat(&self.0, MARK, AtFlags::empty()) {
+    /// Removes the marker file.
+    pub(super) fn remove_marker(&self) -> io::Result<()> {
+        match unlinkat(&self.0, MARKER, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The folder of this name, if it is there and a run of this user's has made it: what is in it,
-    /// nobody else can have put there.
+    /// Opens a staging directory that a run of this user has created; `None` if there is none.
+    /// Nobody else can have put files into it.
     ///
     /// # Errors
-    /// It is another user's, or others may write to it, or it is no folder, or something is in it
-    /// and no mark.
-    pub(super) fn own(&self, name: &OsStr) -> io::Result<Option<Self>> {
+    /// It belongs to another user, others may write to it, it is not a directory, or it is not
+    /// empty and has no marker.
+    pub(super) fn open_staging(&self, name: &OsStr) -> io::Result<Option<Self>> {
         let refused = |why: String| {
             let name = name.display();
             Err(io::Error::other(format!(
-                "`{name}` {why}, and so was not left by a run of this user's: look at it, and remove it"
+                "`{name}` {why}, so it was not left by a run of this user: inspect and remove it"
             )))
         };
         let folder = match self.find(name) {
@@ -124,13 +124,13 @@ impl Folder {
             return refused(format!("belongs to user {} with mode {mode:04o}", stat.st_uid));
         }
         let names = folder.names()?;
-        if !names.is_empty() && !names.iter().any(|name| name == MARK) {
-            return refused("holds no mark of one".to_owned());
+        if !names.is_empty() && !names.iter().any(|name| name == MARKER) {
+            return refused("has no marker file".to_owned());
         }
         Ok(Some(folder))
     }
 
-    /// A new file, for writing.
+    /// Creates a file for writing.
     pub(super) fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         self.entry(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode))
     }
@@ -139,7 +139,7 @@ impl Folder {
         Ok(openat(&self.0, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode)?.into())
     }
 
-    /// The names of all that is in it.
+    /// The names of all entries.
     pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {
@@ -151,18 +151,18 @@ impl Folder {
         Ok(names)
     }
 
-    /// Moves an entry of this name to another folder, over a file that has that name there.
+    /// Renames an entry into another directory, replacing a file of that name.
     pub(super) fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
         Ok(renameat(&self.0, name, &to.0, new)?)
     }
 
-    /// Removes an empty folder.
+    /// Removes an empty subdirectory.
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 }
 
-/// Linux and POSIX differ in what a link is called that was to be a folder.
+/// True if the entry is not a directory. Linux and POSIX have different error codes for a link.
 fn is_no_folder(error: &io::Error) -> bool {
     [Errno::NOTDIR, Errno::LOOP]
         .iter()

@@ -2,8 +2,8 @@ use super::*;
 use std::os::unix::fs::MetadataExt as _;
 use zeroize::Zeroizing;
 
-fn wanted(path: &str, content: &str) -> Wanted {
-    Wanted {
+fn new_file(path: &str, content: &str) -> NewFile {
+    NewFile {
         path: path.into(),
         content: Zeroizing::new(content.to_owned()),
         secret: path.ends_with(KEY_FILE),
@@ -12,27 +12,27 @@ fn wanted(path: &str, content: &str) -> Wanted {
 }
 
 fn open(folder: &Path) -> (Store, Option<Diagnostics>) {
-    Store::open(folder).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    Store::open(folder).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn text(folder: &Path, path: &str) -> String {
     fs::read_to_string(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn set(content: &str) -> Vec<Wanted> {
+fn set(content: &str) -> Vec<NewFile> {
     [CA_FILE, KEY_FILE, CERT_FILE]
-        .map(|name| wanted(&format!("nodes/n1/cni/{name}"), content))
+        .map(|name| new_file(&format!("nodes/n1/cni/{name}"), content))
         .into()
 }
 
 #[test]
-fn files_come_into_place_and_keys_are_their_owners_alone() {
+fn files_are_put_in_place_and_keys_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("new/folder");
     let (store, note) = open(&folder);
     assert!(note.is_none());
     store.put(&set("1")).unwrap();
-    store.put(&[wanted("nodes/n2/etcd-key", "2")]).unwrap();
+    store.put(&[new_file("nodes/n2/etcd-key", "2")]).unwrap();
     store.put(&set("3")).unwrap();
     assert_eq!(text(&folder, "nodes/n1/cni/etcd-key"), "3");
     assert_eq!(text(&folder, "nodes/n2/etcd-key"), "2");
@@ -44,9 +44,9 @@ fn files_come_into_place_and_keys_are_their_owners_alone() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
 }
 
-/// A run is cut at each point of its renames: the next one finds whole files, and finishes.
+/// Interrupts a run at each of its renames: all files are complete, and the next run finishes.
 #[test]
-fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
+fn an_interrupted_run_is_completed_by_the_next_one() {
     let old = [CA_FILE, KEY_FILE, CERT_FILE];
     for renames in 0..=old.len() {
         let folder = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
         }
         drop(store);
         let (_, note) = open(folder);
-        assert!(note.unwrap().to_string().contains("an earlier run was cut"));
+        assert!(note.unwrap().to_string().contains("an earlier run was interrupted"));
         for name in old {
             assert_eq!(text(folder, &format!("nodes/n1/cni/{name}")), "new");
         }
@@ -75,7 +75,7 @@ fn a_run_that_is_cut_leaves_whole_files_and_the_next_one_finishes_it() {
 }
 
 #[test]
-fn what_was_cut_before_it_was_complete_goes_away() {
+fn an_incomplete_staging_directory_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).0;
     store.stage(&set("new").iter().collect::<Vec<_>>()).map_err(|(_, error)| error).unwrap();
@@ -84,10 +84,10 @@ fn what_was_cut_before_it_was_complete_goes_away() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Who may write to the folder must not get root to write elsewhere, or to put in place what root
-/// has not written.
+/// A user who may write to the directory must not make root write elsewhere, or put in place a file
+/// that root has not written.
 #[test]
-fn what_another_hand_has_staged_is_refused() {
+fn a_staging_directory_of_another_user_is_refused() {
     let outside = tempfile::tempdir().unwrap();
     let planted = outside.path().join("planted");
     fs::create_dir(&planted).unwrap();
@@ -96,8 +96,8 @@ fn what_another_hand_has_staged_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join(name);
         let refused = |why: &str| {
-            let said = Store::open(folder.path()).unwrap_err().to_string();
-            assert!(said.contains(why) && said.contains("look at it, and remove it"), "{said}");
+            let report = Store::open(folder.path()).unwrap_err().to_string();
+            assert!(report.contains(why) && report.contains("inspect and remove it"), "{report}");
             assert!(
                 !folder.path().join("etcd-cert").exists() && planted.join("etcd-cert").exists()
             );
@@ -111,14 +111,14 @@ fn what_another_hand_has_staged_is_refused() {
         fs::create_dir(&at).unwrap();
         fs::set_permissions(&at, Permissions::from_mode(0o777)).unwrap();
         refused("with mode 0777");
-        // One of this user's own that somebody has given the name, as `mv nodes
-        // .etcd-warden-staged` does.
+        // A directory of this user that was renamed, as with `mv nodes
+        // .etcd-warden-staged`.
         fs::set_permissions(&at, Permissions::from_mode(0o700)).unwrap();
         fs::write(at.join("etcd-key"), "mine").unwrap();
-        refused("holds no mark of one");
+        refused("has no marker file");
         assert!(at.join("etcd-key").exists());
         fs::remove_file(at.join("etcd-key")).unwrap();
-        // Of another user, where this one may make that.
+        // A directory of another user, if this test may change owners.
         if std::os::unix::fs::chown(&at, Some(65534), None).is_ok() {
             refused("belongs to user 65534");
         }
@@ -126,7 +126,7 @@ fn what_another_hand_has_staged_is_refused() {
 }
 
 #[test]
-fn nobody_waits_for_a_pipe_where_a_file_was() {
+fn a_pipe_in_place_of_a_file_does_not_block() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
     let made = std::process::Command::new("mkfifo")
@@ -134,12 +134,12 @@ fn nobody_waits_for_a_pipe_where_a_file_was() {
         .status()
         .expect("mkfifo (coreutils) is needed for this test");
     assert!(made.success());
-    store.put(&[wanted("etcd-ca", "1")]).unwrap();
+    store.put(&[new_file("etcd-ca", "1")]).unwrap();
     assert_eq!(text(folder.path(), "etcd-ca"), "1");
 }
 
 #[test]
-fn nothing_is_put_in_place_behind_a_link() {
+fn files_are_not_written_through_links() {
     let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let elsewhere = outside.path().join("n1");
     fs::create_dir(&elsewhere).unwrap();
@@ -149,11 +149,11 @@ fn nothing_is_put_in_place_behind_a_link() {
     assert!(
         obstacles(folder.path(), &places, true)
             .to_string()
-            .contains("is a symbolic link, and nothing is written behind one")
+            .contains("is a symbolic link, and files are not written through links")
     );
     assert!(store.put(&set("new")).is_err());
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
-    // One that is found only when the rest is in place: the target of a file.
+    // A link in place of a file is replaced, not followed.
     fs::remove_file(folder.path().join("nodes")).unwrap();
     drop(store);
     let (store, _) = open(folder.path());
@@ -176,7 +176,7 @@ fn nothing_is_put_in_place_behind_a_link() {
 }
 
 #[test]
-fn one_run_at_a_time() {
+fn a_directory_is_locked_for_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let _first = open(folder.path());
     assert!(
@@ -185,7 +185,7 @@ fn one_run_at_a_time() {
 }
 
 #[test]
-fn what_is_in_the_way_is_told_before_anything_is_written() {
+fn obstacles_are_reported_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::write(folder.join("nodes"), "").unwrap();
@@ -197,37 +197,37 @@ fn what_is_in_the_way_is_told_before_anything_is_written() {
     assert_eq!(
         obstacles(folder, &places, true).iter().count(),
         2,
-        "`--force` replaces files, and no folder"
+        "`--force` replaces files, but no directories"
     );
     assert!(obstacles(&folder.join("etcd-cert"), &places, true).has_errors());
 }
 
 #[test]
-fn a_renewed_file_keeps_its_mode_but_for_others() {
+fn a_renewed_key_keeps_its_mode_except_for_others() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
-    store.put(&[wanted("etcd-key", "1"), wanted("etcd-cert", "1")]).unwrap();
+    store.put(&[new_file("etcd-key", "1"), new_file("etcd-cert", "1")]).unwrap();
     let set = |path: &str, mode| {
-        fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap()
+        fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
     };
     set("etcd-key", 0o644);
     set("etcd-cert", 0o444);
     let owner =
         |path: &str| folder.path().join(path).metadata().ok().map(|metadata| Owner::of(&metadata));
-    let renewed = |path: &str| Wanted { owner: owner(path), ..wanted(path, "2") };
+    let renewed = |path: &str| NewFile { owner: owner(path), ..new_file(path, "2") };
     store.put(&[renewed("etcd-key"), renewed("etcd-cert")]).unwrap();
     let mode = |path: &str| folder.path().join(path).metadata().unwrap().mode() & 0o777;
     assert_eq!((mode("etcd-key"), mode("etcd-cert")), (0o640, 0o444));
 }
 
 #[test]
-fn what_holds_its_content_already_is_left_alone() {
+fn a_file_with_the_right_content_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
-    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "1")]).unwrap();
+    store.put(&[new_file("etcd-ca", "1"), new_file("etcd-cert", "1")]).unwrap();
     let inode = |path: &str| folder.path().join(path).metadata().unwrap().ino();
     let before = (inode("etcd-ca"), inode("etcd-cert"));
-    store.put(&[wanted("etcd-ca", "1"), wanted("etcd-cert", "2")]).unwrap();
+    store.put(&[new_file("etcd-ca", "1"), new_file("etcd-cert", "2")]).unwrap();
     assert_eq!(inode("etcd-ca"), before.0);
     assert_ne!(inode("etcd-cert"), before.1);
 }

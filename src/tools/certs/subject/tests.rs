@@ -19,7 +19,7 @@ fn of(component: &str, node: Option<&str>) -> Holder {
 }
 
 #[test]
-fn names_are_those_of_the_documents() {
+fn names_are_the_documented_ones() {
     let name = |holder: &Holder| naming().of(holder).unwrap().name().to_owned();
     assert_eq!(name(&of("calico-node", Some("n1"))), "calico-node:n1");
     assert_eq!(name(&of("cni", Some("n1.example.org"))), "cni:n1.example.org");
@@ -28,23 +28,19 @@ fn names_are_those_of_the_documents() {
 }
 
 #[test]
-fn a_name_of_64_characters_is_a_common_name_and_one_of_65_is_a_uri() {
+fn a_name_above_64_characters_becomes_a_uri() {
     let node = |length| "n".repeat(length);
     let fits = naming().of(&of("calico-node", Some(&node(52)))).unwrap();
     assert_eq!((fits.common_name.unwrap().len(), fits.uri), (64, None));
     let long = naming().of(&of("calico-node", Some(&node(53)))).unwrap();
     assert_eq!(long.common_name, None);
     assert_eq!(long.uri, Some(format!("spiffe://cluster.local/calico-node/{}", node(53))));
-    assert_eq!(
-        long.der(),
-        [0x30, 0],
-        "an empty subject, and not one with the component alone: that is the name of all nodes together"
-    );
+    assert_eq!(long.der(), [0x30, 0], "the component alone would be the name that all nodes share");
     assert!(long.alternative_names().unwrap().critical);
 }
 
 #[test]
-fn a_uri_that_is_asked_for_stands_beside_the_common_name() {
+fn a_requested_uri_is_added_to_the_common_name() {
     let mut naming = naming();
     naming.uri =
         Some(Format::parse("--uri-format", "spiffe://a.example/{component}/{node}").unwrap());
@@ -57,7 +53,7 @@ fn a_uri_that_is_asked_for_stands_beside_the_common_name() {
 }
 
 #[test]
-fn what_cannot_stand_in_a_certificate_is_refused() {
+fn names_that_certificates_may_not_have_are_refused() {
     for text in ["", "{node", "{pod}", "a\nb", "é:{node}", "}{"] {
         assert!(Format::parse("--cn-format", text).is_err(), "{text:?}");
     }
@@ -93,9 +89,9 @@ fn what_cannot_stand_in_a_certificate_is_refused() {
     assert!(naming.of(&of("cni", Some("n1"))).is_err());
 }
 
-/// What `issue` writes is what the policy of its own bindings reads, whatever the node is called.
+/// The bindings that `issue` prints match its certificates, for every name of a node.
 #[test]
-fn each_name_is_read_back_as_it_was_meant() {
+fn each_name_matches_its_binding() {
     let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31, calico/v3.31-per-node]\nbindings:\n\
                 \x20 - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n\
                 \x20 - { uri: \"spiffe://cluster.local/calico-node/{node}\", roles: [calico-node-per-node] }\n\
@@ -124,8 +120,8 @@ fn each_name_is_read_back_as_it_was_meant() {
         }
         identity.uri_sans = subject.uri.into_iter().collect();
         assert_eq!(policy.principal(&identity).standing, Standing::Bound, "{node}");
-        let readings = policy.readings(&identity);
-        assert_eq!(readings.len(), 1, "{node}");
-        assert_eq!(readings[0].1, [("node".into(), node.into())], "{node}");
+        let summaries = policy.readings(&identity);
+        assert_eq!(summaries.len(), 1, "{node}");
+        assert_eq!(summaries[0].1, [("node".into(), node.into())], "{node}");
     }
 }

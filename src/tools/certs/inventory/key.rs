@@ -1,4 +1,4 @@
-//! The private key that belongs to a certificate.
+//! Finds the private key of a certificate.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,44 +8,44 @@ use zeroize::Zeroizing;
 
 use crate::certs::encrypted::{self, PrivateKey};
 use crate::certs::layout::{CERT_FILE, KEY_FILE};
-use crate::certs::{Told, read_told};
+use crate::certs::{FileInfo, read_with_info};
 
-/// Whether a certificate's key is there, and right.
+/// The state of a certificate's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It fits; `Some` mode when others than its owner may read its file.
+    /// It matches the certificate. `Some(mode)` if users other than its owner may read the file.
     Fits(Option<u32>),
-    /// It is not here.
+    /// It was not found.
     Elsewhere,
-    /// It is encrypted: nobody can be asked for its passphrase here.
+    /// It is encrypted, and a scan has no passphrase.
     Encrypted,
-    /// A key is here, and is not this certificate's, or cannot be read.
+    /// A key was found that is another certificate's or cannot be read.
     Wrong(String),
-    /// The certificate is a CA's, whose key is nobody's business here.
+    /// The certificate is a CA's, whose key is not looked for.
     OfCa,
 }
 
-/// Where a certificate's key is.
+/// The location of a certificate's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// Not here.
-    Nowhere,
-    /// In the file, or in the Secret, of the certificate.
-    Same,
-    /// In a file beside it.
+pub enum KeyLocation {
+    /// Not found.
+    NotFound,
+    /// In the same file or Secret as the certificate.
+    SameFile,
+    /// In a separate file in the same directory.
     Beside {
         /// The file.
         file: PathBuf,
-        /// What its opening tells of it.
-        told: Told,
+        /// Owner and kind of that file.
+        info: FileInfo,
     },
 }
 
-/// Suffixes of certificates, each with those that their keys have.
+/// Suffixes of certificate files, each with those of the key file.
 const SUFFIXES: [(&str, &[&str]); 3] =
     [(".crt", &[".key"]), (".cert", &[".key"]), (".pem", &[".key", "-key.pem", ".key.pem"])];
 
-/// The key file that belongs to a certificate's file by its name, if it is there.
+/// The key file that belongs to a certificate file by its name, if it exists.
 fn file_beside(certificate: &Path) -> Option<PathBuf> {
     let name = certificate.file_name()?.to_str()?;
     let candidates =
@@ -59,7 +59,7 @@ fn file_beside(certificate: &Path) -> Option<PathBuf> {
     candidates.into_iter().map(|name| certificate.with_file_name(name)).find(|path| path.is_file())
 }
 
-/// Whether a certificate's file stands beside this key's.
+/// True if the certificate file of this key file exists.
 pub(super) fn has_certificate(key: &Path) -> bool {
     let Some(name) = key.file_name().and_then(|name| name.to_str()) else { return false };
     let stems = SUFFIXES.iter().flat_map(|(suffix, keys)| {
@@ -70,23 +70,23 @@ pub(super) fn has_certificate(key: &Path) -> bool {
         .any(|name| key.with_file_name(name).is_file())
 }
 
-/// The key of the certificate `leaf` in the file `certificate`: in the same file (`own`), or in one
-/// beside it.
-pub(super) fn of(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> (KeyState, KeyPlace) {
+/// The key of the certificate `leaf` in the file `certificate`: in the same file (`own`), or in a
+/// key file with a matching name.
+pub(super) fn of(certificate: &Path, leaf: &[u8], own: Option<&[u8]>) -> (KeyState, KeyLocation) {
     if let Some(bytes) = own {
-        return (open_to_others(certificate, fits(bytes, leaf)), KeyPlace::Same);
+        return (open_to_others(certificate, fits(bytes, leaf)), KeyLocation::SameFile);
     }
     let Some(file) = file_beside(certificate) else {
-        return (KeyState::Elsewhere, KeyPlace::Nowhere);
+        return (KeyState::Elsewhere, KeyLocation::NotFound);
     };
-    let (read, told) = read_told(&file, 1 << 20);
+    let (read, info) = read_with_info(&file, 1 << 20);
     let state = match read.map(Zeroizing::new) {
         Ok(bytes) => fits(&bytes, leaf),
         Err(why) => KeyState::Wrong(
             why.iter().map(|one| one.message.clone()).collect::<Vec<_>>().join(", "),
         ),
     };
-    (open_to_others(&file, state), KeyPlace::Beside { file, told })
+    (open_to_others(&file, state), KeyLocation::Beside { file, info })
 }
 
 fn open_to_others(path: &Path, state: KeyState) -> KeyState {
@@ -99,7 +99,7 @@ fn open_to_others(path: &Path, state: KeyState) -> KeyState {
     }
 }
 
-/// Whether the one key in this PEM is that of the certificate.
+/// Whether the only key in this PEM belongs to the certificate.
 pub(super) fn fits(bytes: &[u8], leaf: &[u8]) -> KeyState {
     let key = match encrypted::private_key(bytes) {
         Ok(PrivateKey::Plain(key)) => key,
@@ -114,7 +114,7 @@ pub(super) fn fits(bytes: &[u8], leaf: &[u8]) -> KeyState {
         key.public_key().is_some_and(|public| public.as_ref() == certificate.public_key().raw)
     }) {
         Ok(true) => KeyState::Fits(None),
-        Ok(false) => KeyState::Wrong("the key is another certificate's".to_owned()),
-        Err(_) => KeyState::Wrong("the key is of a kind that cannot be used".to_owned()),
+        Ok(false) => KeyState::Wrong("the key belongs to another certificate".to_owned()),
+        Err(_) => KeyState::Wrong("this type of key is not supported".to_owned()),
     }
 }

@@ -1,4 +1,5 @@
-//! One load under each shape, for all peers: what `etcd-warden bench --compare` reports.
+//! Runs one load with each shape on all proxies, and reads the report of `etcd-warden bench
+//! --compare`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,40 +8,39 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::Arguments;
+use crate::environment::Environment;
 use crate::peer::Peer;
-use crate::stage::Stage;
 
-/// Connections, and streams on each.
+/// Number of connections, and of streams on each.
 pub struct Shape {
     pub name: &'static str,
     pub connections: usize,
     pub streams: usize,
 }
 
-/// One request at a time, sixteen, and sixty-four.
+/// 1, 16 and 64 concurrent requests.
 pub const SHAPES: [Shape; 3] = [
     Shape { name: "1x1", connections: 1, streams: 1 },
     Shape { name: "4x4", connections: 4, streams: 4 },
     Shape { name: "8x8", connections: 8, streams: 8 },
 ];
 
-/// Ten writers, and watchers spread over their connections.
+/// Ten writers; the watchers are spread over their connections.
 const FANOUT: [Shape; 1] = [Shape { name: "10x1", connections: 10, streams: 1 }];
 
 pub struct Load {
     pub name: &'static str,
-    /// What of it is counted.
+    /// The name of its series in the report.
     series: &'static str,
     arguments: &'static [&'static str],
-    /// Events of each request, at all watchers together.
+    /// Watch events per request, over all watchers.
     events: u32,
-    /// Who does something else when asked for this.
+    /// The proxy that this load does not compare.
     without: Option<&'static str>,
 }
 
-/// It answers serializable reads from a cache of its own, so that etcd's count shows next to none
-/// of them.
-const CACHES: &str = "grpc-proxy";
+/// It serves serializable reads from its own cache, so that etcd counts hardly any of them.
+const CACHING: &str = "grpc-proxy";
 
 pub const LOADS: [Load; 6] = [
     Load {
@@ -48,7 +48,7 @@ pub const LOADS: [Load; 6] = [
         series: "range",
         arguments: &["--mix=range", "--serializable"],
         events: 0,
-        without: Some(CACHES),
+        without: Some(CACHING),
     },
     Load {
         name: "linearizable-range",
@@ -87,22 +87,22 @@ impl Load {
     }
 }
 
-/// What one peer showed under one shape.
+/// The results of one proxy with one shape.
 #[derive(Default)]
-pub struct Figures {
+pub struct Results {
     pub p50: f64,
     pub p99: f64,
     pub rate: f64,
-    /// CPU time per request, or per event, in microseconds.
+    /// CPU time per request or per event, in microseconds.
     pub cpu: Option<f64>,
-    /// The first peer's CPU time per request through this one's: median, and where it lies with 95
-    /// %.
-    pub against: Option<[f64; 3]>,
+    /// CPU time per request of the first proxy divided by that of this one: median and 95 %
+    /// interval.
+    pub ratio: Option<[f64; 3]>,
 }
 
 pub struct Table {
     pub load: &'static Load,
-    pub columns: Vec<(&'static str, BTreeMap<String, Figures>)>,
+    pub columns: Vec<(&'static str, BTreeMap<String, Results>)>,
     order: Vec<String>,
 }
 
@@ -114,10 +114,13 @@ impl Table {
     /// Measures one shape.
     ///
     /// # Panics
-    /// An answer or a count was wrong.
-    pub fn add(&mut self, shape: &'static Shape, stage: &Stage, arguments: &Arguments) {
-        let peers: Vec<&Peer> =
-            stage.peers.iter().filter(|peer| Some(&*peer.name) != self.load.without).collect();
+    /// A response or a count was wrong.
+    pub fn add(&mut self, shape: &'static Shape, environment: &Environment, arguments: &Arguments) {
+        let peers: Vec<&Peer> = environment
+            .peers
+            .iter()
+            .filter(|peer| Some(&*peer.name) != self.load.without)
+            .collect();
         let each = |of: &dyn Fn(&Peer) -> Option<String>| {
             peers.iter().copied().filter_map(of).collect::<Vec<_>>().join(",")
         };
@@ -140,12 +143,12 @@ impl Table {
             .arg(format!("--time={}ms", arguments.slice * 1000.0 * f64::from(arguments.rounds)));
         command
             .arg("--cacert")
-            .arg(&stage.files.ca)
+            .arg(&environment.files.ca)
             .arg("--cert")
-            .arg(&stage.files.client.cert)
+            .arg(&environment.files.client.cert)
             .arg("--key")
-            .arg(&stage.files.client.key);
-        command.arg(format!("--etcd-metrics=http://{}", stage.metrics()));
+            .arg(&environment.files.client.key);
+        command.arg(format!("--etcd-metrics=http://{}", environment.metrics()));
         command
             .arg("--compare")
             .arg(each(&|peer| Some(format!("{}=https://{}", peer.name, peer.address))));
@@ -160,7 +163,7 @@ impl Table {
         self.columns.push((shape.name, column));
     }
 
-    fn read(&mut self, step: &Value) -> BTreeMap<String, Figures> {
+    fn read(&mut self, step: &Value) -> BTreeMap<String, Results> {
         let mut column = BTreeMap::new();
         self.order.clear();
         for target in step["targets"].as_array().unwrap() {
@@ -174,12 +177,12 @@ impl Table {
                 .unwrap();
             let latency = |quantile: &str| series["latency_us"][quantile].as_f64().unwrap();
             let cpu = target["cpu_us"].as_f64().map(|cpu| cpu / f64::from(self.load.events.max(1)));
-            let figures = Figures {
+            let figures = Results {
                 p50: latency("p50"),
                 p99: latency("p99"),
                 rate: target["rate"].as_f64().unwrap(),
                 cpu,
-                against: None,
+                ratio: None,
             };
             column.insert(name.clone(), figures);
             self.order.push(name);
@@ -190,10 +193,10 @@ impl Table {
             .iter()
             .filter(|ratio| ratio["figure"] == "CPU per request")
         {
-            // Theirs through ours; ours through theirs is what is asked for.
+            // The report has theirs divided by ours; the table has the inverse.
             let [median, low, high] =
                 ["median", "high", "low"].map(|which| 1.0 / ratio[which].as_f64().unwrap());
-            column.get_mut(ratio["target"].as_str().unwrap()).unwrap().against =
+            column.get_mut(ratio["target"].as_str().unwrap()).unwrap().ratio =
                 Some([median, low, high]);
         }
         column
@@ -207,20 +210,20 @@ impl fmt::Display for Table {
         writeln!(f, "### {}\n", self.load.name)?;
         writeln!(
             f,
-            "| {shapes} | CPU us/{unit} | {}'s CPU through its | p50 us | p99 us | requests/s |",
+            "| {shapes} | CPU us/{unit} | CPU of {} / its CPU | p50 us | p99 us | requests/s |",
             self.order[0]
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for name in &self.order {
-            let cells = |of: &dyn Fn(&Figures) -> String| {
+            let cells = |of: &dyn Fn(&Results) -> String| {
                 self.columns
                     .iter()
                     .map(|(_, column)| of(&column[name]))
                     .collect::<Vec<_>>()
                     .join(" / ")
             };
-            let ratio = |figures: &Figures| {
-                figures.against.map_or("-".to_owned(), |[median, low, high]| {
+            let ratio = |figures: &Results| {
+                figures.ratio.map_or("-".to_owned(), |[median, low, high]| {
                     format!("{median:.2} ({low:.2}-{high:.2})")
                 })
             };

@@ -1,5 +1,5 @@
-//! What etcd itself has counted: `grpc_server_handled_total` of each member, which no client and no
-//! proxy can make up.
+//! Counts of etcd itself: `grpc_server_handled_total` of each member, which neither a client nor a
+//! proxy can falsify.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use etcd_warden_gateway::config::Endpoint;
 
 use super::report::Verification;
 use super::tally::Sent;
-use crate::http;
+use etcd_warden_gateway::http_client as http;
 
-/// For the answer of one member.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For the metrics page of one member.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a member tells its metrics: its `--listen-metrics-urls`, in plain text.
+/// A metrics URL of a member (`--listen-metrics-urls`), in plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsUrl {
     endpoint: Endpoint,
@@ -25,7 +25,7 @@ pub struct MetricsUrl {
 impl FromStr for MetricsUrl {
     type Err = String;
 
-    /// `http://HOST:PORT`, with `/metrics` behind it or not.
+    /// `http://HOST:PORT`, with or without `/metrics`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (base, path) = match text
             .find("://")
@@ -38,7 +38,8 @@ impl FromStr for MetricsUrl {
         let endpoint: Endpoint = base.parse()?;
         if endpoint.tls {
             return Err(format!(
-                "`{text}` is not plain text: give etcd a `--listen-metrics-urls=http://127.0.0.1:2381`, and that URL here"
+                "`{text}` is not plain text: start etcd with `--listen-metrics-urls=http://127.0.0.1:2381` \
+                 and give that URL"
             ));
         }
         Ok(Self {
@@ -54,43 +55,43 @@ impl std::fmt::Display for MetricsUrl {
     }
 }
 
-/// Calls of each method that ended with OK, over all members, since each was started; and when they
-/// were asked.
+/// Successful calls of each method since the start of each member, summed over all members, and the
+/// time of the request.
 ///
 /// # Errors
-/// A member does not tell.
+/// A member's metrics cannot be read.
 pub async fn handled(members: &[MetricsUrl]) -> Result<(Instant, BTreeMap<Method, u64>), String> {
-    let asked = Instant::now();
+    let requested = Instant::now();
     let mut sum = BTreeMap::new();
     for member in members {
         let failed = |why: String| format!("{member}: {why}");
-        let (status, text) = page(member, PATIENCE).await.map_err(failed)?;
+        let (status, text) = page(member, TIMEOUT).await.map_err(failed)?;
         if status != 200 || !text.contains("grpc_server_handled_total") {
             return Err(failed(format!(
-                "HTTP status {status}, and no `grpc_server_handled_total`"
+                "HTTP status {status} without the metric `grpc_server_handled_total`"
             )));
         }
         count(&text, &mut sum);
     }
-    Ok((asked, sum))
+    Ok((requested, sum))
 }
 
-async fn page(member: &MetricsUrl, patience: Duration) -> Result<(u16, String), String> {
-    let asked = async {
+async fn page(member: &MetricsUrl, request_timeout: Duration) -> Result<(u16, String), String> {
+    let requested = async {
         let host = (&*member.endpoint.host, member.endpoint.port);
         let mut addresses =
             tokio::net::lookup_host(host).await.map_err(|error| error.to_string())?;
         let address = addresses.next().ok_or("no address")?;
         http::get(address, &member.path).await.map_err(|error| error.to_string())
     };
-    tokio::time::timeout(patience, asked)
+    tokio::time::timeout(request_timeout, requested)
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {patience:?}")))
+        .unwrap_or_else(|_| Err(format!("no response within {request_timeout:?}")))
 }
 
-/// After a run: what was sent of it against what the members counted since `before`. A member that
-/// does not tell any more is a mistake of the run, and takes nothing from what else it has shown.
-pub async fn confirm(
+/// After a run: compares what was sent with what the members have counted since `before`. If a
+/// member does not respond any more, that is an error in the report.
+pub async fn verify(
     members: &[MetricsUrl],
     (began, before): &(Instant, BTreeMap<Method, u64>),
     sent: &BTreeMap<Method, Sent>,
@@ -102,9 +103,9 @@ pub async fn confirm(
     match handled(members).await {
         Ok((_, after)) => {
             verification.etcd_counts =
-                compare(sent, before, &after, checks(members.len(), began.elapsed()))
+                compare(sent, before, &after, checks(members.len(), began.elapsed()));
         }
-        Err(why) => verification.mistakes.push(format!("what etcd counted is not known: {why}")),
+        Err(why) => verification.errors.push(format!("etcd's counts are not known: {why}")),
     }
 }
 
@@ -127,41 +128,42 @@ fn count(text: &str, sum: &mut BTreeMap<Method, u64>) {
         };
         if let Some(method) = Method::from_path(&format!("/{service}/{rpc}")) {
             // Prometheus writes large counts as 1.2e+06.
-            *sum.entry(method).or_default() += value.trim().parse().map_or(0, super::figure::whole);
+            *sum.entry(method).or_default() +=
+                value.trim().parse().map_or(0, super::convert::whole);
         }
     }
 }
 
-/// One method, sent and counted.
+/// The counts of one method.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Count {
+pub struct MethodCount {
     /// The RPC.
     pub rpc: &'static str,
-    /// Answered with OK.
+    /// Requests with status OK.
     pub ok: u64,
-    /// Without an answer: they may be among the counted or not.
+    /// Requests without a response: etcd may or may not have counted them.
     pub uncertain: u64,
-    /// What etcd counted meanwhile.
+    /// Requests that etcd counted.
     pub counted: u64,
-    /// Whether they agree.
+    /// True if the counts agree.
     pub agrees: bool,
 }
 
-/// The most that a proxy in between has asked meanwhile: a health check has one Range for each
-/// member (`upstream/health.rs`), and its interval is rarely below a second.
+/// The largest number of health checks that a proxy in between may have sent: one Range per member
+/// (`upstream/health.rs`), at an interval that is rarely below one second.
 fn checks(members: usize, time: Duration) -> u64 {
     u64::try_from(members).unwrap_or(u64::MAX).saturating_mul(time.as_secs().saturating_add(2))
 }
 
-/// Compares what was sent with what was counted. A Watch is counted when it ends, and not compared.
-/// `checks`: ranges that may be a proxy's own.
+/// Compares sent and counted requests. Watches are left out, because etcd counts a Watch when it
+/// ends. `checks`: Ranges that a proxy may have sent itself.
 #[must_use]
 pub fn compare(
     sent: &BTreeMap<Method, Sent>,
     before: &BTreeMap<Method, u64>,
     after: &BTreeMap<Method, u64>,
     checks: u64,
-) -> Vec<Count> {
+) -> Vec<MethodCount> {
     let of =
         |counts: &BTreeMap<Method, u64>, method| counts.get(&method).copied().unwrap_or_default();
     let row = |(&method, sent): (&Method, &Sent)| {
@@ -169,7 +171,7 @@ pub fn compare(
         let own = if method == Method::Range { checks } else { 0 };
         let agrees = (sent.ok..=sent.ok.saturating_add(sent.uncertain).saturating_add(own))
             .contains(&counted);
-        Count { rpc: method.rpc(), ok: sent.ok, uncertain: sent.uncertain, counted, agrees }
+        MethodCount { rpc: method.rpc(), ok: sent.ok, uncertain: sent.uncertain, counted, agrees }
     };
     sent.iter().filter(|(method, _)| **method != Method::Watch).map(row).collect()
 }
@@ -185,7 +187,7 @@ mod tests {
         grpc_server_msg_received_total{grpc_method=\"Range\"} 9\n";
 
     #[test]
-    fn only_what_ended_with_ok_counts_and_services_are_told_apart() {
+    fn successful_calls_are_counted_per_service_and_method() {
         let mut sum = BTreeMap::new();
         count(PAGE, &mut sum);
         count(PAGE, &mut sum);
@@ -193,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_answer_may_be_counted_or_not_and_nothing_else_may() {
+    fn requests_without_a_response_may_be_counted_or_not() {
         let sent = BTreeMap::from([(Method::Range, Sent { ok: 10, uncertain: 2 })]);
         let after = BTreeMap::from([(Method::Range, 114)]);
         assert!(
             compare(&sent, &BTreeMap::from([(Method::Range, 100)]), &after, 2).remove(0).agrees,
-            "a proxy's two checks"
+            "two health checks of a proxy"
         );
         for (counted, agrees) in [(109, false), (110, true), (112, true), (113, false)] {
             let row = compare(
@@ -213,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn urls_have_the_usual_forms() {
-        for (text, shown) in [
+    fn metrics_urls_may_have_a_path() {
+        for (text, result) in [
             ("http://127.0.0.1:2381", "http://127.0.0.1:2381/metrics"),
             ("http://127.0.0.1:2381/", "http://127.0.0.1:2381/metrics"),
             ("http://[::1]:2381/metrics", "http://[::1]:2381/metrics"),
         ] {
-            assert_eq!(text.parse::<MetricsUrl>().unwrap().to_string(), shown);
+            assert_eq!(text.parse::<MetricsUrl>().unwrap().to_string(), result);
         }
         for text in ["https://127.0.0.1:2379", "127.0.0.1:2381", "http://127.0.0.1"] {
             assert!(text.parse::<MetricsUrl>().is_err(), "{text}");
@@ -227,12 +229,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_that_never_answers_ends_no_run() {
+    async fn a_member_that_does_not_respond_times_out() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let member = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
         assert_eq!(
             page(&member, Duration::from_millis(20)).await,
-            Err("no answer within 20ms".to_owned())
+            Err("no response within 20ms".to_owned())
         );
     }
 }

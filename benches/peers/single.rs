@@ -1,5 +1,4 @@
-//! What is measured for one peer after the other: new connections, connections that do nothing, one
-//! huge answer.
+//! Measurements of one proxy after the other: new connections, idle connections, huge responses.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +15,12 @@ use etcd_warden_tools::bench::connection::Connection;
 use futures_util::StreamExt as _;
 use prost::Message;
 
+use crate::environment::Environment;
 use crate::peer::Peer;
-use crate::stage::Stage;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One figure of each peer, in `unit`.
+/// The results of one measurement: a row per proxy, a column per unit.
 pub struct Column {
     pub title: &'static str,
     pub rows: Vec<(String, Vec<f64>)>,
@@ -30,24 +29,33 @@ pub struct Column {
 
 type Measuring<'s> = Pin<Box<dyn Future<Output = Column> + 's>>;
 
-pub struct Alone {
+pub struct SingleBenchmark {
     pub name: &'static str,
-    measure: for<'s> fn(&'s Stage) -> Measuring<'s>,
+    measure: for<'s> fn(&'s Environment) -> Measuring<'s>,
 }
 
-impl Alone {
-    pub fn measure<'s>(&self, stage: &'s Stage) -> Measuring<'s> {
-        (self.measure)(stage)
+impl SingleBenchmark {
+    pub fn measure<'s>(&self, environment: &'s Environment) -> Measuring<'s> {
+        (self.measure)(environment)
     }
 }
 
-pub const ALL: [Alone; 3] = [
-    Alone { name: "new-connections", measure: |stage| Box::pin(new_connections(stage)) },
-    Alone { name: "idle-connections", measure: |stage| Box::pin(idle_connections(stage)) },
-    Alone { name: "huge-answers", measure: |stage| Box::pin(huge_answers(stage)) },
+pub const ALL: [SingleBenchmark; 3] = [
+    SingleBenchmark {
+        name: "new-connections",
+        measure: |environment| Box::pin(new_connections(environment)),
+    },
+    SingleBenchmark {
+        name: "idle-connections",
+        measure: |environment| Box::pin(idle_connections(environment)),
+    },
+    SingleBenchmark {
+        name: "huge-responses",
+        measure: |environment| Box::pin(huge_responses(environment)),
+    },
 ];
 
-/// As many descriptors as a process has here by default, and half of what HAProxy wants two of.
+/// The default limit of descriptors here; HAProxy needs two per connection.
 pub const IDLE: usize = 9_500;
 
 fn message(message: &impl Message) -> Bytes {
@@ -58,16 +66,16 @@ fn one_key() -> Bytes {
     message(&RangeRequest { key: b"/etcd-warden-bench/none".to_vec(), ..RangeRequest::default() })
 }
 
-async fn new_connections(stage: &Stage) -> Column {
+async fn new_connections(environment: &Environment) -> Column {
     const MANY: u32 = 400;
     let mut rows = Vec::new();
-    for peer in &stage.peers {
+    for peer in &environment.peers {
         let begun = Instant::now();
         let used = peer.measured(async {
             for _ in 0..MANY {
-                stage
+                environment
                     .connection(peer.address)
-                    .call(Method::Range, one_key(), PATIENCE)
+                    .call(Method::Range, one_key(), TIMEOUT)
                     .await
                     .unwrap();
             }
@@ -81,25 +89,25 @@ async fn new_connections(stage: &Stage) -> Column {
     Column {
         title: "One new mTLS connection with one Range on it",
         rows,
-        units: &["CPU us", "us until its answer"],
+        units: &["CPU us", "us until its response"],
     }
 }
 
-async fn idle_connections(stage: &Stage) -> Column {
+async fn idle_connections(environment: &Environment) -> Column {
     let mut rows = Vec::new();
-    for peer in stage.peers.iter().filter(|peer| peer.pid().is_some()) {
+    for peer in environment.peers.iter().filter(|peer| peer.pid().is_some()) {
         let mut open: Vec<Connection> = Vec::new();
         let opened = peer.measured(async {
             let all = futures_util::stream::iter(0..IDLE).map(|_| async {
-                let connection = stage.connection(peer.address);
+                let connection = environment.connection(peer.address);
                 connection.open().await.map(|()| connection)
             });
             open = all.buffer_unordered(16).map(|opened| opened.unwrap()).collect().await;
         });
         let (cpu, _) = opened.await.unwrap();
-        // All of them are served, and not only accepted.
+        // Checks that they are served, not only accepted.
         for connection in open.iter().step_by(100) {
-            connection.call(Method::Range, one_key(), PATIENCE).await.unwrap();
+            connection.call(Method::Range, one_key(), TIMEOUT).await.unwrap();
         }
         let after = peer.resident().unwrap();
         rows.push((
@@ -114,14 +122,14 @@ async fn idle_connections(stage: &Stage) -> Column {
     }
 }
 
-async fn huge_answers(stage: &Stage) -> Column {
+async fn huge_responses(environment: &Environment) -> Column {
     const VALUES: usize = 1000;
-    let direct = stage.connection(stage.etcd());
+    let direct = environment.connection(environment.etcd());
     let prefix = b"/etcd-warden-bench/huge/";
     for number in 0..VALUES {
         let key = [&prefix[..], format!("{number:04}").as_bytes()].concat();
         let put = PutRequest { key, value: vec![b'v'; 100_000], ..PutRequest::default() };
-        direct.call(Method::Put, message(&put), PATIENCE).await.unwrap();
+        direct.call(Method::Put, message(&put), TIMEOUT).await.unwrap();
     }
     let range_end = b"/etcd-warden-bench/huge0".to_vec();
     let range = message(&RangeRequest {
@@ -130,11 +138,12 @@ async fn huge_answers(stage: &Stage) -> Column {
         ..RangeRequest::default()
     });
     let mut rows = Vec::new();
-    for peer in stage.peers.iter().filter(|peer| peer.pid().is_some()) {
-        let (range_cpu, range_more, bytes) = streamed(stage, peer, Method::Range, &range).await;
+    for peer in environment.peers.iter().filter(|peer| peer.pid().is_some()) {
+        let (range_cpu, range_more, bytes) =
+            streamed(environment, peer, Method::Range, &range).await;
         assert!(bytes > VALUES * 100_000, "{}: {bytes} bytes", peer.name);
         let (snapshot_cpu, snapshot_more, snapshot) =
-            streamed(stage, peer, Method::Snapshot, &message(&SnapshotRequest {})).await;
+            streamed(environment, peer, Method::Snapshot, &message(&SnapshotRequest {})).await;
         let per_mb = |cpu: Duration, bytes: usize| cpu.as_secs_f64() * 1e3 / (bytes as f64 / 1e6);
         rows.push((
             peer.name.clone(),
@@ -148,33 +157,33 @@ async fn huge_answers(stage: &Stage) -> Column {
     }
     let delete =
         DeleteRangeRequest { key: prefix.to_vec(), range_end, ..DeleteRangeRequest::default() };
-    direct.call(Method::DeleteRange, message(&delete), PATIENCE).await.unwrap();
+    direct.call(Method::DeleteRange, message(&delete), TIMEOUT).await.unwrap();
     let units = &[
         "Range of 100 MB: CPU ms/MB",
         "MB more at its peak",
         "snapshot: CPU ms/MB",
         "MB more at its peak",
     ];
-    Column { title: "Huge answers", rows, units }
+    Column { title: "Huge responses", rows, units }
 }
 
-/// Reads an answer and forgets it as it comes: CPU time, more memory than before, and its bytes.
-/// Twice: the first warms up.
+/// Reads a response and discards it: CPU time, additional memory, and number of bytes. Runs twice;
+/// the first run is a warm-up.
 async fn streamed(
-    stage: &Stage,
+    environment: &Environment,
     peer: &Peer,
     method: Method,
     request: &Bytes,
 ) -> (Duration, u64, usize) {
-    let connection = stage.connection(peer.address);
+    let connection = environment.connection(peer.address);
     let mut last = (Duration::ZERO, 0, 0);
     for _ in 0..2 {
         let mut bytes = 0;
         let used = peer.measured(async {
             let (mut send, response) = connection.begin(method).await.unwrap();
             send.send_data(request.clone(), true).unwrap();
-            let mut answer = connection.answer(response).await.unwrap();
-            while let Some(message) = answer.message().await.unwrap() {
+            let mut response = connection.response(response).await.unwrap();
+            while let Some(message) = response.message().await.unwrap() {
                 bytes += message.len();
             }
         });

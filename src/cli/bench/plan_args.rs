@@ -1,4 +1,4 @@
-//! From arguments to a plan, with all mistakes at once.
+//! Parses arguments, and turns them into a plan, with all errors at once.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use etcd_warden_tools::bench::plan::{Length, Plan, Target};
 use etcd_warden_tools::bench::worker::Pace;
 
 use super::BenchArgs;
-use super::credentials::People;
+use super::credentials::Identities;
 
-/// How many rates a ramp has where nobody says.
+/// Steps of a ramp without `/STEPS`.
 const RAMP_STEPS: u32 = 8;
 
 /// The rates of a ramp.
@@ -23,29 +23,29 @@ pub fn named(text: &str) -> Result<(String, Endpoint), String> {
         .split_once('=')
         .ok_or_else(|| format!("`{text}` has no name: write `direct=https://HOST:PORT`"))?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        return Err(format!("`{name}` is no name: write letters, digits, `-`, `_` and `.`"));
+        return Err(format!("`{name}` is not a valid name: use letters, digits, `-`, `_` and `.`"));
     }
     Ok((name.to_owned(), url.parse()?))
 }
 
-/// `NAME=PID`, or a number alone.
+/// `NAME=PID`, or a process id alone.
 pub fn pid(text: &str) -> Result<(Option<String>, u32), String> {
     let (name, number) =
         text.split_once('=').map_or((None, text), |(name, number)| (Some(name.to_owned()), number));
-    let number = number.parse().map_err(|_| format!("`{number}` is no process id"))?;
+    let number = number.parse().map_err(|_| format!("`{number}` is not a process id"))?;
     Ok((name, number))
 }
 
-/// A rate above 0.
+/// A rate per second.
 pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| (0.001..=10_000_000.0).contains(rate));
-    rate.ok_or_else(|| format!("`{text}` is no rate from 0.001 to 10000000 per second"))
+    rate.ok_or_else(|| format!("`{text}` is not a rate from 0.001 to 10000000 per second"))
 }
 
-/// `FROM..TO` or `FROM..TO/STEPS`: each rate is the one before times the same factor.
+/// `FROM..TO` or `FROM..TO/STEPS`. The rates are a geometric sequence.
 pub fn ramp(text: &str) -> Result<Rates, String> {
     let (range, steps) = text.split_once('/').unwrap_or((text, ""));
-    let wrong = || format!("`{text}` is no ramp: write `1000..20000` or `1000..20000/8`");
+    let wrong = || format!("`{text}` is not a ramp: write `1000..20000` or `1000..20000/8`");
     let (from, to) = range.split_once("..").ok_or_else(wrong)?;
     let steps = if steps.is_empty() { RAMP_STEPS } else { steps.parse().map_err(|_| wrong())? };
     let (from, to) = (rate(from)?, rate(to)?);
@@ -56,19 +56,19 @@ pub fn ramp(text: &str) -> Result<Rates, String> {
     Ok(Rates((0..steps).map(|step| from * factor.powf(f64::from(step))).collect()))
 }
 
-/// No run and no answer takes longer.
+/// Upper bound of all durations.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A time, as `30s` or `500ms`; at most 30 days.
+/// A duration such as `30s` or `500ms`; at most 30 days.
 pub fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time <= LONGEST => Ok(time),
         Ok(_) => Err(format!("`{text}` is longer than 30 days")),
-        Err(_) => Err(format!("`{text}` is no time: write `30s`, `2m` or `500ms`")),
+        Err(_) => Err(format!("`{text}` is not a duration: write `30s`, `2m` or `500ms`")),
     }
 }
 
-/// A prefix that ends with a slash.
+/// A key prefix that begins and ends with a slash.
 pub fn prefix(text: &str) -> Result<String, String> {
     if text.len() > 1 && text.starts_with('/') && text.ends_with('/') {
         Ok(text.to_owned())
@@ -77,13 +77,13 @@ pub fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// What is asked for, checked.
+/// The plan for these arguments.
 ///
 /// # Errors
-/// All that cannot be used.
+/// Every argument that cannot be used.
 pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
-    let (whom, what) = (&args.whom, &args.what);
-    let mut mistakes = Vec::new();
+    let (whom, what) = (&args.targets, &args.load);
+    let mut errors = Vec::new();
     let named = whom
         .endpoint
         .iter()
@@ -92,14 +92,11 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
     let mut targets: Vec<Target> =
         named.map(|(name, endpoint)| Target { name, endpoint, pid: None }).collect();
     if whom.endpoint.is_none() && targets.len() < 2 {
-        mistakes.push(
-            "`--compare` has one target: it needs two or more, and `--endpoint` is for one"
-                .to_owned(),
-        );
+        errors.push("`--compare` needs two or more targets; for one, use `--endpoint`".to_owned());
     }
     for (number, target) in targets.iter().enumerate() {
         if targets.iter().take(number).any(|other| other.name == target.name) {
-            mistakes.push(format!("`--compare` has `{}` twice", target.name));
+            errors.push(format!("`--compare` has `{}` twice", target.name));
         }
     }
     for (name, pid) in &whom.pid {
@@ -109,28 +106,29 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
             .find(|target| name.as_ref().map_or(single, |name| *name == target.name))
         {
             Some(target) => target.pid = Some(*pid),
-            None => mistakes.push(format!(
-                "`--pid` is of no target: write `NAME={pid}` with a name of `--compare`"
+            None => errors.push(format!(
+                "`--pid` names no target: write `NAME={pid}` with a name of `--compare`"
             )),
         }
         if etcd_warden_tools::bench::process::usage(*pid).is_none() {
-            mistakes
-                .push(format!("`--pid {pid}`: there is no such process, or no /proc to see it"));
+            errors.push(format!(
+                "`--pid {pid}`: there is no such process, or /proc is not available"
+            ));
         }
     }
     if !(0.0..=10.0).contains(&what.zipf) {
-        mistakes.push(format!("`--zipf {}` is not from 0 to 10", what.zipf));
+        errors.push(format!("`--zipf {}` is not between 0 and 10", what.zipf));
     }
     if what.time.is_zero() {
-        mistakes.push("`--time` is 0".to_owned());
+        errors.push("`--time` is 0".to_owned());
     }
     if what.timeout.is_zero() {
-        mistakes.push("`--timeout` is 0".to_owned());
+        errors.push("`--timeout` is 0".to_owned());
     }
-    let people = people(args, &targets).map_err(|wrong| mistakes.extend(wrong));
-    let (identities, operator) = match people {
-        Ok(people) if mistakes.is_empty() => people,
-        _ => return Err(mistakes),
+    let identities = identities(args, &targets).map_err(|wrong| errors.extend(wrong));
+    let (identities, operator) = match identities {
+        Ok(identities) if errors.is_empty() => identities,
+        _ => return Err(errors),
     };
     let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -159,7 +157,7 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
         ramp: what.ramp.is_some(),
         limit_p99: what.limit_p99,
         seed: what.seed,
-        patience: what.timeout,
+        request_timeout: what.timeout,
         warm_up: what.warm_up,
         length: what.count.map_or(Length::Time(what.time), Length::Count),
         etcd_metrics: whom.etcd_metrics.clone(),
@@ -168,11 +166,14 @@ pub fn plan(args: &BenchArgs) -> Result<Plan, Vec<String>> {
     })
 }
 
-/// Who sends, and who writes and removes the keys.
-fn people(args: &BenchArgs, targets: &[Target]) -> Result<(Vec<Identity>, Identity), Vec<String>> {
+/// The identities that send the load, and the one that writes and deletes the keys.
+fn identities(
+    args: &BenchArgs,
+    targets: &[Target],
+) -> Result<(Vec<Identity>, Identity), Vec<String>> {
     let endpoints: Vec<Endpoint> = targets.iter().map(|target| target.endpoint.clone()).collect();
-    let People { alone, many } = args.whom.credentials.read(&endpoints)?;
-    let operator = alone
+    let Identities { default, many } = args.targets.credentials.read(&endpoints)?;
+    let operator = default
         .or_else(|| many.first().cloned())
         .ok_or_else(|| vec!["there is no certificate".to_owned()])?;
     Ok((if many.is_empty() { vec![operator.clone()] } else { many }, operator))
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ramp_grows_by_the_same_factor_from_end_to_end() {
+    fn a_ramp_grows_by_a_constant_factor() {
         let Rates(rates) = ramp("1000..8000/4").unwrap();
         let whole: Vec<u64> = rates.iter().map(|rate| rate.round() as u64).collect();
         assert_eq!(whole, [1000, 2000, 4000, 8000]);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn names_pids_and_prefixes_have_their_forms() {
+    fn names_pids_prefixes_and_durations_are_checked() {
         assert_eq!(named("direct=https://h:1").unwrap().0, "direct");
         assert!(
             named("https://h:1").is_err()

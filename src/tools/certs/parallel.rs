@@ -1,10 +1,10 @@
-//! Many keys and signatures, on all processors.
+//! A parallel map, for generating keys and signatures.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does `work` on each item; the results are in the order of the items. `progress` is told how many
-/// are done, from several threads.
-pub(super) fn each<T: Sync, R: Send>(
+/// Applies `work` to each item on all processors. Results are in the order of the items. `progress`
+/// receives the number of items done so far, from several threads.
+pub(super) fn map<T: Sync, R: Send>(
     items: &[T],
     progress: &(dyn Fn(usize) + Sync),
     work: impl Fn(&T) -> R + Sync,
@@ -20,7 +20,7 @@ pub(super) fn each<T: Sync, R: Send>(
         let chunks = items.chunks(items.len().div_ceil(threads).max(1));
         let workers: Vec<_> =
             chunks.map(|chunk| scope.spawn(|| chunk.iter().map(one).collect())).collect();
-        // A panic there goes on here.
+        // A panic in a worker is passed on.
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -1,4 +1,4 @@
-//! Watchers of one prefix: each must get every event once, in order, and soon.
+//! Watchers of one range. Each must receive every event once and in order.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,31 +15,31 @@ use prost::Message as _;
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 
-use super::book::Book;
-use super::connection::{Answer, Connection, Failure};
+use super::connection::{Connection, Failure, ResponseStream};
 use super::keys::Keys;
-use super::watch::{self, Seen};
+use super::recorder::Recorder;
+use super::watch::{self, SeenEvents};
 
-/// A stream with one watch on it.
+/// A Watch stream with one watch.
 pub struct Watcher {
-    answer: Answer,
-    /// Dropped, it would end the stream.
+    stream: ResponseStream,
+    /// Kept because dropping it would end the stream.
     _send: SendStream<Bytes>,
     id: i64,
-    seen: Seen,
+    seen: SeenEvents,
 }
 
 impl Watcher {
-    /// Opens the stream, and waits until etcd watches.
+    /// Opens the stream, and waits until the watch is created.
     ///
     /// # Errors
-    /// It is refused, or does not come.
+    /// The watch is refused, or not created in time.
     pub async fn open(
         connection: &Connection,
         range: &[Vec<u8>; 2],
-        patience: Duration,
+        request_timeout: Duration,
     ) -> Result<Self, Failure> {
-        timeout(patience, Self::create(connection, range.clone()))
+        timeout(request_timeout, Self::create(connection, range.clone()))
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
@@ -53,27 +53,27 @@ impl Watcher {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         send.send_data(frame::encode(&request.encode_to_vec()), false)
             .map_err(|error| Failure::Lost(error.to_string()))?;
-        let mut answer = connection.answer(response).await?;
-        let created = watch::next(&mut answer).await?;
+        let mut stream = connection.response(response).await?;
+        let created = watch::next(&mut stream).await?;
         if let Some(failure) = watch::ended(&created) {
             return Err(failure);
         }
         if !created.created {
             return Err(Failure::Wrong(
-                "a watch stream that does not begin with the answer to its create".to_owned(),
+                "a watch stream whose first response is not that to its create".to_owned(),
             ));
         }
-        let seen = Seen::after(created.header.map_or(0, |header| header.revision));
-        Ok(Self { answer, _send: send, id: created.watch_id, seen })
+        let seen = SeenEvents::after(created.header.map_or(0, |header| header.revision));
+        Ok(Self { stream, _send: send, id: created.watch_id, seen })
     }
 
-    /// Notes each event, until the one of the revision that is told to be the last.
+    /// Records each event, until the revision that `until` announces as the last one.
     pub async fn run(
         mut self,
-        book: Rc<Book>,
+        recorder: Rc<Recorder>,
         keys: &Keys,
         mut until: Receiver<Option<i64>>,
-        patience: Duration,
+        request_timeout: Duration,
     ) {
         let mut deadline: Option<Instant> = None;
         loop {
@@ -82,56 +82,54 @@ impl Watcher {
                 return;
             }
             if last.is_some() {
-                deadline.get_or_insert_with(|| Instant::now() + patience);
+                deadline.get_or_insert_with(|| Instant::now() + request_timeout);
             }
-            let heard = tokio::select! {
-                heard = watch::next(&mut self.answer) => heard,
+            let response = tokio::select! {
+                response = watch::next(&mut self.stream) => response,
                 changed = until.changed(), if last.is_none() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
-                    let why = format!("the events up to revision {} did not come", last.unwrap_or_default());
-                    book.observe("watch-event", book.now(), &Err(Failure::Wrong(why)));
+                    let why = format!("events up to revision {} did not arrive", last.unwrap_or_default());
+                    recorder.record_event("watch-event", recorder.now(), &Err(Failure::Wrong(why)));
                     return;
                 }
             };
-            let heard =
-                heard.and_then(|response| watch::ended(&response).map_or(Ok(response), Err));
-            match heard {
+            let response =
+                response.and_then(|response| watch::ended(&response).map_or(Ok(response), Err));
+            match response {
                 Ok(response) if response.watch_id == self.id => {
                     for event in response.events {
                         let (due, checked) = self.check(&event, keys);
-                        book.observe("watch-event", due, &checked);
+                        recorder.record_event("watch-event", due, &checked);
                     }
                 }
                 Ok(response) => {
                     if let Some(failure) = watch::stray(&response) {
-                        book.observe("watch-event", book.now(), &Err(failure));
+                        recorder.record_event("watch-event", recorder.now(), &Err(failure));
                     }
                 }
                 Err(failure) => {
-                    book.observe("watch-event", book.now(), &Err(failure));
+                    recorder.record_event("watch-event", recorder.now(), &Err(failure));
                     return;
                 }
             }
         }
     }
 
-    /// When the write of this event was due, and whether the event follows on those before.
+    /// When the write of this event was due, and whether the event is the expected next one.
     fn check(&mut self, event: &Event, keys: &Keys) -> (Duration, Result<(), Failure>) {
         let checked = self.seen.check(event);
         let put = event.r#type == i32::from(EventType::Put);
         let Some(pair) = event.kv.as_ref().filter(|_| put) else {
-            return (Duration::ZERO, Err(Failure::Wrong("an event that is no Put".into())));
+            return (Duration::ZERO, Err(Failure::Wrong("an event that is not a Put".into())));
         };
         match Keys::stream(&pair.key).and_then(|number| keys.stamp(number, &pair.value)) {
             Some(stamp) => (Duration::from_micros(stamp), checked),
             None => {
-                let what = format!(
-                    "an event with another value than was written to {}",
-                    Escaped(&pair.key)
-                );
+                let what =
+                    format!("an event with a value that was not written to {}", Escaped(&pair.key));
                 (Duration::ZERO, Err(Failure::Wrong(what)))
             }
         }

@@ -1,4 +1,4 @@
-//! etcd, and what stands in front of it, with the same certificates.
+//! etcd, and the proxies in front of it, with the same certificates.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use etcd_warden_gateway::config::Endpoint;
 use etcd_warden_testbed::etcd::{self, Etcd, Options, Programs, Release, Source, Tls};
 use etcd_warden_testbed::pki::{Authority, Files, Leaf, Usage, write_private};
-use etcd_warden_tools::bench::connection::{Connection, Door};
+use etcd_warden_tools::bench::connection::{Connection, Destination};
 use tempfile::TempDir;
 
 use crate::Arguments;
@@ -16,21 +16,21 @@ use crate::client_tls;
 use crate::others;
 use crate::peer::Peer;
 
-/// The identity that everybody lets in.
+/// The identity that all proxies accept.
 pub const CLIENT: &str = "node-500";
 
-/// Everything that a run needs.
-pub struct Stage {
+/// All parts of a run.
+pub struct Environment {
     pub peers: Vec<Peer>,
     pub description: String,
     pub files: Pki,
-    /// Of the client.
+    /// TLS configuration of the client.
     tls: Arc<rustls::ClientConfig>,
     etcd: Etcd,
     folder: TempDir,
 }
 
-/// Files of all certificates.
+/// The files of all certificates.
 pub struct Pki {
     pub server: Files,
     pub proxy: Files,
@@ -38,8 +38,8 @@ pub struct Pki {
     pub ca: PathBuf,
 }
 
-/// What a proxy is told: where it listens, where etcd is, how many threads it has.
-pub struct Place<'s> {
+/// The settings of one proxy.
+pub struct ProxySettings<'s> {
     pub folder: &'s Path,
     pub files: &'s Pki,
     pub listen: SocketAddr,
@@ -47,8 +47,8 @@ pub struct Place<'s> {
     pub workers: usize,
 }
 
-impl Stage {
-    pub async fn set(arguments: &Arguments) -> Self {
+impl Environment {
+    pub async fn start(arguments: &Arguments) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("bench").unwrap();
         let server =
@@ -63,7 +63,7 @@ impl Stage {
         let client = authority.client(CLIENT).unwrap();
         let files = Pki {
             server: server.write(folder.path(), "server").unwrap(),
-            // grpc-proxy starts with no certificate that has a CN.
+            // grpc-proxy does not start with a certificate that has a CN.
             proxy: authority
                 .issue(&Leaf::client("").without_common_name())
                 .unwrap()
@@ -72,7 +72,7 @@ impl Stage {
             client: client.write(folder.path(), "client").unwrap(),
             ca: write_private(folder.path(), "ca.crt", &authority.pem()).unwrap(),
         };
-        let mut stage = Self {
+        let mut environment = Self {
             peers: Vec::new(),
             description: String::new(),
             files,
@@ -80,18 +80,18 @@ impl Stage {
             etcd,
             folder,
         };
-        stage.people(arguments, &programs).await;
-        stage
+        environment.start_proxies(arguments, &programs).await;
+        environment
     }
 
-    /// Us first: every other one is compared with the first.
-    async fn people(&mut self, arguments: &Arguments, programs: &Programs) {
+    /// Starts the proxies. The gateway is first: all others are compared with the first one.
+    async fn start_proxies(&mut self, arguments: &Arguments, programs: &Programs) {
         let etcd = self.etcd.addresses()[0];
         let mut absent = Vec::new();
         let ours = [("etcd-warden".to_owned(), env!("CARGO_BIN_EXE_etcd-warden").to_owned())];
         let ours = if arguments.programs.is_empty() { &ours[..] } else { &arguments.programs };
         let wanted = |name: &str| Arguments::wants(&arguments.peers, name);
-        let place = |listen| Place {
+        let settings = |listen| ProxySettings {
             folder: self.folder.path(),
             files: &self.files,
             listen,
@@ -101,15 +101,15 @@ impl Stage {
         let mut peers = Vec::new();
         for (name, program) in ours {
             let listen = free_address();
-            peers.push(start(warden(program, name, &place(listen)), name, &place(listen)));
+            peers.push(start(warden(program, name, &settings(listen)), name, &settings(listen)));
         }
         for (name, command) in others::ALL {
             if !wanted(name) {
                 continue;
             }
             let listen = free_address();
-            match command(&place(listen), &programs.etcd) {
-                Some(command) => peers.push(start(command, name, &place(listen))),
+            match command(&settings(listen), &programs.etcd) {
+                Some(command) => peers.push(start(command, name, &settings(listen))),
                 None => absent.push(name),
             }
         }
@@ -127,32 +127,32 @@ impl Stage {
         );
         if !absent.is_empty() {
             self.description.push_str(&format!(
-                "\nnot here: {} (benches/peers/run installs what it can)",
+                "\nnot installed: {} (benches/peers/run installs what it can)",
                 absent.join(", ")
             ));
         }
         self.peers = peers;
     }
 
-    /// A connection through a peer, or directly, that is opened when it is first used.
+    /// A connection through a proxy or directly to etcd, which is opened when it is used.
     pub fn connection(&self, address: SocketAddr) -> Connection {
         let endpoint =
             Endpoint { host: address.ip().to_string().into(), port: address.port(), tls: true };
-        Connection::new(Door { endpoint, tls: Some(self.tls.clone()) })
+        Connection::new(Destination { endpoint, tls: Some(self.tls.clone()) })
     }
 
-    /// etcd itself.
+    /// The client address of etcd.
     pub fn etcd(&self) -> SocketAddr {
         self.etcd.addresses()[0]
     }
 
-    /// Where etcd tells what it has counted.
+    /// The metrics address of etcd.
     pub fn metrics(&self) -> SocketAddr {
         self.etcd.metrics_address(0).unwrap()
     }
 }
 
-/// Ten roles of a hundred grants each for the one identity that calls; denials are audited, metrics
+/// A policy with ten roles of 100 grants each for the only identity. Denials are audited, metrics
 /// counted.
 fn policy() -> String {
     let mut policy = String::from("version: 1\nmode: enforce\nroles:\n");
@@ -171,8 +171,8 @@ fn policy() -> String {
     policy
 }
 
-fn warden(program: &str, name: &str, place: &Place<'_>) -> Command {
-    let Place { folder, files, listen, etcd, workers } = place;
+fn warden(program: &str, name: &str, settings: &ProxySettings<'_>) -> Command {
+    let ProxySettings { folder, files, listen, etcd, workers } = settings;
     let policy = write_private(folder, &format!("{name}-policy.yaml"), &policy()).unwrap();
     let mut command = Command::new(program);
     command
@@ -202,11 +202,11 @@ fn warden(program: &str, name: &str, place: &Place<'_>) -> Command {
     command
 }
 
-/// Starts a peer; what it says goes into a file.
-fn start(mut command: Command, name: &str, place: &Place<'_>) -> Peer {
-    let log = std::fs::File::create(place.folder.join(format!("{name}.log"))).unwrap();
+/// Starts a proxy. Its output goes to a file.
+fn start(mut command: Command, name: &str, settings: &ProxySettings<'_>) -> Peer {
+    let log = std::fs::File::create(settings.folder.join(format!("{name}.log"))).unwrap();
     let process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn();
-    Peer::new(name, place.listen, process.unwrap_or_else(|error| panic!("{name}: {error}")))
+    Peer::new(name, settings.listen, process.unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
 async fn reachable(peer: &Peer, folder: &Path) {

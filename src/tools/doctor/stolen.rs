@@ -1,4 +1,4 @@
-//! The certificates of components, as a thief would hold them.
+//! Certificates of components, used as an attacker who has stolen them would.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::probe_tls::ProbeClient;
 use super::report::{Part, Report};
 
 /// A certificate with its key.
-pub struct Thief {
-    /// How the report calls it.
+pub struct StolenCertificate {
+    /// Its name in the report.
     pub name: String,
-    /// Who shows it.
+    /// A TLS client that sends it.
     pub probe: ProbeClient,
 }
 
-impl Thief {
-    /// Reads `CERTIFICATE,KEY`, or a folder with `etcd-cert` and `etcd-key` in it, as Calico mounts
+impl StolenCertificate {
+    /// Reads `CERTIFICATE,KEY`, or a directory with `etcd-cert` and `etcd-key`, as Calico mounts
     /// them.
     ///
     /// # Errors
-    /// What is wrong with the files.
+    /// The files cannot be used.
     pub fn read(written: &Path) -> Result<Self, TlsErrors> {
         let text = written.to_string_lossy();
         let (cert, key) = match text.split_once(',') {
@@ -42,16 +42,16 @@ impl Thief {
     }
 }
 
-/// Who the proxy takes each of them for.
-pub fn known_to_the_proxy(
-    thieves: &[Thief],
+/// Reports the principal that the gateway derives from each certificate.
+pub fn report_principals(
+    stolen: &[StolenCertificate],
     trust: &ClientTrust,
     policy: &Policy,
     report: &mut Report,
 ) {
-    for thief in thieves {
-        let subject = thief.name.clone();
-        let chain = thief.probe.chain();
+    for certificate in stolen {
+        let subject = certificate.name.clone();
+        let chain = certificate.probe.chain();
         let proved = match trust.verify(chain) {
             Ok(proved) => proved,
             Err(failure) => {
@@ -59,7 +59,7 @@ pub fn known_to_the_proxy(
                     Part::Proxy,
                     subject,
                     format!("refused in the handshake: {}", failure.code()),
-                    "docs/certificates.md says why TLS refuses what",
+                    "docs/certificates.md explains why TLS refuses a certificate",
                 );
                 continue;
             }
@@ -70,8 +70,8 @@ pub fn known_to_the_proxy(
             report.warning(
                 Part::Proxy,
                 subject,
-                "let in, and may do nothing: no binding is for it",
-                "add a binding, or fix its name",
+                "accepted without any rights: no binding matches it",
+                "add a binding, or correct its name",
             );
         } else {
             let roles: Vec<&str> = principal.roles.iter().map(|role| &**role).collect();

@@ -1,4 +1,4 @@
-//! One attempt to read from etcd, by whoever comes along.
+//! A probe: one attempt to read a key.
 
 use std::io;
 use std::pin::pin;
@@ -18,64 +18,64 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// A door that has not answered by then does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For connecting, and for the response.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server that refuses the certificate has said so by then.
-const REFUSED_BY: Duration = Duration::from_millis(200);
+/// How long to wait for a server to refuse the certificate, before a request is sent.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What came of it.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Nobody listens there, or nothing comes through to it.
-    Nobody(String),
-    /// Not let in: TLS or HTTP/2 ended before any answer of gRPC.
-    ShutOut(String),
-    /// Let in: gRPC answered, with this code and message.
-    LetIn(u32, String),
+pub enum ProbeResult {
+    /// No server listens, or it cannot be reached.
+    Unreachable(String),
+    /// The server ended the connection before any gRPC response.
+    Refused(String),
+    /// The server accepted the client and responded with this gRPC code and message.
+    Accepted(u32, String),
 }
 
-impl Answer {
-    /// Whether keys can be read.
+impl ProbeResult {
+    /// True if keys can be read.
     #[must_use]
     pub fn reads(&self) -> bool {
-        matches!(self, Answer::LetIn(0, _))
+        matches!(self, ProbeResult::Accepted(0, _))
     }
 }
 
-/// Asks for one key that is not there, `\0`: whoever is told so could have asked for any. `probe`:
-/// over TLS; else in plain text.
-pub async fn knock(host: &str, port: u16, probe: Option<&ProbeClient>) -> Answer {
-    let tcp = match timeout(PATIENCE, TcpStream::connect((host, port))).await {
+/// Reads one key that does not exist, `\0`: a client that may do that could read other keys, too.
+/// Uses TLS with `probe`, else plain text.
+pub async fn probe(host: &str, port: u16, probe: Option<&ProbeClient>) -> ProbeResult {
+    let tcp = match timeout(TIMEOUT, TcpStream::connect((host, port))).await {
         Ok(Ok(tcp)) => tcp,
-        Ok(Err(error)) => return Answer::Nobody(error.to_string()),
-        Err(_) => return Answer::Nobody("no answer".into()),
+        Ok(Err(error)) => return ProbeResult::Unreachable(error.to_string()),
+        Err(_) => return ProbeResult::Unreachable("no response".into()),
     };
-    let asked = async {
+    let attempt = async {
         match probe {
-            None => ask(tcp, "http", host, port).await,
+            None => read_key(tcp, "http", host, port).await,
             Some(probe) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                 let mut tls = BufStream::new(
                     TlsConnector::from(probe.rustls_config()).connect(name, tcp).await?,
                 );
-                // With TLS 1.3 a server that refuses says so after our side of the handshake is
-                // done, and what is sent to it then makes its word be lost.
-                if let Ok(heard) = timeout(REFUSED_BY, tls.fill_buf()).await {
-                    heard?;
+                // With TLS 1.3 a server refuses the certificate after the client has finished the
+                // handshake. A request that is sent before that makes the alert be lost.
+                if let Ok(read) = timeout(REFUSAL_TIMEOUT, tls.fill_buf()).await {
+                    read?;
                 }
-                ask(tls, "https", host, port).await
+                read_key(tls, "https", host, port).await
             }
         }
     };
-    match timeout(PATIENCE, asked).await {
-        Ok(Ok((code, message))) => Answer::LetIn(code, message),
-        Ok(Err(error)) => Answer::ShutOut(error.to_string()),
-        Err(_) => Answer::ShutOut("no answer".into()),
+    match timeout(TIMEOUT, attempt).await {
+        Ok(Ok((code, message))) => ProbeResult::Accepted(code, message),
+        Ok(Err(error)) => ProbeResult::Refused(error.to_string()),
+        Err(_) => ProbeResult::Refused("no response".into()),
     }
 }
 
-async fn ask(
+async fn read_key(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     scheme: &str,
     host: &str,
@@ -98,24 +98,24 @@ async fn ask(
     let exchange = async {
         let (response, mut body) = sender.send_request(request, false).map_err(io::Error::other)?;
         body.send_data(frame::encode(&message.encode_to_vec()), true).map_err(io::Error::other)?;
-        let (head, mut answer) = response.await.map_err(io::Error::other)?.into_parts();
-        if let Some(said) = said(&head.headers) {
-            return Ok(said);
+        let (head, mut body_stream) = response.await.map_err(io::Error::other)?.into_parts();
+        if let Some(status) = grpc_status(&head.headers) {
+            return Ok(status);
         }
-        while let Some(chunk) = answer.data().await {
+        while let Some(chunk) = body_stream.data().await {
             let chunk = chunk.map_err(io::Error::other)?;
-            let _ = answer.flow_control().release_capacity(chunk.len());
+            let _ = body_stream.flow_control().release_capacity(chunk.len());
         }
-        let trailers = answer.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
-        said(&trailers)
+        let trailers = body_stream.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
+        grpc_status(&trailers)
             .ok_or_else(|| io::Error::other(format!("no gRPC: HTTP status {}", head.status)))
     };
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        answer = exchange => match answer {
+        result = exchange => match result {
             Ok(status) => Ok(status),
-            // The error of the connection says more than that of its stream: it has the TLS alert.
+            // The error of the connection has the TLS alert, that of its stream does not.
             Err(error) => match timeout(Duration::from_secs(1), connection).await {
                 Ok(Err(why)) => Err(io::Error::other(why)),
                 _ => Err(error),
@@ -125,7 +125,7 @@ async fn ask(
     }
 }
 
-/// Code and message, as they can be shown.
-fn said(headers: &HeaderMap) -> Option<(u32, String)> {
+/// gRPC code and message, escaped for display.
+fn grpc_status(headers: &HeaderMap) -> Option<(u32, String)> {
     status::code(headers).map(|code| (code, Escaped(&status::message(headers)).to_string()))
 }

@@ -1,5 +1,5 @@
-//! The keys before and after: what is there already, what has to be there, and that nothing is
-//! left.
+//! The keys of a run: checks for foreign keys, writes the data keys, and deletes all keys at the
+//! end.
 
 use std::time::Duration;
 
@@ -17,81 +17,84 @@ use super::keys::Keys;
 use super::report::Verification;
 use super::stop::Stop;
 
-/// For the whole list of the keys below a prefix: ten million take two minutes.
+/// For listing all keys below a prefix: ten million keys take two minutes.
 const LIST_WITHIN: Duration = Duration::from_secs(600);
 
-/// Bytes that such a list may have.
+/// Bytes that all listed keys together may have.
 const LIST: usize = 2 << 30;
 
-/// Operations in one Txn: etcd's `--max-txn-ops` is 128, and a request may have 1.5 MiB.
+/// Operations per Txn: etcd's `--max-txn-ops` is 128, and a request may have 1.5 MiB.
 const OPS: usize = 100;
 const BYTES: usize = 1 << 20;
 
-/// Keys of one page.
+/// Keys per page.
 const PAGE: i64 = 5000;
 
-/// Who writes and removes the keys, before and after the load.
+/// The client that writes and deletes the keys, before and after the load.
 pub struct Operator {
     connection: Connection,
-    /// For one answer.
-    patience: Duration,
+    /// Timeout of a request.
+    request_timeout: Duration,
 }
 
 impl Operator {
-    /// Over this connection. Each answer may take so long, as those of the load.
+    /// A client over this connection.
     #[must_use]
-    pub const fn new(connection: Connection, patience: Duration) -> Self {
-        Self { connection, patience }
+    pub const fn new(connection: Connection, request_timeout: Duration) -> Self {
+        Self { connection, request_timeout }
     }
 }
 
-/// Why the keys cannot be used.
+/// Why the keys could not be prepared or deleted.
 #[derive(Debug, thiserror::Error)]
-pub enum GroundError {
-    /// Somebody else's keys are there.
+pub enum FixtureError {
+    /// There are keys of others below the prefix.
     #[error(
-        "{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them there and goes on"
+        "{count} keys below `{prefix}` are not of this run, such as {example}: `--force` leaves them unchanged and continues"
     )]
     Foreign {
-        /// How many.
+        /// Their number.
         count: usize,
-        /// Where.
+        /// The prefix.
         prefix: String,
-        /// One of them.
+        /// One of the keys.
         example: String,
     },
-    /// Two targets that are not the same etcd.
-    #[error("`{}` is cluster {:x} and `{}` is cluster {:x}: `--compare` is for several ways to one etcd, and two etcds take a run each", .first.0, .first.1, .other.0, .other.1)]
+    /// Two targets lead to different etcd clusters.
+    #[error("`{}` is cluster {:x}, but `{}` is cluster {:x}: `--compare` is for several ways to one etcd; run the benchmark once for each cluster", .first.0, .first.1, .other.0, .other.1)]
     Clusters {
-        /// A target's name, and the id of its cluster.
+        /// A target's name and its cluster id.
         first: (String, u64),
-        /// Another's.
+        /// Those of another target.
         other: (String, u64),
     },
-    /// One of several targets does not even say which cluster it is.
+    /// The cluster id of a target could not be read.
     #[error("`{target}`: {error}")]
     At {
-        /// Its name.
+        /// The target's name.
         target: String,
-        /// What came instead.
-        error: Box<GroundError>,
+        /// The cause.
+        error: Box<FixtureError>,
     },
     /// A request failed.
     #[error("{doing}: {failure}")]
     Failed {
-        /// What was to be done.
+        /// The purpose of the request.
         doing: &'static str,
-        /// What came instead.
+        /// The cause.
         failure: Failure,
     },
 }
 
-/// Refuses targets that do not lead to the same etcd: keys are written and removed through one of
-/// them alone. They are asked by somebody who is to load them, and so has to be let in.
+/// Checks that all targets lead to the same etcd, because keys are written and deleted through the
+/// first one only. The requests use an identity of the load, which must have access.
 ///
 /// # Errors
-/// They do not, or one cannot be asked.
-pub async fn one_cluster(targets: &[(String, Operator)], prefix: &str) -> Result<(), GroundError> {
+/// They do not, or a target does not response.
+pub async fn check_same_cluster(
+    targets: &[(String, Operator)],
+    prefix: &str,
+) -> Result<(), FixtureError> {
     let mut first: Option<(String, u64)> = None;
     for (name, operator) in targets {
         let any = RangeRequest {
@@ -100,26 +103,28 @@ pub async fn one_cluster(targets: &[(String, Operator)], prefix: &str) -> Result
             keys_only: true,
             ..RangeRequest::default()
         };
-        let asked =
-            ask(operator, "asking each target which cluster it is", Method::Range, &any).await;
-        let answer: RangeResponse = asked
-            .map_err(|error| GroundError::At { target: name.clone(), error: Box::new(error) })?;
-        let this = (name.clone(), answer.header.map_or(0, |header| header.cluster_id));
+        let response =
+            request(operator, "reading the cluster id of each target", Method::Range, &any).await;
+        let response: RangeResponse = response
+            .map_err(|error| FixtureError::At { target: name.clone(), error: Box::new(error) })?;
+        let this = (name.clone(), response.header.map_or(0, |header| header.cluster_id));
         match &first {
             None => first = Some(this),
             Some(first) if first.1 == this.1 => {}
-            Some(first) => return Err(GroundError::Clusters { first: first.clone(), other: this }),
+            Some(first) => {
+                return Err(FixtureError::Clusters { first: first.clone(), other: this });
+            }
         }
     }
     Ok(())
 }
 
-/// Every key below a prefix.
+/// Lists all keys below a prefix.
 ///
 /// # Errors
-/// A page cannot be read, or is none that etcd gives; or there is no end of them.
-pub async fn list(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
-    let failed = |failure| GroundError::Failed { doing: LISTING, failure };
+/// A page cannot be read or is invalid, or there are too many keys.
+pub async fn list(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, FixtureError> {
+    let failed = |failure| FixtureError::Failed { doing: LISTING, failure };
     tokio::time::timeout(LIST_WITHIN, pages(operator, prefix))
         .await
         .unwrap_or_else(|_| Err(failed(Failure::Timeout)))
@@ -127,9 +132,9 @@ pub async fn list(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Gr
 
 const LISTING: &str = "listing the keys below the prefix";
 
-async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GroundError> {
+async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, FixtureError> {
     let wrong = |what: &str| {
-        Err(GroundError::Failed { doing: LISTING, failure: Failure::Wrong(what.to_owned()) })
+        Err(FixtureError::Failed { doing: LISTING, failure: Failure::Wrong(what.to_owned()) })
     };
     let range_end = prefix_end(prefix).unwrap_or_default().into_vec();
     let (mut from, mut keys, mut bytes) = (prefix.to_vec(), Vec::new(), 0_usize);
@@ -141,51 +146,51 @@ async fn pages(operator: &Operator, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Groun
             keys_only: true,
             ..RangeRequest::default()
         };
-        let answer: RangeResponse = ask(operator, LISTING, Method::Range, &page).await?;
-        for pair in answer.kvs {
-            // Also what keeps a server that lies from leading this in a circle.
+        let response: RangeResponse = request(operator, LISTING, Method::Range, &page).await?;
+        for pair in response.kvs {
+            // This also protects against a server that would make the listing loop forever.
             if pair.key < from || !pair.key.starts_with(prefix) {
-                return wrong("keys that were not asked for, or not in their order");
+                return wrong("keys outside the requested range, or not in order");
             }
             from = [pair.key.as_slice(), &[0]].concat();
             bytes = bytes.saturating_add(pair.key.len());
             keys.push(pair.key);
         }
-        match (answer.more, bytes > LIST) {
+        match (response.more, bytes > LIST) {
             (false, _) => return Ok(keys),
             (true, true) => return wrong("more than 2 GiB of keys"),
             (true, false) if page.key == from => {
-                return wrong("a page without a key, and more to come");
+                return wrong("an empty page, although more keys are announced");
             }
             (true, false) => {}
         }
     }
 }
 
-/// The value of a key that is there.
+/// The value of a key; `None` if it does not exist.
 ///
 /// # Errors
 /// It cannot be read.
-pub async fn value(operator: &Operator, key: &[u8]) -> Result<Option<Vec<u8>>, GroundError> {
+pub async fn value(operator: &Operator, key: &[u8]) -> Result<Option<Vec<u8>>, FixtureError> {
     let one = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
-    let answer: RangeResponse = ask(operator, "reading a key", Method::Range, &one).await?;
-    Ok(answer.kvs.into_iter().next().map(|pair| pair.value))
+    let response: RangeResponse = request(operator, "reading a key", Method::Range, &one).await?;
+    Ok(response.kvs.into_iter().next().map(|pair| pair.value))
 }
 
-/// Refuses keys that are not `ours`; gives those that are.
+/// Returns the keys below a prefix that are `ours`. Fails if there are others, unless `force`.
 ///
 /// # Errors
-/// There are some, or they cannot be listed.
-pub async fn look(
+/// There are foreign keys, or the keys cannot be listed.
+pub async fn find_leftovers(
     operator: &Operator,
     prefix: &str,
     force: bool,
     ours: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<Vec<u8>>, GroundError> {
+) -> Result<Vec<Vec<u8>>, FixtureError> {
     let (left, foreign): (Vec<_>, Vec<_>) =
         list(operator, prefix.as_bytes()).await?.into_iter().partition(|key| ours(key));
     match foreign.first() {
-        Some(example) if !force => Err(GroundError::Foreign {
+        Some(example) if !force => Err(FixtureError::Foreign {
             count: foreign.len(),
             prefix: prefix.to_owned(),
             example: Escaped(example).to_string(),
@@ -194,27 +199,27 @@ pub async fn look(
     }
 }
 
-/// Removes what an earlier run has left, and writes all data keys.
+/// Deletes the keys that an earlier run has left, and writes all data keys.
 ///
 /// # Errors
-/// A request fails, or it is to stop; some keys may be there then.
+/// A request fails, or the run is stopping. Some keys may exist then.
 pub async fn prepare(
     operator: &Operator,
     keys: &Keys,
     left: &[Vec<u8>],
     stop: &Stop,
-) -> Result<(), GroundError> {
+) -> Result<(), FixtureError> {
     delete(operator, left).await?;
     let values =
         keys.data.iter().zip(0_u64..).map(|(key, index)| (key.clone(), keys.value(index, 0)));
     put(operator, values, stop).await
 }
 
-/// Removes what this program has written, key by key: whatever else is there stays.
+/// Deletes all keys of this program, key by key. Other keys are not touched.
 ///
 /// # Errors
 /// A request fails.
-pub async fn clean(operator: &Operator, keys: &Keys) -> Result<(), GroundError> {
+pub async fn clean(operator: &Operator, keys: &Keys) -> Result<(), FixtureError> {
     let ours: Vec<_> = list(operator, keys.prefix.as_bytes())
         .await?
         .into_iter()
@@ -223,20 +228,20 @@ pub async fn clean(operator: &Operator, keys: &Keys) -> Result<(), GroundError> 
     delete(operator, &ours).await
 }
 
-/// What a run gave, when the removal of its keys has ended: keys that are left are told whether it
-/// went well or not.
+/// Combines the result of a run with that of deleting its keys, so that remaining keys are always
+/// reported.
 ///
 /// # Errors
-/// The run's own, with the keys that are left.
-pub fn leave<T>(
-    ran: Result<(T, Verification), String>,
-    cleaned: Result<(), GroundError>,
+/// The error of the run, and the remaining keys.
+pub fn with_cleanup<T>(
+    result: Result<(T, Verification), String>,
+    cleaned: Result<(), FixtureError>,
     below: &str,
 ) -> Result<(T, Verification), String> {
     let left = cleaned.err().map(|error| format!("keys are left below {below}: {error}"));
-    match (ran, left) {
+    match (result, left) {
         (Ok((gave, mut verification)), left) => {
-            verification.mistakes.extend(left);
+            verification.errors.extend(left);
             Ok((gave, verification))
         }
         (Err(why), Some(left)) => Err(format!("{why}; {left}")),
@@ -244,18 +249,18 @@ pub fn leave<T>(
     }
 }
 
-/// Writes pairs, many in one Txn.
+/// Writes pairs, many per Txn.
 async fn put(
     operator: &Operator,
     pairs: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     stop: &Stop,
-) -> Result<(), GroundError> {
+) -> Result<(), FixtureError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (key, value) in pairs {
         let size = key.len() + value.len();
         if batch.len() >= OPS || (bytes + size > BYTES && !batch.is_empty()) {
-            if stop.is_wanted() {
-                return Err(GroundError::Failed {
+            if stop.is_requested() {
+                return Err(FixtureError::Failed {
                     doing: "writing keys",
                     failure: Failure::Stopped,
                 });
@@ -273,11 +278,11 @@ async fn put(
     change(operator, "writing keys", batch).await
 }
 
-/// Deletes keys, many in one Txn.
+/// Deletes keys, many per Txn.
 ///
 /// # Errors
 /// A request fails.
-pub async fn delete(operator: &Operator, keys: &[Vec<u8>]) -> Result<(), GroundError> {
+pub async fn delete(operator: &Operator, keys: &[Vec<u8>]) -> Result<(), FixtureError> {
     for some in keys.chunks(OPS) {
         let delete = |key: &Vec<u8>| DeleteRangeRequest {
             key: key.clone(),
@@ -294,28 +299,28 @@ async fn change(
     operator: &Operator,
     doing: &'static str,
     batch: Vec<request_op::Request>,
-) -> Result<(), GroundError> {
+) -> Result<(), FixtureError> {
     if batch.is_empty() {
         return Ok(());
     }
     let success = batch.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
     let txn = TxnRequest { success, ..TxnRequest::default() };
-    ask::<TxnResponse>(operator, doing, Method::Txn, &txn).await.map(drop)
+    request::<TxnResponse>(operator, doing, Method::Txn, &txn).await.map(drop)
 }
 
-async fn ask<M: Message + Default>(
+async fn request<M: Message + Default>(
     operator: &Operator,
     doing: &'static str,
     method: Method,
     message: &impl Message,
-) -> Result<M, GroundError> {
-    let failed = |failure| GroundError::Failed { doing, failure };
-    let answer = operator
+) -> Result<M, FixtureError> {
+    let failed = |failure| FixtureError::Failed { doing, failure };
+    let response = operator
         .connection
-        .call(method, frame::encode(&message.encode_to_vec()), operator.patience)
+        .call(method, frame::encode(&message.encode_to_vec()), operator.request_timeout)
         .await
         .map_err(failed)?;
-    M::decode(answer).map_err(|error| failed(Failure::Wrong(error.to_string())))
+    M::decode(response).map_err(|error| failed(Failure::Wrong(error.to_string())))
 }
 
 #[cfg(test)]
@@ -323,18 +328,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_are_left_are_told_after_a_good_run_and_after_a_bad_one() {
+    fn remaining_keys_are_reported_after_success_and_failure() {
         let failed =
-            || Err(GroundError::Failed { doing: "deleting keys", failure: Failure::Timeout });
-        let ((), verification) = leave(Ok(((), Verification::default())), failed(), "/p/").unwrap();
+            || Err(FixtureError::Failed { doing: "deleting keys", failure: Failure::Timeout });
+        let ((), verification) =
+            with_cleanup(Ok(((), Verification::default())), failed(), "/p/").unwrap();
         assert_eq!(
-            verification.mistakes,
-            ["keys are left below /p/: deleting keys: no answer in time"]
+            verification.errors,
+            ["keys are left below /p/: deleting keys: no response in time"]
         );
-        let why = leave::<()>(Err("no thread".to_owned()), failed(), "/p/").unwrap_err();
-        assert_eq!(why, "no thread; keys are left below /p/: deleting keys: no answer in time");
+        let why = with_cleanup::<()>(Err("no thread".to_owned()), failed(), "/p/").unwrap_err();
+        assert_eq!(why, "no thread; keys are left below /p/: deleting keys: no response in time");
         assert_eq!(
-            leave::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(),
+            with_cleanup::<()>(Err("no thread".to_owned()), Ok(()), "/p/").unwrap_err(),
             "no thread"
         );
     }

@@ -1,4 +1,4 @@
-//! What the audit says about a call: the proxy's own lines, read back from its file.
+//! Reads the audit log of a gateway.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,36 +11,36 @@ use serde::{Deserialize, Serialize};
 
 use super::call::abbreviate;
 
-/// A line is written by a thread of its own, soon after the answer.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The audit writer is a separate thread, so a record appears shortly after the response.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A reader of one proxy's audit file.
-pub(super) struct Witness {
+/// Reads the audit log of one gateway.
+pub(super) struct AuditReader {
     file: PathBuf,
 }
 
-/// How many lines there were before a call.
+/// The number of records before a call.
 #[derive(Clone, Copy)]
 pub(super) struct Mark(usize);
 
-/// What one line says, as short as the reader needs it.
+/// The fields of an audit record that the report shows.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Testimony {
+pub(super) struct AuditRecord {
     /// `allow`, `deny` or `would_deny`.
     pub(super) decision: String,
-    /// The grant that allowed it.
+    /// The grant that allowed the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) grant: Option<String>,
-    /// The closed reason of a refusal.
+    /// The reason code of a denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
-    /// What exactly nothing covers.
+    /// The access or capability that no grant covers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) missing: Option<String>,
 }
 
-/// The part of an audit line that is read here.
+/// The fields of an audit record that are read.
 #[derive(Deserialize)]
 struct Line {
     decision: String,
@@ -64,29 +64,29 @@ struct Missing {
     capability: Option<String>,
 }
 
-impl Witness {
-    /// A reader of this file, which need not be there yet.
+impl AuditReader {
+    /// The reader of this file, which need not exist yet.
     pub(super) fn of(file: PathBuf) -> Self {
         Self { file }
     }
 
-    /// Where the file ends now.
+    /// The present end of the file.
     pub(super) fn mark(&self) -> anyhow::Result<Mark> {
         Ok(Mark(self.all_lines()?.len()))
     }
 
-    /// What the first line after the mark says about a call of this method by this name.
-    pub(super) async fn testimony(
+    /// The first record after the mark for this method and common name.
+    pub(super) async fn record(
         &self,
         mark: Mark,
         common_name: &str,
         method: Method,
-    ) -> anyhow::Result<Testimony> {
-        let deadline = Instant::now() + WRITTEN_WITHIN;
+    ) -> anyhow::Result<AuditRecord> {
+        let deadline = Instant::now() + RECORD_TIMEOUT;
         loop {
             for line in self.all_lines()?.iter().skip(mark.0) {
                 let line: Line = serde_json::from_str(line)
-                    .with_context(|| format!("an audit line cannot be read: {line}"))?;
+                    .with_context(|| format!("invalid audit record: {line}"))?;
                 if line.identity.cn.as_deref() == Some(common_name)
                     && line.method.as_deref() == Some(method.path())
                 {
@@ -94,13 +94,13 @@ impl Witness {
                 }
             }
             if Instant::now() > deadline {
-                bail!("the audit has no line about it");
+                bail!("the audit log has no record of this call");
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// All whole lines of the file.
+    /// All complete lines of the file.
     pub(super) fn all_lines(&self) -> anyhow::Result<Vec<String>> {
         let text = match std::fs::read_to_string(&self.file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -111,7 +111,7 @@ impl Witness {
     }
 }
 
-impl From<Line> for Testimony {
+impl From<Line> for AuditRecord {
     fn from(line: Line) -> Self {
         Self {
             decision: line.decision,
@@ -123,7 +123,7 @@ impl From<Line> for Testimony {
 }
 
 impl Missing {
-    /// `create KEY`, `read PREFIX*`, or the name of a capability.
+    /// `create KEY`, `read PREFIX*`, or a capability.
     fn as_text(&self) -> Option<String> {
         if let Some(capability) = &self.capability {
             return Some(format!("capability {capability}"));
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_reads_as_a_range_of_keys() {
+    fn a_missing_access_is_shown_as_a_range_of_keys() {
         let text = |json: &str| serde_json::from_str::<Missing>(json).unwrap().as_text();
         assert_eq!(
             text(r#"{"verb": "read", "key": "/a/", "range_end": "/a0"}"#).unwrap(),
@@ -158,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_being_written_is_not_read() {
+    fn an_incomplete_line_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit");
-        let witness = Witness::of(file.clone());
-        assert!(witness.all_lines().unwrap().is_empty());
+        let audit_reader = AuditReader::of(file.clone());
+        assert!(audit_reader.all_lines().unwrap().is_empty());
         std::fs::write(&file, "{\"a\":1}\n{\"b\"").unwrap();
-        assert_eq!(witness.all_lines().unwrap(), ["{\"a\":1}"]);
+        assert_eq!(audit_reader.all_lines().unwrap(), ["{\"a\":1}"]);
     }
 }

@@ -6,8 +6,8 @@ fn authority() -> Authority {
     Authority::new("test").unwrap()
 }
 
-fn seen(folder: &Path) -> Sight {
-    look(folder).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+fn seen(folder: &Path) -> Inventory {
+    scan(folder).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn each_certificate_is_found_with_its_key() {
         .into_iter()
         .map(|found| (found.file.file_name().unwrap().to_str().unwrap().to_owned(), found.key))
         .collect();
-    let wrong = KeyState::Wrong("the key is another certificate's".to_owned());
+    let wrong = KeyState::Wrong("the key belongs to another certificate".to_owned());
     let expected = [
         ("both.pem", KeyState::Fits(None)),
         ("etcd-cert", KeyState::Fits(None)),
@@ -40,7 +40,7 @@ fn each_certificate_is_found_with_its_key() {
 }
 
 #[test]
-fn what_is_no_certificate_is_said_and_stops_nothing() {
+fn other_files_are_reported_and_do_not_stop_the_scan() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let issued = authority().client("a").unwrap();
@@ -56,19 +56,19 @@ fn what_is_no_certificate_is_said_and_stops_nothing() {
         write_private(at, name, content).unwrap();
     }
     fs::write(at.join("0.der"), [0x30, 0x82, 0, 0]).unwrap();
-    let sight = seen(at);
-    let names: Vec<String> = sight
+    let inventory = seen(at);
+    let names: Vec<String> = inventory
         .others
         .iter()
         .map(|other| other.file.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["0.der", "a.txt", "cut.crt", "empty", "lone.key", "odd.yaml"]);
-    assert_eq!(sight.certificates.len(), 1);
-    assert!(look(&at.join("nowhere")).is_err());
+    assert_eq!(inventory.certificates.len(), 1);
+    assert!(scan(&at.join("nowhere")).is_err());
 }
 
 #[test]
-fn a_ca_stands_in_the_list_once() {
+fn a_ca_certificate_is_listed_once() {
     let folder = tempfile::tempdir().unwrap();
     let authority = authority();
     for node in ["n1", "n2"] {
@@ -78,13 +78,13 @@ fn a_ca_stands_in_the_list_once() {
         write_private(&at, "etcd-cert", &authority.issue(&Leaf::client(node)).unwrap().certificate)
             .unwrap();
     }
-    let sight = seen(folder.path());
-    assert_eq!(sight.certificates.len(), 3);
+    let inventory = seen(folder.path());
+    assert_eq!(inventory.certificates.len(), 3);
     assert_eq!(
-        (sight.certificates[0].key.clone(), sight.certificates[0].copies),
+        (inventory.certificates[0].key.clone(), inventory.certificates[0].copies),
         (KeyState::OfCa, 1)
     );
-    // A client that shows a CA's certificate is no CA here: it is a mistake that is to be told.
+    // A CA certificate as `etcd-cert` is listed as a client's, so that the error is reported.
     write_private(&folder.path().join("n1"), "etcd-cert", &authority.pem()).unwrap();
     assert!(
         seen(folder.path())
@@ -94,16 +94,15 @@ fn a_ca_stands_in_the_list_once() {
     );
 }
 
-/// Of these nobody can tell when they end; a manifest with one bad document is not one without
-/// Secrets.
+/// The expiry of these is unknown. A manifest with one invalid document may still have Secrets.
 #[test]
-fn what_should_hold_a_certificate_and_does_not_is_told_from_the_rest() {
+fn a_file_that_should_hold_a_certificate_is_marked() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let issued = authority().client("a").unwrap();
     let secret =
         |key: &str| format!("---\nkind: Secret\nmetadata: {{name: x}}\ndata: {{{key}: \"%%%\"}}\n");
-    let lost = [
+    let suspect = [
         ("a-cut.crt", issued.certificate[..300].to_owned()),
         ("b-empty.pem", String::new()),
         ("c-key.crt", issued.key.clone()),
@@ -122,34 +121,34 @@ fn what_should_hold_a_certificate_and_does_not_is_told_from_the_rest() {
         ("i.yaml", secret("password")),
         ("notes", "x".to_owned()),
     ];
-    for (name, content) in lost.iter().chain(&right) {
+    for (name, content) in suspect.iter().chain(&right) {
         write_private(at, name, content).unwrap();
     }
-    let told = seen(at)
+    let info = seen(at)
         .others
         .into_iter()
-        .map(|other| (other.file.file_name().unwrap().to_str().unwrap().to_owned(), other.lost));
-    let expected = lost
+        .map(|other| (other.file.file_name().unwrap().to_str().unwrap().to_owned(), other.suspect));
+    let expected = suspect
         .iter()
         .map(|(name, _)| ((*name).to_owned(), true))
         .chain(right.iter().map(|(name, _)| ((*name).to_owned(), false)));
-    assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    assert_eq!(info.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
 /// Read as PEM, it would be one pair, and replaced as such.
 #[test]
-fn a_manifest_that_is_not_utf_8_is_told_and_not_read_as_something_else() {
+fn a_manifest_that_is_not_utf_8_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let issued = authority().client("a").unwrap();
     let text = ["# caf\u{e9}\n", &issued.certificate, &issued.key].concat();
     let latin_1: Vec<u8> =
         text.chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect();
     fs::write(folder.path().join("secrets.yaml"), latin_1).unwrap();
-    let sight = seen(folder.path());
+    let inventory = seen(folder.path());
     assert!(
-        sight.certificates.is_empty()
-            && sight.others[0].lost
-            && sight.others[0].what.contains("not UTF-8"),
-        "{sight:?}"
+        inventory.certificates.is_empty()
+            && inventory.others[0].suspect
+            && inventory.others[0].what.contains("not UTF-8"),
+        "{inventory:?}"
     );
 }

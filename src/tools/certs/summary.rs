@@ -1,4 +1,4 @@
-//! What a certificate says, what a policy makes of it, and what is wrong with it.
+//! Summarizes a certificate: its names, the roles that a policy gives it, and its problems.
 
 use std::time::SystemTime;
 
@@ -9,52 +9,52 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::ca::time;
 use super::component;
-use super::found::{Found, KeyState};
+use super::inventory::{FoundCertificate, KeyState};
 
-/// What a certificate is for.
+/// The use of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It calls etcd.
+    /// A client's certificate.
     Client,
-    /// It is called, and does not call.
+    /// A server's certificate that is not for clients.
     Server,
-    /// It issues.
+    /// A CA certificate.
     Ca,
 }
 
-/// One line of `certs list`.
+/// One row of `certs list`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Reading {
-    /// Where it is.
+pub struct Summary {
+    /// `FILE`, `FILE#SECRET` or the server's URL.
     pub place: String,
-    /// What it is for.
+    /// What it is used for.
     pub kind: Kind,
-    /// Its Common Name, if it has a usable one.
+    /// Its common name, if that is usable.
     pub common_name: Option<String>,
-    /// Its URIs.
+    /// Its URI SANs.
     pub uris: Vec<String>,
-    /// Its DNS names.
+    /// Its DNS SANs.
     pub dns: Vec<String>,
-    /// What the policy's binding calls it, or the formats of `certs issue` where no policy is
-    /// given.
+    /// The component, by the policy's binding or, without a policy, by the default formats of
+    /// `certs issue`.
     pub component: Option<String>,
-    /// The node in its name, likewise.
+    /// The node in its name, determined in the same way.
     pub node: Option<String>,
-    /// What the policy gives it; `None` without a policy.
+    /// The roles that the policy gives it; `None` without a policy.
     pub roles: Option<Vec<String>>,
-    /// Its issuer.
+    /// Issuer, as text.
     pub issuer: String,
-    /// Its serial number, hexadecimal.
+    /// Serial number, hexadecimal.
     pub serial: String,
-    /// Its last moment, RFC 3339.
+    /// `notAfter`, RFC 3339.
     pub not_after: String,
-    /// Whole days that are left; negative when it has ended.
+    /// Whole days until `notAfter`; negative after it.
     pub days_left: i64,
-    /// In how many further places a CA certificate stands.
+    /// The number of further files with the same CA certificate.
     #[serde(skip_serializing_if = "is_zero")]
     pub copies: usize,
-    /// What is wrong.
+    /// Problems, one sentence each.
     pub problems: Vec<String>,
 }
 
@@ -63,8 +63,8 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-impl Reading {
-    /// The name that a list shows.
+impl Summary {
+    /// The name that a list shows: the common name, else the first SAN.
     #[must_use]
     pub fn name(&self) -> &str {
         let first = self.uris.first().or(self.dns.first());
@@ -72,39 +72,44 @@ impl Reading {
     }
 }
 
-/// Reads one certificate; `ca` is the name of the client CA that bindings see.
+/// Summarizes one certificate. `ca` is the name of the client CA for bindings.
 #[must_use]
-pub fn read(found: &Found, policy: Option<&Policy>, ca: &str, now: SystemTime) -> Reading {
-    read_as(found, |kind| kind, policy, ca, now)
+pub fn summarize(
+    found: &FoundCertificate,
+    policy: Option<&Policy>,
+    ca: &str,
+    now: SystemTime,
+) -> Summary {
+    summarize_as(found, |kind| kind, policy, ca, now)
 }
 
-/// Reads a certificate that a server has shown. It may be a client's as well: nothing that only
-/// clients need is missing then.
+/// Summarizes a certificate that a server has presented. It may be a client's as well, so checks
+/// that apply to clients only are left out.
 #[must_use]
-pub fn read_server(found: &Found, ca: &str, now: SystemTime) -> Reading {
-    let mut reading = read_as(
+pub fn summarize_server(found: &FoundCertificate, ca: &str, now: SystemTime) -> Summary {
+    let mut summary = summarize_as(
         found,
         |kind| if kind == Kind::Client { Kind::Server } else { kind },
         None,
         ca,
         now,
     );
-    if reading.dns.is_empty() && !has_addresses(found.leaf()) {
-        reading.problems.push(
-            "it names no host (no DNS name and no address among its SANs): clients refuse it"
+    if summary.dns.is_empty() && !has_addresses(found.leaf()) {
+        summary.problems.push(
+            "it names no host (no DNS name or IP address among its SANs): clients refuse it"
                 .to_owned(),
         );
     }
-    reading
+    summary
 }
 
-fn read_as(
-    found: &Found,
+fn summarize_as(
+    found: &FoundCertificate,
     taken_for: impl Fn(Kind) -> Kind,
     policy: Option<&Policy>,
     ca: &str,
     now: SystemTime,
-) -> Reading {
+) -> Summary {
     let identity = Identity::from_certificate(found.leaf(), ca.into());
     let mut problems = Vec::new();
     let parsed = X509Certificate::from_der(found.leaf()).ok().map(|(_, parsed)| parsed);
@@ -117,10 +122,10 @@ fn read_as(
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         days_left = end.saturating_sub(seconds).div_euclid(86_400);
-        of_certificate(parsed, kind, now, &mut problems);
+        check_certificate(parsed, kind, now, &mut problems);
     }
-    of_names(&identity, kind, &mut problems);
-    of_key(&found.key, &mut problems);
+    check_names(&identity, kind, &mut problems);
+    check_key(&found.key, &mut problems);
     let (mut component, mut node) = by_format(&identity);
     let mut roles = None;
     if let (Some(policy), Kind::Client) = (policy, kind) {
@@ -130,15 +135,19 @@ fn read_as(
             Standing::Nameless(refusal) if refusal != NameRefusal::Missing => {}
             Standing::Bound => {}
             Standing::Unbound | Standing::Nameless(_) => {
-                problems.push("no binding of the policy matches it".to_owned())
+                problems.push("no binding of the policy matches it".to_owned());
             }
             Standing::BadCapture => {
-                problems.push("a binding would match, but what it captures is no DNS-1123 subdomain (`bad-capture`)".to_owned());
+                problems.push(
+                    "a binding would match, but a captured value is not a DNS-1123 subdomain \
+                     (`bad-capture`)"
+                        .to_owned(),
+                );
             }
         }
         roles = Some(principal.roles.iter().map(ToString::to_string).collect());
     }
-    Reading {
+    Summary {
         place: found.place(),
         kind,
         common_name: identity.common_name.as_ref().ok().map(ToString::to_string),
@@ -156,7 +165,7 @@ fn read_as(
     }
 }
 
-/// Whether a certificate names an IP address.
+/// True if a certificate names an IP address.
 fn has_addresses(der: &[u8]) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
     let names =
@@ -176,8 +185,8 @@ fn kind(parsed: &X509Certificate<'_>, key: &KeyState) -> Kind {
     }
 }
 
-/// What TLS would refuse, as `docs/certificates.md` has it.
-fn of_certificate(
+/// Problems that make TLS refuse it (`docs/certificates.md`).
+fn check_certificate(
     parsed: &X509Certificate<'_>,
     kind: Kind,
     now: SystemTime,
@@ -204,10 +213,10 @@ fn of_certificate(
         return;
     }
     if parsed.is_ca() {
-        problems.push("`CA:TRUE`: TLS refuses it as a client's".to_owned());
+        problems.push("`CA:TRUE`: TLS refuses it as a client certificate".to_owned());
     }
     if parsed.version() != x509_parser::prelude::X509Version::V3 {
-        problems.push("not of version 3, which TLS refuses".to_owned());
+        problems.push("not an X.509 version 3 certificate, which TLS refuses".to_owned());
     }
     match parsed.extended_key_usage() {
         Ok(Some(usage)) if kind == Kind::Client && !usage.value.client_auth => {
@@ -226,38 +235,38 @@ fn has_no_other_name(identity: &Identity) -> bool {
         && identity.organizations.is_empty()
 }
 
-fn of_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
+fn check_names(identity: &Identity, kind: Kind, problems: &mut Vec<String>) {
     match &identity.common_name {
         Err(NameRefusal::Missing) if kind == Kind::Client && has_no_other_name(identity) => {
-            problems.push("it has no name at all".to_owned());
+            problems.push("it has no name".to_owned());
         }
         Err(refusal) if *refusal != NameRefusal::Missing => {
-            problems.push(format!("{refusal} (`{}`)", refusal.code()))
+            problems.push(format!("{refusal} (`{}`)", refusal.code()));
         }
         _ => {}
     }
 }
 
-fn of_key(key: &KeyState, problems: &mut Vec<String>) {
+fn check_key(key: &KeyState, problems: &mut Vec<String>) {
     match key {
         KeyState::Fits(Some(mode)) => {
-            problems.push(format!("others than its owner may use its key's file (mode {mode:04o})"))
+            problems.push(format!("other users may read its key file (mode {mode:04o})"));
         }
         KeyState::Wrong(why) => problems.push(format!("its key: {why}")),
         KeyState::Fits(None) | KeyState::Elsewhere | KeyState::Encrypted | KeyState::OfCa => {}
     }
 }
 
-/// Component and node as the matching bindings have them: captures of these names, or the text of
-/// the binding before its first capture.
+/// Component and node by the matching bindings: captures of these names, or the text of the binding
+/// before its first capture.
 fn by_policy(policy: &Policy, identity: &Identity) -> (Option<String>, Option<String>) {
-    let readings = policy.readings(identity);
+    let summaries = policy.readings(identity);
     let capture = |wanted: &str| {
-        let mut captures = readings.iter().flat_map(|(_, captures)| captures);
+        let mut captures = summaries.iter().flat_map(|(_, captures)| captures);
         captures.find(|(name, _)| &**name == wanted).map(|(_, value)| value.to_string())
     };
     let text = || {
-        let place = readings.first()?.0;
+        let place = summaries.first()?.0;
         policy
             .bindings()
             .find(|binding| binding.place == place)
@@ -276,7 +285,7 @@ fn head(pattern: &str) -> &str {
     before.rsplit([':', '/']).next().unwrap_or_default()
 }
 
-/// As `certs issue` names by default.
+/// Component and node by the default formats of `certs issue`.
 fn by_format(identity: &Identity) -> (Option<String>, Option<String>) {
     let common_name = identity.common_name.as_deref().unwrap_or_default();
     for component in component::ALL {
@@ -300,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binding_names_its_component() {
+    fn the_text_before_a_capture_names_the_component() {
         for (pattern, component) in [
             ("calico-node:{node}", "calico-node"),
             ("spiffe://cluster.local/cni/{node}", "cni"),
