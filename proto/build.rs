@@ -1,5 +1,5 @@
-//! Compiles the `.proto` files beside this one into prost types and, with the feature `client`,
-//! tonic clients. The protoc is the one that `.cargo/config.toml` names.
+//! Compiles the `.proto` files in this directory into prost types and, with the feature `client`,
+//! tonic clients. `.cargo/config.toml` sets the path of protoc.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ fn main() -> std::io::Result<()> {
     let files = FILES.map(|package| format!("{package}.proto"));
     let out = PathBuf::from(
         std::env::var_os("OUT_DIR")
-            .ok_or_else(|| std::io::Error::other("OUT_DIR is not set: run by cargo"))?,
+            .ok_or_else(|| std::io::Error::other("OUT_DIR is not set; run this through cargo"))?,
     );
-    // The descriptors are what the tests compare with etcd's own.
+    // The tests compare the descriptors with etcd's.
     tonic_prost_build::configure()
         .build_server(false)
         .build_client(std::env::var_os("CARGO_FEATURE_CLIENT").is_some())

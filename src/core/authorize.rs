@@ -1,20 +1,21 @@
-//! The decision. The only place where a [`Permit`] is made, and a request is forwarded only with
-//! one.
+//! The authorization decision. Only this module creates a [`Permit`], and a message is forwarded
+//! only with a permit.
 
-pub mod reference;
+#[cfg(any(test, feature = "model"))]
+pub(crate) mod reference;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::keyspace::{KeyRange, OwnedRange};
-use crate::policy::{GrantId, Mode, Principal, Rights, Standing};
+use crate::policy::{BindingStatus, GrantId, Mode, Principal, Rights};
 use crate::wire::Malformed;
 
-/// The right to forward one message. It has no public constructor: [`authorize`] and [`refuse`]
-/// make it.
+/// Proof that one message may be forwarded. It has no public constructor: only [`authorize`] and
+/// [`refuse`] create it.
 #[derive(Debug)]
-#[must_use = "a permit is made to forward a message"]
+#[must_use = "a permit exists to forward a message"]
 pub struct Permit {
     grant: Option<GrantId>,
     would_deny: Option<Box<Denial>>,
@@ -23,28 +24,24 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The grant that allowed the first access; `None` when the request touches nothing, or only by
-    /// lease ownership.
-    #[must_use]
+    /// The grant that allowed the first access. `None` if the message has no accesses or is allowed
+    /// only because the client owns its leases.
     pub fn grant(&self) -> Option<GrantId> {
         self.grant
     }
 
-    /// In shadow mode: the refusal that enforcement would have given.
-    #[must_use]
+    /// The denial that shadow mode ignored; `None` if the policy allows the message.
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_deref()
     }
 
-    /// The mode of the client when the permit was made. A permit of shadow mode says nothing about
-    /// rights.
-    #[must_use]
+    /// The mode of the principal when the permit was created. In shadow mode a permit proves
+    /// nothing about rights.
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The policy generation that the permit was made under. Under another one it proves nothing.
-    #[must_use]
+    /// The policy generation of the permit. The permit is not valid under any other generation.
     pub const fn generation(&self) -> u64 {
         self.generation
     }
@@ -54,23 +51,22 @@ impl Permit {
     }
 }
 
-/// What was decided, as the audit and the metrics have it.
+/// The decision about a message, as audit lines and metrics report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// Allowed by the policy.
     Allow,
     /// Refused.
     Deny,
-    /// Let through by shadow mode; enforcement would refuse it.
+    /// Forwarded by shadow mode; enforcement would deny it.
     WouldDeny,
 }
 
 impl Decision {
-    /// All decisions.
+    /// Every decision.
     pub const ALL: [Decision; 3] = [Decision::Allow, Decision::Deny, Decision::WouldDeny];
 
     /// The stable name in audit lines and metrics.
-    #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
             Decision::Allow => "allow",
@@ -80,56 +76,57 @@ impl Decision {
     }
 }
 
-/// A refusal, and why.
+/// Why a request is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The closed reason.
+    /// The reason, from a closed list.
     pub reason: Reason,
-    /// What exactly is missing or wrong.
+    /// The missing right or the fault.
     pub missing: Missing,
 }
 
-/// Why a request is refused: a closed list, stable in audit lines.
+/// The reason of a denial: a closed list with stable names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No binding matches the identity.
     NoBinding,
-    /// The certificate has no usable name; the [`Missing`] says which way.
+    /// The certificate has no usable name. [`Missing::Text`] has the
+    /// [`NameRefusal`](crate::identity::NameRefusal) code.
     NoIdentity,
     /// A captured value is no DNS-1123 subdomain.
     BadCapture,
-    /// Some key is not covered.
+    /// A verb is not granted on part of a key range.
     KeyNotGranted,
     /// The capability is not granted.
     CapabilityNotGranted,
-    /// The lease belongs to somebody else.
+    /// The lease belongs to another identity.
     LeaseNotOwned,
-    /// Whose the lease is cannot be found out: etcd did not say which keys are attached.
+    /// The owner of the lease cannot be determined: etcd did not report the attached keys.
     LeaseUnknown,
-    /// The message cannot be judged.
+    /// The message cannot be decoded unambiguously.
     MalformedMessage,
     /// The path names no method of etcd.
     UnknownMethod,
-    /// The request is not gRPC at all (HTTP method, content type).
+    /// The request is not gRPC (HTTP method, content type).
     NotGrpc,
-    /// `grpc-encoding` names a compression that etcd does not have: all but gzip.
+    /// `grpc-encoding` names a compression other than gzip, the only one that etcd supports.
     Compressed,
     /// The message is larger than the limit.
     TooLarge,
-    /// The body is not one whole message (cut, several, none, trailers behind it).
+    /// The body is not exactly one complete message (truncated, several, none, trailers after it).
     BadFraming,
-    /// `Authenticate` while client tokens are stripped: the token could never be used.
+    /// `Authenticate` while the gateway removes client tokens: the token could not be used.
     TokensStripped,
-    /// HTTP/2 refused it: there was no request to judge, or none any more.
+    /// The HTTP/2 layer refused the request before or while it was read.
     Http2,
-    /// A limit of the process or of the identity.
+    /// A limit of the process or of the identity is reached.
     Limit,
     /// The audit queue is full and `audit-on-full` is `deny`.
     AuditFull,
 }
 
 impl Reason {
-    /// All reasons.
+    /// Every reason.
     pub const ALL: [Reason; 17] = [
         Reason::NoBinding,
         Reason::NoIdentity,
@@ -151,7 +148,6 @@ impl Reason {
     ];
 
     /// The stable name.
-    #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
             Reason::NoBinding => "no-binding",
@@ -175,43 +171,42 @@ impl Reason {
     }
 }
 
-/// The particulars of a refusal.
+/// The missing right or the fault behind a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Nothing more to say than the reason.
+    /// No details beyond the reason.
     Nothing,
-    /// The first verb and part of the key space that no grant covers.
+    /// The first verb and the first part of a key range that no grant covers.
     Keys {
-        /// What was to be done.
+        /// The verb that is not granted.
         verb: Verb,
-        /// The first uncovered part.
+        /// The first part that is not covered.
         range: OwnedRange,
     },
-    /// The capability.
+    /// The capability that is not granted.
     Capability(Capability),
-    /// The lease.
+    /// The id of the lease.
     Lease(i64),
-    /// What is wrong with the message.
+    /// The fault in the message.
     Form(Malformed),
-    /// How long the message is, and how long it may be, in bytes.
+    /// The message is longer than the limit.
     Size {
-        /// Its length.
+        /// Length in bytes, from the gRPC frame header.
         length: usize,
         /// The limit.
         limit: usize,
     },
-    /// The compressed message becomes longer than it may be.
+    /// The message is longer than the limit after decompression.
     Unpacked {
-        /// How long that is, in bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// What is wrong with the request around the message, in words that may be shown to the client.
+    /// A fault of the request outside its message. The text may be shown to the client.
     Text(&'static str),
 }
 
 impl Denial {
-    /// A refusal with nothing to add, or with a fixed sentence.
-    #[must_use]
+    /// A denial without details (`text` is empty) or with a fixed text.
     pub fn new(reason: Reason, text: &'static str) -> Self {
         Self {
             reason,
@@ -236,106 +231,104 @@ impl fmt::Display for Denial {
             Missing::Lease(id) => write!(f, ": lease {id:x}"),
             Missing::Form(malformed) => write!(f, ": {malformed}"),
             Missing::Size { length, limit } => {
-                write!(f, ": {length} bytes, and at most {limit} are read")
+                write!(f, ": message of {length} bytes exceeds the limit of {limit} bytes")
             }
             Missing::Unpacked { limit } => {
-                write!(f, ": more than {limit} bytes when it is unpacked")
+                write!(f, ": decompressed message exceeds the limit of {limit} bytes")
             }
             Missing::Text(text) => write!(f, ": {text}"),
         }
     }
 }
 
-/// What is known of a lease that a request names. A lease without evidence is refused.
+/// The client's claim to a lease that the request names. A lease without evidence is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseEvidence {
-    /// The lease's id.
+    /// The id of the lease.
     pub id: i64,
-    /// Whose it is.
-    pub standing: LeaseStanding,
+    /// The client's claim to it.
+    pub claim: LeaseClaim,
 }
 
-/// Whose a lease is.
+/// The relation of a client to a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseStanding {
-    /// The id carries the caller's mark.
+pub enum LeaseClaim {
+    /// The id carries the client's mark.
     Own,
-    /// No mark of the caller's, and no key is attached to it, as etcd says: it belongs to no
-    /// identity.
+    /// The id does not carry the client's mark, and etcd reports no attached key: the lease belongs
+    /// to no identity.
     Unattached,
-    /// No mark of the caller's, and the caller may do to every attached key what the message does
-    /// with the lease: see [`AttachedKeys`].
+    /// The id does not carry the client's mark, but the client has the verbs that the message needs
+    /// on every attached key ([`AttachedKeys`]).
     Covered,
-    /// No mark of the caller's, and the caller may not do that to one of its keys.
+    /// The id does not carry the client's mark, and the client lacks a verb on an attached key.
     NotCovered,
-    /// Marked for another identity, and no keys are attached yet.
-    AnotherIdentity,
-    /// No mark of the caller's, and etcd did not answer.
+    /// The id carries the mark of another identity, and no key is attached.
+    OtherIdentity,
+    /// The id does not carry the client's mark, and etcd did not answer.
     Unknown,
 }
 
-/// Finds out, key by key, whether a caller may do to every key of a lease what its message does
-/// with the lease. The keys of a lease may be many: none is kept, and after the first that is not
-/// covered no other has to be seen.
+/// Checks one by one whether a client has the verbs that its message needs on every key of a lease.
+/// A lease may have many keys: none is stored, and checking can stop at the first key that is not
+/// covered.
 #[derive(Clone, Debug)]
 pub struct AttachedKeys {
     principal: Arc<Principal>,
-    /// What is needed on each key.
+    /// The verbs needed on each key.
     verbs: Verbs,
-    standing: LeaseStanding,
+    claim: LeaseClaim,
 }
 
 impl AttachedKeys {
-    /// No key yet, of the lease `id` that a message with these accesses names.
-    #[must_use]
+    /// Starts a check of the lease `id`, which a message with these accesses names.
     pub fn of(principal: Arc<Principal>, id: i64, accesses: &Accesses<'_>) -> Self {
         let uses = accesses.leases.iter().filter(|(of, _)| *of == id);
         let verbs = uses
-            .fold(Verbs::NONE, |verbs, (_, lease_use)| verbs.and(lease_use.verbs_on_attached()));
-        Self { principal, verbs, standing: LeaseStanding::Unattached }
+            .fold(Verbs::NONE, |verbs, (_, lease_use)| verbs.union(lease_use.verbs_on_attached()));
+        Self { principal, verbs, claim: LeaseClaim::Unattached }
     }
 
-    /// One attached key. False: the lease may not be used, whatever its other keys are.
-    pub fn see(&mut self, key: &[u8]) -> bool {
-        let is_covered = self.standing != LeaseStanding::NotCovered
+    /// Checks one attached key. False: the lease may not be used, whatever its other keys are.
+    pub fn check(&mut self, key: &[u8]) -> bool {
+        let is_covered = self.claim != LeaseClaim::NotCovered
             && covered(&self.principal, self.verbs, &KeyRange::key(key)).is_ok();
-        self.standing = if is_covered { LeaseStanding::Covered } else { LeaseStanding::NotCovered };
+        self.claim = if is_covered { LeaseClaim::Covered } else { LeaseClaim::NotCovered };
         is_covered
     }
 
-    /// What its answers depend on beside the keys. Two that have this in common say the same of the
-    /// same keys.
-    #[must_use]
+    /// The inputs of the check besides the keys. Two checks with equal inputs give the same result
+    /// for the same keys.
     pub fn depends_on(&self) -> (*const Rights, Verbs) {
         (Arc::as_ptr(&self.principal.rights), self.verbs)
     }
 
-    /// What follows from all keys of the lease, or from those up to the first that is not covered.
-    #[must_use]
-    pub fn standing(&self) -> LeaseStanding {
-        self.standing.clone()
+    /// The claim after all keys of the lease, or after the keys up to the first that is not
+    /// covered.
+    pub fn claim(&self) -> LeaseClaim {
+        self.claim.clone()
     }
 }
 
-/// Judges one message. What is known of `leases` is sorted by id: a message may name ten thousand.
-/// Evidence that is out of order may not be found, and then its lease is refused.
+/// Decides on one message. `leases` must be sorted by id, because a message may name ten thousand
+/// leases. Evidence out of order may not be found, and then its lease is denied.
 ///
 /// # Errors
-/// In enforce mode, the first thing that is missing. In shadow mode never: the refusal is in
+/// In enforce mode, the first denial. In shadow mode never: the denial is in
 /// [`Permit::would_deny`].
 pub fn authorize(
     principal: &Principal,
     accesses: &Accesses<'_>,
     leases: &[LeaseEvidence],
 ) -> Result<Permit, Denial> {
-    match judge(principal, accesses, leases) {
+    match decide(principal, accesses, leases) {
         Ok(grant) => Ok(Permit::of(principal, grant, None)),
         Err(denial) => refuse(principal, denial),
     }
 }
 
-/// Turns a refusal that was found outside the rights (a malformed message, an unknown method) into
-/// what the mode makes of it.
+/// Applies the mode to a denial that was found outside the rights (a malformed message, an unknown
+/// method).
 ///
 /// # Errors
 /// In enforce mode, `denial` itself.
@@ -346,25 +339,25 @@ pub fn refuse(principal: &Principal, denial: Denial) -> Result<Permit, Denial> {
     }
 }
 
-/// Whether the caller may speak at all; every method needs at least this.
+/// Checks that a binding matches the client. Every method requires this.
 ///
 /// # Errors
-/// Why not.
-pub fn standing(principal: &Principal) -> Result<(), Denial> {
-    match principal.standing {
-        Standing::Bound => Ok(()),
-        Standing::Unbound => Err(Denial::new(Reason::NoBinding, "")),
-        Standing::Nameless(refusal) => Err(Denial::new(Reason::NoIdentity, refusal.code())),
-        Standing::BadCapture => Err(Denial::new(Reason::BadCapture, "")),
+/// The denial, if none matches.
+pub fn check_binding(principal: &Principal) -> Result<(), Denial> {
+    match principal.binding_status {
+        BindingStatus::Bound => Ok(()),
+        BindingStatus::Unbound => Err(Denial::new(Reason::NoBinding, "")),
+        BindingStatus::Nameless(refusal) => Err(Denial::new(Reason::NoIdentity, refusal.code())),
+        BindingStatus::BadCapture => Err(Denial::new(Reason::BadCapture, "")),
     }
 }
 
-fn judge(
+fn decide(
     principal: &Principal,
     accesses: &Accesses<'_>,
     leases: &[LeaseEvidence],
 ) -> Result<Option<GrantId>, Denial> {
-    standing(principal)?;
+    check_binding(principal)?;
     let mut first = None;
     if let Some(capability) = accesses.capability {
         first = Some(holds(principal, capability)?);
@@ -374,22 +367,22 @@ fn judge(
         first = first.or(grant);
     }
     for &(id, lease_use) in &accesses.leases {
-        judge_lease(principal, id, lease_use, leases)?;
+        decide_lease(principal, id, lease_use, leases)?;
     }
     Ok(first)
 }
 
 fn holds(principal: &Principal, capability: Capability) -> Result<GrantId, Denial> {
     let rights = &principal.rights;
-    // Who may do everything with the leases of others may do it with leases.
-    let by_more = || {
+    // `lease-admin` includes `lease`.
+    let by_lease_admin = || {
         if capability == Capability::Lease {
             rights.capability(Capability::LeaseAdmin)
         } else {
             None
         }
     };
-    rights.capability(capability).or_else(by_more).ok_or(Denial {
+    rights.capability(capability).or_else(by_lease_admin).ok_or(Denial {
         reason: Reason::CapabilityNotGranted,
         missing: Missing::Capability(capability),
     })
@@ -411,7 +404,7 @@ fn covered(
     Ok(first)
 }
 
-fn judge_lease(
+fn decide_lease(
     principal: &Principal,
     id: i64,
     lease_use: LeaseUse,
@@ -420,20 +413,20 @@ fn judge_lease(
     if principal.rights.capability(Capability::LeaseAdmin).is_some() {
         return Ok(());
     }
-    if lease_use.prolongs() {
+    if lease_use.extends_lifetime() {
         holds(principal, Capability::Lease)?;
     }
     let not_owned = Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
     let known =
         leases.binary_search_by_key(&id, |evidence| evidence.id).ok().and_then(|at| leases.get(at));
-    match known.map(|evidence| &evidence.standing) {
-        Some(LeaseStanding::Own) => Ok(()),
-        // Nobody's: etcd lets every user end it, and so take a key from whoever is about to attach
-        // one. That is more than a right to keys.
-        Some(LeaseStanding::Unattached) => holds(principal, Capability::Lease).map(drop),
-        Some(LeaseStanding::Covered) => Ok(()),
-        Some(LeaseStanding::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),
-        Some(LeaseStanding::NotCovered | LeaseStanding::AnotherIdentity) | None => Err(not_owned),
+    match known.map(|evidence| &evidence.claim) {
+        Some(LeaseClaim::Own) => Ok(()),
+        // The lease belongs to no identity. etcd lets every user revoke it, which deletes a key
+        // that another client is about to attach. Rights on keys are not enough for that.
+        Some(LeaseClaim::Unattached) => holds(principal, Capability::Lease).map(drop),
+        Some(LeaseClaim::Covered) => Ok(()),
+        Some(LeaseClaim::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),
+        Some(LeaseClaim::NotCovered | LeaseClaim::OtherIdentity) | None => Err(not_owned),
     }
 }
 

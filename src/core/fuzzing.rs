@@ -1,16 +1,16 @@
-//! What the fuzz targets of `fuzz/` do with their bytes: each is one function that stops at the
-//! first broken promise.
+//! The functions behind the fuzz targets in `fuzz/`. Each checks one input and panics at the first
+//! violated property.
 //!
-//! They are here, beside the code they check, so that a target of libFuzzer is one line, and so
-//! that `cargo test` takes every file of the corpora through the same function ([`corpus`](self)).
-//! Not part of the program: the feature `model` alone builds them.
+//! They are in this crate so that a libFuzzer target is one line and `cargo test` runs every file
+//! of the corpora through the same function ([`corpus`](self)). Only the feature `model` compiles
+//! them.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a target that meets the unexpected is to stop at once, and at that place"
+    reason = "a fuzz target must panic at the first unexpected value"
 )]
 
 pub mod authorize;
@@ -21,10 +21,10 @@ pub mod policy_text;
 pub mod scan;
 pub mod watch_state_machine;
 
-/// Takes an input through a target.
+/// Checks one input.
 pub type Run = fn(&[u8]);
 
-/// Every target: its name in `fuzz/fuzz_targets` and `fuzz/corpus`, and what it runs.
+/// Every target: its name in `fuzz/fuzz_targets` and `fuzz/corpus`, and its function.
 pub const TARGETS: &[(&str, Run)] = &[
     ("authorize", authorize::run),
     ("certificate", certificate::run),

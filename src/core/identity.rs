@@ -1,15 +1,15 @@
-//! Who is calling: what the leaf of a **verified** chain says, and nothing else.
+//! The identity of a client: the names in the leaf of its **verified** certificate chain.
 
 mod certificate;
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What a client's certificate says about it. Made once per connection, from the leaf of a chain
-/// that TLS has verified.
+/// The names in a client's certificate. Created once per connection, from the leaf of a chain that
+/// TLS has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The configured name of the client CA that the chain ends in.
+    /// The configured name of the client CA at the end of the chain.
     pub ca: Arc<str>,
     /// The subject's Common Name, or why it cannot be used.
     pub common_name: Result<Arc<str>, NameRefusal>,
@@ -19,22 +19,22 @@ pub struct Identity {
     pub dns_sans: Vec<String>,
     /// The subject's O values, in the certificate's order.
     pub organizations: Vec<String>,
-    /// What tells it from others with the same O: 16 hexadecimal digits over its subject and all
-    /// of its subject alternative names, where it has any name besides a CN and one O.
+    /// Distinguishes certificates with the same O: 16 hexadecimal digits of a SHA-256 over the
+    /// subject and all subject alternative names. `None` if the certificate has no name besides a
+    /// CN and one O.
     pub distinction: Option<String>,
     /// Serial number, lower-case hexadecimal.
     pub serial: String,
     /// The issuer's distinguished name (RFC 4514 order as x509-parser prints it).
     pub issuer: String,
-    /// End of validity, in seconds since 1970 (UTC). Of a connection's identity: of the first
-    /// certificate of its path that ends.
+    /// End of validity in seconds since 1970 (UTC). For the identity of a connection: the earliest
+    /// end of all certificates in its chain.
     pub not_after: i64,
 }
 
 #[cfg(any(test, feature = "model"))]
 impl Identity {
-    /// Of the CA `default`, with this CN alone.
-    #[must_use]
+    /// An identity of the CA `default` with this CN only.
     pub fn named(common_name: &str) -> Self {
         Self {
             ca: "default".into(),
@@ -50,29 +50,27 @@ impl Identity {
     }
 }
 
-/// Why a certificate gives no usable name. Each has a name of its own in the audit (see
-/// [`NameRefusal::code`]).
+/// Why a certificate has no usable name. Audit lines report the [`NameRefusal::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NameRefusal {
     /// The subject has no CN. A binding on a SAN or on O may still match.
     Missing,
-    /// The subject has more than one CN: which one counts would be a guess.
+    /// The subject has more than one CN, so that the name is ambiguous.
     Several,
     /// The CN is empty.
     Empty,
-    /// The CN holds a NUL: another program may read only what stands before it.
+    /// The CN contains a NUL. Other programs may stop reading there.
     Nul,
-    /// The CN holds a control character.
+    /// The CN contains a control character.
     Control,
-    /// The CN is not UTF-8, or of a string type that has no certain reading as UTF-8.
+    /// The CN is not UTF-8, or of a string type that is not unambiguously UTF-8.
     NotUtf8,
-    /// The certificate could not be read a second time by x509-parser, though TLS took it.
+    /// TLS accepted the certificate, but x509-parser cannot parse it.
     Unreadable,
 }
 
 impl NameRefusal {
     /// The stable name in audit lines.
-    #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
             NameRefusal::Missing => "cn-missing",
@@ -85,10 +83,8 @@ impl NameRefusal {
         }
     }
 
-    /// Whether the certificate as a whole may still be used through its other names. Only an absent
-    /// CN is harmless: every other case is a certificate that two programs may read
-    /// differently.
-    #[must_use]
+    /// True if the other names of the certificate may still be used. Only an absent CN is harmless.
+    /// In every other case two programs may read the certificate differently.
     pub const fn leaves_other_names(self) -> bool {
         matches!(self, NameRefusal::Missing)
     }
@@ -100,8 +96,8 @@ impl fmt::Display for NameRefusal {
             NameRefusal::Missing => "the certificate's subject has no common name",
             NameRefusal::Several => "the certificate's subject has more than one common name",
             NameRefusal::Empty => "the certificate's common name is empty",
-            NameRefusal::Nul => "the certificate's common name holds a NUL",
-            NameRefusal::Control => "the certificate's common name holds a control character",
+            NameRefusal::Nul => "the certificate's common name contains a NUL",
+            NameRefusal::Control => "the certificate's common name contains a control character",
             NameRefusal::NotUtf8 => "the certificate's common name is not UTF-8",
             NameRefusal::Unreadable => "the certificate cannot be read",
         })

@@ -1,46 +1,43 @@
-//! Keys and ranges of keys, with etcd's meaning of `key` and `range_end`.
+//! Keys and key ranges, with etcd's meaning of `key` and `range_end`.
 //!
-//! etcd writes a range as two byte strings (`RangeRequest` in `rpc.proto`): no `range_end` is the
-//! single key; a `range_end` of one zero byte is every key from `key` on; anything else is the
-//! half-open interval `[key, range_end)`. No key in etcd is empty, so `"\0"` is the smallest one
-//! and `("\0", "\0")` is the whole key space.
+//! etcd encodes a range as two byte strings (`RangeRequest` in `rpc.proto`). Without a `range_end`
+//! it is the single key. A `range_end` of one zero byte means every key from `key` on. Any other
+//! `range_end` makes it the half-open interval `[key, range_end)`. No key in etcd is empty, so
+//! `"\0"` is the smallest key and `("\0", "\0")` is the whole key space.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// The upper end of a range, always exclusive.
+/// The exclusive upper bound of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End<'k> {
-    /// Up to, and without, this key.
+    /// Up to this key, exclusive.
     Before(&'k [u8]),
-    /// The single key that the range starts with: the same set as `Before(start + "\0")`, without
-    /// the copy.
+    /// The range is its start key alone. Same set as `Before(start + "\0")`, without the copy.
     OnlyStart,
-    /// To the end of the key space.
+    /// No upper bound.
     Open,
 }
 
-/// A set of consecutive keys, borrowed from a request or from a policy.
+/// A range of consecutive keys, borrowed from a request or from a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRange<'k> {
     /// The first key.
     pub start: &'k [u8],
-    /// Where the range ends.
+    /// The exclusive upper bound.
     pub end: End<'k>,
 }
 
 impl<'k> KeyRange<'k> {
-    /// All keys that etcd can hold.
+    /// The whole key space.
     pub const WHOLE: KeyRange<'static> = KeyRange { start: b"\0", end: End::Open };
 
-    /// Exactly one key.
-    #[must_use]
+    /// The range of one key.
     pub const fn key(key: &'k [u8]) -> Self {
         Self { start: key, end: End::OnlyStart }
     }
 
-    /// The range that `key` and `range_end` mean in a request.
-    #[must_use]
+    /// Decodes `key` and `range_end` of a request.
     pub fn from_request(key: &'k [u8], range_end: &'k [u8]) -> Self {
         let end = match range_end {
             b"" => End::OnlyStart,
@@ -50,9 +47,7 @@ impl<'k> KeyRange<'k> {
         Self { start: key, end }
     }
 
-    /// `range_end` as etcd's requests write it: empty for a single key, one zero byte for an open
-    /// end.
-    #[must_use]
+    /// Encodes `range_end` as requests do: empty for a single key, one zero byte for an open end.
     pub fn range_end(&self) -> &'k [u8] {
         match self.end {
             End::OnlyStart => b"",
@@ -61,8 +56,7 @@ impl<'k> KeyRange<'k> {
         }
     }
 
-    /// Whether no key can be in the range (`range_end <= key`).
-    #[must_use]
+    /// True if the range holds no key (`range_end <= key`).
     pub fn is_empty(&self) -> bool {
         match self.end {
             End::Before(end) => end <= self.start,
@@ -70,21 +64,19 @@ impl<'k> KeyRange<'k> {
         }
     }
 
-    /// Whether `key` is in the range.
-    #[must_use]
+    /// True if `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         key >= self.start && cmp_end_to_key(self, key) == Ordering::Greater
     }
 }
 
-/// Compares the exclusive end of `range` with `key`: `Greater` means that `key` lies before the
+/// Compares the exclusive end of `range` with `key`. `Greater` means that `key` lies before the
 /// end.
-#[must_use]
 pub fn cmp_end_to_key(range: &KeyRange<'_>, key: &[u8]) -> Ordering {
     match range.end {
         End::Open => Ordering::Greater,
         End::Before(end) => end.cmp(key),
-        // The end is `start` with one zero byte behind it.
+        // The end is `start` followed by one zero byte.
         End::OnlyStart => match key.strip_prefix(range.start) {
             Some([]) => Ordering::Greater,
             Some([0]) => Ordering::Equal,
@@ -94,9 +86,9 @@ pub fn cmp_end_to_key(range: &KeyRange<'_>, key: &[u8]) -> Ordering {
     }
 }
 
-/// The smallest byte string that is greater than every string with this prefix, or `None` when
-/// there is none (the prefix is empty or consists of `0xff` alone): clientv3's `GetPrefixRangeEnd`.
-#[must_use]
+/// The smallest byte string that is greater than every string with this prefix (clientv3's
+/// `GetPrefixRangeEnd`). `None` if there is none: the prefix is empty or consists of `0xff` bytes
+/// only.
 pub fn prefix_end(prefix: &[u8]) -> Option<Box<[u8]>> {
     let (position, last) =
         prefix.iter().enumerate().rev().find_map(|(at, &byte)| Some((at, byte.checked_add(1)?)))?;
@@ -105,11 +97,10 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Box<[u8]>> {
     Some(end.into_boxed_slice())
 }
 
-/// Bytes as text that can be written back: printable ASCII as it is, `\` doubled, all else as
-/// `\xNN`.
+/// Displays bytes reversibly: printable ASCII as is, `\` doubled, every other byte as `\xNN`.
 ///
-/// The one spelling of keys in policies, audit lines, logs and messages; it never holds a
-/// quote-breaking control character.
+/// This is the only spelling of keys in policies, audit lines, logs and messages. The output has no
+/// control character.
 #[derive(Clone, Copy)]
 pub struct Escaped<'k>(pub &'k [u8]);
 
@@ -132,7 +123,7 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// A range as people read it: `KEY`, `PREFIX*`, `[A, B)`, `[A, ...)` or `every key`.
+/// Displays a range as `KEY`, `PREFIX*`, `[A, B)`, `[A, ...)` or `every key`.
 impl fmt::Display for KeyRange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.end {
@@ -147,30 +138,29 @@ impl fmt::Display for KeyRange<'_> {
     }
 }
 
-/// The upper end of an [`OwnedRange`]; see [`End`].
+/// The owned form of [`End`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OwnedEnd {
-    /// Up to, and without, this key.
+    /// Up to this key, exclusive.
     Before(Box<[u8]>),
     /// The single key that the range starts with.
     OnlyStart,
-    /// To the end of the key space.
+    /// No upper bound.
     Open,
 }
 
-/// A [`KeyRange`] that owns its bytes: for decisions that outlive the request, such as live watches
-/// and audit lines.
+/// A [`KeyRange`] that owns its bytes, for decisions that outlive the request: live watches and
+/// audit lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedRange {
     /// The first key.
     pub start: Box<[u8]>,
-    /// Where the range ends.
+    /// The exclusive upper bound.
     pub end: OwnedEnd,
 }
 
 impl OwnedRange {
-    /// The range, borrowed.
-    #[must_use]
+    /// Borrows the range.
     pub fn as_range(&self) -> KeyRange<'_> {
         let end = match &self.end {
             OwnedEnd::Before(end) => End::Before(end),
@@ -182,9 +172,8 @@ impl OwnedRange {
 }
 
 impl KeyRange<'_> {
-    /// Bytes of its bounds.
-    #[must_use]
-    pub fn length(&self) -> usize {
+    /// Total length of both bounds in bytes.
+    pub fn bounds_len(&self) -> usize {
         let end = if let End::Before(end) = self.end { end.len() } else { 0 };
         self.start.len().saturating_add(end)
     }
@@ -212,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_reads_as_what_it_holds() {
+    fn displays_every_form_of_range() {
         let rows: [(&[u8], &[u8], &str); 11] = [
             (b"a", b"", "a"),
             (b"", b"", ""),
@@ -237,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_end_that_is_not_behind_the_start_makes_a_range_empty() {
+    fn a_range_is_empty_if_its_end_is_not_after_its_start() {
         for (key, range_end, empty) in [
             ("b", "", false),
             ("b", "\0", false),

@@ -1,7 +1,7 @@
-//! Lease ids that say whose they are.
+//! Lease ids that carry a mark of their owner.
 //!
-//! etcd lets a client choose the id of a lease, a positive `int64`. The proxy chooses it so that
-//! any replica that has the same key can tell the owner from the id, without state and without a
+//! etcd lets a client choose the id of a lease, a positive `int64`. The gateway chooses it so that
+//! every replica with the same key can derive the owner from the id, without state and without a
 //! lookup:
 //!
 //! ```text
@@ -12,68 +12,71 @@
 //!  seal       = HMAC-SHA256(key, "seal" salt owner mark), first 12 bits
 //! ```
 //!
-//! The salt is never 0, so no id is, and all are positive.
+//! The salt is never 0. So no id is 0, and all are positive.
 //!
-//! # How sure that is
+//! # Probabilities
 //!
-//! * **Two identities.** Under one salt two names have the same mark with probability 2^-31. For a
-//!   given lease and 100,000 identities, the chance that any other one counts as its owner is 1 in
-//!   21,000; that a given one does, 1 in 2 x 10^9. Each lease draws anew. (Without a salt, two of
-//!   100,000 names would share their mark for all their leases: 10^10 / 2 pairs on 2^31 marks.)
-//! * **Guesses.** Without the key nobody can say which salt makes two names collide, nor what id a
-//!   name gets. The id of another's lease is no secret (it stands in every key that is attached);
-//!   what helps an attacker is only an id whose mark is both its owner's and his own, and he cannot
+//! * **Two identities.** Under one salt, two names have the same mark with probability 2^-31. For a
+//!   given lease and 100,000 identities, another identity passes for its owner with probability 1
+//!   in 21,000; a given identity does with 1 in 2 x 10^9. Each lease draws a new salt. (Without a
+//!   salt, two of 100,000 names would share the mark of all their leases: there are 10^10 / 2 pairs
+//!   and 2^31 marks.)
+//! * **Guesses.** Without the key, an attacker cannot tell which salt makes two names collide, nor
+//!   which id a name gets. The id of another identity's lease is no secret: every attached key
+//!   shows it. An attacker needs an id whose mark is both the owner's and his own, and he cannot
 //!   choose his name to get one.
-//! * **Foreign ids.** An id that no proxy with this key made looks sealed with probability 1/4096,
-//!   and owned with 2^-43. A sealed id of somebody else matters only while the lease has no keys:
-//!   then it is refused, and a foreign one is not. With keys attached etcd's own rule decides for
-//!   both. So one foreign lease in 4096 cannot be used through the proxy until it has keys.
-//! * **Chosen ids.** A client may name the id of its lease. One that looks sealed for another name
-//!   is refused, also when no lease has it (any more): its owner would renew it for its own. By
-//!   accident that is one id in 4096 of those whose upper bits are not 0; an id below 2^43 has no
-//!   salt, and is never refused.
-//! * **Taken ids.** One identity has 2^20 - 1 ids. With n leases alive a new salt hits a taken one
-//!   with probability n / 2^20: etcd says so, and another salt is tried.
+//! * **Foreign ids.** An id that no gateway with this key created looks sealed with probability
+//!   1/4096, and owned with 2^-43. The difference between an id sealed for another identity and a
+//!   foreign id matters only while the lease has no keys: then the former is refused, the latter is
+//!   not. With keys attached, etcd's own rule decides for both. So 1 in 4096 foreign leases cannot
+//!   be used through the gateway until it has keys.
+//! * **Chosen ids.** A client may choose the id of its lease. An id that looks sealed for another
+//!   name is refused, even if no lease has it: its owner would renew it as its own. This happens by
+//!   accident for 1 in 4096 ids whose upper bits are not 0. An id below 2^43 has no salt and is
+//!   never refused.
+//! * **Taken ids.** One identity has 2^20 - 1 ids. With n live leases, a new salt hits a taken id
+//!   with probability n / 2^20. etcd reports this, and the gateway tries another salt.
 
 use std::fmt;
 
 use aws_lc_rs::{hmac, rand};
 
-/// The fewest bytes that a key may have: what HMAC-SHA256 can make use of.
+/// Minimum length of a key in bytes. HMAC-SHA256 gains nothing from more entropy.
 pub const MIN_KEY_BYTES: usize = 32;
 
 const SALT_BITS: u32 = 20;
 const MARK_BITS: u32 = 31;
 const SEAL_BITS: u32 = 12;
 
-/// The secret that all replicas share.
+/// The secret key that all replicas share.
 #[derive(Clone)]
 pub struct LeaseKey(hmac::Key);
 
-/// Why some bytes are no lease key, or none could be made.
+/// Why a lease key cannot be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseKeyError {
-    /// Too few bytes.
-    #[error("a lease key has at least {MIN_KEY_BYTES} random bytes, this one has {0}")]
+    /// The key has fewer than [`MIN_KEY_BYTES`] bytes.
+    #[error("a lease key needs at least {MIN_KEY_BYTES} random bytes, this one has {0}")]
     TooShort(usize),
-    /// The operating system gave no random bytes.
-    #[error("no random bytes for a lease key")]
+    /// The operating system provided no random bytes.
+    #[error("the operating system provided no random bytes for a lease key")]
     NoRandomness,
 }
 
-/// Whose an id is.
+/// The owner of a lease id, relative to a given name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// It was made for this name.
+    /// The id was created for this name.
     Own,
-    /// A proxy with this key made it for someone else.
+    /// A gateway with this key created the id for another name.
     Sealed,
-    /// No proxy with this key made it: the client or etcd chose it, or it is from before the key.
+    /// No gateway with this key created the id: a client or etcd chose it, or an earlier key was in
+    /// use.
     Foreign,
 }
 
 impl LeaseKey {
-    /// A key from a file's bytes.
+    /// Creates a key from the bytes of a file.
     ///
     /// # Errors
     /// If there are fewer than [`MIN_KEY_BYTES`].
@@ -84,19 +87,18 @@ impl LeaseKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
-    /// A key of this process alone: leases that were granted before a restart are then foreign.
+    /// Creates a key for this process only. After a restart, leases granted before are foreign.
     ///
     /// # Errors
-    /// If the operating system gives no random bytes.
+    /// If the operating system provides no random bytes.
     pub fn random() -> Result<Self, LeaseKeyError> {
         let mut bytes = [0; MIN_KEY_BYTES];
         rand::fill(&mut bytes).map_err(|_| LeaseKeyError::NoRandomness)?;
         Self::from_bytes(&bytes)
     }
 
-    /// An id for a lease of `name`: positive, and another one for each of the low 20 bits of `salt`
-    /// (0 counts as 1).
-    #[must_use]
+    /// Creates a positive id for a lease of `name`. Each value of the low 20 bits of `salt` gives
+    /// another id (0 is replaced by 1).
     pub fn mint(&self, name: &str, salt: u32) -> i64 {
         let salt = (salt & low_bits(SALT_BITS)).max(1);
         let mark = self.mark(salt, name);
@@ -105,8 +107,7 @@ impl LeaseKey {
             | i64::from(self.seal(salt, mark))
     }
 
-    /// Whose `id` is, as far as `name` is concerned.
-    #[must_use]
+    /// The owner of `id`, relative to `name`.
     pub fn ownership(&self, id: i64, name: &str) -> Ownership {
         let Some((salt, mark, seal)) = parts(id) else { return Ownership::Foreign };
         if seal != self.seal(salt, mark) {
@@ -126,8 +127,9 @@ impl LeaseKey {
         self.code(b"seal", salt, &mark.to_be_bytes()) >> (u32::BITS - SEAL_BITS)
     }
 
-    /// The first 32 bits of the MAC over a label, the salt and `bytes`. No label begins another,
-    /// and the salt has four bytes, so no two questions are the same bytes.
+    /// The first 32 bits of the MAC over a label, the salt and `bytes`. No label is a prefix of
+    /// another and the salt has a fixed length of four bytes, so different inputs are different
+    /// byte strings.
     fn code(&self, label: &[u8], salt: u32, bytes: &[u8]) -> u32 {
         let mut mac = hmac::Context::with_key(&self.0);
         mac.update(label);
@@ -143,7 +145,7 @@ impl fmt::Debug for LeaseKey {
     }
 }
 
-/// Salt, owner mark and seal; `None` for an id that this module never makes.
+/// Salt, owner mark and seal; `None` for an id that this module never creates.
 fn parts(id: i64) -> Option<(u32, u32, u32)> {
     let id = u64::try_from(id).ok()?;
     let salt = bits(id, MARK_BITS + SEAL_BITS, SALT_BITS)?;
@@ -151,7 +153,7 @@ fn parts(id: i64) -> Option<(u32, u32, u32)> {
     Some((salt, bits(id, SEAL_BITS, MARK_BITS)?, bits(id, 0, SEAL_BITS)?))
 }
 
-/// `count` bits (at most 31) of `id` from bit `from` on.
+/// `count` bits (at most 31) of `id`, starting at bit `from`.
 fn bits(id: u64, from: u32, count: u32) -> Option<u32> {
     u32::try_from((id >> from) & u64::from(low_bits(count))).ok()
 }

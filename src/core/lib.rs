@@ -1,5 +1,6 @@
-//! Who asks, what is asked for, and whether it is allowed. Nothing here knows a runtime, a socket,
-//! a file, a clock, a log or a metric: what this crate depends on has none of them.
+//! The authorization decision of etcd-warden: it identifies the client, derives the accesses that a
+//! request needs, and allows or denies them. This crate and its dependencies contain no runtime,
+//! socket, file, clock, log or metric.
 //!
 //! ```text
 //!   certificate ─▶ identity ─▶ policy ─▶ Principal ─┐
@@ -18,13 +19,13 @@
         clippy::panic_in_result_fn,
         clippy::string_slice,
         clippy::unreachable,
-        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+        reason = "a unit test must fail at the first unexpected value"
     )
 )]
 
-// --- who asks ---
+// --- the client ---
 pub mod identity;
-// --- what is asked for ---
+// --- the request ---
 pub mod method;
 pub mod printable;
 pub mod keyspace;
@@ -37,8 +38,8 @@ pub mod yaml;
 // --- the decision ---
 pub mod policy;
 pub mod authorize;
-// --- what a Watch stream has been granted ---
+// --- the watches of a stream ---
 pub mod watch_ledger;
-// --- what is fuzzed ---
+// --- fuzz targets ---
 #[cfg(feature = "model")]
 pub mod fuzzing;

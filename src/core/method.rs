@@ -1,42 +1,46 @@
 //! The closed list of methods: every RPC that etcd 3.4 to 3.7 serves on its client port.
 //!
-//! A path is compared byte for byte with `/package.Service/Method`. Any other form (no leading
-//! slash, another case, percent-encoding, a trailing slash, a query) is no method at all: grpc-go
-//! once judged such a path differently from the way it routed it (CVE-2026-33186), and there is
-//! nothing to gain from understanding it.
+//! A path is compared byte for byte with `/package.Service/Method`. Every other form is unknown: no
+//! leading slash, other case, percent-encoding, a trailing slash, a query. grpc-go once authorized
+//! such a path under one name and routed it under another (CVE-2026-33186), and no client needs
+//! one.
 //!
-//! Source of the list: `api/etcdserverpb/rpc.proto`,
-//! `server/etcdserver/api/v3lock/v3lockpb/v3lock.proto` and `server/etcdserver/api/v3election/
-//! v3electionpb/v3election.proto` of etcd 3.7.3; `grpc/health/v1/health.proto` of gRPC.
+//! Sources of the list: `api/etcdserverpb/rpc.proto`,
+//! `server/etcdserver/api/v3lock/v3lockpb/v3lock.proto` and
+//! `server/etcdserver/api/v3election/v3electionpb/v3election.proto` of etcd 3.7.3;
+//! `grpc/health/v1/health.proto` of gRPC.
 
-/// How many messages each side of a method sends, and for how long.
+/// The kind of a gRPC method, refined by how long its calls last and how much they return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// One request, one answer, soon.
+pub enum CallKind {
+    /// One request, one response within a short time.
     Unary,
-    /// One request, one answer, after an unbounded wait for another client (`Lock`, `Campaign`).
-    Waiting,
-    /// One request, then answers of unbounded size (`RangeStream`, `Snapshot`).
-    Bulk,
-    /// One request, then answers for as long as the client listens (`Observe`, health `Watch`).
-    Subscription,
-    /// Requests and answers in any order for as long as either side likes (`Watch`,
-    /// `LeaseKeepAlive`).
-    Conversation,
+    /// One request, one response. The call blocks until another client acts, without a bound
+    /// (`Lock`, `Campaign`).
+    BlockingUnary,
+    /// Server streaming: one request, then responses of unbounded total size (`RangeStream`,
+    /// `Snapshot`).
+    BulkStreaming,
+    /// Server streaming: one request, then responses until the client ends the call (`Observe`,
+    /// health `Watch`).
+    ServerStreaming,
+    /// Bidirectional streaming: requests and responses in any order until either peer ends the call
+    /// (`Watch`, `LeaseKeepAlive`).
+    BidiStreaming,
 }
 
-/// What a method may do to the cluster; decides what the audit calls a write.
+/// Whether a method can change the cluster. The audit log records writes by this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Changes nothing.
+    /// Never changes anything.
     Reads,
-    /// May change something.
+    /// May change keys, leases or the cluster.
     Writes,
 }
 
 macro_rules! methods {
-    ($( $service:literal { $( $variant:ident = $rpc:literal, $shape:ident, $effect:ident; )+ } )+) => {
-        /// One RPC of etcd's client port.
+    ($( $service:literal { $( $variant:ident = $rpc:literal, $kind:ident, $effect:ident; )+ } )+) => {
+        /// An RPC of etcd's client port.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Method { $($(
@@ -48,8 +52,7 @@ macro_rules! methods {
             /// Every method, in the order of the services in etcd's `rpc.proto`.
             pub const ALL: &[Method] = &[$($(Method::$variant,)+)+];
 
-            /// The method that `path` names exactly, or `None` for everything else.
-            #[must_use]
+            /// The method with exactly this path; `None` for every other path.
             pub fn from_path(path: &str) -> Option<Method> {
                 match path {
                     $($( concat!("/", $service, "/", $rpc) => Some(Method::$variant), )+)+
@@ -57,26 +60,22 @@ macro_rules! methods {
                 }
             }
 
-            /// The path as it stands in `:path`.
-            #[must_use]
+            /// The value of `:path`.
             pub const fn path(self) -> &'static str {
                 match self { $($( Method::$variant => concat!("/", $service, "/", $rpc), )+)+ }
             }
 
-            /// The name of the RPC alone, as etcd's `rpc.proto` writes it.
-            #[must_use]
+            /// The name of the RPC in etcd's `rpc.proto`, without its service.
             pub const fn rpc(self) -> &'static str {
                 match self { $($( Method::$variant => $rpc, )+)+ }
             }
 
-            /// How many messages go each way.
-            #[must_use]
-            pub const fn shape(self) -> Shape {
-                match self { $($( Method::$variant => Shape::$shape, )+)+ }
+            /// The kind of call.
+            pub const fn call_kind(self) -> CallKind {
+                match self { $($( Method::$variant => CallKind::$kind, )+)+ }
             }
 
-            /// Whether the method may change anything.
-            #[must_use]
+            /// Whether the method can change the cluster.
             pub const fn effect(self) -> Effect {
                 match self { $($( Method::$variant => Effect::$effect, )+)+ }
             }
@@ -87,19 +86,19 @@ macro_rules! methods {
 methods! {
     "etcdserverpb.KV" {
         Range = "Range", Unary, Reads;
-        RangeStream = "RangeStream", Bulk, Reads;
+        RangeStream = "RangeStream", BulkStreaming, Reads;
         Put = "Put", Unary, Writes;
         DeleteRange = "DeleteRange", Unary, Writes;
         Txn = "Txn", Unary, Writes;
         Compact = "Compact", Unary, Writes;
     }
     "etcdserverpb.Watch" {
-        Watch = "Watch", Conversation, Reads;
+        Watch = "Watch", BidiStreaming, Reads;
     }
     "etcdserverpb.Lease" {
         LeaseGrant = "LeaseGrant", Unary, Writes;
         LeaseRevoke = "LeaseRevoke", Unary, Writes;
-        LeaseKeepAlive = "LeaseKeepAlive", Conversation, Writes;
+        LeaseKeepAlive = "LeaseKeepAlive", BidiStreaming, Writes;
         LeaseTimeToLive = "LeaseTimeToLive", Unary, Reads;
         LeaseLeases = "LeaseLeases", Unary, Reads;
     }
@@ -116,7 +115,7 @@ methods! {
         Defragment = "Defragment", Unary, Writes;
         Hash = "Hash", Unary, Reads;
         HashKV = "HashKV", Unary, Reads;
-        Snapshot = "Snapshot", Bulk, Reads;
+        Snapshot = "Snapshot", BulkStreaming, Reads;
         MoveLeader = "MoveLeader", Unary, Writes;
         Downgrade = "Downgrade", Unary, Writes;
     }
@@ -140,33 +139,31 @@ methods! {
         RoleRevokePermission = "RoleRevokePermission", Unary, Writes;
     }
     "v3lockpb.Lock" {
-        Lock = "Lock", Waiting, Writes;
+        Lock = "Lock", BlockingUnary, Writes;
         Unlock = "Unlock", Unary, Writes;
     }
     "v3electionpb.Election" {
-        Campaign = "Campaign", Waiting, Writes;
+        Campaign = "Campaign", BlockingUnary, Writes;
         Proclaim = "Proclaim", Unary, Writes;
         Leader = "Leader", Unary, Reads;
-        Observe = "Observe", Subscription, Reads;
+        Observe = "Observe", ServerStreaming, Reads;
         Resign = "Resign", Unary, Writes;
     }
     "grpc.health.v1.Health" {
         HealthCheck = "Check", Unary, Reads;
         HealthList = "List", Unary, Reads;
-        HealthWatch = "Watch", Subscription, Reads;
+        HealthWatch = "Watch", ServerStreaming, Reads;
     }
 }
 
 impl Method {
-    /// Whether it is one of gRPC's health service: under enforcement the proxy answers it itself,
-    /// whatever its message says.
-    #[must_use]
+    /// True for gRPC's health service. When the policy is enforced, the gateway answers these calls
+    /// itself and does not read their messages.
     pub const fn is_health(self) -> bool {
         matches!(self, Method::HealthCheck | Method::HealthList | Method::HealthWatch)
     }
 
-    /// The method's place in [`Method::ALL`], for arrays that hold one entry per method.
-    #[must_use]
+    /// The index of the method in [`Method::ALL`], for arrays with one entry per method.
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -177,10 +174,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_is_found_by_its_own_path_and_by_no_other_form() {
-        for (place, &method) in Method::ALL.iter().enumerate() {
+    fn each_method_is_found_by_its_exact_path_only() {
+        for (index, &method) in Method::ALL.iter().enumerate() {
             let path = method.path();
-            assert_eq!(method.index(), place);
+            assert_eq!(method.index(), index);
             assert_eq!(Method::from_path(path), Some(method));
             for other in [
                 path[1..].to_owned(),

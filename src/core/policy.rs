@@ -1,20 +1,20 @@
-//! Who may do what: three types for three truths, and no function that takes two of them.
+//! The policy: which identities have which rights.
 //!
-//! `file::File` is what the operator wrote, `check::Checked` is what it means, [`Policy`] is what
-//! serves: rights compiled once per identity into sorted disjoint ranges, so that a request costs a
-//! binary search and no allocation.
+//! Three types represent it at three stages: `file::File` is the parsed file, `check::Checked` is
+//! the validated policy, and [`Policy`] is the policy in effect. Rights are compiled once per
+//! identity into sorted disjoint ranges, so that a request costs a binary search and no allocation.
 
 pub mod builtin;
-pub mod check;
-pub mod compile;
+mod check;
+pub(crate) mod compile;
 mod file;
 pub mod import;
-pub mod keyset;
+pub(crate) mod keyset;
 pub mod name;
-pub mod rights;
+mod redundant;
+mod rights;
 mod select;
-mod shadowed;
-pub mod template;
+mod template;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ use crate::yaml;
 use name::Captures;
 pub use rights::{Grant, GrantId, Rights};
 
-/// The largest policy that is read, in bytes.
+/// Maximum size of a policy file in bytes.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Whether a verdict is carried out.
+/// Whether denials are enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Judge and record; everything goes through.
+    /// Decide and record; forward everything.
     Shadow,
-    /// Judge, record and refuse.
+    /// Decide, record and refuse denied requests.
     Enforce,
 }
 
@@ -50,62 +50,63 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Whether any binding knows an identity.
+/// Whether a binding matches an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum BindingStatus {
     /// At least one binding matches.
     Bound,
-    /// No binding matches: nothing is allowed.
+    /// No binding matches. Nothing is allowed.
     Unbound,
-    /// The certificate gives no usable name.
+    /// The certificate has no usable name. Nothing is allowed.
     Nameless(NameRefusal),
-    /// A binding matches but for a captured value that is no DNS-1123 subdomain.
+    /// A binding would match, but a captured value is not a DNS-1123 subdomain. Nothing is allowed.
     BadCapture,
 }
 
 /// An identity under one generation of the policy: everything that a decision needs to know about
-/// the caller.
+/// the client.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// The identity's name: what leases belong to and audit lines show. `ca/cn:NAME`; `ca/uri:..`
-    /// or `ca/dns:..` when a binding on such a name matches and none on `cn`.
+    /// The name of the identity in lease ids and audit lines: `ca/cn:NAME`, or `ca/uri:..` or
+    /// `ca/dns:..` if a binding on such a name matches and none on `cn`. See [`Policy::principal`].
     pub name: Arc<str>,
-    /// Whether a binding knows it.
-    pub standing: Standing,
-    /// Enforced if any matching binding is enforced.
+    /// Whether a binding matches.
+    pub binding_status: BindingStatus,
+    /// [`Mode::Enforce`] if any matching binding is enforced.
     pub mode: Mode,
     /// The roles of all matching bindings, in the policy's order.
     pub roles: Arc<[Arc<str>]>,
-    /// What those roles add up to, after all denials.
+    /// The rights of all roles together, minus all denials.
     pub rights: Arc<Rights>,
     /// The generation of the policy that this was compiled from.
     pub generation: u64,
 }
 
-/// A policy that serves. Cheap to ask, safe to share; a reload makes a new one.
+/// A policy in effect. It never changes; a reload creates a new one.
 #[derive(Debug)]
 pub struct Policy {
-    /// Counts up with each policy that a process serves.
+    /// Increases with each policy that the process puts into effect.
     pub generation: u64,
-    /// Hexadecimal SHA-256 of the file's text.
+    /// SHA-256 of the file in hexadecimal.
     pub hash: Arc<str>,
     mode: Mode,
     mode_override: Option<Mode>,
     checked: Arc<check::Checked>,
     role_names: Arc<[Arc<str>]>,
     index: Arc<select::Index>,
-    shared: select::Shared,
+    rights_cache: select::RightsCache,
     warnings: Diagnostics,
     name: Arc<str>,
     text: Arc<str>,
 }
 
 impl Policy {
-    /// Reads, checks and compiles the text of a policy file. `name` is what messages call it;
-    /// `mode_override` (break-glass) replaces the policy's mode and that of all its bindings.
+    /// Parses, checks and compiles the text of a policy file. `name` is the file's name in
+    /// messages. `mode_override` (break-glass) replaces the policy's mode and the modes of all its
+    /// bindings.
     ///
     /// # Errors
-    /// Every mistake in the text, and the warnings with them.
+    /// All errors in the text, together with the warnings.
     pub fn parse(
         name: &str,
         text: &[u8],
@@ -120,10 +121,10 @@ impl Policy {
         let text = std::str::from_utf8(text).map_err(|error| {
             let before = text.get(..error.valid_up_to()).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let help = r"other bytes in a key are written `\xNN`";
+            let help = r"write other bytes of a key as `\xNN`";
             Diagnostics::about(
                 name,
-                format!("the policy is not UTF-8: the first bad byte is in line {line}"),
+                format!("the policy is not UTF-8: the first invalid byte is in line {line}"),
                 Some(help),
             )
         })?;
@@ -149,7 +150,7 @@ impl Policy {
             mode_override,
             role_names: checked.roles.iter().map(|role| Arc::clone(&role.name)).collect(),
             index: Arc::new(select::Index::of(&checked.bindings)),
-            shared: select::Shared::default(),
+            rights_cache: select::RightsCache::default(),
             warnings,
             name: name.into(),
             text: text.into(),
@@ -157,20 +158,17 @@ impl Policy {
         })
     }
 
-    /// The mode of identities that no binding names, and of bindings that name none.
-    #[must_use]
+    /// The mode of identities without a binding, and of bindings without a mode.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// What overrides the modes of the file, if anything does.
-    #[must_use]
+    /// The mode that replaces the modes of the file.
     pub fn mode_override(&self) -> Option<Mode> {
         self.mode_override
     }
 
-    /// The same policy as a new generation, with the modes of its file or with one for all.
-    #[must_use]
+    /// The same policy as a new generation, with this mode override.
     pub fn in_mode(&self, generation: u64, mode_override: Option<Mode>) -> Policy {
         Policy {
             generation,
@@ -180,22 +178,19 @@ impl Policy {
             checked: self.checked.clone(),
             role_names: self.role_names.clone(),
             index: self.index.clone(),
-            shared: select::Shared::default(),
+            rights_cache: select::RightsCache::default(),
             warnings: self.warnings.clone(),
             name: self.name.clone(),
             text: self.text.clone(),
         }
     }
 
-    /// Whether any identity is only watched and not refused anything: then etcd's own auth must be
-    /// off.
-    #[must_use]
+    /// True if any identity is in shadow mode. Then etcd's own auth must be off.
     pub fn has_shadow(&self) -> bool {
         self.has_shadow_under(self.mode_override)
     }
 
-    /// As [`Policy::has_shadow`], were the modes of the file overridden so.
-    #[must_use]
+    /// Like [`Policy::has_shadow`], for another mode override.
     pub fn has_shadow_under(&self, mode_override: Option<Mode>) -> bool {
         mode_override.map_or_else(
             || {
@@ -210,45 +205,38 @@ impl Policy {
         )
     }
 
-    /// The file's text, as it was read.
-    #[must_use]
+    /// The text of the file.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether the text ends with the end marker ([`ends_with_marker`]).
-    #[must_use]
+    /// True if the text ends with the end marker ([`ends_with_marker`]).
     pub fn has_end_marker(&self) -> bool {
         ends_with_marker(self.text.as_bytes())
     }
 
-    /// A grant that a decision named.
-    #[must_use]
+    /// The grant with this id.
     pub fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.checked.grants.get(usize::try_from(id.0).ok()?)
     }
 
-    /// All grants, in the policy's order: [`GrantId`] is the place.
-    #[must_use]
+    /// All grants in the policy's order. A [`GrantId`] is the index.
     pub fn grants(&self) -> &[Grant] {
         &self.checked.grants
     }
 
-    /// The names of all roles, also of included ones; [`Grant::role_index`] is the place.
-    #[must_use]
+    /// The names of all roles, included role sets too. [`Grant::role_index`] is the index.
     pub fn role_names(&self) -> &[Arc<str>] {
         &self.role_names
     }
 
-    /// What was found that is no mistake.
-    #[must_use]
+    /// The warnings about the policy.
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
     }
 
-    /// Mistakes about CAs that bindings ask for and that are not among the configured client CAs:
-    /// such a binding never matches.
-    #[must_use]
+    /// Reports bindings whose `ca` is not one of the configured client CAs `names`. Such a binding
+    /// never matches.
     pub fn check_cas<N: AsRef<str>>(&self, names: &[N]) -> Diagnostics {
         let mut findings = Findings::new(&self.name, &self.text);
         let known: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
@@ -257,10 +245,10 @@ impl Policy {
             if !known.contains(&&**ca) {
                 let near = nearest(ca, known.iter().copied());
                 let help = near.map_or_else(
-                    || format!("there are {}", file::listed(&known)),
+                    || format!("the configured CAs are {}", file::listed(&known)),
                     |near| format!("did you mean `{near}`?"),
                 );
-                findings.error(*position, format!("no client CA is called `{ca}`"), help);
+                findings.error(*position, format!("no client CA is named `{ca}`"), help);
             }
         }
         findings.finish()
@@ -268,8 +256,8 @@ impl Policy {
 
     /// The bindings, in the policy's order.
     pub fn bindings(&self) -> impl Iterator<Item = BindingView<'_>> {
-        self.checked.bindings.iter().enumerate().map(|(place, binding)| BindingView {
-            place,
+        self.checked.bindings.iter().enumerate().map(|(index, binding)| BindingView {
+            index,
             field: binding.field.name(),
             pattern: &binding.written,
             ca: binding.ca.as_ref().map(|(ca, _)| &**ca),
@@ -278,10 +266,8 @@ impl Policy {
         })
     }
 
-    /// The captured values with which an identity of this binding may reach `key`, by any grant of
-    /// its roles; values that make no difference are left out. Empty: nothing of it mentions
-    /// the key.
-    #[must_use]
+    /// The captured values with which an identity of this binding has a grant on `key`. Values that
+    /// make no difference are omitted. Empty if no grant of the binding's roles concerns the key.
     pub fn captures_for(&self, binding: usize, key: &[u8]) -> Vec<Captures> {
         let Some(binding) = self.checked.bindings.get(binding) else { return Vec::new() };
         let roles = binding.roles.iter().filter_map(|at| self.checked.roles.get(*at));
@@ -294,8 +280,7 @@ impl Policy {
         all
     }
 
-    /// The names that a binding captures.
-    #[must_use]
+    /// The names of the captures of a binding.
     pub fn capture_names(&self, binding: usize) -> Vec<Arc<str>> {
         self.checked
             .bindings
@@ -304,9 +289,7 @@ impl Policy {
             .unwrap_or_default()
     }
 
-    /// The role's rules as they are meant, for tests and for export: keys as written, verbs,
-    /// whether allowed.
-    #[must_use]
+    /// The grants of a role, as written: keys and verbs.
     pub fn role_grants(&self, role: &str) -> Vec<(&str, Verbs)> {
         self.checked
             .grants
@@ -317,38 +300,36 @@ impl Policy {
     }
 }
 
-/// Whether a policy's text ends with the line `...`, YAML's own end of a document (YAML 1.2.2,
-/// 9.1.2): no text that was cut does.
-#[must_use]
+/// True if the text ends with the line `...`, YAML's end of a document (YAML 1.2.2, 9.1.2). A
+/// truncated text never does.
 pub fn ends_with_marker(text: &[u8]) -> bool {
     text.trim_ascii_end().rsplit(|byte| *byte == b'\n').next() == Some(b"...")
 }
 
-/// A binding, for those who explain a policy.
+/// A binding, for commands that explain a policy.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingView<'p> {
-    /// Its place among the bindings.
-    pub place: usize,
+    /// Its index among the bindings.
+    pub index: usize,
     /// `cn`, `uri`, `dns` or `o`.
     pub field: &'static str,
     /// The pattern as written.
     pub pattern: &'p str,
-    /// The client CA that it asks for.
+    /// The client CA that it requires.
     pub ca: Option<&'p str>,
-    /// Its mode, the policy's where it has none.
+    /// The mode in effect.
     pub mode: Mode,
     /// Its line in the file.
     pub line: usize,
 }
 
-#[cfg(test)]
-mod docs_test;
-/// The file has more bytes than are read of a policy ([`MAX_BYTES`]).
-#[must_use]
+/// The error for a file larger than [`MAX_BYTES`].
 pub fn too_large(name: &str) -> Diagnostics {
     let message = format!("the policy is larger than {} MiB", MAX_BYTES / 1024 / 1024);
-    Diagnostics::about(name, message, Some("use captures in place of one role per node"))
+    Diagnostics::about(name, message, Some("use captures instead of one role per node"))
 }
 
+#[cfg(test)]
+mod docs_test;
 #[cfg(test)]
 mod tests;

@@ -1,115 +1,121 @@
-//! Which watch of a Watch stream carries which right, and whose turn it is to be answered. Pure: no
-//! clock, no socket.
+//! The watches of one Watch stream: the range that each watch id covers, and the order of the
+//! responses to creates. Pure: no clock, no socket.
 //!
 //! ```text
-//!              refused, in its turn
-//!   create ──┬──────────────────────▶ answered: created + canceled, id -1
+//!              denied, once it is first in the queue
+//!   create ──┬──────────────────────▶ refused: created + canceled, id -1
 //!            │ allowed: sent to etcd
-//!            ▼              created, with the id             canceled by etcd or the client
-//!         awaiting ───────────────────────────────▶ live ──────────────────────────────────▶ gone
-//!            │ right lost                             │ right lost: the client is told, etcd is asked to cancel
+//!            ▼              created, with the id          canceled by etcd or by the client
+//!         pending ────────────────────────────────▶ live ──────────────────────────────────▶ gone
+//!            │ right lost                             │ right lost: canceled to the client, cancel to etcd
 //!            ▼              created                   ▼                      canceled
-//!          doomed ───────────────────────────────▶ ending (answers swallowed) ─────────────▶ gone
+//!         revoked ────────────────────────────▶ canceling (responses are dropped) ─────────▶ gone
 //! ```
 //!
-//! clientv3 sends one create at a time and pairs answers with creates in order
-//! (`client/v3/watch.go`), and so may others with several under way: a refusal that overtakes the
-//! answer to an earlier create would be taken for that answer.
+//! clientv3 sends one create at a time and pairs responses with creates in order
+//! (`client/v3/watch.go`). Other clients may have several creates under way and pair them the same
+//! way. A refusal that overtakes the response to an earlier create would be taken for that
+//! response.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::keyspace::{KeyRange, OwnedRange};
 use crate::wire::watch::ResponseHead;
 
-/// Bytes of a range that one place is enough for.
-const BYTES_OF_A_PLACE: usize = 1024;
+/// Bytes of range bounds that one slot pays for.
+const BYTES_PER_SLOT: usize = 1024;
 
-/// Places that a watch on this range takes: one, and one more for each KiB of its bounds. A key may
-/// be as long as a request.
-#[must_use]
-pub fn places(range: KeyRange<'_>) -> usize {
-    (range.length() / BYTES_OF_A_PLACE).saturating_add(1)
+/// Number of slots that a watch on this range takes: one, plus one for each full KiB of its
+/// bounds, because a key may be as long as a request.
+pub fn slots_for(range: KeyRange<'_>) -> usize {
+    extra_slots(range).saturating_add(1)
 }
 
 /// The watches of one stream.
 #[derive(Debug, Default)]
 pub struct WatchLedger {
-    turns: VecDeque<Turn>,
-    awaiting: usize,
-    /// Places that ranges take beyond one each.
-    beyond: usize,
+    pending: VecDeque<Pending>,
+    /// Number of [`Pending::Create`] entries.
+    awaiting_etcd: usize,
+    /// Slots that ranges take beyond the first one each.
+    extra: usize,
     live: HashMap<i64, OwnedRange>,
-    ending: HashSet<i64>,
+    canceling: HashSet<i64>,
 }
 
+/// A create that the client has no response to yet.
 #[derive(Debug)]
-enum Turn {
-    Awaiting { range: OwnedRange, doomed: bool },
+enum Pending {
+    /// etcd has it. `revoked`: the right was lost meanwhile.
+    Create { range: OwnedRange, revoked: bool },
+    /// Its refusal waits for the responses to earlier creates.
     Refused(Refusal),
 }
 
-/// Why a create is refused in its place.
+/// Why a create is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not allowed.
+    /// The policy denies it.
     Denied,
-    /// It is one too many.
+    /// A limit is reached.
     TooMany,
 }
 
-/// What to do with one answer of etcd's, and after it.
+/// How to handle one response of etcd.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Whether the client gets it.
-    pub pass: bool,
-    /// A watch that lost its right while it was being made: to be ended now.
-    pub end: Option<i64>,
-    /// Refusals whose turn has come, in their order.
+pub struct Action {
+    /// Forward the response to the client; else drop it.
+    pub forward: bool,
+    /// Cancel this watch: it lost its right before etcd had created it.
+    pub cancel: Option<i64>,
+    /// Then send these refusals to the client, in this order.
     pub refusals: Vec<Refusal>,
 }
 
 impl WatchLedger {
-    /// An allowed create goes to etcd.
-    pub fn forwarded(&mut self, range: OwnedRange) {
-        self.beyond = self.beyond.saturating_add(beyond(&range));
-        self.turns.push_back(Turn::Awaiting { range, doomed: false });
-        self.awaiting = self.awaiting.saturating_add(1);
+    /// Records an allowed create that is sent to etcd.
+    pub fn create_forwarded(&mut self, range: OwnedRange) {
+        self.extra = self.extra.saturating_add(extra_slots(range.as_range()));
+        self.pending.push_back(Pending::Create { range, revoked: false });
+        self.awaiting_etcd = self.awaiting_etcd.saturating_add(1);
     }
 
-    /// A create was refused. True: it is answered now; false: its turn comes with a later answer.
+    /// Records a refused create. True: send the refusal now. False: a later call of
+    /// [`WatchLedger::on_response`] returns it.
     #[must_use]
-    pub fn refused(&mut self, refusal: Refusal) -> bool {
-        if self.turns.is_empty() {
+    pub fn create_refused(&mut self, refusal: Refusal) -> bool {
+        if self.pending.is_empty() {
             return true;
         }
-        self.turns.push_back(Turn::Refused(refusal));
+        self.pending.push_back(Pending::Refused(refusal));
         false
     }
 
-    /// An answer of etcd's begins.
-    pub fn answered(&mut self, head: &ResponseHead<'_>) -> Answer {
+    /// Records a response of etcd.
+    pub fn on_response(&mut self, head: &ResponseHead<'_>) -> Action {
         if head.created {
-            return self.created(head);
+            return self.on_created(head);
         }
-        let pass = !self.ending.contains(&head.watch_id);
+        let forward = !self.canceling.contains(&head.watch_id);
         if head.canceled {
             self.forget(head.watch_id);
-            self.ending.remove(&head.watch_id);
+            self.canceling.remove(&head.watch_id);
         }
-        Answer { pass, end: None, refusals: Vec::new() }
+        Action { forward, cancel: None, refusals: Vec::new() }
     }
 
-    fn created(&mut self, head: &ResponseHead<'_>) -> Answer {
-        let mut end = None;
-        if let Some(Turn::Awaiting { range, doomed }) = self.turns.pop_front() {
-            self.awaiting = self.awaiting.saturating_sub(1);
-            match (head.canceled, doomed) {
-                // etcd refused it itself.
-                (true, _) => self.beyond = self.beyond.saturating_sub(beyond(&range)),
+    fn on_created(&mut self, head: &ResponseHead<'_>) -> Action {
+        let mut cancel = None;
+        if let Some(Pending::Create { range, revoked }) = self.pending.pop_front() {
+            self.awaiting_etcd = self.awaiting_etcd.saturating_sub(1);
+            let extra = extra_slots(range.as_range());
+            match (head.canceled, revoked) {
+                // etcd refused the create.
+                (true, _) => self.extra = self.extra.saturating_sub(extra),
                 (false, true) => {
-                    self.beyond = self.beyond.saturating_sub(beyond(&range));
-                    self.ending.insert(head.watch_id);
-                    end = Some(head.watch_id);
+                    self.extra = self.extra.saturating_sub(extra);
+                    self.canceling.insert(head.watch_id);
+                    cancel = Some(head.watch_id);
                 }
                 (false, false) => {
                     self.forget(head.watch_id);
@@ -118,19 +124,20 @@ impl WatchLedger {
             }
         }
         let mut refusals = Vec::new();
-        while let Some(&Turn::Refused(refusal)) = self.turns.front() {
-            self.turns.pop_front();
+        while let Some(&Pending::Refused(refusal)) = self.pending.front() {
+            self.pending.pop_front();
             refusals.push(refusal);
         }
-        Answer { pass: true, end, refusals }
+        Action { forward: true, cancel, refusals }
     }
 
-    /// The policy changed: watches that lost their right are ended. Returns the ids to tell the
-    /// client of and to cancel at etcd.
+    /// Checks every watch against a changed policy. Returns the ids of the watches that lost their
+    /// right, in ascending order: each must be canceled at etcd and reported to the client.
+    #[must_use]
     pub fn recheck(&mut self, mut allowed: impl FnMut(&OwnedRange) -> bool) -> Vec<i64> {
-        for turn in &mut self.turns {
-            if let Turn::Awaiting { range, doomed } = turn {
-                *doomed = *doomed || !allowed(range);
+        for pending in &mut self.pending {
+            if let Pending::Create { range, revoked } = pending {
+                *revoked = *revoked || !allowed(range);
             }
         }
         let mut lost: Vec<i64> =
@@ -138,41 +145,38 @@ impl WatchLedger {
         lost.sort_unstable();
         for id in &lost {
             self.forget(*id);
-            self.ending.insert(*id);
+            self.canceling.insert(*id);
         }
         lost
     }
 
     fn forget(&mut self, id: i64) {
         if let Some(range) = self.live.remove(&id) {
-            self.beyond = self.beyond.saturating_sub(beyond(&range));
+            self.extra = self.extra.saturating_sub(extra_slots(range.as_range()));
         }
     }
 
-    /// Watches that are alive.
-    #[must_use]
+    /// Number of live watches.
     pub fn live(&self) -> usize {
         self.live.len()
     }
 
-    /// Places of the watches that etcd has, or will have when it has answered: see [`places`].
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.awaiting
+    /// Number of slots of all watches that etcd has or is about to create ([`slots_for`]).
+    pub fn slots(&self) -> usize {
+        self.awaiting_etcd
             .saturating_add(self.live.len())
-            .saturating_add(self.ending.len())
-            .saturating_add(self.beyond)
+            .saturating_add(self.canceling.len())
+            .saturating_add(self.extra)
     }
 
-    /// Creates that wait for their turn.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.turns.len()
+    /// Number of creates that the client has no response to yet.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
     }
 }
 
-fn beyond(range: &OwnedRange) -> usize {
-    range.as_range().length() / BYTES_OF_A_PLACE
+fn extra_slots(range: KeyRange<'_>) -> usize {
+    range.bounds_len() / BYTES_PER_SLOT
 }
 
 #[cfg(test)]
@@ -189,99 +193,99 @@ mod tests {
         KeyRange::key(key.as_bytes()).into()
     }
 
-    fn passed(refusals: &[Refusal]) -> Answer {
-        Answer { pass: true, end: None, refusals: refusals.to_vec() }
+    fn forwarded(refusals: &[Refusal]) -> Action {
+        Action { forward: true, cancel: None, refusals: refusals.to_vec() }
     }
 
     #[test]
     fn a_refusal_waits_for_the_answers_to_earlier_creates() {
         let mut ledger = WatchLedger::default();
-        ledger.forwarded(range("a"));
-        assert!(!ledger.refused(Denied));
-        ledger.forwarded(range("b"));
-        assert!(!ledger.refused(TooMany));
-        assert!(!ledger.refused(Denied));
-        assert_eq!(ledger.held(), 2);
-        assert_eq!(ledger.answered(&head(0, true, false)), passed(&[Denied]));
-        assert_eq!(ledger.answered(&head(0, false, false)), passed(&[]));
-        assert_eq!(ledger.answered(&head(1, true, false)), passed(&[TooMany, Denied]));
-        assert!(ledger.refused(Denied));
-        assert_eq!(ledger.held(), 2);
+        ledger.create_forwarded(range("a"));
+        assert!(!ledger.create_refused(Denied));
+        ledger.create_forwarded(range("b"));
+        assert!(!ledger.create_refused(TooMany));
+        assert!(!ledger.create_refused(Denied));
+        assert_eq!(ledger.slots(), 2);
+        assert_eq!(ledger.on_response(&head(0, true, false)), forwarded(&[Denied]));
+        assert_eq!(ledger.on_response(&head(0, false, false)), forwarded(&[]));
+        assert_eq!(ledger.on_response(&head(1, true, false)), forwarded(&[TooMany, Denied]));
+        assert!(ledger.create_refused(Denied));
+        assert_eq!(ledger.slots(), 2);
         assert_eq!(ledger.live(), 2);
     }
 
     #[test]
-    fn a_watch_that_lost_its_right_is_swallowed_until_etcd_has_cancelled_it() {
+    fn drops_responses_of_a_revoked_watch_until_it_is_canceled() {
         let mut ledger = WatchLedger::default();
         for (id, key) in [(7, "a"), (8, "b")] {
-            ledger.forwarded(range(key));
-            ledger.answered(&head(id, true, false));
+            ledger.create_forwarded(range(key));
+            ledger.on_response(&head(id, true, false));
         }
         assert_eq!(ledger.recheck(|held| *held == range("b")), [7]);
         assert_eq!(
-            ledger.answered(&head(7, false, false)),
-            Answer { pass: false, end: None, refusals: Vec::new() }
+            ledger.on_response(&head(7, false, false)),
+            Action { forward: false, cancel: None, refusals: Vec::new() }
         );
-        assert_eq!(ledger.answered(&head(8, false, false)), passed(&[]));
+        assert_eq!(ledger.on_response(&head(8, false, false)), forwarded(&[]));
         assert_eq!(
-            ledger.answered(&head(7, false, true)),
-            Answer { pass: false, end: None, refusals: Vec::new() }
+            ledger.on_response(&head(7, false, true)),
+            Action { forward: false, cancel: None, refusals: Vec::new() }
         );
-        assert_eq!(ledger.held(), 1);
-        // The id is free again, and may be chosen again.
-        ledger.forwarded(range("b"));
-        assert_eq!(ledger.answered(&head(7, true, false)), passed(&[]));
-        assert_eq!(ledger.answered(&head(7, false, false)), passed(&[]));
+        assert_eq!(ledger.slots(), 1);
+        // The id is free again and may be reused.
+        ledger.create_forwarded(range("b"));
+        assert_eq!(ledger.on_response(&head(7, true, false)), forwarded(&[]));
+        assert_eq!(ledger.on_response(&head(7, false, false)), forwarded(&[]));
         assert_eq!(ledger.live(), 2);
     }
 
     #[test]
-    fn a_watch_that_loses_its_right_while_it_is_made_ends_as_soon_as_it_has_an_id() {
+    fn a_watch_revoked_before_its_creation_is_canceled_once_created() {
         let mut ledger = WatchLedger::default();
-        ledger.forwarded(range("a"));
+        ledger.create_forwarded(range("a"));
         assert!(ledger.recheck(|_| false).is_empty());
         assert_eq!(
-            ledger.answered(&head(3, true, false)),
-            Answer { pass: true, end: Some(3), refusals: Vec::new() }
+            ledger.on_response(&head(3, true, false)),
+            Action { forward: true, cancel: Some(3), refusals: Vec::new() }
         );
-        assert!(!ledger.answered(&head(3, false, false)).pass);
-        assert_eq!((ledger.live(), ledger.held()), (0, 1));
-        ledger.answered(&head(3, false, true));
-        assert_eq!(ledger.held(), 0);
+        assert!(!ledger.on_response(&head(3, false, false)).forward);
+        assert_eq!((ledger.live(), ledger.slots()), (0, 1));
+        ledger.on_response(&head(3, false, true));
+        assert_eq!(ledger.slots(), 0);
     }
 
     #[test]
-    fn a_long_range_takes_more_places_until_it_is_gone_whichever_way_it_goes() {
+    fn extra_slots_of_a_long_range_are_freed_however_it_ends() {
         let long = "k".repeat(3000);
-        assert_eq!(places(KeyRange::key(long.as_bytes())), 3);
+        assert_eq!(slots_for(KeyRange::key(long.as_bytes())), 3);
         let ledger_with = |id, canceled| {
             let mut ledger = WatchLedger::default();
-            ledger.forwarded(range(&long));
-            assert_eq!(ledger.held(), 3);
-            ledger.answered(&head(id, true, canceled));
+            ledger.create_forwarded(range(&long));
+            assert_eq!(ledger.slots(), 3);
+            ledger.on_response(&head(id, true, canceled));
             ledger
         };
-        assert_eq!(ledger_with(-1, true).held(), 0);
-        let mut cancelled = ledger_with(0, false);
-        assert_eq!(cancelled.held(), 3);
-        cancelled.answered(&head(0, false, true));
-        assert_eq!(cancelled.held(), 0);
+        assert_eq!(ledger_with(-1, true).slots(), 0);
+        let mut canceled = ledger_with(0, false);
+        assert_eq!(canceled.slots(), 3);
+        canceled.on_response(&head(0, false, true));
+        assert_eq!(canceled.slots(), 0);
         let mut ended = ledger_with(0, false);
-        ended.recheck(|_| false);
-        assert_eq!(ended.held(), 1);
-        let mut doomed = WatchLedger::default();
-        doomed.forwarded(range(&long));
-        doomed.recheck(|_| false);
-        doomed.answered(&head(0, true, false));
-        assert_eq!(doomed.held(), 1);
+        assert_eq!(ended.recheck(|_| false), [0]);
+        assert_eq!(ended.slots(), 1);
+        let mut revoked = WatchLedger::default();
+        revoked.create_forwarded(range(&long));
+        assert_eq!(revoked.recheck(|_| false), []);
+        revoked.on_response(&head(0, true, false));
+        assert_eq!(revoked.slots(), 1);
     }
 
     #[test]
-    fn a_create_that_etcd_refuses_itself_takes_its_turn_and_holds_nothing() {
+    fn a_create_refused_by_etcd_keeps_its_order_and_frees_its_slot() {
         let mut ledger = WatchLedger::default();
-        ledger.forwarded(range("a"));
-        assert!(!ledger.refused(Denied));
-        assert_eq!(ledger.answered(&head(-1, true, true)), passed(&[Denied]));
-        assert_eq!((ledger.live(), ledger.held()), (0, 0));
+        ledger.create_forwarded(range("a"));
+        assert!(!ledger.create_refused(Denied));
+        assert_eq!(ledger.on_response(&head(-1, true, true)), forwarded(&[Denied]));
+        assert_eq!((ledger.live(), ledger.slots()), (0, 0));
     }
 }

@@ -1,9 +1,9 @@
-//! From bytes to [`Accesses`](crate::access::Accesses): what a request message would touch.
+//! Derives the [`Accesses`](crate::access::Accesses) of a request message from its bytes.
 //!
-//! The bytes that are judged are the bytes that are sent, so a message is scanned in place and
+//! The gateway forwards exactly the bytes that it has checked. So a message is scanned in place and
 //! never encoded again. The scan accepts what every protobuf decoder reads the same way and refuses
-//! the rest (a singular field twice, two members of one oneof, groups, overlong varints, ...): no
-//! real client sends those, and each is a way to show two programs two messages.
+//! the rest (a repeated singular field, two members of one oneof, groups, overlong varints, ...).
+//! No real client sends those, and each of them can make two programs see two different messages.
 
 pub mod cluster;
 mod encode;
@@ -11,7 +11,7 @@ mod enums;
 pub mod field;
 pub mod frame;
 pub mod header;
-pub mod inspect;
+pub(crate) mod inspect;
 pub mod lease;
 pub mod lease_keys;
 mod message;
@@ -25,69 +25,71 @@ use std::fmt;
 
 pub use inspect::inspect;
 
-/// Why a message cannot be judged: where it is, and what is wrong there.
+/// A fault in a message and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// The message and field as `rpc.proto` names them (`PutRequest.lease`), or the message alone.
+    /// The message and field by their names in `rpc.proto` (`PutRequest.lease`), or only the
+    /// message.
     pub field: &'static str,
-    /// Bytes from the start of the request message.
+    /// Offset of the fault in bytes from the start of the request message.
     pub offset: usize,
-    /// What is wrong.
+    /// The kind of fault.
     pub fault: Fault,
 }
 
-/// What can be wrong with a protobuf message.
+/// A fault in a protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The message ends inside a field.
     Truncated,
     /// A length points beyond the end of the enclosing message.
     LengthBeyondMessage,
-    /// A varint is longer than it needs to be, or than 64 bits.
+    /// A varint has more bytes than needed, or more than 64 bits.
     OverlongVarint,
     /// Field number 0, or above 2^29 - 1.
     FieldNumber,
-    /// A group (wire types 3 and 4), or a wire type that does not exist.
+    /// A group (wire types 3 and 4) or an undefined wire type.
     WireType,
-    /// A known field in another wire type than its own.
+    /// A known field has the wrong wire type.
     WrongWireType,
-    /// A singular field, or a second member of one oneof, stands twice.
+    /// A singular field occurs twice, or two members of one oneof are set.
     Repeated,
-    /// A field that this version does not know, in a message on which a right depends.
+    /// An unknown field in a message that needs rights on keys or leases.
     UnknownField,
-    /// An enum value that this version does not know: etcd acts on some of them, and 3.5 ends by
-    /// two (`docs/upstream-findings.md`).
+    /// An unknown enum value. etcd does not validate enums: it acts on some unknown values, and 3.5
+    /// panics on two (`docs/upstream-findings.md`).
     UnknownValue,
-    /// A Compare whose `target` and value member differ: etcd compares with 0.
+    /// A Compare whose `target` and value member differ. etcd would compare with 0.
     TargetMismatch,
-    /// More operations than the limit in one Txn, or too many of them deep inside it.
+    /// A Txn has too many operations, or too many at deep nesting levels
+    /// (`inspect::MAX_OPERATIONS`, `inspect::MAX_WORK`).
     TooManyOperations,
-    /// A Txn operation that says nothing (crashes etcd's own grpc-proxy, etcd #22065).
+    /// A Txn operation without a request. It crashes etcd's own grpc-proxy (etcd #22065).
     EmptyOperation,
-    /// A `range_end` that is there and empty: etcd before 3.7 takes it for no upper end, where its
-    /// own auth takes it for one key.
+    /// A `range_end` that is present but empty. Before 3.7, etcd reads it as an open end, while its
+    /// own auth checks a single key.
     EmptyRangeEnd,
-    /// A Txn that deletes all keys from one on, and puts one of them with `ignore_value` or
-    /// `ignore_lease`. etcd does not see that the two meet (`checkIntervals`,
-    /// `server/etcdserver/txn/txn.go`), finds nothing to keep when it applies them, and ends; what
-    /// is in its log ends it again at each start. Seen on 3.5.35, 3.6.16 and 3.7.3; ranges with
-    /// an end are refused by etcd itself.
+    /// A Txn that deletes all keys from a start key on, and puts one of them with `ignore_value` or
+    /// `ignore_lease`. etcd does not notice the overlap (`checkIntervals`,
+    /// `server/etcdserver/txn/txn.go`), finds no previous value when it applies the Txn, and
+    /// crashes. The Txn stays in the raft log, so etcd crashes again at each start. Reproduced on
+    /// 3.5.35, 3.6.16 and 3.7.3. etcd itself refuses such a Txn if the range has an end.
     DeletedAndKept,
-    /// A `string` that is not UTF-8.
+    /// A `string` is not UTF-8.
     NotUtf8,
-    /// The name of a user or a role is longer than etcd can store: it ends every member, for good.
+    /// The name of a user or a role is longer than etcd can store. Applying it crashes every
+    /// member, and again at each start.
     NameTooLong,
-    /// A MemberUpdate without a URL, or with one that etcd cannot read: it ends every other member,
-    /// for good.
+    /// A MemberUpdate without a URL, or with one that etcd cannot parse. Applying it crashes every
+    /// other member, and again at each start.
     PeerUrl,
-    /// Fields of an answer in another order than etcd's, so that its head cannot be told from its
+    /// Fields of a response are not in etcd's order, so that its head cannot be separated from the
     /// rest.
     OutOfOrder,
 }
 
 impl Fault {
-    /// The stable name in audit lines.
-    #[must_use]
+    /// The stable text in audit lines.
     pub const fn code(self) -> &'static str {
         match self {
             Fault::Truncated => "truncated",

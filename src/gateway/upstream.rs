@@ -35,7 +35,7 @@ mod renewal;
 pub(crate) mod warm;
 pub mod window;
 
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 
 /// `user-agent` of the gateway's own requests.
 const USER_AGENT: &str = concat!("etcd-warden/", env!("CARGO_PKG_VERSION"));
@@ -60,10 +60,12 @@ impl Class {
     pub(crate) const OF_CALLS: [Class; 3] = [Class::Unary, Class::Long, Class::Bulk];
 
     pub(crate) const fn of(method: Method) -> Class {
-        match method.shape() {
-            Shape::Unary => Class::Unary,
-            Shape::Bulk => Class::Bulk,
-            Shape::Waiting | Shape::Subscription | Shape::Conversation => Class::Long,
+        match method.call_kind() {
+            CallKind::Unary => Class::Unary,
+            CallKind::BulkStreaming => Class::Bulk,
+            CallKind::BlockingUnary | CallKind::ServerStreaming | CallKind::BidiStreaming => {
+                Class::Long
+            }
         }
     }
 

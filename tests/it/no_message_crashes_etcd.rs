@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 
 use crate::oracle::rng::Rng;
 use crate::world::raw::{Raw, framed, grpc_headers};
@@ -94,7 +94,7 @@ impl Record {
 /// Sends one message and records the result.
 async fn send(raw: &mut Raw, (method, message): Sent, record: &Mutex<Record>) {
     let answered = tokio::time::timeout(PATIENCE, async {
-        if method.shape() == Shape::Unary {
+        if method.call_kind() == CallKind::Unary {
             let answer = raw.call(method.path(), &message).await;
             return (answer.grpc_status(), answer.grpc_message().starts_with("etcd-warden"));
         }

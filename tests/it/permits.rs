@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_gateway::config::Config;
 use etcd_warden_proto::etcdserverpb as pb;
 use etcd_warden_proto::{v3electionpb, v3lockpb};
@@ -313,7 +313,7 @@ async fn column_of(
         // request waits for its connection.
         let left = rows
             .iter()
-            .filter(|row| row.0 == Phase::Connecting && row.1.shape() == Shape::Unary)
+            .filter(|row| row.0 == Phase::Connecting && row.1.call_kind() == CallKind::Unary)
             .count() as f64;
         let left = left
             + rows.iter().filter(|row| row.0 == Phase::HalfOfLarge && event == Event::Drain).count()

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use etcd_warden_core::access::{Capability, Verb};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_proto::etcdserverpb as pb;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -227,7 +227,7 @@ async fn row_holds(world: &World, row: &Row) {
             "{name}: {line}"
         );
         assert_eq!(line["missing"], missing, "{name}: {line}");
-        if row.method.shape() != Shape::Conversation {
+        if row.method.call_kind() != CallKind::BidiStreaming {
             assert_eq!(
                 (line.get("member"), &line["grpc_status"]),
                 (None, &json!(7)),
@@ -310,8 +310,8 @@ fn refusal(method: Method, lease: i64) -> Outcome {
 
 /// Makes the call: a unary call to its end, a stream to its first message.
 async fn outcome(raw: &mut Raw, method: Method, message: &[u8]) -> (Outcome, Option<Live>) {
-    match method.shape() {
-        Shape::Unary | Shape::Waiting | Shape::Bulk => {
+    match method.call_kind() {
+        CallKind::Unary | CallKind::BlockingUnary | CallKind::BulkStreaming => {
             let answer = raw.call(method.path(), message).await;
             assert!(answer.error.is_none(), "{answer:?}");
             (
@@ -319,7 +319,7 @@ async fn outcome(raw: &mut Raw, method: Method, message: &[u8]) -> (Outcome, Opt
                 None,
             )
         }
-        Shape::Subscription => {
+        CallKind::ServerStreaming => {
             let mut live = Live::ask(raw, method, message).await;
             let first = live.next_bytes().await;
             (
@@ -327,7 +327,7 @@ async fn outcome(raw: &mut Raw, method: Method, message: &[u8]) -> (Outcome, Opt
                 Some(live),
             )
         }
-        Shape::Conversation => {
+        CallKind::BidiStreaming => {
             let mut live = Live::open(raw, method).await;
             live.send_bytes(message);
             (first_of_conversation(&mut live, method).await, Some(live))

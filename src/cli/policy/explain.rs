@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use etcd_warden_core::access::{Accesses, Capability};
-use etcd_warden_core::authorize::{Denial, LeaseEvidence, LeaseStanding, authorize, refuse};
+use etcd_warden_core::authorize::{Denial, LeaseClaim, LeaseEvidence, authorize, refuse};
 use etcd_warden_core::identity::{Identity, NameRefusal};
 use etcd_warden_core::keyspace::{Escaped, KeyRange};
 use etcd_warden_core::policy::{Grant, GrantId, Policy, Principal};
@@ -133,7 +133,7 @@ fn own_leases(accesses: &Accesses<'_>) -> Vec<LeaseEvidence> {
     let mut leases: Vec<_> = accesses
         .leases
         .iter()
-        .map(|&(id, _)| LeaseEvidence { id, standing: LeaseStanding::Own })
+        .map(|&(id, _)| LeaseEvidence { id, claim: LeaseClaim::Own })
         .collect();
     leases.sort_unstable_by_key(|lease| lease.id);
     leases
@@ -180,7 +180,7 @@ fn needs(principal: &Principal, accesses: &Accesses<'_>) -> Vec<Need> {
             keys: None,
             by: Ok(Vec::new()),
         });
-        if lease_use.prolongs() && accesses.capability.is_none() {
+        if lease_use.extends_lifetime() && accesses.capability.is_none() {
             needs.push(capability_need(principal, Capability::Lease));
         }
     }

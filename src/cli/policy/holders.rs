@@ -54,17 +54,17 @@ pub(super) fn write(
 }
 
 fn holders<'p>(policy: &Policy, binding: BindingView<'p>, key: &[u8]) -> Vec<Holder<'p>> {
-    let mut solutions = policy.captures_for(binding.place, key);
+    let mut solutions = policy.captures_for(binding.index, key);
     if solutions.is_empty() {
         solutions.push(Captures::new());
     }
-    let names = policy.capture_names(binding.place);
+    let names = policy.capture_names(binding.index);
     let holder = |captures: Captures| {
         let mut filled = captures.clone();
         let open = names.iter().filter(|name| captures.iter().all(|(known, _)| known != *name));
         filled.extend(open.map(|name| (name.clone(), ANY.into())));
         filled.sort();
-        let rights = policy.holdings_of_binding(binding.place, &filled).compile();
+        let rights = policy.entitlements_of_binding(binding.index, &filled).compile();
         let verbs: Vec<(Verb, GrantId)> = Verb::ALL
             .into_iter()
             .filter_map(|verb| Some((verb, rights.covers(verb, &KeyRange::key(key)).ok()?)))

@@ -1,30 +1,27 @@
-//! What "may this be done to this key" means, in the fewest words: every grant is looked at, one
-//! after the other, for one key at a time. The compiled form answers the same, faster; property
-//! tests hold the two equal.
+//! The reference model of the decision. It checks every grant, one after the other, for one key at
+//! a time. Property tests compare it with the compiled form, which is faster.
 
 use std::sync::Arc;
 
-use super::{AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Missing, Reason};
+use super::{AttachedKeys, Denial, LeaseClaim, LeaseEvidence, Missing, Reason};
 use crate::access::{Access, Accesses, Capability, LeaseUse, Verb};
 use crate::keyspace::KeyRange;
-use crate::policy::compile::{Held, Holdings};
+use crate::policy::compile::{Entitlements, ResolvedRole};
 use crate::policy::keyset::KeySet;
 use crate::policy::{GrantId, Principal};
 
-/// The grant by which `key` may be `verb`ed: of plain ranges the first in the policy's order, then
-/// of the others.
-#[must_use]
-pub fn allows(holdings: &Holdings, verb: Verb, key: &[u8]) -> Option<GrantId> {
-    if holdings.denied.iter().any(|(keys, verbs)| verbs.has(verb) && holds(keys, key)) {
+/// The grant that allows `verb` on `key`. Grants on plain ranges come first, then grants that
+/// involve a pattern; within each group, the policy's order decides.
+pub fn allows(entitlements: &Entitlements, verb: Verb, key: &[u8]) -> Option<GrantId> {
+    if entitlements.denied.iter().any(|(keys, verbs)| verbs.contains(verb) && holds(keys, key)) {
         return None;
     }
-    holdings.roles.iter().flat_map(|role| grants(role, verb, key)).min().map(|(_, grant)| grant)
+    entitlements.roles.iter().flat_map(|role| grants(role, verb, key)).min().map(|(_, grant)| grant)
 }
 
-/// The grant of a capability: no denial concerns it.
-#[must_use]
-pub fn capability(holdings: &Holdings, capability: Capability) -> Option<GrantId> {
-    holdings
+/// The grant of a capability. Denials do not apply to capabilities.
+pub fn capability(entitlements: &Entitlements, capability: Capability) -> Option<GrantId> {
+    entitlements
         .roles
         .iter()
         .flat_map(|role| &role.capabilities)
@@ -33,68 +30,69 @@ pub fn capability(holdings: &Holdings, capability: Capability) -> Option<GrantId
         .min()
 }
 
-/// What is known of a lease, keys and all.
+/// The owner and the attached keys of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// It carries the caller's mark.
+    /// The id carries the client's mark.
     Own,
-    /// These keys are attached to it.
+    /// The id carries no mark; these keys are attached.
     Attached(Vec<Vec<u8>>),
-    /// Marked for another identity, without any key.
-    AnotherIdentity,
+    /// The id carries the mark of another identity, and no key is attached.
+    OtherIdentity,
     /// etcd did not answer.
     Unknown,
 }
 
 impl Lease {
-    /// The same as the decision wants it: found out key by key, and no further than it takes.
-    #[must_use]
+    /// The evidence that the decision gets: attached keys are checked one by one, up to the first
+    /// that is not covered.
     pub fn evidence(
         &self,
         id: i64,
         principal: &Arc<Principal>,
         accesses: &Accesses<'_>,
     ) -> LeaseEvidence {
-        let standing = match self {
-            Lease::Own => LeaseStanding::Own,
-            Lease::AnotherIdentity => LeaseStanding::AnotherIdentity,
-            Lease::Unknown => LeaseStanding::Unknown,
+        let claim = match self {
+            Lease::Own => LeaseClaim::Own,
+            Lease::OtherIdentity => LeaseClaim::OtherIdentity,
+            Lease::Unknown => LeaseClaim::Unknown,
             Lease::Attached(keys) => {
                 let mut attached = AttachedKeys::of(principal.clone(), id, accesses);
-                let _ = keys.iter().all(|key| attached.see(key));
-                attached.standing()
+                let _ = keys.iter().all(|key| attached.check(key));
+                attached.claim()
             }
         };
-        LeaseEvidence { id, standing }
+        LeaseEvidence { id, claim }
     }
 }
 
-/// Why the reference refuses.
+/// The denial of the reference model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A capability that nothing grants.
+pub enum ReferenceDenial {
+    /// A capability that is not granted.
     Capability(Capability),
-    /// The first key, in the order of the accesses, that may not be `verb`ed.
+    /// The first key, in the order of the accesses, on which the verb is not granted.
     Key(Verb, Vec<u8>),
-    /// A lease that is not to be used, and for which reason.
+    /// A lease that may not be used, and the reason.
     Lease(Reason, i64),
 }
 
-impl Refusal {
-    /// Whether `denial` gives the same reason, and names a range that holds the key or the same
+impl ReferenceDenial {
+    /// True if `denial` has the same reason and names a range that contains the key, or the same
     /// capability or lease.
-    #[must_use]
-    pub fn is(&self, denial: &Denial) -> bool {
+    pub fn matches_denial(&self, denial: &Denial) -> bool {
         match (self, denial.reason, &denial.missing) {
             (
-                Refusal::Capability(lacking),
+                ReferenceDenial::Capability(lacking),
                 Reason::CapabilityNotGranted,
                 Missing::Capability(named),
             ) => lacking == named,
-            (Refusal::Key(lacking, key), Reason::KeyNotGranted, Missing::Keys { verb, range }) => {
-                lacking == verb && range.as_range().contains(key)
-            }
-            (Refusal::Lease(lacking, id), reason, Missing::Lease(named)) => {
+            (
+                ReferenceDenial::Key(lacking, key),
+                Reason::KeyNotGranted,
+                Missing::Keys { verb, range },
+            ) => lacking == verb && range.as_range().contains(key),
+            (ReferenceDenial::Lease(lacking, id), reason, Missing::Lease(named)) => {
                 *lacking == reason && id == named
             }
             _ => false,
@@ -102,52 +100,54 @@ impl Refusal {
     }
 }
 
-/// The whole decision, for a caller that a binding names. Ranges are walked through key by key:
-/// `keys` is sorted and holds one key at least of each piece of the key space that the holdings and
-/// the accesses tell apart.
+/// The whole decision for a client that a binding matches. Ranges are checked key by key. `keys` is
+/// sorted and contains at least one key of each piece of the key space that the entitlements and
+/// the accesses distinguish.
 ///
 /// # Errors
-/// What is refused first.
+/// The first denial.
 pub fn decide(
-    holdings: &Holdings,
+    entitlements: &Entitlements,
     accesses: &Accesses<'_>,
     leases: &[(i64, Lease)],
     keys: &[Vec<u8>],
-) -> Result<Option<GrantId>, Refusal> {
+) -> Result<Option<GrantId>, ReferenceDenial> {
     let mut grants = Vec::new();
-    let held = |wanted| capability(holdings, wanted);
+    let held = |wanted| capability(entitlements, wanted);
     match accesses.capability {
         None => {}
-        // The greater right to leases includes the lesser.
+        // `lease-admin` includes `lease`.
         Some(Capability::Lease) if held(Capability::Lease).is_none() => {
-            grants
-                .push(held(Capability::LeaseAdmin).ok_or(Refusal::Capability(Capability::Lease))?);
+            grants.push(
+                held(Capability::LeaseAdmin)
+                    .ok_or(ReferenceDenial::Capability(Capability::Lease))?,
+            );
         }
-        Some(wanted) => grants.push(held(wanted).ok_or(Refusal::Capability(wanted))?),
+        Some(wanted) => grants.push(held(wanted).ok_or(ReferenceDenial::Capability(wanted))?),
     }
     for access in accesses.keys() {
-        grants.extend(decide_keys(holdings, access, keys)?);
+        grants.extend(decide_keys(entitlements, access, keys)?);
     }
     for &(id, lease_use) in &accesses.leases {
         if held(Capability::LeaseAdmin).is_none() {
-            decide_lease(holdings, id, lease_use, accesses, leases)?;
+            decide_lease(entitlements, id, lease_use, accesses, leases)?;
         }
     }
     Ok(grants.first().copied())
 }
 
 fn decide_keys(
-    holdings: &Holdings,
+    entitlements: &Entitlements,
     access: Access<'_>,
     keys: &[Vec<u8>],
-) -> Result<Vec<GrantId>, Refusal> {
-    // The smallest key is one zero byte, and a range that holds no key stands for its first one.
+) -> Result<Vec<GrantId>, ReferenceDenial> {
+    // The smallest key is one zero byte. An empty range needs the right on its start.
     let start = if access.range.start.is_empty() { b"\0" } else { access.range.start };
     let asked = KeyRange { start, end: access.range.end };
     let mut grants = Vec::new();
     for verb in access.verbs.iter() {
         let may = |key: &[u8]| {
-            allows(holdings, verb, key).ok_or_else(|| Refusal::Key(verb, key.to_vec()))
+            allows(entitlements, verb, key).ok_or_else(|| ReferenceDenial::Key(verb, key.to_vec()))
         };
         grants.push(may(start)?);
         for key in keys.iter().filter(|key| asked.contains(key)) {
@@ -157,30 +157,30 @@ fn decide_keys(
     Ok(grants)
 }
 
-/// Whether a lease may be used for all that the message does with it.
+/// Decides whether a lease may be used for everything that the message does with it.
 fn decide_lease(
-    holdings: &Holdings,
+    entitlements: &Entitlements,
     id: i64,
     lease_use: LeaseUse,
     accesses: &Accesses<'_>,
     leases: &[(i64, Lease)],
-) -> Result<(), Refusal> {
-    // One's own, too, is not kept alive without the right to have any.
-    if !matches!(lease_use, LeaseUse::Look | LeaseUse::Revoke)
-        && capability(holdings, Capability::Lease).is_none()
+) -> Result<(), ReferenceDenial> {
+    // Extending the lifetime of a lease needs the capability, even for the client's own lease.
+    if !matches!(lease_use, LeaseUse::Inspect | LeaseUse::Revoke)
+        && capability(entitlements, Capability::Lease).is_none()
     {
-        return Err(Refusal::Capability(Capability::Lease));
+        return Err(ReferenceDenial::Capability(Capability::Lease));
     }
     let known = leases.iter().find(|(of, _)| *of == id).map(|(_, lease)| lease);
     let usable = match known {
         Some(Lease::Own) => true,
-        Some(Lease::Unknown) => return Err(Refusal::Lease(Reason::LeaseUnknown, id)),
-        Some(Lease::AnotherIdentity) | None => false,
-        // Nobody's yet.
+        Some(Lease::Unknown) => return Err(ReferenceDenial::Lease(Reason::LeaseUnknown, id)),
+        Some(Lease::OtherIdentity) | None => false,
+        // The lease belongs to no identity.
         Some(Lease::Attached(keys)) if keys.is_empty() => {
-            return capability(holdings, Capability::Lease)
+            return capability(entitlements, Capability::Lease)
                 .map(drop)
-                .ok_or(Refusal::Capability(Capability::Lease));
+                .ok_or(ReferenceDenial::Capability(Capability::Lease));
         }
         Some(Lease::Attached(keys)) => {
             let uses = || {
@@ -190,21 +190,22 @@ fn decide_lease(
                     .filter(|(of, _)| *of == id)
                     .flat_map(|(_, lease_use)| lease_use.verbs_on_attached().iter())
             };
-            keys.iter().all(|key| uses().all(|verb| allows(holdings, verb, key).is_some()))
+            keys.iter().all(|key| uses().all(|verb| allows(entitlements, verb, key).is_some()))
         }
     };
-    if usable { Ok(()) } else { Err(Refusal::Lease(Reason::LeaseNotOwned, id)) }
+    if usable { Ok(()) } else { Err(ReferenceDenial::Lease(Reason::LeaseNotOwned, id)) }
 }
 
-/// The grants of one role on the key, each with whether it is more than a range.
-fn grants(role: &Held, verb: Verb, key: &[u8]) -> Vec<(bool, GrantId)> {
-    let denied = || role.denied.iter().filter(|(_, verbs)| verbs.has(verb)).map(|(keys, _)| keys);
+/// The grants of one role on the key, each with true if it involves a pattern.
+fn grants(role: &ResolvedRole, verb: Verb, key: &[u8]) -> Vec<(bool, GrantId)> {
+    let denied =
+        || role.denied.iter().filter(|(_, verbs)| verbs.contains(verb)).map(|(keys, _)| keys);
     if denied().any(|keys| holds(keys, key)) {
         return Vec::new();
     }
     let guarded = denied().any(|keys| matches!(keys, KeySet::Pattern(_)));
     let allowed =
-        role.allowed.iter().filter(|(keys, verbs, _)| verbs.has(verb) && holds(keys, key));
+        role.allowed.iter().filter(|(keys, verbs, _)| verbs.contains(verb) && holds(keys, key));
     allowed
         .map(|(keys, _, grant)| (guarded || matches!(keys, KeySet::Pattern(_)), *grant))
         .collect()
@@ -220,7 +221,8 @@ fn holds(keys: &KeySet, key: &[u8]) -> bool {
     }
 }
 
-/// Tries every way to cut the key: a literal, one or more bytes without `/`, a literal, and so on.
+/// Tries every way to split the key: a literal, one or more bytes without `/`, a literal, and so
+/// on.
 fn matches(literals: &[Box<[u8]>], tail: bool, key: &[u8]) -> bool {
     let Some((literal, others)) = literals.split_first() else { return tail || key.is_empty() };
     let Some(rest) = key.strip_prefix(&**literal) else { return false };

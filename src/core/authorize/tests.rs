@@ -1,5 +1,5 @@
-//! What the theorems of `policy::tests` leave out: who may not speak at all, shadow mode, and the
-//! words.
+//! Cases that the property tests of `policy::tests` do not cover: identities without a binding,
+//! shadow mode, and the texts of denials.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::method::Method;
 use crate::policy::{Policy, Rights};
 use crate::wire::{self, Fault};
 
-fn principal(standing: Standing, mode: Mode) -> Principal {
+fn principal(binding_status: BindingStatus, mode: Mode) -> Principal {
     Principal {
         name: "ca/cn:test".into(),
-        standing,
+        binding_status,
         mode,
         roles: Arc::default(),
         rights: Arc::new(Rights::default()),
@@ -25,7 +25,7 @@ fn principal(standing: Standing, mode: Mode) -> Principal {
 
 fn reads(key: &[u8]) -> Accesses<'_> {
     let mut accesses = Accesses::default();
-    accesses.touch(Verbs::READ, KeyRange::key(key));
+    accesses.add_keys(Verbs::READ, KeyRange::key(key));
     accesses
 }
 
@@ -37,31 +37,31 @@ fn missing_key(key: &[u8]) -> Denial {
 }
 
 #[test]
-fn whom_no_binding_names_may_not_even_touch_nothing() {
+fn without_a_binding_even_an_empty_request_is_denied() {
     let nothing = Accesses::default();
-    assert!(authorize(&principal(Standing::Bound, Mode::Enforce), &nothing, &[]).is_ok());
+    assert!(authorize(&principal(BindingStatus::Bound, Mode::Enforce), &nothing, &[]).is_ok());
     let refused = [
-        (Standing::Unbound, Denial::new(Reason::NoBinding, "")),
-        (Standing::BadCapture, Denial::new(Reason::BadCapture, "")),
+        (BindingStatus::Unbound, Denial::new(Reason::NoBinding, "")),
+        (BindingStatus::BadCapture, Denial::new(Reason::BadCapture, "")),
         (
-            Standing::Nameless(NameRefusal::Missing),
+            BindingStatus::Nameless(NameRefusal::Missing),
             Denial::new(Reason::NoIdentity, NameRefusal::Missing.code()),
         ),
     ];
-    for (standing, denial) in refused {
+    for (binding_status, denial) in refused {
         assert_eq!(
-            authorize(&principal(standing, Mode::Enforce), &nothing, &[]).unwrap_err(),
+            authorize(&principal(binding_status, Mode::Enforce), &nothing, &[]).unwrap_err(),
             denial
         );
-        let permit = authorize(&principal(standing, Mode::Shadow), &nothing, &[]).unwrap();
+        let permit = authorize(&principal(binding_status, Mode::Shadow), &nothing, &[]).unwrap();
         assert_eq!(permit.would_deny(), Some(&denial));
     }
 }
 
 #[test]
-fn shadow_mode_permits_and_remembers_what_it_would_have_refused() {
-    let enforced = principal(Standing::Bound, Mode::Enforce);
-    let shadow = principal(Standing::Bound, Mode::Shadow);
+fn shadow_mode_permits_and_keeps_the_denial() {
+    let enforced = principal(BindingStatus::Bound, Mode::Enforce);
+    let shadow = principal(BindingStatus::Bound, Mode::Shadow);
     assert_eq!(authorize(&enforced, &reads(b"a"), &[]).unwrap_err(), missing_key(b"a"));
     let permit = authorize(&shadow, &reads(b"a"), &[]).unwrap();
     assert_eq!((permit.grant(), permit.would_deny()), (None, Some(&missing_key(b"a"))));
@@ -72,7 +72,7 @@ fn shadow_mode_permits_and_remembers_what_it_would_have_refused() {
 }
 
 #[test]
-fn each_reason_has_its_word() {
+fn each_reason_has_a_stable_name() {
     let words = [
         "no-binding",
         "no-identity",
@@ -96,7 +96,7 @@ fn each_reason_has_its_word() {
 }
 
 #[test]
-fn a_refusal_says_what_is_missing() {
+fn a_denial_displays_what_is_missing() {
     let malformed = Malformed { field: "PutRequest.key", offset: 3, fault: Fault::WireType };
     let cases = [
         (Denial::new(Reason::NoBinding, ""), "no-binding".to_owned()),
@@ -123,36 +123,37 @@ fn a_refusal_says_what_is_missing() {
     }
 }
 
-/// In what order a message names its leases says nothing; evidence out of order is none, and never
-/// another lease's.
+/// The order in which a message names its leases does not matter. Evidence out of order is not
+/// found, and never taken for another lease.
 #[test]
-fn evidence_is_found_for_each_of_many_leases() {
-    let principal = principal(Standing::Bound, Mode::Enforce);
+fn evidence_of_10000_leases_is_found_by_id() {
+    let principal = principal(BindingStatus::Bound, Mode::Enforce);
     let mut accesses = Accesses::default();
-    (1..=10_000).rev().for_each(|id| accesses.lease(id, LeaseUse::Revoke));
+    (1..=10_000).rev().for_each(|id| accesses.add_lease(id, LeaseUse::Revoke));
     let mut evidence: Vec<LeaseEvidence> =
-        (1..=10_000).map(|id| LeaseEvidence { id, standing: LeaseStanding::Own }).collect();
+        (1..=10_000).map(|id| LeaseEvidence { id, claim: LeaseClaim::Own }).collect();
     assert!(authorize(&principal, &accesses, &evidence).is_ok());
     let refused =
         |evidence: &[LeaseEvidence]| authorize(&principal, &accesses, evidence).unwrap_err();
     let not_owned = |id| Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(id) };
-    evidence[76].standing = LeaseStanding::NotCovered;
+    evidence[76].claim = LeaseClaim::NotCovered;
     assert_eq!(refused(&evidence), not_owned(77));
-    evidence[76].standing = LeaseStanding::Own;
+    evidence[76].claim = LeaseClaim::Own;
     assert_eq!(refused(&[&evidence[..76], &evidence[77..]].concat()), not_owned(77));
     evidence.reverse();
     assert_eq!(refused(&evidence).reason, Reason::LeaseNotOwned);
 }
 
-/// Scan and verdict of the usual requests, under a thousand grants: whatever the policy has,
-/// nothing is allocated for them.
+/// Scan and decision of the usual requests under a thousand grants. The size of the policy causes
+/// no allocation.
 #[test]
-fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {
+fn allowing_a_usual_request_allocates_nothing() {
     let grants: String = (0..1000)
         .map(|number| format!("      - {{ keys: /k/{number}/*, verbs: [rw] }}\n"))
         .collect();
     let text = format!(
-        "version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  - {{ cn: node, roles: [r] }}\n"
+        "version: 1\nmode: enforce\nroles:\n  r:\n    allow:\n{grants}bindings:\n  \
+         - {{ cn: node, roles: [r] }}\n"
     );
     let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None).unwrap();
     let principal = policy.principal(&Identity::named("node"));
@@ -166,7 +167,7 @@ fn what_is_allowed_on_the_hot_path_is_judged_without_an_allocation() {
         });
         assert_eq!(allocated.count_total, 0, "{method:?}");
     }
-    // The count counts.
+    // The counter does count an allocation.
     assert_eq!(allocation_counter::measure(|| drop(message_of_some_length())).count_total, 1);
 }
 

@@ -1,5 +1,5 @@
-//! The decision against the reference model: rights, denials, capabilities and leases from a small
-//! world in which edges meet.
+//! Compares the decision with the reference model: rights, denials, capabilities and leases over a
+//! small key space in which the edges of ranges coincide.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,11 +8,11 @@ use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::authorize::reference::{self, Lease};
 use crate::authorize::{LeaseEvidence, authorize};
 use crate::keyspace::{End, KeyRange, OwnedRange, prefix_end};
-use crate::policy::compile::{Held, Holdings};
+use crate::policy::compile::{Entitlements, ResolvedRole};
 use crate::policy::keyset::{KeySet, Pattern};
-use crate::policy::{GrantId, Mode, Principal, Standing};
+use crate::policy::{BindingStatus, GrantId, Mode, Principal};
 
-/// One letter below `/`, `/` itself, one above.
+/// `/` and the bytes next to it.
 const LETTERS: &[u8] = b"./0";
 const VERBS: &[Verbs] = &[
     Verbs::READ,
@@ -26,7 +26,7 @@ const VERBS: &[Verbs] = &[
 const CAPABILITIES: &[Capability] =
     &[Capability::Lease, Capability::LeaseAdmin, Capability::Status];
 
-/// Every key of up to four letters, and the ends of all prefixes.
+/// Every key of up to four letters, its successor, and the end of its prefix.
 static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut longest: Vec<Vec<u8>> = vec![Vec::new()];
     let mut all = vec![b"\0".to_vec()];
@@ -44,18 +44,17 @@ static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     all
 });
 
-/// Roles with what they allow and deny, what the bindings deny, and then one request after the
-/// other.
+/// Input: roles with grants and denials, denials of the bindings, then a sequence of requests.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let holdings = holdings(&mut choices);
-    let rights = holdings.compile();
+    let entitlements = entitlements(&mut choices);
+    let rights = entitlements.compile();
     for key in KEYS.iter() {
         for verb in Verb::ALL {
             let fast = rights.covers(verb, &KeyRange::key(key)).ok();
             assert_eq!(
                 fast,
-                reference::allows(&holdings, verb, key),
+                reference::allows(&entitlements, verb, key),
                 "{verb} {}",
                 KeyRange::key(key)
             );
@@ -63,36 +62,36 @@ pub fn run(input: &[u8]) {
     }
     let mut principal = Principal {
         name: "ca/cn:fuzz".into(),
-        standing: Standing::Bound,
+        binding_status: BindingStatus::Bound,
         mode: Mode::Enforce,
         roles: Arc::default(),
         rights: Arc::new(rights),
         generation: 1,
     };
     for _ in 0..4 {
-        request(&mut choices, &holdings, &mut principal);
+        request(&mut choices, &entitlements, &mut principal);
         if choices.is_empty() {
             break;
         }
     }
 }
 
-fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Principal) {
+fn request(choices: &mut Choices<'_>, entitlements: &Entitlements, principal: &mut Principal) {
     let asked: Vec<(OwnedRange, Verbs)> =
         (0..choices.below(4)).map(|_| (range(choices), choices.one_of(VERBS))).collect();
     let mut accesses = Accesses {
         capability: choices.coin().then(|| choices.one_of(CAPABILITIES)),
         ..Accesses::default()
     };
-    asked.iter().for_each(|(range, verbs)| accesses.touch(*verbs, range.as_range()));
+    asked.iter().for_each(|(range, verbs)| accesses.add_keys(*verbs, range.as_range()));
     for _ in 0..choices.below(3) {
-        accesses.lease(
+        accesses.add_lease(
             i64::from(choices.byte() % 3),
             choices.one_of(&[
                 LeaseUse::Attach,
                 LeaseUse::Revoke,
                 LeaseUse::KeepAlive,
-                LeaseUse::Look,
+                LeaseUse::Inspect,
                 LeaseUse::Grant,
             ]),
         );
@@ -100,47 +99,47 @@ fn request(choices: &mut Choices<'_>, holdings: &Holdings, principal: &mut Princ
     let known = leases(choices);
 
     principal.mode = Mode::Enforce;
-    let asker = Arc::new(principal.clone());
+    let caller = Arc::new(principal.clone());
     let evidence: Vec<LeaseEvidence> =
-        known.iter().map(|(id, lease)| lease.evidence(*id, &asker, &accesses)).collect();
+        known.iter().map(|(id, lease)| lease.evidence(*id, &caller, &accesses)).collect();
     let fast = authorize(principal, &accesses, &evidence);
-    let slow = reference::decide(holdings, &accesses, &known, &KEYS);
+    let slow = reference::decide(entitlements, &accesses, &known, &KEYS);
     match (&fast, &slow) {
         (Ok(permit), Ok(grant)) => {
             assert!(permit.would_deny().is_none());
-            if exact(holdings, &asked) {
+            if exact(entitlements, &asked) {
                 assert_eq!(permit.grant(), *grant);
             }
         }
-        (Err(denial), Err(refusal)) if exact(holdings, &asked) => {
-            assert!(refusal.is(denial), "{denial} is not {refusal:?}")
+        (Err(denial), Err(refusal)) if exact(entitlements, &asked) => {
+            assert!(refusal.matches_denial(denial), "{denial} is not {refusal:?}");
         }
         (Err(_), Err(_)) => {}
-        // Beside inner wildcards, a range may be refused although each of its keys is allowed;
-        // never the other way round.
+        // With inner wildcards, a range may be denied although each of its keys is allowed, never
+        // the other way round.
         (Err(denial), Ok(_)) => {
-            assert!(!exact(holdings, &asked), "{denial}, and the reference allows it")
+            assert!(!exact(entitlements, &asked), "{denial}, but the reference allows it");
         }
-        (Ok(_), Err(refusal)) => panic!("allowed, and the reference refuses: {refusal:?}"),
+        (Ok(_), Err(refusal)) => panic!("allowed, but the reference denies: {refusal:?}"),
     }
-    // Shadow mode decides the same and stands in nobody's way.
+    // Shadow mode makes the same decision and never denies.
     principal.mode = Mode::Shadow;
-    let shadow = authorize(principal, &accesses, &evidence).expect("shadow mode refuses nothing");
+    let shadow = authorize(principal, &accesses, &evidence).expect("shadow mode never denies");
     assert_eq!(shadow.would_deny(), fast.as_ref().err());
 }
 
-/// Whether the compiled form must answer word for word as the reference does.
-fn exact(holdings: &Holdings, asked: &[(OwnedRange, Verbs)]) -> bool {
+/// True if the compiled form must give exactly the reference model's result.
+fn exact(entitlements: &Entitlements, asked: &[(OwnedRange, Verbs)]) -> bool {
     let pattern = |keys: &KeySet| matches!(keys, KeySet::Pattern(_));
-    let inner = holdings.denied.iter().any(|(keys, _)| pattern(keys))
-        || holdings.roles.iter().any(|role| {
+    let inner = entitlements.denied.iter().any(|(keys, _)| pattern(keys))
+        || entitlements.roles.iter().any(|role| {
             role.allowed.iter().any(|(keys, ..)| pattern(keys))
                 || role.denied.iter().any(|(keys, _)| pattern(keys))
         });
     !inner || asked.iter().all(|(range, _)| range.as_range().end == End::OnlyStart)
 }
 
-fn holdings(choices: &mut Choices<'_>) -> Holdings {
+fn entitlements(choices: &mut Choices<'_>) -> Entitlements {
     let mut grant = 0;
     let mut held = |choices: &mut Choices<'_>| {
         let mut next = || {
@@ -153,10 +152,10 @@ fn holdings(choices: &mut Choices<'_>) -> Holdings {
             (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect();
         let capabilities =
             (0..choices.below(3)).map(|_| (choices.one_of(CAPABILITIES), next())).collect();
-        Held { allowed, denied, capabilities }
+        ResolvedRole { allowed, denied, capabilities }
     };
     let roles = (0..choices.below(4)).map(|_| held(choices)).collect();
-    Holdings {
+    Entitlements {
         roles,
         denied: (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect(),
     }
@@ -202,7 +201,7 @@ fn leases(choices: &mut Choices<'_>) -> Vec<(i64, Lease)> {
             let lease = match choices.below(5) {
                 0 => return None,
                 1 => Lease::Own,
-                2 => Lease::AnotherIdentity,
+                2 => Lease::OtherIdentity,
                 3 => Lease::Unknown,
                 _ => Lease::Attached((0..choices.below(3)).map(|_| key(choices, 1, 3)).collect()),
             };

@@ -1,11 +1,10 @@
-//! A leaf's names: no bytes make the reader panic, and what webpki reads of a certificate, this
-//! reads too.
+//! The names in a leaf: the parser never panics, and it reads every name that webpki reads.
 
 use rustls_pki_types::CertificateDer;
 
 use crate::identity::{Identity, NameRefusal};
 
-/// The leaf, in DER.
+/// Input: a leaf in DER.
 pub fn run(leaf: &[u8]) {
     let identity = Identity::from_certificate(leaf, "calico".into());
     assert_eq!(identity, Identity::from_certificate(leaf, "calico".into()));
@@ -27,8 +26,8 @@ pub fn run(leaf: &[u8]) {
         return;
     }
     assert!(identity.serial.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    second_reader(leaf, &identity);
-    // One more byte is another certificate.
+    compare_with_webpki(leaf, &identity);
+    // With a trailing byte it is not a certificate.
     let longer = [leaf, &[0]].concat();
     assert_eq!(
         Identity::from_certificate(&longer, "calico".into()).common_name,
@@ -36,8 +35,8 @@ pub fn run(leaf: &[u8]) {
     );
 }
 
-/// TLS judges the chain by what webpki reads: it must be the same certificate.
-fn second_reader(leaf: &[u8], identity: &Identity) {
+/// TLS verifies the chain with webpki, which must read the same certificate.
+fn compare_with_webpki(leaf: &[u8], identity: &Identity) {
     let der = CertificateDer::from(leaf);
     let Ok(theirs) = webpki::EndEntityCert::try_from(&der) else { return };
     for name in theirs.valid_dns_names() {

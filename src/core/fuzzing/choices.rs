@@ -1,12 +1,11 @@
-//! An input as a row of choices. Where it ends, every further choice is the first one, so that a
+//! Reads an input as a sequence of choices. After its end, every choice is the first one, so that a
 //! shorter input is a simpler case.
 
-/// What is left of an input.
+/// The rest of an input.
 pub struct Choices<'b>(&'b [u8]);
 
 impl<'b> Choices<'b> {
-    /// Of these bytes.
-    #[must_use]
+    /// Starts at the first byte.
     pub const fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
@@ -32,24 +31,24 @@ impl<'b> Choices<'b> {
         choices[self.below(choices.len())]
     }
 
-    /// Once in two.
+    /// True or false.
     pub fn coin(&mut self) -> bool {
         self.byte() & 1 == 1
     }
 
-    /// The next `count` bytes, or as many as there are.
+    /// The next `count` bytes, or fewer at the end.
     pub fn take(&mut self, count: usize) -> &'b [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// All bytes that are left.
+    /// All remaining bytes.
     pub fn rest(&mut self) -> &'b [u8] {
         self.take(usize::MAX)
     }
 
-    /// Whether all choices are made.
+    /// True at the end of the input.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

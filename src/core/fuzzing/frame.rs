@@ -1,17 +1,17 @@
-//! gRPC's framing: the same messages, whichever way the stream is cut, and as a second reader takes
-//! it apart.
+//! gRPC's framing: the frames do not depend on how the stream is cut, and equal those of a simple
+//! second parser.
 
 use bytes::Bytes;
 
 use super::choices::Choices;
 use crate::wire::frame::{FrameFault, Frames, HEADER, encode, single};
 
-/// Two choices of how the stream comes (its limit; asked after each chunk or at the end), four
-/// lengths of chunks, and the stream.
+/// Input: the limit, whether frames are read after each chunk or at the end, four chunk lengths,
+/// and the stream.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let limit = choices.below(80);
-    let patient = choices.coin();
+    let drain_at_end = choices.coin();
     let cuts = [(); 4].map(|()| choices.below(40) + 1);
     let stream = choices.rest();
     let read = read(stream, limit);
@@ -21,7 +21,7 @@ pub fn run(input: &[u8]) {
         read.as_single(stream),
         "as the one message of a unary request"
     );
-    let (frames, fault, empty) = streamed(stream, limit, &cuts, patient);
+    let (frames, fault, empty) = streamed(stream, limit, &cuts, drain_at_end);
     let expected: Vec<Bytes> =
         read.messages.iter().map(|&(compressed, message)| framed(compressed, message)).collect();
     assert_eq!(frames, expected);
@@ -29,20 +29,20 @@ pub fn run(input: &[u8]) {
     assert_eq!(empty, read.fault.is_none() && read.left == 0);
 }
 
-/// A message with its frame.
+/// Frames a message.
 fn framed(compressed: bool, message: &[u8]) -> Bytes {
     let mut framed = encode(message).to_vec();
     framed[0] = u8::from(compressed);
     framed.into()
 }
 
-/// A stream, read by the slow way.
+/// A stream as the simple parser reads it.
 struct Read<'s> {
-    /// Each with whether it is compressed.
+    /// Each message with its compression flag.
     messages: Vec<(bool, &'s [u8])>,
-    /// What stops it for good.
+    /// The fault at which parsing stops.
     fault: Option<FrameFault>,
-    /// Bytes behind the last whole message.
+    /// Number of bytes after the last complete message.
     left: usize,
 }
 
@@ -81,18 +81,18 @@ impl<'s> Read<'s> {
     }
 }
 
-/// The stream in chunks of these lengths, in turn.
+/// Splits a stream that arrives in chunks of these lengths, repeated.
 fn streamed(
     stream: &[u8],
     limit: usize,
     cuts: &[usize],
-    patient: bool,
+    drain_at_end: bool,
 ) -> (Vec<Bytes>, Option<FrameFault>, bool) {
     let (mut frames, mut seen, mut rest) =
         (Frames::new(limit), Vec::new(), Bytes::copy_from_slice(stream));
     let mut fault = None;
     for cut in cuts.iter().cycle() {
-        if !patient || rest.is_empty() {
+        if !drain_at_end || rest.is_empty() {
             fault = drain(&mut frames, &mut seen);
         }
         if rest.is_empty() {
@@ -101,7 +101,7 @@ fn streamed(
         frames.push(rest.split_to((*cut).min(rest.len())));
     }
     if let Some(fault) = fault {
-        assert_eq!(frames.next(), Err(fault), "a fault is for good");
+        assert_eq!(frames.next(), Err(fault), "the fault is not repeated");
     }
     (seen, fault, frames.is_empty())
 }

@@ -1,5 +1,5 @@
-//! A policy file, byte by byte: no text makes the reader panic, every mistake has a place in the
-//! text, and what is accepted means the same to the compiler and to the reference.
+//! A policy file: no text makes the parser panic, every error has a position, and the compiled
+//! policy equals the reference model.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::identity::Identity;
 use crate::keyspace::KeyRange;
 use crate::policy::{Mode, Policy};
 
-/// Keys that are asked about under each policy, besides the starts of what it holds.
+/// Keys that are checked under each policy.
 const KEYS: &[&[u8]] = &[
     b"\0",
     b"/",
@@ -21,12 +21,12 @@ const KEYS: &[&[u8]] = &[
     b"\xff",
 ];
 
-/// The text.
+/// Input: the text of a policy.
 pub fn run(text: &[u8]) {
     let parsed = Policy::parse("fuzz.yaml", text, 1, None);
     match &parsed {
         Err(findings) => {
-            assert!(findings.has_errors(), "refused without a mistake");
+            assert!(findings.has_errors(), "refused without an error");
             let shown = findings.to_string();
             assert!(
                 !shown.is_empty() && !shown.contains(|c: char| c.is_control() && c != '\n'),
@@ -46,12 +46,12 @@ fn accepted(policy: &Policy) {
     for (at, _) in policy.bindings().enumerate().take(8) {
         for key in KEYS {
             for captures in policy.captures_for(at, key).iter().take(2) {
-                let holdings = policy.holdings_of_binding(at, captures);
-                let rights = holdings.compile();
+                let entitlements = policy.entitlements_of_binding(at, captures);
+                let rights = entitlements.compile();
                 for verb in Verb::ALL {
                     assert_eq!(
                         rights.covers(verb, &KeyRange::key(key)).ok(),
-                        reference::allows(&holdings, verb, key)
+                        reference::allows(&entitlements, verb, key)
                     );
                 }
             }
@@ -59,26 +59,27 @@ fn accepted(policy: &Policy) {
     }
     for name in ["a", "calico-node:a", "calico-node:a/b", "kube-apiserver", ""] {
         let identity = identity(name);
-        let (principal, holdings) = (policy.principal(&identity), policy.holdings(&identity));
+        let (principal, entitlements) =
+            (policy.principal(&identity), policy.entitlements(&identity));
         for key in KEYS {
             for verb in Verb::ALL {
                 let fast = principal.rights.covers(verb, &KeyRange::key(key)).ok();
                 assert_eq!(
                     fast,
-                    reference::allows(&holdings, verb, key),
+                    reference::allows(&entitlements, verb, key),
                     "{name} {verb} {}",
                     KeyRange::key(key)
                 );
                 assert!(
                     fast.is_none_or(|grant| policy.grant(grant).is_some()),
-                    "a decision names a grant that there is"
+                    "the grant of a decision does not exist"
                 );
             }
         }
         for &capability in Capability::ALL {
             assert_eq!(
                 principal.rights.capability(capability),
-                reference::capability(&holdings, capability)
+                reference::capability(&entitlements, capability)
             );
         }
     }

@@ -1,6 +1,6 @@
-//! A Watch stream between a client that pairs answers with its creates in order, an etcd that
-//! answers as it likes, and a policy that changes: the client learns of each create exactly once
-//! and in order, and sees no event of a watch that has lost its right.
+//! A Watch stream between a client that pairs responses with creates in order, an etcd that answers
+//! in any way, and a policy that changes. The client gets exactly one response to each create, in
+//! order, and no event of a watch that lost its right.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,31 +12,35 @@ use crate::keyspace::{KeyRange, OwnedRange};
 use crate::watch_ledger::{Refusal, WatchLedger};
 use crate::wire::watch::{NO_WATCH, response_head};
 
-/// Keys that are watched; the policy is a set of them.
+/// The watched keys. A policy is a subset of them.
 const KEYS: &[&[u8]] = &[b"a", b"b", b"c", b"d"];
 
-/// A step for each choice: a create, an answer of etcd, an event, a cancel, a new policy.
+/// Input: a sequence of steps: a create, a response of etcd, an event, a cancel, a new policy.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let mut world = World { allowed: choices.byte(), ..World::default() };
+    let mut simulation = Simulation { allowed: choices.byte(), ..Simulation::default() };
     while !choices.is_empty() {
         match choices.below(6) {
-            0 | 1 => world.create(choices.below(KEYS.len())),
-            2 => world.answer(choices.below(8) == 7, &mut choices),
-            3 => world.event(choices.byte(), &mut choices),
-            4 => world.cancel(choices.byte(), &mut choices),
-            _ => world.policy(choices.byte()),
+            0 | 1 => simulation.create(choices.below(KEYS.len())),
+            2 => simulation.answer(choices.below(8) == 7, &mut choices),
+            3 => simulation.event(choices.byte(), &mut choices),
+            4 => simulation.cancel(choices.byte(), &mut choices),
+            _ => simulation.policy(choices.byte()),
         }
-        world.holds();
+        simulation.check();
     }
-    while !world.at_etcd.is_empty() {
-        world.answer(false, &mut choices);
+    while !simulation.at_etcd.is_empty() {
+        simulation.answer(false, &mut choices);
     }
-    assert!(world.owed.is_empty(), "creates that nobody answered: {:?}", world.owed);
-    world.holds();
+    assert!(
+        simulation.unanswered.is_empty(),
+        "creates without a response: {:?}",
+        simulation.unanswered
+    );
+    simulation.check();
 }
 
-/// A create that goes to etcd, in order.
+/// A create that etcd has not answered.
 #[derive(Debug)]
 struct Create {
     key: usize,
@@ -44,104 +48,104 @@ struct Create {
     lost: bool,
 }
 
-/// A watch that etcd has.
+/// A watch in etcd.
 #[derive(Debug)]
 struct Watch {
     key: usize,
-    /// The client was told that it has ended.
+    /// The client got the end of the watch.
     ended: bool,
 }
 
 #[derive(Default)]
-struct World {
+struct Simulation {
     ledger: WatchLedger,
     /// One bit for each key.
     allowed: u8,
     at_etcd: VecDeque<Create>,
     watches: BTreeMap<i64, Watch>,
     next: i64,
-    /// The creates that the client waits for: which of them the proxy refused, and why.
-    owed: VecDeque<Option<Refusal>>,
+    /// The creates without a response at the client: `Some` if the gateway refused it.
+    unanswered: VecDeque<Option<Refusal>>,
 }
 
-impl World {
+impl Simulation {
     fn allows(&self, key: usize) -> bool {
         self.allowed >> key & 1 == 1
     }
 
     fn create(&mut self, key: usize) {
-        // The ledger keeps the reason, whatever it is: one for the even keys, one for the odd.
+        // Even keys get one reason, odd keys the other, to test that the ledger keeps it.
         let refusal = (!self.allows(key)).then_some(if key.is_multiple_of(2) {
             Refusal::Denied
         } else {
             Refusal::TooMany
         });
-        self.owed.push_back(refusal);
+        self.unanswered.push_back(refusal);
         match refusal {
             None => {
-                self.ledger.forwarded(range(key));
+                self.ledger.create_forwarded(range(key));
                 self.at_etcd.push_back(Create { key, lost: false });
             }
-            Some(reason) if self.ledger.refused(reason) => self.client_sees(refusal),
+            Some(reason) if self.ledger.create_refused(reason) => self.client_sees(refusal),
             Some(_) => {}
         }
     }
 
-    /// The client gets the answer to a create: it must be the one whose turn it is.
+    /// The client gets the response to a create. It must be the oldest create.
     fn client_sees(&mut self, refusal: Option<Refusal>) {
-        assert_eq!(self.owed.pop_front(), Some(refusal), "an answer out of turn");
+        assert_eq!(self.unanswered.pop_front(), Some(refusal), "a response in the wrong order");
     }
 
     /// etcd answers the oldest create.
     fn answer(&mut self, refuses: bool, choices: &mut Choices<'_>) {
         let Some(create) = self.at_etcd.pop_front() else { return };
-        // etcd gives no id twice at a time (mvcc/watchable_store.go).
+        // etcd never uses an id for two watches at once (mvcc/watchable_store.go).
         while self.watches.contains_key(&self.next) {
             self.next += 1;
         }
         let watch_id = if refuses { NO_WATCH } else { self.next };
-        let answer = self.passes(&response(watch_id, true, refuses), choices);
+        let action = self.respond(&response(watch_id, true, refuses), choices);
         assert!(
-            answer.pass,
-            "each answer to a create goes on, or the client would pair the next one wrongly"
+            action.forward,
+            "a dropped response to a create would make the client pair the next one wrongly"
         );
         self.client_sees(None);
-        for refusal in answer.refusals {
+        for refusal in action.refusals {
             self.client_sees(Some(refusal));
         }
-        assert_eq!(answer.end, (create.lost && !refuses).then_some(watch_id));
+        assert_eq!(action.cancel, (create.lost && !refuses).then_some(watch_id));
         if !refuses {
             self.next += 1;
             self.watches.insert(watch_id, Watch { key: create.key, ended: create.lost });
         }
     }
 
-    /// An event, progress or a fragment of a watch that is there.
+    /// An event, progress response or fragment of an existing watch.
     fn event(&mut self, which: u8, choices: &mut Choices<'_>) {
         let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else {
             return;
         };
-        let answer = self.passes(&response(id, false, false), choices);
+        let action = self.respond(&response(id, false, false), choices);
         assert_eq!(
-            (answer.pass, answer.end, answer.refusals),
+            (action.forward, action.cancel, action.refusals),
             (!ended, None, Vec::new()),
             "watch {id}"
         );
     }
 
-    /// etcd ends a watch: because it was asked to, or by itself.
+    /// etcd ends a watch, on request or by itself.
     fn cancel(&mut self, which: u8, choices: &mut Choices<'_>) {
         let Some((id, ended)) = self.pick(which).map(|(id, watch)| (id, watch.ended)) else {
             return;
         };
-        let answer = self.passes(&response(id, false, true), choices);
+        let action = self.respond(&response(id, false, true), choices);
         assert_eq!(
-            (answer.pass, answer.end, answer.refusals),
+            (action.forward, action.cancel, action.refusals),
             (!ended, None, Vec::new()),
             "watch {id}"
         );
         self.watches.remove(&id);
-        // The client may choose the id again.
+        // The client may reuse the id.
         if which & 0x80 != 0 {
             self.next = id;
         }
@@ -167,28 +171,33 @@ impl World {
         }
     }
 
-    fn holds(&self) {
+    fn check(&self) {
         assert_eq!(self.ledger.live(), self.watches.values().filter(|watch| !watch.ended).count());
-        // A refusal that nothing is in front of is answered at once.
+        // A refusal without an earlier pending create is sent at once.
         assert!(
-            self.at_etcd.is_empty() == self.owed.is_empty(),
+            self.at_etcd.is_empty() == self.unanswered.is_empty(),
             "{:?} {:?}",
             self.at_etcd,
-            self.owed
+            self.unanswered
         );
-        assert_eq!(self.ledger.waiting(), self.owed.len());
+        assert_eq!(self.ledger.pending(), self.unanswered.len());
     }
 
     fn pick(&self, which: u8) -> Option<(i64, &Watch)> {
-        let place = usize::from(which & 0x7f) % self.watches.len().max(1);
-        self.watches.iter().nth(place).map(|(id, watch)| (*id, watch))
+        let index = usize::from(which & 0x7f) % self.watches.len().max(1);
+        self.watches.iter().nth(index).map(|(id, watch)| (*id, watch))
     }
 
-    /// The head of an answer, read from as few bytes as show it, is what prost reads from all of
-    /// it.
-    fn passes(&mut self, message: &[u8], choices: &mut Choices<'_>) -> crate::watch_ledger::Answer {
+    /// Passes a response to the ledger. Also checks that the head read from a prefix equals what
+    /// prost decodes from the whole message.
+    fn respond(
+        &mut self,
+        message: &[u8],
+        choices: &mut Choices<'_>,
+    ) -> crate::watch_ledger::Action {
         let cut = choices.below(message.len() + 1);
-        let whole = response_head(message, message.len()).unwrap().expect("all of it has come");
+        let whole =
+            response_head(message, message.len()).unwrap().expect("the message is complete");
         if let Some(early) = response_head(&message[..cut], message.len()).unwrap() {
             assert_eq!(early, whole);
         }
@@ -197,7 +206,7 @@ impl World {
             (whole.watch_id, whole.created, whole.canceled),
             (decoded.watch_id, decoded.created, decoded.canceled)
         );
-        self.ledger.answered(&whole)
+        self.ledger.on_response(&whole)
     }
 }
 

@@ -1,7 +1,7 @@
-//! From the DER of a verified leaf to an [`Identity`].
+//! Parses the DER of a verified leaf into an [`Identity`].
 //!
-//! Two programs that read one certificate must see one name. So the CN is taken only where there is
-//! a single way to read it, and every other certificate is refused by name.
+//! Two programs that read one certificate must see the same name. So a CN is used only if there is
+//! a single way to read it. Every other certificate gets a [`NameRefusal`].
 
 use std::sync::Arc;
 
@@ -15,12 +15,10 @@ use x509_parser::x509::AttributeTypeAndValue;
 use super::{Identity, NameRefusal};
 
 impl Identity {
-    /// Reads the leaf of a chain that TLS has verified up to the CA that is configured as `ca`.
+    /// Parses the leaf of a chain that TLS has verified up to the client CA configured as `ca`.
     ///
-    /// Never fails: a certificate that cannot be read is an identity without any name. O values
-    /// that would be refused as a CN are left out, and so are SANs that are not text: nothing
-    /// can match what cannot be read.
-    #[must_use]
+    /// Never fails: a certificate that cannot be parsed gives an identity without names. O values
+    /// that would be refused as a CN are ignored, and so are SANs that are not text.
     pub fn from_certificate(leaf: &[u8], ca: Arc<str>) -> Self {
         match X509Certificate::from_der(leaf) {
             Ok(([], certificate)) => read(&certificate, ca),
@@ -59,13 +57,12 @@ fn unreadable(ca: Arc<str>) -> Identity {
         distinction: None,
         serial: String::new(),
         issuer: String::new(),
-        // Over before it began: whoever looks at the date alone refuses it too.
-        // TLS has read it, and would not have taken a certificate that has ended.
+        // TLS has parsed the certificate and accepts none that has expired.
         not_after: i64::MAX,
     }
 }
 
-/// The one CN. All relative distinguished names count, and all values of each.
+/// The only CN. The values of all relative distinguished names count.
 fn common_name(certificate: &X509Certificate<'_>) -> Result<Arc<str>, NameRefusal> {
     let mut names = certificate.subject().iter_common_name();
     match (names.next(), names.next()) {
@@ -75,12 +72,12 @@ fn common_name(certificate: &X509Certificate<'_>) -> Result<Arc<str>, NameRefusa
     }
 }
 
-/// A value of the subject as text.
+/// Decodes a value of the subject.
 ///
-/// `UTF8String` as it is; `PrintableString`, `IA5String` and `NumericString` when they are ASCII,
-/// as they have to be (the characters that `PrintableString` lacks, `*` and `@` among them, are
-/// common in it and are read alike by everyone). `TeletexString`, `BMPString` and `UniversalString`
-/// have other encodings that programs disagree about.
+/// `UTF8String` as is. `PrintableString`, `IA5String` and `NumericString` if they are ASCII, as
+/// they must be. `PrintableString` excludes some characters that are common in practice, `*` and
+/// `@` among them; every program reads them the same way. `TeletexString`, `BMPString` and
+/// `UniversalString` have other encodings, which programs decode differently.
 fn text<'a>(value: &'a AttributeTypeAndValue<'_>) -> Result<&'a str, NameRefusal> {
     let any = value.attr_value();
     let text = std::str::from_utf8(any.data).map_err(|_| NameRefusal::NotUtf8)?;
@@ -102,14 +99,22 @@ fn text<'a>(value: &'a AttributeTypeAndValue<'_>) -> Result<&'a str, NameRefusal
     }
 }
 
-/// Characters that are no control characters to Unicode (its category Cc) and still make a line
-/// show something else than it holds: line separators, direction marks (UAX #9), and those of no
-/// width.
+/// True for characters outside of Unicode's category Cc that change how a line is displayed: line
+/// separators, direction marks (UAX #9) and zero-width characters.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{2028}'
+            | '\u{2029}'
+            | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+    )
 }
 
-/// URI and DNS names; an error when the extension is there and cannot be read, or is there twice.
+/// URI and DNS names. An error if the extension is malformed or present twice.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<String>), ()> {
     let (mut uris, mut hosts) = (Vec::new(), Vec::new());
     let extension =
@@ -130,7 +135,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
     Ok((uris, hosts))
 }
 
-/// See [`Identity::distinction`].
+/// Computes [`Identity::distinction`].
 fn distinction(certificate: &X509Certificate<'_>) -> Option<String> {
     let subject = certificate.subject();
     let alternative = certificate
@@ -152,7 +157,7 @@ fn distinction(certificate: &X509Certificate<'_>) -> Option<String> {
     Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Without the zero byte that DER puts before a number whose first bit is set.
+/// Omits the zero byte that DER puts before a number whose first bit is set.
 fn hexadecimal(serial: &[u8]) -> String {
     let digits = match serial {
         [0, rest @ ..] if !rest.is_empty() => rest,

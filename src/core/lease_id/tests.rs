@@ -8,7 +8,7 @@ fn key(byte: u8) -> LeaseKey {
 
 proptest! {
     #[test]
-    fn an_id_is_its_owners_positive_and_the_same_on_every_replica(name in ".*", other in ".*", salt: u32) {
+    fn an_id_is_positive_and_owned_on_every_replica(name in ".*", other in ".*", salt: u32) {
         let id = key(1).mint(&name, salt);
         prop_assert!(id > 0);
         prop_assert_eq!(key(1).ownership(id, &name), Ownership::Own);
@@ -19,7 +19,7 @@ proptest! {
     }
 
     #[test]
-    fn an_id_with_one_bit_changed_is_not_its_owners(salt: u32, bit in 0_u32..64) {
+    fn an_id_with_one_bit_flipped_is_not_owned(salt: u32, bit in 0_u32..64) {
         let id = key(1).mint("calico-node:a", salt);
         prop_assert_ne!(key(1).ownership(id ^ (1_i64 << bit), "calico-node:a"), Ownership::Own);
     }
@@ -45,7 +45,7 @@ fn no_two_of_many_identities_share_an_id() {
 }
 
 #[test]
-fn under_another_key_nearly_every_id_is_foreign_and_none_is_owned() {
+fn under_another_key_no_id_is_owned() {
     let (ours, theirs) = (key(1), key(2));
     let ids = (0..20_000).map(|salt| theirs.mint("a", salt));
     let sealed = ids
@@ -53,12 +53,12 @@ fn under_another_key_nearly_every_id_is_foreign_and_none_is_owned() {
         .inspect(|&whose| assert_ne!(whose, Ownership::Own))
         .filter(|&whose| whose == Ownership::Sealed)
         .count();
-    // 20,000 / 4096 = 4.9 are expected; the keys and salts are fixed, so this never changes.
+    // 20,000 / 4096 = 4.9 are expected. Keys and salts are fixed, so the result never changes.
     assert!(sealed < 20, "{sealed}");
 }
 
 #[test]
-fn each_salt_gives_another_id_and_0_counts_as_1() {
+fn each_salt_gives_another_id_and_0_is_replaced_by_1() {
     let mut ids: Vec<i64> = (1..5_000).map(|salt| key(1).mint("a", salt)).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -68,29 +68,28 @@ fn each_salt_gives_another_id_and_0_counts_as_1() {
 }
 
 #[test]
-fn ids_that_the_proxy_never_makes_are_foreign() {
+fn ids_of_another_form_are_foreign() {
     for id in [0, 1, -1, i64::MIN, (1 << 43) - 1, 0x7ab] {
         assert_eq!(key(1).ownership(id, "a"), Ownership::Foreign, "{id}");
     }
 }
 
 #[test]
-fn a_short_key_is_refused_and_no_key_is_shown() {
+fn refuses_a_short_key_and_never_displays_a_key() {
     let error = LeaseKey::from_bytes(&[1; 31]).unwrap_err();
-    assert_eq!(error.to_string(), "a lease key has at least 32 random bytes, this one has 31");
+    assert_eq!(error.to_string(), "a lease key needs at least 32 random bytes, this one has 31");
     assert_eq!(format!("{:?}", key(9)), "LeaseKey(..)");
     let (one, two) = (LeaseKey::random().unwrap(), LeaseKey::random().unwrap());
     assert_ne!(one.mint("a", 1), two.mint("a", 1));
 }
 
-/// Bits that depend on all of the input look like a fair coin: of `tries`, the share of ones is
-/// within five deviations of a half.
+/// Bits that depend on the whole input look like coin tosses: in `tries` tosses, the share of ones
+/// is within five standard deviations of a half.
 fn is_fair(ones: u32, tries: u32) -> bool {
     f64::from(ones.abs_diff(tries / 2)) <= 5.0 * f64::from(tries).sqrt() / 2.0
 }
 
-/// Numbers without a pattern, the same in each run (xorshift64*; George Marsaglia, Xorshift RNGs,
-/// 2003).
+/// Pseudorandom numbers, the same in each run (xorshift64*; George Marsaglia, Xorshift RNGs, 2003).
 fn guesses() -> impl Iterator<Item = u64> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(move || {
@@ -101,8 +100,7 @@ fn guesses() -> impl Iterator<Item = u64> {
     })
 }
 
-/// Of ids that nobody minted, one in 2^43 would count as the victim's, and one in 4096 as
-/// anybody's.
+/// Of random ids, 1 in 2^43 passes for the victim's and 1 in 4096 for a sealed one.
 #[test]
 fn a_neighbour_cannot_guess_an_id() {
     const GUESSES: u32 = 200_000;
@@ -119,8 +117,8 @@ fn a_neighbour_cannot_guess_an_id() {
     assert!((20..=85).contains(&sealed), "{sealed}");
 }
 
-/// The neighbour may have leases of his own made, as many as there are ids, and read the victim's
-/// in the keys that are attached: no id of his is the victim's too, whatever the salt.
+/// The neighbour may create leases until he has used every salt, and see the victim's ids in
+/// attached keys. None of his ids passes for the victim's, whatever the salt.
 #[test]
 fn a_neighbour_cannot_grind_an_id() {
     let key = key(4);
@@ -130,10 +128,10 @@ fn a_neighbour_cannot_grind_an_id() {
     }
 }
 
-/// Nor does he get one by taking ids apart that he has seen, his own and the victim's, and putting
-/// the parts together anew.
+/// He does not get one either by recombining the parts of ids that he has seen, his own and the
+/// victim's.
 #[test]
-fn parts_of_ids_that_were_seen_make_no_new_one() {
+fn recombined_parts_of_ids_are_not_owned() {
     let key = key(5);
     let victims: Vec<i64> =
         (1..40).map(|salt| key.mint("calico/cn:victim", salt * 7_919)).collect();
@@ -163,11 +161,10 @@ fn parts_of_ids_that_were_seen_make_no_new_one() {
     }
 }
 
-/// From ids that were seen nothing can be said about the next one: each bit of mark and seal is a
-/// fair coin over the salts, and flips as one when a letter of the name, the salt or the key is
-/// another.
+/// Known ids say nothing about the next one: each bit of mark and seal looks like a coin toss over
+/// the salts, and flips like one when a letter of the name, the salt or the key changes.
 #[test]
-fn each_bit_of_mark_and_seal_is_a_fair_coin() {
+fn each_bit_of_mark_and_seal_is_unbiased() {
     const TRIES: u32 = 4_000;
     let (ours, theirs) = (key(6), key(7));
     let mut ones = [[0_u32; 43]; 4];
@@ -194,10 +191,10 @@ fn each_bit_of_mark_and_seal_is_a_fair_coin() {
     }
 }
 
-/// A key file is taken to its last byte: with one that was cut or has a line end more, replicas do
-/// not pretend to agree.
+/// A key file is used to its last byte: replicas whose files differ by a cut or an extra line end
+/// do not agree.
 #[test]
-fn replicas_agree_when_their_key_files_do() {
+fn replicas_agree_if_their_key_files_are_equal() {
     let file: Vec<u8> = guesses().map(|guess| guess.to_le_bytes()[7]).take(48).collect();
     let replica = |bytes: &[u8]| LeaseKey::from_bytes(bytes).unwrap();
     let (one, two) = (replica(&file), replica(&file));

@@ -1,5 +1,5 @@
-//! The role sets inside the binary. Each is a file of its own, in the policy language, that `policy
-//! show` prints as it is.
+//! The role sets in the binary. Each is a file in the policy language. `policy show` prints it as
+//! is.
 
 use super::file::{File, LIMITS};
 use crate::diagnostics::Findings;
@@ -8,13 +8,13 @@ use crate::yaml;
 /// A role set that a policy can include by name.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleSet {
-    /// What `include` calls it.
+    /// Its name in `include`.
     pub name: &'static str,
-    /// What it is, in one line.
+    /// Its description in one line.
     pub summary: &'static str,
-    /// What fails for whoever relies on it, and what to do; empty for a set that can be relied on.
+    /// The consequences of relying on it and the alternative; empty if there are none.
     pub caution: &'static str,
-    /// The file.
+    /// The text of the file.
     pub text: &'static str,
 }
 
@@ -22,32 +22,35 @@ pub struct RoleSet {
 pub const ALL: &[RoleSet] = &[
     RoleSet {
         name: "calico/documented",
-        summary: "the tables that Calico publishes, word for word; too narrow for Calico 3.22 and later in known places",
-        caution: "with these roles alone calico/node and kube-controllers of 3.29 and later end at start-up, and since 3.22 the CNI plugin \
-                  assigns no address: include `calico/v3.31` or `calico/v3.32` instead",
+        summary: "the tables in Calico's documentation, unchanged; known to be too narrow for \
+                  Calico 3.22 and later",
+        caution: "with these roles only, calico/node and kube-controllers 3.29 and later exit at \
+                  start-up, and the CNI plugin 3.22 and later assigns no addresses; include \
+                  `calico/v3.31` or `calico/v3.32` instead",
         text: include_str!("builtin/calico-documented.yaml"),
     },
     RoleSet {
         name: "calico/v3.31",
-        summary: "what Calico 3.29 to 3.31 sends, one role for each component, with the reason of each grant",
+        summary: "the requests of Calico 3.29 to 3.31: one role per component, a reason for each \
+                  grant",
         caution: "",
         text: include_str!("builtin/calico-v3.31.yaml"),
     },
     RoleSet {
         name: "calico/v3.31-per-node",
-        summary: "beside calico/v3.31: what runs on a node, limited to what belongs to that node",
+        summary: "in addition to calico/v3.31: the components of a node, restricted to its keys",
         caution: "",
         text: include_str!("builtin/calico-v3.31-per-node.yaml"),
     },
     RoleSet {
         name: "calico/v3.32",
-        summary: "calico/v3.31 and what the source of Calico 3.32 adds to it",
+        summary: "calico/v3.31 plus the requests that the source of Calico 3.32 adds",
         caution: "",
         text: include_str!("builtin/calico-v3.32.yaml"),
     },
     RoleSet {
         name: "calico/v3.32-per-node",
-        summary: "beside calico/v3.32: what runs on a node, limited to what belongs to that node",
+        summary: "in addition to calico/v3.32: the components of a node, restricted to its keys",
         caution: "",
         text: include_str!("builtin/calico-v3.32-per-node.yaml"),
     },
@@ -65,8 +68,7 @@ pub const ALL: &[RoleSet] = &[
     },
 ];
 
-/// The role set of this name.
-#[must_use]
+/// The role set with this name.
 pub fn find(name: &str) -> Option<&'static RoleSet> {
     ALL.iter().find(|set| set.name == name)
 }
@@ -84,8 +86,7 @@ impl RoleSet {
         }
     }
 
-    /// The names of its roles, in its order.
-    #[must_use]
+    /// The names of its roles in file order.
     pub fn role_names(&self) -> Vec<String> {
         let mut findings = Findings::new(self.name, self.text);
         self.file(&mut findings).roles.into_iter().map(|role| role.name.text).collect()

@@ -1,26 +1,26 @@
-//! From what was written to what it means: names are looked up, keys are read, and everything that
-//! cannot be meant is refused.
+//! Validates a parsed policy file: resolves names, parses keys, and reports every error.
 
 mod rules;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use rules::VERBS;
+#[cfg(test)]
+pub(super) use rules::VERBS;
 use rules::{position_of, rules, text_of, verbs_of};
 
 use super::file::{self, File, Text, listed};
 use super::name::NamePattern;
 use super::template::Template;
-use super::{Grant, GrantId, Mode, builtin, shadowed};
+use super::{Grant, GrantId, Mode, builtin, redundant};
 use crate::access::{Capability, Verbs};
 use crate::diagnostics::{Findings, SourcePosition, nearest};
 
-/// A policy that is meaningful: every name is resolved.
+/// A valid policy: every name is resolved.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) mode: Mode,
-    /// The policy's own roles in the order of the file, then those of the included role sets.
+    /// The policy's own roles in file order, then those of the included role sets.
     pub(super) roles: Vec<CheckedRole>,
     pub(super) bindings: Vec<CheckedBinding>,
     pub(super) grants: Vec<Grant>,
@@ -33,7 +33,7 @@ pub(super) struct CheckedRole {
     pub(super) allow: Vec<Allowed>,
     pub(super) deny: Vec<Denied>,
     pub(super) capabilities: Vec<(Capability, GrantId)>,
-    /// The captures that its keys need.
+    /// The captures that its keys use.
     pub(super) captures: BTreeSet<Arc<str>>,
 }
 
@@ -54,55 +54,54 @@ pub(super) struct Denied {
     pub(super) position: SourcePosition,
 }
 
-/// The part of a certificate that a binding looks at.
+/// The name in a certificate that a binding matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Field {
+pub enum NameField {
     /// The subject's Common Name.
     Cn,
     /// A URI subject alternative name.
     Uri,
     /// A DNS subject alternative name.
     Dns,
-    /// The subject's O.
+    /// An O of the subject.
     O,
 }
 
-impl Field {
-    /// As a policy writes it.
-    #[must_use]
+impl NameField {
+    /// The name of the field in a policy.
     pub const fn name(self) -> &'static str {
         match self {
-            Field::Cn => "cn",
-            Field::Uri => "uri",
-            Field::Dns => "dns",
-            Field::O => "o",
+            NameField::Cn => "cn",
+            NameField::Uri => "uri",
+            NameField::Dns => "dns",
+            NameField::O => "o",
         }
     }
 
     fn of(name: &str) -> Self {
-        [Field::Uri, Field::Dns, Field::O]
+        [NameField::Uri, NameField::Dns, NameField::O]
             .into_iter()
             .find(|field| field.name() == name)
-            .unwrap_or(Field::Cn)
+            .unwrap_or(NameField::Cn)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct CheckedBinding {
-    pub(super) field: Field,
+    pub(super) field: NameField,
     pub(super) pattern: NamePattern,
     /// The pattern as written.
     pub(super) written: Arc<str>,
     pub(super) ca: Option<(Arc<str>, SourcePosition)>,
-    /// Places in [`Checked::roles`].
+    /// Indices in [`Checked::roles`].
     pub(super) roles: Vec<usize>,
     pub(super) deny: Vec<Denied>,
     pub(super) mode: Option<Mode>,
     pub(super) line: usize,
 }
 
-/// Reads what each part of `file` means. With mistakes in `findings`, the result is incomplete and
-/// must not be used.
+/// Validates `file`. If `findings` has errors afterwards, the result is incomplete and must not be
+/// used.
 pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
     let mut checked = Checked {
         mode: Mode::Enforce,
@@ -118,7 +117,7 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
     }
     let own = checked.roles.len();
     include(&file.include, &mut checked, findings);
-    let places: HashMap<Arc<str>, usize> = checked
+    let role_indices: HashMap<Arc<str>, usize> = checked
         .roles
         .iter()
         .enumerate()
@@ -127,15 +126,15 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
         .collect();
     let mut seen = HashMap::new();
     for written in &file.bindings {
-        if let Some(binding) = binding(written, &checked, &places, findings) {
-            let who = (
+        if let Some(binding) = binding(written, &checked, &role_indices, findings) {
+            let matcher = (
                 binding.field,
                 binding.pattern.clone(),
                 binding.ca.as_ref().map(|(name, _)| Arc::clone(name)),
             );
-            if let Some(line) = seen.insert(who, binding.line) {
-                let help = format!("the first is in line {line}; write all roles in one");
-                findings.error(written.position, "two bindings name the same identities", help);
+            if let Some(line) = seen.insert(matcher, binding.line) {
+                let help = format!("the first is in line {line}; list all roles in one of them");
+                findings.error(written.position, "two bindings match the same identities", help);
             }
             checked.bindings.push(binding);
         }
@@ -146,7 +145,7 @@ pub(super) fn check(file: &File, findings: &mut Findings<'_>) -> Checked {
     checked
 }
 
-/// What has no effect: among mistakes it would only be noise.
+/// Warns about entries without effect. Called only if there are no errors.
 fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
     let used: BTreeSet<usize> =
         checked.bindings.iter().flat_map(|binding| binding.roles.iter().copied()).collect();
@@ -154,7 +153,7 @@ fn warn(checked: &Checked, own: usize, findings: &mut Findings<'_>) {
         if !used.contains(&at) {
             findings.warning(role.position, format!("no binding uses role `{}`", role.name), "");
         }
-        shadowed::warn(role, findings);
+        redundant::warn(role, findings);
     }
 }
 
@@ -181,7 +180,7 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
         if !set.caution.is_empty() {
             findings.warning(
                 name.position,
-                format!("role set `{}` is there to compare with", set.name),
+                format!("role set `{}` is for comparison only", set.name),
                 set.caution,
             );
         }
@@ -201,14 +200,12 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
             if let Some(other) =
                 from.insert(Arc::clone(&role.name), format!("role set `{}`", set.name))
             {
-                let message = format!(
-                    "role set `{}` has a role `{}`, and so has {other}",
-                    set.name, role.name
-                );
+                let message =
+                    format!("role set `{}` and {other} both define role `{}`", set.name, role.name);
                 findings.error(
                     name.position,
                     message,
-                    "give your own role another name, or leave one of the two out",
+                    "rename your own role, or remove one of the two",
                 );
             }
         }
@@ -218,8 +215,8 @@ fn include(wanted: &[Text], checked: &mut Checked, findings: &mut Findings<'_>) 
 fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>) {
     let name: Arc<str> = written.name.text.as_str().into();
     if !is_role_name(&name) {
-        let help = "letters, digits, `-`, `_`, `.` and `/`, at most 128 of them";
-        findings.error(written.name.position, format!("`{name}` is no name for a role"), help);
+        let help = "use at most 128 letters, digits, `-`, `_`, `.` and `/`";
+        findings.error(written.name.position, format!("`{name}` is not a valid role name"), help);
     }
     let index = u32::try_from(checked.roles.len()).unwrap_or(u32::MAX);
     let mut grant = |text: &str, verbs, position| {
@@ -247,7 +244,7 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
             Some(found) if capabilities.iter().any(|(known, _)| known == found) => {
                 problems.push((
                     written.position,
-                    format!("`{found}` is there twice"),
+                    format!("`{found}` is listed twice"),
                     String::new(),
                 ));
             }
@@ -271,7 +268,7 @@ fn role(written: &file::Role, checked: &mut Checked, findings: &mut Findings<'_>
             && let Some(written) =
                 written.capabilities.iter().find(|written| written.text == "snapshot")
         {
-            let help = "a snapshot is a copy of the whole database: no `deny` narrows it";
+            let help = "a snapshot is a copy of the whole database; `deny` does not apply to it";
             findings.warning(
                 written.position,
                 format!("role `{name}` can read every key by `snapshot`"),
@@ -313,8 +310,8 @@ fn binding(
     if let Some((field, second)) = written.matchers.get(1) {
         findings.error(
             second.position,
-            format!("a binding has one matcher, and `{field}` is the second"),
-            "write a binding for each: rights add up",
+            format!("a binding has exactly one matcher; `{field}` is the second"),
+            "write one binding for each; their rights add up",
         );
     }
     let mode = written.mode.as_ref().and_then(|written| mode(written, findings));
@@ -323,7 +320,7 @@ fn binding(
     for name in &written.roles {
         match roles.get(name.text.as_str()) {
             Some(place) if bound.contains(place) => {
-                findings.error(name.position, format!("`{}` is there twice", name.text), "");
+                findings.error(name.position, format!("`{}` is listed twice", name.text), "");
             }
             Some(place) => bound.push(*place),
             None => {
@@ -359,7 +356,7 @@ fn binding(
                 name.position,
                 message,
                 format!(
-                    "write it into the binding, as in `{field}: \"{}:{{{capture}}}\"`",
+                    "capture it in the binding, as in `{field}: \"{}:{{{capture}}}\"`",
                     role.name
                 ),
             );
@@ -377,7 +374,7 @@ fn binding(
     let ca = written.ca.as_ref().map(|ca| (Arc::from(ca.text.as_str()), ca.position));
     let written_as = text.text.as_str().into();
     Some(CheckedBinding {
-        field: Field::of(field),
+        field: NameField::of(field),
         pattern,
         written: written_as,
         ca,
@@ -404,7 +401,7 @@ fn mode(written: &Text, findings: &mut Findings<'_>) -> Option<Mode> {
 fn suggestion(written: &str, known: &[&str]) -> String {
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", listed(known)),
+        None => format!("use one of {}", listed(known)),
     }
 }
 
@@ -415,8 +412,13 @@ fn missing_role(written: &str, known: &[&str]) -> String {
     let sets: Vec<&str> = builtin::ALL.iter().filter(has).map(|set| set.name).collect();
     match sets.as_slice() {
         [] => {}
-        [only] => return format!("role set `{only}` has it: write `include: [{only}]`"),
-        several => return format!("these role sets have it, `include` one: {}", listed(several)),
+        [only] => return format!("role set `{only}` defines it: write `include: [{only}]`"),
+        several => {
+            return format!(
+                "these role sets define it; `include` one of them: {}",
+                listed(several)
+            );
+        }
     }
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -426,7 +428,7 @@ fn missing_role(written: &str, known: &[&str]) -> String {
         None if known.len() > 12 => {
             "`etcd-warden policy show` lists the role sets that can be included".to_owned()
         }
-        None => format!("there are {}", listed(known)),
+        None => format!("use one of {}", listed(known)),
     }
 }
 

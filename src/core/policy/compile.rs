@@ -1,5 +1,5 @@
-//! From what a caller's roles mean, captures filled in, to sorted disjoint ranges: n log n in the
-//! number of grants and denials.
+//! Compiles the roles of an identity into sorted disjoint ranges, in O(n log n) of the number of
+//! grants and denials.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,30 +10,29 @@ use super::rights::{Extra, GrantId, Piece, Rights, Table};
 use crate::access::{Capability, Verb, Verbs};
 use crate::keyspace::{OwnedEnd, OwnedRange};
 
-/// What one caller was given, word for word: the input of the compiler and of the reference model
-/// alike.
+/// The roles and denials of one identity as the policy states them: the input of the compiler and
+/// of the reference model.
 #[derive(Clone, Debug, Default)]
-pub struct Holdings {
-    /// The roles, each with its captures filled in.
-    pub roles: Vec<Held>,
-    /// What the bindings deny, taken from everything.
+pub struct Entitlements {
+    /// The roles, with captured values filled in.
+    pub roles: Vec<ResolvedRole>,
+    /// Denials of the bindings. They apply to all roles.
     pub denied: Vec<(KeySet, Verbs)>,
 }
 
-/// One role, with its captures filled in.
+/// One role with captured values filled in.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
-    /// What it allows.
+pub struct ResolvedRole {
+    /// Grants on keys.
     pub allowed: Vec<(KeySet, Verbs, GrantId)>,
-    /// What it takes back from that.
+    /// Denials. They apply to this role.
     pub denied: Vec<(KeySet, Verbs)>,
-    /// What it gives without keys.
+    /// Granted capabilities.
     pub capabilities: Vec<(Capability, GrantId)>,
 }
 
-impl Holdings {
-    /// The compiled form.
-    #[must_use]
+impl Entitlements {
+    /// Compiles the rights.
     pub fn compile(&self) -> Rights {
         let mut capabilities: Vec<(Capability, GrantId)> =
             self.roles.iter().flat_map(|role| role.capabilities.iter().copied()).collect();
@@ -57,7 +56,7 @@ impl Holdings {
     }
 }
 
-impl Held {
+impl ResolvedRole {
     fn compile(
         &self,
         verb: Verb,
@@ -67,7 +66,7 @@ impl Held {
     ) {
         let own = of_verb(&self.denied, verb);
         let (mut ranges, mut open) = (Vec::new(), Vec::new());
-        for (keys, _, grant) in self.allowed.iter().filter(|(_, verbs, _)| verbs.has(verb)) {
+        for (keys, _, grant) in self.allowed.iter().filter(|(_, verbs, _)| verbs.contains(verb)) {
             match keys {
                 KeySet::Range(range) => ranges.push(piece(range, *grant)),
                 KeySet::Pattern(pattern) => open.push((pattern, *grant)),
@@ -84,8 +83,8 @@ impl Held {
         if guards.is_empty() {
             pieces.extend(ranges);
         } else {
-            // Beside a denial with an inner `*`, a range is no longer free as a whole: it is asked
-            // about each time.
+            // A denial with an inner `*` cannot be subtracted from a range. So the range is checked
+            // against it on each request.
             extras.extend(ranges.into_iter().map(|piece| Extra {
                 grant: piece.grant,
                 keys: KeySet::Range(piece.into()),
@@ -112,7 +111,7 @@ impl From<Piece> for OwnedRange {
 }
 
 fn of_verb(denied: &[(KeySet, Verbs)], verb: Verb) -> Vec<&KeySet> {
-    denied.iter().filter(|(_, verbs)| verbs.has(verb)).map(|(keys, _)| keys).collect()
+    denied.iter().filter(|(_, verbs)| verbs.contains(verb)).map(|(keys, _)| keys).collect()
 }
 
 fn as_range(keys: &KeySet) -> Option<&OwnedRange> {
@@ -129,7 +128,7 @@ fn patterns<'k>(keys: &'k [&KeySet]) -> impl Iterator<Item = &'k Pattern> {
     })
 }
 
-/// A range with its end written out.
+/// A range with an explicit end.
 fn piece(range: &OwnedRange, grant: GrantId) -> Piece {
     let end = match &range.end {
         OwnedEnd::Before(end) => Some(end.clone()),
@@ -139,7 +138,7 @@ fn piece(range: &OwnedRange, grant: GrantId) -> Piece {
     Piece { start: range.start.clone(), end, grant }
 }
 
-/// What begins or ends at a key.
+/// The start or end of a range or a hole.
 #[derive(Clone, Copy)]
 enum Edge {
     Enter(GrantId),
@@ -148,8 +147,8 @@ enum Edge {
     HoleEnds,
 }
 
-/// Disjoint pieces, sorted, that together hold `ranges` without `holes`. Where several grants meet,
-/// the first one counts.
+/// Returns sorted disjoint pieces that together contain `ranges` without `holes`. Where grants
+/// overlap, the first one is used.
 fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
     let mut edges: Vec<(&[u8], Edge)> = Vec::with_capacity(2 * (ranges.len() + holes.len()));
     for range in ranges {
@@ -161,8 +160,8 @@ fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
         edges.extend(hole.end.as_deref().map(|end| (end, Edge::HoleEnds)));
     }
     edges.sort_by_key(|(key, _)| *key);
-    // A grant may be entered more than once (a role that is held with different captures), so each
-    // entry counts.
+    // A role that is held with different captures may enter the same grant more than once, so
+    // entries are counted.
     let mut inside: BTreeMap<GrantId, usize> = BTreeMap::new();
     let mut holes_here = 0_usize;
     let mut pieces: Vec<Piece> = Vec::new();

@@ -1,5 +1,5 @@
-//! `docs/policy.md` is held to the code: every word of the language is in it, and every policy in
-//! it is one.
+//! Compares `docs/policy.md` with the code: it explains every word of the language, and every
+//! policy in it is valid.
 
 use super::check::VERBS;
 use super::{Policy, builtin, file};
@@ -9,7 +9,7 @@ const DOCS: &str = include_str!("../../../docs/policy.md");
 const EXAMPLE: &str = include_str!("../../../deploy/policy.example.yaml");
 
 #[test]
-fn the_reference_names_every_word_of_the_language() {
+fn docs_explain_every_word_of_the_policy_language() {
     let fields =
         [file::FIELDS, file::ROLE_FIELDS, file::RULE_FIELDS, file::BINDING_FIELDS].concat();
     let capabilities = Capability::ALL.iter().map(|capability| capability.name().to_owned());
@@ -25,7 +25,7 @@ fn the_reference_names_every_word_of_the_language() {
 }
 
 #[test]
-fn every_policy_in_the_reference_and_the_example_are_without_mistakes() {
+fn policies_in_the_docs_and_the_example_are_valid() {
     let blocks: Vec<&str> =
         DOCS.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 3, "docs/policy.md has {} policies", blocks.len());

@@ -1,4 +1,4 @@
-//! etcd's own users and roles as a policy: the same rights, in the language of this proxy.
+//! Converts etcd's own users and roles into a policy with the same rights.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,37 +8,37 @@ use crate::access::Capability;
 use crate::keyspace::{Escaped, prefix_end};
 use crate::printable::is_unfit;
 
-/// The role that etcd lets do everything, and its user (`server/auth/store.go`).
+/// The role with all permissions, and its user (`server/auth/store.go`).
 const ROOT: &str = "root";
-/// What etcd lets every user do (`docs/compared-with-etcd-auth.md`, S-capability).
+/// The rights that etcd gives every user (`docs/compared-with-etcd-auth.md`, S-capability).
 const EVERY_USER: &str = "every-etcd-user";
-const OF_EVERY_USER: [Capability; 3] =
+const EVERY_USER_CAPABILITIES: [Capability; 3] =
     [Capability::Lease, Capability::MemberList, Capability::Status];
 
-/// A role of etcd.
+/// A role in etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EtcdRole {
     /// Its name: any text.
     pub name: String,
-    /// What it permits.
+    /// Its permissions.
     pub permissions: Vec<Permission>,
 }
 
 /// A permission of a role (`authpb.Permission`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
-    /// `READ` or `READWRITE`.
+    /// True for `READ` and `READWRITE`.
     pub read: bool,
-    /// `WRITE` or `READWRITE`.
+    /// True for `WRITE` and `READWRITE`.
     pub write: bool,
     /// The first key.
     pub key: Vec<u8>,
-    /// Empty: the key alone; `\0`: every key from it on; else the first key behind the range.
+    /// Empty: only `key`. `\0`: every key from `key` on. Otherwise the exclusive end of the range.
     pub range_end: Vec<u8>,
 }
 
-/// A user of etcd: whoever shows a certificate with its name as Common Name, or logs in with its
-/// password.
+/// A user in etcd. A client becomes it through a certificate with its name as Common Name, or
+/// through a login with its password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EtcdUser {
     /// Its name: any text.
@@ -47,32 +47,35 @@ pub struct EtcdUser {
     pub roles: Vec<String>,
 }
 
-/// A policy, and what it does not say.
+/// The result of [`import`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// The policy file.
+    /// The text of the policy file.
     pub text: String,
-    /// What the operator should know of it, a sentence each.
+    /// Notes for the operator, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Writes the policy that gives each certificate the rights of the etcd user of its Common Name.
-#[must_use]
+/// Creates a policy that gives each certificate the rights of the etcd user with its Common Name.
 pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
     let mut notes = Vec::new();
-    // etcd lists that role only if somebody has made it; it is there without.
+    // The role always exists, but etcd lists it only if it was created.
     let root = EtcdRole { name: ROOT.to_owned(), permissions: Vec::new() };
     let unlisted = users.iter().any(|user| user.roles.iter().any(|role| role == ROOT))
         && roles.iter().all(|role| role.name != ROOT);
     let roles: Vec<&EtcdRole> = roles.iter().chain(unlisted.then_some(&root)).collect();
     let names = role_names(&roles, &mut notes);
     let mut text =
-        "# etcd's own users and roles, as `etcd-warden policy import` found them.\nversion: 1\nmode: enforce\nroles:\n".to_owned();
-    let listed: Vec<&str> = OF_EVERY_USER.iter().map(|capability| capability.name()).collect();
+        "# etcd's own users and roles, converted by `etcd-warden policy import`.\nversion: 1\n\
+         mode: enforce\nroles:\n"
+            .to_owned();
+    let listed: Vec<&str> =
+        EVERY_USER_CAPABILITIES.iter().map(|capability| capability.name()).collect();
     put(
         &mut text,
         format_args!(
-            "  {EVERY_USER}:\n    description: what etcd lets every user do\n    capabilities: [{}]\n",
+            "  {EVERY_USER}:\n    description: the rights that etcd gives every user\n    \
+             capabilities: [{}]\n",
             listed.join(", ")
         ),
     );
@@ -84,15 +87,15 @@ pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
             put(
                 &mut text,
                 format_args!(
-                    "  {name}:\n    allow:\n      - {{ keys: \"*\", verbs: [rw] }}\n    capabilities: [{}]\n",
+                    "  {name}:\n    allow:\n      - {{ keys: \"*\", verbs: [rw] }}\n    \
+                     capabilities: [{}]\n",
                     all.join(", ")
                 ),
             );
             continue;
         }
         put(&mut text, format_args!("  {name}:\n    allow:\n"));
-        for permission in role.permissions.iter().filter(|permission| permission.means_something())
-        {
+        for permission in role.permissions.iter().filter(|permission| permission.is_effective()) {
             put(
                 &mut text,
                 format_args!(
@@ -118,26 +121,25 @@ pub fn import(roles: &[EtcdRole], users: &[EtcdUser]) -> Imported {
         );
     }
     if users.is_empty() {
-        notes.push("etcd has no user: a policy needs at least one binding".to_owned());
+        notes.push("etcd has no users; add at least one binding to the policy".to_owned());
     }
     Imported { text, notes }
 }
 
-/// What each role is called in the policy; those that give nothing are left out.
+/// The names of the roles in the policy. Roles without permissions are omitted.
 fn role_names<'r>(roles: &[&'r EtcdRole], notes: &mut Vec<String>) -> BTreeMap<&'r str, String> {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     for role in roles {
-        let empty =
-            role.permissions.iter().filter(|permission| !permission.means_something()).count();
+        let empty = role.permissions.iter().filter(|permission| !permission.is_effective()).count();
         if empty > 0 {
             notes.push(format!(
-                "role {}: {empty} permissions hold no key, and are left out",
+                "role {}: {empty} permissions contain no key and are omitted",
                 Escaped(role.name.as_bytes())
             ));
         }
         if role.name != ROOT && empty == role.permissions.len() {
             notes.push(format!(
-                "role {} permits nothing, and is left out",
+                "role {} has no permissions and is omitted",
                 Escaped(role.name.as_bytes())
             ));
             continue;
@@ -153,7 +155,7 @@ fn role_names<'r>(roles: &[&'r EtcdRole], notes: &mut Vec<String>) -> BTreeMap<&
             name.push('_');
         }
         if name != role.name {
-            notes.push(format!("role {} is called {name} here", Escaped(role.name.as_bytes())));
+            notes.push(format!("role {} is renamed to {name}", Escaped(role.name.as_bytes())));
         }
         names.insert(&role.name, name);
     }
@@ -161,7 +163,7 @@ fn role_names<'r>(roles: &[&'r EtcdRole], notes: &mut Vec<String>) -> BTreeMap<&
 }
 
 impl Permission {
-    fn means_something(&self) -> bool {
+    fn is_effective(&self) -> bool {
         (self.read || self.write)
             && (self.range_end.is_empty() && !self.key.is_empty()
                 || self.range_end == [0]
@@ -177,7 +179,7 @@ impl Permission {
     }
 
     fn keys(&self) -> String {
-        // No key is empty: what begins with "" begins with the smallest one.
+        // No key is empty: a range from "" starts at the smallest key.
         let from: &[u8] = if self.key.is_empty() { &[0] } else { &self.key };
         match self.range_end.as_slice() {
             [] => quoted(from),
@@ -193,29 +195,28 @@ impl Permission {
     }
 }
 
-/// A key as the policy language spells bytes.
+/// A quoted key in the policy language.
 fn quoted(bytes: &[u8]) -> String {
-    in_quotes(&marked(&Escaped(bytes).to_string()))
+    in_quotes(&escape_special(&Escaped(bytes).to_string()))
 }
 
-/// A name as the policy language spells it: text, in which only what it would take for itself is
-/// escaped.
+/// A quoted name in the policy language: text in which only special characters are escaped.
 fn quoted_name(name: &str) -> String {
-    in_quotes(&marked(&name.replace('\\', r"\\")))
+    in_quotes(&escape_special(&name.replace('\\', r"\\")))
 }
 
-/// With what the policy language takes for itself as escapes.
-fn marked(text: &str) -> String {
+/// Escapes the special characters of the policy language.
+fn escape_special(text: &str) -> String {
     text.replace('*', r"\x2a").replace('{', r"\x7b").replace('}', r"\x7d")
 }
 
-/// Within YAML's double quotes, which are those of JSON.
+/// Quotes text with YAML's double quotes, whose escapes include those of JSON.
 fn in_quotes(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     let mut spelled = String::with_capacity(quoted.len());
     for c in quoted.chars() {
-        // JSON leaves C1 controls and what reorders text as it is. YAML has `\u` for 16 bits and
-        // `\U` for more.
+        // JSON does not escape C1 controls and characters that reorder text. YAML has `\u` for 16
+        // bits and `\U` for 32.
         match u32::from(c) {
             code @ ..=0xffff if is_unfit(c) => put(&mut spelled, format_args!("\\u{code:04x}")),
             code if is_unfit(c) => put(&mut spelled, format_args!("\\U{code:08x}")),
@@ -226,7 +227,7 @@ fn in_quotes(text: &str) -> String {
 }
 
 fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a String does not fail.
+    // Writing to a String never fails.
     let _ = text.write_fmt(line);
 }
 

@@ -1,6 +1,6 @@
-//! Sets of keys with all captures filled in, and three questions about them: is a key in it, is a
-//! whole range in it, may a range touch it. The second may say no too often, the third yes too
-//! often: both errors refuse.
+//! Sets of keys with all captured values filled in, and three questions about them: does the set
+//! contain a key, does it cover a range, may it overlap a range. `covers` may give a false no,
+//! `may_overlap` a false yes. Both errors deny.
 
 use std::cmp::Ordering;
 
@@ -8,18 +8,17 @@ use smallvec::SmallVec;
 
 use crate::keyspace::{End, KeyRange, OwnedRange, cmp_end_to_key, prefix_end};
 
-/// Keys that a grant or a denial means.
+/// The keys of a grant or a denial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySet {
-    /// Consecutive keys. Never empty.
+    /// A range, never empty.
     Range(OwnedRange),
-    /// Keys with whole path segments open.
+    /// A pattern in which whole path segments are open.
     Pattern(Pattern),
 }
 
 impl KeySet {
-    /// Whether `key` is in the set.
-    #[must_use]
+    /// True if `key` is in the set.
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             KeySet::Range(range) => range.as_range().contains(key),
@@ -27,41 +26,39 @@ impl KeySet {
         }
     }
 
-    /// Whether some key of `range`, which is not empty, may be in the set. Never a false no.
-    #[must_use]
-    pub fn may_touch(&self, range: &KeyRange<'_>) -> bool {
+    /// True if a key of `range`, which must not be empty, may be in the set. Never a false no.
+    pub fn may_overlap(&self, range: &KeyRange<'_>) -> bool {
         match self {
-            KeySet::Range(set) => overlap(&set.as_range(), range),
-            KeySet::Pattern(pattern) => pattern.may_touch(range),
+            KeySet::Range(set) => overlaps(&set.as_range(), range),
+            KeySet::Pattern(pattern) => pattern.may_overlap(range),
         }
     }
 }
 
-/// Whether two ranges, neither of them empty, have a key in common.
-#[must_use]
-pub fn overlap(a: &KeyRange<'_>, b: &KeyRange<'_>) -> bool {
+/// True if two ranges, which must not be empty, have a key in common.
+pub fn overlaps(a: &KeyRange<'_>, b: &KeyRange<'_>) -> bool {
     cmp_end_to_key(a, b.start) == Ordering::Greater
         && cmp_end_to_key(b, a.start) == Ordering::Greater
 }
 
-/// Literal text with one open path segment (one or more bytes other than `/`) between each two
-/// pieces of it.
+/// Literal pieces of text with one open path segment (one or more bytes except `/`) between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// At least two; all but the first begin with `/`, all but the last end with `/`.
+    /// At least two. All except the first begin with `/`; all except the last end with `/`.
     literals: Box<[Box<[u8]>]>,
-    /// Whether anything may follow.
+    /// True if any text may follow.
     tail: bool,
 }
 
-/// Where in a pattern a text ends that every key in question begins with.
+/// The position in a pattern that a text reaches, where the text is a common prefix of the keys in
+/// question.
 enum Reached<'p> {
     /// No key of the pattern begins with the text.
     Nowhere,
-    /// Inside the literals or a segment; this much more literal text must follow at once.
+    /// Inside a literal or a segment; this rest of the literal must follow.
     Inside(&'p [u8]),
-    /// At or behind the end of the last literal; whether something stands behind it.
-    Behind { more: bool },
+    /// At the end of the last literal or after it. `more`: after it.
+    AtEnd { more: bool },
 }
 
 impl Pattern {
@@ -69,29 +66,26 @@ impl Pattern {
         Self { literals: literals.into_iter().map(Vec::into_boxed_slice).collect(), tail }
     }
 
-    /// The literal pieces, and whether anything may follow the last one.
-    #[must_use]
+    /// The literal pieces, and whether any text may follow the last one.
     pub fn parts(&self) -> (&[Box<[u8]>], bool) {
         (&self.literals, self.tail)
     }
 
-    /// Whether every key of `range`, which is not empty, matches.
-    #[must_use]
+    /// True if every key of `range`, which must not be empty, matches.
     pub fn covers(&self, range: &KeyRange<'_>) -> bool {
         let prefix = common_prefix(range);
         match self.reach(prefix) {
-            Reached::Behind { more } => self.tail || (!more && is_single(range)),
+            Reached::AtEnd { more } => self.tail || (!more && is_single(range)),
             Reached::Nowhere | Reached::Inside(_) => false,
         }
     }
 
-    /// Whether some key of `range`, which is not empty, may match. Never a false no.
-    #[must_use]
-    pub fn may_touch(&self, range: &KeyRange<'_>) -> bool {
+    /// True if a key of `range`, which must not be empty, may match. Never a false no.
+    pub fn may_overlap(&self, range: &KeyRange<'_>) -> bool {
         let prefix = common_prefix(range);
         match self.reach(prefix) {
             Reached::Nowhere => false,
-            Reached::Behind { more } => self.tail || !more,
+            Reached::AtEnd { more } => self.tail || !more,
             Reached::Inside(_) if is_single(range) => false,
             Reached::Inside(rest) => {
                 let mut known: SmallVec<[u8; 256]> = prefix.into();
@@ -99,13 +93,13 @@ impl Pattern {
                 let end = prefix_end(&known);
                 let keys =
                     KeyRange { start: &known, end: end.as_deref().map_or(End::Open, End::Before) };
-                overlap(&keys, range)
+                overlaps(&keys, range)
             }
         }
     }
 
-    /// Follows `text` through the pattern. A segment ends at the first `/`, so that there is one
-    /// way only.
+    /// Matches `text` against the pattern. A segment ends at the first `/`, so there is only one
+    /// way.
     fn reach(&self, text: &[u8]) -> Reached<'_> {
         let mut rest = text;
         for (at, literal) in self.literals.iter().enumerate() {
@@ -123,11 +117,11 @@ impl Pattern {
                 }
             }
         }
-        Reached::Behind { more: !rest.is_empty() }
+        Reached::AtEnd { more: !rest.is_empty() }
     }
 }
 
-/// The longest text that every key of `range`, which is not empty, begins with.
+/// The longest common prefix of all keys of `range`, which must not be empty.
 fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
     let start = range.start;
     let end = match range.end {
@@ -140,8 +134,8 @@ fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
         End::Before(end) => end,
     };
     let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
-    // `[x, y)` with y the successor of x begins with x throughout; and so on through bytes that
-    // have no successor.
+    // Every key of `[x, y)` begins with x if y is the successor of x. The same holds for the
+    // following bytes if they have no successor.
     let next = (start.get(same), end.get(same));
     let steps = match next {
         (Some(low), Some(high)) if low.checked_add(1) == Some(*high) && end.len() == same + 1 => {
@@ -152,7 +146,7 @@ fn common_prefix<'k>(range: &KeyRange<'k>) -> &'k [u8] {
     start.get(..same + steps).unwrap_or(start)
 }
 
-/// Whether the range, which is not empty, holds exactly its start: no key lies between `k` and
+/// True if the range, which must not be empty, contains only its start. No key lies between `k` and
 /// `k\0`.
 fn is_single(range: &KeyRange<'_>) -> bool {
     match range.end {
@@ -166,10 +160,10 @@ fn is_single(range: &KeyRange<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// The shorter it is said to be, the less is granted by a pattern and the more is denied: too
-    /// long is what must never be.
+    /// A prefix that is too short only makes a pattern cover less and overlap more. A prefix that
+    /// is too long would grant too much.
     #[test]
-    fn every_key_of_a_range_begins_with_its_common_prefix() {
+    fn computes_the_common_prefix_of_a_range() {
         let rows: [(&[u8], &[u8], &[u8]); 13] = [
             (b"a/b", b"", b"a/b"),
             (b"a/b", b"a/b\0", b"a/b"),

@@ -1,39 +1,39 @@
-//! Patterns of a certificate's names: exact text, or text with `{captures}`.
+//! Patterns for the names in a certificate: exact text, or text with `{captures}`.
 
 use std::sync::Arc;
 
 /// Captured values by name, sorted by name.
 pub type Captures = Vec<(Arc<str>, Arc<str>)>;
 
-/// The longest DNS-1123 subdomain (Kubernetes' rule for object names).
+/// Maximum length of a DNS-1123 subdomain (Kubernetes' rule for object names).
 const LONGEST_SUBDOMAIN: usize = 253;
 
-/// What a pattern makes of a name.
+/// The result of matching a name against a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameMatch {
-    /// Another name.
+    /// The name does not match.
     No,
-    /// The text around the captures fits, but a captured value is no DNS-1123 subdomain.
+    /// The text around the captures matches, but a captured value is not a DNS-1123 subdomain.
     BadCapture,
-    /// It matches.
+    /// The name matches with these captures.
     Yes(Captures),
 }
 
-/// A pattern of names. Between two captures stands a character that no captured value can hold, so
-/// that a name has one reading.
+/// A pattern for names. Two captures are separated by a character that no captured value can
+/// contain, so that a name matches in only one way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamePattern {
-    /// What stands before the first capture; the whole name if there is none.
+    /// The text before the first capture; the whole name if there is none.
     head: Arc<str>,
-    /// Each capture with the text behind it.
+    /// Each capture with the text after it.
     captures: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl NamePattern {
-    /// Reads a pattern. `\xNN` is a character, `\\` a backslash.
+    /// Parses a pattern. `\xNN` is a character, `\\` a backslash.
     ///
     /// # Errors
-    /// What is wrong, and what to write instead.
+    /// The message and the help.
     pub fn parse(written: &str) -> Result<Self, (String, &'static str)> {
         let mut head = String::new();
         let mut captures: Vec<(Arc<str>, String)> = Vec::new();
@@ -46,7 +46,7 @@ impl NamePattern {
                     let (byte, length) = escape(behind)?;
                     if !byte.is_ascii() {
                         return Err((
-                            "an escape in a name is an ASCII character".to_owned(),
+                            "an escape in a name must be ASCII".to_owned(),
                             "write the character itself",
                         ));
                     }
@@ -60,13 +60,17 @@ impl NamePattern {
                     if let Some((_, between)) = captures.last()
                         && between.bytes().all(may_be_captured)
                     {
-                        let help = "put a character between them that no captured value can hold, such as `:` or `/`";
-                        return Err(("nothing certain separates two captures".to_owned(), help));
+                        let help = "put a character between them that no captured value can \
+                                    contain, such as `:` or `/`";
+                        return Err((
+                            "two captures need an unambiguous separator".to_owned(),
+                            help,
+                        ));
                     }
                     if captures.iter().any(|(known, _)| **known == *name) {
                         return Err((
                             format!("`{{{name}}}` is captured twice"),
-                            "give the second one another name",
+                            "rename the second one",
                         ));
                     }
                     captures.push((name.into(), String::new()));
@@ -76,11 +80,12 @@ impl NamePattern {
                 '}' => {
                     return Err((
                         "`}` without `{`".to_owned(),
-                        r"a brace that is meant as such is `\x7d`",
+                        r"write `\x7d` for a literal brace",
                     ));
                 }
                 '*' => {
-                    let help = r"write `{name}` to match and capture a DNS name; a star that is meant as such is `\x2a`";
+                    let help = "write `{name}` to match and capture a DNS name, or `\\x2a` for a \
+                                literal star";
                     return Err(("`*` has no meaning in a name".to_owned(), help));
                 }
                 c => literal.push(c),
@@ -96,8 +101,7 @@ impl NamePattern {
         })
     }
 
-    /// The exact name, if the pattern captures nothing.
-    #[must_use]
+    /// The exact name if the pattern has no captures.
     pub fn exact(&self) -> Option<&Arc<str>> {
         self.captures.is_empty().then_some(&self.head)
     }
@@ -107,8 +111,7 @@ impl NamePattern {
         self.captures.iter().map(|(name, _)| name)
     }
 
-    /// What `name` is to the pattern.
-    #[must_use]
+    /// Matches `name` against the pattern.
     pub fn matches(&self, name: &str) -> NameMatch {
         let Some(mut rest) = name.strip_prefix(&*self.head) else { return NameMatch::No };
         let mut captures = Captures::new();
@@ -134,21 +137,21 @@ impl NamePattern {
     }
 }
 
-/// The name inside the braces of a capture: a lower-case letter, then lower-case letters, digits
-/// and `_`.
+/// Checks the name of a capture: a lower-case letter, then lower-case letters, digits and `_`.
 pub(super) fn capture_name(inside: &str) -> Result<&str, (String, &'static str)> {
     let good = inside.starts_with(|c: char| c.is_ascii_lowercase())
         && inside
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    let help = r"a capture is `{name}` with lower-case letters, digits and `_`; braces that are meant as such are `\x7b` and `\x7d`";
-    if good { Ok(inside) } else { Err((format!("`{{{inside}}}` is no capture"), help)) }
+    let help = "a capture is `{name}` with lower-case letters, digits and `_`; write `\\x7b` and \
+                `\\x7d` for literal braces";
+    if good { Ok(inside) } else { Err((format!("`{{{inside}}}` is not a valid capture"), help)) }
 }
 
-/// Reads what stands behind a backslash: the byte, and how many characters it took.
+/// Parses the text after a backslash. Returns the byte and the number of characters.
 ///
 /// # Errors
-/// What is wrong, and what to write instead.
+/// The message and the help.
 pub fn escape(behind: &str) -> Result<(u8, usize), (String, &'static str)> {
     if behind.starts_with('\\') {
         return Ok((b'\\', 1));
@@ -163,20 +166,19 @@ pub fn escape(behind: &str) -> Result<(u8, usize), (String, &'static str)> {
             let written: String =
                 behind.chars().take(if behind.starts_with('x') { 3 } else { 1 }).collect();
             Err((
-                format!(r"`\{written}` is no escape"),
-                r"a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`",
+                format!(r"`\{written}` is not a valid escape"),
+                r"write a byte as `\xNN` with two hexadecimal digits, a backslash as `\\`",
             ))
         }
     }
 }
 
 pub(super) fn unclosed() -> (String, &'static str) {
-    ("`{` without `}`".to_owned(), r"a brace that is meant as such is `\x7b`")
+    ("`{` without `}`".to_owned(), r"write `\x7b` for a literal brace")
 }
 
-/// Whether `value` is a DNS-1123 subdomain: labels of lower-case letters, digits and `-` that begin
-/// and end with a letter or a digit, joined by `.`, at most 253 characters in all.
-#[must_use]
+/// True if `value` is a DNS-1123 subdomain: labels of lower-case letters, digits and `-` that begin
+/// and end with a letter or a digit, joined by `.`, at most 253 characters in total.
 pub fn is_subdomain(value: &str) -> bool {
     let end = |byte: Option<&u8>| {
         byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_one_reading() {
+    fn a_name_matches_in_one_way() {
         assert_eq!(yes("etcd-root", "etcd-root"), pairs(&[]));
         assert_eq!(yes("etcd-root", "etcd-root2"), None);
         assert_eq!(
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_captured_value_can_never_carry_a_separator_into_a_key() {
+    fn a_captured_value_never_contains_a_separator() {
         let pattern = NamePattern::parse("n:{node}").unwrap();
         let long = "a".repeat(254);
         for bad in [
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_captures_name_has_letters_digits_and_underscores() {
+    fn a_capture_name_has_letters_digits_and_underscores() {
         assert_eq!(yes("{node_2}", "a"), pairs(&[("node_2", "a")]));
         for bad in ["{2a}", "{_a}", "{a-b}", "{aB}", "{a b}"] {
             assert!(NamePattern::parse(bad).is_err(), "{bad}");
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_with_two_readings_are_refused() {
+    fn refuses_ambiguous_patterns() {
         for bad in [
             "{a}{b}",
             "{a}.{b}",

@@ -1,4 +1,4 @@
-//! What one identity may do, compiled.
+//! The compiled rights of one identity.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,22 +8,22 @@ use super::keyset::{KeySet, Pattern};
 use crate::access::{Capability, Verb, Verbs};
 use crate::keyspace::{End, KeyRange, OwnedRange, cmp_end_to_key};
 
-/// One `allow` entry of a role, as a decision names it.
+/// One key or capability that a role allows, as decisions name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The role that holds it.
     pub role: Arc<str>,
-    /// The role's place among all roles of the policy, for tables that hold one entry per role.
+    /// Index of the role among all roles of the policy, for tables with one entry per role.
     pub role_index: u32,
     /// The key as written, or `capability NAME`.
     pub text: Arc<str>,
-    /// The verbs as granted; none for a capability.
+    /// The granted verbs; empty for a capability.
     pub verbs: Verbs,
-    /// Where it was written: `FILE:LINE`, or `builtin:ROLE-SET:LINE`.
+    /// Its position: `FILE:LINE`, or `builtin:ROLE-SET:LINE`.
     pub source: Arc<str>,
 }
 
-/// `ROLE: KEYS [VERBS] (SOURCE)`, as audit lines and `explain` show it.
+/// Displays `ROLE: KEYS [VERBS] (SOURCE)`, as audit lines and `explain` show it.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.role, self.text)?;
@@ -34,37 +34,37 @@ impl fmt::Display for Grant {
     }
 }
 
-/// A grant's place in the policy's list of grants.
+/// Index of a grant in the policy's list of grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GrantId(pub u32);
 
-/// Everything that an identity may do.
+/// The rights of an identity.
 ///
-/// Which grant a decision names is part of the contract: of those that hold the first key, the
-/// first in the policy's order; but entries that need more than a range (an inner `*`, or a role
-/// with a denial that has one) only when no other does, and of those the first that holds the whole
-/// gap.
+/// The grant that a decision names is part of the contract. Among the grants that contain the first
+/// key, it is the first in the policy's order. Grants that are more than a range (an inner `*`, or
+/// a role with a denial that has one) are used only if no other grant contains the key; among them,
+/// it is the first that covers the whole gap.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     pub(super) tables: [Table; Verb::ALL.len()],
-    /// Sorted, at most one entry per capability.
+    /// Sorted; at most one entry per capability.
     pub(super) capabilities: Box<[(Capability, GrantId)]>,
 }
 
-/// The keys of one verb.
+/// The rights for one verb.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     /// Sorted by start, disjoint.
     pub(super) pieces: Box<[Piece]>,
-    /// What the pieces cannot say, in the policy's order. Few: each is tried where the pieces
-    /// leave a gap.
+    /// Grants that cannot be expressed as pieces, in the policy's order. They are few, and are
+    /// tried only in the gaps between pieces.
     pub(super) extras: Box<[Extra]>,
-    /// Denied to the identity, whatever grants it; what could be subtracted from the pieces
-    /// already is.
+    /// Patterns that are denied to the identity for all grants. Denied ranges are already
+    /// subtracted from the pieces.
     pub(super) never: Box<[Pattern]>,
 }
 
-/// Consecutive keys of one grant.
+/// A range of consecutive keys with one grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) start: Box<[u8]>,
@@ -73,22 +73,23 @@ pub(super) struct Piece {
     pub(super) grant: GrantId,
 }
 
-/// A grant that is a pattern, or that is guarded by denials which no range can say.
+/// A grant that is a pattern, or that is restricted by a denied pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Extra {
     pub(super) keys: KeySet,
-    /// Nothing that may touch one of these is covered.
+    /// A range that may overlap one of these is not covered.
     pub(super) unless: Arc<[KeySet]>,
     pub(super) grant: GrantId,
 }
 
 impl Rights {
-    /// The grant that covers the start of `range` if every key of `range` may be `verb`ed; else the
-    /// first part of it that nothing covers. An empty range needs the right on its start.
-    /// Allocates nothing when the range is covered and no pattern is concerned.
+    /// Checks that `verb` is granted on every key of `range`. Returns the grant that covers its
+    /// start. An empty range needs the right on its start.
+    ///
+    /// Allocates nothing if the range is covered and no pattern is involved.
     ///
     /// # Errors
-    /// The first uncovered part of `range`.
+    /// The first part of `range` that is not covered.
     pub fn covers(&self, verb: Verb, range: &KeyRange<'_>) -> Result<GrantId, OwnedRange> {
         let mut first = None;
         self.table(verb).walk(range, &mut |grant| {
@@ -97,27 +98,24 @@ impl Rights {
         first.ok_or_else(|| (*range).into())
     }
 
-    /// Every grant that has a part in covering `range`, in the order of the keys. Empty when the
-    /// range is not covered.
-    #[must_use]
+    /// Every grant that covers a part of `range`, in key order. Empty if the range is not covered.
     pub fn covering(&self, verb: Verb, range: &KeyRange<'_>) -> Vec<GrantId> {
         let mut all = Vec::new();
-        let mut note = |grant| {
+        let mut record = |grant| {
             if !all.contains(&grant) {
                 all.push(grant);
             }
         };
-        match self.table(verb).walk(range, &mut note) {
+        match self.table(verb).walk(range, &mut record) {
             Ok(()) => all,
             Err(_) => Vec::new(),
         }
     }
 
     /// The grant of a capability.
-    #[must_use]
     pub fn capability(&self, capability: Capability) -> Option<GrantId> {
-        let place = self.capabilities.binary_search_by_key(&capability, |(held, _)| *held).ok()?;
-        self.capabilities.get(place).map(|(_, grant)| *grant)
+        let index = self.capabilities.binary_search_by_key(&capability, |(held, _)| *held).ok()?;
+        self.capabilities.get(index).map(|(_, grant)| *grant)
     }
 
     fn table(&self, verb: Verb) -> &Table {
@@ -132,17 +130,17 @@ impl Rights {
 }
 
 impl Table {
-    /// Goes through `range` from its start, grant by grant, to its end or to the first gap.
+    /// Calls `grants` for each grant from the start of `range` to its end or to the first gap.
     fn walk(
         &self,
         range: &KeyRange<'_>,
         grants: &mut impl FnMut(GrantId),
     ) -> Result<(), OwnedRange> {
-        // No key is empty: a range from "" begins with the smallest key.
+        // No key is empty: a range from "" starts at the smallest key.
         let start = if range.start.is_empty() { b"\0" } else { range.start };
         let asked = KeyRange { start, end: range.end };
         let range = if asked.is_empty() { KeyRange::key(start) } else { asked };
-        if self.never.iter().any(|pattern| pattern.may_touch(&range)) {
+        if self.never.iter().any(|pattern| pattern.may_overlap(&range)) {
             return Err(range.into());
         }
         let mut rest = range;
@@ -170,7 +168,7 @@ impl Table {
                     if rest.end != End::OnlyStart
                         && cmp_end_to_key(&rest, key) == Ordering::Greater =>
                 {
-                    rest.start = key
+                    rest.start = key;
                 }
                 _ => return Ok(()),
             }
@@ -185,8 +183,8 @@ impl Piece {
 }
 
 impl Extra {
-    /// Whether this covers `gap` from its start on: the grant, and the first key behind what it
-    /// covers (`None`: all of it).
+    /// Checks whether this grant covers `gap` from its start. Returns the grant and the first key
+    /// that is not covered any more (`None`: all of `gap` is covered).
     fn covers<'k>(&'k self, gap: &KeyRange<'k>) -> Option<(GrantId, Option<&'k [u8]>)> {
         let part = match &self.keys {
             KeySet::Pattern(pattern) => pattern.covers(gap).then_some(*gap)?,
@@ -200,7 +198,7 @@ impl Extra {
                 }
             }
         };
-        let free = !self.unless.iter().any(|denied| denied.may_touch(&part));
+        let free = !self.unless.iter().any(|denied| denied.may_overlap(&part));
         let end = match part.end {
             End::Before(end) => Some(end),
             End::OnlyStart | End::Open => None,
@@ -209,7 +207,7 @@ impl Extra {
     }
 }
 
-/// `range`, or what of it lies before `key`.
+/// The part of `range` before `key`.
 fn until<'k>(range: &KeyRange<'k>, key: Option<&'k [u8]>) -> KeyRange<'k> {
     match key {
         Some(key) if cmp_end_to_key(range, key) == Ordering::Greater => {

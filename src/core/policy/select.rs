@@ -1,27 +1,27 @@
-//! From a certificate's names to a principal: which bindings match, what they add up to, and what
-//! the caller is called.
+//! Selects the bindings that match a certificate's names and combines them into a principal.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::{Checked, CheckedBinding, Denied, Field};
-use super::compile::{Held, Holdings};
+use super::check::{Checked, CheckedBinding, Denied, NameField};
+use super::compile::{Entitlements, ResolvedRole};
 use super::keyset::KeySet;
 use super::name::{Captures, NameMatch};
-use super::{Mode, Policy, Principal, Rights, Standing};
+use super::{BindingStatus, Mode, Policy, Principal, Rights};
 use crate::access::Verbs;
 use crate::identity::Identity;
 use crate::keyspace::Escaped;
 
-/// Compiled rights that are kept although nobody uses them at the moment.
-const KEPT: usize = 16_384;
+/// Number of compiled rights in the cache beyond which unused ones are removed.
+const MAX_CACHED_RIGHTS: usize = 16_384;
 
-/// Exact names to bindings: a policy may name every node and user one by one.
+/// Index of the bindings: exact names are looked up in a map, because a policy may name every node
+/// and user one by one.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    exact: HashMap<(Field, Arc<str>), Vec<usize>>,
+    exact: HashMap<(NameField, Arc<str>), Vec<usize>>,
     open: Vec<usize>,
 }
 
@@ -31,7 +31,7 @@ impl Index {
         for (at, binding) in bindings.iter().enumerate() {
             match binding.pattern.exact() {
                 Some(name) => {
-                    index.exact.entry((binding.field, Arc::clone(name))).or_default().push(at)
+                    index.exact.entry((binding.field, Arc::clone(name))).or_default().push(at);
                 }
                 None => index.open.push(at),
             }
@@ -40,71 +40,76 @@ impl Index {
     }
 }
 
-/// One binding that matches, and the name that it matched.
-struct Matched<'i> {
+/// A binding that matches, and the name that it matched.
+struct MatchedBinding<'i> {
     binding: usize,
-    field: Field,
+    field: NameField,
     name: &'i str,
     captures: Captures,
 }
 
-/// What rights depend on: roles with the captures that they use, and denials of bindings. Equal
-/// keys share one [`Rights`].
+/// The inputs of compiled rights: roles with the captures that they use, and bindings with denials.
+/// Equal keys share one [`Rights`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(super) struct RightsKey {
     roles: Vec<(usize, Captures)>,
     denials: Vec<(usize, Captures)>,
 }
 
-/// Rights that were compiled once and are shared by all identities that have the same.
+/// Cache of compiled rights, shared by all identities that have the same.
 #[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<HashMap<RightsKey, Arc<Rights>>>);
+pub(super) struct RightsCache(Mutex<HashMap<RightsKey, Arc<Rights>>>);
 
-impl Shared {
-    /// Compiled without the lock: a policy of many rules takes a while, and whoever connects
-    /// meanwhile must not wait for it. Of two who compile the same at once, both get what the
-    /// first has kept.
+impl RightsCache {
+    /// Returns the rights for `key`, compiled if necessary. Compiles without the lock: a policy
+    /// with many rules takes a while, and other connections must not wait for it. If two threads
+    /// compile the same key, both get the first result that is stored.
     fn fetch(&self, key: RightsKey, compile: impl FnOnce(&RightsKey) -> Rights) -> Arc<Rights> {
-        if let Some(rights) = self.kept().get(&key) {
+        if let Some(rights) = self.lock().get(&key) {
             return Arc::clone(rights);
         }
         let rights = Arc::new(compile(&key));
-        let mut kept = self.kept();
-        if kept.len() >= KEPT {
-            kept.retain(|_, rights| Arc::strong_count(rights) > 1);
+        let mut cached = self.lock();
+        if cached.len() >= MAX_CACHED_RIGHTS {
+            cached.retain(|_, rights| Arc::strong_count(rights) > 1);
         }
-        if kept.len() >= KEPT { rights } else { Arc::clone(kept.entry(key).or_insert(rights)) }
+        if cached.len() >= MAX_CACHED_RIGHTS {
+            rights
+        } else {
+            Arc::clone(cached.entry(key).or_insert(rights))
+        }
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<RightsKey, Arc<Rights>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RightsKey, Arc<Rights>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Policy {
-    /// What the policy makes of an identity.
+    /// Resolves an identity to a principal.
     ///
-    /// It is called by the name that lasts: its CN if a binding on `cn` matches; else the URI or
-    /// DNS name that the first matching binding matched; else its CN, its first URI or its
-    /// first DNS name; else its O, which it may share with others, together with what
-    /// tells it from those. Where bindings match by other names as well, digits that stand for
-    /// those are part of it: the same name means the same rights.
-    #[must_use]
+    /// The principal's name is, in this order: the CN if a binding on `cn` matches; the URI or DNS
+    /// name that the first matching binding matched; the CN, the first URI or the first DNS name;
+    /// the O together with the identity's `distinction`, because other identities may have the same
+    /// O. If bindings also match by other names, a digest of those is part of the name. So equal
+    /// names mean equal rights.
     pub fn principal(&self, identity: &Identity) -> Principal {
         let unusable = identity.common_name.as_ref().err().copied();
         if let Some(refusal) = unusable.filter(|refusal| !refusal.leaves_other_names()) {
-            return self.nobody(identity, Standing::Nameless(refusal), self.mode);
+            return self.without_binding(identity, BindingStatus::Nameless(refusal), self.mode);
         }
-        let (matched, nearly) = self.matching(identity);
+        let (matched, bad_captures) = self.matching(identity);
         if matched.is_empty() {
-            return match (nearly.is_empty(), unusable) {
-                (false, _) => {
-                    self.nobody(identity, Standing::BadCapture, self.mode_of(nearly.into_iter()))
-                }
+            return match (bad_captures.is_empty(), unusable) {
+                (false, _) => self.without_binding(
+                    identity,
+                    BindingStatus::BadCapture,
+                    self.mode_of(bad_captures.into_iter()),
+                ),
                 (true, Some(refusal)) => {
-                    self.nobody(identity, Standing::Nameless(refusal), self.mode)
+                    self.without_binding(identity, BindingStatus::Nameless(refusal), self.mode)
                 }
-                (true, None) => self.nobody(identity, Standing::Unbound, self.mode),
+                (true, None) => self.without_binding(identity, BindingStatus::Unbound, self.mode),
             };
         }
         let mut roles: Vec<usize> = matched
@@ -117,24 +122,21 @@ impl Policy {
         let key = self.rights_key(matched.iter().map(|m| (m.binding, &m.captures)));
         Principal {
             name: name(identity, &matched),
-            standing: Standing::Bound,
+            binding_status: BindingStatus::Bound,
             mode: self.mode_of(matched.iter().map(|m| m.binding)),
             roles: roles.iter().filter_map(|at| self.role_names.get(*at)).cloned().collect(),
-            rights: self.shared.fetch(key, |key| holdings(&self.checked, key).compile()),
+            rights: self.rights_cache.fetch(key, |key| entitlements(&self.checked, key).compile()),
             generation: self.generation,
         }
     }
 
-    /// What an identity that matches exactly this binding, with these captures, holds. For
-    /// `explain` and for tests.
-    #[must_use]
-    pub fn holdings_of_binding(&self, binding: usize, captures: &Captures) -> Holdings {
-        holdings(&self.checked, &self.rights_key(std::iter::once((binding, captures))))
+    /// The entitlements of an identity that matches only this binding, with these captures. For
+    /// `explain` and tests.
+    pub fn entitlements_of_binding(&self, binding: usize, captures: &Captures) -> Entitlements {
+        entitlements(&self.checked, &self.rights_key(std::iter::once((binding, captures))))
     }
 
-    /// The bindings that match an identity, by their places, each with what it captured: how the
-    /// policy reads its names.
-    #[must_use]
+    /// The bindings that match an identity: their indices and captures.
     pub fn readings(&self, identity: &Identity) -> Vec<(usize, Captures)> {
         let unusable = identity
             .common_name
@@ -145,18 +147,25 @@ impl Policy {
         matched.into_iter().map(|matched| (matched.binding, matched.captures)).collect()
     }
 
-    /// What an identity was given, word for word: the input of the reference model.
-    #[must_use]
-    pub fn holdings(&self, identity: &Identity) -> Holdings {
+    /// The entitlements of an identity: the input of the reference model.
+    pub fn entitlements(&self, identity: &Identity) -> Entitlements {
         let (matched, _) = self.matching(identity);
-        holdings(&self.checked, &self.rights_key(matched.iter().map(|m| (m.binding, &m.captures))))
+        entitlements(
+            &self.checked,
+            &self.rights_key(matched.iter().map(|m| (m.binding, &m.captures))),
+        )
     }
 
-    fn nobody(&self, identity: &Identity, standing: Standing, mode: Mode) -> Principal {
-        let rights = self.shared.fetch(RightsKey::default(), |_| Rights::default());
+    fn without_binding(
+        &self,
+        identity: &Identity,
+        binding_status: BindingStatus,
+        mode: Mode,
+    ) -> Principal {
+        let rights = self.rights_cache.fetch(RightsKey::default(), |_| Rights::default());
         Principal {
             name: name(identity, &[]),
-            standing,
+            binding_status,
             mode,
             roles: Arc::default(),
             rights,
@@ -164,7 +173,7 @@ impl Policy {
         }
     }
 
-    /// Enforced if any of these bindings is.
+    /// [`Mode::Enforce`] if any of these bindings is enforced.
     fn mode_of(&self, bindings: impl Iterator<Item = usize>) -> Mode {
         if let Some(mode) = self.mode_override {
             return mode;
@@ -175,19 +184,19 @@ impl Policy {
         if modes.any(|mode| mode == Mode::Enforce) { Mode::Enforce } else { Mode::Shadow }
     }
 
-    /// The bindings that match, in the policy's order, and those that would but for a captured
-    /// value.
-    fn matching<'i>(&self, identity: &'i Identity) -> (Vec<Matched<'i>>, Vec<usize>) {
-        let common_name = identity.common_name.as_ref().ok().map(|name| (Field::Cn, &**name));
+    /// The bindings that match, in the policy's order, and those that would match except for a
+    /// captured value.
+    fn matching<'i>(&self, identity: &'i Identity) -> (Vec<MatchedBinding<'i>>, Vec<usize>) {
+        let common_name = identity.common_name.as_ref().ok().map(|name| (NameField::Cn, &**name));
         let others = [
-            (Field::Uri, &identity.uri_sans),
-            (Field::Dns, &identity.dns_sans),
-            (Field::O, &identity.organizations),
+            (NameField::Uri, &identity.uri_sans),
+            (NameField::Dns, &identity.dns_sans),
+            (NameField::O, &identity.organizations),
         ];
         let others = others
             .into_iter()
             .flat_map(|(field, names)| names.iter().map(move |name| (field, name.as_str())));
-        let (mut matched, mut nearly) = (Vec::new(), Vec::new());
+        let (mut matched, mut bad_captures) = (Vec::new(), Vec::new());
         for (field, name) in common_name.into_iter().chain(others) {
             let exact = self.index.exact.get(&(field, Arc::from(name))).into_iter().flatten();
             for &at in exact.chain(&self.index.open) {
@@ -201,15 +210,15 @@ impl Policy {
                 }
                 match binding.pattern.matches(name) {
                     NameMatch::No => {}
-                    NameMatch::BadCapture => nearly.push(at),
+                    NameMatch::BadCapture => bad_captures.push(at),
                     NameMatch::Yes(captures) => {
-                        matched.push(Matched { binding: at, field, name, captures })
+                        matched.push(MatchedBinding { binding: at, field, name, captures });
                     }
                 }
             }
         }
         matched.sort_by_key(|m| m.binding);
-        (matched, nearly)
+        (matched, bad_captures)
     }
 
     fn rights_key<'c>(&self, matched: impl Iterator<Item = (usize, &'c Captures)>) -> RightsKey {
@@ -235,10 +244,10 @@ impl Policy {
     }
 }
 
-fn holdings(checked: &Checked, key: &RightsKey) -> Holdings {
+fn entitlements(checked: &Checked, key: &RightsKey) -> Entitlements {
     let roles =
         key.roles.iter().filter_map(|(at, captures)| Some((checked.roles.get(*at)?, captures)));
-    let roles = roles.map(|(role, captures)| Held {
+    let roles = roles.map(|(role, captures)| ResolvedRole {
         allowed: role
             .allow
             .iter()
@@ -252,7 +261,7 @@ fn holdings(checked: &Checked, key: &RightsKey) -> Holdings {
         .iter()
         .filter_map(|(at, captures)| Some((checked.bindings.get(*at)?, captures)));
     let denied = denials.flat_map(|(binding, captures)| resolve(&binding.deny, captures));
-    Holdings { roles: roles.collect(), denied: denied.collect() }
+    Entitlements { roles: roles.collect(), denied: denied.collect() }
 }
 
 fn resolve(denied: &[Denied], captures: &Captures) -> Vec<(KeySet, Verbs)> {
@@ -262,26 +271,29 @@ fn resolve(denied: &[Denied], captures: &Captures) -> Vec<(KeySet, Verbs)> {
         .collect()
 }
 
-/// What an identity is called. Who has the same name has the same rights: leases and limits go by
-/// it. So where a binding matches by another name than this one, a digest of those others is part
-/// of it, in front of the colon, where no certificate can write the same.
-fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
-    let common_name = identity.common_name.as_deref().ok().map(|name| (Field::Cn, name));
-    let matched_by = |fields: &[Field]| {
+/// The name of a principal (see [`Policy::principal`]). Leases and quotas use it as their key, so
+/// equal names must mean equal rights. If a binding matches by another name, a digest of those
+/// names is added before the colon, where no certificate can produce the same text.
+fn name(identity: &Identity, matched: &[MatchedBinding<'_>]) -> Arc<str> {
+    let common_name = identity.common_name.as_deref().ok().map(|name| (NameField::Cn, name));
+    let matched_by = |fields: &[NameField]| {
         matched.iter().find(|m| fields.contains(&m.field)).map(|m| (m.field, m.name))
     };
     let first = |field, names: &'_ [String]| names.first().map(|name| (field, name.clone()));
-    let owned = |(field, name): (Field, &str)| (field, name.to_owned());
-    let own = matched_by(&[Field::Cn])
-        .or_else(|| matched_by(&[Field::Uri, Field::Dns]))
+    let owned = |(field, name): (NameField, &str)| (field, name.to_owned());
+    let own = matched_by(&[NameField::Cn])
+        .or_else(|| matched_by(&[NameField::Uri, NameField::Dns]))
         .or(common_name)
         .map(owned);
     let own = own
-        .or_else(|| first(Field::Uri, &identity.uri_sans))
-        .or_else(|| first(Field::Dns, &identity.dns_sans));
-    // An O stands for many: what tells the certificate from others with that O is part of its name.
-    let shared =
-        || matched_by(&[Field::O]).map(owned).or_else(|| first(Field::O, &identity.organizations));
+        .or_else(|| first(NameField::Uri, &identity.uri_sans))
+        .or_else(|| first(NameField::Dns, &identity.dns_sans));
+    // Several identities may have the same O, so the distinction is part of the name.
+    let shared = || {
+        matched_by(&[NameField::O])
+            .map(owned)
+            .or_else(|| first(NameField::O, &identity.organizations))
+    };
     let ca = Escaped(identity.ca.as_bytes());
     let (field, name, distinction) = match own {
         Some((field, name)) => (field, name, None),
@@ -300,7 +312,7 @@ fn name(identity: &Identity, matched: &[Matched<'_>]) -> Arc<str> {
     format!("{ca}/{}{marks}:{}", field.name(), Escaped(name.as_bytes())).into()
 }
 
-/// Sixteen digits for a set of names; `None` where it is empty.
+/// 16 hexadecimal digits of a digest over a set of names; `None` if it is empty.
 fn digest(names: BTreeSet<(&str, &str)>) -> Option<String> {
     if names.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Keys as a policy writes them, with `{captures}` still open.
+//! Keys as a policy writes them, with `{captures}` not filled in.
 
 use std::sync::Arc;
 
@@ -6,41 +6,45 @@ use super::keyset::{KeySet, Pattern};
 use super::name::{Captures, capture_name, escape, unclosed};
 use crate::keyspace::{OwnedEnd, OwnedRange, prefix_end};
 
-/// Why a key cannot be read: what is wrong, what to write instead, and where in the text (bytes
-/// from its start).
+/// Why a key cannot be parsed: the message, the help, and the offset in the text in bytes.
 pub(super) type KeyError = (String, &'static str, usize);
 
-/// Keys of one entry, before a binding's captures are filled in.
+/// The keys of one entry before captured values are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    parts: Vec<Part>,
-    /// The text ends in `*`: everything that begins like this.
+    parts: Vec<Token>,
+    /// The text ends in `*`: the keys are a prefix.
     tail: bool,
-    /// A range with an explicit end, from `{from, to}`. Then `parts` is its start, and there is no
-    /// tail.
+    /// The end of a range `{from, to}`. Then `parts` is its start, and there is no tail.
     interval: Option<OwnedEnd>,
 }
 
-/// A piece of a key.
+/// A token of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum Token {
     Literal(Vec<u8>),
     Capture {
         name: Arc<str>,
         dashes_doubled: bool,
     },
-    /// An inner `*`: one or more bytes without `/`.
+    /// An inner `*`: one or more bytes except `/`.
     Segment,
 }
 
+impl Token {
+    fn ends_with_slash(&self) -> bool {
+        matches!(self, Token::Literal(text) if text.ends_with(b"/"))
+    }
+}
+
 impl Template {
-    /// Reads a key: text with `\xNN` and `\\`, `*` at the end, `/*/` inside, `{name}` and
+    /// Parses a key: text with `\xNN` and `\\`, `*` at the end, `/*/` inside, `{name}` and
     /// `{name|dash-doubled}`.
     ///
     /// # Errors
     /// See [`KeyError`].
     pub(super) fn parse(written: &str) -> Result<Self, KeyError> {
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<Token> = Vec::new();
         let mut tail = false;
         let mut at = 0;
         while let Some(c) = written.get(at..).and_then(|rest| rest.chars().next()) {
@@ -61,36 +65,37 @@ impl Template {
                 '}' => {
                     return Err((
                         "`}` without `{`".to_owned(),
-                        r"a brace that is meant as such is `\x7d`",
+                        r"write `\x7d` for a literal brace",
                         at,
                     ));
                 }
                 '*' if behind.is_empty() => tail = true,
                 '*' => {
-                    let whole = behind.starts_with('/')
-                        && matches!(parts.last(), Some(Part::Literal(text)) if text.ends_with(b"/"));
+                    let whole =
+                        behind.starts_with('/') && parts.last().is_some_and(Token::ends_with_slash);
                     if !whole {
-                        let help = r"inside a key, `*` is one whole path segment: `/*/`; a star that is meant as such is `\x2a`";
+                        let help = "inside a key, `*` is one whole path segment: `/*/`; write `\\x2a` \
+                                    for a literal star";
                         return Err((
-                            "`*` stands for a part of a path segment".to_owned(),
+                            "`*` cannot match part of a path segment".to_owned(),
                             help,
                             at,
                         ));
                     }
-                    parts.push(Part::Segment);
+                    parts.push(Token::Segment);
                 }
                 c => literal(&mut parts, c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
             at += c.len_utf8();
         }
         if parts.is_empty() && !tail {
-            return Err(("a key cannot be empty".to_owned(), "`*` alone is every key", 0));
+            return Err(("a key cannot be empty".to_owned(), "write `*` for every key", 0));
         }
         Ok(Self { parts, tail, interval: None })
     }
 
-    /// The half-open range of keys `[from, to)`, or from `from` on. Both are plain bytes with
-    /// escapes.
+    /// Parses the half-open range `[from, to)`, or the range from `from` on. Both bounds are text
+    /// with escapes.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -102,42 +107,41 @@ impl Template {
         };
         if matches!(&interval, OwnedEnd::Before(end) if **end <= *start) {
             return Err((
-                "no key is in this range".to_owned(),
-                "`to` is the first key behind the range, so it is greater than `from`",
+                "this range contains no key".to_owned(),
+                "`to` is exclusive and must be greater than `from`",
                 0,
             ));
         }
-        Ok(Self { parts: vec![Part::Literal(start)], tail: false, interval: Some(interval) })
+        Ok(Self { parts: vec![Token::Literal(start)], tail: false, interval: Some(interval) })
     }
 
-    /// The captures that the key needs.
+    /// The names of the captures that the key uses.
     pub fn captures(&self) -> impl Iterator<Item = &Arc<str>> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Capture { name, .. } => Some(name),
-            Part::Literal(_) | Part::Segment => None,
+            Token::Capture { name, .. } => Some(name),
+            Token::Literal(_) | Token::Segment => None,
         })
     }
 
-    /// The keys for one caller; `None` when a capture has no value, and then there are none.
-    #[must_use]
+    /// Fills in captured values. `None` if a capture has no value: then the entry has no keys.
     pub fn resolve(&self, captures: &Captures) -> Option<KeySet> {
         let mut literals = vec![Vec::new()];
         for part in &self.parts {
-            if matches!(part, Part::Segment) {
+            if matches!(part, Token::Segment) {
                 literals.push(Vec::new());
                 continue;
             }
             let last = literals.last_mut()?;
             match part {
-                Part::Literal(text) => last.extend_from_slice(text),
-                Part::Capture { name, dashes_doubled } => {
+                Token::Literal(text) => last.extend_from_slice(text),
+                Token::Capture { name, dashes_doubled } => {
                     let (_, value) = captures.iter().find(|(known, _)| known == name)?;
                     last.extend_from_slice(
                         if *dashes_doubled { value.replace('-', "--") } else { value.to_string() }
                             .as_bytes(),
                     );
                 }
-                Part::Segment => {}
+                Token::Segment => {}
             }
         }
         if literals.len() > 1 {
@@ -149,40 +153,41 @@ impl Template {
             None if self.tail => prefix_end(&start).map_or(OwnedEnd::Open, OwnedEnd::Before),
             None => OwnedEnd::OnlyStart,
         };
-        // No key is empty, so that every range from "" begins with the smallest one.
+        // No key is empty, so a range from "" starts at the smallest key.
         let start = if start.is_empty() { vec![0] } else { start };
         Some(KeySet::Range(OwnedRange { start: start.into(), end }))
     }
 
-    /// What is likely a mistake about the end of the key: it begins a longer name than was meant.
+    /// Warns about an end of the key that probably matches more names than intended: the message
+    /// and the help.
     pub(super) fn spills(&self) -> Option<(&'static str, &'static str)> {
         match self.parts.as_slice() {
-            [.., Part::Capture { .. }] if self.tail => Some((
-                "this also holds every name that begins with the captured one (`n1` and `n10`)",
+            [.., Token::Capture { .. }] if self.tail => Some((
+                "this also matches every name that begins with the captured one (`n1` and `n10`)",
                 "end the name before the `*`: `{name}/*`, or write the exact key",
             )),
-            [.., Part::Capture { dashes_doubled: true, .. }, Part::Literal(text)]
+            [.., Token::Capture { dashes_doubled: true, .. }, Token::Literal(text)]
                 if self.tail && text == b"-" =>
             {
                 Some((
-                    "`a-` also begins the doubled name `a--b` of another one",
-                    "name what stands behind the dash: `{node|dash-doubled}-k8s-*`",
+                    "`a-` is also a prefix of `a--b`, the doubled name of another node",
+                    "write what follows the dash, as in `{node|dash-doubled}-k8s-*`",
                 ))
             }
             _ => None,
         }
     }
 
-    /// The bytes that all keys begin with, whatever is captured.
+    /// The common prefix of all keys, for all captured values.
     pub(super) fn fixed_prefix(&self) -> &[u8] {
         match self.parts.first() {
-            Some(Part::Literal(text)) => text,
+            Some(Token::Literal(text)) => text,
             _ => b"",
         }
     }
 
-    /// The captured values with which `key` is among the keys: at most [`Template::SOLUTIONS`].
-    #[must_use]
+    /// The captured values with which `key` is one of the keys: at most
+    /// [`Template::MAX_SOLUTIONS`].
     pub fn solve(&self, key: &[u8]) -> Vec<Captures> {
         let mut found = Vec::new();
         if self.captures().next().is_none() {
@@ -195,12 +200,12 @@ impl Template {
         found
     }
 
-    /// How many solutions [`Template::solve`] gives at most.
-    pub const SOLUTIONS: usize = 16;
+    /// Maximum number of solutions of [`Template::solve`].
+    pub const MAX_SOLUTIONS: usize = 16;
 
     fn search(
         &self,
-        parts: &[Part],
+        parts: &[Token],
         rest: &[u8],
         captures: &mut Captures,
         found: &mut Vec<Captures>,
@@ -209,7 +214,7 @@ impl Template {
             let mut solution = captures.clone();
             solution.sort();
             if (rest.is_empty() || self.tail)
-                && found.len() < Self::SOLUTIONS
+                && found.len() < Self::MAX_SOLUTIONS
                 && !found.contains(&solution)
             {
                 found.push(solution);
@@ -217,12 +222,12 @@ impl Template {
             return;
         };
         match part {
-            Part::Literal(text) => {
+            Token::Literal(text) => {
                 if let Some(rest) = rest.strip_prefix(text.as_slice()) {
                     self.search(others, rest, captures, found);
                 }
             }
-            Part::Segment => {
+            Token::Segment => {
                 let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
                 if let Some((_, rest)) =
                     rest.split_at_checked(length).filter(|(segment, _)| !segment.is_empty())
@@ -230,7 +235,7 @@ impl Template {
                     self.search(others, rest, captures, found);
                 }
             }
-            Part::Capture { name, dashes_doubled } => {
+            Token::Capture { name, dashes_doubled } => {
                 for length in 1..=rest.len() {
                     let Some((value, after)) = rest.split_at_checked(length) else { return };
                     let Ok(text) = std::str::from_utf8(value) else { continue };
@@ -260,35 +265,35 @@ impl Template {
     }
 }
 
-fn literal(parts: &mut Vec<Part>, bytes: &[u8]) {
+fn literal(parts: &mut Vec<Token>, bytes: &[u8]) {
     match parts.last_mut() {
-        Some(Part::Literal(text)) => text.extend_from_slice(bytes),
-        _ => parts.push(Part::Literal(bytes.to_vec())),
+        Some(Token::Literal(text)) => text.extend_from_slice(bytes),
+        _ => parts.push(Token::Literal(bytes.to_vec())),
     }
 }
 
-fn capture(inside: &str) -> Result<Part, (String, &'static str)> {
+fn capture(inside: &str) -> Result<Token, (String, &'static str)> {
     let (name, filter) =
         inside.split_once('|').map_or((inside, None), |(name, filter)| (name, Some(filter)));
     let name = capture_name(name)?.into();
     match filter {
-        None => Ok(Part::Capture { name, dashes_doubled: false }),
-        Some("dash-doubled") => Ok(Part::Capture { name, dashes_doubled: true }),
+        None => Ok(Token::Capture { name, dashes_doubled: false }),
+        Some("dash-doubled") => Ok(Token::Capture { name, dashes_doubled: true }),
         Some(other) => Err((
-            format!("`{other}` is no way to write a captured value"),
-            "the one that there is: `{name|dash-doubled}`",
+            format!("there is no filter `{other}`"),
+            "the only filter is `{name|dash-doubled}`",
         )),
     }
 }
 
-/// A key without captures and stars.
+/// A key without captures and `*`.
 fn plain(written: &str) -> Result<Vec<u8>, KeyError> {
     let template = Template::parse(written)?;
     match template.parts.as_slice() {
-        [Part::Literal(text)] if !template.tail => Ok(text.clone()),
+        [Token::Literal(text)] if !template.tail => Ok(text.clone()),
         _ => Err((
-            "the end of a range is one exact key".to_owned(),
-            r"no captures here; a star that is meant as such is `\x2a`",
+            "a bound of a range must be an exact key".to_owned(),
+            r"captures and `*` are not allowed here; write `\x2a` for a literal star",
             0,
         )),
     }

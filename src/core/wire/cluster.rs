@@ -1,4 +1,4 @@
-//! Answers that tell where the members are.
+//! Rewrites the client URLs in responses of the Cluster service.
 
 use super::encode;
 use super::field::{Fields, Part, Value};
@@ -6,13 +6,13 @@ use super::message::{Kind, kind};
 use super::{Fault, Malformed};
 use crate::method::Method;
 
-/// An answer of the Cluster service with other client URLs: `url_for` gives the URL for a member's
-/// name, or `None` to leave the member's URLs as they are. A member that has none (it has not
-/// started) keeps none. All else is copied byte for byte, and so is the answer of any method that
-/// lists no members.
+/// Replaces the client URLs in a response of the Cluster service. `url_for` returns the URL for a
+/// member's name, or `None` to keep the URLs of that member. A member without URLs (it has not
+/// started) gets none. Everything else is copied byte for byte, and so is the response of any other
+/// method.
 ///
 /// # Errors
-/// If `response` is no such message.
+/// If `response` is not a valid message.
 pub fn replace_client_urls<'u>(
     method: Method,
     response: &[u8],
@@ -31,7 +31,7 @@ pub fn replace_client_urls<'u>(
     let mut fields = Fields::of(name, Part::whole(response));
     let mut rest = fields.rest();
     while let Some(field) = fields.next()? {
-        let raw = taken(rest, fields.rest());
+        let raw = consumed(rest, fields.rest());
         rest = fields.rest();
         match field.value {
             Value::Bytes(member) if members.contains(&field.number) => {
@@ -46,7 +46,7 @@ pub fn replace_client_urls<'u>(
     Ok(out)
 }
 
-/// One `Member`: its URL takes the place of the first of `clientURLs`.
+/// Rewrites one `Member`: the new URL replaces the first of `clientURLs`, the others are removed.
 fn member_with<'u>(
     member: Part<'_>,
     url_for: &mut impl FnMut(&str) -> Option<&'u str>,
@@ -68,7 +68,7 @@ fn member_with<'u>(
     let mut rest = fields.rest();
     while let Some(field) = fields.next()? {
         if field.number != CLIENT_URLS {
-            out.extend_from_slice(taken(rest, fields.rest()));
+            out.extend_from_slice(consumed(rest, fields.rest()));
         } else if !written {
             encode::bytes(&mut out, CLIENT_URLS, url.as_bytes());
             written = true;
@@ -78,8 +78,8 @@ fn member_with<'u>(
     Ok(out)
 }
 
-/// The bytes of the field between two rests of the same message.
-fn taken<'m>(before: &'m [u8], after: &[u8]) -> &'m [u8] {
+/// The bytes of the field that was read between two remainders of the same message.
+fn consumed<'m>(before: &'m [u8], after: &[u8]) -> &'m [u8] {
     before
         .split_at_checked(before.len().saturating_sub(after.len()))
         .map_or(before, |(field, _)| field)
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn started_members_get_the_proxies_url_and_nothing_else_changes() {
+    fn replaces_only_the_urls_of_started_members() {
         let header = Some(pb::ResponseHeader { member_id: 7, ..Default::default() });
         let before = vec![
             member(1, "a", &["https://one:1", "https://two:2"]),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_url_to_write_the_bytes_stay_and_so_do_unknown_fields() {
+    fn keeps_unknown_fields_and_members_without_a_new_url() {
         let mut list = pb::MemberListResponse {
             header: None,
             members: vec![member(1, "a", &["https://one:1"])],
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_member_list_is_not_guessed_at() {
+    fn refuses_a_malformed_member_list() {
         for (bytes, fault) in [
             (&b"\x10\x01"[..], Fault::WrongWireType),
             (b"\x12\x04\x12\x05ab", Fault::LengthBeyondMessage),

@@ -1,4 +1,4 @@
-//! Fields as protobuf writes them, for the few messages that the proxy makes itself.
+//! Encodes protobuf fields for the few messages that the gateway creates itself.
 
 /// Appends a varint.
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -11,7 +11,7 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(low);
 }
 
-/// Appends an integer or bool field, unless it is 0, which proto3 leaves out.
+/// Appends an integer or bool field. 0 is omitted, as in proto3.
 pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     if value != 0 {
         varint(out, u64::from(field) << 3);
@@ -19,12 +19,12 @@ pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     }
 }
 
-/// Appends an `int64` field, unless it is 0.
+/// Appends an `int64` field. 0 is omitted.
 pub(super) fn int64(out: &mut Vec<u8>, field: u32, value: i64) {
     number(out, field, value.cast_unsigned());
 }
 
-/// Appends a bytes, string or message field, an empty one too.
+/// Appends a bytes, string or message field, even if it is empty.
 pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     varint(out, u64::from(field) << 3 | 2);
     varint(out, value.len() as u64);

@@ -1,17 +1,16 @@
-//! The enums of etcd's requests, each with the values that there are (`rpc.proto` and `auth.proto`
-//! of etcd 3.7; 3.5 and 3.6 have the same).
+//! The enums of etcd's requests with all their values (`rpc.proto` and `auth.proto` of etcd 3.7;
+//! 3.5 and 3.6 have the same).
 //!
-//! etcd acts on a value that there is not without looking at it first: 3.5 panics on an unknown
-//! `sort_target` and on an unknown alarm (`docs/upstream-findings.md`). So a table of fields names
-//! the enum, there is no kind of field for "any number of an enum", and a value that is not listed
-//! here is [`Fault::UnknownValue`] wherever it appears. A test (`inspect::enum_values`) holds the
-//! tables and these lists equal to `proto/fields.txt`.
+//! etcd does not validate enums: 3.5 panics on an unknown `sort_target` and on an unknown alarm
+//! (`docs/upstream-findings.md`). So each table of fields names the enum. There is no kind of field
+//! for an arbitrary enum number, and an unlisted value is [`Fault::UnknownValue`] everywhere. A
+//! test (`inspect::enum_values`) compares the tables and these lists with `proto/fields.txt`.
 
 use super::Fault;
 use super::field::{Field, Value};
 use super::message::{Kind, varint};
 
-/// Declares enums with their values, the one of an absent field first.
+/// Declares enums with their values. The first value is the default of an absent field.
 macro_rules! enums {
     ($( $(#[$attribute:meta])* $name:ident { 0 $absent:ident; $( $number:literal $variant:ident; )* } )+) => { $(
         $(#[$attribute])*
@@ -19,7 +18,8 @@ macro_rules! enums {
         pub enum $name { #[default] $absent, $( $variant, )* }
 
         impl $name {
-            /// The value with this number: of all the 64 bits that were sent, since decoders cut them to 32.
+            /// Looks up the value by all 64 bits that were sent, because decoders truncate them to
+            /// 32.
             #[inline]
             const fn of(number: u64) -> Result<Self, Fault> {
                 match number {
@@ -61,7 +61,7 @@ enums! {
     PermissionType { 0 Read; 1 Write; 2 ReadWrite; }
 }
 
-/// `repeated WatchCreateRequest.FilterType`, packed or not; the values are checked and not kept.
+/// `repeated WatchCreateRequest.FilterType`, packed or not. The values are checked but not stored.
 pub struct FilterTypes;
 
 impl Kind<'_> for FilterTypes {

@@ -1,36 +1,36 @@
-//! A bounded protobuf cursor over a message in place: no allocation, no copy, exact offsets.
+//! A protobuf reader that scans a message in place: bounded, without allocation or copy, with exact
+//! offsets.
 //!
-//! It accepts one spelling of each thing (<https://protobuf.dev/programming-guides/encoding/>), the one that every encoder
-//! writes. What is refused here is what decoders are known to read differently or to forgive: a
-//! varint with more bytes than it needs (gogo/protobuf of etcd 3.4 to 3.6 cuts a field number from
-//! one to 32 bits), groups, field number 0.
+//! It accepts only the canonical encoding of each value
+//! (<https://protobuf.dev/programming-guides/encoding/>), which every encoder writes. It refuses
+//! encodings that decoders are known to read differently or to tolerate: a varint with more bytes
+//! than needed (gogo/protobuf of etcd 3.4 to 3.6 truncates a field number from such a varint to 32
+//! bits), groups, and field number 0.
 
 use std::ops::RangeInclusive;
 
 use super::{Fault, Malformed};
 
-/// The greatest field number that protobuf has.
+/// The greatest field number of protobuf.
 pub const MAX_FIELD_NUMBER: u32 = (1 << 29) - 1;
 
-/// The bytes of a message, and where they stand in the whole request.
+/// A message and its position in the outermost message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'m> {
-    /// The message itself.
+    /// The bytes of the message.
     pub bytes: &'m [u8],
-    /// Bytes in front of it, from the start of the outermost message.
+    /// Offset from the start of the outermost message in bytes.
     pub offset: usize,
 }
 
 impl<'m> Part<'m> {
-    /// An outermost message.
-    #[must_use]
+    /// The outermost message.
     pub const fn whole(bytes: &'m [u8]) -> Self {
         Self { bytes, offset: 0 }
     }
 
-    /// Where the last of these fields stands in a message that has been read already; its start if
-    /// there is none. Only what is to be refused is read a second time.
-    #[must_use]
+    /// Offset of the last field with one of these numbers, or of the message if there is none. The
+    /// message must have been read before without a fault. Only the error path uses this.
     pub fn last_of(self, numbers: RangeInclusive<u32>) -> usize {
         let mut fields = Fields::of("", self);
         let mut last = self.offset;
@@ -43,37 +43,36 @@ impl<'m> Part<'m> {
     }
 }
 
-/// What stands behind a tag.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'m> {
     /// Wire type 0.
     Varint(u64),
-    /// Wire type 1 or 5: eight or four bytes. No message of etcd has one.
+    /// Wire type 1 or 5: eight or four bytes. No message of etcd uses them.
     Fixed(&'m [u8]),
-    /// Wire type 2: bytes, text, a message or packed numbers.
+    /// Wire type 2: bytes, a string, a message or packed numbers.
     Bytes(Part<'m>),
 }
 
-/// One field.
+/// A field of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'m> {
     /// 1 to [`MAX_FIELD_NUMBER`].
     pub number: u32,
-    /// Its value.
+    /// The value.
     pub value: Value<'m>,
-    /// Where its tag stands, from the start of the outermost message.
+    /// Offset of the tag from the start of the outermost message in bytes.
     pub offset: usize,
 }
 
 impl Field<'_> {
-    /// This field is at fault; `name` is `MESSAGE.FIELD` or `MESSAGE`.
-    #[must_use]
+    /// A fault in this field. `name` is `MESSAGE.FIELD` or `MESSAGE`.
     pub const fn fault(&self, name: &'static str, fault: Fault) -> Malformed {
         Malformed { field: name, offset: self.offset, fault }
     }
 }
 
-/// The fields of one message, in the order in which they stand.
+/// Reads the fields of one message in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'m> {
     message: &'static str,
@@ -82,32 +81,29 @@ pub struct Fields<'m> {
 }
 
 impl<'m> Fields<'m> {
-    /// The fields of `part`, which is a message of the type `message`.
-    #[must_use]
+    /// Reads `part` as a message of the type `message`.
     pub const fn of(message: &'static str, part: Part<'m>) -> Self {
         Self { message, rest: part.bytes, end: part.offset.saturating_add(part.bytes.len()) }
     }
 
-    /// Where the next field stands, from the start of the outermost message.
-    #[must_use]
+    /// Offset of the next field from the start of the outermost message in bytes.
     pub const fn offset(&self) -> usize {
         self.end.saturating_sub(self.rest.len())
     }
 
-    /// What has not been read yet.
-    #[must_use]
+    /// The bytes that have not been read.
     pub const fn rest(&self) -> &'m [u8] {
         self.rest
     }
 
-    /// The next field, or `None` at the end of the message.
+    /// Reads the next field; `None` at the end of the message.
     ///
     /// # Errors
-    /// If what stands there is no field, or one that is not written the one way; see the module.
-    #[inline(always)] // Measured: half of the time of a whole scan.
+    /// If the next bytes are not a field in its canonical encoding (see the module).
+    #[inline(always)] // Measured: halves the time of a scan.
     #[expect(
         clippy::should_implement_trait,
-        reason = "an iterator of results would go on after an error"
+        reason = "an iterator of results would continue after an error"
     )]
     pub fn next(&mut self) -> Result<Option<Field<'m>>, Malformed> {
         if self.rest.is_empty() {
@@ -124,7 +120,7 @@ impl<'m> Fields<'m> {
     }
 }
 
-/// Reads one field; `end` is the offset at which `bytes` end.
+/// Reads one field. `end` is the offset of the end of `bytes`.
 #[inline(always)]
 fn field(bytes: &[u8], end: usize) -> Result<(u32, Value<'_>, &[u8]), Fault> {
     let (tag, rest) = varint(bytes)?;
@@ -152,11 +148,11 @@ fn fixed(number: u32, bytes: &[u8], length: usize) -> Result<(u32, Value<'_>, &[
     Ok((number, Value::Fixed(value), rest))
 }
 
-/// Reads one varint, and returns what stands behind it.
+/// Reads one varint. Returns its value and the remaining bytes.
 ///
 /// # Errors
-/// [`Fault::Truncated`] if the bytes end inside it, [`Fault::OverlongVarint`] if fewer bytes would
-/// have done or 64 bits do not hold it.
+/// [`Fault::Truncated`] if the bytes end inside the varint. [`Fault::OverlongVarint`] if fewer
+/// bytes would do, or if it exceeds 64 bits.
 #[inline(always)]
 pub fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     match bytes.split_first() {
@@ -170,7 +166,7 @@ fn long_varint(first: u64, mut bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     let mut value = first;
     for shift in (7..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(Fault::Truncated)?;
-        // The tenth byte has room for the 64th bit alone.
+        // The tenth byte may hold only the 64th bit.
         if shift == 63 && byte > 1 {
             return Err(Fault::OverlongVarint);
         }

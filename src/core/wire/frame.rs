@@ -5,28 +5,28 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes in front of each message.
+/// Length of a frame header in bytes.
 pub const HEADER: usize = 5;
 
-/// What can be wrong with the framing of a request. The sentences may be shown to the client.
+/// A fault in the framing of a request. The texts may be shown to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// The message is compressed where only plain ones can be read.
+    /// The message is compressed, and compression is not supported here.
     Compressed,
-    /// A flag that gRPC does not have.
+    /// The flag byte is neither 0 nor 1.
     BadFlag,
     /// The message is longer than the limit.
     TooLarge {
-        /// What its header says, in bytes.
+        /// Length in the frame header, in bytes.
         length: u32,
         /// The limit, in bytes.
         limit: usize,
     },
     /// The body ends inside a message.
     Cut,
-    /// More than one message where there is one.
+    /// More than one message, and exactly one is allowed.
     Several,
-    /// No message where there is one.
+    /// No message, and exactly one is required.
     NoMessage,
 }
 
@@ -47,19 +47,19 @@ impl fmt::Display for FrameFault {
 
 impl std::error::Error for FrameFault {}
 
-/// A message as it stands in its frame.
+/// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'m> {
-    /// Whether its flag says that its sender compressed it, in the way that `grpc-encoding` names.
+    /// True if the flag says that the message is compressed, by the algorithm in `grpc-encoding`.
     pub compressed: bool,
-    /// What stands in the frame.
+    /// The message, as it was sent.
     pub bytes: &'m [u8],
 }
 
-/// The one message of a unary request whose whole body is `body`.
+/// Returns the message of a unary request with this body.
 ///
 /// # Errors
-/// If there is not exactly one whole message of at most `limit` bytes.
+/// If the body is not exactly one complete message of at most `limit` bytes.
 pub fn only(body: &[u8], limit: usize) -> Result<Message<'_>, FrameFault> {
     let Some((header, rest)) = body.split_first_chunk::<HEADER>() else {
         return Err(if body.is_empty() { FrameFault::NoMessage } else { FrameFault::Cut });
@@ -72,10 +72,10 @@ pub fn only(body: &[u8], limit: usize) -> Result<Message<'_>, FrameFault> {
     }
 }
 
-/// As [`only`], of a message that must not be compressed.
+/// Like [`only`], but refuses a compressed message.
 ///
 /// # Errors
-/// As [`only`], and if it is compressed.
+/// As [`only`], and if the message is compressed.
 pub fn single(body: &[u8], limit: usize) -> Result<&[u8], FrameFault> {
     match only(body, limit)? {
         Message { compressed: false, bytes } => Ok(bytes),
@@ -83,15 +83,13 @@ pub fn single(body: &[u8], limit: usize) -> Result<&[u8], FrameFault> {
     }
 }
 
-/// Whether a frame says that its message is compressed.
-#[must_use]
+/// True if the flag of the frame says that its message is compressed.
 pub fn is_compressed(framed: &[u8]) -> bool {
     framed.first() == Some(&1)
 }
 
-/// A message with its header in front. gRPC has no messages of 4 GiB or more; those that the proxy
-/// makes are a few MiB at most.
-#[must_use]
+/// Frames a message. gRPC has no messages of 4 GiB or more; the gateway's own messages have a few
+/// MiB at most.
 pub fn encode(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     let mut out = BytesMut::with_capacity(message.len().saturating_add(HEADER));
@@ -101,14 +99,14 @@ pub fn encode(message: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// What stands in front of a message.
+/// A decoded frame header.
 struct Header {
     compressed: bool,
     length: usize,
 }
 
 impl Header {
-    /// Reads it; the length is at most `limit`.
+    /// Decodes a header; the length must not exceed `limit`.
     fn read(header: [u8; HEADER], limit: usize) -> Result<Self, FrameFault> {
         let [flag, length @ ..] = header;
         if flag > 1 {
@@ -122,18 +120,17 @@ impl Header {
     }
 }
 
-/// The messages of a stream, whole and one by one, as its chunks come in.
+/// Splits a stream into frames while its chunks arrive.
 ///
-/// It holds at most one message that is not whole, and what its user pushed and has not yet asked
-/// for.
+/// Holds the chunks that were pushed and not yet returned by [`Frames::next`].
 #[derive(Debug)]
 pub struct Frames {
     limit: usize,
     held: Held,
 }
 
-/// Bytes that wait. A frame in one chunk is split off without a copy; only what spans chunks is
-/// joined.
+/// Bytes that have not been returned. A frame within one chunk is split off without a copy. Only a
+/// frame that spans chunks is joined.
 #[derive(Debug)]
 enum Held {
     Chunk(Bytes),
@@ -141,14 +138,13 @@ enum Held {
 }
 
 impl Frames {
-    /// For messages of at most `limit` bytes each.
-    #[must_use]
+    /// A splitter for messages of at most `limit` bytes each.
     pub const fn new(limit: usize) -> Self {
         Self { limit, held: Held::Chunk(Bytes::new()) }
     }
 
-    /// Takes the next chunk of the stream. Ask for all frames before pushing again, or the chunks
-    /// are joined by copying.
+    /// Adds the next chunk of the stream. Call [`Frames::next`] until it returns `None` first;
+    /// otherwise the chunks are joined by copying.
     pub fn push(&mut self, chunk: Bytes) {
         match &mut self.held {
             Held::Chunk(held) if held.is_empty() => *held = chunk,
@@ -162,12 +158,15 @@ impl Frames {
         }
     }
 
-    /// The next whole message, with its header in front, compressed or not; `None` when more must
-    /// come.
+    /// Returns the next complete frame with its header, compressed or not; `None` if more bytes are
+    /// needed.
     ///
     /// # Errors
-    /// As soon as a header is there that is refused; from then on always the same.
-    #[expect(clippy::should_implement_trait, reason = "it goes on after `None`")]
+    /// As soon as an invalid header is complete. Every later call returns the same error.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: more frames may follow after `None`"
+    )]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameFault> {
         let Some((header, rest)) = self.held().split_first_chunk::<HEADER>() else {
             return Ok(None);
@@ -183,14 +182,12 @@ impl Frames {
         }))
     }
 
-    /// Bytes that are held.
-    #[must_use]
+    /// Number of bytes held.
     pub fn len(&self) -> usize {
         self.held().len()
     }
 
-    /// Whether nothing is held: the stream may end here.
-    #[must_use]
+    /// True if no byte is held: the stream may end here.
     pub fn is_empty(&self) -> bool {
         self.held().is_empty()
     }

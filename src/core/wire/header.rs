@@ -1,4 +1,4 @@
-//! `ResponseHeader`: field 1 of nearly every answer.
+//! `ResponseHeader`, field 1 of nearly every response.
 
 use super::Malformed;
 use super::encode::{int64, number};
@@ -17,32 +17,31 @@ mod wire {
     }
 }
 
-/// Who answered, and at which point of the history.
+/// The member that answered and the revision of its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHeader {
-    /// The cluster.
+    /// Id of the cluster.
     pub cluster_id: u64,
-    /// The member that answered.
+    /// Id of the member.
     pub member_id: u64,
-    /// The store's revision.
+    /// Revision of the key space.
     pub revision: i64,
-    /// The term of raft.
+    /// Term of the raft group.
     pub raft_term: u64,
 }
 
 impl ResponseHeader {
-    /// Reads one. Fields that this version does not know are skipped.
+    /// Decodes a header. Unknown fields are ignored.
     ///
     /// # Errors
-    /// If the bytes are no such message.
+    /// If the bytes are not a valid message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let wire::ResponseHeader { cluster_id, member_id, revision, raft_term, .. } =
             wire::ResponseHeader::read(Part::whole(bytes))?;
         Ok(Self { cluster_id, member_id, revision, raft_term })
     }
 
-    /// The message.
-    #[must_use]
+    /// Encodes the header.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);
         number(&mut out, 1, self.cluster_id);
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodes_as_prost_does_and_reads_itself_back() {
+    fn encodes_as_prost_does_and_decodes_its_own_bytes() {
         let header =
             ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: -3, raft_term: 1 << 40 };
         let bytes = header.encode();

@@ -1,45 +1,45 @@
-//! One message of a known method, read for what it would touch.
+//! Derives the accesses of one request message of a known method.
 //!
-//! # What is refused, and where
+//! # Unknown fields
 //!
-//! | messages | an unknown field | why |
+//! | messages | an unknown field | reason |
 //! |---|---|---|
-//! | all of KV, Watch, Lease, Lock and Election, with those inside them | refused | a newer etcd may read a key out of it |
-//! | all of Cluster, Maintenance and Auth | passes | the method's capability decides, whatever the message says |
-//! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the proxy answers it itself |
+//! | KV, Watch, Lease, Lock and Election, with the messages inside them | refused | a newer etcd may derive a key from it |
+//! | Cluster, Maintenance and Auth | ignored | the method's capability decides, whatever the message contains |
+//! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the gateway answers these calls itself |
 //!
-//! `AlarmRequest` is of the second kind though its `action` chooses the capability: `action` itself
-//! may stand once, and its value has to be known, as that of every enum in every message
-//! (`super::enums`). Everywhere, a known field must have its own wire type, a singular one may
-//! stand once, and each message must be well-formed to its end. `docs/unknown-fields.md` has the
-//! rule message by message, held to this code.
+//! `AlarmRequest` is of the second kind, although its `action` selects the capability: like every
+//! field it may occur only once, and like every enum it must have a known value (`super::enums`).
+//! In all messages, a known field must have its own wire type, a singular field may occur once, and
+//! the message must be well-formed to its end. `docs/unknown-fields.md` has the rule for each
+//! message; a test compares it with this code.
 //!
-//! Bools are true for any varint but 0 and integers are cut to their width, in Go's decoders and in
-//! prost alike.
+//! Decoders do not differ in two respects, in Go as in prost: bools are true for every varint
+//! except 0, and integers are truncated to their width.
 //!
-//! # An empty `range_end` that is there
+//! # An empty `range_end` that is present
 //!
-//! No real encoder writes one: proto3 leaves empty bytes out. etcd 3.4 to 3.6 (gogo/protobuf) tell
-//! it from an absent one: seen on 3.5.35 and 3.6.16, a Range of `a` with it answers **every key
-//! from `a` on**, where etcd's own permission check looks at the single key `a`. etcd 3.7 takes
-//! both for the single key. In Range, DeleteRange and Compare it is refused; a watch normalizes it
-//! in every release (`v3rpc/watch.go`) and may have it.
+//! No real encoder writes one, because proto3 omits empty bytes. etcd 3.4 to 3.6 (gogo/protobuf)
+//! distinguish it from an absent one. Reproduced on 3.5.35 and 3.6.16: a Range of `a` with it
+//! returns **every key from `a` on**, while etcd's own permission check looks at the single key
+//! `a`. etcd 3.7 reads both as the single key. It is refused in Range, DeleteRange and Compare. In
+//! a watch it is allowed, because every release normalizes it (`v3rpc/watch.go`).
 //!
-//! # A Txn of which etcd dies
+//! # A Txn that crashes etcd
 //!
-//! One that deletes all keys from one on and keeps the value or lease of one of them:
+//! A Txn that deletes all keys from one on and keeps the value or lease of one of them:
 //! [`super::Fault::DeletedAndKept`].
 //!
-//! # Keys that are empty
+//! # Empty keys
 //!
-//! etcd answers "key is not provided" for them, except in a watch, where an empty key is the
-//! smallest one. The access is listed as it stands, and judged as one to the smallest key
+//! etcd answers "key is not provided", except in a watch, where an empty key is the smallest one.
+//! The access is listed with the empty key and decided as one to the smallest key
 //! (`Rights::covers`). A missing `leader` in Proclaim and Resign, which etcd answers with an error,
-//! counts as an empty key as well.
+//! is read as an empty key.
 
 mod admin;
 mod guard;
-mod kept;
+mod ignore_flags;
 mod kv;
 mod lease;
 mod lock;
@@ -51,15 +51,17 @@ use crate::access::{Access, Accesses, Capability, LeaseUse, Verbs};
 use crate::keyspace::KeyRange;
 use crate::method::Method;
 
-pub use txn::{MAX_OPERATIONS, MAX_WORK};
+#[cfg(test)]
+use txn::{MAX_OPERATIONS, MAX_WORK};
 
-/// What `message` (a request of `method`, without its gRPC frame) would touch.
+/// Derives the accesses of `message`, a request of `method` without its gRPC frame.
 ///
-/// For the two methods whose client sends a stream, see [`super::watch::request`] and
+/// For the two methods whose client sends a stream, see also [`super::watch::request`] and
 /// [`super::lease::keep_alive`].
 ///
 /// # Errors
-/// The first thing that etcd's decoder and ours could read differently, or that cannot be judged.
+/// The first thing in the message that two decoders could read differently, or that cannot be
+/// decided on.
 pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed> {
     let mut accesses = Accesses::default();
     let whole = Part::whole(message);
@@ -74,21 +76,21 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
         }
         Method::Watch => {
             if let super::watch::WatchRequest::Create(range) = super::watch::request(message)? {
-                accesses.touch(Verbs::READ, range);
+                accesses.add_keys(Verbs::READ, range);
             }
         }
         Method::LeaseGrant => {
-            accesses.lease(super::lease::grant(message)?.id, LeaseUse::Grant);
+            accesses.add_lease(super::lease::grant(message)?.id, LeaseUse::Grant);
             accesses.capability = Some(Capability::Lease);
         }
         Method::LeaseRevoke => {
-            accesses.lease(lease::LeaseRevokeRequest::read(whole)?.ID, LeaseUse::Revoke)
+            accesses.add_lease(lease::LeaseRevokeRequest::read(whole)?.ID, LeaseUse::Revoke);
         }
         Method::LeaseKeepAlive => {
-            accesses.lease(super::lease::keep_alive(message)?, LeaseUse::KeepAlive)
+            accesses.add_lease(super::lease::keep_alive(message)?, LeaseUse::KeepAlive);
         }
         Method::LeaseTimeToLive => {
-            accesses.lease(lease::LeaseTimeToLiveRequest::read(whole)?.ID, LeaseUse::Look)
+            accesses.add_lease(lease::LeaseTimeToLiveRequest::read(whole)?.ID, LeaseUse::Inspect);
         }
         Method::LeaseLeases => {
             lease::LeaseLeasesRequest::read(whole)?;
@@ -135,20 +137,21 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
     Ok(accesses)
 }
 
-/// Adds keys; what is done to the same keys as just before becomes one access, and so one search.
+/// Adds verbs on a range. If the previous access has the same range, the verbs are merged into it,
+/// which saves a lookup.
 #[inline]
-fn touch<'m>(accesses: &mut Accesses<'m>, verbs: Verbs, range: KeyRange<'m>) {
+fn add_keys<'m>(accesses: &mut Accesses<'m>, verbs: Verbs, range: KeyRange<'m>) {
     match accesses.ranges.last_mut() {
-        Some(last) if last.range == range => last.verbs = last.verbs.and(verbs),
+        Some(last) if last.range == range => last.verbs = last.verbs.union(verbs),
         _ => accesses.ranges.push(Access { verbs, range }),
     }
 }
 
-/// Adds a lease, unless it is the one just before.
+/// Adds the attachment of a key to a lease, unless the previous entry is the same.
 #[inline]
-fn attach(accesses: &mut Accesses<'_>, id: i64) {
+fn add_attached_lease(accesses: &mut Accesses<'_>, id: i64) {
     if accesses.leases.last() != Some(&(id, LeaseUse::Attach)) {
-        accesses.lease(id, LeaseUse::Attach);
+        accesses.add_lease(id, LeaseUse::Attach);
     }
 }
 

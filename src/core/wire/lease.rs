@@ -1,6 +1,6 @@
-//! Messages of the Lease service that are more than accesses: LeaseGrant, whose id the proxy
-//! chooses, LeaseKeepAlive, whose refusals are answered in its stream, and LeaseLeases, whose
-//! answer is filtered.
+//! Messages of the Lease service that the gateway reads or creates for more than their accesses:
+//! LeaseGrant, because the gateway chooses the id; LeaseKeepAlive, because refusals are sent in its
+//! stream; LeaseLeases, because its response is filtered.
 
 use super::encode::{bytes, int64, number};
 use super::field::{Fields, Part, Value};
@@ -20,16 +20,16 @@ messages! {
     }
 }
 
-/// A `LeaseGrantRequest`.
+/// The fields of a `LeaseGrantRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// Advisory time to live, in seconds.
+    /// Requested time to live in seconds.
     pub ttl: i64,
-    /// The id that the client chose; 0 lets the server choose.
+    /// The id that the client chose, or 0 if the server chooses.
     pub id: i64,
 }
 
-/// Reads one `LeaseGrantRequest`.
+/// Decodes a `LeaseGrantRequest`.
 ///
 /// # Errors
 /// As for [`super::inspect()`].
@@ -38,7 +38,7 @@ pub fn grant(message: &[u8]) -> Result<LeaseGrant, Malformed> {
     Ok(LeaseGrant { ttl: request.TTL, id: request.ID })
 }
 
-/// The id of one `LeaseKeepAliveRequest`.
+/// Decodes the id of a `LeaseKeepAliveRequest`.
 ///
 /// # Errors
 /// As for [`super::inspect()`].
@@ -46,8 +46,7 @@ pub fn keep_alive(message: &[u8]) -> Result<i64, Malformed> {
     LeaseKeepAliveRequest::read(Part::whole(message)).map(|request| request.ID)
 }
 
-/// A `LeaseGrantRequest`; `ttl` in seconds.
-#[must_use]
+/// Encodes a `LeaseGrantRequest`; `ttl` in seconds.
 pub fn encode_grant(ttl: i64, id: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(22);
     int64(&mut out, 1, ttl);
@@ -55,8 +54,7 @@ pub fn encode_grant(ttl: i64, id: i64) -> Vec<u8> {
     out
 }
 
-/// A `LeaseTimeToLiveRequest` that asks for the attached keys.
-#[must_use]
+/// Encodes a `LeaseTimeToLiveRequest` that asks for the attached keys.
 pub fn encode_time_to_live(id: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(13);
     int64(&mut out, 1, id);
@@ -64,9 +62,8 @@ pub fn encode_time_to_live(id: i64) -> Vec<u8> {
     out
 }
 
-/// The `LeaseKeepAliveResponse` for a lease that is gone: TTL 0. `header` is an encoded
-/// `ResponseHeader`.
-#[must_use]
+/// Encodes the `LeaseKeepAliveResponse` for a lease that does not exist: TTL 0. `header` is an
+/// encoded `ResponseHeader`.
 pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len().saturating_add(16));
     bytes(&mut out, 1, header);
@@ -74,11 +71,11 @@ pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
     out
 }
 
-/// A `LeaseLeasesResponse` with only the leases that `keep` wants; all other fields are copied as
-/// they are.
+/// Removes the leases that `keep` rejects from a `LeaseLeasesResponse`. All other fields are copied
+/// as they are.
 ///
 /// # Errors
-/// If `response` is no such message.
+/// If `response` is not a valid message.
 pub fn retain_leases(
     response: &[u8],
     mut keep: impl FnMut(i64) -> bool,
@@ -111,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grant_is_read_and_written() {
+    fn decodes_and_encodes_a_grant() {
         for (ttl, id) in [(0, 0), (5, 0), (-1, i64::MAX), (60, -7)] {
             let bytes = encode_grant(ttl, id);
             assert_eq!(bytes, pb::LeaseGrantRequest { ttl, id }.encode_to_vec());
@@ -136,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gone_lease_has_no_time_to_live() {
+    fn a_lease_that_does_not_exist_has_ttl_0() {
         let header = pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 3, raft_term: 4 };
         let bytes = keep_alive_gone(&header.encode_to_vec(), 9);
         let answer = pb::LeaseKeepAliveResponse::decode(&bytes[..]).unwrap();
@@ -144,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_wanted_leases_stay_and_unknown_fields_too() {
+    fn keeps_selected_leases_and_unknown_fields() {
         let header = Some(pb::ResponseHeader { revision: 3, ..Default::default() });
         let leases = |ids: &[i64]| pb::LeaseLeasesResponse {
             header,

@@ -1,54 +1,53 @@
-//! Messages as tables: which fields there are, of which type, and whether one that is not in the
-//! table is refused.
+//! Messages declared as tables of fields with their types, and whether unknown fields are refused.
 
 use super::field::{Field, Part, Value};
 use super::peer_url::is_peer_url;
 use super::{Fault, Malformed};
 
-/// A protobuf type: how a field of it is read, and what it is when it is absent.
+/// A protobuf type: how to read a field of it, and its value if it is absent.
 pub(super) trait Kind<'m> {
-    /// What the reader gets. Repeated fields are checked and not kept.
+    /// The value that the reader returns. Repeated fields are checked but not stored.
     type Value: Default;
-    /// Whether the field may stand more than once.
+    /// True if the field may occur more than once.
     const REPEATED: bool = false;
-    /// Reads a field.
+    /// Reads and checks the value.
     fn read(field: &Field<'m>) -> Result<Self::Value, Fault>;
 }
 
-/// The types, spelled as in a `.proto` where there is such a word.
-#[expect(non_camel_case_types, reason = "they read as in a .proto")]
+/// The types, named as in a `.proto` where possible.
+#[expect(non_camel_case_types, reason = "named as in a .proto")]
 pub(super) mod kind {
-    /// Enums are kinds of their own, by their names: none is read as a plain number.
+    /// Each enum is a kind of its own. None is read as a plain number.
     pub use crate::wire::enums::*;
 
-    /// `bytes`; absent is empty.
+    /// `bytes`; empty if absent.
     pub struct bytes;
-    /// `bytes range_end` of a request: refused when it stands there with no bytes.
+    /// `bytes range_end` of a request; refused if present and empty.
     pub struct range_end;
-    /// `string`, which must be UTF-8: etcd 3.7 refuses others, 3.6 does not.
+    /// `string`, which must be UTF-8. etcd 3.7 refuses other bytes, 3.6 does not.
     pub struct string;
-    /// `string`: a name of a user or a role, of at most
+    /// `string`: the name of a user or a role, at most
     /// [`MAX_ACCOUNT_NAME`](super::MAX_ACCOUNT_NAME) bytes.
     pub struct account;
     /// `repeated string`.
     pub struct strings;
-    /// `repeated string`: URLs of a member, of which etcd can read each. Present, or not.
+    /// `repeated string`: peer URLs of a member that etcd can parse. `Some` if present.
     pub struct peer_urls;
     /// `int64`, as two's complement.
     pub struct int64;
     /// `uint64`.
     pub struct uint64;
-    /// `bool`: any varint but 0 is true, in every decoder.
+    /// `bool`: every varint except 0 is true, in every decoder.
     pub struct bool;
-    /// A member of a oneof that is an `int64`.
+    /// An `int64` member of a oneof.
     pub struct one_int64;
-    /// A member of a oneof that is `bytes`, of which only its presence counts.
+    /// A `bytes` member of a oneof; only its presence is reported.
     pub struct one_bytes;
     /// A message.
     pub struct message;
 }
 
-/// A field of wire type 0.
+/// Reads a field of wire type 0.
 pub(super) fn varint(field: &Field<'_>) -> Result<u64, Fault> {
     match field.value {
         Value::Varint(value) => Ok(value),
@@ -67,9 +66,9 @@ fn text<'m>(field: &Field<'m>) -> Result<&'m str, Fault> {
     std::str::from_utf8(part(field)?.bytes).map_err(|_| Fault::NotUtf8)
 }
 
-/// The longest name of a user or a role that etcd can store: they are keys of its database
-/// (`MaxKeySize` of go.etcd.io/bbolt). By a longer one every member ends when it applies it, and
-/// again at each start (`docs/upstream-findings.md`).
+/// Maximum length in bytes of the name of a user or a role. etcd stores it as a key of its database
+/// (`MaxKeySize` of go.etcd.io/bbolt). A longer name crashes every member when it applies the
+/// request, and again at each start (`docs/upstream-findings.md`).
 pub(super) const MAX_ACCOUNT_NAME: usize = 32_768;
 
 impl<'m> Kind<'m> for kind::bytes {
@@ -169,16 +168,17 @@ impl<'m> Kind<'m> for kind::message {
     }
 }
 
-/// Which singular fields of a message have been read. Field numbers up to 64, which is
+/// The singular fields that have been read: a bit per field number up to 64, which is
 /// `Compare.range_end`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen(u64);
 
 impl Seen {
-    /// Notes that the field stands there.
+    /// Records a field.
     ///
     /// # Errors
-    /// [`Fault::Repeated`] if it already did: one decoder keeps the last, another merges.
+    /// [`Fault::Repeated`] if it was recorded before: some decoders use the last occurrence, others
+    /// merge.
     #[inline]
     pub(super) const fn once(&mut self, number: u32) -> Result<(), Fault> {
         let bit = 1_u64.rotate_left(number);
@@ -190,17 +190,17 @@ impl Seen {
     }
 }
 
-/// What becomes of fields that are not in the table.
+/// How to treat fields that are not in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
-    /// A newer etcd may know them, and what they touch.
+    /// Refuse: a newer etcd may derive accesses from them.
     Refuse,
-    /// The capability of the method alone decides.
+    /// Ignore: only the capability of the method decides.
     Pass,
 }
 
 impl Unknown {
-    pub(super) const fn meet(
+    pub(super) const fn check(
         self,
         field: &Field<'_>,
         message: &'static str,
@@ -217,8 +217,8 @@ macro_rules! messages {
     ($( $name:ident ($unknown:ident) { $( $number:literal $field:ident: $kind:ident; )* } )+) => { $(
         #[doc = concat!("`", stringify!($name), "`")]
         #[derive(Clone, Copy, Debug)]
-        #[allow(dead_code, reason = "fields that decide nothing are checked, not used")]
-        #[allow(non_snake_case, reason = "fields are called as in the .proto")]
+        #[allow(dead_code, reason = "some fields are checked but not used")]
+        #[allow(non_snake_case, reason = "fields are named as in the .proto")]
         pub(super) struct $name<'m> {
             pub(super) whole: $crate::wire::field::Part<'m>,
             $( pub(super) $field: <$crate::wire::message::kind::$kind as $crate::wire::message::Kind<'m>>::Value, )*
@@ -240,7 +240,7 @@ macro_rules! messages {
                             }
                             message.$field = <kind::$kind as Kind<'m>>::read(&field).map_err(|fault| field.fault(name, fault))?;
                         } )*
-                        _ => Unknown::$unknown.meet(&field, stringify!($name))?,
+                        _ => Unknown::$unknown.check(&field, stringify!($name))?,
                     }
                 }
                 Ok(message)

@@ -1,12 +1,13 @@
-//! The URLs of a MemberUpdate. etcd writes them into its log unread; every other member reads them
-//! when it applies the change (`types.NewURLs` in `rafthttp.Transport.UpdatePeer`) and when it
-//! starts, and ends by one that it cannot read, or by none at all (3.5.35, 3.6.16 and 3.7.3;
-//! `docs/upstream-findings.md`). MemberAdd is checked by etcd itself, before the log.
+//! Peer URLs of a MemberUpdate. etcd writes them into its log without parsing them. Every other
+//! member parses them when it applies the change (`types.NewURLs` in
+//! `rafthttp.Transport.UpdatePeer`) and at each start, and crashes if one is invalid or if there is
+//! none (3.5.35, 3.6.16 and 3.7.3; `docs/upstream-findings.md`). For MemberAdd, etcd checks the
+//! URLs before it writes the log.
 
 use core::net::Ipv6Addr;
 
-/// Whether `text` is `SCHEME://HOST:PORT` as etcd takes it for a peer: narrower than Go's
-/// `url.Parse`, so that no release reads it otherwise.
+/// True if `text` is `SCHEME://HOST:PORT` as etcd accepts it for a peer. Stricter than Go's
+/// `url.Parse`, so that every release parses it the same way.
 pub(super) fn is_peer_url(text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };
     let Some((host, port)) = address.rsplit_once(':') else { return false };
@@ -19,7 +20,7 @@ pub(super) fn is_peer_url(text: &str) -> bool {
             .and_then(|host| host.strip_suffix(']'))
             .is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
     };
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let numbered = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     matches!(scheme, "http" | "https" | "unix" | "unixs")
         && (named(host) || literal(host))
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_url_is_a_scheme_a_host_and_a_port_and_nothing_else() {
+    fn a_peer_url_is_a_scheme_a_host_and_a_port() {
         for url in [
             "http://10.0.0.1:2380",
             "https://etcd-0.etcd.ns.svc:2380",

@@ -1,19 +1,19 @@
-//! Messages spelled out field by field, so that a test shows the bytes that it is about.
+//! Builds messages field by field, so that a test shows the exact bytes.
 
-/// Puts spelled fields one after the other.
+/// Concatenates encoded fields.
 macro_rules! wire {
     ($($field:expr),* $(,)?) => { [$( Vec::<u8>::from($field) ),*].concat() };
 }
 pub(crate) use wire;
 
-/// A varint, in as many bytes as it needs.
+/// A varint in canonical form.
 pub(crate) fn varint(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     prost::encoding::encode_varint(value, &mut out);
     out
 }
 
-/// A varint with `extra` bytes more than it needs.
+/// A varint with `extra` unneeded bytes.
 pub(crate) fn overlong(value: u64, extra: usize) -> Vec<u8> {
     let mut out = varint(value);
     for _ in 0..extra {
@@ -33,7 +33,7 @@ pub(crate) fn num(number: u32, value: i64) -> Vec<u8> {
     wire![tag(number, 0), varint(value.cast_unsigned())]
 }
 
-/// A length-delimited field: bytes, a string, a message.
+/// A length-delimited field: bytes, a string or a message.
 pub(crate) fn len(number: u32, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     wire![tag(number, 2), varint(bytes.len() as u64), bytes]

@@ -1,29 +1,27 @@
-//! How a call of gRPC ended: `grpc-status` and `grpc-message`, which stand in trailers, or in the
-//! head of an answer that has nothing else (gRPC's `PROTOCOL-HTTP2.md`).
+//! `grpc-status` and `grpc-message`: how a gRPC call ended. They are in trailers, or in the header
+//! of a response that has nothing else (gRPC's `PROTOCOL-HTTP2.md`).
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The code, as a decimal number.
+/// The status code as a decimal number.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The message, percent-encoded.
+/// The status message, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The code; `None` where there is none, or something else than a number.
-#[must_use]
+/// The status code; `None` if it is absent or not a number.
 pub fn code(headers: &HeaderMap) -> Option<u32> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// The message, decoded; empty where there is none. Whoever shows it to people escapes it: a server
-/// can have written any bytes.
-#[must_use]
+/// The decoded status message; empty if absent. A server can send any bytes: escape them before
+/// display.
 pub fn message(headers: &HeaderMap) -> Vec<u8> {
     percent_decoded(headers.get(MESSAGE).map_or(b"", HeaderValue::as_bytes))
 }
 
-/// `%NN` is a byte. A `%` before anything else is itself: gRPC wants a wrong encoding to be shown,
-/// and not to hide the message.
+/// Decodes `%NN`. Any other `%` stays as it is: gRPC requires that an invalid encoding does not
+/// hide the message.
 fn percent_decoded(mut rest: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&first, behind)) = rest.split_first() {
@@ -56,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_decoded_and_a_wrong_encoding_is_left_as_it_is() {
+    fn decodes_a_message_and_keeps_an_invalid_encoding() {
         for (encoded, plain) in [
             ("etcdserver: permission denied", "etcdserver: permission denied"),
             ("50%25 of %C3%bc%0A", "50% of ü\n"),
@@ -72,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_a_number_or_there_is_none() {
+    fn a_code_that_is_not_a_number_is_ignored() {
         assert_eq!((code(&headers("0", "")), code(&headers("16", ""))), (Some(0), Some(16)));
         for none in ["", "-1", "seven", "99999999999"] {
             assert_eq!(code(&headers(none, "")), None, "{none}");

@@ -1,5 +1,5 @@
-//! Messages of the Watch stream: what a client asks for, the head of each answer, and the answers
-//! that the proxy makes itself. Events are never read. Source of the shapes:
+//! Messages of the Watch stream: requests of the client, the head of each response, and the
+//! responses that the gateway creates itself. Events are never read. Source of the formats:
 //! `server/etcdserver/api/v3rpc/watch.go` of etcd 3.5.35, 3.6.16 and 3.7.3.
 
 use super::encode::{bytes, int64, number};
@@ -25,34 +25,33 @@ messages! {
     WatchProgressRequest (Refuse) {}
 }
 
-/// What etcd writes into `cancel_reason` when it refuses a watch.
+/// `cancel_reason` of a denied watch, as etcd writes it.
 pub const PERMISSION_DENIED: &str =
     "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
-/// What the proxy writes there when a watch is one too many: clientv3 knows the text, and etcd
-/// would put it so.
+/// `cancel_reason` of a watch beyond a limit. clientv3 knows the text, and it has the form that
+/// etcd uses.
 pub const TOO_MANY_REQUESTS: &str =
     "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
 
-/// The id of an answer that speaks for no single watch: a refused create, or progress for the whole
-/// stream.
+/// Watch id of a response about no single watch: a refused create, or progress of the whole stream.
 pub const NO_WATCH: i64 = -1;
 
-/// What a client asks for on a Watch stream.
+/// A request on a Watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchRequest<'m> {
-    /// A new watch on a range; an empty key is the smallest one (etcd rewrites it so before its own
-    /// check).
+    /// Create a watch on a range. An empty key is replaced by the smallest one, as etcd does before
+    /// its own permission check.
     Create(KeyRange<'m>),
-    /// The end of a watch.
+    /// Cancel the watch with this id.
     Cancel(i64),
-    /// A progress answer for the whole stream.
+    /// Report the progress of the whole stream.
     Progress,
-    /// A message without a request: etcd does nothing.
+    /// A message without a request. etcd ignores it.
     Nothing,
 }
 
-/// Reads one `WatchRequest`.
+/// Decodes a `WatchRequest`.
 ///
 /// # Errors
 /// As for [`super::inspect()`].
@@ -84,29 +83,29 @@ pub fn request(message: &[u8]) -> Result<WatchRequest<'_>, Malformed> {
     }
 }
 
-/// The first fields of a `WatchResponse`: which watch it is about, and whether that begins or ends.
+/// The first fields of a `WatchResponse`: its watch, and whether the watch begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead<'m> {
-    /// The encoded `ResponseHeader` (see [`super::header`]), empty if there is none.
+    /// The encoded `ResponseHeader` ([`super::header`]); empty if absent.
     pub header: &'m [u8],
-    /// The watch, or [`NO_WATCH`].
+    /// The id of the watch, or [`NO_WATCH`].
     pub watch_id: i64,
-    /// The answer to a create.
+    /// The response to a create.
     pub created: bool,
-    /// The watch ends with this answer; with `created`, it never began.
+    /// The watch ends with this response. Together with `created`, it never began.
     pub canceled: bool,
 }
 
-/// Bytes that a head has at most: etcd's are below 100. An answer that has not shown its head by
-/// then is not etcd's, and waiting for more would hold whatever it sends.
+/// Maximum length of a head in bytes; etcd's are below 100. A longer one is not etcd's, and waiting
+/// for its end would hold an unbounded number of bytes.
 const MAX_HEAD: usize = 4096;
 
-/// Reads the head of a `WatchResponse` of `length` bytes of which only the first ones, `prefix`,
-/// may have come so far. `None` means that more is needed; the head is whole at the first field
-/// behind it, or at the end of the message.
+/// Decodes the head of a `WatchResponse` of `length` bytes, of which `prefix` has arrived so far.
+/// `None` if more bytes are needed. The head is complete at the first field after it or at the end
+/// of the message.
 ///
 /// # Errors
-/// If it is no such message, or its fields do not stand in ascending order, as etcd writes them: a
+/// If the message is malformed, or if its fields are not in ascending order, as etcd writes them: a
 /// head could then follow the events.
 pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead<'_>>, Malformed> {
     let mut head = ResponseHead { header: b"", watch_id: 0, created: false, canceled: false };
@@ -114,7 +113,7 @@ pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead
     let mut fields = Fields::of(RESPONSE, Part::whole(message));
     let mut last = 0;
     loop {
-        // The tag alone tells that the head has ended: the field behind it may be megabytes long.
+        // The tag is enough to detect the end of the head: its field may have megabytes.
         if let Ok((tag, _)) = super::field::varint(fields.rest())
             && tag >> 3 > 4
         {
@@ -124,7 +123,9 @@ pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead
             Ok(Some(field)) => field,
             Ok(None) if message.len() == length => return Ok(Some(head)),
             Ok(None) => return Ok(None),
-            Err(malformed) if cut(malformed.fault) && message.len() < length.min(MAX_HEAD) => {
+            Err(malformed)
+                if is_incomplete(malformed.fault) && message.len() < length.min(MAX_HEAD) =>
+            {
                 return Ok(None);
             }
             Err(malformed) => return Err(malformed),
@@ -143,26 +144,23 @@ pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead
     }
 }
 
-/// Whether a fault may be only that more bytes are to come.
-const fn cut(fault: Fault) -> bool {
+/// True if more bytes could resolve the fault.
+const fn is_incomplete(fault: Fault) -> bool {
     matches!(fault, Fault::Truncated | Fault::LengthBeyondMessage)
 }
 
-/// The answer to a create that is refused, in the words of etcd ([`PERMISSION_DENIED`],
-/// [`TOO_MANY_REQUESTS`]); `header` is an encoded `ResponseHeader`.
-#[must_use]
+/// Encodes the response to a refused create, with `reason` in etcd's words ([`PERMISSION_DENIED`],
+/// [`TOO_MANY_REQUESTS`]). `header` is an encoded `ResponseHeader`.
 pub fn refused_create(header: &[u8], reason: &str) -> Vec<u8> {
-    ended(header, NO_WATCH, true, reason)
+    canceled_response(header, NO_WATCH, true, reason)
 }
 
-/// The end of a watch that has lost its right, in the words that etcd has for a refused create.
-#[must_use]
+/// Encodes the end of a watch that lost its right, in etcd's words for a denied create.
 pub fn canceled(header: &[u8], watch_id: i64) -> Vec<u8> {
-    ended(header, watch_id, false, PERMISSION_DENIED)
+    canceled_response(header, watch_id, false, PERMISSION_DENIED)
 }
 
-/// The `WatchRequest` that ends a watch.
-#[must_use]
+/// Encodes the `WatchRequest` that cancels a watch.
 pub fn cancel_request(watch_id: i64) -> Vec<u8> {
     let mut cancel = Vec::with_capacity(11);
     int64(&mut cancel, 1, watch_id);
@@ -171,7 +169,7 @@ pub fn cancel_request(watch_id: i64) -> Vec<u8> {
     out
 }
 
-fn ended(header: &[u8], watch_id: i64, created: bool, reason: &str) -> Vec<u8> {
+fn canceled_response(header: &[u8], watch_id: i64, created: bool, reason: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len().saturating_add(reason.len()).saturating_add(24));
     bytes(&mut out, 1, header);
     int64(&mut out, 2, watch_id);

@@ -229,10 +229,10 @@ impl<'r> Line<'r> {
                 Missing::Lease(id) => Some(Lack::Lease { lease: LeaseId(*id) }),
                 Missing::Form(malformed) => Some(Lack::Form { form: malformed.to_string() }),
                 Missing::Size { length, limit } => Some(Lack::Form {
-                    form: format!("{length} bytes, and at most {limit} are read"),
+                    form: format!("message of {length} bytes exceeds the limit of {limit} bytes"),
                 }),
                 Missing::Unpacked { limit } => Some(Lack::Form {
-                    form: format!("more than {limit} bytes when it is unpacked"),
+                    form: format!("decompressed message exceeds the limit of {limit} bytes"),
                 }),
                 Missing::Text(text) => Some(Lack::Form { form: (*text).to_owned() }),
             }),
@@ -261,7 +261,7 @@ fn use_name(lease_use: LeaseUse) -> &'static str {
         LeaseUse::Attach => "attach",
         LeaseUse::Revoke => "revoke",
         LeaseUse::KeepAlive => "keep-alive",
-        LeaseUse::Look => "look",
+        LeaseUse::Inspect => "look",
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use etcd_warden_core::authorize::{Denial, Permit, Reason, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, Permit, Reason, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::policy::Mode;
 use futures_util::FutureExt;
 use h2::RecvStream;
@@ -73,10 +73,10 @@ pub async fn serve(
     let (headers, uri) =
         (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
     match (method, call.caller.principal.mode) {
-        (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
+        (Ok(method), Mode::Enforce) if method.call_kind() == CallKind::BidiStreaming => {
             Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
         }
-        (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
+        (Ok(method), Mode::Shadow) if method.call_kind() == CallKind::BidiStreaming => {
             Box::pin(raw::observed(&call, method, headers, intake, &mut respond)).await;
         }
         // Answered here for every verified client, whatever the policy knows of it: nothing of it
@@ -181,7 +181,7 @@ impl Call<'_> {
             return Ok((None, Seat::Taken));
         }
         // The messages of a conversation are counted one by one.
-        if method.is_none_or(|method| method.shape() != Shape::Conversation) {
+        if method.is_none_or(|method| method.call_kind() != CallKind::BidiStreaming) {
             quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
         }
         if let Some(place) = quota.requests.place() {
@@ -226,7 +226,7 @@ impl Call<'_> {
     ) {
         let principal = &self.caller.principal;
         let verdict =
-            refuse(principal, standing(principal).err().unwrap_or_else(encoding::unknown));
+            refuse(principal, check_binding(principal).err().unwrap_or_else(encoding::unknown));
         match self.record(Subject::Turn(method, OwnedAccesses::default()), verdict, Instant::now())
         {
             Err(denial) if denial.reason == Reason::Compressed => {
@@ -358,7 +358,7 @@ impl Call<'_> {
             Ok(message) => {
                 judge::message(self.client, principal, self.target(method), method, message).await
             }
-            Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
+            Err(denial) => refuse(principal, check_binding(principal).err().unwrap_or(denial)),
         }
     }
 
@@ -430,7 +430,7 @@ impl Call<'_> {
         let subject = Subject::of_path(uri);
         let verdict = refuse(
             &self.caller.principal,
-            standing(&self.caller.principal).err().unwrap_or(denial),
+            check_binding(&self.caller.principal).err().unwrap_or(denial),
         );
         let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
             Ok(permitted) => permitted,

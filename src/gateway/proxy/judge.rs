@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use etcd_warden_core::access::{Accesses, LeaseUse};
 use etcd_warden_core::authorize::{
-    AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing,
+    AttachedKeys, Denial, LeaseClaim, LeaseEvidence, Permit, Reason, authorize, check_binding,
+    refuse,
 };
 use etcd_warden_core::identity::Identity;
 use etcd_warden_core::lease_id::Ownership;
@@ -44,7 +45,7 @@ pub async fn message(
         Ok(accesses) => verdict(client, principal, member, &accesses).await,
         // Who may not speak at all learns nothing of how its message was read.
         Err(malformed) => {
-            refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into()))
+            refuse(principal, check_binding(principal).err().unwrap_or_else(|| malformed.into()))
         }
     }
 }
@@ -100,32 +101,32 @@ async fn lease_evidence(
     leases.dedup_by_key(|(id, _)| *id);
     for (id, lease_use) in leases {
         let ownership = client.worker.shared.lease_key.ownership(id, &principal.name);
-        let standing = match ownership {
-            Ownership::Own => LeaseStanding::Own,
+        let claim = match ownership {
+            Ownership::Own => LeaseClaim::Own,
             // Of a lease to come etcd has nothing to say: no key is attached to it.
-            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseStanding::AnotherIdentity,
-            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseStanding::Unattached,
+            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseClaim::OtherIdentity,
+            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseClaim::Unattached,
             _ if asked == MAX_LEASES => break,
             Ownership::Sealed | Ownership::Foreign => {
                 asked = asked.saturating_add(1);
                 let keys = AttachedKeys::of(principal.clone(), id, accesses);
                 match client.worker.questions.ask(client, member, id, keys).await {
-                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => {
-                        LeaseStanding::AnotherIdentity
+                    Ok(LeaseClaim::Unattached) if ownership == Ownership::Sealed => {
+                        LeaseClaim::OtherIdentity
                     }
-                    Ok(standing) => standing,
+                    Ok(claim) => claim,
                     Err(NotKnown::Limit) => {
                         return Err(Denial::new(Reason::Limit, "too many questions about leases"));
                     }
                     Err(NotKnown::Unanswered) => {
-                        evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
+                        evidence.push(LeaseEvidence { id, claim: LeaseClaim::Unknown });
                         // One refusal is enough, and etcd has other worries than the next question.
                         return Ok(evidence);
                     }
                 }
             }
         };
-        evidence.push(LeaseEvidence { id, standing });
+        evidence.push(LeaseEvidence { id, claim });
     }
     Ok(evidence)
 }

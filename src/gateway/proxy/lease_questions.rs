@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
+use etcd_warden_core::authorize::{AttachedKeys, LeaseClaim};
 use tokio::sync::oneshot;
 
 use super::budget::Share;
@@ -58,7 +58,7 @@ struct Waiter {
     answer: Answer,
 }
 
-type Answer = oneshot::Sender<Result<LeaseStanding, NotKnown>>;
+type Answer = oneshot::Sender<Result<LeaseClaim, NotKnown>>;
 
 impl Questions {
     /// None yet. No key has more bytes than a request, `longest_key`.
@@ -78,7 +78,7 @@ impl Questions {
         member: MemberIndex,
         id: i64,
         keys: AttachedKeys,
-    ) -> Result<LeaseStanding, NotKnown> {
+    ) -> Result<LeaseClaim, NotKnown> {
         let (answer, answered) = oneshot::channel();
         let waiter =
             Waiter { keys, quota: client.quota.clone(), share: client.share.clone(), answer };

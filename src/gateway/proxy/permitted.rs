@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::policy::Mode;
 use etcd_warden_core::wire::{self, frame};
 
@@ -46,7 +46,7 @@ impl Call<'_> {
         {
             return Box::pin(self.lease_grant(permit, outgoing, ttl, respond)).await;
         }
-        if method.shape() != Shape::Unary {
+        if method.call_kind() != CallKind::Unary {
             return Box::pin(self.long(permit, method, outgoing, respond)).await;
         }
         let target = Some(self.target(method));

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use etcd_warden_core::access::Accesses;
-use etcd_warden_core::authorize::{Denial, authorize, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, authorize, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::wire::frame::{self, FrameFault, Frames};
 use futures_util::future::{Either, select};
 use h2::server::SendResponse;
@@ -130,8 +130,9 @@ pub async fn slow(
     if recording.is_none() && ended != Ended::ClientGone {
         // etcd has answered to the head alone; enforcement would have waited for the end of the
         // message.
-        let cut =
-            standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
+        let cut = check_binding(&call.caller.principal)
+            .err()
+            .unwrap_or_else(|| denial_of(FrameFault::Cut));
         recording = record(Bytes::new(), refuse(&call.caller.principal, cut), Instant::now());
     }
     if let Some(recording) = &mut recording {
@@ -240,7 +241,7 @@ async fn relay_both_ways(
     upload: impl AsyncFnOnce(Upload, &Progress) -> Stopped,
 ) -> (Option<MemberIndex>, Ended) {
     let progress = Progress::of(&outgoing.body, outgoing.ends);
-    let shape = method.map(Method::shape);
+    let shape = method.map(Method::call_kind);
     let to = method.map(|method| call.target(method));
     let sent = {
         let sending = pin!(call.forwarder().send(permit, outgoing, to));
@@ -321,14 +322,14 @@ fn answered<T>(by_etcd: Result<Result<T, ForwardError>, ClientGone>) -> Result<T
 async fn withdrawal(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
-    shape: Option<Shape>,
+    shape: Option<CallKind>,
     progress: &Progress,
 ) -> Status {
-    let unary = shape == Some(Shape::Unary);
+    let unary = shape == Some(CallKind::Unary);
     tokio::select! {
         biased;
         // A snapshot under way is finished, and so is a unary request that etcd has begun to get.
-        () = call.client.ending.cancelled(), if shape != Some(Shape::Bulk) => if unary && progress.has_begun() {
+        () = call.client.ending.cancelled(), if shape != Some(CallKind::BulkStreaming) => if unary && progress.has_begun() {
             permit.withdrawn().await;
         },
         () = permit.withdrawn() => {}
@@ -343,7 +344,7 @@ async fn withdrawal(
 fn told(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
-    shape: Option<Shape>,
+    shape: Option<CallKind>,
     progress: &Progress,
 ) -> Status {
     let status =
@@ -351,8 +352,8 @@ fn told(
     match shape {
         // Half a message changes nothing, but its last byte may have been among those that were
         // written.
-        Some(Shape::Unary) if progress.has_begun() => Status::lost(),
-        Some(Shape::Unary) => Status::not_sent(),
+        Some(CallKind::Unary) if progress.has_begun() => Status::lost(),
+        Some(CallKind::Unary) => Status::not_sent(),
         _ => status,
     }
 }

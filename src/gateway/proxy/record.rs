@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use etcd_warden_core::authorize::Decision;
-use etcd_warden_core::authorize::{Denial, Permit, Reason, standing};
+use etcd_warden_core::authorize::{Denial, Permit, Reason, check_binding};
 use etcd_warden_core::method::{Effect, Method};
 use etcd_warden_core::policy::{GrantId, Mode};
 use etcd_warden_core::wire::{self, frame};
@@ -136,7 +136,7 @@ impl<'c> Recording<'c> {
     pub fn amend(&mut self, denial: Option<Denial>) {
         let Some(denial) = denial else { return };
         if self.denial.as_ref().is_some_and(|known| {
-            standing(&self.caller.principal).is_err() || known.reason == denial.reason
+            check_binding(&self.caller.principal).is_err() || known.reason == denial.reason
         }) {
             return;
         }

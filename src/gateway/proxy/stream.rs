@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use etcd_warden_core::access::{Accesses, LeaseUse, Verbs};
-use etcd_warden_core::authorize::{Denial, Permit, authorize, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, Permit, authorize, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::wire::frame::{self, FrameFault};
 use etcd_warden_core::wire::watch::WatchRequest;
 use etcd_warden_core::wire::{self, Malformed};
@@ -56,12 +56,12 @@ impl<'m> Asked<'m> {
         let mut accesses = Accesses::default();
         let request = if method == Method::LeaseKeepAlive {
             let id = wire::lease::keep_alive(message)?;
-            accesses.lease(id, LeaseUse::KeepAlive);
+            accesses.add_lease(id, LeaseUse::KeepAlive);
             Request::KeepAlive(id)
         } else {
             let request = wire::watch::request(message)?;
             if let WatchRequest::Create(range) = request {
-                accesses.touch(Verbs::READ, range);
+                accesses.add_keys(Verbs::READ, range);
             }
             Request::Watch(request)
         };
@@ -102,7 +102,7 @@ pub(super) async fn verdict(
         }
         Err(denial) => refuse(
             &caller.principal,
-            standing(&caller.principal).err().unwrap_or_else(|| denial.clone()),
+            check_binding(&caller.principal).err().unwrap_or_else(|| denial.clone()),
         ),
     }
 }
@@ -136,7 +136,8 @@ pub(super) fn payload(framed: &[u8]) -> &[u8] {
 /// ending.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     let mut changes = call.policy_changes();
-    let ends_with_connection = matches!(method.shape(), Shape::Waiting | Shape::Subscription);
+    let ends_with_connection =
+        matches!(method.call_kind(), CallKind::BlockingUnary | CallKind::ServerStreaming);
     loop {
         tokio::select! {
             biased;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use etcd_warden_core::method::Method;
 use etcd_warden_core::wire::frame;
 use etcd_warden_core::wire::lease::encode_time_to_live;
-use etcd_warden_core::wire::lease_keys::{LeaseKeys, Unreadable};
+use etcd_warden_core::wire::lease_keys::{LeaseKeys, LeaseKeysError};
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::header::{self, CONTENT_TYPE, HeaderValue, TE};
@@ -45,7 +45,7 @@ pub enum LeaseQueryError {
     #[error("etcd did not return the keys of the lease: {0}")]
     Status(String),
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] LeaseKeysError),
     /// [`LeaseKeyVisitor::may_buffer`] returned false.
     #[error("no memory left for a key of the lease")]
     NoMemory,
@@ -91,7 +91,7 @@ async fn query(
     let (response, _slot) = send(pool, member, id).await?;
     let (head, mut body) = response.await?.into_parts();
     check_head(&Response::from_parts(head, ()))?;
-    let mut scan = LeaseKeys::of(id, longest);
+    let mut scan = LeaseKeys::new(id, longest);
     while let Some(piece) = body.data().await {
         let piece = piece?;
         if visit_keys(&mut scan, &piece, visitor).await? {
@@ -113,7 +113,7 @@ async fn visit_keys(
     scan: &mut LeaseKeys,
     piece: &[u8],
     visitor: &mut impl LeaseKeyVisitor,
-) -> Result<bool, Unreadable> {
+) -> Result<bool, LeaseKeysError> {
     let mut done = false;
     for chunk in piece.chunks(CHUNK) {
         scan.push(chunk, |key| done = done || !visitor.visit(key))?;
@@ -246,7 +246,7 @@ mod tests {
             ..LeaseTimeToLiveResponse::default()
         };
         let piece = frame::encode(&response.encode_to_vec());
-        let (mut scan, mut visitor, mut pending) = (LeaseKeys::of(7, 100), Ten::default(), 0);
+        let (mut scan, mut visitor, mut pending) = (LeaseKeys::new(7, 100), Ten::default(), 0);
         let done = {
             let mut visited = pin!(visit_keys(&mut scan, &piece, &mut visitor));
             loop {

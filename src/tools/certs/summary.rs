@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use etcd_warden_core::identity::{Identity, NameRefusal};
-use etcd_warden_core::policy::{Policy, Standing};
+use etcd_warden_core::policy::{BindingStatus, Policy};
 use serde::Serialize;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -131,13 +131,13 @@ fn summarize_as(
     if let (Some(policy), Kind::Client) = (policy, kind) {
         (component, node) = by_policy(policy, &identity);
         let principal = policy.principal(&identity);
-        match principal.standing {
-            Standing::Nameless(refusal) if refusal != NameRefusal::Missing => {}
-            Standing::Bound => {}
-            Standing::Unbound | Standing::Nameless(_) => {
+        match principal.binding_status {
+            BindingStatus::Nameless(refusal) if refusal != NameRefusal::Missing => {}
+            BindingStatus::Bound => {}
+            BindingStatus::Unbound | BindingStatus::Nameless(_) => {
                 problems.push("no binding of the policy matches it".to_owned());
             }
-            Standing::BadCapture => {
+            BindingStatus::BadCapture => {
                 problems.push(
                     "a binding would match, but a captured value is not a DNS-1123 subdomain \
                      (`bad-capture`)"
@@ -269,7 +269,7 @@ fn by_policy(policy: &Policy, identity: &Identity) -> (Option<String>, Option<St
         let place = summaries.first()?.0;
         policy
             .bindings()
-            .find(|binding| binding.place == place)
+            .find(|binding| binding.index == place)
             .map(|binding| head(binding.pattern).to_owned())
     };
     (capture("component").or_else(text), capture("node"))

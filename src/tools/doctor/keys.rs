@@ -22,7 +22,7 @@ const MAX_LISTED: usize = 20;
 /// Reads the names of all keys, without values, and reports those on which no binding has any
 /// right.
 pub async fn check(policy: &Policy, control: &Control, member: MemberIndex, report: &mut Report) {
-    let bindings: Vec<usize> = policy.bindings().map(|binding| binding.place).collect();
+    let bindings: Vec<usize> = policy.bindings().map(|binding| binding.index).collect();
     let mut uncovered: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let (mut from, mut seen) = (vec![0], 0);
     let began = Instant::now();

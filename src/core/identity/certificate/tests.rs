@@ -3,7 +3,7 @@ use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType, SerialNumber};
 
 use super::*;
 
-/// A self-signed certificate: the signature is TLS' matter.
+/// A self-signed certificate. TLS checks signatures, not the parser.
 fn certificate(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -28,7 +28,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag], &length[..], content].concat()
 }
 
-/// A SET of attributes, each a type (the last number of `2.5.4.x`) with a string of some tag.
+/// A SET of attributes: the last number of `2.5.4.x`, the string's tag, the value.
 fn rdn(attributes: &[(u8, u8, &[u8])]) -> Vec<u8> {
     let attribute = |(kind, tag, value): &(u8, u8, &[u8])| {
         tlv(0x30, &[tlv(0x06, &[0x55, 0x04, *kind]), tlv(*tag, value)].concat())
@@ -36,8 +36,8 @@ fn rdn(attributes: &[(u8, u8, &[u8])]) -> Vec<u8> {
     tlv(0x31, &attributes.iter().flat_map(attribute).collect::<Vec<u8>>())
 }
 
-/// A certificate with a subject built by hand, for what rcgen refuses to make. The key and the
-/// signature are of the right form only.
+/// A certificate with a handmade subject, for subjects that rcgen refuses to create. Key and
+/// signature are well-formed but not valid.
 fn with_subject(rdns: &[Vec<u8>]) -> Vec<u8> {
     const CN: u8 = 3;
     let ed25519 = tlv(0x30, &tlv(0x06, &[0x2b, 0x65, 0x70]));
@@ -61,7 +61,7 @@ const O: u8 = 10;
 const UTF8: u8 = 0x0c;
 
 #[test]
-fn an_ordinary_certificate_is_read_whole() {
+fn reads_every_name_of_an_ordinary_certificate() {
     let leaf = certificate(|params| {
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
         params.distinguished_name.push(DnType::CommonName, "calico-node:worker-1");
@@ -88,7 +88,7 @@ fn an_ordinary_certificate_is_read_whole() {
 }
 
 #[test]
-fn string_types_with_one_reading_are_read() {
+fn accepts_string_types_with_one_reading() {
     for (tag, value, expected) in [
         (UTF8, "calico/nøde".as_bytes(), "calico/nøde"),
         (0x13, b"calico-node", "calico-node"),
@@ -105,7 +105,7 @@ fn string_types_with_one_reading_are_read() {
 }
 
 #[test]
-fn each_unusable_name_is_refused_by_its_own_reason() {
+fn each_unusable_name_has_its_own_reason() {
     for (case, rdns, refusal) in [
         ("no subject at all", vec![], NameRefusal::Missing),
         ("only an O", vec![rdn(&[(O, UTF8, b"x")])], NameRefusal::Missing),
@@ -164,7 +164,7 @@ fn each_unusable_name_is_refused_by_its_own_reason() {
 }
 
 #[test]
-fn a_bmp_name_made_by_rcgen_is_refused_too() {
+fn refuses_a_bmp_name_written_by_rcgen() {
     let bmp = rcgen::string::BmpString::try_from("admin").unwrap();
     let leaf = certificate(|params| {
         params.distinguished_name.push(DnType::CommonName, DnValue::BmpString(bmp))
@@ -173,7 +173,7 @@ fn a_bmp_name_made_by_rcgen_is_refused_too() {
 }
 
 #[test]
-fn organizations_that_cannot_be_read_are_left_out() {
+fn ignores_organizations_that_cannot_be_decoded() {
     let leaf = with_subject(&[
         rdn(&[(O, UTF8, b"first")]),
         rdn(&[(O, 0x1e, b"\0x"), (O, UTF8, b"a\0b")]),
@@ -184,7 +184,7 @@ fn organizations_that_cannot_be_read_are_left_out() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_has_no_name_of_any_sort() {
+fn a_malformed_certificate_has_no_names() {
     let whole = certificate(|params| {
         params.distinguished_name.push(DnType::CommonName, "admin");
         params.subject_alt_names = vec![SanType::DnsName("admin.example".try_into().unwrap())];
@@ -204,7 +204,7 @@ fn a_certificate_that_cannot_be_read_has_no_name_of_any_sort() {
 }
 
 #[test]
-fn alternative_names_that_cannot_be_read_spoil_the_certificate() {
+fn malformed_alternative_names_make_a_certificate_unreadable() {
     let leaf = certificate(|params| {
         params.distinguished_name.push(DnType::CommonName, "admin");
         params
@@ -216,7 +216,10 @@ fn alternative_names_that_cannot_be_read_spoil_the_certificate() {
 
 proptest! {
     #[test]
-    fn a_name_that_is_given_has_one_reading(tag in prop_oneof![Just(UTF8), Just(0x13), Just(0x16), Just(0x1e), any::<u8>()], value in prop::collection::vec(any::<u8>(), 0..40)) {
+    fn an_accepted_name_has_one_reading(
+        tag in prop_oneof![Just(UTF8), Just(0x13), Just(0x16), Just(0x1e), any::<u8>()],
+        value in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
         if let Ok(name) = name(&with_subject(&[rdn(&[(CN, tag, &value)])])) {
             prop_assert_eq!(name.as_bytes(), &value[..]);
             prop_assert!(!name.is_empty() && !name.contains(char::is_control));
@@ -224,17 +227,20 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn the_parser_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut leaf = with_subject(&[rdn(&[(CN, UTF8, b"admin"), (O, UTF8, b"o")])]);
         let at = at.index(leaf.len());
         leaf[at] = byte;
         let identity = identity(&leaf);
-        prop_assert!(identity.common_name.is_ok() || identity.common_name.is_err_and(|refusal| !refusal.code().is_empty()));
+        prop_assert!(
+            identity.common_name.is_ok()
+                || identity.common_name.is_err_and(|refusal| !refusal.code().is_empty())
+        );
     }
 }
 
 #[test]
-fn a_serial_is_written_without_the_byte_of_its_sign_alone() {
+fn a_serial_is_written_without_its_sign_byte() {
     for (serial, text) in
         [(&[0, 0x80, 1][..], "8001"), (&[0], "00"), (&[1, 0], "0100"), (&[0, 0, 1], "0001")]
     {
@@ -243,7 +249,7 @@ fn a_serial_is_written_without_the_byte_of_its_sign_alone() {
 }
 
 #[test]
-fn each_refusal_has_its_word_and_its_sentence() {
+fn each_refusal_has_a_code_and_a_sentence() {
     use NameRefusal as N;
     let all = [N::Missing, N::Several, N::Empty, N::Nul, N::Control, N::NotUtf8, N::Unreadable];
     let codes = [
@@ -267,7 +273,7 @@ fn each_refusal_has_its_word_and_its_sentence() {
 }
 
 #[test]
-fn whatever_name_differs_tells_two_of_one_o_apart() {
+fn the_distinction_covers_every_kind_of_name() {
     let of = |change: &dyn Fn(&mut CertificateParams)| {
         let leaf = certificate(|params| {
             params.distinguished_name.push(DnType::OrganizationName, "team");

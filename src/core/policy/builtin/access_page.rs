@@ -1,6 +1,6 @@
-//! `docs/calico-access.md` is written from the role sets: which keys each component touches, why,
-//! and how far Calico's own tables are from that. `cargo test -p etcd-warden-core -- --ignored
-//! access_page::write` writes it anew.
+//! Generates `docs/calico-access.md` from the role sets: the keys that each component accesses, the
+//! reasons, and the differences to Calico's own tables. Write it with `cargo test -p
+//! etcd-warden-core -- --ignored access_page::write`.
 
 use std::fmt::Write as _;
 
@@ -20,18 +20,19 @@ const KINDS: &str = "/calico/resources/v3/projectcalico.org/";
 const HEAD: &str = "\
 # What Calico does in etcd
 
-Written from the role sets by `cargo test -p etcd-warden-core -- --ignored access_page::write`; a test holds it to them. `$R` is `/calico/resources/v3/projectcalico.org`.
+Generated from the role sets by `cargo test -p etcd-warden-core -- --ignored access_page::write`; a test compares them. `$R` is
+`/calico/resources/v3/projectcalico.org`.
 
-Two role sets are compared. `calico/documented` is the page \"Calico key and path prefixes\" of Calico's documentation, word for word.
-`calico/v3.31` is what Calico 3.29 to 3.31 was seen to send: its real programs run through an enforcing proxy with these roles and nothing of
-what they do is refused, and nothing can be taken out of the roles without a refusal, but for what is marked *not tried*, which is from
-the source (`it::calico`). Files in brackets are those of projectcalico/calico.
+The page compares two role sets. `calico/documented` is the page \"Calico key and path prefixes\" of Calico's documentation, unchanged.
+`calico/v3.31` contains the requests of Calico 3.29 to 3.31: its real programs run through an enforcing gateway with these roles without a
+refusal, and removing any grant causes one (`it::calico`). Grants marked *not tried* are the exception: they are derived from the source.
+Files in parentheses are in projectcalico/calico.
 
-In the column *documented*, what is **missing** fails with Calico's own table. What the table gives beyond the need stands below each one.
-Capabilities (leases, compaction, status) have no key, so that no table of keys can give them.
+In the column *documented*, a **missing** verb fails with Calico's own table. Below each table is a list of what Calico's table grants beyond
+the need. A table of keys cannot grant capabilities (leases, compaction, status), because they have no key.
 ";
 
-/// One entry of `allow`, one key of it.
+/// One key of an `allow` entry.
 struct Row {
     keys: String,
     verbs: Vec<String>,
@@ -39,7 +40,7 @@ struct Row {
     untried: Option<String>,
 }
 
-/// One role, as written.
+/// A role as written.
 struct Role {
     name: String,
     description: String,
@@ -61,13 +62,13 @@ fn list<'n>(node: Option<&'n Node<'n>>) -> Vec<&'n Node<'n>> {
     }
 }
 
-/// What stands behind `#` in the line of a node.
+/// The comment in the line of a node.
 fn comment(set: &RoleSet, node: &Node<'_>) -> Option<String> {
     let line = set.text.lines().nth(node.position.line - 1).unwrap();
     line.split_once(" # ").map(|(_, comment)| comment.trim().to_owned())
 }
 
-/// `untried VERBS: REASON` as a reader's sentence.
+/// Formats `untried VERBS: REASON` as a sentence.
 fn untried(set: &RoleSet, node: &Node<'_>) -> Option<String> {
     let comment = comment(set, node)?;
     let (verbs, reason) = comment.strip_prefix("untried")?.split_once(':')?;
@@ -102,7 +103,7 @@ fn rows(set: &RoleSet, entry: &Node<'_>) -> Vec<Row> {
     list(entry.get("keys")).iter().map(row).collect()
 }
 
-/// What `written` (with `*` inside as one example) may be done to.
+/// The verbs granted on `written`, in which an inner `*` is replaced by an example.
 fn given(principal: &Principal, written: &str) -> Verbs {
     let prefix = written.strip_suffix('*');
     let start = prefix.unwrap_or(written).replace('*', "x").into_bytes();
@@ -115,7 +116,7 @@ fn given(principal: &Principal, written: &str) -> Verbs {
         .into_iter()
         .filter(|verb| principal.rights.covers(*verb, &range).is_ok())
         .map(Verbs::of)
-        .fold(Verbs::NONE, Verbs::and)
+        .fold(Verbs::NONE, Verbs::union)
 }
 
 fn verbs_of(row: &Row) -> Verbs {
@@ -126,7 +127,7 @@ fn verbs_of(row: &Row) -> Verbs {
             "write" => Verbs::WRITE,
             one => Verb::ALL.into_iter().find(|verb| verb.name() == one).map(Verbs::of).unwrap(),
         })
-        .fold(Verbs::NONE, Verbs::and)
+        .fold(Verbs::NONE, Verbs::union)
 }
 
 fn principal(set: &str, role: &str) -> Principal {
@@ -146,7 +147,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// Why, once for each entry: the keys of one entry stand together.
+/// The reason, once for each entry: the keys of one entry are adjacent.
 fn why(row: &Row, before: Option<&Row>) -> String {
     let why = if before.is_some_and(|before| before.why == row.why) {
         "as above".to_owned()
@@ -176,15 +177,20 @@ fn section(page: &mut String, role: &Role, documented: bool) {
     for (at, row) in role.rows.iter().enumerate() {
         let needed = verbs_of(row);
         let why = why(row, at.checked_sub(1).map(|before| &role.rows[before]));
-        let told = principal
+        let summary = principal
             .as_ref()
             .map(|principal| needed.without(given(principal, &row.keys)))
             .map(|missing| match missing.is_empty() {
                 true => " yes |".to_owned(),
                 false => format!(" **missing**: {missing} |"),
             });
-        writeln!(page, "| {} | {needed} |{} {why} |", short(&row.keys), told.unwrap_or_default())
-            .unwrap();
+        writeln!(
+            page,
+            "| {} | {needed} |{} {why} |",
+            short(&row.keys),
+            summary.unwrap_or_default()
+        )
+        .unwrap();
     }
     for (capability, why) in &role.capabilities {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
@@ -197,8 +203,8 @@ fn section(page: &mut String, role: &Role, documented: bool) {
     }
 }
 
-/// What Calico's table gives a role and the verified one does not, whole entries at a time.
-fn too_much(page: &mut String, documented: &Role, verified: &Principal) {
+/// Lists the entries of Calico's table that grant more than the verified role.
+fn excess(page: &mut String, documented: &Role, verified: &Principal) {
     let mut beyond = Vec::new();
     for row in &documented.rows {
         let more = verbs_of(row).without(given(verified, &row.keys));
@@ -206,14 +212,11 @@ fn too_much(page: &mut String, documented: &Role, verified: &Principal) {
             beyond.push(format!("{more} on {}", short(&row.keys)));
         }
     }
-    let told = match beyond.is_empty() {
-        true => "Calico's table gives nothing beyond that".to_owned(),
-        false => format!(
-            "Calico's table gives all of this, where only what stands above is needed: {}",
-            beyond.join("; ")
-        ),
+    let summary = match beyond.is_empty() {
+        true => "Calico's table grants nothing more".to_owned(),
+        false => format!("Calico's table grants more than needed: {}", beyond.join("; ")),
     };
-    writeln!(page, "\n{told}.").unwrap();
+    writeln!(page, "\n{summary}.").unwrap();
 }
 
 fn page() -> String {
@@ -225,16 +228,20 @@ fn page() -> String {
         let published = documented.iter().find(|published| published.name == role.name);
         section(&mut page, &role, published.is_some());
         match published {
-            Some(published) => too_much(&mut page, published, &principal(VERIFIED, &role.name)),
-            None => page.push_str("\nCalico's tables have no such component.\n"),
+            Some(published) => excess(&mut page, published, &principal(VERIFIED, &role.name)),
+            None => page.push_str("\nCalico's tables do not contain this component.\n"),
         }
     }
-    page.push_str("\n## What runs on a node, limited to that node: `calico/v3.31-per-node`\n\n`{node}` is taken from the certificate's name; what it is not in is the same for all nodes.\n");
+    page.push_str(
+        "\n## The components of a node, restricted to its keys: `calico/v3.31-per-node`\n\n\
+         `{node}` is captured from the certificate's name. Rows without it are the same for all \
+         nodes.\n",
+    );
     for role in roles(set(PER_NODE)) {
         section(&mut page, &role, false);
     }
     for (name, title) in
-        [("kubernetes", "Kubernetes beside it"), ("etcd-ops", "Who looks after etcd")]
+        [("kubernetes", "Kubernetes in the same etcd"), ("etcd-ops", "Operation of etcd")]
     {
         writeln!(page, "\n## {title}: `{name}`").unwrap();
         for role in roles(set(name)) {
@@ -249,7 +256,7 @@ fn path() -> std::path::PathBuf {
 }
 
 #[test]
-fn the_page_is_what_the_role_sets_say() {
+fn the_page_matches_the_role_sets() {
     assert_eq!(
         std::fs::read_to_string(path()).unwrap(),
         page(),
@@ -257,9 +264,9 @@ fn the_page_is_what_the_role_sets_say() {
     );
 }
 
-/// The page speaks of what is missing and of what is too much: both are there.
+/// The page lists both missing and excess grants.
 #[test]
-fn calicos_tables_lack_and_exceed_what_calico_does() {
+fn the_page_lists_missing_and_excess_grants() {
     let page = page();
     let row = |keys: &str, said: &str| {
         page.lines().any(|line| line.starts_with(&format!("| `{keys}` |")) && line.contains(said))
@@ -267,7 +274,10 @@ fn calicos_tables_lack_and_exceed_what_calico_does() {
     assert!(row("$R/tiers/default", "**missing**: create"), "{page}");
     assert!(row("$R/nodes/*", "| create, update | yes |"), "{page}");
     assert!(
-        page.contains("is needed: read, create, update, delete on `/calico/felix/v1/*`; create, update, delete on `/calico/ipam/v2/*`"),
+        page.contains(
+            "than needed: read, create, update, delete on `/calico/felix/v1/*`; \
+             create, update, delete on `/calico/ipam/v2/*`"
+        ),
         "{page}"
     );
 }

@@ -1,5 +1,4 @@
-//! The role sets: `calico/documented` against Calico's tables as data, and that each set stands on
-//! its own.
+//! The role sets: `calico/documented` equals Calico's tables, and each set is valid on its own.
 
 use super::ALL;
 use crate::access::{Verb, Verbs};
@@ -12,8 +11,8 @@ const FELIX_2: &str = "/calico/felix/v2/*";
 const IPAM: &str = "/calico/ipam/v2/*";
 const EVERYTHING: &str = "/calico/resources/v3/projectcalico.org/*";
 
-/// Role, keys to read and write, keys to read only: the page "Calico key and path prefixes" of the
-/// Calico documentation. A word without a slash is a kind under
+/// Role, keys to read and write, keys to read: the page "Calico key and path prefixes" of the
+/// Calico documentation. A word without a slash is a kind below
 /// `/calico/resources/v3/projectcalico.org/`.
 const TABLES: &[(&str, &[&str], &[&str])] = &[
     (
@@ -76,7 +75,8 @@ const TABLES: &[(&str, &[&str], &[&str])] = &[
 /// A policy that binds every role of a set, so that all of it is checked.
 fn policy_of(set: &str, roles: &[String]) -> Policy {
     let text = format!(
-        "version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [{}]\n",
+        "version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    \
+         roles: [{}]\n",
         roles.join(", ")
     );
     Policy::parse("policy.yaml", text.as_bytes(), 1, None)
@@ -84,7 +84,7 @@ fn policy_of(set: &str, roles: &[String]) -> Policy {
 }
 
 #[test]
-fn calico_documented_is_the_published_table_rule_for_rule() {
+fn calico_documented_equals_the_published_tables() {
     let set = super::find("calico/documented").unwrap();
     let names: Vec<String> = TABLES.iter().map(|(role, _, _)| (*role).to_owned()).collect();
     assert_eq!(set.role_names(), names);
@@ -112,7 +112,7 @@ fn calico_documented_is_the_published_table_rule_for_rule() {
 }
 
 #[test]
-fn every_role_set_is_without_mistakes() {
+fn every_role_set_is_valid() {
     for set in ALL {
         let roles = set.role_names();
         assert!(!roles.is_empty(), "{}", set.name);
@@ -121,16 +121,17 @@ fn every_role_set_is_without_mistakes() {
     }
 }
 
-/// Alternatives have the same role names, so that a cluster goes from one to the other by its
-/// `include` alone.
+/// Alternative sets have the same role names, so that a cluster can switch by changing its
+/// `include` only.
 #[test]
-fn sets_that_are_no_alternatives_can_be_included_together() {
+fn sets_that_are_not_alternatives_combine() {
     let alternatives = ["calico/documented", "calico/v3.31", "calico/v3.32"];
     let per_node = ["calico/v3.31-per-node", "calico/v3.32-per-node"];
     for calico in alternatives {
         for node in per_node {
             let text = format!(
-                "version: 1\nmode: enforce\ninclude: [{calico}, {node}, kubernetes, etcd-ops]\nbindings:\n  - {{ cn: x, roles: [calico-node] }}\n"
+                "version: 1\nmode: enforce\ninclude: [{calico}, {node}, kubernetes, etcd-ops]\n\
+                 bindings:\n  - {{ cn: x, roles: [calico-node] }}\n"
             );
             Policy::parse("policy.yaml", text.as_bytes(), 1, None)
                 .unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -139,9 +140,10 @@ fn sets_that_are_no_alternatives_can_be_included_together() {
     assert_eq!(ALL.len(), alternatives.len() + per_node.len() + 2);
 }
 
-/// A newer Calico's set holds all of the older one's, so that the policy can be changed first.
+/// The set of a newer Calico includes that of the older one, so that the policy can be changed
+/// before Calico.
 #[test]
-fn a_newer_set_gives_whatever_the_older_one_gives() {
+fn a_newer_set_includes_the_older_one() {
     for kind in ["", "-per-node"] {
         let [old, new] = ["calico/v3.31", "calico/v3.32"]
             .map(|name| super::find(&format!("{name}{kind}")).unwrap());
@@ -159,9 +161,9 @@ fn a_newer_set_gives_whatever_the_older_one_gives() {
     }
 }
 
-/// Every entry of the verified sets says what needs it.
+/// Every entry of the verified sets has a reason.
 #[test]
-fn each_grant_of_the_verified_sets_says_why() {
+fn each_grant_of_the_verified_sets_has_a_reason() {
     for set in ALL.iter().filter(|set| set.name.starts_with("calico/v")) {
         let entries = set.text.matches("        verbs: [").count();
         assert_eq!(set.text.matches("        why: ").count(), entries, "{}", set.name);
@@ -171,11 +173,10 @@ fn each_grant_of_the_verified_sets_says_why() {
 
 const R: &str = "/calico/resources/v3/projectcalico.org";
 
-/// What belongs to one node: keys that it may change, those of the certificate for calico/node and
-/// for CNI.
-fn belongings(node: &str) -> [Vec<String>; 2] {
+/// Keys of one node that it may change: those of calico/node's certificate and those of CNI's.
+fn node_keys(node: &str) -> [Vec<String>; 2] {
     let doubled = node.replace('-', "--");
-    let ofnode = vec![
+    let calico_node_keys = vec![
         format!("{R}/nodes/{node}"),
         format!("{R}/felixconfigurations/node.{node}"),
         format!("/calico/ipam/v2/host/{node}/ipv4/block/10.0.0.0-26"),
@@ -183,27 +184,29 @@ fn belongings(node: &str) -> [Vec<String>; 2] {
         format!("/calico/felix/v1/host/{node}/endpoint/eth0"),
         format!("/calico/felix/v2/region-x/host/{node}/status"),
     ];
-    let ofcni = vec![
+    let cni_keys = vec![
         format!("{R}/workloadendpoints/prod/{doubled}-k8s-web--0-eth0"),
         format!("{R}/workloadendpoints/{node}/{doubled}-k8s-web-eth0"),
         format!("/calico/ipam/v2/host/{node}/ipv6/block/fd00::-122"),
     ];
-    [ofnode, ofcni]
+    [calico_node_keys, cni_keys]
 }
 
 #[test]
-fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
+fn a_node_changes_only_its_own_keys() {
     let long = format!("{}.{}", "n".repeat(63), "m".repeat(63));
-    // 63 characters are a host name's most, 253 those of all its parts together.
+    // A label has at most 63 characters, a host name at most 253.
     let label = "n".repeat(63);
     let longest = format!("{label}.{label}.{label}.{}", "m".repeat(61));
     let almost = &longest[..252];
     #[rustfmt::skip]
     let nodes = [
-        "a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "n1-0", "1n", "10", "1", "0.0", "n1.example.org", "n1.example", "example.org", "k8s",
-        "a-k8s", "a-k8s-b", "default", "prod", "kube-system", "calico-node", "node", "node.n1", "block", &long, &label, &longest, almost,
+        "a", "a-b", "a--b", "a-b-c", "b", "n1", "n10", "n1-0", "1n", "10", "1", "0.0",
+        "n1.example.org", "n1.example", "example.org", "k8s", "a-k8s", "a-k8s-b", "default", "prod",
+        "kube-system", "calico-node", "node", "node.n1", "block", &long, &label, &longest, almost,
     ];
-    let binding = "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
+    let binding = "  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n  \
+                   - { cn: \"cni:{node}\", roles: [calico-cni-per-node] }\n";
     for set in ["calico/v3.31-per-node", "calico/v3.32-per-node"] {
         let text = format!("version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n{binding}");
         let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None)
@@ -213,7 +216,7 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                 policy.principal(&Identity::named(&format!("{component}:{node}")))
             });
             for other in nodes {
-                for (principal, keys) in principals.iter().zip(belongings(other)) {
+                for (principal, keys) in principals.iter().zip(node_keys(other)) {
                     let changes = |key: &String| {
                         [Verb::Create, Verb::Update].map(|verb| {
                             principal.rights.covers(verb, &KeyRange::key(key.as_bytes())).is_ok()
@@ -229,7 +232,7 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                     }
                 }
             }
-            // A namespace that is called as a node is that node's no more than any other.
+            // A namespace with the name of a node belongs to that node no more than any other.
             for other in nodes.iter().filter(|other| **other != node) {
                 let key = format!(
                     "{R}/workloadendpoints/{node}/{}-k8s-web-eth0",
@@ -243,8 +246,8 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
                     "{node} on {key}"
                 );
             }
-            // Tiers are made at every start. Everything else that all share is made by the first
-            // node, which has a role for that.
+            // calico/node creates tiers at every start. All other shared resources are created by
+            // the first node, which has a role for that.
             for (global, created) in [
                 ("tiers/default", true),
                 ("ippools/default-ipv4-ippool", false),
@@ -276,11 +279,12 @@ fn a_node_changes_what_belongs_to_it_and_nothing_of_another() {
     }
 }
 
-/// Calico writes host names in lower case. A certificate with another case, or with what is no
-/// node's name, is refused by a reason of its own.
+/// Calico writes host names in lower case. A name in another case, or one that is not a node name,
+/// is denied with `BadCapture`.
 #[test]
-fn a_name_that_is_no_node_of_calico_gets_nothing() {
-    let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n  - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n";
+fn a_name_that_is_not_a_node_name_gets_no_rights() {
+    let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n  \
+                - { cn: \"calico-node:{node}\", roles: [calico-node-per-node] }\n";
     let policy = Policy::parse("policy.yaml", text.as_bytes(), 1, None)
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let too_long = format!("{0}.{0}.{0}.{1}", "n".repeat(63), "m".repeat(62));
@@ -289,8 +293,8 @@ fn a_name_that_is_no_node_of_calico_gets_nothing() {
         "\u{e9}", &too_long,
     ] {
         let principal = policy.principal(&Identity::named(&format!("calico-node:{node}")));
-        assert_eq!(principal.standing, crate::policy::Standing::BadCapture, "{node:?}");
-        for key in belongings(&node.to_ascii_lowercase()).concat() {
+        assert_eq!(principal.binding_status, crate::policy::BindingStatus::BadCapture, "{node:?}");
+        for key in node_keys(&node.to_ascii_lowercase()).concat() {
             assert!(
                 Verb::ALL.iter().all(|verb| principal
                     .rights

@@ -1,4 +1,4 @@
-//! Keys and verbs of `allow` and `deny` entries.
+//! Parses the keys and verbs of `allow` and `deny` entries.
 
 use super::{Denied, suggestion};
 use crate::access::{Verb, Verbs};
@@ -6,10 +6,10 @@ use crate::diagnostics::{Findings, SourcePosition};
 use crate::policy::file::{Keys, Rule, Text};
 use crate::policy::template::{KeyError, Template};
 
-/// The verbs that a policy can write.
-pub const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
+/// The names of verbs in a policy.
+pub(in crate::policy) const VERBS: &[&str] = &["read", "create", "update", "delete", "write", "rw"];
 
-/// One result for each key that is written; `None` for one that cannot be read.
+/// Parses each key of each entry; `None` for a key that is invalid.
 pub(super) fn rules(written: &[Rule], findings: &mut Findings<'_>) -> Vec<Option<Denied>> {
     let mut all = Vec::new();
     for rule in written {
@@ -57,7 +57,7 @@ fn template(keys: &Keys, findings: &mut Findings<'_>) -> Option<Template> {
 
 fn key_error(written: &Text, (message, help, at): &KeyError, findings: &mut Findings<'_>) {
     let before = written.text.get(..*at).unwrap_or_default().chars().count();
-    // A plain scalar stands in the file as it is read, so that the very character can be shown.
+    // A plain scalar has the same characters in the file, so the error can point to the exact one.
     let plain = written.text.chars().count() == written.position.width;
     let position = if plain && *at > 0 {
         SourcePosition { column: written.position.column + before, width: 1, ..written.position }
@@ -76,7 +76,7 @@ fn verbs(written: &str) -> Option<Verbs> {
 }
 
 pub(super) fn verbs_of(rule: &Rule) -> Verbs {
-    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::and)
+    rule.verbs.iter().filter_map(|verb| verbs(&verb.text)).fold(Verbs::NONE, Verbs::union)
 }
 
 pub(super) fn text_of(keys: &Keys) -> String {

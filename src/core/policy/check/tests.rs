@@ -1,4 +1,4 @@
-//! Every mistake has its place, its line and what to write instead.
+//! Each error is reported with its position, its line and help.
 
 mod bindings;
 mod keys;
@@ -20,10 +20,11 @@ fn warnings(text: &str) -> Diagnostics {
         .clone()
 }
 
-/// A policy with one role of this body, bound to `x:{node}`.
+/// A policy with one role `r` of this body, bound to `x:{node}`.
 fn with_role(body: &str) -> String {
     format!(
-        "version: 1\nmode: enforce\nroles:\n  r:\n{body}\nbindings:\n  - cn: \"x:{{node}}\"\n    roles: [r]\n"
+        "version: 1\nmode: enforce\nroles:\n  r:\n{body}\nbindings:\n  - cn: \"x:{{node}}\"\n    \
+         roles: [r]\n"
     )
 }
 
@@ -40,7 +41,7 @@ fn with_binding(binding: &str) -> String {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once_each_with_its_line() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let text = "version: 1
 mode: shdow
 include: [calico/documentd]
@@ -71,12 +72,12 @@ bindings:
        |           ^^^^^^^^^^^^^^^^
       = help: did you mean `calico/documented`?
 
-    error: `\q` is no escape
+    error: `\q` is not a valid escape
       --> policy.yaml:7:22
        |
      7 |       - keys: [/a/*, '/b\q']
        |                      ^^^^^^
-      = help: a byte is `\xNN` with two hexadecimal digits, a backslash is `\\`
+      = help: write a byte as `\xNN` with two hexadecimal digits, a backslash as `\\`
 
     error: there is no verb `raed`
       --> policy.yaml:8:17
@@ -111,7 +112,7 @@ bindings:
         |
      14 |     roles: [editor, edtor]
         |             ^^^^^^
-      = help: write it into the binding, as in `cn: "editor:{node}"`
+      = help: capture it in the binding, as in `cn: "editor:{node}"`
 
     error: there is no role `edtor`
       --> policy.yaml:14:21
@@ -123,7 +124,7 @@ bindings:
 }
 
 #[test]
-fn a_file_that_is_no_policy_is_refused_as_a_whole() {
+fn refuses_a_file_that_is_not_a_policy() {
     let said = |text: &[u8]| mistakes(text).to_string();
     insta::assert_snapshot!(said(b""), @r#"
     error: the policy is empty
@@ -136,15 +137,15 @@ fn a_file_that_is_no_policy_is_refused_as_a_whole() {
       = help: write at least `version`, `mode`, `roles` and `bindings`
     "#);
     insta::assert_snapshot!(said(b"version: 1\nmode: \xff\n"), @r#"
-    error: the policy is not UTF-8: the first bad byte is in line 2
+    error: the policy is not UTF-8: the first invalid byte is in line 2
       --> policy.yaml
-      = help: other bytes in a key are written `\xNN`
+      = help: write other bytes of a key as `\xNN`
     "#);
     assert!(said(&vec![b'#'; 8 * 1024 * 1024]).starts_with("error: the policy is empty"));
     insta::assert_snapshot!(said(&vec![b'#'; 8 * 1024 * 1024 + 1]), @r#"
     error: the policy is larger than 8 MiB
       --> policy.yaml
-      = help: use captures in place of one role per node
+      = help: use captures instead of one role per node
     "#);
     insta::assert_snapshot!(said(b"version: 1\nroles:\n\t- a\n"), @r#"
     error: tabs disallowed within this context (block indentation)
@@ -187,7 +188,7 @@ fn a_file_that_is_no_policy_is_refused_as_a_whole() {
 }
 
 #[test]
-fn an_alias_bomb_is_refused() {
+fn refuses_an_alias_bomb() {
     let mut text = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
     for (name, before) in "bcdefg".chars().zip("abcdef".chars()) {
         text.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 10].join(",")));
@@ -197,7 +198,7 @@ fn an_alias_bomb_is_refused() {
 }
 
 #[test]
-fn slips_of_form_are_named() {
+fn names_errors_of_form() {
     let said = |text: String| mistakes(text).to_string();
     insta::assert_snapshot!(said(with_key("*")), @r#"
     error: while scanning an anchor or alias, did not find expected alphabetic or numeric character
@@ -282,7 +283,7 @@ fn slips_of_form_are_named() {
 }
 
 #[test]
-fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
+fn warns_about_entries_with_no_effect_or_too_much() {
     let said = |body: &str| warnings(&with_role(body)).to_string();
     insta::assert_snapshot!(said("    capabilities: [snapshot]"), @r#"
     warning: role `r` can read every key by `snapshot`
@@ -290,26 +291,26 @@ fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
        |
      5 |     capabilities: [snapshot]
        |                    ^^^^^^^^
-      = help: a snapshot is a copy of the whole database: no `deny` narrows it
+      = help: a snapshot is a copy of the whole database; `deny` does not apply to it
     "#);
     insta::assert_snapshot!(said("    allow:\n      - keys: [/a/b/*, /a/*]\n        verbs: [read]"), @r#"
-    warning: this grant is inside another one of its role
+    warning: this grant is included in another grant of the role
       --> policy.yaml:6:16
        |
      6 |       - keys: [/a/b/*, /a/*]
        |                ^^^^^^
-      = help: line 6 gives it already; remove one
+      = help: line 6 already grants it; remove one of the two
     "#);
     insta::assert_snapshot!(said("    allow:\n      - keys: /a/*\n        verbs: [read]\n    deny:\n      - keys: /b\n        verbs: [read]"), @r#"
-    warning: role `r` does not allow this, so denying it changes nothing
+    warning: role `r` does not allow this, so `deny` has no effect
       --> policy.yaml:9:15
        |
      9 |       - keys: /b
        |               ^^
-      = help: a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets
+      = help: `deny` in a role restricts that role only; write it in the binding to restrict all roles of an identity
     "#);
     insta::assert_snapshot!(said("    allow:\n      - keys: \"/n/{node}*\"\n        verbs: [read]"), @r#"
-    warning: this also holds every name that begins with the captured one (`n1` and `n10`)
+    warning: this also matches every name that begins with the captured one (`n1` and `n10`)
       --> policy.yaml:6:15
        |
      6 |       - keys: "/n/{node}*"
@@ -317,12 +318,12 @@ fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
       = help: end the name before the `*`: `{name}/*`, or write the exact key
     "#);
     insta::assert_snapshot!(said("    allow:\n      - keys: \"/n/{node|dash-doubled}-*\"\n        verbs: [read]"), @r#"
-    warning: `a-` also begins the doubled name `a--b` of another one
+    warning: `a-` is also a prefix of `a--b`, the doubled name of another node
       --> policy.yaml:6:15
        |
      6 |       - keys: "/n/{node|dash-doubled}-*"
        |               ^^^^^^^^^^^^^^^^^^^^^^^^^^
-      = help: name what stands behind the dash: `{node|dash-doubled}-k8s-*`
+      = help: write what follows the dash, as in `{node|dash-doubled}-k8s-*`
     "#);
     let unused = with_binding("  - {cn: a, roles: [r]}")
         .replace("bindings:", "  s:\n    capabilities: [lease]\nbindings:");
@@ -336,7 +337,7 @@ fn what_has_no_effect_or_too_much_of_it_is_a_warning() {
 }
 
 #[test]
-fn a_flood_of_mistakes_is_cut_and_counted() {
+fn many_errors_are_truncated_and_counted() {
     let keys = vec![r"'/\q'"; 5000].join(", ");
     let found = mistakes(with_key(&format!("[{keys}]")));
     assert_eq!(found.count(Severity::Error), 201);
@@ -344,7 +345,7 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
 }
 
 #[test]
-fn a_flood_of_warnings_hides_no_mistake_and_refuses_nothing() {
+fn many_warnings_hide_no_error() {
     let keys = vec!["'/{node}*'"; 500].join(", ");
     let body = format!("    allow:\n      - keys: [{keys}]\n        verbs: [read]");
     let found = warnings(&with_role(&body));
@@ -354,7 +355,7 @@ fn a_flood_of_warnings_hides_no_mistake_and_refuses_nothing() {
 }
 
 #[test]
-fn a_long_line_is_shown_around_the_mistake() {
+fn a_long_line_is_shown_around_the_error() {
     let found =
         mistakes(with_key(&format!("/{}\\q{}", "a".repeat(5000), "b".repeat(5000)))).to_string();
     assert!(found.lines().all(|line| line.chars().count() < 140), "{found}");

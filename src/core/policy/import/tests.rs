@@ -20,7 +20,7 @@ fn policy(text: &str) -> Policy {
 }
 
 #[test]
-fn users_and_roles_are_written_as_an_operator_would() {
+fn writes_readable_roles_and_bindings() {
     let felix = EtcdRole {
         name: "felix".to_owned(),
         permissions: vec![
@@ -31,18 +31,18 @@ fn users_and_roles_are_written_as_an_operator_would() {
             permission(true, false, b"/z", b"\0"),
         ],
     };
-    // The role root is there also where etcd does not list it.
+    // The role root exists even if etcd does not list it.
     let imported = import(
         &[felix],
         &[user("calico-node", &["felix"]), user("root", &["root"]), user("nobody", &[])],
     );
     insta::assert_snapshot!(imported.text.replace(&Capability::ALL.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", "), "ALL"), @r##"
-    # etcd's own users and roles, as `etcd-warden policy import` found them.
+    # etcd's own users and roles, converted by `etcd-warden policy import`.
     version: 1
     mode: enforce
     roles:
       every-etcd-user:
-        description: what etcd lets every user do
+        description: the rights that etcd gives every user
         capabilities: [lease, member-list, status]
       felix:
         allow:
@@ -65,7 +65,7 @@ fn users_and_roles_are_written_as_an_operator_would() {
 }
 
 #[test]
-fn what_has_no_place_in_a_policy_is_told() {
+fn notes_what_the_policy_cannot_express() {
     let all = |name: &str| EtcdRole {
         name: name.to_owned(),
         permissions: vec![permission(true, true, b"\0", b"\0")],
@@ -101,14 +101,20 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// A key may be read or written by the policy if and only if some permission of etcd's holds it.
+    /// The policy allows to read or write a key if and only if some permission in etcd includes it.
     #[test]
-    fn the_policy_gives_what_etcd_gives(
-        permissions in prop::collection::vec((any::<[bool; 2]>(), bytes(), prop_oneof![Just(vec![]), Just(vec![0]), bytes()]), 1..5),
+    fn the_policy_grants_what_etcd_grants(
+        permissions in prop::collection::vec(
+            (any::<[bool; 2]>(), bytes(), prop_oneof![Just(vec![]), Just(vec![0]), bytes()]),
+            1..5,
+        ),
         name in "[a*{}\\\\\"': é]{1,6}",
         keys in prop::collection::vec(bytes(), 1..20),
     ) {
-        let permissions: Vec<_> = permissions.into_iter().map(|([read, write], key, end)| permission(read, write, &key, &end)).collect();
+        let permissions: Vec<_> = permissions
+            .into_iter()
+            .map(|([read, write], key, end)| permission(read, write, &key, &end))
+            .collect();
         let role = EtcdRole { name: "r".to_owned(), permissions: permissions.clone() };
         let imported = import(&[role], &[user(&name, &["r"])]);
         let principal = policy(&imported.text).principal(&Identity::named(&name));
@@ -121,8 +127,20 @@ proptest! {
             };
             let read = permissions.iter().any(|permission| permission.read && holds(permission));
             let write = permissions.iter().any(|permission| permission.write && holds(permission));
-            for (verb, expected) in [(Verb::Read, read), (Verb::Create, write), (Verb::Update, write), (Verb::Delete, write)] {
-                prop_assert_eq!(principal.rights.covers(verb, &KeyRange::key(key)).is_ok(), expected, "{} {:?} of {:?}", verb, key, permissions);
+            for (verb, expected) in [
+                (Verb::Read, read),
+                (Verb::Create, write),
+                (Verb::Update, write),
+                (Verb::Delete, write),
+            ] {
+                prop_assert_eq!(
+                    principal.rights.covers(verb, &KeyRange::key(key)).is_ok(),
+                    expected,
+                    "{} {:?} of {:?}",
+                    verb,
+                    key,
+                    permissions
+                );
             }
         }
     }

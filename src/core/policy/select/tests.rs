@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::access::{Capability, Verb};
 use crate::identity::{Identity, NameRefusal};
 use crate::keyspace::{End, KeyRange};
-use crate::policy::{Mode, Policy, Standing};
+use crate::policy::{BindingStatus, Mode, Policy};
 
 fn policy(text: &str) -> Policy {
     Policy::parse("policy.yaml", text.as_bytes(), 3, None)
@@ -73,7 +73,7 @@ fn may(policy: &Policy, identity: &Identity, verb: Verb, key: &str) -> bool {
 }
 
 #[test]
-fn a_node_reaches_its_own_keys_and_no_others() {
+fn a_node_may_access_only_its_own_keys() {
     let policy = policy(NODES);
     let node = cn("node:ip-10-0-0-1.example.com");
     assert!(may(&policy, &node, Verb::Update, "/r/nodes/ip-10-0-0-1.example.com"));
@@ -99,7 +99,7 @@ fn a_node_reaches_its_own_keys_and_no_others() {
 }
 
 #[test]
-fn a_range_inside_an_inner_wildcard_is_covered_only_when_its_segments_are_fixed() {
+fn covers_a_range_below_a_wildcard_with_fixed_segments() {
     let policy = policy(NODES);
     let rights = policy.principal(&cn("node:a")).rights;
     let prefix = |prefix: &'static [u8], end: &'static [u8]| KeyRange {
@@ -123,7 +123,7 @@ fn a_range_inside_an_inner_wildcard_is_covered_only_when_its_segments_are_fixed(
 }
 
 #[test]
-fn a_denial_in_a_role_takes_from_that_role_and_one_in_a_binding_from_everything() {
+fn a_role_denies_for_itself_a_binding_for_all_roles() {
     let policy = policy(NODES);
     assert!(!may(&policy, &cn("node:a"), Verb::Read, "/r/secret/x"));
     assert!(may(&policy, &cn("node:extra"), Verb::Read, "/r/secret/x"), "another role may open it");
@@ -138,7 +138,7 @@ fn a_denial_in_a_role_takes_from_that_role_and_one_in_a_binding_from_everything(
 }
 
 #[test]
-fn an_identity_of_bindings_in_both_modes_is_enforced() {
+fn an_identity_with_bindings_in_both_modes_is_enforced() {
     let policy = policy(NODES);
     assert_eq!(policy.principal(&cn("reader")).mode, Mode::Shadow);
     assert_eq!(policy.principal(&cn("node:a")).mode, Mode::Enforce);
@@ -153,19 +153,19 @@ fn an_identity_of_bindings_in_both_modes_is_enforced() {
 }
 
 #[test]
-fn standings_are_told_apart() {
+fn each_binding_status_is_distinguished() {
     let policy = policy(NODES);
-    let standing = |identity: &Identity| policy.principal(identity).standing;
-    assert_eq!(standing(&cn("reader")), Standing::Bound);
-    assert_eq!(standing(&cn("nobody")), Standing::Unbound);
-    assert_eq!(standing(&cn("node:a/b")), Standing::BadCapture);
+    let status = |identity: &Identity| policy.principal(identity).binding_status;
+    assert_eq!(status(&cn("reader")), BindingStatus::Bound);
+    assert_eq!(status(&cn("nobody")), BindingStatus::Unbound);
+    assert_eq!(status(&cn("node:a/b")), BindingStatus::BadCapture);
     assert_eq!(
-        standing(&identity("default", Err(NameRefusal::Missing))),
-        Standing::Nameless(NameRefusal::Missing)
+        status(&identity("default", Err(NameRefusal::Missing))),
+        BindingStatus::Nameless(NameRefusal::Missing)
     );
     let mut other = identity("mesh", Err(NameRefusal::Missing));
     other.uri_sans.push("spiffe://a.example/reader".to_owned());
-    assert_eq!(standing(&other), Standing::Bound);
+    assert_eq!(status(&other), BindingStatus::Bound);
     for refusal in [
         NameRefusal::Several,
         NameRefusal::Nul,
@@ -175,31 +175,34 @@ fn standings_are_told_apart() {
     ] {
         other.common_name = Err(refusal);
         assert_eq!(
-            standing(&other),
-            Standing::Nameless(refusal),
+            status(&other),
+            BindingStatus::Nameless(refusal),
             "a certificate with two readings has no other name either"
         );
         assert!(!may(&policy, &other, Verb::Read, "/r/x"));
     }
     let mut bad_but_bound = cn("node:A");
     bad_but_bound.organizations.push("masters".to_owned());
-    assert_eq!(standing(&bad_but_bound), Standing::Bound);
+    assert_eq!(status(&bad_but_bound), BindingStatus::Bound);
     assert_eq!(policy.principal(&bad_but_bound).mode, Mode::Shadow);
     assert_eq!(policy.principal(&cn("node:A")).mode, Mode::Enforce);
 }
 
 #[test]
-fn a_binding_that_asks_for_a_ca_matches_no_other() {
+fn a_binding_with_a_ca_matches_no_other_ca() {
     let policy = policy(NODES);
     let mut workload = identity("default", Err(NameRefusal::Missing));
     workload.uri_sans.push("spiffe://a.example/reader".to_owned());
-    assert_eq!(policy.principal(&workload).standing, Standing::Nameless(NameRefusal::Missing));
+    assert_eq!(
+        policy.principal(&workload).binding_status,
+        BindingStatus::Nameless(NameRefusal::Missing)
+    );
     workload.ca = "mesh".into();
-    assert_eq!(policy.principal(&workload).standing, Standing::Bound);
+    assert_eq!(policy.principal(&workload).binding_status, BindingStatus::Bound);
     assert!(policy.check_cas(&["mesh", "default"]).is_empty());
     let unknown = policy.check_cas(&["default", "mush"]).to_string();
     assert!(
-        unknown.contains("no client CA is called `mesh`")
+        unknown.contains("no client CA is named `mesh`")
             && unknown.contains("did you mean `mush`?"),
         "{unknown}"
     );
@@ -207,7 +210,7 @@ fn a_binding_that_asks_for_a_ca_matches_no_other() {
 }
 
 #[test]
-fn a_principal_is_called_by_what_matched() {
+fn a_principal_is_named_after_the_matching_name() {
     let policy = policy(NODES);
     let name = |identity: &Identity| policy.principal(identity).name.to_string();
     assert_eq!(name(&cn("reader")), "default/cn:reader");
@@ -229,9 +232,9 @@ fn a_principal_is_called_by_what_matched() {
     assert_eq!(name(&identity("default", Err(NameRefusal::Nul))), "default/serial:01");
 }
 
-/// Leases, quotas and the audit go by the name.
+/// Leases, quotas and the audit log use the name.
 #[test]
-fn an_o_is_nobodys_name_where_there_is_another() {
+fn an_o_is_the_name_only_if_there_is_no_other() {
     let policy = policy(NODES);
     let member = |uri: &[&str], dns: &[&str]| {
         let mut member = identity("default", Err(NameRefusal::Missing));
@@ -240,7 +243,7 @@ fn an_o_is_nobodys_name_where_there_is_another() {
         member.uri_sans = uri.iter().map(ToString::to_string).collect();
         member.dns_sans = dns.iter().map(ToString::to_string).collect();
         let principal = policy.principal(&member);
-        assert_eq!(principal.standing, Standing::Bound);
+        assert_eq!(principal.binding_status, BindingStatus::Bound);
         principal.name.to_string()
     };
     assert_eq!(
@@ -252,7 +255,7 @@ fn an_o_is_nobodys_name_where_there_is_another() {
 }
 
 #[test]
-fn two_matches_with_different_captures_both_count() {
+fn two_matches_with_different_captures_add_up() {
     let policy = policy(NODES);
     let mut node = cn("node:a");
     node.dns_sans.push("b.nodes.example.com".to_owned());
@@ -266,7 +269,7 @@ fn two_matches_with_different_captures_both_count() {
 }
 
 #[test]
-fn identities_with_the_same_rights_share_them() {
+fn identities_with_equal_rights_share_them() {
     let policy = policy(NODES);
     let one = policy.principal(&cn("reader")).rights;
     let mut workload = identity("mesh", Ok("x"));
@@ -286,7 +289,7 @@ fn identities_with_the_same_rights_share_them() {
 }
 
 #[test]
-fn a_decision_names_its_grant() {
+fn a_decision_names_the_grant_and_its_source() {
     let policy = policy(NODES);
     let rights = policy.principal(&cn("node:a")).rights;
     let grant =
@@ -323,42 +326,43 @@ fn many_grants_and_many_bindings_compile() {
     ));
 }
 
-/// What those see who explain a policy.
+/// The views for commands that explain a policy.
 #[test]
-fn a_policy_tells_its_grants_bindings_and_captures() {
-    let told = policy(NODES);
-    let grants: Vec<String> = told.grants().iter().map(ToString::to_string).collect();
+fn a_policy_lists_grants_bindings_and_captures() {
+    let policy = policy(NODES);
+    let grants: Vec<String> = policy.grants().iter().map(ToString::to_string).collect();
     assert_eq!(grants.first().unwrap(), "node: /r/* [read] (policy.yaml:7)");
     assert!(grants.contains(&"reader: capability lease (policy.yaml:20)".to_owned()), "{grants:?}");
-    let bindings: Vec<_> = told
+    let bindings: Vec<_> = policy
         .bindings()
-        .map(|binding| (binding.place, binding.field, binding.pattern, binding.ca, binding.mode))
+        .map(|binding| (binding.index, binding.field, binding.pattern, binding.ca, binding.mode))
         .collect();
     assert_eq!(bindings[0], (0, "cn", "node:{node}", None, Mode::Enforce));
     assert_eq!(bindings[3], (3, "uri", "spiffe://{domain}/reader", Some("mesh"), Mode::Shadow));
-    assert_eq!(told.capture_names(0), ["node".into()]);
-    assert_eq!(told.capture_names(1), []);
-    let solved = told.captures_for(0, b"/r/nodes/a");
+    assert_eq!(policy.capture_names(0), ["node".into()]);
+    assert_eq!(policy.capture_names(1), []);
+    let solved = policy.captures_for(0, b"/r/nodes/a");
     assert_eq!(solved, [vec![], vec![("node".into(), "a".into())]]);
-    assert_eq!(told.captures_for(4, b"/r/nodes/a"), [vec![]]);
-    assert!(told.captures_for(0, b"/elsewhere").is_empty());
-    assert!(told.captures_for(99, b"/r/nodes/a").is_empty());
+    assert_eq!(policy.captures_for(4, b"/r/nodes/a"), [vec![]]);
+    assert!(policy.captures_for(0, b"/elsewhere").is_empty());
+    assert!(policy.captures_for(99, b"/r/nodes/a").is_empty());
 }
 
 #[test]
 fn an_override_replaces_every_mode() {
-    let told = policy(NODES);
-    assert_eq!((told.mode_override(), told.has_shadow()), (None, true));
+    let shadowed = policy(NODES);
+    assert_eq!((shadowed.mode_override(), shadowed.has_shadow()), (None, true));
     assert!(
-        !told.has_shadow_under(Some(Mode::Enforce)) && told.has_shadow_under(Some(Mode::Shadow))
+        !shadowed.has_shadow_under(Some(Mode::Enforce))
+            && shadowed.has_shadow_under(Some(Mode::Shadow))
     );
-    let enforced = told.in_mode(4, Some(Mode::Enforce));
+    let enforced = shadowed.in_mode(4, Some(Mode::Enforce));
     assert_eq!(
         (enforced.mode_override(), enforced.has_shadow(), enforced.generation),
         (Some(Mode::Enforce), false, 4)
     );
     assert!(enforced.bindings().all(|binding| binding.mode == Mode::Enforce));
-    // One binding that is only watched is enough.
+    // One binding in shadow mode is enough.
     let one = NODES.replace("mode: shadow", "mode: enforce");
     assert!(!policy(&one).has_shadow());
     assert!(policy(&one.replace("    mode: enforce", "    mode: shadow")).has_shadow());
@@ -371,7 +375,7 @@ fn subsets(names: [&'static str; 2]) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
-/// Leases, limits and filters use the name: identities with one name must have the same rights.
+/// Leases and quotas use the name, so identities with the same name must have the same rights.
 #[test]
 fn the_same_name_means_the_same_rights() {
     let policy = policy(
@@ -404,9 +408,9 @@ bindings:
                     one.uri_sans = uri_sans.clone();
                     one.dns_sans = dns_sans.clone();
                     one.organizations = organizations;
-                    // As `Identity::from_certificate` makes it: of all names.
+                    // Like `Identity::from_certificate`, which computes it from all names.
                     one.distinction = Some(format!("{count:016x}"));
-                    let rights = format!("{:?}", policy.holdings(&one));
+                    let rights = format!("{:?}", policy.entitlements(&one));
                     let name = policy.principal(&one).name;
                     assert_eq!(
                         known.entry(name.clone()).or_insert_with(|| rights.clone()),

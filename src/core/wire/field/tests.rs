@@ -14,12 +14,12 @@ fn fault(bytes: &[u8]) -> (usize, Fault) {
 }
 
 #[test]
-fn fields_come_in_order_with_their_offsets() {
+fn reads_fields_in_order_with_their_offsets() {
     let bytes =
         wire![num(1, 300), len(2, "abc"), tag(3, 5), *b"1234", tag(4, 1), *b"12345678", len(5, "")];
     let fields = read(&bytes).unwrap();
-    let places: Vec<_> = fields.iter().map(|field| (field.number, field.offset)).collect();
-    assert_eq!(places, [(1, 100), (2, 103), (3, 108), (4, 113), (5, 122)]);
+    let offsets: Vec<_> = fields.iter().map(|field| (field.number, field.offset)).collect();
+    assert_eq!(offsets, [(1, 100), (2, 103), (3, 108), (4, 113), (5, 122)]);
     assert_eq!(fields[0].value, Value::Varint(300));
     assert_eq!(fields[1].value, Value::Bytes(Part { bytes: b"abc", offset: 105 }));
     assert_eq!(fields[2].value, Value::Fixed(b"1234"));
@@ -27,17 +27,18 @@ fn fields_come_in_order_with_their_offsets() {
 }
 
 #[test]
-fn the_last_of_some_fields_is_found_in_its_place() {
+fn finds_the_last_of_some_fields() {
     let bytes = wire![num(1, 300), len(2, "abc"), num(1, 1), len(3, "")];
     let part = Part { bytes: &bytes, offset: 100 };
-    for (numbers, place) in [(1..=1, 108), (2..=2, 103), (1..=2, 108), (1..=9, 110), (4..=9, 100)] {
-        assert_eq!(part.last_of(numbers.clone()), place, "{numbers:?}");
+    for (numbers, offset) in [(1..=1, 108), (2..=2, 103), (1..=2, 108), (1..=9, 110), (4..=9, 100)]
+    {
+        assert_eq!(part.last_of(numbers.clone()), offset, "{numbers:?}");
     }
     assert_eq!(read(&num((1 << 29) - 1, 1)).unwrap()[0].number, MAX_FIELD_NUMBER);
 }
 
 #[test]
-fn each_way_to_be_no_field_has_its_fault_and_place() {
+fn each_invalid_field_has_its_fault_and_offset() {
     let good = num(1, 1);
     for (bytes, expected) in [
         (wire![tag(0, 0), [1]], Fault::FieldNumber),
@@ -67,7 +68,7 @@ fn each_way_to_be_no_field_has_its_fault_and_place() {
 }
 
 #[test]
-fn the_greatest_field_number_and_the_greatest_varint_are_read() {
+fn reads_the_greatest_field_number_and_varint() {
     let bytes = num(MAX_FIELD_NUMBER, -1);
     assert_eq!(
         read(&bytes).unwrap(),
@@ -77,19 +78,21 @@ fn the_greatest_field_number_and_the_greatest_varint_are_read() {
 
 proptest! {
     #[test]
-    fn a_varint_has_one_spelling(value: u64, extra in 1_usize..9, behind: Vec<u8>) {
+    fn a_varint_has_one_encoding(value: u64, extra in 1_usize..9, behind: Vec<u8>) {
         let (bytes, longer) = (wire![spelled(value), behind.clone()], overlong(value, extra));
         prop_assert_eq!(varint(&bytes), Ok((value, &behind[..])));
         prop_assert_eq!(varint(&longer), Err(Fault::OverlongVarint));
     }
 
     #[test]
-    fn what_is_read_is_what_stands_there(bytes: Vec<u8>) {
+    fn encoding_the_fields_again_gives_the_same_bytes(bytes: Vec<u8>) {
         if let Ok(fields) = read(&bytes) {
             let again = fields.iter().map(|field| match field.value {
                 Value::Varint(value) => num(field.number, value.cast_signed()),
                 Value::Bytes(part) => len(field.number, part.bytes),
-                Value::Fixed(fixed) => wire![tag(field.number, if fixed.len() == 4 { 5 } else { 1 }), fixed],
+                Value::Fixed(fixed) => {
+                    wire![tag(field.number, if fixed.len() == 4 { 5 } else { 1 }), fixed]
+                }
             });
             prop_assert_eq!(again.collect::<Vec<_>>().concat(), bytes);
         }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn a_unary_body_is_one_whole_message() {
+fn a_unary_body_is_exactly_one_message() {
     for (body, expected) in [
         (&b"\0\0\0\0\x02hi"[..], Ok(&b"hi"[..])),
         (b"\0\0\0\0\0", Ok(b"")),
@@ -24,7 +24,7 @@ fn a_unary_body_is_one_whole_message() {
 }
 
 #[test]
-fn a_compressed_message_is_found_and_said_to_be_one() {
+fn reports_a_compressed_message() {
     let body = b"\x01\0\0\0\x02hi";
     assert_eq!(only(body, 4), Ok(Message { compressed: true, bytes: b"hi" }));
     assert_eq!(only(&encode(b"hi"), 4), Ok(Message { compressed: false, bytes: b"hi" }));
@@ -50,7 +50,7 @@ fn a_frame_in_one_chunk_is_not_copied() {
 }
 
 #[test]
-fn what_is_held_is_counted_and_only_what_spans_chunks_is_copied() {
+fn copies_only_frames_that_span_chunks() {
     let mut frames = Frames::new(100);
     let whole = encode(b"message");
     frames.push(whole.slice(..3));
@@ -68,7 +68,7 @@ fn what_is_held_is_counted_and_only_what_spans_chunks_is_copied() {
 }
 
 #[test]
-fn a_header_is_judged_as_soon_as_it_is_there_and_for_good() {
+fn an_invalid_header_is_refused_at_once_and_for_good() {
     let mut frames = Frames::new(4);
     frames.push(Bytes::from_static(b"\0\0\0\0"));
     assert_eq!(frames.next(), Ok(None));
@@ -80,14 +80,14 @@ fn a_header_is_judged_as_soon_as_it_is_there_and_for_good() {
 }
 
 #[test]
-fn the_sentences_are_for_clients() {
-    let said: Vec<String> =
+fn faults_have_texts_for_clients() {
+    let texts: Vec<String> =
         [FrameFault::Compressed, FrameFault::TooLarge { length: 9, limit: 4 }, FrameFault::Cut]
             .iter()
             .map(FrameFault::to_string)
             .collect();
     assert_eq!(
-        said,
+        texts,
         [
             "the message is compressed",
             "the message of 9 bytes is larger than the limit of 4",
@@ -98,19 +98,20 @@ fn the_sentences_are_for_clients() {
 
 proptest! {
     #[test]
-    fn frames_are_the_same_however_the_stream_is_cut(
+    fn frames_do_not_depend_on_how_the_stream_is_cut(
         messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..12),
         cuts in prop::collection::vec(0_usize..30, 1..40),
-        patient: bool,
+        drain_at_end: bool,
     ) {
-        let stream = Bytes::from(messages.iter().flat_map(|message| encode(message)).collect::<Vec<u8>>());
+        let stream =
+            Bytes::from(messages.iter().flat_map(|message| encode(message)).collect::<Vec<u8>>());
         let (mut frames, mut seen, mut rest) = (Frames::new(40), Vec::new(), stream);
         for cut in cuts.iter().cycle().map(|&cut| cut + 1) {
             if rest.is_empty() {
                 break;
             }
             frames.push(rest.split_to(cut.min(rest.len())));
-            while let Some(frame) = if patient { None } else { frames.next().unwrap() } {
+            while let Some(frame) = if drain_at_end { None } else { frames.next().unwrap() } {
                 seen.push(frame);
             }
         }

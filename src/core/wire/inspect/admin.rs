@@ -42,8 +42,8 @@ messages! {
     Permission (Pass) { 1 permType: PermissionType; 2 key: bytes; 3 range_end: bytes; }
 }
 
-/// What a message of one of these services needs; `None` for Authenticate, which every bound
-/// identity may call.
+/// The capability that a message of these services needs. `None` for Authenticate, which every
+/// bound identity may call.
 pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capability>, Malformed> {
     let capability = match method {
         Method::MemberList => MemberListRequest::read(whole).map(|_| Capability::MemberList),
@@ -66,7 +66,7 @@ pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capab
     capability.map(Some)
 }
 
-/// An update to no URL at all is as bad as one to a URL that cannot be read.
+/// An update without any URL crashes etcd like an invalid one ([`Fault::PeerUrl`]).
 fn member_update(whole: Part<'_>) -> Result<(), Malformed> {
     let absent = Malformed {
         field: "MemberUpdateRequest.peerURLs",

@@ -1,5 +1,5 @@
-//! Every enum field of every message that a client may send takes the values of `proto/fields.txt`
-//! and no other, wherever the message is.
+//! Each enum field of each request message accepts the values of `proto/fields.txt` and no other,
+//! wherever the message is nested.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::method::Method;
 use crate::wire::Fault;
 use crate::wire::spell::{len, num, wire};
 
-/// The numbers of an enum; empty for what is none.
+/// The numbers of an enum; empty if the type is not an enum.
 fn values(kind: &str) -> BTreeSet<i64> {
     let prefix = format!("value {kind} ");
     FIELDS
@@ -18,7 +18,7 @@ fn values(kind: &str) -> BTreeSet<i64> {
         .collect()
 }
 
-/// The enum fields of a message: number, name, values and whether it is repeated.
+/// The enum fields of a message: number, name, values, and whether the field is repeated.
 fn enums(message: &str) -> Vec<(u32, &'static str, BTreeSet<i64>, bool)> {
     let fields = FIELDS.lines().filter_map(|line| line.strip_prefix(message)?.strip_prefix(' '));
     let parsed = fields.map(|field| field.split(' ').collect::<Vec<_>>());
@@ -28,8 +28,8 @@ fn enums(message: &str) -> Vec<(u32, &'static str, BTreeSet<i64>, bool)> {
     described.filter(|(_, _, values, _)| !values.is_empty()).collect()
 }
 
-/// Tries each enum field of `kind`, which is at `path` in the method's request, and of every
-/// message within it.
+/// Tests each enum field of `kind`, which is at `path` in the method's request, and of every
+/// message inside it.
 fn try_all(
     method: Method,
     kind: &'static str,
@@ -41,8 +41,8 @@ fn try_all(
     for (number, field, values, repeated) in enums(kind) {
         let name = format!("{}.{field}", kind.rsplit('.').next().unwrap());
         let most = *values.last().unwrap();
-        // What decoders cut to 32 bits comes last: to a value that there is, to one that there is
-        // not.
+        // The last ones are truncated to 32 bits by decoders: to a known value and to an unknown
+        // one.
         let others = [
             -1,
             most + 1,
@@ -92,14 +92,14 @@ fn try_all(
 }
 
 #[test]
-fn no_enum_takes_a_value_that_etcd_does_not_have() {
+fn each_enum_accepts_only_the_values_of_etcd() {
     let mut tried = BTreeSet::new();
     for &method in Method::ALL {
         if let Some(request) = request_of(method) {
             try_all(method, request, &[], &mut tried);
         }
     }
-    // A list without values would hold for every program.
+    // Without this list, the test would also pass if it found no enum.
     let known = [
         "AlarmRequest.action",
         "AlarmRequest.alarm",

@@ -1,38 +1,39 @@
-//! What the compares of a Txn say about keys, and for how long it holds.
+//! Guards: what the compares of a Txn prove about the existence of keys, and for how long.
 //!
-//! etcd evaluates every compare of a Txn, of nested ones too, on the state before any of its
-//! operations is applied (`compareToPath`, `server/etcdserver/txn/txn.go`; the same in 3.4 to 3.7),
-//! and applies Txns one at a time. So whenever a branch runs, what its compares demand was true at
-//! the start of the Txn. It is true of a key until something writes that key.
+//! etcd evaluates every compare of a Txn, nested ones included, on the state before any operation
+//! of the Txn is applied (`compareToPath`, `server/etcdserver/txn/txn.go`; the same in 3.4 to 3.7),
+//! and it applies Txns one at a time. So if a branch runs, its compares held at the start of the
+//! Txn. A compare holds for a key until an operation writes that key.
 //!
-//! * A missing key compares as version, revisions and lease 0; a key that is there has version and
-//!   revisions of at least 1, and any lease, 0 too. Comparing the **value** of a missing key is
-//!   false whatever the result asked for.
-//! * A range compare (`range_end`) is true when it is true of each key, and of none: it is no
-//!   guard.
-//! * All compares of a Txn hold in its success branch. In its failure branch one of them does not,
-//!   and which one is known only when there is just one: then its opposite holds.
+//! * For a missing key, version, revisions and lease compare as 0. An existing key has version and
+//!   revisions of at least 1 and any lease, 0 included. A compare of the **value** of a missing key
+//!   is false for every relation.
+//! * A range compare (`range_end`) is true if it holds for each key, and also if the range holds no
+//!   key. So it is no guard.
+//! * All compares of a Txn hold in its success branch. In its failure branch one of them does not
+//!   hold. Which one is known only if there is exactly one: then its opposite holds.
 //!
-//! A guard ends with the first Put or DeleteRange that may reach its key, in whichever nested
-//! branch: etcd refuses most such Txns, but not all (a DeleteRange with the open end `\0` is not
-//! seen by `checkIntervals`). And the compares of a nested Txn guard nothing when the Txn around it
-//! may have written anything before.
+//! A guard ends with the first Put or DeleteRange that may reach its key, in any nested branch.
+//! etcd refuses most Txns that write a key twice, but not all: `checkIntervals` ignores a
+//! DeleteRange with the open end `\0`. The compares of a nested Txn guard nothing if an enclosing
+//! Txn may have written anything before it.
 
 use smallvec::SmallVec;
 
 use crate::access::Verbs;
 use crate::keyspace::KeyRange;
 
-/// How many times a key of a Txn is compared with a guard before guards are ignored for the rest of
-/// it, so that the time is bounded: 128 guarded operations, etcd's own default limit, just fit.
-pub(super) const BUDGET: usize = 128 * 128;
+/// Number of comparisons between keys and guards per Txn. Beyond it, guards are ignored for the
+/// rest of the Txn, which bounds the time. 128 guarded operations, etcd's default limit, are just
+/// within it.
+pub(super) const MAX_COMPARISONS: usize = 128 * 128;
 
-/// What a compare is about.
+/// The compared property of a key and the value it is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// `VERSION`, `CREATE` or `MOD`: 0 for a missing key, at least 1 for others.
+    /// `VERSION`, `CREATE` or `MOD`: 0 for a missing key, at least 1 for an existing one.
     Counter(i64),
-    /// `LEASE`: 0 for a missing key, anything for others.
+    /// `LEASE`: 0 for a missing key, any number for an existing one.
     Lease(i64),
     /// `VALUE`.
     Value,
@@ -58,23 +59,23 @@ impl Relation {
     }
 }
 
-/// Whether the key of a compare exists, given that the compare came out as `outcome`; `None` when
-/// that does not say.
+/// Whether the key of a compare exists, given that the compare came out as `outcome`. `None` if
+/// that does not follow.
 pub(super) fn exists(relation: Relation, target: Target, outcome: bool) -> Option<bool> {
     match target {
-        // False for a missing key: true means that it is there.
+        // A compare of a missing key's value is false. So true proves that the key exists.
         Target::Value => outcome.then_some(true),
         Target::Lease(lease) => (relation.holds(0, lease) != outcome).then_some(true),
         Target::Counter(number) => {
             let missing = relation.holds(0, number) == outcome;
-            // A relation to one number is constant below it and above it.
+            // The relation has one result below `number` and one above it.
             let present = [1, number.max(1), i64::MAX]
                 .iter()
                 .any(|&counter| relation.holds(counter, number) == outcome);
             match (missing, present) {
                 (true, false) => Some(false),
                 (false, true) => Some(true),
-                // Both are possible; or neither is, and the branch never runs.
+                // Either both are possible, or neither is and the branch never runs.
                 _ => None,
             }
         }
@@ -88,7 +89,7 @@ struct Guard<'m> {
     spent: bool,
 }
 
-/// The guards of the branch that is being read, and of those around it.
+/// The guards of the branch that is being read and of the branches around it.
 pub(super) struct Guards<'m> {
     guards: SmallVec<[Guard<'m>; 4]>,
     budget: usize,
@@ -96,15 +97,15 @@ pub(super) struct Guards<'m> {
 
 impl<'m> Guards<'m> {
     pub(super) fn new() -> Self {
-        Self { guards: SmallVec::new(), budget: BUDGET }
+        Self { guards: SmallVec::new(), budget: MAX_COMPARISONS }
     }
 
-    /// How many there are, to go back to with [`Guards::leave`].
+    /// Number of guards, for a later [`Guards::leave`].
     pub(super) fn depth(&self) -> usize {
         self.guards.len()
     }
 
-    /// Ends those of a branch that has been read.
+    /// Removes the guards of a branch that has been read.
     pub(super) fn leave(&mut self, depth: usize) {
         self.guards.truncate(depth);
     }
@@ -113,10 +114,10 @@ impl<'m> Guards<'m> {
         self.guards.push(Guard { key, exists, spent: false });
     }
 
-    /// What a Put of `key` can be here. Ends the guards of that key.
+    /// The possible effects of a Put of `key`. Ends the guards of that key.
     pub(super) fn put(&mut self, key: &[u8]) -> Verbs {
-        // Keys of one Txn tend to differ at their ends: looking there first makes the search ten
-        // times as fast.
+        // Keys of one Txn usually differ at their ends. Comparing the last byte first makes the
+        // search ten times as fast.
         match self.end(|guarded| guarded.last() == key.last() && guarded == key) {
             Some(true) => Verbs::UPDATE,
             Some(false) => Verbs::CREATE,
@@ -124,15 +125,15 @@ impl<'m> Guards<'m> {
         }
     }
 
-    /// Ends the guards of the keys in `range`. A DeleteRange is narrowed by nothing.
+    /// Ends the guards of the keys in `range`. No guard narrows a DeleteRange.
     pub(super) fn delete(&mut self, range: &KeyRange<'_>) {
         self.end(|guarded| range.contains(guarded));
     }
 
-    /// Ends the guards of the keys that are `written`, and says what the first of them knew.
+    /// Ends the guards of the `written` keys. Returns what the first of them proved.
     fn end(&mut self, written: impl Fn(&[u8]) -> bool) -> Option<bool> {
         let Some(budget) = self.budget.checked_sub(self.guards.len()) else {
-            // With no budget left, every guard that is still added ends here before it is asked.
+            // Out of budget: every guard added later is removed here before it is used.
             self.budget = 0;
             self.guards.clear();
             return None;

@@ -1,6 +1,6 @@
-//! The KV service, but for Txn.
+//! The KV service except Txn.
 
-use super::{attach, touch};
+use super::{add_attached_lease, add_keys};
 use crate::access::{Accesses, Verbs};
 use crate::keyspace::KeyRange;
 use crate::wire::Malformed;
@@ -44,28 +44,28 @@ messages! {
 
 pub(super) fn range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = RangeRequest::read(whole)?;
-    touch(accesses, Verbs::READ, KeyRange::from_request(request.key, request.range_end));
+    add_keys(accesses, Verbs::READ, KeyRange::from_request(request.key, request.range_end));
     Ok(())
 }
 
-/// A Put outside of a Txn, or one in a Txn that no compare guards.
+/// A Put outside of a Txn.
 pub(super) fn put<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = PutRequest::read(whole)?;
     put_as(accesses, &request, Verbs::PUT);
     Ok(())
 }
 
-/// A Put that may turn out to be any of `verbs`. With a lease it is a delete to come; `prev_kv`
-/// shows what was there.
+/// Adds the accesses of a Put that has one of the effects `verbs`. A lease will delete the key when
+/// it ends. `prev_kv` returns the previous value.
 pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, mut verbs: Verbs) {
     if request.lease != 0 {
-        verbs = verbs.and(Verbs::DELETE);
-        attach(accesses, request.lease);
+        verbs = verbs.union(Verbs::DELETE);
+        add_attached_lease(accesses, request.lease);
     }
     if request.prev_kv {
-        verbs = verbs.and(Verbs::READ);
+        verbs = verbs.union(Verbs::READ);
     }
-    touch(accesses, verbs, KeyRange::key(request.key));
+    add_keys(accesses, verbs, KeyRange::key(request.key));
 }
 
 pub(super) fn delete_range<'m>(
@@ -77,13 +77,13 @@ pub(super) fn delete_range<'m>(
     Ok(())
 }
 
-/// A DeleteRange; `prev_kv` shows what was there. Returns its range.
+/// Adds the accesses of a DeleteRange and returns its range. `prev_kv` returns the previous values.
 pub(super) fn delete_range_as<'m>(
     accesses: &mut Accesses<'m>,
     request: &DeleteRangeRequest<'m>,
 ) -> KeyRange<'m> {
     let range = KeyRange::from_request(request.key, request.range_end);
-    let verbs = if request.prev_kv { Verbs::DELETE.and(Verbs::READ) } else { Verbs::DELETE };
-    touch(accesses, verbs, range);
+    let verbs = if request.prev_kv { Verbs::DELETE.union(Verbs::READ) } else { Verbs::DELETE };
+    add_keys(accesses, verbs, range);
     range
 }

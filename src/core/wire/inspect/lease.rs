@@ -1,4 +1,4 @@
-//! The Lease service, but for LeaseGrant and LeaseKeepAlive (`wire/lease.rs`).
+//! The Lease service except LeaseGrant and LeaseKeepAlive (`wire/lease.rs`).
 
 use crate::wire::message::messages;
 

@@ -1,17 +1,17 @@
 //! The Lock and Election services, which etcd builds on Txn, Watch and leases
 //! (`client/v3/concurrency`, `v3lock/lock.go`, `v3election/election.go`).
 //!
-//! * Their keys are `name/LEASE` with the lease's id in hexadecimal, so a name stands for the
-//!   prefix `name/`.
-//! * The key of Proclaim, Resign and Unlock is whatever the client says, under no name at all.
-//! * Every call with a lease renews it (`NewSession` sends a keep-alive); Lock, Campaign and
-//!   Proclaim also attach the key to it, or, with lease 0, to one that etcd makes for 60 seconds.
-//!   So Proclaim is a Put with a lease in any case and needs `delete`: else it would be the way to
-//!   have a key deleted that one may only update.
-//! * Proclaim and Resign compare the key's create revision first, and tell whether it was equal:
-//!   that is a read.
+//! * Their keys are `name/LEASE` with the lease id in hexadecimal. So a name means the prefix
+//!   `name/`.
+//! * Proclaim, Resign and Unlock use the key that the client sends, below any name or none.
+//! * Every call with a lease renews it (`NewSession` sends a keep-alive). Lock, Campaign and
+//!   Proclaim also attach the key to the lease. With lease 0, etcd creates a lease of 60 seconds.
+//!   So Proclaim is always a Put with a lease and needs `delete`. Otherwise a client with `update`
+//!   only could have the key deleted.
+//! * Proclaim and Resign first compare the key's create revision and report whether it was equal.
+//!   That is a read.
 
-use super::touch;
+use super::add_keys;
 use crate::access::{Accesses, LeaseUse, Verbs};
 use crate::keyspace::{KeyRange, OwnedEnd, OwnedRange};
 use crate::wire::Malformed;
@@ -51,57 +51,57 @@ messages! {
 
 pub(super) fn lock<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = LockRequest::read(whole)?;
-    touch_below(accesses, Verbs::CREATE.and(Verbs::READ).and(Verbs::DELETE), request.name);
-    accesses.lease(request.lease, LeaseUse::Attach);
+    add_prefix(accesses, Verbs::CREATE.union(Verbs::READ).union(Verbs::DELETE), request.name);
+    accesses.add_lease(request.lease, LeaseUse::Attach);
     Ok(())
 }
 
 pub(super) fn unlock<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
-    touch(accesses, Verbs::DELETE, KeyRange::key(UnlockRequest::read(whole)?.key));
+    add_keys(accesses, Verbs::DELETE, KeyRange::key(UnlockRequest::read(whole)?.key));
     Ok(())
 }
 
-/// On a key that is there, Campaign proclaims: hence `update` too.
+/// If the key exists, Campaign proclaims: hence `update`.
 pub(super) fn campaign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = CampaignRequest::read(whole)?;
-    touch_below(accesses, Verbs::ALL, request.name);
-    accesses.lease(request.lease, LeaseUse::Attach);
+    add_prefix(accesses, Verbs::ALL, request.name);
+    accesses.add_lease(request.lease, LeaseUse::Attach);
     Ok(())
 }
 
-/// With `rev` 0 it creates the key.
+/// With `rev` 0, Proclaim creates the key: hence `create`.
 pub(super) fn proclaim<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let (key, lease) = leader_key(ProclaimRequest::read(whole)?.leader)?;
-    touch(accesses, Verbs::ALL, KeyRange::key(key));
-    accesses.lease(lease, LeaseUse::Attach);
+    add_keys(accesses, Verbs::ALL, KeyRange::key(key));
+    accesses.add_lease(lease, LeaseUse::Attach);
     Ok(())
 }
 
 pub(super) fn leader<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
-    touch_below(accesses, Verbs::READ, LeaderRequest::read(whole)?.name);
+    add_prefix(accesses, Verbs::READ, LeaderRequest::read(whole)?.name);
     Ok(())
 }
 
 pub(super) fn resign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let (key, lease) = leader_key(ResignRequest::read(whole)?.leader)?;
-    touch(accesses, Verbs::READ.and(Verbs::DELETE), KeyRange::key(key));
-    accesses.lease(lease, LeaseUse::KeepAlive);
+    add_keys(accesses, Verbs::READ.union(Verbs::DELETE), KeyRange::key(key));
+    accesses.add_lease(lease, LeaseUse::KeepAlive);
     Ok(())
 }
 
-/// The key and the lease; of a leader that is missing, which etcd refuses, an empty key and no
-/// lease.
+/// The key and the lease. A missing leader, which etcd refuses, gives an empty key and no lease.
 fn leader_key(leader: Option<Part<'_>>) -> Result<(&[u8], i64), Malformed> {
     let Some(leader) = leader else { return Ok((b"", 0)) };
     let leader = LeaderKey::read(leader)?;
     Ok((leader.key, leader.lease))
 }
 
-/// Every key with the prefix `name/`: it ends before `name0`, since `0` follows `/`.
-fn touch_below(accesses: &mut Accesses<'_>, verbs: Verbs, name: &[u8]) {
+/// Adds verbs on the prefix `name/`. The range ends before `name0`, because `0` follows `/` in
+/// ASCII.
+fn add_prefix(accesses: &mut Accesses<'_>, verbs: Verbs, name: &[u8]) {
     let range = OwnedRange {
         start: [name, b"/"].concat().into(),
         end: OwnedEnd::Before([name, b"0"].concat().into()),
     };
-    accesses.made = Some(Box::new((verbs, range)));
+    accesses.derived = Some(Box::new((verbs, range)));
 }

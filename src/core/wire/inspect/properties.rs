@@ -1,5 +1,5 @@
-//! The scan held equal to prost and to the rules, on messages that encoders write and on those that
-//! only an attacker does; and the Txn guards held against etcd's way to run a Txn.
+//! Property tests: the scan against prost and the reference model, on messages as encoders write
+//! them and on mutated ones; the guards of Txns against a simulation of etcd.
 
 mod messages;
 mod mutation;
@@ -13,53 +13,74 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::inspect;
-use super::reference::{Touched, touched};
+use super::reference::{AccessSet, access_set};
 use crate::method::Method;
 use crate::wire::Fault;
-use messages::{is_deadly, living_txn, request, txn};
+use messages::{crashes_etcd, request, txn, valid_txn};
 use mutation::mutations;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_an_encoder_writes_is_accepted_and_read_as_prost_reads_it((method, bytes) in request()) {
-        let accesses = inspect(method, &bytes).map_err(|malformed| TestCaseError::fail(malformed.to_string()))?;
-        prop_assert_eq!(Touched::from(&accesses), touched(method, &bytes).unwrap());
+    fn accepts_encoded_messages_and_reads_them_as_prost_does((method, bytes) in request()) {
+        let accesses = inspect(method, &bytes)
+            .map_err(|malformed| TestCaseError::fail(malformed.to_string()))?;
+        prop_assert_eq!(AccessSet::from(&accesses), access_set(method, &bytes).unwrap());
     }
 
     #[test]
-    fn a_txn_is_refused_if_etcd_would_die_of_it_and_else_accepted(txn in txn()) {
-        let fault = inspect(Method::Txn, &txn.encode_to_vec()).err().map(|malformed| malformed.fault);
-        prop_assert_eq!(fault, is_deadly(&txn).then_some(Fault::DeletedAndKept));
+    fn refuses_a_txn_exactly_if_it_crashes_etcd(txn in txn()) {
+        let fault =
+            inspect(Method::Txn, &txn.encode_to_vec()).err().map(|malformed| malformed.fault);
+        prop_assert_eq!(fault, crashes_etcd(&txn).then_some(Fault::DeletedAndKept));
     }
 
-    /// Deeper than the generators go, and as deep as prost reads.
+    /// Deeper than the generators nest Txns, and as deep as prost decodes.
     #[test]
-    fn a_txn_deep_inside_others_is_read_as_prost_reads_it(txn in living_txn(), around in prop::collection::vec(any::<bool>(), 0..40)) {
+    fn reads_deeply_nested_txns_as_prost_does(
+        txn in valid_txn(),
+        around in prop::collection::vec(any::<bool>(), 0..40),
+    ) {
         let wrapped = around.into_iter().fold(txn, |inner, success| {
-            let branch = vec![pb::RequestOp { request: Some(request_op::Request::RequestTxn(inner)) }];
-            let (success, failure) = if success { (branch, Vec::new()) } else { (Vec::new(), branch) };
+            let branch =
+                vec![pb::RequestOp { request: Some(request_op::Request::RequestTxn(inner)) }];
+            let (success, failure) =
+                if success { (branch, Vec::new()) } else { (Vec::new(), branch) };
             pb::TxnRequest { compare: Vec::new(), success, failure }
         });
         let bytes = wrapped.encode_to_vec();
-        prop_assert_eq!(Touched::from(&inspect(Method::Txn, &bytes).unwrap()), touched(Method::Txn, &bytes).unwrap());
+        prop_assert_eq!(
+            AccessSet::from(&inspect(Method::Txn, &bytes).unwrap()),
+            access_set(Method::Txn, &bytes).unwrap()
+        );
     }
 
-    /// The promise: whatever bytes are let through, etcd's decoder sees what was judged.
+    /// The guarantee: etcd's decoder sees what the scan has read, for every message that the scan
+    /// accepts.
     #[test]
-    fn what_is_accepted_is_read_as_prost_reads_it((method, bytes) in request(), other in request(), mutations in mutations()) {
+    fn reads_accepted_mutated_messages_as_prost_does(
+        (method, bytes) in request(),
+        other in request(),
+        mutations in mutations(),
+    ) {
         let mutated = mutation::apply(&bytes, &other.1, &mutations);
         same_or_refused(method, &mutated)?;
     }
 
     #[test]
-    fn bytes_from_nowhere_are_refused_or_read_as_prost_reads_them(at in 0..Method::ALL.len(), bytes in prop::collection::vec(prop_oneof![0_u8..0x30, any::<u8>()], 0..24)) {
+    fn refuses_random_bytes_or_reads_them_as_prost_does(
+        at in 0..Method::ALL.len(),
+        bytes in prop::collection::vec(prop_oneof![0_u8..0x30, any::<u8>()], 0..24),
+    ) {
         same_or_refused(Method::ALL[at], &bytes)?;
     }
 
     #[test]
-    fn a_message_cut_anywhere_is_refused_or_read_as_prost_reads_it((method, bytes) in request(), cut: prop::sample::Index) {
+    fn refuses_truncated_messages_or_reads_them_as_prost_does(
+        (method, bytes) in request(),
+        cut: prop::sample::Index,
+    ) {
         let cut = cut.index(bytes.len() + 1);
         same_or_refused(method, &bytes[..cut])?;
     }
@@ -67,21 +88,21 @@ proptest! {
 
 fn same_or_refused(method: Method, bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(accesses) = inspect(method, bytes) {
-        // The proxy answers health checks itself: their message is not read.
+        // The gateway answers health checks itself and does not read their messages.
         if method.is_health() {
-            prop_assert_eq!(Touched::from(&accesses), Touched::default());
+            prop_assert_eq!(AccessSet::from(&accesses), AccessSet::default());
             return Ok(());
         }
-        let decoded = touched(method, bytes)
+        let decoded = access_set(method, bytes)
             .map_err(|error| TestCaseError::fail(format!("{method:?} accepted, prost: {error}")))?;
-        prop_assert_eq!(Touched::from(&accesses), decoded, "{:?}", method);
+        prop_assert_eq!(AccessSet::from(&accesses), decoded, "{:?}", method);
     }
     Ok(())
 }
 
-/// The properties above say nothing if every mutated message is refused.
+/// The properties above would prove nothing if every mutated message were refused.
 #[test]
-fn a_fair_share_of_mutated_messages_is_accepted() {
+fn accepts_a_fair_share_of_mutated_messages() {
     static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = (request(), request(), mutations());
@@ -94,6 +115,6 @@ fn a_fair_share_of_mutated_messages_is_accepted() {
             Ok(())
         })
         .unwrap();
-    // Of 256 (proptest's own number of cases).
+    // Out of 256, proptest's default number of cases.
     assert!(ACCEPTED.load(Ordering::Relaxed) >= 20, "{ACCEPTED:?}");
 }

@@ -1,5 +1,5 @@
-//! The same judgement by the slow way: prost decodes the whole message, and a walk over the tree
-//! says what it touches. Written from the rules in `inspect.rs` and `guard.rs`, not from their
+//! The reference model of the scan: prost decodes the whole message, and a walk over the tree
+//! derives its accesses. Written from the rules in `inspect.rs` and `guard.rs`, not from their
 //! code.
 
 use std::collections::BTreeSet;
@@ -11,17 +11,17 @@ use prost::Message;
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::method::Method;
 
-/// What a message touches, without order or repetition: key, range end as requests write it, verb.
+/// The accesses of a message without order or repetition: key, encoded range end, verb.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Touched {
+pub(crate) struct AccessSet {
     pub(crate) keys: BTreeSet<(Vec<u8>, Vec<u8>, Verb)>,
     pub(crate) capability: Option<Capability>,
     pub(crate) leases: BTreeSet<(i64, u8)>,
-    /// The message says something that must not be judged at all.
-    pub(crate) unjudgeable: bool,
+    /// The scan must refuse the message.
+    pub(crate) invalid: bool,
 }
 
-impl Touched {
+impl AccessSet {
     fn keys(&mut self, verbs: Verbs, key: &[u8], range_end: &[u8]) {
         self.keys.extend(verbs.iter().map(|verb| (key.to_vec(), range_end.to_vec(), verb)));
     }
@@ -37,29 +37,28 @@ impl Touched {
     }
 }
 
-impl From<&Accesses<'_>> for Touched {
+impl From<&Accesses<'_>> for AccessSet {
     fn from(accesses: &Accesses<'_>) -> Self {
-        let mut touched = Touched { capability: accesses.capability, ..Touched::default() };
+        let mut set = AccessSet { capability: accesses.capability, ..AccessSet::default() };
         for access in accesses.keys() {
-            touched.keys(access.verbs, access.range.start, access.range.range_end());
+            set.keys(access.verbs, access.range.start, access.range.range_end());
         }
-        touched.leases =
-            accesses.leases.iter().map(|&(id, lease_use)| (id, lease_use as u8)).collect();
-        touched
+        set.leases = accesses.leases.iter().map(|&(id, lease_use)| (id, lease_use as u8)).collect();
+        set
     }
 }
 
-/// What `bytes` touches, or why prost does not read them.
-pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::DecodeError> {
-    let mut touched = Touched::default();
-    let t = &mut touched;
+/// The accesses of `bytes`, or prost's decoding error.
+pub(crate) fn access_set(method: Method, bytes: &[u8]) -> Result<AccessSet, prost::DecodeError> {
+    let mut set = AccessSet::default();
+    let t = &mut set;
     match method {
         Method::Range | Method::RangeStream => range(t, &pb::RangeRequest::decode(bytes)?),
         Method::Put => put(t, &pb::PutRequest::decode(bytes)?, Verbs::PUT),
         Method::DeleteRange => delete_range(t, &pb::DeleteRangeRequest::decode(bytes)?),
         Method::Txn => txn(t, &pb::TxnRequest::decode(bytes)?, &mut Vec::new(), false),
         Method::Compact => {
-            capability(t, Capability::Compact, pb::CompactionRequest::decode(bytes)?)
+            capability(t, Capability::Compact, pb::CompactionRequest::decode(bytes)?);
         }
         Method::Watch => watch(t, pb::WatchRequest::decode(bytes)?),
         Method::LeaseGrant => {
@@ -69,101 +68,101 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
         }
         Method::LeaseRevoke => t.lease(pb::LeaseRevokeRequest::decode(bytes)?.id, LeaseUse::Revoke),
         Method::LeaseKeepAlive => {
-            t.lease(pb::LeaseKeepAliveRequest::decode(bytes)?.id, LeaseUse::KeepAlive)
+            t.lease(pb::LeaseKeepAliveRequest::decode(bytes)?.id, LeaseUse::KeepAlive);
         }
         Method::LeaseTimeToLive => {
-            t.lease(pb::LeaseTimeToLiveRequest::decode(bytes)?.id, LeaseUse::Look)
+            t.lease(pb::LeaseTimeToLiveRequest::decode(bytes)?.id, LeaseUse::Inspect);
         }
         Method::LeaseLeases => {
-            capability(t, Capability::Lease, pb::LeaseLeasesRequest::decode(bytes)?)
+            capability(t, Capability::Lease, pb::LeaseLeasesRequest::decode(bytes)?);
         }
         Method::MemberAdd => {
-            capability(t, Capability::MemberAdmin, pb::MemberAddRequest::decode(bytes)?)
+            capability(t, Capability::MemberAdmin, pb::MemberAddRequest::decode(bytes)?);
         }
         Method::MemberRemove => {
-            capability(t, Capability::MemberAdmin, pb::MemberRemoveRequest::decode(bytes)?)
+            capability(t, Capability::MemberAdmin, pb::MemberRemoveRequest::decode(bytes)?);
         }
         Method::MemberUpdate => {
             let request = pb::MemberUpdateRequest::decode(bytes)?;
-            t.unjudgeable |= request.peer_ur_ls.is_empty()
+            t.invalid |= request.peer_ur_ls.is_empty()
                 || request.peer_ur_ls.iter().any(|url| !url.contains("://"));
             capability(t, Capability::MemberAdmin, request);
         }
         Method::MemberPromote => {
-            capability(t, Capability::MemberAdmin, pb::MemberPromoteRequest::decode(bytes)?)
+            capability(t, Capability::MemberAdmin, pb::MemberPromoteRequest::decode(bytes)?);
         }
         Method::MemberList => {
-            capability(t, Capability::MemberList, pb::MemberListRequest::decode(bytes)?)
+            capability(t, Capability::MemberList, pb::MemberListRequest::decode(bytes)?);
         }
         Method::Alarm => {
             let request = pb::AlarmRequest::decode(bytes)?;
             let needed = if request.action == 0 { Capability::Status } else { Capability::Alarm };
-            t.unjudgeable |= !matches!((request.action, request.alarm), (0..=2, 0..=2));
+            t.invalid |= !matches!((request.action, request.alarm), (0..=2, 0..=2));
             capability(t, needed, request);
         }
         Method::Status => capability(t, Capability::Status, pb::StatusRequest::decode(bytes)?),
         Method::Defragment => {
-            capability(t, Capability::Defragment, pb::DefragmentRequest::decode(bytes)?)
+            capability(t, Capability::Defragment, pb::DefragmentRequest::decode(bytes)?);
         }
         Method::Hash => capability(t, Capability::Hash, pb::HashRequest::decode(bytes)?),
         Method::HashKV => capability(t, Capability::Hash, pb::HashKvRequest::decode(bytes)?),
         Method::Snapshot => {
-            capability(t, Capability::Snapshot, pb::SnapshotRequest::decode(bytes)?)
+            capability(t, Capability::Snapshot, pb::SnapshotRequest::decode(bytes)?);
         }
         Method::MoveLeader => {
-            capability(t, Capability::MoveLeader, pb::MoveLeaderRequest::decode(bytes)?)
+            capability(t, Capability::MoveLeader, pb::MoveLeaderRequest::decode(bytes)?);
         }
         Method::Downgrade => {
             let request = pb::DowngradeRequest::decode(bytes)?;
-            t.unjudgeable |= !matches!(request.action, 0..=2);
+            t.invalid |= !matches!(request.action, 0..=2);
             capability(t, Capability::Downgrade, request);
         }
         Method::AuthStatus => {
-            capability(t, Capability::Status, pb::AuthStatusRequest::decode(bytes)?)
+            capability(t, Capability::Status, pb::AuthStatusRequest::decode(bytes)?);
         }
         Method::Authenticate => drop(pb::AuthenticateRequest::decode(bytes)?),
         Method::AuthEnable => {
-            capability(t, Capability::AuthAdmin, pb::AuthEnableRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthEnableRequest::decode(bytes)?);
         }
         Method::AuthDisable => {
-            capability(t, Capability::AuthAdmin, pb::AuthDisableRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthDisableRequest::decode(bytes)?);
         }
         Method::UserAdd => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserAddRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserAddRequest::decode(bytes)?);
         }
         Method::UserGet => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserGetRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserGetRequest::decode(bytes)?);
         }
         Method::UserList => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserListRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserListRequest::decode(bytes)?);
         }
         Method::UserDelete => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserDeleteRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserDeleteRequest::decode(bytes)?);
         }
         Method::UserChangePassword => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserChangePasswordRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserChangePasswordRequest::decode(bytes)?);
         }
         Method::UserGrantRole => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserGrantRoleRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserGrantRoleRequest::decode(bytes)?);
         }
         Method::UserRevokeRole => {
-            capability(t, Capability::AuthAdmin, pb::AuthUserRevokeRoleRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthUserRevokeRoleRequest::decode(bytes)?);
         }
         Method::RoleAdd => {
-            capability(t, Capability::AuthAdmin, pb::AuthRoleAddRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthRoleAddRequest::decode(bytes)?);
         }
         Method::RoleGet => {
-            capability(t, Capability::AuthAdmin, pb::AuthRoleGetRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthRoleGetRequest::decode(bytes)?);
         }
         Method::RoleList => {
-            capability(t, Capability::AuthAdmin, pb::AuthRoleListRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthRoleListRequest::decode(bytes)?);
         }
         Method::RoleDelete => {
-            capability(t, Capability::AuthAdmin, pb::AuthRoleDeleteRequest::decode(bytes)?)
+            capability(t, Capability::AuthAdmin, pb::AuthRoleDeleteRequest::decode(bytes)?);
         }
         Method::RoleGrantPermission => {
             let request = pb::AuthRoleGrantPermissionRequest::decode(bytes)?;
-            t.unjudgeable |= request
+            t.invalid |= request
                 .perm
                 .as_ref()
                 .is_some_and(|permission| !matches!(permission.perm_type, 0..=2));
@@ -191,68 +190,69 @@ pub(crate) fn touched(method: Method, bytes: &[u8]) -> Result<Touched, prost::De
             t.lease(leader.lease, LeaseUse::Attach);
         }
         Method::Leader | Method::Observe => {
-            t.below(Verbs::READ, &v3electionpb::LeaderRequest::decode(bytes)?.name)
+            t.below(Verbs::READ, &v3electionpb::LeaderRequest::decode(bytes)?.name);
         }
         Method::Resign => {
             let leader = v3electionpb::ResignRequest::decode(bytes)?.leader.unwrap_or_default();
-            t.keys(Verbs::READ.and(Verbs::DELETE), &leader.key, b"");
+            t.keys(Verbs::READ.union(Verbs::DELETE), &leader.key, b"");
             t.lease(leader.lease, LeaseUse::KeepAlive);
         }
         Method::HealthCheck | Method::HealthList | Method::HealthWatch => {}
     }
-    Ok(touched)
+    Ok(set)
 }
 
-fn capability(touched: &mut Touched, capability: Capability, _decoded: impl Message) {
-    touched.capability = Some(capability);
+fn capability(set: &mut AccessSet, capability: Capability, _decoded: impl Message) {
+    set.capability = Some(capability);
 }
 
-fn range(touched: &mut Touched, request: &pb::RangeRequest) {
-    touched.keys(Verbs::READ, &request.key, &request.range_end);
-    touched.unjudgeable |= !matches!((request.sort_order, request.sort_target), (0..=2, 0..=4));
+fn range(set: &mut AccessSet, request: &pb::RangeRequest) {
+    set.keys(Verbs::READ, &request.key, &request.range_end);
+    set.invalid |= !matches!((request.sort_order, request.sort_target), (0..=2, 0..=4));
 }
 
-fn put(touched: &mut Touched, request: &pb::PutRequest, verbs: Verbs) {
-    touched.keys(verbs, &request.key, b"");
+fn put(set: &mut AccessSet, request: &pb::PutRequest, verbs: Verbs) {
+    set.keys(verbs, &request.key, b"");
     if request.prev_kv {
-        touched.keys(Verbs::READ, &request.key, b"");
+        set.keys(Verbs::READ, &request.key, b"");
     }
     if request.lease != 0 {
-        touched.keys(Verbs::DELETE, &request.key, b"");
-        touched.lease(request.lease, LeaseUse::Attach);
+        set.keys(Verbs::DELETE, &request.key, b"");
+        set.lease(request.lease, LeaseUse::Attach);
     }
 }
 
-fn delete_range(touched: &mut Touched, request: &pb::DeleteRangeRequest) {
-    touched.keys(Verbs::DELETE, &request.key, &request.range_end);
+fn delete_range(set: &mut AccessSet, request: &pb::DeleteRangeRequest) {
+    set.keys(Verbs::DELETE, &request.key, &request.range_end);
     if request.prev_kv {
-        touched.keys(Verbs::READ, &request.key, &request.range_end);
+        set.keys(Verbs::READ, &request.key, &request.range_end);
     }
 }
 
-fn watch(touched: &mut Touched, request: pb::WatchRequest) {
+fn watch(set: &mut AccessSet, request: pb::WatchRequest) {
     if let Some(watch_request::RequestUnion::CreateRequest(create)) = request.request_union {
         let key = if create.key.is_empty() { b"\0".to_vec() } else { create.key };
-        touched.keys(Verbs::READ, &key, &create.range_end);
-        touched.unjudgeable |= create.filters.iter().any(|filter| !matches!(filter, 0 | 1));
+        set.keys(Verbs::READ, &key, &create.range_end);
+        set.invalid |= create.filters.iter().any(|filter| !matches!(filter, 0 | 1));
     }
 }
 
-/// A branch that is being walked: what is known at its start, and what has been written since.
+/// A branch that is being walked: the keys whose existence is proven at its start, and the ranges
+/// written since.
 struct Branch {
     known: Vec<(Vec<u8>, bool)>,
     written: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 fn txn(
-    touched: &mut Touched,
+    set: &mut AccessSet,
     request: &pb::TxnRequest,
-    around: &mut Vec<Branch>,
+    branches: &mut Vec<Branch>,
     written_before: bool,
 ) {
     for compare in &request.compare {
-        touched.keys(Verbs::READ, &compare.key, &compare.range_end);
-        touched.unjudgeable |= !agrees(compare);
+        set.keys(Verbs::READ, &compare.key, &compare.range_end);
+        set.invalid |= !agrees(compare);
     }
     let knows = |compare: &pb::Compare, outcome| {
         known(compare, outcome).map(|exists| (compare.key.clone(), exists))
@@ -265,36 +265,36 @@ fn txn(
     };
     for (operations, known) in [(&request.success, success), (&request.failure, failure)] {
         let known = if written_before { Vec::new() } else { known };
-        around.push(Branch { known, written: Vec::new() });
+        branches.push(Branch { known, written: Vec::new() });
         for operation in operations {
             match operation.request.as_ref() {
-                Some(request_op::Request::RequestRange(request)) => range(touched, request),
+                Some(request_op::Request::RequestRange(request)) => range(set, request),
                 Some(request_op::Request::RequestPut(request)) => {
-                    put(touched, request, verbs(around, &request.key));
-                    around
+                    put(set, request, verbs(branches, &request.key));
+                    branches
                         .iter_mut()
                         .for_each(|branch| branch.written.push((request.key.clone(), Vec::new())));
                 }
                 Some(request_op::Request::RequestDeleteRange(request)) => {
-                    delete_range(touched, request);
-                    around.iter_mut().for_each(|branch| {
-                        branch.written.push((request.key.clone(), request.range_end.clone()))
+                    delete_range(set, request);
+                    branches.iter_mut().for_each(|branch| {
+                        branch.written.push((request.key.clone(), request.range_end.clone()));
                     });
                 }
                 Some(request_op::Request::RequestTxn(request)) => {
                     let written = written_before
-                        || around.last().is_some_and(|branch| !branch.written.is_empty());
-                    txn(touched, request, around, written);
+                        || branches.last().is_some_and(|branch| !branch.written.is_empty());
+                    txn(set, request, branches, written);
                 }
-                None => touched.unjudgeable = true,
+                None => set.invalid = true,
             }
         }
-        around.pop();
+        branches.pop();
     }
 }
 
-fn verbs(around: &[Branch], key: &[u8]) -> Verbs {
-    for branch in around {
+fn verbs(branches: &[Branch], key: &[u8]) -> Verbs {
+    for branch in branches {
         if branch.written.iter().any(|(from, end)| reaches(from, end, key)) {
             continue;
         }
@@ -305,7 +305,7 @@ fn verbs(around: &[Branch], key: &[u8]) -> Verbs {
     Verbs::PUT
 }
 
-/// Whether a request for `from` and `end` reaches `key`.
+/// True if a request for `from` and `end` includes `key`.
 pub(crate) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
     match end {
         b"" => key == from,
@@ -314,8 +314,8 @@ pub(crate) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
     }
 }
 
-/// Whether the key must exist, or must not, for the compare to come out so: tried on keys of every
-/// kind.
+/// Whether the outcome of the compare proves that the key exists or is missing: every kind of key
+/// is tried.
 fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
     if !compare.range_end.is_empty() {
         return None;
@@ -325,10 +325,10 @@ fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
     };
     let number = number(compare);
     let missing = outcome == compares(compare, None);
-    // A lease or a value that no key can have: the branch never runs, and either answer would do.
-    let anything =
+    // If no key can have the lease or value, the branch never runs, and either answer is right.
+    let unbounded =
         matches!(compare.target(), compare::CompareTarget::Lease | compare::CompareTarget::Value);
-    let there = anything
+    let present = unbounded
         || interesting(number).into_iter().any(|counter| {
             let lease = counter;
             [b"".to_vec(), b"m".to_vec(), b"\xff\xff".to_vec()].into_iter().any(|value| {
@@ -346,14 +346,14 @@ fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
                     )
             })
         });
-    match (missing, there) {
+    match (missing, present) {
         (true, false) => Some(false),
         (false, true) => Some(true),
         _ => None,
     }
 }
 
-/// A key as etcd stores it.
+/// A stored key.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) version: i64,
@@ -363,7 +363,8 @@ pub(crate) struct Stored {
     pub(crate) value: Vec<u8>,
 }
 
-/// Whether the values are known and the member of the oneof, if there is one, is the target's.
+/// True if the enum values are known and the member of the oneof, if present, belongs to the
+/// target.
 fn agrees(compare: &pb::Compare) -> bool {
     let target = match compare.target_union {
         None => compare.target,
@@ -388,7 +389,7 @@ fn number(compare: &pb::Compare) -> i64 {
     }
 }
 
-/// What etcd answers to a compare of one key (`applyCompare`, `compareKV`).
+/// The result of a compare of one key in etcd (`applyCompare`, `compareKV`).
 pub(crate) fn compares(compare: &pb::Compare, stored: Option<&Stored>) -> bool {
     let counter =
         |stored_counter: fn(&Stored) -> i64| stored.map_or(0, stored_counter).cmp(&number(compare));

@@ -48,7 +48,7 @@ fn failure(member: u32, request: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 #[test]
-fn each_keyed_request_lists_its_keys() {
+fn lists_the_keys_of_each_request() {
     let rows: Vec<(Method, Vec<u8>, Keys)> = vec![
         (Method::Range, len(1, "k"), vec![(READ, b"k", b"")]),
         (
@@ -61,14 +61,14 @@ fn each_keyed_request_lists_its_keys() {
         (Method::Range, wire![len(1, "z"), len(2, "a")], vec![(READ, b"z", b"a")]),
         (Method::Range, vec![], vec![(READ, b"", b"")]),
         (Method::Put, wire![len(1, "k"), len(2, "v")], vec![(PUT, b"k", b"")]),
-        (Method::Put, wire![len(1, "k"), num(4, 1)], vec![(PUT.and(READ), b"k", b"")]),
+        (Method::Put, wire![len(1, "k"), num(4, 1)], vec![(PUT.union(READ), b"k", b"")]),
         (Method::Put, wire![len(1, "k"), num(4, 0), num(5, 1), num(6, 1)], vec![(PUT, b"k", b"")]),
-        (Method::Put, wire![len(1, "k"), num(3, 7)], vec![(PUT.and(DELETE), b"k", b"")]),
+        (Method::Put, wire![len(1, "k"), num(3, 7)], vec![(PUT.union(DELETE), b"k", b"")]),
         (Method::DeleteRange, len(1, "k"), vec![(DELETE, b"k", b"")]),
         (
             Method::DeleteRange,
             wire![len(1, "k"), len(2, "l"), num(3, 1)],
-            vec![(DELETE.and(READ), b"k", b"l")],
+            vec![(DELETE.union(READ), b"k", b"l")],
         ),
         (Method::Watch, len(1, len(2, "\0")), vec![(READ, b"\0", b"\0")]),
         (Method::Lock, len(1, "n"), vec![(Verbs::ALL.without(UPDATE), b"n/", b"n0")]),
@@ -82,7 +82,7 @@ fn each_keyed_request_lists_its_keys() {
         (Method::Proclaim, vec![], vec![(Verbs::ALL, b"", b"")]),
         (Method::Leader, len(1, "n"), vec![(READ, b"n/", b"n0")]),
         (Method::Observe, len(1, "n"), vec![(READ, b"n/", b"n0")]),
-        (Method::Resign, len(1, len(2, "n/7")), vec![(READ.and(DELETE), b"n/7", b"")]),
+        (Method::Resign, len(1, len(2, "n/7")), vec![(READ.union(DELETE), b"n/7", b"")]),
     ];
     for (method, message, expected) in rows {
         let accesses = inspect(method, &message).unwrap();
@@ -92,7 +92,7 @@ fn each_keyed_request_lists_its_keys() {
 }
 
 #[test]
-fn each_lease_is_named_with_what_is_done_to_it() {
+fn lists_each_lease_with_its_use() {
     for (method, message, expected) in [
         (Method::Put, wire![len(1, "k"), num(3, -7)], Some((-7, LeaseUse::Attach))),
         (Method::Put, wire![len(1, "k"), num(3, 0)], None),
@@ -100,7 +100,7 @@ fn each_lease_is_named_with_what_is_done_to_it() {
         (Method::LeaseGrant, num(1, 60), None),
         (Method::LeaseRevoke, num(1, 5), Some((5, LeaseUse::Revoke))),
         (Method::LeaseKeepAlive, num(1, 5), Some((5, LeaseUse::KeepAlive))),
-        (Method::LeaseTimeToLive, wire![num(1, 5), num(2, 1)], Some((5, LeaseUse::Look))),
+        (Method::LeaseTimeToLive, wire![num(1, 5), num(2, 1)], Some((5, LeaseUse::Inspect))),
         (Method::Lock, wire![len(1, "n"), num(2, 5)], Some((5, LeaseUse::Attach))),
         (Method::Lock, len(1, "n"), None),
         (Method::Campaign, wire![len(1, "n"), num(2, 5)], Some((5, LeaseUse::Attach))),
@@ -124,7 +124,7 @@ fn each_lease_is_named_with_what_is_done_to_it() {
 }
 
 #[test]
-fn what_has_no_key_needs_its_capability() {
+fn a_method_without_keys_needs_its_capability() {
     use Capability as C;
     for &method in Method::ALL {
         let expected = match method {
@@ -164,12 +164,11 @@ fn what_has_no_key_needs_its_capability() {
     );
 }
 
-/// Of a message that only a capability guards, too, each is read as itself: what is wrong in it is
-/// named after it.
+/// Messages that need only a capability are read, too: a fault names the right message.
 #[test]
-fn each_message_of_the_auth_service_is_read_as_itself() {
-    // What stands first in it, twice; nothing, where it has no fields.
-    for (method, name, twice) in [
+fn each_message_of_the_auth_service_is_decoded() {
+    // The first field of the message; empty if it has no fields.
+    for (method, name, first_field) in [
         (Method::UserAdd, "AuthUserAddRequest", len(1, "a")),
         (Method::UserGet, "AuthUserGetRequest", len(1, "a")),
         (Method::UserDelete, "AuthUserDeleteRequest", len(1, "a")),
@@ -188,16 +187,17 @@ fn each_message_of_the_auth_service_is_read_as_itself() {
     ] {
         let (named, _, cut) = fault(method, &tag(1, 2));
         assert!(named.starts_with(name), "{method:?}: {named} {cut:?}");
-        if !twice.is_empty() {
-            let (named, offset, found) = fault(method, &wire![twice.clone(), twice.clone()]);
-            assert_eq!((offset, found), (twice.len(), Fault::Repeated), "{method:?}");
+        if !first_field.is_empty() {
+            let (named, offset, found) =
+                fault(method, &wire![first_field.clone(), first_field.clone()]);
+            assert_eq!((offset, found), (first_field.len(), Fault::Repeated), "{method:?}");
             assert!(named.starts_with(&format!("{name}.")), "{method:?}: {named}");
         }
     }
 }
 
 #[test]
-fn an_empty_range_end_is_not_an_absent_one() {
+fn refuses_an_empty_range_end_that_is_present() {
     let range = wire![len(1, "a"), len(2, "")];
     assert_eq!(fault(Method::Range, &range), ("RangeRequest.range_end", 3, Fault::EmptyRangeEnd));
     assert_eq!(
@@ -212,7 +212,7 @@ fn an_empty_range_end_is_not_an_absent_one() {
 }
 
 #[test]
-fn faults_name_the_field_and_its_place() {
+fn a_fault_names_the_field_and_its_offset() {
     for (method, message, expected) in [
         (
             Method::Put,
@@ -277,7 +277,7 @@ fn faults_name_the_field_and_its_place() {
 }
 
 #[test]
-fn what_etcd_could_not_store_or_read_back_is_refused() {
+fn refuses_values_that_etcd_cannot_store_or_parse() {
     let longest = "n".repeat(32_768);
     for (method, name) in
         [(Method::UserAdd, "AuthUserAddRequest.name"), (Method::RoleAdd, "AuthRoleAddRequest.name")]
@@ -303,12 +303,12 @@ fn what_etcd_could_not_store_or_read_back_is_refused() {
 }
 
 #[test]
-fn a_key_that_is_deleted_from_a_start_on_is_not_kept_in_the_same_txn() {
+fn refuses_a_txn_that_deletes_and_keeps_a_key() {
     let put = |key: &str, ignore: u32| len(2, wire![len(1, key), num(ignore, 1)]);
     let from = |key: &str| len(3, wire![len(1, key), len(2, "\0")]);
     let until = |key: &str, end: &str| len(3, wire![len(1, key), len(2, end)]);
     let nested = |operation: Vec<u8>| len(4, len(3, operation));
-    for (deadly, operations) in [
+    for (refused, operations) in [
         (true, wire![len(2, from("b")), len(2, put("b", 5))]),
         (true, wire![len(2, from("b")), len(2, put("c", 6))]),
         (true, wire![len(2, put("c", 6)), len(2, from("b"))]),
@@ -317,13 +317,13 @@ fn a_key_that_is_deleted_from_a_start_on_is_not_kept_in_the_same_txn() {
         (true, wire![len(2, nested(from("b"))), len(2, nested(put("c", 5)))]),
         (false, wire![len(2, from("b")), len(2, put("a", 5))]),
         (false, wire![len(2, from("b")), len(2, put("c", 4))]),
-        // etcd refuses this one itself.
+        // etcd itself refuses this one.
         (false, wire![len(2, until("b", "d")), len(2, put("c", 5))]),
         (false, wire![len(2, put("c", 5)), len(2, put("d", 6))]),
     ] {
         let found = inspect(Method::Txn, &operations).err().map(|malformed| malformed.fault);
-        assert_eq!(found, deadly.then_some(Fault::DeletedAndKept), "{operations:02x?}");
+        assert_eq!(found, refused.then_some(Fault::DeletedAndKept), "{operations:02x?}");
     }
-    let one = wire![len(2, from("b")), len(2, put("c", 5))];
-    assert_eq!(fault(Method::Txn, &one), ("PutRequest", 17, Fault::DeletedAndKept));
+    let message = wire![len(2, from("b")), len(2, put("c", 5))];
+    assert_eq!(fault(Method::Txn, &message), ("PutRequest", 17, Fault::DeletedAndKept));
 }

@@ -1,11 +1,12 @@
-//! KV.Txn: every compare, and both branches, since which one runs is known only to etcd.
+//! KV.Txn: the accesses of every compare and of both branches, because only etcd knows which branch
+//! runs.
 
 use std::ops::RangeInclusive;
 
+use super::add_keys;
 use super::guard::{Guards, Relation, Target, exists};
-use super::kept::Kept;
+use super::ignore_flags::IgnoreFlags;
 use super::kv::{DeleteRangeRequest, PutRequest, delete_range_as, put_as, range};
-use super::touch;
 use crate::access::{Accesses, Verbs};
 use crate::keyspace::KeyRange;
 use crate::wire::enums::{CompareResult, CompareTarget};
@@ -13,17 +14,17 @@ use crate::wire::field::{Field, Fields, Part, Value};
 use crate::wire::message::messages;
 use crate::wire::{Fault, Malformed};
 
-/// How many compares and operations there may be in a Txn and those inside it; etcd takes 128 of
-/// each per level unless told otherwise (`--max-txn-ops`).
-pub const MAX_OPERATIONS: usize = 10_000;
+/// Maximum number of compares and operations in a Txn, nested Txns included. etcd's default limit
+/// is 128 of each per level (`--max-txn-ops`).
+pub(super) const MAX_OPERATIONS: usize = 10_000;
 
-/// What they may cost, where each costs as much as there are Txns around it: so often etcd merges
-/// its keys with those beside it (`checkIntervals`, `server/etcdserver/txn/txn.go`). So a Txn may
-/// have 446 others inside it, one in the other, or 10,000 operations ten deep. Measured with
-/// `--max-txn-ops` out of the way: as many operations take 3.5.35 and 3.7.3 a tenth of a second
-/// side by side, and 16 s 2,000 deep. There is no other limit of depth; etcd 3.7 itself does not
-/// read 5,000 (10,000 messages, Go's protobuf).
-pub const MAX_WORK: usize = 100_000;
+/// Maximum total cost of a Txn, where each compare or operation costs its nesting depth: etcd
+/// merges its keys with its siblings' once per level (`checkIntervals`,
+/// `server/etcdserver/txn/txn.go`). So a Txn may have 446 Txns nested in each other, or 10,000
+/// operations at depth 10. Measured with a raised `--max-txn-ops`: the same number of operations
+/// takes 3.5.35 and 3.7.3 a tenth of a second side by side, and 16 s at depth 2,000. Depth has no
+/// other limit here. etcd 3.7 itself decodes at most 5,000 levels (10,000 messages, Go's protobuf).
+pub(super) const MAX_WORK: usize = 100_000;
 
 messages! {
     Compare (Refuse) {
@@ -40,43 +41,48 @@ messages! {
 }
 
 pub(super) fn txn<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
-    let mut scan =
-        Scan { accesses, guards: Guards::new(), kept: Kept::default(), operations: 0, work: 0 };
-    scan.all(whole)?;
-    scan.kept.none_is_deleted()
+    let mut scan = Scan {
+        accesses,
+        guards: Guards::new(),
+        ignore_flags: IgnoreFlags::default(),
+        operations: 0,
+        work: 0,
+    };
+    scan.read(whole)?;
+    scan.ignore_flags.check()
 }
 
 struct Scan<'a, 'm> {
     accesses: &'a mut Accesses<'m>,
     guards: Guards<'m>,
-    kept: Kept<'m>,
+    ignore_flags: IgnoreFlags<'m>,
     operations: usize,
     work: usize,
 }
 
-/// A Txn whose operations are being read, in the branch that is being read.
+/// A Txn whose operations are being read, and its current branch.
 struct Level<'m> {
     operations: Section<'m>,
-    /// The other branch, while it is still to come.
+    /// The failure branch, while the success branch is being read.
     failure: Option<Section<'m>>,
-    /// The only compare, whose opposite guards the failure branch.
+    /// The compare, if there is exactly one: its opposite guards the failure branch.
     only: Option<Condition<'m>>,
-    /// How many guards there are around this Txn.
-    around: usize,
-    /// An operation before this Txn may have written something.
-    before: bool,
-    /// So may one before the next operation of this branch.
+    /// Number of guards outside this Txn.
+    outer_guards: usize,
+    /// True if an operation before this Txn may have written something.
+    written_before: bool,
+    /// True if an operation before the next one may have written something.
     written: bool,
-    /// So may one of the success branch.
-    success: bool,
+    /// True if the success branch may have written something.
+    success_written: bool,
 }
 
 impl<'m> Scan<'_, 'm> {
-    /// Reads a `TxnRequest` and those inside it. What waits for the end of a Txn inside it waits on
-    /// the heap: how deep a message is must not be a matter of the thread's stack. The usual
-    /// Txn has none inside it, and allocates nothing.
-    fn all(&mut self, whole: Part<'m>) -> Result<(), Malformed> {
-        let mut waiting: Vec<Level<'m>> = Vec::new();
+    /// Reads a `TxnRequest` and all nested ones. The levels are on the heap: the depth of a message
+    /// must not depend on the size of the thread's stack. A Txn without nested ones allocates
+    /// nothing.
+    fn read(&mut self, whole: Part<'m>) -> Result<(), Malformed> {
+        let mut outer_levels: Vec<Level<'m>> = Vec::new();
         let mut level = self.enter(whole, 1, false)?;
         loop {
             if let Some(part) = level.operations.next()? {
@@ -84,36 +90,36 @@ impl<'m> Scan<'_, 'm> {
                     Operation::Reads => {}
                     Operation::Writes => level.written = true,
                     Operation::Txn(inner) => {
-                        let depth = waiting.len().saturating_add(2);
+                        let depth = outer_levels.len().saturating_add(2);
                         let inner = self.enter(inner, depth, level.written)?;
-                        waiting.push(std::mem::replace(&mut level, inner));
+                        outer_levels.push(std::mem::replace(&mut level, inner));
                     }
                 }
             } else if let Some(failure) = level.failure.take() {
-                self.guards.leave(level.around);
+                self.guards.leave(level.outer_guards);
                 if let Some(compare) = &level.only {
-                    self.guard(compare, false, level.before);
+                    self.guard(compare, false, level.written_before);
                 }
                 level.operations = failure;
-                level.success = std::mem::replace(&mut level.written, level.before);
+                level.success_written = std::mem::replace(&mut level.written, level.written_before);
             } else {
-                self.guards.leave(level.around);
-                let Some(outer) = waiting.pop() else { return Ok(()) };
-                let written = level.success || level.written;
+                self.guards.leave(level.outer_guards);
+                let Some(outer) = outer_levels.pop() else { return Ok(()) };
+                let written = level.success_written || level.written;
                 level = outer;
                 level.written |= written;
             }
         }
     }
 
-    /// Reads the compares of one `TxnRequest`, and stops in front of its first operation. `before`
-    /// says that an operation before it in the outermost Txn may have written something;
-    /// `depth` is 1 for that one.
+    /// Reads the compares of one `TxnRequest` and stops before its first operation. `depth` is 1
+    /// for the outermost Txn. `written_before`: an earlier operation of the outermost Txn may have
+    /// written something.
     fn enter(
         &mut self,
         whole: Part<'m>,
         depth: usize,
-        before: bool,
+        written_before: bool,
     ) -> Result<Level<'m>, Malformed> {
         let sections = Sections::of(whole)?;
         self.operations = self.operations.saturating_add(sections.operations);
@@ -125,14 +131,14 @@ impl<'m> Scan<'_, 'm> {
                 fault: Fault::TooManyOperations,
             });
         }
-        let around = self.guards.depth();
+        let outer_guards = self.guards.depth();
         let mut compares = sections.compares();
         let mut only = None;
         let mut count = 0_usize;
         while let Some(part) = compares.next()? {
             let compare = Condition::read(part)?;
-            touch(self.accesses, Verbs::READ, compare.range);
-            self.guard(&compare, true, before);
+            add_keys(self.accesses, Verbs::READ, compare.range);
+            self.guard(&compare, true, written_before);
             only = Some(compare);
             count = count.saturating_add(1);
         }
@@ -140,10 +146,10 @@ impl<'m> Scan<'_, 'm> {
             operations: sections.success(),
             failure: Some(sections.failure()),
             only: only.filter(|_| count == 1),
-            around,
-            before,
-            written: before,
-            success: false,
+            outer_guards,
+            written_before,
+            written: written_before,
+            success_written: false,
         })
     }
 
@@ -156,7 +162,7 @@ impl<'m> Scan<'_, 'm> {
         }
     }
 
-    /// Reads one `RequestOp`: exactly one member of its oneof.
+    /// Reads one `RequestOp`, which must have exactly one member of its oneof.
     fn operation(&mut self, whole: Part<'m>) -> Result<Operation<'m>, Malformed> {
         let mut fields = Fields::of(REQUEST_OP, whole);
         let Some(field) = fields.next()? else {
@@ -185,14 +191,14 @@ impl<'m> Scan<'_, 'm> {
             1 => range(self.accesses, request).map(|()| Operation::Reads),
             2 => {
                 let put = PutRequest::read(request)?;
-                self.kept.put(&put);
+                self.ignore_flags.put(&put);
                 let verbs = self.guards.put(put.key);
                 put_as(self.accesses, &put, verbs);
                 Ok(Operation::Writes)
             }
             3 => {
                 let deleted = delete_range_as(self.accesses, &DeleteRangeRequest::read(request)?);
-                self.kept.delete(&deleted);
+                self.ignore_flags.delete(&deleted);
                 self.guards.delete(&deleted);
                 Ok(Operation::Writes)
             }
@@ -201,7 +207,7 @@ impl<'m> Scan<'_, 'm> {
     }
 }
 
-/// What a `RequestOp` is to those behind it.
+/// The effect of a `RequestOp` on the operations after it.
 enum Operation<'m> {
     Reads,
     Writes,
@@ -214,7 +220,7 @@ const REQUEST_OP: &str = "RequestOp";
 /// The members of `Compare.target_union`.
 const TARGET_UNION: RangeInclusive<u32> = 4..=8;
 
-/// A `Compare` whose parts agree.
+/// A consistent `Compare`.
 struct Condition<'m> {
     range: KeyRange<'m>,
     relation: Relation,
@@ -222,10 +228,10 @@ struct Condition<'m> {
 }
 
 impl<'m> Condition<'m> {
-    /// Reads a `Compare`. Without any member of `target_union` etcd compares with 0, or with the
-    /// empty value; every client library sends the member, 0 included, but one that speaks JSON
-    /// may not. With a member other than the target's it would as well: that is a Compare that
-    /// says two things, and is refused.
+    /// Reads a `Compare`. Without a member of `target_union`, etcd compares with 0 or with the
+    /// empty value. Every client library sends the member, 0 included; a client that sends JSON may
+    /// omit it. With a member that does not belong to the target, etcd does the same. Such a
+    /// Compare is ambiguous and refused.
     fn read(part: Part<'m>) -> Result<Self, Malformed> {
         let compare = Compare::read(part)?;
         let relation = match compare.result {
@@ -270,15 +276,16 @@ impl<'m> Condition<'m> {
     }
 }
 
-/// Where the three lists of a `TxnRequest` stand. An encoder writes one after the other; a decoder
-/// takes them mixed.
+/// The positions of the three lists of a `TxnRequest`. Encoders write one list after the other;
+/// decoders accept them interleaved.
 struct Sections<'m> {
     spans: [Span; 3],
     whole: Part<'m>,
     operations: usize,
 }
 
-/// From the first element of a list to behind its last one, in bytes from the start of the message.
+/// From the first element of a list to the end of the last one, in bytes from the start of the
+/// outermost message.
 #[derive(Clone, Copy, Default)]
 struct Span {
     start: usize,
@@ -324,7 +331,7 @@ impl<'m> Sections<'m> {
     }
 }
 
-/// One of the three lists, element by element.
+/// Reads the elements of one of the three lists.
 struct Section<'m> {
     number: u32,
     fields: Fields<'m>,

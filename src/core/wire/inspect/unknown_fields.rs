@@ -1,5 +1,5 @@
-//! What becomes of a field that this version does not know, in each message that a client may send:
-//! tried in all of them, and held equal to the table in `docs/unknown-fields.md`.
+//! Whether an unknown field is refused or ignored in each request message: tested for all messages
+//! and compared with the table in `docs/unknown-fields.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::wire::spell::{len, num, tag, wire};
 /// Every field and RPC of etcd 3.7 (`proto/README.md`).
 pub(super) const FIELDS: &str = include_str!("../../../../proto/fields.txt");
 const PAGE: &str = include_str!("../../../../docs/unknown-fields.md");
-/// The highest number that a field may have: no etcd will use it soon.
+/// The highest field number; no etcd will use it soon.
 const HIGHEST: u32 = (1 << 29) - 1;
 
-/// The fields of a message that are messages themselves: number and type.
+/// The fields whose type is a message: number and type.
 pub(super) fn nested(message: &str) -> Vec<(u32, &'static str)> {
     let fields = FIELDS.lines().filter_map(|line| line.strip_prefix(message)?.strip_prefix(' '));
     let parsed = fields
@@ -23,8 +23,8 @@ pub(super) fn nested(message: &str) -> Vec<(u32, &'static str)> {
     parsed.filter(|(_, kind)| is_message(kind)).collect()
 }
 
-/// Enums have dots in their names too: a message has fields, or, when it has none, is called a
-/// request.
+/// True for messages. Enums have dots in their names, too. A message has fields or its name ends in
+/// `Request`.
 fn is_message(kind: &str) -> bool {
     kind.ends_with("Request")
         || FIELDS
@@ -32,7 +32,7 @@ fn is_message(kind: &str) -> bool {
             .any(|line| line.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
 }
 
-/// The request of a method, by the RPC's line.
+/// The request type of a method, from the line of the RPC.
 pub(super) fn request_of(method: Method) -> Option<&'static str> {
     let prefix = format!("rpc {} ", &method.path()[1..]);
     FIELDS
@@ -41,8 +41,8 @@ pub(super) fn request_of(method: Method) -> Option<&'static str> {
         .and_then(|rest| rest.split(' ').next())
 }
 
-/// Puts an unknown field of every wire type into `kind`, which stands at `path` in the method's
-/// request, and into every message within it; notes whether the scan lets it pass.
+/// Adds an unknown field of every wire type to `kind`, which is at `path` in the method's request,
+/// and to every message inside it. Records whether the scan accepts it.
 fn try_all(
     method: Method,
     kind: &'static str,
@@ -55,7 +55,7 @@ fn try_all(
         wire![tag(HIGHEST, 1), [0; 8]],
         wire![tag(HIGHEST, 5), [0; 4]],
     ] {
-        // A MemberUpdate without a URL is refused for that.
+        // A MemberUpdate without a URL is refused for another reason.
         let unknown = if kind.ends_with(".MemberUpdateRequest") {
             wire![len(2, "http://a:1"), unknown]
         } else {
@@ -81,7 +81,7 @@ fn try_all(
 }
 
 #[test]
-fn the_page_says_for_each_message_what_becomes_of_an_unknown_field() {
+fn the_docs_list_the_rule_for_unknown_fields_of_each_message() {
     let mut tried = BTreeMap::new();
     for &method in Method::ALL {
         match request_of(method) {
@@ -93,11 +93,7 @@ fn the_page_says_for_each_message_what_becomes_of_an_unknown_field() {
     let rows: Vec<String> = tried
         .iter()
         .map(|(message, passes)| {
-            assert_eq!(
-                passes.len(),
-                1,
-                "{message}: of one wire type it passes, of another it does not"
-            );
+            assert_eq!(passes.len(), 1, "{message}: the result depends on the wire type");
             format!(
                 "| `{message}` | {} |",
                 if passes.contains(&true) { "passes" } else { "refused" }

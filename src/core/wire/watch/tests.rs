@@ -10,7 +10,7 @@ fn header() -> pb::ResponseHeader {
 }
 
 #[test]
-fn each_request_is_told_from_the_others() {
+fn decodes_each_kind_of_request() {
     for (message, expected) in [
         (len(1, wire![len(1, "k")]), WatchRequest::Create(KeyRange::key(b"k"))),
         (len(1, wire![len(1, "k"), len(2, "")]), WatchRequest::Create(KeyRange::key(b"k"))),
@@ -34,7 +34,7 @@ fn each_request_is_told_from_the_others() {
 }
 
 #[test]
-fn a_request_that_says_two_things_or_an_unknown_one_is_refused() {
+fn refuses_an_ambiguous_or_unknown_request() {
     for (message, offset, fault) in [
         (wire![len(1, len(1, "k")), len(2, num(1, 7))], 5, Fault::Repeated),
         (wire![len(1, len(1, "k")), len(1, len(1, "l"))], 5, Fault::Repeated),
@@ -53,7 +53,7 @@ fn a_request_that_says_two_things_or_an_unknown_one_is_refused() {
 }
 
 #[test]
-fn a_create_with_every_field_is_read() {
+fn decodes_a_create_with_every_field() {
     let create = pb::WatchCreateRequest {
         key: b"a".to_vec(),
         range_end: b"b".to_vec(),
@@ -74,7 +74,7 @@ fn a_create_with_every_field_is_read() {
 }
 
 #[test]
-fn what_the_proxy_says_is_what_etcd_says() {
+fn own_responses_equal_those_of_etcd() {
     let reason = PERMISSION_DENIED.to_owned();
     let refused = pb::WatchResponse::decode(
         &refused_create(&header().encode_to_vec(), PERMISSION_DENIED)[..],
@@ -96,7 +96,7 @@ fn what_the_proxy_says_is_what_etcd_says() {
 }
 
 #[test]
-fn a_head_that_comes_after_something_else_is_not_believed() {
+fn refuses_a_head_after_another_field() {
     for message in
         [wire![num(2, 1), len(1, "")], wire![num(2, 1), num(2, 2)], wire![num(4, 1), num(3, 1)]]
     {
@@ -105,7 +105,7 @@ fn a_head_that_comes_after_something_else_is_not_believed() {
     assert_eq!(response_head(&num(1, 1), 2).unwrap_err().fault, Fault::WrongWireType);
     assert_eq!(response_head(&[0x10], 1).unwrap_err().fault, Fault::Truncated);
     assert_eq!(response_head(&[0x0a, 5, 1], 3).unwrap_err().fault, Fault::LengthBeyondMessage);
-    // What more bytes cannot mend is refused at once.
+    // A fault that more bytes cannot resolve is reported at once.
     assert_eq!(response_head(&[0x0b], 100).unwrap_err().fault, Fault::WireType);
     assert_eq!(response_head(&[0x0a, 5, 1], 100), Ok(None));
 }
@@ -143,10 +143,15 @@ fn responses() -> impl Strategy<Value = pb::WatchResponse> {
 
 proptest! {
     #[test]
-    fn a_head_is_the_same_wherever_the_message_is_cut(response in responses()) {
+    fn a_head_does_not_depend_on_where_the_message_is_cut(response in responses()) {
         let message = response.encode_to_vec();
         let header = response.header.map(|header| header.encode_to_vec()).unwrap_or_default();
-        let head = ResponseHead { header: &header, watch_id: response.watch_id, created: response.created, canceled: response.canceled };
+        let head = ResponseHead {
+            header: &header,
+            watch_id: response.watch_id,
+            created: response.created,
+            canceled: response.canceled,
+        };
         prop_assert_eq!(response_head(&message, message.len()), Ok(Some(head)));
         let mut known = false;
         for cut in 0..=message.len() {

@@ -7,7 +7,7 @@ use etcd_warden_core::authorize::{Denial, Reason};
 use etcd_warden_core::identity::{Identity, NameRefusal};
 use etcd_warden_core::keyspace::{Escaped, OwnedRange};
 use etcd_warden_core::method::Method;
-use etcd_warden_core::policy::{Principal, Rights, Standing};
+use etcd_warden_core::policy::{BindingStatus, Principal, Rights};
 use etcd_warden_core::wire::{Fault, Malformed};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub(in crate::audit) fn example() -> Record {
         }),
         principal: Arc::new(Principal {
             name: "calico/cn:calico-node:node-1".into(),
-            standing: Standing::Bound,
+            binding_status: BindingStatus::Bound,
             mode: Mode::Enforce,
             roles: ["calico-node-self".into()].into(),
             rights: Arc::new(Rights::default()),

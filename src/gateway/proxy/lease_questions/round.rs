@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
+use etcd_warden_core::authorize::{AttachedKeys, LeaseClaim};
 
 use super::{Answer, NotKnown, Waiter};
 use crate::proxy::budget::{Hold, Share};
@@ -59,7 +59,7 @@ impl Round {
         }
         for group in self.groups {
             let answer =
-                asked.as_ref().map(|()| group.keys.standing()).map_err(|_| NotKnown::Unanswered);
+                asked.as_ref().map(|()| group.keys.claim()).map_err(|_| NotKnown::Unanswered);
             group.tell(&answer);
         }
     }
@@ -86,12 +86,12 @@ impl LeaseKeyVisitor for Round {
         let mut next = 0;
         while let Some(group) = self.groups.get_mut(next) {
             self.looks = self.looks.saturating_add(1);
-            if group.waits() && group.keys.see(key) {
+            if group.waits() && group.keys.check(key) {
                 next = next.saturating_add(1);
             } else {
                 let decided = self.groups.swap_remove(next);
-                let standing = decided.keys.standing();
-                decided.tell(&Ok(standing));
+                let claim = decided.keys.claim();
+                decided.tell(&Ok(claim));
             }
         }
         !self.groups.is_empty()
@@ -138,7 +138,7 @@ impl Group {
         !self.answers.is_empty()
     }
 
-    fn tell(self, answer: &Result<LeaseStanding, NotKnown>) {
+    fn tell(self, answer: &Result<LeaseClaim, NotKnown>) {
         // A caller that has left needs no answer.
         self.answers.into_iter().for_each(|waiter| drop(waiter.send(answer.clone())));
     }

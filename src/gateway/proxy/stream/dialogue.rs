@@ -169,7 +169,7 @@ impl<'c> Dialogue<'c> {
         let caller = self.call.client.caller();
         let allowed = |range: &OwnedRange| {
             let mut accesses = Accesses::default();
-            accesses.touch(Verbs::READ, range.as_range());
+            accesses.add_keys(Verbs::READ, range.as_range());
             authorize(&caller.principal, &accesses, &[]).is_ok()
         };
         let lost = self.ledger.borrow_mut().recheck(allowed);
@@ -198,7 +198,7 @@ impl<'c> Dialogue<'c> {
     }
 
     fn count_watches(&self, ledger: &WatchLedger) {
-        self.places.keep(ledger.held());
+        self.places.keep(ledger.slots());
         self.show_watches(ledger.live());
     }
 

@@ -1,4 +1,4 @@
-use etcd_warden_core::policy::{Policy, Standing};
+use etcd_warden_core::policy::{BindingStatus, Policy};
 
 use super::*;
 use crate::certs::component::find;
@@ -119,7 +119,7 @@ fn each_name_matches_its_binding() {
             identity.common_name = Err(etcd_warden_core::identity::NameRefusal::Missing);
         }
         identity.uri_sans = subject.uri.into_iter().collect();
-        assert_eq!(policy.principal(&identity).standing, Standing::Bound, "{node}");
+        assert_eq!(policy.principal(&identity).binding_status, BindingStatus::Bound, "{node}");
         let summaries = policy.readings(&identity);
         assert_eq!(summaries.len(), 1, "{node}");
         assert_eq!(summaries[0].1, [("node".into(), node.into())], "{node}");

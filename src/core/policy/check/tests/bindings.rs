@@ -1,9 +1,9 @@
-//! What is written as bindings, and what they name.
+//! Errors in bindings, and in the names that they refer to.
 
 use super::*;
 
 #[test]
-fn bindings_that_do_not_say_whom_they_mean_are_refused() {
+fn refuses_invalid_bindings() {
     let said = |binding: &str| mistakes(with_binding(binding)).to_string();
     insta::assert_snapshot!(said("  - roles: [r]"), @r#"
     error: this binding matches no identity
@@ -14,23 +14,23 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
       = help: write one of `cn`, `uri`, `dns`, `o`
     "#);
     insta::assert_snapshot!(said("  - {cn: a, o: b, roles: [r]}"), @r#"
-    error: a binding has one matcher, and `o` is the second
+    error: a binding has exactly one matcher; `o` is the second
       --> policy.yaml:7:16
        |
      7 |   - {cn: a, o: b, roles: [r]}
        |                ^
-      = help: write a binding for each: rights add up
+      = help: write one binding for each; their rights add up
     "#);
     insta::assert_snapshot!(said("  - {cn: a, roles: [r]}\n  - {cn: a, roles: [r]}"), @r#"
-    error: two bindings name the same identities
+    error: two bindings match the same identities
       --> policy.yaml:8:6
        |
      8 |   - {cn: a, roles: [r]}
        |      ^^
-      = help: the first is in line 7; write all roles in one
+      = help: the first is in line 7; list all roles in one of them
     "#);
     insta::assert_snapshot!(said("  - {cn: a, roles: [r, r]}"), @r#"
-    error: `r` is there twice
+    error: `r` is listed twice
       --> policy.yaml:7:24
        |
      7 |   - {cn: a, roles: [r, r]}
@@ -50,23 +50,23 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   - {cn: 'a*', roles: [r]}
        |          ^^^^
-      = help: write `{name}` to match and capture a DNS name; a star that is meant as such is `\x2a`
+      = help: write `{name}` to match and capture a DNS name, or `\x2a` for a literal star
     "#);
     insta::assert_snapshot!(said("  - {cn: '{a}{b}', roles: [r]}"), @r#"
-    error: nothing certain separates two captures
+    error: two captures need an unambiguous separator
       --> policy.yaml:7:10
        |
      7 |   - {cn: '{a}{b}', roles: [r]}
        |          ^^^^^^^^
-      = help: put a character between them that no captured value can hold, such as `:` or `/`
+      = help: put a character between them that no captured value can contain, such as `:` or `/`
     "#);
     insta::assert_snapshot!(said("  - {cn: '{a}.{b}', roles: [r]}"), @r#"
-    error: nothing certain separates two captures
+    error: two captures need an unambiguous separator
       --> policy.yaml:7:10
        |
      7 |   - {cn: '{a}.{b}', roles: [r]}
        |          ^^^^^^^^^
-      = help: put a character between them that no captured value can hold, such as `:` or `/`
+      = help: put a character between them that no captured value can contain, such as `:` or `/`
     "#);
     insta::assert_snapshot!(said("  - {cn: a, roles: [calico-node]}"), @r#"
     error: there is no role `calico-node`
@@ -74,7 +74,7 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   - {cn: a, roles: [calico-node]}
        |                     ^^^^^^^^^^^
-      = help: these role sets have it, `include` one: `calico/v3.31`, `calico/v3.32`
+      = help: these role sets define it; `include` one of them: `calico/v3.31`, `calico/v3.32`
     "#);
     insta::assert_snapshot!(said("  - {cn: a, roles: [r], mode: off}"), @r#"
     error: there is no mode `off`
@@ -82,7 +82,7 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
        |
      7 |   - {cn: a, roles: [r], mode: off}
        |                               ^^^
-      = help: there are `shadow`, `enforce`
+      = help: use one of `shadow`, `enforce`
     "#);
     insta::assert_snapshot!(said("  []"), @r#"
     error: `bindings` is an empty list
@@ -95,15 +95,15 @@ fn bindings_that_do_not_say_whom_they_mean_are_refused() {
 }
 
 #[test]
-fn a_role_set_that_clashes_with_an_own_role_is_refused() {
+fn refuses_a_role_set_that_redefines_an_own_role() {
     let text = "version: 1\nmode: enforce\ninclude: [etcd-ops, etcd-ops]\nroles:\n  etcd-alarm:\n    capabilities: [alarm]\nbindings:\n  - cn: a\n    roles: [etcd-alarm]\n";
     insta::assert_snapshot!(mistakes(text).to_string(), @r#"
-    error: role set `etcd-ops` has a role `etcd-alarm`, and so has line 5
+    error: role set `etcd-ops` and line 5 both define role `etcd-alarm`
       --> policy.yaml:3:11
        |
      3 | include: [etcd-ops, etcd-ops]
        |           ^^^^^^^^
-      = help: give your own role another name, or leave one of the two out
+      = help: rename your own role, or remove one of the two
 
     error: `etcd-ops` is included twice
       --> policy.yaml:3:21

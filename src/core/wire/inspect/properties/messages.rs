@@ -1,4 +1,5 @@
-//! Requests of every method, encoded by prost, over few keys, so that guards and operations meet.
+//! Generates requests of every method, encoded by prost. They use few keys, so that guards and
+//! operations overlap.
 
 use etcd_warden_proto::etcdserverpb::{self as pb, compare, request_op, watch_request};
 use etcd_warden_proto::{authpb, v3electionpb as election, v3lockpb as lock};
@@ -10,7 +11,9 @@ use crate::method::Method;
 pub(super) fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => prop::sample::select(vec![b"a".to_vec(), b"b".to_vec(), b"c".to_vec()]),
-        1 => prop::sample::select(vec![b"".to_vec(), b"\0".to_vec(), b"a/".to_vec(), b"a\0".to_vec(), vec![0xff; 3]]),
+        1 => prop::sample::select(
+            vec![b"".to_vec(), b"\0".to_vec(), b"a/".to_vec(), b"a\0".to_vec(), vec![0xff; 3]]
+        ),
         1 => prop::collection::vec(any::<u8>(), 0..20),
     ]
 }
@@ -20,7 +23,11 @@ fn range_end() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn number() -> impl Strategy<Value = i64> {
-    prop_oneof![6 => -1_i64..4, 1 => any::<i64>(), 1 => prop::sample::select(vec![i64::MIN, i64::MAX])]
+    prop_oneof![
+        6 => -1_i64..4,
+        1 => any::<i64>(),
+        1 => prop::sample::select(vec![i64::MIN, i64::MAX]),
+    ]
 }
 
 fn lease() -> impl Strategy<Value = i64> {
@@ -121,10 +128,10 @@ pub(super) fn txn() -> impl Strategy<Value = pb::TxnRequest> {
         .prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
 }
 
-/// A Txn that etcd survives: one that it would die of keeps nothing any more.
-pub(super) fn living_txn() -> impl Strategy<Value = pb::TxnRequest> {
+/// A Txn that does not crash etcd: if one would, its `ignore_value` and `ignore_lease` are cleared.
+pub(super) fn valid_txn() -> impl Strategy<Value = pb::TxnRequest> {
     txn().prop_map(|mut txn| {
-        if is_deadly(&txn) {
+        if crashes_etcd(&txn) {
             each_operation(&mut txn, &mut |operation| {
                 if let request_op::Request::RequestPut(put) = operation {
                     (put.ignore_value, put.ignore_lease) = (false, false);
@@ -135,8 +142,8 @@ pub(super) fn living_txn() -> impl Strategy<Value = pb::TxnRequest> {
     })
 }
 
-/// What [`Fault::DeletedAndKept`](crate::wire::Fault::DeletedAndKept) says, found out the slow way.
-pub(super) fn is_deadly(txn: &pb::TxnRequest) -> bool {
+/// Reference implementation of [`Fault::DeletedAndKept`](crate::wire::Fault::DeletedAndKept).
+pub(super) fn crashes_etcd(txn: &pb::TxnRequest) -> bool {
     let (mut deleted_from, mut kept) = (Vec::new(), Vec::new());
     each_operation(&mut txn.clone(), &mut |operation| match operation {
         request_op::Request::RequestDeleteRange(delete) if delete.range_end == [0] => {
@@ -164,8 +171,8 @@ fn each_operation(txn: &mut pb::TxnRequest, visit: &mut impl FnMut(&mut request_
     }
 }
 
-/// The Txn of libcalico-go and kube-apiserver: one compare, and Puts of its key, so that whatever
-/// changes the compare shows.
+/// The Txn of libcalico-go and kube-apiserver: one compare and Puts of its key, so that every
+/// change of the compare has an effect.
 fn guarded() -> impl Strategy<Value = pb::TxnRequest> {
     (compare(), put()).prop_map(|(compare, put)| {
         let put = pb::PutRequest { key: compare.key.clone(), ..put };
@@ -205,8 +212,8 @@ fn leader() -> impl Strategy<Value = Option<election::LeaderKey>> {
     prop::option::weighted(0.9, leader)
 }
 
-/// A request of any method. Each kind in a box: on the stack, all of them together do not fit into
-/// a test's thread.
+/// A request of any method. Each strategy is boxed: together they would not fit on the stack of a
+/// test's thread.
 pub(super) fn request() -> BoxedStrategy<(Method, Vec<u8>)> {
     let small = (0..Method::ALL.len(), number(), key(), "[a-z]{0,5}", any::<bool>()).prop_map(
         |(at, number, bytes, text, flag)| {
@@ -221,14 +228,17 @@ pub(super) fn request() -> BoxedStrategy<(Method, Vec<u8>)> {
         (Method::Proclaim, election::ProclaimRequest { leader, value }.encode_to_vec())
     });
     prop_oneof![
-        6 => encoded(Method::Txn, living_txn()),
+        6 => encoded(Method::Txn, valid_txn()),
         4 => encoded(Method::Txn, guarded()),
         2 => range.boxed(),
         2 => encoded(Method::Put, put()),
         1 => encoded(Method::DeleteRange, delete_range()),
         2 => encoded(Method::Watch, watch()),
         2 => proclaim.boxed(),
-        1 => encoded(Method::Resign, leader().prop_map(|leader| election::ResignRequest { leader })),
+        1 => encoded(
+            Method::Resign,
+            leader().prop_map(|leader| election::ResignRequest { leader }),
+        ),
         4 => small.boxed(),
     ]
     .boxed()
@@ -309,7 +319,7 @@ fn small(method: Method, number: i64, bytes: Vec<u8>, text: &str, flag: bool) ->
                 .encode_to_vec()
         }
         Method::Leader | Method::Observe => election::LeaderRequest { name: bytes }.encode_to_vec(),
-        // The rest have requests of their own above, one string as field 1, or no field.
+        // The remaining methods have a strategy above, one string as field 1, or no field.
         Method::UserGet
         | Method::UserDelete
         | Method::RoleAdd

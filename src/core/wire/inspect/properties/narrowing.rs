@@ -1,5 +1,5 @@
-//! Guards only ever make a Txn ask for less: beside the same Txn without its compares, never for
-//! another key or another verb.
+//! Guards only narrow: a guarded Txn never needs another key or verb than the same Txn without
+//! compares.
 
 use std::collections::BTreeSet;
 
@@ -8,19 +8,19 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::super::inspect;
-use super::super::reference::Touched;
-use super::messages::living_txn;
+use super::super::reference::AccessSet;
+use super::messages::valid_txn;
 use crate::access::Verb;
 use crate::method::Method;
 
-type Asked = BTreeSet<(Vec<u8>, Vec<u8>, Verb)>;
+type Accessed = BTreeSet<(Vec<u8>, Vec<u8>, Verb)>;
 
-fn asked(txn: &pb::TxnRequest) -> Asked {
-    Touched::from(&inspect(Method::Txn, &txn.encode_to_vec()).unwrap()).keys
+fn accessed(txn: &pb::TxnRequest) -> Accessed {
+    AccessSet::from(&inspect(Method::Txn, &txn.encode_to_vec()).unwrap()).keys
 }
 
-/// The Txn without any compare, and what the compares alone read.
-fn without_compares(txn: &pb::TxnRequest, compared: &mut Asked) -> pb::TxnRequest {
+/// Returns the Txn without compares, and adds the reads of its compares to `compared`.
+fn without_compares(txn: &pb::TxnRequest, compared: &mut Accessed) -> pb::TxnRequest {
     compared.extend(
         txn.compare
             .iter()
@@ -43,19 +43,30 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn guard_narrowing_never_widens(txn in living_txn()) {
-        let mut compared = Asked::new();
-        let unguarded = asked(&without_compares(&txn, &mut compared));
-        let guarded = asked(&txn);
-        prop_assert!(guarded.is_subset(&unguarded.union(&compared).cloned().collect()), "{:?} beside {:?}", guarded, unguarded);
-        // What is left out is one half of a Put, never both, and nothing of a read or a delete.
+    fn guards_never_widen_the_accesses(txn in valid_txn()) {
+        let mut compared = Accessed::new();
+        let unguarded = accessed(&without_compares(&txn, &mut compared));
+        let guarded = accessed(&txn);
+        prop_assert!(
+            guarded.is_subset(&unguarded.union(&compared).cloned().collect()),
+            "{:?} beside {:?}",
+            guarded,
+            unguarded
+        );
+        // Only one half of a Put may be missing, never both, and never a read or a delete.
         for (key, range_end, verb) in unguarded.difference(&guarded) {
             let other = match verb {
                 Verb::Create => Verb::Update,
                 Verb::Update => Verb::Create,
-                Verb::Read | Verb::Delete => return Err(TestCaseError::fail(format!("{verb} of {key:?} is lost"))),
+                Verb::Read | Verb::Delete => {
+                    return Err(TestCaseError::fail(format!("{verb} of {key:?} is missing")));
+                }
             };
-            prop_assert!(guarded.contains(&(key.clone(), range_end.clone(), other)), "the Put of {:?} asks for nothing", key);
+            prop_assert!(
+                guarded.contains(&(key.clone(), range_end.clone(), other)),
+                "no verb for the Put of {:?}",
+                key
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Guards are sound: whatever a Txn finds, its Puts create and update only what the scan asked the
-//! right for.
+//! Guards are sound: for every state of the store, the Puts of a Txn create and update only keys
+//! for which the scan required the verb.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::super::inspect;
-use super::super::reference::{Stored, Touched, compares, reaches};
-use super::messages::{key, living_txn};
+use super::super::reference::{AccessSet, Stored, compares, reaches};
+use super::messages::{key, valid_txn};
 use crate::access::Verb;
 use crate::method::Method;
 
@@ -32,7 +32,7 @@ fn store() -> impl Strategy<Value = Store> {
     )
 }
 
-/// Which branches run, decided for nested Txns too before anything is written (`compareToPath`).
+/// The branches that run, determined before any write, for nested Txns, too (`compareToPath`).
 fn path(store: &Store, txn: &pb::TxnRequest) -> Vec<bool> {
     let holds = |compare: &pb::Compare| {
         let mut reached = store
@@ -55,7 +55,7 @@ fn path(store: &Store, txn: &pb::TxnRequest) -> Vec<bool> {
     out
 }
 
-/// Runs a Txn as `executeTxn` does, and notes each effect on each key.
+/// Runs a Txn like `executeTxn` and records each effect on each key.
 fn run(
     store: &mut Store,
     txn: &pb::TxnRequest,
@@ -98,14 +98,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_txn_does_only_what_was_asked_for(txn in living_txn(), store in store()) {
+    fn a_txn_has_only_the_effects_that_were_checked(txn in valid_txn(), store in store()) {
         let bytes = txn.encode_to_vec();
-        let asked = Touched::from(&inspect(Method::Txn, &bytes).unwrap());
+        let asked = AccessSet::from(&inspect(Method::Txn, &bytes).unwrap());
         let (mut store, path, mut effects) = (store.clone(), path(&store, &txn), Vec::new());
         run(&mut store, &txn, &mut path.into_iter(), &mut effects);
         for (key, verb) in effects {
-            let granted = asked.keys.iter().any(|(from, end, asked)| *asked == verb && reaches(from, end, &key));
-            prop_assert!(granted, "{} {:?} without the right; asked for {:?}", verb, key, asked);
+            let granted = asked
+                .keys
+                .iter()
+                .any(|(from, end, asked)| *asked == verb && reaches(from, end, &key));
+            prop_assert!(granted, "{} {:?} was not checked; checked: {:?}", verb, key, asked);
         }
     }
 }

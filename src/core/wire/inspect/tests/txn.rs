@@ -1,9 +1,9 @@
-//! Txns: compares, what they guard, and how far one may go.
+//! Txns: compares, their guards, and the limits.
 
 use super::*;
 
 #[test]
-fn a_compare_that_says_two_things_is_refused() {
+fn refuses_an_ambiguous_compare() {
     for (fields, expected) in [
         (wire![num(2, 0), num(5, 0)], ("Compare.target_union", Fault::TargetMismatch)),
         (wire![num(6, 0)], ("Compare.target_union", Fault::TargetMismatch)),
@@ -24,7 +24,7 @@ fn a_compare_that_says_two_things_is_refused() {
 }
 
 #[test]
-fn no_two_members_of_a_compare_are_accepted_in_any_order() {
+fn refuses_two_members_of_a_compare_in_any_order() {
     let member = |number: u32| if number == 7 { len(7, "") } else { num(number, 0) };
     for target in 0..5 {
         for (first, second) in (4..=8).flat_map(|first| (4..=8).map(move |second| (first, second)))
@@ -39,25 +39,33 @@ fn no_two_members_of_a_compare_are_accepted_in_any_order() {
     }
 }
 
-/// libcalico-go's create, update and delete, and kube-apiserver's (`MOD` compares; the other branch
-/// reads the key back).
+/// Create, update and delete as libcalico-go and kube-apiserver write them (`MOD` compares; the
+/// failure branch reads the key).
 #[test]
-fn the_txns_of_calico_and_kubernetes_need_no_more_than_they_do() {
+fn txns_of_calico_and_kubernetes_need_minimal_verbs() {
     let get = len(1, "k");
     for (compare, operation, expected) in [
-        (compare(0, 0, "k", 0), success(PUT_OP, wire![len(1, "k"), len(2, "v")]), READ.and(CREATE)),
-        (compare(2, 0, "k", 0), success(PUT_OP, wire![len(1, "k"), len(2, "v")]), READ.and(CREATE)),
+        (
+            compare(0, 0, "k", 0),
+            success(PUT_OP, wire![len(1, "k"), len(2, "v")]),
+            READ.union(CREATE),
+        ),
+        (
+            compare(2, 0, "k", 0),
+            success(PUT_OP, wire![len(1, "k"), len(2, "v")]),
+            READ.union(CREATE),
+        ),
         (
             compare(2, 0, "k", 42),
             success(PUT_OP, wire![len(1, "k"), len(2, "v")]),
-            READ.and(UPDATE),
+            READ.union(UPDATE),
         ),
         (
             compare(2, 0, "k", 42),
             success(PUT_OP, wire![len(1, "k"), num(3, 7)]),
-            READ.and(UPDATE).and(DELETE),
+            READ.union(UPDATE).union(DELETE),
         ),
-        (compare(2, 0, "k", 42), success(DELETE_RANGE, len(1, "k")), READ.and(DELETE)),
+        (compare(2, 0, "k", 42), success(DELETE_RANGE, len(1, "k")), READ.union(DELETE)),
     ] {
         let message = wire![compare, operation, failure(RANGE, get.clone())];
         let accesses = inspect(Method::Txn, &message).unwrap();
@@ -66,7 +74,7 @@ fn the_txns_of_calico_and_kubernetes_need_no_more_than_they_do() {
     }
 }
 
-/// What a Put of `k` in the success and in the failure branch of `compares` may be.
+/// The verbs that a Put of `k` needs in the success branch and in the failure branch of `compares`.
 fn branches(compares: Vec<u8>) -> (Verbs, Verbs) {
     let of = |branch: Vec<u8>| {
         let message = wire![compares.clone(), branch];
@@ -74,14 +82,14 @@ fn branches(compares: Vec<u8>) -> (Verbs, Verbs) {
         let verbs = accesses
             .keys()
             .filter(|access| access.range.start == b"k")
-            .fold(Verbs::NONE, |verbs, access| verbs.and(access.verbs));
+            .fold(Verbs::NONE, |verbs, access| verbs.union(access.verbs));
         verbs.without(READ)
     };
     (of(success(PUT_OP, len(1, "k"))), of(failure(PUT_OP, len(1, "k"))))
 }
 
 #[test]
-fn a_compare_guards_its_key_and_its_opposite_the_other_branch() {
+fn a_compare_guards_both_branches() {
     const EQUAL: i64 = 0;
     const GREATER: i64 = 1;
     const LESS: i64 = 2;
@@ -108,7 +116,7 @@ fn a_compare_guards_its_key_and_its_opposite_the_other_branch() {
             );
         }
     }
-    // The lease of a key that has none is 0, as that of a missing key.
+    // The lease of a key without a lease compares as 0, like that of a missing key.
     for (result, number, expected) in [
         (EQUAL, 0, (PUT, UPDATE)),
         (EQUAL, 7, (UPDATE, PUT)),
@@ -120,35 +128,34 @@ fn a_compare_guards_its_key_and_its_opposite_the_other_branch() {
     ] {
         assert_eq!(branches(compare(4, result, "k", number)), expected, "lease {result} {number}");
     }
-    // The value of a missing key compares as nothing at all.
+    // A compare of the value of a missing key is false.
     for result in [EQUAL, GREATER, LESS, NOT_EQUAL] {
         assert_eq!(branches(compare(3, result, "k", 1)), (UPDATE, PUT), "value {result}");
     }
 }
 
 #[test]
-fn only_what_must_hold_for_the_branch_narrows_it() {
+fn only_a_proven_guard_narrows_a_branch() {
     let create = compare(0, 0, "k", 0);
     assert_eq!(branches(compare(0, 0, "other", 0)), (PUT, PUT));
     assert_eq!(branches(vec![]), (PUT, PUT));
-    // Of two compares, the failure branch does not know which one failed.
+    // With two compares, it is unknown which one failed in the failure branch.
     assert_eq!(branches(wire![create.clone(), compare(2, 0, "other", 1)]), (CREATE, PUT));
     assert_eq!(branches(wire![create.clone(), create.clone()]), (CREATE, PUT));
-    // A range compare is true of no key at all.
+    // A range compare is also true if the range holds no key.
     assert_eq!(branches(len(1, wire![len(3, "k"), num(4, 0), len(64, "l")])), (PUT, PUT));
-    // No member of the oneof: etcd compares with 0.
+    // Without a member of the oneof, etcd compares with 0.
     assert_eq!(branches(len(1, len(3, "k"))), (CREATE, UPDATE));
 }
 
-/// The verbs of the last Put of `k`, by its value's presence in the list: each Put here is of
-/// another access.
+/// The verbs of the last access to `k`. In these messages each Put is an access of its own.
 fn last_put(message: &[u8]) -> Verbs {
     let accesses = inspect(Method::Txn, message).unwrap();
     accesses.keys().filter(|access| access.range.start == b"k").last().unwrap().verbs
 }
 
 #[test]
-fn a_guard_ends_when_its_key_may_have_been_written() {
+fn a_guard_ends_when_its_key_may_be_written() {
     let exists = compare(2, 0, "k", 5);
     let put = || success(PUT_OP, len(1, "k"));
     let apart = || success(PUT_OP, len(1, "apart"));
@@ -158,7 +165,7 @@ fn a_guard_ends_when_its_key_may_have_been_written() {
         (success(DELETE_RANGE, wire![len(1, "l"), len(2, "\0")]), UPDATE),
         (wire![put(), apart()], PUT),
         (wire![success(DELETE_RANGE, len(1, "k")), apart()], PUT),
-        // etcd's own check of overlaps does not see this one.
+        // etcd's own check for overlaps does not notice this one.
         (success(DELETE_RANGE, wire![len(1, "a"), len(2, "\0")]), PUT),
         (success(DELETE_RANGE, wire![len(1, "a"), len(2, "l")]), PUT),
         (wire![success(TXN, failure(DELETE_RANGE, len(1, "k"))), apart()], PUT),
@@ -168,35 +175,35 @@ fn a_guard_ends_when_its_key_may_have_been_written() {
 }
 
 #[test]
-fn a_nested_txn_compares_before_anything_is_applied() {
+fn nested_compares_see_the_state_before_the_txn() {
     let guarded = wire![compare(0, 0, "k", 0), success(PUT_OP, len(1, "k"))];
     let wide = success(DELETE_RANGE, wire![len(1, "a"), len(2, "\0")]);
-    assert_eq!(last_put(&success(TXN, &guarded)), READ.and(CREATE));
-    assert_eq!(last_put(&failure(TXN, &guarded)), READ.and(CREATE));
-    // What stands in front of it may have changed what its compare saw; what stands behind it, or
-    // in the other branch, has not.
-    assert_eq!(last_put(&wire![wide.clone(), success(TXN, &guarded)]), READ.and(PUT));
-    assert_eq!(last_put(&wire![success(TXN, &guarded), wide.clone()]), READ.and(CREATE));
-    assert_eq!(last_put(&wire![wide, failure(TXN, &guarded)]), READ.and(CREATE));
-    // What one of its branches writes may have changed what the next one's compare saw, whichever
-    // branch it is.
+    assert_eq!(last_put(&success(TXN, &guarded)), READ.union(CREATE));
+    assert_eq!(last_put(&failure(TXN, &guarded)), READ.union(CREATE));
+    // An operation before the nested Txn may have changed what its compare saw. An operation after
+    // it or in the other branch has not.
+    assert_eq!(last_put(&wire![wide.clone(), success(TXN, &guarded)]), READ.union(PUT));
+    assert_eq!(last_put(&wire![success(TXN, &guarded), wide.clone()]), READ.union(CREATE));
+    assert_eq!(last_put(&wire![wide, failure(TXN, &guarded)]), READ.union(CREATE));
+    // A write in either branch of a nested Txn may have changed what the compare of the next one
+    // saw.
     let wide_in = |branch: fn(u32, Vec<u8>) -> Vec<u8>| {
         success(TXN, branch(DELETE_RANGE, wire![len(1, "a"), len(2, "\0")]))
     };
-    assert_eq!(last_put(&wire![wide_in(success), success(TXN, &guarded)]), READ.and(PUT));
-    assert_eq!(last_put(&wire![wide_in(failure), success(TXN, &guarded)]), READ.and(PUT));
-    // A guard of the Txn around it holds inside, and behind it.
+    assert_eq!(last_put(&wire![wide_in(success), success(TXN, &guarded)]), READ.union(PUT));
+    assert_eq!(last_put(&wire![wide_in(failure), success(TXN, &guarded)]), READ.union(PUT));
+    // A guard of the enclosing Txn holds inside the nested Txn and after it.
     let exists = compare(2, 0, "k", 5);
     let nested = success(TXN, wire![compare(0, 0, "l", 0), success(RANGE, len(1, "l"))]);
     assert_eq!(last_put(&wire![exists, nested, success(PUT_OP, len(1, "k"))]), UPDATE);
     assert_eq!(
         last_put(&wire![compare(2, 0, "k", 5), success(TXN, success(PUT_OP, len(1, "k")))]),
-        READ.and(UPDATE)
+        READ.union(UPDATE)
     );
 }
 
 #[test]
-fn the_three_lists_may_stand_mixed() {
+fn accepts_interleaved_lists() {
     let message = wire![
         failure(RANGE, len(1, "f")),
         success(PUT_OP, len(1, "k")),
@@ -218,11 +225,11 @@ fn the_three_lists_may_stand_mixed() {
 }
 
 #[test]
-fn a_txn_is_limited_by_what_its_operations_cost() {
+fn limits_the_total_cost_of_a_txn() {
     let nested =
         |depth: usize, inner: Vec<u8>| (1..depth).fold(inner, |inner, _| success(TXN, inner));
     let put = || success(PUT_OP, len(1, "deep"));
-    // 446 * 447 / 2 is below the limit, 447 * 448 / 2 above it.
+    // 446 * 447 / 2 is below the limit, 447 * 448 / 2 is above it.
     for depth in [10, 100, 446] {
         assert_eq!(
             keys(&inspect(Method::Txn, &nested(depth, put())).unwrap()),
@@ -237,10 +244,10 @@ fn a_txn_is_limited_by_what_its_operations_cost() {
             "{depth}"
         );
     }
-    // Many operations deep inside cost as many times more: 100 * 101 / 2 for what is around them,
-    // and 99,000 at the bottom.
-    let around = 100 * 101 / 2 - 100;
-    let at_most = (MAX_WORK - around) / 100;
+    // An operation costs its depth: 100 * 101 / 2 for the enclosing Txns, and 99,000 for the
+    // operations at the bottom.
+    let enclosing = 100 * 101 / 2 - 100;
+    let at_most = (MAX_WORK - enclosing) / 100;
     let bottom = |count: usize| nested(100, success(RANGE, len(1, "k")).repeat(count));
     assert!(inspect(Method::Txn, &bottom(at_most)).is_ok());
     assert_eq!(fault(Method::Txn, &bottom(at_most + 1)).2, Fault::TooManyOperations);
@@ -253,7 +260,7 @@ fn a_txn_is_limited_by_what_its_operations_cost() {
 }
 
 #[test]
-fn guards_that_take_too_long_to_look_up_narrow_nothing_more() {
+fn guards_are_ignored_beyond_the_comparison_limit() {
     let guarded = |count: usize| {
         let keys = || (0..count).map(|n| format!("{n:05}"));
         let compares: Vec<u8> = keys().flat_map(|key| compare(0, 0, &key, 0)).collect();
@@ -263,13 +270,13 @@ fn guards_that_take_too_long_to_look_up_narrow_nothing_more() {
         let message = guarded(count);
         let accesses = inspect(Method::Txn, &message).unwrap();
         let narrowed = accesses.keys().filter(|access| access.verbs == CREATE).count();
-        let all = accesses.keys().filter(|access| access.verbs.has(Verb::Create)).count();
+        let all = accesses.keys().filter(|access| access.verbs.contains(Verb::Create)).count();
         (narrowed, all)
     };
     assert_eq!(created(128), (128, 128));
-    assert_eq!(created(256), (guard::BUDGET / 256, 256));
+    assert_eq!(created(256), (guard::MAX_COMPARISONS / 256, 256));
     assert_eq!(
         created(MAX_OPERATIONS / 2),
-        (guard::BUDGET / (MAX_OPERATIONS / 2), MAX_OPERATIONS / 2)
+        (guard::MAX_COMPARISONS / (MAX_OPERATIONS / 2), MAX_OPERATIONS / 2)
     );
 }

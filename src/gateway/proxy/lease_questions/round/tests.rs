@@ -26,7 +26,7 @@ bindings:
 const REQUEST: usize = 100;
 const HELD: usize = 1000;
 
-type Answered = oneshot::Receiver<Result<LeaseStanding, NotKnown>>;
+type Answered = oneshot::Receiver<Result<LeaseClaim, NotKnown>>;
 
 struct Lab {
     policy: Policy,
@@ -55,7 +55,7 @@ impl Lab {
     /// A request as from a connection of its own.
     fn waits(&self, who: &str, lease_use: LeaseUse) -> (Waiter, Answered) {
         let mut accesses = Accesses::default();
-        accesses.lease(7, lease_use);
+        accesses.add_lease(7, lease_use);
         let (answer, answered) = oneshot::channel();
         let keys = AttachedKeys::of(Arc::new(self.principal(who)), 7, &accesses);
         (Waiter { keys, quota: self.quota(who), share: self.share(who), answer }, answered)
@@ -68,7 +68,7 @@ impl Lab {
     }
 }
 
-fn told(answered: &mut [Answered]) -> Vec<Option<Result<LeaseStanding, NotKnown>>> {
+fn told(answered: &mut [Answered]) -> Vec<Option<Result<LeaseClaim, NotKnown>>> {
     answered.iter_mut().map(|answered| answered.try_recv().ok()).collect()
 }
 
@@ -82,7 +82,7 @@ fn a_key_is_looked_at_once_for_all_requests_of_an_identity() {
     }
     assert_eq!(round.looks, 1000);
     round.end(Ok(()));
-    assert!(told(&mut answered).into_iter().all(|told| told == Some(Ok(LeaseStanding::Covered))));
+    assert!(told(&mut answered).into_iter().all(|told| told == Some(Ok(LeaseClaim::Covered))));
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn each_identity_and_each_use_has_its_own_answer() {
     let who = [
         ("alice", LeaseUse::Revoke),
         ("other", LeaseUse::Revoke),
-        ("alice", LeaseUse::Look),
-        ("reader", LeaseUse::Look),
+        ("alice", LeaseUse::Inspect),
+        ("reader", LeaseUse::Inspect),
         ("reader", LeaseUse::Revoke),
         ("alice", LeaseUse::Attach),
     ];
@@ -105,9 +105,9 @@ fn each_identity_and_each_use_has_its_own_answer() {
     assert_eq!(round.looks, 8);
     assert!(round.visit(b"/c"));
     round.end(Ok(()));
-    let not = Some(Ok(LeaseStanding::NotCovered));
+    let not = Some(Ok(LeaseClaim::NotCovered));
     let expected =
-        [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseStanding::Covered)), not.clone(), not];
+        [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseClaim::Covered)), not.clone(), not];
     assert_eq!(told(&mut answered), expected);
 }
 
@@ -135,8 +135,11 @@ fn nothing_is_read_for_callers_that_have_left() {
 #[test]
 fn who_has_no_room_for_an_answer_takes_it_from_no_other() {
     let lab = Lab::new();
-    let who =
-        [("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke), ("alice", LeaseUse::Look)];
+    let who = [
+        ("alice", LeaseUse::Revoke),
+        ("neighbour", LeaseUse::Revoke),
+        ("alice", LeaseUse::Inspect),
+    ];
     let (round, mut answered) = lab.round(&who);
     let mut round = round.unwrap();
     assert!(round.may_buffer(10));
@@ -149,7 +152,7 @@ fn who_has_no_room_for_an_answer_takes_it_from_no_other() {
     );
     assert!(round.visit(b"/a/k"));
     round.end(Ok(()));
-    assert_eq!(answered[1].try_recv(), Ok(Ok(LeaseStanding::Covered)));
+    assert_eq!(answered[1].try_recv(), Ok(Ok(LeaseClaim::Covered)));
 }
 
 #[test]

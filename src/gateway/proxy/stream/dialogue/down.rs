@@ -116,7 +116,7 @@ impl Dialogue<'_> {
         let Some(head) = wire::watch::response_head(seen, length)? else { return Ok(None) };
         self.saw_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
-        let answer = ledger.answered(&head);
+        let action = ledger.on_response(&head);
         // An event changes no number, and only the answer to a create makes room for another.
         if head.created || head.canceled {
             self.count_watches(&ledger);
@@ -125,13 +125,13 @@ impl Dialogue<'_> {
             self.wake_up.notify_one();
         }
         let mut after = SmallVec::new();
-        if let Some(id) = answer.end {
+        if let Some(id) = action.cancel {
             after.push(self.ended_by_policy(id));
         }
         after.extend(
-            answer.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))),
+            action.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))),
         );
-        Ok(Some(Fate { pass: answer.pass, after }))
+        Ok(Some(Fate { pass: action.forward, after }))
     }
 
     /// Keeps the newest header for answers of our own; the answer to a create also tells other

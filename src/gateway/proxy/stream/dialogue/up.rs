@@ -6,7 +6,7 @@ use bytes::Bytes;
 use etcd_warden_core::authorize::{Denial, Reason};
 use etcd_warden_core::keyspace::KeyRange;
 use etcd_warden_core::policy::Mode;
-use etcd_warden_core::watch_ledger::{Refusal, places};
+use etcd_warden_core::watch_ledger::{Refusal, slots_for};
 use etcd_warden_core::wire;
 use etcd_warden_core::wire::frame::{self, Frames};
 use etcd_warden_core::wire::watch::WatchRequest;
@@ -151,7 +151,7 @@ impl Dialogue<'_> {
         // at once, on a stream that goes to etcd.
         let Some(send) = send else { return Err(Closing::With(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
-            self.ledger.borrow_mut().forwarded(range.into());
+            self.ledger.borrow_mut().create_forwarded(range.into());
         }
         send.write(&permit, framed, false).await.map_err(|unsent| match unsent {
             Unsent::Closed => Closing::With(Status::lost()),
@@ -179,7 +179,7 @@ impl Dialogue<'_> {
             return Err(Limit::RequestsInFlight);
         }
         quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        if self.seat == Seat::Taken && !self.places.take(places(range)) {
+        if self.seat == Seat::Taken && !self.places.take(slots_for(range)) {
             return Err(Limit::Watches);
         }
         Ok(())
@@ -205,8 +205,8 @@ impl Dialogue<'_> {
                     Reason::Limit | Reason::AuditFull => Refusal::TooMany,
                     _ => Refusal::Denied,
                 };
-                let now = self.ledger.borrow_mut().refused(refusal);
-                self.places.keep(self.ledger.borrow().held());
+                let now = self.ledger.borrow_mut().create_refused(refusal);
+                self.places.keep(self.ledger.borrow().slots());
                 if now {
                     self.tell(self.refused_create(refusal));
                 }
@@ -220,7 +220,7 @@ impl Dialogue<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.to_client.borrow().len().max(self.ledger.borrow().waiting()) < MAX_WAITING
+        self.to_client.borrow().len().max(self.ledger.borrow().pending()) < MAX_WAITING
     }
 
     fn send_cancels(&self, send: &mut Option<Upload>) {

@@ -1,5 +1,5 @@
-//! What a Txn keeps of keys (`ignore_value`, `ignore_lease`), and whether it deletes them: see
-//! [`Fault::DeletedAndKept`].
+//! Puts with `ignore_value` or `ignore_lease`, and whether the same Txn deletes their keys
+//! ([`Fault::DeletedAndKept`]).
 
 use smallvec::SmallVec;
 
@@ -8,15 +8,16 @@ use crate::keyspace::{End, KeyRange};
 use crate::wire::field::Part;
 use crate::wire::{Fault, Malformed};
 
-/// Over the whole Txn, both branches and those inside it: which of them run is known only to etcd.
+/// Puts and deletions of the whole Txn: both branches and all nested Txns, because only etcd knows
+/// which branches run.
 #[derive(Default)]
-pub(super) struct Kept<'m> {
+pub(super) struct IgnoreFlags<'m> {
     puts: SmallVec<[(&'m [u8], Part<'m>); 2]>,
-    /// Every key from here on is deleted.
+    /// Every key from this one on is deleted.
     deleted: Option<&'m [u8]>,
 }
 
-impl<'m> Kept<'m> {
+impl<'m> IgnoreFlags<'m> {
     pub(super) fn put(&mut self, put: &PutRequest<'m>) {
         if put.ignore_value || put.ignore_lease {
             self.puts.push((put.key, put.whole));
@@ -29,7 +30,7 @@ impl<'m> Kept<'m> {
         }
     }
 
-    pub(super) fn none_is_deleted(&self) -> Result<(), Malformed> {
+    pub(super) fn check(&self) -> Result<(), Malformed> {
         let Some(start) = self.deleted else { return Ok(()) };
         match self.puts.iter().find(|(key, _)| *key >= start) {
             Some((_, put)) => Err(Malformed {

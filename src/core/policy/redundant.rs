@@ -1,44 +1,49 @@
-//! Warnings about entries of a role that have no effect: a grant inside another one, a denial of
-//! what is not granted.
+//! Warns about entries of a role that have no effect: a grant that another grant includes, and a
+//! denial of keys that the role does not allow.
 
 use super::check::{Allowed, CheckedRole};
-use super::keyset::{KeySet, overlap};
+use super::keyset::{KeySet, overlaps};
 use super::name::Captures;
 use crate::access::Verb;
 use crate::diagnostics::{Findings, SourcePosition};
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange, cmp_end_to_key, prefix_end};
 
-/// Adds the warnings for one role. Keys with captures or inner wildcards are left out of the first
-/// question: what they hold is only known per caller.
+/// Adds the warnings about one role. Grants with captures or inner `*` are not checked for
+/// inclusion, because their keys depend on the principal.
 pub(super) fn warn(role: &CheckedRole, findings: &mut Findings<'_>) {
-    for (inner, outer) in inside_another(&role.allow) {
+    for (inner, outer) in included_in_another(&role.allow) {
         findings.warning(
             inner,
-            "this grant is inside another one of its role",
-            format!("line {} gives it already; remove one", outer.line),
+            "this grant is included in another grant of the role",
+            format!("line {} already grants it; remove one of the two", outer.line),
         );
     }
     for denied in &role.deny {
         let reach = prefix_range(denied.keys.fixed_prefix());
         let touches = |allowed: &Allowed| {
-            let shared =
-                Verb::ALL.into_iter().any(|verb| allowed.verbs.has(verb) && denied.verbs.has(verb));
+            let shared = Verb::ALL
+                .into_iter()
+                .any(|verb| allowed.verbs.contains(verb) && denied.verbs.contains(verb));
             shared
-                && overlap(&prefix_range(allowed.keys.fixed_prefix()).as_range(), &reach.as_range())
+                && overlaps(
+                    &prefix_range(allowed.keys.fixed_prefix()).as_range(),
+                    &reach.as_range(),
+                )
         };
         if !role.allow.iter().any(touches) {
-            let help = "a role's `deny` takes from that role alone; write it in the binding to take it from everything that an identity gets";
+            let help = "`deny` in a role restricts that role only; write it in the binding to \
+                        restrict all roles of an identity";
             findings.warning(
                 denied.position,
-                format!("role `{}` does not allow this, so denying it changes nothing", role.name),
+                format!("role `{}` does not allow this, so `deny` has no effect", role.name),
                 help,
             );
         }
     }
 }
 
-/// Grants whose keys and verbs another single grant holds too, each with that other one.
-fn inside_another(allow: &[Allowed]) -> Vec<(SourcePosition, SourcePosition)> {
+/// Grants whose keys and verbs a single other grant includes, each with that grant.
+fn included_in_another(allow: &[Allowed]) -> Vec<(SourcePosition, SourcePosition)> {
     let mut ranges: Vec<(OwnedRange, &Allowed)> = allow
         .iter()
         .filter_map(|allowed| match allowed.keys.resolve(&Captures::new())? {
@@ -46,7 +51,7 @@ fn inside_another(allow: &[Allowed]) -> Vec<(SourcePosition, SourcePosition)> {
             KeySet::Pattern(_) => None,
         })
         .collect();
-    // By start, the longest first: whatever holds a range then stands before it.
+    // By start, the longest first: then a range comes after every range that includes it.
     ranges.sort_by(|(a, _), (b, _)| a.start.cmp(&b.start).then_with(|| longer_first(a, b)));
     let mut found = Vec::new();
     let mut reaching: Vec<(OwnedRange, &Allowed)> = Vec::new();
@@ -76,7 +81,7 @@ fn reaches(range: &OwnedRange, key: &[u8]) -> bool {
     cmp_end_to_key(&range.as_range(), key) == std::cmp::Ordering::Greater
 }
 
-/// Whether `outer`, which does not start behind `inner`, holds all of it.
+/// True if `outer`, which must not start after `inner`, includes all of it.
 fn holds(outer: &OwnedRange, inner: &OwnedRange) -> bool {
     match inner.as_range().end {
         End::Open => outer.end == OwnedEnd::Open,
