@@ -234,7 +234,7 @@ proptest! {
         match (fast, reference::decide(&entitlements, &accesses, &known, universe())) {
             (Ok(permit), Ok(grant)) => prop_assert_eq!(permit.grant(), grant),
             (Err(denial), Err(refusal)) => {
-                prop_assert!(refusal.matches_denial(&denial), "{denial} is not {refusal:?}")
+                prop_assert!(refusal.matches_denial(&denial), "{denial} is not {refusal:?}");
             }
             (fast, slow) => prop_assert!(false, "{fast:?} is not {slow:?}"),
         }

@@ -167,7 +167,7 @@ fn each_unusable_name_has_its_own_reason() {
 fn refuses_a_bmp_name_written_by_rcgen() {
     let bmp = rcgen::string::BmpString::try_from("admin").unwrap();
     let leaf = certificate(|params| {
-        params.distinguished_name.push(DnType::CommonName, DnValue::BmpString(bmp))
+        params.distinguished_name.push(DnType::CommonName, DnValue::BmpString(bmp));
     });
     assert_eq!(name(&leaf), Err(NameRefusal::NotUtf8));
 }
@@ -287,12 +287,12 @@ fn the_distinction_covers_every_kind_of_name() {
     };
     let email = |name: &'static str| {
         of(&move |params| {
-            params.subject_alt_names = vec![SanType::Rfc822Name(name.try_into().unwrap())]
+            params.subject_alt_names = vec![SanType::Rfc822Name(name.try_into().unwrap())];
         })
     };
     let address = |name: &'static str| {
         of(&move |params| {
-            params.subject_alt_names = vec![SanType::IpAddress(name.parse().unwrap())]
+            params.subject_alt_names = vec![SanType::IpAddress(name.parse().unwrap())];
         })
     };
     let all = [

@@ -169,7 +169,7 @@ fn section(page: &mut String, role: &Role, documented: bool) {
     if !role.rows.is_empty() {
         match principal {
             Some(_) => {
-                writeln!(page, "\n| keys | verbs | documented | why |\n|---|---|---|---|").unwrap()
+                writeln!(page, "\n| keys | verbs | documented | why |\n|---|---|---|---|").unwrap();
             }
             None => writeln!(page, "\n| keys | verbs | why |\n|---|---|---|").unwrap(),
         }

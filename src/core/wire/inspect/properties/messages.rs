@@ -147,10 +147,10 @@ pub(super) fn crashes_etcd(txn: &pb::TxnRequest) -> bool {
     let (mut deleted_from, mut kept) = (Vec::new(), Vec::new());
     each_operation(&mut txn.clone(), &mut |operation| match operation {
         request_op::Request::RequestDeleteRange(delete) if delete.range_end == [0] => {
-            deleted_from.push(delete.key.clone())
+            deleted_from.push(delete.key.clone());
         }
         request_op::Request::RequestPut(put) if put.ignore_value || put.ignore_lease => {
-            kept.push(put.key.clone())
+            kept.push(put.key.clone());
         }
         _ => {}
     });
