@@ -32,8 +32,8 @@ use crate::metrics::reason::Reloaded;
 use crate::proxy::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::live_policy::LivePolicy;
+use crate::proxy::open_streams::OpenStreams;
 use crate::proxy::quota::Quotas;
-use crate::proxy::registry::Registry;
 use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{Expiring, LiveTls, Tls};
 use crate::upstream::control::Control;
@@ -115,7 +115,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         members,
         control,
         tls,
-        registry: Registry::default(),
+        open_streams: OpenStreams::default(),
         quotas: Quotas::new(&config.limits),
         drain: CancellationToken::new(),
         request_ids: AtomicU64::new(1),
@@ -332,7 +332,7 @@ fn policy_view(state: &State) -> PolicyView {
 }
 
 fn stream_views(shared: &Shared) -> Vec<StreamView> {
-    let entries = shared.registry.list();
+    let entries = shared.open_streams.list();
     entries
         .iter()
         .map(|entry| StreamView {

@@ -1,13 +1,17 @@
-//! What passes between TLS and `h2`, frame by frame, in both directions: towards clients and
-//! towards etcd.
+//! The bytes between TLS and `h2`, frame by frame, in both directions: towards clients and towards
+//! etcd.
 //!
-//! `h2` does its work for each frame without asking what it costs, refuses what etcd takes, and
-//! says nothing of what it refuses. Here each frame is seen before `h2` sees it: what it costs is
-//! counted ([`cost`]), what `h2` would trip over and no promise hangs on is smoothed ([`hpack`],
-//! empty and tiny DATA), what it would overlook is found, and what it answers by itself is noted
-//! ([`layer`]). Payloads are not looked at, kept or copied, but for header blocks and SETTINGS.
+//! `h2` works for each frame without regard to its cost, refuses some requests that etcd accepts,
+//! and does not report what it refuses. Here each frame is inspected before `h2` reads it:
 //!
-//! All but [`io`] is pure.
+//! * its cost is charged ([`cost`]);
+//! * requests that `h2` would refuse although their form does not matter are normalised
+//!   ([`hpack`]), and so are empty and tiny DATA frames;
+//! * protocol errors that `h2` does not detect are detected, and resets and GOAWAYs of `h2`'s own
+//!   are recorded ([`layer`]).
+//!
+//! Payloads other than header blocks and SETTINGS are not read, kept or copied. All modules but
+//! [`io`] are pure.
 
 pub mod cost;
 pub mod frame;

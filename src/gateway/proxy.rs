@@ -1,80 +1,88 @@
-//! The path of a request. Read the files in this order:
+//! The request path. Read the files in this order:
 //!
 //! ```text
-//! listener    accept, connection cap, PROXY header; hands the socket to a worker thread
-//! arrivals    who has yet to say something, and who makes room
-//! handshakes  how many are under way at once, the share of each address, and who makes room
-//! worker      one thread, one runtime, its own connections to etcd
-//! connection  TLS handshake, certificate -> identity -> principal
-//! client      who it is, what it may hold, and whether it is to go
-//! session     HTTP/2, the calls of one client
-//!   part        what of it is polled
-//!   turn        how much of it, before others have their turn
-//!   rejections  what HTTP/2 refused before a request was there
-//!   keepalive   whether it is still there
-//!   lifetime    when it is told to go, and when its certificate ends
-//!   roll        who is connected, judged again when CAs or revocation lists change
-//! rounds      whose turn it is on a worker, by identity
-//! quota       what one identity may have at once, and how fast it may ask
-//! call        one request: head -> body -> judge -> forward -> record
-//!   head        method and metadata
-//!   intake      the request's body, held until it can be judged
-//!   encoding    compressed messages, unpacked
-//!   budget      how much of that is held, and by whom
-//!   lease_questions  who may make the proxy ask etcd about leases, and how often
-//!     round     one question: each key looked at once for an identity, others in between
-//!   judge       bytes -> accesses -> verdict, lease evidence included
-//!   permitted   what was allowed is carried out
-//!   live_permit a permit, until it is withdrawn
-//!   forward     a permit that holds, and bytes -> etcd's answer; retries of what was not sent
-//!   upload      the rest of a request, each write under a permit that holds
-//!   relay       the answer, passed on with flow control from end to end
-//!   inflow      what of it has come from etcd, and waits
-//!   delivery    what of it waits for its client, and whether there is room for that
-//!   outbox      what one connection was sent and has not taken: until it has, nothing more is sent or read
-//!   rewrite     the messages that are changed: member URLs, lists of leases, ids of new leases
-//!   stream      Watch and LeaseKeepAlive: every message judged as it comes
-//!   raw         shadow mode's way for what cannot be judged before it is sent
-//! reply       the only file that makes a status
-//! record      metrics and audit
+//! listener          accepts, limits connections, hands sockets to the workers
+//!   pending           sockets whose PROXY header or first byte has not arrived
+//!   handshakes        the TLS handshakes in progress, shared by address
+//! worker            one thread, one runtime, its own connections to etcd
+//! connection        TLS handshake, certificate -> identity -> principal
+//!   client            the client's identity, shares and end
+//!   connection_set    all clients of a worker, verified again when the trust changes
+//! session           HTTP/2: runs the calls of one client in one task
+//!   wake_set          polls only the subtasks that were woken
+//!   poll_budget       how much one poll of the task may do
+//!   scheduler         which connection is polled next, by identity
+//!   backpressure      nothing is read or sent while the socket is blocked
+//!   keepalive         pings, idle time
+//!   lifetime          the end of the certificate, the maximum age
+//!   rejections        what was rejected at the HTTP/2 layer
+//! quota             the limits of one identity: slots and rate
+//! call              one call, from its head to its record
+//!   head              method and metadata
+//!   call/admission    slots, rate and encoding, before the body is read
+//!   call/unary        one message: receive -> judge -> record -> forward
+//!     request_body      held until it can be judged
+//!     encoding          compressed messages, decompressed
+//!     budget            held bytes, shared by identity
+//!   judge             message -> accesses -> decision
+//!     lease_lookup      the keys of leases, as evidence
+//!       batch             one lookup for all requests that wait for it
+//!   call/permitted    forwards what was permitted
+//!     live_permit       a permit that can be withdrawn
+//!     forward           permit and bytes -> etcd; retries what was not processed
+//!     upload            the rest of a request, each write under a valid permit
+//!   relay             passes the response on, with flow control from end to end
+//!     response_body     what has arrived of it
+//!     delivery          what waits for the client, charged to its identity
+//!     rewrite           the responses that are changed: member URLs, lists of leases
+//!   stream            Watch and LeaseKeepAlive: each message is judged as it arrives
+//!     stream/bidi       both directions of one stream
+//!     open_streams      the list for /debug/streams
+//!   passthrough       shadow mode's requests that cannot be judged before they are sent
+//! outcome           how a call ends
+//! reply             the proxy's own statuses; no other file creates one
+//! record            metrics and audit log
+//! live_policy       the policy in effect
+//! limits            sizes that several of these files rely on
 //! ```
 
-pub mod arrivals;
+pub mod backpressure;
 pub mod budget;
 pub mod call;
 pub mod client;
 pub mod connection;
+pub mod connection_set;
 pub mod delivery;
 pub mod encoding;
 pub mod forward;
 pub mod handshakes;
 pub mod head;
-pub mod inflow;
-pub mod intake;
 pub mod judge;
 pub mod keepalive;
-pub mod lease_questions;
+pub mod lease_lookup;
 pub mod lifetime;
+mod limits;
 pub mod listener;
 pub mod live_permit;
 pub mod live_policy;
-pub mod outbox;
-pub mod part;
-pub mod permitted;
+pub mod open_streams;
+pub mod outcome;
+pub mod passthrough;
+pub mod pending;
+pub mod poll_budget;
 pub mod quota;
-pub mod raw;
 pub mod record;
-pub mod registry;
 pub mod rejections;
 pub mod relay;
 pub mod reply;
+pub mod request_body;
+pub mod response_body;
 pub mod rewrite;
-pub mod roll;
-pub mod rounds;
+pub mod scheduler;
 pub mod session;
 pub mod stream;
-pub mod turn;
 pub mod upload;
+pub mod wake_set;
 pub mod worker;
 
 use std::sync::Arc;
@@ -90,45 +98,42 @@ use crate::tls::LiveTls;
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
 use live_policy::LivePolicy;
+use open_streams::OpenStreams;
 use quota::Quotas;
-use registry::Registry;
 
-/// What all workers share. Everything that changes while the program runs changes behind one of
-/// these.
+/// What all workers share. Everything that changes while the program runs is behind one of these.
 pub struct Shared {
     /// The effective configuration.
     pub config: Config,
-    /// The policy that counts now.
+    /// The policy in effect.
     pub policy: LivePolicy,
-    /// Whether shadow mode waits for etcd to say that its own auth is off. Until then every call
-    /// is answered UNAVAILABLE: enforcement might refuse a client for good that shadow mode
-    /// lets through.
+    /// Shadow mode has not learned from etcd yet that etcd's own auth is off. Until then every call
+    /// gets UNAVAILABLE, because enforcement might refuse for good what shadow mode forwards.
     pub awaits_auth_status: AtomicBool,
-    /// Counters.
+    /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// The audit's queue.
+    /// The audit log.
     pub audit: Audit,
-    /// The key behind lease ids.
+    /// The key of the marks in lease ids.
     pub lease_key: LeaseKey,
     /// etcd's members.
     pub members: Arc<Members>,
-    /// The proxy's own questions to them.
+    /// The proxy's own requests to them.
     pub control: Control,
-    /// The certificates that count now, towards clients and towards etcd.
+    /// The certificates in effect, towards clients and towards etcd.
     pub tls: Arc<LiveTls>,
     /// Open streams, for `/debug/streams`.
-    pub registry: Registry,
-    /// What each identity may have at once.
+    pub open_streams: OpenStreams,
+    /// The limits of each identity.
     pub quotas: Quotas,
-    /// Cancelled when the drain begins: connections finish what they have, streams end.
+    /// Cancelled when the drain begins: streams end, and other calls are finished.
     pub drain: CancellationToken,
-    /// The last request id that the audit has seen.
+    /// The last request id in the audit log.
     pub request_ids: AtomicU64,
 }
 
 impl Shared {
-    /// A number for one audit line, unique within this process.
-    #[must_use]
+    /// The next request id for the audit log, unique within this process.
     pub fn next_request_id(&self) -> u64 {
         self.request_ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -148,27 +153,27 @@ mod tests {
     use session::Session;
     use worker::{Accepted, Worker};
 
-    fn of_call<F: Future>(
+    fn call_size<F: Future>(
         _: impl Fn(Rc<Client>, Request<RecvStream>, SendResponse<Bytes>) -> F,
     ) -> usize {
         size_of::<F>()
     }
 
-    fn of_connection<F: Future>(_: impl Fn(Rc<Worker>, Accepted) -> F) -> usize {
+    fn connection_size<F: Future>(_: impl Fn(Rc<Worker>, Accepted) -> F) -> usize {
         size_of::<F>()
     }
 
-    /// Ten thousand connections have all of these, and one call's more than they have calls
-    /// (`FuturesUnordered`'s stub): what is rare in them is on the heap, while it lasts.
+    /// Ten thousand connections have all of these, and one call future more than they have calls
+    /// (the stub of `FuturesUnordered`). So rare states are on the heap.
     #[test]
-    fn what_a_call_and_a_connection_hold_while_they_wait_stays_small() {
+    fn the_futures_of_calls_and_connections_are_small() {
         let sizes = [
-            ("call", of_call(call::serve), 4_672),
-            ("connection", of_connection(connection::serve), 3_328),
+            ("call", call_size(call::serve), 4_672),
+            ("connection", connection_size(connection::serve), 3_328),
             ("session", size_of::<Session>(), 2_816),
         ];
-        for (name, size, most) in sizes {
-            assert!(size <= most, "a {name} has {size} bytes, and is to have {most} at most");
+        for (name, size, max) in sizes {
+            assert!(size <= max, "a {name} has {size} bytes, expected at most {max}");
         }
     }
 }

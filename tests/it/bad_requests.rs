@@ -98,7 +98,7 @@ async fn a_body_that_is_not_one_whole_message_is_refused() {
             compressed(&put(&world, b"1")),
             refusal(
                 3,
-                "etcd-warden: a compressed message, and no grpc-encoding says how",
+                "etcd-warden: the message is compressed, but there is no grpc-encoding",
                 "bad-framing",
             ),
         ),

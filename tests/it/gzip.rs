@@ -149,7 +149,7 @@ fn hostile(world: &World) -> Vec<Hostile> {
         reason,
     };
     let damaged = "etcd-warden: the compressed message is cut, damaged, or more than one";
-    let no_way = "etcd-warden: a compressed message, and no grpc-encoding says how";
+    let no_way = "etcd-warden: the message is compressed, but there is no grpc-encoding";
     let unknown = "grpc: Decompressor is not installed for grpc-encoding \"snappy\"";
     let mut wrong_sum = packed.clone();
     let place = wrong_sum.len() - 8;

@@ -1,63 +1,62 @@
-//! Frame headers (RFC 9113, 4.1), and the constants of it that are used here.
+//! HTTP/2 frame headers (RFC 9113, 4.1), frame types and flags.
 
-/// Bytes in front of each payload.
+/// Bytes of a frame header.
 pub const HEADER: usize = 9;
 
-/// The largest payload that a peer may send where no other was agreed on.
+/// The largest payload in bytes, unless SETTINGS_MAX_FRAME_SIZE was sent (6.5.2).
 pub const MAX_PAYLOAD: usize = 16 * 1024;
 
-/// What a client sends first (3.4).
+/// Bytes of the client preface (3.4).
 pub const PREFACE: usize = 24;
 
-/// DATA.
+/// Type of DATA (6.1).
 pub const DATA: u8 = 0;
-/// HEADERS.
+/// Type of HEADERS (6.2).
 pub const HEADERS: u8 = 1;
-/// PRIORITY.
+/// Type of PRIORITY (6.3).
 pub const PRIORITY: u8 = 2;
-/// RST_STREAM.
+/// Type of RST_STREAM (6.4).
 pub const RST_STREAM: u8 = 3;
-/// SETTINGS.
+/// Type of SETTINGS (6.5).
 pub const SETTINGS: u8 = 4;
-/// PING.
+/// Type of PING (6.7).
 pub const PING: u8 = 6;
-/// GOAWAY.
+/// Type of GOAWAY (6.8).
 pub const GOAWAY: u8 = 7;
-/// WINDOW_UPDATE.
+/// Type of WINDOW_UPDATE (6.9).
 pub const WINDOW_UPDATE: u8 = 8;
-/// CONTINUATION.
+/// Type of CONTINUATION (6.10).
 pub const CONTINUATION: u8 = 9;
 
-/// Of DATA and HEADERS: the sender's last.
+/// Flag of DATA and HEADERS: the sender ends the stream.
 pub const END_STREAM: u8 = 1;
-/// Of SETTINGS and PING: an answer.
+/// Flag of SETTINGS and PING: an acknowledgement.
 pub const ACK: u8 = 1;
-/// Of HEADERS and CONTINUATION: the block ends.
+/// Flag of HEADERS and CONTINUATION: the header block ends.
 pub const END_HEADERS: u8 = 4;
-/// Of DATA and HEADERS: there is padding.
+/// Flag of DATA and HEADERS: the payload is padded.
 pub const PADDED: u8 = 8;
-/// Of HEADERS: five bytes of priority.
+/// Flag of HEADERS: the payload begins with five bytes of priority.
 pub const WITH_PRIORITY: u8 = 32;
 
-/// `SETTINGS_INITIAL_WINDOW_SIZE`.
+/// Identifier of SETTINGS_INITIAL_WINDOW_SIZE (6.5.2).
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A frame's header.
+/// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes of payload.
+    /// The length of the payload in bytes.
     pub length: usize,
-    /// The type.
+    /// The frame type.
     pub kind: u8,
-    /// The flags.
+    /// The flags, whose meaning depends on the type.
     pub flags: u8,
-    /// The stream; 0 is the connection.
+    /// The stream id; 0 is the connection.
     pub stream: u32,
 }
 
 impl Head {
-    /// The header in front of `bytes`, if it is all there.
-    #[must_use]
+    /// Reads the header at the front of `bytes`. `None`: it is incomplete.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let [high, mid, low, kind, flags, a, b, c, d, ..] = bytes else { return None };
         Some(Self {
@@ -69,12 +68,11 @@ impl Head {
     }
 
     /// Whether a flag is set.
-    #[must_use]
     pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
-    /// Writes the length and the flags into a header.
+    /// Writes the length and the flags into an encoded header.
     pub fn write(&self, header: &mut [u8]) {
         if let [high, mid, low, _, flags, ..] = header {
             let [_, .., a, b, c] = self.length.to_be_bytes();

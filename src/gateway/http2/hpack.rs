@@ -1,15 +1,17 @@
-//! The header blocks of clients (HPACK, RFC 7541), read only so far that pseudo-headers are found.
+//! The header blocks of clients (HPACK, RFC 7541), parsed only as far as needed to find
+//! pseudo-headers.
 //!
-//! What a client calls the server decides nothing here and is never sent on: the member's own
-//! authority goes there. `h2` parses it all the same, and resets what it takes for malformed, before any of our code could see it: `#initially=[https://..]` (clientv3 3.5.0), `a:1,b:2`, a
-//! path, an empty value. etcd answers them all. So the value is overwritten with letters before
-//! `h2` reads it. Its length stays what it was, because it counts in the table of both sides (4.1),
-//! and the block never grows.
+//! `:authority` decides nothing here and is never forwarded: requests to a member have the member's
+//! own. But `h2` parses it, and resets the stream if it considers it malformed, before any of our
+//! code sees the request. Clients send `#initially=[https://..]` (clientv3 3.5.0), `a:1,b:2`, a
+//! path, or an empty value, and etcd serves them all. So the value is overwritten with letters
+//! before `h2` reads it. Its length stays the same, because it counts in the dynamic table of both
+//! sides (4.1), and the block never grows.
 //!
-//! A path is compared byte for byte, and `h2` shows it without what follows a `#`, and ends the
-//! connection where it is no UTF-8. etcd takes these bytes for a part of the name. Each becomes
-//! `_`, so that it is the name of no method. The same with a method that is no token. Where etcd
-//! resets what `h2` takes, the block is told to be malformed.
+//! A path is compared byte for byte. But `h2` removes a `#` and what follows it, and closes the
+//! connection if the path is not UTF-8. etcd takes these bytes as a part of the name. Each is
+//! replaced by `_`, so that the path is no method. The same is done to a method that is not a
+//! token. A block that `h2` accepts but etcd resets is reported as malformed.
 
 mod value;
 
@@ -17,34 +19,34 @@ use std::collections::VecDeque;
 
 use value::{Value, integer};
 
-/// Bytes that every field has besides its name and its value (RFC 7541, 4.1).
+/// Bytes that a table entry has besides its name and its value (RFC 7541, 4.1).
 const OVERHEAD: usize = 32;
 
-/// `SETTINGS_HEADER_TABLE_SIZE` where none was sent (RFC 9113, 6.5.2): ours.
+/// The default of SETTINGS_HEADER_TABLE_SIZE (RFC 9113, 6.5.2), which we do not change.
 const TABLE: usize = 4096;
 
-/// `:authority`, and how its letters are coded.
+/// `:authority`, plain and Huffman-coded.
 const AUTHORITY: &[u8] = b":authority";
 const AUTHORITY_CODED: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 
-/// The other names of a request that are looked at, coded as well.
+/// The other pseudo-headers that are inspected, plain and Huffman-coded.
 const PATH: [&[u8]; 2] = [b":path", &[0xb9, 0x58, 0xd3, 0x3f]];
 const METHOD: [&[u8]; 2] = [b":method", &[0xb9, 0x49, 0x53, 0x39, 0xe4]];
 const SCHEME: [&[u8]; 2] = [b":scheme", &[0xb8, 0x82, 0x4e, 0x5a, 0x4b]];
 
-/// The schemes that etcd takes (`golang.org/x/net/http2`), coded as well.
+/// The schemes that etcd accepts (`golang.org/x/net/http2`), plain and Huffman-coded.
 const SCHEMES: [[&[u8]; 2]; 2] =
     [[b"https", &[0x9d, 0x29, 0xad, 0x1f]], [b"http", &[0x9d, 0x29, 0xaf]]];
 
-/// The first bits of a coded name that begins with `:`.
+/// The Huffman code of `:`.
 const COLON_CODED: u8 = 0b101_1100;
 
-/// A field of the same size as an empty `:authority` that no request has: `set-cookie`, empty,
-/// added to the table.
+/// An empty `set-cookie`, added to the table: a field that no request has, of the same size as an
+/// empty `:authority`.
 const STAND_IN: [u8; 2] = [0x40 | 55, 0];
 
-/// A field's name, added to the table, of the same size as `:method`, which `h2` takes without a
-/// value: `expires`.
+/// The name `expires`, added to the table: as long as `:method`, and `h2` accepts it without a
+/// value.
 const EXPIRES: u8 = 0x40 | 36;
 
 /// The lengths of the names in the static table (RFC 7541, appendix A), in its order.
@@ -54,23 +56,23 @@ const STATIC_NAMES: [u8; 61] = [
     25, 17, 10, 4, 3, 16,
 ];
 
-/// What a field's name says.
+/// The kind of a field, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     Authority,
     Path,
     Method,
     Scheme,
-    /// Any other that begins with `:`.
+    /// Another pseudo-header.
     Pseudo,
-    /// One with a value that makes a request malformed.
+    /// A pseudo-header whose value makes the request malformed.
     Malformed,
     Regular,
-    /// [`STAND_IN`], which the client knows as an empty `:authority`.
+    /// [`STAND_IN`], which in the client's table is an empty `:authority`.
     StandIn,
 }
 
-/// An entry of the dynamic table, by what it weighs.
+/// An entry of the dynamic table, by its size.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     name: Name,
@@ -78,27 +80,27 @@ struct Entry {
     size: usize,
 }
 
-/// What of the client's table must be known to read its blocks: which entries there are, not what
-/// they say.
+/// The client's dynamic table, as far as needed to read its blocks: the kinds and sizes of its
+/// entries, not their contents.
 #[derive(Debug)]
 pub struct Table {
     entries: VecDeque<Entry>,
     size: usize,
     max: usize,
-    /// A block could not be read. `h2` will not be able to either, or the table is not known any
+    /// A block could not be read. Then `h2` cannot read it either, or the table is not known any
     /// more: nothing is changed from here on.
     lost: bool,
 }
 
-/// What a block was found to be.
+/// The result of reading a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Its length now, at most what it was.
+    /// Its new length, which is not larger than before.
     pub length: usize,
-    /// It has a pseudo-header.
+    /// Whether it has a pseudo-header.
     pub has_pseudo: bool,
-    /// No request, for etcd: it has no path, another scheme than those of HTTP, or an empty
-    /// method.
+    /// Whether it is malformed for etcd: without a path, with another scheme than those of HTTP, or
+    /// with an empty method.
     pub is_malformed: bool,
 }
 
@@ -110,29 +112,28 @@ enum Field {
 }
 
 impl Table {
-    /// The table of a connection that begins.
+    /// The table of a new connection.
     #[must_use]
     pub fn new() -> Self {
         Self { entries: VecDeque::new(), size: 0, max: TABLE, lost: false }
     }
 
-    /// Blocks that were not shown to [`Table::read`] may have changed the table.
+    /// Notes that a block that was not read here may have changed the table.
     pub fn lose(&mut self) {
         self.lost = true;
         self.entries = VecDeque::new();
     }
 
-    /// Whether nothing is known of blocks any more.
+    /// Whether blocks cannot be read any more.
     pub const fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// Reads a whole block, and overwrites `:authority` in place. The block is what is left in
-    /// front.
+    /// Reads a whole block, and normalises it in place. The new block is at the front.
     pub fn read(&mut self, block: &mut [u8]) -> Block {
         let (mut from, mut to, mut has_pseudo) = (0, 0, false);
         let (mut has_path, mut is_malformed) = (false, false);
-        // An empty `:authority` has to stand in the table, and its stand-in behind all
+        // An empty `:authority` needs an entry in the table. Its stand-in must follow all
         // pseudo-headers.
         let mut stand_in = false;
         while from < block.len() && !self.lost {
@@ -150,7 +151,7 @@ impl Table {
                     has_pseudo |= entry.name != Name::Regular;
                     has_path |= entry.name == Name::Path;
                     is_malformed |= entry.name == Name::Malformed;
-                    // The static entry is an empty one, and changes no table.
+                    // The static entry is empty and does not change the table.
                     if entry.name == Name::StandIn
                         || entry.name == Name::Authority && entry.size == 0
                     {
@@ -161,8 +162,8 @@ impl Table {
                     has_pseudo |= name != Name::Regular;
                     has_path |= name == Name::Path;
                     let is_authority = matches!(name, Name::Authority | Name::StandIn);
-                    // Only these must be measured: a path is written out with each request, and
-                    // goes into no table.
+                    // Only these lengths are needed: a path is a literal in each request, and
+                    // is not added to the table.
                     let length =
                         if is_authority || indexing { value.length(block) } else { Some(0) };
                     let Some(length) = length else {
@@ -212,7 +213,7 @@ impl Table {
         if stand_in {
             to = self.stand_in(block, to);
         }
-        // What could not be read goes on as it is.
+        // The part that could not be read is not changed.
         block.copy_within(from.., to);
         Block {
             length: to + (block.len() - from),
@@ -246,8 +247,7 @@ impl Table {
                     (true, [first, ..]) if first >> 1 == COLON_CODED => Name::Pseudo,
                     _ => Name::Regular,
                 };
-                // Only what goes into the table must be measured; a name that is not does no harm
-                // there.
+                // The length is only needed for the table.
                 (name, if indexing { text.length(block)? } else { 0 })
             }
             index => {
@@ -259,11 +259,11 @@ impl Table {
         Some((Field::Literal { name, name_length, value, indexing }, at))
     }
 
-    /// What an index means. The size of a static entry is of no use.
+    /// The entry at an index. The size of a static entry is not used.
     fn entry(&self, index: usize) -> Option<Entry> {
         match index.checked_sub(1)? {
-            place if place < STATIC_NAMES.len() => {
-                let name = match place {
+            index if index < STATIC_NAMES.len() => {
+                let name = match index {
                     0 => Name::Authority,
                     1..3 => Name::Method,
                     3..5 => Name::Path,
@@ -271,13 +271,13 @@ impl Table {
                     7..14 => Name::Pseudo,
                     _ => Name::Regular,
                 };
-                Some(Entry { name, name_length: usize::from(*STATIC_NAMES.get(place)?), size: 0 })
+                Some(Entry { name, name_length: usize::from(*STATIC_NAMES.get(index)?), size: 0 })
             }
-            place => self.entries.get(place - STATIC_NAMES.len()).copied(),
+            index => self.entries.get(index - STATIC_NAMES.len()).copied(),
         }
     }
 
-    /// Writes the stand-in at `to`, where what it stands for has left room.
+    /// Writes the stand-in at `to`, in the space of the field that was removed.
     fn stand_in(&mut self, block: &mut [u8], to: usize) -> usize {
         self.insert(Entry {
             name: Name::StandIn,
@@ -289,7 +289,7 @@ impl Table {
                 room.copy_from_slice(&STAND_IN);
                 to + STAND_IN.len()
             }
-            // Never: an empty literal has two bytes at least.
+            // Impossible: an empty literal has at least two bytes.
             None => to,
         }
     }
@@ -310,7 +310,7 @@ impl Table {
         self.evict(0);
     }
 
-    /// Makes room for `size` bytes, or empties the table (RFC 7541, 4.3 and 4.4).
+    /// Evicts entries until `size` bytes fit, or the table is empty (RFC 7541, 4.3 and 4.4).
     fn evict(&mut self, size: usize) {
         while self.size + size > self.max
             && let Some(oldest) = self.entries.pop_back()
@@ -338,15 +338,16 @@ fn can_precede(block: &[u8], from: usize) -> bool {
     matches!(index, Some(1..=14))
 }
 
-/// What no path of a URI holds, and etcd takes (RFC 3986, 3.3 to 3.5): without it `h2` shows what
-/// came.
+/// Bytes that are not valid in the path of a URI (RFC 3986, 3.3 to 3.5), but that etcd accepts.
+/// Without them `h2` reports the path unchanged.
 fn is_odd_in_path(byte: u8) -> bool {
     matches!(byte, b' ' | b'"' | b'#' | b'<' | b'>' | b'`' | 0x80..)
 }
 
-/// What is no letter of a method (RFC 9110, 5.6.2), control characters apart.
+/// Bytes that are not valid in a method (RFC 9110, 5.6.2), except control characters.
 fn is_odd_in_method(byte: u8) -> bool {
-    matches!(byte, b' ' | b'"' | b'(' | b')' | b',' | b'/' | b':'..=b'@' | b'['..=b']' | b'{' | b'}' | 0x80..)
+    matches!(byte, b' ' | b'"' | b'(' | b')' | b',' | b'/' | b':'..=b'@')
+        || matches!(byte, b'['..=b']' | b'{' | b'}' | 0x80..)
 }
 
 #[cfg(test)]

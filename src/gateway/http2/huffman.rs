@@ -1,12 +1,12 @@
-//! The Huffman code of HPACK (RFC 7541, 5.2 and appendix B), as far as a proxy needs it that only
-//! measures texts.
+//! The Huffman code of HPACK (RFC 7541, 5.2 and appendix B), as far as needed to measure texts and
+//! to replace symbols.
 //!
-//! The code is canonical: codes of one length follow each other, the shorter before the longer. So
-//! the number of codes of each length is all that there is to know to measure a text. To look for
-//! letters in it there is a table of those that are written on paper.
+//! The code is canonical: codes of one length are consecutive, and shorter codes come before longer
+//! ones. So the number of codes of each length is enough to measure a text. To find symbols there
+//! is a table of the printable ones.
 
-/// How many codes there are of each length in bits; the last of the longest is the end of the text,
-/// which no text holds.
+/// The number of codes of each length in bits. The last code of the longest is EOS, which no text
+/// contains.
 const LENGTHS: [(u32, u64); 21] = [
     (5, 10),
     (6, 26),
@@ -31,60 +31,57 @@ const LENGTHS: [(u32, u64); 21] = [
     (30, 4),
 ];
 
-/// The symbols of the first codes, in their order: all that ASCII prints, and NUL.
+/// The symbols of the first codes, in their order: printable ASCII, and NUL.
 const SYMBOLS: &[u8; 96] = b"012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz&*,;XZ!\"()?'+|#>\0$@[]~^}<`{\\";
 
-/// The code of a tab, as [`code`] has it.
+/// The code of a tab, as [`code`] returns it.
 const TAB: (u32, u64) = (24, 0);
 
 /// `_`, with the length of its code.
 const LOW_LINE: (u32, u64) = (6, 0b10_0010);
 
-/// What a coded text is.
+/// The measures of a coded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// Bytes of the text itself.
+    /// The length of the decoded text in bytes.
     pub symbols: usize,
-    /// Bits of its codes, without the padding.
+    /// The number of bits of its codes, without padding.
     pub bits: usize,
-    /// It has no control character but tabs, and so may be the value of a field (RFC 9110, 5.5).
+    /// Whether it has no control character but tabs, and so is valid in a field (RFC 9110, 5.5).
     pub is_printable: bool,
 }
 
-/// Measures a coded text. `None`: it is none.
-#[must_use]
+/// Measures a coded text. `None`: it is not valid.
 pub fn measure(coded: &[u8]) -> Option<Text> {
     let mut text = Text { symbols: 0, bits: 0, is_printable: true };
-    walk(coded, |bits, place| {
+    walk(coded, |bits, index| {
         text.symbols += 1;
         text.bits += usize::try_from(bits).ok()?;
-        text.is_printable &= !is_control(bits, place)?;
+        text.is_printable &= !is_control(bits, index)?;
         Some(())
     })?;
     Some(text)
 }
 
-/// Whether a coded text has a symbol of which this is true. A byte that is not ASCII is shown as
-/// 0x80, a control character but the tab as NUL. `None`: it is no text.
-#[must_use]
+/// Whether a coded text has a symbol for which `is_odd` is true. It gets a byte that is not ASCII
+/// as 0x80, and a control character other than a tab as NUL. `None`: the text is not valid.
 pub fn has(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<bool> {
     let mut any = false;
-    walk(coded, |bits, place| {
-        any |= is_odd(symbol(bits, place)?);
+    walk(coded, |bits, index| {
+        any |= is_odd(symbol(bits, index)?);
         Some(())
     })?;
     Some(any)
 }
 
-/// The same text, coded, with `_` in the place of each of these symbols: no longer than it was,
-/// where space is the shortest of them. `None`: it is no text.
-#[must_use]
+/// Replaces each of these symbols in a coded text by `_`. The result is not longer, if space is the
+/// shortest of the symbols. `None`: the text is not valid.
 pub fn replaced(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(coded.len());
     let (mut window, mut filled) = (0_u64, 0_u32);
-    walk(coded, |bits, place| {
+    walk(coded, |bits, index| {
         let (bits, code) =
-            if is_odd(symbol(bits, place)?) { LOW_LINE } else { (bits, first(bits) + place) };
+            if is_odd(symbol(bits, index)?) { LOW_LINE } else { (bits, first(bits) + index) };
         (window, filled) = ((window << bits) | code, filled + bits);
         while filled >= 8 {
             filled -= 8;
@@ -99,11 +96,11 @@ pub fn replaced(coded: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Shows each code of a text, its length and its place among those of that length, until `each`
-/// says `None`. `None`: it did, or it is no text.
+/// Passes each code of a text to `each`: its length, and its index among the codes of that length.
+/// Stops where `each` returns `None`. `None`: it did, or the text is not valid.
 fn walk(coded: &[u8], mut each: impl FnMut(u32, u64) -> Option<()>) -> Option<()> {
     let mut bytes = coded.iter();
-    // The next bits, of which `real` are there; those behind them are ones, as padding is.
+    // The next bits. `real` of them are of the text, and the others are ones, as padding is.
     let (mut window, mut filled, mut real) = (0_u64, 0_u32, 0_u32);
     loop {
         while filled <= 32 {
@@ -113,13 +110,13 @@ fn walk(coded: &[u8], mut each: impl FnMut(u32, u64) -> Option<()>) -> Option<()
             filled += 8;
         }
         let ahead = (window >> (filled - 32)) & 0xffff_ffff;
-        let (bits, place) = code(ahead)?;
+        let (bits, index) = code(ahead)?;
         if bits > real {
-            // Fewer bits than any code, all of them ones (RFC 7541, 5.2).
+            // Padding has fewer bits than a byte, all of them ones (RFC 7541, 5.2).
             let ones = ahead >> (32 - real.max(1)) == (1 << real.max(1)) - 1;
             return (real < 8 && (real == 0 || ones)).then_some(());
         }
-        each(bits, place)?;
+        each(bits, index)?;
         (filled, real) = (filled - bits, real - bits);
         window &= (1 << filled) - 1;
     }
@@ -134,20 +131,21 @@ fn first(bits: u32) -> u64 {
         .sum()
 }
 
-/// The symbol of a code, as [`has`] shows it.
-fn symbol(bits: u32, place: u64) -> Option<u8> {
+/// The symbol of a code, as [`has`] passes it.
+fn symbol(bits: u32, index: u64) -> Option<u8> {
     let before: u64 =
         LENGTHS.iter().take_while(|(length, _)| *length < bits).map(|(_, codes)| codes).sum();
-    match SYMBOLS.get(usize::try_from(before + place).ok()?) {
+    match SYMBOLS.get(usize::try_from(before + index).ok()?) {
         Some(symbol) => Some(*symbol),
-        None if is_control(bits, place)? => Some(0),
-        // The one control character that `is_control` leaves out.
-        None if (bits, place) == TAB => Some(b'\t'),
+        None if is_control(bits, index)? => Some(0),
+        // The only control character that `is_control` excludes.
+        None if (bits, index) == TAB => Some(b'\t'),
         None => Some(0x80),
     }
 }
 
-/// The length of the code at the front of these 32 bits, and its place among those of that length.
+/// The length of the code at the front of these 32 bits, and its index among the codes of that
+/// length.
 fn code(ahead: u64) -> Option<(u32, u64)> {
     let mut begin = 0;
     for (bits, codes) in LENGTHS {
@@ -160,10 +158,10 @@ fn code(ahead: u64) -> Option<(u32, u64)> {
     None
 }
 
-/// Whether a code is that of a control character, a tab apart. `None`: it is the end of the text,
-/// which is an error in it.
-fn is_control(bits: u32, place: u64) -> Option<bool> {
-    match (bits, place) {
+/// Whether a code is that of a control character other than a tab. `None`: it is EOS, which is an
+/// error in a text.
+fn is_control(bits: u32, index: u64) -> Option<bool> {
+    match (bits, index) {
         (30, 3) => None,
         // NUL, SOH; STX to US and DEL; LF, CR and SYN.
         (13 | 23, 0) | (28, ..=26) | (30, _) => Some(true),
@@ -171,9 +169,9 @@ fn is_control(bits: u32, place: u64) -> Option<bool> {
     }
 }
 
-/// Writes a text of so many letters whose codes have so many bits together, with its padding. There
-/// are letters of five to eight bits: `bits` must be between five and eight for each, and `out` as
-/// long as that takes.
+/// Writes a text of `symbols` letters whose codes have `bits` bits together, with its padding.
+/// There are letters of five to eight bits, so `bits` must be between five and eight for each.
+/// `out` must have the length of the result.
 pub fn fill(out: &mut [u8], symbols: usize, bits: usize) {
     /// `a`, `b`, `j`, `X`.
     const LETTERS: [(u32, u64); 4] =
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_the_rfc_have_their_length() {
+    fn measures_the_texts_of_the_rfc() {
         // RFC 7541, C.4.1 and C.4.2: www.example.com, no-cache.
         assert_eq!(
             measure(&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]),
@@ -221,15 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_has_no_length() {
+    fn rejects_invalid_texts() {
         assert_eq!(measure(&[0xff]), None, "a whole byte of padding");
-        assert_eq!(measure(&[0x1f, 0xff]), None, "and behind a letter");
+        assert_eq!(measure(&[0x1f, 0xff]), None, "the same behind a letter");
         assert_eq!(measure(&[0b0001_1000]), None, "padding of zeros");
-        assert_eq!(measure(&[0xff, 0xff, 0xff, 0xff]), None, "the end of the text");
+        assert_eq!(measure(&[0xff, 0xff, 0xff, 0xff]), None, "EOS");
     }
 
     #[test]
-    fn control_characters_are_seen() {
+    fn detects_control_characters() {
         // 13 and 30 bits of NUL and LF; 24 of a tab.
         assert_eq!(measure(&[0xff, 0xc7]), text(1, 13, false));
         assert_eq!(measure(&[0xff, 0xff, 0xff, 0xf3]), text(1, 30, false));
@@ -245,7 +243,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_symbol_can_be_found_and_replaced() {
+    fn finds_and_replaces_symbols() {
         for (coded, odd, without) in ODD {
             assert_eq!(has(coded, |symbol| symbol == odd), Some(true), "{odd}");
             assert_eq!(has(coded, |symbol| symbol == b'_'), Some(false), "{odd}");
@@ -255,12 +253,12 @@ mod tests {
         assert_eq!(
             (has(&[0xff], |_| true), replaced(&[0xff, 0xff, 0xff, 0xff], |_| true)),
             (None, None),
-            "no text"
+            "not valid"
         );
     }
 
     #[test]
-    fn a_text_can_be_made_of_any_length_in_letters_and_bits() {
+    fn fills_any_number_of_letters_and_bits() {
         for symbols in 0..40_usize {
             for bits in symbols * 5..=symbols * 8 {
                 let mut out = vec![0; bits.div_ceil(8)];

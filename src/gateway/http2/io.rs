@@ -1,4 +1,4 @@
-//! A byte stream whose frames are looked at.
+//! A byte stream whose HTTP/2 frames are inspected.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -9,98 +9,98 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cost::{Peer, Terms};
+use super::cost::{CostLimits, Peer};
 use super::layer::Layer;
 
-/// Bytes that are read at once where a frame has to be put together.
+/// Bytes that are read at once to complete a frame.
 const PIECE: usize = 2048;
 
-/// Bytes of room that an idle connection keeps for that.
-const KEPT: usize = 1024;
+/// The capacity in bytes that an idle connection keeps in each buffer.
+const KEPT_CAPACITY: usize = 1024;
 
-/// What is known of a connection, for the one who drives it.
-pub type Seen = Rc<RefCell<Layer>>;
+/// The state of a connection, shared with the task that drives it.
+pub type SharedLayer = Rc<RefCell<Layer>>;
 
-/// Whether a stream has not taken all that was written to it. `h2` flushes last of all, when its
-/// queue is empty.
-pub type Behind = Rc<Cell<bool>>;
+/// Whether the stream has not taken all that was written to it. `h2` flushes last, when its queue
+/// is empty.
+pub type WriteBlocked = Rc<Cell<bool>>;
 
-/// A byte stream of HTTP/2.
-pub struct Watched<S> {
+/// A byte stream of HTTP/2 whose frames are inspected.
+pub struct InspectedStream<S> {
     stream: S,
-    seen: Seen,
-    behind: Behind,
+    layer: SharedLayer,
+    blocked: WriteBlocked,
     peer: Peer,
-    /// Bytes that came and were not looked at.
+    /// Bytes that were read and not inspected.
     held: Vec<u8>,
-    /// How many it takes to go on with those.
+    /// The number of bytes in `held` with which the inspection can continue.
     wanted: usize,
-    /// Bytes that were looked at, and did not fit.
+    /// Bytes that were inspected and did not fit into the reader's buffer.
     ready: Vec<u8>,
-    /// When time was last turned into allowance.
+    /// When the allowance was last filled.
     filled: Instant,
 }
 
-impl<S> Watched<S> {
-    /// Watches a stream.
-    pub fn new(stream: S, terms: Terms) -> (Self, Seen) {
-        let seen = Rc::new(RefCell::new(Layer::new(terms)));
-        let watched = Self {
+impl<S> InspectedStream<S> {
+    /// Wraps a stream.
+    pub fn new(stream: S, limits: CostLimits) -> (Self, SharedLayer) {
+        let layer = Rc::new(RefCell::new(Layer::new(limits)));
+        let inspected = Self {
             stream,
-            seen: seen.clone(),
-            behind: Behind::default(),
-            peer: terms.peer,
+            layer: layer.clone(),
+            blocked: WriteBlocked::default(),
+            peer: limits.peer,
             held: Vec::new(),
             wanted: 0,
             ready: Vec::new(),
             filled: Instant::now(),
         };
-        (watched, seen)
+        (inspected, layer)
     }
 
-    /// Whether it is behind, also after it was given away.
+    /// Whether writes are blocked. Remains readable after the stream was moved.
     #[must_use]
-    pub fn behind(&self) -> Behind {
-        self.behind.clone()
+    pub fn write_blocked(&self) -> WriteBlocked {
+        self.blocked.clone()
     }
 
     fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.behind.set(written.is_pending());
+        self.blocked.set(written.is_pending());
         written
     }
 
-    /// Whether what is held can be looked at. False as well where the turn has ended, or nothing
-    /// more is to be read.
+    /// Whether the held bytes can be inspected. Pending if the turn has ended, or if the peer was
+    /// refused and nothing more is read.
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut layer = self.seen.borrow_mut();
+        let mut layer = self.layer.borrow_mut();
         if let Some(refusal) = layer.refusal() {
             return match self.peer {
-                // Its session ends it.
+                // The session closes the connection.
                 Peer::Client => Poll::Pending,
-                Peer::Member => {
-                    Poll::Ready(Err(io::Error::other(format!("too much for nothing: {refusal:?}"))))
-                }
+                Peer::Member => Poll::Ready(Err(io::Error::other(format!(
+                    "too many HTTP/2 frames without effect: {refusal:?}"
+                )))),
             };
         }
         if layer.end_turn() {
-            // Woken only when the thread has looked for what has come for others.
+            // The runtime polls the I/O driver before it resumes this task.
             return pin!(tokio::task::yield_now()).poll(cx).map(|()| Ok(false));
         }
-        if layer.ledger().is_low() {
+        if layer.account().is_low() {
             let passed = u64::try_from(self.filled.elapsed().as_millis()).unwrap_or(u64::MAX);
-            layer.ledger().fill(passed);
+            layer.account().fill(passed);
             self.filled += Duration::from_millis(passed);
         }
         Poll::Ready(Ok(!self.held.is_empty() && self.held.len() >= self.wanted))
     }
 
-    /// Looks at what is held.
-    fn look(&mut self, cx: &Context<'_>) {
-        let mut layer = self.seen.borrow_mut();
+    /// Inspects the held bytes.
+    fn inspect(&mut self, cx: &Context<'_>) {
+        let mut layer = self.layer.borrow_mut();
         let received = layer.receive(&mut self.held);
         self.ready.extend_from_slice(self.held.get(..received.passed).unwrap_or_default());
         self.held.drain(..received.taken);
-        self.held.shrink_to(KEPT);
+        self.held.shrink_to(KEPT_CAPACITY);
         self.wanted = received.wanted;
         if layer.refusal().is_some() {
             cx.waker().wake_by_ref();
@@ -108,7 +108,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for InspectedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -120,23 +120,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 let length = me.ready.len().min(buffer.remaining());
                 buffer.put_slice(me.ready.get(..length).unwrap_or_default());
                 me.ready.drain(..length);
-                me.ready.shrink_to(KEPT);
+                me.ready.shrink_to(KEPT_CAPACITY);
                 return Poll::Ready(Ok(()));
             }
             if ready!(me.begin(cx))? {
-                me.look(cx);
+                me.inspect(cx);
                 continue;
             }
             if me.held.is_empty() {
                 let before = buffer.filled().len();
                 ready!(Pin::new(&mut me.stream).poll_read(cx, buffer))?;
-                let came = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-                if came.is_empty() {
+                let arrived = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+                if arrived.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                let mut layer = me.seen.borrow_mut();
-                let received = layer.receive(came);
-                me.held.extend_from_slice(came.get(received.taken..).unwrap_or_default());
+                let mut layer = me.layer.borrow_mut();
+                let received = layer.receive(arrived);
+                me.held.extend_from_slice(arrived.get(received.taken..).unwrap_or_default());
                 me.wanted = received.wanted;
                 buffer.set_filled(before + received.passed);
                 if layer.refusal().is_some() {
@@ -150,7 +150,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 let mut piece = ReadBuf::new(&mut piece);
                 ready!(Pin::new(&mut me.stream).poll_read(cx, &mut piece))?;
                 if piece.filled().is_empty() {
-                    // It ends inside a frame, and h2 is to see that.
+                    // The stream ends within a frame, which h2 must see.
                     me.ready = std::mem::take(&mut me.held);
                 } else {
                     me.held.extend_from_slice(piece.filled());
@@ -160,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for InspectedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -168,7 +168,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         let written = ready!(self.note(written))?;
-        self.seen.borrow_mut().sent(bytes.get(..written).unwrap_or(bytes));
+        self.layer.borrow_mut().sent(bytes.get(..written).unwrap_or(bytes));
         Poll::Ready(Ok(written))
     }
 
@@ -179,7 +179,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         let written = ready!(self.note(written))?;
-        let (mut layer, mut left) = (self.seen.borrow_mut(), written);
+        let (mut layer, mut left) = (self.layer.borrow_mut(), written);
         for piece in pieces {
             let (sent, _) = piece.split_at(left.min(piece.len()));
             layer.sent(sent);

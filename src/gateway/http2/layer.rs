@@ -1,160 +1,157 @@
-//! One connection, frame by frame: what has come is looked at before `h2` reads it, what is sent
-//! when it has been written.
+//! One connection, frame by frame. Received frames are inspected before `h2` reads them, sent
+//! frames after they were written.
 
 mod block;
-mod outgoing;
+mod sent;
 
 use std::collections::BTreeSet;
 
-use super::cost::{Ledger, Met, Peer, Terms, price, refund};
+use super::cost::{Account, CostLimits, FrameContext, Peer, price, refund};
 use super::frame::{
     ACK, DATA, END_STREAM, HEADER, HEADERS, Head, INITIAL_WINDOW_SIZE, MAX_PAYLOAD, PADDED,
     PREFACE, RST_STREAM, SETTINGS,
 };
 use super::hpack::Table;
 use super::streams::Streams;
-use outgoing::Outgoing;
-pub use outgoing::Rejected;
+pub use sent::Rejected;
+use sent::SentFrames;
 
-/// `INITIAL_WINDOW_SIZE` of who has not said another (RFC 9113, 6.5.2).
+/// The initial window of a peer that has sent no other in SETTINGS (RFC 9113, 6.5.2).
 const DEFAULT_WINDOW: u32 = 65_535;
 
-/// Why a peer is to go.
+/// Why a connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It has used up its allowance, with a frame of this type.
+    /// The peer has exhausted its allowance, with a frame of this type.
     Flood(u8),
-    /// It broke the protocol where `h2` does not look.
-    Broken {
+    /// The peer has violated the protocol in a way that `h2` does not detect.
+    ProtocolError {
         /// The error code (RFC 9113, 7).
         code: u32,
-        /// What it did.
+        /// A description of the violation.
         what: &'static str,
     },
 }
 
-/// `PROTOCOL_ERROR` and `STREAM_CLOSED`.
+/// The error codes PROTOCOL_ERROR and STREAM_CLOSED (RFC 9113, 7).
 const PROTOCOL_ERROR: u32 = 1;
 const STREAM_CLOSED: u32 = 5;
 
-/// What became of bytes that came.
+/// The result of inspecting received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes in front that go on.
+    /// The number of bytes at the front that `h2` gets.
     pub passed: usize,
-    /// From here on they are to be shown again.
+    /// The offset of the bytes that must be inspected again.
     pub taken: usize,
-    /// When so many are there, if the turn is not over.
+    /// The inspection can continue with this many of them, if the turn has not ended.
     pub wanted: usize,
 }
 
-/// What is known of one connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub struct Layer {
-    terms: Terms,
+    limits: CostLimits,
     streams: Streams,
-    /// Of those that a client has opened with a head that is none for etcd, the ones that were not
-    /// refused yet.
+    /// The open streams of a client whose head is malformed for etcd, and that were not taken yet.
     malformed: BTreeSet<u32>,
-    ledger: Ledger,
+    account: Account,
     table: Table,
-    /// Bytes that pass before the next frame begins.
+    /// Bytes that pass uninspected before the next frame begins.
     rest: usize,
     window: u32,
-    outgoing: Outgoing,
+    sent: SentFrames,
     refusal: Option<Refusal>,
-    /// A turn has ended before all was read.
+    /// A turn has ended before everything was inspected.
     yielded: bool,
 }
 
-/// The DATA frame that stands last of what goes on, and where: another of its stream can be joined
-/// to it.
-type Open = Option<(usize, Head)>;
+/// The DATA frame at the end of what passes, and its offset: the next one of its stream can be
+/// merged into it.
+type LastData = Option<(usize, Head)>;
 
-/// What is done with the bytes at hand, in this order.
+/// What happens to the next bytes, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 struct Step {
-    /// Bytes that do not go on.
+    /// Bytes that are dropped.
     skip: usize,
-    /// Bytes that do.
+    /// Bytes that pass.
     pass: usize,
-    /// Bytes behind them that do not.
+    /// Bytes behind them that are dropped.
     drop: usize,
-    /// Bytes that go on without being looked at, as many as there are and those that come.
+    /// Bytes that pass uninspected, including those that have not arrived.
     rest: usize,
 }
 
 impl Layer {
-    /// A connection that begins.
+    /// A new connection.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
-        let (rest, outgoing) = match terms.peer {
-            Peer::Client => (PREFACE, Outgoing::new(0)),
-            Peer::Member => (0, Outgoing::new(PREFACE)),
+    pub fn new(limits: CostLimits) -> Self {
+        let (rest, sent) = match limits.peer {
+            Peer::Client => (PREFACE, SentFrames::new(0)),
+            Peer::Member => (0, SentFrames::new(PREFACE)),
         };
         Self {
-            terms,
+            limits,
             streams: Streams::default(),
             malformed: BTreeSet::new(),
-            ledger: Ledger::new(terms),
+            account: Account::new(limits),
             table: Table::new(),
             rest,
             window: DEFAULT_WINDOW,
-            outgoing,
+            sent,
             refusal: None,
             yielded: false,
         }
     }
 
-    /// Why the peer is to go, if it is.
-    #[must_use]
+    /// Why the connection must be closed, if it must.
     pub const fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// What it may still cause.
-    pub const fn ledger(&mut self) -> &mut Ledger {
-        &mut self.ledger
+    /// The cost that the peer may still cause.
+    pub const fn account(&mut self) -> &mut Account {
+        &mut self.account
     }
 
-    /// Ends the turn if it is used up. The rest of what has come waits for the next.
+    /// Ends the turn if it is used up, and returns whether it was. The rest of the received bytes
+    /// waits.
     pub const fn end_turn(&mut self) -> bool {
-        let over = self.ledger.is_turn_over();
+        let over = self.account.is_turn_over();
         if over {
-            self.ledger.next_turn();
+            self.account.next_turn();
             self.yielded = true;
         }
         over
     }
 
-    /// Whether a turn has ended since this was last asked.
+    /// Whether a turn has ended since the last call.
     pub const fn has_yielded(&mut self) -> bool {
         std::mem::replace(&mut self.yielded, false)
     }
 
-    /// What HTTP/2 has refused since this was last asked.
+    /// Takes what `h2` has rejected since the last call.
     pub fn rejected(&mut self) -> Option<Rejected> {
-        self.outgoing.rejected()
+        self.sent.rejected()
     }
 
-    /// Whether a client has opened this stream with a head that is none for etcd, though `h2` takes
-    /// it. Asked once.
+    /// Whether the head of this stream, which `h2` accepts, is malformed for etcd. True once.
     pub fn take_malformed(&mut self, stream: u32) -> bool {
         self.malformed.remove(&stream)
     }
 
-    /// Whether a head has come that was not read here, so that neither it nor a later one is known
-    /// to be what `h2` makes of it.
-    #[must_use]
+    /// Whether a head has arrived that was not read here. It and later ones may then differ from
+    /// what `h2` makes of them.
     pub const fn has_unread_heads(&self) -> bool {
         self.table.is_lost()
     }
 
-    /// Bytes were written to the peer.
+    /// Inspects bytes that were written to the peer.
     pub fn sent(&mut self, bytes: &[u8]) {
-        let Self { outgoing, streams, malformed, ledger, terms: Terms { peer, .. }, .. } = self;
-        let errors = outgoing.pass(bytes, |head| {
-            ledger.give_back(refund(*peer, head));
+        let Self { sent, streams, malformed, account, limits: CostLimits { peer, .. }, .. } = self;
+        let errors = sent.pass(bytes, |head| {
+            account.refund(refund(*peer, head));
             if head.kind == HEADERS && *peer == Peer::Member && !streams.was_opened(head.stream) {
                 streams.begin(head.stream);
             }
@@ -166,29 +163,30 @@ impl Layer {
                 malformed.remove(&head.stream);
             }
         });
-        if !self.ledger.take_resets(errors) {
+        if !self.account.charge_resets(errors) {
             self.refusal = Some(Refusal::Flood(RST_STREAM));
         }
-        if let Some(last) = self.outgoing.gone_away() {
+        if let Some(last) = self.sent.gone_away() {
             self.streams.we_go_away(last);
+            self.malformed.retain(|stream| *stream <= last);
         }
     }
 
-    /// Looks at what has come, as far as the turn lets it and frames are whole where they must be,
-    /// and changes it in place.
+    /// Inspects received bytes and changes them in place, until the turn ends or a frame is
+    /// incomplete that must be whole.
     pub fn receive(&mut self, bytes: &mut [u8]) -> Received {
-        let (mut from, mut to, mut open) = (0, 0, None);
+        let (mut from, mut to, mut last_data) = (0, 0, None);
         let wanted = loop {
             let rest = self.rest.min(bytes.len() - from);
             shift(bytes, from, rest, to);
             (from, to, self.rest) = (from + rest, to + rest, self.rest - rest);
             let (front, tail) = bytes.split_at_mut(from);
             let Some(head) = Head::read(tail) else { break HEADER };
-            if self.ledger.is_turn_over() || self.refusal.is_some() {
+            if self.account.is_turn_over() || self.refusal.is_some() {
                 break HEADER;
             }
-            let step = match (head.kind, self.terms.peer) {
-                (DATA, _) => Ok(self.data(head, front, to, &mut open)),
+            let step = match (head.kind, self.limits.peer) {
+                (DATA, _) => Ok(self.data(head, front, to, &mut last_data)),
                 (HEADERS, Peer::Client) => self.headers(head, tail),
                 (SETTINGS, _) if !head.has(ACK) && head.length <= MAX_PAYLOAD => {
                     self.settings(head, tail)
@@ -203,7 +201,7 @@ impl Layer {
                 break HEADER;
             }
             if head.kind != DATA {
-                open = None;
+                last_data = None;
             }
             from += step.skip;
             shift(bytes, from, step.pass, to);
@@ -215,15 +213,15 @@ impl Layer {
     /// Charges a frame.
     fn charge(&mut self, head: &Head, moves_windows: bool) {
         let is_open = self.streams.get(head.stream).is_some_and(|stream| !stream.is_reset);
-        let met = Met { open: self.streams.open(), is_open, moves_windows };
-        if !self.ledger.take(price(self.terms, head, met)) {
+        let context = FrameContext { open: self.streams.open(), is_open, moves_windows };
+        if !self.account.charge(price(self.limits, head, context)) {
             self.refusal = Some(Refusal::Flood(head.kind));
         }
     }
 
-    /// DATA: an empty frame that ends nothing says nothing, and of several on end `h2` needs to see
-    /// but one.
-    fn data(&mut self, head: Head, front: &mut [u8], to: usize, open: &mut Open) -> Step {
+    /// DATA. An empty frame that does not end the stream is dropped, and consecutive frames of a
+    /// stream are merged.
+    fn data(&mut self, head: Head, front: &mut [u8], to: usize, last_data: &mut LastData) -> Step {
         self.charge(&head, false);
         let is_open = self.streams.get(head.stream).is_some_and(|stream| !stream.peer_ended);
         let ends = head.has(END_STREAM);
@@ -231,33 +229,33 @@ impl Layer {
             self.streams.peer_ended(head.stream);
         }
         let pass = Step { pass: HEADER, rest: head.length, ..Step::default() };
-        // What is padded takes of the window, and what is not in its place is for h2 to find.
+        // Padding counts against the window. A frame on a wrong stream is left for h2 to detect.
         if !is_open || head.has(PADDED) {
-            *open = None;
+            *last_data = None;
             return pass;
         }
         if head.length == 0 && !ends {
             return Step { skip: HEADER, ..Step::default() };
         }
-        // A member's are left as they come: it is etcd's business what it says together.
-        if self.terms.peer == Peer::Client
-            && let Some((place, last)) = open
+        // Frames of a member are not merged, so that responses keep their boundaries.
+        if self.limits.peer == Peer::Client
+            && let Some((offset, last)) = last_data
             && last.stream == head.stream
             && last.length + head.length <= MAX_PAYLOAD
-            && let Some(header) = front.get_mut(*place..)
+            && let Some(header) = front.get_mut(*offset..)
         {
             (last.length, last.flags) = (last.length + head.length, last.flags | head.flags);
             last.write(header);
             if ends {
-                *open = None;
+                *last_data = None;
             }
             return Step { skip: HEADER, rest: head.length, ..Step::default() };
         }
-        *open = (!ends).then_some((to, head));
+        *last_data = (!ends).then_some((to, head));
         pass
     }
 
-    /// SETTINGS, once they are whole: h2 goes through all streams where the window of each changes.
+    /// SETTINGS, once the frame is whole. `h2` iterates over all streams if their window changes.
     fn settings(&mut self, head: Head, tail: &[u8]) -> Result<Step, usize> {
         let whole = HEADER + head.length;
         let payload = tail.get(HEADER..whole).ok_or(whole)?;
@@ -272,10 +270,10 @@ impl Layer {
         Ok(Step { pass: whole, ..Step::default() })
     }
 
-    /// A client's HEADERS, once its block is whole.
+    /// HEADERS of a client, once the block is whole.
     fn headers(&mut self, head: Head, tail: &mut [u8]) -> Result<Step, usize> {
         let Some(frames) = block::frames(head, tail)? else {
-            // h2 refuses it, or reads what is too much to be put together here.
+            // h2 rejects it, or reads a block that is too large to be read here.
             self.table.lose();
             return Ok(self.other(head));
         };
@@ -287,24 +285,25 @@ impl Layer {
         match self.streams.get(head.stream) {
             None if head.stream % 2 == 1 && !self.streams.was_opened(head.stream) => {
                 self.streams.begin(head.stream);
-                if block.is_malformed {
+                // h2 never reports a stream that our GOAWAY has excluded.
+                if block.is_malformed && !self.streams.is_ignored(head.stream) {
                     self.malformed.insert(head.stream);
                 }
             }
             Some(stream) if stream.is_reset && stream.peer_ended => {
-                self.refusal = Some(Refusal::Broken {
+                self.refusal = Some(Refusal::ProtocolError {
                     code: STREAM_CLOSED,
-                    what: "HEADERS on a stream that it had ended",
+                    what: "HEADERS on a stream that the client has ended",
                 });
             }
             Some(stream) if stream.is_reset && !ends => {
-                self.refusal = Some(Refusal::Broken {
+                self.refusal = Some(Refusal::ProtocolError {
                     code: PROTOCOL_ERROR,
-                    what: "second HEADERS that do not end the stream",
+                    what: "a second HEADERS that does not end the stream",
                 });
             }
             Some(_) if block.has_pseudo => {
-                self.refusal = Some(Refusal::Broken {
+                self.refusal = Some(Refusal::ProtocolError {
                     code: PROTOCOL_ERROR,
                     what: "a pseudo-header in trailers",
                 });
@@ -317,11 +316,11 @@ impl Layer {
         Ok(Step { pass: block.length, drop: frames.length - block.length, ..Step::default() })
     }
 
-    /// What only costs.
+    /// A frame that is only charged.
     fn other(&mut self, head: Head) -> Step {
         self.charge(&head, false);
         match head.kind {
-            HEADERS if self.terms.peer == Peer::Client => {
+            HEADERS if self.limits.peer == Peer::Client => {
                 if head.stream % 2 == 1 && !self.streams.was_opened(head.stream) {
                     self.streams.begin(head.stream);
                 }
@@ -340,7 +339,7 @@ impl Layer {
     }
 }
 
-/// Moves bytes to the front.
+/// Moves bytes towards the front.
 fn shift(bytes: &mut [u8], from: usize, length: usize, to: usize) {
     if from != to && length > 0 {
         bytes.copy_within(from..from + length, to);

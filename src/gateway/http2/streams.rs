@@ -1,12 +1,13 @@
-//! Which streams of a connection are open, as both sides' frames say (RFC 9113, 5.1).
+//! The open streams of a connection, by the frames of both sides (RFC 9113, 5.1).
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Streams that we reset while the client's side was open, the latest of which are remembered: what
-/// it sent meanwhile is not in error, and what is in error is seen.
+/// The number of the most recent streams that are remembered after we have reset them while the
+/// client's side was open. Frames that the client sent before it saw the reset are no error, and
+/// real errors among them are detected.
 const LINGERING: usize = 128;
 
-/// What is known of a stream.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
     /// The peer has ended its side.
@@ -22,48 +23,44 @@ pub struct Stream {
 pub struct Streams {
     open: BTreeMap<u32, Stream>,
     lingering: VecDeque<u32>,
-    /// How many of `open` were reset by us.
+    /// The number of streams in `open` that we have reset.
     reset: usize,
-    /// The highest that was opened.
+    /// The highest id that was opened.
     highest: u32,
-    /// Those above were given up with a GOAWAY of ours.
+    /// The last stream of our GOAWAY: streams above it are ignored.
     last: Option<u32>,
 }
 
 impl Streams {
-    /// How many are open, so that something may be sent or come.
-    #[must_use]
+    /// The number of open streams.
     pub fn open(&self) -> usize {
         self.open.len().saturating_sub(self.reset)
     }
 
-    /// A stream, if one of its sides is open.
-    #[must_use]
+    /// The state of a stream of which at least one side is open.
     pub fn get(&self, stream: u32) -> Option<Stream> {
         self.open.get(&stream).copied()
     }
 
-    /// Whether there was such a stream, or could have been: it is not above the highest.
-    #[must_use]
+    /// Whether the stream was opened, or skipped: its id is not above the highest.
     pub const fn was_opened(&self, stream: u32) -> bool {
         stream <= self.highest
     }
 
-    /// Whether what comes on it is of no interest, because we have said so in a GOAWAY.
-    #[must_use]
-    pub fn is_given_up(&self, stream: u32) -> bool {
+    /// Whether our GOAWAY has said that the stream is ignored.
+    pub fn is_ignored(&self, stream: u32) -> bool {
         self.last.is_some_and(|last| stream > last)
     }
 
-    /// A stream begins.
+    /// Notes that a stream was opened.
     pub fn begin(&mut self, stream: u32) {
         self.highest = self.highest.max(stream);
-        if !self.is_given_up(stream) {
+        if !self.is_ignored(stream) {
             self.open.insert(stream, Stream::default());
         }
     }
 
-    /// The peer has sent its last.
+    /// Notes that the peer has ended its side.
     pub fn peer_ended(&mut self, stream: u32) {
         if let Some(known) = self.open.get_mut(&stream) {
             known.peer_ended = true;
@@ -73,7 +70,7 @@ impl Streams {
         }
     }
 
-    /// We have sent our last.
+    /// Notes that we have ended our side.
     pub fn we_ended(&mut self, stream: u32) {
         if let Some(known) = self.open.get_mut(&stream) {
             known.we_ended = true;
@@ -83,7 +80,7 @@ impl Streams {
         }
     }
 
-    /// The peer has reset it.
+    /// Notes that the peer has reset the stream.
     pub fn peer_reset(&mut self, stream: u32) {
         match self.open.get_mut(&stream) {
             Some(known) if known.is_reset => known.peer_ended = true,
@@ -91,7 +88,7 @@ impl Streams {
         }
     }
 
-    /// We have reset it. What the peer has sent meanwhile may still come.
+    /// Notes that we have reset the stream. Frames that the peer sent before may still arrive.
     pub fn we_reset(&mut self, stream: u32) {
         let Some(known) = self.open.get_mut(&stream) else { return };
         if known.peer_ended {
@@ -109,7 +106,7 @@ impl Streams {
         }
     }
 
-    /// We have said that we take no more than those up to `last`.
+    /// Notes a GOAWAY of ours: streams above `last` are ignored.
     pub fn we_go_away(&mut self, last: u32) {
         self.last = Some(last);
     }
@@ -141,15 +138,18 @@ mod tests {
         assert_eq!(streams.open(), 1);
         assert!(
             streams.get(7).is_some_and(|stream| stream.is_reset),
-            "what it has sent meanwhile may come"
+            "frames sent before the reset may arrive"
         );
         streams.peer_ended(7);
-        assert!(streams.get(7).is_some_and(|stream| stream.peer_ended), "and its end");
+        assert!(
+            streams.get(7).is_some_and(|stream| stream.peer_ended),
+            "and the end of the stream"
+        );
         assert!(streams.get(5).is_none() && streams.was_opened(5) && !streams.was_opened(11));
     }
 
     #[test]
-    fn what_is_remembered_of_streams_that_are_gone_has_a_bound() {
+    fn remembers_a_bounded_number_of_reset_streams() {
         let mut streams = Streams::default();
         for stream in (1..20_000).step_by(2) {
             streams.begin(stream);
@@ -161,6 +161,6 @@ mod tests {
         );
         streams.we_go_away(20_001);
         streams.begin(20_003);
-        assert_eq!(streams.open(), 0, "nobody answers it");
+        assert_eq!(streams.open(), 0, "it is ignored");
     }
 }

@@ -1,4 +1,13 @@
-//! One request, from its head to its record.
+//! One call of a client, from its head to its record.
+//!
+//! [`serve`] is the whole story: admission ([`admission`]), then by the kind of the call either
+//! [`unary`] (held, judged, forwarded by [`permitted`]), or [`stream`] (each message judged as it
+//! arrives), or [`passthrough`] (shadow mode's requests that cannot be judged before they are
+//! sent).
+
+mod admission;
+mod permitted;
+mod unary;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -6,8 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use etcd_warden_core::authorize::{Denial, Permit, Reason, check_binding, refuse};
-use etcd_warden_core::method::{CallKind, Method};
+use etcd_warden_core::authorize::{Denial, Permit, Reason, refuse, standing};
+use etcd_warden_core::method::{Method, Shape};
 use etcd_warden_core::policy::Mode;
 use futures_util::FutureExt;
 use h2::RecvStream;
@@ -15,38 +24,29 @@ use h2::server::SendResponse;
 use http::request::Parts;
 use http::{HeaderMap, Request, Uri};
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
 
-use super::Shared;
 use super::client::Client;
 use super::delivery::Delivery;
-use super::encoding::{self, Encoding, GRPC_ENCODING, Plain};
-use super::forward::{Forwarder, Outgoing};
-use super::intake::{Intake, Until};
+use super::encoding::{self, Encoding, Plain};
+use super::forward::Forwarder;
 use super::judge::{self, Caller};
 use super::live_permit::LivePermit;
-use super::permitted::Withdrawn;
-use super::quota::Place;
+use super::outcome::Outcome;
 use super::record::{Recording, Subject};
-use super::relay::Ended;
 use super::reply::Status;
-use super::stream::Seat;
-use super::{head, raw, stream};
-use crate::audit::OwnedAccesses;
-use crate::metrics::reason::Limit;
+use super::request_body::RequestBody;
+use super::{Shared, head, passthrough, stream};
 use crate::upstream::Class;
 use crate::upstream::members::MemberIndex;
+pub use admission::{Admission, limited};
 
-/// Shadow mode holds a request for its verdict this long. What has no whole message by then is
-/// opened at etcd as it stands.
-const SHADOW_HOLDS: Duration = Duration::from_millis(20);
-
-/// Serves one request of a client.
+/// Serves one call.
 pub async fn serve(
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
+    // Not yet known whether shadow mode may run: nothing is judged, and the client tries again.
     if client.worker.shared.awaits_auth_status.load(Ordering::Acquire) {
         return Status::not_sent().send(&mut respond);
     }
@@ -54,109 +54,89 @@ pub async fn serve(
     let caller = client.caller();
     let (parts, body) = request.into_parts();
     let encoding = Encoding::of(&parts.headers);
-    let intake = Intake::new(body, encoding, client.share.clone());
+    let body = RequestBody::new(body, encoding, client.share.clone());
     let call = Call { client: &client, caller, begun, encoding };
-    let _open = Open::count(&client);
+    let _open = admission::OpenCall::count(&client);
+
+    // Admission: the identity's limits, and an encoding that etcd does not have.
     let method = head::method(&parts);
-    let (_place, seat) = match call.place(method.as_ref().ok().copied()) {
-        Ok(place) => place,
-        Err(limit) => return call.one_too_many(method, &parts, limit, &mut respond),
+    let (_place, admission) = match call.admit(method.as_ref().ok().copied()) {
+        Ok(admitted) => admitted,
+        Err(limit) => return call.refuse_over_limit(method, &parts, limit, &mut respond),
     };
     if let (Ok(method), Encoding::Unknown, Mode::Enforce) =
         (&method, encoding, call.caller.principal.mode)
     {
-        return call.unknown_encoding(*method, &parts.headers, &mut respond);
+        return call.refuse_unknown_encoding(*method, &parts.headers, &mut respond);
     }
-    // What does not go on ends here: a request may wait for hours, and its head may be large. A
-    // method is all there is to a known path.
+
+    // Drop what is not forwarded, because a request may wait for hours and its head may be large.
+    // A known path is dropped, too: the method stands for it.
     let Parts { method: verb, uri, headers, .. } = parts;
-    let (headers, uri) =
-        (call.metadata(headers), if method.is_ok() { Uri::default() } else { uri });
+    let headers = call.metadata(headers);
+    let uri = if method.is_ok() { Uri::default() } else { uri };
+
+    // Dispatch.
     match (method, call.caller.principal.mode) {
-        (Ok(method), Mode::Enforce) if method.call_kind() == CallKind::BidiStreaming => {
-            Box::pin(stream::serve(&call, method, headers, intake, &mut respond, seat)).await;
+        (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
+            Box::pin(stream::serve(&call, method, headers, body, &mut respond, admission)).await;
         }
-        (Ok(method), Mode::Shadow) if method.call_kind() == CallKind::BidiStreaming => {
-            Box::pin(raw::observed(&call, method, headers, intake, &mut respond)).await;
+        (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
+            Box::pin(passthrough::observed(&call, method, headers, body, &mut respond)).await;
         }
-        // Answered here for every verified client, whatever the policy knows of it: nothing of it
-        // reaches etcd.
+        // Any verified client gets an answer, with or without a binding: nothing reaches etcd.
         (Ok(method), Mode::Enforce) if method.is_health() => {
-            let _ = Box::pin(stream::health(&call, method, &mut respond)).await;
+            Box::pin(stream::health(&call, method, &mut respond)).await;
         }
-        (Ok(method), _) => call.one_message(method, headers, intake, &mut respond).await,
+        (Ok(method), _) => call.unary(method, headers, body, &mut respond).await,
         (Err(denial), _) => {
-            Box::pin(call.no_method(denial, verb, &uri, headers, intake, &mut respond)).await
+            Box::pin(call.no_method(denial, verb, &uri, headers, body, &mut respond)).await
         }
     }
-    // A reset of etcd's that was passed on looks the same; it is as rare as a fault of etcd's.
+
+    // A reset of etcd's that was passed on is counted as well. It is as rare as an etcd error.
     if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
         client.was_reset();
     }
 }
 
-/// One call more of a client, until it is dropped: a call whose connection ends is dropped wherever
-/// it stands.
-struct Open<'c>(&'c Client);
-
-impl<'c> Open<'c> {
-    fn count(client: &'c Client) -> Self {
-        client.worker.shared.metrics.streams.increment(1.0);
-        client.count_call(true);
-        Self(client)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.worker.shared.metrics.streams.decrement(1.0);
-        self.0.count_call(false);
-    }
-}
-
-/// The refusal that a limit of the identity is.
-#[must_use]
-pub fn limited(limit: Limit) -> Denial {
-    let text = match limit {
-        Limit::RequestsPerSecond => "too many requests per second",
-        Limit::Watches => "too many watches",
-        _ => "too many requests in flight",
-    };
-    Denial::new(Reason::Limit, text)
-}
-
-/// What is known of a request from its first moment on.
+/// What is known of a call from its beginning.
 pub struct Call<'c> {
-    /// Who makes it.
+    /// The client that makes it.
     pub client: &'c Client,
-    /// The policy's word on the caller when the request came.
+    /// The client under the policy that was in effect when the call was judged.
     pub caller: Rc<Caller>,
-    /// When it came.
+    /// When its head arrived.
     pub begun: Instant,
-    /// How its messages may be compressed.
+    /// The compression that its messages may have.
     pub encoding: Encoding,
 }
 
-impl Call<'_> {
+impl<'c> Call<'c> {
+    /// The same call under the policy that is in effect now.
+    fn current(&self) -> Call<'c> {
+        Call { caller: self.client.caller(), ..*self }
+    }
+
     /// What all workers share.
     #[must_use]
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &'c Shared {
         &self.client.worker.shared
     }
 
-    /// The client's way to etcd.
+    /// Sends the client's requests to etcd.
     #[must_use]
-    pub fn forwarder(&self) -> &Forwarder {
+    pub fn forwarder(&self) -> &'c Forwarder {
         &self.client.forwarder
     }
 
-    /// The way of an answer back to the client.
+    /// Sends responses to the client.
     #[must_use]
     pub fn delivery(&self, class: Class) -> Delivery<'_> {
         Delivery::new(self.client, class, self.caller.principal.mode)
     }
 
-    /// Wakes at each change of the policy that came after this request was judged.
+    /// Reports each change of the policy since this call was judged.
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
         let live = &self.shared().policy;
@@ -167,317 +147,27 @@ impl Call<'_> {
         changes
     }
 
-    /// The connection ends, and a call that stays open with it: what its client is told.
+    /// The status of a stream that ends because its connection ends.
     #[must_use]
     pub fn ended_with_connection(&self) -> Status {
         self.client.ended_with_connection()
     }
 
-    /// The place that a request has among those of its identity until its answer has ended. Shadow
-    /// mode has no limits, and takes none.
-    fn place(&self, method: Option<Method>) -> Result<(Option<Place>, Seat), Limit> {
-        let quota = &self.client.quota;
-        if self.caller.principal.mode == Mode::Shadow {
-            return Ok((None, Seat::Taken));
-        }
-        // The messages of a conversation are counted one by one.
-        if method.is_none_or(|method| method.call_kind() != CallKind::BidiStreaming) {
-            quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        }
-        if let Some(place) = quota.requests.place() {
-            return Ok((Some(place), Seat::Taken));
-        }
-        // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of that clientv3 for
-        // good.
-        let standing = if method == Some(Method::Watch) { quota.standing.place() } else { None };
-        standing.map(|place| (Some(place), Seat::Standing)).ok_or(Limit::RequestsInFlight)
-    }
-
-    /// Refuses a request before anything of it was read.
-    fn one_too_many(
-        &self,
-        method: Result<Method, Denial>,
-        parts: &Parts,
-        limit: Limit,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        self.shared().metrics.limit_hit(limit);
-        let watch = matches!(method, Ok(Method::Watch));
-        let subject = match method {
-            Ok(method) => Subject::Turn(method, OwnedAccesses::default()),
-            Err(_) => Subject::of_path(&parts.uri),
-        };
-        if let Err(denial) = self.record(subject, Err(limited(limit)), Instant::now()) {
-            if watch {
-                Status::too_many_streams().send(respond)
-            } else {
-                self.refuse(&denial, respond)
-            }
-        }
-    }
-
-    /// Refuses a request whose messages are compressed in a way that etcd does not have, as etcd
-    /// does: for its head alone.
-    fn unknown_encoding(
-        &self,
-        method: Method,
-        headers: &HeaderMap,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        let principal = &self.caller.principal;
-        let verdict =
-            refuse(principal, check_binding(principal).err().unwrap_or_else(encoding::unknown));
-        match self.record(Subject::Turn(method, OwnedAccesses::default()), verdict, Instant::now())
-        {
-            Err(denial) if denial.reason == Reason::Compressed => {
-                let named =
-                    headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes).unwrap_or_default();
-                Status::no_decompressor(named).send(respond);
-            }
-            Err(denial) => self.refuse(&denial, respond),
-            Ok(_) => {}
-        }
-    }
-
+    /// The metadata that is forwarded.
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
         head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
 
-    /// A request of one message: held until it can be judged, then forwarded as it is.
-    async fn one_message(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        mut intake: Intake,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        let limit = self.shared().config.limits.max_request_bytes;
-        let mut call = Call {
-            client: self.client,
-            caller: self.caller.clone(),
-            begun: self.begun,
-            encoding: self.encoding,
-        };
-        loop {
-            let filled = match call.caller.principal.mode {
-                Mode::Enforce => tokio::select! {
-                    biased;
-                    filled = intake.fill(Until::End, limit) => filled,
-                    // The connection ends, perhaps because its certificate has: what has not come whole by now comes elsewhere.
-                    () = self.client.ending.cancelled() => return Status::not_sent().send(respond),
-                },
-                Mode::Shadow => {
-                    match timeout(SHADOW_HOLDS, intake.fill(Until::FirstMessage, limit)).await {
-                        Ok(filled) => filled,
-                        Err(_) => {
-                            return Box::pin(raw::slow(
-                                &call,
-                                method,
-                                call.metadata(headers),
-                                intake,
-                                respond,
-                            ))
-                            .await;
-                        }
-                    }
-                }
-            };
-            let Ok(filled) = filled else { return };
-            // A request may be begun under one policy and ended under another, hours later: the one
-            // that counts is in force now.
-            let caller = self.client.caller();
-            let same = caller.policy.generation == call.caller.policy.generation;
-            call.caller = caller;
-            if same || filled.is_err() {
-                return call.whole_message(method, headers, filled, &mut intake, respond).await;
-            }
-        }
+    /// The member that a call is sent to: the connection's own, or the leader for a method that
+    /// only the leader serves.
+    #[must_use]
+    pub fn target(&self, method: Method) -> MemberIndex {
+        let leader =
+            if method == Method::MoveLeader { self.shared().members.leader() } else { None };
+        leader.unwrap_or_else(|| self.forwarder().home())
     }
 
-    /// A request of one message that has come, or is known never to come as one.
-    async fn whole_message(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        filled: Result<(), Denial>,
-        intake: &mut Intake,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        if let (Err(denial), Mode::Enforce) = (&filled, self.caller.principal.mode) {
-            match denial.reason {
-                Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),
-                Reason::Limit => self.shared().metrics.limit_hit(Limit::HeldBytes),
-                _ => {}
-            }
-        }
-        let judging = Instant::now();
-        let limit = self.shared().config.limits.max_request_bytes;
-        let verdict = match filled.and_then(|()| intake.message(limit)) {
-            Ok(message) => match self.over_limit(method) {
-                None => self.judge(method, Ok(message)).await,
-                Some(denial) => refuse(&self.caller.principal, denial),
-            },
-            Err(denial) => self.judge(method, Err(denial)).await,
-        };
-        let ended = intake.ended();
-        let headers = self.metadata(headers);
-        let (judged, held) = intake.take(&headers);
-        let (permit, mut recording) =
-            match self.record(Subject::Message(method, judged), verdict, judging) {
-                Ok(permitted) => permitted,
-                Err(denial) => return self.refuse(&denial, respond),
-            };
-        let mut outgoing = Outgoing::of(method, headers, held, ended);
-        if ended {
-            self.carry_out(&permit, &mut recording, method, &mut outgoing, respond).await;
-        } else {
-            (recording.member, recording.ended) = Box::pin(raw::open(
-                self,
-                &permit,
-                Some(method),
-                &outgoing,
-                intake,
-                respond,
-                &mut recording,
-            ))
-            .await;
-        }
-    }
-
-    /// The verdict on a request of one message, or on one that is none.
-    ///
-    /// # Errors
-    /// In enforce mode, why it is refused.
-    pub async fn judge(
-        &self,
-        method: Method,
-        message: Result<&[u8], Denial>,
-    ) -> Result<Permit, Denial> {
-        let principal = &self.caller.principal;
-        match message {
-            Ok(message) => {
-                judge::message(self.client, principal, self.target(method), method, message).await
-            }
-            Err(denial) => refuse(principal, check_binding(principal).err().unwrap_or(denial)),
-        }
-    }
-
-    /// Carries out what was allowed. A request that waits (for a connection, for a member that does
-    /// not refuse it) while its permit is withdrawn is judged again, as it would be if it came
-    /// now.
-    async fn carry_out(
-        &self,
-        permit: &LivePermit<'_>,
-        recording: &mut Recording<'_>,
-        method: Method,
-        outgoing: &mut Outgoing,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        let carried = self.permitted(permit, method, outgoing, respond).await;
-        let Err(Withdrawn) =
-            carried.map(|(member, ended)| (recording.member, recording.ended) = (member, ended))
-        else {
-            return;
-        };
-        let again = async {
-            loop {
-                if self.client.is_over() {
-                    let status = self.ended_with_connection();
-                    status.send(respond);
-                    return recording.ended = Ended::Answered(status.code_sent());
-                }
-                let call = Call {
-                    client: self.client,
-                    caller: self.client.caller(),
-                    begun: self.begun,
-                    encoding: self.encoding,
-                };
-                let plain = call.plain(outgoing.body.clone()).await;
-                let verdict = call
-                    .judge(method, plain.as_ref().map_err(Denial::clone).and_then(Plain::message))
-                    .await;
-                let permit = match recording.judged_again(call.caller.clone(), verdict) {
-                    Ok(permit) => LivePermit::new(permit, self.client),
-                    Err(denial) => return call.refuse(&denial, respond),
-                };
-                outgoing.headers = call.metadata(std::mem::take(&mut outgoing.headers));
-                // Shadow mode would have passed it on as it came.
-                let plain = plain.ok().filter(|_| call.caller.principal.mode == Mode::Enforce);
-                if let Some(plain) = &plain {
-                    outgoing.body = plain.framed.clone();
-                }
-                if let Ok(carried) = call.permitted(&permit, method, outgoing, respond).await {
-                    (recording.member, recording.ended) = carried;
-                    return;
-                }
-            }
-        };
-        Box::pin(again).await;
-    }
-
-    /// A request that names no method of etcd, or is no gRPC: refused, or in shadow mode passed on
-    /// untouched.
-    async fn no_method(
-        &self,
-        denial: Denial,
-        verb: http::Method,
-        uri: &Uri,
-        headers: HeaderMap,
-        mut intake: Intake,
-        respond: &mut SendResponse<Bytes>,
-    ) {
-        let path = uri.path_and_query().cloned();
-        let subject = Subject::of_path(uri);
-        let verdict = refuse(
-            &self.caller.principal,
-            check_binding(&self.caller.principal).err().unwrap_or(denial),
-        );
-        let (permit, mut recording) = match self.record(subject, verdict, Instant::now()) {
-            Ok(permitted) => permitted,
-            Err(denial) => return self.refuse(&denial, respond),
-        };
-        match raw::outgoing(verb, path, self.metadata(headers), intake.ended()) {
-            Some(outgoing) => {
-                (recording.member, recording.ended) =
-                    raw::open(self, &permit, None, &outgoing, &mut intake, respond, &mut recording)
-                        .await;
-            }
-            // A `:path` that is no path cannot be sent on (docs/shadow.md).
-            None => {
-                self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)
-            }
-        }
-    }
-
-    /// Opens the record of a verdict. What is refused has one, too, unless it is the audit that has
-    /// no room for it.
-    ///
-    /// # Errors
-    /// The refusal, recorded.
-    pub fn record(
-        &self,
-        subject: Subject,
-        verdict: Result<Permit, Denial>,
-        judging: Instant,
-    ) -> Result<(LivePermit<'_>, Recording<'_>), Denial> {
-        let mut recording = Recording::open(
-            self.client,
-            self.caller.clone(),
-            subject,
-            &verdict,
-            self.begun,
-            judging.elapsed(),
-        )?;
-        match verdict {
-            Ok(permit) => Ok((LivePermit::new(permit, self.client), recording)),
-            Err(denial) => {
-                recording.ended = Ended::Answered(Status::of(&denial, false).code_sent());
-                Err(denial)
-            }
-        }
-    }
-
-    /// A message of the client's without its compression.
+    /// Decompresses a message of the client.
     ///
     /// # Errors
     /// See [`encoding::plain`].
@@ -491,27 +181,88 @@ impl Call<'_> {
         .await
     }
 
-    /// Answers a refusal.
+    /// Decides on a request of one message, or on a body that is not one message.
+    ///
+    /// # Errors
+    /// In enforce mode, why it is denied.
+    pub async fn judge(
+        &self,
+        method: Method,
+        message: Result<&[u8], Denial>,
+    ) -> Result<Permit, Denial> {
+        let principal = &self.caller.principal;
+        match message {
+            Ok(message) => {
+                judge::message(self.client, principal, self.target(method), method, message).await
+            }
+            Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
+        }
+    }
+
+    /// Opens the record of a decision. A denial is recorded, too, except where the audit queue has
+    /// no room for it.
+    ///
+    /// # Errors
+    /// The denial, recorded.
+    pub fn record(
+        &self,
+        subject: Subject,
+        decision: Result<Permit, Denial>,
+        judging: Instant,
+    ) -> Result<(LivePermit<'_>, Recording<'_>), Denial> {
+        let mut recording = Recording::open(
+            self.client,
+            self.caller.clone(),
+            subject,
+            &decision,
+            self.begun,
+            judging.elapsed(),
+        )?;
+        match decision {
+            Ok(permit) => Ok((LivePermit::new(permit, self.client), recording)),
+            Err(denial) => {
+                recording.outcome = Outcome::Answered(Status::of(&denial, false).code_sent());
+                Err(denial)
+            }
+        }
+    }
+
+    /// Sends the refusal for a denial.
     pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) {
         Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
-    /// The member for a call: the connection's own, but the leader for a call that only the leader
-    /// takes.
-    #[must_use]
-    pub fn target(&self, method: Method) -> MemberIndex {
-        let leader =
-            if method == Method::MoveLeader { self.shared().members.leader() } else { None };
-        leader.unwrap_or_else(|| self.forwarder().home())
-    }
-
-    /// Passwords are hashed slowly at etcd: only so many a second. Shadow mode limits nothing.
-    fn over_limit(&self, method: Method) -> Option<Denial> {
-        let limited = method == Method::Authenticate && self.caller.principal.mode == Mode::Enforce;
-        if limited && !self.shared().quotas.may_log_in(&self.client.quota) {
-            self.shared().metrics.limit_hit(Limit::Authenticate);
-            return Some(Denial::new(Reason::Limit, "too many password logins"));
+    /// Serves a request that is not gRPC, or whose path is no method of etcd: refused, or in shadow
+    /// mode forwarded unchanged.
+    async fn no_method(
+        &self,
+        denial: Denial,
+        verb: http::Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        mut body: RequestBody,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        let path = uri.path_and_query().cloned();
+        let subject = Subject::of_path(uri);
+        let decision = refuse(
+            &self.caller.principal,
+            standing(&self.caller.principal).err().unwrap_or(denial),
+        );
+        let (permit, mut recording) = match self.record(subject, decision, Instant::now()) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
+        };
+        match passthrough::outgoing(verb, path, headers, body.ended()) {
+            Some(outgoing) => {
+                let (permit, recording) = (&permit, &mut recording);
+                passthrough::open(self, permit, None, &outgoing, &mut body, respond, recording)
+                    .await;
+            }
+            // A `:path` that is not a path cannot be forwarded (docs/shadow.md).
+            None => {
+                self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)
+            }
         }
-        None
     }
 }

@@ -1,4 +1,5 @@
-//! One client that is connected: who it is, what it may hold, and whether it is to go.
+//! One connected client: its identity, its shares of what is limited, and the end of its
+//! connection.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -11,11 +12,11 @@ use etcd_warden_core::policy::Mode;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_util::sync::CancellationToken;
 
+use super::backpressure::SendQueue;
 use super::budget::Share;
 use super::forward::Forwarder;
 use super::judge::Caller;
 use super::lifetime;
-use super::outbox::Outbox;
 use super::quota::Quota;
 use super::reply::Status;
 use super::worker::Worker;
@@ -24,42 +25,40 @@ use crate::tls::{ClientTrust, HandshakeFailure, VerifiedChain};
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
-    /// The thread that serves it.
+    /// The worker that serves it.
     pub worker: Rc<Worker>,
-    /// What its certificate says.
+    /// The identity in its certificate.
     pub identity: Arc<Identity>,
-    /// Where it calls from: the balancer's word for it, with PROXY protocol.
+    /// Its address. With the PROXY protocol, the one that the load balancer reports.
     pub peer: SocketAddr,
-    /// Its way to etcd.
+    /// Sends its requests to etcd.
     pub forwarder: Forwarder,
-    /// Cancelled when the connection is to end: what only waits ends, what is under way is
-    /// finished.
+    /// Cancelled when the connection must end: calls that only wait end, and others are finished.
     pub ending: CancellationToken,
-    /// Cancelled when its certificate counts no more: nothing of it goes on but calls that etcd
-    /// has already.
+    /// Cancelled when its certificate is no longer accepted: only calls that etcd has as a whole
+    /// are finished.
     pub over: CancellationToken,
-    /// What it may make the worker hold, together with its other connections.
+    /// The budget for held request bytes, shared by the connections of its identity.
     pub share: Share,
-    /// What it may leave unread, together with its other connections.
+    /// The budget for unread response bytes, shared by the connections of its identity.
     pub unread: Share,
-    /// What it was sent and has not taken yet.
-    pub outbox: Rc<Outbox>,
-    /// What it may have at once, together with its other connections on all workers.
+    /// Backpressure from its socket.
+    pub send_queue: Rc<SendQueue>,
+    /// The limits of its identity, over all workers.
     pub quota: Arc<Quota>,
     caller: RefCell<Rc<Caller>>,
-    /// As TLS has verified it: the leaf, and what was sent with it.
+    /// The chain that TLS has verified, leaf first.
     chain: Vec<CertificateDer<'static>>,
     /// Why the connection ends, if not because of a drain.
-    left: Cell<Option<Termination>>,
-    /// As [`Client::over`]: asked for each stream.
+    end_reason: Cell<Option<Termination>>,
+    /// As [`Client::over`], and cheaper, because each stream checks it.
     is_over: Cell<bool>,
-    /// Its calls that are open on this connection.
+    /// The number of open calls on this connection.
     calls: Cell<usize>,
 }
 
 impl Client {
-    /// A client that `caller` says may be here.
-    #[must_use]
+    /// A client whose handshake has ended.
     pub fn new(
         worker: Rc<Worker>,
         peer: SocketAddr,
@@ -74,21 +73,21 @@ impl Client {
             over: CancellationToken::new(),
             share: worker.budget.share(&caller.principal.name),
             unread: worker.unread.share(&caller.principal.name),
-            outbox: Rc::default(),
+            send_queue: Rc::default(),
             quota,
             caller: RefCell::new(Rc::new(caller)),
             identity,
             peer,
             chain,
-            left: Cell::new(None),
+            end_reason: Cell::new(None),
             is_over: Cell::new(false),
             calls: Cell::new(0),
             worker,
         }
     }
 
-    /// The caller under the policy that counts now: one load of it unless it has changed.
-    #[must_use]
+    /// The client under the policy in effect. This is one atomic load unless the policy has
+    /// changed.
     pub fn caller(&self) -> Rc<Caller> {
         let live = &self.worker.shared.policy;
         if self.caller.borrow().policy.generation != live.generation() {
@@ -103,79 +102,79 @@ impl Client {
         self.caller.borrow().clone()
     }
 
-    /// One call more or less is open on its connection.
+    /// Counts a call that was opened, or that has ended.
     pub fn count_call(&self, opened: bool) {
         let calls = self.calls.get();
         self.calls.set(if opened { calls.saturating_add(1) } else { calls.saturating_sub(1) });
     }
 
-    /// Whether it has several calls open on its connection.
-    #[must_use]
+    /// Whether several calls are open on this connection.
     pub fn has_several_calls(&self) -> bool {
         self.calls.get() > 1
     }
 
-    /// Why its connection ends.
-    #[must_use]
-    pub fn why(&self) -> Termination {
-        self.left.get().unwrap_or(Termination::Drain)
+    /// Why the connection ends.
+    pub fn end_reason(&self) -> Termination {
+        self.end_reason.get().unwrap_or(Termination::Drain)
     }
 
-    /// Asks another judge, and ends the connection if the client would not be let in now.
-    pub fn judge_again(&self, trust: &ClientTrust) {
+    /// Verifies the chain again, and ends the connection if a handshake would fail now.
+    pub fn verify_again(&self, trust: &ClientTrust) {
         // In shadow mode a connection may outlive its certificate, but not its revocation or its
-        // CA: it is judged as at that end.
+        // CA: an expired chain is verified as of its end.
         let end = UnixTime::since_unix_epoch(Duration::from_secs(
             u64::try_from(self.identity.not_after).unwrap_or(0),
         ));
         let shadow = self.caller().principal.mode == Mode::Shadow;
         let time = if shadow { UnixTime::now().min(end) } else { UnixTime::now() };
-        let verdict = trust.verify_at(&self.chain, time).map_err(HandshakeFailure::code);
-        // Two CAs may have changed their names: then bindings would mean somebody else.
-        let same_ca = |proved: VerifiedChain| {
-            if proved.ca == self.identity.ca { Ok(()) } else { Err("another_ca") }
+        let verified = trust.verify_at(&self.chain, time).map_err(HandshakeFailure::code);
+        // Two CAs may have exchanged their names in the configuration. Bindings that name a CA
+        // would then match another identity.
+        let same_ca = |verified: VerifiedChain| {
+            if verified.ca == self.identity.ca { Ok(()) } else { Err("another_ca") }
         };
-        if let Err(reason) = verdict.and_then(same_ca)
+        if let Err(reason) = verified.and_then(same_ca)
             && !self.is_over.get()
         {
             let (peer, identity, serial) =
                 (self.peer, &self.caller.borrow().principal.name, &self.identity.serial);
-            tracing::warn!(%peer, %identity, %serial, reason, "the certificate counts no more: its connection ends");
+            tracing::warn!(
+                %peer, %identity, %serial, reason,
+                "client certificate is no longer accepted; closing connection"
+            );
             self.end_identity();
         }
     }
 
-    /// The connection ends, and a call that stays open with it: what its client is told.
-    #[must_use]
+    /// The status of a stream that ends because its connection ends.
     pub fn ended_with_connection(&self) -> Status {
-        let (why, status) = match self.why() {
+        let (reason, status) = match self.end_reason() {
             Termination::Drain => (Termination::Drain, Status::draining()),
-            why => (why, Status::open_again()),
+            reason => (reason, Status::open_again()),
         };
-        self.worker.shared.metrics.terminated(why);
+        self.worker.shared.metrics.terminated(reason);
         status
     }
 
-    /// The connection is to end.
-    pub fn end(&self, why: Termination) {
-        self.left.set(Some(why));
+    /// Ends the connection: the client gets GOAWAY and reconnects.
+    pub fn end(&self, reason: Termination) {
+        self.end_reason.set(Some(reason));
         self.ending.cancel();
     }
 
-    /// Its certificate counts no more.
+    /// Ends the connection, because its certificate is no longer accepted.
     pub fn end_identity(&self) {
         self.is_over.set(true);
         self.over.cancel();
         self.end(Termination::Identity);
     }
 
-    /// Whether its certificate counts no more.
-    #[must_use]
+    /// Whether its certificate is no longer accepted.
     pub fn is_over(&self) -> bool {
         self.is_over.get()
     }
 
-    /// The client has reset a stream. What that costs is counted where its frames come in
+    /// Counts a stream that the client has reset. The cost is charged where the frame arrives
     /// ([`crate::http2::cost`]).
     pub fn was_reset(&self) {
         self.worker.shared.metrics.http2_resets.increment(1);

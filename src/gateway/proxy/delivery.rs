@@ -1,5 +1,5 @@
-//! An answer on its way to a client, at the client's pace. While it waits, what it makes us hold is
-//! its identity's own (`max-unread-bytes`).
+//! Sends responses to one client at the pace at which it reads. Bytes that wait for the client are
+//! charged to its identity (`max-unread-bytes`).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,72 +14,63 @@ use h2::SendStream;
 use super::budget::Hold;
 use super::client::Client;
 use super::encoding::{self, Encoding, Plain};
+use super::limits::READ_BUFFER;
+use super::outcome::Abort;
 use super::reply::Status;
-use super::session::READ_BUFFER;
 use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::link::stream_window;
 
-/// Gives answers to one client.
+/// Sends responses to one client.
 pub struct Delivery<'c> {
     client: &'c Client,
     class: Class,
     limited: bool,
 }
 
-/// Why an answer does not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undelivered {
-    /// The client left.
-    Gone,
-    /// The client does not read, and there is no room for more of what it does not read.
-    Unread,
-}
-
 impl<'c> Delivery<'c> {
-    /// For answers that came over connections of `class`. Shadow mode has no limits.
-    #[must_use]
+    /// For responses that arrive over connections of `class`. Shadow mode has no limits.
     pub fn new(client: &'c Client, class: Class, mode: Mode) -> Self {
         Self { client, class, limited: mode == Mode::Enforce }
     }
 
-    /// Sends bytes as the client takes them, where nothing comes behind them.
+    /// Sends the last bytes of a response as the client takes them.
     ///
     /// # Errors
-    /// See [`Undelivered`].
-    pub async fn send(&self, out: &mut SendStream<Bytes>, bytes: Bytes) -> Result<(), Undelivered> {
+    /// As [`Delivery::send_before`].
+    pub async fn send(&self, out: &mut SendStream<Bytes>, bytes: Bytes) -> Result<(), Abort> {
         self.send_before(out, bytes, 0, |_| ()).await
     }
 
-    /// Sends bytes as the client takes them. `behind` is what etcd may send meanwhile: see
-    /// [`Delivery::behind`]. It is not left in h2: `keep` is called while the client is waited
-    /// for, and takes it ([`super::inflow`]).
+    /// Sends bytes as the client takes them. etcd may send `behind` bytes meanwhile (see
+    /// [`Delivery::behind`]). They do not stay in `h2`: `keep` is called while this waits, and
+    /// takes them out ([`super::response_body`]).
     ///
     /// # Errors
-    /// See [`Undelivered`].
+    /// The client left, or its identity has no budget left for unread bytes.
     pub async fn send_before(
         &self,
         out: &mut SendStream<Bytes>,
         mut bytes: Bytes,
         behind: usize,
         mut keep: impl FnMut(&mut Context<'_>),
-    ) -> Result<(), Undelivered> {
-        let outbox = &self.client.outbox;
+    ) -> Result<(), Abort> {
+        let queue = &self.client.send_queue;
         let mut hold = None;
         out.reserve_capacity(bytes.len());
         loop {
-            let open = outbox.has_room();
+            let open = queue.may_send();
             let room = if open { out.capacity().min(bytes.len()) } else { 0 };
             if room > 0 || bytes.is_empty() {
-                outbox.give(room);
-                out.send_data(bytes.split_to(room), false).map_err(|_| Undelivered::Gone)?;
+                queue.add(room);
+                out.send_data(bytes.split_to(room), false).map_err(|_| Abort::ClientGone)?;
                 if bytes.is_empty() {
                     return Ok(());
                 }
                 out.reserve_capacity(bytes.len());
             }
             if hold.is_none() {
-                // What waits must not keep the buffers of what does not.
+                // Bytes that wait must not keep the buffer of bytes that were sent.
                 let behind = if behind == 0 { 0 } else { behind.max(READ_BUFFER) };
                 hold = Some(self.hold(bytes.len().saturating_add(behind))?);
                 if bytes.len() < READ_BUFFER {
@@ -93,54 +84,50 @@ impl<'c> Delivery<'c> {
                 });
                 match capacity.await {
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Err(Undelivered::Gone),
+                    Some(Err(_)) | None => return Err(Abort::ClientGone),
                 }
             } else {
-                let mut room = pin!(outbox.room());
+                let mut ready = pin!(queue.ready());
                 poll_fn(|cx| {
                     keep(cx);
-                    room.as_mut().poll(cx)
+                    ready.as_mut().poll(cx)
                 })
                 .await;
             }
         }
     }
 
-    /// Bytes that etcd may send before these were passed on: what is left of the one message of a
-    /// unary answer, but a window at most.
-    #[must_use]
+    /// Bytes that etcd may send before the present ones were passed on: one window, or what is
+    /// `left` of the message of a unary response if that is less.
     pub fn behind(&self, left: Option<usize>) -> usize {
         let window = usize::try_from(stream_window(self.class)).unwrap_or(usize::MAX);
         left.map_or(window, |left| left.min(window))
     }
 
-    /// Whether nothing of an answer may be left out. Else `trailer` stays here: etcd announces
-    /// three of gRPC's own trailers with it before each answer, which gRPC's clients know of
-    /// anyway, and which would be a fifth of all header fields of a request and its answer.
-    #[must_use]
-    pub fn as_it_came(&self) -> bool {
+    /// Whether response headers are passed on unchanged, as in shadow mode. Otherwise `trailer` is
+    /// removed: etcd announces three of gRPC's own trailers with it before each response. gRPC
+    /// clients know them anyway, and they would be a fifth of all header fields of a request and
+    /// its response.
+    pub fn is_unchanged(&self) -> bool {
         !self.limited
     }
 
-    /// Whether a short answer is to leave in one write: where the writes of several calls can
-    /// become one. A call that is alone is answered sooner if its client has read the message
-    /// when the trailers come, and costs no more.
-    #[must_use]
+    /// Whether a short response waits for its trailers to leave in one write: where the writes of
+    /// several calls can be combined. The response to a single call arrives earlier if its client
+    /// reads the message while the trailers are on their way, and costs no more.
     pub fn gathers(&self) -> bool {
         self.class == Class::Unary && self.client.has_several_calls()
     }
 
-    /// How long the rest of a unary answer is that begins with this chunk, if that can be seen.
-    #[must_use]
+    /// Bytes of a unary response behind its `first` chunk, if that chunk has the frame header.
     pub fn rest(&self, first: &[u8]) -> Option<usize> {
         let (&[_, a, b, c, d], begun) = first.split_first_chunk::<{ frame::HEADER }>()?;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
         (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
     }
 
-    /// What the client is told instead of an answer that it does not read. clientv3 ends all its
-    /// watches for good at RESOURCE_EXHAUSTED.
-    #[must_use]
+    /// The status of a call whose client does not read. For streams it is not RESOURCE_EXHAUSTED,
+    /// at which clientv3 ends all its watches for good.
     pub fn unread(&self) -> Status {
         if self.class == Class::Long {
             Status::too_many_streams()
@@ -149,25 +136,25 @@ impl<'c> Delivery<'c> {
         }
     }
 
-    /// Room for these bytes.
+    /// Reserves budget for unread bytes.
     ///
     /// # Errors
-    /// There is none.
-    pub fn hold(&self, bytes: usize) -> Result<Hold, Undelivered> {
+    /// There is none left.
+    pub fn hold(&self, bytes: usize) -> Result<Hold, Abort> {
         let mut hold = Hold::none(&self.client.unread);
         if self.limited && !hold.set(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
-            // Who takes nothing at all could not even be told.
-            if self.client.outbox.is_blocked() {
-                self.client.outbox.overflow();
-                return Err(Undelivered::Gone);
+            // Where the client takes nothing at all, a status would not reach it either.
+            if self.client.send_queue.is_blocked() {
+                self.client.send_queue.overflow();
+                return Err(Abort::ClientGone);
             }
-            return Err(Undelivered::Unread);
+            return Err(Abort::Stop(self.unread()));
         }
         Ok(hold)
     }
 
-    /// An answer of one message without its compression.
+    /// Decompresses a response of one message.
     ///
     /// # Errors
     /// See [`encoding::plain`].
@@ -180,14 +167,14 @@ impl<'c> Delivery<'c> {
         encoding::plain(framed, encoding, limit, &self.client.unread).await
     }
 
-    /// Takes room for more of an answer that is held whole.
+    /// Reserves `bytes` instead of what `hold` has, for a response that is read as a whole.
     ///
     /// # Errors
-    /// There is none.
-    pub fn hold_more(&self, hold: &mut Hold, bytes: usize) -> Result<(), Undelivered> {
+    /// There is no budget left.
+    pub fn hold_more(&self, hold: &mut Hold, bytes: usize) -> Result<(), Abort> {
         if self.limited && !hold.set(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
-            return Err(Undelivered::Unread);
+            return Err(Abort::Stop(self.unread()));
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! Compressed messages (gRPC's `doc/compression.md`): what a client packed is unpacked before it is
-//! judged.
+//! Compressed messages (gRPC's `doc/compression.md`). A message that a client has compressed is
+//! decompressed before it is judged.
 //!
-//! Under enforcement it is the unpacked message that goes on, without the `grpc-encoding` that
-//! named its encoding. So there is one reading of it, and the bytes that are judged are the bytes
-//! that are sent; and etcd, which answers in the encoding of the request (grpc-go's `server.go`),
-//! does not compress the answers that are read here: Watch, lists of leases and of members. In
-//! shadow mode the request goes on as it came, and is judged by an unpacked copy.
+//! Under enforcement the decompressed message is forwarded, without the `grpc-encoding` header. So
+//! there is one reading of it, and the bytes that are judged are the bytes that are sent. Also,
+//! etcd responds in the encoding of the request (grpc-go's `server.go`), and so it does not
+//! compress the responses that the proxy reads: Watch, lists of leases and of members. In shadow
+//! mode the request is forwarded as it arrived, and a decompressed copy is judged.
 
 use std::io::Read as _;
 
@@ -17,35 +17,34 @@ use http::HeaderMap;
 use tokio::task::yield_now;
 
 use super::budget::{Hold, Share};
-use super::intake::denial_of;
+use super::request_body::denial_of;
 
-/// How its messages are compressed, where their flag says that they are.
+/// The header that names the compression of messages whose flag says that they are compressed.
 pub const GRPC_ENCODING: &str = "grpc-encoding";
 
-/// A message may become so many times as long as it came, whatever it is. Deflate can pack a
-/// thousand to one, which only a message without content does; text and protobuf reach ten to one.
+/// The largest compression ratio of a message. Deflate reaches a thousand to one, but only for
+/// messages without content; text and protobuf reach ten to one.
 const RATIO: usize = 100;
-/// A short one may always become so long, in bytes.
+/// A message of at most this many bytes is accepted at any ratio.
 const SHORT: usize = 64 * 1024;
-/// Bytes that are unpacked before others have their turn: a tenth of a millisecond.
+/// Bytes that are decompressed before the task yields: about a tenth of a millisecond.
 const PIECE: usize = 32 * 1024;
-/// What unpacking takes beside that: the window of 32 KiB, and tables.
+/// Bytes that the decoder takes besides the message: its window of 32 KiB, and tables.
 const WORKSPACE: usize = 48 * 1024;
 
-/// How the messages of a request may be compressed.
+/// The compression that the messages of a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
+    /// None.
     Identity,
-    /// RFC 1952, the one that etcd has.
+    /// gzip (RFC 1952), the only one that etcd has.
     Gzip,
-    /// In a way that etcd does not have: it refuses the request for its head alone.
+    /// One that etcd does not have. etcd refuses such a request for its head alone.
     Unknown,
 }
 
 impl Encoding {
-    /// What a head says. Of several values etcd takes the first (Go's `Header.Get`).
-    #[must_use]
+    /// The encoding that a head names. Of several values etcd uses the first (Go's `Header.Get`).
     pub fn of(headers: &HeaderMap) -> Self {
         match headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => Encoding::Identity,
@@ -57,28 +56,28 @@ impl Encoding {
 
 /// A message that is not compressed.
 pub struct Plain {
-    /// The message in its frame.
+    /// The message with its frame header.
     pub framed: Bytes,
-    /// The room that it takes, if it came otherwise.
+    /// The budget for it, if it arrived compressed.
     _hold: Option<Hold>,
 }
 
 impl Plain {
-    /// The message itself.
+    /// The message without its frame header.
     ///
     /// # Errors
-    /// There is not exactly one in the frame.
+    /// The frame is not exactly one message.
     pub fn message(&self) -> Result<&[u8], Denial> {
         frame::single(&self.framed, usize::MAX).map_err(denial_of)
     }
 }
 
-/// The same message without compression. What is unpacked is at most `limit` bytes, and is held
-/// against `share`.
+/// Decompresses a message if it is compressed. The result has at most `limit` bytes and is charged
+/// to `share`.
 ///
 /// # Errors
-/// The message is not exactly one gzip member with its right length and check sum, it becomes too
-/// long, or there is no room for it.
+/// The message is not exactly one gzip member with its right length and checksum, it becomes too
+/// long, or the share is exhausted.
 pub async fn plain(
     framed: Bytes,
     encoding: Encoding,
@@ -88,24 +87,25 @@ pub async fn plain(
     match encoding {
         Encoding::Unknown => Err(unknown()),
         _ if !frame::is_compressed(&framed) => Ok(Plain { framed, _hold: None }),
-        // On the heap: a request has this in it, and hardly one is compressed.
+        // On the heap, because few requests are compressed.
         Encoding::Gzip => {
             Box::pin(gunzip(framed.get(HEADER..).unwrap_or_default(), limit, share)).await
         }
         Encoding::Identity => Err(Denial::new(
             Reason::BadFraming,
-            "a compressed message, and no grpc-encoding says how",
+            "the message is compressed, but there is no grpc-encoding",
         )),
     }
 }
 
-/// The refusal of an encoding that etcd does not have.
+/// The denial for an encoding that etcd does not have.
 #[must_use]
 pub fn unknown() -> Denial {
     Denial::new(Reason::Compressed, "etcd does not have this grpc-encoding")
 }
 
-/// One member and nothing behind it. Go reads several as one message, which no client sends.
+/// Decompresses one gzip member with nothing behind it. Go reads several members as one message,
+/// but no client sends that.
 async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Denial> {
     let limit = limit.min(packed.len().saturating_mul(RATIO).max(SHORT));
     let mut hold = Hold::none(share);
@@ -113,7 +113,7 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
     let mut framed = vec![0; HEADER];
     loop {
         let before = framed.len();
-        // One byte above the limit is enough to see that it is exceeded.
+        // One byte above the limit shows that it is exceeded.
         let piece =
             PIECE.min(limit.saturating_sub(before.saturating_sub(HEADER)).saturating_add(1));
         if !hold.set(before.saturating_add(piece).saturating_add(WORKSPACE)) {
@@ -141,11 +141,11 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
         return Err(damaged());
     }
     let length = u32::try_from(framed.len().saturating_sub(HEADER)).unwrap_or(u32::MAX);
-    if let Some(place) = framed.get_mut(1..HEADER) {
-        place.copy_from_slice(&length.to_be_bytes());
+    if let Some(field) = framed.get_mut(1..HEADER) {
+        field.copy_from_slice(&length.to_be_bytes());
     }
     let given_back = hold.set(framed.len());
-    debug_assert!(given_back, "it only shrinks");
+    debug_assert!(given_back, "the reservation only shrinks");
     Ok(Plain { framed: framed.into(), _hold: Some(hold) })
 }
 

@@ -1,11 +1,11 @@
-//! Handshakes at once. Nobody knows yet who is behind one, so the shares are those of addresses
-//! ([`crate::crowd`]).
+//! Limits the handshakes that are in progress at once. Their identities are not known yet, so the
+//! shares are those of addresses ([`crate::crowd`]).
 //!
-//! At the bound, who comes from an address that has fewer under way than another begins at once:
-//! the other gives up its oldest. Who comes from an address that has as many as any waits, until
-//! one ends or the oldest has had its time, which is shorter when many wait. Of those who wait
-//! there are no more than of those under way: beyond that, the address with the most loses its
-//! oldest.
+//! At the limit, a socket from an address that has fewer handshakes than another address begins at
+//! once, and the other address loses its oldest. A socket from an address that has at least as many
+//! as any other waits until a handshake ends, or until the oldest has had its grace period, which
+//! is shorter when many wait. At most the limit of sockets may wait: beyond it, the address with
+//! the most loses its oldest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,36 +15,36 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::crowd::{Crowd, Origin};
 
-/// A handshake that others wait for is given this part of its time: with the default half a second,
+/// A handshake that others wait for gets this fraction of its timeout: half a second by default,
 /// which is two round trips around the world.
 const GRACE: u32 = 20;
 
-/// Where half the room of those who wait is taken, it is this part of that: enough within one
-/// network, and a crowd moves on.
+/// When more than half of the waiting slots are taken, it gets this fraction of that: enough within
+/// one network, and the queue keeps moving.
 const HURRY: u32 = 10;
 
-/// The handshakes under way, and the sockets that wait for their turn.
+/// The handshakes in progress, and the sockets that wait for one.
 pub struct Handshakes<S> {
-    under_way: Crowd<Begun>,
+    in_progress: Crowd<Begun>,
     waiting: Crowd<S>,
-    most: usize,
+    max: usize,
     grace: Duration,
     ended: Arc<Ended>,
 }
 
 struct Begun {
-    at: Instant,
+    since: Instant,
     give_up: Arc<Notify>,
 }
 
-/// Those that ended since this was last looked at.
+/// The handshakes that have ended since the last look.
 #[derive(Default)]
 struct Ended {
     tickets: Mutex<Vec<u64>>,
-    some: Notify,
+    any: Notify,
 }
 
-/// One of them, until it is dropped.
+/// A handshake in progress, until it is dropped.
 pub struct Handshake {
     ticket: u64,
     give_up: Arc<Notify>,
@@ -52,49 +52,44 @@ pub struct Handshake {
 }
 
 impl<S> Handshakes<S> {
-    /// None yet. Each has `time`, unless there are more than `most`.
+    /// Allows `max` handshakes, each with this timeout.
     #[must_use]
-    pub fn new(most: usize, time: Duration) -> Self {
+    pub fn new(max: usize, timeout: Duration) -> Self {
         Self {
-            under_way: Crowd::default(),
+            in_progress: Crowd::default(),
             waiting: Crowd::default(),
-            most,
-            grace: time / GRACE,
+            max,
+            grace: timeout / GRACE,
             ended: Arc::default(),
         }
     }
 
-    /// One more has come. Returns the one that has to go for it without having begun, if there are
-    /// too many.
+    /// Adds a socket. Returns the waiting socket that was evicted for it, if there were too many.
     #[must_use]
-    pub fn arrive(&mut self, origin: Origin, socket: S) -> Option<S> {
+    pub fn add(&mut self, origin: Origin, socket: S) -> Option<S> {
         self.waiting.enter(origin, socket);
-        // It may be one that begins at once, and does not wait.
-        if self.waiting.len() > self.most.saturating_add(1) {
-            self.waiting.give_way()
-        } else {
-            None
-        }
+        // One more than the limit, because the new one may begin at once.
+        if self.waiting.len() > self.max.saturating_add(1) { self.waiting.give_way() } else { None }
     }
 
-    /// The next one that may begin now.
+    /// The next socket whose handshake may begin now.
     pub fn begin_next(&mut self) -> Option<(S, Handshake)> {
         for ticket in
             std::mem::take(&mut *self.ended.tickets.lock().unwrap_or_else(PoisonError::into_inner))
         {
-            self.under_way.leave(ticket);
+            self.in_progress.leave(ticket);
         }
         let (newest, origin) = self.waiting.newest()?;
         let (oldest, ..) = self.waiting.oldest()?;
-        let next = if self.under_way.len() < self.most {
+        let next = if self.in_progress.len() < self.max {
             oldest
-        } else if self.under_way.of(origin).saturating_add(1) < self.under_way.most() {
+        } else if self.in_progress.of(origin).saturating_add(1) < self.in_progress.most() {
             self.give_up(Crowd::give_way);
             newest
         } else if self.is_due() {
-            self.give_up(|under_way| {
-                let (ticket, ..) = under_way.oldest()?;
-                under_way.leave(ticket).map(|(_, begun)| begun)
+            self.give_up(|in_progress| {
+                let (ticket, ..) = in_progress.oldest()?;
+                in_progress.leave(ticket).map(|(_, begun)| begun)
             });
             oldest
         } else {
@@ -102,42 +97,45 @@ impl<S> Handshakes<S> {
         };
         let (origin, socket) = self.waiting.leave(next)?;
         let give_up = Arc::<Notify>::default();
-        let ticket =
-            self.under_way.enter(origin, Begun { at: Instant::now(), give_up: give_up.clone() });
+        let ticket = self
+            .in_progress
+            .enter(origin, Begun { since: Instant::now(), give_up: give_up.clone() });
         Some((socket, Handshake { ticket, give_up, ended: self.ended.clone() }))
     }
 
-    /// Waits until [`Handshakes::begin_next`] may have one.
+    /// Waits until [`Handshakes::begin_next`] may return one.
     pub async fn change(&self) {
         if self.waiting.is_empty() {
             return std::future::pending().await;
         }
-        match self.under_way.oldest() {
+        match self.in_progress.oldest() {
             Some((.., begun)) => {
-                drop(timeout_at(begun.at + self.patience(), self.ended.some.notified()).await)
+                drop(timeout_at(begun.since + self.grace_period(), self.ended.any.notified()).await)
             }
-            None => self.ended.some.notified().await,
+            None => self.ended.any.notified().await,
         }
     }
 
-    /// Whether the oldest has had its time, where others wait.
+    /// Whether the oldest handshake has had its grace period.
     fn is_due(&self) -> bool {
-        self.under_way.oldest().is_some_and(|(.., begun)| begun.at.elapsed() >= self.patience())
+        self.in_progress
+            .oldest()
+            .is_some_and(|(.., begun)| begun.since.elapsed() >= self.grace_period())
     }
 
-    fn patience(&self) -> Duration {
-        if self.waiting.len() > self.most / 2 { self.grace / HURRY } else { self.grace }
+    fn grace_period(&self) -> Duration {
+        if self.waiting.len() > self.max / 2 { self.grace / HURRY } else { self.grace }
     }
 
     fn give_up(&mut self, which: impl FnOnce(&mut Crowd<Begun>) -> Option<Begun>) {
-        if let Some(begun) = which(&mut self.under_way) {
+        if let Some(begun) = which(&mut self.in_progress) {
             begun.give_up.notify_one();
         }
     }
 }
 
 impl Handshake {
-    /// Waits until it is to make room.
+    /// Waits until the handshake must end to make room for another.
     pub async fn given_up(&self) {
         self.give_up.notified().await;
     }
@@ -146,7 +144,7 @@ impl Handshake {
 impl Drop for Handshake {
     fn drop(&mut self) {
         self.ended.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(self.ticket);
-        self.ended.some.notify_one();
+        self.ended.any.notify_one();
     }
 }
 
@@ -164,9 +162,9 @@ mod tests {
         Origin::from(IpAddr::from(Ipv4Addr::new(192, 0, 2, last)))
     }
 
-    /// One arrives from this address: its handshake, if it may begin now.
+    /// Adds a socket from this address. Returns its handshake, if it may begin now.
     fn arrive(handshakes: &mut Handshakes<u8>, last: u8) -> Option<Handshake> {
-        let _ = handshakes.arrive(origin(last), last);
+        let _ = handshakes.add(origin(last), last);
         handshakes.begin_next().map(|(_, handshake)| handshake)
     }
 
@@ -175,18 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_from_elsewhere_begins_at_once_whatever_one_address_does() {
+    fn a_flood_of_one_address_does_not_delay_another() {
         let mut handshakes = Handshakes::new(4, AN_HOUR);
         let flood: Vec<_> = (0..100)
             .filter_map(|_| {
-                let _ = handshakes.arrive(origin(1), 1);
+                let _ = handshakes.add(origin(1), 1);
                 handshakes.begin_next()
             })
             .collect();
         assert_eq!(flood.len(), 4);
         let others: Vec<_> =
             [2, 3].iter().map(|last| arrive(&mut handshakes, *last).expect("it begins")).collect();
-        // The oldest two of the flood made room; nobody else did, and each address has its share.
+        // Only the two oldest of the flood made room, and each address has its share.
         assert_eq!(
             flood.iter().map(|(_, one)| is_given_up(one)).collect::<Vec<_>>(),
             [true, true, false, false]
@@ -195,17 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_go_the_same_way_and_an_address_loses_only_its_own() {
+    fn an_address_evicts_only_its_own_waiting_sockets() {
         let mut handshakes = Handshakes::new(2, AN_HOUR);
         let _held = [arrive(&mut handshakes, 1), arrive(&mut handshakes, 2)];
         assert!(arrive(&mut handshakes, 2).is_none());
-        let lost: Vec<_> = (0..10).filter_map(|_| handshakes.arrive(origin(1), 1)).collect();
-        assert_eq!(lost, [1; 8]);
+        let evicted: Vec<_> = (0..10).filter_map(|_| handshakes.add(origin(1), 1)).collect();
+        assert_eq!(evicted, [1; 8]);
         assert!(handshakes.begin_next().is_none());
     }
 
     #[tokio::test]
-    async fn at_the_bound_the_oldest_makes_room_when_it_has_had_its_time() {
+    async fn at_the_limit_the_oldest_makes_room_after_its_grace() {
         let mut handshakes = Handshakes::new(2, Duration::from_millis(40));
         let (oldest, second) =
             (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
@@ -219,24 +217,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_from_many_addresses_moves_on() {
+    async fn the_grace_period_is_shorter_when_many_wait() {
         let mut handshakes = Handshakes::new(4, AN_HOUR);
         let first: Vec<_> = (0..4).filter_map(|last| arrive(&mut handshakes, last)).collect();
         assert!((4..6).all(|last| arrive(&mut handshakes, last).is_none()));
-        assert_eq!(handshakes.patience(), handshakes.grace);
+        assert_eq!(handshakes.grace_period(), handshakes.grace);
         assert!(arrive(&mut handshakes, 6).is_none());
-        assert_eq!(handshakes.patience(), handshakes.grace / HURRY);
+        assert_eq!(handshakes.grace_period(), handshakes.grace / HURRY);
         handshakes.grace = Duration::from_millis(100);
         handshakes.change().await;
         assert!(handshakes.begin_next().is_some() && is_given_up(&first[0]));
     }
 
     #[tokio::test]
-    async fn before_its_time_nobody_is_given_up_and_one_that_ends_makes_room_at_once() {
+    async fn a_handshake_that_ends_makes_room_at_once() {
         let mut handshakes = Handshakes::new(2, AN_HOUR);
         let (oldest, second) =
             (arrive(&mut handshakes, 1).unwrap(), arrive(&mut handshakes, 2).unwrap());
-        assert!(handshakes.change().now_or_never().is_none(), "there is nobody to wait for");
+        assert!(handshakes.change().now_or_never().is_none(), "nothing waits");
         assert!(arrive(&mut handshakes, 3).is_none());
         assert!(handshakes.change().now_or_never().is_none());
         drop(second);

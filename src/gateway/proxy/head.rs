@@ -1,4 +1,4 @@
-//! A request's head: which method it names, and which of its metadata goes on to etcd.
+//! A request's head: its method, and the metadata that is forwarded to etcd.
 
 use etcd_warden_core::authorize::{Denial, Reason};
 use etcd_warden_core::method::Method;
@@ -8,27 +8,28 @@ use http::request::Parts;
 
 use crate::config::ClientTokens;
 
-/// The metadata that goes to etcd; everything else stays here: also `grpc-encoding`, since messages
-/// go on unpacked (`encoding.rs`). etcd acts on `hasleader`, `client-api-version`, `authorization`,
-/// `token` and on everything that starts with `grpcgateway-`, which tells it to ignore the client
-/// certificate's name (`server/auth/store.go`, `AuthInfoFromTLS`) and is therefore never forwarded.
-/// The trace context serves etcd's own tracing.
+/// Whether metadata of this name is forwarded to etcd. Nothing else is, not even `grpc-encoding`,
+/// since messages are forwarded decompressed (`encoding.rs`). etcd acts on `hasleader`,
+/// `client-api-version`, `authorization`, `token`, and every name that starts with `grpcgateway-`.
+/// The latter makes it ignore the name in the client certificate (`server/auth/store.go`,
+/// `AuthInfoFromTLS`) and is therefore never forwarded. The trace context is for etcd's own
+/// tracing.
 fn is_forwarded(name: &str) -> bool {
     matches!(name, "te" | "content-type" | "user-agent" | "grpc-timeout" | "grpc-accept-encoding")
         || matches!(name, "hasleader" | "client-api-version" | "traceparent" | "tracestate")
         || is_token(name)
 }
 
-/// What carries a client's token.
+/// Whether metadata of this name carries a client's token.
 fn is_token(name: &str) -> bool {
     matches!(name, "authorization" | "token")
 }
 
-/// The method that a request names.
+/// The method of a request.
 ///
 /// # Errors
-/// The request is no gRPC, or names no method of etcd. The path is compared as it came, query and
-/// all (CVE-2026-33186).
+/// The request is not gRPC, or its path is no method of etcd. The path is compared byte for byte,
+/// query included (CVE-2026-33186).
 pub fn method(parts: &Parts) -> Result<Method, Denial> {
     if parts.method != http::Method::POST {
         return Err(Denial::new(Reason::NotGrpc, "gRPC requests are POST requests"));
@@ -40,8 +41,8 @@ pub fn method(parts: &Parts) -> Result<Method, Denial> {
     Method::from_path(path).ok_or(Denial::new(Reason::UnknownMethod, "etcd has no such method"))
 }
 
-/// `application/grpc`, with a subtype (`+proto`) or parameters (`;`) or without: what grpc-go
-/// takes.
+/// Whether the content type is `application/grpc`, optionally with a subtype (`+proto`) or
+/// parameters (`;`), as grpc-go accepts it.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
@@ -51,30 +52,31 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
 }
 
-/// Never forwarded, whatever the mode: metadata that begins so changes who the caller is.
+/// The prefix of metadata that is forwarded in no mode, because it changes the identity at etcd.
 const GATEWAY: &str = "grpcgateway-";
 
-/// Values of one name that go on. gRPC knows no metadata of etcd's with more than one; each costs
-/// more than its bytes while a request waits.
+/// The number of values that are forwarded of one name. gRPC has no metadata for etcd with more
+/// than one, and each costs more than its bytes while a request waits.
 pub const VALUES: usize = 4;
 
-/// The metadata that goes on. The usual request has nothing else, and keeps its map; else what goes
-/// on is copied, so that nothing of the rest is held. Shadow mode keeps what etcd answers to in
-/// ways of its own (a malformed `-bin` entry, CORS), and so leaves out only what may never pass.
+/// Filters the metadata that is forwarded. The usual request has no other and keeps its map.
+/// Otherwise the rest is copied, so that nothing of what was dropped stays in memory. Shadow mode
+/// drops only what may never pass, because etcd responds in its own way to some metadata (a
+/// malformed `-bin` entry, CORS).
 #[must_use]
 pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> HeaderMap {
     let (listed, values): (fn(&str) -> bool, _) = match mode {
         Mode::Enforce => (is_forwarded, VALUES),
         Mode::Shadow => (|name| !name.starts_with(GATEWAY), usize::MAX),
     };
-    let goes_on = |name: &HeaderName| {
+    let is_kept = |name: &HeaderName| {
         listed(name.as_str()) && (tokens == ClientTokens::Forward || !is_token(name.as_str()))
     };
-    if headers.len() < headers.keys_len().saturating_add(values) && headers.keys().all(goes_on) {
+    if headers.len() < headers.keys_len().saturating_add(values) && headers.keys().all(is_kept) {
         return headers;
     }
-    let mut kept = HeaderMap::with_capacity(headers.keys().filter(|name| goes_on(name)).count());
-    for name in headers.keys().filter(|name| goes_on(name)) {
+    let mut kept = HeaderMap::with_capacity(headers.keys().filter(|name| is_kept(name)).count());
+    for name in headers.keys().filter(|name| is_kept(name)) {
         for value in headers.get_all(name).iter().take(values) {
             kept.append(name.clone(), copied(value));
         }
@@ -82,8 +84,8 @@ pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> Header
     kept
 }
 
-/// The same value with its own bytes: as it came it is a part of the frame that brought it, and
-/// would hold all of that.
+/// Copies a value. The original is a part of the frame that it arrived in, and would keep all of
+/// it.
 fn copied(value: &HeaderValue) -> HeaderValue {
     let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
     copy.set_sensitive(value.is_sensitive());
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_metadata_and_everything_unlisted_stay_here() {
+    fn drops_gateway_metadata_and_unlisted_names() {
         let kept = forwarded(
             map(&[
                 ("grpcgateway-accept", "x"),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn shadow_mode_keeps_all_but_gateway_metadata() {
+    fn shadow_mode_drops_only_gateway_metadata() {
         let kept = forwarded(
             map(&[
                 ("grpcgateway-accept", "x"),
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_values_of_one_name_only_the_first_go_on() {
+    fn forwards_only_the_first_values_of_a_name() {
         let many = || map(&[("token", "a"); 400]);
         assert_eq!(
             forwarded(many(), ClientTokens::Forward, Mode::Enforce).get_all("token").iter().count(),
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_holds_nothing_of_what_does_not() {
+    fn kept_metadata_does_not_keep_its_frame() {
         let frame = bytes::Bytes::from(vec![b'v'; 16 * 1024]);
         let mut headers = map(&[("te", "trailers")]);
         headers.insert("token", HeaderValue::from_maybe_shared(frame.slice(..8)).unwrap());
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn stripped_tokens_stay_here() {
+    fn drops_tokens_where_they_are_stripped() {
         let kept = forwarded(
             map(&[("authorization", "x"), ("token", "a"), ("hasleader", "true")]),
             ClientTokens::Strip,
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn only_grpc_content_types_are_grpc() {
+    fn accepts_only_grpc_content_types() {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

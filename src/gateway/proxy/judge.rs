@@ -1,11 +1,10 @@
-//! From a message to a verdict, with the evidence that leases need.
+//! Decides on a message, with the evidence that leases need.
 
 use std::sync::Arc;
 
 use etcd_warden_core::access::{Accesses, LeaseUse};
 use etcd_warden_core::authorize::{
-    AttachedKeys, Denial, LeaseClaim, LeaseEvidence, Permit, Reason, authorize, check_binding,
-    refuse,
+    AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing,
 };
 use etcd_warden_core::identity::Identity;
 use etcd_warden_core::lease_id::Ownership;
@@ -15,19 +14,19 @@ use etcd_warden_core::wire;
 use smallvec::SmallVec;
 
 use super::client::Client;
-use super::lease_questions::NotKnown;
+use super::lease_lookup::LookupError;
 use crate::config::ClientTokens;
 use crate::metrics::reason::Limit;
 use crate::upstream::members::MemberIndex;
 
-/// Leases of others that one message may name and still be judged: a Txn of 10,000 of them must not
-/// become 10,000 questions to etcd. Those beyond have no evidence, and are refused.
+/// The number of other identities' leases that are looked up for one message: a Txn with 10,000 of
+/// them must not become 10,000 requests to etcd. The others have no evidence and are denied.
 const MAX_LEASES: usize = 16;
 
-/// Judges the one message of a request.
+/// Decides on the one message of a request.
 ///
 /// # Errors
-/// In enforce mode, why it is refused.
+/// In enforce mode, why it is denied.
 pub async fn message(
     client: &Client,
     principal: &Arc<Principal>,
@@ -35,35 +34,35 @@ pub async fn message(
     method: Method,
     message: &[u8],
 ) -> Result<Permit, Denial> {
-    // Tokens that are stripped cannot be used: the password would travel for nothing.
+    // A token that is stripped cannot be used, so the password would be sent in vain.
     if method == Method::Authenticate
         && client.worker.shared.config.client_tokens == ClientTokens::Strip
     {
         return refuse(principal, Denial::new(Reason::TokensStripped, ""));
     }
     match wire::inspect(method, message) {
-        Ok(accesses) => verdict(client, principal, member, &accesses).await,
-        // Who may not speak at all learns nothing of how its message was read.
+        Ok(accesses) => decide(client, principal, member, &accesses).await,
+        // A client without any right does not learn how its message was read.
         Err(malformed) => {
-            refuse(principal, check_binding(principal).err().unwrap_or_else(|| malformed.into()))
+            refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into()))
         }
     }
 }
 
-/// Judges accesses, asking etcd for the keys of leases that do not carry the caller's mark.
+/// Decides on accesses. Asks etcd for the keys of leases whose id does not carry the client's mark.
 ///
 /// # Errors
-/// In enforce mode, why they are refused.
-pub async fn verdict(
+/// In enforce mode, why they are denied.
+pub async fn decide(
     client: &Client,
     principal: &Arc<Principal>,
     member: MemberIndex,
     accesses: &Accesses<'_>,
 ) -> Result<Permit, Denial> {
-    // Everything but leases first: etcd is asked only where its answer decides.
-    let verdict = authorize(principal, accesses, &[]);
-    if !lacks_evidence(&verdict) {
-        return verdict;
+    // Everything but leases first: etcd is asked only if the decision depends on it.
+    let decision = authorize(principal, accesses, &[]);
+    if !lacks_evidence(&decision) {
+        return decision;
     }
     match Box::pin(lease_evidence(client, principal, member, accesses)).await {
         Ok(evidence) => authorize(principal, accesses, &evidence),
@@ -74,19 +73,19 @@ pub async fn verdict(
     }
 }
 
-/// Whether what is missing is only to know whose a lease is.
-fn lacks_evidence(verdict: &Result<Permit, Denial>) -> bool {
-    let denial = match verdict {
+/// Whether only evidence about a lease is missing.
+fn lacks_evidence(decision: &Result<Permit, Denial>) -> bool {
+    let denial = match decision {
         Ok(permit) => permit.would_deny(),
         Err(denial) => Some(denial),
     };
     denial.is_some_and(|denial| denial.reason == Reason::LeaseNotOwned)
 }
 
-/// What etcd and the ids say of the leases that a message names, sorted by id.
+/// The evidence about the leases that a message names, from their ids and from etcd, sorted by id.
 ///
 /// # Errors
-/// The caller may not ask now.
+/// The client may not cause a lookup now.
 async fn lease_evidence(
     client: &Client,
     principal: &Arc<Principal>,
@@ -95,52 +94,53 @@ async fn lease_evidence(
 ) -> Result<SmallVec<[LeaseEvidence; 1]>, Denial> {
     let mut evidence = SmallVec::new();
     let mut asked = 0_usize;
-    // Each lease once, and in the order that the decision wants: a Txn may name ten thousand.
+    // Each lease once, because a Txn may name ten thousand, and in the order that `authorize`
+    // expects.
     let mut leases = accesses.leases.clone();
     leases.sort_by_key(|(id, _)| *id);
     leases.dedup_by_key(|(id, _)| *id);
     for (id, lease_use) in leases {
         let ownership = client.worker.shared.lease_key.ownership(id, &principal.name);
-        let claim = match ownership {
-            Ownership::Own => LeaseClaim::Own,
-            // Of a lease to come etcd has nothing to say: no key is attached to it.
-            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseClaim::OtherIdentity,
-            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseClaim::Unattached,
+        let standing = match ownership {
+            Ownership::Own => LeaseStanding::Own,
+            // A lease that does not exist yet has no keys.
+            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseStanding::AnotherIdentity,
+            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseStanding::Unattached,
             _ if asked == MAX_LEASES => break,
             Ownership::Sealed | Ownership::Foreign => {
                 asked = asked.saturating_add(1);
                 let keys = AttachedKeys::of(principal.clone(), id, accesses);
-                match client.worker.questions.ask(client, member, id, keys).await {
-                    Ok(LeaseClaim::Unattached) if ownership == Ownership::Sealed => {
-                        LeaseClaim::OtherIdentity
+                match client.worker.lease_lookups.keys(client, member, id, keys).await {
+                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => {
+                        LeaseStanding::AnotherIdentity
                     }
-                    Ok(claim) => claim,
-                    Err(NotKnown::Limit) => {
-                        return Err(Denial::new(Reason::Limit, "too many questions about leases"));
+                    Ok(standing) => standing,
+                    Err(LookupError::Limit) => {
+                        return Err(Denial::new(Reason::Limit, "too many lookups of leases"));
                     }
-                    Err(NotKnown::Unanswered) => {
-                        evidence.push(LeaseEvidence { id, claim: LeaseClaim::Unknown });
-                        // One refusal is enough, and etcd has other worries than the next question.
+                    Err(LookupError::NoResponse) => {
+                        evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
+                        // The request is denied already, and etcd may be overloaded.
                         return Ok(evidence);
                     }
                 }
             }
         };
-        evidence.push(LeaseEvidence { id, claim });
+        evidence.push(LeaseEvidence { id, standing });
     }
     Ok(evidence)
 }
 
-/// A caller under the policy that counts now, kept by its connection.
+/// A client under one generation of the policy.
 pub struct Caller {
     /// The policy.
     pub policy: Arc<Policy>,
-    /// The caller under it.
+    /// The client's principal under it.
     pub principal: Arc<Principal>,
 }
 
 impl Caller {
-    /// What `policy` makes of `identity`.
+    /// Compiles the principal of `identity` under `policy`.
     #[must_use]
     pub fn of(policy: Arc<Policy>, identity: &Identity) -> Self {
         let principal = Arc::new(policy.principal(identity));

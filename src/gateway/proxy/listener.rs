@@ -1,5 +1,5 @@
-//! Accepting connections, and handing each to the worker that has the fewest, when it has said
-//! something and its handshake may begin.
+//! Accepts connections. Each is handed to the worker with the fewest connections, once its first
+//! byte has arrived and its handshake may begin.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
-use super::arrivals::Arrivals;
 use super::connection::{first_byte, note_failure};
 use super::handshakes::{Handshake, Handshakes};
+use super::pending::PendingSockets;
 use super::worker::{Accepted, Counted, WorkerHandle};
 use crate::crowd::Origin;
 use crate::metrics::reason::Limit;
@@ -27,31 +27,31 @@ pub struct Listener {
 /// A socket whose handshake has not begun.
 struct Newcomer<S = TcpStream> {
     stream: S,
-    /// Its other end: the balancer's word for it, with PROXY protocol.
+    /// The client's address. With the PROXY protocol, the one that the load balancer reports.
     peer: SocketAddr,
     since: Instant,
 }
 
-/// A socket, or why it is none any more.
-type Arrived = Result<Newcomer, (SocketAddr, io::Error)>;
+/// A socket that is ready for its next phase, or why it was closed.
+type Ready = Result<Newcomer, (SocketAddr, io::Error)>;
 
 impl Listener {
     /// Binds the address. Port 0 lets the system choose.
     ///
     /// # Errors
-    /// The address is in use, or not this machine's.
+    /// The address is in use, or not one of this machine.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
             socket2::Type::STREAM,
             None,
         )?;
-        // A restart must not wait for the old connections' TIME_WAIT; a second live listener is
-        // still refused.
+        // A restart must not wait for old connections in TIME_WAIT. A second listener on the
+        // address still fails.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        // Every node of a cluster comes back at once after a restart; the kernel cuts this to
+        // After a restart all nodes of a cluster reconnect at once. The kernel lowers this to
         // net.core.somaxconn.
         socket.listen(4096)?;
         Ok(Self { socket: TcpListener::from_std(socket.into())? })
@@ -60,18 +60,20 @@ impl Listener {
     /// The address that was bound.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The operating system does not report it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain begins. It leaves no socket in the kernel's queue: only who is
-    /// accepted has an address, and only by that can a flood be told from the rest.
+    /// Accepts until the drain begins. No socket stays in the kernel's queue: only an accepted
+    /// socket has an address, and only by its address can a flood be told from other clients.
     pub async fn run(self, shared: &Shared, workers: &[WorkerHandle]) {
         let limits = shared.config.limits;
         let mut handshakes = Handshakes::new(limits.max_handshakes, limits.handshake_timeout);
-        let (mut unnamed, mut silent) =
-            (Arrivals::new(limits.max_handshakes), Arrivals::new(limits.max_handshakes));
+        let (mut without_header, mut without_byte) = (
+            PendingSockets::new(limits.max_handshakes),
+            PendingSockets::new(limits.max_handshakes),
+        );
         loop {
             while let Some((newcomer, handshake)) = handshakes.begin_next() {
                 hand_over(workers, newcomer, handshake);
@@ -80,27 +82,29 @@ impl Listener {
                 biased;
                 () = shared.drain.cancelled() => return,
                 () = handshakes.change() => {}
-                arrived = unnamed.next() => match arrived {
-                    Ok(newcomer) => await_first_byte(shared, &mut silent, newcomer),
+                ready = without_header.next() => match ready {
+                    Ok(newcomer) => await_first_byte(shared, &mut without_byte, newcomer),
                     Err((peer, error)) => note_failure(shared, peer, &error),
                 },
-                arrived = silent.next() => match arrived {
+                ready = without_byte.next() => match ready {
                     Ok(newcomer) => await_handshake(shared, &mut handshakes, newcomer),
                     Err((peer, error)) => note_failure(shared, peer, &error),
                 },
                 accepted = self.socket.accept() => match accepted {
-                    // Those who are connected matter more.
-                    Ok(_) if shared.quotas.has_all_connections() => shared.metrics.limit_hit(Limit::Connections),
+                    // Connected clients take precedence.
+                    Ok(_) if shared.quotas.has_all_connections() => {
+                        shared.metrics.limit_hit(Limit::Connections);
+                    }
                     Ok((stream, peer)) => {
                         let _ = stream.set_nodelay(true);
                         let newcomer = Newcomer { stream, peer, since: Instant::now() };
-                        if speaks_for_others(shared, peer) {
-                            await_name(shared, &mut unnamed, newcomer);
+                        if expects_proxy_header(shared, peer) {
+                            await_proxy_header(shared, &mut without_header, newcomer);
                         } else {
-                            await_first_byte(shared, &mut silent, newcomer);
+                            await_first_byte(shared, &mut without_byte, newcomer);
                         }
                     }
-                    // Usually out of descriptors: give others time to close some.
+                    // Usually out of file descriptors: wait until connections have closed some.
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -111,40 +115,40 @@ impl Listener {
     }
 }
 
-fn speaks_for_others(shared: &Shared, peer: SocketAddr) -> bool {
+fn expects_proxy_header(shared: &Shared, peer: SocketAddr) -> bool {
     shared.config.proxy_protocol_from.iter().any(|network| network.contains(peer.ip()))
 }
 
-/// A balancer's address is that of all its clients. Whose share it is the balancer says at once:
-/// until then, it is nobody's.
-fn await_name(shared: &Shared, unnamed: &mut Arrivals<Arrived>, newcomer: Newcomer) {
+/// Waits for the PROXY header. The address of a load balancer is that of all its clients, so the
+/// socket is charged to no client address until the header is there.
+fn await_proxy_header(shared: &Shared, pending: &mut PendingSockets<Ready>, newcomer: Newcomer) {
     let Newcomer { mut stream, peer, since } = newcomer;
-    let named = within(shared, peer, since, async move {
+    let with_header = within(shared, peer, since, async move {
         first_byte(&stream).await?;
         let client = proxy_protocol::read(&mut stream).await?;
         Ok(Newcomer { stream, peer: client.unwrap_or(peer), since })
     });
-    note_lost(shared, unnamed.enter(peer, named));
+    note_evicted(shared, pending.add(peer, with_header));
 }
 
-fn await_first_byte(shared: &Shared, silent: &mut Arrivals<Arrived>, newcomer: Newcomer) {
+fn await_first_byte(shared: &Shared, pending: &mut PendingSockets<Ready>, newcomer: Newcomer) {
     let (peer, since) = (newcomer.peer, newcomer.since);
-    let spoken = within(shared, peer, since, async move {
+    let with_byte = within(shared, peer, since, async move {
         first_byte(&newcomer.stream).await.map(|()| newcomer)
     });
-    note_lost(shared, silent.enter(peer, spoken));
+    note_evicted(shared, pending.add(peer, with_byte));
 }
 
-/// What is awaited counts into the time of the handshake.
+/// Limits a wait by the handshake timeout, which began when the socket was accepted.
 fn within(
     shared: &Shared,
     peer: SocketAddr,
     since: Instant,
     awaited: impl Future<Output = io::Result<Newcomer>> + Send + 'static,
-) -> impl Future<Output = Arrived> + Send + 'static {
-    let end = since + shared.config.limits.handshake_timeout;
+) -> impl Future<Output = Ready> + Send + 'static {
+    let deadline = since + shared.config.limits.handshake_timeout;
     async move {
-        timeout_at(end, awaited)
+        timeout_at(deadline, awaited)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| (peer, error))
@@ -158,14 +162,14 @@ fn await_handshake(
 ) {
     let Newcomer { stream, peer, since } = newcomer;
     let Ok(stream) = stream.into_std() else { return };
-    let lost = handshakes.arrive(Origin::from(peer.ip()), Newcomer { stream, peer, since });
-    note_lost(shared, lost.map(|lost| lost.peer));
+    let evicted = handshakes.add(Origin::from(peer.ip()), Newcomer { stream, peer, since });
+    note_evicted(shared, evicted.map(|evicted| evicted.peer));
 }
 
-fn note_lost(shared: &Shared, lost: Option<SocketAddr>) {
-    if let Some(peer) = lost {
+fn note_evicted(shared: &Shared, evicted: Option<SocketAddr>) {
+    if let Some(peer) = evicted {
         shared.metrics.limit_hit(Limit::Handshakes);
-        tracing::info!(%peer, "a connection made room for others before its handshake began: too many at once");
+        tracing::info!(%peer, "too many connections before their handshake; closed this one");
     }
 }
 
@@ -181,6 +185,6 @@ fn hand_over(
     };
     let Newcomer { stream, peer, since } = newcomer;
     let counted = Counted::in_each(vec![Arc::clone(&worker.connections)]);
-    // A worker that is gone takes no sockets; the connection is closed by being dropped.
+    // If the worker thread has ended, the socket is dropped and thereby closed.
     let _ = worker.sockets.try_send(Accepted { stream, peer, since, counted, handshake });
 }

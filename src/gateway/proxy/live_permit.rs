@@ -1,7 +1,7 @@
-//! A permit for as long as it is valid. What writes towards etcd holds one and asks it before each
-//! write, so that a request that waits (for a connection, for its socket, for a window, for its
-//! next message) is never written under rights that are gone. What has no wait before it
-//! goes out: see [`crate::upstream::window`].
+//! A permit that can be withdrawn. Everything that writes to etcd holds one and checks it before
+//! each write. So a request that waits (for a connection, its socket, a window, or its next
+//! message) is never written under rights that were withdrawn. A write that follows no wait is not
+//! checked again: see [`crate::upstream::window`].
 
 use etcd_warden_core::authorize::Permit;
 use etcd_warden_core::policy::Mode;
@@ -19,15 +19,15 @@ pub struct LivePermit<'c> {
 }
 
 impl<'c> LivePermit<'c> {
-    /// A permit that was just made for `client`.
+    /// Wraps a permit that was just made for `client`.
     #[must_use]
     pub const fn new(permit: Permit, client: &'c Client) -> Self {
         Self { permit, client }
     }
 
     /// Whether bytes may be written under it now. A permit of enforcement holds for one generation
-    /// of the policy: after a reload the message must be judged again. One of shadow mode holds
-    /// for as long as the client is in shadow mode.
+    /// of the policy: after a reload the message must be judged again. A permit of shadow mode
+    /// holds while the client is in shadow mode.
     #[must_use]
     pub fn holds(&self) -> bool {
         if self.client.is_over() {
@@ -38,20 +38,20 @@ impl<'c> LivePermit<'c> {
                 && self.client.caller().principal.mode == Mode::Shadow)
     }
 
-    /// Waits until it no longer holds.
+    /// Waits until the permit no longer holds.
     pub async fn withdrawn(&self) {
         let mut changes = self.client.worker.shared.policy.subscribe();
         while self.holds() {
             tokio::select! {
                 () = self.client.over.cancelled() => {}
-                // The sender lives as long as the process.
+                // An error is impossible: the sender lives as long as the process.
                 _ = changes.changed() => {}
             }
         }
     }
 
-    /// What the client of a call that passes through is told when the permit was withdrawn: it
-    /// sends the request again, and the new request is judged.
+    /// The status of a passthrough call whose permit was withdrawn. Its client sends the request
+    /// again, and the new request is judged.
     #[must_use]
     pub fn withdrawn_status(&self) -> Status {
         if self.client.is_over() {

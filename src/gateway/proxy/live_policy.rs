@@ -1,4 +1,4 @@
-//! The policy that counts now, and the news that it changed.
+//! The policy in effect, and notice of its changes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,17 +6,17 @@ use arc_swap::ArcSwap;
 use etcd_warden_core::policy::Policy;
 use tokio::sync::watch;
 
-/// The one place where the serving policy is replaced.
+/// The policy in effect. Only this replaces it.
 pub struct LivePolicy {
-    /// The policy with its generation: one value, swapped as a whole, so that nobody ever sees the
-    /// one without the other.
+    /// The policy with its generation: one value, swapped as a whole, so that neither is ever seen
+    /// with another version of the other.
     current: ArcSwap<Policy>,
     changing: Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
 impl LivePolicy {
-    /// Begins with `policy`.
+    /// Starts with `policy`.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let generation = policy.generation;
@@ -27,35 +27,35 @@ impl LivePolicy {
         }
     }
 
-    /// The policy.
+    /// The policy in effect.
     #[must_use]
     pub fn current(&self) -> Arc<Policy> {
         self.current.load_full()
     }
 
-    /// Its generation: a connection asks on each request whether its principal is still true, and
-    /// takes no count of the policy for it.
+    /// The generation of the policy in effect. Each request compares it with that of its principal,
+    /// and this takes no reference count.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.current.load().generation
     }
 
-    /// Replaces the policy by what `next` makes for the next generation, with the present one in
-    /// sight; one change at a time. Requests that are being judged finish under the old one.
+    /// Replaces the policy. `next` gets the present policy and the next generation; one replacement
+    /// runs at a time. Requests that are being judged finish under the old policy.
     pub fn replace(&self, next: impl FnOnce(&Policy, u64) -> Policy) -> Arc<Policy> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation().saturating_add(1);
         let mut policy = next(&self.current(), generation);
         policy.generation = generation;
         let policy = Arc::new(policy);
-        // In this order: whoever hears of the change finds it made, and who subscribes too late to
-        // hear of it does as well.
+        // In this order: a task that is notified finds the new policy, and so does one that
+        // subscribes too late to be notified.
         self.current.store(policy.clone());
         self.changed.send_replace(generation);
         policy
     }
 
-    /// Wakes whoever waits on it at each change.
+    /// A receiver that reports each change with its generation.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -21,7 +21,7 @@ use places::Total;
 pub use places::{Meter, Place, Places};
 use rate::Bucket;
 
-use super::lease_questions::MAX_QUESTIONS;
+use super::lease_lookup::MAX_LOOKUPS;
 use crate::config::Limits;
 
 /// For each so many places there is room for one stream more, or for one connection that ends, in
@@ -67,7 +67,7 @@ pub struct Quota {
     pub standing: Arc<Meter>,
     /// Its watches.
     pub watches: Arc<Meter>,
-    /// Questions to etcd about leases that it has caused ([`super::lease_questions`]).
+    /// LeaseLookups to etcd about leases that it has caused ([`super::lease_lookup`]).
     pub questions: Arc<Meter>,
     /// Its password logins of the last second.
     logins: Arc<Meter>,
@@ -85,7 +85,7 @@ impl Quotas {
             requests: Total::new(limits.max_requests, limits.max_requests_per_identity),
             standing: Total::new(limits.max_requests.div_ceil(PLACES_PER_STANDING), None),
             watches: Total::new(limits.max_watches, limits.max_watches_per_identity),
-            questions: Total::new(MAX_QUESTIONS, None),
+            questions: Total::new(MAX_LOOKUPS, None),
             logins: Total::new(
                 usize::try_from(limits.authenticate_per_second).unwrap_or(usize::MAX),
                 None,

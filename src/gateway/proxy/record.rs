@@ -1,4 +1,4 @@
-//! What is said of a decision: metrics always, audit as configured.
+//! Records each decision: always in the metrics, and in the audit log as configured.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use http::Uri;
 
 use super::client::Client;
 use super::judge::Caller;
-use super::relay::Ended;
+use super::outcome::Outcome;
 use super::reply::Status;
 use crate::audit::{self, OwnedAccesses, Record};
 use crate::metrics::reason::Limit;
@@ -23,14 +23,22 @@ use crate::upstream::members::MemberIndex;
 pub enum Subject {
     /// A request of one message, framed.
     Message(Method, Bytes),
-    /// One message of a conversation, or a request of which nothing was read.
-    Turn(Method, OwnedAccesses),
-    /// A path that names no method.
+    /// One message of a bidirectional stream, or a request of which no message was read.
+    Accesses(Method, OwnedAccesses),
+    /// A path that is no method of etcd.
     Path(Box<[u8]>),
 }
 
-/// A decision whose call is under way. It is recorded when this is dropped, with what is known by
-/// then of how the call ended: a client that leaves before its answer leaves a record all the same.
+/// How a call that may have reached etcd ended.
+pub struct Ended {
+    /// The member that the request was sent to, if it responded.
+    pub member: Option<MemberIndex>,
+    /// How the call ended.
+    pub outcome: Outcome,
+}
+
+/// A decision whose call is in progress. It is recorded on drop, with what is known of the outcome
+/// by then, so that a client that leaves before its response leaves a record as well.
 #[must_use = "the decision is recorded when this is dropped"]
 pub struct Recording<'c> {
     client: &'c Client,
@@ -39,22 +47,22 @@ pub struct Recording<'c> {
     decision: Decision,
     grant: Option<GrantId>,
     denial: Option<Denial>,
-    /// Where its line will go, and the time that the line will bear.
+    /// The slot of its audit line, and the line's time.
     line: Option<(audit::Slot, SystemTime)>,
     begun: Instant,
     /// The member that the request went to.
     pub member: Option<MemberIndex>,
     /// How the call ended.
-    pub ended: Ended,
+    pub outcome: Outcome,
 }
 
 impl<'c> Recording<'c> {
-    /// Notes a verdict on a request that began at `begun` and took `judged` to judge, and takes a
-    /// place in the audit's queue if a line will be written.
+    /// Opens the record of a decision on a request that began at `begun` and took `judged` to
+    /// decide. Reserves a slot of the audit queue if a line will be written.
     ///
     /// # Errors
-    /// With `on_full: deny` and a full queue, the refusal that this is: nothing may happen that the
-    /// audit cannot tell. Shadow mode refuses nothing: its line is lost, and counted.
+    /// The queue is full and `audit-on-full` is `deny`: then nothing may happen that the audit log
+    /// would not have. Shadow mode refuses nothing: its line is lost, and counted as lost.
     pub fn open(
         client: &'c Client,
         caller: Rc<Caller>,
@@ -68,7 +76,7 @@ impl<'c> Recording<'c> {
         let line = if shared.audit.wants(decision, subject.effect()) {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some((slot, SystemTime::now())),
-                // A refusal stands anyway; its line is counted as lost.
+                // A denied request is refused in any case; its line is counted as lost.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => {
                     None
                 }
@@ -91,15 +99,20 @@ impl<'c> Recording<'c> {
             line,
             begun,
             member: None,
-            ended: Ended::ClientGone,
+            outcome: Outcome::ClientGone,
         })
     }
 
-    /// The request waited, and was judged again before anything of it was sent: the record is of
-    /// the new verdict. Its line has a place in the queue unless it needs one only now.
+    /// Notes how the call ended.
+    pub fn end(&mut self, ended: Ended) {
+        (self.member, self.outcome) = (ended.member, ended.outcome);
+    }
+
+    /// Replaces the decision of a request that waited and was judged again before any byte of it
+    /// was sent. Its line keeps its slot, or gets one if it needs one only now.
     ///
     /// # Errors
-    /// The new refusal.
+    /// The new denial.
     pub fn judged_again(
         &mut self,
         caller: Rc<Caller>,
@@ -115,7 +128,7 @@ impl<'c> Recording<'c> {
                 .map(|slot| (slot, SystemTime::now()));
         }
         if let Err(denial) = &verdict {
-            self.ended = Ended::Answered(Status::of(denial, false).code_sent());
+            self.outcome = Outcome::Answered(Status::of(denial, false).code_sent());
         }
         verdict
     }
@@ -130,9 +143,9 @@ impl<'c> Recording<'c> {
         }
     }
 
-    /// Shadow mode has seen only now, with the message on its way, what enforcement would have
-    /// refused the request for before it had looked at the message. Only the caller's standing
-    /// comes before that.
+    /// Adds a denial that shadow mode has found after the message was sent, for a fault that
+    /// enforcement finds before it looks at the message. Only a denial for the binding status
+    /// precedes it.
     pub fn amend(&mut self, denial: Option<Denial>) {
         let Some(denial) = denial else { return };
         if self.denial.as_ref().is_some_and(|known| {
@@ -179,9 +192,9 @@ impl Drop for Recording<'_> {
                 .member
                 .and_then(|index| shared.members.at(index))
                 .map(|member| member.name.clone()),
-            status: match self.ended {
-                Ended::Answered(status) => status,
-                Ended::ClientGone => None,
+            status: match self.outcome {
+                Outcome::Answered(status) => status,
+                Outcome::ClientGone => None,
             },
             request_id: shared.next_request_id(),
         });
@@ -198,25 +211,25 @@ impl Subject {
 
     fn method(&self) -> Option<Method> {
         match self {
-            Subject::Message(method, _) | Subject::Turn(method, _) => Some(*method),
+            Subject::Message(method, _) | Subject::Accesses(method, _) => Some(*method),
             Subject::Path(_) => None,
         }
     }
 
-    /// What is unknown may change something.
+    /// An unknown method may be a write.
     fn effect(&self) -> Effect {
         self.method().map_or(Effect::Writes, Method::effect)
     }
 
     fn name(&self) -> Result<Method, Box<[u8]>> {
         match self {
-            Subject::Message(method, _) | Subject::Turn(method, _) => Ok(*method),
+            Subject::Message(method, _) | Subject::Accesses(method, _) => Ok(*method),
             Subject::Path(path) => Err(path.clone()),
         }
     }
 
-    /// What it would touch. A held message is read once more for that, because the usual request
-    /// needs no line.
+    /// What the request accesses. A held message is parsed again for this, because most requests
+    /// need no line.
     fn accesses(&mut self) -> OwnedAccesses {
         match self {
             Subject::Message(method, held) => {
@@ -226,7 +239,7 @@ impl Subject {
                     .map(OwnedAccesses::from)
                     .unwrap_or_default()
             }
-            Subject::Turn(_, accesses) => std::mem::take(accesses),
+            Subject::Accesses(_, accesses) => std::mem::take(accesses),
             Subject::Path(_) => OwnedAccesses::default(),
         }
     }

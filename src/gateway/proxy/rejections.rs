@@ -1,5 +1,5 @@
-//! What HTTP/2 has refused before a request was there to be judged: counted, logged, and in the
-//! audit, under the client's name.
+//! Records what was rejected at the HTTP/2 layer, before there was a request to judge: in the
+//! metrics, the log, and the audit log under the client's name.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,33 +15,39 @@ use crate::audit::{OwnedAccesses, Record};
 use crate::http2::layer::Rejected;
 use crate::metrics::reason::{Http2Error, Limit};
 
-/// The client's connection ends: it has sent too many frames that carry nothing on, the last of
-/// this type.
+/// The log line for streams that `h2` has reset.
+const RESET: &str = "HTTP/2 protocol error; h2 reset requests before they were judged";
+
+/// Records that a connection is closed because its client has sent too many frames without effect,
+/// the last of type `kind`.
 pub fn flood(client: &Client, limit: Limit, kind: u8) {
     let caller = client.caller();
     let name = &caller.principal.name;
-    tracing::warn!(peer = %client.peer, identity = %Escaped(name.as_bytes()), limit = limit.code(), frame = kind, "too many frames for nothing: the connection ends");
+    tracing::warn!(
+        peer = %client.peer, identity = %Escaped(name.as_bytes()), limit = limit.code(),
+        frame = kind, "too many HTTP/2 frames without effect; closing connection"
+    );
     audit(
         client,
         &caller,
-        Denial::new(
-            Reason::Limit,
-            "too many HTTP/2 frames that carry nothing on: the connection ends",
-        ),
+        Denial::new(Reason::Limit, "too many HTTP/2 frames without effect; connection closed"),
     );
 }
 
-/// The client's connection ends: it broke the protocol.
-pub fn broken(client: &Client, code: u32, what: &'static str) {
+/// Records that a connection is closed for a protocol error that `h2` does not detect.
+pub fn protocol_error(client: &Client, code: u32, what: &'static str) {
     let (caller, error) = (client.caller(), Http2Error::of(code));
     let name = &caller.principal.name;
-    tracing::warn!(peer = %client.peer, identity = %Escaped(name.as_bytes()), error = error.code(), what, "not HTTP/2: the connection ends");
+    tracing::warn!(
+        peer = %client.peer, identity = %Escaped(name.as_bytes()), error = error.code(), what,
+        "HTTP/2 protocol error; closing connection"
+    );
     client.worker.shared.metrics.http2_rejection(error, 1);
     audit(client, &caller, Denial::new(Reason::Http2, what));
 }
 
-/// `h2` has reset streams, or ended the connection. `first`: of this connection, which is worth a
-/// warning.
+/// Records that `h2` has reset streams, or closed the connection. The `first` time on a connection
+/// is logged as a warning.
 pub fn by_h2(client: &Client, rejected: &Rejected, first: bool) {
     let caller = client.caller();
     let (peer, identity) = (client.peer, Escaped(caller.principal.name.as_bytes()));
@@ -49,21 +55,22 @@ pub fn by_h2(client: &Client, rejected: &Rejected, first: bool) {
         let error = Http2Error::of(*code);
         client.worker.shared.metrics.http2_rejection(error, u64::from(*streams));
         if first {
-            tracing::warn!(%peer, %identity, error = error.code(), streams, "HTTP/2 reset requests before they could be judged");
+            tracing::warn!(%peer, %identity, error = error.code(), streams, "{RESET}");
         } else {
-            tracing::debug!(%peer, %identity, error = error.code(), streams, "HTTP/2 reset requests before they could be judged");
+            tracing::debug!(%peer, %identity, error = error.code(), streams, "{RESET}");
         }
         audit(client, &caller, Denial::new(Reason::Http2, error.of_stream()));
     }
     if let Some(code) = rejected.connection {
         let error = Http2Error::of(code);
         client.worker.shared.metrics.http2_rejection(error, 1);
-        tracing::warn!(%peer, %identity, error = error.code(), "HTTP/2 ended the connection");
-        audit(client, &caller, Denial::new(Reason::Http2, error.of_connection()));
+        let (error, text) = (error.code(), error.of_connection());
+        tracing::warn!(%peer, %identity, error, "HTTP/2 protocol error; h2 closed the connection");
+        audit(client, &caller, Denial::new(Reason::Http2, text));
     }
 }
 
-/// A line without a method: what was asked for is not known, and may have been a write.
+/// Writes an audit line without a method. The request is not known and may have been a write.
 fn audit(client: &Client, caller: &Caller, denial: Denial) {
     let shared = &client.worker.shared;
     if !shared.audit.wants(Decision::Deny, Effect::Writes) {

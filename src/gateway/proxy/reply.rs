@@ -1,4 +1,4 @@
-//! The answers that the proxy gives itself: the only file that makes a status.
+//! Responses of the proxy itself. No other file creates a status.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -13,44 +13,44 @@ use http::{Response, StatusCode};
 
 /// gRPC status codes that the proxy uses (gRPC's `doc/statuscodes.md`).
 pub mod code {
-    /// Not an error.
+    /// Success.
     pub const OK: u32 = 0;
-    /// The request cannot be read.
+    /// The request is malformed.
     pub const INVALID_ARGUMENT: u32 = 3;
-    /// Not allowed.
+    /// The request is denied.
     pub const PERMISSION_DENIED: u32 = 7;
-    /// A limit.
+    /// A limit is reached.
     pub const RESOURCE_EXHAUSTED: u32 = 8;
-    /// The state does not allow it.
+    /// The state of etcd does not allow it.
     pub const FAILED_PRECONDITION: u32 = 9;
-    /// No such method.
+    /// The method or encoding does not exist.
     pub const UNIMPLEMENTED: u32 = 12;
-    /// Nobody can answer now; trying again may help.
+    /// Temporary: a retry may succeed.
     pub const UNAVAILABLE: u32 = 14;
 }
 
-/// clientv3 compares this very text (`api/v3rpc/rpctypes/error.go`, `ErrGRPCPermissionDenied`).
+/// clientv3 compares this text (`api/v3rpc/rpctypes/error.go`, `ErrGRPCPermissionDenied`).
 pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
 /// As above, `ErrGRPCTooManyRequests` of the same file.
 pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
-/// clientv3 sends even a write again after UNAVAILABLE with this text, because it means that
-/// nothing was sent (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
+/// clientv3 retries even a write after UNAVAILABLE with this text, because it means that nothing
+/// was sent (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
 pub const NOT_SENT: &str = "there is no connection available";
 
 const REASON: HeaderName = HeaderName::from_static("etcd-warden-reason");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// An answer of the proxy's own.
+/// A response of the proxy's own: a gRPC status, or an HTTP status for a client that is not gRPC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// gRPC's code.
+    /// The gRPC status code.
     pub code: u32,
-    /// What the client sees.
+    /// The text for the client.
     pub message: Cow<'static, str>,
-    /// The refusal's particulars, for the trailer that tells about the policy: sent only where it
-    /// was asked for.
+    /// The details of the denial, for the trailer that is sent only where it is configured, because
+    /// it reveals the policy.
     reason: Option<String>,
-    /// A client that does not speak gRPC gets this instead.
+    /// Not OK: a client that does not speak gRPC gets this instead.
     http: StatusCode,
 }
 
@@ -61,13 +61,13 @@ impl Status {
         Self { code, message: Cow::Borrowed(message), reason: None, http: StatusCode::OK }
     }
 
-    /// etcd cannot be asked, and was not: nothing has happened.
+    /// Nothing was sent to etcd, and nothing has happened.
     #[must_use]
     pub const fn not_sent() -> Self {
         Self::new(code::UNAVAILABLE, NOT_SENT)
     }
 
-    /// The connection to etcd was lost while the answer was awaited.
+    /// The connection to etcd was lost before the response had ended.
     #[must_use]
     pub const fn lost() -> Self {
         Self::new(
@@ -76,14 +76,14 @@ impl Status {
         )
     }
 
-    /// The proxy is going away; clientv3 resumes its streams elsewhere after UNAVAILABLE.
+    /// The proxy is shutting down. clientv3 resumes its streams elsewhere after UNAVAILABLE.
     #[must_use]
     pub const fn draining() -> Self {
         Self::new(code::UNAVAILABLE, "etcd-warden: shutting down")
     }
 
-    /// The stream ends though nothing is wrong with etcd: opened again, it is judged by what holds
-    /// now.
+    /// The stream ends because the policy or the certificate has changed. A new stream is judged by
+    /// what is in effect now.
     #[must_use]
     pub const fn open_again() -> Self {
         Self::new(
@@ -92,21 +92,22 @@ impl Status {
         )
     }
 
-    /// A Watch stream more than there is any room for. clientv3 takes UNAVAILABLE for a reason to
-    /// come back with all its watches, a little later; with RESOURCE_EXHAUSTED it would end
-    /// them all for good (`client/v3/watch.go`, `isHaltErr`).
+    /// A Watch stream for which there is no slot at all. clientv3 retries later with all its
+    /// watches after UNAVAILABLE; with RESOURCE_EXHAUSTED it would end them all for good
+    /// (`client/v3/watch.go`, `isHaltErr`).
     #[must_use]
     pub const fn too_many_streams() -> Self {
         Self::new(code::UNAVAILABLE, TOO_MANY_REQUESTS)
     }
 
-    /// More than the caller may have at once.
+    /// A limit of the identity is reached.
     #[must_use]
     pub const fn too_many_requests() -> Self {
         Self::new(code::RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
     }
 
-    /// What a refusal looks like on the wire: exactly etcd's own words where etcd has any.
+    /// The status for a denial: etcd's own text where etcd has one. `tell_reason` adds the trailer
+    /// with the details.
     #[must_use]
     pub fn of(denial: &Denial, tell_reason: bool) -> Self {
         let mut status = match denial.reason {
@@ -117,16 +118,18 @@ impl Status {
             | Reason::CapabilityNotGranted
             | Reason::LeaseNotOwned
             | Reason::TokensStripped => Self::new(code::PERMISSION_DENIED, PERMISSION_DENIED),
-            // Nothing was sent, and trying again may help.
+            // Nothing was sent, and a retry may succeed.
             Reason::LeaseUnknown => Self::not_sent(),
             Reason::MalformedMessage | Reason::BadFraming | Reason::Http2 => {
-                Self::told(code::INVALID_ARGUMENT, denial)
+                Self::with_text(code::INVALID_ARGUMENT, denial)
             }
-            Reason::UnknownMethod | Reason::Compressed => Self::told(code::UNIMPLEMENTED, denial),
+            Reason::UnknownMethod | Reason::Compressed => {
+                Self::with_text(code::UNIMPLEMENTED, denial)
+            }
             Reason::TooLarge => Self::too_large(denial),
             Reason::NotGrpc => Self {
                 http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                ..Self::told(code::INVALID_ARGUMENT, denial)
+                ..Self::with_text(code::INVALID_ARGUMENT, denial)
             },
             Reason::Limit | Reason::AuditFull => Self::too_many_requests(),
         };
@@ -134,8 +137,8 @@ impl Status {
         status
     }
 
-    /// A message above the limit, in grpc-go's words (`rpc_util.go`, `recvMsg` and `decompress`),
-    /// which are etcd's.
+    /// A message above the limit, with grpc-go's text (`rpc_util.go`, `recvMsg` and `decompress`),
+    /// which etcd uses.
     fn too_large(denial: &Denial) -> Self {
         let text = match denial.missing {
             Missing::Size { length, limit } => {
@@ -144,13 +147,13 @@ impl Status {
             Missing::Unpacked { limit } => {
                 format!("grpc: received message after decompression larger than max {limit}")
             }
-            _ => return Self::told(code::RESOURCE_EXHAUSTED, denial),
+            _ => return Self::with_text(code::RESOURCE_EXHAUSTED, denial),
         };
         Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
     }
 
-    /// A request whose `grpc-encoding` etcd does not have, in grpc-go's words (`server.go`,
-    /// `processStreamingRPC`), which are etcd's.
+    /// A request whose `grpc-encoding` etcd does not have, with grpc-go's text (`server.go`,
+    /// `processStreamingRPC`), which etcd uses.
     #[must_use]
     pub fn no_decompressor(encoding: &[u8]) -> Self {
         let text = format!(
@@ -160,9 +163,9 @@ impl Status {
         Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
     }
 
-    /// The refusal's own words: they say what is wrong with the bytes that the client sent, and
-    /// nothing of the policy.
-    fn told(code: u32, denial: &Denial) -> Self {
+    /// The denial's own text. It says what is wrong with the client's bytes, and nothing about the
+    /// policy.
+    fn with_text(code: u32, denial: &Denial) -> Self {
         let text = match &denial.missing {
             Missing::Form(malformed) => format!("etcd-warden: {malformed}"),
             Missing::Text(text) => format!("etcd-warden: {text}"),
@@ -171,14 +174,14 @@ impl Status {
         Self { code, message: Cow::Owned(text), reason: None, http: StatusCode::OK }
     }
 
-    /// The gRPC status that the client sees; none where it gets one of HTTP instead.
+    /// The gRPC status that the client gets, or `None` if it gets an HTTP status.
     #[must_use]
     pub fn code_sent(&self) -> Option<u32> {
         (self.http == StatusCode::OK).then_some(self.code)
     }
 
-    /// Sends the status as the whole answer ("Trailers-Only"). The client may be gone: then nobody
-    /// needs it.
+    /// Sends the status as the whole response ("Trailers-Only"). If the client is gone, this does
+    /// nothing.
     pub fn send(&self, respond: &mut SendResponse<Bytes>) {
         let mut response = Response::new(());
         *response.status_mut() = self.http;
@@ -196,7 +199,7 @@ impl Status {
         }
     }
 
-    /// The status as trailers behind messages that were sent already.
+    /// The status as trailers, behind messages that were sent.
     #[must_use]
     pub fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::with_capacity(4);
@@ -211,7 +214,7 @@ impl Status {
     }
 }
 
-/// The head of an answer with messages, given before etcd's own is there.
+/// The head of a response with messages, for use before etcd's own head has arrived.
 #[must_use]
 pub fn head() -> Response<()> {
     let mut response = Response::new(());
@@ -219,7 +222,7 @@ pub fn head() -> Response<()> {
     response
 }
 
-/// `grpc-message` carries printable ASCII; `%` and everything else as `%NN` (gRPC's
+/// Encodes a `grpc-message`: printable ASCII as it is, `%` and all other bytes as `%NN` (gRPC's
 /// `PROTOCOL-HTTP2.md`).
 fn percent_encoded(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
@@ -239,15 +242,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_percent_encoded() {
+    fn percent_encodes_messages() {
         assert_eq!(percent_encoded("50% of ü\n"), "50%25 of %C3%BC%0A");
         let all: String = (0..0x2_0000).filter_map(char::from_u32).collect();
         let trailers = HeaderMap::from_iter([(status::MESSAGE, percent_encoded(&all))]);
-        assert!(status::message(&trailers) == all.as_bytes(), "what is written is what is read");
+        assert!(
+            status::message(&trailers) == all.as_bytes(),
+            "a message survives encoding and decoding"
+        );
     }
 
     #[test]
-    fn a_refusal_by_the_policy_is_etcds_own_and_says_nothing_of_the_policy() {
+    fn a_policy_denial_has_etcds_own_status_and_no_details() {
         for reason in [
             Reason::NoBinding,
             Reason::KeyNotGranted,
@@ -262,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_told_only_where_it_was_asked_for() {
+    fn sends_the_reason_only_where_it_is_configured() {
         let denial = Denial::new(Reason::KeyNotGranted, "why");
         assert_eq!(
             Status::of(&denial, true).trailers().get("etcd-warden-reason").unwrap(),

@@ -1,11 +1,10 @@
-//! The few messages that do not pass unchanged (design: "bytes are not changed", the named
-//! exceptions).
+//! The messages that are not passed on unchanged:
 //!
-//! * The URLs in the answers of MemberList, MemberAdd, MemberRemove, MemberUpdate and
+//! * the client URLs in responses of MemberList, MemberAdd, MemberRemove, MemberUpdate and
 //!   MemberPromote, where an advertised URL is configured: a client that syncs its endpoints must
-//!   not walk around the proxy.
-//! * The answer of LeaseLeases, for those who may not see the leases of others.
-//! * The request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
+//!   not bypass the proxy;
+//! * the response of LeaseLeases, for clients that may not see the leases of other identities;
+//! * the request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
 
 use std::pin::pin;
 
@@ -15,34 +14,33 @@ use etcd_warden_core::lease_id::Ownership;
 use etcd_warden_core::method::Method;
 use etcd_warden_core::policy::{Mode, Principal};
 use etcd_warden_core::wire::{Malformed, cluster, frame, lease, status};
-use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, Response};
 
 use super::Shared;
 use super::budget::Hold;
-use super::delivery::{Delivery, Undelivered};
+use super::delivery::Delivery;
 use super::encoding::Encoding;
-use super::forward::{ForwardError, classify};
-use super::intake::ClientGone;
-use super::relay::{self, Ended};
+use super::outcome::{Abort, Outcome, UpstreamError};
+use super::relay;
 use super::reply::{self, Status};
+use super::response_body::ResponseBody;
 
-/// An answer that is rewritten is held whole; this is far above any list of members or leases.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// A response to be rewritten is read as a whole. This limit, in bytes, is far above any list of
+/// members or leases.
+const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 
-/// How an answer is changed.
+/// How a response is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
-    /// Client URLs of members.
+    /// Members get the advertised client URLs.
     MemberUrls,
-    /// Leases of others are left out.
+    /// Leases of other identities are removed.
     OwnLeases,
 }
 
 impl Rewrite {
-    /// The change that this caller's answer needs, if any.
-    #[must_use]
+    /// The change that this client's response needs, if any.
     pub fn of(shared: &Shared, principal: &Principal, method: Method) -> Option<Rewrite> {
         let advertise = &shared.config.advertise;
         match method {
@@ -61,10 +59,10 @@ impl Rewrite {
         }
     }
 
-    /// The changed message.
+    /// Rewrites a message.
     ///
     /// # Errors
-    /// etcd's answer cannot be read.
+    /// The message cannot be read.
     pub fn apply(
         self,
         shared: &Shared,
@@ -86,133 +84,122 @@ impl Rewrite {
     }
 }
 
-/// Passes on an answer of one message, changed.
-///
-/// # Errors
-/// The client left.
+/// Passes on a response of one message, changed.
 pub async fn answer(
     respond: &mut SendResponse<Bytes>,
-    response: Response<RecvStream>,
+    response: Response<ResponseBody>,
     delivery: &Delivery<'_>,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
-) -> Result<Ended, ClientGone> {
-    let mut whole = match relay::unless_gone(respond, pin!(Whole::read(response, delivery))).await?
-    {
+) -> Outcome {
+    let whole = match relay::unless_gone(respond, pin!(Whole::read(response, delivery))).await {
         Ok(whole) => whole,
-        Err(error) => return Ok(relay::refuse_or_reset(respond, &error)),
+        Err(abort) => return abort.end_call(respond),
     };
-    if frame::is_compressed(&whole.body) {
-        // To a compressed request that shadow mode has passed on. A message that is not compressed
-        // is right in every encoding.
-        match delivery.plain(whole.body, Encoding::of(whole.head.headers()), MAX_ANSWER).await {
-            Ok(plain) => whole.body = plain.framed,
-            Err(denial) => return Ok(unreadable(respond, &denial.to_string())),
-        }
+    match whole.rewritten(delivery, change).await {
+        Ok(whole) => whole.pass_on(respond, delivery).await,
+        Err(abort) => abort.end_call(respond),
     }
-    match frame::single(&whole.body, MAX_ANSWER) {
-        // An error and nothing else: nothing to change.
-        Err(frame::FrameFault::NoMessage) => {}
-        Ok(message) => match change(message) {
-            Ok(changed) => whole.body = frame::encode(&changed),
-            Err(malformed) => return Ok(unreadable(respond, &malformed.to_string())),
-        },
-        Err(fault) => return Ok(unreadable(respond, &fault.to_string())),
-    }
-    whole.pass_on(respond, delivery).await
 }
 
-/// An answer of etcd's, read to its end before any of it is passed on.
+/// A response of etcd, read to its end before any of it is passed on.
 pub struct Whole {
     head: Response<()>,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// The room that it takes until it was passed on.
+    /// The client's budget for it, until it was passed on.
     _hold: Hold,
 }
 
 impl Whole {
-    /// Reads it.
+    /// Reads a response to its end.
     ///
     /// # Errors
-    /// The connection was lost before the end, the answer is far too large, or there is no room for
-    /// it.
+    /// etcd broke it off, it is larger than the limit, or the client has no budget for it.
     pub async fn read(
-        response: Response<RecvStream>,
+        response: Response<ResponseBody>,
         delivery: &Delivery<'_>,
-    ) -> Result<Self, ForwardError> {
-        let (parts, body) = response.into_parts();
-        let mut hold = delivery.hold(0).map_err(|_| ForwardError::NoRoom)?;
-        let (body, trailers) = collect(body, delivery, &mut hold).await?;
-        Ok(Self { head: Response::from_parts(parts, ()), body, trailers, _hold: hold })
+    ) -> Result<Self, Abort> {
+        let (parts, mut body) = response.into_parts();
+        let mut hold = delivery.hold(0)?;
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            let length = whole.len().saturating_add(chunk.len());
+            if length > MAX_RESPONSE {
+                return Err(UpstreamError::Lost.into());
+            }
+            delivery.hold_more(&mut hold, length)?;
+            body.release(chunk.len());
+            whole.extend_from_slice(&chunk);
+        }
+        let trailers = body.trailers().await?;
+        let head = Response::from_parts(parts, ());
+        Ok(Self { head, body: whole.freeze(), trailers, _hold: hold })
     }
 
     /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its
-    /// status stands in trailers behind a head of their own, since Go's HTTP server writes it;
-    /// in plain text in the head, which is then all there is.
-    #[must_use]
+    /// status is in trailers behind a separate head, which Go's HTTP server writes; in plain text
+    /// it is in the head, and nothing follows.
     pub fn says_lease_is_taken(&self) -> bool {
-        let said = self.trailers.as_ref().unwrap_or(self.head.headers());
-        status::code(said) == Some(reply::code::FAILED_PRECONDITION)
-            && status::message(said) == b"etcdserver: lease already exists"
+        let status = self.trailers.as_ref().unwrap_or(self.head.headers());
+        status::code(status) == Some(reply::code::FAILED_PRECONDITION)
+            && status::message(status) == b"etcdserver: lease already exists"
     }
 
-    /// Passes it on.
-    ///
-    /// # Errors
-    /// The client left.
+    async fn rewritten(
+        mut self,
+        delivery: &Delivery<'_>,
+        change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
+    ) -> Result<Self, Abort> {
+        if frame::is_compressed(&self.body) {
+            // etcd answers a compressed request, which shadow mode forwards, in the same encoding.
+            // An uncompressed message is valid under every `grpc-encoding`.
+            let encoding = Encoding::of(self.head.headers());
+            let plain = delivery.plain(self.body, encoding, MAX_RESPONSE).await;
+            self.body = plain.map_err(|denial| unreadable(&denial.to_string()))?.framed;
+        }
+        match frame::single(&self.body, MAX_RESPONSE) {
+            // Only an error status: nothing to change.
+            Err(frame::FrameFault::NoMessage) => {}
+            Ok(message) => {
+                let changed = change(message).map_err(|error| unreadable(&error.to_string()))?;
+                self.body = frame::encode(&changed);
+            }
+            Err(fault) => return Err(unreadable(&fault.to_string())),
+        }
+        Ok(self)
+    }
+
+    /// Passes the response on.
     pub async fn pass_on(
         self,
         respond: &mut SendResponse<Bytes>,
         delivery: &Delivery<'_>,
-    ) -> Result<Ended, ClientGone> {
-        if self.body.is_empty() && self.trailers.is_none() {
-            let status = status::code(self.head.headers());
-            respond.send_response(self.head, true).map_err(|_| ClientGone)?;
-            return Ok(Ended::Answered(status));
-        }
-        let mut out = respond.send_response(self.head, false).map_err(|_| ClientGone)?;
-        if !self.body.is_empty() {
-            match delivery.send(&mut out, self.body).await {
-                Ok(()) => {}
-                Err(Undelivered::Gone) => return Err(ClientGone),
-                Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),
-            }
+    ) -> Outcome {
+        let is_head_alone = self.body.is_empty() && self.trailers.is_none();
+        let status = status::code(self.head.headers());
+        let mut out = match respond.send_response(self.head, is_head_alone) {
+            Ok(_) if is_head_alone => return Outcome::Answered(status),
+            Ok(out) => out,
+            Err(_) => return Outcome::ClientGone,
+        };
+        if !self.body.is_empty()
+            && let Err(abort) = delivery.send(&mut out, self.body).await
+        {
+            return abort.end_response(&mut out);
         }
         relay::finish(&mut out, self.trailers)
     }
 }
 
-/// The answer that a caller gets whose answer must be changed and cannot be read: rather none than
-/// one that tells too much.
-fn unreadable(respond: &mut SendResponse<Bytes>, why: &str) -> Ended {
-    tracing::error!(why, "cannot read an answer of etcd that must be rewritten");
-    let status = Status::new(reply::code::UNAVAILABLE, "etcd-warden: etcd's answer cannot be read");
-    status.send(respond);
-    Ended::Answered(Some(status.code))
+/// The end of a call whose response must be rewritten and cannot be read. It gets no response,
+/// because an unchanged one may reveal too much.
+fn unreadable(why: &str) -> Abort {
+    tracing::error!(why, "cannot read a response of etcd that must be rewritten");
+    Abort::Stop(Status::new(reply::code::UNAVAILABLE, "etcd-warden: etcd's answer cannot be read"))
 }
 
-async fn collect(
-    mut body: RecvStream,
-    delivery: &Delivery<'_>,
-    hold: &mut Hold,
-) -> Result<(Bytes, Option<HeaderMap>), ForwardError> {
-    let mut whole = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.map_err(|error| classify(&error))?;
-        if whole.len().saturating_add(chunk.len()) > MAX_ANSWER {
-            return Err(ForwardError::Lost);
-        }
-        delivery
-            .hold_more(hold, whole.len().saturating_add(chunk.len()))
-            .map_err(|_| ForwardError::NoRoom)?;
-        let _ = body.flow_control().release_capacity(chunk.len());
-        whole.extend_from_slice(&chunk);
-    }
-    let trailers = body.trailers().await.map_err(|error| classify(&error))?;
-    Ok((whole.freeze(), trailers))
-}
-
-/// A LeaseGrant that names no id, with the id of the caller's that the proxy chose, framed.
+/// A LeaseGrant request without an id, framed, with an id that the proxy chose for the client.
 #[must_use]
 pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
     let id = shared.lease_key.mint(&principal.name, salt());
@@ -221,8 +208,8 @@ pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
 
 fn salt() -> u32 {
     let mut bytes = [0; 4];
-    // If the system has no randomness the salt is 0, and an identity gets one lease at a time.
-    // Ownership does not rest on the salt.
+    // Without system randomness the salt is 0, and an identity gets one lease at a time. Ownership
+    // does not depend on the salt.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

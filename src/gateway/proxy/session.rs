@@ -1,4 +1,4 @@
-//! The HTTP/2 side of one connection: its calls, and the end of it.
+//! The HTTP/2 session of one client connection: it runs the calls, and ends the connection.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -19,194 +19,195 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::backpressure::{PacedStream, READ_BATCH, SendQueue, WRITE_BATCH};
 use super::budget::Hold;
 use super::call;
 use super::client::Client;
-use super::keepalive::{Found, Keepalive};
-use super::lifetime::{Due, Term};
-use super::outbox::{Outbox, Paced, READ_ROUND, ROUND};
-use super::part::{Part, Parts};
+use super::keepalive::{Keepalive, Liveness};
+use super::lifetime::{Due, LifetimeTimer};
+use super::limits::STREAM_WINDOW;
+use super::poll_budget::{PollBudget, budgeted};
 use super::rejections;
-use super::turn::{Turn, in_turns};
-use crate::http2::cost::Terms;
+use super::wake_set::{Subtask, WakeSet};
+use crate::http2::cost::CostLimits;
 use crate::http2::frame::RST_STREAM;
-use crate::http2::io::{Seen, Watched};
+use crate::http2::io::{InspectedStream, SharedLayer};
 use crate::http2::layer::Refusal;
 use crate::metrics::reason::Limit;
 
-/// Bytes of one request that a client may send before they were looked at.
-pub const STREAM_WINDOW: usize = 256 * 1024;
-
-/// A small piece of a body keeps the buffer that it was read into, which has about this size: where
-/// it stays, it is copied or counted so.
-pub const READ_BUFFER: usize = 16 * 1024;
-
-/// What h2 may keep of DATA frames that are smaller than what it takes to keep one (256 bytes):
-/// some 8,000 on a connection. Those that come together are one ([`crate::http2`]).
+/// Bytes of DATA frames below 256 bytes that `h2` may keep on a connection: some 8,000 frames, each
+/// charged with 256 bytes. Small frames that arrive together are combined ([`crate::http2`]).
 const SMALL_DATA: usize = 2 * 1024 * 1024;
 
-type Http2 = Connection<Paced<Watched<TlsStream<TcpStream>>>, Bytes>;
+type Http2 = Connection<PacedStream<InspectedStream<TlsStream<TcpStream>>>, Bytes>;
 
-/// Begins to speak HTTP/2 with a client. `None`: it did not begin in time.
+/// Does the HTTP/2 handshake with a client. `None`: it did not end in time.
 ///
 /// # Errors
-/// What the client did against the protocol, or the network.
+/// A protocol error of the client, or an error of the network.
 pub async fn begin(
     client: Rc<Client>,
     stream: TlsStream<TcpStream>,
 ) -> Result<Option<Box<Session>>, h2::Error> {
     let limits = client.worker.shared.config.limits;
-    let terms = if client.caller().principal.mode == Mode::Shadow {
-        Terms::SHADOWED
+    let cost_limits = if client.caller().principal.mode == Mode::Shadow {
+        CostLimits::SHADOWED
     } else {
-        Terms::ENFORCED
+        CostLimits::ENFORCED
     };
-    let (stream, seen) = Watched::new(stream, terms);
-    let turn = Rc::<Turn>::default();
+    let (stream, layer) = InspectedStream::new(stream, cost_limits);
+    let budget = Rc::<PollBudget>::default();
     let handshake = h2::server::Builder::new()
         .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
-        .max_send_buffer_size(ROUND)
-        // Floods are counted below h2, where they have a price, and are not taken for busy clients:
-        // no round of reading has so many.
-        .max_pending_accept_reset_streams(READ_ROUND)
+        .max_send_buffer_size(WRITE_BATCH)
+        // Floods are charged below h2, by their cost. A read batch has fewer resets than this, so
+        // that h2 takes no busy client for a flood.
+        .max_pending_accept_reset_streams(READ_BATCH)
         .max_local_error_reset_streams(None)
         .data_frame_budget(SMALL_DATA)
-        .handshake::<_, Bytes>(Paced::new(stream, client.outbox.clone(), turn.clone()));
+        .handshake::<_, Bytes>(PacedStream::new(stream, client.send_queue.clone(), budget.clone()));
     let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else {
         return Ok(None);
     };
-    Ok(Some(Box::new(Session::new(client, connection?, turn, seen))))
+    Ok(Some(Box::new(Session::new(client, connection?, budget, layer))))
 }
 
-/// An HTTP/2 connection with a client.
+/// The HTTP/2 session of a client connection.
 pub struct Session {
     client: Rc<Client>,
-    /// Its calls, the connection, and what is due beside them.
-    parts: Parts,
+    /// The subtasks: the calls, the connection, and the housekeeping.
+    subtasks: WakeSet,
     connection: Http2,
-    /// Wakes it.
-    connected: Part,
-    outbox: Rc<Outbox>,
-    /// What the outbox holds, counted as the client's.
+    /// The subtask that polls the connection.
+    connected: Subtask,
+    send_queue: Rc<SendQueue>,
+    /// The backlog of the send queue, charged to the identity.
     backlog: Hold,
-    /// The client was told to go: no new streams.
+    /// GOAWAY was sent: the client opens no new streams.
     draining: bool,
-    turn: Rc<Turn>,
-    /// What its frames are.
-    seen: Seen,
-    /// The client is to go for them.
+    budget: Rc<PollBudget>,
+    /// What was seen of the connection's frames.
+    layer: SharedLayer,
+    /// The connection was shut down because of its frames.
     refused: bool,
-    /// h2 has refused something.
+    /// `h2` has rejected something.
     rejected: Cell<bool>,
     ending: Pin<Box<WaitForCancellationFutureOwned>>,
     keepalive: Keepalive,
-    term: Term,
+    lifetime: LifetimeTimer,
 }
 
-/// What the connection has for the session.
+/// The result of polling the connection.
 #[expect(
     clippy::large_enum_variant,
     reason = "a request is moved once, and never stored in this form"
 )]
 enum Next {
     Request(Request<RecvStream>, SendResponse<Bytes>),
-    /// Something moved: calls may go on.
+    /// Something has changed, so calls may continue.
     Again,
-    Over(Result<(), h2::Error>),
+    Ended(Result<(), h2::Error>),
 }
 
 /// Ready when a call has ended.
-fn one_of<C: Future<Output = ()>>(
+fn poll_calls<C: Future<Output = ()>>(
     calls: &mut FuturesUnordered<C>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     match calls.poll_next_unpin(cx) {
         Poll::Ready(Some(())) => Poll::Ready(()),
-        // Without any there is nothing to wait for but the next one.
+        // `None`: there are no calls, and the next one wakes this.
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     }
 }
 
 impl Session {
-    fn new(client: Rc<Client>, mut connection: Http2, turn: Rc<Turn>, seen: Seen) -> Self {
+    fn new(
+        client: Rc<Client>,
+        mut connection: Http2,
+        budget: Rc<PollBudget>,
+        layer: SharedLayer,
+    ) -> Self {
         let limits = client.worker.shared.config.limits;
-        let mut parts = Parts::new();
+        let mut subtasks = WakeSet::new();
         Self {
             keepalive: Keepalive::new(connection.ping_pong(), limits.keepalive),
-            term: Term::begin(client.identity.not_after, limits.max_connection_age),
-            outbox: client.outbox.clone(),
+            lifetime: LifetimeTimer::start(client.identity.not_after, limits.max_connection_age),
+            send_queue: client.send_queue.clone(),
             backlog: Hold::none(&client.unread),
             draining: false,
-            turn,
-            seen,
+            budget,
+            layer,
             refused: false,
             rejected: Cell::new(false),
             ending: Box::pin(client.ending.clone().cancelled_owned()),
             client,
             connection,
-            connected: parts.part(),
-            parts,
+            connected: subtasks.subtask(),
+            subtasks,
         }
     }
 
-    /// Runs calls and connection in one task: first every call that can go on, then the connection,
-    /// so that the answers of many calls leave in one write. A call that gives h2 something to
-    /// send wakes the connection with it.
+    /// Runs the calls and the connection in one task: first each call that was woken, then the
+    /// connection, so that the responses of several calls leave in one write. A call that gives
+    /// `h2` something to send wakes the connection as well.
     ///
     /// # Errors
-    /// What the client did against the protocol, or the network.
+    /// A protocol error of the client, or an error of the network.
     pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
-        let turn = self.turn.clone();
-        let (called, connected, beside) =
-            (self.parts.part(), self.connected.clone(), self.parts.part());
-        let parts = std::mem::take(&mut self.parts);
-        let over = poll_fn(|cx| {
-            parts.poll(cx, || {
-                turn.begin();
+        let budget = self.budget.clone();
+        let (calling, connected, housekeeping) =
+            (self.subtasks.subtask(), self.connected.clone(), self.subtasks.subtask());
+        let subtasks = std::mem::take(&mut self.subtasks);
+        let ended = poll_fn(|cx| {
+            subtasks.poll(cx, || {
+                budget.begin();
                 loop {
-                    while called.poll(|cx| one_of(&mut calls, cx)).is_ready() {}
-                    if self.outbox.is_overflowing() {
+                    // The calls.
+                    while calling.poll(|cx| poll_calls(&mut calls, cx)).is_ready() {}
+                    if self.send_queue.is_overflowing() {
                         return Poll::Ready(Ok(()));
                     }
+                    // The connection.
                     self.refuse();
                     match connected.poll(|cx| self.next(cx)) {
                         Poll::Ready(Next::Request(request, respond)) => {
-                            calls.push(in_turns(
-                                turn.clone(),
+                            calls.push(budgeted(
+                                budget.clone(),
                                 call::serve(self.client.clone(), request, respond),
                             ));
-                            called.wake();
+                            calling.wake();
                         }
                         Poll::Ready(Next::Again) => {}
-                        Poll::Ready(Next::Over(how)) => return Poll::Ready(how),
-                        // What it has for the calls they see in the task's next turn. Where this
-                        // turn's budget (tokio's coop) is spent,
-                        // whatever is polled wakes at once: to go on here would never end.
+                        Poll::Ready(Next::Ended(result)) => return Poll::Ready(result),
+                        // Calls that the connection has woken are polled in the task's next turn.
+                        // Continuing here might never end: once tokio's coop budget is spent,
+                        // everything that is polled wakes itself at once.
                         Poll::Pending => break,
                     }
                 }
-                if !self.backlog.set(self.outbox.backlog())
+                // The housekeeping.
+                if !self.backlog.set(self.send_queue.backlog())
                     && self.client.caller().principal.mode == Mode::Enforce
                 {
                     self.limit_hit(Limit::UnreadBytes);
                     return Poll::Ready(Ok(()));
                 }
                 self.keepalive.note(!calls.is_empty());
-                beside.poll(|cx| self.tend(cx))
+                housekeeping.poll(|cx| self.housekeeping(cx))
             })
         })
         .await;
         self.note_rejected();
-        // The calls that are left see that their client is gone, and still have to be counted and
-        // written down.
+        // The calls that are left see that their client is gone, and record it.
         drop(self.connection);
-        self.outbox.end();
+        self.send_queue.end();
         poll_fn(|cx| {
-            turn.begin();
+            budget.begin();
             while let Poll::Ready(ended) = calls.poll_next_unpin(cx) {
                 if ended.is_none() {
                     return Poll::Ready(());
@@ -215,12 +216,12 @@ impl Session {
             Poll::Pending
         })
         .await;
-        over
+        ended
     }
 
-    /// Ends the connection of a client that floods, or breaks what h2 does not look at.
+    /// Shuts the connection down if the client floods, or breaks a rule that `h2` does not check.
     fn refuse(&mut self) {
-        let Some(refusal) = self.seen.borrow().refusal().filter(|_| !self.refused) else { return };
+        let Some(refusal) = self.layer.borrow().refusal().filter(|_| !self.refused) else { return };
         self.refused = true;
         let code = match refusal {
             Refusal::Flood(kind) => {
@@ -229,8 +230,8 @@ impl Session {
                 rejections::flood(&self.client, limit, kind);
                 h2::Reason::ENHANCE_YOUR_CALM
             }
-            Refusal::Broken { code, what } => {
-                rejections::broken(&self.client, code, what);
+            Refusal::ProtocolError { code, what } => {
+                rejections::protocol_error(&self.client, code, what);
                 code.into()
             }
         };
@@ -238,30 +239,30 @@ impl Session {
         self.connected.wake();
     }
 
-    /// What h2 has refused by itself leaves a trace.
+    /// Records what `h2` has rejected by itself.
     fn note_rejected(&self) {
-        if let Some(rejected) = self.seen.borrow_mut().rejected().filter(|_| !self.refused) {
+        if let Some(rejected) = self.layer.borrow_mut().rejected().filter(|_| !self.refused) {
             rejections::by_h2(&self.client, &rejected, !self.rejected.replace(true));
         }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         Poll::Ready(match self.connection.poll_accept(cx) {
-            // h2 takes new streams until the client has answered the ping of its GOAWAY, which a
-            // client may never do.
+            // h2 accepts new streams until the client acknowledges the PING behind its GOAWAY,
+            // which a client may never do.
             Poll::Ready(Some(Ok((_, mut respond)))) if self.client.is_over() => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 Next::Again
             }
-            // etcd resets it, and nothing in it was to be judged.
+            // etcd resets such a stream, too. There is nothing to judge in it.
             Poll::Ready(Some(Ok((_, mut respond))))
-                if self.seen.borrow_mut().take_malformed(respond.stream_id().as_u32()) =>
+                if self.layer.borrow_mut().take_malformed(respond.stream_id().as_u32()) =>
             {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
                 Next::Again
             }
-            // Its path may be another one. The client may come back.
-            Poll::Ready(Some(Ok((_, mut respond)))) if self.is_unread() => {
+            // Its path may differ from what h2 reports. The client may reconnect.
+            Poll::Ready(Some(Ok((_, mut respond)))) if self.has_unread_head() => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 if !self.draining {
                     self.drain();
@@ -269,24 +270,24 @@ impl Session {
                 Next::Again
             }
             Poll::Ready(Some(Ok((request, respond)))) => {
-                self.outbox.give_stream();
+                self.send_queue.add_stream();
                 Next::Request(request, respond)
             }
-            Poll::Ready(Some(Err(error))) => Next::Over(Err(error)),
-            Poll::Ready(None) => Next::Over(Ok(())),
+            Poll::Ready(Some(Err(error))) => Next::Ended(Err(error)),
+            Poll::Ready(None) => Next::Ended(Ok(())),
             Poll::Pending => {
                 self.note_rejected();
-                let yielded = self.seen.borrow_mut().has_yielded();
-                if !self.outbox.goes_on() {
+                let yielded = self.layer.borrow_mut().has_yielded();
+                if !self.send_queue.next_batch() {
                     return Poll::Pending;
                 }
-                // Its frames have used up the turn, and what is left of them wakes it.
+                // The frames have used up the turn, and the frames that are left wake the task.
                 if yielded {
                     return Poll::Pending;
                 }
-                // Where this turn is used up, or its budget (`tokio::select!` looks at it), calls
-                // stand still, and what waits would wait for ever.
-                if self.turn.is_over() || !coop::has_budget_remaining() {
+                // Once the budget of this turn or tokio's coop budget (which `tokio::select!`
+                // checks) is spent, calls make no progress. To continue would loop forever.
+                if self.budget.is_spent() || !coop::has_budget_remaining() {
                     self.connected.wake();
                     return Poll::Pending;
                 }
@@ -295,18 +296,18 @@ impl Session {
         })
     }
 
-    /// Whether a request may have another path than `h2` says, and that matters.
-    fn is_unread(&self) -> bool {
-        self.seen.borrow().has_unread_heads()
+    /// Whether a request may have another path than `h2` reports, and is enforced.
+    fn has_unread_head(&self) -> bool {
+        self.layer.borrow().has_unread_heads()
             && self.client.caller().principal.mode == Mode::Enforce
     }
 
-    /// What is due beside the calls. Ready when the connection is to end without more ado.
-    fn tend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    /// Does what is due besides the calls. Ready when the connection must end at once.
+    fn housekeeping(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.client.is_over() {
             let client = &self.client;
-            match self.term.poll_due(cx, || client.caller().principal.mode == Mode::Enforce) {
-                Poll::Ready(Due::Leave(why)) => self.client.end(why),
+            match self.lifetime.poll_due(cx, || client.caller().principal.mode == Mode::Enforce) {
+                Poll::Ready(Due::Leave(reason)) => self.client.end(reason),
                 Poll::Ready(Due::End) => self.client.end_identity(),
                 Poll::Pending => {}
             }
@@ -316,12 +317,12 @@ impl Session {
         }
         let limits = self.client.worker.shared.config.limits;
         match self.keepalive.poll(cx) {
-            Poll::Ready(Found::Gone) => {
+            Poll::Ready(Liveness::PeerDead) => {
                 self.limit_hit(Limit::Keepalive);
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Found::Idle(so_long))
-                if so_long >= limits.idle_timeout && !self.draining =>
+            Poll::Ready(Liveness::Idle(duration))
+                if duration >= limits.idle_timeout && !self.draining =>
             {
                 self.limit_hit(Limit::Idle);
                 self.drain();
@@ -331,7 +332,7 @@ impl Session {
         Poll::Pending
     }
 
-    /// No new streams; those that are open see it and end themselves; unary calls finish.
+    /// Accepts no new streams. Open streams end themselves, and unary calls finish.
     fn drain(&mut self) {
         self.draining = true;
         self.client.ending.cancel();

@@ -1,9 +1,10 @@
-//! Calls that stay open: what may end them before they end themselves, and how their messages are
-//! judged and recorded.
+//! Calls that stay open: what ends them before they end themselves, and how the messages of
+//! bidirectional streams are judged and recorded.
 
-mod dialogue;
+mod bidi;
 mod splitter;
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,44 +15,44 @@ use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::wire::frame::{self, FrameFault};
 use etcd_warden_core::wire::watch::WatchRequest;
 use etcd_warden_core::wire::{self, Malformed};
+use h2::SendStream;
 use h2::server::SendResponse;
 use tokio::time::{Duration, sleep};
 
-pub use dialogue::{Seat, serve};
+pub use bidi::serve;
 
 use super::call::Call;
-use super::delivery::Undelivered;
 use super::encoding::Plain;
-use super::intake::{ClientGone, denial_of};
 use super::judge::{self, Caller};
-use super::record::{Recording, Subject};
-use super::relay::{self, Ended};
+use super::outcome::{Abort, Outcome};
+use super::record::{Ended, Recording, Subject};
 use super::reply::{self, Status};
+use super::request_body::denial_of;
 use crate::audit::OwnedAccesses;
 use crate::metrics::reason::Termination;
 use crate::upstream::Class;
 
-/// What one message of a conversation asks for, and what that would touch.
+/// One message of a bidirectional stream, parsed.
 pub struct Asked<'m> {
-    /// What it asks for.
+    /// The request in the message.
     pub request: Request<'m>,
-    /// What that would touch.
+    /// What the request accesses.
     pub accesses: Accesses<'m>,
 }
 
-/// A message of a conversation.
+/// The request in a message of a bidirectional stream.
 pub enum Request<'m> {
     /// On a Watch stream.
     Watch(WatchRequest<'m>),
-    /// On a LeaseKeepAlive stream: the lease.
+    /// On a LeaseKeepAlive stream: the id of the lease.
     KeepAlive(i64),
 }
 
 impl<'m> Asked<'m> {
-    /// Reads a message of `method`, one of the two conversations.
+    /// Parses a message of `method`, which is Watch or LeaseKeepAlive.
     ///
     /// # Errors
-    /// The message cannot be judged.
+    /// The message is malformed, so it cannot be judged.
     pub fn read(method: Method, message: &'m [u8]) -> Result<Self, Malformed> {
         let mut accesses = Accesses::default();
         let request = if method == Method::LeaseKeepAlive {
@@ -69,8 +70,8 @@ impl<'m> Asked<'m> {
     }
 }
 
-/// Judges one message of a conversation that shadow mode has already sent on, and records the
-/// verdict.
+/// Judges a message of a bidirectional stream that shadow mode has already forwarded, and records
+/// the decision.
 pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
     let caller = call.client.caller();
     let judging = Instant::now();
@@ -82,15 +83,15 @@ pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, Fram
         .as_ref()
         .map_err(Denial::clone)
         .and_then(|plain| Ok(Asked::read(method, payload(&plain.framed))?));
-    let verdict = verdict(call, &caller, &read).await;
+    let decision = decide(call, &caller, &read).await;
     let accesses =
         read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
-    // The message is on its way: a full audit queue is counted there, and changes nothing here.
-    let _ = record(call, &caller, method, &verdict, accesses, judging);
+    // The message was sent. A full audit queue is counted where the slot is reserved.
+    let _ = record(call, &caller, method, &decision, accesses, judging);
 }
 
-/// The verdict on one message.
-pub(super) async fn verdict(
+/// Decides on one message.
+pub(super) async fn decide(
     call: &Call<'_>,
     caller: &Caller,
     read: &Result<Asked<'_>, Denial>,
@@ -107,33 +108,40 @@ pub(super) async fn verdict(
     }
 }
 
-/// Records the verdict on one message of a conversation.
+/// Records the decision on one message of a bidirectional stream.
 ///
 /// # Errors
-/// The audit has no room, and refuses what it cannot tell.
+/// The audit queue is full, and `audit-on-full` is `deny`.
 pub(super) fn record(
     call: &Call<'_>,
     caller: &Rc<Caller>,
     method: Method,
-    verdict: &Result<Permit, Denial>,
+    decision: &Result<Permit, Denial>,
     accesses: OwnedAccesses,
     judging: Instant,
 ) -> Result<(), Denial> {
-    let subject = Subject::Turn(method, accesses);
-    let mut recording =
-        Recording::open(call.client, caller.clone(), subject, verdict, judging, judging.elapsed())?;
-    // A message of a conversation has no status of its own.
-    (recording.member, recording.ended) = (Some(call.forwarder().home()), Ended::Answered(None));
+    let subject = Subject::Accesses(method, accesses);
+    let mut recording = Recording::open(
+        call.client,
+        caller.clone(),
+        subject,
+        decision,
+        judging,
+        judging.elapsed(),
+    )?;
+    // A message of a stream has no status of its own.
+    recording
+        .end(Ended { member: Some(call.forwarder().home()), outcome: Outcome::Answered(None) });
     Ok(())
 }
 
-/// A framed message without its frame.
+/// A framed message without its frame header.
 pub(super) fn payload(framed: &[u8]) -> &[u8] {
     framed.get(frame::HEADER..).unwrap_or_default()
 }
 
-/// Waits until a call that was allowed once must end: its right is gone, or the connection is
-/// ending.
+/// Waits until a call that was permitted must end, because the right to it or its connection ends.
+/// Returns the status that its client gets.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     let mut changes = call.policy_changes();
     let ends_with_connection =
@@ -141,16 +149,18 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     loop {
         tokio::select! {
             biased;
-            // A snapshot under way is finished; whoever only waits can wait elsewhere.
-            () = call.client.ending.cancelled(), if ends_with_connection => return call.ended_with_connection(),
-            // But not when its caller has become nobody.
+            // A client that only waits can wait on another connection. A snapshot is finished.
+            () = call.client.ending.cancelled(), if ends_with_connection => {
+                return call.ended_with_connection();
+            }
+            // But a snapshot ends as well when its certificate is no longer accepted.
             () = call.client.over.cancelled() => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
-        // Shadow mode has passed it on as it came.
+        // In shadow mode the forwarded message may be compressed.
         let plain = call.plain(held.clone()).await;
-        let verdict = match plain.as_ref().map_err(Denial::clone).and_then(Plain::message) {
+        let decision = match plain.as_ref().map_err(Denial::clone).and_then(Plain::message) {
             Ok(message) => {
                 judge::message(
                     call.client,
@@ -163,42 +173,42 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
             }
             Err(denial) => refuse(&caller.principal, denial),
         };
-        if let Err(denial) = verdict {
+        if let Err(denial) = decision {
             call.shared().metrics.terminated(Termination::Policy);
             return Status::of(&denial, call.shared().config.reason_trailer);
         }
     }
 }
 
-/// gRPC's health service, answered by the proxy itself: whether any member can be expected to
-/// answer.
-///
-/// # Errors
-/// The client left.
-pub async fn health(
+/// gRPC's health service, answered by the proxy itself: SERVING while at least one member is
+/// expected to respond.
+pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<Bytes>) {
+    let Ok(mut out) = respond.send_response(reply::head(), false) else { return };
+    let Err(abort) = report_health(call, method, &mut out).await;
+    abort.end_response(&mut out);
+}
+
+async fn report_health(
     call: &Call<'_>,
     method: Method,
-    respond: &mut SendResponse<Bytes>,
-) -> Result<Ended, ClientGone> {
-    let mut out = respond.send_response(reply::head(), false).map_err(|_| ClientGone)?;
+    out: &mut SendStream<Bytes>,
+) -> Result<Infallible, Abort> {
     let delivery = call.delivery(Class::Long);
-    let mut told = None;
+    let mut reported = None;
     loop {
         let serving = call.shared().members.any_in_use();
-        if told.replace(serving) != Some(serving) {
-            match delivery.send(&mut out, health_answer(method, serving)).await {
-                Ok(()) => {}
-                Err(Undelivered::Gone) => return Err(ClientGone),
-                Err(Undelivered::Unread) => return relay::end(&mut out, &delivery.unread()),
-            }
+        if reported.replace(serving) != Some(serving) {
+            delivery.send(out, health_message(method, serving)).await?;
         }
         if method != Method::HealthWatch {
-            return relay::end(&mut out, &Status::new(reply::code::OK, ""));
+            return Err(Abort::Stop(Status::new(reply::code::OK, "")));
         }
         tokio::select! {
             () = sleep(Duration::from_secs(1)) => {}
-            () = call.client.ending.cancelled() => return relay::end(&mut out, &call.ended_with_connection()),
-            _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => return Err(ClientGone),
+            () = call.client.ending.cancelled() => {
+                return Err(Abort::Stop(call.ended_with_connection()));
+            }
+            _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => return Err(Abort::ClientGone),
         }
     }
 }
@@ -206,7 +216,7 @@ pub async fn health(
 /// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2
 /// (`grpc/health/v1/health.proto`). A list is a `map<string, HealthCheckResponse>` in field 1; etcd
 /// 3.5 to 3.7 has one entry in it, for itself as a whole, whose name is empty.
-fn health_answer(method: Method, serving: bool) -> Bytes {
+fn health_message(method: Method, serving: bool) -> Bytes {
     let status = if serving { 1 } else { 2 };
     match method {
         Method::HealthList => frame::encode(&[0x0a, 6, 0x0a, 0, 0x12, 2, 0x08, status]),
@@ -214,7 +224,7 @@ fn health_answer(method: Method, serving: bool) -> Bytes {
     }
 }
 
-/// Judges a request that touches nothing: whether the caller may hold a stream open at all.
+/// Decides whether the client may hold a stream open at all, without any access.
 ///
 /// # Errors
 /// In enforce mode, why not.

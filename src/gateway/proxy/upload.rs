@@ -1,7 +1,7 @@
-//! The client's side of a call, written to etcd. [`Upload`] is the only way to write to a stream of
-//! etcd's after its head, and each write needs a permit that holds at that moment. What must wait,
-//! for a window of etcd's or for the socket, waits here and not with `h2`, and the permit is asked
-//! after it.
+//! Writes a client's request to etcd. [`Upload`] is the only way to write to a stream of etcd's
+//! after its head, and each write needs a permit that holds at that moment. Bytes that must wait
+//! for a window or for the socket wait here and not in `h2`, so that the permit is checked after
+//! the wait.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,9 +11,11 @@ use etcd_warden_core::wire::{frame, watch};
 use h2::{Reason, RecvStream, SendStream};
 
 use super::live_permit::LivePermit;
+use super::outcome::{Abort, UpstreamError};
 use crate::upstream::window::Window;
 
-/// Our side of one stream to etcd. Dropped before its end or its answer, it resets the stream.
+/// The request side of one stream to etcd. If it is dropped before the end of the request or the
+/// response, the stream is reset.
 pub struct Upload {
     stream: SendStream<Bytes>,
     window: Window,
@@ -26,8 +28,8 @@ impl Drop for Upload {
         if self.answered {
             self.window.give_back(self.written);
         } else {
-            // What h2 has not written yet must not follow: `Window` relies on it. A stream that has
-            // ended is left as it is.
+            // Bytes that h2 has not written yet must not be sent: `Window` relies on it. A reset
+            // does nothing to a stream that has ended.
             self.stream.send_reset(Reason::CANCEL);
             self.window.give_up(self.written);
         }
@@ -37,25 +39,16 @@ impl Drop for Upload {
 /// Why bytes were not written to etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
-    /// etcd has ended the stream: its answer says why.
+    /// etcd has ended the stream, and its response says why.
     Closed,
     /// The permit was withdrawn before any of the bytes was written.
     Withdrawn,
-    /// The permit was withdrawn after a part was written: the stream must end, because what follows
-    /// would complete that part.
+    /// The permit was withdrawn after a part of them was written. The stream must end, because more
+    /// bytes would complete that part.
     Cut,
 }
 
-/// Why an upload that passes through ended before the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// The client reset its stream, or its connection is gone.
-    ClientGone,
-    /// The permit was withdrawn.
-    Withdrawn,
-}
-
-/// How much of a request etcd has.
+/// How much of a request was written to etcd.
 #[derive(Default)]
 pub struct Progress {
     begun: Cell<bool>,
@@ -63,55 +56,52 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a request whose head was sent with these bytes.
-    #[must_use]
+    /// The progress of a request whose head was sent with these bytes.
     pub fn of(body: &Bytes, ends: bool) -> Self {
         Self { begun: Cell::new(ends || !body.is_empty()), ended: Cell::new(ends) }
     }
 
     /// Whether any byte of the body was written, or its end.
-    #[must_use]
     pub fn has_begun(&self) -> bool {
         self.begun.get()
     }
 
     /// Whether the whole request was written.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
 
-    /// Bytes were written, or the end.
+    /// Notes that bytes or the end were written.
     pub fn note(&self, ends: bool) {
         self.begun.set(true);
         self.ended.set(ends);
     }
 }
 
-/// A piece of a request that is copied as it comes.
+/// A piece of a request that is forwarded as it arrives.
 pub enum Piece<'p> {
     /// Bytes, possibly none.
     Data(&'p Bytes),
-    /// Trailers. They are not forwarded: etcd ignores them.
+    /// Trailers, which are not forwarded: etcd ignores them.
     Trailers,
-    /// The client's side has ended.
+    /// The end of the request.
     End,
 }
 
 impl Upload {
-    /// Only `forward` opens streams to etcd.
+    /// Wraps a stream that [`super::forward`] has opened; no other file opens one.
     pub(super) const fn new(stream: SendStream<Bytes>, window: Window) -> Self {
         Self { stream, window, written: 0, answered: false }
     }
 
-    /// The request was whole, and its answer has begun: etcd has read it.
+    /// Notes that the response to a whole request has begun, so that etcd has read the request.
     pub const fn answered(&mut self) {
         self.answered = true;
     }
 
     /// Hands bytes to `h2`.
     fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
-        // The frame would say nothing, and some servers end a connection for a hundred of those.
+        // Some servers close a connection after a hundred empty DATA frames.
         if bytes.is_empty() && !ends {
             return Ok(());
         }
@@ -120,9 +110,9 @@ impl Upload {
         self.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)
     }
 
-    /// Writes bytes as etcd's window and the socket allow, and the end of our side with the last of
-    /// them if it `ends`. The permit is checked before each piece: nothing is left with h2 that
-    /// has to wait for a window, where no permit would be asked again.
+    /// Writes bytes as etcd's window and the socket allow, and ends the request with the last of
+    /// them if `ends`. The permit is checked before each piece. No piece waits in `h2`, where the
+    /// permit would not be checked again.
     ///
     /// # Errors
     /// See [`Unsent`].
@@ -133,7 +123,7 @@ impl Upload {
         ends: bool,
     ) -> Result<(), Unsent> {
         if !self.window.has_room(bytes.len()) {
-            // On the heap: most requests are short.
+            // On the heap, because most requests are short.
             return Box::pin(self.write_pieces(permit, bytes, ends)).await;
         }
         if permit.holds() { self.send(bytes, ends) } else { Err(Unsent::Withdrawn) }
@@ -161,38 +151,39 @@ impl Upload {
         }
     }
 
-    /// Waits until [`Upload::write`] can write at least the beginning of so many bytes at once:
-    /// what must be true when they are written is checked after this. It keeps nothing of the
-    /// window: they may turn out not to be written.
+    /// Waits until [`Upload::write`] can write at least the first of this many bytes without
+    /// waiting. The caller then checks what must hold when they are written. This reserves nothing
+    /// of the window, because they may not be written after all.
     pub async fn ready(&mut self, bytes: usize) {
         if !self.window.has_room(bytes) {
-            // What ended the stream shows when it is written to.
+            // An error shows at the next write.
             let _ = Box::pin(async { Reserved::of(self, bytes.min(1)).await.room().await }).await;
         }
     }
 
-    /// Ends our side between two messages. It completes nothing, and needs no permit.
+    /// Ends the request between two messages. This completes no message, so it needs no permit.
     pub fn half_close(&mut self) {
         let _ = self.stream.send_data(Bytes::new(), true);
     }
 
-    /// Asks etcd to cancel a watch. The proxy's own message, which takes something away: it needs
-    /// no permit.
+    /// Asks etcd to cancel a watch. This is the proxy's own message and only takes something away,
+    /// so it needs no permit.
     pub fn cancel_watch(&mut self, id: i64) {
-        // If etcd has ended the stream the watch has ended, too. h2 holds the few bytes until
-        // etcd's window takes them.
+        // If etcd has ended the stream, it has ended the watch as well. h2 holds these few bytes
+        // until etcd's window allows them.
         let _ = self.send(frame::encode(&watch::cancel_request(id)), false);
     }
 
-    /// Copies what the client still sends, until the client ends its side or resets the stream.
-    /// Returns only when the call must end; `observe` sees each piece before it is written.
+    /// Forwards the rest of a request until the client ends or resets it; `observe` sees each piece
+    /// before it is written. Returns only when the call must end: with [`Abort::ClientGone`], or
+    /// with [`UpstreamError::Withdrawn`].
     pub async fn copy(
         &mut self,
         permit: &LivePermit<'_>,
         body: &mut RecvStream,
         progress: &Progress,
         mut observe: impl FnMut(Piece<'_>),
-    ) -> Stopped {
+    ) -> Abort {
         loop {
             let written = match body.data().await {
                 Some(Ok(chunk)) => {
@@ -224,26 +215,26 @@ impl Upload {
             match written {
                 Ok(()) => {}
                 Err(Unsent::Closed) => break,
-                Err(Unsent::Withdrawn) => return Stopped::Withdrawn,
+                Err(Unsent::Withdrawn) => return UpstreamError::Withdrawn.into(),
                 Err(Unsent::Cut) => {
                     progress.note(false);
-                    return Stopped::Withdrawn;
+                    return UpstreamError::Withdrawn.into();
                 }
             }
         }
-        // etcd's answer decides when the call ends.
+        // The response decides when the call ends.
         std::future::pending().await
     }
 
-    /// The client reset its stream: etcd gets the same reason.
-    fn reset(&mut self, error: &h2::Error) -> Stopped {
+    /// Resets etcd's stream with the code with which the client reset its own.
+    fn reset(&mut self, error: &h2::Error) -> Abort {
         self.stream.send_reset(error.reason().unwrap_or(Reason::CANCEL));
-        Stopped::ClientGone
+        Abort::ClientGone
     }
 }
 
-/// Capacity that was asked of `h2` and is not used yet. It counts in the window; when this is
-/// dropped, the rest of it is given back, to others that wait.
+/// Capacity that was requested from `h2` and not used yet. It is charged to the window. On drop the
+/// unused part is given back to the streams that wait for it.
 struct Reserved<'u> {
     upload: &'u mut Upload,
     bytes: usize,
@@ -259,7 +250,7 @@ impl Drop for Reserved<'_> {
 }
 
 impl<'u> Reserved<'u> {
-    /// Asks for it when what was promised to others is out.
+    /// Requests capacity once the bytes of earlier requests have left.
     async fn of(upload: &'u mut Upload, bytes: usize) -> Self {
         upload.window.take(bytes);
         let reserved = Self { upload, bytes };
@@ -268,7 +259,8 @@ impl<'u> Reserved<'u> {
         reserved
     }
 
-    /// Waits until some of it can be written, if there is any, and gives how much.
+    /// Waits until some bytes can be written, and returns how many. Returns 0 only if none are
+    /// left.
     async fn room(&mut self) -> Result<usize, Unsent> {
         loop {
             if self.upload.window.is_behind() {
@@ -285,7 +277,7 @@ impl<'u> Reserved<'u> {
         }
     }
 
-    /// Hands bytes to `h2` that there is room for.
+    /// Hands bytes to `h2`, at most as many as [`Reserved::room`] returned.
     fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         self.bytes = self.bytes.saturating_sub(bytes.len());
         self.upload.written = self.upload.written.saturating_add(bytes.len());
@@ -302,10 +294,10 @@ mod tests {
 
     use super::*;
 
-    /// The window that a connection begins with.
+    /// The initial window of a connection (RFC 9113, 6.9.2).
     const INITIAL: usize = 65_535;
 
-    /// Two streams of one connection to a server that reads all and opens no window.
+    /// Opens two streams of one connection to a server that never sends WINDOW_UPDATE.
     async fn two_streams() -> (Upload, SendStream<Bytes>) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (mut send, connection) = h2::client::handshake(near).await.unwrap();
@@ -325,7 +317,7 @@ mod tests {
         (Upload::new(first, Window::default()), second)
     }
 
-    async fn gets(stream: &mut SendStream<Bytes>, bytes: usize) {
+    async fn reserve(stream: &mut SendStream<Bytes>, bytes: usize) {
         stream.reserve_capacity(bytes);
         while stream.capacity() < bytes {
             poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
@@ -333,26 +325,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_ready_and_never_written_keeps_nothing_of_the_window() {
+    async fn ready_without_a_write_reserves_no_window() {
         let (mut upload, mut other) = two_streams().await;
         upload.ready(1_500_000).await;
-        gets(&mut other, INITIAL).await;
+        reserve(&mut other, INITIAL).await;
         assert!(upload.window.has_room(48 * 1024));
     }
 
     #[tokio::test]
-    async fn capacity_counts_until_it_is_used_or_given_back() {
+    async fn reserved_capacity_is_charged_until_used_or_dropped() {
         let (mut upload, mut other) = two_streams().await;
         let window = upload.window.clone();
         let mut reserved = Reserved::of(&mut upload, 100_000).await;
         assert_eq!(reserved.room().await, Ok(INITIAL));
-        assert!(!window.has_room(0), "all of it is asked for");
+        assert!(!window.has_room(0), "all of it is requested");
         reserved.send(Bytes::from_static(&[0; 1000]), false).unwrap();
         drop(reserved);
-        gets(&mut other, INITIAL - 1000).await;
+        reserve(&mut other, INITIAL - 1000).await;
         assert_eq!(upload.written, 1000);
         assert!(window.has_room(48 * 1024 - 1000) && !window.has_room(48 * 1024 - 999));
-        // Who waits for a window that others have, and goes away, asks for nothing any more.
+        // A wait for a window that another stream holds requests nothing after it was dropped.
         assert!(upload.ready(1_500_000).now_or_never().is_none());
         assert!(window.has_room(48 * 1024 - 1000));
     }

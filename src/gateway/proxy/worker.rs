@@ -1,5 +1,5 @@
-//! One thread that serves connections: a current-thread runtime with connections to etcd of its
-//! own, so that a request never crosses threads between its two sockets.
+//! One worker: a thread with a current-thread runtime and its own connections to etcd, so that a
+//! request never crosses threads between its two sockets.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,42 +18,42 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::budget::Budget;
 use super::connection;
+use super::connection_set::{self, ConnectionSet};
 use super::handshakes::Handshake;
-use super::lease_questions::Questions;
-use super::roll::{self, Roll};
-use super::rounds::Rounds;
+use super::lease_lookup::LeaseLookups;
+use super::scheduler::Scheduler;
 use crate::metrics::RoleCounters;
 use crate::upstream::pool::Pool;
 use crate::upstream::warm;
 
-/// Unread bytes that everybody may leave while there is room: a full outbox, and one answer that
-/// waits for it.
-const ONE_UNREAD: usize = 1024 * 1024;
+/// Bytes that an identity may leave unread while there is any budget: a full send queue, and one
+/// response that waits for it.
+const MIN_UNREAD: usize = 1024 * 1024;
 
-/// Polls of tasks after which the thread looks for what has come, where there is always something
-/// to poll (tokio's own number is 61): one connection that is never done has a turn of about a
-/// millisecond, and others are noticed after so many.
-const POLLS_PER_LOOK: u32 = 16;
+/// Polls of tasks after which the runtime polls the I/O driver (tokio's default is 61). A
+/// connection that always has work takes about a millisecond per poll, which bounds how long others
+/// wait to be noticed.
+const EVENT_INTERVAL: u32 = 16;
 
 /// A socket on its way to a worker.
 pub struct Accepted {
     /// The socket, before any byte of TLS was read.
     pub stream: std::net::TcpStream,
-    /// Its other end: the balancer's word for it, with PROXY protocol.
+    /// The client's address. With the PROXY protocol, the one that the load balancer reports.
     pub peer: SocketAddr,
     /// When it was accepted.
     pub since: tokio::time::Instant,
     /// Counts the connection until it is dropped.
     pub counted: Counted,
-    /// Its handshake, which may have to make room for others.
+    /// Its handshake, which may have to make room for another.
     pub handshake: Handshake,
 }
 
-/// One connection more in some count, until it is dropped.
+/// Counts one connection until it is dropped.
 pub struct Counted(Vec<Arc<AtomicUsize>>);
 
 impl Counted {
-    /// Counts in each of these.
+    /// Counts it in each of these.
     #[must_use]
     pub fn in_each(counts: Vec<Arc<AtomicUsize>>) -> Self {
         for count in &counts {
@@ -71,54 +71,54 @@ impl Drop for Counted {
     }
 }
 
-/// A running worker, seen from the listener.
+/// The listener's handle to a running worker.
 pub struct WorkerHandle {
-    /// Where its sockets go in.
+    /// Takes its sockets.
     pub sockets: mpsc::Sender<Accepted>,
-    /// Its connections now.
+    /// The number of its connections.
     pub connections: Arc<AtomicUsize>,
 }
 
-/// What the connections of one thread share.
+/// What the connections of one worker share.
 pub struct Worker {
-    /// What all threads share.
+    /// What all workers share.
     pub shared: Arc<Shared>,
-    /// Connections to etcd.
+    /// Its connections to etcd.
     pub pool: Rc<Pool>,
-    /// Its questions to etcd about leases.
-    pub questions: Rc<Questions>,
-    /// Who is connected.
-    pub roll: Roll,
-    /// Whose turn it is.
-    pub rounds: Rounds,
-    /// Metric handles by role.
+    /// Its lookups of the keys of leases.
+    pub lease_lookups: Rc<LeaseLookups>,
+    /// Its clients.
+    pub clients: ConnectionSet,
+    /// Shares its time between identities.
+    pub scheduler: Scheduler,
+    /// The metric handles of each role.
     pub roles: RoleTable,
-    /// Bytes of incomplete requests.
+    /// The budget for held bytes of requests.
     pub budget: Budget,
-    /// Bytes of answers that nobody reads.
+    /// The budget for unread bytes of responses.
     pub unread: Budget,
 }
 
-/// Starts a worker thread. It ends with its last connection, after the handle was dropped.
+/// Starts a worker thread. It ends with its last connection once the handle was dropped.
 ///
 /// # Errors
-/// The operating system has no thread for it, or no epoll instance.
+/// The operating system provides no thread, or no epoll instance.
 pub fn start(
     shared: Arc<Shared>,
     number: usize,
 ) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    // What the listener hands over is a handshake, of which there are so many at once: what a
-    // worker has yet to take is among them.
+    // Each socket is a handshake in progress, of which there are at most this many, so that the
+    // channel is never full.
     let (sockets, mut arrivals) =
         mpsc::channel::<Accepted>(shared.config.limits.max_handshakes.max(1));
     let connections = Arc::new(AtomicUsize::new(0));
     let runtime = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        // A LocalRuntime cannot cross threads, so it is made here, and whether that worked is told
-        // back.
+        // A LocalRuntime cannot be sent to another thread, so it is created here, and the result is
+        // sent back.
         let local = match Builder::new_current_thread()
             .enable_all()
-            .event_interval(POLLS_PER_LOOK)
+            .event_interval(EVENT_INTERVAL)
             .build_local(LocalOptions::default())
         {
             Ok(local) => local,
@@ -127,10 +127,10 @@ pub fn start(
         drop(runtime.0.send(Ok(())));
         local.block_on(async move {
             let worker = Worker::new(shared);
-            tokio::task::spawn_local(worker.rounds.keep_going());
+            tokio::task::spawn_local(worker.scheduler.run());
             tokio::task::spawn_local(worker.pool.clone().keep_renewed());
-            tokio::task::spawn_local(roll::call_at_each_change(worker.clone()));
-            tokio::task::spawn_local(roll::call_at_each_policy(worker.clone()));
+            tokio::task::spawn_local(connection_set::verify_on_trust_change(worker.clone()));
+            tokio::task::spawn_local(connection_set::update_on_policy_change(worker.clone()));
             warm::start(&worker.pool).await;
             tokio::task::spawn_local(warm::keep(worker.pool.clone()));
             let tasks = TaskTracker::new();
@@ -143,10 +143,9 @@ pub fn start(
             tasks.wait().await;
         });
     })?;
-    runtime
-        .1
-        .recv()
-        .unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))?;
+    runtime.1.recv().unwrap_or_else(|_| {
+        Err(std::io::Error::other("the worker thread ended before it had started"))
+    })?;
     Ok((WorkerHandle { sockets, connections }, thread))
 }
 
@@ -155,16 +154,16 @@ impl Worker {
         let limits = shared.config.limits;
         let pool = Pool::new(shared.members.clone(), shared.tls.clone(), shared.metrics.clone());
         Rc::new(Self {
-            questions: Questions::new(pool.clone(), limits.max_request_bytes),
+            lease_lookups: LeaseLookups::new(pool.clone(), limits.max_request_bytes),
             pool,
-            roll: Roll::default(),
-            rounds: Rounds::default(),
+            clients: ConnectionSet::default(),
+            scheduler: Scheduler::default(),
             roles: RoleTable::default(),
             budget: Budget::new(
                 limits.max_held_bytes,
                 limits.max_request_bytes.saturating_add(etcd_warden_core::wire::frame::HEADER),
             ),
-            unread: Budget::new(limits.max_unread_bytes, ONE_UNREAD),
+            unread: Budget::new(limits.max_unread_bytes, MIN_UNREAD),
             shared,
         })
     }
@@ -184,7 +183,7 @@ struct Roles {
 }
 
 impl RoleTable {
-    /// Counts one decision under the role whose grant made it.
+    /// Counts one decision under the role whose grant allowed it.
     pub fn count(
         &self,
         shared: &Shared,
@@ -202,8 +201,8 @@ impl RoleTable {
                 none: None,
             };
         }
-        let slot = role.and_then(|index| usize::try_from(index).ok());
-        let named = slot.and_then(|index| {
+        let index = role.and_then(|index| usize::try_from(index).ok());
+        let named = index.and_then(|index| {
             Some((roles.by_index.get_mut(index)?, policy.role_names().get(index)?))
         });
         let counters = match named {

@@ -2,7 +2,7 @@
 //!
 //! A client's request of nine bytes can cause a response of megabytes. So the query has connections
 //! of its own ([`Class::Own`]), apart from clients' calls and from health checks, and the response
-//! is parsed as it arrives and not kept. `proxy/lease_questions` decides who is charged.
+//! is parsed as it arrives and not kept. `proxy/lease_lookup` decides who is charged.
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -19,8 +19,8 @@ use super::dial::{ConnectError, MemberSocket, dial};
 use super::members::Member;
 use super::ping_interval::PingInterval;
 use super::window::Window;
-use crate::http2::cost::Terms;
-use crate::http2::io::Watched;
+use crate::http2::cost::CostLimits;
+use crate::http2::io::InspectedStream;
 use crate::tls::Tls;
 
 /// Most concurrent streams on one connection. Older releases of etcd accept 250 over TLS.
@@ -48,7 +48,7 @@ const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bu
 /// frames etcd sends. A finite budget would also end every connection at some time, because h2
 /// never gives back what it counted for streams that were reset (h2 0.4.20, `Streams::recv_data`,
 /// `Recv::recv_data`: "ignored"). The actual bounds are that nothing waits in h2
-/// ([`crate::proxy::inflow`]) and the price of tiny frames ([`Terms::MEMBER`]).
+/// ([`crate::proxy::response_body`]) and the price of tiny frames ([`CostLimits::MEMBER`]).
 const SMALL_DATA: usize = usize::MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,9 +148,11 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (stream, seen) = Watched::new(stream, Terms::MEMBER);
-        let state =
-            Rc::new(LinkState { window: Window::new(stream.behind()), ..LinkState::default() });
+        let (stream, seen) = InspectedStream::new(stream, CostLimits::MEMBER);
+        let state = Rc::new(LinkState {
+            window: Window::new(stream.write_blocked()),
+            ..LinkState::default()
+        });
         let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(stream_window(class))
             .initial_connection_window_size(CONNECTION_WINDOW)

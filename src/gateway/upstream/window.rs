@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::http2::io::Behind;
+use crate::http2::io::WriteBlocked;
 
 /// Bytes for which etcd always has an open window. Every HTTP/2 connection starts with a window of
 /// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go returns credit once it has read a quarter of it
@@ -45,7 +45,7 @@ struct WindowState {
     /// response. Two entries are enough for any number of requests.
     cancelled_since: Cell<usize>,
     /// True while the socket has not accepted all that was written to it.
-    behind: Behind,
+    behind: WriteBlocked,
     /// True if a request was passed to h2 since the connection was last driven until it was idle.
     fresh: Cell<bool>,
     /// Number of times that the connection was driven until it was idle.
@@ -62,7 +62,7 @@ pub struct RequestNumber(u64);
 
 impl Window {
     /// For a new connection, whose socket sets `behind`.
-    pub(super) fn new(behind: Behind) -> Self {
+    pub(super) fn new(behind: WriteBlocked) -> Self {
         Self(Rc::new(WindowState { behind, ..WindowState::default() }))
     }
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn has_no_room_while_the_socket_is_behind() {
-        let behind = Behind::default();
+        let behind = WriteBlocked::default();
         let window = Window::new(behind.clone());
         assert!(window.drained().now_or_never().is_some() && window.has_room(0));
         behind.set(true);

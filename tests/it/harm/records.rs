@@ -99,7 +99,7 @@ async fn no_name_and_no_key_forges_a_line_of_log_or_audit() {
     drop(held);
     let (output, files) = serving.end().await;
     let log = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(log.contains("one connection too many"), "{log}");
+    assert!(log.contains("too many connections of this identity"), "{log}");
     for line in log.lines() {
         assert!(!line.starts_with("2026-01-01") && !line.starts_with('{'), "{line}");
         assert!(!line.contains('\u{1b}'), "{line}");

@@ -1,12 +1,14 @@
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::super::huffman;
 use super::*;
 
-/// One field as a client means it, and how it writes it.
+/// One field, and how a client encodes it.
 #[derive(Clone, Debug)]
 enum Written {
-    /// An entry of either table; out of the dynamic one by its place, as far as there are some.
+    /// An entry of either table. An index beyond the dynamic table wraps around.
     Indexed(usize),
     Literal {
         name: Named,
@@ -24,15 +26,14 @@ enum Named {
     Coded,
 }
 
-/// So many letters, plain or of codes of this many bits more than five each.
+/// A text of `symbols` letters: plain, or coded with `coded` bits more than five for each.
 #[derive(Clone, Debug)]
 struct Text {
     symbols: usize,
     coded: Option<usize>,
 }
 
-/// A table as RFC 7541 has it, with names and values: the reference. Values are what their length
-/// says, and whether they are ours.
+/// The reference: a table as in RFC 7541, with names and the lengths of values.
 #[derive(Clone, Debug, Default)]
 struct Reference {
     entries: Vec<(String, usize)>,
@@ -66,7 +67,7 @@ impl Reference {
         self.entries.get(index - 62).cloned()
     }
 
-    /// The list of a block: names with the lengths of their values.
+    /// The header list of a block: names, and the lengths of their values.
     fn read(&mut self, block: &[u8]) -> Option<Vec<(String, usize)>> {
         let (mut at, mut list) = (0, Vec::new());
         while at < block.len() {
@@ -125,7 +126,7 @@ impl Text {
                 number(out, 0, 7, self.symbols);
                 out.extend(b"#/,[]=%\xc3".iter().cycle().take(self.symbols));
             }
-            // `#` has 12 bits: more than the letter itself.
+            // The code of `#` has 12 bits, more than the plain letter.
             Some(4) => {
                 let mut bytes = vec![0_u8; (self.symbols * 12).div_ceil(8)];
                 bytes
@@ -149,20 +150,20 @@ impl Text {
 }
 
 impl Written {
-    /// Writes it for a client whose table is `client`.
+    /// Encodes it for a client whose table is `client`.
     fn write(&self, client: &Reference, out: &mut Vec<u8>) {
-        let dynamic = |place: usize| {
-            if client.entries.is_empty() { 1 } else { 62 + place % client.entries.len() }
+        let dynamic = |index: usize| {
+            if client.entries.is_empty() { 1 } else { 62 + index % client.entries.len() }
         };
         match self {
-            Written::Indexed(place) if *place < 61 => number(out, 0x80, 7, place + 1),
-            Written::Indexed(place) => number(out, 0x80, 7, dynamic(*place)),
+            Written::Indexed(index) if *index < 61 => number(out, 0x80, 7, index + 1),
+            Written::Indexed(index) => number(out, 0x80, 7, dynamic(*index)),
             Written::Resize(max) => number(out, 0x20, 5, *max),
             Written::Literal { name, value, indexing } => {
                 let (first, prefix) = [(0x40, 6), (0, 4), (0x10, 4)][usize::from(*indexing % 3)];
                 match name {
                     Named::Static(index) => number(out, first, prefix, index % 61 + 1),
-                    Named::Dynamic(place) => number(out, first, prefix, dynamic(*place)),
+                    Named::Dynamic(index) => number(out, first, prefix, dynamic(*index)),
                     Named::Plain(name) => {
                         out.push(first);
                         number(out, 0, 7, name.len());
@@ -192,16 +193,17 @@ fn written() -> impl Strategy<Value = Written> {
         2 => (0..40_usize).prop_map(Named::Dynamic),
         1 => Just(Named::Plain(":authority")),
         1 => Just(Named::Coded),
-        1 => proptest::sample::select(vec!["x-some", "content-type", ":path", "x"]).prop_map(Named::Plain),
+        1 => select(&["x-some", "content-type", ":path", "x"][..]).prop_map(Named::Plain),
     ];
     prop_oneof![
         3 => (0..120_usize).prop_map(Written::Indexed),
-        4 => (name, text(), 0..3_u8).prop_map(|(name, value, indexing)| Written::Literal { name, value, indexing }),
+        4 => (name, text(), 0..3_u8)
+            .prop_map(|(name, value, indexing)| Written::Literal { name, value, indexing }),
     ]
 }
 
-/// The list without `:authority` and `:method`, and what stands in for them: they may be there or
-/// not.
+/// The list without `:authority`, `:method` and their stand-ins, which may be replaced by each
+/// other.
 fn comparable(list: &[(String, usize)]) -> Vec<(String, usize)> {
     let mut list: Vec<_> = list
         .iter()
@@ -212,9 +214,16 @@ fn comparable(list: &[(String, usize)]) -> Vec<(String, usize)> {
     list
 }
 
+type Block = (Option<usize>, Vec<Written>);
+
+/// Blocks of one connection, each with a new table size or none.
+fn blocks() -> impl Strategy<Value = Vec<Block>> {
+    vec((proptest::option::of(0..4097_usize), vec(written(), 0..12)), 1..8)
+}
+
 proptest! {
     #[test]
-    fn both_tables_weigh_the_same_whatever_is_written(blocks in proptest::collection::vec((proptest::option::of(0..4097_usize), proptest::collection::vec(written(), 0..12)), 1..8)) {
+    fn both_tables_have_the_same_size_after_any_blocks(blocks in blocks()) {
         let mut client = Reference { max: TABLE, ..Reference::default() };
         let mut server = client.clone();
         let mut table = Table::new();
@@ -224,20 +233,21 @@ proptest! {
                 Written::Resize(max).write(&client, &mut block);
                 client.read(&block).unwrap();
             }
-            let mut meant = Vec::new();
+            let mut expected = Vec::new();
             for field in fields {
                 let mut bytes = Vec::new();
                 field.write(&client, &mut bytes);
-                meant.extend(client.read(&bytes).unwrap());
+                expected.extend(client.read(&bytes).unwrap());
                 block.extend(bytes);
             }
             let before = block.len();
             let read = table.read(&mut block);
             prop_assert!(read.length <= before && !table.lost);
-            prop_assert_eq!(read.has_pseudo, meant.iter().any(|(name, _)| name.starts_with(':')));
+            let has_pseudo = expected.iter().any(|(name, _)| name.starts_with(':'));
+            prop_assert_eq!(read.has_pseudo, has_pseudo);
             block.truncate(read.length);
             let seen = server.read(&block).unwrap();
-            prop_assert_eq!(comparable(&seen), comparable(&meant));
+            prop_assert_eq!(comparable(&seen), comparable(&expected));
             prop_assert_eq!(server.size(), client.size());
             prop_assert_eq!(server.entries.len(), client.entries.len());
             for ((name, value), (ours, same)) in client.entries.iter().zip(&server.entries) {
@@ -247,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_to_their_end(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn reads_any_bytes_without_growing_them(mut bytes in vec(any::<u8>(), 0..200)) {
         let before = bytes.len();
         let mut table = Table::new();
         prop_assert!(table.read(&mut bytes).length <= before);
@@ -255,7 +265,7 @@ proptest! {
 }
 
 #[test]
-fn an_odd_authority_becomes_letters_of_its_length() {
+fn overwrites_an_authority_with_letters() {
     let odd = b"#initially=[https://127.0.0.1:2379]";
     let mut block = [&[0x41, odd.len() as u8][..], odd].concat();
     let read = Table::new().read(&mut block);
@@ -264,7 +274,7 @@ fn an_odd_authority_becomes_letters_of_its_length() {
 }
 
 #[test]
-fn an_empty_authority_is_left_out_and_stands_in_the_table() {
+fn replaces_an_empty_authority_by_a_stand_in() {
     let mut table = Table::new();
     // POST, https, an empty authority, a path that is not for the table, te: trailers.
     let mut block = [0x83, 0x87, 0x41, 0, 0x04, 2, b'/', b'x', 0x0f, 0x2b, 1, b't'];
@@ -279,13 +289,13 @@ fn an_empty_authority_is_left_out_and_stands_in_the_table() {
     assert_eq!(again[..read.length], [0x83, 0x87]);
 }
 
-/// With a value of these bytes behind `first`, where the value's head begins.
+/// A literal with this value behind the bytes `first`.
 fn field(first: &[u8], value: &[u8]) -> Vec<u8> {
     [first, &[value.len() as u8], value].concat()
 }
 
 #[test]
-fn an_empty_authority_of_the_static_table_is_left_out() {
+fn removes_the_static_empty_authority() {
     let mut table = Table::new();
     let mut block = [0x83, 0x87, 0x81, 0x84];
     let read = table.read(&mut block);
@@ -296,7 +306,7 @@ fn an_empty_authority_of_the_static_table_is_left_out() {
 }
 
 #[test]
-fn what_no_path_has_becomes_a_low_line_in_each_form() {
+fn replaces_invalid_bytes_of_a_path_in_each_encoding() {
     let names = [
         &[0x04][..],
         &[0x44],
@@ -329,19 +339,19 @@ fn what_no_path_has_becomes_a_low_line_in_each_form() {
 }
 
 #[test]
-fn a_method_that_is_no_token_becomes_one() {
+fn replaces_invalid_bytes_of_a_method() {
     let mut block = field(&[0x42], b"A B");
     let read = Table::new().read(&mut block);
     assert_eq!(block[..read.length], field(&[0x42], b"A_B"));
 }
 
 #[test]
-fn a_head_that_etcd_resets_is_malformed() {
+fn reports_heads_that_etcd_resets_as_malformed() {
     let with = |fields: &[&[u8]]| {
         let mut table = Table::new();
         let mut block = fields.concat();
         let read = table.read(&mut block);
-        // From the table, if it is there.
+        // The same field from the table, if it was added.
         let mut again = [&fields[1..].concat()[..], &[0x80 | 62]].concat();
         let again = if table.entries.is_empty() { read } else { table.read(&mut again) };
         assert!(!table.lost && read.is_malformed == again.is_malformed, "{fields:?}");
@@ -371,7 +381,7 @@ fn a_head_that_etcd_resets_is_malformed() {
 }
 
 #[test]
-fn a_text_that_no_field_may_have_stays() {
+fn keeps_a_text_that_is_not_valid_in_a_field() {
     let mut block = [0x41, 3, b'a', b'\n', b'b'];
     Table::new().read(&mut block);
     assert_eq!(block, [0x41, 3, b'a', b'\n', b'b']);

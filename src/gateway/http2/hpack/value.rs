@@ -1,9 +1,8 @@
-//! Values of literals, and numbers (RFC 7541, 5.1 and 5.2): read, measured and overwritten in
-//! place.
+//! String literals and integers (RFC 7541, 5.1 and 5.2): read, measured and overwritten in place.
 
 use super::super::huffman;
 
-/// The value of a literal: where its length stands, where it begins, how long it is there.
+/// The offsets of a string literal in its block: of its length, its first byte, and its end.
 pub(super) struct Value {
     pub(super) head: usize,
     pub(super) begin: usize,
@@ -26,13 +25,13 @@ impl Value {
         self.begin == self.end
     }
 
-    /// Whether it is one of these texts, each plain and coded.
+    /// Whether it is one of these texts, each given plain and coded.
     pub(super) fn is_of<const N: usize>(&self, block: &[u8], texts: [[&[u8]; 2]; N]) -> bool {
         let bytes = block.get(self.begin..self.end);
         texts.iter().any(|[plain, coded]| bytes == Some(if self.coded { coded } else { plain }))
     }
 
-    /// Puts `_` in the place of each of these symbols. Gives its new end.
+    /// Replaces each of these symbols by `_`. Returns the new end.
     pub(super) fn without(&self, block: &mut [u8], is_odd: fn(u8) -> bool) -> usize {
         let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
         if !self.coded {
@@ -47,7 +46,7 @@ impl Value {
             .unwrap_or(self.end)
     }
 
-    /// Bytes of the text that it stands for.
+    /// The length of the decoded text in bytes.
     pub(super) fn length(&self, block: &[u8]) -> Option<usize> {
         let bytes = block.get(self.begin..self.end)?;
         if self.coded {
@@ -57,8 +56,8 @@ impl Value {
         }
     }
 
-    /// Puts letters in place of the text, as many. Gives its new end. A text that no field may have
-    /// stays, and is refused as what it is.
+    /// Replaces the text by letters of the same decoded length. Returns the new end. A text that is
+    /// not valid in a field stays, so that `h2` refuses it.
     pub(super) fn overwrite(&self, block: &mut [u8]) -> usize {
         let Some(bytes) = block.get_mut(self.begin..self.end) else { return self.end };
         if !self.coded {
@@ -72,7 +71,7 @@ impl Value {
                 huffman::fill(bytes, text.symbols, text.bits);
                 self.end
             }
-            // Its codes take more than the text itself.
+            // The codes are longer than the plain text.
             Some(text) if text.is_printable => {
                 write_plain(block, self.head, text.symbols).unwrap_or(self.end)
             }
@@ -81,13 +80,13 @@ impl Value {
     }
 }
 
-/// Writes a text of `length` letters that is not coded at `at`, and gives its end.
+/// Writes a plain text of `length` letters at `at`, and returns its end.
 fn write_plain(block: &mut [u8], at: usize, length: usize) -> Option<usize> {
     write(block, at, 0, length, |room| room.fill(b'a'))
 }
 
-/// Writes a text of `length` bytes at `at`, and returns its end. `coded`: the first bit of the
-/// length (RFC 7541, 5.2).
+/// Writes a string literal of `length` bytes at `at`, and returns its end. `coded` is the H bit
+/// (RFC 7541, 5.2).
 fn write(
     block: &mut [u8],
     at: usize,
@@ -95,10 +94,10 @@ fn write(
     length: usize,
     text: impl FnOnce(&mut [u8]),
 ) -> Option<usize> {
-    let mut place = at;
+    let mut offset = at;
     let mut put = |byte: usize| {
-        *block.get_mut(place)? = u8::try_from(byte).ok()?;
-        place += 1;
+        *block.get_mut(offset)? = u8::try_from(byte).ok()?;
+        offset += 1;
         Some(())
     };
     let coded = usize::from(coded);
@@ -113,13 +112,13 @@ fn write(
         }
         put(rest)?;
     }
-    let end = place + length;
-    text(block.get_mut(place..end)?);
+    let end = offset + length;
+    text(block.get_mut(offset..end)?);
     Some(end)
 }
 
-/// A number whose first byte has so many bits for it (RFC 7541, 5.1), of at most five bytes, as
-/// `h2` has it.
+/// Reads an integer with a prefix of this many bits (RFC 7541, 5.1), of at most five bytes, as `h2`
+/// does.
 pub(super) fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     let mask = 0xff_u8 >> (8 - prefix);
     let first = *block.get(*at)? & mask;

@@ -1,27 +1,27 @@
-//! The frames of one header block: HEADERS, and CONTINUATION where it does not fit.
+//! The frames of one header block: HEADERS, and CONTINUATION if it does not fit into one frame.
 
 use super::super::frame::{
     CONTINUATION, END_HEADERS, HEADER, Head, MAX_PAYLOAD, PADDED, WITH_PRIORITY,
 };
 use super::super::hpack::{Block, Table};
 
-/// Frames of one block that are put together to read it, and their bytes.
+/// The largest block that is read here, in frames and in bytes.
 const FRAMES: usize = 64;
 const BYTES: usize = 2 * MAX_PAYLOAD;
 
 /// The frames of a whole block.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames {
-    /// All their bytes.
+    /// Their bytes, headers included.
     pub length: usize,
     head: Head,
 }
 
-/// The frames at the front of `tail`, which begin with `head`. `Ok(None)`: they are no block, or
+/// The frames at the front of `tail`, which begin with `head`. `Ok(None)`: they are not a block, or
 /// one that is too long.
 ///
 /// # Errors
-/// So many bytes must be there first.
+/// The number of bytes that must have arrived first.
 pub fn frames(head: Head, tail: &[u8]) -> Result<Option<Frames>, usize> {
     let mut length = HEADER + head.length;
     let mut last = head;
@@ -56,11 +56,11 @@ impl Frames {
         })
     }
 
-    /// Reads the block and changes it in place. The frames are then of the length that is given.
+    /// Reads the block and normalises it in place. The result has the new length of the frames.
     pub fn read(self, table: &mut Table, bytes: &mut [u8]) -> Block {
         let untouched = Block { length: self.length, has_pseudo: false, is_malformed: false };
         let Some(bytes) = bytes.get_mut(..self.length) else { return untouched };
-        let Some((begin, padding)) = self.around(bytes) else {
+        let Some((begin, padding)) = self.bounds(bytes) else {
             table.lose();
             return untouched;
         };
@@ -78,10 +78,10 @@ impl Frames {
         self.read_pieces(table, bytes, begin, padding)
     }
 
-    /// The same for a block in several frames. It becomes one frame where it fits: `h2` forgets
-    /// what it has found malformed where a frame ends within a field (`HeaderBlock::load` in
-    /// its `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps
-    /// its cuts.
+    /// Does so for a block in several frames. It becomes one frame if it fits, because `h2` forgets
+    /// that a block is malformed where a frame ends within a field (`HeaderBlock::load` in its
+    /// `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps its
+    /// frame boundaries.
     fn read_pieces(
         self,
         table: &mut Table,
@@ -103,7 +103,7 @@ impl Frames {
         let block = table.read(&mut whole);
         let priority = if self.head.has(WITH_PRIORITY) { 5 } else { 0 };
         if priority + block.length <= MAX_PAYLOAD {
-            // Shorter than before: the other headers are gone.
+            // Shorter than before: only one frame header is left.
             bytes.copy_within(begin - priority..begin, HEADER);
             let read = whole.get(..block.length).unwrap_or_default();
             if let Some(to) = bytes.get_mut(HEADER + priority..HEADER + priority + read.len()) {
@@ -124,7 +124,8 @@ impl Frames {
                 piece.copy_from_slice(now);
             }
             let gone = (end - begin) - now.len();
-            // Only the first has padding, and only the last can be short: all others are full.
+            // Only the first frame has padding, and only the last can be short: the others are
+            // full.
             bytes.copy_within(end..next, end - gone);
             if let Some(header) = bytes.get_mut(at..) {
                 Head { length: head.length - gone, ..head }.write(header);
@@ -135,8 +136,8 @@ impl Frames {
         Block { length: to, ..block }
     }
 
-    /// Where the block begins in its first frame, and the bytes of padding behind that part of it.
-    fn around(self, bytes: &[u8]) -> Option<(usize, usize)> {
+    /// Where the block begins in its first frame, and the number of padding bytes at the end of it.
+    fn bounds(self, bytes: &[u8]) -> Option<(usize, usize)> {
         let padding = if self.head.has(PADDED) { usize::from(*bytes.get(HEADER)?) } else { 0 };
         let begin = HEADER
             + usize::from(self.head.has(PADDED))

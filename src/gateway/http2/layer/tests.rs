@@ -1,3 +1,4 @@
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::cost::{ALLOWANCE, TURN};
@@ -10,21 +11,21 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn client() -> Layer {
-    on(Terms::ENFORCED)
+    on(CostLimits::ENFORCED)
 }
 
-fn on(terms: Terms) -> Layer {
-    let mut layer = Layer::new(terms);
+fn on(limits: CostLimits) -> Layer {
+    let mut layer = Layer::new(limits);
     pass(&mut layer, &[0; PREFACE]);
     layer
 }
 
-/// All that goes on of `bytes`, over as many turns as it takes.
+/// Passes `bytes` through, over any number of turns, and returns what `h2` gets.
 fn pass(layer: &mut Layer, bytes: &[u8]) -> Vec<u8> {
     pieces(layer, bytes, bytes.len().max(1)).0
 }
 
-/// The same in pieces of that size, and what is left.
+/// The same in pieces of this size. Also returns what was not inspected.
 fn pieces(layer: &mut Layer, bytes: &[u8], size: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut held, mut out, mut wanted) = (Vec::new(), Vec::new(), 0);
     for piece in bytes.chunks(size) {
@@ -50,9 +51,9 @@ fn flip(window: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())
 }
 
-/// Where a frame ends within a field, `h2` forgets what it has found malformed.
+/// `h2` forgets that a block is malformed where a frame ends within a field.
 #[test]
-fn a_block_in_many_frames_becomes_one() {
+fn merges_the_frames_of_a_block() {
     let block = [&[0x83, 0x87, 0x04, 2][..], b"/a", &[0x0f, 0x10, 1], b"x"].concat();
     let whole = frame(HEADERS, END_HEADERS, 1, &block);
     for cut in 1..block.len() {
@@ -78,7 +79,7 @@ fn a_block_in_many_frames_becomes_one() {
 }
 
 #[test]
-fn data_that_comes_together_is_one_frame_and_empty_data_none() {
+fn merges_consecutive_data_and_drops_empty_data() {
     let mut layer = client();
     let sent = [
         head(1, 0),
@@ -99,15 +100,11 @@ fn data_that_comes_together_is_one_frame_and_empty_data_none() {
         frame(PING, 0, 0, b"12345678"),
     ]
     .concat();
-    assert_eq!(
-        pass(&mut layer, &other),
-        other,
-        "what is not in its place, or padded, is not touched"
-    );
+    assert_eq!(pass(&mut layer, &other), other, "padded or misplaced frames are not changed");
 }
 
 #[test]
-fn window_changes_are_charged_by_the_streams_that_they_move() {
+fn charges_window_changes_by_open_streams() {
     let flips = |streams: u32| {
         let mut layer = client();
         for stream in 0..streams {
@@ -125,11 +122,11 @@ fn window_changes_are_charged_by_the_streams_that_they_move() {
     for _ in 0..ALLOWANCE / 4 {
         pass(&mut layer, &flip(65_535));
     }
-    assert_eq!(layer.refusal(), None, "what moves nothing is a frame like any other");
+    assert_eq!(layer.refusal(), None, "a window that does not change costs one frame");
 }
 
 #[test]
-fn a_turn_ends_by_its_work_and_the_rest_waits() {
+fn a_turn_ends_after_its_work_and_the_rest_waits() {
     let mut layer = client();
     let mut pings = frame(PING, 0, 0, b"12345678").repeat(800);
     let received = layer.receive(&mut pings);
@@ -140,8 +137,8 @@ fn a_turn_ends_by_its_work_and_the_rest_waits() {
 }
 
 #[test]
-fn ten_thousand_streams_can_be_given_up_at_once_but_not_for_ever() {
-    let mut layer = on(Terms::SHADOWED);
+fn allows_ten_thousand_resets_at_once_but_not_forever() {
+    let mut layer = on(CostLimits::SHADOWED);
     for stream in 0..10_000 {
         pass(&mut layer, &head(2 * stream + 1, 0));
     }
@@ -157,7 +154,7 @@ fn ten_thousand_streams_can_be_given_up_at_once_but_not_for_ever() {
         );
     }
     assert_eq!(layer.refusal(), Some(Refusal::Flood(RST_STREAM)));
-    assert_eq!(pass(&mut layer, &head(40_001, 0)), b"", "nothing more goes on");
+    assert_eq!(pass(&mut layer, &head(40_001, 0)), b"", "nothing more passes");
     let mut enforced = client();
     let given_up = (0..).find(|n| {
         pass(
@@ -170,7 +167,7 @@ fn ten_thousand_streams_can_be_given_up_at_once_but_not_for_ever() {
 }
 
 #[test]
-fn what_answers_ours_is_given_back() {
+fn refunds_the_frames_that_answer_ours() {
     let mut layer = client();
     pass(&mut layer, &head(1, END_STREAM));
     for _ in 0..2 * ALLOWANCE {
@@ -181,7 +178,7 @@ fn what_answers_ours_is_given_back() {
 }
 
 #[test]
-fn what_h2_does_not_look_at_after_an_early_answer_is_found() {
+fn detects_errors_on_streams_that_we_have_reset() {
     let early = || {
         let mut layer = client();
         pass(&mut layer, &head(1, 0));
@@ -192,29 +189,29 @@ fn what_h2_does_not_look_at_after_an_early_answer_is_found() {
         layer
     };
     let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x0f, 0x2b, 1, b't']);
-    let broken = |layer: &Layer| match layer.refusal() {
-        Some(Refusal::Broken { code, .. }) => Some(code),
+    let error = |layer: &Layer| match layer.refusal() {
+        Some(Refusal::ProtocolError { code, .. }) => Some(code),
         _ => None,
     };
     let mut layer = early();
     pass(&mut layer, &[frame(DATA, 0, 1, b"late"), trailers.clone()].concat());
-    assert_eq!(layer.refusal(), None, "it was under way");
+    assert_eq!(layer.refusal(), None, "it was sent before the reset arrived");
     pass(&mut layer, &trailers);
-    assert_eq!(broken(&layer), Some(STREAM_CLOSED));
+    assert_eq!(error(&layer), Some(STREAM_CLOSED));
 
     let mut layer = early();
     pass(&mut layer, &[frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]), trailers].concat());
-    assert_eq!(broken(&layer), Some(STREAM_CLOSED));
+    assert_eq!(error(&layer), Some(STREAM_CLOSED));
 
     for late in [head(1, 0), head(1, END_STREAM)] {
         let mut layer = early();
         pass(&mut layer, &late);
-        assert_eq!(broken(&layer), Some(PROTOCOL_ERROR));
+        assert_eq!(error(&layer), Some(PROTOCOL_ERROR));
     }
 }
 
 #[test]
-fn what_is_refused_by_error_is_noted_however_it_is_written() {
+fn reports_rejections_for_any_write_boundaries() {
     let written = [
         frame(RST_STREAM, 0, 1, &[0, 0, 0, 1]),
         frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]),
@@ -235,23 +232,40 @@ fn what_is_refused_by_error_is_noted_however_it_is_written() {
     }
 }
 
+/// A client can open streams that our GOAWAY has excluded for as long as the connection lasts, and
+/// `h2` never reports them.
+#[test]
+fn forgets_malformed_streams_that_a_goaway_excludes() {
+    let mut layer = client();
+    // A head without a path.
+    let malformed = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0x83, 0x87]);
+    pass(&mut layer, &[malformed(1), malformed(3)].concat());
+    layer.sent(&frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
+    for stream in 2..1000 {
+        pass(&mut layer, &malformed(2 * stream + 1));
+    }
+    assert_eq!(layer.malformed.len(), 1);
+    assert!(layer.take_malformed(1) && !layer.take_malformed(1) && !layer.take_malformed(3));
+}
+
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let block = proptest::collection::vec(
-        prop_oneof![Just(0x83_u8), Just(0x87), Just(0x41), Just(2), any::<u8>()],
-        0..30,
-    );
+    let block =
+        vec(prop_oneof![Just(0x83_u8), Just(0x87), Just(0x41), Just(2), any::<u8>()], 0..30);
     (
         prop_oneof![0..11_u8, Just(DATA), Just(HEADERS), Just(CONTINUATION)],
         any::<u8>(),
         prop_oneof![0..12_u32, Just(0x7fff_ffff)],
-        prop_oneof![3 => block, 1 => proptest::collection::vec(any::<u8>(), 0..300)],
+        prop_oneof![3 => block, 1 => vec(any::<u8>(), 0..300)],
     )
         .prop_map(|(kind, flags, stream, payload)| frame(kind, flags, stream, &payload))
 }
 
 proptest! {
     #[test]
-    fn in_what_pieces_bytes_come_makes_no_difference_but_for_data(frames in proptest::collection::vec(any_frame(), 0..40), size in 1..40_usize) {
+    fn read_boundaries_change_only_the_merging_of_data(
+        frames in vec(any_frame(), 0..40),
+        size in 1..40_usize,
+    ) {
         let bytes = frames.concat();
         let (mut whole, mut cut) = (client(), client());
         let (at_once, left) = pieces(&mut whole, &bytes, bytes.len().max(1));
@@ -266,7 +280,7 @@ proptest! {
     }
 }
 
-/// Frames, with DATA of one stream on end put together.
+/// Frames, with consecutive DATA of one stream merged.
 fn content(mut bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let mut frames: Vec<(u8, u8, u32, Vec<u8>)> = Vec::new();
     while let Some(head) = Head::read(bytes) {

@@ -16,7 +16,7 @@ fn packed(message: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A frame whose flag says that it is compressed.
+/// Frames bytes as a compressed message.
 fn flagged(bytes: &[u8]) -> Bytes {
     let mut framed = frame::encode(bytes).to_vec();
     framed[0] = 1;
@@ -38,7 +38,7 @@ fn gunzipped(bytes: &[u8]) -> Result<Bytes, Reason> {
 }
 
 #[test]
-fn a_head_names_no_encoding_or_gzip_or_one_etcd_lacks() {
+fn reads_the_encoding_that_a_head_names() {
     for (value, expected) in [
         ("identity", Encoding::Identity),
         ("", Encoding::Identity),
@@ -58,7 +58,7 @@ fn a_head_names_no_encoding_or_gzip_or_one_etcd_lacks() {
 }
 
 #[test]
-fn only_what_is_flagged_is_unpacked_and_only_as_the_head_says() {
+fn decompresses_only_flagged_messages_as_the_head_says() {
     let message = frame::encode(b"message");
     for encoding in [Encoding::Identity, Encoding::Gzip] {
         assert_eq!(unpacked(message.clone(), encoding, LIMIT), Ok(message.clone()));
@@ -72,7 +72,7 @@ fn only_what_is_flagged_is_unpacked_and_only_as_the_head_says() {
 }
 
 #[test]
-fn a_compressed_message_is_one_whole_member_and_nothing_else() {
+fn accepts_exactly_one_whole_gzip_member() {
     let member = packed(b"one whole message");
     assert_eq!(gunzipped(&member), Ok(frame::encode(b"one whole message")));
     assert_eq!(gunzipped(&packed(b"")), Ok(frame::encode(b"")));
@@ -86,7 +86,7 @@ fn a_compressed_message_is_one_whole_member_and_nothing_else() {
             "{behind:?} behind it"
         );
     }
-    // The check sum, and the length.
+    // The checksum and the length.
     for place in member.len() - 8..member.len() {
         let mut damaged = member.clone();
         damaged[place] ^= 1;
@@ -95,7 +95,7 @@ fn a_compressed_message_is_one_whole_member_and_nothing_else() {
 }
 
 #[test]
-fn what_a_message_becomes_is_bounded_in_length_and_in_ratio() {
+fn bounds_the_length_and_the_ratio() {
     let random: Vec<u8> =
         (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let exactly = |limit: usize| {
@@ -103,7 +103,7 @@ fn what_a_message_becomes_is_bounded_in_length_and_in_ratio() {
     };
     assert_eq!(exactly(random.len()), Ok(random.len() + HEADER));
     assert_eq!(exactly(random.len() - 1), Err(Reason::TooLarge));
-    // Zeroes become a thousand to one: a short message may, a long one must not.
+    // Zeroes have a ratio of a thousand to one, which only a short message may have.
     let zeroes = |length: usize| gunzipped(&packed(&vec![0; length])).map(|framed| framed.len());
     assert_eq!(zeroes(SHORT), Ok(SHORT + HEADER));
     assert_eq!(zeroes(SHORT + 1), Err(Reason::TooLarge));
@@ -111,7 +111,7 @@ fn what_a_message_becomes_is_bounded_in_length_and_in_ratio() {
 }
 
 #[test]
-fn what_is_unpacked_is_held_against_its_client() {
+fn decompressed_bytes_are_charged_to_the_client() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let random: Vec<u8> =
         (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
@@ -123,30 +123,31 @@ fn what_is_unpacked_is_held_against_its_client() {
             .map_err(|denial| denial.reason)
     };
     let first = gunzip().unwrap();
-    assert_eq!(
-        gunzip().err(),
-        Some(Reason::Limit),
-        "half of the budget is all that one client gets"
-    );
+    assert_eq!(gunzip().err(), Some(Reason::Limit), "one client gets at most half of the budget");
     drop(first);
     let again = gunzip().unwrap();
     drop(again);
-    assert!(share.take(2 * 200_000), "nothing is left behind");
+    assert!(share.take(2 * 200_000), "all of it was given back");
+}
+
+/// Messages of which half of the bytes are the same.
+fn compressible() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5_000)
 }
 
 proptest! {
     #[test]
-    fn a_message_is_unpacked_as_it_was_packed(message in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5_000)) {
+    fn decompression_restores_the_message(message in compressible()) {
         prop_assert_eq!(gunzipped(&packed(&message)), Ok(frame::encode(&message)));
     }
 
-    /// Whatever becomes of damaged bytes: what is let through is what its check sum says.
+    /// Damaged bytes are refused, or decompress to the original message.
     #[test]
-    fn a_damaged_message_is_refused_or_as_it_was(place: prop::sample::Index, bit in 0_u8..8) {
+    fn refuses_a_damaged_message_or_restores_it(index: prop::sample::Index, bit in 0_u8..8) {
         let message = b"a message that a client has packed, packed, packed";
         let mut damaged = packed(message);
-        let place = place.index(damaged.len());
-        damaged[place] ^= 1 << bit;
+        let index = index.index(damaged.len());
+        damaged[index] ^= 1 << bit;
         match gunzipped(&damaged) {
             Ok(framed) => prop_assert_eq!(framed, frame::encode(message)),
             Err(reason) => prop_assert_eq!(reason, Reason::BadFraming),

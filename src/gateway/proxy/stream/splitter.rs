@@ -1,77 +1,76 @@
-//! Finds the messages in the bytes of etcd's answer without holding them: only the head of each is
-//! looked at.
+//! Splits the bytes of etcd's response into messages without holding them: only the beginning of
+//! each message is looked at.
 
 use bytes::{Buf, Bytes, BytesMut};
 use etcd_warden_core::wire::frame;
 use smallvec::SmallVec;
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Fate {
-    /// Whether the client gets it.
+pub struct Disposition {
+    /// Whether it is passed on to the client.
     pub pass: bool,
-    /// Messages, framed, that the client gets right after it.
+    /// Framed messages that the client gets immediately after it.
     pub after: SmallVec<[Bytes; 1]>,
 }
 
-/// The state between two chunks.
+/// The position in the response between two chunks.
 #[derive(Default)]
 pub struct Splitter {
-    /// Bytes of the current message that are still to come, header included.
+    /// Bytes of the current message that have not arrived, frame header included.
     left: usize,
-    fate: Fate,
-    /// The beginning of a message whose head is not there yet.
+    disposition: Disposition,
+    /// The beginning of a message that `decide` needs more of.
     partial: BytesMut,
 }
 
 impl Splitter {
-    /// Whether a message of our own may be put in now.
-    #[must_use]
+    /// Whether a message of the proxy's own may be inserted now.
     pub fn at_boundary(&self) -> bool {
         self.left == 0
     }
 
-    /// Takes the next bytes of the answer and gives the pieces that go to the client, in order, to
-    /// `out`. `decide` sees the flag of the message, the message so far (without its frame,
-    /// perhaps cut) and its whole length, and says `None` while it needs more of it.
+    /// Takes the next bytes of the response, and appends the pieces for the client to `out`.
+    /// `decide` gets the flag of a message, the bytes of it that have arrived (without the frame
+    /// header), and its whole length. It returns `None` while it needs more bytes.
     ///
     /// # Errors
     /// Those of `decide`.
     pub fn feed<E>(
         &mut self,
         mut chunk: Bytes,
-        mut decide: impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>,
+        mut decide: impl FnMut(u8, &[u8], usize) -> Result<Option<Disposition>, E>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), E> {
         if !self.partial.is_empty() {
             self.partial.extend_from_slice(&chunk);
             chunk = self.partial.split().freeze();
         }
-        // Bytes at the front of `chunk` that go to the client in one piece.
+        // Bytes at the front of `chunk` that are passed on in one piece.
         let mut run = 0_usize;
         while run < chunk.len() {
             if self.left == 0 {
-                let Some((length, fate)) =
+                let Some((length, disposition)) =
                     begin(chunk.get(run..).unwrap_or_default(), &mut decide)?
                 else {
                     self.partial.extend_from_slice(&chunk.split_off(run));
                     break;
                 };
-                (self.left, self.fate) = (length, fate);
+                (self.left, self.disposition) = (length, disposition);
             }
             let step = self.left.min(chunk.len().saturating_sub(run));
             self.left = self.left.saturating_sub(step);
-            if self.fate.pass {
+            if self.disposition.pass {
                 run = run.saturating_add(step);
             } else {
                 flush(chunk.split_to(run), out);
                 chunk.advance(step);
                 run = 0;
             }
-            if self.left == 0 && !self.fate.after.is_empty() {
+            if self.left == 0 && !self.disposition.after.is_empty() {
                 flush(chunk.split_to(run), out);
                 run = 0;
-                out.extend(self.fate.after.drain(..));
+                out.extend(self.disposition.after.drain(..));
             }
         }
         flush(chunk, out);
@@ -79,18 +78,19 @@ impl Splitter {
     }
 }
 
-/// The length of the message that begins here, with its frame, and what becomes of it.
+/// The length of the message that begins here, frame header included, and its disposition.
 fn begin<E>(
     bytes: &[u8],
-    decide: &mut impl FnMut(u8, &[u8], usize) -> Result<Option<Fate>, E>,
-) -> Result<Option<(usize, Fate)>, E> {
+    decide: &mut impl FnMut(u8, &[u8], usize) -> Result<Option<Disposition>, E>,
+) -> Result<Option<(usize, Disposition)>, E> {
     let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk::<{ frame::HEADER }>()
     else {
         return Ok(None);
     };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     let seen = message.get(..length).unwrap_or(message);
-    Ok(decide(flag, seen, length)?.map(|fate| (length.saturating_add(frame::HEADER), fate)))
+    Ok(decide(flag, seen, length)?
+        .map(|disposition| (length.saturating_add(frame::HEADER), disposition)))
 }
 
 fn flush(run: Bytes, out: &mut Vec<Bytes>) {
@@ -107,9 +107,9 @@ mod tests {
         frame::encode(message).to_vec()
     }
 
-    /// Messages that begin with `x` are swallowed, those with `+` get a message behind them; a head
-    /// has two bytes.
-    fn decide(_flag: u8, seen: &[u8], length: usize) -> Result<Option<Fate>, ()> {
+    /// Drops messages that begin with `x`, and inserts one behind those that begin with `+`. Needs
+    /// two bytes.
+    fn decide(_flag: u8, seen: &[u8], length: usize) -> Result<Option<Disposition>, ()> {
         if seen.len() < length.min(2) {
             return Ok(None);
         }
@@ -118,11 +118,11 @@ mod tests {
         } else {
             SmallVec::new()
         };
-        Ok(Some(Fate { pass: seen.first() != Some(&b'x'), after }))
+        Ok(Some(Disposition { pass: seen.first() != Some(&b'x'), after }))
     }
 
     #[test]
-    fn however_the_bytes_are_cut_the_client_gets_the_same_messages() {
+    fn chunk_boundaries_do_not_change_the_messages() {
         let messages: [&[u8]; 7] = [b"one", b"xgone", b"", b"+with", b"xx", b"+", b"end"];
         let stream: Vec<u8> = messages.iter().flat_map(|message| framed(message)).collect();
         let expected: Vec<u8> =
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_passes_whole_stays_one_piece() {
+    fn passes_on_a_whole_chunk_as_one_piece() {
         let chunk: Vec<u8> = [b"one".as_slice(), b"two", b"three"]
             .iter()
             .flat_map(|message| framed(message))

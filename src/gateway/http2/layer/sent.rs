@@ -1,39 +1,39 @@
-//! What is written to the peer: its frame headers, and the error codes in it.
+//! The frames that are written to the peer: their headers, and the error codes in them.
 
 use std::collections::BTreeMap;
 
 use super::super::frame::{GOAWAY, HEADER, Head, RST_STREAM};
 
-/// Codes that say that nothing was wrong: `NO_ERROR` and `CANCEL` (RFC 9113, 7).
+/// Error codes that report no error: NO_ERROR and CANCEL (RFC 9113, 7).
 const HARMLESS: [u32; 2] = [0, 8];
 
-/// What HTTP/2 has refused.
+/// What `h2` has rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
-    /// Streams that were reset, by the error code.
+    /// The number of streams that were reset, by error code.
     pub streams: BTreeMap<u32, u32>,
-    /// The connection was ended with this error code.
+    /// The error code of the GOAWAY, if it was an error.
     pub connection: Option<u32>,
 }
 
-/// Frames as they are written, in pieces of any length.
+/// Reads frames as they are written, in pieces of any length.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct SentFrames {
     header: [u8; HEADER],
-    /// Bytes of `header` that are there.
+    /// The number of bytes in `header`.
     have: usize,
     head: Option<Head>,
-    /// Bytes that are left of the payload.
+    /// Bytes of the payload that were not written.
     rest: usize,
-    /// The first bytes of a payload that is looked at.
+    /// The first bytes of the payload of a RST_STREAM or GOAWAY.
     payload: [u8; 8],
     seen: usize,
     gone_away: Option<u32>,
     rejected: Rejected,
 }
 
-impl Outgoing {
-    /// What begins after so many bytes.
+impl SentFrames {
+    /// Frames that begin behind this many bytes.
     pub fn new(preface: usize) -> Self {
         Self {
             header: [0; HEADER],
@@ -47,15 +47,15 @@ impl Outgoing {
         }
     }
 
-    /// Shows each header in `bytes`, which follow what was passed before. Gives the number of
-    /// streams that were reset with an error.
+    /// Passes each frame header in `bytes`, which follow the previous ones, to `show`. Returns the
+    /// number of streams that were reset with an error.
     pub fn pass(&mut self, mut bytes: &[u8], mut show: impl FnMut(&Head)) -> u32 {
         let mut errors = 0;
         loop {
             let (payload, behind) = bytes.split_at(self.rest.min(bytes.len()));
             (bytes, self.rest) = (behind, self.rest - payload.len());
             if let Some(head) = self.head {
-                errors += u32::from(self.look(head, payload));
+                errors += u32::from(self.read_payload(head, payload));
             }
             if bytes.is_empty() {
                 return errors;
@@ -65,7 +65,7 @@ impl Outgoing {
                     bytes = bytes.get(HEADER..).unwrap_or_default();
                     head
                 }
-                None => match self.piece(&mut bytes) {
+                None => match self.read_header(&mut bytes) {
                     Some(head) => head,
                     None => return errors,
                 },
@@ -76,19 +76,19 @@ impl Outgoing {
         }
     }
 
-    /// The last stream of a GOAWAY that was written since this was last asked.
+    /// Takes the last stream of a GOAWAY that was written since the last call.
     pub fn gone_away(&mut self) -> Option<u32> {
         self.gone_away.take()
     }
 
-    /// What was refused since this was last asked.
+    /// Takes what was rejected since the last call.
     pub fn rejected(&mut self) -> Option<Rejected> {
         let any = self.rejected.connection.is_some() || !self.rejected.streams.is_empty();
         any.then(|| std::mem::take(&mut self.rejected))
     }
 
-    /// A header that comes in pieces.
-    fn piece(&mut self, bytes: &mut &[u8]) -> Option<Head> {
+    /// Reads a header that is written in pieces.
+    fn read_header(&mut self, bytes: &mut &[u8]) -> Option<Head> {
         while self.have < HEADER {
             let (byte, behind) = bytes.split_first()?;
             *self.header.get_mut(self.have)? = *byte;
@@ -98,10 +98,10 @@ impl Outgoing {
         Head::read(&self.header)
     }
 
-    /// The payload of RST_STREAM and GOAWAY. True: the stream was reset with an error.
-    fn look(&mut self, head: Head, payload: &[u8]) -> bool {
-        for (place, byte) in self.payload.iter_mut().skip(self.seen).zip(payload) {
-            *place = *byte;
+    /// Reads the payload of RST_STREAM and GOAWAY. True: a stream was reset with an error.
+    fn read_payload(&mut self, head: Head, payload: &[u8]) -> bool {
+        for (target, byte) in self.payload.iter_mut().skip(self.seen).zip(payload) {
+            *target = *byte;
             self.seen += 1;
         }
         if self.rest > 0 {

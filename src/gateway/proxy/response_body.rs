@@ -1,94 +1,99 @@
-//! etcd's answer as it comes in. What waits for a client that does not read is taken out of `h2`
-//! and put together: there each small piece would cost some hundreds of bytes, keep the buffer
-//! alive that it was read into, and count against the connection, which others share.
+//! A response body of etcd. While its client does not read, what arrives is taken out of `h2` and
+//! coalesced: in `h2` each small piece would cost some hundreds of bytes, keep the buffer alive
+//! that it was read into, and count against the connection, which other clients share.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use h2::{Error, RecvStream};
+use h2::RecvStream;
 use http::HeaderMap;
 
-use super::session::READ_BUFFER;
+use super::limits::READ_BUFFER;
+use super::outcome::UpstreamError;
 
-/// Bytes of a piece that stays as it is: what it keeps alive is at most twice as much.
+/// A piece of at least this many bytes is kept as it is: the buffer that it keeps alive is at most
+/// twice as large.
 const LARGE: usize = READ_BUFFER / 2;
 
-/// The body of an answer.
-pub struct Inflow {
+/// The body of a response.
+pub struct ResponseBody {
     body: RecvStream,
-    /// What has waited. Most answers never do.
+    /// What arrived while the client was not reading. Most responses never have any.
     kept: Option<Box<Kept>>,
 }
 
-impl Inflow {
-    /// Of a body of which nothing was read.
+impl ResponseBody {
+    /// Wraps a body that was not read yet.
     #[must_use]
     pub const fn new(body: RecvStream) -> Self {
         Self { body, kept: None }
     }
 
-    /// The next bytes.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    /// The next bytes, or `None` before the trailers.
+    pub fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         if let Some(kept) = &mut self.kept {
             if let Some(piece) = kept.next() {
                 return Poll::Ready(Some(Ok(piece)));
             }
             if let Some(end) = self.kept.take().and_then(|kept| kept.end) {
-                return Poll::Ready(end.map(Err));
+                return Poll::Ready(end.err().map(Err));
             }
         }
-        self.body.poll_data(cx)
+        self.body.poll_data(cx).map_err(|error| UpstreamError::of(&error))
     }
 
-    /// The next bytes.
-    pub async fn data(&mut self) -> Option<Result<Bytes, Error>> {
+    /// As [`ResponseBody::poll_data`].
+    pub async fn data(&mut self) -> Option<Result<Bytes, UpstreamError>> {
         std::future::poll_fn(|cx| self.poll_data(cx)).await
     }
 
     /// The trailers, once all bytes were read.
     ///
     /// # Errors
-    /// etcd broke the answer off.
-    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
-        self.body.trailers().await
+    /// etcd broke the response off.
+    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, UpstreamError> {
+        self.body.trailers().await.map_err(|error| UpstreamError::of(&error))
     }
 
-    /// Keeps what has come. The task is woken when there is more: no more than a window comes, as
-    /// nothing of it is given back.
+    /// Keeps what has arrived, and registers the task to be woken for more. At most one window
+    /// arrives, because no capacity is released meanwhile.
     pub fn keep(&mut self, cx: &mut Context<'_>) {
         while self.kept.as_ref().is_none_or(|kept| kept.end.is_none())
-            && let Poll::Ready(came) = self.body.poll_data(cx)
+            && let Poll::Ready(arrived) = self.body.poll_data(cx)
         {
             let kept = self.kept.get_or_insert_default();
-            match came {
+            match arrived {
                 Some(Ok(piece)) => kept.push(piece),
-                Some(Err(error)) => kept.end = Some(Some(error)),
-                None => kept.end = Some(None),
+                Some(Err(error)) => kept.end = Some(Err(UpstreamError::of(&error))),
+                None => kept.end = Some(Ok(())),
             }
         }
     }
 
-    /// These bytes were passed on: etcd may send more.
+    /// Releases the capacity of bytes that were passed on, so that etcd may send more.
     pub fn release(&mut self, bytes: usize) {
         let _ = self.body.flow_control().release_capacity(bytes);
     }
 
-    /// Whether nothing comes any more, not even trailers.
+    /// Whether nothing follows, not even trailers.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
         self.kept.as_ref().is_none_or(|kept| kept.is_empty()) && self.body.is_end_stream()
     }
 }
 
-/// Bytes in pieces that are not small.
+/// Bytes that were taken out of `h2`, in large pieces.
 #[derive(Default)]
 struct Kept {
     pieces: VecDeque<Bytes>,
-    /// Small ones that came last, put together.
+    /// The small pieces behind them, coalesced.
     last: BytesMut,
-    /// What came behind them: the end, or an error.
-    end: Option<Option<Error>>,
+    /// How the data ended.
+    end: Option<Result<(), UpstreamError>>,
 }
 
 impl Kept {
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn small_pieces_become_large_ones_and_keep_their_order() {
+    fn coalesces_small_pieces_in_order() {
         let mut kept = Kept::default();
         let pieces: Vec<Bytes> =
             (0..2000_u32).map(|n| Bytes::from(vec![n as u8; 1 + n as usize % 50])).collect();
@@ -146,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_stays_as_it_is_and_in_its_place() {
+    fn keeps_large_pieces_uncopied_and_in_order() {
         let mut kept = Kept::default();
         let large = Bytes::from(vec![1; LARGE]);
         for piece in [

@@ -1,4 +1,4 @@
-//! A request's body, held until it can be judged.
+//! A request's body, held until the request can be judged.
 
 use bytes::{Bytes, BytesMut};
 use etcd_warden_core::authorize::{Denial, Missing, Reason};
@@ -8,36 +8,38 @@ use http::HeaderMap;
 
 use super::budget::Share;
 use super::encoding::{self, Encoding, GRPC_ENCODING, Plain};
-use super::session::READ_BUFFER;
+use super::limits::READ_BUFFER;
+use super::outcome::Abort;
 
-/// The client reset the stream, or its connection ended: nobody waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientGone;
-
-/// How much has to be there before a message is judged.
+/// How much of a body must have arrived before its message is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// The end of the stream: nothing may follow the message. What enforcement waits for.
+    /// The end of the stream, so that nothing can follow the message. Enforcement waits for this.
     End,
-    /// The first whole message, or what shows that there will be none: what etcd itself waits for.
+    /// The first whole message, or proof that there will be none. etcd itself waits for this.
     FirstMessage,
 }
 
-/// A request body: what has arrived of it, and the rest.
-pub struct Intake {
+/// A request body: the part that has arrived, and the stream that the rest arrives on.
+pub struct RequestBody {
     body: RecvStream,
+    /// What has arrived, as long as it is one chunk.
     held: Bytes,
+    /// What has arrived, once it is several chunks.
     more: BytesMut,
     ended: bool,
     share: Share,
+    /// Bytes taken from `share`.
     taken: usize,
     encoding: Encoding,
-    /// The message without its compression, if it came with one.
+    /// The decompressed message, if it arrived compressed.
     plain: Option<Plain>,
+    /// Why the body can never be one acceptable message.
+    refused: Option<Denial>,
 }
 
-impl Intake {
-    /// Nothing was read yet.
+impl RequestBody {
+    /// Wraps a body that was not read yet. Held bytes are charged to `share`.
     #[must_use]
     pub fn new(body: RecvStream, encoding: Encoding, share: Share) -> Self {
         Self {
@@ -49,44 +51,43 @@ impl Intake {
             taken: 0,
             encoding,
             plain: None,
+            refused: None,
         }
     }
 
-    /// Reads until there is enough to judge, or until something shows that it never will be.
+    /// Reads until there is enough to judge, or proof that there never will be. In both cases
+    /// [`RequestBody::message`] then has the result, and what has arrived stays held.
     ///
     /// # Errors
-    /// `Ok(Err(..))` is a refusal: what has arrived stays held. `Err` means that there is nobody to
-    /// refuse.
-    pub async fn fill(
-        &mut self,
-        until: Until,
-        limit: usize,
-    ) -> Result<Result<(), Denial>, ClientGone> {
-        // etcd looks no further either.
+    /// [`Abort::ClientGone`].
+    pub async fn fill(&mut self, until: Until, limit: usize) -> Result<(), Abort> {
+        // etcd refuses an unknown encoding for the head alone.
         if self.encoding == Encoding::Unknown {
-            return Ok(Err(encoding::unknown()));
+            self.refused = Some(encoding::unknown());
+            return Ok(());
         }
         loop {
-            if let Some(denial) = self.excess(limit) {
-                return Ok(Err(denial));
+            self.refused = self.excess(limit);
+            if self.refused.is_some() {
+                return Ok(());
             }
             let more_may_come = matches!(
                 frame::only(self.bytes(), limit),
                 Err(FrameFault::NoMessage | FrameFault::Cut)
             );
             if until == Until::FirstMessage && !more_may_come {
-                return Ok(self.unpack(limit).await);
+                self.decompress(limit).await;
+                return Ok(());
             }
             match self.body.data().await {
                 Some(Ok(chunk)) => {
                     if !self.keep(chunk) {
-                        return Ok(Err(Denial::new(
-                            Reason::Limit,
-                            "too many requests are held at once",
-                        )));
+                        let text = "too many requests are held at once";
+                        self.refused = Some(Denial::new(Reason::Limit, text));
+                        return Ok(());
                     }
                 }
-                Some(Err(_)) => return Err(ClientGone),
+                Some(Err(_)) => return Err(Abort::ClientGone),
                 None => break,
             }
         }
@@ -94,35 +95,48 @@ impl Intake {
         if !self.body.is_end_stream() {
             match self.body.trailers().await {
                 Ok(None) => {}
-                Ok(Some(_)) => return Ok(Err(trailers_denial())),
-                Err(_) => return Err(ClientGone),
+                Ok(Some(_)) => {
+                    self.refused = Some(trailers_denial());
+                    return Ok(());
+                }
+                Err(_) => return Err(Abort::ClientGone),
             }
         }
-        Ok(self.unpack(limit).await)
+        self.decompress(limit).await;
+        Ok(())
     }
 
-    /// Unpacks the message if it came compressed. What is wrong with its frame is for
-    /// [`Intake::message`] to say.
-    async fn unpack(&mut self, limit: usize) -> Result<(), Denial> {
+    /// Why [`RequestBody::fill`] refused the body, if it did.
+    pub fn refused(&self) -> Option<&Denial> {
+        self.refused.as_ref()
+    }
+
+    /// Decompresses the message if it arrived compressed. A framing error is left to
+    /// [`RequestBody::message`].
+    async fn decompress(&mut self, limit: usize) {
         if !frame::is_compressed(self.bytes())
             || self.plain.is_some()
             || frame::only(self.bytes(), limit).is_err()
         {
-            return Ok(());
+            return;
         }
         if !self.more.is_empty() {
             self.held = self.more.split().freeze();
         }
-        self.plain =
-            Some(encoding::plain(self.held.clone(), self.encoding, limit, &self.share).await?);
-        Ok(())
+        match encoding::plain(self.held.clone(), self.encoding, limit, &self.share).await {
+            Ok(plain) => self.plain = Some(plain),
+            Err(denial) => self.refused = Some(denial),
+        }
     }
 
     /// The message, if the body is exactly one.
     ///
     /// # Errors
-    /// What the body is instead.
+    /// Why it is not, or why [`RequestBody::fill`] refused the body.
     pub fn message(&self, limit: usize) -> Result<&[u8], Denial> {
+        if let Some(denial) = &self.refused {
+            return Err(denial.clone());
+        }
         let message = frame::only(self.bytes(), limit).map_err(denial_of)?;
         match &self.plain {
             Some(plain) if message.compressed => plain.message(),
@@ -131,52 +145,50 @@ impl Intake {
         }
     }
 
-    /// What has arrived.
+    /// The bytes that have arrived.
     fn bytes(&self) -> &[u8] {
         if self.more.is_empty() { &self.held } else { &self.more }
     }
 
-    /// What was judged of what has arrived, and what is forwarded with these headers: the same, but
-    /// for a compressed message whose `grpc-encoding` goes with it, as it does in shadow mode
-    /// alone.
-    #[must_use]
+    /// Takes the held bytes out: those that were judged, and those that are forwarded with these
+    /// headers. They differ only for a compressed message whose `grpc-encoding` is forwarded, which
+    /// happens in shadow mode alone.
     pub fn take(&mut self, headers: &HeaderMap) -> (Bytes, Bytes) {
-        let came = if self.more.is_empty() {
+        let arrived = if self.more.is_empty() {
             std::mem::take(&mut self.held)
         } else {
             self.more.split().freeze()
         };
         match &self.plain {
-            None => (came.clone(), came),
-            Some(plain) if headers.contains_key(GRPC_ENCODING) => (plain.framed.clone(), came),
+            None => (arrived.clone(), arrived),
+            Some(plain) if headers.contains_key(GRPC_ENCODING) => (plain.framed.clone(), arrived),
             Some(plain) => (plain.framed.clone(), plain.framed.clone()),
         }
     }
 
-    /// Whether the client has ended its side.
-    #[must_use]
+    /// Whether the client has ended the request.
     pub fn ended(&self) -> bool {
         self.ended || self.body.is_end_stream()
     }
 
-    /// The rest of the body, for a request that is relayed as it comes.
+    /// The rest of the body, for a request that is forwarded as it arrives.
     pub fn rest(&mut self) -> &mut RecvStream {
         &mut self.body
     }
 
-    /// Keeps a chunk; false if that was one too many. One chunk is kept as it is, so that the
-    /// usual request is never copied.
+    /// Keeps a chunk. Returns false if the budget has no room for it; it is kept all the same,
+    /// because shadow mode forwards everything that arrived. A single chunk is kept as it is, so
+    /// that the usual request is never copied.
     fn keep(&mut self, chunk: Bytes) -> bool {
-        // The window is given back at once: the budget bounds what is held, not HTTP/2.
+        // The window is released at once: the budget bounds what is held, not flow control.
         let _ = self.body.flow_control().release_capacity(chunk.len());
         let has_room = self.share.take(chunk.len());
         if has_room {
             self.taken = self.taken.saturating_add(chunk.len());
         }
-        // Also the last one: shadow mode passes on all that came.
         if self.held.is_empty() && self.more.is_empty() {
-            let stays = !self.body.is_end_stream() && chunk.len() < READ_BUFFER;
-            self.held = if stays { Bytes::copy_from_slice(&chunk) } else { chunk };
+            let waits = !self.body.is_end_stream() && chunk.len() < READ_BUFFER;
+            self.held = if waits { Bytes::copy_from_slice(&chunk) } else { chunk };
         } else {
             if self.more.is_empty() {
                 self.more.extend_from_slice(&std::mem::take(&mut self.held));
@@ -186,7 +198,7 @@ impl Intake {
         has_room
     }
 
-    /// Sees from the first five bytes, before the rest is held, that the message is too large.
+    /// Detects from the first five bytes, before the rest is held, that the message is too large.
     fn excess(&self, limit: usize) -> Option<Denial> {
         match frame::only(self.bytes(), limit) {
             Err(fault @ FrameFault::TooLarge { .. }) => Some(denial_of(fault)),
@@ -198,13 +210,13 @@ impl Intake {
     }
 }
 
-impl Drop for Intake {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         self.share.give_back(self.taken);
     }
 }
 
-/// The refusal that a framing fault is.
+/// The denial for a framing error.
 #[must_use]
 pub fn denial_of(fault: FrameFault) -> Denial {
     match fault {
@@ -224,7 +236,7 @@ pub fn denial_of(fault: FrameFault) -> Denial {
     }
 }
 
-/// The refusal of a request with trailers.
+/// The denial for a request with trailers.
 #[must_use]
 pub fn trailers_denial() -> Denial {
     Denial::new(Reason::BadFraming, "requests have no trailers")

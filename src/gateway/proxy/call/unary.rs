@@ -1,0 +1,188 @@
+//! A request of one message: held until it can be judged, then forwarded. The same for a call with
+//! one request whose response stays open.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etcd_warden_core::authorize::{Denial, Reason, refuse};
+use etcd_warden_core::method::Method;
+use etcd_warden_core::policy::Mode;
+use h2::server::SendResponse;
+use http::HeaderMap;
+use tokio::time::timeout;
+
+use super::Call;
+use super::permitted::Withdrawn;
+use crate::metrics::reason::Limit;
+use crate::proxy::encoding::Plain;
+use crate::proxy::forward::Outgoing;
+use crate::proxy::live_permit::LivePermit;
+use crate::proxy::outcome::Outcome;
+use crate::proxy::passthrough;
+use crate::proxy::record::{Recording, Subject};
+use crate::proxy::reply::Status;
+use crate::proxy::request_body::{RequestBody, Until};
+
+/// How long shadow mode holds a request to judge it before it is sent. If its message is not whole
+/// by then, the request is opened at etcd and judged later.
+const SHADOW_HOLD: Duration = Duration::from_millis(20);
+
+impl Call<'_> {
+    /// Serves a request of one message.
+    pub(super) async fn unary(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        mut body: RequestBody,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        let limit = self.shared().config.limits.max_request_bytes;
+        let mut call = Call { caller: self.caller.clone(), ..*self };
+        loop {
+            // Receive.
+            let filled = match call.caller.principal.mode {
+                Mode::Enforce => tokio::select! {
+                    biased;
+                    filled = body.fill(Until::End, limit) => filled,
+                    // The connection ends, perhaps with its certificate. The client sends an
+                    // incomplete request again over another one.
+                    () = self.client.ending.cancelled() => {
+                        return Status::not_sent().send(respond);
+                    }
+                },
+                Mode::Shadow => {
+                    match timeout(SHADOW_HOLD, body.fill(Until::FirstMessage, limit)).await {
+                        Ok(filled) => filled,
+                        Err(_) => {
+                            let headers = call.metadata(headers);
+                            let slow = passthrough::slow(&call, method, headers, body, respond);
+                            return Box::pin(slow).await;
+                        }
+                    }
+                }
+            };
+            if filled.is_err() {
+                return;
+            }
+            // A request may begin under one policy and end under another, hours later. The one in
+            // effect now decides; if its mode is another one, more of the body may be needed.
+            let caller = self.client.caller();
+            let same = caller.policy.generation == call.caller.policy.generation;
+            call.caller = caller;
+            if same || body.refused().is_some() {
+                return call.received(method, headers, &mut body, respond).await;
+            }
+        }
+    }
+
+    /// Judges and forwards a request whose message has arrived, or will never arrive.
+    async fn received(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: &mut RequestBody,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        if let (Some(denial), Mode::Enforce) = (body.refused(), self.caller.principal.mode) {
+            match denial.reason {
+                Reason::TooLarge => self.shared().metrics.limit_hit(Limit::RequestBytes),
+                Reason::Limit => self.shared().metrics.limit_hit(Limit::HeldBytes),
+                _ => {}
+            }
+        }
+        // Judge.
+        let judging = Instant::now();
+        let limit = self.shared().config.limits.max_request_bytes;
+        let message = body.message(limit);
+        let decision = match self.over_login_limit(method, message.is_ok()) {
+            None => self.judge(method, message).await,
+            Some(denial) => refuse(&self.caller.principal, denial),
+        };
+        // Record.
+        let ended = body.ended();
+        let headers = self.metadata(headers);
+        let (judged, held) = body.take(&headers);
+        let subject = Subject::Message(method, judged);
+        let (permit, mut recording) = match self.record(subject, decision, judging) {
+            Ok(permitted) => permitted,
+            Err(denial) => return self.refuse(&denial, respond),
+        };
+        // Forward.
+        let mut outgoing = Outgoing::of(method, headers, held, ended);
+        let recording = &mut recording;
+        if ended {
+            self.forward(&permit, recording, method, &mut outgoing, respond).await;
+        } else {
+            let (permit, outgoing, method) = (&permit, &outgoing, Some(method));
+            Box::pin(passthrough::open(self, permit, method, outgoing, body, respond, recording))
+                .await;
+        }
+    }
+
+    /// Forwards a permitted request. If its permit is withdrawn while it waits (for a connection,
+    /// or for a member that accepts it), it is judged again, as if it arrived now.
+    async fn forward(
+        &self,
+        permit: &LivePermit<'_>,
+        recording: &mut Recording<'_>,
+        method: Method,
+        outgoing: &mut Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        match self.permitted(permit, method, outgoing, respond).await {
+            Ok(ended) => recording.end(ended),
+            // On the heap, because it is rare.
+            Err(Withdrawn) => {
+                Box::pin(self.forward_again(recording, method, outgoing, respond)).await;
+            }
+        }
+    }
+
+    async fn forward_again(
+        &self,
+        recording: &mut Recording<'_>,
+        method: Method,
+        outgoing: &mut Outgoing,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        loop {
+            if self.client.is_over() {
+                let status = self.ended_with_connection();
+                status.send(respond);
+                recording.outcome = Outcome::Answered(status.code_sent());
+                return;
+            }
+            let call = self.current();
+            let plain = call.plain(outgoing.body.clone()).await;
+            let message = plain.as_ref().map_err(Denial::clone).and_then(Plain::message);
+            let decision = call.judge(method, message).await;
+            let permit = match recording.judged_again(call.caller.clone(), decision) {
+                Ok(permit) => LivePermit::new(permit, self.client),
+                Err(denial) => return call.refuse(&denial, respond),
+            };
+            // A mode that is new in this generation forwards other metadata, and enforcement
+            // forwards the decompressed message.
+            outgoing.headers = call.metadata(std::mem::take(&mut outgoing.headers));
+            let plain = plain.ok().filter(|_| call.caller.principal.mode == Mode::Enforce);
+            if let Some(plain) = &plain {
+                outgoing.body = plain.framed.clone();
+            }
+            if let Ok(ended) = call.permitted(&permit, method, outgoing, respond).await {
+                return recording.end(ended);
+            }
+        }
+    }
+
+    /// Takes one of the password logins per second, which are limited because etcd's password hash
+    /// is slow. Shadow mode limits nothing.
+    fn over_login_limit(&self, method: Method, is_message: bool) -> Option<Denial> {
+        let limited = is_message
+            && method == Method::Authenticate
+            && self.caller.principal.mode == Mode::Enforce;
+        if limited && !self.shared().quotas.may_log_in(&self.client.quota) {
+            self.shared().metrics.limit_hit(Limit::Authenticate);
+            return Some(Denial::new(Reason::Limit, "too many password logins"));
+        }
+        None
+    }
+}

@@ -1,0 +1,162 @@
+//! One lookup of the keys of a lease: the requests that wait for it, and the identity that is
+//! charged.
+//!
+//! A lease may have a million keys, and thousands of requests may wait. So each key is checked once
+//! for all requests of an identity with the same needs, and no longer for requests that are
+//! decided. The task yields in between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
+
+use super::{LookupError, ResultSender, Waiter};
+use crate::proxy::budget::{Hold, Share};
+use crate::proxy::quota::{Place, Quota};
+use crate::upstream::lease_query::{LeaseKeyVisitor, LeaseQueryError};
+
+/// Checks of a key, each for one group, before the task yields: well below a millisecond.
+const CHECKS_PER_TURN: usize = 1024;
+
+/// One lookup.
+pub(super) struct Batch {
+    groups: Vec<Group>,
+    charge: Charge,
+    checks: usize,
+}
+
+/// Requests of one identity that get the same result: the same rights, and the same verbs on each
+/// key.
+struct Group {
+    keys: AttachedKeys,
+    quota: Arc<Quota>,
+    share: Share,
+    waiters: Vec<ResultSender>,
+}
+
+/// What the lookup takes of an identity's limits.
+struct Charge {
+    quota: Arc<Quota>,
+    hold: Hold,
+    _place: Place,
+}
+
+impl Batch {
+    /// Groups the requests, and charges the first identity that may cause a lookup. `None`: no
+    /// identity may, and all requests got [`LookupError::Limit`].
+    pub(super) fn of(waiters: Vec<Waiter>) -> Option<Self> {
+        let groups = Group::of(waiters);
+        let Some(charge) = Charge::of(&groups) else {
+            groups.into_iter().for_each(|group| group.send(&Err(LookupError::Limit)));
+            return None;
+        };
+        Some(Self { groups, charge, checks: 0 })
+    }
+
+    /// Sends the results of a lookup that has ended.
+    pub(super) fn end(self, read: Result<(), LeaseQueryError>) {
+        if let Err(error) = &read {
+            tracing::warn!(%error, "cannot read the keys of a lease from etcd");
+        }
+        for group in self.groups {
+            let result =
+                read.as_ref().map(|()| group.keys.standing()).map_err(|_| LookupError::NoResponse);
+            group.send(&result);
+        }
+    }
+
+    /// Fails the requests of the charged identity, whose share is exhausted, and charges the next
+    /// one. False: no identity can be charged.
+    fn charge_next(&mut self) -> bool {
+        let (charged, others) = std::mem::take(&mut self.groups)
+            .into_iter()
+            .partition(|group| Arc::ptr_eq(&group.quota, &self.charge.quota));
+        self.groups = others;
+        Vec::into_iter(charged).for_each(|group| group.send(&Err(LookupError::NoResponse)));
+        let next = Charge::of(&self.groups);
+        match next {
+            Some(charge) => self.charge = charge,
+            None => self.groups.drain(..).for_each(|group| group.send(&Err(LookupError::Limit))),
+        }
+        !self.groups.is_empty()
+    }
+}
+
+impl LeaseKeyVisitor for Batch {
+    fn visit(&mut self, key: &[u8]) -> bool {
+        let mut next = 0;
+        while let Some(group) = self.groups.get_mut(next) {
+            self.checks = self.checks.saturating_add(1);
+            if group.is_waited_for() && group.keys.see(key) {
+                next = next.saturating_add(1);
+            } else {
+                let decided = self.groups.swap_remove(next);
+                let standing = decided.keys.standing();
+                decided.send(&Ok(standing));
+            }
+        }
+        !self.groups.is_empty()
+    }
+
+    fn should_yield(&mut self) -> bool {
+        let due = self.checks >= CHECKS_PER_TURN;
+        if due {
+            self.checks = 0;
+        }
+        due
+    }
+
+    fn may_buffer(&mut self, bytes: usize) -> bool {
+        while !self.charge.hold.set(bytes) {
+            if !self.charge_next() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Group {
+    /// Groups the requests that still wait, in the order of their arrival.
+    fn of(waiters: Vec<Waiter>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        let mut known = HashMap::new();
+        for Waiter { keys, quota, share, result } in
+            waiters.into_iter().filter(|waiter| !waiter.result.is_closed())
+        {
+            let at = *known.entry((Arc::as_ptr(&quota), keys.depends_on())).or_insert(groups.len());
+            match groups.get_mut(at) {
+                Some(group) => group.waiters.push(result),
+                None => groups.push(Self { keys, quota, share, waiters: vec![result] }),
+            }
+        }
+        groups
+    }
+
+    /// Whether a request still waits. Cancelled requests are removed from the end, each once.
+    fn is_waited_for(&mut self) -> bool {
+        while self.waiters.pop_if(|waiter| waiter.is_closed()).is_some() {}
+        !self.waiters.is_empty()
+    }
+
+    fn send(self, result: &Result<LeaseStanding, LookupError>) {
+        // An error means that the request was cancelled.
+        self.waiters.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
+    }
+}
+
+impl Charge {
+    /// Charges the first identity that may cause a lookup.
+    fn of(groups: &[Group]) -> Option<Self> {
+        groups.iter().find_map(|Group { quota, share, .. }| {
+            Some(Self {
+                _place: quota.questions.place()?,
+                quota: quota.clone(),
+                hold: Hold::none(share),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! The direction from the client to etcd: each message is judged, and then forwarded or refused in
+//! its place.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use bytes::Bytes;
+use etcd_warden_core::authorize::{Denial, Reason};
+use etcd_warden_core::keyspace::KeyRange;
+use etcd_warden_core::policy::Mode;
+use etcd_warden_core::watch_ledger::{Refusal, places};
+use etcd_warden_core::wire;
+use etcd_warden_core::wire::frame::{self, Frames};
+use etcd_warden_core::wire::watch::WatchRequest;
+use h2::RecvStream;
+use tokio::time::sleep;
+
+use super::BidiStream;
+use crate::audit::OwnedAccesses;
+use crate::metrics::reason::Limit;
+use crate::proxy::budget::Hold;
+use crate::proxy::call::{Admission, limited};
+use crate::proxy::limits::{READ_BUFFER, STREAM_WINDOW};
+use crate::proxy::live_permit::LivePermit;
+use crate::proxy::outcome::Abort;
+use crate::proxy::reply::{Status, code};
+use crate::proxy::request_body::denial_of;
+use crate::proxy::stream::{Asked, Request, decide, payload, record};
+use crate::proxy::upload::{Unsent, Upload};
+
+/// The proxy's own messages, and creates without a response, that may wait before the client is no
+/// longer read: a client that does not read cannot make the proxy hold more.
+const MAX_WAITING: usize = 256;
+
+impl BidiStream<'_> {
+    /// Forwards messages. Never returns: the end of the stream is left to `etcd_to_client`.
+    pub(super) async fn client_to_etcd(
+        &self,
+        body: &mut RecvStream,
+        mut send: Option<Upload>,
+    ) -> Infallible {
+        if let Err(abort) = self.forward_all(body, &mut send).await {
+            self.abort.set(Some(abort));
+            self.wake_to_client.notify_one();
+        }
+        std::future::pending().await
+    }
+
+    /// Judges and forwards messages until the client ends its side. etcd then ends the stream.
+    ///
+    /// # Errors
+    /// How the stream must end.
+    async fn forward_all(
+        &self,
+        body: &mut RecvStream,
+        send: &mut Option<Upload>,
+    ) -> Result<(), Abort> {
+        let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
+        let mut hold = Hold::none(&self.call.client.share);
+        loop {
+            self.send_cancels(send);
+            // A whole message.
+            let next = frames.next().map_err(|fault| self.refused_stream(&denial_of(fault)))?;
+            if let Some(framed) = next {
+                self.forward_one(framed, send).await?;
+                continue;
+            }
+            // Charge what is held. A piece keeps the buffer that it was read into. While the client
+            // is not read, a whole window may arrive.
+            let may_read = self.may_read();
+            let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
+            if !hold.set(piece.saturating_add(if may_read { 0 } else { STREAM_WINDOW })) {
+                self.call.shared().metrics.limit_hit(Limit::HeldBytes);
+                return Err(Abort::Stop(Status::too_many_streams()));
+            }
+            // Read.
+            let chunk = tokio::select! {
+                biased;
+                () = self.wake_to_etcd.notified() => continue,
+                chunk = body.data(), if may_read => chunk,
+            };
+            match chunk {
+                Some(Ok(chunk)) => {
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    frames.push(chunk);
+                }
+                Some(Err(_)) => return Err(Abort::ClientGone),
+                None if frames.is_empty() => {
+                    // Where nothing was sent to etcd, the proxy ends the stream with etcd's status.
+                    let Some(send) = send else {
+                        return Err(Abort::Stop(Status::new(code::OK, "")));
+                    };
+                    send.half_close();
+                    return Ok(());
+                }
+                None => return Err(self.refused_stream(&denial_of(frame::FrameFault::Cut))),
+            }
+        }
+    }
+
+    async fn forward_one(&self, framed: Bytes, send: &mut Option<Upload>) -> Result<(), Abort> {
+        let plain = self.call.plain(framed).await;
+        let read = plain
+            .as_ref()
+            .map_err(Denial::clone)
+            .and_then(|plain| Ok(Asked::read(self.method, payload(&plain.framed))?));
+
+        // Wait for the rate and for etcd's window. All waiting comes before the decision, so that
+        // nothing is written under a policy that is no longer in effect.
+        if let Ok(asked) = &read {
+            self.until_the_rate_allows(&asked.request).await;
+        }
+        if let (Some(send), Ok(plain)) = (&mut *send, &plain) {
+            send.ready(plain.framed.len()).await;
+        }
+
+        // Decide, under the policy in effect.
+        let judging = Instant::now();
+        let (caller, mut decision) = loop {
+            let caller = self.call.client.caller();
+            let decision = decide(self.call, &caller, &read).await;
+            // The policy may have changed while etcd was asked about a lease.
+            if caller.policy.generation == self.call.shared().policy.generation() {
+                break (caller, decision);
+            }
+        };
+        if let (Ok(_), Ok(asked), Mode::Enforce) = (&decision, &read, caller.principal.mode)
+            && let Request::Watch(WatchRequest::Create(range)) = asked.request
+            && let Err(limit) = self.within_limits(range)
+        {
+            self.call.shared().metrics.limit_hit(limit);
+            decision = Err(limited(limit));
+        }
+
+        // Record.
+        let accesses =
+            read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
+        if let Err(full) = record(self.call, &caller, self.method, &decision, accesses, judging) {
+            decision = Err(full);
+        }
+
+        // Refuse.
+        let (framed, asked) = match (&plain, &read) {
+            (Ok(plain), Ok(asked)) => (plain.framed.clone(), asked),
+            // A client without any right does not learn how its message was read: its denial is in
+            // the decision.
+            (Err(malformed), _) | (_, Err(malformed)) => {
+                return Err(self.refused_stream(decision.as_ref().err().unwrap_or(malformed)));
+            }
+        };
+        let permit = match decision {
+            Ok(permit) => LivePermit::new(permit, self.call.client),
+            Err(denial) => return self.refuse_one(&asked.request, &denial),
+        };
+        if self.admission == Admission::Overflow
+            && !matches!(asked.request, Request::Watch(WatchRequest::Create(_)))
+        {
+            // An overflow stream has no watches that the request could name.
+            return Ok(());
+        }
+
+        // Forward. A stream without an upload was opened without a right or a slot, and now there
+        // is one: the client opens a new stream at once, which goes to etcd.
+        let Some(send) = send else { return Err(Abort::Stop(Status::open_again())) };
+        if let Request::Watch(WatchRequest::Create(range)) = asked.request {
+            self.ledger.borrow_mut().forwarded(range.into());
+        }
+        send.write(&permit, framed, false).await.map_err(|unsent| match unsent {
+            Unsent::Closed => Abort::Stop(Status::lost()),
+            Unsent::Withdrawn | Unsent::Cut => Abort::Stop(Status::open_again()),
+        })
+    }
+
+    /// Delays a request that cannot be refused in its place. This comes before the decision,
+    /// because the policy may change meanwhile.
+    async fn until_the_rate_allows(&self, request: &Request<'_>) {
+        let client = self.call.client;
+        while !matches!(request, Request::Watch(WatchRequest::Create(_)))
+            && client.caller().principal.mode == Mode::Enforce
+            && let Err(wait) = client.quota.ask()
+        {
+            sleep(wait).await;
+        }
+    }
+
+    /// Takes the rate and the slots that a permitted create needs of the identity's quota.
+    fn within_limits(&self, range: KeyRange<'_>) -> Result<(), Limit> {
+        let quota = &self.call.client.quota;
+        // Where a slot has become free, the client finds it with a new stream.
+        if self.admission == Admission::Overflow && quota.requests.place().is_none() {
+            return Err(Limit::RequestsInFlight);
+        }
+        quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
+        if self.admission == Admission::Regular && !self.places.take(places(range)) {
+            return Err(Limit::Watches);
+        }
+        Ok(())
+    }
+
+    /// Refuses one message in its place.
+    ///
+    /// # Errors
+    /// The stream must end.
+    fn refuse_one(&self, request: &Request<'_>, denial: &Denial) -> Result<(), Abort> {
+        match request {
+            // TTL 0 would say that the lease has expired, which is not known. The client must ask
+            // again, on a new stream.
+            Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => {
+                return Err(self.refused_stream(denial));
+            }
+            // etcd's client gives up a lease at any other code.
+            Request::KeepAlive(_) if denial.reason == Reason::Limit => {
+                return Err(Abort::Stop(Status::too_many_streams()));
+            }
+            Request::KeepAlive(id) => {
+                self.queue(wire::lease::keep_alive_gone(&self.header.borrow(), *id))
+            }
+            Request::Watch(WatchRequest::Create(_)) => {
+                let refusal = match denial.reason {
+                    Reason::Limit | Reason::AuditFull => Refusal::TooMany,
+                    _ => Refusal::Denied,
+                };
+                let now = self.ledger.borrow_mut().refused(refusal);
+                self.places.keep(self.ledger.borrow().held());
+                if now {
+                    self.queue(self.refused_create(refusal));
+                }
+            }
+            // Cancel and progress access no key, so they can only be denied for the binding status.
+            // The watches have ended with it, and clientv3 does not wait for a response to either.
+            Request::Watch(_) => {}
+        }
+        Ok(())
+    }
+
+    fn may_read(&self) -> bool {
+        self.to_client.borrow().len().max(self.ledger.borrow().waiting()) < MAX_WAITING
+    }
+
+    fn send_cancels(&self, send: &mut Option<Upload>) {
+        let Some(send) = send else { return };
+        for id in self.to_cancel.take() {
+            send.cancel_watch(id);
+        }
+    }
+}
