@@ -98,7 +98,7 @@ pub(super) async fn decide(
 ) -> Result<Permit, Denial> {
     match read {
         Ok(asked) => {
-            judge::verdict(call.client, &caller.principal, call.forwarder().home(), &asked.accesses)
+            judge::decide(call.client, &caller.principal, call.forwarder().home(), &asked.accesses)
                 .await
         }
         Err(denial) => refuse(
