@@ -214,10 +214,10 @@ fn comparable(list: &[(String, usize)]) -> Vec<(String, usize)> {
     list
 }
 
-type Block = (Option<usize>, Vec<Written>);
+type FieldBlock = (Option<usize>, Vec<Written>);
 
 /// Blocks of one connection, each with a new table size or none.
-fn blocks() -> impl Strategy<Value = Vec<Block>> {
+fn blocks() -> impl Strategy<Value = Vec<FieldBlock>> {
     vec((proptest::option::of(0..4097_usize), vec(written(), 0..12)), 1..8)
 }
 
