@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use etcd_warden_core::authorize::{Denial, Permit, Reason, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, Permit, Reason, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::policy::Mode;
 use futures_util::FutureExt;
 use h2::RecvStream;
@@ -78,10 +78,10 @@ pub async fn serve(
 
     // Dispatch.
     match (method, call.caller.principal.mode) {
-        (Ok(method), Mode::Enforce) if method.shape() == Shape::Conversation => {
+        (Ok(method), Mode::Enforce) if method.call_kind() == CallKind::BidiStreaming => {
             Box::pin(stream::serve(&call, method, headers, body, &mut respond, admission)).await;
         }
-        (Ok(method), Mode::Shadow) if method.shape() == Shape::Conversation => {
+        (Ok(method), Mode::Shadow) if method.call_kind() == CallKind::BidiStreaming => {
             Box::pin(passthrough::observed(&call, method, headers, body, &mut respond)).await;
         }
         // Any verified client gets an answer, with or without a binding: nothing reaches etcd.
@@ -195,7 +195,7 @@ impl<'c> Call<'c> {
             Ok(message) => {
                 judge::message(self.client, principal, self.target(method), method, message).await
             }
-            Err(denial) => refuse(principal, standing(principal).err().unwrap_or(denial)),
+            Err(denial) => refuse(principal, check_binding(principal).err().unwrap_or(denial)),
         }
     }
 
@@ -247,7 +247,7 @@ impl<'c> Call<'c> {
         let subject = Subject::of_path(uri);
         let decision = refuse(
             &self.caller.principal,
-            standing(&self.caller.principal).err().unwrap_or(denial),
+            check_binding(&self.caller.principal).err().unwrap_or(denial),
         );
         let (permit, mut recording) = match self.record(subject, decision, Instant::now()) {
             Ok(permitted) => permitted,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use etcd_warden_core::access::{Accesses, LeaseUse};
 use etcd_warden_core::authorize::{
-    AttachedKeys, Denial, LeaseEvidence, LeaseStanding, Permit, Reason, authorize, refuse, standing,
+    AttachedKeys, Denial, LeaseClaim, LeaseEvidence, Permit, Reason, authorize, check_binding,
+    refuse,
 };
 use etcd_warden_core::identity::Identity;
 use etcd_warden_core::lease_id::Ownership;
@@ -44,7 +45,7 @@ pub async fn message(
         Ok(accesses) => decide(client, principal, member, &accesses).await,
         // A client without any right does not learn how its message was read.
         Err(malformed) => {
-            refuse(principal, standing(principal).err().unwrap_or_else(|| malformed.into()))
+            refuse(principal, check_binding(principal).err().unwrap_or_else(|| malformed.into()))
         }
     }
 }
@@ -101,32 +102,32 @@ async fn lease_evidence(
     leases.dedup_by_key(|(id, _)| *id);
     for (id, lease_use) in leases {
         let ownership = client.worker.shared.lease_key.ownership(id, &principal.name);
-        let standing = match ownership {
-            Ownership::Own => LeaseStanding::Own,
+        let claim = match ownership {
+            Ownership::Own => LeaseClaim::Own,
             // A lease that does not exist yet has no keys.
-            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseStanding::AnotherIdentity,
-            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseStanding::Unattached,
+            Ownership::Sealed if lease_use == LeaseUse::Grant => LeaseClaim::OtherIdentity,
+            Ownership::Foreign if lease_use == LeaseUse::Grant => LeaseClaim::Unattached,
             _ if asked == MAX_LEASES => break,
             Ownership::Sealed | Ownership::Foreign => {
                 asked = asked.saturating_add(1);
                 let keys = AttachedKeys::of(principal.clone(), id, accesses);
                 match client.worker.lease_lookups.keys(client, member, id, keys).await {
-                    Ok(LeaseStanding::Unattached) if ownership == Ownership::Sealed => {
-                        LeaseStanding::AnotherIdentity
+                    Ok(LeaseClaim::Unattached) if ownership == Ownership::Sealed => {
+                        LeaseClaim::OtherIdentity
                     }
-                    Ok(standing) => standing,
+                    Ok(claim) => claim,
                     Err(LookupError::Limit) => {
                         return Err(Denial::new(Reason::Limit, "too many lookups of leases"));
                     }
                     Err(LookupError::NoResponse) => {
-                        evidence.push(LeaseEvidence { id, standing: LeaseStanding::Unknown });
+                        evidence.push(LeaseEvidence { id, claim: LeaseClaim::Unknown });
                         // The request is denied already, and etcd may be overloaded.
                         return Ok(evidence);
                     }
                 }
             }
         };
-        evidence.push(LeaseEvidence { id, standing });
+        evidence.push(LeaseEvidence { id, claim });
     }
     Ok(evidence)
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
+use etcd_warden_core::authorize::{AttachedKeys, LeaseClaim};
 use tokio::sync::oneshot;
 
 use super::budget::Share;
@@ -59,7 +59,7 @@ struct Waiter {
     result: ResultSender,
 }
 
-type ResultSender = oneshot::Sender<Result<LeaseStanding, LookupError>>;
+type ResultSender = oneshot::Sender<Result<LeaseClaim, LookupError>>;
 
 impl LeaseLookups {
     /// Looks keys up over `pool`. No key is longer than the largest request, `max_key_bytes`.
@@ -78,7 +78,7 @@ impl LeaseLookups {
         member: MemberIndex,
         id: i64,
         keys: AttachedKeys,
-    ) -> Result<LeaseStanding, LookupError> {
+    ) -> Result<LeaseClaim, LookupError> {
         let (result, received) = oneshot::channel();
         let waiter =
             Waiter { keys, quota: client.quota.clone(), share: client.share.clone(), result };

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use etcd_warden_core::access::Accesses;
-use etcd_warden_core::authorize::{Denial, authorize, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, authorize, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::wire::frame::{self, FrameFault, Frames};
 use futures_util::future::{Either, select};
 use h2::server::SendResponse;
@@ -133,8 +133,9 @@ pub async fn slow(
     if recording.is_none() && ended.outcome != Outcome::ClientGone {
         // etcd has responded to the head alone. Enforcement would have waited for the rest of the
         // message.
-        let cut =
-            standing(&call.caller.principal).err().unwrap_or_else(|| denial_of(FrameFault::Cut));
+        let cut = check_binding(&call.caller.principal)
+            .err()
+            .unwrap_or_else(|| denial_of(FrameFault::Cut));
         recording = record(Bytes::new(), refuse(&call.caller.principal, cut), Instant::now());
     }
     if let Some(recording) = &mut recording {
@@ -247,7 +248,7 @@ async fn relay_both_ways(
     upload: impl AsyncFnOnce(Upload, &Progress) -> Abort,
 ) -> Ended {
     let progress = Progress::of(&outgoing.body, outgoing.ends);
-    let shape = method.map(Method::shape);
+    let shape = method.map(Method::call_kind);
     let to = method.map(|method| call.target(method));
 
     // Send the head. Nothing was written yet, so the end of the permit ends unary requests, too.
@@ -319,11 +320,11 @@ async fn relay_both_ways(
 async fn withdrawal(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
-    shape: Option<Shape>,
+    shape: Option<CallKind>,
     progress: &Progress,
 ) -> Status {
-    let unary = shape == Some(Shape::Unary);
-    let may_end = shape != Some(Shape::Bulk);
+    let unary = shape == Some(CallKind::Unary);
+    let may_end = shape != Some(CallKind::BulkStreaming);
     tokio::select! {
         biased;
         // A snapshot in progress is finished, and so is a unary request that etcd has a part of.
@@ -344,15 +345,15 @@ async fn withdrawal(
 fn end_status(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
-    shape: Option<Shape>,
+    shape: Option<CallKind>,
     progress: &Progress,
 ) -> Status {
     let status =
         if permit.holds() { call.ended_with_connection() } else { permit.withdrawn_status() };
     match shape {
         // A part of a message changes nothing, but its last byte may be among those written.
-        Some(Shape::Unary) if progress.has_begun() => Status::lost(),
-        Some(Shape::Unary) => Status::not_sent(),
+        Some(CallKind::Unary) if progress.has_begun() => Status::lost(),
+        Some(CallKind::Unary) => Status::not_sent(),
         _ => status,
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use etcd_warden_core::authorize::{Denial, Reason, refuse, standing};
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::authorize::{Denial, Reason, check_binding, refuse};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::policy::Mode;
 use h2::server::SendResponse;
 use http::HeaderMap;
@@ -74,7 +74,7 @@ impl Call<'_> {
             return Ok((None, Admission::Regular));
         }
         // The rate of a bidirectional stream is that of its messages.
-        if method.is_none_or(|method| method.shape() != Shape::Conversation) {
+        if method.is_none_or(|method| method.call_kind() != CallKind::BidiStreaming) {
             quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
         }
         if let Some(place) = quota.requests.place() {
@@ -118,7 +118,7 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) {
         let principal = &self.caller.principal;
-        let denial = standing(principal).err().unwrap_or_else(encoding::unknown);
+        let denial = check_binding(principal).err().unwrap_or_else(encoding::unknown);
         let subject = Subject::Accesses(method, OwnedAccesses::default());
         match self.record(subject, refuse(principal, denial), Instant::now()) {
             Err(denial) if denial.reason == Reason::Compressed => {

@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use etcd_warden_core::method::{Method, Shape};
+use etcd_warden_core::method::{CallKind, Method};
 use etcd_warden_core::policy::Mode;
 use etcd_warden_core::wire::{self, frame};
 use futures_util::future::{Either, select};
@@ -44,7 +44,7 @@ impl Call<'_> {
         {
             return Box::pin(self.lease_grant(permit, outgoing, ttl, respond)).await;
         }
-        if method.shape() != Shape::Unary {
+        if method.call_kind() != CallKind::Unary {
             return Box::pin(self.open_ended(permit, method, outgoing, respond)).await;
         }
         let target = Some(self.target(method));

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use etcd_warden_core::authorize::{AttachedKeys, LeaseStanding};
+use etcd_warden_core::authorize::{AttachedKeys, LeaseClaim};
 
 use super::{LookupError, ResultSender, Waiter};
 use crate::proxy::budget::{Hold, Share};
@@ -60,7 +60,7 @@ impl Batch {
         }
         for group in self.groups {
             let result =
-                read.as_ref().map(|()| group.keys.standing()).map_err(|_| LookupError::NoResponse);
+                read.as_ref().map(|()| group.keys.claim()).map_err(|_| LookupError::NoResponse);
             group.send(&result);
         }
     }
@@ -87,12 +87,12 @@ impl LeaseKeyVisitor for Batch {
         let mut next = 0;
         while let Some(group) = self.groups.get_mut(next) {
             self.checks = self.checks.saturating_add(1);
-            if group.is_waited_for() && group.keys.see(key) {
+            if group.is_waited_for() && group.keys.check(key) {
                 next = next.saturating_add(1);
             } else {
                 let decided = self.groups.swap_remove(next);
-                let standing = decided.keys.standing();
-                decided.send(&Ok(standing));
+                let claim = decided.keys.claim();
+                decided.send(&Ok(claim));
             }
         }
         !self.groups.is_empty()
@@ -139,7 +139,7 @@ impl Group {
         !self.waiters.is_empty()
     }
 
-    fn send(self, result: &Result<LeaseStanding, LookupError>) {
+    fn send(self, result: &Result<LeaseClaim, LookupError>) {
         // An error means that the request was cancelled.
         self.waiters.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
     }

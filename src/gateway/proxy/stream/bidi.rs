@@ -157,7 +157,7 @@ impl<'c> BidiStream<'c> {
         let caller = self.call.client.caller();
         let allowed = |range: &OwnedRange| {
             let mut accesses = Accesses::default();
-            accesses.touch(Verbs::READ, range.as_range());
+            accesses.add_keys(Verbs::READ, range.as_range());
             authorize(&caller.principal, &accesses, &[]).is_ok()
         };
         let lost = self.ledger.borrow_mut().recheck(allowed);
@@ -186,7 +186,7 @@ impl<'c> BidiStream<'c> {
     }
 
     fn count_watches(&self, ledger: &WatchLedger) {
-        self.places.keep(ledger.held());
+        self.places.keep(ledger.slots());
         self.publish_watches(ledger.live());
     }
 

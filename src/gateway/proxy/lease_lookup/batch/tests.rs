@@ -26,7 +26,7 @@ bindings:
 const REQUEST: usize = 100;
 const HELD: usize = 1000;
 
-type Receiver = oneshot::Receiver<Result<LeaseStanding, LookupError>>;
+type Receiver = oneshot::Receiver<Result<LeaseClaim, LookupError>>;
 
 struct Fixture {
     policy: Policy,
@@ -55,7 +55,7 @@ impl Fixture {
     /// A request of a connection of its own.
     fn waits(&self, who: &str, lease_use: LeaseUse) -> (Waiter, Receiver) {
         let mut accesses = Accesses::default();
-        accesses.lease(7, lease_use);
+        accesses.add_lease(7, lease_use);
         let (result, received) = oneshot::channel();
         let keys = AttachedKeys::of(Arc::new(self.principal(who)), 7, &accesses);
         (Waiter { keys, quota: self.quota(who), share: self.share(who), result }, received)
@@ -68,7 +68,7 @@ impl Fixture {
     }
 }
 
-fn results(received: &mut [Receiver]) -> Vec<Option<Result<LeaseStanding, LookupError>>> {
+fn results(received: &mut [Receiver]) -> Vec<Option<Result<LeaseClaim, LookupError>>> {
     received.iter_mut().map(|received| received.try_recv().ok()).collect()
 }
 
@@ -83,7 +83,7 @@ fn checks_a_key_once_for_all_requests_of_an_identity() {
     assert_eq!(batch.checks, 1000);
     batch.end(Ok(()));
     assert!(
-        results(&mut received).into_iter().all(|result| result == Some(Ok(LeaseStanding::Covered)))
+        results(&mut received).into_iter().all(|result| result == Some(Ok(LeaseClaim::Covered)))
     );
 }
 
@@ -93,8 +93,8 @@ fn each_identity_and_each_use_gets_its_own_result() {
     let who = [
         ("alice", LeaseUse::Revoke),
         ("other", LeaseUse::Revoke),
-        ("alice", LeaseUse::Look),
-        ("reader", LeaseUse::Look),
+        ("alice", LeaseUse::Inspect),
+        ("reader", LeaseUse::Inspect),
         ("reader", LeaseUse::Revoke),
         ("alice", LeaseUse::Attach),
     ];
@@ -107,9 +107,9 @@ fn each_identity_and_each_use_gets_its_own_result() {
     assert_eq!(batch.checks, 8);
     assert!(batch.visit(b"/c"));
     batch.end(Ok(()));
-    let not = Some(Ok(LeaseStanding::NotCovered));
+    let not = Some(Ok(LeaseClaim::NotCovered));
     let expected =
-        [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseStanding::Covered)), not.clone(), not];
+        [not.clone(), not.clone(), not.clone(), Some(Ok(LeaseClaim::Covered)), not.clone(), not];
     assert_eq!(results(&mut received), expected);
 }
 
@@ -138,8 +138,11 @@ fn reads_nothing_for_cancelled_requests() {
 #[test]
 fn an_exhausted_share_fails_only_its_own_requests() {
     let fixture = Fixture::new();
-    let who =
-        [("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke), ("alice", LeaseUse::Look)];
+    let who = [
+        ("alice", LeaseUse::Revoke),
+        ("neighbour", LeaseUse::Revoke),
+        ("alice", LeaseUse::Inspect),
+    ];
     let (batch, mut received) = fixture.batch(&who);
     let mut batch = batch.unwrap();
     assert!(batch.may_buffer(10));
@@ -152,7 +155,7 @@ fn an_exhausted_share_fails_only_its_own_requests() {
     );
     assert!(batch.visit(b"/a/k"));
     batch.end(Ok(()));
-    assert_eq!(received[1].try_recv(), Ok(Ok(LeaseStanding::Covered)));
+    assert_eq!(received[1].try_recv(), Ok(Ok(LeaseClaim::Covered)));
 }
 
 #[test]

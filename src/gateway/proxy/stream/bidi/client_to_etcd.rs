@@ -8,7 +8,7 @@ use bytes::Bytes;
 use etcd_warden_core::authorize::{Denial, Reason};
 use etcd_warden_core::keyspace::KeyRange;
 use etcd_warden_core::policy::Mode;
-use etcd_warden_core::watch_ledger::{Refusal, places};
+use etcd_warden_core::watch_ledger::{Refusal, slots_for};
 use etcd_warden_core::wire;
 use etcd_warden_core::wire::frame::{self, Frames};
 use etcd_warden_core::wire::watch::WatchRequest;
@@ -163,7 +163,7 @@ impl BidiStream<'_> {
         // is one: the client opens a new stream at once, which goes to etcd.
         let Some(send) = send else { return Err(Abort::Stop(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
-            self.ledger.borrow_mut().forwarded(range.into());
+            self.ledger.borrow_mut().create_forwarded(range.into());
         }
         send.write(&permit, framed, false).await.map_err(|unsent| match unsent {
             Unsent::Closed => Abort::Stop(Status::lost()),
@@ -191,7 +191,7 @@ impl BidiStream<'_> {
             return Err(Limit::RequestsInFlight);
         }
         quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        if self.admission == Admission::Regular && !self.places.take(places(range)) {
+        if self.admission == Admission::Regular && !self.places.take(slots_for(range)) {
             return Err(Limit::Watches);
         }
         Ok(())
@@ -220,8 +220,8 @@ impl BidiStream<'_> {
                     Reason::Limit | Reason::AuditFull => Refusal::TooMany,
                     _ => Refusal::Denied,
                 };
-                let now = self.ledger.borrow_mut().refused(refusal);
-                self.places.keep(self.ledger.borrow().held());
+                let now = self.ledger.borrow_mut().create_refused(refusal);
+                self.places.keep(self.ledger.borrow().slots());
                 if now {
                     self.queue(self.refused_create(refusal));
                 }
@@ -234,7 +234,7 @@ impl BidiStream<'_> {
     }
 
     fn may_read(&self) -> bool {
-        self.to_client.borrow().len().max(self.ledger.borrow().waiting()) < MAX_WAITING
+        self.to_client.borrow().len().max(self.ledger.borrow().pending()) < MAX_WAITING
     }
 
     fn send_cancels(&self, send: &mut Option<Upload>) {

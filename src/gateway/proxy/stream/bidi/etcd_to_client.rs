@@ -137,7 +137,7 @@ impl BidiStream<'_> {
         let Some(head) = wire::watch::response_head(seen, length)? else { return Ok(None) };
         self.note_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
-        let answer = ledger.answered(&head);
+        let action = ledger.on_response(&head);
         // Events change no count, and only the response to a create makes room for another one.
         if head.created || head.canceled {
             self.count_watches(&ledger);
@@ -146,13 +146,13 @@ impl BidiStream<'_> {
             self.wake_to_etcd.notify_one();
         }
         let mut after = SmallVec::new();
-        if let Some(id) = answer.end {
+        if let Some(id) = action.cancel {
             after.push(self.canceled_by_policy(id));
         }
         after.extend(
-            answer.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))),
+            action.refusals.into_iter().map(|refusal| frame::encode(&self.refused_create(refusal))),
         );
-        Ok(Some(Disposition { pass: answer.pass, after }))
+        Ok(Some(Disposition { pass: action.forward, after }))
     }
 
     /// Keeps the newest header for the proxy's own responses. The one of a response to a create is
