@@ -75,7 +75,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         admin = running.admin_addr.map(tracing::field::display),
         "serving"
     );
-    tokio::spawn(telemetry::report_what_is_left_out());
+    tokio::spawn(telemetry::report_lost_lines());
     let systemd = Notifier::from_env();
     // Fails if there is no service manager, which is fine.
     let _ = systemd.ready();

@@ -150,23 +150,23 @@ impl Reason {
     /// The stable name.
     pub const fn code(self) -> &'static str {
         match self {
-            Reason::NoBinding => "no-binding",
-            Reason::NoIdentity => "no-identity",
-            Reason::BadCapture => "bad-capture",
-            Reason::KeyNotGranted => "key-not-granted",
-            Reason::CapabilityNotGranted => "capability-not-granted",
-            Reason::LeaseNotOwned => "lease-not-owned",
-            Reason::LeaseUnknown => "lease-unknown",
-            Reason::MalformedMessage => "malformed-message",
-            Reason::UnknownMethod => "unknown-method",
-            Reason::NotGrpc => "not-grpc",
+            Reason::NoBinding => "no_binding",
+            Reason::NoIdentity => "no_identity",
+            Reason::BadCapture => "bad_capture",
+            Reason::KeyNotGranted => "key_not_granted",
+            Reason::CapabilityNotGranted => "capability_not_granted",
+            Reason::LeaseNotOwned => "lease_not_owned",
+            Reason::LeaseUnknown => "lease_unknown",
+            Reason::MalformedMessage => "malformed_message",
+            Reason::UnknownMethod => "unknown_method",
+            Reason::NotGrpc => "not_grpc",
             Reason::Compressed => "compressed",
-            Reason::TooLarge => "too-large",
-            Reason::BadFraming => "bad-framing",
-            Reason::TokensStripped => "tokens-stripped",
+            Reason::TooLarge => "too_large",
+            Reason::BadFraming => "bad_framing",
+            Reason::TokensStripped => "tokens_stripped",
             Reason::Http2 => "http2",
             Reason::Limit => "limit",
-            Reason::AuditFull => "audit-full",
+            Reason::AuditFull => "audit_full",
         }
     }
 }

@@ -73,13 +73,13 @@ impl NameRefusal {
     /// The stable name in audit lines.
     pub const fn code(self) -> &'static str {
         match self {
-            NameRefusal::Missing => "cn-missing",
-            NameRefusal::Several => "cn-several",
-            NameRefusal::Empty => "cn-empty",
-            NameRefusal::Nul => "cn-nul",
-            NameRefusal::Control => "cn-control-character",
-            NameRefusal::NotUtf8 => "cn-not-utf8",
-            NameRefusal::Unreadable => "certificate-unreadable",
+            NameRefusal::Missing => "cn_missing",
+            NameRefusal::Several => "cn_several",
+            NameRefusal::Empty => "cn_empty",
+            NameRefusal::Nul => "cn_nul",
+            NameRefusal::Control => "cn_control_character",
+            NameRefusal::NotUtf8 => "cn_not_utf8",
+            NameRefusal::Unreadable => "certificate_unreadable",
         }
     }
 

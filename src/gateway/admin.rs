@@ -1,13 +1,15 @@
-//! The operator's side: HTTP/1.1 on an address of its own, for probes, Prometheus and a look
-//! inside. GET and HEAD only; nothing can be changed there. At a socket in the file system, for
-//! root and the proxy's own user, the mode can (`POST /mode`).
+//! Admin pages over HTTP/1.1: probes, metrics, the policy in effect, open streams.
 //!
-//! Loopback is open to every pod in the host's network, so this counts its callers and their time:
-//! one request for each connection, [`DEADLINE`] for each, and of too many the oldest goes
-//! (`admin/guests`). What names identities (`/debug/*`) is there only when asked for.
+//! They are served on a TCP address, with GET and HEAD only, so that nothing can be changed there.
+//! On a Unix socket for root and the gateway's own user, `POST /mode` also changes the mode.
+//!
+//! Every pod in the host's network can reach loopback. So the number of connections and the time of
+//! each are bounded: one request per connection, [`DEADLINE`] for each, and when there are too many
+//! the oldest one is closed ([`connections`]). Pages that name identities (`/debug/*`) are served
+//! only if the configuration asks for them.
 
-mod door;
-mod guests;
+mod connections;
+mod listener;
 mod page;
 
 use std::convert::Infallible;
@@ -25,97 +27,97 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
-use door::Caller;
-pub use door::{Door, Peer, Socket};
-use guests::{Guest, Guests};
+use connections::{AdminConnection, AdminConnections};
+use listener::Accepted;
+pub use listener::{AdminListener, Peer, Socket};
 pub use page::{Check, PolicyView, StreamView};
 
-/// Connections at once at each door, and so the descriptors that it may take.
-pub const MAX_CONNECTIONS: usize = guests::MAX_ASKING + guests::MAX_ANSWERED;
-/// From accept to the last byte of the answer.
+/// Connections at once to each listener, and so the file descriptors that it may use.
+pub const MAX_CONNECTIONS: usize = connections::MAX_WAITING + connections::MAX_ANSWERING;
+/// From accepting a connection to the last byte of the response.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// For the request's header.
+/// For receiving the header of the request.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of a request's header (hyper takes no less).
+/// Bytes of a request's header. hyper accepts no lower limit.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// Bytes of what `POST /mode` says.
+/// Bytes of the body of `POST /mode`.
 const MAX_MODE: usize = 64;
 
-/// What the pages are made of.
+/// The sources of the admin pages.
 pub struct AdminState {
-    /// `/metrics`
+    /// For `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// `/readyz`: each thing that must be well.
+    /// The checks of `/readyz`.
     pub readiness: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
-    /// `/policy`
+    /// For `/policy`.
     pub policy: Box<dyn Fn() -> PolicyView + Send + Sync>,
-    /// `/debug/streams`, which names identities.
+    /// For `/debug/streams`, which names identities.
     pub streams: Box<dyn Fn() -> Vec<StreamView> + Send + Sync>,
-    /// It is served to anybody who reaches the address.
+    /// Whether the TCP address serves `/debug/streams`.
     pub debug: bool,
-    /// `POST /mode`, at the socket: what overrides the policy's modes from now on, and who wants
-    /// it.
+    /// For `POST /mode`: overrides the modes of the policy, or ends the override (`None`), on
+    /// behalf of a process.
     pub change_mode: Box<dyn Fn(Option<Mode>, Peer) + Send + Sync>,
 }
 
-/// Serves one door until `shutdown`; then takes no more connections and ends when the open ones
-/// have their answer (within [`DEADLINE`]).
-pub async fn serve(door: Door, state: Arc<AdminState>, shutdown: CancellationToken) {
-    let guests = Guests::default();
-    let connections = TaskTracker::new();
+/// Serves one listener until `shutdown`. Then accepts no more connections, and returns when the
+/// open ones have their response (within [`DEADLINE`]).
+pub async fn serve(listener: AdminListener, state: Arc<AdminState>, shutdown: CancellationToken) {
+    let connections = AdminConnections::default();
+    let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = door.accept() => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(None) => {}
-            Ok(Some(caller)) => {
-                let (state, guest) = (Arc::clone(&state), Arc::new(guests.enter(caller.origin)));
-                connections.spawn(async move {
-                    // A caller that is too slow gets no answer; nobody else waits for it.
+            Ok(Some(accepted)) => {
+                let connection = Arc::new(connections.add(accepted.origin));
+                let state = Arc::clone(&state);
+                tasks.spawn(async move {
                     let answered = tokio::time::timeout(
                         DEADLINE,
-                        answer_one(caller, state, Arc::clone(&guest)),
+                        answer_one(accepted, state, Arc::clone(&connection)),
                     );
                     tokio::select! {
                         biased;
                         _ = answered => {}
-                        () = guest.gives_way() => {}
+                        () = connection.evicted() => {}
                     }
                 });
-                // Each is looked at once before the next one comes: what it has said by then is
-                // answered, however many there are.
+                // Each connection is polled once before the next one is accepted, so that a request
+                // that has arrived is answered in any flood of connections.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                // Out of file descriptors, most likely: they come back.
-                tracing::warn!(%error, ?door, "an admin connection cannot be accepted");
+                // Most likely there is no free file descriptor, which is temporary.
+                tracing::warn!(%error, ?listener, "cannot accept an admin connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
-async fn answer_one(caller: Caller, state: Arc<AdminState>, guest: Arc<Guest>) {
-    let Caller { stream, peer, .. } = caller;
+async fn answer_one(accepted: Accepted, state: Arc<AdminState>, connection: Arc<AdminConnection>) {
+    let Accepted { stream, peer, .. } = accepted;
     let service = service_fn(move |request: Request<Incoming>| {
-        guest.has_asked();
+        connection.request_received();
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
     });
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MAX_HEADER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "an admin request failed");
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "admin request failed");
     }
 }
 
@@ -132,24 +134,26 @@ async fn answer(
         (&Method::GET | &Method::HEAD, "/debug/streams", peer) if state.debug || peer.is_some() => {
             page::json(&(state.streams)())
         }
-        (&Method::GET | &Method::HEAD, "/debug/streams", _) => page::not_served(),
+        (&Method::GET | &Method::HEAD, "/debug/streams", _) => page::debug_is_off(),
         (&Method::GET | &Method::HEAD, _, _) => page::not_found(),
         (&Method::POST, "/mode", Some(peer)) => change_mode(state, peer, request.into_body()).await,
-        _ => page::only_get(),
+        _ => page::method_not_allowed(),
     };
     page.map(|text| Full::new(Bytes::from(text)))
 }
 
-/// Does what the body says.
+/// Changes the mode to the one that the body names.
 async fn change_mode(state: &Arc<AdminState>, peer: Peer, body: Incoming) -> page::Page {
-    let Ok(body) = Limited::new(body, MAX_MODE).collect().await else { return page::no_mode() };
-    let asked = match body.to_bytes().trim_ascii() {
+    let Ok(body) = Limited::new(body, MAX_MODE).collect().await else {
+        return page::unknown_mode();
+    };
+    let mode = match body.to_bytes().trim_ascii() {
         b"shadow" => Some(Mode::Shadow),
         b"enforce" => Some(Mode::Enforce),
         b"policy" => None,
-        _ => return page::no_mode(),
+        _ => return page::unknown_mode(),
     };
-    (state.change_mode)(asked, peer);
+    (state.change_mode)(mode, peer);
     page::json(&(state.policy)())
 }
 

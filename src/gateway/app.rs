@@ -1,13 +1,15 @@
-//! Wiring: from a checked configuration to a running proxy, and back down.
+//! Starts a gateway from a checked configuration, and stops it.
 
-pub mod descriptors;
+mod descriptors;
 mod groups;
-pub mod mode;
-pub mod reload;
+mod kept_policy;
+mod mode;
+mod publish;
+mod reload;
 mod settling;
-pub mod shadow_guard;
-pub mod state_dir;
-pub mod watched_files;
+mod shadow_guard;
+mod state_dir;
+mod watched_files;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminState, Check, Door, PolicyView, Socket, StreamView};
+use crate::admin::{self, AdminListener, AdminState, Check, PolicyView, Socket, StreamView};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::files;
@@ -38,27 +40,26 @@ use crate::proxy::worker::{self, WorkerHandle};
 use crate::tls::{Expiring, LiveTls, Tls};
 use crate::upstream::control::Control;
 use crate::upstream::members::Members;
+use kept_policy::KeptPolicy;
 use mode::ModeOverride;
 use reload::Reloads;
 use shadow_guard::ShadowGuard;
 
-/// What serves, and what changes how it does.
-pub(crate) struct State {
-    /// What the workers share.
+/// The shared state of the workers, and of the tasks that change it.
+struct State {
+    /// The part that workers use.
     shared: Arc<Shared>,
-    /// What overrides the policy's modes.
     mode: ModeOverride,
-    /// Whether shadow mode is suspended, because etcd's own auth is on.
     shadow_guard: ShadowGuard,
-    /// How the last reloads went.
     reloads: Reloads,
+    kept_policy: KeptPolicy,
 }
 
-/// A proxy that serves.
+/// A gateway that serves.
 pub struct Running {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen_addr: SocketAddr,
-    /// Where the admin pages are.
+    /// The address of the admin pages.
     pub admin_addr: Option<SocketAddr>,
     state: Arc<State>,
     background: CancellationToken,
@@ -66,16 +67,16 @@ pub struct Running {
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
-/// Starts a proxy: binds its addresses, asks etcd how it is, and serves. Call it on a runtime that
-/// lives as long as the proxy.
+/// Starts a gateway: checks the health of etcd's members, binds the addresses, and serves. The
+/// calling runtime must run as long as the gateway.
 ///
 /// # Errors
-/// Whatever makes serving unsafe or impossible; nothing was served before.
+/// The gateway cannot serve, or cannot serve safely. It has not accepted any connection.
 pub async fn start(mut config: Config) -> anyhow::Result<Running> {
-    descriptors::provide(&mut config);
+    descriptors::fit_limits(&mut config);
     let metrics = Metrics::new();
     let (reloads, files) = Reloads::start(&config).await;
-    let policy = reload::first_policy(&config, &files, &reloads, &metrics)?;
+    let policy = kept_policy::first_policy(&config, &files, &reloads, &metrics)?;
     let tls = Arc::new(LiveTls::new(Tls::from_files(&config, &files)?));
     drop(files);
     let lease_key = lease_key(&config)?;
@@ -100,14 +101,15 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
     let socket = socket
         .map(|path| {
             Socket::bind(path).with_context(|| {
-                format!("cannot make the socket `{}` (admin-socket)", path.display())
+                format!("cannot create the socket `{}` (admin-socket)", path.display())
             })
         })
         .transpose()?;
-    let audit = Audit::start(&config.audit, metrics.clone()).context("cannot start the audit")?;
+    let audit =
+        Audit::start(&config.audit, metrics.clone()).context("cannot start the audit log")?;
 
     let shared = Arc::new(Shared {
-        awaits_auth_status: AtomicBool::new(shadow_guard.has_yet_to_begin()),
+        awaits_auth_status: AtomicBool::new(shadow_guard.is_pending()),
         policy: LivePolicy::new(policy),
         metrics,
         audit,
@@ -125,12 +127,13 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         mode: ModeOverride::new(shared.config.mode),
         shadow_guard,
         reloads,
+        kept_policy: KeptPolicy::default(),
         shared: shared.clone(),
     });
-    describe(&shared);
+    log_start(&shared);
     count_expiries(&shared);
     reload::warn_of_stale(&shared);
-    reload::keep_first(&state);
+    kept_policy::keep_first(&state);
     let workers = (0..shared.config.workers.max(1))
         .map(|number| worker::start(shared.clone(), number))
         .collect::<std::io::Result<Vec<_>>>()
@@ -150,15 +153,15 @@ pub async fn start(mut config: Config) -> anyhow::Result<Running> {
         background.clone().run_until_cancelled_owned(shadow_guard::watch(state.clone())).map(drop),
     );
     let pages = Arc::new(admin_state(&state));
-    for door in admin.map(Door::Address).into_iter().chain(socket.map(Door::Socket)) {
-        tasks.spawn(admin::serve(door, pages.clone(), background.clone()));
+    let admin = admin.map(AdminListener::Address);
+    for listener in admin.into_iter().chain(socket.map(AdminListener::Socket)) {
+        tasks.spawn(admin::serve(listener, pages.clone(), background.clone()));
     }
     let threads = accept(&mut tasks, listener, &shared, workers);
     Ok(Running { listen_addr, admin_addr, state, background, tasks, workers: threads })
 }
 
-/// Runs the accept loop as a task; when the drain begins it ends, and with it the workers' supply
-/// of sockets.
+/// Runs the accept loop as a task. It ends when the drain begins.
 fn accept(
     tasks: &mut JoinSet<()>,
     listener: Listener,
@@ -172,43 +175,41 @@ fn accept(
 }
 
 impl Running {
-    /// What the workers share: the live policy, the members, the metrics.
-    #[must_use]
+    /// The state that the workers share: the live policy, the members, the metrics.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.state.shared
     }
 
-    /// Reads the policy file again, on the calling thread, for a caller that knows that it is
-    /// whole. A mistake changes nothing: the last good policy goes on.
+    /// Reloads the policy on the calling thread, for a caller that knows that the file is complete.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The errors of the file. The previous policy is still in effect.
     pub fn reload_policy(&self) -> anyhow::Result<()> {
-        reload::one(&self.state, Reloaded::Policy)
+        reload::now(&self.state, Reloaded::Policy)
     }
 
-    /// Reads the policy and all certificates again, as soon as their files have come to rest. What
-    /// has a mistake is told, and changes nothing.
+    /// Reloads the policy and all certificates, as soon as their files are stable. After an error
+    /// the previous version is still in effect.
     ///
     /// # Errors
-    /// What was not reloaded, and why; it was logged.
+    /// What was not reloaded, and why. These errors were logged.
     pub async fn reload(&self) -> anyhow::Result<()> {
         Ok(reload::everything(&self.state).await?)
     }
 
-    /// Opens the audit file again, after something has moved it away.
+    /// Reopens the audit file, after it was renamed.
     pub fn reopen_audit(&self) {
         self.state.shared.audit.reopen();
     }
 
-    /// Begins to drain, as [`Running::shutdown`] does, and does not wait for its end.
+    /// Begins to drain like [`Running::shutdown`], but does not wait for the end.
     pub fn drain(&self) {
         self.state.shared.drain.cancel();
     }
 
-    /// Drains and stops: no new connections, GOAWAY, unary calls finish, streams end so that
-    /// clients resume elsewhere. After the drain timeout, or when `at_once` is ready, whatever
-    /// is left is cut off.
+    /// Drains and stops: accepts no connections, sends GOAWAY, lets unary calls finish, and ends
+    /// streams so that clients resume them elsewhere. After the drain timeout, or when `at_once` is
+    /// ready, closes the remaining connections.
     pub async fn shutdown(mut self, at_once: impl Future<Output = ()>) {
         self.drain();
         let timeout = self.state.shared.config.drain_timeout;
@@ -220,8 +221,10 @@ impl Running {
         };
         tokio::select! {
             () = drained => {}
-            () = tokio::time::sleep(timeout) => tracing::warn!("drain timeout: cutting off what is left"),
-            () = at_once => tracing::warn!("cutting off what is left"),
+            () = tokio::time::sleep(timeout) => {
+                tracing::warn!("drain timeout; closing the remaining connections");
+            }
+            () = at_once => tracing::warn!("closing the remaining connections"),
         }
         self.background.cancel();
         self.tasks.shutdown().await;
@@ -229,7 +232,7 @@ impl Running {
     }
 }
 
-/// Shows when the certificates of each kind end.
+/// Sets the metric of when the certificates of each kind expire.
 fn count_expiries(shared: &Shared) {
     let mut soonest = BTreeMap::new();
     for expiry in shared.tls.current().expiries() {
@@ -245,7 +248,7 @@ fn count_expiries(shared: &Shared) {
 fn lease_key(config: &Config) -> anyhow::Result<LeaseKey> {
     match &config.lease_key_file {
         Some(path) => {
-            // More than any key has: whatever it is, it is none then.
+            // Larger than any key.
             let bytes = files::read(path, 1 << 16)
                 .map_err(|why| anyhow!("{}: the lease key {why}", path.display()))?;
             LeaseKey::from_bytes(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
@@ -263,8 +266,8 @@ fn count_policy(metrics: &Metrics, policy: &Policy) {
     metrics.policy_bindings.set(count(policy.bindings().count()));
 }
 
-/// One line on what starts.
-fn describe(shared: &Shared) {
+/// Logs one line about the gateway that starts.
+fn log_start(shared: &Shared) {
     let policy = shared.policy.current();
     count_policy(&shared.metrics, &policy);
     let members: Vec<&str> = shared.members.iter().map(|(_, member)| &*member.name).collect();
@@ -289,7 +292,7 @@ fn admin_state(state: &Arc<State>) -> AdminState {
         policy: Box::new(move || policy_view(&policy)),
         streams: Box::new(move || stream_views(&streams)),
         debug: shared.config.admin_debug,
-        change_mode: Box::new(move |asked, peer| mode::change(&mode, asked, peer)),
+        change_mode: Box::new(move |requested, peer| mode::change(&mode, requested, peer)),
     }
 }
 
@@ -324,10 +327,10 @@ fn policy_view(state: &State) -> PolicyView {
         mode: policy.mode(),
         roles: policy.role_names().iter().map(ToString::to_string).collect(),
         bindings: policy.bindings().count(),
-        source: state.reloads.source(),
+        source: state.reloads.status.source(),
         mode_override: state.mode.get(),
-        last_error: state.reloads.policy_error(),
-        certificate_errors: state.reloads.certificate_errors(),
+        last_error: state.reloads.status.policy_error(),
+        certificate_errors: state.reloads.status.certificate_errors(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The audit: one JSON line per recorded decision. Field names are stable and documented in
-//! `docs/audit.md`; values are never in it.
+//! The audit log: one line of JSON for each recorded decision. `docs/audit.md` documents its
+//! fields, which are stable. It never contains values.
 
 pub mod line;
 mod mode_change;
@@ -19,46 +19,45 @@ use etcd_warden_core::policy::Principal;
 pub use mode_change::ModeChange;
 pub use writer::{Audit, Full, Slot};
 
-/// One decision, with all that a line shows.
+/// One decision, with everything that a line shows.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// When it was decided.
+    /// When the decision was made.
     pub time: SystemTime,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// What the certificate says.
+    /// The identity in the certificate.
     pub identity: Arc<Identity>,
-    /// What the policy makes of it.
+    /// Its principal under the policy.
     pub principal: Arc<Principal>,
-    /// The client's address (the balancer's word for it, with PROXY protocol).
+    /// The client's address. With the PROXY protocol, as the load balancer reports it.
     pub peer: SocketAddr,
-    /// The method, or the path that is none (cut to 256 bytes).
+    /// The method, or a path that names none (cut to 256 bytes).
     pub method: Result<Method, Box<[u8]>>,
-    /// What the message would touch.
+    /// The accesses that the message asks for.
     pub accesses: OwnedAccesses,
     /// The grant that allowed it, as text: `ROLE: KEYS [VERBS] (SOURCE)`.
     pub grant: Option<String>,
-    /// Why not.
+    /// Why it was not allowed.
     pub denial: Option<Denial>,
-    /// The hash of the policy that decided (hexadecimal SHA-256 of its text); its generation is
-    /// the principal's.
+    /// Hexadecimal SHA-256 of the policy's text. Its generation is the principal's.
     pub policy_hash: Arc<str>,
-    /// The member that the request went to (`HOST:PORT`).
+    /// The member that the request was sent to (`HOST:PORT`).
     pub member: Option<Arc<str>>,
-    /// The gRPC status of the answer; `None` when there was none (the client went away).
+    /// The gRPC status of the response. `None` if there was none, because the client was gone.
     pub status: Option<u32>,
     /// Unique within this process.
     pub request_id: u64,
 }
 
-/// [`Accesses`] that own their bytes.
+/// [`Accesses`] with owned keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnedAccesses {
-    /// Verbs and keys.
+    /// Verbs on ranges of keys.
     pub ranges: Vec<(Verbs, OwnedRange)>,
-    /// The capability.
+    /// The capability, if the method needs one.
     pub capability: Option<Capability>,
-    /// Leases.
+    /// Lease ids, and their use.
     pub leases: Vec<(i64, LeaseUse)>,
 }
 

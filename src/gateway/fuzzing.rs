@@ -1,12 +1,12 @@
-//! The fuzz target `metadata`: which method a request's head names, and that no header which
-//! changes the caller's identity is forwarded to etcd.
+//! The fuzz target `metadata`: reads the method from a request's head, and checks that no header
+//! that could change the client's identity is forwarded to etcd.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a target that meets the unexpected is to stop at once, and at that place"
+    reason = "a fuzz target must stop at the first unexpected result"
 )]
 
 use etcd_warden_core::fuzzing::choices::Choices;
@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Request};
 use crate::config::ClientTokens;
 use crate::proxy::head;
 
-/// Names that etcd, gRPC or HTTP/2 know, and neighbours of theirs.
+/// Header names that etcd, gRPC or HTTP/2 use, and similar ones.
 const NAMES: &[&str] = &[
     "te",
     "content-type",
@@ -41,8 +41,8 @@ const NAMES: &[&str] = &[
     "content-length",
 ];
 
-/// Mode, tokens, HTTP method; the path, by its length; then entries, each a name (a known one, or
-/// one of its own) and a value.
+/// Runs the target. The input is the mode, the handling of tokens, and the HTTP method; then the
+/// path; then headers, each a name (from [`NAMES`], or of the input) and a value.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let mode = choices.one_of(&[Mode::Enforce, Mode::Shadow]);
@@ -89,14 +89,16 @@ pub fn run(input: &[u8]) {
     let kept = head::forwarded(parts.headers.clone(), tokens, mode);
     for name in kept.keys() {
         let text = name.as_str();
-        assert!(!text.starts_with("grpcgateway-"), "{text} goes on");
-        assert!(mode == Mode::Shadow || text != "grpc-encoding", "messages go on unpacked");
+        assert!(!text.starts_with("grpcgateway-"), "{text} is forwarded");
+        assert!(
+            mode == Mode::Shadow || text != "grpc-encoding",
+            "the message is forwarded without compression"
+        );
         assert!(
             tokens == ClientTokens::Forward || !matches!(text, "authorization" | "token"),
-            "{text} goes on"
+            "{text} is forwarded"
         );
-        // What is forwarded is forwarded whole: no value is lost, made or moved, but for those
-        // beyond the bound.
+        // Values of a forwarded header are complete and in order, up to the bound.
         let bound = if mode == Mode::Enforce { head::VALUES } else { usize::MAX };
         assert!(
             kept.get_all(name).iter().eq(parts.headers.get_all(name).iter().take(bound)),
@@ -110,13 +112,13 @@ pub fn run(input: &[u8]) {
             || (mode == Mode::Enforce && !NAMES[..11].contains(&text));
         assert!(stripped || dropped, "{text} is lost");
     }
-    assert_eq!(head::forwarded(kept.clone(), tokens, mode), kept, "what goes on would go on again");
+    assert_eq!(head::forwarded(kept.clone(), tokens, mode), kept, "filtering twice gives the same");
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn every_input_of_the_corpus_keeps_the_promises() {
+    fn every_input_of_the_corpus_passes() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/metadata");
         let inputs: Vec<_> =
             std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();

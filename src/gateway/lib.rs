@@ -1,9 +1,10 @@
-//! What listens, and what it needs: from a connection to etcd and back.
+//! The gateway: everything between a client's connection and etcd.
 //!
-//! The modules stand in the order of a request's life; `proxy` drives it, and lists its own files
-//! in that order. ARCHITECTURE.md says in two screens what runs where and what fails closed.
+//! The modules are listed in the order in which a request passes them; `proxy` drives a request,
+//! and lists its own files in the same order. ARCHITECTURE.md describes the threads and what fails
+//! closed.
 #![forbid(unsafe_code)]
-// All output goes through `terminal`, which lets no control character of foreign text through.
+// All output passes `terminal`, which escapes control characters.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(
     test,
@@ -15,7 +16,7 @@
         clippy::panic_in_result_fn,
         clippy::string_slice,
         clippy::unreachable,
-        reason = "a unit test that meets the unexpected is to fail at once, and at that place"
+        reason = "a unit test must fail at the first unexpected result"
     )
 )]
 
@@ -24,21 +25,22 @@ pub mod config;
 pub mod files;
 pub mod policy_file;
 pub mod app;
-// --- who is calling ---
-pub mod crowd;
+// --- the identity of a client ---
+mod origin_table;
 pub mod proxy_protocol;
 pub mod tls;
 // --- the path of a request ---
 pub mod http2;
 pub mod proxy;
+mod limiter;
 pub mod upstream;
 pub mod member_health;
-// --- what happened ---
+// --- what is recorded ---
 pub mod audit;
 pub mod metrics;
 pub mod telemetry;
-// --- how it is operated ---
-pub mod admin;
+// --- operation ---
+mod admin;
 pub mod systemd;
 pub mod http_client;
 // --- what is fuzzed ---

@@ -1,13 +1,12 @@
-//! What is counted. The names are a contract ([`contract::CONTRACT`]); handles are made once, so
-//! that a request costs an array index and an atomic addition.
+//! The Prometheus metrics of one gateway. Their names are a contract ([`contract::CONTRACT`]).
 //!
-//! Each [`Metrics`] is a world of its own (no global recorder): several proxies may live in one
-//! process, as they do in tests.
+//! Handles are made once, so a request costs an array index and an atomic addition. There is no
+//! global recorder: each [`Metrics`] is independent, and tests run several gateways in one process.
 
 pub mod contract;
 #[cfg(test)]
 mod dashboards;
-pub mod histogram;
+mod histogram;
 pub mod reason;
 
 use std::collections::HashMap;
@@ -28,20 +27,20 @@ use contract::{Kind, Metric};
 use histogram::Buckets;
 use reason::{Http2Error, Limit, Reloaded, Termination, Unwritten, UpstreamFailure};
 
-/// Roles with a label value of their own; what comes after them counts as `other`, so that reloads
-/// cannot grow the set without end.
+/// Roles with a label value of their own. Later ones are counted as `other`: reloads must not grow
+/// the set without bound.
 pub const MAX_ROLES: usize = 200;
 
 /// The role of a request that no grant allowed.
 const NO_ROLE: &str = "none";
 const OTHER_ROLES: &str = "other";
 
-/// Places for methods: each of them, and one for paths that name none.
+/// The methods, and one more for paths that name none.
 const METHODS: usize = Method::ALL.len() + 1;
-/// Places for decisions times modes.
+/// Decisions times modes.
 const OUTCOMES: usize = Decision::ALL.len() * 2;
 
-/// All metrics of one proxy.
+/// All metrics of one gateway.
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
@@ -53,7 +52,7 @@ pub struct Metrics {
     /// Client connections.
     pub connections: Gauge,
     /// Requests in flight.
-    pub streams: Gauge,
+    pub requests_in_flight: Gauge,
     /// Watches.
     pub watches: Gauge,
     handshake_failures: Labelled<Counter>,
@@ -63,18 +62,18 @@ pub struct Metrics {
     http2_rejections: Labelled<Counter>,
     limits_hit: Labelled<Counter>,
     upstream_connections: Labelled<Gauge>,
-    /// Requests sent once more.
+    /// Requests that were retried.
     pub upstream_retries: Counter,
     upstream_failures: Labelled<Counter>,
-    /// Audit lines waiting, and places taken for them.
+    /// Slots of the audit queue that are taken.
     pub audit_queue_length: Gauge,
     /// Audit lines written.
-    pub audit_written: Counter,
+    pub audit_lines_written: Counter,
     /// Audit lines lost.
-    pub audit_lost: Counter,
-    /// Failed writes of the audit.
+    pub audit_lines_lost: Counter,
+    /// Failed writes of audit lines.
     pub audit_errors: Counter,
-    /// The policy's generation.
+    /// The generation of the policy.
     pub policy_generation: Gauge,
     reloads: Box<[[Counter; 2]]>,
     mode_changes: Labelled<Counter>,
@@ -86,8 +85,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A new set, all at 0.
-    #[must_use]
+    /// Metrics of a new process: all counters are 0.
     pub fn new() -> Arc<Self> {
         let recorder = Arc::new(PrometheusBuilder::new().build_recorder());
         describe(&recorder);
@@ -103,10 +101,10 @@ impl Metrics {
             decision_duration: decision_buckets.handle(),
             decision_buckets,
             connections: gauge(&recorder, &contract::CONNECTIONS, &[]),
-            streams: gauge(&recorder, &contract::STREAMS, &[]),
+            requests_in_flight: gauge(&recorder, &contract::REQUESTS_IN_FLIGHT, &[]),
             watches: gauge(&recorder, &contract::WATCHES, &[]),
             handshake_failures: Labelled::new(&recorder, &contract::HANDSHAKE_FAILURES, counter),
-            terminated: Labelled::new(&recorder, &contract::TERMINATED, counter),
+            terminated: Labelled::new(&recorder, &contract::STREAMS_TERMINATED, counter),
             http2_resets: counter(&recorder, &contract::HTTP2_RESETS, &[]),
             http2_rejections: Labelled::new(&recorder, &contract::HTTP2_REJECTIONS, counter),
             limits_hit: Labelled::new(&recorder, &contract::LIMITS_HIT, counter),
@@ -114,8 +112,8 @@ impl Metrics {
             upstream_retries: counter(&recorder, &contract::UPSTREAM_RETRIES, &[]),
             upstream_failures: Labelled::new(&recorder, &contract::UPSTREAM_FAILURES, counter),
             audit_queue_length: gauge(&recorder, &contract::AUDIT_QUEUE_LENGTH, &[]),
-            audit_written: counter(&recorder, &contract::AUDIT_WRITTEN, &[]),
-            audit_lost: counter(&recorder, &contract::AUDIT_LOST, &[]),
+            audit_lines_written: counter(&recorder, &contract::AUDIT_LINES_WRITTEN, &[]),
+            audit_lines_lost: counter(&recorder, &contract::AUDIT_LINES_LOST, &[]),
             audit_errors: counter(&recorder, &contract::AUDIT_ERRORS, &[]),
             policy_generation: gauge(&recorder, &contract::POLICY_GENERATION, &[]),
             reloads: Reloaded::CODES
@@ -137,12 +135,11 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// The counters of one role, to be kept by the caller: `none`'s for a request that no grant
-    /// allowed. An `allow` counts for the role of the first grant that allowed it.
-    #[must_use]
+    /// The counters of one role. Takes a lock, so callers keep the result. An allowed request
+    /// counts for the role of the first grant that allowed it.
     pub fn role(&self, name: &str) -> Arc<RoleCounters> {
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
-        // `none` and `other` have their place whatever the policy calls its roles.
+        // `none` and `other` are always there.
         let name = if name != NO_ROLE && !roles.contains_key(name) && roles.len() >= MAX_ROLES {
             OTHER_ROLES
         } else {
@@ -152,53 +149,52 @@ impl Metrics {
         Arc::clone(roles.entry(name.into()).or_insert_with(new))
     }
 
-    /// The counters of requests that no grant allowed.
-    #[must_use]
+    /// The counters of requests that no grant allowed, under the role `none`.
     pub fn no_role(&self) -> Arc<RoleCounters> {
         self.role(NO_ROLE)
     }
 
-    /// Seconds for whole requests of one method (`None`: a path that is no method). Record a
+    /// The time of complete requests of one method (`None`: a path that names none). Record a
     /// `Duration`, or seconds as `f64`.
     pub fn request_duration(&self, method: Option<Method>) -> &Histogram {
         match self.request_duration.get(method_index(method)) {
             Some((_, histogram)) => histogram,
-            // Never: there is a place for each method. Rust wants an answer all the same.
+            // Unreachable: there is a histogram for each index.
             None => &self.decision_duration,
         }
     }
 
-    /// One client connection that ended before TLS stood.
+    /// Counts one client connection whose TLS handshake failed.
     pub fn handshake_failure(&self, reason: HandshakeFailure) {
         self.handshake_failures.of(reason.code()).increment(1);
     }
 
-    /// One live stream or watch ended by the proxy.
+    /// Counts one open stream or watch that the gateway ended.
     pub fn terminated(&self, reason: Termination) {
         self.terminated.of(reason.code()).increment(1);
     }
 
-    /// One request refused, or one connection closed, because of a limit.
+    /// Counts one request that was refused, or one connection that was closed, because of a limit.
     pub fn limit_hit(&self, limit: Limit) {
         self.limits_hit.of(limit.code()).increment(1);
     }
 
-    /// Streams that HTTP/2 reset, or a connection that it ended, with this error.
+    /// Counts streams that the HTTP/2 layer has reset, or a connection that it has closed.
     pub fn http2_rejection(&self, error: Http2Error, times: u64) {
         self.http2_rejections.of(error.code()).increment(times);
     }
 
-    /// Connections to etcd of one class: `unary`, `long` or `bulk`.
+    /// The number of connections to etcd of one class: `unary`, `long`, `bulk` or `own`.
     pub fn upstream_connections(&self, class: &str) -> &Gauge {
         self.upstream_connections.of(class)
     }
 
-    /// One failure on the way to etcd.
+    /// Counts one failure to reach etcd.
     pub fn upstream_failure(&self, reason: UpstreamFailure) {
         self.upstream_failures.of(reason.code()).increment(1);
     }
 
-    /// What a member (its `HOST:PORT` as configured) said that it can serve.
+    /// Sets the state of a member (`HOST:PORT` as configured) as its last health check found it.
     pub fn member_health(&self, member: &str, health: Health) {
         gauge(&self.recorder, &contract::UPSTREAM_HEALTHY, &[member])
             .set(if health == Health::Well { 1.0 } else { 0.0 });
@@ -208,21 +204,21 @@ impl Metrics {
         }
     }
 
-    /// One reload.
+    /// Counts one reload.
     pub fn reload(&self, what: Reloaded, ok: bool) {
         if let Some([succeeded, failed]) = self.reloads.get(what as usize) {
             if ok { succeeded } else { failed }.increment(1);
         }
     }
 
-    /// One change of the mode at the admin socket: `shadow`, `enforce` or `policy`.
+    /// Counts one change of the mode at the admin socket: to `shadow`, `enforce` or `policy`.
     pub fn mode_changed(&self, mode: &'static str) {
         self.mode_changes.of(mode).increment(1);
     }
 
-    /// When the first certificate of a kind (the code of a [`crate::tls::Expiring`]) is out of
-    /// date, in seconds since 1970. A kind that is not in use is not shown: at 0 it would look
-    /// as if it were out of date.
+    /// Sets the time at which the first certificate of a kind (the code of a
+    /// [`crate::tls::Expiring`]) expires, in seconds since 1970. A kind that is not in use has no
+    /// series: a value of 0 would mean that it has expired.
     pub fn certificate_expiry(&self, certificate: &str, seconds: f64) {
         debug_assert!(
             contract::listed(&contract::CERTIFICATE_EXPIRY).contains(&certificate),
@@ -231,8 +227,7 @@ impl Metrics {
         gauge(&self.recorder, &contract::CERTIFICATE_EXPIRY, &[certificate]).set(seconds);
     }
 
-    /// Everything, in Prometheus' text format (version 0.0.4).
-    #[must_use]
+    /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         let lost = telemetry::lost();
         for (reason, lines) in [(Unwritten::Full, lost.full), (Unwritten::Repeated, lost.repeated)]
@@ -265,7 +260,7 @@ impl Metrics {
     }
 }
 
-/// The requests that one role's grants allowed, or that counted for no role.
+/// Counters of requests by method, decision and mode, for one role.
 pub struct RoleCounters {
     role: Box<str>,
     recorder: Arc<PrometheusRecorder>,
@@ -278,11 +273,11 @@ impl RoleCounters {
         Self { role: role.into(), recorder, counters }
     }
 
-    /// Counts one judged message (`None`: the path was no method).
+    /// Counts one message that was judged (`None`: the path names no method).
     pub fn count(&self, method: Option<Method>, decision: Decision, mode: Mode) {
         let outcome = decision as usize * 2 + mode as usize;
-        if let Some(place) = self.counters.get(method_index(method) * OUTCOMES + outcome) {
-            place.get_or_init(|| self.counter(method, decision, mode)).increment(1);
+        if let Some(counter) = self.counters.get(method_index(method) * OUTCOMES + outcome) {
+            counter.get_or_init(|| self.counter(method, decision, mode)).increment(1);
         }
     }
 
@@ -299,7 +294,7 @@ impl RoleCounters {
     }
 }
 
-/// One handle for each listed value of a metric's only label.
+/// One handle for each value of a metric's only label.
 struct Labelled<H> {
     values: &'static [&'static str],
     handles: Box<[H]>,
@@ -322,9 +317,9 @@ impl<H> Labelled<H> {
     }
 
     fn of(&self, value: &str) -> &H {
-        let place = self.values.iter().position(|listed| *listed == value);
-        debug_assert!(place.is_some(), "`{value}` is none of {:?}", self.values);
-        place.and_then(|place| self.handles.get(place)).unwrap_or(&self.last)
+        let index = self.values.iter().position(|listed| *listed == value);
+        debug_assert!(index.is_some(), "`{value}` is none of {:?}", self.values);
+        index.and_then(|index| self.handles.get(index)).unwrap_or(&self.last)
     }
 }
 
@@ -336,10 +331,10 @@ fn describe(recorder: &PrometheusRecorder) {
     for metric in contract::CONTRACT {
         match metric.kind {
             Kind::Counter => {
-                recorder.describe_counter(metric.name.into(), None, metric.help.into())
+                recorder.describe_counter(metric.name.into(), None, metric.help.into());
             }
             Kind::Gauge => recorder.describe_gauge(metric.name.into(), None, metric.help.into()),
-            // Rendered here, not by the recorder.
+            // `render` writes them, not the recorder.
             Kind::Histogram => {}
         }
     }

@@ -1,8 +1,7 @@
-//! Tells systemd how the service is doing (`sd_notify(3)`, `Type=notify-reload`): datagrams to the
-//! socket that `NOTIFY_SOCKET` names.
+//! Reports the state of the service to systemd (`sd_notify(3)`, `Type=notify-reload`), by datagrams
+//! to the socket that `NOTIFY_SOCKET` names.
 //!
-//! A datagram that does not arrive changes nothing for the proxy, so failures are told to the
-//! caller and may be ignored.
+//! A lost datagram does not affect the gateway, so callers may ignore the errors.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,29 +12,27 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long the service manager may leave its socket full.
+/// How long a send waits while the queue of the service manager is full.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The way to the service manager, or nothing when there is none.
+/// Sends states to the service manager, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Notifier {
     socket: Option<OsString>,
 }
 
 impl Notifier {
-    /// As the environment says: without `NOTIFY_SOCKET` every call does nothing.
-    #[must_use]
+    /// Uses `NOTIFY_SOCKET`. If it is not set, every call does nothing.
     pub fn from_env() -> Self {
         Self { socket: std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) }
     }
 
-    /// With this socket: a path, or `@NAME` for an abstract one.
-    #[must_use]
+    /// Uses this socket: a path, or `@NAME` for an abstract one.
     pub fn new(socket: impl Into<OsString>) -> Self {
         Self { socket: Some(socket.into()) }
     }
 
-    /// The service serves (also: again, after a reload).
+    /// Reports that the service is ready, at the start and after a reload.
     ///
     /// # Errors
     /// The datagram could not be sent.
@@ -43,8 +40,8 @@ impl Notifier {
         self.send("READY=1")
     }
 
-    /// A reload begins; [`Notifier::ready`] ends it. systemd wants the time with it, to know which
-    /// signal this answers.
+    /// Reports that a reload begins; [`Notifier::ready`] ends it. systemd requires the time, to
+    /// match this message with the signal that it sent.
     ///
     /// # Errors
     /// The datagram could not be sent.
@@ -54,7 +51,7 @@ impl Notifier {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"))
     }
 
-    /// The service drains.
+    /// Reports that the service drains.
     ///
     /// # Errors
     /// The datagram could not be sent.
@@ -62,7 +59,7 @@ impl Notifier {
         self.send("STOPPING=1")
     }
 
-    /// One line for `systemctl status`.
+    /// Reports one line of text, which `systemctl status` shows.
     ///
     /// # Errors
     /// The datagram could not be sent.
@@ -74,8 +71,8 @@ impl Notifier {
     fn send(&self, state: &str) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
         let from = UnixDatagram::unbound()?;
-        // The thread that accepts waits for this: a service manager that does not read must not
-        // hold it up.
+        // The thread that accepts connections waits for this call: a service manager that does not
+        // read must not block it.
         from.set_write_timeout(Some(SEND_TIMEOUT))?;
         from.send_to_addr(state.as_bytes(), &address(socket)?).map(|_| ())
     }
@@ -99,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_manager_that_does_not_read_holds_up_nothing() {
+    fn a_service_manager_that_does_not_read_blocks_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let _unread = UnixDatagram::bind(&path).unwrap();
@@ -108,7 +105,7 @@ mod tests {
             .take(100_000)
             .take_while(Result::is_ok)
             .count();
-        assert!(sent < 100_000, "the queue has no end");
+        assert!(sent < 100_000, "the queue must be bounded");
     }
 
     #[test]
@@ -127,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_carries_a_rising_monotonic_time() {
+    fn a_reload_reports_the_monotonic_time() {
         let name = format!("etcd-warden-test-{}", std::process::id());
         let socket =
             UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -148,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_service_manager_nothing_is_sent_and_nothing_fails() {
+    fn without_a_service_manager_nothing_is_sent() {
         assert!(Notifier::default().ready().is_ok());
         assert!(Notifier::new("/nonexistent/notify").ready().is_err());
     }

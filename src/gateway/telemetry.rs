@@ -1,13 +1,13 @@
-//! The log: one event, one line, on standard error, written by a thread of its own.
+//! The log: one line for each event, on standard error, written by a thread of its own.
 //!
-//! **No thread that serves ever waits for the log.** A line is handed to the writer's queue; where
-//! that is full, because standard error is a pipe that is not read, the line is lost and counted.
-//! Of each kind of line only some are written in a second (`telemetry/repeats`).
+//! **A thread that serves clients never waits for the log.** It adds a line to the writer's queue.
+//! If the queue is full, because standard error is a pipe that is not read, the line is lost and
+//! counted. The rate of similar lines is limited ([`repeats`]).
 //!
-//! Names and keys come from callers. Say them through [`etcd_warden_core::keyspace::Escaped`]:
-//! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. Where that is forgotten, the writer
-//! below still lets no control character of a value through, so that nobody can forge a second line
-//! or talk to a terminal.
+//! Names and keys come from clients. Log them through [`etcd_warden_core::keyspace::Escaped`]:
+//! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. If a place forgets that, the writer
+//! still escapes control characters in values ([`line`]), so that a client can neither forge a line
+//! nor control a terminal.
 
 mod line;
 mod repeats;
@@ -27,39 +27,39 @@ use crate::config::Log;
 use line::OneLine;
 use repeats::Repeats;
 
-/// What the lines of this module have as their target.
+/// The target of the lines of this module.
 const TARGET: &str = module_path!();
 
-/// Lines that may wait for the writer.
+/// Capacity of the queue in lines.
 pub const QUEUE: usize = 1024;
 
-/// Between two lines that say what was left out.
+/// Between two reports of suppressed and lost lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for lines that are not written yet.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long [`flush`] waits for the queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The log of this process, once it has begun.
-static LOG: OnceLock<Running> = OnceLock::new();
+/// The log of this process, set by [`init`].
+static LOG: OnceLock<LogState> = OnceLock::new();
 
-struct Running {
-    passed: Arc<Passed>,
+struct LogState {
+    counts: Arc<LineCounts>,
     repeats: Repeats,
     full: ErrorCounter,
-    /// Never dropped: its end would write to standard output, which may be the audit.
+    /// Never dropped: its destructor writes to standard output, which may be the audit log.
     _writer: WorkerGuard,
 }
 
-/// Lines on their way.
+/// Counters of lines, by which [`flush`] finds the queue empty.
 #[derive(Default)]
-struct Passed {
+struct LineCounts {
     made: AtomicU64,
     written: AtomicU64,
     failed: AtomicU64,
 }
 
-impl Passed {
-    fn one_is_made(&self) {
+impl LineCounts {
+    fn count_made(&self) {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -67,9 +67,9 @@ impl Passed {
 /// Lines of this process that were not written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Standard error was not read, or could not be written to.
+    /// Standard error was not read, or writing to it failed.
     pub full: u64,
-    /// There were too many of their kind.
+    /// There were too many similar ones.
     pub repeated: u64,
 }
 
@@ -77,13 +77,13 @@ pub struct Lost {
 /// filter and leave the log as it is.
 ///
 /// # Errors
-/// A filter that `EnvFilter` cannot read, with what is wrong in it.
+/// `EnvFilter` does not accept the filter.
 pub fn init(log: &Log) -> Result<(), String> {
     filter(log)?;
     let mut failed = None;
     LOG.get_or_init(|| {
-        let (passed, repeats) = (Arc::<Passed>::default(), Repeats::default());
-        let sink = Sink { to: io::stderr(), passed: passed.clone() };
+        let (counts, repeats) = (Arc::<LineCounts>::default(), Repeats::default());
+        let sink = CountingWriter { to: io::stderr(), counts: counts.clone() };
         let builder = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(QUEUE)
@@ -91,17 +91,17 @@ pub fn init(log: &Log) -> Result<(), String> {
         let (writer, guard) = builder.finish(sink);
         let full = writer.error_counter();
         let ansi = !log.json && io::stderr().is_terminal();
-        match build(log, ansi, writer, passed.clone(), repeats.clone()) {
-            // An error here says that there is a log already.
+        match build(log, ansi, writer, counts.clone(), repeats.clone()) {
+            // An error: the process has set another subscriber, as tests do.
             Ok(subscriber) => drop(tracing::subscriber::set_global_default(subscriber)),
             Err(error) => failed = Some(error),
         }
-        Running { passed, repeats, full, _writer: guard }
+        LogState { counts, repeats, full, _writer: guard }
     });
     failed.map_or(Ok(()), Err)
 }
 
-/// The log as `init` sets it up, on another writer. `ansi`: colours, for terminals.
+/// The log of [`init`] with another writer. `ansi`: with colours, for terminals.
 ///
 /// # Errors
 /// As [`init`].
@@ -126,19 +126,19 @@ fn build<W>(
     log: &Log,
     ansi: bool,
     writer: W,
-    passed: Arc<Passed>,
+    counts: Arc<LineCounts>,
     repeats: Repeats,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, String>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(log)?).with_ansi(ansi);
-    // What it says of its own errors it would write to standard error itself, and wait.
+    // Internal errors would be written to standard error directly, and block.
     let builder = builder.log_internal_errors(false).with_writer(OneLine {
         writer,
         ansi,
         json: log.json,
-        passed,
+        counts,
     });
     Ok(if log.json {
         Box::new(builder.json().flatten_event(true).finish().with(repeats))
@@ -147,74 +147,72 @@ where
     })
 }
 
-/// What this process has not written so far.
-#[must_use]
+/// The number of lines that were not written since the start.
 pub fn lost() -> Lost {
     let Some(log) = LOG.get() else { return Lost::default() };
     let full = u64::try_from(log.full.dropped_lines()).unwrap_or(u64::MAX);
     Lost {
-        full: full.saturating_add(log.passed.failed.load(Ordering::Relaxed)),
+        full: full.saturating_add(log.counts.failed.load(Ordering::Relaxed)),
         repeated: log.repeats.total(),
     }
 }
 
-/// Says every few seconds which lines were left out, and how many were lost, for as long as this is
-/// polled.
-pub async fn report_what_is_left_out() {
-    let mut said = 0;
+/// Reports suppressed and lost lines in the log, once per [`REPORT_INTERVAL`]. Never returns.
+pub async fn report_lost_lines() {
+    let mut reported = 0;
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
         let Some(log) = LOG.get() else { continue };
-        for (like, lines) in log.repeats.take() {
-            tracing::warn!(lines, %like, "lines were left out of the log: too many of one kind");
+        for (example, lines) in log.repeats.take() {
+            tracing::warn!(lines, %example, "suppressed similar lines of the log");
         }
         let full = lost().full;
-        if full > said {
+        if full > reported {
             tracing::warn!(
-                lines = full.saturating_sub(said),
-                "lines of the log were lost: standard error is not read, or too slowly"
+                lines = full.saturating_sub(reported),
+                "lost lines of the log: standard error is not read, or is read too slowly"
             );
-            said = full;
+            reported = full;
         }
     }
 }
 
-/// Waits until all lines are written, for a second at most: what reads standard error may do so no
-/// more.
+/// Waits until all queued lines are written, for one second at most: the process that reads
+/// standard error may have stopped.
 pub fn flush() {
     let Some(log) = LOG.get() else { return };
     let begun = Instant::now();
     let is_written = || {
-        let gone = log
-            .passed
+        let done = log
+            .counts
             .written
             .load(Ordering::Acquire)
             .saturating_add(u64::try_from(log.full.dropped_lines()).unwrap_or(u64::MAX));
-        gone >= log.passed.made.load(Ordering::Acquire)
+        done >= log.counts.made.load(Ordering::Acquire)
     };
-    while !is_written() && begun.elapsed() < LAST_LINES {
+    while !is_written() && begun.elapsed() < FLUSH_TIMEOUT {
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
-/// Where the writer's thread writes to.
-struct Sink<W> {
+/// The output of the writer's thread. Counts lines.
+struct CountingWriter<W> {
     to: W,
-    passed: Arc<Passed>,
+    counts: Arc<LineCounts>,
 }
 
-impl<W: Write> Write for Sink<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.write_all(line).map(|()| line.len())
     }
 
-    /// One line.
+    /// The writer's thread calls this once for each line.
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
         let written = self.to.write_all(line);
         if written.is_err() {
-            self.passed.failed.fetch_add(1, Ordering::Relaxed);
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
-        self.passed.written.fetch_add(1, Ordering::Release);
+        self.counts.written.fetch_add(1, Ordering::Release);
         written
     }
 

@@ -95,7 +95,9 @@ async fn open_streams_follow_the_mode() {
     assert!(bobs.next::<pb::WatchResponse>().await.unwrap().created);
     assert_eq!(mode(&world, "enforce").await["mode"], "enforce");
     assert_eq!(bobs.next_bytes().await.unwrap_err().0, 14, "its client comes back, and is judged");
-    assert!(world.metric("etcd_warden_terminated_total", &["reason=\"mode\""]).await >= 1.0);
+    assert!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"mode\""]).await >= 1.0
+    );
 }
 
 #[tokio::test]
@@ -153,7 +155,7 @@ async fn an_unknown_mode_changes_nothing() {
         let (status, body) = ask(&socket(&world), "POST", "/mode", nonsense).await;
         assert_eq!(
             (status, body.as_str()),
-            (400, "say `shadow`, `enforce` or `policy`\n"),
+            (400, "unknown mode: send `shadow`, `enforce` or `policy`\n"),
             "{nonsense:?}"
         );
     }

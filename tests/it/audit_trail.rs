@@ -76,15 +76,15 @@ async fn each_kind_of_request_has_its_line() {
         .collect();
     let expected = [
         ("allow", None),
-        ("deny", Some("key-not-granted")),
-        ("deny", Some("key-not-granted")),
-        ("deny", Some("capability-not-granted")),
-        ("deny", Some("lease-not-owned")),
-        ("deny", Some("malformed-message")),
-        ("deny", Some("unknown-method")),
+        ("deny", Some("key_not_granted")),
+        ("deny", Some("key_not_granted")),
+        ("deny", Some("capability_not_granted")),
+        ("deny", Some("lease_not_owned")),
+        ("deny", Some("malformed_message")),
+        ("deny", Some("unknown_method")),
         ("allow", None),
         ("allow", None),
-        ("deny", Some("key-not-granted")),
+        ("deny", Some("key_not_granted")),
     ];
     assert_eq!(decisions, expected);
     let policy = serde_json::from_str::<Value>(&world.admin("/policy").await.1).unwrap();
@@ -101,7 +101,7 @@ async fn each_kind_of_request_has_its_line() {
             line["peer"].as_str().unwrap().starts_with("127.0.0.1:")
                 && line["time"].as_str().unwrap().ends_with('Z')
         );
-        let known = line["reason"] != "unknown-method";
+        let known = line["reason"] != "unknown_method";
         assert_eq!(
             (line["method"].is_string(), line["path"].is_string()),
             (known, !known),
@@ -235,7 +235,7 @@ async fn flood(world: &World, common_name: &str) -> usize {
 
 /// The number of lines lost so far.
 async fn lost(world: &World) -> usize {
-    world.metric("etcd_warden_audit_lost_total", &[]).await.to_string().parse().unwrap()
+    world.metric("etcd_warden_audit_lines_lost_total", &[]).await.to_string().parse().unwrap()
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn with_deny_no_call_passes_without_an_audit_line() {
             if status.code() == tonic::Code::ResourceExhausted && status.message() == "etcdserver: too many requests"),
         "{refused:?}"
     );
-    assert!(world.metric("etcd_warden_limits_hit_total", &["limit=\"audit-queue\""]).await >= 1.0);
+    assert!(world.metric("etcd_warden_limits_hit_total", &["limit=\"audit_queue\""]).await >= 1.0);
     assert_eq!(world.direct().await.get(world.key("a/k"), None).await.unwrap().count(), 0);
     // The disk accepts lines again, so the proxy accepts calls again.
     let mut text = String::new();

@@ -468,13 +468,13 @@ async fn a_certificate_without_usable_name_connects_but_has_no_right() {
     let world = fake.world(TWO_CLIENTS).await;
     let neighbour = world.neighbour().await;
     let cases = [
-        ("cn-missing", Leaf::client("x").without_common_name()),
-        ("cn-several", Leaf::client("alice").second_common_name("root")),
-        ("cn-several", Leaf::client("stranger").second_common_name("alice")),
-        ("cn-empty", Leaf::client("")),
-        ("cn-nul", Leaf::client("alice\0root")),
-        ("cn-control-character", Leaf::client("alice\n")),
-        ("cn-not-utf8", Leaf::client("x").teletex_common_name("alice").unwrap()),
+        ("cn_missing", Leaf::client("x").without_common_name()),
+        ("cn_several", Leaf::client("alice").second_common_name("root")),
+        ("cn_several", Leaf::client("stranger").second_common_name("alice")),
+        ("cn_empty", Leaf::client("")),
+        ("cn_nul", Leaf::client("alice\0root")),
+        ("cn_control_character", Leaf::client("alice\n")),
+        ("cn_not_utf8", Leaf::client("x").teletex_common_name("alice").unwrap()),
     ];
     for (refusal, leaf) in cases {
         let stream = world.tls(&leaf.dns("alice").uri("spiffe://cluster/alice")).await;
@@ -486,7 +486,7 @@ async fn a_certificate_without_usable_name_connects_but_has_no_right() {
         );
         let line = world.audited(|line| line["decision"] == "deny").await;
         assert_eq!(line["identity"]["cn_refusal"], refusal, "{line:#}");
-        assert_eq!(line["reason"], "no-identity", "{line:#}");
+        assert_eq!(line["reason"], "no_identity", "{line:#}");
         assert!(line["identity"].get("cn").is_none(), "{line:#}");
         std::fs::write(world.audit_file(), "").unwrap();
     }

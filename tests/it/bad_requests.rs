@@ -99,38 +99,38 @@ async fn a_body_that_is_not_one_whole_message_is_refused() {
             refusal(
                 3,
                 "etcd-warden: the message is compressed, but there is no grpc-encoding",
-                "bad-framing",
+                "bad_framing",
             ),
         ),
         (
             "an odd flag",
             odd_flag,
-            refusal(3, "etcd-warden: the message's flag byte is neither 0 nor 1", "bad-framing"),
+            refusal(3, "etcd-warden: the message's flag byte is neither 0 nor 1", "bad_framing"),
         ),
         (
             "half a message",
             good[..good.len() - 1].to_vec(),
-            refusal(3, "etcd-warden: the message is cut short", "bad-framing"),
+            refusal(3, "etcd-warden: the message is cut short", "bad_framing"),
         ),
         (
             "half a frame header",
             good[..3].to_vec(),
-            refusal(3, "etcd-warden: the message is cut short", "bad-framing"),
+            refusal(3, "etcd-warden: the message is cut short", "bad_framing"),
         ),
         (
             "two messages",
             [&good[..], &good].concat(),
-            refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
+            refusal(3, "etcd-warden: more than one message in a unary call", "bad_framing"),
         ),
         (
             "a message and a byte",
             [&good[..], b"\0"].concat(),
-            refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing"),
+            refusal(3, "etcd-warden: more than one message in a unary call", "bad_framing"),
         ),
         (
             "an empty body",
             Vec::new(),
-            refusal(3, "etcd-warden: a unary call without a message", "bad-framing"),
+            refusal(3, "etcd-warden: a unary call without a message", "bad_framing"),
         ),
         (
             "an unknown field",
@@ -138,7 +138,7 @@ async fn a_body_that_is_not_one_whole_message_is_refused() {
             refusal(
                 3,
                 &format!("etcd-warden: PutRequest at offset {}: unknown field", good.len() - 5),
-                "malformed-message",
+                "malformed_message",
             ),
         ),
     ];
@@ -157,7 +157,7 @@ async fn a_stream_without_data_is_a_call_without_a_message() {
     let fake = Fake::agreeable().await;
     let world = fake.world(TWO_CLIENTS).await;
     let answer = world.request_as_written("alice", &as_written(PUT), b"").await;
-    refusal(3, "etcd-warden: a unary call without a message", "bad-framing")
+    refusal(3, "etcd-warden: a unary call without a message", "bad_framing")
         .is("no data", &answer, &world, &fake)
         .await;
 }
@@ -172,7 +172,7 @@ async fn trailers_behind_a_request_are_refused() {
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();
     stream.request.send_trailers(marked()).unwrap();
     let answer = Answer::read(stream.response).await;
-    refusal(3, "etcd-warden: requests have no trailers", "bad-framing")
+    refusal(3, "etcd-warden: requests have no trailers", "bad_framing")
         .is("trailers", &answer, &world, &fake)
         .await;
     neighbour.is_unharmed().await;
@@ -192,7 +192,7 @@ async fn a_message_over_the_limit_is_refused_by_its_header_alone() {
         let answer = Answer::read(stream.response).await;
         // etcd's own message.
         let text = format!("grpc: received message larger than max ({length} vs. 2097152)");
-        refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
+        refusal(8, &text, "too_large").is("too large", &answer, &world, &fake).await;
     }
     // Tag and length of the value take four bytes.
     let largest = put(&world, &vec![0; 2 * 1024 * 1024 - put(&world, b"").len() - 4]);
@@ -216,13 +216,13 @@ async fn the_limit_of_a_message_can_be_set() {
     let message = put(&world, &[0; 1024]);
     let answer = raw.send(PUT, &marked(), &framed(&message)).await;
     let text = format!("grpc: received message larger than max ({} vs. 1024)", message.len());
-    refusal(8, &text, "too-large").is("too large", &answer, &world, &fake).await;
+    refusal(8, &text, "too_large").is("too large", &answer, &world, &fake).await;
     // A body that is longer than its message is no bypass.
     let mut stream = raw.open(PUT, &marked()).await.unwrap();
     stream.request.send_data(framed(&put(&world, b"1")).into(), false).unwrap();
     stream.request.send_data(vec![0; 4096].into(), false).unwrap();
     let answer = Answer::read(stream.response).await;
-    refusal(3, "etcd-warden: more than one message in a unary call", "bad-framing")
+    refusal(3, "etcd-warden: more than one message in a unary call", "bad_framing")
         .is("too long", &answer, &world, &fake)
         .await;
     assert_eq!(raw.call(PUT, &put(&world, &[0; 900])).await.grpc_status(), Some(0));
@@ -274,7 +274,7 @@ async fn a_path_in_any_other_form_names_no_method() {
         let answer = world.request_as_written("alice", &as_written(path), &body).await;
         assert_eq!((answer.status, answer.grpc_status()), (200, Some(12)), "{path}: {answer:?}");
         assert_eq!(answer.grpc_message(), "etcd-warden: etcd has no such method", "{path}");
-        let line = is_audited(path, &world, "unknown-method", Some(12)).await;
+        let line = is_audited(path, &world, "unknown_method", Some(12)).await;
         let shown: Vec<u8> = path
             .bytes()
             .map(|byte| if b"# ".contains(&byte) || !byte.is_ascii() { b'_' } else { byte })
@@ -362,14 +362,14 @@ async fn a_request_that_is_not_grpc_gets_a_plain_http_status() {
             answer.body, b"etcd-warden: the content-type is not application/grpc\n",
             "{headers:?}"
         );
-        is_audited("content-type", &world, "not-grpc", None).await;
+        is_audited("content-type", &world, "not_grpc", None).await;
         only_the_neighbour_arrived("content-type", &fake);
     }
     for verb in ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"] {
         let head = [&[(&b":method"[..], verb.as_bytes())], &as_written(PUT)[1..]].concat();
         let answer = world.request_as_written("alice", &head, b"").await;
         assert_eq!(answer.status, 415, "{verb}: {answer:?}");
-        is_audited(verb, &world, "not-grpc", None).await;
+        is_audited(verb, &world, "not_grpc", None).await;
         only_the_neighbour_arrived(verb, &fake);
     }
     neighbour.is_unharmed().await;
@@ -458,7 +458,7 @@ async fn an_unbound_client_learns_nothing_about_its_message() {
             "{answer:?}"
         );
     }
-    let lines = || world.audit().iter().filter(|line| line["reason"] == "no-binding").count();
+    let lines = || world.audit().iter().filter(|line| line["reason"] == "no_binding").count();
     crate::world::soon("four lines of the audit", || async { (lines() == 4).then_some(()) }).await;
     assert!(fake.all_arrivals().is_empty(), "{:?}", fake.all_arrivals());
 }

@@ -124,7 +124,10 @@ async fn streams_end_so_that_clients_resume_and_a_snapshot_finishes() {
     assert!(status == 503 && page.contains("[-]serving failed: draining"), "{page}");
     assert_eq!(http::get(admin, "/livez").await.unwrap().0, 200);
     let (_, metrics) = http::get(admin, "/metrics").await.unwrap();
-    assert!(metrics.contains("etcd_warden_terminated_total{reason=\"drain\"} 6\n"), "{metrics}");
+    assert!(
+        metrics.contains("etcd_warden_streams_terminated_total{reason=\"drain\"} 6\n"),
+        "{metrics}"
+    );
     let mut bytes = 0;
     let status = loop {
         match snapshot.next::<pb::SnapshotResponse>().await {

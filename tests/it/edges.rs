@@ -144,7 +144,7 @@ async fn a_right_ends_where_its_keys_end_in_every_form_of_request() {
                     &judged.bytes(key),
                     &judged.bytes(range_end),
                 ));
-                format!("key-not-granted: {} {range}", form.verb())
+                format!("key_not_granted: {} {range}", form.verb())
             });
             assert_eq!(verdict, expected, "{caller} {form:?} {}", key.escape_ascii());
             let answer = judged.by_proxy(&mut raw, method, &message).await;

@@ -158,14 +158,14 @@ fn hostile(world: &World) -> Vec<Hostile> {
     let too_long =
         format!("grpc: received message after decompression larger than max {}", bomb.len() * 100);
     vec![
-        case("cut", "gzip", flagged(&packed[..packed.len() - 1]), 3, damaged, "bad-framing"),
+        case("cut", "gzip", flagged(&packed[..packed.len() - 1]), 3, damaged, "bad_framing"),
         case(
             "a byte behind it",
             "gzip",
             flagged(&[&packed[..], b"\0"].concat()),
             3,
             damaged,
-            "bad-framing",
+            "bad_framing",
         ),
         case(
             "two members",
@@ -173,18 +173,18 @@ fn hostile(world: &World) -> Vec<Hostile> {
             flagged(&[&packed[..], &gzip(b"")].concat()),
             3,
             damaged,
-            "bad-framing",
+            "bad_framing",
         ),
-        case("a wrong checksum", "gzip", flagged(&wrong_sum), 3, damaged, "bad-framing"),
-        case("not gzip", "gzip", flagged(&message), 3, damaged, "bad-framing"),
-        case("nothing", "gzip", flagged(b""), 3, damaged, "bad-framing"),
-        case("a bomb", "gzip", flagged(&bomb), 8, too_long.leak(), "too-large"),
-        case("no encoding", "identity", gzipped(&message), 3, no_way, "bad-framing"),
+        case("a wrong checksum", "gzip", flagged(&wrong_sum), 3, damaged, "bad_framing"),
+        case("not gzip", "gzip", flagged(&message), 3, damaged, "bad_framing"),
+        case("nothing", "gzip", flagged(b""), 3, damaged, "bad_framing"),
+        case("a bomb", "gzip", flagged(&bomb), 8, too_long.leak(), "too_large"),
+        case("no encoding", "identity", gzipped(&message), 3, no_way, "bad_framing"),
         case("another encoding", "snappy", flagged(&message), 12, unknown, "compressed"),
         case("another encoding, unused", "snappy", framed(&message), 12, unknown, "compressed"),
         Hostile {
             headers: grpc_headers(),
-            ..case("no header", "identity", gzipped(&message), 3, no_way, "bad-framing")
+            ..case("no header", "identity", gzipped(&message), 3, no_way, "bad_framing")
         },
     ]
 }

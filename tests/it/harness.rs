@@ -162,7 +162,7 @@ async fn a_certificate_can_be_anything() {
     let mut client = world.with_certificate(&Leaf::client("alice").second_common_name("bob")).await;
     assert!(is_permission_denied(&client.get(world.key("own/a"), None).await));
     let line = world.audited(|line| line["decision"] == "deny").await;
-    assert_eq!(line["identity"]["cn_refusal"], "cn-several");
+    assert_eq!(line["identity"]["cn_refusal"], "cn_several");
 }
 
 #[tokio::test]

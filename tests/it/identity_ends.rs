@@ -143,7 +143,10 @@ async fn revocation_ends_its_connections_and_others_miss_nothing() {
         world.metric("etcd_warden_handshake_failures_total", &["reason=\"revoked\""]).await,
         1.0
     );
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"identity\""]).await,
+        1.0
+    );
     assert_eq!(world.direct().await.get(world.key("half"), None).await.unwrap().count(), 0);
     soon("the end of alice's connection", || async {
         (world.metric("etcd_warden_connections", &[]).await == 1.0).then_some(())
@@ -258,7 +261,7 @@ async fn a_reload_that_changes_no_right_ends_nothing() {
     }
     world.as_("bob").await.put(world.key("x"), "1", None).await.unwrap();
     assert_eq!(stream.next::<pb::WatchResponse>().await.unwrap().events.len(), 1);
-    assert_eq!(world.metric("etcd_warden_terminated_total", &[]).await, 0.0);
+    assert_eq!(world.metric("etcd_warden_streams_terminated_total", &[]).await, 0.0);
 }
 
 #[tokio::test]
@@ -273,7 +276,10 @@ async fn sends_goaway_before_the_client_certificate_expires() {
     // The certificate is still valid: a client that has no new one keeps working.
     let answer = raw(&world, &issued).await.call(Method::Put.path(), &put(&world, "x")).await;
     assert_eq!(answer.grpc_status(), Some(0), "{answer:?}");
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"identity\""]).await,
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -286,7 +292,10 @@ async fn sends_goaway_at_max_connection_age() {
     let mut stream = watch(&mut hers, &world).await;
     let (code, text) = end_of(&mut stream).await;
     assert_eq!((code, text.contains("open the stream again")), (14, true), "{text}");
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"age\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"age\""]).await,
+        1.0
+    );
     hers.closed_in_order().await;
 }
 

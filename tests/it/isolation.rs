@@ -308,7 +308,7 @@ async fn unfinished_requests_take_no_window_from_other_clients() {
         .await
         .expect("one identity holds more than half of the budget");
     assert_eq!(refused, 12);
-    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="held-bytes""#]).await >= 12.0);
+    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="held_bytes""#]).await >= 12.0);
     // Another client writes a large value.
     let mut other = world.as_("reader-1").await;
     other.put("/large", vec![b'x'; MIB], None).await.unwrap();

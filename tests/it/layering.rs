@@ -138,9 +138,9 @@ fn no_module_depends_on_one_above_it() {
 const MODULES_IN_ORDER: &[&str] = &[
     "terminal", "config", "files", "policy_file", "app",
     // identity of the client
-    "crowd", "proxy_protocol", "tls",
+    "origin_table", "proxy_protocol", "tls",
     // path of a request
-    "http2", "proxy", "upstream", "member_health",
+    "http2", "proxy", "limiter", "upstream", "member_health",
     // records of what happened
     "audit", "metrics", "telemetry",
     // operation

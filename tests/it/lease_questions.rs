@@ -175,7 +175,7 @@ async fn lookups_are_shared_fairly_and_shadow_mode_passes() {
         (&json!("deny"), &json!(Method::LeaseRevoke.path()))
     );
     assert_eq!(
-        world.metric("etcd_warden_limits_hit_total", &["limit=\"lease-questions\""]).await,
+        world.metric("etcd_warden_limits_hit_total", &["limit=\"lease_questions\""]).await,
         32.0
     );
     // Another identity still has its own share.
@@ -245,7 +245,7 @@ async fn only_a_whole_answer_with_status_0_allows() {
         let world = fake.world(POLICY).await;
         let answer = revoke(&mut world.raw("alice").await, 77).await.await.unwrap();
         assert_eq!(answer.grpc_status(), Some(14), "{what}: {answer:?}");
-        assert_eq!(world.audited(|_| true).await["reason"], "lease-unknown", "{what}");
+        assert_eq!(world.audited(|_| true).await["reason"], "lease_unknown", "{what}");
         assert!(fake.arrivals("LeaseRevoke").is_empty(), "{what}");
     }
 }

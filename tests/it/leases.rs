@@ -124,7 +124,7 @@ async fn a_neighbour_cannot_use_it_and_keeps_its_own_alive() {
     }
     let denials =
         world.audit().into_iter().filter(|line| line["decision"] == "deny").collect::<Vec<_>>();
-    assert!(denials.iter().all(|line| line["reason"] == "lease-not-owned"
+    assert!(denials.iter().all(|line| line["reason"] == "lease_not_owned"
         && line["missing"] == json!({"lease": format!("{hers:016x}")})));
     assert!(time_to_live(&mut alice, hers, false).await.unwrap() > 0);
     assert_eq!(world.direct().await.get(world.key("b/k"), None).await.unwrap().count(), 0);
@@ -260,7 +260,7 @@ async fn an_id_that_carries_anothers_seal_is_not_granted() {
             world.audited(|line| line["missing"] == json!({"lease": format!("{id:016x}")})).await;
         assert_eq!(
             (&line["reason"], &line["leases"][0]["use"]),
-            (&json!("lease-not-owned"), &json!("grant"))
+            (&json!("lease_not_owned"), &json!("grant"))
         );
         let _ = alice.lease_revoke(hers).await;
     }
@@ -295,7 +295,7 @@ async fn shadow_mode_records_and_passes_a_grant_of_anothers_id() {
     let line = world.audited(|line| line["decision"] == "would_deny").await;
     assert_eq!(
         (&line["reason"], &line["method"]),
-        (&json!("lease-not-owned"), &json!(Method::LeaseGrant.path()))
+        (&json!("lease_not_owned"), &json!(Method::LeaseGrant.path()))
     );
     bob.lease_revoke(id).await.unwrap();
 }
@@ -320,7 +320,7 @@ async fn losing_the_capability_stops_renewing_and_attaching() {
     let line = world.audited(|line| line["decision"] == "deny").await;
     assert_eq!(
         (&line["reason"], &line["missing"]),
-        (&json!("capability-not-granted"), &json!({"capability": "lease"}))
+        (&json!("capability_not_granted"), &json!({"capability": "lease"}))
     );
     alice.lease_revoke(bare).await.unwrap();
 
@@ -336,7 +336,7 @@ async fn without_the_capability_there_is_no_lease() {
     let line = world.audited(|line| line["decision"] == "deny").await;
     assert_eq!(
         (&line["reason"], &line["missing"]),
-        (&json!("capability-not-granted"), &json!({"capability": "lease"}))
+        (&json!("capability_not_granted"), &json!({"capability": "lease"}))
     );
 
     // Nor a lease without an owner: its id carries no mark, and no attached key gives the client a
@@ -473,7 +473,7 @@ async fn shadow_mode_chooses_no_id_and_filters_no_list() {
             line["decision"] == "would_deny" && line["method"] == Method::LeaseRevoke.path()
         })
         .await;
-    assert_eq!(line["reason"], "lease-not-owned");
+    assert_eq!(line["reason"], "lease_not_owned");
 }
 
 /// An etcd that does not report which keys are attached to a lease.
@@ -517,7 +517,7 @@ async fn a_lease_whose_keys_etcd_does_not_report_is_refused() {
         let line = world.audited(|line| line["method"] == method.path()).await;
         assert_eq!(
             (&line["decision"], &line["reason"]),
-            (&json!("deny"), &json!("lease-unknown")),
+            (&json!("deny"), &json!("lease_unknown")),
             "{line}"
         );
     }

@@ -237,7 +237,7 @@ async fn too_many_pings_are_counted_and_slow_the_pings_down() {
     let at_first = member.ping_interval.get();
     assert_eq!(put(&mut world.raw("alice").await).await, Some(14));
     let failures = || async {
-        (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too-many-pings\""]).await
+        (world.metric("etcd_warden_upstream_failures_total", &["reason=\"too_many_pings\""]).await
             >= 1.0)
             .then_some(())
     };

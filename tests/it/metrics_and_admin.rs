@@ -108,7 +108,7 @@ async fn every_metric_exists_and_counts_what_was_sent() {
             > now
     );
     soon("the audit", || async {
-        (world.metric("etcd_warden_audit_written_total", &[]).await == 15.0).then_some(())
+        (world.metric("etcd_warden_audit_lines_written_total", &[]).await == 15.0).then_some(())
     })
     .await;
     let (_, text) = world.admin("/metrics").await;

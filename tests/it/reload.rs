@@ -63,7 +63,7 @@ async fn an_unbound_client_keeps_its_watch_stream_until_bound() {
             format!("rpc error: code = PermissionDenied desc = {DENIED}")
         );
     }
-    world.audited(|line| line["reason"] == "no-binding" && line["identity"]["cn"] == "carol").await;
+    world.audited(|line| line["reason"] == "no_binding" && line["identity"]["cn"] == "carol").await;
 
     world.replace_policy(&policy("a").replace("cn: bob", "cn: carol"));
     stream.send(&create(&world.key("b/"), 0));
@@ -168,7 +168,10 @@ async fn a_watch_without_its_right_ends_and_others_miss_nothing() {
     while seen < 2 * count as usize {
         seen += next(&mut other).await.events.len();
     }
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"policy\""]).await, 2.0);
+    assert_eq!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"policy\""]).await,
+        2.0
+    );
     // The stream still takes creates, granted ones and refused ones, in order.
     stream.send(&create(&world.key("a/"), 0));
     let refused = next(&mut stream).await;
@@ -510,5 +513,8 @@ async fn a_connection_ends_with_its_certificate() {
     assert_eq!(world.direct().await.get(world.key("a/x"), None).await.unwrap().count(), 0);
     let again = raw.call(Method::Put.path(), &put).await;
     assert!(again.grpc_status().is_none() && again.error.is_some(), "{again:?}");
-    assert_eq!(world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await, 1.0);
+    assert_eq!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"identity\""]).await,
+        1.0
+    );
 }

@@ -100,7 +100,8 @@ async fn a_watch_outlives_the_certificate_it_was_opened_with() {
         tokio::time::timeout(SOON, seen).await.expect("the watcher sees the last event").unwrap();
     assert_eq!(seen.len(), written.len());
     assert_eq!(seen, written);
-    let ended = world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await;
+    let ended =
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"identity\""]).await;
     assert!(ended >= 1.0, "no certificate expired: the test shows nothing");
     eprintln!("{} events while {ended} certificates expired", seen.len());
 }

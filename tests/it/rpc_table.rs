@@ -106,21 +106,21 @@ fn lackers(row: &Row) -> Vec<(String, &'static str, Value)> {
             verbs
                 .iter()
                 .map(|verb| {
-                    (format!("all-but-{}-{verb}", row.name), "key-not-granted", missing(verb))
+                    (format!("all-but-{}-{verb}", row.name), "key_not_granted", missing(verb))
                 })
                 .collect()
         }
         Right::Capability(capability) => {
             vec![(
                 format!("all-but-{}", row.name),
-                "capability-not-granted",
+                "capability_not_granted",
                 json!({"capability": capability.name()}),
             )]
         }
         Right::OwnLease => {
-            vec![(format!("all-but-{}", row.name), "lease-not-owned", json!({"lease": "LEASE"}))]
+            vec![(format!("all-but-{}", row.name), "lease_not_owned", json!({"lease": "LEASE"}))]
         }
-        Right::Binding => vec![("stranger".to_owned(), "no-binding", Value::Null)],
+        Right::Binding => vec![("stranger".to_owned(), "no_binding", Value::Null)],
         Right::Nothing => vec![],
     }
 }

@@ -118,9 +118,9 @@ async fn an_identity_that_no_binding_names_passes_and_is_recorded() {
 async fn a_certificate_without_a_usable_name_passes_and_is_recorded() {
     let world = World::start(&policy("shadow", ALICE)).await;
     for (leaf, refusal) in [
-        (Leaf::client("alice").second_common_name("bob"), "cn-several"),
-        (Leaf::client("").without_common_name(), "cn-missing"),
-        (Leaf::client("al\0ice"), "cn-nul"),
+        (Leaf::client("alice").second_common_name("bob"), "cn_several"),
+        (Leaf::client("").without_common_name(), "cn_missing"),
+        (Leaf::client("al\0ice"), "cn_nul"),
     ] {
         let mut client = world.with_certificate(&leaf).await;
         client.put(world.key("x"), refusal, None).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_certificate_without_a_usable_name_passes_and_is_recorded() {
         let line = world.audited(|line| line["identity"]["cn_refusal"] == refusal).await;
         assert_eq!(
             (&line["decision"], &line["reason"]),
-            (&"would_deny".into(), &"no-identity".into())
+            (&"would_deny".into(), &"no_identity".into())
         );
     }
 }
@@ -144,7 +144,7 @@ async fn the_limits_of_enforcement_cut_nothing_off_in_shadow_mode() {
     };
     let small_messages = |config: &mut Config| config.limits.max_request_bytes = 4;
     for (limits, reason) in
-        [(nothing_held as fn(&mut Config), "limit"), (small_messages, "too-large")]
+        [(nothing_held as fn(&mut Config), "limit"), (small_messages, "too_large")]
     {
         let twins = Twins::start(&policy("shadow", ALICE), limits).await;
         let cases: Vec<Case> =
@@ -241,7 +241,9 @@ async fn a_shadow_stream_ends_with_unavailable_when_enforced() {
     world.replace_policy(&policy("enforce", ALICE));
     let answer = Answer::read(stream.response).await;
     assert_eq!(answer.grpc_status(), Some(14), "{answer:?}");
-    assert!(world.metric("etcd_warden_terminated_total", &["reason=\"mode\""]).await >= 1.0);
+    assert!(
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"mode\""]).await >= 1.0
+    );
 }
 
 /// An etcd whose own auth is on, and the configuration of a proxy that will be started in front of

@@ -123,7 +123,9 @@ async fn open_calls_are_judged_when_their_client_is_enforced() {
         assert_eq!(*code, if comes_back { 14 } else { 7 }, "{method:?}");
     }
     let terminated = async |reason: &str| {
-        world.metric("etcd_warden_terminated_total", &[&format!("reason=\"{reason}\"")]).await
+        world
+            .metric("etcd_warden_streams_terminated_total", &[&format!("reason=\"{reason}\"")])
+            .await
     };
     assert_eq!(
         (terminated("mode").await, terminated("policy").await),
@@ -151,7 +153,7 @@ async fn a_revoked_client_loses_every_kind_of_call() {
         assert_eq!(*code, 14, "{method:?}");
     }
     assert_eq!(
-        world.metric("etcd_warden_terminated_total", &["reason=\"identity\""]).await,
+        world.metric("etcd_warden_streams_terminated_total", &["reason=\"identity\""]).await,
         ends.len() as f64
     );
 }

@@ -126,7 +126,7 @@ async fn through_the_proxy(minor: &'static str, forms: &[Form]) -> Vec<Outcome> 
 fn recorded<'f>(audit: &[Value], decision: &str, forms: impl IntoIterator<Item = &'f Form>) {
     let lines = audit
         .iter()
-        .filter(|line| line["decision"] == decision && line["reason"] == "malformed-message");
+        .filter(|line| line["decision"] == decision && line["reason"] == "malformed_message");
     let found: Vec<&str> = lines.map(|line| line["method"].as_str().unwrap()).collect();
     let expected: Vec<&str> = forms.into_iter().map(|form| form.method.path()).collect();
     assert_eq!(found, expected, "{decision}");

@@ -114,21 +114,21 @@ fn explain_shows_the_grant_of_each_access_or_what_is_missing() {
           by calico-cni-per-node: /calico/resources/v3/projectcalico.org/workloadendpoints/*/{node|dash-doubled}-k8s-* (builtin:calico/v3.31-per-node:108)
     "#);
     insta::assert_snapshot!(explain("calicoctl-read-only", &["del", key, "--prev-kv"]).1, @r#"
-    /etcdserverpb.KV/DeleteRange  denied: key-not-granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    /etcdserverpb.KV/DeleteRange  denied: key_not_granted: delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       read /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           by calicoctl-read-only: /calico/resources/v3/projectcalico.org/* (builtin:calico/v3.31:236)
       delete /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
     insta::assert_snapshot!(explain("cni:n-2", &["put", key, "v"]).1, @r#"
-    /etcdserverpb.KV/Put  forwarded in shadow mode, would be denied: key-not-granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
+    /etcdserverpb.KV/Put  forwarded in shadow mode, would be denied: key_not_granted: create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       create /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
       update /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
           no grant covers /calico/resources/v3/projectcalico.org/workloadendpoints/prod/n--1-k8s-web-eth0
     "#);
     insta::assert_snapshot!(explain("nobody", &["get", "a"]).1, @r#"
-    /etcdserverpb.KV/Range  forwarded in shadow mode, would be denied: no-binding
+    /etcdserverpb.KV/Range  forwarded in shadow mode, would be denied: no_binding
       read a
           no grant covers a
     "#);
@@ -353,7 +353,7 @@ fn explain_writes_json() {
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["identity"], "default/cn:calicoctl-read-only");
     assert_eq!(report["calls"][0]["decision"], "deny");
-    assert_eq!(report["calls"][0]["reason"], "key-not-granted");
+    assert_eq!(report["calls"][0]["reason"], "key_not_granted");
     assert_eq!(report["calls"][0]["needs"][0]["key"], r"\x00a");
     let (_, out, _) = policy(&[
         "explain",

@@ -74,23 +74,23 @@ fn shadow_mode_permits_and_keeps_the_denial() {
 #[test]
 fn each_reason_has_a_stable_name() {
     let words = [
-        "no-binding",
-        "no-identity",
-        "bad-capture",
-        "key-not-granted",
-        "capability-not-granted",
-        "lease-not-owned",
-        "lease-unknown",
-        "malformed-message",
-        "unknown-method",
-        "not-grpc",
+        "no_binding",
+        "no_identity",
+        "bad_capture",
+        "key_not_granted",
+        "capability_not_granted",
+        "lease_not_owned",
+        "lease_unknown",
+        "malformed_message",
+        "unknown_method",
+        "not_grpc",
         "compressed",
-        "too-large",
-        "bad-framing",
-        "tokens-stripped",
+        "too_large",
+        "bad_framing",
+        "tokens_stripped",
         "http2",
         "limit",
-        "audit-full",
+        "audit_full",
     ];
     assert_eq!(Reason::ALL.map(Reason::code), words);
 }
@@ -99,23 +99,23 @@ fn each_reason_has_a_stable_name() {
 fn a_denial_displays_what_is_missing() {
     let malformed = Malformed { field: "PutRequest.key", offset: 3, fault: Fault::WireType };
     let cases = [
-        (Denial::new(Reason::NoBinding, ""), "no-binding".to_owned()),
+        (Denial::new(Reason::NoBinding, ""), "no_binding".to_owned()),
         (Denial::new(Reason::Limit, "too many watches"), "limit: too many watches".to_owned()),
-        (missing_key(b"a\n"), "key-not-granted: read a\\x0a".to_owned()),
+        (missing_key(b"a\n"), "key_not_granted: read a\\x0a".to_owned()),
         (
             Denial {
                 reason: Reason::CapabilityNotGranted,
                 missing: Missing::Capability(Capability::Compact),
             },
-            "capability-not-granted: compact".to_owned(),
+            "capability_not_granted: compact".to_owned(),
         ),
         (
             Denial { reason: Reason::LeaseNotOwned, missing: Missing::Lease(0xab) },
-            "lease-not-owned: lease ab".to_owned(),
+            "lease_not_owned: lease ab".to_owned(),
         ),
         (
             malformed.into(),
-            "malformed-message: PutRequest.key at offset 3: group or unknown wire type".to_owned(),
+            "malformed_message: PutRequest.key at offset 3: group or unknown wire type".to_owned(),
         ),
     ];
     for (denial, text) in cases {

@@ -1,4 +1,4 @@
-//! What each page says.
+//! The content of each admin page.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,42 +11,42 @@ use serde::Serialize;
 
 use crate::metrics::Metrics;
 
-/// One thing that must be well before this proxy should get requests.
+/// One condition of readiness: while it fails, this gateway should get no requests.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// `upstream`, `policy`, `certificate`, ...
+    /// Its name on the page: `upstream`, `policy`, `certificate`, ...
     pub name: &'static str,
-    /// What is wrong, if anything.
+    /// The error, if it fails.
     pub result: Result<(), String>,
 }
 
-/// The policy that decides.
+/// The policy in effect, as `/policy` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PolicyView {
-    /// Rises by one with each reload that was taken.
+    /// Rises by one with each successful reload and each change of the mode.
     pub generation: u64,
     /// Hexadecimal SHA-256 of its text.
     pub hash: String,
-    /// Where it was read: `file`, or `state-dir` when the file was broken at the start.
+    /// Where it was read: `file`, or `state-dir` if the file had an error at the start.
     pub source: &'static str,
-    /// The mode in force for bindings without one of their own.
+    /// The mode of bindings that set none of their own.
     pub mode: Mode,
-    /// What overrides the modes of the policy: the setting `mode`, or what was asked for at the
-    /// admin socket since.
+    /// The mode that overrides those of the policy: from the setting `mode`, or from the admin
+    /// socket.
     pub mode_override: Option<Mode>,
-    /// Names of the roles.
+    /// Names of its roles.
     pub roles: Vec<String>,
-    /// How many bindings there are.
+    /// Number of its bindings.
     pub bindings: usize,
-    /// Why the last reload of the policy failed, with the place of the mistake; `None` when it did
-    /// not.
+    /// Why the last reload of the policy failed, with the source position of the error. `None` if
+    /// it succeeded.
     pub last_error: Option<String>,
-    /// The same of certificates and revocation lists, by what was not reloaded; empty when all
-    /// were.
+    /// Why the last reload of certificates or revocation lists failed, by what was not reloaded.
+    /// Empty if all of them succeeded.
     pub certificate_errors: BTreeMap<&'static str, String>,
 }
 
-/// One open stream.
+/// One open stream, as `/debug/streams` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamView {
     /// The principal's name.
@@ -65,13 +65,14 @@ pub(super) fn metrics(metrics: &Metrics) -> Page {
     page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
 }
 
-/// The process answers: that is all that a liveness probe may ask, else a dead etcd would restart
-/// the proxy.
+/// Liveness: the process answers. It must not depend on etcd, or a dead etcd would make Kubernetes
+/// restart the gateway.
 pub(super) fn live() -> Page {
     text(StatusCode::OK, "ok\n".to_owned())
 }
 
-/// A line for each check, as Kubernetes' own `/readyz?verbose`, and 503 when one is not well.
+/// Readiness: one line for each check, in the format of Kubernetes' `/readyz?verbose`, and status
+/// 503 if a check fails.
 pub(super) fn ready(checks: &[Check]) -> Page {
     let mut lines = String::new();
     for Check { name, result } in checks {
@@ -95,28 +96,28 @@ pub(super) fn json(value: &impl Serialize) -> Page {
     }
 }
 
-pub(super) fn not_served() -> Page {
+pub(super) fn debug_is_off() -> Page {
     text(
         StatusCode::NOT_FOUND,
-        "this page names identities and is not served here unless asked for\n".to_owned(),
+        "this page names identities: set `admin-debug` to serve it here\n".to_owned(),
     )
 }
 
 pub(super) fn not_found() -> Page {
     text(
         StatusCode::NOT_FOUND,
-        "there is /metrics, /livez, /readyz, /policy and /debug/streams\n".to_owned(),
+        "no such page: try /metrics, /livez, /readyz, /policy or /debug/streams\n".to_owned(),
     )
 }
 
-pub(super) fn only_get() -> Page {
+pub(super) fn method_not_allowed() -> Page {
     let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
     page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     page
 }
 
-pub(super) fn no_mode() -> Page {
-    text(StatusCode::BAD_REQUEST, "say `shadow`, `enforce` or `policy`\n".to_owned())
+pub(super) fn unknown_mode() -> Page {
+    text(StatusCode::BAD_REQUEST, "unknown mode: send `shadow`, `enforce` or `policy`\n".to_owned())
 }
 
 fn text(status: StatusCode, body: String) -> Page {

@@ -38,7 +38,7 @@ async fn start(checks: Vec<Check>, debug: bool) -> Server {
         }),
         streams: Box::new(streams),
         debug,
-        change_mode: Box::new(|_, _| panic!("nobody may change the mode here")),
+        change_mode: Box::new(|_, _| panic!("this address must not change the mode")),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,12 +48,12 @@ async fn start(checks: Vec<Check>, debug: bool) -> Server {
 }
 
 impl Server {
-    /// The whole answer to these bytes: the server closes after it.
+    /// The whole response to these bytes. The server closes the connection after it.
     async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // A refusal of an overlong header may arrive as a reset behind the answer.
+        // After refusing a long header the server may reset the connection.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
@@ -75,18 +75,32 @@ async fn each_page_answers() {
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     assert_eq!(
         json(server.get("/policy").await.1),
-        serde_json::json!({ "generation": 3, "hash": "ab12", "source": "file", "mode": "enforce", "mode_override": null, "roles": ["calico-node"], "bindings": 1,
-                            "last_error": "policy.yaml:3:1: unknown field `verb`", "certificate_errors": { "server": "server.key: is empty" } })
+        serde_json::json!({
+            "generation": 3,
+            "hash": "ab12",
+            "source": "file",
+            "mode": "enforce",
+            "mode_override": null,
+            "roles": ["calico-node"],
+            "bindings": 1,
+            "last_error": "policy.yaml:3:1: unknown field `verb`",
+            "certificate_errors": { "server": "server.key: is empty" },
+        })
     );
     assert_eq!(
         json(server.get("/debug/streams").await.1),
-        serde_json::json!([{ "identity": "default/cn:alice", "method": "/etcdserverpb.Watch/Watch", "age_seconds": 7, "watches": 2 }])
+        serde_json::json!([{
+            "identity": "default/cn:alice",
+            "method": "/etcdserverpb.Watch/Watch",
+            "age_seconds": 7,
+            "watches": 2,
+        }])
     );
     assert_eq!(server.get("/").await.0, 404);
 }
 
 #[tokio::test]
-async fn readiness_is_the_sum_of_its_checks() {
+async fn is_ready_if_all_checks_pass() {
     let well = Check { name: "policy", result: Ok(()) };
     let ill = Check { name: "upstream", result: Err("no member\nanswers".into()) };
     let server = start(vec![well.clone()], false).await;
@@ -108,7 +122,7 @@ async fn identities_are_shown_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_changed() {
+async fn the_address_refuses_methods_that_change() {
     let server = start(vec![], true).await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let answer =
@@ -126,7 +140,7 @@ async fn nothing_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_header_without_end_is_refused() {
+async fn refuses_a_header_above_the_limit() {
     let server = start(vec![], false).await;
     let mut request = b"GET /livez HTTP/1.1\r\nx: ".to_vec();
     request.resize(64 * 1024, b'a');
@@ -135,8 +149,8 @@ async fn a_header_without_end_is_refused() {
     assert_eq!(server.get("/livez").await.0, 200);
 }
 
-/// Callers that stay connected beyond all bounds, each of whom has sent these bytes, and is
-/// replaced when the server ends it.
+/// Expects that probes are answered while more clients than the limit are connected. Each has sent
+/// `request`, and a new one connects when the server closes one.
 async fn a_probe_is_answered_beside(request: &'static [u8]) {
     let server = start(vec![], false).await;
     let address = server.address;
@@ -157,29 +171,29 @@ async fn a_probe_is_answered_beside(request: &'static [u8]) {
     });
     for _ in 0..20 {
         let probe = tokio::time::timeout(2 * DEADLINE, server.get("/livez")).await;
-        assert_eq!(probe.expect("an answer").0, 200);
+        assert_eq!(probe.expect("a response in time").0, 200);
     }
     assert!(!flood.is_finished());
     flood.abort();
 }
 
 #[tokio::test]
-async fn callers_that_say_nothing_keep_no_probe_out() {
+async fn answers_probes_beside_silent_clients() {
     a_probe_is_answered_beside(b"").await;
 }
 
 #[tokio::test]
-async fn callers_that_never_end_their_request_keep_no_probe_out() {
+async fn answers_probes_beside_unfinished_requests() {
     a_probe_is_answered_beside(b"GET /livez HTTP/1.1\r\nhost:").await;
 }
 
 #[tokio::test]
-async fn callers_that_do_not_read_their_answer_keep_no_probe_out() {
+async fn answers_probes_beside_clients_that_do_not_read() {
     a_probe_is_answered_beside(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_it() {
+async fn shutdown_ends_the_server() {
     let server = start(vec![], false).await;
     assert_eq!(server.get("/livez").await.0, 200);
     server.shutdown.cancel();

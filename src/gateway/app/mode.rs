@@ -1,9 +1,9 @@
-//! Break-glass without a restart: what overrides the modes of the policy, changed at the admin
-//! socket while the proxy serves.
+//! The mode override: a mode that is used in place of the modes of the policy. It can be changed at
+//! the admin socket without a restart (break-glass).
 //!
-//! A change is a new generation of the same policy, so that every open stream is looked at again.
-//! It lasts until the next one, through all reloads, and not beyond the process: a start goes by
-//! the setting `mode`.
+//! A change creates a new generation of the same policy, so every open stream is judged again. It
+//! lasts until the next change, through all reloads, but not after a restart: the start uses the
+//! setting `mode`.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -11,52 +11,51 @@ use std::time::SystemTime;
 use etcd_warden_core::policy::Mode;
 
 use super::State;
-use super::reload;
+use super::publish;
 use crate::admin::Peer;
 use crate::audit::ModeChange;
 
-/// What overrides the modes of the policy file, if anything does.
+/// The mode override, if there is one.
 #[derive(Debug)]
 pub struct ModeOverride(Mutex<Option<Mode>>);
 
 impl ModeOverride {
-    /// Begins with the setting.
-    #[must_use]
+    /// Begins with the setting `mode`.
     pub fn new(setting: Option<Mode>) -> Self {
         Self(Mutex::new(setting))
     }
 
-    /// What is asked for now. Etcd's own auth may stand against it (`shadow_guard`).
-    #[must_use]
+    /// The override that was requested. While etcd's own auth is on, [`super::shadow_guard`]
+    /// enforces whatever this is.
     pub fn get(&self) -> Option<Mode> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Only where the policy is replaced, so that the two never contradict each other.
+    /// Only for [`super::publish`], which replaces the policy at the same moment.
     pub(super) fn set(&self, mode: Option<Mode>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 }
 
-/// Overrides the modes of the policy, or no longer (`None`), and says who wanted it: in the log,
-/// the audit and the metrics.
-pub(super) fn change(state: &State, asked: Option<Mode>, by: Peer) {
+/// Sets or ends (`None`) the mode override, and records which process asked for it in the log, the
+/// audit log and the metrics.
+pub(super) fn change(state: &State, requested: Option<Mode>, by: Peer) {
     let mut before = None;
-    let overrule = |was| {
-        before = was;
-        asked
+    let new_mode = |current| {
+        before = current;
+        requested
     };
-    let policy = reload::publish_in(state, overrule, |present| present.in_mode(0, asked));
+    let policy = publish::policy_and_mode(state, new_mode, |current| current.in_mode(0, requested));
     let change = ModeChange {
         time: SystemTime::now(),
-        asked,
+        mode: requested,
         before,
         uid: by.uid,
         pid: by.pid,
         generation: policy.generation,
         policy_hash: policy.hash.clone(),
     };
-    let (mode, pid) = (ModeChange::name(asked), by.pid.unwrap_or_default());
+    let (mode, pid) = (ModeChange::name(requested), by.pid.unwrap_or_default());
     tracing::warn!(
         mode,
         before = ModeChange::name(before),

@@ -1,13 +1,13 @@
-//! Files that are read again when their content changes.
+//! Watches files, and reloads them when their content changes.
 //!
-//! Content is compared, not times: Kubernetes replaces a whole folder by moving one symlink, agents
-//! rename, editors write in place. When a change is in effect is for `settling` to say. A change
-//! that is half done (a certificate without its key) is a mistake, which is reported and changes
+//! This compares content, not times: Kubernetes replaces a folder by moving one symbolic link,
+//! agents rename files, editors write in place. [`super::settling`] decides when a change is used.
+//! Half a change, as a certificate without its key, is an error that is reported and changes
 //! nothing; the other half is the next change.
 //!
-//! Each thing is looked at by itself, and read on a thread of its own: a file system that does not
-//! answer holds up nothing else, not even the end of the process (`cli::serve::on_runtime` waits
-//! for no thread).
+//! Each [`Reloaded`] is watched by itself, and its files are read on another thread. A file system
+//! that does not answer delays nothing else, not even the end of the process
+//! (`cli::serve::on_runtime` does not wait for threads).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,15 +34,15 @@ fn paths(config: &Config, what: Reloaded) -> Vec<&Path> {
     }
 }
 
-/// The files of `what` in groups, each of which is read and comes to rest by itself: a revocation
-/// waits for no other file.
+/// The files of `what` in groups. Each group is read and settles by itself, so that a revocation
+/// does not wait for other files.
 pub(super) fn groups(config: &Config, what: Reloaded) -> Vec<Vec<PathBuf>> {
     let paths = paths(config, what).into_iter().map(Path::to_owned);
     match what {
         Reloaded::Clients => {
             paths.collect::<BTreeSet<_>>().into_iter().map(|path| vec![path]).collect()
         }
-        // A certificate and its key go together.
+        // A certificate and its key must match.
         Reloaded::Policy | Reloaded::Server | Reloaded::Upstream => vec![paths.collect()],
     }
 }
@@ -52,22 +52,22 @@ pub(super) fn read_now(config: &Config, what: Reloaded) -> Files {
     Files::read(paths(config, what), tls::MAX_BYTES)
 }
 
-/// Reads files that are used together, on a thread that serves no client.
+/// Reads one group of files, on a thread that serves no client.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct GroupReader {
     paths: Vec<PathBuf>,
-    /// A thread reads them.
+    /// A thread is reading them.
     busy: Arc<AtomicBool>,
 }
 
-impl Desk {
-    /// For these files.
-    pub(super) fn of(paths: Vec<PathBuf>) -> Self {
+impl GroupReader {
+    /// A reader of these files.
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, busy: Arc::default() }
     }
 
-    /// Reads them. Those of a file system that does not answer are [`crate::files::ReadError::TimedOut`],
-    /// and one thread at most waits for it.
+    /// Reads the files. If their file system does not answer they are
+    /// [`crate::files::ReadError::TimedOut`], and at most one thread waits for it.
     pub(super) async fn read(&self) -> Files {
         let owned = self.paths.clone();
         let read = move || Files::read(owned.iter().map(PathBuf::as_path), tls::MAX_BYTES);
@@ -76,7 +76,7 @@ impl Desk {
             .unwrap_or_else(|| Files::timed_out(self.paths.iter().map(PathBuf::as_path)))
     }
 
-    /// What `read` gives in time, unless one from before has not ended yet.
+    /// The result of `read`, unless it takes longer than `time` or an earlier one has not ended.
     async fn within<T: Send + 'static>(
         &self,
         time: Duration,
@@ -85,7 +85,7 @@ impl Desk {
         if self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let done = Done(self.busy.clone());
+        let done = ClearOnDrop(self.busy.clone());
         let reading = spawn_blocking(move || {
             let _done = done;
             read()
@@ -94,16 +94,16 @@ impl Desk {
     }
 }
 
-/// Clears the mark when the thread is done, however it ends.
-struct Done(Arc<AtomicBool>);
+/// Clears `busy` when the thread ends, also by a panic.
+struct ClearOnDrop(Arc<AtomicBool>);
 
-impl Drop for Done {
+impl Drop for ClearOnDrop {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// Looks at all files once each `reload-interval`, and uses what has changed and come to rest.
+/// Checks all files once per `reload-interval`, and reloads those that have changed and are stable.
 pub(super) async fn watch(state: Arc<State>) {
     if !state.shared.config.reload_interval.is_zero() {
         futures_util::future::join_all(Reloaded::ALL.iter().map(|&what| watch_one(&state, what)))
@@ -115,9 +115,9 @@ async fn watch_one(state: &Arc<State>, what: Reloaded) {
     loop {
         tokio::time::sleep(state.shared.config.reload_interval).await;
         let read = state.reloads.read(what).await;
-        let looking = state.clone();
-        // A panic there is a bug of ours, and was logged; the next look may do better.
-        let _ = spawn_blocking(move || reload::look(&looking, what, &read)).await;
+        let state = state.clone();
+        // A panic was logged; the next check may succeed.
+        let _ = spawn_blocking(move || reload::check(&state, what, &read)).await;
     }
 }
 
@@ -128,17 +128,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_read_that_does_not_end_holds_up_one_thread() {
-        let (desk, long) = (Desk::of(Vec::new()), Duration::from_secs(3600));
-        let (go_on, hangs) = mpsc::sync_channel::<()>(1);
-        assert_eq!(desk.within(Duration::ZERO, move || hangs.recv()).await, None, "late");
+    async fn a_read_that_does_not_end_blocks_one_thread() {
+        let (reader, long) = (GroupReader::new(Vec::new()), Duration::from_secs(3600));
+        let (proceed, hangs) = mpsc::sync_channel::<()>(1);
+        assert_eq!(reader.within(Duration::ZERO, move || hangs.recv()).await, None, "late");
         for _ in 0..1000 {
-            assert_eq!(desk.within(long, || ()).await, None, "no second thread");
+            assert_eq!(reader.within(long, || ()).await, None, "no second thread");
         }
-        go_on.send(()).unwrap();
-        while desk.busy.load(Ordering::Acquire) {
+        proceed.send(()).unwrap();
+        while reader.busy.load(Ordering::Acquire) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(desk.within(long, || 1).await, Some(1));
+        assert_eq!(reader.within(long, || 1).await, Some(1));
     }
 }

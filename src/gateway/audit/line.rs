@@ -1,10 +1,10 @@
-//! One [`Record`] as one line of JSON. `docs/audit.md` tells what each field means; a test holds
-//! the two together.
+//! Formats one [`Record`] as one line of JSON. `docs/audit.md` documents the fields, and a test
+//! compares them.
 //!
-//! Every text that comes from outside (certificates, keys, paths) is in the spelling of
-//! [`etcd_warden_core::keyspace::Escaped`], so that a line is ASCII, holds no control character and
-//! gives back the bytes ([`unescape`]). A line has a bound: lists and texts beyond it are cut, and
-//! say so.
+//! Text from clients (certificates, keys, paths) is escaped by
+//! [`etcd_warden_core::keyspace::Escaped`]: a line is ASCII without control characters, and the
+//! bytes can be recovered ([`unescape`]). The size of a line is bounded: lists and texts above it
+//! are cut, and the line shows how much is missing.
 
 mod text;
 
@@ -17,38 +17,38 @@ use serde::{Serialize, Serializer};
 use super::Record;
 pub(super) use text::timestamp;
 pub use text::unescape;
-use text::{LeaseId, Text};
+use text::{EscapedText, LeaseId};
 
-/// Bytes of one line at most, its end of line included.
+/// Largest size of a line in bytes, with its end of line.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// How much of a record a line shows.
+/// The limits of what a line shows of a record.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct LineLimits {
     /// Bytes of one text (a key, a name), before escaping.
     pub text: usize,
     /// Entries of one list (accesses, leases, roles, names of one kind).
     pub entries: usize,
 }
 
-impl Cut {
-    /// What a line shows when there is room. With no entries at all, ten texts of this size stay
-    /// below [`MAX_LINE`] however they are escaped (5 bytes for one).
-    pub const WIDE: Cut = Cut { text: 1024, entries: 1024 };
-    /// What it shows when the queue is short of room.
-    pub const NARROW: Cut = Cut { text: 256, entries: 4 };
+impl LineLimits {
+    /// The limits of a usual line. Without entries, ten texts of this size stay below [`MAX_LINE`]
+    /// however they are escaped (5 bytes for one).
+    pub const WIDE: LineLimits = LineLimits { text: 1024, entries: 1024 };
+    /// The limits when the queue has no room for a usual line.
+    pub const NARROW: LineLimits = LineLimits { text: 256, entries: 4 };
 }
 
-/// Adds `record` to `out` as one line with its end. Fewer entries are shown until it fits into
-/// [`MAX_LINE`].
-pub fn render(record: &Record, cut: Cut, out: &mut Vec<u8>) {
+/// Appends `record` to `out` as one line with its end. Halves the number of entries until the line
+/// fits into [`MAX_LINE`].
+pub fn render(record: &Record, cut: LineLimits, out: &mut Vec<u8>) {
     let start = out.len();
     let mut cut = cut;
     loop {
-        // Writing to a Vec cannot fail, and no map key here is anything but a string.
+        // Cannot fail: it writes to a Vec, and all map keys are strings.
         let _ = serde_json::to_writer(&mut *out, &Line::new(record, cut));
         out.push(b'\n');
-        // Room for `lost`, which the writer may add.
+        // 64 bytes are for the field `lost`, which the writer may add.
         if out.len() - start <= MAX_LINE - 64 || cut.entries == 0 {
             return;
         }
@@ -57,85 +57,85 @@ pub fn render(record: &Record, cut: Cut, out: &mut Vec<u8>) {
     }
 }
 
-/// The fields in their order. A field that has nothing to say is absent.
+/// The fields of a line, in order. Empty ones are left out.
 #[derive(Serialize)]
 struct Line<'r> {
     time: String,
     decision: &'static str,
     mode: Mode,
-    identity: Identity<'r>,
+    identity: IdentityFields<'r>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    roles: Vec<Text<'r>>,
+    roles: Vec<EscapedText<'r>>,
     peer: std::net::SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<Text<'r>>,
+    path: Option<EscapedText<'r>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    accesses: Vec<Access<'r>>,
+    accesses: Vec<AccessFields<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capability: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    leases: Vec<Lease>,
+    leases: Vec<LeaseFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    grant: Option<Text<'r>>,
+    grant: Option<EscapedText<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<Lack<'r>>,
-    policy: Policy<'r>,
+    missing: Option<MissingRight<'r>>,
+    policy: PolicyFields<'r>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    member: Option<Text<'r>>,
+    member: Option<EscapedText<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc_status: Option<u32>,
     request_id: u64,
-    #[serde(skip_serializing_if = "Omitted::is_nothing")]
+    #[serde(skip_serializing_if = "Omitted::is_empty")]
     omitted: Omitted,
 }
 
 #[derive(Serialize)]
-struct Identity<'r> {
-    name: Text<'r>,
+struct IdentityFields<'r> {
+    name: EscapedText<'r>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cn: Option<Text<'r>>,
+    cn: Option<EscapedText<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cn_refusal: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    uri_sans: Vec<Text<'r>>,
+    uri_sans: Vec<EscapedText<'r>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    dns_sans: Vec<Text<'r>>,
-    serial: Text<'r>,
-    issuer: Text<'r>,
-    ca: Text<'r>,
+    dns_sans: Vec<EscapedText<'r>>,
+    serial: EscapedText<'r>,
+    issuer: EscapedText<'r>,
+    ca: EscapedText<'r>,
 }
 
 #[derive(Serialize)]
-struct Access<'r> {
+struct AccessFields<'r> {
     #[serde(serialize_with = "verb_names")]
     verbs: Verbs,
     #[serde(flatten)]
-    range: Range<'r>,
+    range: RangeFields<'r>,
 }
 
 #[derive(Serialize)]
-struct Range<'r> {
-    key: Text<'r>,
-    range_end: Text<'r>,
+struct RangeFields<'r> {
+    key: EscapedText<'r>,
+    range_end: EscapedText<'r>,
 }
 
 #[derive(Serialize)]
-struct Lease {
+struct LeaseFields {
     id: LeaseId,
     r#use: &'static str,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Lack<'r> {
+enum MissingRight<'r> {
     Keys {
         verb: &'static str,
         #[serde(flatten)]
-        range: Range<'r>,
+        range: RangeFields<'r>,
     },
     Capability {
         capability: &'static str,
@@ -149,12 +149,12 @@ enum Lack<'r> {
 }
 
 #[derive(Serialize)]
-struct Policy<'r> {
-    generation: u64,
-    hash: &'r str,
+pub(super) struct PolicyFields<'r> {
+    pub(super) generation: u64,
+    pub(super) hash: &'r str,
 }
 
-/// How many entries of each list are not shown.
+/// The number of entries of each list that are not shown.
 #[derive(Default, Serialize)]
 struct Omitted {
     #[serde(skip_serializing_if = "is_zero")]
@@ -170,26 +170,26 @@ struct Omitted {
 }
 
 impl Omitted {
-    fn is_nothing(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.roles + self.uri_sans + self.dns_sans + self.accesses + self.leases == 0
     }
 }
 
 impl<'r> Line<'r> {
-    fn new(record: &'r Record, cut: Cut) -> Self {
+    fn new(record: &'r Record, cut: LineLimits) -> Self {
         let (identity, principal, accesses) =
             (&*record.identity, &*record.principal, &record.accesses);
-        let text = |text: &'r str| Text { bytes: text.as_bytes(), limit: cut.text };
-        let range = |range: KeyRange<'r>| Range {
-            key: Text { bytes: range.start, limit: cut.text },
-            range_end: Text { bytes: range.range_end(), limit: cut.text },
+        let text = |text: &'r str| EscapedText { bytes: text.as_bytes(), limit: cut.text };
+        let range = |range: KeyRange<'r>| RangeFields {
+            key: EscapedText { bytes: range.start, limit: cut.text },
+            range_end: EscapedText { bytes: range.range_end(), limit: cut.text },
         };
-        let left_out = |length: usize| length.saturating_sub(cut.entries);
+        let omitted = |length: usize| length.saturating_sub(cut.entries);
         Self {
             time: timestamp(record.time),
             decision: record.decision.code(),
             mode: principal.mode,
-            identity: Identity {
+            identity: IdentityFields {
                 name: text(&principal.name),
                 cn: identity.common_name.as_deref().ok().map(text),
                 cn_refusal: identity.common_name.as_ref().err().map(|refusal| refusal.code()),
@@ -202,50 +202,62 @@ impl<'r> Line<'r> {
             roles: principal.roles.iter().take(cut.entries).map(|role| text(role)).collect(),
             peer: record.peer,
             method: record.method.as_ref().ok().map(|method| method.path()),
-            path: record.method.as_ref().err().map(|path| Text { bytes: path, limit: cut.text }),
+            path: record
+                .method
+                .as_ref()
+                .err()
+                .map(|path| EscapedText { bytes: path, limit: cut.text }),
             accesses: accesses
                 .ranges
                 .iter()
                 .take(cut.entries)
-                .map(|(verbs, owned)| Access { verbs: *verbs, range: range(owned.as_range()) })
+                .map(|(verbs, owned)| AccessFields {
+                    verbs: *verbs,
+                    range: range(owned.as_range()),
+                })
                 .collect(),
             capability: accesses.capability.map(|capability| capability.name()),
             leases: accesses
                 .leases
                 .iter()
                 .take(cut.entries)
-                .map(|(id, lease_use)| Lease { id: LeaseId(*id), r#use: use_name(*lease_use) })
+                .map(|(id, lease_use)| LeaseFields {
+                    id: LeaseId(*id),
+                    r#use: use_name(*lease_use),
+                })
                 .collect(),
             grant: record.grant.as_deref().map(text),
             reason: record.denial.as_ref().map(|denial| denial.reason.code()),
             missing: record.denial.as_ref().and_then(|denial| match &denial.missing {
                 Missing::Nothing => None,
                 Missing::Keys { verb, range: owned } => {
-                    Some(Lack::Keys { verb: verb.name(), range: range(owned.as_range()) })
+                    Some(MissingRight::Keys { verb: verb.name(), range: range(owned.as_range()) })
                 }
                 Missing::Capability(capability) => {
-                    Some(Lack::Capability { capability: capability.name() })
+                    Some(MissingRight::Capability { capability: capability.name() })
                 }
-                Missing::Lease(id) => Some(Lack::Lease { lease: LeaseId(*id) }),
-                Missing::Form(malformed) => Some(Lack::Form { form: malformed.to_string() }),
-                Missing::Size { length, limit } => Some(Lack::Form {
+                Missing::Lease(id) => Some(MissingRight::Lease { lease: LeaseId(*id) }),
+                Missing::Form(malformed) => {
+                    Some(MissingRight::Form { form: malformed.to_string() })
+                }
+                Missing::Size { length, limit } => Some(MissingRight::Form {
                     form: format!("message of {length} bytes exceeds the limit of {limit} bytes"),
                 }),
-                Missing::Unpacked { limit } => Some(Lack::Form {
+                Missing::Unpacked { limit } => Some(MissingRight::Form {
                     form: format!("decompressed message exceeds the limit of {limit} bytes"),
                 }),
-                Missing::Text(text) => Some(Lack::Form { form: (*text).to_owned() }),
+                Missing::Text(text) => Some(MissingRight::Form { form: (*text).to_owned() }),
             }),
-            policy: Policy { generation: principal.generation, hash: &record.policy_hash },
+            policy: PolicyFields { generation: principal.generation, hash: &record.policy_hash },
             member: record.member.as_deref().map(text),
             grpc_status: record.status,
             request_id: record.request_id,
             omitted: Omitted {
-                roles: left_out(principal.roles.len()),
-                uri_sans: left_out(identity.uri_sans.len()),
-                dns_sans: left_out(identity.dns_sans.len()),
-                accesses: left_out(accesses.ranges.len()),
-                leases: left_out(accesses.leases.len()),
+                roles: omitted(principal.roles.len()),
+                uri_sans: omitted(identity.uri_sans.len()),
+                dns_sans: omitted(identity.dns_sans.len()),
+                accesses: omitted(accesses.ranges.len()),
+                leases: omitted(accesses.leases.len()),
             },
         }
     }
@@ -260,7 +272,7 @@ fn use_name(lease_use: LeaseUse) -> &'static str {
         LeaseUse::Grant => "grant",
         LeaseUse::Attach => "attach",
         LeaseUse::Revoke => "revoke",
-        LeaseUse::KeepAlive => "keep-alive",
+        LeaseUse::KeepAlive => "keep_alive",
         LeaseUse::Inspect => "look",
     }
 }

@@ -1,4 +1,4 @@
-//! The audit line of a changed mode: not of a request, but of what all later lines depend on.
+//! The audit line of a changed mode. It belongs to no request, but later lines depend on it.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -6,29 +6,29 @@ use std::time::SystemTime;
 use etcd_warden_core::policy::Mode;
 use serde::Serialize;
 
-use super::line::timestamp;
+use super::line::{PolicyFields, timestamp};
 
-/// Somebody at the admin socket has overridden the modes of the policy, or has given that up.
+/// A process at the admin socket has overridden the modes of the policy, or has ended the override.
 #[derive(Clone, Debug)]
 pub struct ModeChange {
-    /// When.
+    /// When the mode was changed.
     pub time: SystemTime,
-    /// What overrides the policy's modes from now on; `None`: nothing.
-    pub asked: Option<Mode>,
-    /// What did before.
+    /// The mode that overrides the policy's modes. `None`: none does.
+    pub mode: Option<Mode>,
+    /// The override before.
     pub before: Option<Mode>,
-    /// The user who asked, as the kernel says.
+    /// The user id of the process, as the kernel reports it.
     pub uid: u32,
-    /// The process, likewise.
+    /// Its process id.
     pub pid: Option<i32>,
-    /// The generation that begins with it.
+    /// The generation that starts with this change.
     pub generation: u64,
-    /// The hash of its text.
+    /// Hexadecimal SHA-256 of the policy's text.
     pub policy_hash: Arc<str>,
 }
 
 #[derive(Serialize)]
-struct Line<'c> {
+struct ModeChangeLine<'c> {
     time: String,
     event: &'static str,
     mode: &'static str,
@@ -36,18 +36,11 @@ struct Line<'c> {
     uid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<i32>,
-    policy: Policy<'c>,
-}
-
-#[derive(Serialize)]
-struct Policy<'c> {
-    generation: u64,
-    hash: &'c str,
+    policy: PolicyFields<'c>,
 }
 
 impl ModeChange {
-    /// What an override is called: `policy` where there is none.
-    #[must_use]
+    /// The name of an override: `policy` if there is none.
     pub const fn name(mode: Option<Mode>) -> &'static str {
         match mode {
             Some(Mode::Shadow) => "shadow",
@@ -56,19 +49,18 @@ impl ModeChange {
         }
     }
 
-    /// One line of JSON with its end.
-    #[must_use]
+    /// One line of JSON with its end of line.
     pub(super) fn line(&self) -> Vec<u8> {
-        let line = Line {
+        let line = ModeChangeLine {
             time: timestamp(self.time),
             event: "mode",
-            mode: Self::name(self.asked),
+            mode: Self::name(self.mode),
             before: Self::name(self.before),
             uid: self.uid,
             pid: self.pid,
-            policy: Policy { generation: self.generation, hash: &self.policy_hash },
+            policy: PolicyFields { generation: self.generation, hash: &self.policy_hash },
         };
-        // Nothing in it can fail to be JSON.
+        // Serializing these types cannot fail.
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
         bytes
@@ -82,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_in_the_document_is_what_the_code_writes() {
+    fn the_documented_example_is_current() {
         let change = ModeChange {
             time: UNIX_EPOCH + Duration::from_micros(1_793_000_000_123_456),
-            asked: Some(Mode::Shadow),
+            mode: Some(Mode::Shadow),
             before: None,
             uid: 0,
             pid: Some(4711),

@@ -1,12 +1,12 @@
-//! From decisions to the disk. One thread writes; nobody else ever waits for a disk.
+//! Writes audit records to the disk. Only the writer's thread waits for the disk.
 //!
-//! A request takes a place in the queue ([`Audit::reserve`]) before it is forwarded and hands in
-//! its line ([`Slot::submit`]) when it is done, so that with `on_full: deny` nothing happens that
-//! could not be written down. The line is made by the thread that served the request, with a bound
-//! on its size; places and bytes are given back when the line is on the disk. `share` has the
-//! rule that keeps one identity from taking the queue away from the others.
+//! A request takes a slot of the queue ([`Audit::reserve`]) before it is forwarded, and submits its
+//! line ([`Slot::submit`]) when it has ended. So with `audit-on-full: deny` nothing is forwarded
+//! that could not be recorded. The thread that serves the request formats the line, whose size is
+//! bounded. Slots and bytes are given back when the line is on the disk. [`queue`] shares them
+//! between identities.
 
-mod share;
+mod queue;
 mod sink;
 mod thread;
 
@@ -20,37 +20,37 @@ use std::time::Duration;
 
 use etcd_warden_core::method::Effect;
 
-use super::line::{self, Cut};
+use super::line::{self, LineLimits};
 use super::{Decision, ModeChange, Record};
 use crate::config::{self, AuditAllowed, OnFull};
 use crate::metrics::Metrics;
-use share::{Place, Queue};
+use queue::{Queue, QueueSlot};
 use sink::Sink;
 use thread::Writer;
 
 /// How long [`Audit::close`] waits for the writer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the audit. Cheap to clone; the writer ends when all clones are gone, or after
-/// [`Audit::close`].
+/// A handle to the audit log. Cheap to clone. The writer's thread ends when all clones are dropped,
+/// or after [`Audit::close`].
 #[derive(Clone)]
 pub struct Audit(Arc<Handle>);
 
 struct Handle {
-    shared: Arc<Shared>,
-    /// Not in `Shared`: the writer ends when the last sender is gone.
+    shared: Arc<WriterState>,
+    /// Not in `WriterState`, which the writer has too: the writer ends when the last sender is dropped.
     sender: Sender<Message>,
     queue: Arc<Queue>,
 }
 
-/// What the handle and the writer both see.
-struct Shared {
+/// State of the handles and the writer.
+struct WriterState {
     allowed: AuditAllowed,
     sample: f64,
     on_full: OnFull,
     metrics: Arc<Metrics>,
     has_sinks: bool,
-    /// Lines lost in front of the queue since the last line went out.
+    /// Lines that did not get into the queue since the writer last reported them.
     lost: AtomicU64,
     sampled: AtomicU64,
     reopen: AtomicBool,
@@ -59,12 +59,12 @@ struct Shared {
 }
 
 enum Message {
-    Line(Vec<u8>, Place),
-    /// Look at the flags.
+    Line(Vec<u8>, QueueSlot),
+    /// Wakes the writer, to look at the flags `reopen` and `closing`.
     Wake,
 }
 
-/// The queue has no place, and `on_full` is `deny`: the request must be refused
+/// The queue has no slot, and `audit-on-full` is `deny`: the request must be refused
 /// ([`etcd_warden_core::authorize::Reason::AuditFull`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -77,15 +77,15 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-/// The place of one line. Dropped without a line, it is given back.
+/// The slot of one line. Dropping it without a line gives it back.
 #[must_use = "a slot is taken to submit a line"]
 pub struct Slot {
     audit: Audit,
-    place: Option<Place>,
+    slot: Option<QueueSlot>,
 }
 
 impl Audit {
-    /// Opens the file (append, mode 0640 if it is new) and starts the writer.
+    /// Opens the file (append; mode 0640 if it is new) and starts the writer.
     ///
     /// # Errors
     /// The file cannot be opened (the message names it), or the thread cannot be started.
@@ -93,13 +93,13 @@ impl Audit {
         let (audit, writer, finished) = Self::with_writer(config, metrics)?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             writer.run();
-            // Whoever closes the audit may have stopped waiting.
+            // An error: `close` has stopped waiting.
             let _ = finished.send(());
         })?;
         Ok(audit)
     }
 
-    /// The handle, the writer that is still to run, and whom to tell when it has ended.
+    /// The handle, the writer to run, and the channel that reports its end.
     fn with_writer(
         config: &config::Audit,
         metrics: Arc<Metrics>,
@@ -113,11 +113,11 @@ impl Audit {
         }
         #[expect(
             clippy::disallowed_methods,
-            reason = "bounded by places and two flags; sync_channel has memory for all from the start"
+            reason = "bounded by the slots and two flags; sync_channel allocates its whole capacity"
         )]
         let (sender, messages) = channel();
         let (finished_sender, finished) = sync_channel(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WriterState {
             allowed: config.allowed,
             sample: config.sample,
             on_full: config.on_full,
@@ -134,9 +134,7 @@ impl Audit {
         Ok((Audit(Arc::new(Handle { shared, sender, queue })), writer, finished_sender))
     }
 
-    /// Whether a line is to be written for such a decision. Of allowed requests, the configured
-    /// part is drawn here.
-    #[must_use]
+    /// Whether a decision must be recorded. Samples allowed requests as `audit-sample` says.
     pub fn wants(&self, decision: Decision, effect: Effect) -> bool {
         if !self.0.shared.has_sinks {
             return false;
@@ -149,23 +147,22 @@ impl Audit {
         }
     }
 
-    /// Takes a place for one line of the identity `owner` (its principal's name).
+    /// Takes a slot for one line of the identity `owner` (its principal's name).
     ///
     /// # Errors
-    /// There is none and `on_full` is `deny`. The line that will be missing is counted as lost.
-    /// With `on_full: drop` there is always a slot; what is submitted to one without a place is
-    /// counted as lost.
+    /// There is none and `audit-on-full` is `deny`. The line is counted as lost. With
+    /// `audit-on-full: drop` this never fails: the line is counted as lost when it is submitted.
     pub fn reserve(&self, owner: &Arc<str>) -> Result<Slot, Full> {
-        let place = self.0.queue.take(owner);
-        if place.is_none() && self.0.shared.on_full == OnFull::Deny && self.0.shared.has_sinks {
+        let slot = self.0.queue.try_acquire(owner);
+        if slot.is_none() && self.0.shared.on_full == OnFull::Deny && self.0.shared.has_sinks {
             self.0.shared.count_lost();
             return Err(Full);
         }
-        Ok(Slot { audit: self.clone(), place })
+        Ok(Slot { audit: self.clone(), slot })
     }
 
-    /// Hands in the line of a changed mode. It waits for nothing: whoever breaks the glass may do
-    /// it because the audit is full. Then the line is counted as lost, and the log has it.
+    /// Submits the line of a changed mode. A full queue does not prevent the change, which may be
+    /// made because the queue is full: then the line is counted as lost, and only the log has it.
     pub fn mode_changed(&self, change: &ModeChange) {
         let shared = &self.0.shared;
         if !shared.has_sinks {
@@ -174,25 +171,25 @@ impl Audit {
         let sent = self
             .0
             .queue
-            .take(&"admin socket".into())
-            .map(|place| self.0.sender.send(Message::Line(change.line(), place)));
+            .try_acquire(&"admin socket".into())
+            .map(|slot| self.0.sender.send(Message::Line(change.line(), slot)));
         if !matches!(sent, Some(Ok(()))) {
             shared.count_lost();
         }
     }
 
-    /// Opens the file again by its path, soon (SIGHUP, after the old one was renamed). If that
-    /// fails, the old one stays in use.
+    /// Makes the writer open the file again by its path (SIGHUP, after the file was renamed). If
+    /// that fails, the old file stays in use.
     pub fn reopen(&self) {
-        // Of many wishes one is enough, so that what waits has a bound also while the disk hangs.
+        // One message for any number of calls bounds the queue also while the disk hangs.
         if !self.0.shared.reopen.swap(true, Relaxed) {
             let _ = self.0.sender.send(Message::Wake);
         }
     }
 
-    /// Writes what waits and ends the writer. Waits for at most 5 s: a disk that hangs must not
-    /// hang the end of the process. Blocks the thread. Returns whether the writer ended in
-    /// time; lines handed in afterwards are counted as lost.
+    /// Writes the queued lines and ends the writer. Blocks the thread, for at most 5 s: a disk that
+    /// hangs must not prevent the end of the process. Returns whether the writer ended in time.
+    /// Lines that are submitted later are counted as lost.
     pub fn close(&self) -> bool {
         self.close_within(CLOSE_TIMEOUT)
     }
@@ -206,8 +203,8 @@ impl Audit {
         });
         if !ended {
             tracing::error!(
-                waiting = self.0.queue.taken(),
-                "the audit did not end in time, lines are lost"
+                queued = self.0.queue.taken(),
+                "audit log: not all queued lines were written before the deadline; they are lost"
             );
         }
         ended
@@ -215,35 +212,35 @@ impl Audit {
 }
 
 impl Slot {
-    /// Hands the line to the writer. Never blocks on a disk.
+    /// Passes the line to the writer. Never blocks on the disk.
     pub fn submit(self, record: impl Borrow<Record>) {
         let record = record.borrow();
         let shared = &self.audit.0.shared;
         if !shared.has_sinks {
             return;
         }
-        let Some(mut place) = self.place else { return shared.count_lost() };
+        let Some(mut slot) = self.slot else { return shared.count_lost() };
         let mut bytes = Vec::with_capacity(1024);
-        line::render(record, Cut::WIDE, &mut bytes);
-        if !place.weigh(bytes.len()) {
+        line::render(record, LineLimits::WIDE, &mut bytes);
+        if !slot.try_reserve(bytes.len()) {
             bytes.clear();
-            line::render(record, Cut::NARROW, &mut bytes);
+            line::render(record, LineLimits::NARROW, &mut bytes);
         }
-        // An error says that the writer has ended.
-        if self.audit.0.sender.send(Message::Line(bytes, place)).is_err() {
+        // An error: the writer has ended.
+        if self.audit.0.sender.send(Message::Line(bytes, slot)).is_err() {
             shared.count_lost();
         }
     }
 }
 
-impl Shared {
+impl WriterState {
     fn count_lost(&self) {
         self.lost.fetch_add(1, Relaxed);
-        self.metrics.audit_lost.increment(1);
+        self.metrics.audit_lines_lost.increment(1);
     }
 
-    /// True for the configured part of calls. The sequence is mixed (splitmix64), so that no rhythm
-    /// of requests falls between the draws.
+    /// True for the part of its calls that `audit-sample` sets. The sequence is mixed (splitmix64),
+    /// so that it cannot coincide with a regular pattern of requests.
     fn draw(&self) -> bool {
         if self.sample >= 1.0 {
             return true;

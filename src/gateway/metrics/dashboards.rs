@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules that ship may name only what the contract has.
+//! The dashboard and the alert rules in `deploy/` must name only metrics of the contract.
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ const DASHBOARD: &str = include_str!("../../../deploy/grafana/etcd-warden.json")
 const SCRAPE: &str = include_str!("../../../deploy/prometheus/scrape.yaml");
 const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yaml");
 
-/// What Prometheus and Grafana add themselves.
-const OUTSIDE: &[&str] = &["instance", "job", "le"];
+/// Labels that Prometheus and Grafana add.
+const ADDED_LABELS: &[&str] = &["instance", "job", "le"];
 
 fn strings<'v>(value: &'v Value, field: &str, into: &mut Vec<&'v str>) {
     match value {
@@ -23,8 +23,7 @@ fn strings<'v>(value: &'v Value, field: &str, into: &mut Vec<&'v str>) {
     }
 }
 
-/// The metric that a name in an expression means: a histogram is asked for by its buckets, sum or
-/// count.
+/// The metric of a name in an expression. A histogram appears as its buckets, sum or count.
 fn metric(name: &str) -> Option<&'static Metric> {
     CONTRACT.iter().find(|metric| match metric.kind {
         Kind::Histogram => ["_bucket", "_sum", "_count"]
@@ -38,27 +37,27 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
 }
 
-/// What is wrong with an expression: metrics, labels in selectors and in `by (..)`, and the values
-/// of closed labels.
-fn mistakes(expression: &str) -> Vec<String> {
-    let mut mistakes = Vec::new();
+/// The errors of an expression: unknown metrics, labels in selectors and in `by (..)`, and label
+/// values.
+fn errors(expression: &str) -> Vec<String> {
+    let mut errors = Vec::new();
     let mut labels: Vec<&Label> = Vec::new();
     for name in words(expression)
         .filter(|word| word.starts_with("etcd_warden_") || word.starts_with("process_"))
     {
         match metric(name) {
             Some(metric) => labels.extend(metric.labels),
-            None => mistakes.push(format!("metric `{name}`")),
+            None => errors.push(format!("metric `{name}`")),
         }
     }
     let mut check = |label: &str, value: Option<&str>| {
         let known = labels.iter().find(|known| known.name == label);
         match (known.map(|known| known.values), value) {
-            (None, _) if OUTSIDE.contains(&label) => {}
-            (None, _) => mistakes.push(format!("label `{label}`")),
+            (None, _) if ADDED_LABELS.contains(&label) => {}
+            (None, _) => errors.push(format!("label `{label}`")),
             (Some(Values::Listed(values)), Some(value)) if !value.starts_with('$') => {
                 let unknown = value.split('|').filter(|value| !values.contains(value));
-                mistakes.extend(unknown.map(|value| format!("`{label}` is never `{value}`")));
+                errors.extend(unknown.map(|value| format!("`{label}` is never `{value}`")));
             }
             (Some(_), _) => {}
         }
@@ -72,13 +71,12 @@ fn mistakes(expression: &str) -> Vec<String> {
     for list in expression.split(" by (").skip(1).filter_map(|rest| rest.split(')').next()) {
         words(list).for_each(|label| check(label, None));
     }
-    mistakes
+    errors
 }
 
-/// What is scraped is the proxy, where it listens unless told otherwise, under the name by which
-/// the alerts know it.
+/// The target is the default of `admin-addr`, and the job has the name that the alerts use.
 #[test]
-fn the_scrape_configuration_finds_the_proxy() {
+fn the_scrape_configuration_matches_the_defaults() {
     let setting = SETTINGS.iter().find(|setting| setting.name == "admin-addr").unwrap();
     let DefaultValue::Value(address) = setting.default else {
         panic!("`admin-addr` has no default")
@@ -90,29 +88,29 @@ fn the_scrape_configuration_finds_the_proxy() {
 }
 
 #[test]
-fn alert_rules_name_only_what_there_is() {
+fn alert_rules_name_only_existing_metrics() {
     let alerts: Value = serde_saphyr::from_str(ALERTS).unwrap();
     let mut expressions = Vec::new();
     strings(&alerts, "expr", &mut expressions);
     assert!(expressions.len() > 10);
     for expression in expressions {
-        assert_eq!(mistakes(expression), Vec::<String>::new(), "{expression}");
+        assert_eq!(errors(expression), Vec::<String>::new(), "{expression}");
     }
-    // What a text shows of an alert is a label of its metric too.
+    // Labels in the texts of alerts.
     for label in ALERTS.split("$labels.").skip(1).filter_map(|rest| words(rest).next()) {
         let known =
             CONTRACT.iter().flat_map(|metric| metric.labels).any(|known| known.name == label);
-        assert!(known || OUTSIDE.contains(&label), "{label}");
+        assert!(known || ADDED_LABELS.contains(&label), "{label}");
     }
 }
 
 #[test]
-fn the_dashboard_names_only_what_there_is_and_shows_everything() {
+fn the_dashboard_shows_every_metric_and_no_other() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let mut expressions = Vec::new();
     strings(&dashboard, "expr", &mut expressions);
     for expression in &expressions {
-        assert_eq!(mistakes(expression), Vec::<String>::new(), "{expression}");
+        assert_eq!(errors(expression), Vec::<String>::new(), "{expression}");
     }
     let shown: Vec<_> =
         expressions.iter().flat_map(|expression| words(expression)).filter_map(metric).collect();
@@ -122,8 +120,8 @@ fn the_dashboard_names_only_what_there_is_and_shows_everything() {
 }
 
 #[test]
-fn a_wrong_name_label_or_value_is_noticed() {
-    for (expression, mistake) in [
+fn finds_a_wrong_metric_label_or_value() {
+    for (expression, error) in [
         ("rate(etcd_warden_requests[5m])", "metric `etcd_warden_requests`"),
         ("etcd_warden_decision_duration_seconds", "metric `etcd_warden_decision_duration_seconds`"),
         ("sum by (role, cn) (etcd_warden_requests_total)", "label `cn`"),
@@ -133,6 +131,6 @@ fn a_wrong_name_label_or_value_is_noticed() {
             "`decision` is never `denied`",
         ),
     ] {
-        assert_eq!(mistakes(expression), [mistake], "{expression}");
+        assert_eq!(errors(expression), [error], "{expression}");
     }
 }

@@ -1,6 +1,5 @@
-//! Histograms with fixed buckets. The exporter's own keep every single observation until somebody
-//! scrapes, so that a flood of requests with nobody scraping grows without end; these are a few
-//! counters, whatever comes.
+//! Histograms with fixed buckets and constant memory. Those of the exporter keep every observation
+//! until the next scrape, so that without scrapes their memory grows without bound.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,27 +8,27 @@ use std::time::Duration;
 
 use metrics::{Histogram, HistogramFn};
 
-/// Upper bounds of the buckets of a whole request, in seconds.
+/// Upper bounds of the buckets for the time of a request, in seconds.
 ///
-/// A serializable read takes some 0.2 ms with the proxy in between, a write that waits for a disk 1
-/// to 20 ms; etcd calls a request slow from 100 ms, clients give up at 5 to 10 s (etcd's request
-/// timeout is 5 s and the election timeout on top). Below 1 ms and around 100 ms the steps are
-/// narrow, elsewhere a factor of 2.5.
+/// Through the gateway a serializable read takes some 0.2 ms, and a write, which waits for a disk,
+/// 1 to 20 ms. etcd logs a request as slow from 100 ms on. Clients give up after 5 to 10 s: etcd's
+/// request timeout is 5 s plus the election timeout. The steps are narrow below 1 ms and around 100
+/// ms; elsewhere they are a factor of 2.5.
 pub const REQUEST_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// Upper bounds of the buckets of one decision, in seconds.
+/// Upper bounds of the buckets for the time of a decision, in seconds.
 ///
-/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations; what reaches 100
-/// us deserves a look.
+/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations. A decision of 100
+/// us is worth investigating.
 pub const DECISION_BUCKETS: &[f64] = &[1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3];
 
 /// The counters of one histogram.
 pub(super) struct Buckets {
     bounds: &'static [f64],
-    /// One more than there are bounds: the last counts what is above all of them.
+    /// One for each bound, and one for values above the last bound.
     counts: Box<[AtomicU64]>,
     sum_nanoseconds: AtomicU64,
 }
@@ -45,12 +44,12 @@ impl Buckets {
         Histogram::from_arc(Arc::clone(self))
     }
 
-    /// Whether nothing was recorded yet.
+    /// Whether nothing has been recorded.
     pub(super) fn is_empty(&self) -> bool {
         self.counts.iter().all(|count| count.load(Relaxed) == 0)
     }
 
-    /// Adds the lines of this histogram to `out`. `labels` is `name="value"`, or empty.
+    /// Appends the lines of this histogram to `out`. `labels` is `name="value"`, or empty.
     pub(super) fn render(&self, name: &str, labels: &str, out: &mut String) {
         let comma = if labels.is_empty() { "" } else { "," };
         let mut count = 0;
@@ -67,10 +66,10 @@ impl Buckets {
 }
 
 impl HistogramFn for Buckets {
-    /// Counts `seconds`. What is no duration (negative, NaN) counts as 0.
+    /// Records an observation in seconds. A negative number and NaN add 0 to the sum.
     fn record(&self, seconds: f64) {
-        let place = self.bounds.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = self.counts.get(place) {
+        let index = self.bounds.partition_point(|bound| *bound < seconds);
+        if let Some(bucket) = self.counts.get(index) {
             bucket.fetch_add(1, Relaxed);
         }
         let nanoseconds =
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_observation_counts_in_every_bucket_that_it_is_not_above() {
+    fn buckets_are_cumulative() {
         let buckets = Buckets::new(&[0.001, 0.1]);
         for seconds in [0.0005, 0.001, 0.05, 7.0, -1.0, f64::NAN] {
             buckets.record(seconds);
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_rise() {
+    fn bounds_are_sorted() {
         for bounds in [REQUEST_BUCKETS, DECISION_BUCKETS] {
             assert!(bounds.is_sorted_by(|a, b| a < b));
         }

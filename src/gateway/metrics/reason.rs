@@ -1,20 +1,22 @@
-//! Closed sets of label values, as types: what is not in the contract cannot be counted.
+//! Label values as enums, so that code can count only values of the contract. All are snake_case.
 
 macro_rules! closed_set {
-    ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $meaning:literal])+ $variant:ident = $code:literal,)+ }) => {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident { $($(#[doc = $meaning:literal])+ $variant:ident = $code:literal,)+ }
+    ) => {
         $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[doc = $meaning])+ $variant,)+ }
 
         impl $name {
-            /// The codes of all values.
+            /// The label values of [`Self::ALL`].
             pub const CODES: &'static [&'static str] = &[$($code,)+];
 
-            /// All values.
+            /// All variants.
             pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
-            /// The value of the label.
-            #[must_use]
+            /// The label value.
             pub const fn code(self) -> &'static str {
                 match self { $($name::$variant => $code,)+ }
             }
@@ -23,76 +25,74 @@ macro_rules! closed_set {
 }
 
 closed_set! {
-    /// Why the proxy ended a live stream or watch.
+    /// Why the gateway ended an open stream or watch.
     Termination {
-        /// The policy changed, and the right is gone.
+        /// A new policy no longer grants the right.
         Policy = "policy",
-        /// The caller is enforced now, and was not when the stream began.
+        /// The client was in shadow mode when the stream began, and is now in enforce mode.
         Mode = "mode",
-        /// The client's certificate ends, is revoked, or its CA is gone.
+        /// The client's certificate expires or is revoked, or its CA is no longer trusted.
         Identity = "identity",
-        /// `max-connection-age`.
+        /// The connection has reached `max-connection-age`.
         Age = "age",
-        /// The proxy drains.
+        /// The gateway drains.
         Drain = "drain",
     }
 }
 
 closed_set! {
-    /// Which limit refused a request or closed a connection.
+    /// The limit that refused a request or closed a connection.
     Limit {
-        /// `max-handshakes`: one that took long made room for others.
+        /// `max-handshakes`: a slow handshake was ended to make room for others.
         Handshakes = "handshakes",
         /// `max-connections`.
         Connections = "connections",
         /// `max-connections-per-identity`.
-        ConnectionsPerIdentity = "connections-per-identity",
-        /// `max-requests-in-flight`, of all or of one identity.
-        RequestsInFlight = "requests-in-flight",
+        ConnectionsPerIdentity = "connections_per_identity",
+        /// `max-requests-in-flight`, or its share or limit per identity.
+        RequestsInFlight = "requests_in_flight",
         /// `requests-per-second-per-identity`.
-        RequestsPerSecond = "requests-per-second",
-        /// `max-watches`, of all or of one identity.
+        RequestsPerSecond = "requests_per_second",
+        /// `max-watches`, or its share or limit per identity.
         Watches = "watches",
         /// `max-request-bytes`.
-        RequestBytes = "request-bytes",
+        RequestBytes = "request_bytes",
         /// `max-held-bytes`.
-        HeldBytes = "held-bytes",
+        HeldBytes = "held_bytes",
         /// `max-unread-bytes`.
-        UnreadBytes = "unread-bytes",
-        /// Questions to etcd about leases of others, of all or of one identity.
-        LeaseQuestions = "lease-questions",
+        UnreadBytes = "unread_bytes",
+        /// Questions to etcd about leases of other identities.
+        LeaseQuestions = "lease_questions",
         /// `authenticate-per-second`.
         Authenticate = "authenticate",
         /// `audit-queue`, with `audit-on-full: deny`.
-        AuditQueue = "audit-queue",
-        /// Messages of one stream in shadow mode that were passed on faster than they could be judged.
+        AuditQueue = "audit_queue",
+        /// In shadow mode, messages of one stream that were forwarded but not judged.
         Unjudged = "unjudged",
         /// `idle-timeout`.
         Idle = "idle",
-        /// `grpc-keepalive-interval`: a ping without an answer.
+        /// `grpc-keepalive-interval`: a ping was not answered.
         Keepalive = "keepalive",
-        /// A flood of streams that the client reset at once (CVE-2023-44487).
+        /// A flood of streams that the client reset immediately (CVE-2023-44487).
         Resets = "resets",
-        /// A flood of other frames that carry nothing on.
+        /// A flood of other frames that make no progress.
         Frames = "frames",
     }
 }
 
-/// Whose share a limit gives, so that one peer never has all of it.
+/// How a limit is shared, so that no single peer can use all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedBy {
-    /// By identity: nobody has more than is left for all others ([`crate::proxy::quota`],
-    /// [`crate::proxy::budget`], [`crate::audit`]).
+    /// By identity ([`crate::limiter::fair_share`]).
     Identity,
-    /// By address, where there is no identity yet ([`crate::crowd`]).
+    /// By address, before the identity is known ([`crate::origin_table`]).
     Address,
-    /// It is of one thing, which nobody shares: this one.
+    /// Not shared: it limits one request, stream or connection.
     One(&'static str),
 }
 
 impl SharedBy {
-    /// As in the table of docs/limits.md.
-    #[must_use]
+    /// The name in the table of docs/limits.md.
     pub fn name(self) -> String {
         match self {
             Self::Identity => "identity".to_owned(),
@@ -103,8 +103,7 @@ impl SharedBy {
 }
 
 impl Limit {
-    /// How it is shared. There is no limit of all together that one could use up alone.
-    #[must_use]
+    /// How the limit is shared.
     pub const fn shared_by(self) -> SharedBy {
         match self {
             Self::Handshakes => SharedBy::Address,
@@ -128,76 +127,75 @@ impl Limit {
 }
 
 closed_set! {
-    /// What failed on the way to etcd.
+    /// A failure to reach etcd.
     UpstreamFailure {
-        /// No TCP connection.
+        /// The TCP connection failed.
         Connect = "connect",
-        /// No TLS.
+        /// The TLS handshake failed.
         Tls = "tls",
-        /// No HTTP/2, or a connection that the proxy's own HTTP/2 has ended.
+        /// The HTTP/2 handshake failed, or the gateway's HTTP/2 layer closed the connection.
         Protocol = "protocol",
-        /// No connection in time.
+        /// The connection was not established in time.
         Timeout = "timeout",
-        /// The connection ended while an answer was awaited.
+        /// The connection was lost before the response was complete.
         Lost = "lost",
         /// etcd reset the stream.
         Reset = "reset",
-        /// etcd closed a connection because the proxy pinged it too often (`--grpc-keepalive-min-time`).
-        TooManyPings = "too-many-pings",
-        /// No member took the request.
-        NoMember = "no-member",
+        /// etcd closed the connection because of too many pings (`--grpc-keepalive-min-time`).
+        TooManyPings = "too_many_pings",
+        /// No member accepted the request.
+        NoMember = "no_member",
     }
 }
 
 closed_set! {
-    /// What is read again while the program runs, in the order in which a reload of everything goes.
+    /// The files that are reloaded together, in the order of a reload of all.
     Reloaded {
         /// The client CAs and their revocation lists.
         Clients = "clients",
         /// The policy.
         Policy = "policy",
-        /// The listener's own certificate.
+        /// The listener's certificate.
         Server = "server",
-        /// The proxy's own certificate towards etcd, and etcd's CA.
+        /// The gateway's client certificate for etcd, and etcd's CA.
         Upstream = "upstream",
     }
 }
 
 closed_set! {
-    /// Why a line of the log was not written.
+    /// Why a line of the log was lost.
     Unwritten {
-        /// Standard error is not read, or too slowly, or cannot be written to.
+        /// Standard error was not read or was read too slowly, or writing to it failed.
         Full = "full",
-        /// There were too many of its kind.
+        /// There were too many similar lines.
         Repeated = "repeated",
     }
 }
 
 closed_set! {
-    /// An error of HTTP/2 (RFC 9113, 7).
+    /// An HTTP/2 error code (RFC 9113, section 7).
     Http2Error {
-        /// 0x01: the protocol was broken, or the request is malformed (8.1.1).
+        /// 0x01: a protocol error, or a malformed request (section 8.1.1).
         Protocol = "protocol",
-        /// 0x03.
-        FlowControl = "flow-control",
-        /// 0x05: a frame on a stream that has ended.
-        StreamClosed = "stream-closed",
-        /// 0x06.
-        FrameSize = "frame-size",
+        /// 0x03: more data than the window allows.
+        FlowControl = "flow_control",
+        /// 0x05: a frame on a closed stream.
+        StreamClosed = "stream_closed",
+        /// 0x06: a frame of an invalid size.
+        FrameSize = "frame_size",
         /// 0x07: more streams than `max-concurrent-streams`.
-        RefusedStream = "refused-stream",
-        /// 0x09: a header block that cannot be read.
+        RefusedStream = "refused_stream",
+        /// 0x09: a header block that cannot be decoded.
         Compression = "compression",
-        /// 0x0b.
-        EnhanceYourCalm = "enhance-your-calm",
-        /// Any other.
+        /// 0x0b: excessive load.
+        EnhanceYourCalm = "enhance_your_calm",
+        /// Any other code.
         Other = "other",
     }
 }
 
 impl Http2Error {
-    /// What a code on the wire means.
-    #[must_use]
+    /// The error of a code on the wire.
     pub const fn of(code: u32) -> Self {
         match code {
             1 => Self::Protocol,
@@ -211,29 +209,27 @@ impl Http2Error {
         }
     }
 
-    /// What became of a stream.
-    #[must_use]
+    /// Describes a stream that was reset with this error, for the audit log.
     pub const fn of_stream(self) -> &'static str {
         match self {
-            Self::Protocol => "the request is malformed: PROTOCOL_ERROR",
-            Self::FlowControl => "more than the window of the stream: FLOW_CONTROL_ERROR",
-            Self::StreamClosed => "a frame on a stream that had ended: STREAM_CLOSED",
+            Self::Protocol => "malformed request: PROTOCOL_ERROR",
+            Self::FlowControl => "stream window exceeded: FLOW_CONTROL_ERROR",
+            Self::StreamClosed => "frame on a closed stream: STREAM_CLOSED",
             Self::RefusedStream => "too many streams: REFUSED_STREAM",
-            _ => "the stream was reset",
+            _ => "stream reset",
         }
     }
 
-    /// What became of a connection.
-    #[must_use]
+    /// Describes a connection that was closed with this error, for the audit log.
     pub const fn of_connection(self) -> &'static str {
         match self {
-            Self::Protocol => "the connection ended: PROTOCOL_ERROR",
-            Self::FlowControl => "the connection ended: FLOW_CONTROL_ERROR",
-            Self::StreamClosed => "the connection ended: STREAM_CLOSED",
-            Self::FrameSize => "the connection ended: FRAME_SIZE_ERROR",
-            Self::Compression => "the connection ended: COMPRESSION_ERROR",
-            Self::EnhanceYourCalm => "the connection ended: ENHANCE_YOUR_CALM",
-            Self::RefusedStream | Self::Other => "the connection ended",
+            Self::Protocol => "connection closed: PROTOCOL_ERROR",
+            Self::FlowControl => "connection closed: FLOW_CONTROL_ERROR",
+            Self::StreamClosed => "connection closed: STREAM_CLOSED",
+            Self::FrameSize => "connection closed: FRAME_SIZE_ERROR",
+            Self::Compression => "connection closed: COMPRESSION_ERROR",
+            Self::EnhanceYourCalm => "connection closed: ENHANCE_YOUR_CALM",
+            Self::RefusedStream | Self::Other => "connection closed",
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 use super::contract::{CONTRACT, Values, method_label};
 use super::*;
 
-/// A set in which everything has happened once.
-fn eventful() -> Arc<Metrics> {
+/// Metrics in which every series has a value.
+fn with_all_series() -> Arc<Metrics> {
     let metrics = Metrics::new();
     metrics.no_role().count(None, Decision::Deny, Mode::Enforce);
     metrics.request_duration(Some(Method::Range)).record(Duration::from_millis(1));
@@ -15,7 +15,7 @@ fn eventful() -> Arc<Metrics> {
     metrics
 }
 
-/// Type, help and label names of each metric, read from the text that Prometheus reads.
+/// Type, help and label names of each metric, parsed from the text format.
 fn rendered(text: &str) -> BTreeMap<String, (String, String, BTreeSet<String>)> {
     let mut metrics: BTreeMap<String, (String, String, BTreeSet<String>)> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -47,7 +47,7 @@ fn rendered(text: &str) -> BTreeMap<String, (String, String, BTreeSet<String>)> 
 }
 
 #[test]
-fn what_is_rendered_is_the_contract_and_nothing_else() {
+fn renders_the_contract_and_nothing_else() {
     let contract: BTreeMap<_, _> = CONTRACT
         .iter()
         .map(|metric| {
@@ -58,11 +58,11 @@ fn what_is_rendered_is_the_contract_and_nothing_else() {
             )
         })
         .collect();
-    assert_eq!(rendered(&eventful().render()), contract);
+    assert_eq!(rendered(&with_all_series().render()), contract);
 }
 
 #[test]
-fn every_certificate_that_can_expire_has_its_series() {
+fn every_kind_of_certificate_has_a_series() {
     let codes = crate::tls::Expiring::ALL.map(crate::tls::Expiring::code);
     assert_eq!(contract::listed(&contract::CERTIFICATE_EXPIRY), codes);
 }
@@ -72,7 +72,7 @@ fn a_new_process_shows_every_listed_value_at_zero() {
     let text = Metrics::new().render();
     assert!(
         !text.contains("etcd_warden_certificate_expiry_timestamp_seconds{"),
-        "a certificate that is not in use does not expire"
+        "a certificate that is not in use has no series"
     );
     for metric in CONTRACT
         .iter()
@@ -89,7 +89,7 @@ fn a_new_process_shows_every_listed_value_at_zero() {
 }
 
 #[test]
-fn each_method_decision_mode_and_role_has_a_counter_of_its_own() {
+fn counts_by_method_decision_mode_and_role() {
     let metrics = Metrics::new();
     let (node, none) = (metrics.role("calico-node"), metrics.no_role());
     for &method in Method::ALL {
@@ -104,12 +104,13 @@ fn each_method_decision_mode_and_role_has_a_counter_of_its_own() {
         text.lines().filter(|line| line.starts_with("etcd_warden_requests_total{")).collect();
     assert_eq!(series.len(), Method::ALL.len() * 4);
     let twice: Vec<_> = series.iter().filter(|line| !line.ends_with(" 1")).collect();
-    let range = "etcd_warden_requests_total{method=\"KV/Range\",decision=\"allow\",mode=\"enforce\",role=\"calico-node\"} 2";
+    let range = "etcd_warden_requests_total{method=\"KV/Range\",decision=\"allow\",\
+                 mode=\"enforce\",role=\"calico-node\"} 2";
     assert_eq!(twice, [&range]);
 }
 
 #[test]
-fn roles_beyond_the_bound_share_one_label() {
+fn roles_above_the_limit_share_one_label() {
     let metrics = Metrics::new();
     for n in 0..MAX_ROLES + 50 {
         metrics.role(&format!("role-{n}")).count(Some(Method::Put), Decision::Allow, Mode::Enforce);
@@ -122,7 +123,7 @@ fn roles_beyond_the_bound_share_one_label() {
 }
 
 #[test]
-fn two_sets_in_one_process_do_not_mix() {
+fn two_gateways_in_one_process_are_independent() {
     let (one, other) = (Metrics::new(), Metrics::new());
     one.connections.increment(3.0);
     assert!(one.render().contains("etcd_warden_connections 3\n"));
@@ -130,7 +131,7 @@ fn two_sets_in_one_process_do_not_mix() {
 }
 
 #[test]
-fn the_policy_that_decides_is_shown() {
+fn shows_the_policy_in_effect() {
     let metrics = Metrics::new();
     metrics.policy_generation.set(3);
     metrics.policy_roles.set(12);
@@ -148,7 +149,7 @@ fn the_policy_that_decides_is_shown() {
 }
 
 #[test]
-fn methods_are_told_apart_by_their_labels() {
+fn method_labels_are_distinct() {
     let labels: BTreeSet<_> = Method::ALL
         .iter()
         .map(|&method| method_label(Some(method)))
@@ -187,5 +188,21 @@ fn the_document_lists_the_contract() {
                 values.join(" ")
             );
         }
+    }
+}
+
+#[test]
+fn label_values_are_snake_case() {
+    let is_snake = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    for label in CONTRACT.iter().flat_map(|metric| metric.labels) {
+        assert!(is_snake(label.name), "{}", label.name);
+        if let Values::Listed(values) = label.values {
+            assert!(values.iter().all(|value| is_snake(value)), "{values:?}");
+        }
+    }
+    for reason in etcd_warden_core::authorize::Reason::ALL {
+        assert!(is_snake(reason.code()), "{}", reason.code());
     }
 }

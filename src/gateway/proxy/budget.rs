@@ -1,101 +1,83 @@
-//! The bytes that a worker holds for requests whose end has not come, or for answers that nobody
-//! reads, and who holds them.
+//! The budget of bytes that one worker holds: for requests that are not complete yet, or for
+//! responses that clients do not read. Identities share it ([`crate::limiter::fair_share`]).
 //!
-//! The rule: nobody holds more than is left for all others (but everybody one whole request, while
-//! there is room). So one identity that begins requests and never ends them gets half, a second one
-//! half of the rest, and a newcomer still finds room.
+//! The first amount is one whole request, which each identity may hold while there is room.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
+
+use crate::limiter::fair_share::{Pool, Rule};
+use crate::limiter::owners::Owners;
+
+/// Number of identities from which on those that are gone are forgotten.
+const MIN_SWEEP: usize = 64;
 
 /// The budget of one worker.
 pub struct Budget {
-    left: Rc<Cell<usize>>,
+    pool: Rc<Pool<Cell<usize>>>,
     request: usize,
-    owners: RefCell<Owners>,
+    owners: RefCell<Owners<Rc<Cell<usize>>>>,
 }
 
-#[derive(Default)]
-struct Owners {
-    held: HashMap<Arc<str>, Weak<Cell<usize>>>,
-    /// Owners that are gone are forgotten when there are so many entries.
-    sweep_at: usize,
-}
-
-/// What one identity may take of it.
+/// The share of one identity.
 #[derive(Clone)]
 pub struct Share {
-    left: Rc<Cell<usize>>,
+    pool: Rc<Pool<Cell<usize>>>,
     request: usize,
     mine: Rc<Cell<usize>>,
 }
 
 impl Budget {
-    /// A budget of this many bytes, for requests of so many bytes each at most.
-    #[must_use]
+    /// A budget of this many bytes, for requests of `request` bytes each at most.
     pub fn new(bytes: usize, request: usize) -> Self {
-        Self { left: Rc::new(Cell::new(bytes)), request, owners: RefCell::default() }
+        let rule = Rule { capacity: bytes, divisor: 1, per_owner: usize::MAX };
+        Self {
+            pool: Rc::new(Pool::new(rule)),
+            request,
+            owners: RefCell::new(Owners::new(MIN_SWEEP)),
+        }
     }
 
-    /// The share of `owner` (its principal's name): one for all its connections.
-    #[must_use]
+    /// The share of `owner` (its principal's name). All its connections use the same one.
     pub fn share(&self, owner: &Arc<str>) -> Share {
-        let mut owners = self.owners.borrow_mut();
-        if owners.held.len() >= owners.sweep_at {
-            owners.held.retain(|_, held| held.strong_count() > 0);
-            owners.sweep_at = owners.held.len().saturating_mul(2).max(64);
-        }
-        let known = owners.held.get(owner).and_then(Weak::upgrade);
-        let mine = known.unwrap_or_else(|| {
-            let mine = Rc::default();
-            owners.held.insert(owner.clone(), Rc::downgrade(&mine));
-            mine
-        });
-        Share { left: self.left.clone(), request: self.request, mine }
+        // Only this table has it: no connection is left.
+        let is_gone = |mine: &Rc<Cell<usize>>| Rc::strong_count(mine) == 1;
+        let mine = self.owners.borrow_mut().get_or_insert(owner, is_gone, Rc::default);
+        Share { pool: self.pool.clone(), request: self.request, mine }
     }
 }
 
 impl Share {
-    /// Takes bytes, if the rule gives them.
+    /// Takes bytes if the rule allows them.
     #[must_use]
     pub fn take(&self, bytes: usize) -> bool {
-        let Some(left) = self.left.get().checked_sub(bytes) else { return false };
-        let mine = self.mine.get().saturating_add(bytes);
-        if mine > left.max(self.request) {
-            return false;
-        }
-        self.left.set(left);
-        self.mine.set(mine);
-        true
+        self.pool.try_take(&self.mine, bytes, self.request)
     }
 
     /// Gives back what was taken.
     pub fn give_back(&self, bytes: usize) {
-        self.left.set(self.left.get().saturating_add(bytes));
-        self.mine.set(self.mine.get().saturating_sub(bytes));
+        self.pool.give_back(&self.mine, bytes);
     }
 }
 
-/// So many bytes of a share, all of them given back when this is dropped.
-pub struct Hold {
+/// Bytes of a share. Dropping it gives all of them back.
+pub struct Reservation {
     share: Share,
     bytes: usize,
 }
 
-impl Hold {
-    /// None yet.
-    #[must_use]
-    pub fn none(share: &Share) -> Self {
+impl Reservation {
+    /// A reservation of no bytes.
+    pub fn empty(share: &Share) -> Self {
         Self { share: share.clone(), bytes: 0 }
     }
 
-    /// Holds this many bytes from now on, more or less than before. False: the rule does not give
-    /// them, and nothing changes.
+    /// Changes the reservation to this many bytes. Returns false and changes nothing if the rule
+    /// does not allow them.
     #[must_use]
-    pub fn set(&mut self, bytes: usize) -> bool {
-        let given = match bytes.checked_sub(self.bytes) {
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let allowed = match bytes.checked_sub(self.bytes) {
             Some(0) => true,
             Some(more) => self.share.take(more),
             None => {
@@ -103,14 +85,14 @@ impl Hold {
                 true
             }
         };
-        if given {
+        if allowed {
             self.bytes = bytes;
         }
-        given
+        allowed
     }
 }
 
-impl Drop for Hold {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.share.give_back(self.bytes);
     }
@@ -120,15 +102,15 @@ impl Drop for Hold {
 mod tests {
     use super::*;
 
-    fn flood(share: &Share) -> usize {
+    fn take_all(share: &Share) -> usize {
         (0..).take_while(|_| share.take(1)).count()
     }
 
     #[test]
-    fn a_flood_gets_half_over_all_its_connections_and_leaves_the_rest() {
+    fn connections_of_one_identity_share_its_half() {
         let budget = Budget::new(1000, 1);
         let (first, second) = (budget.share(&"flood".into()), budget.share(&"flood".into()));
-        assert_eq!(flood(&first) + flood(&second), 500);
+        assert_eq!(take_all(&first) + take_all(&second), 500);
         assert!(budget.share(&"other".into()).take(200));
     }
 
@@ -139,39 +121,39 @@ mod tests {
         assert!(first.take(800));
         assert!(!first.take(1));
         assert!(other.take(200));
-        assert!(!other.take(1), "there is none");
+        assert!(!other.take(1), "nothing is left");
     }
 
     #[test]
-    fn a_newcomer_finds_room_while_there_is_any_and_never_more() {
+    fn a_newcomer_gets_the_last_bytes_and_no_more() {
         let budget = Budget::new(100, 1);
         let shares: Vec<Share> =
             (0..20).map(|n| budget.share(&format!("flood-{n}").into())).collect();
-        assert_eq!(shares.iter().map(flood).sum::<usize>(), 100);
+        assert_eq!(shares.iter().map(take_all).sum::<usize>(), 100);
     }
 
     #[test]
-    fn a_hold_grows_and_shrinks_and_leaves_nothing_behind() {
+    fn a_reservation_gives_back_what_it_no_longer_needs() {
         let budget = Budget::new(100, 1);
-        let mut hold = Hold::none(&budget.share(&"a".into()));
-        assert!(hold.set(40));
-        assert!(hold.set(50));
-        assert!(!hold.set(51));
-        assert!(hold.set(20));
-        assert_eq!(budget.left.get(), 80);
-        drop(hold);
-        assert_eq!(budget.left.get(), 100);
+        let mut reservation = Reservation::empty(&budget.share(&"a".into()));
+        assert!(reservation.resize(40));
+        assert!(reservation.resize(50));
+        assert!(!reservation.resize(51));
+        assert!(reservation.resize(20));
+        assert_eq!(budget.pool.held(), 20);
+        drop(reservation);
+        assert_eq!(budget.pool.held(), 0);
     }
 
     #[test]
-    fn what_is_given_back_leaves_no_trace() {
+    fn identities_that_are_gone_are_forgotten() {
         let budget = Budget::new(100, 1);
         for n in 0..1000 {
             let share = budget.share(&format!("owner-{n}").into());
             assert!(share.take(50));
             share.give_back(50);
         }
-        assert_eq!(budget.left.get(), 100);
-        assert!(budget.owners.borrow().held.len() <= 64);
+        assert_eq!(budget.pool.held(), 0);
+        assert!(budget.owners.borrow().len() <= MIN_SWEEP);
     }
 }

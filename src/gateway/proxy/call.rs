@@ -60,7 +60,7 @@ pub async fn serve(
 
     // Admission: the identity's limits, and an encoding that etcd does not have.
     let method = head::method(&parts);
-    let (_place, admission) = match call.admit(method.as_ref().ok().copied()) {
+    let (_slot, admission) = match call.admit(method.as_ref().ok().copied()) {
         Ok(admitted) => admitted,
         Err(limit) => return call.refuse_over_limit(method, &parts, limit, &mut respond),
     };

@@ -56,14 +56,16 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let queue = worker.scheduler.queue(&caller.principal.name);
     // A slot among the connections of the identity. Shadow mode has no limits.
     let enforced = caller.principal.mode == Mode::Enforce;
-    let Some(_place) =
-        quota.connections.place().or_else(|| (!enforced).then(|| quota.connections.occupy()))
+    let Some(_slot) = quota
+        .connections
+        .try_acquire()
+        .or_else(|| (!enforced).then(|| quota.connections.acquire_unchecked()))
     else {
         metrics.limit_hit(Limit::ConnectionsPerIdentity);
         let identity = Escaped(caller.principal.name.as_bytes());
         tracing::info!(%peer, %identity, "too many connections of this identity; closing this one");
         // In a flood only some connections get a GOAWAY.
-        if let Some(_place) = quota.leaving.place() {
+        if let Some(_slot) = quota.overflow_connections.try_acquire() {
             Box::pin(scheduled(queue, send_goaway(stream))).await;
         }
         return;

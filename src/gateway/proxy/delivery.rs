@@ -11,7 +11,7 @@ use etcd_warden_core::policy::Mode;
 use etcd_warden_core::wire::frame;
 use h2::SendStream;
 
-use super::budget::Hold;
+use super::budget::Reservation;
 use super::client::Client;
 use super::encoding::{self, Encoding, Plain};
 use super::limits::READ_BUFFER;
@@ -140,9 +140,9 @@ impl<'c> Delivery<'c> {
     ///
     /// # Errors
     /// There is none left.
-    pub fn hold(&self, bytes: usize) -> Result<Hold, Abort> {
-        let mut hold = Hold::none(&self.client.unread);
-        if self.limited && !hold.set(bytes) {
+    pub fn hold(&self, bytes: usize) -> Result<Reservation, Abort> {
+        let mut hold = Reservation::empty(&self.client.unread);
+        if self.limited && !hold.resize(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
             // Where the client takes nothing at all, a status would not reach it either.
             if self.client.send_queue.is_blocked() {
@@ -171,8 +171,8 @@ impl<'c> Delivery<'c> {
     ///
     /// # Errors
     /// There is no budget left.
-    pub fn hold_more(&self, hold: &mut Hold, bytes: usize) -> Result<(), Abort> {
-        if self.limited && !hold.set(bytes) {
+    pub fn hold_more(&self, hold: &mut Reservation, bytes: usize) -> Result<(), Abort> {
+        if self.limited && !hold.resize(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
             return Err(Abort::Stop(self.unread()));
         }

@@ -16,7 +16,7 @@ use flate2::bufread::GzDecoder;
 use http::HeaderMap;
 use tokio::task::yield_now;
 
-use super::budget::{Hold, Share};
+use super::budget::{Reservation, Share};
 use super::request_body::denial_of;
 
 /// The header that names the compression of messages whose flag says that they are compressed.
@@ -59,7 +59,7 @@ pub struct Plain {
     /// The message with its frame header.
     pub framed: Bytes,
     /// The budget for it, if it arrived compressed.
-    _hold: Option<Hold>,
+    _hold: Option<Reservation>,
 }
 
 impl Plain {
@@ -108,7 +108,7 @@ pub fn unknown() -> Denial {
 /// but no client sends that.
 async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Denial> {
     let limit = limit.min(packed.len().saturating_mul(RATIO).max(SHORT));
-    let mut hold = Hold::none(share);
+    let mut hold = Reservation::empty(share);
     let mut decoder = GzDecoder::new(packed);
     let mut framed = vec![0; HEADER];
     loop {
@@ -116,7 +116,7 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
         // One byte above the limit shows that it is exceeded.
         let piece =
             PIECE.min(limit.saturating_sub(before.saturating_sub(HEADER)).saturating_add(1));
-        if !hold.set(before.saturating_add(piece).saturating_add(WORKSPACE)) {
+        if !hold.resize(before.saturating_add(piece).saturating_add(WORKSPACE)) {
             return Err(Denial::new(Reason::Limit, "too many requests are held at once"));
         }
         framed.reserve(piece);
@@ -144,7 +144,7 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
     if let Some(field) = framed.get_mut(1..HEADER) {
         field.copy_from_slice(&length.to_be_bytes());
     }
-    let given_back = hold.set(framed.len());
+    let given_back = hold.resize(framed.len());
     debug_assert!(given_back, "the reservation only shrinks");
     Ok(Plain { framed: framed.into(), _hold: Some(hold) })
 }

@@ -1,5 +1,5 @@
 //! Limits the handshakes that are in progress at once. Their identities are not known yet, so the
-//! shares are those of addresses ([`crate::crowd`]).
+//! shares are those of addresses ([`crate::origin_table`]).
 //!
 //! At the limit, a socket from an address that has fewer handshakes than another address begins at
 //! once, and the other address loses its oldest. A socket from an address that has at least as many
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::crowd::{Crowd, Origin};
+use crate::origin_table::{Origin, OriginTable};
 
 /// A handshake that others wait for gets this fraction of its timeout: half a second by default,
 /// which is two round trips around the world.
@@ -25,8 +25,8 @@ const HURRY: u32 = 10;
 
 /// The handshakes in progress, and the sockets that wait for one.
 pub struct Handshakes<S> {
-    in_progress: Crowd<Begun>,
-    waiting: Crowd<S>,
+    in_progress: OriginTable<Begun>,
+    waiting: OriginTable<S>,
     max: usize,
     grace: Duration,
     ended: Arc<Ended>,
@@ -56,8 +56,8 @@ impl<S> Handshakes<S> {
     #[must_use]
     pub fn new(max: usize, timeout: Duration) -> Self {
         Self {
-            in_progress: Crowd::default(),
-            waiting: Crowd::default(),
+            in_progress: OriginTable::default(),
+            waiting: OriginTable::default(),
             max,
             grace: timeout / GRACE,
             ended: Arc::default(),
@@ -67,9 +67,9 @@ impl<S> Handshakes<S> {
     /// Adds a socket. Returns the waiting socket that was evicted for it, if there were too many.
     #[must_use]
     pub fn add(&mut self, origin: Origin, socket: S) -> Option<S> {
-        self.waiting.enter(origin, socket);
+        self.waiting.insert(origin, socket);
         // One more than the limit, because the new one may begin at once.
-        if self.waiting.len() > self.max.saturating_add(1) { self.waiting.give_way() } else { None }
+        if self.waiting.len() > self.max.saturating_add(1) { self.waiting.evict() } else { None }
     }
 
     /// The next socket whose handshake may begin now.
@@ -77,29 +77,29 @@ impl<S> Handshakes<S> {
         for ticket in
             std::mem::take(&mut *self.ended.tickets.lock().unwrap_or_else(PoisonError::into_inner))
         {
-            self.in_progress.leave(ticket);
+            self.in_progress.remove(ticket);
         }
         let (newest, origin) = self.waiting.newest()?;
         let (oldest, ..) = self.waiting.oldest()?;
         let next = if self.in_progress.len() < self.max {
             oldest
-        } else if self.in_progress.of(origin).saturating_add(1) < self.in_progress.most() {
-            self.give_up(Crowd::give_way);
+        } else if self.in_progress.count(origin).saturating_add(1) < self.in_progress.max_count() {
+            self.give_up(OriginTable::evict);
             newest
         } else if self.is_due() {
             self.give_up(|in_progress| {
                 let (ticket, ..) = in_progress.oldest()?;
-                in_progress.leave(ticket).map(|(_, begun)| begun)
+                in_progress.remove(ticket).map(|(_, begun)| begun)
             });
             oldest
         } else {
             return None;
         };
-        let (origin, socket) = self.waiting.leave(next)?;
+        let (origin, socket) = self.waiting.remove(next)?;
         let give_up = Arc::<Notify>::default();
         let ticket = self
             .in_progress
-            .enter(origin, Begun { since: Instant::now(), give_up: give_up.clone() });
+            .insert(origin, Begun { since: Instant::now(), give_up: give_up.clone() });
         Some((socket, Handshake { ticket, give_up, ended: self.ended.clone() }))
     }
 
@@ -127,7 +127,7 @@ impl<S> Handshakes<S> {
         if self.waiting.len() > self.max / 2 { self.grace / HURRY } else { self.grace }
     }
 
-    fn give_up(&mut self, which: impl FnOnce(&mut Crowd<Begun>) -> Option<Begun>) {
+    fn give_up(&mut self, which: impl FnOnce(&mut OriginTable<Begun>) -> Option<Begun>) {
         if let Some(begun) = which(&mut self.in_progress) {
             begun.give_up.notify_one();
         }

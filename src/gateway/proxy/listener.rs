@@ -15,8 +15,8 @@ use super::connection::{first_byte, note_failure};
 use super::handshakes::{Handshake, Handshakes};
 use super::pending::PendingSockets;
 use super::worker::{Accepted, Counted, WorkerHandle};
-use crate::crowd::Origin;
 use crate::metrics::reason::Limit;
+use crate::origin_table::Origin;
 use crate::proxy_protocol;
 
 /// The listening socket, bound.
@@ -92,7 +92,7 @@ impl Listener {
                 },
                 accepted = self.socket.accept() => match accepted {
                     // Connected clients take precedence.
-                    Ok(_) if shared.quotas.has_all_connections() => {
+                    Ok(_) if shared.quotas.connections_full() => {
                         shared.metrics.limit_hit(Limit::Connections);
                     }
                     Ok((stream, peer)) => {

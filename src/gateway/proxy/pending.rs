@@ -9,11 +9,11 @@ use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 
-use crate::crowd::{Crowd, Origin};
+use crate::origin_table::{Origin, OriginTable};
 
 /// The sockets that are waited for.
 pub struct PendingSockets<T> {
-    by_origin: Crowd<(AbortHandle, SocketAddr)>,
+    by_origin: OriginTable<(AbortHandle, SocketAddr)>,
     waits: FuturesUnordered<Abortable<BoxFuture<'static, (u64, T)>>>,
     max: usize,
 }
@@ -22,7 +22,7 @@ impl<T: Send + 'static> PendingSockets<T> {
     /// Allows `max` sockets.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { by_origin: Crowd::default(), waits: FuturesUnordered::new(), max: max.max(1) }
+        Self { by_origin: OriginTable::default(), waits: FuturesUnordered::new(), max: max.max(1) }
     }
 
     /// Adds a socket of `peer`; `ready` ends when what it waits for has arrived. Returns the peer
@@ -33,10 +33,9 @@ impl<T: Send + 'static> PendingSockets<T> {
         peer: SocketAddr,
         ready: impl Future<Output = T> + Send + 'static,
     ) -> Option<SocketAddr> {
-        let evicted =
-            if self.by_origin.len() >= self.max { self.by_origin.give_way() } else { None };
+        let evicted = if self.by_origin.len() >= self.max { self.by_origin.evict() } else { None };
         let (abort, registration) = AbortHandle::new_pair();
-        let ticket = self.by_origin.enter(Origin::from(peer.ip()), (abort, peer));
+        let ticket = self.by_origin.insert(Origin::from(peer.ip()), (abort, peer));
         self.waits
             .push(Abortable::new(ready.map(move |socket| (ticket, socket)).boxed(), registration));
         evicted.map(|(abort, peer)| {
@@ -51,7 +50,7 @@ impl<T: Send + 'static> PendingSockets<T> {
         loop {
             match self.waits.next().await {
                 Some(Ok((ticket, socket))) => {
-                    self.by_origin.leave(ticket);
+                    self.by_origin.remove(ticket);
                     return socket;
                 }
                 // It was evicted.

@@ -272,7 +272,7 @@ mod tests {
         let denial = Denial::new(Reason::KeyNotGranted, "why");
         assert_eq!(
             Status::of(&denial, true).trailers().get("etcd-warden-reason").unwrap(),
-            "key-not-granted: why"
+            "key_not_granted: why"
         );
     }
 }

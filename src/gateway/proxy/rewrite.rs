@@ -18,7 +18,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Response};
 
 use super::Shared;
-use super::budget::Hold;
+use super::budget::Reservation;
 use super::delivery::Delivery;
 use super::encoding::Encoding;
 use super::outcome::{Abort, Outcome, UpstreamError};
@@ -107,7 +107,7 @@ pub struct Whole {
     body: Bytes,
     trailers: Option<HeaderMap>,
     /// The client's budget for it, until it was passed on.
-    _hold: Hold,
+    _hold: Reservation,
 }
 
 impl Whole {

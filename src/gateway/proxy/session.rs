@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::backpressure::{PacedStream, READ_BATCH, SendQueue, WRITE_BATCH};
-use super::budget::Hold;
+use super::budget::Reservation;
 use super::call;
 use super::client::Client;
 use super::keepalive::{Keepalive, Liveness};
@@ -85,7 +85,7 @@ pub struct Session {
     connected: Subtask,
     send_queue: Rc<SendQueue>,
     /// The backlog of the send queue, charged to the identity.
-    backlog: Hold,
+    backlog: Reservation,
     /// GOAWAY was sent: the client opens no new streams.
     draining: bool,
     budget: Rc<PollBudget>,
@@ -137,7 +137,7 @@ impl Session {
             keepalive: Keepalive::new(connection.ping_pong(), limits.keepalive),
             lifetime: LifetimeTimer::start(client.identity.not_after, limits.max_connection_age),
             send_queue: client.send_queue.clone(),
-            backlog: Hold::none(&client.unread),
+            backlog: Reservation::empty(&client.unread),
             draining: false,
             budget,
             layer,
@@ -191,7 +191,7 @@ impl Session {
                     }
                 }
                 // The housekeeping.
-                if !self.backlog.set(self.send_queue.backlog())
+                if !self.backlog.resize(self.send_queue.backlog())
                     && self.client.caller().principal.mode == Mode::Enforce
                 {
                     self.limit_hit(Limit::UnreadBytes);

@@ -1,4 +1,4 @@
-//! One event, one line: what no value of a field may break.
+//! Keeps each event on one line, whatever its fields contain.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use etcd_warden_core::printable::{escape, is_unfit};
 use serde_json::{Map, Value};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::Passed;
+use super::LineCounts;
 
-/// Bytes of one line, at most: what is longer is cut. Names of a certificate have up to 64 KiB, and
-/// lines that wait hold memory.
+/// Largest size of a line in bytes; longer ones are cut. The names in a certificate can have 64
+/// KiB, and queued lines are in memory.
 pub const MAX_LINE: usize = 16 * 1024;
 
-/// What a line, or a text in an object, ends with that was cut.
+/// The end of a line that was cut, or of a JSON string.
 const CUT: &str = " (cut)";
 
-/// Makers of writers that keep each event on one line.
+/// A writer, or a maker of writers, that keeps each event on one line.
 pub(super) struct OneLine<W> {
     pub(super) writer: W,
     pub(super) ansi: bool,
     /// Events are JSON objects.
     pub(super) json: bool,
-    pub(super) passed: Arc<Passed>,
+    pub(super) counts: Arc<LineCounts>,
 }
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
@@ -33,20 +33,20 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
             writer: self.writer.make_writer(),
             ansi: self.ansi,
             json: self.json,
-            passed: self.passed.clone(),
+            counts: self.counts.clone(),
         }
     }
 }
 
 impl<W: Write> Write for OneLine<W> {
-    /// `event` is one whole event with its end of line: tracing-subscriber formats aside and writes
-    /// once.
+    /// Writes one event with its end of line. tracing-subscriber formats an event into a buffer and
+    /// writes it with one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = std::str::from_utf8(event)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
         let line = if self.json { object(text) } else { plain(text, self.ansi) } + end;
-        self.passed.one_is_made();
+        self.counts.count_made();
         self.writer.write_all(line.as_bytes())?;
         Ok(event.len())
     }
@@ -56,7 +56,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// A line for people: what is unfit is spelled as its bytes.
+/// A plain line: characters that are unfit for a terminal are written as their bytes.
 fn plain(text: &str, ansi: bool) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_LINE));
     let mut rest = text.chars();
@@ -66,10 +66,10 @@ fn plain(text: &str, ansi: bool) -> String {
             break;
         }
         let colour = if char == '\x1b' && ansi { colour(rest.as_str()) } else { None };
-        if let Some((colour, behind)) = colour {
+        if let Some((colour, after)) = colour {
             line.push(char);
             line.push_str(colour);
-            rest = behind.chars();
+            rest = after.chars();
         } else if is_unfit(char) {
             char.encode_utf8(&mut [0; 4])
                 .bytes()
@@ -81,26 +81,27 @@ fn plain(text: &str, ansi: bool) -> String {
     line
 }
 
-/// A JSON object that stays one: what is unfit is spelled as JSON reads it, and of a line that is
-/// too long the texts are cut, as far as it takes.
+/// A line of JSON: characters that are unfit for a terminal are written as JSON escapes. If the
+/// line is too long, its strings are cut until it fits.
 fn object(text: &str) -> String {
     if let Some(line) = json(text) {
         return line;
     }
-    let mut most = MAX_LINE / 2;
-    while let (1.., Ok(mut fields)) = (most, serde_json::from_str::<Map<String, Value>>(text)) {
-        fields.values_mut().for_each(|value| cut(value, most));
+    let mut max = MAX_LINE / 2;
+    while let (1.., Ok(mut fields)) = (max, serde_json::from_str::<Map<String, Value>>(text)) {
+        fields.values_mut().for_each(|value| cut(value, max));
         if let Some(line) = serde_json::to_string(&fields).ok().and_then(|short| json(&short)) {
             return line;
         }
-        most /= 2;
+        max /= 2;
     }
-    // Not even the names of its fields have room.
-    r#"{"level":"ERROR","message":"a line of the log was too long","target":"etcd_warden_gateway::telemetry"}"#.to_owned()
+    // The names of its fields alone are too long.
+    r#"{"level":"ERROR","message":"a line was too long","target":"etcd_warden_gateway::telemetry"}"#
+        .to_owned()
 }
 
-/// A JSON text with what is unfit spelled out, unless that is too long. Outside of its strings JSON
-/// has nothing unfit (RFC 8259, section 2).
+/// A JSON text with unfit characters escaped; `None` if it is too long. Such characters occur only
+/// in strings (RFC 8259, section 2).
 fn json(text: &str) -> Option<String> {
     let mut line = String::with_capacity(text.len().min(MAX_LINE));
     for char in text.chars() {
@@ -116,11 +117,11 @@ fn json(text: &str) -> Option<String> {
     Some(line)
 }
 
-/// Leaves `most` bytes of a text, and nothing of what is nested.
-fn cut(value: &mut Value, most: usize) {
+/// Cuts a string to `max` bytes, and replaces an array or object by null.
+fn cut(value: &mut Value, max: usize) {
     match value {
-        Value::String(text) if text.len() > most => {
-            let end = (0..=most).rev().find(|end| text.is_char_boundary(*end));
+        Value::String(text) if text.len() > max => {
+            let end = (0..=max).rev().find(|end| text.is_char_boundary(*end));
             text.truncate(end.unwrap_or_default());
             text.push_str(CUT);
         }
@@ -129,12 +130,12 @@ fn cut(value: &mut Value, most: usize) {
     }
 }
 
-/// Splits the rest of a sequence that sets colours (ECMA-48, SGR: `[`, numbers, `m`) from what
-/// stands behind it. tracing-subscriber writes no others; it escapes those of messages itself
-/// (RUSTSEC-2025-0055), but not those of fields.
-fn colour(behind_escape: &str) -> Option<(&str, &str)> {
-    let numbers = behind_escape.strip_prefix('[')?;
+/// Splits the rest of a sequence that sets colours (ECMA-48, SGR: `[`, numbers, `m`) from the text
+/// after it. tracing-subscriber writes no other sequences. It escapes those in messages itself
+/// (RUSTSEC-2025-0055), but not those in fields.
+fn colour(after_escape: &str) -> Option<(&str, &str)> {
+    let numbers = after_escape.strip_prefix('[')?;
     let end =
         numbers.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').strip_prefix('m')?;
-    behind_escape.split_at_checked(behind_escape.len() - end.len())
+    after_escape.split_at_checked(after_escape.len() - end.len())
 }

@@ -1,14 +1,14 @@
-//! Of each kind of line only some are written: a peer that causes lines must not fill a disk, or
-//! push out what others have to say.
+//! Limits the rate of similar lines: a client that causes them must not fill a disk, or displace
+//! other lines.
 //!
-//! A kind is one place in the code, and the `failure` that it names, if it names one (a closed set:
-//! [`crate::tls::HandshakeFailure`]). This holds for all lines from INFO on: so no place can be
-//! forgotten. DEBUG is for who has asked for everything.
+//! Lines are similar if they come from the same place in the code and have the same `failure`, if
+//! any (a closed set: [`crate::tls::HandshakeFailure`]). The limit is on all lines of level INFO
+//! and above, so no place needs to ask for it. DEBUG and TRACE are complete.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tracing::callsite::Identifier;
@@ -17,97 +17,91 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines of one kind at once.
-pub const AT_ONCE: u32 = 50;
-/// Lines of one kind per second, after that.
+use crate::limiter::token_bucket::{TokenBucket, nanoseconds};
+
+/// Similar lines that may be written at once.
+pub const BURST: u32 = 50;
+/// Similar lines per second after a burst.
 pub const PER_SECOND: u32 = 1;
 
-/// Kinds beyond so many share the place of their line in the code.
+/// From this number of kinds on, lines of one place share a kind, whatever their `failure`.
 const MAX_KINDS: usize = 1024;
-/// Characters of a line that say in a report which kind is meant.
-const MAX_LIKE: usize = 120;
+/// Characters of a suppressed line that a report quotes.
+const MAX_EXAMPLE: usize = 120;
 
-/// How many lines of each kind were written lately, and how many were not.
+/// Rates of similar lines, and the number of suppressed ones.
 #[derive(Clone, Default)]
-pub struct Repeats(Arc<Counts>);
+pub struct Repeats(Arc<Kinds>);
 
 #[derive(Default)]
-struct Counts {
-    kinds: Mutex<HashMap<Kind, Bucket>>,
-    total: AtomicU64,
+struct Kinds {
+    by_key: Mutex<HashMap<LineKey, LineKind>>,
+    suppressed: AtomicU64,
+    /// The time from which token buckets count.
+    begun: OnceLock<Instant>,
 }
 
+/// The key of a kind of lines.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Kind {
-    place: Identifier,
+struct LineKey {
+    callsite: Identifier,
     failure: Option<Box<str>>,
 }
 
-struct Bucket {
-    left: f64,
-    filled: Instant,
-    /// Lines that were left out since the last report.
-    left_out: u64,
-    like: String,
+struct LineKind {
+    rate: TokenBucket,
+    /// Lines that were suppressed since the last report.
+    suppressed: u64,
+    /// The first of them, for the report.
+    example: String,
 }
 
 impl Repeats {
-    /// Lines that were left out so far.
+    /// The number of lines that were suppressed since the start.
     pub fn total(&self) -> u64 {
-        self.0.total.load(Ordering::Relaxed)
+        self.0.suppressed.load(Ordering::Relaxed)
     }
 
-    /// What was left out since this was last asked: what such a line says, and how many.
+    /// The lines that were suppressed since the last call: an example and the number of each kind.
     pub fn take(&self) -> Vec<(String, u64)> {
-        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = kinds.iter_mut().filter(|(_, bucket)| bucket.left_out > 0);
-        left_out
-            .map(|(_, bucket)| {
-                (std::mem::take(&mut bucket.like), std::mem::take(&mut bucket.left_out))
-            })
+        let mut kinds = self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let suppressed = kinds.values_mut().filter(|kind| kind.suppressed > 0);
+        suppressed
+            .map(|kind| (std::mem::take(&mut kind.example), std::mem::take(&mut kind.suppressed)))
             .collect()
     }
 
-    /// Whether one more of its kind may be written at `now`.
-    fn may_pass(&self, event: &Event<'_>, now: Instant) -> bool {
+    /// Whether another line of its kind may be written now.
+    fn allows(&self, event: &Event<'_>) -> bool {
+        let now = nanoseconds(self.0.begun.get_or_init(Instant::now).elapsed());
         let mut failure = Failure(None);
         event.record(&mut failure);
-        let place = event.metadata().callsite();
-        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_one_too_many = kinds.len() >= MAX_KINDS;
-        let failure = failure.0.filter(|_| !is_one_too_many);
-        let bucket = kinds.entry(Kind { place, failure }).or_insert_with(|| Bucket::full(now));
-        let passes = bucket.take(now);
-        if !passes {
-            if bucket.left_out == 0 {
-                let mut like = Like(String::new());
-                event.record(&mut like);
-                bucket.like = like.0;
+        let callsite = event.metadata().callsite();
+        let mut kinds = self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = kinds.len() >= MAX_KINDS;
+        let failure = failure.0.filter(|_| !is_full);
+        let kind = kinds.entry(LineKey { callsite, failure }).or_insert_with(LineKind::new);
+        let allowed = kind.rate.try_take(now).is_ok();
+        if !allowed {
+            if kind.suppressed == 0 {
+                let mut example = Example(String::new());
+                event.record(&mut example);
+                kind.example = example.0;
             }
-            bucket.left_out = bucket.left_out.saturating_add(1);
-            self.0.total.fetch_add(1, Ordering::Relaxed);
+            kind.suppressed = kind.suppressed.saturating_add(1);
+            self.0.suppressed.fetch_add(1, Ordering::Relaxed);
         }
-        passes
+        allowed
     }
 }
 
-impl Bucket {
-    fn full(now: Instant) -> Self {
-        Self { left: f64::from(AT_ONCE), filled: now, left_out: 0, like: String::new() }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let come =
-            now.saturating_duration_since(std::mem::replace(&mut self.filled, now)).as_secs_f64()
-                * f64::from(PER_SECOND);
-        let left = (self.left + come).min(f64::from(AT_ONCE));
-        let passes = left >= 1.0;
-        self.left = if passes { left - 1.0 } else { left };
-        passes
+impl LineKind {
+    fn new() -> Self {
+        Self { rate: TokenBucket::new(PER_SECOND, BURST), suppressed: 0, example: String::new() }
     }
 }
 
-/// The `failure` that a line names.
+/// Reads the field `failure` of a line.
 struct Failure(Option<Box<str>>);
 
 impl Visit for Failure {
@@ -120,17 +114,17 @@ impl Visit for Failure {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-/// What a line says: its message, and the failure.
-struct Like(String);
+/// Reads the message and the `failure` of a line.
+struct Example(String);
 
-impl Like {
+impl Example {
     fn add(&mut self, text: &str) {
-        let room = MAX_LIKE.saturating_sub(self.0.len());
+        let room = MAX_EXAMPLE.saturating_sub(self.0.len());
         self.0.extend(text.chars().take(room));
     }
 }
 
-impl Visit for Like {
+impl Visit for Example {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "failure" {
             self.add(&format!(" ({value})"));
@@ -144,31 +138,12 @@ impl Visit for Like {
     }
 }
 
-/// Its reports are not held to it.
-const OWN: &str = super::TARGET;
+/// The target of reports about suppressed lines, which are not limited.
+const REPORTS: &str = super::TARGET;
 
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let about = event.metadata();
-        *about.level() > Level::INFO
-            || about.target() == OWN
-            || self.may_pass(event, Instant::now())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_kind_is_written_again_as_time_goes_by() {
-        let begun = Instant::now();
-        let mut bucket = Bucket::full(begun);
-        assert_eq!((0..200).filter(|_| bucket.take(begun)).count(), 50);
-        assert!(bucket.take(begun + Duration::from_secs(1)));
-        assert!(!bucket.take(begun + Duration::from_secs(1)));
-        assert_eq!((0..200).filter(|_| bucket.take(begun + Duration::from_secs(3600))).count(), 50);
+        let metadata = event.metadata();
+        *metadata.level() > Level::INFO || metadata.target() == REPORTS || self.allows(event)
     }
 }

@@ -57,20 +57,20 @@ fn json_is_one_object_with_the_fields_on_top() {
 }
 
 #[test]
-fn the_filter_decides_and_a_bad_one_is_named() {
+fn applies_the_filter_and_quotes_a_bad_one() {
     assert_eq!(logged(false, false, || tracing::debug!("detail")), "");
     let error = init(&Log { json: false, filter: "etcd_warden=loudly".to_owned() }).unwrap_err();
     assert!(error.starts_with("log filter `etcd_warden=loudly`: "), "{error}");
 }
 
 #[test]
-fn starting_twice_is_no_mistake() {
+fn init_can_be_called_twice() {
     let log = Log { json: false, filter: "error".to_owned() };
     assert_eq!((init(&log), init(&log)), (Ok(()), Ok(())));
 }
 
 #[test]
-fn of_one_kind_only_some_are_written_and_the_rest_is_counted() {
+fn suppresses_similar_lines_and_counts_them() {
     let repeats = Repeats::default();
     let buffer = Buffer::default();
     let writer = buffer.clone();
@@ -91,32 +91,32 @@ fn of_one_kind_only_some_are_written_and_the_rest_is_counted() {
     assert_eq!(written("detail"), 1000);
     assert!((50..60).contains(&written("expired")), "{}", written("expired"));
     assert_eq!(written("revoked"), 1);
-    let left_out = repeats.take();
-    assert_eq!(left_out.len(), 1, "{left_out:?}");
+    let suppressed = repeats.take();
+    assert_eq!(suppressed.len(), 1, "{suppressed:?}");
     assert_eq!(
-        (left_out[0].0.as_str(), left_out[0].1),
+        (suppressed[0].0.as_str(), suppressed[0].1),
         ("handshake failed (expired)", repeats.total())
     );
     assert!(repeats.take().is_empty());
 }
 
 #[test]
-fn a_line_has_its_bound() {
+fn a_long_line_is_cut() {
     let text = logged(false, false, || tracing::info!(name = "n".repeat(100_000), "refused"));
     assert!(text.len() < line::MAX_LINE + 100 && text.ends_with(" (cut)\n"), "{}", text.len());
 }
 
-/// Characters that a terminal obeys, that cannot be seen, that JSON spells in its own way, and
-/// letters.
-const FOREIGN: &str = "a\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{9b}31m\u{7f}\u{e0041}\0\t\r\n\u{1b}[31m\"\\\u{f6}\u{4e16}\u{1f600}";
+/// Control characters, invisible characters, characters that JSON escapes, and letters.
+const FOREIGN: &str = "a\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{9b}31m\u{7f}\u{e0041}\
+                       \0\t\r\n\u{1b}[31m\"\\\u{f6}\u{4e16}\u{1f600}";
 
 #[test]
-fn foreign_text_leaves_each_line_whole_in_both_formats() {
+fn client_text_cannot_break_a_line_in_either_format() {
     for (json, times) in [false, true]
         .into_iter()
         .flat_map(|json| [1, 50, 300, 3_000, 30_000].map(|times| (json, times)))
     {
-        // One unfit character alone grows most, and the cut falls into the middle of each.
+        // A text of one unfit character grows most. Cuts fall into the middle of each.
         for foreign in [FOREIGN, "\u{e0041}", "\u{202e}", "\"", "\u{1f600}", "\0"] {
             let name = foreign.repeat(times);
             let text = logged(

@@ -140,7 +140,7 @@ fn summarize_as(
             BindingStatus::BadCapture => {
                 problems.push(
                     "a binding would match, but a captured value is not a DNS-1123 subdomain \
-                     (`bad-capture`)"
+                     (`bad_capture`)"
                         .to_owned(),
                 );
             }

@@ -233,7 +233,7 @@ async fn a_put_needs_what_its_compares_leave_open() {
     {
         let message = txn.encode_to_vec();
         let expected =
-            missing.map(|verb| format!("key-not-granted: {verb} {}", judged.world.key("g")));
+            missing.map(|verb| format!("key_not_granted: {verb} {}", judged.world.key("g")));
         assert_eq!(
             judged.by_policy(caller, Method::Txn, &message),
             expected,
@@ -273,7 +273,7 @@ async fn outside_of_a_txn_a_put_and_a_delete_need_the_same() {
         ("blind", delete(false), None),
         ("blind", delete(true), Some(Verb::Read)),
     ] {
-        let expected = missing.map(|verb| format!("key-not-granted: {verb} {g}"));
+        let expected = missing.map(|verb| format!("key_not_granted: {verb} {g}"));
         assert_eq!(judged.by_policy(caller, method, &message), expected, "{method:?} as {caller}");
         assert_eq!(
             judged.by_proxy(&mut judged.world.raw(caller).await, method, &message).await,

@@ -79,7 +79,7 @@ async fn too_many_sockets_stop_no_probe_and_no_reload() {
     let said = text(&output.stderr);
     assert!(
         said.contains(
-            "the limit on open files is below what `max-connections` and `max-handshakes` ask for"
+            "the limit on open files is too low for `max-connections` and `max-handshakes`"
         ),
         "{said}"
     );

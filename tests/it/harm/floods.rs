@@ -171,7 +171,7 @@ async fn abandoned_streams_count_only_for_their_identity() {
         (0..5000_u32).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &head())).collect();
     write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &heads].concat()).await.unwrap();
     let refused =
-        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests-in-flight""#]);
+        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="requests_in_flight""#]);
     soon("everything above its share refused", || async {
         (refused().await >= 4000.0).then_some(())
     })

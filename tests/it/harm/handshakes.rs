@@ -106,7 +106,7 @@ async fn idle_connections_count_only_for_their_identity() {
         held.push(tls(world.address(), Some(&issued), &[b"h2"], rustls::ALL_VERSIONS).await);
     }
     let refused =
-        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections-per-identity""#]);
+        || world.metric("etcd_warden_limits_hit_total", &[r#"limit="connections_per_identity""#]);
     soon("most of them refused", || async { (refused().await >= 32.0).then_some(()) }).await;
     a_newcomer_is_served(&world).await;
     neighbour.is_unharmed().await;

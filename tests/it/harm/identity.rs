@@ -93,7 +93,7 @@ async fn requests_in_flight_are_counted_over_all_connections() {
         "{line:#}"
     );
     assert_eq!(line["method"], Method::Range.path());
-    assert_eq!(hits(&world, "requests-in-flight").await, 2.0);
+    assert_eq!(hits(&world, "requests_in_flight").await, 2.0);
     held.pop();
     soon("a free slot", || async {
         (asks(&world, &mut world.raw("alice").await).await == served()).then_some(())
@@ -142,7 +142,7 @@ async fn a_watch_stream_over_the_limit_refuses_its_creates() {
     };
     above.send(&progress);
     assert!(above.is_quiet().await, "no watch is left to report progress");
-    assert_eq!(hits(&world, "requests-in-flight").await, 3.0);
+    assert_eq!(hits(&world, "requests_in_flight").await, 3.0);
     // With a free slot, the client is asked to reconnect, in the way that makes clientv3 do it.
     drop(held.pop());
     let told = soon("a free slot", || async {
@@ -260,7 +260,7 @@ async fn connections_over_the_limit_get_enhance_your_calm() {
     let mut above = world.raw("alice").await;
     let answer = above.call(Method::Range.path(), &range(&world)).await;
     assert_eq!(answer.error.and_then(|error| error.reason()), Some(Reason::ENHANCE_YOUR_CALM));
-    assert_eq!(hits(&world, "connections-per-identity").await, 1.0);
+    assert_eq!(hits(&world, "connections_per_identity").await, 1.0);
     assert_eq!(asks(&world, &mut first).await, served());
     assert_eq!(asks(&world, &mut world.raw("bob").await).await, served());
     neighbour.is_unharmed().await;
@@ -283,7 +283,7 @@ async fn the_rate_is_per_identity_and_stream_messages_wait() {
         refused += usize::from(asks(&world, &mut raw).await == too_many());
     }
     assert!(refused > 0, "expected refusals: a hundred calls at once exceed twenty per second");
-    assert!(hits(&world, "requests-per-second").await >= 1.0);
+    assert!(hits(&world, "requests_per_second").await >= 1.0);
     assert_eq!(asks(&world, &mut world.raw("bob").await).await, served());
     // On a stream, a create is refused in place.
     let mut answers = Vec::new();
@@ -370,7 +370,7 @@ async fn shadow_mode_has_no_limit_of_an_identity() {
         assert_eq!(asks(&world, &mut raw).await, served());
     }
     for limit in
-        ["requests-in-flight", "connections-per-identity", "watches", "requests-per-second"]
+        ["requests_in_flight", "connections_per_identity", "watches", "requests_per_second"]
     {
         assert_eq!(hits(&world, limit).await, 0.0, "{limit}");
     }

@@ -262,7 +262,7 @@ async fn under_all_floods_at_once_memory_stays_below_its_bound() {
         unread.last_mut().unwrap().send_as_they_are(&framed(&vec![0; 1 << 20])[..1 << 20]);
     }
     soon("unread responses that end", || async {
-        (hits(&serving, "unread-bytes").await > 100).then_some(())
+        (hits(&serving, "unread_bytes").await > 100).then_some(())
     })
     .await;
     neighbour.was_served("windows that stay closed").await;
@@ -282,7 +282,7 @@ async fn under_all_floods_at_once_memory_stays_below_its_bound() {
         }
     }
     soon("refused lease lookups", || async {
-        (hits(&serving, "lease-questions").await > 100).then_some(())
+        (hits(&serving, "lease_questions").await > 100).then_some(())
     })
     .await;
     neighbour.was_served("lease lookups").await;
@@ -302,7 +302,7 @@ async fn under_all_floods_at_once_memory_stays_below_its_bound() {
             begun.push(stream);
         }
     }
-    soon("refused requests", || async { (hits(&serving, "held-bytes").await > 20).then_some(()) })
+    soon("refused requests", || async { (hits(&serving, "held_bytes").await > 20).then_some(()) })
         .await;
     neighbour.was_served("requests that never end").await;
     let peak = peak(&serving);

@@ -162,7 +162,7 @@ async fn hits(world: &World, limit: &str) -> f64 {
 /// Watch streams of alice's that are never read, each on its own connection, more than her share
 /// allows to within one window.
 async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
-    let before = hits(world, "unread-bytes").await;
+    let before = hits(world, "unread_bytes").await;
     let mut watches = Vec::new();
     for _ in 0..12 {
         let mut raw = world.raw("alice").await;
@@ -171,7 +171,7 @@ async fn unread_watches(world: &World) -> Vec<(Live, Raw)> {
         watches.push((stream, raw));
     }
     soon("ended watches", || async {
-        (hits(world, "unread-bytes").await >= before + 6.0).then_some(())
+        (hits(world, "unread_bytes").await >= before + 6.0).then_some(())
     })
     .await;
     watches
@@ -213,7 +213,7 @@ async fn three_hundred_clients_that_never_read_delay_no_other() {
         world.metric("etcd_warden_requests_in_flight", &[]).await >= readers as f64,
         "all of them are still open"
     );
-    assert_eq!(hits(&world, "unread-bytes").await, 0.0);
+    assert_eq!(hits(&world, "unread_bytes").await, 0.0);
     // Of each 100 MiB, only the sockets' buffers and one window were read from etcd.
     let each = taken.load(Ordering::Relaxed) / readers;
     assert!(each < 8 * MIB, "{each} bytes were read from etcd for each");
@@ -241,7 +241,7 @@ async fn unread_responses_above_the_share_end() {
     }
     // Each remaining stream holds a window of 256 KiB, and alice has half of 8 MiB.
     soon("the end of everything above her share", || async {
-        (hits(&world, "unread-bytes").await >= (ASKED - 16) as f64).then_some(())
+        (hits(&world, "unread_bytes").await >= (ASKED - 16) as f64).then_some(())
     })
     .await;
     neighbour.was_served("unread responses of one identity").await;
@@ -286,7 +286,7 @@ async fn a_client_that_reads_nothing_is_closed_at_its_share() {
         held.push(Live::ask(&mut raw, Method::Range, &range(world.key("big"))).await);
     }
     soon("her share used up", || async {
-        (hits(&world, "unread-bytes").await >= 1.0).then_some(())
+        (hits(&world, "unread_bytes").await >= 1.0).then_some(())
     })
     .await;
     let watches = unread_watches(&world).await;
@@ -372,7 +372,7 @@ async fn incomplete_stream_messages_are_held_within_the_share() {
         streams.push(stream);
     }
     soon("everything above her share refused", || async {
-        (hits(&world, "held-bytes").await >= 27.0).then_some(())
+        (hits(&world, "held_bytes").await >= 27.0).then_some(())
     })
     .await;
     neighbour.was_served("incomplete watch requests").await;

@@ -39,11 +39,11 @@ async fn a_flood_of_lines_on_a_full_disk_delays_no_client() {
     }
     neighbour.was_served("audit lines at full rate on a full disk").await;
     soon("the count of lost lines", || async {
-        (world.metric("etcd_warden_audit_lost_total", &[]).await >= 2000.0).then_some(())
+        (world.metric("etcd_warden_audit_lines_lost_total", &[]).await >= 2000.0).then_some(())
     })
     .await;
     assert!(world.metric("etcd_warden_audit_errors_total", &[]).await >= 1.0);
-    assert_eq!(world.metric("etcd_warden_audit_written_total", &[]).await, 0.0);
+    assert_eq!(world.metric("etcd_warden_audit_lines_written_total", &[]).await, 0.0);
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn with_deny_a_full_disk_refuses_only_audited_calls() {
         assert!(answers.len() < 10_000, "no line was lost on a full disk");
     }
     assert!(answers.iter().all(|status| matches!(status, Some(0 | 8))), "{answers:?}");
-    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="audit-queue""#]).await >= 1.0);
+    assert!(world.metric("etcd_warden_limits_hit_total", &[r#"limit="audit_queue""#]).await >= 1.0);
     for _ in 0..500 {
         assert_eq!(
             bob.call(Method::Range.path(), &range(world.key("a").as_bytes())).await.grpc_status(),

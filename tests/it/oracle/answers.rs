@@ -48,7 +48,7 @@ impl Reply {
                 // saw.
                 let gone = known.leases.iter().all(|lease| lease.id != kept.id);
                 let said = Reply::Answered { status, message: String::new(), revision: 0, body };
-                return if gone { said } else { Reply::Refused("lease-not-owned".to_owned()) };
+                return if gone { said } else { Reply::Refused("lease_not_owned".to_owned()) };
             }
         }
         Reply::Answered { status, message: answer.grpc_message().to_owned(), revision, body }

@@ -99,18 +99,18 @@ impl Difference {
         }
         let leases = request.leases();
         match reason.split(':').next()? {
-            "malformed-message" => request.is_ambiguous().then_some(Difference::Form),
-            "key-not-granted" => request.waits().map(|_| Difference::LockName),
+            "malformed_message" => request.is_ambiguous().then_some(Difference::Form),
+            "key_not_granted" => request.waits().map(|_| Difference::LockName),
             // Creating or renewing a lease and attaching a key need the capability; revoking a
             // lease and reading its TTL do not.
-            "capability-not-granted"
+            "capability_not_granted"
                 if !matches!(request.method, Method::LeaseRevoke | Method::LeaseTimeToLive) =>
             {
                 let capability =
                     if leases.is_empty() { ordinary(request.method)? } else { "lease" };
                 (!rules.grant(user, capability)).then_some(Difference::Capability)
             }
-            "capability-not-granted" | "lease-not-owned" => {
+            "capability_not_granted" | "lease_not_owned" => {
                 for id in leases {
                     if !known.owned(user).contains(&id) && sides.attached(id).await.is_empty() {
                         return Some(Difference::LeaseWithoutKeys);

@@ -75,7 +75,7 @@ async fn with_a_token_the_proxy_and_etcd_must_both_allow() {
     let ours = world.audited(|line| line["accesses"][0]["key"] == world.key("z/k")).await;
     assert_eq!(
         (&ours["decision"], &ours["reason"], ours.get("member")),
-        (&json!("deny"), &json!("key-not-granted"), None)
+        (&json!("deny"), &json!("key_not_granted"), None)
     );
     // Without a token etcd judges the proxy's own certificate, so only the policy decides.
     world.as_("app").await.put(world.key("y/k"), "1", None).await.unwrap();
@@ -130,7 +130,7 @@ async fn stripped_tokens_are_useless_and_no_password_is_forwarded() {
     let line = world.audited(|line| line["method"] == Method::Authenticate.path()).await;
     assert_eq!(
         (&line["decision"], &line["reason"], line.get("member")),
-        (&json!("deny"), &json!("tokens-stripped"), None)
+        (&json!("deny"), &json!("tokens_stripped"), None)
     );
     assert_eq!(world.reached_etcd("Authenticate").await, 0.0);
     // etcd would refuse this token if it received it.

@@ -253,13 +253,13 @@ fn each_refusal_has_a_code_and_a_sentence() {
     use NameRefusal as N;
     let all = [N::Missing, N::Several, N::Empty, N::Nul, N::Control, N::NotUtf8, N::Unreadable];
     let codes = [
-        "cn-missing",
-        "cn-several",
-        "cn-empty",
-        "cn-nul",
-        "cn-control-character",
-        "cn-not-utf8",
-        "certificate-unreadable",
+        "cn_missing",
+        "cn_several",
+        "cn_empty",
+        "cn_nul",
+        "cn_control_character",
+        "cn_not_utf8",
+        "certificate_unreadable",
     ];
     assert_eq!(all.map(N::code), codes);
     let mut sentences = all.map(|refusal| refusal.to_string());

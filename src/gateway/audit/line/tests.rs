@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::*;
 use crate::audit::OwnedAccesses;
 
-/// The record that `docs/audit.md` shows as its example: every field that can be there at once.
+/// The example of `docs/audit.md`: all fields that can occur together.
 pub(in crate::audit) fn example() -> Record {
     let key = |key: &str| OwnedRange::from(KeyRange::key(key.as_bytes()));
     Record {
@@ -71,7 +71,7 @@ pub(in crate::audit) fn example() -> Record {
     }
 }
 
-fn rendered(record: &Record, cut: Cut) -> (String, Value) {
+fn rendered(record: &Record, cut: LineLimits) -> (String, Value) {
     let mut out = Vec::new();
     render(record, cut, &mut out);
     let text = String::from_utf8(out).expect("UTF-8");
@@ -80,13 +80,13 @@ fn rendered(record: &Record, cut: Cut) -> (String, Value) {
 }
 
 #[test]
-fn the_example_in_the_document_is_what_the_code_writes() {
-    let (text, _) = rendered(&example(), Cut::WIDE);
+fn the_documented_example_is_current() {
+    let (text, _) = rendered(&example(), LineLimits::WIDE);
     let document = include_str!("../../../../docs/audit.md");
     assert!(document.contains(&text), "docs/audit.md should show:\n{text}");
 }
 
-/// Every path of an object's fields, lists looked into: `identity.cn`, `accesses[].key`.
+/// Collects the paths of all fields of an object, as `identity.cn` and `accesses[].key`.
 fn fields(value: &Value, path: &str, into: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -97,38 +97,41 @@ fn fields(value: &Value, path: &str, into: &mut std::collections::BTreeSet<Strin
             }
         }
         Value::Array(list) => {
-            list.iter().for_each(|value| fields(value, &format!("{path}[]"), into))
+            list.iter().for_each(|value| fields(value, &format!("{path}[]"), into));
         }
         _ => {}
     }
 }
 
 #[test]
-fn the_document_lists_every_field_and_no_other() {
+fn every_field_is_documented_and_no_other() {
     let mut written = std::collections::BTreeSet::new();
     let missing = |missing| Some(Denial { reason: Reason::MalformedMessage, missing });
     let malformed = Malformed { field: "PutRequest.key", offset: 3, fault: Fault::Truncated };
     let mut nameless = (*example().identity).clone();
     nameless.common_name = Err(NameRefusal::Several);
-    let omitted = Cut { text: 1024, entries: 0 };
+    let omitted = LineLimits { text: 1024, entries: 0 };
     let records = [
-        (example(), Cut::WIDE),
+        (example(), LineLimits::WIDE),
         (example(), omitted),
-        (Record { grant: Some("role: key [read] (file:1)".to_owned()), ..example() }, Cut::WIDE),
+        (
+            Record { grant: Some("role: key [read] (file:1)".to_owned()), ..example() },
+            LineLimits::WIDE,
+        ),
         (
             Record {
                 method: Err(b"/x".as_slice().into()),
                 identity: Arc::new(nameless),
                 ..example()
             },
-            Cut::WIDE,
+            LineLimits::WIDE,
         ),
         (
             Record { denial: missing(Missing::Capability(Capability::Compact)), ..example() },
-            Cut::WIDE,
+            LineLimits::WIDE,
         ),
-        (Record { denial: missing(Missing::Lease(5)), ..example() }, Cut::WIDE),
-        (Record { denial: missing(Missing::Form(malformed)), ..example() }, Cut::WIDE),
+        (Record { denial: missing(Missing::Lease(5)), ..example() }, LineLimits::WIDE),
+        (Record { denial: missing(Missing::Form(malformed)), ..example() }, LineLimits::WIDE),
         (
             Record {
                 accesses: OwnedAccesses {
@@ -137,13 +140,13 @@ fn the_document_lists_every_field_and_no_other() {
                 },
                 ..example()
             },
-            Cut::WIDE,
+            LineLimits::WIDE,
         ),
     ];
     for (record, cut) in &records {
         fields(&rendered(record, *cut).1, "", &mut written);
     }
-    // Added by the writer.
+    // The writer adds it.
     written.insert("lost".to_owned());
     let document = include_str!("../../../../docs/audit.md");
     let (table, _) = document.split_once("## Reasons").unwrap();
@@ -155,7 +158,7 @@ fn the_document_lists_every_field_and_no_other() {
 }
 
 #[test]
-fn the_document_lists_every_reason() {
+fn every_reason_is_documented() {
     let document = include_str!("../../../../docs/audit.md");
     for reason in Reason::ALL {
         assert!(
@@ -167,7 +170,7 @@ fn the_document_lists_every_reason() {
 }
 
 #[test]
-fn lease_ids_are_spelled_as_etcdctl_spells_them() {
+fn lease_ids_are_in_the_format_of_etcdctl() {
     let spelled = |id| serde_json::to_string(&LeaseId(id)).unwrap();
     assert_eq!(spelled(0x694d_8f5a_1c2e_3b40), "\"694d8f5a1c2e3b40\"");
     assert_eq!(
@@ -177,21 +180,21 @@ fn lease_ids_are_spelled_as_etcdctl_spells_them() {
 }
 
 #[test]
-fn a_clock_out_of_range_makes_a_line_all_the_same() {
+fn a_time_out_of_range_is_clamped() {
     let time = UNIX_EPOCH - Duration::from_secs(5);
     assert_eq!(
-        rendered(&Record { time, ..example() }, Cut::WIDE).1["time"],
+        rendered(&Record { time, ..example() }, LineLimits::WIDE).1["time"],
         "1970-01-01T00:00:00.000000Z"
     );
     let time = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
     assert_eq!(
-        rendered(&Record { time, ..example() }, Cut::WIDE).1["time"],
+        rendered(&Record { time, ..example() }, LineLimits::WIDE).1["time"],
         "9999-12-31T23:59:59.000000Z"
     );
 }
 
 #[test]
-fn a_giant_is_cut_and_says_by_how_much() {
+fn a_giant_record_is_cut_and_shows_how_much() {
     let mut record = example();
     let range = OwnedRange::from(KeyRange {
         start: &[0xff; 5000],
@@ -202,7 +205,7 @@ fn a_giant_is_cut_and_says_by_how_much() {
         reason: Reason::KeyNotGranted,
         missing: Missing::Keys { verb: Verb::Read, range },
     });
-    let (text, value) = rendered(&record, Cut::WIDE);
+    let (text, value) = rendered(&record, LineLimits::WIDE);
     assert!(text.len() <= MAX_LINE, "{}", text.len());
     let shown = value["accesses"].as_array().map_or(0, Vec::len);
     assert_eq!(value["omitted"]["accesses"], 3000 - shown);
@@ -210,7 +213,7 @@ fn a_giant_is_cut_and_says_by_how_much() {
 }
 
 #[test]
-fn whatever_a_certificate_holds_the_line_keeps_its_bound() {
+fn a_line_stays_bounded_for_any_certificate() {
     let mut record = example();
     let wild = "\u{202e}".repeat(40_000);
     let identity = Identity {
@@ -229,7 +232,7 @@ fn whatever_a_certificate_holds_the_line_keeps_its_bound() {
     record.method = Err(vec![0; 100_000].into());
     record.grant = Some(wild.clone());
     record.member = Some(wild.as_str().into());
-    for cut in [Cut::WIDE, Cut::NARROW] {
+    for cut in [LineLimits::WIDE, LineLimits::NARROW] {
         let (text, _) = rendered(&record, cut);
         assert!(text.len() <= MAX_LINE, "{}", text.len());
         assert!(
@@ -241,18 +244,22 @@ fn whatever_a_certificate_holds_the_line_keeps_its_bound() {
 
 proptest! {
     #[test]
-    fn any_bytes_survive_the_line(key in proptest::collection::vec(any::<u8>(), 0..200), end in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_can_be_recovered(
+        key in proptest::collection::vec(any::<u8>(), 0..200),
+        end in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         let mut record = example();
-        record.accesses.ranges = vec![(Verbs::READ, OwnedRange::from(KeyRange::from_request(&key, &end)))];
-        let (_, value) = rendered(&record, Cut::WIDE);
+        let range = OwnedRange::from(KeyRange::from_request(&key, &end));
+        record.accesses.ranges = vec![(Verbs::READ, range)];
+        let (_, value) = rendered(&record, LineLimits::WIDE);
         let read = |field: &str| unescape(value["accesses"][0][field].as_str().unwrap());
         prop_assert_eq!((read("key"), read("range_end")), (Some(key), Some(end)));
     }
 
     #[test]
-    fn only_the_one_spelling_is_read(text in "[\\\\x0-9a-fA-F.é+]{0,12}") {
+    fn unescape_refuses_a_text_that_was_cut(text in "[\\\\x0-9a-fA-F.é+]{0,12}") {
         if let Some(bytes) = unescape(&text) {
-            // `\x41` is read, though `A` is what would be written.
+            // `\x41` is also read, though `Escaped` writes `A`.
             let spelled = Escaped(&bytes).to_string();
             prop_assert_eq!(unescape(&format!("{spelled}\\...+3")), None);
             prop_assert_eq!(unescape(&spelled), Some(bytes));

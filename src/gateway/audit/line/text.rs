@@ -1,4 +1,4 @@
-//! How single values are spelled in a line.
+//! Formats single values of a line.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use etcd_warden_core::keyspace::Escaped;
 use serde::{Serialize, Serializer};
 
-/// The bytes that were written as `text` by [`Escaped`]; `None` when `text` is not of that spelling
-/// (a text that was cut is not).
-#[must_use]
+/// The bytes that [`Escaped`] has written as `text`. `None` if `text` is not in that format, as a
+/// text that was cut.
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -36,14 +35,14 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes from outside. What is beyond the limit is replaced by `\...+N` (N bytes), which
-/// [`Escaped`] never writes.
-pub(super) struct Text<'r> {
+/// Bytes from a client, escaped. Bytes beyond `limit` are replaced by `\...+N`, where N is their
+/// number. [`Escaped`] never writes that.
+pub(super) struct EscapedText<'r> {
     pub(super) bytes: &'r [u8],
     pub(super) limit: usize,
 }
 
-impl fmt::Display for Text<'_> {
+impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes.split_at_checked(self.limit) {
             Some((shown, rest)) if !rest.is_empty() => {
@@ -54,14 +53,14 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-impl Serialize for Text<'_> {
+impl Serialize for EscapedText<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// A lease id as etcdctl prints and reads it: 16 hexadecimal digits (Go's `%016x`, which gives a
-/// negative number its sign).
+/// A lease id in the format of etcdctl: 16 hexadecimal digits (Go's `%016x`, which writes the sign
+/// of a negative number).
 pub(super) struct LeaseId(pub(super) i64);
 
 impl Serialize for LeaseId {
@@ -73,8 +72,8 @@ impl Serialize for LeaseId {
     }
 }
 
-/// RFC 3339 in UTC with microseconds. A clock outside 1970 to 9999 shows the nearest end of that:
-/// humantime panics there.
+/// A time in RFC 3339, UTC, with microseconds. Times outside 1970 to 9999, for which humantime
+/// panics, are clamped to that range.
 pub(in crate::audit) fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);

@@ -1,4 +1,4 @@
-//! One place that lines go to, and what it has lost.
+//! One output of audit lines: a file, or standard output. It keeps count of lost lines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,23 +9,26 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// What an operator does about a file that cannot take audit lines.
-const WHAT_TO_DO: &str = "name a regular file, or use `audit-stdout` and redirect standard output";
+/// Help for a path that cannot be an audit file.
+const HELP: &str = "name a regular file, or use `audit-stdout` and redirect standard output";
 
 pub(super) struct Sink {
-    /// `None` for standard output, which is never opened again.
+    /// `None` for standard output, which cannot be reopened.
     path: Option<PathBuf>,
     file: File,
-    /// Whole lines; those up to `done` are written.
+    /// Complete lines.
     pending: Vec<u8>,
-    done: usize,
-    /// Lines lost since the last line that went out.
+    /// Bytes of `pending` that are written.
+    written_bytes: usize,
+    /// Lost lines that no written line has reported.
     lost: u64,
-    /// What the first pending line says about losses, and where that line ends.
-    told: u64,
+    /// Lost lines that the first pending line reports.
+    reported: u64,
+    /// Where the first pending line ends.
     first_end: usize,
-    /// The file ends in the middle of a line.
+    /// The file ends with an incomplete line.
     torn: bool,
+    /// Lines written since the last [`Sink::take_written`].
     written: u64,
 }
 
@@ -43,29 +46,29 @@ impl Sink {
             path,
             file,
             pending: Vec::new(),
-            done: 0,
+            written_bytes: 0,
             lost: 0,
-            told: 0,
+            reported: 0,
             first_end: 0,
             torn: false,
             written: 0,
         }
     }
 
-    /// Lines were lost before they came here.
-    pub(super) fn lose(&mut self, lines: u64) {
+    /// Counts lines that were lost before they reached this sink.
+    pub(super) fn count_lost(&mut self, lines: u64) {
         self.lost += lines;
     }
 
-    /// Adds a line (a JSON object and its end of line) to what is to be written. The first one
-    /// after a loss tells of it.
+    /// Adds a line (a JSON object and its end of line) to the pending ones. The first one after a
+    /// loss gets the field `lost`.
     pub(super) fn add(&mut self, line: &[u8]) {
         let first = self.pending.is_empty();
         match line.strip_suffix(b"}\n") {
             Some(object) if first && self.lost > 0 => {
                 self.pending.extend_from_slice(object);
                 self.pending.extend_from_slice(format!(",\"lost\":{}}}\n", self.lost).as_bytes());
-                self.told = std::mem::take(&mut self.lost);
+                self.reported = std::mem::take(&mut self.lost);
             }
             _ => self.pending.extend_from_slice(line),
         }
@@ -74,16 +77,18 @@ impl Sink {
         }
     }
 
-    /// Writes what is pending. After an error, a second call goes on where the first one ended.
+    /// Writes the pending lines. After an error, the next call continues where this one stopped.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.torn && !self.pending.is_empty() {
             self.file.write_all(b"\n")?;
             self.torn = false;
         }
-        while let Some(rest) = self.pending.get(self.done..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) =
+            self.pending.get(self.written_bytes..).filter(|rest| !rest.is_empty())
+        {
             match self.file.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.done += bytes,
+                Ok(bytes) => self.written_bytes += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -92,12 +97,12 @@ impl Sink {
         Ok(())
     }
 
-    /// Drops what is pending. Returns how many lines that loses.
+    /// Drops the pending lines. Returns how many are lost.
     pub(super) fn give_up(&mut self) -> u64 {
-        let lost = lines(self.pending.get(self.done..).unwrap_or_default());
-        self.torn |= self.line_start() != self.done;
-        self.lost += lost + if self.done < self.first_end { self.told } else { 0 };
-        self.pending.truncate(self.done);
+        let lost = lines(self.pending.get(self.written_bytes..).unwrap_or_default());
+        self.torn |= self.line_start() != self.written_bytes;
+        self.lost += lost + if self.written_bytes < self.first_end { self.reported } else { 0 };
+        self.pending.truncate(self.written_bytes);
         self.end_batch();
         lost
     }
@@ -107,27 +112,27 @@ impl Sink {
         std::mem::take(&mut self.written)
     }
 
-    /// Opens the file by its path again. A line that is half in the old file goes into the new one
-    /// as a whole.
+    /// Opens the file by its path again. A line that the old file has only in part is written to
+    /// the new one as a whole.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             self.file = open(path)?;
-            self.done = self.line_start();
+            self.written_bytes = self.line_start();
             self.torn = false;
         }
         Ok(())
     }
 
-    /// Where the line begins in which `done` stands.
+    /// Where the line begins that is written in part.
     fn line_start(&self) -> usize {
-        let written = self.pending.get(..self.done).unwrap_or_default();
+        let written = self.pending.get(..self.written_bytes).unwrap_or_default();
         written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
     }
 
     fn end_batch(&mut self) {
         self.written += lines(&self.pending);
         self.pending.clear();
-        (self.done, self.told, self.first_end) = (0, 0, 0);
+        (self.written_bytes, self.reported, self.first_end) = (0, 0, 0);
     }
 }
 
@@ -135,21 +140,21 @@ fn lines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Opens for appending, without waiting for another process: opening a pipe waits for its reader
-/// otherwise (fifo(7)).
+/// Opens for appending. Does not wait for another process: without `O_NONBLOCK`, opening a pipe
+/// waits for its reader (fifo(7)).
 ///
 /// # Errors
-/// The file cannot be opened, or is a directory, a socket, a disk, or a pipe without a reader. The
-/// message names it.
+/// The file cannot be opened, or is a directory, a socket, a block device, or a pipe without a
+/// reader. The message names it.
 fn open(path: &Path) -> io::Result<File> {
-    appending(path).map_err(|error| {
+    open_appending(path).map_err(|error| {
         io::Error::new(error.kind(), format!("audit file `{}`: {error}", path.display()))
     })
 }
 
-fn appending(path: &Path) -> io::Result<File> {
+fn open_appending(path: &Path) -> io::Result<File> {
     let refuse = |what: &str| {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {what}: {WHAT_TO_DO}")))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {what}: {HELP}")))
     };
     let flags = OFlags::WRONLY
         | OFlags::APPEND
@@ -160,14 +165,14 @@ fn appending(path: &Path) -> io::Result<File> {
     let file = match rustix::fs::open(path, flags, Mode::from_raw_mode(0o640)) {
         Ok(file) => File::from(file),
         Err(Errno::ISDIR) => return refuse("directory"),
-        // open(2): nothing else has this error, but for a device that is not there.
+        // open(2): a pipe without a reader, a socket, or a device that does not exist.
         Err(Errno::NXIO) => return refuse("pipe that no process reads, or a socket"),
         Err(error) => return Err(error.into()),
     };
     if file.metadata()?.file_type().is_block_device() {
         return refuse("disk");
     }
-    // A pipe or a terminal that is slow is waited for, as a disk is.
+    // Writing waits for a slow pipe or terminal, as it does for a disk.
     rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }
@@ -180,8 +185,9 @@ mod tests {
 
     use super::*;
 
-    /// A sink that takes a part of a batch and then fails (`EAGAIN`), and its other end.
-    fn narrow() -> (Sink, UnixStream) {
+    /// A sink that writes a part of a batch and then fails (`EAGAIN`), and the socket to read it
+    /// from.
+    fn limited_sink() -> (Sink, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -216,8 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn a_second_attempt_goes_on_where_the_first_one_ended() {
-        let (mut sink, mut reader) = narrow();
+    fn a_retry_continues_where_the_first_attempt_stopped() {
+        let (mut sink, mut reader) = limited_sink();
         let all = add_thousands(&mut sink);
         let mut text = String::new();
         let mut attempts = 0;
@@ -232,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_told_of_and_a_torn_line_stands_alone() {
-        let (mut sink, mut reader) = narrow();
-        sink.lose(5);
+    fn reports_lost_lines_and_ends_an_incomplete_line() {
+        let (mut sink, mut reader) = limited_sink();
+        sink.count_lost(5);
         let _ = add_thousands(&mut sink);
         assert!(sink.flush().is_err());
         let lost = sink.give_up();
@@ -255,20 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_whose_telling_is_lost_is_told_again() {
+    fn a_report_that_is_lost_is_repeated() {
         let mut sink =
             Sink::new(None, std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
-        sink.lose(5);
+        sink.count_lost(5);
         sink.add(b"{\"id\":1}\n");
         assert!(sink.flush().is_err());
         assert_eq!((sink.give_up(), sink.lost), (1, 6));
     }
 
     #[test]
-    fn a_new_file_begins_with_a_whole_line() {
+    fn a_new_file_begins_with_a_complete_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.json");
-        let (mut sink, mut reader) = narrow();
+        let (mut sink, mut reader) = limited_sink();
         let all = add_thousands(&mut sink);
         assert!(sink.flush().is_err());
         sink.path = Some(path.clone());
@@ -280,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_line_can_be_written_to_is_refused_without_a_wait() {
+    fn refuses_files_that_are_not_writable_without_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for pipe in ["pipe", "read"] {
@@ -296,7 +302,7 @@ mod tests {
             let error = Sink::file(&at(name)).err().unwrap().to_string();
             let path = at(name).display().to_string();
             assert!(
-                error.contains(&path) && error.contains(what) && error.ends_with(WHAT_TO_DO),
+                error.contains(&path) && error.contains(what) && error.ends_with(HELP),
                 "{name}: {error}"
             );
         }
@@ -313,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unread_pipe_in_the_files_place_leaves_the_old_one() {
+    fn reopening_an_unread_pipe_keeps_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("audit"), folder.path().join("old"));
         let mut sink = Sink::file(&path).unwrap();

@@ -36,7 +36,7 @@ fn ids(text: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Until `done` says so. The test's own patience is the runner's.
+/// Waits until `done` is true. The test runner's timeout bounds it.
 fn wait_until(done: impl Fn() -> bool) {
     while !done() {
         std::thread::park_timeout(Duration::from_millis(5));
@@ -48,7 +48,7 @@ fn shows(metrics: &Metrics, series: &str) -> bool {
 }
 
 #[test]
-fn every_line_is_in_the_file_in_its_order() {
+fn writes_every_line_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
     let (audit, metrics) = start(&config(&path, 100_000, OnFull::Drop));
@@ -57,7 +57,7 @@ fn every_line_is_in_the_file_in_its_order() {
     }
     assert!(audit.close());
     assert_eq!(ids(&std::fs::read_to_string(&path).unwrap()), Vec::from_iter(0..5000));
-    assert!(shows(&metrics, "etcd_warden_audit_written_total 5000"));
+    assert!(shows(&metrics, "etcd_warden_audit_lines_written_total 5000"));
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o137,
         0,
@@ -66,7 +66,7 @@ fn every_line_is_in_the_file_in_its_order() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_named() {
+fn names_a_file_that_cannot_be_opened() {
     let error = Audit::start(
         &config(Path::new("/nonexistent/audit.json"), 10, OnFull::Drop),
         Metrics::new(),
@@ -77,7 +77,7 @@ fn a_file_that_cannot_be_opened_is_named() {
 }
 
 #[test]
-fn what_is_wanted_is_what_was_configured() {
+fn records_the_decisions_that_are_configured() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
     let wants = |allowed, sample| {
@@ -106,7 +106,7 @@ fn what_is_wanted_is_what_was_configured() {
 }
 
 #[test]
-fn without_a_place_to_write_to_nothing_is_wanted_and_nothing_refused() {
+fn without_an_output_nothing_is_recorded_or_refused() {
     let config = config::Audit { file: None, ..config(Path::new("/"), 1, OnFull::Deny) };
     let (audit, _) = start(&config);
     assert!(!audit.wants(Decision::Deny, Effect::Writes));
@@ -115,7 +115,7 @@ fn without_a_place_to_write_to_nothing_is_wanted_and_nothing_refused() {
 }
 
 #[test]
-fn a_slot_that_is_not_used_gives_its_place_back() {
+fn an_unused_slot_is_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let (audit, _) = start(&config(&directory.path().join("audit.json"), 1, OnFull::Deny));
     let owner = "alice".into();
@@ -132,13 +132,13 @@ fn a_full_disk_loses_lines_and_counts_them() {
         submit(&audit, "alice", id).unwrap();
     }
     assert!(audit.close());
-    assert!(shows(&metrics, "etcd_warden_audit_lost_total 20"), "{}", metrics.render());
-    assert!(shows(&metrics, "etcd_warden_audit_written_total 0"));
+    assert!(shows(&metrics, "etcd_warden_audit_lines_lost_total 20"), "{}", metrics.render());
+    assert!(shows(&metrics, "etcd_warden_audit_lines_written_total 0"));
     assert!(shows(&metrics, "etcd_warden_audit_queue_length 0"));
 }
 
 #[test]
-fn a_full_disk_refuses_instead_when_nothing_may_go_unseen() {
+fn with_on_full_deny_a_full_disk_refuses_requests() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
@@ -146,7 +146,7 @@ fn a_full_disk_refuses_instead_when_nothing_may_go_unseen() {
     let written: Vec<u64> =
         (0..9).filter(|id| submit(&audit, &format!("identity-{id}"), *id).is_ok()).collect();
     assert_eq!(written, Vec::from_iter(0..8));
-    // Space again: what waited is written, and the refusal is told.
+    // There is space again: the queued lines are written, and the refused one is reported.
     std::fs::remove_file(&path).unwrap();
     audit.reopen();
     wait_until(|| shows(&metrics, "etcd_warden_audit_queue_length 0"));
@@ -154,14 +154,14 @@ fn a_full_disk_refuses_instead_when_nothing_may_go_unseen() {
     assert!(audit.close());
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(ids(&text), [0, 1, 2, 3, 4, 5, 6, 7, 100]);
-    let told: u64 = text
+    let reported: u64 = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64())
         .sum();
-    assert_eq!(told, 1);
+    assert_eq!(reported, 1);
 }
 
-/// A disk that takes nothing until it is read: a pipe is full after 64 KiB.
+/// Stands for a disk that hangs: a pipe that is not read is full after 64 KiB.
 struct Pipe {
     _directory: tempfile::TempDir,
     path: std::path::PathBuf,
@@ -181,7 +181,7 @@ fn pipe() -> Pipe {
 }
 
 #[test]
-fn on_a_slow_disk_one_identitys_flood_loses_its_own_lines_alone() {
+fn on_a_slow_disk_a_flood_loses_only_its_own_lines() {
     let mut pipe = pipe();
     let (audit, metrics) = start(&config(&pipe.path, 2000, OnFull::Drop));
     for id in 0..10_000 {
@@ -190,7 +190,7 @@ fn on_a_slow_disk_one_identitys_flood_loses_its_own_lines_alone() {
     for id in 0..100 {
         submit(&audit, "quiet", 1_000_000 + id).unwrap();
     }
-    // Nobody waited for the pipe up to here. Now read it: all of the quiet one's lines come.
+    // Nothing has waited for the pipe so far. Reading it gives all lines of the quiet identity.
     let mut text = Vec::new();
     let mut buffer = [0; 64 * 1024];
     let last = b"\"request_id\":1000099";
@@ -203,17 +203,17 @@ fn on_a_slow_disk_one_identitys_flood_loses_its_own_lines_alone() {
     assert_eq!(ids.iter().filter(|id| **id >= 1_000_000).count(), 100);
     let flood = ids.iter().filter(|id| **id < 1_000_000).count() as u64;
     assert!((200..5000).contains(&flood), "{flood}");
-    let told: u64 = text
+    let reported: u64 = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["lost"].as_u64())
         .sum();
-    assert_eq!(told, 10_000 - flood, "each lost line is told of once");
-    assert!(shows(&metrics, &format!("etcd_warden_audit_lost_total {told}")));
+    assert_eq!(reported, 10_000 - flood, "each lost line is reported once");
+    assert!(shows(&metrics, &format!("etcd_warden_audit_lines_lost_total {reported}")));
     assert!(audit.close());
 }
 
 #[test]
-fn on_a_slow_disk_one_identitys_flood_refuses_itself_alone() {
+fn on_a_slow_disk_a_flood_is_refused_alone() {
     let pipe = pipe();
     let (audit, _) = start(&config(&pipe.path, 2000, OnFull::Deny));
     let refused = (0..10_000).filter(|id| submit(&audit, "flood", *id).is_err()).count();
@@ -222,7 +222,7 @@ fn on_a_slow_disk_one_identitys_flood_refuses_itself_alone() {
 }
 
 #[test]
-fn a_disk_that_hangs_does_not_hang_the_end() {
+fn closing_does_not_wait_for_a_disk_that_hangs() {
     let pipe = pipe();
     let (audit, _) = start(&config(&pipe.path, 2000, OnFull::Drop));
     for id in 0..1000 {
@@ -232,7 +232,7 @@ fn a_disk_that_hangs_does_not_hang_the_end() {
 }
 
 #[test]
-fn after_a_rename_lines_go_to_a_new_file() {
+fn after_a_rename_reopening_writes_to_a_new_file() {
     let directory = tempfile::tempdir().unwrap();
     let (path, old) = (directory.path().join("audit.json"), directory.path().join("audit.json.1"));
     let (audit, metrics) = start(&config(&path, 100, OnFull::Drop));
@@ -246,9 +246,9 @@ fn after_a_rename_lines_go_to_a_new_file() {
     assert_eq!(ids(&std::fs::read_to_string(path).unwrap()), [2]);
 }
 
-/// The line woke the writer, and the wish to reopen came before it had gathered all that was there.
+/// A line wakes the writer, and the file is to be reopened before it has gathered the batch.
 #[test]
-fn a_wish_to_reopen_that_is_gathered_with_a_line_counts_in_the_same_turn() {
+fn reopens_before_writing_a_batch_that_has_consumed_the_wake() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.json");
     let (audit, mut writer, _finished) =
@@ -257,12 +257,12 @@ fn a_wish_to_reopen_that_is_gathered_with_a_line_counts_in_the_same_turn() {
     let first = writer.next().unwrap();
     std::fs::rename(&path, directory.path().join("old.json")).unwrap();
     audit.reopen();
-    writer.turn(first);
+    writer.write_batch(first);
     assert_eq!(ids(&std::fs::read_to_string(path).unwrap()), [1]);
 }
 
 #[test]
-fn a_reopening_that_fails_keeps_the_old_file() {
+fn a_failed_reopening_keeps_the_old_file() {
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
@@ -277,10 +277,10 @@ fn a_reopening_that_fails_keeps_the_old_file() {
 }
 
 #[test]
-fn lines_after_the_end_are_lost_and_counted() {
+fn lines_after_closing_are_counted_as_lost() {
     let directory = tempfile::tempdir().unwrap();
     let (audit, metrics) = start(&config(&directory.path().join("audit.json"), 100, OnFull::Drop));
     assert!(audit.close() && audit.close());
     submit(&audit, "alice", 1).unwrap();
-    assert!(shows(&metrics, "etcd_warden_audit_lost_total 1"));
+    assert!(shows(&metrics, "etcd_warden_audit_lines_lost_total 1"));
 }

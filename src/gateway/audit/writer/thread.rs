@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The thread that writes audit lines.
 
 use std::io;
 use std::sync::Arc;
@@ -6,44 +6,49 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::share::Place;
+use super::queue::QueueSlot;
 use super::sink::Sink;
-use super::{Message, Shared};
+use super::{Message, WriterState};
 use crate::config::OnFull;
 
-/// Between two attempts at a line that must not be lost (`on_full: deny`).
+/// Between two attempts to write lines that must not be lost (`audit-on-full: deny`).
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// Between two lines of the log about the same trouble.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Lines are gathered up to this many bytes before they are written.
+/// Between two messages in the log about failed writes.
+const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Size of a batch, which is written at once, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// The only one who touches the disk.
+/// The writer of the audit log. Nothing else writes to its files.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     sinks: Vec<Sink>,
     messages: Receiver<Message>,
-    complained: Option<Instant>,
+    /// When an error was last logged.
+    error_logged: Option<Instant>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, sinks: Vec<Sink>, messages: Receiver<Message>) -> Self {
-        Self { shared, sinks, messages, complained: None }
+    pub(super) fn new(
+        shared: Arc<WriterState>,
+        sinks: Vec<Sink>,
+        messages: Receiver<Message>,
+    ) -> Self {
+        Self { shared, sinks, messages, error_logged: None }
     }
 
-    /// Ends when every handle is gone, or when it was told to and all that was handed in before is
-    /// written.
+    /// Writes until every handle is dropped, or until the audit log is closed and the queue is
+    /// empty.
     pub(super) fn run(mut self) {
         while let Some(first) = self.next() {
-            self.turn(first);
+            self.write_batch(first);
         }
     }
 
-    /// Writes `first` and what else waits.
-    pub(super) fn turn(&mut self, first: Message) {
-        // Places are given back when the batch is on the disk, at the end of this turn.
-        let _places = self.gather(first);
-        // Behind the gathering: a `Wake` that was taken with lines comes only once.
+    /// Writes `first` and the messages that are queued behind it.
+    pub(super) fn write_batch(&mut self, first: Message) {
+        // The slots are given back when the batch is on the disk.
+        let _slots = self.gather(first);
+        // After `gather`, which may have consumed the only `Wake`.
         self.reopen_if_asked();
         self.write_out();
     }
@@ -56,23 +61,23 @@ impl Writer {
         }
     }
 
-    /// Adds `first` and what else waits to the sinks, up to [`BATCH_BYTES`]. Returns their places.
-    fn gather(&mut self, first: Message) -> Vec<Place> {
+    /// Adds `first` and queued lines to the sinks, up to [`BATCH_BYTES`]. Returns their slots.
+    fn gather(&mut self, first: Message) -> Vec<QueueSlot> {
         let lost = self.shared.lost.swap(0, Relaxed);
-        self.sinks.iter_mut().for_each(|sink| sink.lose(lost));
-        let (mut places, mut gathered, mut next) = (Vec::new(), 0, Some(first));
+        self.sinks.iter_mut().for_each(|sink| sink.count_lost(lost));
+        let (mut slots, mut gathered, mut next) = (Vec::new(), 0, Some(first));
         while let Some(message) = next {
-            if let Message::Line(line, place) = message {
+            if let Message::Line(line, slot) = message {
                 gathered += line.len();
                 self.sinks.iter_mut().for_each(|sink| sink.add(&line));
-                places.push(place);
+                slots.push(slot);
             }
             next = if gathered < BATCH_BYTES { self.messages.try_recv().ok() } else { None };
         }
-        places
+        slots
     }
 
-    /// Comes back when nothing is pending any more: written, or given up.
+    /// Returns when each pending line is written or given up.
     fn write_out(&mut self) {
         for at in 0..self.sinks.len() {
             while let Some((Err(error), sink)) =
@@ -80,18 +85,18 @@ impl Writer {
             {
                 self.shared.metrics.audit_errors.increment(1);
                 if self.shared.on_full == OnFull::Deny && !self.shared.closing.load(Relaxed) {
-                    // The queue fills meanwhile, and requests are refused: nothing goes on unseen.
-                    self.complain("audit lines cannot be written, they wait", &error);
+                    // The queue fills up meanwhile, and then requests are refused.
+                    self.log_error("cannot write audit lines; retrying", &error);
                     std::thread::park_timeout(RETRY_INTERVAL);
                     self.reopen_if_asked();
                 } else {
                     let lost = sink.give_up();
-                    self.shared.metrics.audit_lost.increment(lost);
-                    self.complain("audit lines cannot be written, they are lost", &error);
+                    self.shared.metrics.audit_lines_lost.increment(lost);
+                    self.log_error("cannot write audit lines; they are lost", &error);
                 }
             }
             if let Some(sink) = self.sinks.get_mut(at) {
-                self.shared.metrics.audit_written.increment(sink.take_written());
+                self.shared.metrics.audit_lines_written.increment(sink.take_written());
             }
         }
     }
@@ -104,15 +109,15 @@ impl Writer {
             self.sinks.iter_mut().filter_map(|sink| sink.reopen().err()).collect();
         for error in failures {
             self.shared.metrics.audit_errors.increment(1);
-            tracing::error!(%error, "the audit file cannot be opened again, the old one stays in use");
+            tracing::error!(%error, "cannot reopen the audit file; the old one stays in use");
         }
     }
 
-    /// Logs at most once per minute: a full disk must not fill the log as well.
-    fn complain(&mut self, what: &'static str, error: &io::Error) {
-        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-            self.complained = Some(Instant::now());
-            tracing::error!(%error, "{what}");
+    /// Logs once per [`ERROR_LOG_INTERVAL`] at most: a full disk must not fill the log as well.
+    fn log_error(&mut self, message: &'static str, error: &io::Error) {
+        if self.error_logged.is_none_or(|last| last.elapsed() >= ERROR_LOG_INTERVAL) {
+            self.error_logged = Some(Instant::now());
+            tracing::error!(%error, "{message}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::audit::OwnedAccesses;
 use crate::metrics::reason::Limit;
 use crate::proxy::client::Client;
 use crate::proxy::encoding::{self, GRPC_ENCODING};
-use crate::proxy::quota::Place;
+use crate::proxy::quota::Slot;
 use crate::proxy::record::Subject;
 use crate::proxy::reply::Status;
 
@@ -35,7 +35,7 @@ pub(super) struct OpenCall<'c>(&'c Client);
 
 impl<'c> OpenCall<'c> {
     pub(super) fn count(client: &'c Client) -> Self {
-        client.worker.shared.metrics.streams.increment(1.0);
+        client.worker.shared.metrics.requests_in_flight.increment(1.0);
         client.count_call(true);
         Self(client)
     }
@@ -43,7 +43,7 @@ impl<'c> OpenCall<'c> {
 
 impl Drop for OpenCall<'_> {
     fn drop(&mut self) {
-        self.0.worker.shared.metrics.streams.decrement(1.0);
+        self.0.worker.shared.metrics.requests_in_flight.decrement(1.0);
         self.0.count_call(false);
     }
 }
@@ -65,24 +65,22 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub(super) fn admit(
-        &self,
-        method: Option<Method>,
-    ) -> Result<(Option<Place>, Admission), Limit> {
+    pub(super) fn admit(&self, method: Option<Method>) -> Result<(Option<Slot>, Admission), Limit> {
         let quota = &self.client.quota;
         if self.caller.principal.mode == Mode::Shadow {
             return Ok((None, Admission::Regular));
         }
         // The rate of a bidirectional stream is that of its messages.
         if method.is_none_or(|method| method.call_kind() != CallKind::BidiStreaming) {
-            quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
+            quota.try_request().map_err(|_| Limit::RequestsPerSecond)?;
         }
-        if let Some(place) = quota.requests.place() {
+        if let Some(place) = quota.requests.try_acquire() {
             return Ok((Some(place), Admission::Regular));
         }
         // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of its clientv3 for
         // good.
-        let overflow = if method == Some(Method::Watch) { quota.standing.place() } else { None };
+        let overflow =
+            if method == Some(Method::Watch) { quota.overflow_streams.try_acquire() } else { None };
         overflow.map(|place| (Some(place), Admission::Overflow)).ok_or(Limit::RequestsInFlight)
     }
 

@@ -179,7 +179,7 @@ impl Call<'_> {
         let limited = is_message
             && method == Method::Authenticate
             && self.caller.principal.mode == Mode::Enforce;
-        if limited && !self.shared().quotas.may_log_in(&self.client.quota) {
+        if limited && !self.shared().quotas.try_login(&self.client.quota) {
             self.shared().metrics.limit_hit(Limit::Authenticate);
             return Some(Denial::new(Reason::Limit, "too many password logins"));
         }

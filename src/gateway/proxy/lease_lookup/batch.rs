@@ -11,8 +11,8 @@ use std::sync::Arc;
 use etcd_warden_core::authorize::{AttachedKeys, LeaseClaim};
 
 use super::{LookupError, ResultSender, Waiter};
-use crate::proxy::budget::{Hold, Share};
-use crate::proxy::quota::{Place, Quota};
+use crate::proxy::budget::{Reservation, Share};
+use crate::proxy::quota::{Quota, Slot};
 use crate::upstream::lease_query::{LeaseKeyVisitor, LeaseQueryError};
 
 /// Checks of a key, each for one group, before the task yields: well below a millisecond.
@@ -37,8 +37,8 @@ struct Group {
 /// What the lookup takes of an identity's limits.
 struct Charge {
     quota: Arc<Quota>,
-    hold: Hold,
-    _place: Place,
+    hold: Reservation,
+    _slot: Slot,
 }
 
 impl Batch {
@@ -107,7 +107,7 @@ impl LeaseKeyVisitor for Batch {
     }
 
     fn may_buffer(&mut self, bytes: usize) -> bool {
-        while !self.charge.hold.set(bytes) {
+        while !self.charge.hold.resize(bytes) {
             if !self.charge_next() {
                 return false;
             }
@@ -150,9 +150,9 @@ impl Charge {
     fn of(groups: &[Group]) -> Option<Self> {
         groups.iter().find_map(|Group { quota, share, .. }| {
             Some(Self {
-                _place: quota.questions.place()?,
+                _slot: quota.questions.try_acquire()?,
                 quota: quota.clone(),
-                hold: Hold::none(share),
+                hold: Reservation::empty(share),
             })
         })
     }

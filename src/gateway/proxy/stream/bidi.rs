@@ -29,7 +29,7 @@ use crate::proxy::forward::{Outgoing, Sent};
 use crate::proxy::live_permit::LivePermit;
 use crate::proxy::open_streams::Registration;
 use crate::proxy::outcome::{Abort, UpstreamError};
-use crate::proxy::quota::Places;
+use crate::proxy::quota::Slots;
 use crate::proxy::relay;
 use crate::proxy::reply::Status;
 use crate::proxy::request_body::RequestBody;
@@ -103,7 +103,7 @@ struct BidiStream<'c> {
     open: Registration,
     ledger: RefCell<WatchLedger>,
     /// The slots of the identity's watch limit that its watches hold.
-    places: Places,
+    slots: Slots,
     /// The newest response header on this stream, encoded.
     header: RefCell<Vec<u8>>,
     /// The proxy's own messages to the client, framed. They are sent between two of etcd's.
@@ -133,7 +133,7 @@ impl<'c> BidiStream<'c> {
             admission,
             open,
             ledger: RefCell::default(),
-            places: Places::none(&call.client.quota.watches),
+            slots: Slots::none(&call.client.quota.watches),
             header: RefCell::new(last.encode()),
             to_client: RefCell::default(),
             to_cancel: RefCell::default(),
@@ -186,7 +186,7 @@ impl<'c> BidiStream<'c> {
     }
 
     fn count_watches(&self, ledger: &WatchLedger) {
-        self.places.keep(ledger.slots());
+        self.slots.shrink_to(ledger.slots());
         self.publish_watches(ledger.live());
     }
 

@@ -128,7 +128,7 @@ fn treats_certificates_from_practice_as_documented() {
             Err(HandshakeFailure::BadCertificate),
             Ok("bob".into()),
         ),
-        (6, "a CN of TeletexString", Ok(()), Err("cn-not-utf8")),
+        (6, "a CN of TeletexString", Ok(()), Err("cn_not_utf8")),
     ] {
         assert_eq!(names[at], name);
         assert_eq!(

@@ -179,7 +179,7 @@ fn the_next_identity_needs_a_slot_too() {
         fixture.batch(&[("alice", LeaseUse::Revoke), ("neighbour", LeaseUse::Revoke)]);
     let mut batch = batch.unwrap();
     let quota = fixture.quota("neighbour");
-    let _all: Vec<Place> = std::iter::from_fn(|| quota.questions.place()).collect();
+    let _all: Vec<Slot> = std::iter::from_fn(|| quota.questions.try_acquire()).collect();
     assert!(!batch.may_buffer(HELD));
     assert_eq!(
         results(&mut received),

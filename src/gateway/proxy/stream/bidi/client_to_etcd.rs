@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::BidiStream;
 use crate::audit::OwnedAccesses;
 use crate::metrics::reason::Limit;
-use crate::proxy::budget::Hold;
+use crate::proxy::budget::Reservation;
 use crate::proxy::call::{Admission, limited};
 use crate::proxy::limits::{READ_BUFFER, STREAM_WINDOW};
 use crate::proxy::live_permit::LivePermit;
@@ -56,7 +56,7 @@ impl BidiStream<'_> {
         send: &mut Option<Upload>,
     ) -> Result<(), Abort> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
-        let mut hold = Hold::none(&self.call.client.share);
+        let mut hold = Reservation::empty(&self.call.client.share);
         loop {
             self.send_cancels(send);
             // A whole message.
@@ -69,7 +69,7 @@ impl BidiStream<'_> {
             // is not read, a whole window may arrive.
             let may_read = self.may_read();
             let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
-            if !hold.set(piece.saturating_add(if may_read { 0 } else { STREAM_WINDOW })) {
+            if !hold.resize(piece.saturating_add(if may_read { 0 } else { STREAM_WINDOW })) {
                 self.call.shared().metrics.limit_hit(Limit::HeldBytes);
                 return Err(Abort::Stop(Status::too_many_streams()));
             }
@@ -177,7 +177,7 @@ impl BidiStream<'_> {
         let client = self.call.client;
         while !matches!(request, Request::Watch(WatchRequest::Create(_)))
             && client.caller().principal.mode == Mode::Enforce
-            && let Err(wait) = client.quota.ask()
+            && let Err(wait) = client.quota.try_request()
         {
             sleep(wait).await;
         }
@@ -187,11 +187,11 @@ impl BidiStream<'_> {
     fn within_limits(&self, range: KeyRange<'_>) -> Result<(), Limit> {
         let quota = &self.call.client.quota;
         // Where a slot has become free, the client finds it with a new stream.
-        if self.admission == Admission::Overflow && quota.requests.place().is_none() {
+        if self.admission == Admission::Overflow && quota.requests.try_acquire().is_none() {
             return Err(Limit::RequestsInFlight);
         }
-        quota.ask().map_err(|_| Limit::RequestsPerSecond)?;
-        if self.admission == Admission::Regular && !self.places.take(slots_for(range)) {
+        quota.try_request().map_err(|_| Limit::RequestsPerSecond)?;
+        if self.admission == Admission::Regular && !self.slots.try_acquire(slots_for(range)) {
             return Err(Limit::Watches);
         }
         Ok(())
@@ -221,7 +221,7 @@ impl BidiStream<'_> {
                     _ => Refusal::Denied,
                 };
                 let now = self.ledger.borrow_mut().create_refused(refusal);
-                self.places.keep(self.ledger.borrow().slots());
+                self.slots.shrink_to(self.ledger.borrow().slots());
                 if now {
                     self.queue(self.refused_create(refusal));
                 }

@@ -1,5 +1,5 @@
-//! The ways in: an address, where nothing can be changed, and a socket in the file system for those
-//! who may: root, and the user that the proxy runs as.
+//! The two admin listeners: a TCP address, where nothing can be changed, and a Unix socket for root
+//! and the user that the gateway runs as.
 
 use std::fs;
 use std::io;
@@ -10,99 +10,100 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::crowd::Origin;
+use crate::origin_table::Origin;
 
-/// Where callers come in.
+/// Where admin clients connect.
 #[derive(Debug)]
-pub enum Door {
-    /// Anybody who reaches the address.
+pub enum AdminListener {
+    /// A TCP address. Any process that reaches it may connect.
     Address(TcpListener),
-    /// Those who may open the socket.
+    /// A Unix socket. Root and its owner may connect.
     Socket(Socket),
 }
 
-/// Who calls at the socket, as the kernel says.
+/// The process at the other end of a Unix socket, as the kernel reports it (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The user.
+    /// Its user id.
     pub uid: u32,
-    /// The process.
+    /// Its process id.
     pub pid: Option<i32>,
 }
 
-/// A socket in the file system, which is gone when this is dropped.
+/// A listening Unix socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    /// The user that the proxy runs as: its sockets belong to it.
+    /// The user that the gateway runs as: the files that it makes belong to this user.
     owner: u32,
 }
 
-/// A connection, of either sort.
+/// A connection of either kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A caller: at the socket, it is known who it is.
-pub(super) struct Caller {
+/// A connection that was accepted.
+pub(super) struct Accepted {
     pub(super) stream: Box<dyn Stream>,
+    /// `None` for a TCP connection.
     pub(super) peer: Option<Peer>,
-    /// Where it comes from: at the socket, all come from this machine.
+    /// Loopback for connections to the Unix socket.
     pub(super) origin: Origin,
 }
 
-impl From<TcpListener> for Door {
+impl From<TcpListener> for AdminListener {
     fn from(listener: TcpListener) -> Self {
         Self::Address(listener)
     }
 }
 
-impl Door {
-    /// The next caller; `None`: one who may not come in.
-    pub(super) async fn accept(&self) -> io::Result<Option<Caller>> {
+impl AdminListener {
+    /// Accepts the next connection. `None`: its user is not allowed, and it was closed.
+    pub(super) async fn accept(&self) -> io::Result<Option<Accepted>> {
         match self {
-            Door::Address(listener) => {
+            Self::Address(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok(Some(Caller {
-                    stream: Box::new(stream),
-                    peer: None,
-                    origin: address.ip().into(),
-                }))
+                let origin = address.ip().into();
+                Ok(Some(Accepted { stream: Box::new(stream), peer: None, origin }))
             }
-            Door::Socket(socket) => {
+            Self::Socket(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
-                // Its mode says the same, but not from the very first moment on.
-                if !may_come_in(peer.uid, socket.owner) {
-                    tracing::warn!(uid = peer.uid, "a caller of another user at the admin socket");
+                // The file mode is the same rule, but is set only after the socket exists.
+                if !is_allowed(peer.uid, socket.owner) {
+                    tracing::warn!(
+                        uid = peer.uid,
+                        "admin socket: refused a process of another user"
+                    );
                     return Ok(None);
                 }
                 let origin = IpAddr::from(Ipv4Addr::LOCALHOST).into();
-                Ok(Some(Caller { stream: Box::new(stream), peer: Some(peer), origin }))
+                Ok(Some(Accepted { stream: Box::new(stream), peer: Some(peer), origin }))
             }
         }
     }
 }
 
 impl Socket {
-    /// Makes the socket, for its owner alone. One that a dead process has left is replaced.
+    /// Makes the socket with mode 0600. Replaces a socket that a process has left when it died.
     ///
     /// # Errors
-    /// It cannot be made there, or something else is there: another process that serves, or a file
-    /// that is no socket.
+    /// The socket cannot be made, another process listens on it, or the path is another kind of
+    /// file.
     pub fn bind(path: &Path) -> io::Result<Self> {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
-                    "there is a file of another kind",
+                    "the file exists and is not a socket",
                 ));
             }
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
                 return Err(io::Error::new(
                     io::ErrorKind::AddrInUse,
-                    "another process serves there",
+                    "another process listens on it",
                 ));
             }
             Ok(_) => fs::remove_file(path)?,
@@ -118,12 +119,12 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Nobody is there to hear that it could not be removed; the next start removes it.
+        // Best effort: the next start replaces a socket that is left over.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-fn may_come_in(uid: u32, owner: u32) -> bool {
+fn is_allowed(uid: u32, owner: u32) -> bool {
     uid == 0 || uid == owner
 }
 
@@ -132,13 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_the_owner_may_come_in_and_nobody_else() {
-        assert!(may_come_in(0, 1000) && may_come_in(1000, 1000));
-        assert!(!may_come_in(1001, 1000) && !may_come_in(65534, 0));
+    fn only_root_and_the_owner_are_allowed() {
+        assert!(is_allowed(0, 1000) && is_allowed(1000, 1000));
+        assert!(!is_allowed(1001, 1000) && !is_allowed(65534, 0));
     }
 
     #[tokio::test]
-    async fn a_socket_that_nobody_serves_is_replaced_and_nothing_else_is() {
+    async fn only_a_socket_without_a_listener_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         let first = Socket::bind(&path).unwrap();

@@ -1,0 +1,20 @@
+//! Building blocks of every limit that identities share: fair shares, slots, and rates.
+//!
+//! [`fair_share`] has the rule, stated once. Its users are the bytes that a worker holds
+//! ([`crate::proxy::budget`]), the quotas of identities ([`crate::proxy::quota`]) and the queue of
+//! the audit log ([`crate::audit`]). [`token_bucket`] limits rates: requests of an identity, and
+//! similar lines of the log.
+
+/// The atomics that this module counts with. `every_order` compiles the same files with loom's.
+mod atomic {
+    pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+pub(crate) mod fair_share;
+pub(crate) mod owners;
+pub(crate) mod slots;
+pub(crate) mod token_bucket;
+
+#[cfg(test)]
+mod every_order;
+#[cfg(test)]
+mod tests;
