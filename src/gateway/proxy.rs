@@ -65,6 +65,7 @@ mod limits;
 pub mod listener;
 pub mod live_permit;
 pub mod live_policy;
+mod message_pace;
 pub mod open_streams;
 pub mod outcome;
 pub mod passthrough;

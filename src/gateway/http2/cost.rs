@@ -132,6 +132,11 @@ impl Account {
         Self { limits, allowance: ALLOWANCE, turn: TURN }
     }
 
+    /// Applies other limits from now on. What is left of the allowance stays.
+    pub const fn set_limits(&mut self, limits: CostLimits) {
+        self.limits = limits;
+    }
+
     /// Whether the turn is used up.
     pub const fn is_turn_over(&self) -> bool {
         self.turn == 0

@@ -105,6 +105,12 @@ impl Layer {
         }
     }
 
+    /// Applies other limits from now on: the client's mode has changed.
+    pub const fn set_limits(&mut self, limits: CostLimits) {
+        self.limits = limits;
+        self.account.set_limits(limits);
+    }
+
     /// Why the connection must be closed, if it must.
     pub const fn refusal(&self) -> Option<Refusal> {
         self.refusal

@@ -136,13 +136,19 @@ impl<'c> Delivery<'c> {
         }
     }
 
+    /// Whether unread bytes are limited: for a call that began under enforcement, until shadow mode
+    /// begins.
+    fn is_limited(&self) -> bool {
+        self.limited && self.client.caller().principal.mode == Mode::Enforce
+    }
+
     /// Reserves budget for unread bytes.
     ///
     /// # Errors
     /// There is none left.
     pub fn hold(&self, bytes: usize) -> Result<Reservation, Abort> {
         let mut hold = Reservation::empty(&self.client.unread);
-        if self.limited && !hold.resize(bytes) {
+        if self.is_limited() && !hold.resize(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
             // Where the client takes nothing at all, a status would not reach it either.
             if self.client.send_queue.is_blocked() {
@@ -172,7 +178,7 @@ impl<'c> Delivery<'c> {
     /// # Errors
     /// There is no budget left.
     pub fn hold_more(&self, hold: &mut Reservation, bytes: usize) -> Result<(), Abort> {
-        if self.limited && !hold.resize(bytes) {
+        if self.is_limited() && !hold.resize(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
             return Err(Abort::Stop(self.unread()));
         }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::call::Call;
 use super::forward::{Outgoing, Sent};
 use super::live_permit::LivePermit;
+use super::message_pace::MessagePace;
 use super::outcome::{Abort, Outcome, UpstreamError};
 use super::record::{Ended, Recording, Subject};
 use super::relay;
@@ -211,6 +212,7 @@ pub async fn observed(
     let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
     // Judge the messages, each while later ones are forwarded.
     let judged = pin!(async {
+        let mut pace = MessagePace::default();
         loop {
             // A message stays in the queue until it is judged, because the call may end while etcd
             // is asked for the keys of its lease.
@@ -219,6 +221,7 @@ pub async fn observed(
                 Some(message) => {
                     stream::observe(call, method, message).await;
                     unjudged.borrow_mut().pop_front();
+                    pace.after_message().await;
                 }
                 None => arrived.notified().await,
             }
@@ -229,8 +232,10 @@ pub async fn observed(
         Either::Right((never, _)) => match never {},
     }
     // The messages that are left were sent, so they are recorded.
+    let mut pace = MessagePace::default();
     for message in unjudged.take() {
         stream::observe(call, method, message).await;
+        pace.after_message().await;
     }
 }
 

@@ -50,12 +50,8 @@ pub async fn begin(
     stream: TlsStream<TcpStream>,
 ) -> Result<Option<Box<Session>>, h2::Error> {
     let limits = client.worker.shared.config.limits;
-    let cost_limits = if client.caller().principal.mode == Mode::Shadow {
-        CostLimits::SHADOWED
-    } else {
-        CostLimits::ENFORCED
-    };
-    let (stream, layer) = InspectedStream::new(stream, cost_limits);
+    let mode = client.caller().principal.mode;
+    let (stream, layer) = InspectedStream::new(stream, cost_limits(mode));
     let budget = Rc::<PollBudget>::default();
     let handshake = h2::server::Builder::new()
         .initial_window_size(u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX))
@@ -72,7 +68,15 @@ pub async fn begin(
     let Ok(connection) = timeout(limits.handshake_timeout, handshake).await else {
         return Ok(None);
     };
-    Ok(Some(Box::new(Session::new(client, connection?, budget, layer))))
+    Ok(Some(Box::new(Session::new(client, connection?, budget, layer, mode))))
+}
+
+/// The cost that the frames of a client may cause.
+const fn cost_limits(mode: Mode) -> CostLimits {
+    match mode {
+        Mode::Enforce => CostLimits::ENFORCED,
+        Mode::Shadow => CostLimits::SHADOWED,
+    }
 }
 
 /// The HTTP/2 session of a client connection.
@@ -91,6 +95,8 @@ pub struct Session {
     budget: Rc<PollBudget>,
     /// What was seen of the connection's frames.
     layer: SharedLayer,
+    /// The mode that the limits of `layer` are for.
+    mode: Mode,
     /// The connection was shut down because of its frames.
     refused: bool,
     /// `h2` has rejected something.
@@ -130,6 +136,7 @@ impl Session {
         mut connection: Http2,
         budget: Rc<PollBudget>,
         layer: SharedLayer,
+        mode: Mode,
     ) -> Self {
         let limits = client.worker.shared.config.limits;
         let mut subtasks = WakeSet::new();
@@ -141,6 +148,7 @@ impl Session {
             draining: false,
             budget,
             layer,
+            mode,
             refused: false,
             rejected: Cell::new(false),
             ending: Box::pin(client.ending.clone().cancelled_owned()),
@@ -166,6 +174,7 @@ impl Session {
         let ended = poll_fn(|cx| {
             subtasks.poll(cx, || {
                 budget.begin();
+                self.follow_mode();
                 loop {
                     // The calls.
                     while calling.poll(|cx| poll_calls(&mut calls, cx)).is_ready() {}
@@ -217,6 +226,15 @@ impl Session {
         })
         .await;
         ended
+    }
+
+    /// Applies the frame limits of the client's present mode.
+    fn follow_mode(&mut self) {
+        let mode = self.client.caller().principal.mode;
+        if mode != self.mode {
+            self.mode = mode;
+            self.layer.borrow_mut().set_limits(cost_limits(mode));
+        }
     }
 
     /// Shuts the connection down if the client floods, or breaks a rule that `h2` does not check.

@@ -22,6 +22,7 @@ use crate::proxy::budget::Reservation;
 use crate::proxy::call::{Admission, limited};
 use crate::proxy::limits::{READ_BUFFER, STREAM_WINDOW};
 use crate::proxy::live_permit::LivePermit;
+use crate::proxy::message_pace::MessagePace;
 use crate::proxy::outcome::Abort;
 use crate::proxy::reply::{Status, code};
 use crate::proxy::request_body::denial_of;
@@ -57,12 +58,14 @@ impl BidiStream<'_> {
     ) -> Result<(), Abort> {
         let mut frames = Frames::new(self.call.shared().config.limits.max_request_bytes);
         let mut hold = Reservation::empty(&self.call.client.share);
+        let mut pace = MessagePace::default();
         loop {
             self.send_cancels(send);
             // A whole message.
-            let next = frames.next().map_err(|fault| self.refused_stream(&denial_of(fault)))?;
+            let next = frames.next().map_err(|fault| self.malformed_stream(&denial_of(fault)))?;
             if let Some(framed) = next {
                 self.forward_one(framed, send).await?;
+                pace.after_message().await;
                 continue;
             }
             // Charge what is held. A piece keeps the buffer that it was read into. While the client
@@ -70,6 +73,9 @@ impl BidiStream<'_> {
             let may_read = self.may_read();
             let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
             if !hold.resize(piece.saturating_add(if may_read { 0 } else { STREAM_WINDOW })) {
+                if self.is_shadowed() {
+                    return Err(Abort::Stop(Status::open_again()));
+                }
                 self.call.shared().metrics.limit_hit(Limit::HeldBytes);
                 return Err(Abort::Stop(Status::too_many_streams()));
             }
@@ -93,7 +99,7 @@ impl BidiStream<'_> {
                     send.half_close();
                     return Ok(());
                 }
-                None => return Err(self.refused_stream(&denial_of(frame::FrameFault::Cut))),
+                None => return Err(self.malformed_stream(&denial_of(frame::FrameFault::Cut))),
             }
         }
     }
@@ -145,7 +151,7 @@ impl BidiStream<'_> {
             // A client without any right does not learn how its message was read: its denial is in
             // the decision.
             (Err(malformed), _) | (_, Err(malformed)) => {
-                return Err(self.refused_stream(decision.as_ref().err().unwrap_or(malformed)));
+                return Err(self.malformed_stream(decision.as_ref().err().unwrap_or(malformed)));
             }
         };
         let permit = match decision {
@@ -231,6 +237,20 @@ impl BidiStream<'_> {
             Request::Watch(_) => {}
         }
         Ok(())
+    }
+
+    /// Ends the stream because of a message that cannot be read. If shadow mode has begun since the
+    /// stream was opened, it is not refused: the client opens it again, and it passes through.
+    fn malformed_stream(&self, denial: &Denial) -> Abort {
+        if self.is_shadowed() {
+            Abort::Stop(Status::open_again())
+        } else {
+            self.refused_stream(denial)
+        }
+    }
+
+    fn is_shadowed(&self) -> bool {
+        self.call.client.caller().principal.mode == Mode::Shadow
     }
 
     fn may_read(&self) -> bool {
