@@ -39,7 +39,7 @@ async fn every_decision_is_as_expected_and_every_role_has_both() {
         let grant = call["audit"]["grant"].as_str();
         match verdict {
             "allowed" => {
-                assert!(grant.unwrap().starts_with(call["role"].as_str().unwrap()), "{call}")
+                assert!(grant.unwrap().starts_with(call["role"].as_str().unwrap()), "{call}");
             }
             _ => assert!(grant.is_none() && call["audit"]["missing"].is_string(), "{call}"),
         }

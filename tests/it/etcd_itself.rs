@@ -14,7 +14,7 @@ fn the_programs_are_the_ones_that_were_asked_for() {
     let programs = programs();
     match std::env::var(TEST_ETCD) {
         Ok(minor) if Release::of_minor(&minor).is_some() => {
-            assert!(programs.version.to_string().starts_with(&minor))
+            assert!(programs.version.to_string().starts_with(&minor));
         }
         Ok(path) => assert!(programs.etcd.starts_with(path)),
         Err(_) => assert_eq!(programs.version, Release::newest().version()),

@@ -178,7 +178,7 @@ async fn status_is_asked_once_in_a_term_and_never_of_a_removed_member() {
             soon("health checks", || async {
                 (fake.questions("MemberList") >= from + more).then_some(())
             })
-            .await
+            .await;
         }
     };
     checks(5).await;

@@ -421,7 +421,7 @@ async fn late_request(mode: &str, filled: Filled) {
         stream
     };
     let open = async |count: usize| {
-        soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await
+        soon("calls", || async { (streams_of(&world).await == count as f64).then_some(()) }).await;
     };
     // The connection to etcd exists.
     assert_eq!(

@@ -250,7 +250,7 @@ async fn row_holds(world: &World, row: &Row) {
         Answer::Ok => assert_eq!(answer, Outcome::Status((0, String::new())), "{name}"),
         Answer::Etcd(code, text) => match &answer {
             Outcome::Status((got, message)) => {
-                assert!(*got == code && message.starts_with(text), "{name}: {answer:?}")
+                assert!(*got == code && message.starts_with(text), "{name}: {answer:?}");
             }
             Outcome::InItsPlace(_) => panic!("{name}: {answer:?}"),
         },

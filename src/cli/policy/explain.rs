@@ -216,7 +216,7 @@ fn text(
             (None, _) => writeln!(out, "{method}  allowed")?,
             (Some(denial), false) => writeln!(out, "{method}  denied: {denial}")?,
             (Some(denial), true) => {
-                writeln!(out, "{method}  forwarded in shadow mode, would be denied: {denial}")?
+                writeln!(out, "{method}  forwarded in shadow mode, would be denied: {denial}")?;
             }
         }
         for need in &decision.needs {

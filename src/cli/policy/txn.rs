@@ -19,7 +19,7 @@ pub(super) fn blocks_of_arguments(words: &[String]) -> Blocks {
             "then" => at = 1,
             "else" => at = 2,
             line => {
-                blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned()))
+                blocks.iter_mut().skip(at).take(1).for_each(|block| block.push(line.to_owned()));
             }
         }
     }

@@ -90,7 +90,7 @@ pub async fn serve(
         }
         (Ok(method), _) => call.unary(method, headers, body, &mut respond).await,
         (Err(denial), _) => {
-            Box::pin(call.no_method(denial, verb, &uri, headers, body, &mut respond)).await
+            Box::pin(call.no_method(denial, verb, &uri, headers, body, &mut respond)).await;
         }
     }
 
@@ -261,7 +261,7 @@ impl<'c> Call<'c> {
             }
             // A `:path` that is not a path cannot be forwarded (docs/shadow.md).
             None => {
-                self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond)
+                self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond);
             }
         }
     }

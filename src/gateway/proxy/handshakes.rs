@@ -110,7 +110,9 @@ impl<S> Handshakes<S> {
         }
         match self.in_progress.oldest() {
             Some((.., begun)) => {
-                drop(timeout_at(begun.since + self.grace_period(), self.ended.any.notified()).await)
+                drop(
+                    timeout_at(begun.since + self.grace_period(), self.ended.any.notified()).await,
+                );
             }
             None => self.ended.any.notified().await,
         }

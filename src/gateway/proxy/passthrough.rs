@@ -191,7 +191,7 @@ pub async fn observed(
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < MAX_UNJUDGED => {
-                    unjudged.borrow_mut().push_back(Ok(message))
+                    unjudged.borrow_mut().push_back(Ok(message));
                 }
                 Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,

@@ -65,7 +65,7 @@ fn host(name: &str, ours: &[&str], theirs: &[&str]) {
         assert!(
             Command::new("ip").args(arguments.split(' ')).status().unwrap().success(),
             "ip {arguments}"
-        )
+        );
     };
     ip(&format!("netns add {name}"));
     ip(&format!("link add {name}0 type veth peer name {name}1"));

@@ -144,7 +144,7 @@ async fn the_templates_write_a_certificate_of_this_node() {
     let policy =
         shadow.replace("mode: shadow", "mode: enforce").replace("ca: components", "ca: nodes");
     let nodes = |config: &mut etcd_warden_gateway::config::Config| {
-        config.downstream.client_cas[0].name = "nodes".into()
+        config.downstream.client_cas[0].name = "nodes".into();
     };
     let world = World::with(&policy).own_etcd().config(nodes).start().await;
     let mut node =

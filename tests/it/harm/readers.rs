@@ -184,7 +184,7 @@ async fn three_hundred_clients_that_never_read_delay_no_other() {
     // The default allows 300 of them.
     let room = move |config: &mut Config| {
         config.limits.max_unread_bytes =
-            config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB)
+            config.limits.max_unread_bytes.max(readers / 300 * 256 * MIB);
     };
     let world = World::with(POLICY).config(fake.replace_etcd()).config(room).start().await;
     let neighbour = world.neighbour().await;

@@ -270,7 +270,7 @@ fn siblings(tables: &Tables, message: &str, beside: &Field) -> Vec<u8> {
             (Kind::Text, "peerURLs") => out.extend(bytes(field.number, b"http://127.0.0.1:1")),
             (Kind::Text, _) => out.extend(bytes(field.number, b"u")),
             (Kind::Enum(_), "target") if beside.oneof.is_some() => {
-                out.extend(number(field.number, i64::from(beside.number) - 4))
+                out.extend(number(field.number, i64::from(beside.number) - 4));
             }
             _ => {}
         }

@@ -78,7 +78,7 @@ impl Request {
                         .filter_map(|inner| inner.request),
                 ),
                 Op::RequestDeleteRange(delete) if delete.range_end == b"\0" => {
-                    deleted.push(delete.key)
+                    deleted.push(delete.key);
                 }
                 Op::RequestPut(put) if put.ignore_value || put.ignore_lease => kept.push(put.key),
                 _ => {}

@@ -87,7 +87,7 @@ impl Trial {
             let request = requests::request(&mut rng, &self.known);
             let verdict = self.judge(user, &request).await;
             verdict.unwrap_or_else(|what| {
-                fails(format!("{what}\nby {user}: {request}\n{:?}", self.rules))
+                fails(format!("{what}\nby {user}: {request}\n{:?}", self.rules));
             });
             self.tally.requests += 1;
         }

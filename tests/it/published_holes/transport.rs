@@ -116,7 +116,7 @@ async fn ghsa_3wh4_j44w_pg92_revoked_certificate_second_listener() {
 async fn ghsa_6vch_q96h_7gc3_handshakes_that_never_end() {
     const CONNECTIONS: usize = 50;
     let fixture = Fixture::configured(vulnerable::v3_6, &[], |config| {
-        config.limits.handshake_timeout = Duration::from_millis(500)
+        config.limits.handshake_timeout = Duration::from_millis(500);
     })
     .await;
     let silent = async |address: SocketAddr| {

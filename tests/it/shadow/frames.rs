@@ -158,7 +158,7 @@ impl Writer<'_> {
                     0,
                     0,
                     &[&[0, 4][..], &(65_536 + n as u32 % 2).to_be_bytes()].concat(),
-                )
+                );
             }),
             6 => (0..times).for_each(|_| self.put(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
             7 => (0..times).for_each(|_| self.put(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),

@@ -221,7 +221,7 @@ fn seen(case: &Case, answer: &Answer) -> String {
         (200, "/metrics") => text.push_str("rest (metrics)\n"),
         // As in `Status`: its last entry is the storage version.
         (200, "/version") => {
-            text += &format!("rest {}\n", rest.split("storage").next().unwrap_or_default())
+            text += &format!("rest {}\n", rest.split("storage").next().unwrap_or_default());
         }
         _ => text += &format!("rest {rest}\n"),
     }

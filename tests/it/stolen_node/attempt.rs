@@ -426,7 +426,7 @@ impl Attempt {
     pub async fn undo(&self, root: &mut Client) {
         match self.act {
             Act::Alarm => {
-                drop(root.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await.unwrap())
+                drop(root.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await.unwrap());
             }
             Act::AddUser => drop(root.user_delete("attacker").await),
             _ => {}

@@ -68,10 +68,10 @@ impl Outcome {
             Some((0, _)) | None if words.is_empty() => words.push("done".to_owned()),
             Some((0, _)) | None => {}
             Some((13, message)) if message.contains("unmarshal") => {
-                words.push("cannot decode it".to_owned())
+                words.push("cannot decode it".to_owned());
             }
             Some((_, message)) => {
-                words.push(message.trim_start_matches("etcdserver: ").replace('\u{a0}', " "))
+                words.push(message.trim_start_matches("etcdserver: ").replace('\u{a0}', " "));
             }
         }
         words.join(", ")

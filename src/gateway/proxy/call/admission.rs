@@ -100,9 +100,9 @@ impl Call<'_> {
         };
         if let Err(denial) = self.record(subject, Err(limited(limit)), Instant::now()) {
             if is_watch {
-                Status::too_many_streams().send(respond)
+                Status::too_many_streams().send(respond);
             } else {
-                self.refuse(&denial, respond)
+                self.refuse(&denial, respond);
             }
         }
     }

@@ -219,7 +219,7 @@ impl BidiStream<'_> {
                 return Err(Abort::Stop(Status::too_many_streams()));
             }
             Request::KeepAlive(id) => {
-                self.queue(wire::lease::keep_alive_gone(&self.header.borrow(), *id))
+                self.queue(wire::lease::keep_alive_gone(&self.header.borrow(), *id));
             }
             Request::Watch(WatchRequest::Create(_)) => {
                 let refusal = match denial.reason {
